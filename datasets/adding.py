@@ -1,0 +1,66 @@
+"""The adding problem: find two marked numbers in a long sequence and add them."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from datasets.base import DataSet
+from datasets.provenance import Provenance, sha256
+from datasets.seeds import Seed, generator
+from datasets.splits import Split
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.spec import DataSpec
+
+
+class Adding(DataSet):
+    """Sequences of T numbers uniform on [0, 1), one marked in each half; the sum of the two marked ones is wanted at the end.
+
+    Inputs are (B, T, 2): channel 0 the numbers, channel 1 the markers (1 at the two marked steps, 0 elsewhere); targets are
+    (B, 1). The first half is the first floor(T / 2) steps. Predicting 1 always has a mean squared error of 1/6.
+    """
+
+    name = "adding"
+
+    @checked
+    def __init__(
+        self,
+        length: Annotated[int, Field(ge=2)] = 1000,
+        train_samples: PositiveInt = 49_500,
+        validation_samples: PositiveInt = 5_500,
+        test_samples: PositiveInt = 5_000,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Draw the numbers (4 bytes each in memory) and the marked steps.
+
+        Args:
+            length: T, steps of a sequence.
+            train_samples: sequences for training.
+            validation_samples: sequences for validation.
+            test_samples: sequences for test.
+            seed: of all three splits, which are drawn independently of each other.
+            num_workers: processes that make batches; 0 makes them in the main one.
+        """
+        self._numbers: dict[Split, Tensor] = {}
+        self._marked: dict[Split, Tensor] = {}
+        sums: dict[Split, str] = {}
+        sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
+        for split, size in sizes.items():
+            random = generator(seed, self.name, split)
+            numbers = random.random((size, length), dtype=np.float32)
+            marked = random.integers([0, length // 2], [length // 2, length], (size, 2))
+            self._numbers[split] = torch.from_numpy(numbers)
+            self._marked[split] = torch.from_numpy(marked)
+            sums[split] = sha256(numbers, marked)
+        spec = DataSpec(self.name, 2, 1, "regression", output_steps=0, max_length=length)
+        super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs (B, T, 2) float32, targets (B, 1) float32."""
+        numbers, marked = self._numbers[split][indices], self._marked[split][indices]
+        markers = torch.zeros_like(numbers).scatter_(1, marked, 1.0)
+        return Batch(torch.stack([numbers, markers], dim=-1), numbers.gather(1, marked).sum(dim=1, keepdim=True))

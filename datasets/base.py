@@ -1,0 +1,113 @@
+"""What every data set offers: a spec, three splits, loaders of whole batches and a record of where the data came from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+
+from datasets.provenance import Provenance
+from datasets.seeds import Seed, generator
+from datasets.splits import Split
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.spec import DataSpec
+
+
+class DataSet(ABC):
+    """Sequences in three splits. A subclass with a ``name`` is a data set; its constructor gets the data ready.
+
+    Attributes:
+        name: what ``dataset=`` on the command line picks.
+        spec: what a model needs to know to be built for this data.
+        sizes: number of sequences in each split.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, spec: DataSpec, sizes: Mapping[Split, int], provenance: Provenance, num_workers: int = 0):
+        """Called last by a subclass.
+
+        Args:
+            spec: what a model needs to know.
+            sizes: number of sequences in each split.
+            provenance: where the data came from and how it was split.
+            num_workers: processes that make batches; 0 makes them in the main one.
+        """
+        self.spec = spec
+        self.sizes = dict(sizes)
+        self.num_workers = num_workers
+        self._provenance = provenance
+
+    @abstractmethod
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """The sequences of a split at ``indices``, (B,) int64 from 0 to ``sizes[split] - 1``, as one batch."""
+
+    @checked
+    def loader(self, split: Split, batch_size: PositiveInt, seed: Seed = 0) -> DataLoader:
+        """Batches of a split; the last one may be smaller.
+
+        Args:
+            split: "train" is shuffled, "validation" and "test" keep their order.
+            batch_size: B, sequences in a batch.
+            seed: the order of "train" depends on it and on the epoch (``loader.sampler.set_epoch``, which Lightning calls)
+                alone: neither on the global random state, which loading leaves as it is, nor on ``num_workers``.
+
+        Raises:
+            UserError: no such split, or a number out of range.
+        """
+        view = _SplitView(self, split)
+        return DataLoader(
+            view,
+            batch_size=batch_size,
+            sampler=ShuffledSampler(len(view), seed) if split == "train" else SequentialSampler(view),
+            collate_fn=_already_a_batch,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # DataLoader draws a seed for its workers on every pass: from here, not from the global state.
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Where the data came from and how it was split, as values that JSON can hold; recorded with each run."""
+        return {"name": self.name, "sizes": dict(self.sizes), **asdict(self._provenance)}
+
+
+class ShuffledSampler(Sampler[int]):
+    """All of 0 to ``size - 1`` in an order that depends on the seed and the epoch alone."""
+
+    def __init__(self, size: int, seed: int):
+        self._size = size
+        self._seed = seed
+        self._epoch = 0
+
+    @checked
+    def set_epoch(self, epoch: NonNegativeInt) -> None:
+        """Choose the order of the next pass."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(generator(self._seed, "order", self._epoch).permutation(self._size).tolist())
+
+
+class _SplitView(Dataset):
+    def __init__(self, data: DataSet, split: Split):
+        self._data = data
+        self._split = split
+
+    def __len__(self) -> int:
+        return self._data.sizes[self._split]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        return self._data.batch(self._split, torch.tensor(indices))
+
+
+def _already_a_batch(batch: Any) -> Any:
+    return batch

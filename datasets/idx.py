@@ -1,0 +1,45 @@
+"""The idx format of the MNIST files, read with errors that say what is wrong with a file."""
+
+import hashlib
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from seqmem.errors import UserError
+
+GZIP = b"\x1f\x8b"
+
+
+def read_idx(path: Path, dimensions: int, expected_size: int) -> tuple[np.ndarray, str]:
+    """Read an idx file of unsigned bytes.
+
+    Args:
+        path: the file, not compressed. It starts with a big-endian magic number (0x0800 + ``dimensions``) and the size of
+            each dimension, four bytes each; the values follow.
+        dimensions: how many dimensions it should have; 3 for images, 1 for labels.
+        expected_size: the usual size of this file in bytes, for the message if it is too short to tell.
+
+    Returns:
+        The uint8 array and the sha256 of the file, in hexadecimal.
+
+    Raises:
+        UserError: the file cannot be read, is no such idx file, or its size is not the one that its header announces.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    header = 4 * (1 + dimensions)
+    if len(content) < header:
+        raise UserError(f"{path} is truncated: found {len(content)} bytes, wanted {expected_size}")
+    magic, *shape = struct.unpack(f">{1 + dimensions}I", content[:header])
+    if magic != 0x0800 + dimensions:
+        hint = "; it is compressed: unpack it with gunzip" if content.startswith(GZIP) else ""
+        raise UserError(f"{path} is not such an idx file: found magic number {magic}, wanted {0x0800 + dimensions}{hint}")
+    wanted = header + math.prod(shape)
+    if len(content) != wanted:
+        fault = "truncated" if len(content) < wanted else "too long"
+        raise UserError(f"{path} is {fault}: found {len(content)} bytes, wanted {wanted}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape), hashlib.sha256(content).hexdigest()

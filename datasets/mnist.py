@@ -1,0 +1,129 @@
+"""Sequential and permuted MNIST."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from datasets.download import DownloadError, download
+from datasets.idx import read_idx
+from datasets.permutation import PermutationName
+from datasets.permutation import permutation as named_permutation
+from datasets.pixels import PixelSequences
+from datasets.provenance import Provenance, sha256
+from datasets.seeds import Seed
+from datasets.splits import random_split
+from seqmem.arguments import checked
+from seqmem.errors import UserError
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    dimensions: int
+    size: int
+    md5: str
+
+
+TRAIN_IMAGES = _File("train-images-idx3-ubyte", 3, 47_040_016, "6bbc9ace898e44ae57da46a324031adb")
+TRAIN_LABELS = _File("train-labels-idx1-ubyte", 1, 60_008, "a25bea736e30d166cdddb491f175f624")
+TEST_IMAGES = _File("t10k-images-idx3-ubyte", 3, 7_840_016, "2646ac647ad5339dbf082846283269ea")
+TEST_LABELS = _File("t10k-labels-idx1-ubyte", 1, 10_008, "27ae3e4e09519cfbb04c329615203637")
+FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+
+
+class MNIST(PixelSequences):
+    """The 70,000 handwritten digits of 28x28 pixels, as sequences of 784 pixels (784 steps, 1 channel, 10 classes).
+
+    Grey values are divided by 255 and not standardised. The 10,000 official test images are the test split; the validation
+    split is a random part of the other 60,000.
+    """
+
+    name = "mnist"
+
+    @checked
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        permute: bool = False,
+        permutation: PermutationName = "bitreversal",
+        validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        split_seed: Seed = 0,
+        train_samples: PositiveInt | None = None,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Load the images and split them.
+
+        Args:
+            data_dir: the folder that holds ``MNIST/raw/`` with the four uncompressed idx files, as torchvision leaves them.
+                Missing ones are downloaded; a folder that holds all of them is never written.
+            permute: whether the pixels come in another order than row by row, the same for all images.
+            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (:func:`datasets.permutation.permutation`).
+            validation_fraction: the part of the 60,000 training images that becomes the validation split.
+            split_seed: of that choice.
+            train_samples: train on this many images only, chosen at random from the training split; None uses all.
+            num_workers: processes that make batches; 0 makes them in the main one.
+
+        Raises:
+            UserError: a file is missing and cannot be downloaded, is damaged or cannot be read, or there are fewer images
+                than ``train_samples``.
+        """
+        folder = Path(os.path.expanduser(data_dir)) / "MNIST" / "raw"
+        _require_files(folder)
+        train_images, train_labels, train_sums = _read_images(folder, TRAIN_IMAGES, TRAIN_LABELS)
+        test_images, test_labels, test_sums = _read_images(folder, TEST_IMAGES, TEST_LABELS)
+
+        train, validation = random_split(len(train_images), validation_fraction, split_seed)
+        if train_samples is not None and train_samples > len(train):
+            raise UserError(f"train_samples: got {train_samples}, but mnist's training split has only {len(train)} images")
+        train = train[:train_samples]
+        provenance = Provenance(
+            seed=split_seed,
+            sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test_images)))},
+            permutation=named_permutation(permutation, train_images.shape[1]) if permute else None,
+            files={f"MNIST/raw/{name}": digest for name, digest in (train_sums | test_sums).items()},
+        )
+        super().__init__(
+            {"train": train_images[train], "validation": train_images[validation], "test": test_images},
+            {"train": train_labels[train], "validation": train_labels[validation], "test": test_labels},
+            white=255,
+            classes=10,
+            provenance=provenance,
+            num_workers=num_workers,
+        )
+
+
+def _require_files(folder: Path) -> None:
+    missing = [file for file in FILES if not os.path.isfile(folder / file.name)]
+    if not missing:
+        return
+    # Imported here because it takes a second and most runs find their files.
+    from torchvision.datasets import MNIST as Official
+
+    archives = dict(Official.resources)
+    try:
+        download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, Official.mirrors)
+    except DownloadError as error:
+        wanted = ", ".join(f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing)
+        raise UserError(
+            f"mnist: {folder} lacks {wanted}; the download failed ({error}); put the files there,"
+            " or give dataset.data_dir the folder that holds MNIST/raw"
+        ) from None
+
+
+def _read_images(folder: Path, images_file: _File, labels_file: _File) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    images, images_sum = read_idx(folder / images_file.name, images_file.dimensions, images_file.size)
+    labels, labels_sum = read_idx(folder / labels_file.name, labels_file.dimensions, labels_file.size)
+    if images.shape[1:] != (28, 28):
+        raise UserError(f"{folder / images_file.name} holds images of {images.shape[1]}x{images.shape[2]} pixels, wanted 28x28")
+    if len(images) != len(labels) or not len(images):
+        raise UserError(
+            f"{folder} holds {len(images)} images in {images_file.name} and {len(labels)} labels in {labels_file.name},"
+            " wanted one label for each image and at least one image"
+        )
+    if labels.max() > 9:
+        raise UserError(f"{folder / labels_file.name} holds the label {labels.max()}, wanted 0 to 9")
+    return images.reshape(len(images), -1), labels, {images_file.name: images_sum, labels_file.name: labels_sum}

@@ -1,0 +1,118 @@
+"""Arguments checked against the signature that takes them, with errors that a person can act on.
+
+The annotations of a constructor are its schema: ``hidden_size: PositiveInt``, ``gate: Literal["G", "N"] = "G"``. A value from
+the command line and a value from Python code go through the same check.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import cache, wraps
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from seqmem.errors import UserError, suggestion
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", skip: Collection[str] = ()) -> dict[str, Any]:
+    """Check keyword arguments against what ``owner`` (a class, a dataclass or a function) takes.
+
+    Args:
+        owner: its signature names the arguments, their types, ranges and defaults.
+        given: the arguments by name.
+        where: prefix of a name in an error, ``"model.cell_args"`` say.
+        skip: parameters of ``owner`` that are supplied by the program: they may not be given here.
+
+    Returns:
+        ``given`` with defaults filled in.
+
+    Raises:
+        UserError: an unknown name, a missing one, or a value of the wrong type or out of range.
+    """
+    schema = _schema(owner, frozenset(skip))
+    try:
+        checked = schema(**{str(name): value for name, value in given.items()})
+    except ValidationError as error:
+        raise UserError(_explain(error, owner, given, where, schema)) from None
+    return {name: getattr(checked, name) for name in schema.model_fields}
+
+
+def checked(function: Function) -> Function:
+    """Decorator: check the arguments of a call (``__init__`` included) as :func:`check` does."""
+    signature = inspect.signature(function)
+    supplied = {name for name in signature.parameters if name == "self"}
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        unknown = [name for name in kwargs if name not in signature.parameters]
+        if unknown:
+            known = [name for name in signature.parameters if name not in supplied]
+            raise UserError(f"{_name(function)} takes no argument '{unknown[0]}'{suggestion(unknown[0], known)}")
+        arguments = dict(signature.bind(*args, **kwargs).arguments)
+        owner = {name: arguments.pop(name) for name in supplied}
+        return function(**owner, **check(function, arguments, skip=supplied))
+
+    return call  # type: ignore[return-value]
+
+
+def parameters(owner: Callable[..., Any], skip: Collection[str] = ()) -> dict[str, Any]:
+    """The arguments that ``owner`` takes with their defaults (``inspect.Parameter.empty`` where there is none)."""
+    signature = inspect.signature(owner)
+    return {name: p.default for name, p in signature.parameters.items() if name not in skip and name != "self"}
+
+
+@cache
+def _schema(owner: Callable[..., Any], skip: frozenset[str]) -> Any:
+    function = owner.__init__ if inspect.isclass(owner) else owner
+    hints = get_type_hints(inspect.unwrap(function), include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if default is inspect.Parameter.empty else default)
+        for name, default in parameters(owner, skip).items()
+    }
+    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
+    return create_model(_name(owner), __config__=config, **fields)
+
+
+def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where: str, schema: Any) -> str:
+    problems: dict[str, list[str]] = {}
+    nearest: dict[str, str] = {}
+    for item in error.errors():
+        path = _path(item["loc"], given)
+        key = ".".join(part for part in (where, *path) if part)
+        if item["type"] == "extra_forbidden":
+            hint = schema.model_fields[path[0]].annotation if len(path) > 1 else None
+            choices = list(schema.model_fields) if hint is None else list(get_type_hints(hint))
+            takes = f"{_name(owner)} takes no argument" if hint is None else f"{path[0]} has no key"
+            problems.setdefault(f"{key}: ", []).append(f"{takes} '{path[-1]}'{suggestion(path[-1], choices)}")
+        elif item["type"] == "missing":
+            problems.setdefault(f"{'.'.join([key, str(item['loc'][-1])]).lstrip('.')}: ", []).append("a value is required")
+        else:
+            start = f"{key}: got {item['input']!r}, wanted "
+            wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            if item["type"] == "literal_error":
+                choices = [choice.strip("' ") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
+                near = suggestion(item["input"], choices)
+                nearest[start] = near if near.endswith("?") else ""
+            problems.setdefault(start, []).append(wanted)
+    return "; ".join(start + " or ".join(dict.fromkeys(ends)) + nearest.get(start, "") for start, ends in problems.items())
+
+
+def _path(location: tuple[int | str, ...], given: Any) -> list[str]:
+    """The keys of ``location`` that lead into ``given``; pydantic mixes them with names of types."""
+    path = []
+    for part in location:
+        if (isinstance(given, Mapping) and part in given) or (
+            isinstance(given, list | tuple) and isinstance(part, int) and part < len(given)
+        ):
+            given = given[part]
+        else:
+            continue
+        path.append(str(part))
+    return path
+
+
+def _name(owner: Any) -> str:
+    own = getattr(owner, "name", None)
+    return own if isinstance(own, str) else owner.__qualname__.removesuffix(".__init__")

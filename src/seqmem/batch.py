@@ -1,0 +1,40 @@
+"""What a data set hands to a model, one training step at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """A batch of B sequences of at most T steps.
+
+    Attributes:
+        inputs: (B, T, C) floating point, or (B, T) int64 tokens.
+        targets: what the task wants; (B,) or (B, K) class indices, (B, D) or (B, K, D) values.
+        lengths: (B,) int64, the number of valid leading steps of each row; None if all T are valid.
+        times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor | None = None
+    times: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same batch with every tensor on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory (called by DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        changed = {f.name: function(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(self, **changed)

@@ -1,0 +1,45 @@
+"""The adding problem, rebuilt from its definition."""
+
+import math
+import time
+
+import pytest
+import torch
+
+import datasets
+from seqmem.errors import UserError
+
+SIZES = {"train_samples": 2000, "validation_samples": 20, "test_samples": 10}
+
+
+@pytest.mark.parametrize("length", [2, 3, 63, 100])
+def test_targets_are_the_sums_of_marked_numbers(length):
+    data = datasets.load({"name": "adding", "length": length, **SIZES})
+    for batch in data.loader("train", 333):
+        numbers, markers = batch.inputs.unbind(-1)
+        assert 0 <= numbers.min() <= numbers.max() < 1
+        assert ((markers == 0) | (markers == 1)).all()
+        assert (markers[:, : length // 2].sum(1) == 1).all()
+        assert (markers[:, length // 2 :].sum(1) == 1).all()
+        torch.testing.assert_close(batch.targets, (numbers * markers).sum(1, keepdim=True))
+
+
+def test_marks_reach_every_step_and_predicting_one_costs_a_sixth():
+    data = datasets.load({"name": "adding", "length": 21, **SIZES})
+    batch = data.batch("train", torch.arange(2000))
+    assert (batch.inputs[..., 1].sum(0) > 0).all()
+    # The squared distance of a sum of two uniform numbers from 1 has mean 1/6 and variance 1/15 - 1/36.
+    assert abs((batch.targets - 1).square().mean() - 1 / 6) < 4 * math.sqrt((1 / 15 - 1 / 36) / 2000)
+
+
+def test_the_default_size_loads_quickly():
+    start = time.perf_counter()
+    data = datasets.load({"name": "adding"})
+    assert time.perf_counter() - start < 3
+    assert data._numbers["train"].nbytes < 2**30
+    assert next(iter(data.loader("train", 50))).inputs.shape == (50, 1000, 2)
+
+
+def test_one_step_has_no_halves():
+    with pytest.raises(UserError, match=r"^dataset\.length: got 1, wanted greater than or equal to 2$"):
+        datasets.check({"name": "adding", "length": 1})

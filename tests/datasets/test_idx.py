@@ -1,0 +1,50 @@
+"""Damaged idx files, each answered in one line."""
+
+import gzip
+import hashlib
+
+import numpy as np
+import pytest
+
+from datasets.idx import read_idx
+from seqmem.errors import UserError
+
+from .conftest import idx_bytes
+
+
+def test_what_was_written_is_read(tmp_path):
+    array = np.arange(3 * 5 * 7).reshape(3, 5, 7).astype(np.uint8)
+    (tmp_path / "images").write_bytes(idx_bytes(array))
+    found, digest = read_idx(tmp_path / "images", 3, 121)
+    assert (found == array).all()
+    assert digest == hashlib.sha256(idx_bytes(array)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is truncated: found 0 bytes, wanted 47"),
+        (b"\0\0\x08", "is truncated: found 3 bytes, wanted 47"),
+        (idx_bytes(np.zeros((3, 4, 5)))[:-1], "is truncated: found 75 bytes, wanted 76"),
+        (idx_bytes(np.zeros((3, 4, 5))) + b"\0", "is too long: found 77 bytes, wanted 76"),
+        (idx_bytes(np.zeros(60)), "is not such an idx file: found magic number 2049, wanted 2051"),
+        (b"<html>not found</html>", "found magic number 1013478509, wanted 2051"),
+        (gzip.compress(idx_bytes(np.zeros((3, 4, 5)))), "wanted 2051; it is compressed: unpack it with gunzip"),
+        (
+            idx_bytes(np.zeros((1, 1, 1)))[:4] + b"\xff" * 12,
+            "is truncated: found 16 bytes, wanted 79228162458924105385300197391",
+        ),
+    ],
+    ids=["empty", "no header", "one byte short", "one byte long", "labels", "html", "gzip", "absurd header"],
+)
+def test_a_damaged_file_is_named_with_what_was_found_and_wanted(content, message, tmp_path):
+    (tmp_path / "images").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_idx(tmp_path / "images", 3, 47)
+    assert str(error.value).startswith(str(tmp_path / "images"))
+    assert message in str(error.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_idx(tmp_path, 3, 47)
