@@ -103,11 +103,9 @@ def _path(location: tuple[int | str, ...], given: Any) -> list[str]:
     """The keys of ``location`` that lead into ``given``; pydantic mixes them with names of types."""
     path = []
     for part in location:
-        if (isinstance(given, Mapping) and part in given) or (
-            isinstance(given, list | tuple) and isinstance(part, int) and part < len(given)
-        ):
+        try:
             given = given[part]
-        else:
+        except (KeyError, IndexError, TypeError):
             continue
         path.append(str(part))
     return path

@@ -1,0 +1,4 @@
+// The row kernels for every processor of this architecture.
+#define SEQMEM_ISA baseline
+#define SEQMEM_VECTOR_BYTES 16
+#include "table.h"

@@ -1,0 +1,20 @@
+// The table of this instruction set; the last lines of every kernels_*.cpp.
+#pragma once
+
+#include "kernels.h"
+#include "legs.h"
+#include "legt.h"
+
+namespace seqmem::SEQMEM_ISA {
+
+template <typename T>
+static RowKernels<T> row_kernels() {
+  return {kLanes<T>, legs_step<T>, legt_step<T>, legs_approximation<T>};
+}
+
+Kernels table(const char* instruction_set) {
+  static_assert(kLanes<float> <= kMaxLanes);
+  return {instruction_set, row_kernels<float>(), row_kernels<double>(), legs_exponential};
+}
+
+}  // namespace seqmem::SEQMEM_ISA

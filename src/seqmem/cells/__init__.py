@@ -1,0 +1,28 @@
+"""Recurrences: what happens between two time steps. One file a family.
+
+    >>> import torch
+    >>> from seqmem.cells import LegS
+    >>> cell = LegS(input_size=3, hidden_size=16)
+    >>> outputs, state = cell(torch.randn(8, 100, 3))                 # (B, T, C) -> (B, T, H)
+    >>> outputs, state = cell(torch.randn(8, 50, 3), state)           # carried on
+    >>> output, state = cell.step(torch.randn(8, 3), state)           # one step more
+    >>> output.shape
+    torch.Size([8, 16])
+
+To add a cell, write a module here with a subclass of ``Recurrence`` that has a ``name``, and ``cfg/model/NAME.yaml`` that lists
+its arguments: every module of this package is imported, so nothing else has to be edited.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from seqmem.cells.base import Recurrence, get, names
+from seqmem.cells.gru import GRU
+from seqmem.cells.legs import LegS
+from seqmem.cells.lstm import LSTM
+from seqmem.cells.rnn import RNN
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["GRU", "LSTM", "RNN", "LegS", "Recurrence", "get", "names"]

@@ -1,0 +1,168 @@
+"""The contract of every recurrence: a whole sequence at once, or one step at a time, with the same result."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from seqmem.errors import UserError, suggestion
+
+State = TypeVar("State", bound=tuple[Tensor, ...])
+
+_registry: dict[str, type["Recurrence"]] = {}
+
+
+class Recurrence(nn.Module, Generic[State]):
+    """What happens between two time steps, and from them over a whole sequence.
+
+    A subclass with a class attribute ``name`` is registered under it. It writes :meth:`initial_state`, :meth:`project` (all
+    that can be computed from the inputs alone, for many steps at once) and :meth:`advance` (one step); the time loop, carried
+    state and padding are here. Rows are independent: neither padding nor the other rows of a batch change a row's result.
+
+    Attributes:
+        name: the name under which command lines and tables know the cell.
+        input_size: C of the inputs, the channel for ``times`` included: given times join the inputs as first channel.
+        output_size: H of the outputs.
+    """
+
+    name: ClassVar[str]
+
+    input_size: int
+    output_size: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            _registry[cls.name] = cls
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step, a tuple of tensors whose first dimension is ``batch_size``."""
+        raise NotImplementedError
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """What a step needs of its input: (..., C) -> (..., P)."""
+        return inputs
+
+    def clock(self, state: State, steps: int, fresh: bool) -> Sequence[Any]:
+        """What each of the next ``steps`` steps needs to know of its position, one item a step.
+
+        Args:
+            state: the state before the first of them.
+            steps: how many follow.
+            fresh: ``state`` is the initial state, so all rows stand at the same position.
+        """
+        return [None] * steps
+
+    def advance(self, projected: Tensor, state: State, tick: Any) -> tuple[Tensor, State]:
+        """One step: (B, P) and a state -> (B, H) and the next state; ``tick`` is this step's item of :meth:`clock`."""
+        raise NotImplementedError
+
+    def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
+        """One step.
+
+        Args:
+            inputs: (B, C).
+            state: the state so far; None for the initial one.
+            times: (B,) the time of this step in the data's unit, or None.
+
+        Returns:
+            outputs (B, H) and the new state.
+        """
+        joined = self._joined(inputs.unsqueeze(1), None if times is None else times.unsqueeze(1))
+        fresh = state is None
+        if state is None:
+            state = self.initial_state(inputs.shape[0])
+        self._check_rows(inputs.shape[0], 1, state, None)
+        return self.advance(self.project(joined.squeeze(1)), state, self.clock(state, 1, fresh)[0])
+
+    def forward(
+        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None, times: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """A whole sequence.
+
+        Args:
+            inputs: (B, T, C).
+            state: the state before the first step, from an earlier call say; None for the initial one.
+            lengths: (B,) int64 valid steps of each row, the rest being padding; None if all T are valid.
+            times: (B, T) time of each step in the data's unit, non-decreasing; None if steps are evenly spaced.
+
+        Returns:
+            outputs (B, T, H), zero where padded, and each row's state after its last valid step.
+
+        Raises:
+            UserError: the shapes do not fit together.
+        """
+        inputs = self._joined(inputs, times)
+        batch_size, steps, _ = inputs.shape
+        fresh = state is None
+        if state is None:
+            state = self.initial_state(batch_size)
+        self._check_rows(batch_size, steps, state, lengths)
+        return self._run(inputs, state, lengths, fresh)
+
+    def _run(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+        """The time loop, step by step: the reference for any faster path."""
+        steps = inputs.shape[1]
+        valid = None if lengths is None else torch.arange(steps, device=inputs.device)[:, None] < lengths[None, :]
+        outputs = []
+        ticks = self.clock(state, steps, fresh)
+        for t, projected in enumerate(self.project(inputs.transpose(0, 1)).unbind(0)):
+            output, following = self.advance(projected, state, ticks[t])
+            if valid is not None:
+                output = _select(valid[t], output, torch.zeros_like(output))
+                following = _rebuild(following, [_select(valid[t], n, o) for n, o in zip(following, state, strict=True)])
+            state = following
+            outputs.append(output)
+        stacked = torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, self.output_size)
+        return stacked, state
+
+    def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
+        if inputs.dim() != 3:
+            raise UserError(f"{self._label()}: got inputs of shape {tuple(inputs.shape)}, wanted (B, T, C)")
+        if times is not None:
+            if times.shape != inputs.shape[:2]:
+                raise UserError(f"{self._label()}: got times of shape {tuple(times.shape)}, wanted {tuple(inputs.shape[:2])}")
+            inputs = torch.cat([times.unsqueeze(-1).to(inputs.dtype), inputs], -1)
+        if inputs.shape[-1] != self.input_size:
+            raise UserError(
+                f"{self._label()}: got inputs with {inputs.shape[-1]} channels, wanted input_size={self.input_size}"
+            )
+        return inputs
+
+    def _check_rows(self, batch_size: int, steps: int, state: State, lengths: Tensor | None) -> None:
+        for part in state:
+            if part.shape[0] != batch_size:
+                raise UserError(f"{self._label()}: got a state of {part.shape[0]} rows, wanted {batch_size} as the inputs have")
+        if lengths is not None and lengths.shape != (batch_size,):
+            raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, wanted ({batch_size},)")
+        if lengths is not None and not bool(((lengths >= 0) & (lengths <= steps)).all()):
+            raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, wanted each between 0 and T={steps}")
+
+    def _label(self) -> str:
+        return type(self).__name__
+
+
+def names() -> list[str]:
+    """The names of all registered cells."""
+    return sorted(_registry)
+
+
+def get(name: str) -> type[Recurrence]:
+    """The cell registered as ``name``.
+
+    Raises:
+        UserError: there is none; the nearest is named.
+    """
+    if name not in _registry:
+        raise UserError(f"no cell is called '{name}'{suggestion(name, names())}")
+    return _registry[name]
+
+
+def _select(valid: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(valid.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+def _rebuild(like: State, parts: list[Tensor]) -> State:
+    make = getattr(type(like), "_make", type(like))
+    return make(parts)

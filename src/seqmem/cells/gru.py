@@ -1,0 +1,64 @@
+"""Gated recurrent unit (Cho et al., 2014)."""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqmem.arguments import checked
+from seqmem.cells.base import Recurrence
+
+
+class GRUState(NamedTuple):
+    """hidden: (B, H)."""
+
+    hidden: Tensor
+
+
+class GRU(Recurrence[GRUState]):
+    """The equations, weight layout and initialisation of one layer of torch.nn.GRU.
+
+    r, z = sigmoid(W x + b + U h + b'), n = tanh(W_n x + b_n + r (U_n h + b'_n)), h = (1 - z) n + z h; the rows of the weights
+    hold r, z, n in this order. The reset gate acts after the product with U_n.
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        bias: add a bias for the input and one for the hidden state.
+
+    Raises:
+        UserError: an argument of the wrong type or range.
+    """
+
+    name = "gru"
+
+    @checked
+    def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256, bias: bool = True):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(3 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
+        self.bias_ih = nn.Parameter(torch.empty(3 * hidden_size)) if bias else None
+        self.bias_hh = nn.Parameter(torch.empty(3 * hidden_size)) if bias else None
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
+
+    def initial_state(self, batch_size: int) -> GRUState:
+        """All zero."""
+        return GRUState(self.weight_hh.new_zeros(batch_size, self.output_size))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """W x + b of all three rows."""
+        return linear(inputs, self.weight_ih, self.bias_ih)
+
+    def advance(self, projected: Tensor, state: GRUState, tick: None) -> tuple[Tensor, GRUState]:
+        """One step."""
+        size = self.output_size
+        x_gates, x_new = projected.split([2 * size, size], -1)
+        h_gates, h_new = linear(state.hidden, self.weight_hh, self.bias_hh).split([2 * size, size], -1)
+        r, z = torch.sigmoid(x_gates + h_gates).chunk(2, -1)
+        new = torch.tanh(x_new + r * h_new)
+        hidden = new + z * (state.hidden - new)
+        return hidden, GRUState(hidden)

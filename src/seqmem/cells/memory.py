@@ -1,0 +1,204 @@
+"""The HiPPO recurrent network: a gated hidden state that writes to and reads from a linear memory.
+
+Gu, Dao, Ermon, Rudra and Re, "HiPPO: Recurrent Memory with Optimal Polynomial Projections" (2020), section 3.1 and figure 2.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from typing_extensions import TypedDict
+
+from seqmem.cells.activations import Activation, activation
+from seqmem.cells.base import Recurrence
+from seqmem.cells.initializers import Initializer, initialize, initialize_bias
+from seqmem.errors import UserError
+
+
+class Architecture(TypedDict, total=False):
+    """Which of input x, hidden state h and memory m feed what. Missing switches keep their defaults.
+
+    ux, uh, um: what the memory's input u reads (default: x and h).
+    hx, hm, hh: what the candidate and the gate read (default: x and m).
+    bias: add biases (default: yes).
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc] # noqa: RUF012
+
+    ux: bool
+    uh: bool
+    um: bool
+    hx: bool
+    hm: bool
+    hh: bool
+    bias: bool
+
+
+class Initializers(TypedDict, total=False):
+    """Initialisers of the weights. Missing ones keep their defaults.
+
+    uxh: [W_ux, W_uh] as one matrix (default kaiming_uniform); ux, uh: that block alone (default: as uxh leaves it).
+    um: W_um (default zero). hx, hm, hh: the candidate's blocks, each with its own fans (default xavier_normal).
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc] # noqa: RUF012
+
+    uxh: Initializer
+    ux: Initializer | None
+    uh: Initializer | None
+    um: Initializer
+    hx: Initializer
+    hm: Initializer
+    hh: Initializer
+
+
+class MemoryState(NamedTuple):
+    """hidden: (B, H); memory: (B, M, N); step: (B,) int64, how many steps each row has made."""
+
+    hidden: Tensor
+    memory: Tensor
+    step: Tensor
+
+
+class MemoryCell(Recurrence[MemoryState]):
+    """A hidden state h in R^H and M memories m of order N, each the coefficients of what was written so far.
+
+    One step, with a subclass's linear ``remember``::
+
+        u = act_m(W_ux x + W_uh h + <W_um, m> + b_u)            in R^M
+        m = remember(m, u)
+        c = act_h(W_hx x + W_hm vec(m) + W_hh h + b_h)
+        g = sigmoid(W_gx x + W_gm vec(m) + W_gh h + b_g)
+        h = (1 - g) h + g c                                    (gate "N": h = c)
+
+    Parameters: ``weight_ux`` (M, C), ``weight_uh`` (M, H), ``weight_um`` (M, N), ``bias_u`` (M,); ``weight_hx`` (2H, C),
+    ``weight_hm`` (2H, M * N), ``weight_hh`` (2H, H), ``bias_h`` (2H,), whose rows hold the candidate's, then the gate's (H rows
+    without gate). Those that are switched off are None.
+    """
+
+    weight_ux: Tensor | None
+    weight_uh: Tensor | None
+    weight_um: Tensor | None
+    bias_u: Tensor | None
+    weight_hx: Tensor | None
+    weight_hm: Tensor | None
+    weight_hh: Tensor | None
+    bias_h: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        memory_size: int,
+        memory_order: int,
+        memory_activation: Activation,
+        hidden_activation: Activation,
+        gate: Literal["G", "N"],
+        memory_output: bool,
+        architecture: Architecture,
+        initializers: Initializers,
+        zero_bias_init: bool,
+    ):
+        super().__init__()
+        if memory_order == 0 or memory_order < -1:
+            raise UserError(f"memory_order: got {memory_order}, wanted a positive integer, or -1 for hidden_size")
+        on: dict[str, bool] = {"ux": True, "uh": True, "um": False, "hx": True, "hm": True, "hh": False, "bias": True}
+        on.update(architecture)  # type: ignore[arg-type]
+        if not (on["ux"] or on["uh"] or on["um"]):
+            raise UserError("architecture: got ux, uh and um all off, wanted at least one of them to feed the memory")
+        if not (on["hx"] or on["hm"] or on["hh"]):
+            raise UserError("architecture: got hx, hm and hh all off, wanted at least one of them to feed the hidden state")
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.memory_size = memory_size
+        self.memory_order = hidden_size if memory_order == -1 else memory_order
+        self.memory_activation, self.hidden_activation = memory_activation, hidden_activation
+        self.gate = gate
+        self.memory_output = memory_output
+        self.output_size = hidden_size + (memory_size * self.memory_order if memory_output else 0)
+
+        widths = {"x": input_size, "h": hidden_size, "m": self.memory_order}
+        self._add("u", memory_size, {source: widths[source] for source in "xhm" if on[f"u{source}"]}, on["bias"])
+        widths["m"] = memory_size * self.memory_order
+        self._add("h", self._rows, {source: widths[source] for source in "xmh" if on[f"h{source}"]}, on["bias"])
+        with torch.no_grad():
+            self._initialize(initializers, zero_bias_init)
+
+    def _add(self, target: str, rows: int, reads: dict[str, int], bias: bool) -> None:
+        for source in "xhm":
+            weight = nn.Parameter(torch.empty(rows, reads[source])) if source in reads else None
+            self.register_parameter(f"weight_{target}{source}", weight)
+        self.register_parameter(f"bias_{target}", nn.Parameter(torch.zeros(rows)) if bias else None)
+
+    def _initialize(self, chosen: Initializers, zero_bias_init: bool) -> None:
+        how: dict[str, Initializer | None] = {"uxh": "kaiming_uniform", "um": "zero"}
+        how |= dict.fromkeys(("hx", "hm", "hh"), "xavier_normal")
+        how.update(chosen)  # type: ignore[arg-type]
+        to_memory = {source: weight for source in "xhm" if (weight := getattr(self, f"weight_u{source}")) is not None}
+        to_hidden = {source: weight for source in "xmh" if (weight := getattr(self, f"weight_h{source}")) is not None}
+        _initialize_joint([to_memory[source] for source in "xh" if source in to_memory], how["uxh"])
+        _initialize_joint([weight[self.hidden_size :] for weight in to_hidden.values()], "kaiming_normal")
+        for source, weight in to_memory.items():
+            _initialize_joint([weight], how.get(f"u{source}"))
+        for source, weight in to_hidden.items():
+            _initialize_joint([weight[: self.hidden_size]], how[f"h{source}"])
+        if self.bias_u is not None:
+            initialize_bias(self.bias_u, sum(weight.shape[1] for source, weight in to_memory.items() if source != "m"))
+        if self.bias_h is not None:
+            candidate, gate = self.bias_h[: self.hidden_size], self.bias_h[self.hidden_size :]
+            if not zero_bias_init:
+                initialize_bias(candidate, sum(weight.shape[1] for source, weight in to_hidden.items() if source != "h"))
+            initialize_bias(gate, sum(weight.shape[1] for weight in to_hidden.values()))
+
+    def initial_state(self, batch_size: int) -> MemoryState:
+        """Zero hidden state and memory, step 0."""
+        like = next(self.parameters())
+        return MemoryState(
+            like.new_zeros(batch_size, self.hidden_size),
+            like.new_zeros(batch_size, self.memory_size, self.memory_order),
+            torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        )
+
+    def remember(self, memory: Tensor, written: Tensor, tick: Any) -> Tensor:
+        """The memory's linear update: memory (B, M, N) and what is written to it (B, M) -> (B, M, N)."""
+        raise NotImplementedError
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """What u, the candidate and the gate read of x, biases included, side by side: (..., M + 2H)."""
+        parts = ((self.weight_ux, self.bias_u, self.memory_size), (self.weight_hx, self.bias_h, self._rows))
+        weights = [inputs.new_zeros(rows, self.input_size) if weight is None else weight for weight, _, rows in parts]
+        biases = [inputs.new_zeros(rows) if bias is None else bias for _, bias, rows in parts]
+        return linear(inputs, torch.cat(weights), torch.cat(biases))
+
+    def advance(self, projected: Tensor, state: MemoryState, tick: Any) -> tuple[Tensor, MemoryState]:
+        """One step."""
+        hidden, memory, step = state
+        written, read = projected.split([self.memory_size, self._rows], -1)
+        if self.weight_uh is not None:
+            written = written + linear(hidden, self.weight_uh)
+        if self.weight_um is not None:
+            written = written + (memory * self.weight_um).sum(-1)
+        memory = self.remember(memory, activation(self.memory_activation)(written), tick)
+
+        if self.weight_hm is not None:
+            read = read + linear(memory.flatten(1), self.weight_hm)
+        if self.weight_hh is not None:
+            read = read + linear(hidden, self.weight_hh)
+        candidate, *gate = read.split(self.hidden_size, -1)
+        candidate = activation(self.hidden_activation)(candidate)
+        hidden = torch.lerp(hidden, candidate, torch.sigmoid(gate[0])) if gate else candidate
+        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
+        return output, MemoryState(hidden, memory, step + 1)
+
+    @property
+    def _rows(self) -> int:
+        return self.hidden_size if self.gate == "N" else 2 * self.hidden_size
+
+
+def _initialize_joint(blocks: list[Tensor], how: Initializer | None) -> None:
+    """Fill blocks (rows, columns) in place as the columns of one matrix; None leaves them."""
+    if how is not None and blocks and blocks[0].shape[0] > 0:
+        joint = torch.empty(blocks[0].shape[0], sum(block.shape[1] for block in blocks))
+        initialize(joint, how)
+        for block, part in zip(blocks, joint.split([block.shape[1] for block in blocks], 1), strict=True):
+            block.copy_(part)

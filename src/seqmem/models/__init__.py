@@ -1,0 +1,12 @@
+"""Sequence models: built from a data set's spec, called on its batches. One file a model; every module here is imported."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from seqmem.models.base import SequenceModel, build, check, label
+from seqmem.models.recurrent import RecurrentNetwork
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["RecurrentNetwork", "SequenceModel", "build", "check", "label"]

@@ -1,0 +1,67 @@
+"""The contract of every sequence model, and how a config names one."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from seqmem.batch import Batch
+from seqmem.errors import UserError, suggestion
+from seqmem.spec import DataSpec
+
+_registry: dict[str, type["SequenceModel"]] = {}
+
+
+class SequenceModel(nn.Module):
+    """Built from a data set's spec, called on its batches.
+
+    A subclass with a class attribute ``name`` is registered: a config selects it by ``model.network``. Its constructor takes
+    ``spec`` and the config's other keys.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            _registry[cls.name] = cls
+
+    @classmethod
+    def check(cls, arguments: dict[str, Any]) -> None:
+        """Raise UserError if ``arguments`` are not what the constructor takes beside ``spec``; build nothing."""
+        raise NotImplementedError
+
+    @classmethod
+    def label(cls, arguments: dict[str, Any]) -> str:
+        """How tables call the model."""
+        return cls.name
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs at the steps that the spec wants."""
+        raise NotImplementedError
+
+
+def build(model: Mapping[str, Any], spec: DataSpec) -> SequenceModel:
+    """The model that a config's ``model`` section describes, for a data set."""
+    network, arguments = _resolved(model)
+    return network(spec=spec, **arguments)
+
+
+def check(model: Mapping[str, Any]) -> None:
+    """Raise UserError if a config's ``model`` section does not describe a model."""
+    network, arguments = _resolved(model)
+    network.check(arguments)
+
+
+def label(model: Mapping[str, Any]) -> str:
+    """How tables call the model of a config's ``model`` section."""
+    network, arguments = _resolved(model)
+    return network.label(arguments)
+
+
+def _resolved(model: Mapping[str, Any]) -> tuple[type[SequenceModel], dict[str, Any]]:
+    arguments = dict(model)
+    name = arguments.pop("network", None)
+    if name not in _registry:
+        raise UserError(f"model.network: no network is called '{name}'{suggestion(name, sorted(_registry))}")
+    return _registry[name], arguments

@@ -1,0 +1,115 @@
+"""A recurrent network: cells on top of each other and a linear head."""
+
+from itertools import pairwise
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from seqmem import cells
+from seqmem.arguments import check, checked
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.models.base import SequenceModel
+from seqmem.spec import DataSpec
+
+
+class RecurrentNetwork(SequenceModel):
+    """Embedding (for tokens), ``num_layers`` cells, and a head on the outputs that the data set wants.
+
+    Args:
+        spec: the data set it is for.
+        cell: name of a registered cell, see ``seqmem.cells.names()``.
+        cell_args: the cell's arguments other than ``input_size``.
+        num_layers: cells on top of each other, each reading the outputs of the one below.
+        embedding_size: width of a learned embedding of tokens; None for one-hot. Only for tokens.
+        output_hiddens: widths of linear layers (no activation between) before the head.
+        dropout: probability with which an output channel of a layer is dropped for a whole sequence (Gal and Ghahramani, 2016).
+
+    Raises:
+        UserError: an argument of the wrong type or range, an unknown cell, an argument that the cell does not take.
+    """
+
+    name = "recurrent"
+
+    @checked
+    def __init__(
+        self,
+        spec: DataSpec,
+        cell: str = "legs",
+        cell_args: dict[str, Any] = {},  # noqa: B006
+        num_layers: PositiveInt = 1,
+        embedding_size: PositiveInt | None = None,
+        output_hiddens: list[PositiveInt] = [],  # noqa: B006
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ):
+        super().__init__()
+        make = cells.get(cell)
+        check(make, cell_args, "model.cell_args", skip=("input_size",))
+        if embedding_size is not None and not spec.tokens:
+            raise UserError(
+                f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
+            )
+        self.spec = spec
+        self.embedding = nn.Embedding(spec.input_size, embedding_size) if embedding_size else None
+        width = (embedding_size or spec.input_size) + spec.times
+        self.layers = nn.ModuleList()
+        for _ in range(num_layers):
+            layer = make(input_size=width, **cell_args)
+            self.layers.append(layer)
+            width = layer.output_size
+        widths = [width, *output_hiddens, spec.output_size]
+        self.head = nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)))
+        self.dropout = dropout
+
+    @classmethod
+    def check(cls, arguments: dict[str, Any]) -> None:
+        """Check arguments as a config gives them, without building anything."""
+        checked = check(cls, arguments, "model", skip=("spec",))
+        check(cells.get(checked["cell"]), checked["cell_args"], "model.cell_args", skip=("input_size",))
+
+    @classmethod
+    def label(cls, arguments: dict[str, Any]) -> str:
+        """The cell's name."""
+        return str(arguments["cell"])
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        outputs = self._embedded(batch.inputs)
+        for layer in self.layers:
+            outputs, _ = layer(outputs, lengths=batch.lengths, times=batch.times if layer is self.layers[0] else None)
+            outputs = self._dropped(outputs)
+        return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths))
+
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        if self.embedding is not None:
+            return self.embedding(inputs)
+        return one_hot(inputs, self.spec.input_size).to(next(self.head.parameters()).dtype) if self.spec.tokens else inputs
+
+    def _dropped(self, outputs: Tensor) -> Tensor:
+        if not self.training or self.dropout == 0:
+            return outputs
+        mask = torch.empty_like(outputs[:, :1]).bernoulli_(1 - self.dropout) / (1 - self.dropout)
+        return outputs * mask
+
+
+def last_steps(outputs: Tensor, count: int | None, lengths: Tensor | None) -> Tensor:
+    """The outputs that a data set wants.
+
+    Args:
+        outputs: (B, T, H).
+        count: 0 for each row's last valid step, k for its last k valid steps, None for all.
+        lengths: (B,) valid steps of each row, or None.
+
+    Returns:
+        (B, H) if ``count`` is 0, else (B, count, H), or (B, T, H) if it is None.
+    """
+    if count is None:
+        return outputs
+    if lengths is None:
+        return outputs[:, -1] if count == 0 else outputs[:, -count:]
+    steps = lengths[:, None] - max(count, 1) + torch.arange(max(count, 1), device=lengths.device)
+    taken = outputs.gather(1, steps.clamp(min=0)[..., None].expand(-1, -1, outputs.shape[-1]))
+    return taken.squeeze(1) if count == 0 else taken

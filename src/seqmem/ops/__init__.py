@@ -1,0 +1,19 @@
+"""Numerical operators: the HiPPO transitions and the memory updates, without any nn.Module.
+
+``transition.py`` has the matrices and ``reference.py`` the updates as the papers write them; ``memory.py`` chooses between that
+and the compiled twin in ``csrc/``, which ``extension.py`` loads. ``python -m seqmem.ops`` prints which is in use and why.
+"""
+
+from seqmem.ops.discretization import DISCRETIZATIONS, Discretization
+from seqmem.ops.memory import legs_function_approximation, legs_update, legt_update, paths
+from seqmem.ops.transition import transition
+
+__all__ = [
+    "DISCRETIZATIONS",
+    "Discretization",
+    "legs_function_approximation",
+    "legs_update",
+    "legt_update",
+    "paths",
+    "transition",
+]

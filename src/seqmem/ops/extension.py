@@ -1,0 +1,121 @@
+"""The compiled operators ``torch.ops.seqmem.*``: loading them, and what torch.compile must know of them.
+
+The schemas, kernels and gradients are in ``csrc/``. The library has no Python in it and is loaded by path, never imported.
+"""
+
+import os
+import re
+import struct
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seqmem.ops.reference import check_signal, check_update
+
+LIBRARY = Path(__file__).with_name("_extension.so")
+
+BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
+
+UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
+
+
+class ReferenceWarning(RuntimeWarning):
+    """The plain-torch reference is in use because the compiled operators are not there."""
+
+
+def load(library: Path) -> str:
+    """Load the compiled operators, and return why that cannot be done (empty if it was)."""
+    problem = _unusable(library)
+    if problem:
+        return problem
+    try:
+        torch.ops.load_library(library)
+    except (OSError, RuntimeError) as error:
+        return f"{library} cannot be loaded: {' '.join(str(error).split())}"
+    _register_fakes()
+    return ""
+
+
+def built_for(library: Path) -> str:
+    """The version of torch that a library was built for, without loading it; empty if the file does not say."""
+    match = re.search(rb"seqmem built for torch ([\w.]+)\n", library.read_bytes())
+    return match[1].decode() if match else ""
+
+
+def warn_once() -> None:
+    """Say, at the first call only, why the reference is in use, unless it was asked for."""
+    global _warned
+    if REASON and not FORCED and not _warned and not torch.compiler.is_compiling():
+        _warned = True
+        warnings.warn(f"slower reference operators are in use: {REASON}; {BUILD}", ReferenceWarning, stacklevel=3)
+
+
+def _unusable(library: Path) -> str:
+    """What is wrong with a library that would be unsafe to load, or empty."""
+    if not library.exists():
+        return f"there is no compiled library {library}"
+    try:
+        content = library.read_bytes()
+    except OSError as error:
+        return f"{library} cannot be read: {error.strerror}"
+    # The section table ends an ELF file. A library that is cut short before it may kill the process that loads it.
+    if content[:5] == b"\x7fELF\x02":
+        complete = len(content) >= 64
+        if complete:
+            (start,) = struct.unpack_from("<Q", content, 0x28)
+            size, count = struct.unpack_from("<HH", content, 0x3A)
+            complete = len(content) >= start + size * count
+        if not complete:
+            return f"{library} is cut short"
+    wanted = torch.__version__.split("+")[0]
+    given = built_for(library)
+    if not given:
+        return f"{library} is not a library of this package"
+    return "" if given == wanted else f"{library} was built for torch {given}, this is torch {wanted}"
+
+
+def _register_fakes() -> None:
+    def update(mem: Tensor, input: Tensor, dt: float | Tensor) -> Tensor:
+        check_update(mem, input, dt)
+        return mem.new_empty(mem.shape)
+
+    def adjoint(grad: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:
+        return grad.new_empty(grad.shape), grad.new_empty(grad.shape[:2])
+
+    def approximation(input: Tensor, memorder: int) -> Tensor:
+        check_signal(input, memorder)
+        return input.new_empty((*input.shape[:-1], memorder))
+
+    def approximation_adjoint(grad: Tensor, length: int) -> Tensor:
+        return grad.new_empty((*grad.shape[:-1], length))
+
+    for name in UPDATES:
+        for overload in ("", ".tensor"):
+            torch.library.register_fake(f"seqmem::{name}{overload}", update)
+            torch.library.register_fake(f"seqmem::{name}_adjoint{overload}", adjoint)
+
+    # The one operator that is not called once a time step: its gradient can come from Python. It is linear in the signal, so
+    # that it and its transpose are each other's gradient.
+    ops = torch.ops.seqmem
+    name, transpose = "seqmem::legs_function_approx_trapezoidal", "seqmem::legs_function_approx_trapezoidal_adjoint"
+    torch.library.register_fake(name, approximation)
+    torch.library.register_fake(transpose, approximation_adjoint)
+
+    def keep_size(ctx, inputs, output):
+        ctx.size = inputs[0].shape[-1]
+
+    def transposed(ctx, grad):
+        return ops.legs_function_approx_trapezoidal_adjoint(grad, ctx.size), None
+
+    def direct(ctx, grad):
+        return ops.legs_function_approx_trapezoidal(grad, ctx.size), None
+
+    torch.library.register_autograd(name, transposed, setup_context=keep_size)
+    torch.library.register_autograd(transpose, direct, setup_context=keep_size)
+
+
+FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")
+REASON = "SEQMEM_REFERENCE is set" if FORCED else load(LIBRARY)
+_warned = False

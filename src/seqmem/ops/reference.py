@@ -1,0 +1,108 @@
+"""What every fast path must agree with: the updates as the papers write them, with dense matrices.
+
+Any floating-point type and device, differentiable by autograd. float16 and bfloat16 are computed in float32.
+"""
+
+import torch
+from torch import Tensor
+from torch.linalg import solve
+
+from seqmem.errors import UserError
+from seqmem.ops.discretization import Discretization
+from seqmem.ops.transition import transition
+
+
+def update(
+    measure: str, memory: Tensor, inputs: Tensor, step_size: float | Tensor, discretization: Discretization = "bilinear"
+) -> Tensor:
+    """One step of c' = A c + B f, discretised (HiPPO, equation 13 for all but zero-order hold).
+
+    Args:
+        measure: names A and B, see :func:`seqmem.ops.transition`.
+        memory: c, (B, M, N) floating point.
+        inputs: f, (B, M) of the memory's type.
+        step_size: dt, a number or (B,) of the memory's type.
+        discretization: how the equation becomes a step.
+
+    Returns:
+        The new memory, (B, M, N).
+
+    Raises:
+        UserError: shapes or types that do not fit together.
+    """
+    check_update(memory, inputs, step_size)
+    if memory.numel() == 0:
+        return memory + inputs[..., None]
+    given = memory.dtype
+    kind = torch.float64 if discretization == "zoh" else torch.promote_types(given, torch.float32)
+    A, B = (matrix.to(memory.device, kind) for matrix in transition(measure, memory.shape[-1]))
+    identity = torch.eye(len(B), dtype=kind, device=memory.device)
+
+    # Rows are vectors, hence the transposes. Rows that share dt are one group (R, N), else there is one group (M, N) to a dt.
+    x, f = memory.to(kind), inputs.to(kind)[..., None]
+    if isinstance(step_size, Tensor):
+        dt = step_size.to(kind)[:, None, None]
+    else:
+        dt = torch.tensor(step_size, dtype=kind, device=memory.device)
+        x, f = x.flatten(0, 1), f.flatten(0, 1)
+
+    match discretization:
+        case "forward":
+            y = x + dt * (x @ A.T + f * B)
+        case "backward":
+            y = solve(identity - dt * A.T, x + dt * f * B, left=False)
+        case "bilinear":
+            y = solve(identity - dt / 2 * A.T, x + dt / 2 * (x @ A.T) + dt * f * B, left=False)
+        case "zoh":
+            held = torch.matrix_exp(dt * A)
+            y = x @ held.mT + f * solve(A, (held - identity) @ B[:, None]).mT
+    return y.reshape(memory.shape).to(given)
+
+
+def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
+    """LegS coefficients of a whole signal: (f_0, 0, ...) at the first sample, then bilinear steps of 1/t, t = 1, 2, ...
+
+    Args:
+        signal: (B, T) floating point, T > 0.
+        order: N > 0.
+
+    Returns:
+        (B, N)
+    """
+    memory = torch.nn.functional.pad(signal[:, :1, None], (0, order - 1))
+    for t in range(1, signal.shape[1]):
+        memory = update("legs", memory, signal[:, t, None], 1 / t, "bilinear")
+    return memory[:, 0]
+
+
+def check_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor) -> None:
+    """Refuse shapes, types and devices that do not fit together.
+
+    Raises:
+        UserError: saying what was given and what was wanted.
+    """
+    if memory.dim() != 3 or not memory.is_floating_point():
+        raise UserError(f"the memory must be (B, M, N) floating point, got {describe(memory)}")
+    if inputs.shape != memory.shape[:2] or inputs.dtype != memory.dtype or inputs.device != memory.device:
+        raise UserError(f"the inputs must be (B, M) like the memory {describe(memory)}, got {describe(inputs)}")
+    if isinstance(step_size, Tensor) and (
+        step_size.shape != memory.shape[:1] or step_size.dtype != memory.dtype or step_size.device != memory.device
+    ):
+        raise UserError(f"the step size must be a number or (B,) like the memory {describe(memory)}, got {describe(step_size)}")
+
+
+def check_signal(signal: Tensor, order: int) -> None:
+    """Refuse a signal that has no sample, and an order that is not positive.
+
+    Raises:
+        UserError: saying what was given and what was wanted.
+    """
+    if signal.dim() not in (1, 2) or signal.shape[-1] == 0 or not signal.is_floating_point():
+        raise UserError(f"the signal must be (T,) or (B, T) floating point with T > 0, got {describe(signal)}")
+    if order < 1:
+        raise UserError(f"the memory order must be positive, got {order}")
+
+
+def describe(tensor: Tensor) -> str:
+    """Shape, type and device in a few words."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"

@@ -1,0 +1,39 @@
+"""Pictures of results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from seqmem.results.aggregate import Trials
+from seqmem.results.record import RunFolder
+
+
+def plot_learning_curves(groups: Sequence[Trials], path: Path) -> None:
+    """Draw the validation metric of each epoch: the mean over trials as a line, from least to largest as a band.
+
+    Args:
+        groups: finished trials; those of one data set share an axis.
+        path: the picture to write; its suffix names the format.
+    """
+    datasets = list(dict.fromkeys(group.dataset for group in groups if group.folders))
+    if not datasets:
+        return
+    figure = Figure(figsize=(6.4 * len(datasets), 4.0), layout="constrained")
+    for axis, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
+        for group in groups:
+            if group.dataset == dataset and group.folders:
+                curves = _validation_curves(group.folders, f"val/{group.metric}")
+                (line,) = axis.plot(curves.index + 1, curves.mean(axis=1), label=f"{group.model} (n={len(group.folders)})")
+                axis.fill_between(curves.index + 1, curves.min(axis=1), curves.max(axis=1), alpha=0.2, color=line.get_color())
+                axis.set_ylabel(f"validation {group.metric}")
+        axis.set_xlabel("epoch")
+        axis.set_title(dataset)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _validation_curves(folders: Sequence[RunFolder], column: str) -> pd.DataFrame:
+    return pd.concat([folder.read_metrics().set_index("epoch")[column] for folder in folders], axis=1)

@@ -1,0 +1,52 @@
+"""What produced a result: code version, package versions, machine."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision")
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Versions, git commit (``-dirty`` if tracked files were changed), processor and threads, as JSON-able values."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _packages},
+        "machine": {
+            "processor": _processor(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "system": platform.platform(),
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,110 @@
+"""The run record: what one trial leaves on disk.
+
+A run folder holds
+
+    config.yaml     the resolved config, from which the run can be repeated
+    record.json     status, seed, versions, git commit, machine, wall time, throughput, peak memory, the final result
+    data.json       where the data came from: checksums, splits, permutation
+    metrics.csv     one row an epoch
+    checkpoints/    best.ckpt (chosen by validation) and last.ckpt
+
+Every file is written beside its place and renamed into it: a kill at any moment leaves the old file or the new one.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from seqmem.errors import UserError
+
+
+class RunFolder:
+    """The folder of one trial."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trial's checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml."""
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write record.json."""
+        write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+
+    def write_data(self, description: Mapping[str, Any]) -> None:
+        """Write data.json."""
+        write_text(self.path / "data.json", json.dumps(description) + "\n")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.csv."""
+        write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
+
+    def read_record(self) -> dict[str, Any]:
+        """Read record.json."""
+        return json.loads((self.path / "record.json").read_text())
+
+    def read_config(self) -> dict[str, Any]:
+        """Read config.yaml."""
+        return yaml.safe_load((self.path / "config.yaml").read_text())
+
+    def read_metrics(self) -> pd.DataFrame:
+        """Read metrics.csv; empty if no epoch has ended."""
+        path = self.path / "metrics.csv"
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def new_folder(parent: Path, label: str) -> Path:
+    """Make a folder inside ``parent`` that no other run has: ``DATE_TIME_label``, with a suffix if that is taken.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{label}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for name in (stem, *(f"{stem}_{secrets.token_hex(3)}" for _ in range(10))):
+            try:
+                (parent / name).mkdir()
+            except FileExistsError:
+                continue
+            return parent / name
+    except OSError as error:
+        raise UserError(f"output_dir: cannot write to {parent} ({error.strerror}); give another by output_dir=FOLDER") from None
+    raise UserError(f"output_dir: found no free name for {stem} in {parent}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill at any moment leaves the old content or the new one.
+
+    Raises:
+        UserError: the file cannot be written, the disk is full say; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path} ({error.strerror})") from None
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """A short checksum of a config, the same for equal settings in any order."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,15 @@
+"""What is learned: loss and metrics of each kind of task."""
+
+from seqmem.spec import DataSpec
+from seqmem.tasks.base import Task
+from seqmem.tasks.classification import Classification
+from seqmem.tasks.regression import Regression
+
+__all__ = ["Classification", "Regression", "Task", "task_for"]
+
+_kinds: dict[str, type[Task]] = {"classification": Classification, "regression": Regression}
+
+
+def task_for(spec: DataSpec) -> Task:
+    """The task of a data set."""
+    return _kinds[spec.task](spec)

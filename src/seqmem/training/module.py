@@ -1,0 +1,62 @@
+"""The LightningModule: a model and a task, trained with one optimiser."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from seqmem.batch import Batch
+from seqmem.models import SequenceModel
+from seqmem.tasks import Task
+from seqmem.training.config import TrainConfig
+
+_optimizers: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+
+class SequenceModule(pl.LightningModule):
+    """Trains ``model`` on ``task``; logs ``SPLIT/loss`` and ``SPLIT/METRIC`` once an epoch for train, val and test."""
+
+    def __init__(self, model: SequenceModel, task: Task, train: TrainConfig):
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.train_config = train
+        self.train_metrics, self.val_metrics, self.test_metrics = task.metrics(), task.metrics(), task.metrics()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The model's outputs."""
+        return self.model(batch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        return self._shared_step("train", batch, self.train_metrics)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss and metrics of one batch."""
+        return self._shared_step("val", batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss and metrics of one batch."""
+        return self._shared_step("test", batch, self.test_metrics)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser that the config names."""
+        config = self.train_config
+        keywords: dict[str, Any] = {"lr": config.lr, "weight_decay": config.wd}
+        return _optimizers[config.optimizer](self.parameters(), **keywords)
+
+    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> Tensor:
+        outputs = self.model(batch)
+        loss = self.task.loss(outputs, batch)
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), prog_bar=split == "train")
+        self.task.update(metrics, outputs.detach(), batch)
+        for name, metric in metrics.items():
+            self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
+        return loss

@@ -1,0 +1,63 @@
+"""What a run leaves behind while it trains: one row of metrics an epoch, throughput and peak memory."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from seqmem.results.record import RunFolder
+
+
+class EpochRecorder(pl.Callback):
+    """Writes a run folder's ``metrics.csv`` after each epoch, whole, so that it is never cut in a line.
+
+    A row holds epoch, step, seconds (since the start of training), sequences_per_second (training batches only) and every
+    metric that was logged.
+    """
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing seen yet."""
+        self._sequences, self._training_seconds = 0, 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the batch's clock."""
+        self._batch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch's sequences and its time."""
+        self._sequences += len(batch)
+        self._training_seconds += time.perf_counter() - self._batch_start
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row. Validation has run by now."""
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "seconds": round(time.perf_counter() - self._start, 3),
+                "sequences_per_second": round(self._sequences / max(self._training_seconds, 1e-9), 2),
+                **{name: value.item() for name, value in trainer.callback_metrics.items()},
+            }
+        )
+        self.folder.write_metrics(self.rows)
+
+
+def peak_memory_mib() -> float:
+    """Peak memory so far in MiB: the GPU's allocations where there is one, else the resident memory of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

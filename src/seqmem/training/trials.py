@@ -1,0 +1,206 @@
+"""The trial loop: the same config trained several times, each time from another seed."""
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from logging import WARNING, getLogger
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytorch_lightning as pl
+from pydantic import NonNegativeInt
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from seqmem import models, ops
+from seqmem.arguments import check
+from seqmem.errors import UserError
+from seqmem.results.provenance import provenance
+from seqmem.results.record import RunFolder, digest
+from seqmem.spec import DataSpec
+from seqmem.tasks import task_for
+from seqmem.training.config import RunnerConfig, TrainConfig, limited
+from seqmem.training.module import SequenceModule
+from seqmem.training.recorder import EpochRecorder, peak_memory_mib
+
+_SMOKE_BATCHES = 5
+
+
+class Data(Protocol):
+    """What a data set must offer to be trained on."""
+
+    spec: DataSpec
+
+    def loader(self, split: Literal["train", "validation", "test"], batch_size: int, seed: int = 0) -> DataLoader:
+        """Batches of a split; those of "train" in an order that ``seed`` and the epoch determine."""
+
+    def describe(self) -> dict[str, Any]:
+        """Where the data came from, as JSON-able values."""
+
+
+def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check every section of a config but the data set's, before anything is loaded.
+
+    Returns:
+        The config with the defaults of train and runner filled in.
+
+    Raises:
+        UserError: naming the key, what it holds and what it may hold.
+    """
+    models.check(_model_arguments(config))
+    general = check(_general, {key: config[key] for key in ("seed", "smoke_test") if key in config})
+    train = check(TrainConfig, config["train"], "train")
+    runner = check(RunnerConfig, config["runner"], "runner")
+    return {**config, **general, "train": train, "runner": runner}
+
+
+def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunFolder]:
+    """Train ``runner.ntrials`` models, trial k with seed + k in ``folder/trial_k``; print a line after each.
+
+    Args:
+        config: a resolved, checked config: model, train, runner, dataset, seed, smoke_test.
+        data: the data set that ``config["dataset"]`` describes.
+        folder: an existing folder of this job alone.
+
+    Returns:
+        The trials' folders.
+    """
+    folders = []
+    count = config["runner"]["ntrials"]
+    for k in range(count):
+        trial = RunFolder(folder / f"trial_{k}")
+        trial.checkpoints.mkdir(parents=True)
+        record = run_trial({**config, "seed": config["seed"] + k}, data, trial, group=digest(config))
+        name, result = record["metric"], record["result"]
+        print(
+            f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
+            f"test {name} {result[f'test/{name}']:.4f}, validation {name} {result[f'val/{name}']:.4f} "
+            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s",
+            flush=True,
+        )
+        folders.append(trial)
+    return folders
+
+
+def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder, group: str) -> dict[str, Any]:
+    """Train one model, choose its checkpoint by validation, test that once, and leave the record in ``folder``.
+
+    Args:
+        config: as for :func:`run_trials`, with this trial's seed.
+        data: the data set.
+        folder: an existing, empty run folder.
+        group: what is the same for all trials of a job.
+
+    Returns:
+        The run record.
+    """
+    record: dict[str, Any] = {
+        "status": "running",
+        "group": group,
+        "dataset": data.spec.name,
+        "model": models.label(_model_arguments(config)),
+        "seed": config["seed"],
+        "smoke_test": config["smoke_test"],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "process": os.getpid(),
+        **provenance(),
+    }
+    folder.write_config(config)
+    folder.write_data(data.describe())
+    folder.write_record(record)
+    start = time.perf_counter()
+    try:
+        with _quiet_lightning():
+            record |= _train(config, data, folder)
+    except BaseException as error:
+        failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        folder.write_record({**record, "status": failed, "reason": f"{type(error).__name__}: {error}"})
+        raise
+    record |= {"status": "finished", "seconds": round(time.perf_counter() - start, 3)}
+    folder.write_record(record)
+    return record
+
+
+def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str, Any]:
+    train = TrainConfig(**config["train"])
+    runner = RunnerConfig(**config["runner"])
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    task = task_for(data.spec)
+    model = models.build(_model_arguments(config), data.spec)
+    module = SequenceModule(model, task, train)
+    module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
+
+    loaders = {split: data.loader(split, train.batch_size, config["seed"]) for split in ("train", "validation", "test")}
+    limits = {"train": train.limit_train_batches, "validation": train.limit_val_batches, "test": train.limit_test_batches}
+    batches = {split: limited(len(loaders[split]), limit) for split, limit in limits.items()}
+    if config["smoke_test"]:
+        batches = {split: min(count, _SMOKE_BATCHES) for split, count in batches.items()}
+
+    monitor = f"val/{task.metric}"
+    best = ModelCheckpoint(folder.checkpoints, "best", monitor, mode=task.best, save_last=True, enable_version_counter=False)
+    recorder = EpochRecorder(folder)
+    interactive = sys.stdout.isatty()
+    trainer = pl.Trainer(
+        accelerator=runner.accelerator,
+        devices=1,
+        precision=train.precision,
+        max_epochs=1 if config["smoke_test"] else train.epochs,
+        gradient_clip_val=train.gradient_clip_val or None,
+        limit_train_batches=batches["train"],
+        limit_val_batches=batches["validation"],
+        limit_test_batches=batches["test"],
+        callbacks=[best, recorder, *([RichProgressBar(leave=False)] if interactive else [])],
+        logger=TensorBoardLogger(folder.path, name=None, version="tensorboard") if runner.tensorboard else False,
+        enable_progress_bar=interactive,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, loaders["train"], loaders["validation"])
+    if best.best_model_score is None:
+        raise UserError(f"no epoch ended with a finite {monitor}, so there is no checkpoint to test; try a smaller train.lr")
+    epochs = [row["epoch"] for row in recorder.rows if row[monitor] == best.best_model_score.item()]
+    last = recorder.rows[-1]
+    tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
+    return {
+        "metric": task.metric,
+        "best": task.best,
+        "result": {monitor: best.best_model_score.item(), **tested},
+        "best_epoch": epochs[0],
+        "epochs": len(recorder.rows),
+        "train_seconds": last["seconds"],
+        "sequences_per_second": last["sequences_per_second"],
+        "peak_memory_mib": round(peak_memory_mib(), 1),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "operators": ops.paths(),
+    }
+
+
+def _model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config["model"].items() if key != "preset"}
+
+
+def _general(seed: NonNegativeInt = 0, smoke_test: bool = False) -> None:
+    """The signature is the schema of the config's top level."""
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """No banner, no hints at options that this project does not offer."""
+    logger = getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
