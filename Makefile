@@ -1,0 +1,54 @@
+# make train      set up (once) and run the quickstart: LegS, LSTM and GRU on permuted digits
+# make test       set up (once) and run the tests
+# make test-all   the long tests too
+# make setup      set up and stop
+# make lint       ruff and mypy
+# make clean      remove what set-up and builds made
+#
+# PYTHON=python3.12 chooses another interpreter for .venv. VENV=PATH uses an environment of yours instead of .venv.
+# PIP_FLAGS="..." is passed to pip; KEEP_TORCH=1 leaves the torch and torchvision that are installed (README, "Set-up").
+
+PYTHON ?= python3.11
+VENV ?= .venv
+PIP_FLAGS ?=
+KEEP_TORCH ?=
+PYTEST_FLAGS ?=
+
+python := $(VENV)/bin/python
+installed := $(VENV)/.seqmem-requirements
+built := $(VENV)/.seqmem-built
+sources := pyproject.toml setup.py $(wildcard csrc/*)
+
+.PHONY: train test test-all setup lint clean
+
+train: setup
+	$(python) train.py -m experiment=quickstart
+
+test: setup
+	$(python) -m pytest $(PYTEST_FLAGS)
+
+test-all: setup
+	$(python) -m pytest --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
+
+setup: $(built)
+
+lint: setup
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+clean:
+	rm -rf .venv build csrc/build csrc/*.egg-info src/*.egg-info src/seqmem/ops/*.so
+
+$(python):
+	$(PYTHON) -m venv $(if $(KEEP_TORCH),--system-site-packages) $(VENV)
+
+$(installed): requirements.txt | $(python)
+	$(if $(KEEP_TORCH),grep -v '^torch' requirements.txt >$(VENV)/requirements.txt,cp requirements.txt $(VENV)/requirements.txt)
+	$(python) -m pip install $(PIP_FLAGS) -r $(VENV)/requirements.txt
+	touch $@
+
+$(built): $(installed) $(sources)
+	$(python) -m pip install --no-build-isolation --no-deps -e .
+	$(python) -m seqmem.ops
+	touch $@

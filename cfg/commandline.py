@@ -1,0 +1,256 @@
+"""From a command line to a checked, resolved config; what the user can mend ends in one line."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, NoReturn
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqmem.errors import UserError, suggestion
+
+_groups = ("dataset", "model", "train", "runner", "experiment", "debug", "hydra")
+_switches = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i")
+_switches_with_value = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+_flags = (*_switches, *_switches_with_value, "--shell-completion", "-sc", "--experimental-rerun")
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a function decorated with hydra.main on ``sys.argv``.
+
+    An error that the user can mend is printed as one line on stderr, with exit status 2; any other as one line with exit status
+    1. With ``traceback=True`` on the command line it is raised instead.
+    """
+    os.environ.setdefault("SEQMEM_COMMAND_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_sweep_{token_hex(3)}")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
+    with one_line_errors():
+        sys.argv[1:] = translate(sys.argv[1:])
+        if {"-m", "--multirun"} & set(sys.argv):
+            _check_sweep(sys.argv[1:])
+        main()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line on stderr if an error arises within."""
+    wants_traceback = any(re.fullmatch(r"\+*traceback=(true|yes|on|1)", argument, re.IGNORECASE) for argument in sys.argv)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except Exception as error:
+        if wants_traceback:
+            raise
+        if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+            _end(explain(error, sys.argv[1:]), 2)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        _end(f"{reason} (probably a fault of seqmem's; traceback=True shows where it arose)", 1)
+
+
+def translate(arguments: Sequence[str]) -> list[str]:
+    """Put flags first, and rewrite ``model.cell=NAME`` as ``model=NAME``, the group that holds all arguments of the cell.
+
+    Raises:
+        UserError: both are given and differ, or a flag does not exist.
+    """
+    flags, overrides = _split_flags(arguments)
+    return [*flags, *_with_cell_as_group(overrides)]
+
+
+def _split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    flags: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        if flags and flags[-1] in _switches_with_value:
+            flags.append(argument)
+        elif argument.startswith("-"):
+            if argument.split("=")[0] not in _flags:
+                raise UserError(f"there is no flag {argument}{suggestion(argument, _flags)}")
+            flags.append(argument)
+        elif argument.startswith("="):
+            raise UserError(f"cannot read '{argument}': wanted KEY=VALUE")
+        else:
+            overrides.append(argument)
+    if flags and flags[-1] in _switches_with_value:
+        raise UserError(f"{flags[-1]}: a value is required after it")
+    return flags, overrides
+
+
+def _with_cell_as_group(arguments: list[str]) -> list[str]:
+    cells = [argument.partition("=")[2] for argument in arguments if argument.startswith("model.cell=")]
+    groups = [argument.partition("=")[2] for argument in arguments if argument.startswith("model=")]
+    if not cells:
+        return arguments
+    different = sorted({*cells, *groups})
+    if len(different) > 1:
+        raise UserError(f"model= and model.cell= mean the same, got {' and '.join(different)}; give one of them")
+    others = [argument for argument in arguments if not argument.startswith(("model.cell=", "model="))]
+    return [*others, f"model={cells[0]}"]
+
+
+def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The checked config that ``python train.py OVERRIDES`` would train, for programs, notebooks and tests.
+
+    Raises:
+        UserError: as on the command line.
+    """
+    arguments = translate(overrides)
+    try:
+        return settle(_composed(arguments), arguments)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, arguments)) from None
+
+
+def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+    """Resolve a composed config, apply the model's preset, and check every section.
+
+    Args:
+        composed: what Hydra made of cfg/ and the command line.
+        overrides: the command line, whose values win over a preset; None for that of the running job.
+
+    Returns:
+        The config as plain dicts, without ``model.presets``.
+
+    Raises:
+        UserError: naming the key, what it holds and what it may hold.
+    """
+    if overrides is None:
+        overrides = list(HydraConfig.get().overrides.task)
+    for section in ("dataset", "model", "train", "runner"):
+        if not OmegaConf.is_dict(composed.get(section)):
+            raise UserError(f"{section}: got {composed.get(section)}, wanted a section of keys, as {section}=NAME selects one")
+    config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
+    config.pop("hydra", None)
+
+    import datasets
+    from seqmem import training
+
+    datasets.check(config["dataset"])
+    return training.check_config(config)
+
+
+def job_folder(config: dict[str, Any]) -> Path:
+    """Make a new folder for the job that is running: in ``output_dir``, or for a sweep's job in the sweep's folder."""
+    from seqmem import models
+    from seqmem.results.record import new_folder
+
+    label = f"{config['dataset']['name']}_{models.label(config['model'])}"
+    hydra = HydraConfig.get()
+    return new_folder(Path(hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else config["output_dir"]), label)
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> str:
+    """What is wrong with a command line, in one line with the nearest valid choice."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
+        choices = [option for option in error.options or () if option != "default"]
+        return f"{group}={choice}: there is no {group} of that name{suggestion(choice, choices)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': wanted KEY=VALUE, with quotes around a VALUE of several words"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    refused = re.search(r"Could not (?:override|delete)[^']*'(.*?)'", lines[0])
+    if refused:
+        key = refused.group(1).partition("@")[0]
+        return f"there is no key '{key}'{_nearest_key(key, arguments)}"
+    key = getattr(error, "full_key", None)
+    return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+
+
+class SweepTable(Callback):
+    """Prints and saves one table of all jobs of a sweep at its end."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra."""
+        from seqmem import results
+
+        results.report(Path(config.hydra.sweep.dir))
+
+
+def _composed(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent)):
+        return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    config = composed.copy()
+    model = config.model
+    presets = OmegaConf.to_container(model.presets)
+    assert isinstance(presets, dict)
+    if model.preset is not None:
+        if model.preset not in presets:
+            raise UserError(f"model.preset: there is no preset '{model.preset}'{suggestion(model.preset, presets)}")
+        config.model = OmegaConf.merge(model, presets[model.preset])
+        for override in OverridesParser.create().parse_overrides([text for text in overrides if "=" in text]):
+            if override.key_or_group.startswith("model.") and not override.is_sweep_override():
+                OmegaConf.update(config, override.key_or_group, override.value())
+    OmegaConf.set_struct(config, False)
+    del config.model["presets"]
+    return config
+
+
+def _check_sweep(arguments: Sequence[str]) -> None:
+    """Settle every job of a sweep before the first one is trained."""
+    _, overrides = _split_flags(arguments)
+    for job in _jobs(overrides):
+        compose(job)
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    parser = OverridesParser.create()
+    selecting = [override for override in parser.parse_overrides(list(overrides)) if not override.is_sweep_override()]
+    sweeper = _composed([override.input_line for override in selecting], with_hydra=True).hydra.sweeper
+    given = {override.key_or_group for override in parser.parse_overrides(list(overrides))}
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
+    choices = []
+    for override in parser.parse_overrides([*overrides, *params]):
+        key = override.input_line.partition("=")[0]
+        swept = override.is_sweep_override()
+        choices.append([f"{key}={value}" for value in override.sweep_string_iterator()] if swept else [override.input_line])
+    for job in product(*choices):
+        yield list(job)
+
+
+def _nearest_key(key: str, arguments: Sequence[str]) -> str:
+    selecting = [argument for argument in arguments if argument.partition("=")[0] in _groups and "," not in argument]
+    try:
+        node: Any = _composed(selecting)
+    except (HydraException, OmegaConfBaseException):
+        return ""
+    parents: list[str] = []
+    *above, last = key.lstrip("+~").split(".")
+    for part in above:
+        if not isinstance(node, DictConfig) or part not in node:
+            break
+        node = node[part]
+        parents.append(part)
+    else:
+        parents = above
+    if not isinstance(node, DictConfig):
+        return f"; {'.'.join(parents)} holds a single value"
+    wrong = last if parents == above else above[len(parents)]
+    choices = [str(name) for name in node if name != "presets"] + (["experiment", "debug"] if not parents else [])
+    found = suggestion(wrong, choices)
+    return found.replace("mean '", f"mean '{'.'.join([*parents, ''])}") if parents else found
+
+
+def _end(message: str, status: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,37 @@
+"""Markers for long tests, and where the tests find data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_long = {"slow": "takes minutes", "browser": "needs a headless Chromium", "cluster": "starts worker processes"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for marker, why in _long.items():
+        parser.addoption(f"--run-{marker}", action="store_true", help=f"run the tests marked {marker} ({why})")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker, why in _long.items():
+        if not config.getoption(f"--run-{marker}"):
+            skip = pytest.mark.skip(reason=f"{why}; run with --run-{marker} or make test-all")
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder that holds MNIST/raw, where SEQMEM_DATA points."""
+    folder = Path(os.environ.get("SEQMEM_DATA", "data"))
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").exists():
+        pytest.skip("MNIST is not where SEQMEM_DATA points")
+    return folder

@@ -1,0 +1,105 @@
+"""The recurrent network: what reaches the head, and which combinations are refused."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem import cells, models
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.models.recurrent import last_steps
+from seqmem.spec import DataSpec
+
+
+def spec(**changes):
+    values = {
+        "name": "made up",
+        "input_size": 3,
+        "output_size": 4,
+        "task": "classification",
+        "output_steps": 0,
+        "max_length": 9,
+    }
+    return DataSpec(**{**values, **changes})
+
+
+def network(data, **changes):
+    torch.manual_seed(0)
+    return models.build({"network": "recurrent", "cell": "legs", "cell_args": {"hidden_size": 5}, **changes}, data)
+
+
+@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize(("output_steps", "shape"), [(0, (2, 4)), (3, (2, 3, 4)), (None, (2, 9, 4))])
+def test_outputs_are_where_the_data_set_wants_them(name, output_steps, shape):
+    model = network(spec(output_steps=output_steps), cell=name)
+    inputs = torch.randn(2, 9, 3)
+    outputs = model(Batch(inputs, torch.zeros(2)))
+    assert outputs.shape == shape
+    expected = model.head(model.layers[0](inputs)[0])
+    wanted = {0: expected[:, -1], 3: expected[:, -3:], None: expected}[output_steps]
+    assert_close(outputs, wanted)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_last_steps_of_padded_rows(count):
+    outputs = torch.arange(24.0).view(2, 6, 2)
+    taken = last_steps(outputs, count, torch.tensor([6, 3]))
+    if count == 0:
+        assert torch.equal(taken, torch.stack([outputs[0, 5], outputs[1, 2]]))
+    else:
+        assert torch.equal(taken, torch.stack([outputs[0, 4:6], outputs[1, 1:3]]))
+
+
+def test_tokens_are_one_hot_or_embedded():
+    tokens = torch.randint(0, 6, (2, 9))
+    data = spec(input_size=6, tokens=True)
+    plain = network(data)
+    one_hot = torch.nn.functional.one_hot(tokens, 6).float()
+    assert_close(plain(Batch(tokens, None)), plain.head(plain.layers[0](one_hot)[0][:, -1]))
+    embedded = network(data, embedding_size=7)
+    assert embedded.layers[0].input_size == 7
+    assert embedded(Batch(tokens, None)).shape == (2, 4)
+
+
+def test_layers_head_and_times():
+    model = network(spec(times=True), num_layers=2, output_hiddens=[11, 12])
+    assert [layer.input_size for layer in model.layers] == [4, 5]
+    assert [layer.out_features for layer in model.head] == [11, 12, 4]
+    inputs, times = torch.randn(2, 9, 3), torch.rand(2, 9).cumsum(1)
+    hidden = model.layers[1](model.layers[0](inputs, times=times)[0])[0]
+    assert_close(model(Batch(inputs, None, times=times)), model.head(hidden[:, -1]))
+
+
+def test_dropout_keeps_one_mask_a_sequence_and_is_off_in_evaluation():
+    model = network(spec(output_steps=None), dropout=0.5)
+    model.head = torch.nn.Identity()
+    inputs = torch.randn(2, 9, 3)
+    dropped = model(Batch(inputs, None)) == 0
+    assert dropped.any()
+    assert not dropped.all()
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    model.eval()
+    assert_close(model(Batch(inputs, None)), model.layers[0](inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cell": "legz"}, "no cell is called 'legz'; did you mean 'legs'"),
+        ({"cell_args": {"memory_ordr": 3}}, "model.cell_args.memory_ordr: legs takes no argument.*did you mean 'memory_order'"),
+        ({"cell_args": {"input_size": 3}}, "legs takes no argument 'input_size'"),
+        ({"num_layers": 0}, "model.num_layers: got 0"),
+        ({"dropout": 1.0}, "model.dropout: got 1.0, wanted less than 1"),
+        ({"embedding_size": 3}, "made up has no tokens"),
+        ({"network": "recurent"}, "no network is called 'recurent'; did you mean 'recurrent'"),
+        ({"drpout": 0.1}, "takes no argument 'drpout'; did you mean 'dropout'"),
+    ],
+)
+def test_wrong_arguments_are_named(changes, message):
+    section = {"network": "recurrent", "cell": "legs", "cell_args": {"hidden_size": 5}, **changes}
+    if "embedding_size" in changes:
+        with pytest.raises(UserError, match=message):
+            models.build(section, spec())
+    else:
+        with pytest.raises(UserError, match=message):
+            models.check(section)

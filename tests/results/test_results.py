@@ -1,0 +1,153 @@
+"""From records to a table, with records made by hand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from seqmem import results
+from seqmem.errors import UserError
+from seqmem.results.record import RunFolder, digest, new_folder, write_text
+from seqmem.results.table import markdown
+
+
+def write_run(folder, model, seed, test, val, status="finished", lr=0.1, metric="accuracy", dataset="signs"):
+    run = RunFolder(folder / f"{model}_{lr}" / f"trial_{seed}")
+    run.path.mkdir(parents=True)
+    config = {"model": {"cell": model, "cell_args": {"hidden_size": 4}}, "train": {"lr": lr}, "dataset": {"name": dataset}}
+    run.write_config({**config, "seed": seed, "runner": {"ntrials": 3}})
+    record = {"status": status, "group": digest(config), "dataset": dataset, "model": model, "seed": seed}
+    if status == "finished":
+        record |= {
+            "metric": metric,
+            "best": "max",
+            "result": {f"val/{metric}": val, f"test/{metric}": test, "test/loss": 0.3},
+            "best_epoch": 1,
+            "epochs": 2,
+            "seconds": 2.0,
+            "sequences_per_second": 1000.0,
+            "peak_memory_mib": 100.0,
+            "parameters": 1234,
+        }
+        run.write_metrics([{"epoch": epoch, f"val/{metric}": val - 0.1 * (1 - epoch)} for epoch in (0, 1)])
+    run.write_record(record)
+
+
+def test_mean_sample_deviation_and_count(tmp_path):
+    for seed, test in enumerate([0.7, 0.8, 0.9]):
+        write_run(tmp_path, "legs", seed, test, 0.5)
+    write_run(tmp_path, "lstm", 0, 0.6, 0.55)
+    summary = results.summarize(results.group_trials(results.find_runs(tmp_path))).set_index("model")
+    assert summary.loc["legs", "n"] == 3
+    assert summary.loc["legs", "test_mean"] == pytest.approx(0.8)
+    assert summary.loc["legs", "test_std"] == pytest.approx(0.1)
+    assert summary.loc["legs", "best_epoch"] == 2
+    assert summary.loc["lstm", "n"] == 1
+    assert pd.isna(summary.loc["lstm", "test_std"])
+
+
+def test_models_of_one_name_are_told_apart_by_what_differs(tmp_path):
+    write_run(tmp_path, "legs", 0, 0.7, 0.5, lr=0.1)
+    write_run(tmp_path, "legs", 1, 0.7, 0.5, lr=0.1)
+    write_run(tmp_path, "legs", 0, 0.9, 0.5, lr=0.2)
+    write_run(tmp_path, "lstm", 0, 0.9, 0.5, lr=0.3)
+    models = [group.model for group in results.group_trials(results.find_runs(tmp_path))]
+    assert models == ["legs (train.lr=0.1)", "legs (train.lr=0.2)", "lstm"]
+
+
+def test_trials_that_did_not_finish_are_counted_not_dropped(tmp_path, capsys):
+    write_run(tmp_path, "legs", 0, 0.7, 0.5)
+    write_run(tmp_path, "legs", 1, 0.0, 0.0, status="failed")
+    write_run(tmp_path, "lstm", 0, 0.0, 0.0, status="failed")
+    results.report(tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    header, _, legs, lstm = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines()]
+    assert header[-1] == "not finished"
+    assert (legs[1], legs[2], legs[-1]) == ("legs", "1", "1")
+    assert (lstm[1], lstm[2], lstm[3], lstm[-1]) == ("lstm", "0", "-", "1")
+
+
+def test_report_writes_table_and_picture(tmp_path, capsys):
+    for seed, test in enumerate([0.7123, 0.8123]):
+        write_run(tmp_path, "legs", seed, test, 0.5)
+    results.report(tmp_path)
+    shown = capsys.readouterr().out
+    assert "0.7623 +/- 0.0707" in shown
+    assert "0.7623 +/- 0.0707" in (tmp_path / "table.md").read_text()
+    assert pd.read_csv(tmp_path / "table.csv")["test_mean"].iloc[0] == pytest.approx(0.7623)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_different_metrics_are_named_row_by_row(tmp_path):
+    write_run(tmp_path, "legs", 0, 0.7, 0.5)
+    write_run(tmp_path, "gru", 0, 0.2, 0.3, metric="mse", dataset="sums")
+    table = markdown(results.summarize(results.group_trials(results.find_runs(tmp_path))))
+    assert "| metric |" in table
+    assert "| mse | sums | gru |" in table
+
+
+def test_no_two_runs_share_a_folder(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from seqmem.results.record import new_folder;"
+        "print(*[new_folder(Path(sys.argv[1]), 'a') for _ in range(20)], sep='\\n')"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    made = [line for process in running for line in process.communicate(timeout=60)[0].split()]
+    assert len(made) == len(set(made)) == 80
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="output_dir: cannot write to"):
+        new_folder(tmp_path / "file" / "runs", "a")
+
+
+def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "record.json"
+    script = (
+        "import json, sys; from pathlib import Path; from seqmem.results.record import write_text\n"
+        "for k in range(10**9): write_text(Path(sys.argv[1]), json.dumps({'k': k, 'filler': 'x' * 100000}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    assert len(json.loads(path.read_text())["filler"]) == 100000
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_text(path, "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*record.json \(No space left on device\)"):
+        write_text(path, "new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+    assert path.read_text() == "old"
+
+
+def test_digest_ignores_the_order_of_keys():
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_config_survives_a_round_trip(tmp_path):
+    run = RunFolder(tmp_path)
+    config = {"lr": 1e-3, "none": None, "list": [1, 2], "text": "yes"}
+    run.write_config(config)
+    assert run.read_config() == config
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == config

@@ -1,0 +1,73 @@
+"""Arguments are refused in one line that names what came, what was wanted and what is near."""
+
+from typing import Literal
+
+import pytest
+from pydantic import PositiveInt
+
+from seqmem.arguments import check, checked, parameters
+from seqmem.errors import UserError, suggestion
+
+
+class Thing:
+    name = "thing"
+
+    @checked
+    def __init__(
+        self,
+        size: PositiveInt,
+        depth: PositiveInt = 2,
+        mode: Literal["fast", "slow"] = "fast",
+        rate: float = 0.5,
+        limit: PositiveInt | Literal["none"] = "none",
+        widths: list[PositiveInt] = [],  # noqa: B006
+    ):
+        self.given = (size, depth, mode, rate, limit, widths)
+
+
+def test_defaults_are_filled_in_and_integers_pass_for_floats():
+    filled = {"size": 3, "depth": 2, "mode": "fast", "rate": 1, "limit": "none", "widths": []}
+    assert check(Thing, {"size": 3, "rate": 1}) == filled
+    assert Thing(3, rate=1).given == tuple(filled.values())
+    assert parameters(Thing, skip=("size",)) == {name: filled[name] for name in list(filled)[1:]} | {"rate": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "a.size: a value is required"),
+        ({"size": 0}, "a.size: got 0, wanted greater than 0"),
+        ({"size": True}, "a.size: got True, wanted a valid integer"),
+        ({"size": 2.0}, "a.size: got 2.0, wanted a valid integer"),
+        ({"size": None}, "a.size: got None, wanted a valid integer"),
+        ({"size": 3, "rate": float("nan")}, "a.rate: got nan, wanted a finite number"),
+        ({"size": 3, "mode": "fats"}, "a.mode: got 'fats', wanted 'fast' or 'slow'; did you mean 'fast'?"),
+        ({"size": 3, "limit": "non"}, "a.limit: got 'non', wanted a valid integer or 'none'; did you mean 'none'?"),
+        ({"size": 3, "widths": [4, -1]}, "a.widths.1: got -1, wanted greater than 0"),
+        ({"size": 3, "dept": 1}, "a.dept: thing takes no argument 'dept'; did you mean 'depth'?"),
+        ({"size": -1, "rate": "x"}, "a.size: got -1, wanted greater than 0; a.rate: got 'x', wanted a valid number"),
+    ],
+)
+def test_errors(given, message):
+    with pytest.raises(UserError) as caught:
+        check(Thing, given, "a")
+    assert str(caught.value) == message
+
+
+def test_constructors_are_checked_alike():
+    with pytest.raises(UserError, match="size: got 0, wanted greater than 0"):
+        Thing(0)
+    with pytest.raises(UserError, match="Thing takes no argument 'dept'; did you mean 'depth'"):
+        Thing(3, dept=1)
+    with pytest.raises(TypeError, match="size"):
+        Thing()
+
+
+def test_suggestions():
+    assert suggestion("legz", ["legs", "lstm"]) == "; did you mean 'legs'?"
+    assert suggestion("transformer", ["legs", "lstm"]) == "; choose from: legs, lstm"
+    assert suggestion("anything", []) == ""
+
+
+def test_messages_are_one_line():
+    assert "\n" not in str(UserError("one\n  two"))

@@ -1,0 +1,255 @@
+"""Command lines: every config composes, the original's spellings work, a wrong one ends in one line."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import datasets
+from cfg import commandline
+from seqmem import cells
+from seqmem.errors import UserError
+
+_root = Path(__file__).parents[1]
+
+
+def choices(group):
+    return sorted(path.stem for path in (_root / "cfg" / group).glob("*.yaml"))
+
+
+def run(*arguments, cwd, **environment):
+    command = [sys.executable, str(_root / "train.py"), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, cwd=cwd, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize("dataset", choices("dataset"))
+def test_every_model_composes_with_every_data_set(model, dataset):
+    config = commandline.compose([f"model={model}", f"dataset={dataset}"])
+    assert config["dataset"]["name"] == dataset
+    assert "presets" not in config["model"]
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_every_experiment_composes(group):
+    for choice in choices(group):
+        commandline.compose([f"{group}={choice}"])
+
+
+def test_each_data_set_and_cell_has_its_yaml():
+    assert set(datasets.names()) == set(choices("dataset"))
+    assert set(cells.names()) <= set(choices("model"))
+
+
+def test_the_originals_spelling_selects_the_group():
+    original = commandline.compose(
+        ["dataset=mnist", "dataset.permute=True", "model.cell=gru", "model.cell_args.hidden_size=512"]
+    )
+    assert original == commandline.compose(
+        ["dataset=mnist", "dataset.permute=True", "model=gru", "model.cell_args.hidden_size=512"]
+    )
+    assert original["model"]["cell"] == "gru"
+    assert original["model"]["cell_args"]["hidden_size"] == 512
+    assert commandline.translate(["model=gru", "model.cell=gru"]) == ["model=gru"]
+    assert commandline.translate(["model.cell=gru,lstm", "seed=1", "-m"]) == ["-m", "seed=1", "model=gru,lstm"]
+    assert commandline.translate(["seed=1", "--cfg", "job"]) == ["--cfg", "job", "seed=1"]
+
+
+def test_a_preset_yields_to_the_command_line():
+    plain = commandline.compose(["model=legs", "model.preset=tiny"])["model"]["cell_args"]
+    assert (plain["hidden_size"], plain["memory_order"]) == (8, 5)
+    changed = commandline.compose(["model=legs", "model.preset=tiny", "model.cell_args.hidden_size=9"])["model"]["cell_args"]
+    assert (changed["hidden_size"], changed["memory_order"]) == (9, 5)
+
+
+WRONG = {
+    "dataset=mnst": "did you mean 'mnist'?",
+    "datset=mnist": "there is no key 'datset'; did you mean 'dataset'?",
+    "model=legz": "did you mean 'legs'?",
+    "model.cell=legz": "did you mean 'legs'?",
+    "model=lstm model.cell=gru": "mean the same, got gru and lstm",
+    "model=transformer": "choose from: gru, legs, lstm, rnn",
+    "train=fast": "there is no train of that name",
+    "runner=ray": "choose from: pl",
+    "experiment=quickstrt": "did you mean 'quickstart'?",
+    "train.epoch=3": "did you mean 'train.epochs'?",
+    "epochs=3": "there is no key 'epochs'",
+    "train.lr=fast": "train.lr: got 'fast', wanted a valid number",
+    "train.lr=-0.1": "train.lr: got -0.1, wanted greater than 0",
+    "train.lr=nan": "train.lr: got nan, wanted a finite number",
+    "train.lr=0": "train.lr: got 0, wanted greater than 0",
+    "train.lr=null": "train.lr: got None, wanted a valid number",
+    "train.optimizer=adm": "did you mean 'adam'?",
+    "train.epochs=0": "train.epochs: got 0",
+    "train.epochs=2.5": "train.epochs: got 2.5, wanted a valid integer",
+    "train.batch_size=-1": "train.batch_size: got -1",
+    "train.batch_size=[1]": "train.batch_size: got [1], wanted a valid integer",
+    "train.gradient_clip_val=-1": "train.gradient_clip_val: got -1",
+    "train.wd=x": "train.wd: got 'x'",
+    "train.limit_train_batches=0": "train.limit_train_batches: got 0",
+    "train.limit_val_batches=1.5": "train.limit_val_batches: got 1.5",
+    "train.precision=16": "train.precision: got 16",
+    "runner.ntrials=0": "runner.ntrials: got 0",
+    "runner.ntrial=2": "did you mean 'runner.ntrials'?",
+    "runner.accelerator=cuda": "runner.accelerator: got 'cuda'",
+    "seed=x": "seed: got 'x', wanted a valid integer",
+    "seed=-1": "seed: got -1",
+    "smoke_test=maybe": "smoke_test: got 'maybe'",
+    "model.cell_args.hiden_size=4": "did you mean 'model.cell_args.hidden_size'?",
+    "model.cell_args.hidden_size=-4": "model.cell_args.hidden_size: got -4, wanted greater than 0",
+    "model.cell_args.hidden_size=abc": "model.cell_args.hidden_size: got 'abc', wanted a valid integer",
+    "model=lstm model.cell_args.memory_order=5": "there is no key 'model.cell_args.memory_order'",
+    "+model.cell_args.foo=4": "model.cell_args.foo: legs takes no argument 'foo'",
+    "model.cell_args.architecture.xu=1": "choose from: ux, uh",
+    "model.cell_args.architecture.ux=2": "model.cell_args.architecture.ux: got 2",
+    "model.cell_args.initializers.hx=xavier": "did you mean 'xavier_normal'?",
+    "model.cell_args.discretization=bilnear": "did you mean 'bilinear'?",
+    "model.cell_args.gate=X": "model.cell_args.gate: got 'X', wanted 'G' or 'N'",
+    "model.cell_args=5": "model.cell_args",
+    "model.dropout=1.5": "model.dropout: got 1.5",
+    "model.preset=tny": "did you mean 'tiny'?",
+    "model.network=recurent": "did you mean 'recurrent'?",
+    "dataset.permutation=bitrev": "did you mean 'bitreversal'?",
+    "dataset.permut=True": "did you mean 'dataset.permute'?",
+    "dataset.validation_fraction=1.5": "dataset.validation_fraction: got 1.5",
+    "dataset.train_samples=-5": "dataset.train_samples: got -5",
+    "dataset=copying dataset.alphabet=two": "dataset.alphabet: got 'two'",
+    "--cfg": "--cfg: a value is required",
+    "--foo": "there is no flag --foo",
+    "train.epochs": "cannot read 'train.epochs': wanted KEY=VALUE",
+    "=3": "cannot read '=3': wanted KEY=VALUE",
+    "a=[1": "cannot read 'a=[1'",
+    "~train": "train: got None, wanted a section of keys",
+    "~model": "model: got None, wanted a section of keys",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_command_line_is_explained_in_one_line(arguments):
+    with pytest.raises(UserError) as caught:
+        commandline.compose(arguments.split())
+    message = str(caught.value)
+    assert WRONG[arguments] in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "model.cell=legz",
+        "model.cell_args.hidden_size=-4",
+        "--foo",
+        "-m dataset=digits train.lr=0.1,fast",
+        "-m dataset=digits model=legs,lstmm",
+        "dataset=mnist dataset.data_dir=nowhere/else",
+        "dataset=digits output_dir=FILE/runs",
+    ],
+)
+def test_the_program_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
+    (tmp_path / "FILE").write_text("not a folder")
+    done = run(*arguments.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.rglob("*")] == ["FILE"]
+
+
+def test_traceback_on_request(tmp_path):
+    done = run("model.cell_args.hidden_size=-4", "traceback=True", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "hidden_size: got -4" in done.stderr
+
+
+def test_help_and_config_are_readable(tmp_path):
+    shown = run("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    for wanted in ("dataset: adding, copying, digits, mnist", "model: gru, legs, lstm, rnn", "batch_size: 100", "-m model="):
+        assert wanted in shown.stdout
+    config = run("--cfg", "job", "model=lstm", cwd=tmp_path)
+    assert config.returncode == 0
+    assert "cell: lstm" in config.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A folder that cannot be written to; since root passes permissions, for root on a read-only mount."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    if os.getuid() != 0:
+        yield folder
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this is root, and nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("arguments", ["output_dir=closed/runs", "-m output_dir=closed/runs model=lstm,gru"])
+def test_an_output_folder_that_cannot_be_written_is_named(arguments, closed):
+    done = run("dataset=digits", *arguments.split(), cwd=closed.parent)
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "closed/runs" in done.stderr
+    assert not list(closed.iterdir())
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(closed):
+    done = run("dataset=mnist", "dataset.data_dir=closed", cwd=closed.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "closed" in done.stderr
+    assert not list(closed.iterdir())
+
+
+TINY = ("dataset=digits", "model=rnn", "model.preset=tiny", "smoke_test=True", "train.batch_size=4")
+
+
+def test_in_a_pipe_there_is_no_progress_bar(tmp_path):
+    done = run(*TINY, "runner.ntrials=2", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert [
+        line for line in done.stdout.splitlines() if line.startswith("rnn on digits, trial 2 of 2 (seed 1): test accuracy 0.")
+    ]
+    assert "\r" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_in_a_terminal_there_is_one(tmp_path):
+    script = f"import os, pty, sys; os.chdir({str(tmp_path)!r}); sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, sys.executable, str(_root / "train.py"), *TINY],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "160"},
+        check=False,
+    )
+    assert done.returncode == 0
+    text = done.stdout.decode(errors="replace")
+    assert "Epoch 0/0" in text
+    assert "\r\x1b[2K" in text
+    assert "5/5" in text
+
+
+def test_a_sweep_ends_with_one_table_of_all_models(tmp_path):
+    done = run(
+        *(argument for argument in TINY if argument != "model=rnn"), "model=lstm,rnn", "-m", "runner.ntrials=2", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    [sweep] = (tmp_path / "runs").iterdir()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (sweep / "table.md").read_text().splitlines()]
+    assert [row[1:3] for row in rows[2:]] == [["lstm", "2"], ["rnn", "2"]]
+    assert (sweep / "curves.png").exists()
+    assert len(list(sweep.glob("*/trial_*/record.json"))) == 4

@@ -1,0 +1,120 @@
+"""The README's commands run as they stand, made small; its Python runs too."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cfg import commandline
+
+_root = Path(__file__).parents[1]
+_readme = (_root / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", _readme, re.DOTALL)
+
+
+def commands():
+    text = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [" ".join(line.split("#")[0].split()) for line in text.splitlines() if line.split("#")[0].strip()]
+
+
+def starting_with(*words):
+    return [command for command in commands() if command.split()[: len(words)] == list(words)]
+
+
+def test_every_command_is_of_a_kind_that_is_tested_here():
+    kinds = (
+        "python train.py",
+        "python -m seqmem",
+        "python tests/",
+        "make ",
+        "pytest ",
+        "pip install ",
+        "cd ",
+        ". .venv",
+        "git ",
+    )
+    assert [command for command in commands() if not command.startswith(kinds)] == []
+    assert len(starting_with("python", "train.py")) >= 5
+
+
+@pytest.mark.parametrize("command", starting_with("python", "train.py"))
+def test_train_commands(command, tmp_path, request):
+    arguments = shlex.split(command)[2:]
+    shown_only = {"--help", "--cfg"} & set(arguments)
+    if not shown_only:
+        small = ["smoke_test=True", f"output_dir={tmp_path}/runs", "runner.ntrials=1", "train.batch_size=8"]
+        sweep = {"-m", "--multirun"} & set(arguments)
+        config = {} if sweep else commandline.compose(arguments)
+        if config.get("dataset", {}).get("name") == "mnist":
+            small.append(f"dataset.data_dir={request.getfixturevalue('mnist_dir').resolve()}")
+        replaced = {key.partition("=")[0] for key in small}
+        arguments = [argument for argument in arguments if argument.partition("=")[0] not in replaced] + small
+    done = subprocess.run(
+        [sys.executable, str(_root / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    if not shown_only:
+        assert "test accuracy" in done.stdout or "test mse" in done.stdout
+        assert list(tmp_path.glob("runs/**/record.json"))
+        assert list(tmp_path.glob("runs/**/table.md"))
+
+
+@pytest.mark.parametrize("command", starting_with("python", "-m"))
+def test_module_commands(command, tmp_path):
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", starting_with("make"))
+def test_make_targets_exist(command):
+    done = subprocess.run(
+        [*shlex.split(command), "--dry-run"], capture_output=True, text=True, timeout=60, cwd=_root, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", starting_with("pytest") + starting_with("python", "tests/test_legs_extension.py"))
+def test_files_of_test_commands_exist(command):
+    for word in shlex.split(command):
+        if word.startswith("tests/"):
+            assert (_root / word).exists()
+
+
+def test_python_blocks_run(tmp_path):
+    assert blocks("python")
+    for block in blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(_root)},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_files_that_the_readme_names_exist():
+    for name in re.findall(r"\]\(([^)#]+)\)", _readme):
+        if not name.startswith("http"):
+            assert (_root / name).exists(), name
+    for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks)/[\w./-]+)`", _readme):
+        if "NAME" not in name:
+            assert (_root / name).exists(), name

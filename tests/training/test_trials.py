@@ -1,0 +1,192 @@
+"""The trial loop on a small made-up data set: seeds, records, limits, and a test set that is touched once."""
+
+import csv
+import json
+from importlib.metadata import version
+
+import pytest
+import torch
+import yaml
+
+from seqmem import training
+from seqmem.batch import Batch
+from seqmem.results.record import RunFolder
+from seqmem.spec import DataSpec
+from seqmem.training.config import limited
+from seqmem.training.module import SequenceModule
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
+
+class Signs:
+    """Is the first value of a sequence positive? 40 batches a split; counts how often each split is read."""
+
+    spec = DataSpec("signs", 1, 2, "classification", 0, 6)
+
+    def __init__(self):
+        self.log = []
+
+    def loader(self, split, batch_size, seed=0):
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
+        inputs = torch.randn(40, batch_size, 6, 1, generator=torch.Generator().manual_seed(len(split)))
+        data = self
+
+        class Batches(torch.utils.data.Dataset):
+            def __len__(self):
+                return 40
+
+            def __getitem__(self, index):
+                data.log.append(split)
+                chosen = inputs[order[index] if split == "train" else index]
+                return Batch(chosen, (chosen[:, 0, 0] > 0).long())
+
+        return torch.utils.data.DataLoader(Batches(), batch_size=None)
+
+    def describe(self):
+        return {"name": "signs", "made": "here"}
+
+
+def config(**changes):
+    plain = {
+        "model": {"network": "recurrent", "cell": "legs", "cell_args": {"hidden_size": 6}},
+        "dataset": {"name": "signs"},
+        "train": {"epochs": 2, "batch_size": 8, "lr": 0.01},
+        "runner": {"ntrials": 1, "accelerator": "cpu"},
+        "seed": 3,
+        "smoke_test": False,
+    }
+    for key, value in changes.items():
+        plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
+    return training.check_config(plain)
+
+
+def weights(folder):
+    return torch.load(folder.checkpoints / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_each_trial_has_its_seed_folder_and_record(tmp_path):
+    folders = training.run_trials(config(runner={"ntrials": 3}), Signs(), tmp_path)
+    assert [folder.path.name for folder in folders] == ["trial_0", "trial_1", "trial_2"]
+    records = [folder.read_record() for folder in folders]
+    assert [record["seed"] for record in records] == [3, 4, 5]
+    assert len({record["group"] for record in records}) == 1
+    assert len({record["result"]["test/loss"] for record in records}) == 3
+    for folder, record in zip(folders, records, strict=True):
+        assert record["status"] == "finished"
+        assert record["model"] == "legs"
+        assert record["versions"]["torch"] == version("torch")
+        assert record["parameters"] == sum(p.numel() for name, p in weights(folder).items() if name.startswith("model."))
+        assert set(record["result"]) == {"val/accuracy", "test/loss", "test/accuracy"}
+        assert min(record["seconds"], record["sequences_per_second"], record["peak_memory_mib"]) > 0
+        assert yaml.safe_load((folder.path / "config.yaml").read_text())["seed"] == record["seed"]
+        assert json.loads((folder.path / "data.json").read_text()) == {"name": "signs", "made": "here"}
+        with open(folder.path / "metrics.csv") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["0", "1"]
+        assert [row["step"] for row in rows] == ["40", "80"]
+        assert max(float(row["val/accuracy"]) for row in rows) == record["result"]["val/accuracy"]
+        assert {path.name for path in folder.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    [a] = training.run_trials(config(), Signs(), first)
+    torch.randn(7)
+    [b] = training.run_trials(config(), Signs(), second)
+    assert all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+    assert a.read_record()["result"] == b.read_record()["result"]
+
+
+def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_path, monkeypatch):
+    tested = {}
+    original = SequenceModule.test_step
+
+    def test_step(self, batch, batch_idx):
+        tested.setdefault("weights", {name: value.clone() for name, value in self.state_dict().items()})
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SequenceModule, "test_step", test_step)
+    data = Signs()
+    [folder] = training.run_trials(config(train={"epochs": 3, "lr": 0.5}), data, tmp_path)
+    assert data.log.count("test") == 40
+    assert data.log.index("test") > max(index for index, split in enumerate(data.log) if split != "test")
+    best = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(best[name], value) for name, value in tested["weights"].items() if name in best)
+    metrics = folder.read_metrics()
+    assert metrics["val/accuracy"].idxmax() == folder.read_record()["best_epoch"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "train", "validation", "test", "epochs"),
+    [
+        ({"train": {"limit_train_batches": 5, "limit_val_batches": 3, "limit_test_batches": 2}}, 5, 3, 2, 2),
+        ({"train": {"limit_train_batches": 0.25, "limit_val_batches": 1, "limit_test_batches": 1.0}}, 10, 1, 40, 2),
+        ({"smoke_test": True}, 5, 5, 5, 1),
+        ({"smoke_test": True, "train": {"limit_train_batches": 3}}, 3, 5, 5, 1),
+    ],
+)
+def test_limits_count_batches(tmp_path, changes, train, validation, test, epochs):
+    data = Signs()
+    [folder] = training.run_trials(config(**changes), data, tmp_path)
+    assert folder.read_metrics()["step"].tolist() == [train * (epoch + 1) for epoch in range(epochs)]
+    assert data.log.count("validation") == validation * epochs
+    assert data.log.count("test") == test
+
+
+def test_limited():
+    assert [limited(40, limit) for limit in (1, 100, 1.0, 0.5, 0.001)] == [1, 40, 40, 20, 1]
+
+
+def test_weight_decay_clipping_and_optimizer_are_used(tmp_path):
+    results = {}
+    for name, train in {
+        "plain": {},
+        "decayed": {"wd": 10.0},
+        "clipped": {"gradient_clip_val": 1e-9, "optimizer": "sgd"},
+        "rmsprop": {"optimizer": "rmsprop"},
+    }.items():
+        [folder] = training.run_trials(config(train={"limit_train_batches": 3, **train}), Signs(), tmp_path / name)
+        results[name] = torch.cat([value.flatten() for key, value in weights(folder).items() if key.startswith("model.")])
+    assert results["decayed"].norm() < 0.95 * results["plain"].norm()
+    assert not torch.allclose(results["rmsprop"], results["plain"])
+    torch.manual_seed(3)
+    fresh = training.run_trials(
+        config(train={"limit_train_batches": 1, "epochs": 1, "lr": 1e-12}), Signs(), tmp_path / "untrained"
+    )[0]
+    start = torch.cat([value.flatten() for key, value in weights(fresh).items() if key.startswith("model.")])
+    assert torch.allclose(results["clipped"], start, atol=1e-7)
+    assert not torch.allclose(results["plain"], start, atol=1e-3)
+
+
+def test_learns(tmp_path):
+    [folder] = training.run_trials(config(train={"epochs": 4}), Signs(), tmp_path)
+    assert folder.read_record()["result"]["test/accuracy"] > 0.9
+
+
+def test_tensorboard_by_option(tmp_path):
+    [folder] = training.run_trials(config(runner={"tensorboard": True}, smoke_test=True), Signs(), tmp_path)
+    assert list((folder.path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_failed_trial_says_so_in_its_record(tmp_path, monkeypatch):
+    def training_step(self, batch, batch_idx):
+        raise ArithmeticError("on purpose")
+
+    monkeypatch.setattr(SequenceModule, "training_step", training_step)
+    with pytest.raises(ArithmeticError, match="on purpose"):
+        training.run_trials(config(), Signs(), tmp_path)
+    record = RunFolder(tmp_path / "trial_0").read_record()
+    assert record["status"] == "failed"
+    assert record["reason"] == "ArithmeticError: on purpose"
+
+
+def test_a_checkpoint_names_what_it_was_trained_with(tmp_path):
+    [folder] = training.run_trials(config(smoke_test=True), Signs(), tmp_path)
+    stored = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["hyper_parameters"]
+    assert stored["config"] == folder.read_config()
+    assert DataSpec(**stored["spec"]) == Signs.spec
+
+
+def test_double_precision(tmp_path):
+    [folder] = training.run_trials(config(smoke_test=True, train={"precision": "64-true"}), Signs(), tmp_path)
+    assert weights(folder)["model.head.0.weight"].dtype == torch.float64

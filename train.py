@@ -1,0 +1,33 @@
+"""Train a model on a data set over several seeded trials, and print one table: ``python train.py --help``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from cfg import commandline
+
+
+@hydra.main(version_base="1.3", config_path="cfg", config_name="config")
+def train(composed: DictConfig) -> float:
+    """Train what a command line describes.
+
+    Args:
+        composed: Hydra's config, made of cfg/ and the command line.
+
+    Returns:
+        The mean of the validation metric over the trials, for a search to optimise.
+    """
+    with commandline.one_line_errors():
+        config = commandline.settle(composed)
+
+        import datasets
+        from seqmem import results, training
+
+        data = datasets.load(config["dataset"])
+        folder = commandline.job_folder(config)
+        training.run_trials(config, data, folder)
+        summary = results.report(folder)
+        return float(summary["val_mean"].iloc[0])
+
+
+if __name__ == "__main__":
+    commandline.run(train)
