@@ -20,10 +20,12 @@ def train(composed: DictConfig) -> float:
         config = commandline.settle(composed)
 
         import datasets
-        from seqmem import results, training
 
         data = datasets.load(config["dataset"])
         folder = commandline.job_folder(config)
+
+        from seqmem import results, training
+
         training.run_trials(config, data, folder)
         summary = results.report(folder)
         return float(summary["val_mean"].iloc[0])

@@ -1,9 +1,13 @@
-"""The typed settings of training and of the runner: what ``train.*`` and ``runner.*`` may be."""
+"""The typed settings of a run: what ``train.*``, ``runner.*`` and the top level may be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from seqmem import models
+from seqmem.arguments import check
 
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
 
@@ -57,3 +61,28 @@ class RunnerConfig:
 def limited(batches: int, limit: int | float) -> int:
     """How many of ``batches`` a limit leaves: an integer counts them, a float is a fraction; at least one."""
     return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+
+
+def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check every section of a config but the data set's, before anything is loaded.
+
+    Returns:
+        The config with the defaults of train and runner filled in.
+
+    Raises:
+        UserError: naming the key, what it holds and what it may hold.
+    """
+    models.check(model_arguments(config))
+    general = check(_general, {key: config[key] for key in ("seed", "smoke_test") if key in config})
+    train = check(TrainConfig, config["train"], "train")
+    runner = check(RunnerConfig, config["runner"], "runner")
+    return {**config, **general, "train": train, "runner": runner}
+
+
+def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The model section without the name of the preset, which has been applied."""
+    return {key: value for key, value in config["model"].items() if key != "preset"}
+
+
+def _general(seed: NonNegativeInt = 0, smoke_test: bool = False) -> None:
+    """The signature is the schema of the config's top level."""

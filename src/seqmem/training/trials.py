@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pytorch_lightning as pl
-from pydantic import NonNegativeInt
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from seqmem import models, ops
-from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder, digest
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.config import RunnerConfig, TrainConfig, limited
+from seqmem.training.config import RunnerConfig, TrainConfig, limited, model_arguments
 from seqmem.training.module import SequenceModule
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib
 
@@ -41,22 +39,6 @@ class Data(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Where the data came from, as JSON-able values."""
-
-
-def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Check every section of a config but the data set's, before anything is loaded.
-
-    Returns:
-        The config with the defaults of train and runner filled in.
-
-    Raises:
-        UserError: naming the key, what it holds and what it may hold.
-    """
-    models.check(_model_arguments(config))
-    general = check(_general, {key: config[key] for key in ("seed", "smoke_test") if key in config})
-    train = check(TrainConfig, config["train"], "train")
-    runner = check(RunnerConfig, config["runner"], "runner")
-    return {**config, **general, "train": train, "runner": runner}
 
 
 def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunFolder]:
@@ -103,7 +85,7 @@ def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder, group: s
         "status": "running",
         "group": group,
         "dataset": data.spec.name,
-        "model": models.label(_model_arguments(config)),
+        "model": models.label(model_arguments(config)),
         "seed": config["seed"],
         "smoke_test": config["smoke_test"],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -132,7 +114,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     runner = RunnerConfig(**config["runner"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task = task_for(data.spec)
-    model = models.build(_model_arguments(config), data.spec)
+    model = models.build(model_arguments(config), data.spec)
     module = SequenceModule(model, task, train)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
 
@@ -180,14 +162,6 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "operators": ops.paths(),
     }
-
-
-def _model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config["model"].items() if key != "preset"}
-
-
-def _general(seed: NonNegativeInt = 0, smoke_test: bool = False) -> None:
-    """The signature is the schema of the config's top level."""
 
 
 @contextmanager
