@@ -44,7 +44,7 @@ $(python):
 	$(PYTHON) -m venv $(if $(KEEP_TORCH),--system-site-packages) $(VENV)
 
 $(installed): requirements.txt | $(python)
-	$(if $(KEEP_TORCH),grep -v '^torch' requirements.txt >$(VENV)/requirements.txt,cp requirements.txt $(VENV)/requirements.txt)
+	$(if $(KEEP_TORCH),grep -vE '^torch(vision)?==' requirements.txt >$(VENV)/requirements.txt,cp requirements.txt $(VENV)/requirements.txt)
 	$(python) -m pip install $(PIP_FLAGS) -r $(VENV)/requirements.txt
 	touch $@
 

@@ -7,28 +7,33 @@ from cfg import commandline
 
 
 @hydra.main(version_base="1.3", config_path="cfg", config_name="config")
-def train(composed: DictConfig) -> float:
+def train(composed: DictConfig) -> float | None:
     """Train what a command line describes.
 
     Args:
         composed: Hydra's config, made of cfg/ and the command line.
 
     Returns:
-        The mean of the validation metric over the trials, for a search to optimise.
+        The mean of the validation metric over the trials, for a search to optimise; None if the job failed.
     """
     with commandline.one_line_errors():
         config = commandline.settle(composed)
 
         import datasets
+        from seqmem import training
 
         data = datasets.load(config["dataset"])
+        training.check_fit(config, data.spec)
         folder = commandline.job_folder(config)
 
-        from seqmem import results, training
+        from seqmem import results
 
-        training.run_trials(config, data, folder)
-        summary = results.report(folder)
+        try:
+            training.run_trials(config, data, folder)
+        finally:
+            summary = results.report(folder)
         return float(summary["val_mean"].iloc[0])
+    return None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, NoReturn
@@ -24,10 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqmem.errors import UserError, suggestion
 
+_sections = ("dataset", "model", "train", "runner")
 _groups = ("dataset", "model", "train", "runner", "experiment", "debug", "hydra")
-_switches = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i")
-_switches_with_value = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
-_flags = (*_switches, *_switches_with_value, "--shell-completion", "-sc", "--experimental-rerun")
+_switches = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multirun", "-m", "--shell-completion", "-sc")
+_shown = ("job", "hydra", "all")
+_switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
+_flags = (*_switches, *_switches_with_value)
+
+# Jobs of a running sweep that failed: the others go on, and the command ends with this status.
+_failed: list[int] = []
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -36,30 +41,47 @@ def run(main: Callable[[], Any]) -> None:
     An error that the user can mend is printed as one line on stderr, with exit status 2; any other as one line with exit status
     1. With ``traceback=True`` on the command line it is raised instead.
     """
-    os.environ.setdefault("SEQMEM_COMMAND_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_sweep_{token_hex(3)}")
+    os.environ["SEQMEM_COMMAND_ID"] = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_sweep_{token_hex(3)}"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
     with one_line_errors():
         sys.argv[1:] = translate(sys.argv[1:])
-        if {"-m", "--multirun"} & set(sys.argv):
-            _check_sweep(sys.argv[1:])
+        _check(sys.argv[1:])
         main()
+    if _failed:
+        sys.exit(_failed[0])
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line on stderr if an error arises within."""
+    """End the program, or the job of a sweep, with one line on stderr if an error arises within."""
     wants_traceback = any(re.fullmatch(r"\+*traceback=(true|yes|on|1)", argument, re.IGNORECASE) for argument in sys.argv)
     try:
         yield
     except KeyboardInterrupt:
         _end("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
-        if isinstance(error, UserError | HydraException | OmegaConfBaseException):
-            _end(explain(error, sys.argv[1:]), 2)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        _end(f"{reason} (probably a fault of seqmem's; traceback=True shows where it arose)", 1)
+        message, status = _described(error)
+        hydra = HydraConfig.instance().cfg
+        if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN or "num" not in hydra.hydra.job:
+            _end(message, status)
+        print(f"error: job {hydra.hydra.job.num} ({hydra.hydra.job.override_dirname}): {message}", file=sys.stderr)
+        _failed.append(status)
+
+
+def _described(error: Exception) -> tuple[str, int]:
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+        return explain(error, sys.argv[1:]), 2
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'output'}: {error.strerror}", 2
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, MemoryError) or "allocate memory" in reason or "out of memory" in reason:
+        return f"not enough memory for this data set or model ({reason})", 2
+    return f"{reason} (probably a fault of seqmem's; traceback=True shows where it arose)", 1
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
@@ -69,37 +91,62 @@ def translate(arguments: Sequence[str]) -> list[str]:
         UserError: both are given and differ, or a flag does not exist.
     """
     flags, overrides = _split_flags(arguments)
-    return [*flags, *_with_cell_as_group(overrides)]
+    overrides = _with_cell_as_group(overrides)
+    _check_overrides(overrides)
+    return [*flags, *overrides]
 
 
 def _split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
+        flag, _, value = argument.partition("=")
         if flags and flags[-1] in _switches_with_value:
             flags.append(argument)
-        elif argument.startswith("-"):
-            if argument.split("=")[0] not in _flags:
-                raise UserError(f"there is no flag {argument}{suggestion(argument, _flags)}")
-            flags.append(argument)
-        elif argument.startswith("="):
-            raise UserError(f"cannot read '{argument}': wanted KEY=VALUE")
-        else:
+        elif not argument.startswith("-"):
             overrides.append(argument)
+        elif flag in _switches_with_value and value:
+            flags += [flag, value]
+        elif argument in _flags:
+            flags.append(argument)
+        else:
+            raise UserError(f"there is no flag {argument}{suggestion(argument, _flags)}")
     if flags and flags[-1] in _switches_with_value:
         raise UserError(f"{flags[-1]}: a value is required after it")
+    shown = _value_of(flags, "--cfg", "-c")
+    if shown is not None and shown not in _shown:
+        raise UserError(f"--cfg: there is no config '{shown}'{suggestion(shown, _shown)}")
+    if shown is not None and {"-m", "--multirun"} & set(flags):
+        raise UserError("--cfg shows the config of one job; leave out -m")
+    if shown is None and "--resolve" in flags:
+        raise UserError("--resolve goes with --cfg job")
     return flags, overrides
 
 
+def _value_of(flags: Sequence[str], *names: str) -> str | None:
+    return next((value for flag, value in pairwise(flags) if flag in names), None)
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if override.startswith("="):
+            raise UserError(f"cannot read '{override}': wanted KEY=VALUE")
+        if (key in _sections and equals and not re.match(r"[A-Za-z_]", value)) or (value == "null" and key in _sections):
+            raise UserError(f"{key}: got {value or 'nothing'}, wanted the name of a file in cfg/{key}/")
+        if key.lstrip("+~").startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):
+            raise UserError(f"{key}: run folders are made by seqmem; give output_dir=FOLDER")
+
+
 def _with_cell_as_group(arguments: list[str]) -> list[str]:
-    cells = [argument.partition("=")[2] for argument in arguments if argument.startswith("model.cell=")]
+    cells = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith("model.cell=")]
     groups = [argument.partition("=")[2] for argument in arguments if argument.startswith("model=")]
     if not cells:
         return arguments
     different = sorted({*cells, *groups})
     if len(different) > 1:
         raise UserError(f"model= and model.cell= mean the same, got {' and '.join(different)}; give one of them")
-    others = [argument for argument in arguments if not argument.startswith(("model.cell=", "model="))]
+    others = [argument for argument in arguments if not argument.lstrip("+").startswith(("model.cell=", "model="))]
     return [*others, f"model={cells[0]}"]
 
 
@@ -110,8 +157,9 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
         UserError: as on the command line.
     """
     arguments = translate(overrides)
+    _, changes = _split_flags(arguments)
     try:
-        return settle(_composed(arguments), arguments)
+        return settle(_composed(arguments), changes)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, arguments)) from None
 
@@ -131,7 +179,7 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
     """
     if overrides is None:
         overrides = list(HydraConfig.get().overrides.task)
-    for section in ("dataset", "model", "train", "runner"):
+    for section in _sections:
         if not OmegaConf.is_dict(composed.get(section)):
             raise UserError(f"{section}: got {composed.get(section)}, wanted a section of keys, as {section}=NAME selects one")
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
@@ -165,10 +213,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': wanted KEY=VALUE, with quotes around a VALUE of several words"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    refused = re.search(r"Could not (?:override|delete)[^']*'(.*?)'", lines[0])
-    if refused:
-        key = refused.group(1).partition("@")[0]
-        return f"there is no key '{key}'{_nearest_key(key, arguments)}"
+    refused = re.search(r"Could not override[^']*'(.*?)'", lines[0])
+    key = getattr(error.__cause__, "full_key", None) or (refused.group(1).partition("@")[0] if refused else None)
+    if key and (near := _nearest_key(key, arguments)) is not None:
+        return f"there is no key '{key}'{near}"
     key = getattr(error, "full_key", None)
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
@@ -183,17 +231,24 @@ class SweepTable(Callback):
         results.report(Path(config.hydra.sweep.dir))
 
 
-def _composed(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+def _composed(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    flags, overrides = _split_flags(arguments)
+    own_groups = _value_of(flags, "--config-dir", "-cd")
+    if own_groups is not None:
+        if not Path(own_groups).is_dir():
+            raise UserError(f"--config-dir: there is no folder {own_groups}")
+        overrides = [*overrides, f"hydra.searchpath=[file://{Path(own_groups).resolve()}]"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).parent)):
-        return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
 
 
 def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config = composed.copy()
     model = config.model
-    presets = OmegaConf.to_container(model.presets)
-    assert isinstance(presets, dict)
+    presets: Any = OmegaConf.to_container(model).get("presets")  # type: ignore[union-attr]
+    if not isinstance(presets, dict):
+        raise UserError(f"model.presets: got {presets}, wanted the presets of cfg/model/")
     if model.preset is not None:
         if model.preset not in presets:
             raise UserError(f"model.preset: there is no preset '{model.preset}'{suggestion(model.preset, presets)}")
@@ -206,17 +261,21 @@ def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def _check_sweep(arguments: Sequence[str]) -> None:
-    """Settle every job of a sweep before the first one is trained."""
-    _, overrides = _split_flags(arguments)
-    for job in _jobs(overrides):
-        compose(job)
+def _check(arguments: Sequence[str]) -> None:
+    """Settle every job of a sweep before the first one is trained, and what ``--cfg`` would show."""
+    flags, overrides = _split_flags(arguments)
+    own_groups = [argument for argument in flags if argument not in ("-m", "--multirun")]
+    if {"-m", "--multirun"} & set(flags):
+        for job in _jobs(overrides, own_groups):
+            compose([*own_groups, *job])
+    elif {"--cfg", "-c"} & set(flags):
+        compose(arguments)
 
 
-def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+def _jobs(overrides: Sequence[str], flags: Sequence[str]) -> Iterator[list[str]]:
     parser = OverridesParser.create()
     selecting = [override for override in parser.parse_overrides(list(overrides)) if not override.is_sweep_override()]
-    sweeper = _composed([override.input_line for override in selecting], with_hydra=True).hydra.sweeper
+    sweeper = _composed([*flags, *(override.input_line for override in selecting)], with_hydra=True).hydra.sweeper
     given = {override.key_or_group for override in parser.parse_overrides(list(overrides))}
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
     choices = []
@@ -228,26 +287,27 @@ def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
         yield list(job)
 
 
-def _nearest_key(key: str, arguments: Sequence[str]) -> str:
-    selecting = [argument for argument in arguments if argument.partition("=")[0] in _groups and "," not in argument]
+def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
+    """What to say of a key that does not exist: the nearest that does; None if the key exists after all."""
+    flags, overrides = _split_flags(arguments)
+    selecting = [override for override in overrides if override.partition("=")[0] in _groups and "," not in override]
     try:
-        node: Any = _composed(selecting)
+        node: Any = _composed([*(flag for flag in flags if flag not in _switches), *selecting])
     except (HydraException, OmegaConfBaseException):
         return ""
-    parents: list[str] = []
     *above, last = key.lstrip("+~").split(".")
+    parents: list[str] = []
     for part in above:
         if not isinstance(node, DictConfig) or part not in node:
+            last = part
             break
         node = node[part]
         parents.append(part)
-    else:
-        parents = above
     if not isinstance(node, DictConfig):
         return f"; {'.'.join(parents)} holds a single value"
-    wrong = last if parents == above else above[len(parents)]
-    choices = [str(name) for name in node if name != "presets"] + (["experiment", "debug"] if not parents else [])
-    found = suggestion(wrong, choices)
+    if last in node:
+        return None
+    found = suggestion(last, [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug"]))
     return found.replace("mean '", f"mean '{'.'.join([*parents, ''])}") if parents else found
 
 

@@ -22,9 +22,10 @@ def choices(group):
 
 def run(*arguments, cwd, **environment):
     command = [sys.executable, str(_root / "train.py"), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, cwd=cwd, env={**os.environ, **environment}, check=False
-    )
+    nowhere = "http://127.0.0.1:9"  # nothing is downloaded in a test
+    offline = {"http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": "", "NO_PROXY": ""}
+    env = {**os.environ, **offline, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd, env=env, check=False)
 
 
 @pytest.mark.parametrize("model", choices("model"))
@@ -122,6 +123,27 @@ WRONG = {
     "--cfg": "--cfg: a value is required",
     "--foo": "there is no flag --foo",
     "train.epochs": "cannot read 'train.epochs': wanted KEY=VALUE",
+    "--cfg nope": "--cfg: there is no config 'nope'",
+    "--cfg job -m": "leave out -m",
+    "--resolve": "--resolve goes with --cfg",
+    "-cn nope": "there is no flag -cn",
+    "--config-dir nowhere": "--config-dir: there is no folder nowhere",
+    "hydra.run.dir=foo": "give output_dir=FOLDER",
+    "model.cell_args={hiden_size:3}": "did you mean 'model.cell_args.hidden_size'?",
+    "~seed=4": "The value of 'seed' is 0 and not 4",
+    "train={a:1}": "train: got {a:1}, wanted the name of a file in cfg/train/",
+    "++model.cell=lstmm": "model=lstmm: there is no model of that name; did you mean 'lstm'?",
+    "dataset=null": "dataset: got null, wanted the name of a file in cfg/dataset/",
+    "model.network=[1]": "model.network: no network is called",
+    "model.presets=3": "model.presets: got 3",
+    "+foo=bar": "foo: top_level takes no argument 'foo'",
+    "output_dir=null": "output_dir: got None, wanted a valid string",
+    "~output_dir seed=5 runner.ntrials=x": "runner.ntrials: got 'x'",
+    "traceback=maybe": "traceback: got 'maybe'",
+    "seed=99999999999": "wanted seeds below 2**32",
+    "seed=4294967295 runner.ntrials=2": "wanted seeds below 2**32",
+    "model.cell_args.memory_order=0": "model.cell_args.memory_order: got 0, wanted greater than 0 or -1",
+    "model.cell_args.architecture.ux=false model.cell_args.architecture.uh=false": "model.cell_args.architecture: got ux, uh",
     "=3": "cannot read '=3': wanted KEY=VALUE",
     "a=[1": "cannot read 'a=[1'",
     "~train": "train: got None, wanted a section of keys",
@@ -148,6 +170,8 @@ def test_a_wrong_command_line_is_explained_in_one_line(arguments):
         "-m dataset=digits model=legs,lstmm",
         "dataset=mnist dataset.data_dir=nowhere/else",
         "dataset=digits output_dir=FILE/runs",
+        "dataset=digits model.embedding_size=3",
+        "--cfg job train.lr=abc",
     ],
 )
 def test_the_program_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
@@ -253,3 +277,27 @@ def test_a_sweep_ends_with_one_table_of_all_models(tmp_path):
     assert [row[1:3] for row in rows[2:]] == [["lstm", "2"], ["rnn", "2"]]
     assert (sweep / "curves.png").exists()
     assert len(list(sweep.glob("*/trial_*/record.json"))) == 4
+
+
+def test_groups_of_ones_own_join_a_sweep(tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    text = (_root / "cfg" / "model" / "rnn.yaml").read_text()
+    (tmp_path / "mine" / "model" / "small.yaml").write_text(text.replace("hidden_size: 256", "hidden_size: 3"))
+    done = run(*TINY[:1], *TINY[3:], "model=small,rnn", "model.preset=null", "--config-dir", "mine", "-m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "model.cell_args.hidden_size=3" in "".join(done.stdout.split())
+
+
+def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):
+    """A learning rate that makes the loss infinite fails its job alone; the table counts it, and the status says so."""
+    small = ("dataset=digits", "model=rnn", "model.preset=tiny", "train.epochs=2", "train.optimizer=sgd")
+    done = run(*small, "model.cell_args.hidden_activation=relu", "train.lr=1e30,0.01", "-m", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: job 0 (")
+    assert "the training loss became" in done.stderr
+    [sweep] = (tmp_path / "runs").iterdir()
+    header, _, *rows = [line.strip("|").split("|") for line in (sweep / "table.md").read_text().splitlines()]
+    assert header[-1].strip() == "not finished"
+    assert sorted((row[2].strip(), row[-1].strip()) for row in rows) == [("0", "1"), ("1", "0")]
+    assert len([path for path in sweep.glob("*/trial_0/record.json") if '"status": "failed"' in path.read_text()]) == 1

@@ -1,5 +1,6 @@
 """What every registered cell must do. A new cell is picked up by its name, with the tiny preset of its YAML."""
 
+import inspect
 import io
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def test_yaml_lists_every_argument_with_its_default(name):
     wanted = parameters(cells.get(name), skip=("input_size",))
     assert list(listed["cell_args"]) == list(wanted)
     for key, default in wanted.items():
-        if not isinstance(default, dict):
-            assert listed["cell_args"][key] == default, key
+        if isinstance(default, dict):
+            module = inspect.getmodule(next(base for base in cells.get(name).__mro__ if base.__module__.endswith("memory")))
+            default = getattr(module, f"DEFAULT_{key.upper()}")
+        assert listed["cell_args"][key] == default, key
 
 
 @every_cell
@@ -130,6 +133,18 @@ def test_float32_agrees_with_float64(name):
     inputs = torch.randn(3, 50, 3, dtype=torch.float64)
     exact, single = make(name), make(name).float()
     assert_close(single(inputs.float())[0].double(), exact(inputs)[0], rtol=1e-4, atol=1e-5)
+
+
+@every_cell
+def test_autocast_keeps_the_state_in_its_own_precision(name):
+    cell = make(name, dtype=torch.float32)
+    inputs = torch.randn(3, 12, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = cell(inputs)
+    assert all(part.dtype in (torch.float32, torch.int64) for part in state)
+    assert_close(outputs.float(), cell(inputs)[0], rtol=0.1, atol=0.05)
+    outputs.float().sum().backward()
+    assert all(parameter.grad is not None for parameter in cell.parameters())
 
 
 @every_cell

@@ -102,3 +102,11 @@ def test_a_library_that_the_system_refuses_is_a_reason(tmp_path):
     library = tmp_path / "_extension.so"
     library.write_text(f"seqmem built for torch {torch.__version__.split('+')[0]}\n")
     assert extension.load(library).startswith(f"{library} cannot be loaded: ")
+
+
+def test_the_extension_is_built_where_it_can_be():
+    """Without it most tests of csrc/ are skipped, and a build that fails would go unnoticed."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None or extension.FORCED:
+        pytest.skip("no compiler, or the reference is asked for")
+    assert extension.REASON == ""

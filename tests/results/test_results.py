@@ -22,7 +22,13 @@ def write_run(folder, model, seed, test, val, status="finished", lr=0.1, metric=
     run.path.mkdir(parents=True)
     config = {"model": {"cell": model, "cell_args": {"hidden_size": 4}}, "train": {"lr": lr}, "dataset": {"name": dataset}}
     run.write_config({**config, "seed": seed, "runner": {"ntrials": 3}})
-    record = {"status": status, "group": digest(config), "dataset": dataset, "model": model, "seed": seed}
+    record = {
+        "status": status,
+        "group": digest({**config, "seed": seed, "runner": {"ntrials": 3}}),
+        "dataset": dataset,
+        "model": model,
+        "seed": seed,
+    }
     if status == "finished":
         record |= {
             "metric": metric,
@@ -117,13 +123,15 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
         "import json, sys; from pathlib import Path; from seqmem.results.record import write_text\n"
         "for k in range(10**9): write_text(Path(sys.argv[1]), json.dumps({'k': k, 'filler': 'x' * 100000}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(path)])
-    while not path.exists():
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
-    assert len(json.loads(path.read_text())["filler"]) == 100000
+    for wait in range(8):
+        path.unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)])
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.013 * wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+        assert len(json.loads(path.read_text())["filler"]) == 100000
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):

@@ -10,8 +10,10 @@ import yaml
 
 from seqmem import training
 from seqmem.batch import Batch
+from seqmem.errors import UserError
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
+from seqmem.training.checkpoints import AtomicCheckpointIO
 from seqmem.training.config import limited
 from seqmem.training.module import SequenceModule
 
@@ -175,9 +177,59 @@ def test_a_failed_trial_says_so_in_its_record(tmp_path, monkeypatch):
     monkeypatch.setattr(SequenceModule, "training_step", training_step)
     with pytest.raises(ArithmeticError, match="on purpose"):
         training.run_trials(config(), Signs(), tmp_path)
+    assert (tmp_path / "trial_0" / "metrics.csv").exists() is False
     record = RunFolder(tmp_path / "trial_0").read_record()
     assert record["status"] == "failed"
     assert record["reason"] == "ArithmeticError: on purpose"
+
+
+def test_other_trials_run_when_one_fails(tmp_path, monkeypatch):
+    original = SequenceModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.hparams["config"]["seed"] == 4:
+            raise ArithmeticError("on purpose")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SequenceModule, "training_step", training_step)
+    with pytest.raises(ArithmeticError, match="on purpose"):
+        training.run_trials(config(runner={"ntrials": 3}, smoke_test=True), Signs(), tmp_path)
+    found = [RunFolder(tmp_path / f"trial_{k}").read_record()["status"] for k in range(3)]
+    assert found == ["finished", "failed", "finished"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path):
+    broken = config(
+        model={"cell": "rnn", "cell_args": {"hidden_size": 6, "hidden_activation": "relu"}},
+        train={"optimizer": "sgd", "lr": 1e30},
+    )
+    with pytest.raises(UserError, match=r"the training loss became (nan|inf) at batch .* of epoch 1; try a train.lr below 1e"):
+        training.run_trials(broken, Signs(), tmp_path)
+
+
+def test_bfloat16_autocast(tmp_path):
+    [folder] = training.run_trials(config(smoke_test=True, train={"precision": "bf16-mixed"}), Signs(), tmp_path)
+    assert weights(folder)["model.head.0.weight"].dtype == torch.float32
+
+
+def test_a_model_that_does_not_fit_is_refused_without_memory():
+    with pytest.raises(UserError, match="signs has no tokens"):
+        training.check_fit(config(model={"embedding_size": 3}), Signs.spec)
+    training.check_fit(config(model={"cell_args": {"hidden_size": 10**7}}), Signs.spec)
+
+
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*last\.ckpt"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_names_what_it_was_trained_with(tmp_path):

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from seqmem.arguments import checked
 from seqmem.cells.activations import Activation
 from seqmem.cells.memory import Architecture, Initializers, MemoryCell, MemoryState
-from seqmem.ops import legs_update
+from seqmem.ops import DiscretizationName, canonical_discretization, legs_update
 
 
 class LegS(MemoryCell):
@@ -33,7 +33,7 @@ class LegS(MemoryCell):
         architecture: which of x, h, m feed what, see :class:`seqmem.cells.memory.Architecture`.
         initializers: of the weights, see :class:`seqmem.cells.memory.Initializers`.
         zero_bias_init: start b_h at zero.
-        discretization: of the memory's differential equation.
+        discretization: of the memory's equation: forward, backward, bilinear, zoh, or an alias (euler, tustin, ...).
         init_t: first-step rule. 0 starts with u e_0; t0 > 0 starts from a zero memory with t = t0.
         max_length: a t that is never exceeded: from there the memory forgets exponentially (1024 in the original code).
 
@@ -49,7 +49,7 @@ class LegS(MemoryCell):
         input_size: PositiveInt,
         hidden_size: PositiveInt = 256,
         memory_size: PositiveInt = 1,
-        memory_order: int = -1,
+        memory_order: PositiveInt | Literal[-1] = -1,
         memory_activation: Activation = "id",
         hidden_activation: Activation = "tanh",
         gate: Literal["G", "N"] = "G",
@@ -57,7 +57,7 @@ class LegS(MemoryCell):
         architecture: Architecture = Architecture(),  # noqa: B008
         initializers: Initializers = Initializers(),  # noqa: B008
         zero_bias_init: bool = False,
-        discretization: Literal["forward", "backward", "bilinear", "zoh"] = "bilinear",
+        discretization: DiscretizationName = "bilinear",
         init_t: NonNegativeInt = 0,
         max_length: PositiveInt | None = None,
     ):
@@ -74,7 +74,7 @@ class LegS(MemoryCell):
             initializers,
             zero_bias_init,
         )
-        self.discretization = discretization
+        self.discretization = canonical_discretization(discretization)
         self.init_t, self.max_length = init_t, max_length
 
     def clock(self, state: MemoryState, steps: int, fresh: bool) -> Sequence[float | Tensor]:

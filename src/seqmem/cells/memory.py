@@ -53,6 +53,12 @@ class Initializers(TypedDict, total=False):
     hh: Initializer
 
 
+DEFAULT_ARCHITECTURE = Architecture(ux=True, uh=True, um=False, hx=True, hm=True, hh=False, bias=True)
+DEFAULT_INITIALIZERS = Initializers(
+    uxh="kaiming_uniform", ux=None, uh=None, um="zero", hx="xavier_normal", hm="xavier_normal", hh="xavier_normal"
+)
+
+
 class MemoryState(NamedTuple):
     """hidden: (B, H); memory: (B, M, N); step: (B,) int64, how many steps each row has made."""
 
@@ -101,10 +107,7 @@ class MemoryCell(Recurrence[MemoryState]):
         zero_bias_init: bool,
     ):
         super().__init__()
-        if memory_order == 0 or memory_order < -1:
-            raise UserError(f"memory_order: got {memory_order}, wanted a positive integer, or -1 for hidden_size")
-        on: dict[str, bool] = {"ux": True, "uh": True, "um": False, "hx": True, "hm": True, "hh": False, "bias": True}
-        on.update(architecture)  # type: ignore[arg-type]
+        on: dict[str, bool] = {**DEFAULT_ARCHITECTURE, **architecture}  # type: ignore[dict-item]
         if not (on["ux"] or on["uh"] or on["um"]):
             raise UserError("architecture: got ux, uh and um all off, wanted at least one of them to feed the memory")
         if not (on["hx"] or on["hm"] or on["hh"]):
@@ -131,9 +134,7 @@ class MemoryCell(Recurrence[MemoryState]):
         self.register_parameter(f"bias_{target}", nn.Parameter(torch.zeros(rows)) if bias else None)
 
     def _initialize(self, chosen: Initializers, zero_bias_init: bool) -> None:
-        how: dict[str, Initializer | None] = {"uxh": "kaiming_uniform", "um": "zero"}
-        how |= dict.fromkeys(("hx", "hm", "hh"), "xavier_normal")
-        how.update(chosen)  # type: ignore[arg-type]
+        how: dict[str, Initializer | None] = {**DEFAULT_INITIALIZERS, **chosen}  # type: ignore[dict-item]
         to_memory = {source: weight for source in "xhm" if (weight := getattr(self, f"weight_u{source}")) is not None}
         to_hidden = {source: weight for source in "xmh" if (weight := getattr(self, f"weight_h{source}")) is not None}
         _initialize_joint([to_memory[source] for source in "xh" if source in to_memory], how["uxh"])
@@ -178,13 +179,15 @@ class MemoryCell(Recurrence[MemoryState]):
             written = written + linear(hidden, self.weight_uh)
         if self.weight_um is not None:
             written = written + (memory * self.weight_um).sum(-1)
-        memory = self.remember(memory, activation(self.memory_activation)(written), tick)
+        # Under autocast products come in half precision; the state keeps its own.
+        written = activation(self.memory_activation)(written).to(memory.dtype)
+        memory = self.remember(memory, written, tick)
 
         if self.weight_hm is not None:
             read = read + linear(memory.flatten(1), self.weight_hm)
         if self.weight_hh is not None:
             read = read + linear(hidden, self.weight_hh)
-        candidate, *gate = read.split(self.hidden_size, -1)
+        candidate, *gate = read.to(hidden.dtype).split(self.hidden_size, -1)
         candidate = activation(self.hidden_activation)(candidate)
         hidden = torch.lerp(hidden, candidate, torch.sigmoid(gate[0])) if gate else candidate
         output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden

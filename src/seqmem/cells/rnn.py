@@ -69,5 +69,5 @@ class RNN(Recurrence[RNNState]):
 
     def advance(self, projected: Tensor, state: RNNState, tick: None) -> tuple[Tensor, RNNState]:
         """One step."""
-        hidden = self.activation(projected + linear(state.hidden, self.weight_hh))
+        hidden = self.activation(projected + linear(state.hidden, self.weight_hh)).to(state.hidden.dtype)
         return hidden, RNNState(hidden)

@@ -62,6 +62,6 @@ def label(model: Mapping[str, Any]) -> str:
 def _resolved(model: Mapping[str, Any]) -> tuple[type[SequenceModel], dict[str, Any]]:
     arguments = dict(model)
     name = arguments.pop("network", None)
-    if name not in _registry:
+    if not isinstance(name, str) or name not in _registry:
         raise UserError(f"model.network: no network is called '{name}'{suggestion(name, sorted(_registry))}")
     return _registry[name], arguments

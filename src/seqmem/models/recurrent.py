@@ -68,7 +68,13 @@ class RecurrentNetwork(SequenceModel):
     def check(cls, arguments: dict[str, Any]) -> None:
         """Check arguments as a config gives them, without building anything."""
         checked = check(cls, arguments, "model", skip=("spec",))
-        check(cells.get(checked["cell"]), checked["cell_args"], "model.cell_args", skip=("input_size",))
+        make = cells.get(checked["cell"])
+        check(make, checked["cell_args"], "model.cell_args", skip=("input_size",))
+        try:
+            with torch.device("meta"):
+                make(input_size=1, **checked["cell_args"])
+        except UserError as error:
+            raise UserError(f"model.cell_args.{error}") from None
 
     @classmethod
     def label(cls, arguments: dict[str, Any]) -> str:

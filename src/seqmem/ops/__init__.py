@@ -4,13 +4,15 @@
 and the compiled twin in ``csrc/``, which ``extension.py`` loads. ``python -m seqmem.ops`` prints which is in use and why.
 """
 
-from seqmem.ops.discretization import DISCRETIZATIONS, Discretization
+from seqmem.ops.discretization import DISCRETIZATIONS, Discretization, DiscretizationName, canonical_discretization
 from seqmem.ops.memory import legs_function_approximation, legs_update, legt_update, paths
 from seqmem.ops.transition import transition
 
 __all__ = [
     "DISCRETIZATIONS",
     "Discretization",
+    "DiscretizationName",
+    "canonical_discretization",
     "legs_function_approximation",
     "legs_update",
     "legt_update",

@@ -18,7 +18,8 @@ def main() -> None:
         print(f"library     {extension.LIBRARY}")
         print(f"built for   torch {extension.built_for(extension.LIBRARY)}")
         print(f"processor   {torch.ops.seqmem.instruction_set()} instructions, {torch.get_num_threads()} threads")
-        print("covers      float32 and float64 on the CPU; the reference takes other types and devices")
+        on_gpu = "; on the GPU Triton kernels (zoh and the approximation: reference)" if extension.ON_GPU else ""
+        print(f"covers      float32 and float64 on the CPU{on_gpu}; the reference takes other types and devices")
 
 
 if __name__ == "__main__":

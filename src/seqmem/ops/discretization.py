@@ -6,6 +6,21 @@ from seqmem.errors import UserError, suggestion
 
 Discretization = Literal["forward", "backward", "bilinear", "zoh"]
 
+DiscretizationName = Literal[
+    "forward",
+    "backward",
+    "bilinear",
+    "zoh",
+    "euler",
+    "forward_euler",
+    "forward_diff",
+    "backward_euler",
+    "backward_diff",
+    "tustin",
+    "trapezoid",
+    "trapezoidal",
+]
+
 DISCRETIZATIONS: tuple[Discretization, ...] = ("forward", "backward", "bilinear", "zoh")
 
 ALIASES: dict[str, Discretization] = {name: name for name in DISCRETIZATIONS} | {

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ from seqmem.ops.reference import check_signal, check_update
 LIBRARY = Path(__file__).with_name("_extension.so")
 
 BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
+
+ON_GPU = torch.cuda.is_available() and find_spec("triton") is not None
+"""Whether the updates have kernels for CUDA tensors."""
 
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 
@@ -35,6 +39,10 @@ def load(library: Path) -> str:
     except (OSError, RuntimeError) as error:
         return f"{library} cannot be loaded: {' '.join(str(error).split())}"
     _register_fakes()
+    if ON_GPU:
+        from seqmem.ops import triton_updates
+
+        triton_updates.register()
     return ""
 
 

@@ -120,12 +120,12 @@ _LEGS = {alias: _LEGS_METHODS[name] for alias, name in ALIASES.items()}
 _COMPILED_TYPES = frozenset((torch.float32, torch.float64))
 
 
-def _compiled(tensor: Tensor) -> bool:
-    """Whether the compiled operators cover this tensor."""
+def _compiled(tensor: Tensor, updates: bool = False) -> bool:
+    """Whether the compiled operators cover this tensor: on a GPU, the O(N) updates alone have kernels."""
     if extension.REASON:
         extension.warn_once()
         return False
-    return tensor.is_cpu and tensor.dtype in _COMPILED_TYPES
+    return tensor.dtype in _COMPILED_TYPES and (tensor.is_cpu or (updates and extension.ON_GPU and tensor.is_cuda))
 
 
 def _update(method: _Method, memory: Tensor, inputs: Tensor, step_size: float | Tensor) -> Tensor:
@@ -138,6 +138,6 @@ def _update(method: _Method, memory: Tensor, inputs: Tensor, step_size: float | 
             step_size = step_size.to(memory.dtype)
         if step_size.dim() == 0:
             step_size = step_size.expand(memory.shape[0])
-    if _compiled(memory):
+    if _compiled(memory, updates=method.discretization != "zoh"):
         return operator(memory, inputs, step_size)
     return reference.update(method.measure, memory, inputs, step_size, method.discretization)

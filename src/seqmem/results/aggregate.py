@@ -1,15 +1,13 @@
 """From trials to rows of a table: mean, standard deviation and count over the seeds of equal configs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from seqmem.results.record import RunFolder
-
-_not_a_setting = ("seed", "smoke_test", "output_dir", "traceback", "runner", "dataset.data_dir", "dataset.num_workers")
+from seqmem.results.record import RunFolder, settings
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def group_trials(folders: Iterable[RunFolder]) -> list[Trials]:
     records = {folder.path: folder.read_record() for folder in folders}
     for path, record in records.items():
         groups.setdefault((record["dataset"], record["group"]), []).append(RunFolder(path))
-    settings = {key: _flat(members[0].read_config()) for key, members in groups.items()}
+    distinct = {key: settings(members[0].read_config()) for key, members in groups.items()}
 
     found = []
     for key, members in groups.items():
@@ -54,7 +52,7 @@ def group_trials(folders: Iterable[RunFolder]) -> list[Trials]:
         found.append(
             Trials(
                 dataset=key[0],
-                model=model + _differences(settings[key], [settings[other] for other in namesakes]),
+                model=model + _differences(distinct[key], [distinct[other] for other in namesakes]),
                 metric=records[finished[0].path]["metric"] if finished else "",
                 folders=finished,
                 records=[records[folder.path] for folder in finished],
@@ -95,15 +93,6 @@ def _row(group: Trials) -> dict[str, Any]:
         "sequences_per_second": table["sequences_per_second"].mean(),
         "peak_memory_mib": table["peak_memory_mib"].max(),
     }
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if prefix + key in _not_a_setting:
-            continue
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def _differences(own: dict[str, Any], others: list[dict[str, Any]]) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from seqmem.results.aggregate import Trials
-from seqmem.results.record import RunFolder
+from seqmem.results.record import RunFolder, replacing
 
 
 def plot_learning_curves(groups: Sequence[Trials], path: Path) -> None:
@@ -32,7 +32,8 @@ def plot_learning_curves(groups: Sequence[Trials], path: Path) -> None:
         axis.set_title(dataset)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=120)
 
 
 def _validation_curves(folders: Sequence[RunFolder], column: str) -> pd.DataFrame:

@@ -16,7 +16,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import pandas as pd
 import yaml
 
 from seqmem.errors import UserError
+
+_NOT_SETTINGS = ("seed", "output_dir", "traceback", "runner.", "dataset.data_dir", "dataset.num_workers", "model.preset")
 
 
 class RunFolder:
@@ -36,6 +39,17 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where the trial's checkpoints lie."""
         return self.path / "checkpoints"
+
+    def make(self) -> None:
+        """Make the folder, which must not hold anything yet.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"cannot make {self.checkpoints} ({error.strerror})") from None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml."""
@@ -55,11 +69,11 @@ class RunFolder:
 
     def read_record(self) -> dict[str, Any]:
         """Read record.json."""
-        return json.loads((self.path / "record.json").read_text())
+        return json.loads((self.path / "record.json").read_text(encoding="utf-8"))
 
     def read_config(self) -> dict[str, Any]:
         """Read config.yaml."""
-        return yaml.safe_load((self.path / "config.yaml").read_text())
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
 
     def read_metrics(self) -> pd.DataFrame:
         """Read metrics.csv; empty if no epoch has ended."""
@@ -93,18 +107,41 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the file cannot be written, the disk is full say; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` to write to, which takes its place if all goes well, and is removed if not.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error})") from None
+    finally:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror})") from None
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What sets one experiment apart from another: a config's keys as ``train.lr``, less those of ``_NOT_SETTINGS``."""
+    return {key: value for key, value in _flat(config).items() if not key.startswith(_NOT_SETTINGS)}
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """A short checksum of a config, the same for equal settings in any order."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    """A short checksum of a config's settings, in any order: trials of equal digest are averaged."""
+    return hashlib.sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -7,13 +7,13 @@ mistake in it answered, without.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from seqmem.training.config import RunnerConfig, TrainConfig, check_config
+from seqmem.training.config import RunnerConfig, TrainConfig, check_config, check_fit
 
 if TYPE_CHECKING:
     from seqmem.training.module import SequenceModule
     from seqmem.training.trials import Data, run_trial, run_trials
 
-__all__ = ["Data", "RunnerConfig", "SequenceModule", "TrainConfig", "check_config", "run_trial", "run_trials"]
+__all__ = ["Data", "RunnerConfig", "SequenceModule", "TrainConfig", "check_config", "check_fit", "run_trial", "run_trials"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from seqmem import models
 from seqmem.arguments import check
+from seqmem.errors import UserError
+from seqmem.spec import DataSpec
 
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
 
@@ -73,10 +76,25 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
         UserError: naming the key, what it holds and what it may hold.
     """
     models.check(model_arguments(config))
-    general = check(_general, {key: config[key] for key in ("seed", "smoke_test") if key in config})
+    sections = ("model", "dataset", "train", "runner")
+    general = check(top_level, {key: value for key, value in config.items() if key not in sections})
     train = check(TrainConfig, config["train"], "train")
     runner = check(RunnerConfig, config["runner"], "runner")
-    return {**config, **general, "train": train, "runner": runner}
+    if general["seed"] + runner["ntrials"] > 2**32:
+        raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, wanted seeds below 2**32")
+    if runner["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
+    return {"model": config["model"], "dataset": config["dataset"], "train": train, "runner": runner, **general}
+
+
+def check_fit(config: Mapping[str, Any], spec: DataSpec) -> None:
+    """Check that the model fits a data set, without allocating it.
+
+    Raises:
+        UserError: it does not; both are named.
+    """
+    with torch.device("meta"):
+        models.build(model_arguments(config), spec)
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,5 +102,10 @@ def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config["model"].items() if key != "preset"}
 
 
-def _general(seed: NonNegativeInt = 0, smoke_test: bool = False) -> None:
+def top_level(
+    seed: NonNegativeInt = 0,
+    smoke_test: bool = False,
+    output_dir: Annotated[str, Field(min_length=1)] = "runs",
+    traceback: bool = False,
+) -> None:
     """The signature is the schema of the config's top level."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from seqmem.batch import Batch
+from seqmem.errors import UserError
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
@@ -36,7 +37,13 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        return self._shared_step("train", batch, self.train_metrics)
+        loss = self._shared_step("train", batch, self.train_metrics)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1}; "
+                f"try a train.lr below {self.train_config.lr}, or train.gradient_clip_val=1"
+            )
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss and metrics of one batch."""

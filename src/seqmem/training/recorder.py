@@ -3,6 +3,8 @@
 import resource
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -55,9 +57,20 @@ class EpochRecorder(pl.Callback):
         self.folder.write_metrics(self.rows)
 
 
+def reset_peak_memory() -> None:
+    """Forget the peak of earlier trials in this process, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mib() -> float:
-    """Peak memory so far in MiB: the GPU's allocations where there is one, else the resident memory of the process."""
+    """Peak memory in MiB since :func:`reset_peak_memory`: the GPU's allocations if there is one, else this process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

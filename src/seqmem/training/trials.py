@@ -22,9 +22,10 @@ from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder, digest
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
+from seqmem.training.checkpoints import AtomicCheckpointIO
 from seqmem.training.config import RunnerConfig, TrainConfig, limited, model_arguments
 from seqmem.training.module import SequenceModule
-from seqmem.training.recorder import EpochRecorder, peak_memory_mib
+from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 
 _SMOKE_BATCHES = 5
 
@@ -51,13 +52,21 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
 
     Returns:
         The trials' folders.
+
+    Raises:
+        Exception: the first failure of a trial, after the other trials have run.
     """
-    folders = []
+    folders: list[RunFolder] = []
+    failures: list[Exception] = []
     count = config["runner"]["ntrials"]
     for k in range(count):
         trial = RunFolder(folder / f"trial_{k}")
-        trial.checkpoints.mkdir(parents=True)
-        record = run_trial({**config, "seed": config["seed"] + k}, data, trial, group=digest(config))
+        folders.append(trial)
+        try:
+            record = run_trial({**config, "seed": config["seed"] + k}, data, trial)
+        except Exception as error:
+            failures.append(error)
+            continue
         name, result = record["metric"], record["result"]
         print(
             f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
@@ -65,25 +74,25 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
             f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s",
             flush=True,
         )
-        folders.append(trial)
+    if failures:
+        raise failures[0]
     return folders
 
 
-def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder, group: str) -> dict[str, Any]:
+def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str, Any]:
     """Train one model, choose its checkpoint by validation, test that once, and leave the record in ``folder``.
 
     Args:
         config: as for :func:`run_trials`, with this trial's seed.
         data: the data set.
-        folder: an existing, empty run folder.
-        group: what is the same for all trials of a job.
+        folder: where its record goes; made if it does not exist.
 
     Returns:
         The run record.
     """
     record: dict[str, Any] = {
         "status": "running",
-        "group": group,
+        "group": digest(config),
         "dataset": data.spec.name,
         "model": models.label(model_arguments(config)),
         "seed": config["seed"],
@@ -93,6 +102,7 @@ def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder, group: s
         "process": os.getpid(),
         **provenance(),
     }
+    folder.make()
     folder.write_config(config)
     folder.write_data(data.describe())
     folder.write_record(record)
@@ -112,6 +122,7 @@ def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder, group: s
 def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str, Any]:
     train = TrainConfig(**config["train"])
     runner = RunnerConfig(**config["runner"])
+    reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task = task_for(data.spec)
     model = models.build(model_arguments(config), data.spec)
@@ -137,6 +148,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
         limit_train_batches=batches["train"],
         limit_val_batches=batches["validation"],
         limit_test_batches=batches["test"],
+        plugins=[AtomicCheckpointIO()],
         callbacks=[best, recorder, *([RichProgressBar(leave=False)] if interactive else [])],
         logger=TensorBoardLogger(folder.path, name=None, version="tensorboard") if runner.tensorboard else False,
         enable_progress_bar=interactive,

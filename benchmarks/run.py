@@ -1,0 +1,151 @@
+"""One table of ratios, each taken in one run: ``python -m benchmarks.run`` or ``make bench`` (a few minutes, on quiet cores).
+
+Sides take turns, A B A B ..., and a ratio is the median over the turns. No ratio is given where the sides disagree in value or
+gradient. Peak memory is that of a process that runs one side alone.
+"""
+
+import argparse
+import csv
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.sides import Case, Result, sides
+from seqmem import ops
+from seqmem.results.provenance import provenance
+
+CASES = [
+    Case("legs", 128, 784),
+    Case("legs", 256, 784),
+    Case("legs", 512, 784),
+    Case("lstm", 256, 784),
+    Case("gru", 256, 784),
+    Case("lstm", 256, 30),
+    Case("gru", 256, 30),
+    Case("projection", 256, 1_000_000, 1, torch.float64),
+    Case("projection", 256, 1_000_000, 1, torch.float32),
+]
+COLUMNS = ("case", "side", "seconds", "times_ours", "agreement", "peak_memory_mib")
+RESULTS = Path(__file__).parent / "results"
+# Largest difference relative to the largest number, over T steps of float32 rounding.
+TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-9}
+PATIENCE = 20.0
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="run the cases whose title contains this")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each side (a slow side gets fewer)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--output", type=Path, default=RESULTS / "speed.csv", help="the CSV to write")
+    parser.add_argument("--one", nargs=2, metavar=("TITLE", "SIDE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        title, side = arguments.one
+        [case] = [case for case in CASES if case.title == title]
+        sides(case)[side]()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    rows = [row for case in CASES if arguments.only in case.title for row in measure(case, arguments.turns)]
+    if not arguments.no_memory:
+        for row in rows:
+            row["peak_memory_mib"] = peak_memory(row["case"], row["side"])
+    save(rows, arguments.output)
+    show(rows)
+
+
+def measure(case: Case, turns: int) -> list[dict]:
+    """The rows of one case, ours first."""
+    calls = sides(case)
+    results = {name: call() for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns):
+        for name, call in calls.items():
+            if turn == 0 or sum(times[name]) < PATIENCE / 2:
+                times[name].append(clocked(call))
+    ours = times["seqmem"]
+    rows = []
+    for name in calls:
+        agreement = agrees(results["seqmem"], results[name], TOLERANCE[case.dtype])
+        ratios = [theirs / mine for theirs, mine in zip(times[name], ours, strict=False)]
+        rows.append(
+            {
+                "case": case.title,
+                "side": name,
+                "seconds": statistics.median(times[name]),
+                "times_ours": statistics.median(ratios) if agreement != "DISAGREES" else None,
+                "agreement": agreement,
+                "peak_memory_mib": None,
+            }
+        )
+    return rows
+
+
+def clocked(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def agrees(ours: Result | None, theirs: Result | None, tolerance: float) -> str:
+    """Whether outputs and every gradient agree, or that there is nothing to compare."""
+    if ours is None or theirs is None:
+        return "no values"
+    pairs = [(ours[0], theirs[0]), *zip(ours[1], theirs[1], strict=True)]
+    worst = max(((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item() for a, b in pairs)
+    return f"{worst:.0e}" if worst <= tolerance else "DISAGREES"
+
+
+def peak_memory(title: str, side: str) -> float | None:
+    """Peak resident memory in MiB of a process that runs one side once."""
+    command = [sys.executable, "-m", "benchmarks.run", "--one", title, side]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return round(float(done.stdout)) if done.returncode == 0 else None
+
+
+def save(rows: list[dict], path: Path) -> None:
+    """Write the rows with what they were measured on."""
+    found = provenance()
+    where = {
+        "processor": found["machine"]["processor"],
+        "threads": found["machine"]["threads"],
+        "commit": found["commit"],
+        "date": time.strftime("%Y-%m-%d"),
+        "torch": found["versions"]["torch"],
+        "operators": ops.paths()["legs_trapezoidal"],
+    }
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *where])
+        writer.writeheader()
+        writer.writerows({**row, **where} for row in rows)
+
+
+def show(rows: list[dict]) -> None:
+    """Print the table."""
+    table = Table(title="forward and backward; 'x ours' above 1 is slower than seqmem")
+    for name in ("case", "side", "seconds", "x ours", "difference", "peak MiB"):
+        table.add_column(name, justify="left" if name in ("case", "side") else "right")
+    previous = None
+    for row in rows:
+        if previous not in (None, row["case"]):
+            table.add_section()
+        title = row["case"] if row["case"] != previous else ""
+        ratio = "-" if row["times_ours"] is None else f"{row['times_ours']:.2f}"
+        memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,.0f}"
+        table.add_row(title, row["side"], f"{row['seconds']:.4f}", ratio, row["agreement"], memory)
+        previous = row["case"]
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()
