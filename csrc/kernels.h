@@ -39,7 +39,8 @@ struct Kernels {
 };
 
 constexpr int kMaxLanes = 16;
-constexpr int64_t legs_approximation_workspace(int64_t order) { return 2 * (order + 4 * kMaxLanes); }
+constexpr int kMaxWaveVectors = 8;
+constexpr int64_t legs_approximation_workspace(int64_t order) { return order + kMaxWaveVectors * kMaxLanes; }
 
 const Kernels& kernels();
 

@@ -92,48 +92,96 @@ static void legs_step(bool adjoint, const Step<T>& step, const T* from, const T*
   }
 }
 
-// The trapezoidal step with dt = 1/t for t = 1 .. length-1, W steps at a time: lane j is at step t + j and coefficient
-// n = tick - j, so that what it reads is what lane j - 1 wrote one tick before. With dt = 1/t the coefficients above become
-//   D_n = 2t v, keep_n = (2t - n - 1) v, gain_n = 2 s_n v, carry_n = (2t - n) v, feed_n = -2t s_n v, v = 1 / (2t + n + 1),
-// and along the lanes both s_n and v are contiguous in memory.
+// The trapezoidal step with dt = 1/t for t = 1 .. length-1, many steps at a time: lane j is at step t + j and coefficient
+// n = tick - j, so that what it reads is what lane j - 1 wrote one tick before. kWaves vectors of lanes follow one another, so
+// that a processor has several independent chains of operations in flight. On z_n = x_n / s_n, with dt = 1/t, the recurrence is
+//   z_n <- v ((2t - n - 1) z_n + 2 r)    r <- v ((2t - n) r - 2t (2n+1) z_n)    v = 1 / (2t + n + 1)
+// where z_n on the right is the old one; along the lanes v is contiguous in memory.
+constexpr int kWaves = 4;
+static_assert(2 * kWaves <= kMaxWaveVectors);
+
+template <typename T>
+struct Waves {
+  static constexpr int width = kLanes<T>, lanes = kWaves * width;
+
+  Vector<T> z[kWaves], r[kWaves];
+  Vector<T> rest[kWaves];   // 2t - n
+  Vector<T> twice[kWaves];  // 2t
+  Vector<T> odd[kWaves];    // 2n + 1
+  Vector<T> lane[kWaves];   // j
+
+  inline __attribute__((always_inline)) void start(const T* signal, int64_t t, int steps) {
+    for (int q = 0; q < kWaves; ++q) {
+      for (int j = 0; j < width; ++j) lane[q][j] = T(q * width + j);
+      twice[q] = T(2 * t) + T(2) * lane[q];
+      rest[q] = twice[q] + lane[q];
+      odd[q] = T(1) - T(2) * lane[q];
+      z[q] = Vector<T>{};
+      r[q] = Vector<T>{};
+      for (int j = 0; j < width && q * width + j < steps; ++j) r[q][j] = signal[t + q * width + j];
+    }
+  }
+
+  // `started`: every lane has reached its first coefficient. Before, it keeps its input and hands on zeros.
+  template <bool started>
+  inline __attribute__((always_inline)) void advance(int64_t tick, T first, const T* inverse) {
+    Vector<T> handed = broadcast<T>(first);
+#pragma GCC unroll 4
+    for (int q = 0; q < kWaves; ++q) {
+      const Vector<T> old = shift_in<T>(handed, z[q]);
+      handed = z[q];
+      const Vector<T> v = load<T>(inverse + tick + q * width);
+      const Vector<T> now = v * (rest[q] * old + (T(2) * r[q] - old));
+      const Vector<T> next = v * (rest[q] * r[q] - odd[q] * (twice[q] * old));
+      if (started) {
+        z[q] = now;
+        r[q] = next;
+      } else {
+        const auto reached = lane[q] <= T(tick);
+        z[q] = reached ? now : Vector<T>{};
+        r[q] = reached ? next : r[q];
+      }
+      rest[q] -= T(1);
+      odd[q] += T(2);
+    }
+  }
+};
+
 template <typename T>
 static void legs_approximation(const T* signal, int64_t length, T* memory, int64_t order, T* workspace) {
-  constexpr int width = kLanes<T>;
-  T* const inverse = workspace;                    // inverse[k] = 1 / (2t + 1 + k), k < order + 2 * width
-  T* const reversed = workspace + order + 2 * width;  // s_n at [order + width - 1 - n], zeros around it
-  const int64_t last = order + width - 1;
-  for (int64_t k = 0; k < order + 2 * width; ++k) reversed[k] = T(0);
-  for (int64_t n = 0; n < order; ++n) reversed[last - n] = T(__builtin_sqrt(double(2 * n + 1)));
+  constexpr int lanes = Waves<T>::lanes;
+  T* const inverse = workspace;  // inverse[k] = 1 / (2t + 1 + k), k < order + 2 * lanes
   for (int64_t n = 0; n < order; ++n) memory[n] = T(0);
   if (order == 0) return;
   memory[0] = signal[0];
 
-  Vector<T> lane{};
-  for (int j = 0; j < width; ++j) lane[j] = T(j);
-  for (int64_t t = 1; t < length; t += width) {
-    const int steps = length - t < width ? int(length - t) : width;
-    for (int64_t k = 0; k < order + 2 * width; ++k) inverse[k] = T(1) / T(2 * t + 1 + k);
-    const Vector<T> twice = T(2 * t) + T(2) * lane;
-    Vector<T> r{}, y{};
-    Vector<T> rest = twice + lane;  // 2t - n
-    std::memcpy(&r, signal + t, steps * sizeof(T));
-    for (int64_t tick = 0; tick < order + steps - 1; ++tick, rest -= T(1)) {
-      const Vector<T> x = shift_in<T>(tick < order ? memory[tick] : T(0), y);
-      const Vector<T> s = load<T>(reversed + last - tick);
-      const Vector<T> v = load<T>(inverse + tick);
-      y = ((rest - T(1)) * v) * x + (T(2) * s * v) * r;
-      const Vector<T> next = (rest * v) * r - (twice * s * v) * x;
-      if (tick < width) {
-        // A lane ahead of its first coefficient waits: it keeps its input and hands on zeros.
-        const auto started = lane <= T(tick);
-        y = started ? y : Vector<T>{};
-        r = started ? next : r;
-      } else {
-        r = next;
+  Waves<T> waves;
+  for (int64_t t = 1; t < length; t += lanes) {
+    const int steps = length - t < lanes ? int(length - t) : lanes;
+    if (t > 1) std::memmove(inverse, inverse + 2 * lanes, order * sizeof(T));
+    for (int64_t k = t > 1 ? order : 0; k < order + 2 * lanes; ++k) inverse[k] = T(1) / T(2 * t + 1 + k);
+    waves.start(signal, t, steps);
+    const int64_t ticks = order + steps - 1;
+    const auto write = [&](int64_t tick) {
+      if (tick >= steps - 1) memory[tick - steps + 1] = waves.z[(steps - 1) / Waves<T>::width][(steps - 1) % Waves<T>::width];
+    };
+    int64_t tick = 0;
+    for (; tick < ticks && tick < lanes; ++tick) {
+      waves.template advance<false>(tick, tick < order ? memory[tick] : T(0), inverse);
+      write(tick);
+    }
+    if (steps == lanes) {
+      for (; tick < order; ++tick) {
+        waves.template advance<true>(tick, memory[tick], inverse);
+        memory[tick - lanes + 1] = waves.z[kWaves - 1][Waves<T>::width - 1];
       }
-      if (tick >= steps - 1) memory[tick - steps + 1] = y[steps - 1];
+    }
+    for (; tick < ticks; ++tick) {
+      waves.template advance<true>(tick, tick < order ? memory[tick] : T(0), inverse);
+      write(tick);
     }
   }
+  for (int64_t n = 0; n < order; ++n) memory[n] *= T(__builtin_sqrt(double(2 * n + 1)));
 }
 
 // exp(dt A) in O(order^2). With r = exp(-dt) and p_n = s_n P_n the Legendre polynomials orthonormal on [0, 1], going on for a

@@ -48,19 +48,19 @@ SEQMEM_INLINE Vector<T> broadcast(T value) {
   return Vector<T>{} + value;
 }
 
-// (first, a_0, ..., a_{W-2})
+// (before_{W-1}, a_0, ..., a_{W-2})
 template <typename T>
-SEQMEM_INLINE Vector<T> shift_in(T first, const Vector<T>& a) {
-  typename VectorOf<T>::index lanes;
-  for (int j = 0; j < kLanes<T>; ++j) lanes[j] = j == 0 ? 0 : j - 1;
+SEQMEM_INLINE Vector<T> shift_in(const Vector<T>& before, const Vector<T>& a) {
+  constexpr int width = kLanes<T>;
 #if defined(__clang__)
   Vector<T> moved;
-  for (int j = 0; j < kLanes<T>; ++j) moved[j] = a[lanes[j]];
-#else
-  Vector<T> moved = __builtin_shuffle(a, lanes);
-#endif
-  moved[0] = first;
+  for (int j = 0; j < width; ++j) moved[j] = j == 0 ? before[width - 1] : a[j - 1];
   return moved;
+#else
+  typename VectorOf<T>::index lanes;
+  for (int j = 0; j < width; ++j) lanes[j] = width - 1 + j;
+  return __builtin_shuffle(before, a, lanes);
+#endif
 }
 
 // (a_h, b_h, a_{h+1}, b_{h+1}, ...) with h = 0 for the low halves and h = W/2 for the high ones
