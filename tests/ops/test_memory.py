@@ -24,7 +24,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(params=["reference", "compiled"], autouse=True)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "reference":
-        monkeypatch.setattr(memory, "_compiled", lambda tensor: False)
+        monkeypatch.setattr(memory, "_compiled", lambda tensor, updates=False: False)
     elif memory.extension.REASON:
         pytest.skip(memory.extension.REASON)
 
