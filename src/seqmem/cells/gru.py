@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
+from seqmem.ops import sequence
 
 
 class GRUState(NamedTuple):
@@ -62,3 +63,10 @@ class GRU(Recurrence[GRUState]):
         new = torch.tanh(x_new + r * h_new)
         hidden = new + z * (state.hidden - new)
         return hidden, GRUState(hidden)
+
+    def _run(self, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, GRUState]:
+        if not sequence.covers(inputs):
+            return super()._run(inputs, state, lengths, fresh)
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        outputs, hidden = sequence.gru_sequence(inputs, state.hidden, lengths, *weights)
+        return outputs, GRUState(hidden)

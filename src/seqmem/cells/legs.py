@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from seqmem.arguments import checked
 from seqmem.cells.activations import Activation
 from seqmem.cells.memory import Architecture, Initializers, MemoryCell, MemoryState
-from seqmem.ops import DiscretizationName, canonical_discretization, legs_update
+from seqmem.ops import DiscretizationName, canonical_discretization, legs_update, sequence
 
 
 class LegS(MemoryCell):
@@ -81,13 +81,17 @@ class LegS(MemoryCell):
         """The step size of each step, 1 / t (zoh: ln((t + 1) / t)); 0 marks t = 0."""
         if fresh:
             return [self._step_size(k + self.init_t) for k in range(steps)]
-        t = state.step + self.init_t + torch.arange(steps, device=state.step.device)[:, None]
+        return self._step_sizes(state.step, steps).to(state.memory.dtype).unbind(0)
+
+    def _step_sizes(self, step: Tensor, steps: int) -> Tensor:
+        """The same for rows (B,) that have made ``step`` steps: (T, B) float64."""
+        t = step + self.init_t + torch.arange(steps, device=step.device)[:, None]
         if self.max_length is not None:
             t = t.clamp(max=self.max_length)
         size = 1 / t.clamp(min=1).double()
         if self.discretization == "zoh":
             size = size.log1p()
-        return size.where(t > 0, 0).to(state.memory.dtype).unbind(0)
+        return size.where(t > 0, 0)
 
     def _step_size(self, t: int) -> float:
         if t == 0:
@@ -104,3 +108,31 @@ class LegS(MemoryCell):
 
     def _started(self, written: Tensor) -> Tensor:
         return pad(written.unsqueeze(-1), (0, self.memory_order - 1))
+
+    def _run(self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, MemoryState]:
+        if not sequence.covers(inputs, self.discretization):
+            return super()._run(inputs, state, lengths, fresh)
+        step = state.step
+        together = fresh or bool((step == step[:1]).all())
+        step_sizes = self._step_sizes(step[:1] if together else step, inputs.shape[1])
+        outputs, hidden, memory = sequence.legs_sequence(
+            inputs,
+            state.hidden,
+            state.memory,
+            step_sizes[:, 0] if together and len(step) > 0 else step_sizes,
+            lengths,
+            weight_ux=self.weight_ux,
+            weight_uh=self.weight_uh,
+            weight_um=self.weight_um,
+            bias_u=self.bias_u,
+            weight_hx=self.weight_hx,
+            weight_hm=self.weight_hm,
+            weight_hh=self.weight_hh,
+            bias_h=self.bias_h,
+            discretization=self.discretization,
+            memory_activation=self.memory_activation,
+            hidden_activation=self.hidden_activation,
+            gated=self.gate == "G",
+            memory_output=self.memory_output,
+        )
+        return outputs, MemoryState(hidden, memory, step + (inputs.shape[1] if lengths is None else lengths))

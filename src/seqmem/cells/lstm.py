@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
+from seqmem.ops import sequence
 
 
 class LSTMState(NamedTuple):
@@ -62,3 +63,10 @@ class LSTM(Recurrence[LSTMState]):
         memory = torch.sigmoid(f) * state.memory + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(memory)
         return hidden, LSTMState(hidden, memory)
+
+    def _run(self, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, LSTMState]:
+        if not sequence.covers(inputs):
+            return super()._run(inputs, state, lengths, fresh)
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        outputs, hidden, memory = sequence.lstm_sequence(inputs, state.hidden, state.memory, lengths, *weights)
+        return outputs, LSTMState(hidden, memory)

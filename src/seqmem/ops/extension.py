@@ -25,6 +25,9 @@ ON_GPU = torch.cuda.is_available() and find_spec("triton") is not None
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 
 
+SEQUENCES = ("legs_sequence", "lstm_sequence", "gru_sequence")
+
+
 class ReferenceWarning(RuntimeWarning):
     """The plain-torch reference is in use because the compiled operators are not there."""
 

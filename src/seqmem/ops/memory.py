@@ -87,10 +87,10 @@ def paths() -> dict[str, str]:
     """Which path each operator takes for float32 and float64 tensors on the CPU.
 
     >>> sorted(paths())[0]
-    'legs_euler_backward'
+    'gru_sequence'
     """
     path = f"reference ({extension.REASON})" if extension.REASON else "compiled"
-    return dict.fromkeys((*extension.UPDATES, "legs_function_approx_trapezoidal"), path)
+    return dict.fromkeys((*extension.UPDATES, "legs_function_approx_trapezoidal", *extension.SEQUENCES), path)
 
 
 class _Method(NamedTuple):

@@ -1,0 +1,556 @@
+// The operators torch.ops.seqmem.*_sequence and their gradients: checks, the split of the batch over threads, and the products
+// that give the weights' gradients. Gradients are tied to the operators in seqmem/ops/sequence.py.
+#include "sequence.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace seqmem {
+
+namespace baseline {
+SequenceTable sequence_table();
+}
+#if defined(__x86_64__) && !defined(__clang__)
+namespace avx2 {
+SequenceTable sequence_table();
+}
+namespace avx512 {
+SequenceTable sequence_table();
+}
+#endif
+
+const SequenceTable& sequence_kernels() {
+  static const SequenceTable chosen = [] {
+#if defined(__x86_64__) && !defined(__clang__)
+    const std::string instruction_set = kernels().instruction_set;
+    if (instruction_set == "avx512") return avx512::sequence_table();
+    if (instruction_set == "avx2") return avx2::sequence_table();
+#endif
+    return baseline::sequence_table();
+  }();
+  return chosen;
+}
+
+namespace {
+
+using at::Tensor;
+using Maybe = std::optional<Tensor>;
+
+// From here on huge pages are worth asking for.
+constexpr size_t kLargeBytes = size_t(1) << 24;
+
+// A cell's arguments under one roof.
+struct Arguments {
+  Cell cell;
+  const char* name;
+  Tensor inputs, hidden, memory;
+  Maybe lengths, step_sizes;
+  Maybe weight[kSources];
+  Maybe bias;  // (kGates H,)
+  Maybe weight_ux, weight_uh, weight_um, bias_u;
+  double implicit = 0;
+  Activation memory_activation = Activation::identity, hidden_activation = Activation::tanh;
+  bool memory_output = false;
+  int64_t chunk_steps = 0;  // steps between two checkpoints, all that is held of the way back at a time; 0 where there is none
+
+  int64_t batch() const { return inputs.size(0); }
+  int64_t steps() const { return inputs.size(1); }
+  int64_t channels() const { return inputs.size(2); }
+  int64_t size() const { return hidden.size(1); }
+  bool has_memory() const { return cell == Cell::legs || cell == Cell::legs_ungated; }
+  int64_t memories() const { return has_memory() ? memory.size(1) : 0; }
+  int64_t order() const { return has_memory() ? memory.size(2) : 0; }
+  int64_t output_width() const { return size() + (memory_output ? memories() * order() : 0); }
+  int64_t saved_numbers() const { return cell == Cell::legs ? 2 : cell == Cell::legs_ungated ? 1 : cell == Cell::lstm ? 5 : 4; }
+  int64_t gradients() const { return cell == Cell::legs ? 2 : cell == Cell::legs_ungated ? 1 : 4; }
+  int64_t chunks() const { return (steps() + chunk_steps - 1) / chunk_steps; }
+  bool empty() const { return batch() == 0 || steps() == 0; }
+};
+
+Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  Tensor tensor = at::empty(sizes, options);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (tensor.nbytes() >= kLargeBytes) {
+    constexpr uintptr_t page = 4096;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.data_ptr()) + page - 1) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(tensor.data_ptr()) + tensor.nbytes()) / page * page;
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  }
+#endif
+  return tensor;
+}
+
+void check_shape(const char* name, const char* what, const Tensor& given, const Tensor& inputs, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(given.sizes() == shape, name, ": ", what, " must have shape ", shape, ", got ", given.sizes());
+  TORCH_CHECK_VALUE(
+      given.scalar_type() == inputs.scalar_type(), name, ": ", what, " must be ", inputs.scalar_type(), " as the inputs, got ",
+      given.scalar_type());
+  TORCH_CHECK_VALUE(given.device() == inputs.device(), name, ": ", what, " must be on ", inputs.device(), ", got ", given.device());
+}
+
+void check_shape(const char* name, const char* what, const Maybe& given, const Tensor& inputs, at::IntArrayRef shape) {
+  if (given) check_shape(name, what, *given, inputs, shape);
+}
+
+Activation activation(const char* name, const std::string& given) {
+  if (given == "id") return Activation::identity;
+  if (given == "tanh") return Activation::tanh;
+  if (given == "relu") return Activation::relu;
+  if (given == "sigmoid") return Activation::sigmoid;
+  TORCH_CHECK_VALUE(false, name, ": an activation must be 'id', 'tanh', 'relu' or 'sigmoid', got '", given, "'");
+}
+
+void check(Arguments& a) {
+  const char* const name = a.name;
+  TORCH_CHECK_VALUE(a.inputs.dim() == 3, name, ": inputs must have shape (B, T, C), got ", a.inputs.sizes());
+  TORCH_CHECK_VALUE(
+      a.inputs.scalar_type() == at::kFloat || a.inputs.scalar_type() == at::kDouble, name,
+      ": inputs must be float32 or float64, got ", a.inputs.scalar_type());
+  TORCH_CHECK_VALUE(a.hidden.dim() == 2, name, ": hidden must have shape (B, H), got ", a.hidden.sizes());
+  const int64_t batch = a.batch(), size = a.size();
+  check_shape(name, "hidden", a.hidden, a.inputs, {batch, size});
+  if (a.lengths) {
+    TORCH_CHECK_VALUE(
+        a.lengths->sizes() == at::IntArrayRef({batch}) && a.lengths->scalar_type() == at::kLong, name,
+        ": lengths must be (B,) int64 with B = ", batch, ", got ", a.lengths->sizes(), " ", a.lengths->scalar_type());
+    a.lengths = a.lengths->contiguous();
+  }
+  if (a.has_memory()) {
+    TORCH_CHECK_VALUE(a.memory.dim() == 3, name, ": memory must have shape (B, M, N), got ", a.memory.sizes());
+    const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
+    const int64_t rows = a.gradients() * size;
+    check_shape(name, "memory", a.memory, a.inputs, {batch, memories, order});
+    check_shape(name, "weight_ux", a.weight_ux, a.inputs, {memories, channels});
+    check_shape(name, "weight_uh", a.weight_uh, a.inputs, {memories, size});
+    check_shape(name, "weight_um", a.weight_um, a.inputs, {memories, order});
+    check_shape(name, "bias_u", a.bias_u, a.inputs, {memories});
+    check_shape(name, "weight_hx", a.weight[from_input], a.inputs, {rows, channels});
+    check_shape(name, "weight_hm", a.weight[from_memory], a.inputs, {rows, memories * order});
+    check_shape(name, "weight_hh", a.weight[from_hidden], a.inputs, {rows, size});
+    check_shape(name, "bias_h", a.bias, a.inputs, {rows});
+    TORCH_CHECK_VALUE(
+        a.step_sizes->scalar_type() == at::kDouble &&
+            (a.step_sizes->sizes() == at::IntArrayRef({a.steps()}) || a.step_sizes->sizes() == at::IntArrayRef({a.steps(), batch})),
+        name, ": step_sizes must be (T,) or (T, B) float64 with T = ", a.steps(), " and B = ", batch, ", got ",
+        a.step_sizes->sizes(), " ", a.step_sizes->scalar_type());
+    for (Maybe* weight : {&a.weight_ux, &a.weight_uh, &a.weight_um, &a.bias_u, &a.step_sizes}) {
+      if (*weight) *weight = (*weight)->contiguous();
+    }
+  } else {
+    check_shape(name, "memory", a.memory, a.inputs, {batch, size});
+  }
+  for (Maybe& weight : a.weight) {
+    if (weight) weight = weight->contiguous();
+  }
+  if (a.inputs.stride(2) != 1) a.inputs = a.inputs.contiguous();
+  a.hidden = a.hidden.contiguous();
+  a.memory = a.memory.contiguous();
+}
+
+template <typename T>
+const T* data(const Maybe& tensor) {
+  return tensor ? tensor->const_data_ptr<T>() : nullptr;
+}
+
+template <typename T>
+Sequence<T> describe(const Arguments& a) {
+  Sequence<T> s{};
+  s.cell = a.cell;
+  s.steps = a.steps();
+  s.batch = a.batch();
+  s.channels = a.channels();
+  s.hidden = a.size();
+  s.memories = a.memories();
+  s.order = a.order();
+  s.memory_activation = a.memory_activation;
+  s.hidden_activation = a.hidden_activation;
+  s.inputs = a.inputs.const_data_ptr<T>();
+  s.input_row = a.inputs.stride(0);
+  s.input_step = a.inputs.stride(1);
+  s.lengths = data<int64_t>(a.lengths);
+  s.step_sizes = data<double>(a.step_sizes);
+  s.own_step_sizes = a.step_sizes && a.step_sizes->dim() == 2;
+  s.implicit = a.implicit;
+  s.hidden_before = a.hidden.const_data_ptr<T>();
+  s.memory_before = a.memory.const_data_ptr<T>();
+  for (int source = 0; source < kSources; ++source) s.weight[source] = data<T>(a.weight[source]);
+  s.bias = data<T>(a.bias);
+  s.weight_ux = data<T>(a.weight_ux);
+  s.weight_uh = data<T>(a.weight_uh);
+  s.weight_um = data<T>(a.weight_um);
+  s.bias_u = data<T>(a.bias_u);
+  s.output_width = a.output_width();
+  s.chunk_steps = a.chunk_steps;
+  return s;
+}
+
+template <typename T>
+SequenceKernels<T> kernels_of(Cell cell) {
+  if constexpr (std::is_same_v<T, float>) {
+    return sequence_kernels().single(cell);
+  } else {
+    return sequence_kernels().twice(cell);
+  }
+}
+
+// The batch in groups of rows, as many for each thread as keep a group's numbers in cache.
+struct Groups {
+  int64_t batch, count;
+
+  Groups(int64_t rows, int64_t most) : batch(rows) {
+    const int64_t threads = at::get_num_threads();
+    count = std::min(rows, threads * ((rows + threads * most - 1) / (threads * most)));
+  }
+  int64_t first(int64_t group) const { return group * batch / count; }
+  int64_t rows(int64_t group) const { return first(group + 1) - first(group); }
+  int64_t most() const { return (batch + count - 1) / count; }
+};
+
+template <typename T>
+Tensor packed(const SequenceKernels<T>& kernels, Sequence<T>& s, bool backward, const at::TensorOptions& options) {
+  const Tensor storage = at::empty({kernels.packed(s, backward)}, options);
+  s.packed = storage.mutable_data_ptr<T>();
+  at::parallel_for(0, kernels.panels(s, backward), 1, [&](int64_t begin, int64_t end) { kernels.pack(s, backward, begin, end); });
+  return storage;
+}
+
+struct Results {
+  Tensor outputs, hidden, memory, saved, written, checkpoints;
+};
+
+template <typename T>
+void run(const Arguments& a, Results& results) {
+  const SequenceKernels<T> kernels = kernels_of<T>(a.cell);
+  Sequence<T> s = describe<T>(a);
+  const Tensor weights = packed<T>(kernels, s, false, a.inputs.options());
+  s.outputs = results.outputs.mutable_data_ptr<T>();
+  s.hidden_after = results.hidden.mutable_data_ptr<T>();
+  s.memory_after = results.memory.mutable_data_ptr<T>();
+  if (a.chunk_steps > 0) {
+    s.saved = results.saved.mutable_data_ptr<T>();
+    s.written = results.written.mutable_data_ptr<T>();
+    s.checkpoints = results.checkpoints.mutable_data_ptr<T>();
+  }
+  const Groups groups(a.batch(), kernels.most_rows);
+  const int64_t size = round_up(kernels.workspace(s, groups.most(), false), kMaxLanes);
+  const Tensor workspace = at::empty({groups.count, size}, a.inputs.options());
+  T* const pieces = workspace.mutable_data_ptr<T>();
+  at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      kernels.forward(s, groups.first(group), groups.rows(group), pieces + group * size);
+    }
+  });
+}
+
+Results forward(Arguments& a) {
+  check(a);
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const auto options = a.inputs.options();
+  Results results;
+  results.outputs = empty_large({a.batch(), a.steps(), a.output_width()}, options);
+  const int64_t steps = a.chunk_steps > 0 ? a.steps() : 0;
+  results.saved = empty_large({steps, a.batch(), a.saved_numbers(), round_up(a.size(), kMaxLanes)}, options);
+  results.written = at::empty({steps, a.batch(), a.memories()}, options);
+  results.checkpoints = at::empty({steps > 0 ? a.chunks() : 0, a.batch(), a.memories(), a.order()}, options);
+  if (a.empty()) {
+    results.hidden = a.hidden.clone();
+    results.memory = a.memory.clone();
+    return results;
+  }
+  results.hidden = at::empty_like(a.hidden);
+  results.memory = at::empty_like(a.memory);
+  a.inputs.scalar_type() == at::kFloat ? run<float>(a, results) : run<double>(a, results);
+  return results;
+}
+
+// What flows back besides what the forward pass kept.
+struct Incoming {
+  Maybe outputs, hidden, memory;
+};
+
+struct Gradients {
+  Tensor inputs, hidden, memory;
+  Totals layout;
+  int64_t lanes;
+  Tensor totals;  // (layout.size,)
+
+  Tensor part(int64_t start, at::IntArrayRef sizes) const {
+    return totals.narrow(0, start, c10::multiply_integers(sizes)).view(sizes);
+  }
+  // Sections [first, first + count) of the gates' gradients times `columns` columns from `column` on: (count H, columns).
+  Tensor gates(const Arguments& a, int64_t first, int64_t count, int64_t column, int64_t columns) const {
+    const Tensor all = part(layout.gates, {layout.sections, layout.panels, layout.columns.all, 2 * lanes});
+    return all.narrow(0, first, count)
+        .narrow(2, column, columns)
+        .transpose(2, 3)
+        .reshape({count, layout.panels * 2 * lanes, columns})
+        .narrow(1, 0, a.size())
+        .reshape({count * a.size(), columns});
+  }
+};
+
+template <typename T>
+void run_backward(const Arguments& a, const Results& results, const Incoming& incoming, Gradients& g) {
+  const auto options = a.inputs.options();
+  const SequenceKernels<T> kernels = kernels_of<T>(a.cell);
+  Sequence<T> s = describe<T>(a);
+  s.grad_inputs = g.inputs.dim() == 3 ? g.inputs.mutable_data_ptr<T>() : nullptr;
+  s.outputs = results.outputs.mutable_data_ptr<T>();
+  s.saved = results.saved.mutable_data_ptr<T>();
+  s.written = results.written.mutable_data_ptr<T>();
+  s.checkpoints = results.checkpoints.mutable_data_ptr<T>();
+  s.grad_outputs = data<T>(incoming.outputs);
+  s.grad_hidden_after = data<T>(incoming.hidden);
+  s.grad_memory_after = data<T>(incoming.memory);
+  s.grad_hidden_before = g.hidden.mutable_data_ptr<T>();
+  s.grad_memory_before = g.memory.mutable_data_ptr<T>();
+  g.lanes = kernels.lanes;
+  g.layout = kernels.totals(s);
+  if (a.empty()) {
+    g.totals = at::zeros({g.layout.size}, options);
+    return;
+  }
+  const Tensor weights = packed<T>(kernels, s, true, options);
+  const Groups groups(a.batch(), kernels.most_rows);
+  const int64_t threads = at::get_num_threads();
+  const int64_t size = round_up(kernels.workspace(s, groups.most(), true), kMaxLanes);
+  const Tensor workspace = empty_large({threads, size}, options);
+  const Tensor totals = at::zeros({threads, g.layout.size}, options);
+  T* const pieces = workspace.mutable_data_ptr<T>();
+  T* const sums = totals.mutable_data_ptr<T>();
+  at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
+    const int64_t thread = at::get_thread_num();
+    for (int64_t group = begin; group < end; ++group) {
+      kernels.backward(s, groups.first(group), groups.rows(group), pieces + thread * size, sums + thread * g.layout.size);
+    }
+  });
+  g.totals = totals.sum(0);
+}
+
+Gradients backward(Arguments& a, const Results& results, const Incoming& incoming, bool input_gradient) {
+  check(a);
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const auto options = a.inputs.options();
+  TORCH_CHECK_VALUE(a.chunk_steps > 0, a.name, ": chunk_steps must be positive, as in the call that goes back, got ", a.chunk_steps);
+  Incoming flows = incoming;
+  check_shape(a.name, "the gradient of outputs", flows.outputs, a.inputs, results.outputs.sizes());
+  check_shape(a.name, "the gradient of hidden", flows.hidden, a.inputs, a.hidden.sizes());
+  check_shape(a.name, "the gradient of memory", flows.memory, a.inputs, a.memory.sizes());
+  for (Maybe* flow : {&flows.outputs, &flows.hidden, &flows.memory}) {
+    if (*flow) *flow = (*flow)->contiguous();
+  }
+  Gradients g;
+  g.inputs = at::empty(input_gradient ? a.inputs.sizes() : at::IntArrayRef({0}), options);
+  if (a.empty()) {
+    g.hidden = flows.hidden ? flows.hidden->clone() : at::zeros_like(a.hidden);
+    g.memory = flows.memory ? flows.memory->clone() : at::zeros_like(a.memory);
+  } else {
+    g.hidden = at::empty_like(a.hidden);
+    g.memory = at::empty_like(a.memory);
+  }
+  a.inputs.scalar_type() == at::kFloat ? run_backward<float>(a, results, flows, g) : run_backward<double>(a, results, flows, g);
+  return g;
+}
+
+Arguments legs_arguments(
+    const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Tensor& step_sizes,
+    const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u,
+    const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit,
+    const std::string& memory_activation, const std::string& hidden_activation, bool gated, bool memory_output,
+    int64_t chunk_steps) {
+  Arguments a{gated ? Cell::legs : Cell::legs_ungated, name, inputs, hidden, memory, lengths, step_sizes, {}, bias_h};
+  a.weight[from_memory] = weight_hm;
+  a.weight[from_hidden] = weight_hh;
+  a.weight[from_input] = weight_hx;
+  a.weight_ux = weight_ux;
+  a.weight_uh = weight_uh;
+  a.weight_um = weight_um;
+  a.bias_u = bias_u;
+  a.implicit = implicit;
+  a.memory_activation = activation(name, memory_activation);
+  a.hidden_activation = activation(name, hidden_activation);
+  a.memory_output = memory_output;
+  a.chunk_steps = chunk_steps;
+  return a;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> legs_sequence(
+    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Tensor& step_sizes, const Maybe& lengths,
+    const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u, const Maybe& weight_hx,
+    const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit, std::string memory_activation,
+    std::string hidden_activation, bool gated, bool memory_output, int64_t chunk_steps) {
+  Arguments a = legs_arguments(
+      "seqmem::legs_sequence", inputs, hidden, memory, step_sizes, lengths, weight_ux, weight_uh, weight_um, bias_u, weight_hx,
+      weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, chunk_steps);
+  const Results r = forward(a);
+  return {r.outputs, r.hidden, r.memory, r.saved, r.written, r.checkpoints};
+}
+
+std::vector<Tensor> legs_sequence_backward(
+    const Maybe& grad_outputs, const Maybe& grad_hidden, const Maybe& grad_memory, const Tensor& outputs, const Tensor& saved,
+    const Tensor& written, const Tensor& checkpoints, const Tensor& inputs, const Tensor& hidden, const Tensor& memory,
+    const Tensor& step_sizes, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um,
+    const Maybe& bias_u, const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h,
+    double implicit, std::string memory_activation, std::string hidden_activation, bool gated, bool memory_output,
+    int64_t chunk_steps, bool input_gradient) {
+  Arguments a = legs_arguments(
+      "seqmem::legs_sequence_backward", inputs, hidden, memory, step_sizes, lengths, weight_ux, weight_uh, weight_um, bias_u,
+      weight_hx, weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, chunk_steps);
+  const Results results{outputs, {}, {}, saved, written, checkpoints};
+  const Gradients g = backward(a, results, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
+  const Tensor none = at::empty({0}, inputs.options());
+  const Columns& columns = g.layout.columns;
+  const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
+  const auto gates = [&](const Maybe& weight, int64_t column, int64_t count) {
+    return weight ? g.gates(a, 0, a.gradients(), column, count).view(weight->sizes()) : none;
+  };
+  const auto over_lanes = [&](const Maybe& weight, int64_t start) {
+    return weight ? g.part(start, {weight->numel(), g.lanes}).sum(1).view(weight->sizes()) : none;
+  };
+  const Tensor to_uh = weight_uh
+      ? g.part(g.layout.weight_uh, {memories, round_up(a.size(), g.lanes)}).narrow(1, 0, a.size()).clone(at::MemoryFormat::Contiguous)
+      : none;
+  return {
+      g.inputs, g.hidden, g.memory, over_lanes(weight_ux, g.layout.weight_ux), to_uh,
+      over_lanes(weight_um, g.layout.weight_um), over_lanes(bias_u, g.layout.bias_u), gates(weight_hx, columns.input, channels),
+      gates(weight_hm, 0, memories * order), gates(weight_hh, columns.hidden, a.size()), gates(bias_h, columns.one, 1)};
+}
+
+Arguments gated_arguments(
+    Cell cell, const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths,
+    const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps) {
+  const int64_t gates = cell == Cell::lstm ? 4 : 3;
+  TORCH_CHECK_VALUE(
+      inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs must be (B, T, C) and hidden (B, H), got ", inputs.sizes(), " and ",
+      hidden.sizes());
+  const int64_t size = hidden.size(1);
+  check_shape(name, "weight_ih", weight_ih, inputs, {gates * size, inputs.size(2)});
+  check_shape(name, "weight_hh", weight_hh, inputs, {gates * size, size});
+  check_shape(name, "bias_ih", bias_ih, inputs, {gates * size});
+  check_shape(name, "bias_hh", bias_hh, inputs, {gates * size});
+  TORCH_CHECK_VALUE(bool(bias_ih) == bool(bias_hh), name, ": bias_ih and bias_hh must be given both or neither");
+  Arguments a{cell, name, inputs, hidden, memory, lengths};
+  a.chunk_steps = chunk_steps;
+  a.weight[from_hidden] = weight_hh;
+  a.weight[from_input] = weight_ih;
+  if (bias_ih) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    a.bias = *bias_ih + *bias_hh;
+    if (cell == Cell::gru) {
+      a.bias = at::cat({a.bias->narrow(0, 0, 2 * size), bias_hh->narrow(0, 2 * size, size), bias_ih->narrow(0, 2 * size, size)});
+    }
+  }
+  return a;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_sequence(
+    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths, const Tensor& weight_ih,
+    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps) {
+  Arguments a = gated_arguments(
+      Cell::lstm, "seqmem::lstm_sequence", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+  const Results r = forward(a);
+  return {r.outputs, r.hidden, r.memory, r.saved};
+}
+
+std::vector<Tensor> lstm_sequence_backward(
+    const Maybe& grad_outputs, const Maybe& grad_hidden, const Maybe& grad_memory, const Tensor& outputs, const Tensor& saved,
+    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths, const Tensor& weight_ih,
+    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps, bool input_gradient) {
+  Arguments a = gated_arguments(
+      Cell::lstm, "seqmem::lstm_sequence_backward", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+  const Tensor none = at::empty({0}, inputs.options());
+  const Gradients g = backward(a, {outputs, {}, {}, saved, none, none}, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
+  const Columns& columns = g.layout.columns;
+  const Tensor bias = bias_ih ? g.gates(a, 0, 4, columns.one, 1).squeeze(1) : none;
+  return {
+      g.inputs, g.hidden, g.memory, g.gates(a, 0, 4, columns.input, a.channels()), g.gates(a, 0, 4, columns.hidden, a.size()),
+      bias, bias.clone()};
+}
+
+std::tuple<Tensor, Tensor, Tensor> gru_sequence(
+    const Tensor& inputs, const Tensor& hidden, const Maybe& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
+    const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps) {
+  Arguments a = gated_arguments(
+      Cell::gru, "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+  const Results r = forward(a);
+  return {r.outputs, r.hidden, r.saved};
+}
+
+std::vector<Tensor> gru_sequence_backward(
+    const Maybe& grad_outputs, const Maybe& grad_hidden, const Tensor& outputs, const Tensor& saved, const Tensor& inputs,
+    const Tensor& hidden, const Maybe& lengths, const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih,
+    const Maybe& bias_hh, int64_t chunk_steps, bool input_gradient) {
+  Arguments a = gated_arguments(
+      Cell::gru, "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+  const Tensor none = at::empty({0}, inputs.options());
+  const Gradients g = backward(a, {outputs, {}, {}, saved, none, none}, {grad_outputs, grad_hidden, {}}, input_gradient);
+  const Columns& columns = g.layout.columns;
+  // Sections are n, r, z, and n once more as the hidden state sees it.
+  const auto input_side = [&](int64_t column, int64_t count) {
+    return at::cat({g.gates(a, 1, 2, column, count), g.gates(a, 0, 1, column, count)});
+  };
+  return {
+      g.inputs, g.hidden, input_side(columns.input, a.channels()), g.gates(a, 1, 3, columns.hidden, a.size()),
+      bias_ih ? input_side(columns.one, 1).squeeze(1) : none, bias_hh ? g.gates(a, 1, 3, columns.one, 1).squeeze(1) : none};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(seqmem, library) {
+  const auto define = [&](const std::string& schema) { library.def(schema.c_str()); };
+  const std::string legs =
+      "Tensor inputs, Tensor hidden, Tensor memory, Tensor step_sizes, Tensor? lengths, Tensor? weight_ux, Tensor? weight_uh, "
+      "Tensor? weight_um, Tensor? bias_u, Tensor? weight_hx, Tensor? weight_hm, Tensor? weight_hh, Tensor? bias_h, "
+      "float implicit, str memory_activation, str hidden_activation, bool gated, bool memory_output, ";
+  const std::string weights = "Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, ";
+  const std::string flows = "(Tensor? grad_outputs, Tensor? grad_hidden, ";
+  define(
+      "legs_sequence(" + legs +
+      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved, Tensor written, Tensor checkpoints)");
+  define(
+      "legs_sequence_backward" + flows + "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor written, Tensor checkpoints, " +
+      legs + "int chunk_steps, bool input_gradient) -> Tensor[]");
+  define(
+      "lstm_sequence(Tensor inputs, Tensor hidden, Tensor memory, " + weights +
+      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved)");
+  define(
+      "lstm_sequence_backward" + flows +
+      "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, Tensor memory, " + weights +
+      "int chunk_steps, bool input_gradient) -> Tensor[]");
+  define(
+      "gru_sequence(Tensor inputs, Tensor hidden, " + weights + "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
+  define(
+      "gru_sequence_backward" + flows + "Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, " + weights +
+      "int chunk_steps, bool input_gradient) -> Tensor[]");
+}
+
+TORCH_LIBRARY_IMPL(seqmem, CPU, library) {
+  library.impl("legs_sequence", legs_sequence);
+  library.impl("legs_sequence_backward", legs_sequence_backward);
+  library.impl("lstm_sequence", lstm_sequence);
+  library.impl("lstm_sequence_backward", lstm_sequence_backward);
+  library.impl("gru_sequence", gru_sequence);
+  library.impl("gru_sequence_backward", gru_sequence_backward);
+}
+
+}  // namespace seqmem

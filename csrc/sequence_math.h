@@ -1,0 +1,120 @@
+// tanh and sigmoid of W numbers at a time, to a few units in the last place.
+#pragma once
+
+#include <cstdint>
+#if SEQMEM_VECTOR_BYTES == 64
+#include <immintrin.h>
+#endif
+
+#include "sequence.h"
+#include "vector.h"
+
+namespace seqmem::SEQMEM_ISA {
+
+template <typename T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+  static constexpr float round = 0x1.8p23f;  // adding it rounds to an integer and leaves that in the low bits
+  static constexpr float log2_e = 0x1.715476p+0f, ln2_high = 0x1.62e400p-1f, ln2_low = 0x1.7f7d1cp-20f;
+  static constexpr float least = -87.0f, most = 88.0f;
+  static constexpr float tanh_is_one = 9.25f;
+  static constexpr int terms = 7, mantissa = 23;
+  static constexpr int32_t one = 0x3f800000;
+};
+template <>
+struct ExpConstants<double> {
+  static constexpr double round = 0x1.8p52;
+  static constexpr double log2_e = 0x1.71547652b82fep+0, ln2_high = 0x1.62e42fefa0000p-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
+  static constexpr double least = -708.0, most = 709.0;
+  static constexpr double tanh_is_one = 19.5;
+  static constexpr int terms = 13, mantissa = 52;
+  static constexpr int64_t one = 0x3ff0000000000000;
+};
+
+template <typename T>
+SEQMEM_INLINE Vector<T> clamp(const Vector<T>& x, T least, T most) {
+  const Vector<T> low = broadcast<T>(least), high = broadcast<T>(most);
+  const Vector<T> raised = x < low ? low : x;
+  return raised > high ? high : raised;
+}
+
+// exp(x) = scale (1 + rest): x = k ln 2 + f with |f| <= ln(2) / 2, scale = 2^k, rest = exp(f) - 1 by its Taylor series.
+template <typename T>
+SEQMEM_INLINE void split_exp(const Vector<T>& x, Vector<T>& scale, Vector<T>& rest) {
+  using Constants = ExpConstants<T>;
+  using Index = typename VectorOf<T>::index;
+  const Vector<T> shifted = x * Constants::log2_e + Constants::round;
+  const Vector<T> k = shifted - Constants::round;
+  const Vector<T> f = (x - k * Constants::ln2_high) - k * Constants::ln2_low;
+  Index bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << Constants::mantissa) + Constants::one;
+  std::memcpy(&scale, &bits, sizeof bits);
+  double inverse[Constants::terms + 1] = {1, 1};
+  for (int n = 2; n <= Constants::terms; ++n) inverse[n] = inverse[n - 1] / n;
+  Vector<T> series = broadcast<T>(T(inverse[Constants::terms]));
+#pragma GCC unroll 16
+  for (int n = Constants::terms - 1; n >= 2; --n) series = series * f + T(inverse[n]);
+  rest = series * (f * f) + f;
+}
+
+template <typename T>
+SEQMEM_INLINE Vector<T> reciprocal(const Vector<T>& x) {
+#if SEQMEM_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    const Vector<T> guess = (Vector<T>)_mm512_maskz_rcp14_ps(__mmask16(-1), (__m512)x);
+    return guess + guess * (T(1) - x * guess);
+  }
+#endif
+  return T(1) / x;
+}
+
+// (exp(2x) - 1) / (exp(2x) + 1) with exp(2x) - 1 free of cancellation.
+template <typename T>
+SEQMEM_INLINE Vector<T> tanh(const Vector<T>& x) {
+  Vector<T> scale, rest;
+  split_exp<T>(T(2) * clamp<T>(x, -ExpConstants<T>::tanh_is_one, ExpConstants<T>::tanh_is_one), scale, rest);
+  const Vector<T> less_one = scale * rest + (scale - T(1));
+  return less_one * reciprocal<T>(less_one + T(2));
+}
+
+template <typename T>
+SEQMEM_INLINE Vector<T> sigmoid(const Vector<T>& x) {
+  Vector<T> scale, rest;
+  split_exp<T>(clamp<T>(-x, ExpConstants<T>::least, ExpConstants<T>::most), scale, rest);
+  return reciprocal<T>(scale * rest + (scale + T(1)));
+}
+
+template <typename T>
+SEQMEM_INLINE Vector<T> activate(Activation kind, const Vector<T>& x) {
+  switch (kind) {
+    case Activation::tanh:
+      return tanh<T>(x);
+    case Activation::sigmoid:
+      return sigmoid<T>(x);
+    case Activation::relu:
+      return x < T(0) ? Vector<T>{} : x;
+    case Activation::identity:
+      break;
+  }
+  return x;
+}
+
+// The derivative where the activation's value is y.
+template <typename T>
+SEQMEM_INLINE Vector<T> slope(Activation kind, const Vector<T>& y) {
+  switch (kind) {
+    case Activation::tanh:
+      return T(1) - y * y;
+    case Activation::sigmoid:
+      return y * (T(1) - y);
+    case Activation::relu:
+      return y > T(0) ? broadcast<T>(T(1)) : Vector<T>{};
+    case Activation::identity:
+      break;
+  }
+  return broadcast<T>(T(1));
+}
+
+}  // namespace seqmem::SEQMEM_ISA

@@ -1,0 +1,287 @@
+"""Whole sequences in one call: all steps of a recurrence forward, and all of them back, in ``csrc/sequence.cpp``.
+
+What each call computes is the step-by-step loop of the cell of the same name (``seqmem.cells``), which remains its reference.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqmem.ops import extension
+from seqmem.ops.discretization import Discretization
+
+_IMPLICIT: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "backward": 1.0}
+_TYPES = (torch.float32, torch.float64)
+
+# Rows of (step, batch) that the way back holds at a time: enough for the products that give the weights' gradients, few enough
+# to stay in cache.
+_CHUNK_ROWS = 800
+
+
+def covers(inputs: Tensor, discretization: Discretization = "bilinear") -> bool:
+    """Whether the calls of this module take these inputs; where not, the cell goes step by step.
+
+    Args:
+        inputs: (B, T, C).
+        discretization: of a LegS memory.
+    """
+    if extension.REASON:
+        extension.warn_once()
+        return False
+    return (
+        inputs.is_cpu
+        and inputs.dtype in _TYPES
+        and discretization in _IMPLICIT
+        and not torch.is_autocast_enabled(inputs.device.type)
+    )
+
+
+def legs_sequence(
+    inputs: Tensor,
+    hidden: Tensor,
+    memory: Tensor,
+    step_sizes: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    weight_ux: Tensor | None = None,
+    weight_uh: Tensor | None = None,
+    weight_um: Tensor | None = None,
+    bias_u: Tensor | None = None,
+    weight_hx: Tensor | None = None,
+    weight_hm: Tensor | None = None,
+    weight_hh: Tensor | None = None,
+    bias_h: Tensor | None = None,
+    discretization: Discretization = "bilinear",
+    memory_activation: str = "id",
+    hidden_activation: str = "tanh",
+    gated: bool = True,
+    memory_output: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The HiPPO-LegS recurrent network (HiPPO, section 3.1) over a whole sequence; see :class:`seqmem.cells.LegS`.
+
+    Args:
+        inputs: (B, T, C), float32 or float64 as all others.
+        hidden: (B, H) before the first step.
+        memory: (B, M, N) before the first step.
+        step_sizes: (T,), or (T, B) where rows stand at different times; float64. 0 starts the memory with u e_0.
+        lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        weight_ux: (M, C); this and each of the following is None where it is switched off.
+        weight_uh: (M, H).
+        weight_um: (M, N).
+        bias_u: (M,).
+        weight_hx: (R, C), R = 2H with gate (rows of the candidate, then of the gate), H without.
+        weight_hm: (R, M N).
+        weight_hh: (R, H).
+        bias_h: (R,).
+        discretization: forward, backward or bilinear.
+        memory_activation: id, tanh, relu or sigmoid, of what is written to the memory.
+        hidden_activation: the same, of the candidate.
+        gated: whether the hidden state has a gate.
+        memory_output: output [h, vec(m)] instead of h.
+
+    Returns:
+        outputs (B, T, H) or (B, T, H + M N), zero where padded, and the hidden state and memory after each row's last valid
+        step. Differentiable once in all but the step sizes.
+
+    Raises:
+        ValueError: shapes or types that do not fit together.
+    """
+    weights = (weight_ux, weight_uh, weight_um, bias_u, weight_hx, weight_hm, weight_hh, bias_h)
+    outputs, hidden, memory, *_ = torch.ops.seqmem.legs_sequence(
+        inputs,
+        hidden,
+        memory,
+        step_sizes,
+        lengths,
+        *weights,
+        _IMPLICIT[discretization],
+        memory_activation,
+        hidden_activation,
+        gated,
+        memory_output,
+        _chunk_steps(inputs, hidden, memory, *weights),
+    )
+    return outputs, hidden, memory
+
+
+def lstm_sequence(
+    inputs: Tensor,
+    hidden: Tensor,
+    memory: Tensor,
+    lengths: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer of torch.nn.LSTM over a whole sequence.
+
+    Args:
+        inputs: (B, T, C), float32 or float64 as all others.
+        hidden: (B, H) before the first step.
+        memory: (B, H) cell state before the first step.
+        lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        weight_ih: (4H, C), rows i, f, g, o.
+        weight_hh: (4H, H).
+        bias_ih: (4H,); None, as the next, for none.
+        bias_hh: (4H,).
+
+    Returns:
+        outputs (B, T, H), zero where padded, and hidden and cell state after each row's last valid step. Differentiable once.
+
+    Raises:
+        ValueError: shapes or types that do not fit together.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    steps = _chunk_steps(inputs, hidden, memory, *weights)
+    outputs, hidden, memory, _ = torch.ops.seqmem.lstm_sequence(inputs, hidden, memory, lengths, *weights, steps)
+    return outputs, hidden, memory
+
+
+def gru_sequence(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One layer of torch.nn.GRU over a whole sequence.
+
+    Args:
+        inputs: (B, T, C), float32 or float64 as all others.
+        hidden: (B, H) before the first step.
+        lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        weight_ih: (3H, C), rows r, z, n.
+        weight_hh: (3H, H).
+        bias_ih: (3H,); None, as the next, for none.
+        bias_hh: (3H,).
+
+    Returns:
+        outputs (B, T, H), zero where padded, and the hidden state after each row's last valid step. Differentiable once.
+
+    Raises:
+        ValueError: shapes or types that do not fit together.
+    """
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    steps = _chunk_steps(inputs, hidden, *weights)
+    outputs, hidden, _ = torch.ops.seqmem.gru_sequence(inputs, hidden, lengths, *weights, steps)
+    return outputs, hidden
+
+
+def _chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
+    """Steps between two checkpoints; 0 if no gradient will be asked for."""
+    if not torch.is_grad_enabled() or not any(tensor is not None and tensor.requires_grad for tensor in (inputs, *others)):
+        return 0
+    return max(1, min(inputs.shape[1], -(-_CHUNK_ROWS // max(1, inputs.shape[0]))))
+
+
+def _register(name: str, states: int) -> None:
+    """Tie an operator to its gradient.
+
+    Args:
+        name: of the operator. It takes ``inputs``, the states before the first step, all else, and last ``chunk_steps``; it
+            returns the outputs, the states after the last step, and what the gradient needs.
+        states: how many tensors a state has.
+    """
+    operator = getattr(torch.ops.seqmem, f"{name}_backward").default
+    arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
+    tensors = [name for name, is_tensor in arguments if is_tensor]
+    differentiable = [name for name in tensors if name not in ("step_sizes", "lengths")]
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        given = dict(zip((name for name, _ in arguments), inputs, strict=True))
+        kept = output[1 + states :]
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*kept)
+        ctx.settings = {name: given[name] for name, is_tensor in arguments if not is_tensor}
+        ctx.save_for_backward(*(given[name] for name in tensors), output[0], *kept)
+
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        given = dict(zip(tensors, ctx.saved_tensors, strict=False)) | ctx.settings
+        results: dict[str, Tensor | None] = {name: None for name, _ in arguments}
+        flows = grads[: 1 + states]
+        if any(flow is not None for flow in flows):
+            values = operator(*flows, *ctx.saved_tensors[len(tensors) :], *given.values(), ctx.needs_input_grad[0])
+            results |= dict(zip(differentiable, values, strict=True))
+        return tuple(None if given[name] is None else result for name, result in results.items())
+
+    torch.library.register_autograd(f"seqmem::{name}", backward, setup_context=setup_context)
+    torch.library.register_autograd(f"seqmem::{name}_backward", _refuse)
+
+
+def _schema(name: str) -> torch.FunctionSchema:
+    return getattr(torch.ops.seqmem, name).default._schema
+
+
+def _refuse(ctx: Any, *grads: Any) -> None:
+    raise NotImplementedError(
+        "a sequence in one call is differentiable once; with SEQMEM_REFERENCE=1 it goes step by step, to any order"
+    )
+
+
+def _legs_shapes(inputs: Tensor, hidden: Tensor, memory: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    *_, memory_output, chunk_steps = others
+    batch, steps = inputs.shape[:2]
+    kept = steps if chunk_steps > 0 else 0
+    chunks = -(-kept // max(1, chunk_steps))
+    rows = 2 if others[-3] else 1
+    width = hidden.shape[1] + (memory.shape[1] * memory.shape[2] if memory_output else 0)
+    return (
+        inputs.new_empty(batch, steps, width),
+        hidden.new_empty(hidden.shape),
+        memory.new_empty(memory.shape),
+        inputs.new_empty(kept, batch, rows, _padded(hidden)),
+        inputs.new_empty(kept, batch, memory.shape[1]),
+        inputs.new_empty(chunks, *memory.shape),
+    )
+
+
+def _lstm_shapes(inputs: Tensor, hidden: Tensor, memory: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    return (
+        *_gru_shapes(inputs, hidden, *others, rows=5)[:2],
+        memory.new_empty(memory.shape),
+        _gru_shapes(inputs, hidden, *others, rows=5)[2],
+    )
+
+
+def _gru_shapes(inputs: Tensor, hidden: Tensor, *others: Any, rows: int = 4) -> tuple[Tensor, ...]:
+    batch, steps = inputs.shape[:2]
+    kept = steps if others[-1] > 0 else 0
+    return (
+        inputs.new_empty(batch, steps, hidden.shape[1]),
+        hidden.new_empty(hidden.shape),
+        inputs.new_empty(kept, batch, rows, _padded(hidden)),
+    )
+
+
+def _padded(hidden: Tensor) -> int:
+    return -(-hidden.shape[1] // 16) * 16
+
+
+def _gradient_shapes(name: str) -> Any:
+    arguments = [argument.name for argument in _schema(f"{name}_backward").arguments]
+    wanted = ("inputs", "hidden", "memory")
+
+    def shapes(*values: Any) -> list[Tensor]:
+        given = dict(zip(arguments, values, strict=True))
+        none = given["inputs"].new_empty(0)
+        sources = {name: value for name, value in given.items() if name in wanted or name.startswith(("weight_", "bias_"))}
+        if not given["input_gradient"]:
+            sources["inputs"] = None
+        return [none if value is None else value.new_empty(value.shape) for value in sources.values()]
+
+    return shapes
+
+
+if not extension.REASON:
+    for _name, _states, _shapes in (
+        ("legs_sequence", 2, _legs_shapes),
+        ("lstm_sequence", 2, _lstm_shapes),
+        ("gru_sequence", 1, _gru_shapes),
+    ):
+        torch.library.register_fake(f"seqmem::{_name}", _shapes)
+        torch.library.register_fake(f"seqmem::{_name}_backward", _gradient_shapes(_name))
+        _register(_name, _states)
