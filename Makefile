@@ -2,6 +2,7 @@
 # make test       set up (once) and run the tests
 # make test-all   the long tests too
 # make setup      set up and stop
+# make bench      speed and memory next to what you would otherwise run (minutes; wants quiet cores)
 # make lint       ruff and mypy
 # make clean      remove what set-up and builds made
 #
@@ -19,7 +20,7 @@ installed := $(VENV)/.seqmem-requirements
 built := $(VENV)/.seqmem-built
 sources := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: train test test-all setup lint clean
+.PHONY: train test test-all setup bench lint clean
 
 train: setup
 	$(python) train.py -m experiment=quickstart
@@ -31,6 +32,9 @@ test-all: setup
 	$(python) -m pytest --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
 
 setup: $(built)
+
+bench: setup
+	$(python) -m benchmarks.run
 
 lint: setup
 	$(python) -m ruff check .

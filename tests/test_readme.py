@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_files_of_test_commands_exist(command):
     for word in shlex.split(command):
         if word.startswith("tests/"):
             assert (_root / word).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", starting_with("cd"))
+def test_the_originals_way_to_build_works(command, tmp_path):
+    """In a copy, so that the library of this checkout is left alone."""
+    assert command == "cd csrc && python setup.py install"
+    for name in ("csrc", "src"):
+        shutil.copytree(_root / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info"))
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(_root / name, tmp_path)
+    build = [sys.executable, "setup.py", "install"]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=580, cwd=tmp_path / "csrc", check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "src/seqmem/ops/_extension.so").exists()
 
 
 def test_python_blocks_run(tmp_path):
