@@ -53,6 +53,7 @@ $(installed): requirements.txt | $(python)
 	touch $@
 
 $(built): $(installed) $(sources)
+	@echo "compiling csrc/: one to three minutes"
 	$(python) -m pip install --no-build-isolation --no-deps -e .
 	$(python) -m seqmem.ops
 	touch $@

@@ -460,7 +460,7 @@ static Totals totals(const Sequence<T>& s) {
 }
 
 // Rows of (step, batch) that are summed into the weights' gradients at a time.
-constexpr int64_t kTotalRows = 400;
+constexpr int64_t kTotalRows = 200;
 
 // Goes back chunk by chunk. What the weights' gradients need is kept for the steps of one chunk: the gradients of the gates'
 // sums, and by lanes the sources they are multiplied with, the memory among them recomputed from the chunk's checkpoint.

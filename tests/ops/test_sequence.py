@@ -1,146 +1,326 @@
-"""A sequence in one call equals the cell's step-by-step loop, in value and in every gradient."""
+"""Whole sequences in one call against the step-by-step loop of the same cell, in value and in every gradient."""
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.cells import GRU, LSTM, LegS, Recurrence
+from seqmem.cells import GRU, LSTM, LegS
+from seqmem.cells.base import Recurrence
 from seqmem.ops import extension, sequence
 
-pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=extension.REASON or "built")
+pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
-VARIANTS = {
-    "legs": lambda: LegS(2, 7, memory_order=5),
-    "legs, order above hidden": lambda: LegS(3, 5, memory_order=33),
-    "legs, two memories in the output": lambda: LegS(2, 6, memory_size=2, memory_order=4, memory_output=True),
-    "legs, all inputs, no gate": lambda: LegS(2, 9, memory_size=3, architecture={"um": True, "hh": True}, gate="N"),
-    "legs, memory feeds itself": lambda: LegS(2, 5, architecture={"ux": False, "uh": False, "um": True, "hx": False}),
-    "legs, hidden state only": lambda: LegS(2, 5, architecture={"hx": False, "hm": False, "hh": True, "bias": False}),
-    "legs, other activations": lambda: LegS(1, 8, memory_activation="tanh", hidden_activation="relu"),
-    "legs, forward": lambda: LegS(2, 17, memory_order=3, discretization="forward", init_t=4),
-    "legs, backward": lambda: LegS(2, 16, discretization="backward", max_length=6),
-    "lstm": lambda: LSTM(3, 7),
-    "lstm, wide": lambda: LSTM(1, 40, bias=False),
-    "gru": lambda: GRU(3, 7),
-    "gru, wide": lambda: GRU(2, 33, bias=False),
+CELLS = {
+    "legs": (LegS, {}),
+    "legs order": (LegS, {"memory_order": 19}),
+    "legs memories": (LegS, {"memory_size": 3, "memory_order": 6, "memory_activation": "tanh"}),
+    "legs all on": (LegS, {"architecture": {"um": True, "hh": True}, "memory_size": 2, "memory_output": True}),
+    "legs ungated": (LegS, {"gate": "N", "architecture": {"uh": False, "hx": False}}),
+    "legs hidden only": (LegS, {"architecture": {"hx": False, "hm": False, "hh": True, "bias": False}, "memory_output": True}),
+    "legs input only": (LegS, {"architecture": {"uh": False, "hm": False, "bias": False}}),
+    "legs memory feeds itself": (LegS, {"architecture": {"ux": False, "uh": False, "um": True, "hm": False, "hh": True}}),
+    "legs no input": (LegS, {"architecture": {"ux": False, "hx": False}}),
+    "legs forward": (LegS, {"discretization": "forward", "memory_order": 3, "init_t": 4, "memory_activation": "sigmoid"}),
+    "legs backward": (LegS, {"discretization": "backward", "max_length": 5, "memory_activation": "relu"}),
+    "legs relu": (LegS, {"hidden_activation": "relu", "init_t": 2}),
+    "legs sigmoid": (LegS, {"hidden_activation": "sigmoid", "gate": "N"}),
+    "legs id": (LegS, {"hidden_activation": "id"}),
+    "lstm": (LSTM, {}),
+    "lstm no bias": (LSTM, {"bias": False}),
+    "gru": (GRU, {}),
+    "gru no bias": (GRU, {"bias": False}),
 }
+SIZES = {"one of all": (1, 1, 1, 1), "odd": (3, 7, 2, 7), "tails": (17, 5, 18, 33), "whole vectors": (2, 6, 16, 32)}
+
+every_cell = pytest.mark.parametrize("cell", CELLS)
+one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "lstm", "gru"])
 
 
 @pytest.fixture(autouse=True)
-def unwritten_memory_is_nan():
-    """torch.empty gives NaN, so that a number that was never written is found."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    filled = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = True
+def nan_in_fresh_memory():
+    """Fills all memory that is asked for with NaN, so that a number that is read before it was written shows."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(1).isnan()
     yield
-    torch.utils.deterministic.fill_uninitialized_memory = filled
     torch.use_deterministic_algorithms(False)
 
 
-def randomized(variant, dtype):
-    torch.manual_seed(1)
-    cell = VARIANTS[variant]().to(dtype)
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Several checkpoints even in short sequences."""
+    monkeypatch.setattr(sequence, "_CHUNK_ROWS", 7)
+
+
+def make(name, channels, size, dtype=torch.float64):
+    kind, arguments = CELLS[name]
+    cell = kind(channels, hidden_size=size, **arguments).to(dtype)
     with torch.no_grad():
         for parameter in cell.parameters():
-            parameter.normal_(std=0.4)
+            parameter.normal_(std=0.5 / parameter.shape[-1] ** 0.5)
     return cell
 
 
-def both(cell, batch, steps, lengths=None, started=False):
-    """Outputs, final state and every gradient of the call and of the loop."""
-    generator = torch.Generator().manual_seed(2)
-    dtype = next(cell.parameters()).dtype
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    inputs = random(batch, steps, cell.input_size)
-    state = cell.initial_state(batch)
-    if started:
-        state = type(state)(*(random(*part.shape) if part.is_floating_point() else torch.arange(batch) % 4 for part in state))
-    cotangents = None
-    results = []
-    assert sequence.covers(inputs)
-    for run in (type(cell)._run, Recurrence._run):
-        x = inputs.clone().requires_grad_()
-        own = type(state)(*(part.clone().requires_grad_(part.is_floating_point()) for part in state))
-        outputs, final = run(cell, x, own, lengths, not started)
-        values = [outputs, *(part for part in final if part.is_floating_point())]
-        cotangents = cotangents or [random(*value.shape) for value in values]
-        total = sum((value * cotangent).sum() for value, cotangent in zip(values, cotangents, strict=True))
-        wanted = [x, *(part for part in own if part.requires_grad), *cell.parameters()]
-        gradients = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
-        results.append((values, gradients, [part for part in final if not part.is_floating_point()]))
-    return results
+def random_state(cell, batch, together=False):
+    """A state that rows have carried for different numbers of steps, or one that all have carried as long."""
+    state = [torch.randn_like(part) if part.is_floating_point() else part for part in cell.initial_state(batch)]
+    if not state[-1].is_floating_point():
+        state[-1] = torch.full((batch,), 3) if together else torch.arange(batch) * 2
+    return type(cell.initial_state(0))(*state)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("started", [False, True], ids=["fresh", "carried on"])
-@pytest.mark.parametrize(
-    ("batch", "steps", "padded"),
-    [(1, 1, False), (1, 9, False), (3, 1, False), (5, 13, True), (19, 6, False), (0, 3, False), (100, 3, True)],
-    ids=str,
-)
-def test_equals_the_loop(variant, started, batch, steps, padded):
-    cell = randomized(variant, torch.float64)
-    lengths = torch.arange(batch) % (steps + 1) if padded else None
-    (values, gradients, counts), (expected, wanted, steps_made) = both(cell, batch, steps, lengths, started)
-    for ours, theirs in zip((*values, *gradients), (*expected, *wanted), strict=True):
-        assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
-    assert all(torch.equal(a, b) for a, b in zip(counts, steps_made, strict=True))
+def run(cell, inputs, lengths=None, state=None, loop=False):
+    """Outputs and state, and the gradients of a random sum of both: of inputs, state and every parameter."""
+    fresh = state is None
+    state = cell.initial_state(len(inputs)) if state is None else state
+    state = type(state)(*(part.clone().requires_grad_() if part.is_floating_point() else part for part in state))
+    inputs = inputs.clone().requires_grad_()
+    outputs, final = (Recurrence._run if loop else type(cell)._run)(cell, inputs, state, lengths, fresh)
+    results = {"outputs": outputs} | dict(zip(final._fields, final, strict=True))
+    noise = torch.Generator().manual_seed(1)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=noise, dtype=torch.float64).to(part.dtype)).sum()
+        for part in results.values()
+        if part.is_floating_point()
+    )
+    leaves = {"inputs": inputs} | {f"state {k}": part for k, part in enumerate(state) if part.is_floating_point()}
+    leaves |= dict(cell.named_parameters())
+    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
+        results[f"gradient of {name}"] = torch.zeros_like(leaf) if grad is None else grad
+    return {name: value.detach() for name, value in results.items()}
 
 
-@pytest.mark.parametrize("variant", ["legs", "legs, two memories in the output", "lstm, wide", "gru, wide"])
-def test_float32_agrees_to_rounding_over_many_chunks(variant):
-    (values, gradients, _), (expected, wanted, _) = both(randomized(variant, torch.float32), 37, 211)
-    for ours, theirs in zip((*values, *gradients), (*expected, *wanted), strict=True):
-        assert_close(ours, theirs, rtol=2e-3, atol=2e-4 * float(1 + theirs.detach().abs().max()))
+def assert_same(given, wanted, relative=1e-10):
+    assert given.keys() == wanted.keys()
+    for name, value in wanted.items():
+        scale = value.abs().max().item() if value.numel() > 0 and value.is_floating_point() else 0
+        assert_close(
+            given[name], value.to(given[name].dtype), rtol=0, atol=relative * scale, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
-@pytest.mark.parametrize("variant", ["legs", "lstm", "gru"])
-def test_one_thread_and_two_agree(variant):
-    cell = randomized(variant, torch.float64)
+@every_cell
+@pytest.mark.parametrize("size", SIZES)
+def test_equals_the_loop(cell, size):
+    batch, steps, channels, hidden = SIZES[size]
+    cell = make(cell, channels, hidden)
+    inputs = torch.randn(batch, steps, channels, dtype=torch.float64)
+    assert_same(run(cell, inputs), run(cell, inputs, loop=True))
+
+
+@every_cell
+@pytest.mark.parametrize("together", [False, True], ids=["rows apart", "rows together"])
+def test_carries_a_state_through_rows_of_any_length(cell, together, short_chunks):
+    cell = make(cell, 3, 10)
+    inputs = torch.randn(6, 9, 3, dtype=torch.float64)
+    lengths = torch.tensor([9, 0, 4, 1, 9, 8])
+    state = random_state(cell, 6, together)
+    assert_same(run(cell, inputs, lengths, state), run(cell, inputs, lengths, state, loop=True))
+
+
+@one_of_each
+@pytest.mark.parametrize("longest", [0, 1, 5])
+def test_steps_that_no_row_reaches(cell, longest, short_chunks):
+    cell = make(cell, 2, 5)
+    inputs = torch.randn(3, 9, 2, dtype=torch.float64)
+    lengths = torch.tensor([longest, 0, longest // 2])
+    assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+
+
+@one_of_each
+def test_more_rows_than_a_group_carries(cell):
+    cell = make(cell, 2, 5)
+    inputs = torch.randn(501, 3, 2, dtype=torch.float64)
+    lengths = torch.randint(0, 4, (501,))
+    assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+
+
+@one_of_each
+@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3)], ids=str)
+def test_nothing_to_do(cell, shape):
+    cell = make(cell, 3, 5)
+    inputs = torch.zeros(shape, dtype=torch.float64)
+    state = random_state(cell, shape[0])
+    assert_same(run(cell, inputs, None, state), run(cell, inputs, None, state, loop=True))
+
+
+@every_cell
+def test_float32_to_rounding(cell, short_chunks):
+    double = make(cell, 3, 37)
+    inputs = torch.randn(29, 60, 3, dtype=torch.float64)
+    wanted = run(double, inputs, loop=True)
+    assert_same(run(double.float(), inputs.float()), wanted, relative=2e-5)
+
+
+@one_of_each
+def test_threads_agree(cell):
+    cell = make(cell, 3, 12)
+    inputs = torch.randn(11, 8, 3, dtype=torch.float64)
     threads = torch.get_num_threads()
-    results = []
     try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            results.append(both(cell, 23, 40)[0])
+        torch.set_num_threads(1)
+        one = run(cell, inputs)
+        torch.set_num_threads(2)
+        two = run(cell, inputs)
     finally:
         torch.set_num_threads(threads)
-    for one, two in zip((*results[0][0], *results[0][1]), (*results[1][0], *results[1][1]), strict=True):
-        assert_close(one, two, rtol=1e-11, atol=1e-12)
+    assert torch.equal(one["outputs"], two["outputs"])
+    assert_same(two, one, relative=1e-14)
 
 
-@pytest.mark.parametrize("variant", ["legs", "lstm", "gru"])
-def test_without_gradient_nothing_is_kept_and_values_are_the_same(variant):
-    cell = randomized(variant, torch.float64)
-    inputs = torch.randn(4, 8, cell.input_size, dtype=torch.float64)
+@pytest.mark.parametrize("name", ["baseline", "avx2"])
+def test_other_instruction_sets(name):
+    selected = "test_equals_the_loop or test_float32_to_rounding"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected, __file__]
+    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@one_of_each
+def test_padding_may_hold_anything(cell):
+    cell = make(cell, 3, 6)
+    inputs = torch.randn(2, 5, 3, dtype=torch.float64)
+    lengths = torch.tensor([5, 2])
+    spoilt = inputs.clone()
+    spoilt[1, 2:] = torch.nan
+    assert_same(run(cell, spoilt, lengths), run(cell, inputs, lengths))
+
+
+@one_of_each
+def test_inputs_need_not_lie_in_order(cell):
+    cell = make(cell, 3, 6)
+    inputs = torch.randn(3, 4, 5, dtype=torch.float64).permute(2, 1, 0)
+    assert not inputs.is_contiguous()
+    assert_same(run(cell, inputs), run(cell, inputs.contiguous()))
+
+
+@one_of_each
+def test_only_what_is_asked_for_flows_back(cell):
+    cell = make(cell, 3, 6)
+    inputs = torch.randn(2, 9, 3, dtype=torch.float64)
+    leaf = next(cell.parameters())
+    for pick in (lambda outputs, state: outputs[:, -1], lambda outputs, state: state.hidden):
+        given, wanted = (
+            torch.autograd.grad(pick(*loop(cell, inputs, cell.initial_state(2), None, True)).sum(), leaf)[0]
+            for loop in (type(cell)._run, Recurrence._run)
+        )
+        assert_close(given, wanted)
+
+
+@pytest.mark.parametrize(("name", "reference"), [("tanh", torch.tanh), ("sigmoid", torch.sigmoid)])
+@pytest.mark.parametrize(("dtype", "units"), [(torch.float32, 4), (torch.float64, 6)], ids=str)
+def test_activations_to_a_few_units_in_the_last_place(name, reference, dtype, units):
+    switches = {"uh": False, "hm": False, "bias": False}
+    cell = LegS(1, hidden_size=1, gate="N", hidden_activation=name, architecture=switches).to(dtype)
+    torch.nn.init.ones_(cell.weight_hx)
+    small = torch.logspace(-30, 1.9, 4000, dtype=torch.float64)
+    x = torch.cat([small, -small, torch.linspace(-30, 30, 4001, dtype=torch.float64), torch.tensor([0.0, 200.0, -80.0])]).to(
+        dtype
+    )
+    y = cell(x.view(-1, 1, 1))[0].view(-1)
+    wanted = reference(x.double())
+    assert_close(y.double(), wanted, rtol=units * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny)
+    assert_close(cell(torch.full((1, 1, 1), torch.nan, dtype=dtype))[0].isnan().all(), torch.tensor(True))
+
+
+def arguments(name):
+    """Small arguments of the operator of a cell, as the cell gives them, at sizes that leave nothing it keeps undefined."""
+    cell = make(name, 3, 16)
+    inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    state = [part.requires_grad_() for part in random_state(cell, 2) if part.is_floating_point()]
+    if name.startswith("legs"):
+        names = ("ux", "uh", "um", "bias_u", "hx", "hm", "hh", "bias_h")
+        weights = [getattr(cell, name if "bias" in name else f"weight_{name}") for name in names]
+        sizes = torch.tensor([0.0, 1.0, 0.5, 1 / 3], dtype=torch.float64)
+        more = (0.5, "id", "tanh", True, cell.memory_output, 3)
+        return torch.ops.seqmem.legs_sequence.default, (inputs, *state, sizes, torch.tensor([4, 4]), *weights, *more)
+    operator = torch.ops.seqmem.lstm_sequence if name.startswith("lstm") else torch.ops.seqmem.gru_sequence
+    weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
+    return operator.default, (inputs, *state, torch.tensor([4, 4]), *weights, 3)
+
+
+@one_of_each
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
+def test_operators_are_well_formed(cell):
+    operator, given = arguments(cell)
+    torch.use_deterministic_algorithms(False)
     with torch.no_grad():
-        quiet, _ = cell(inputs)
-    assert torch.equal(quiet, cell(inputs)[0])
+        shapes = [part.shape for part in operator(*given)]
+    assert shapes[0][:2] == (2, 4)
+    torch.library.opcheck(operator, given)
 
 
-@pytest.mark.parametrize("variant", ["legs", "lstm", "gru"])
-def test_registrations_are_sound(variant):
-    cell = randomized(variant, torch.float64)
-    inputs = torch.randn(3, 5, cell.input_size, dtype=torch.float64)
-    compiled = torch.compile(cell, backend="aot_eager", fullgraph=variant != "legs")
+@one_of_each
+def test_a_cell_compiles(cell):
+    cell = make(cell, 3, 5)
+    inputs = torch.randn(3, 5, 3, dtype=torch.float64)
+    compiled = torch.compile(cell, backend="aot_eager")
     assert_close(compiled(inputs)[0], cell(inputs)[0])
 
 
-@pytest.mark.parametrize("variant", ["legs", "lstm", "gru"])
-def test_a_second_derivative_is_refused_by_name(variant):
-    cell = randomized(variant, torch.float64)
-    inputs = torch.randn(2, 3, cell.input_size, dtype=torch.float64, requires_grad=True)
+@one_of_each
+def test_nothing_is_kept_where_no_gradient_is_asked_for(cell):
+    operator, given = arguments(cell)
+    kept = [part.numel() for part in operator(*given[:-1], 0)][-1]
+    assert kept == 0
+    with torch.no_grad():
+        assert sequence._chunk_steps(given[0]) == 0
+    assert sequence._chunk_steps(given[0]) > 0
+
+
+@one_of_each
+def test_second_derivatives_are_refused(cell):
+    cell = make(cell, 3, 5)
+    inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(cell(inputs)[0].sum(), inputs, create_graph=True)
     with pytest.raises(NotImplementedError, match="differentiable once; with SEQMEM_REFERENCE=1"):
         first.sum().backward()
 
 
-def test_wrong_shapes_are_named():
-    weights = torch.zeros(4 * 3, 2), torch.zeros(4 * 3, 3)
-    with pytest.raises(ValueError, match="hidden"):
-        sequence.lstm_sequence(torch.zeros(2, 5, 2), torch.zeros(1, 3), torch.zeros(2, 3), None, *weights)
-    with pytest.raises(ValueError, match="weight_hh"):
-        sequence.lstm_sequence(torch.zeros(2, 5, 2), torch.zeros(2, 3), torch.zeros(2, 3), None, weights[0], torch.zeros(12, 4))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({1: torch.zeros(3, 16, dtype=torch.float64)}, r"hidden must have shape \[2, 16\], got \[3, 16\]"),
+        ({0: torch.zeros(2, 4, 3)}, "hidden must be Float as the inputs, got Double"),
+        ({0: torch.zeros(2, 4, 3, dtype=torch.float16)}, "inputs must be float32 or float64, got Half"),
+        ({3: torch.zeros(4)}, r"step_sizes must be \(T,\) or \(T, B\) float64 with T = 4 and B = 2, got \[4\] Float"),
+        ({4: torch.zeros(2)}, r"lengths must be \(B,\) int64 with B = 2, got \[2\] Float"),
+        ({14: "elu"}, "an activation must be 'id', 'tanh', 'relu' or 'sigmoid', got 'elu'"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, message):
+    operator, given = arguments("legs")
+    with pytest.raises(ValueError, match=message):
+        operator(*(changes.get(index, value) for index, value in enumerate(given)))
+
+
+def test_what_is_not_covered_goes_step_by_step(monkeypatch):
+    inputs = torch.zeros(1, 2, 3)
+    assert sequence.covers(inputs)
+    assert not sequence.covers(inputs, "zoh")
+    assert not sequence.covers(inputs.half())
+    assert not sequence.covers(torch.zeros(1, 2, 3, device="meta"))
+    monkeypatch.setattr(extension, "REASON", "SEQMEM_REFERENCE is set")
+    monkeypatch.setattr(extension, "FORCED", True)
+    assert not sequence.covers(inputs)
+
+
+def test_what_is_kept_grows_no_faster_than_the_length():
+    def kept(steps):
+        zeros = torch.zeros
+        given = (zeros(2, steps, 1), zeros(2, 3), zeros(2, 1, 4), zeros(steps, dtype=torch.float64), None, None, zeros(1, 3))
+        parts = torch.ops.seqmem.legs_sequence(
+            *given, *[None] * 3, zeros(6, 4), None, None, 0.5, "id", "tanh", True, False, 100
+        )
+        return sum(part.numel() for part in parts)
+
+    sizes = [kept(steps) for steps in (1000, 2000, 4000)]
+    assert all(long <= 2 * short for short, long in pairwise(sizes))
