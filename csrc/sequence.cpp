@@ -14,9 +14,16 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
 #endif
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -71,6 +78,7 @@ struct Arguments {
   double implicit = 0;
   Activation memory_activation = Activation::identity, hidden_activation = Activation::tanh;
   bool memory_output = false;
+  bool bfloat16 = false;    // products of float32 tensors in bfloat16, with float32 sums
   int64_t chunk_steps = 0;  // steps between two checkpoints, all that is held of the way back at a time; 0 where there is none
 
   int64_t batch() const { return inputs.size(0); }
@@ -129,6 +137,9 @@ void check(Arguments& a) {
   TORCH_CHECK_VALUE(a.hidden.dim() == 2, name, ": hidden must have shape (B, H), got ", a.hidden.sizes());
   const int64_t batch = a.batch(), size = a.size();
   check_shape(name, "hidden", a.hidden, a.inputs, {batch, size});
+  TORCH_CHECK_VALUE(
+      !a.bfloat16 || (a.inputs.scalar_type() == at::kFloat && sequence_kernels().half != nullptr), name,
+      ": bfloat16 products are of float32 tensors, on a processor with AVX-512");
   if (a.lengths) {
     TORCH_CHECK_VALUE(
         a.lengths->sizes() == at::IntArrayRef({batch}) && a.lengths->scalar_type() == at::kLong, name,
@@ -172,6 +183,18 @@ const T* data(const Maybe& tensor) {
   return tensor ? tensor->const_data_ptr<T>() : nullptr;
 }
 
+// Asks Linux, once, for the matrix tiles of AMX. A wish for less than the processor has, see kernels.cpp, is a wish for none.
+bool has_tiles() {
+#if defined(__linux__) && defined(__x86_64__) && !defined(__clang__)
+  constexpr int request_permission = 0x1023, tile_data = 18;
+  static const bool granted = std::getenv("SEQMEM_INSTRUCTION_SET") == nullptr && __builtin_cpu_supports("amx-bf16") &&
+      syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 template <typename T>
 Sequence<T> describe(const Arguments& a) {
   Sequence<T> s{};
@@ -200,18 +223,35 @@ Sequence<T> describe(const Arguments& a) {
   s.weight_um = data<T>(a.weight_um);
   s.bias_u = data<T>(a.bias_u);
   s.output_width = a.output_width();
+  s.tiles = a.bfloat16 && has_tiles();
   s.chunk_steps = a.chunk_steps;
   return s;
 }
 
 template <typename T>
-SequenceKernels<T> kernels_of(Cell cell) {
+SequenceKernels<T> kernels_of(const Arguments& a) {
+  const SequenceTable& table = sequence_kernels();
   if constexpr (std::is_same_v<T, float>) {
-    return sequence_kernels().single(cell);
+    return a.bfloat16 ? table.half(a.cell) : table.single(a.cell);
   } else {
-    return sequence_kernels().twice(cell);
+    return table.twice(a.cell);
   }
 }
+
+// While it lives, numbers below the least normal one (1e-38 in float32) count as zero on this thread: gradients that vanish on
+// their way back would otherwise make every product with them many times slower.
+class FlushDenormals {
+#if defined(__x86_64__)
+ public:
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  const unsigned before_;
+#endif
+};
 
 // The batch in groups of rows, as many for each thread as keep a group's numbers in cache.
 struct Groups {
@@ -240,7 +280,7 @@ struct Results {
 
 template <typename T>
 void run(const Arguments& a, Results& results) {
-  const SequenceKernels<T> kernels = kernels_of<T>(a.cell);
+  const SequenceKernels<T> kernels = kernels_of<T>(a);
   Sequence<T> s = describe<T>(a);
   const Tensor weights = packed<T>(kernels, s, false, a.inputs.options());
   s.outputs = results.outputs.mutable_data_ptr<T>();
@@ -256,6 +296,7 @@ void run(const Arguments& a, Results& results) {
   const Tensor workspace = at::empty({groups.count, size}, a.inputs.options());
   T* const pieces = workspace.mutable_data_ptr<T>();
   at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
+    [[maybe_unused]] const FlushDenormals flush;
     for (int64_t group = begin; group < end; ++group) {
       kernels.forward(s, groups.first(group), groups.rows(group), pieces + group * size);
     }
@@ -299,7 +340,7 @@ struct Gradients {
   }
   // Sections [first, first + count) of the gates' gradients times `columns` columns from `column` on: (count H, columns).
   Tensor gates(const Arguments& a, int64_t first, int64_t count, int64_t column, int64_t columns) const {
-    const Tensor all = part(layout.gates, {layout.sections, layout.panels, layout.columns.all, 2 * lanes});
+    const Tensor all = part(layout.gates, {layout.sections, layout.panels, layout.lines, 2 * lanes});
     return all.narrow(0, first, count)
         .narrow(2, column, columns)
         .transpose(2, 3)
@@ -312,7 +353,7 @@ struct Gradients {
 template <typename T>
 void run_backward(const Arguments& a, const Results& results, const Incoming& incoming, Gradients& g) {
   const auto options = a.inputs.options();
-  const SequenceKernels<T> kernels = kernels_of<T>(a.cell);
+  const SequenceKernels<T> kernels = kernels_of<T>(a);
   Sequence<T> s = describe<T>(a);
   s.grad_inputs = g.inputs.dim() == 3 ? g.inputs.mutable_data_ptr<T>() : nullptr;
   s.outputs = results.outputs.mutable_data_ptr<T>();
@@ -339,6 +380,7 @@ void run_backward(const Arguments& a, const Results& results, const Incoming& in
   T* const pieces = workspace.mutable_data_ptr<T>();
   T* const sums = totals.mutable_data_ptr<T>();
   at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
+    [[maybe_unused]] const FlushDenormals flush;
     const int64_t thread = at::get_thread_num();
     for (int64_t group = begin; group < end; ++group) {
       kernels.backward(s, groups.first(group), groups.rows(group), pieces + thread * size, sums + thread * g.layout.size);
@@ -377,7 +419,7 @@ Arguments legs_arguments(
     const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u,
     const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit,
     const std::string& memory_activation, const std::string& hidden_activation, bool gated, bool memory_output,
-    int64_t chunk_steps) {
+    bool bfloat16, int64_t chunk_steps) {
   Arguments a{gated ? Cell::legs : Cell::legs_ungated, name, inputs, hidden, memory, lengths, step_sizes, {}, bias_h};
   a.weight[from_memory] = weight_hm;
   a.weight[from_hidden] = weight_hh;
@@ -390,6 +432,7 @@ Arguments legs_arguments(
   a.memory_activation = activation(name, memory_activation);
   a.hidden_activation = activation(name, hidden_activation);
   a.memory_output = memory_output;
+  a.bfloat16 = bfloat16;
   a.chunk_steps = chunk_steps;
   return a;
 }
@@ -398,10 +441,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> legs_sequence(
     const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Tensor& step_sizes, const Maybe& lengths,
     const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u, const Maybe& weight_hx,
     const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit, std::string memory_activation,
-    std::string hidden_activation, bool gated, bool memory_output, int64_t chunk_steps) {
+    std::string hidden_activation, bool gated, bool memory_output, bool bfloat16, int64_t chunk_steps) {
   Arguments a = legs_arguments(
       "seqmem::legs_sequence", inputs, hidden, memory, step_sizes, lengths, weight_ux, weight_uh, weight_um, bias_u, weight_hx,
-      weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, chunk_steps);
+      weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, bfloat16,
+      chunk_steps);
   const Results r = forward(a);
   return {r.outputs, r.hidden, r.memory, r.saved, r.written, r.checkpoints};
 }
@@ -412,10 +456,11 @@ std::vector<Tensor> legs_sequence_backward(
     const Tensor& step_sizes, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um,
     const Maybe& bias_u, const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h,
     double implicit, std::string memory_activation, std::string hidden_activation, bool gated, bool memory_output,
-    int64_t chunk_steps, bool input_gradient) {
+    bool bfloat16, int64_t chunk_steps, bool input_gradient) {
   Arguments a = legs_arguments(
       "seqmem::legs_sequence_backward", inputs, hidden, memory, step_sizes, lengths, weight_ux, weight_uh, weight_um, bias_u,
-      weight_hx, weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, chunk_steps);
+      weight_hx, weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, bfloat16,
+      chunk_steps);
   const Results results{outputs, {}, {}, saved, written, checkpoints};
   const Gradients g = backward(a, results, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
   const Tensor none = at::empty({0}, inputs.options());
@@ -438,7 +483,8 @@ std::vector<Tensor> legs_sequence_backward(
 
 Arguments gated_arguments(
     Cell cell, const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths,
-    const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps) {
+    const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16,
+    int64_t chunk_steps) {
   const int64_t gates = cell == Cell::lstm ? 4 : 3;
   TORCH_CHECK_VALUE(
       inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs must be (B, T, C) and hidden (B, H), got ", inputs.sizes(), " and ",
@@ -450,6 +496,7 @@ Arguments gated_arguments(
   check_shape(name, "bias_hh", bias_hh, inputs, {gates * size});
   TORCH_CHECK_VALUE(bool(bias_ih) == bool(bias_hh), name, ": bias_ih and bias_hh must be given both or neither");
   Arguments a{cell, name, inputs, hidden, memory, lengths};
+  a.bfloat16 = bfloat16;
   a.chunk_steps = chunk_steps;
   a.weight[from_hidden] = weight_hh;
   a.weight[from_input] = weight_ih;
@@ -465,9 +512,10 @@ Arguments gated_arguments(
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_sequence(
     const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths, const Tensor& weight_ih,
-    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps) {
+    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps) {
   Arguments a = gated_arguments(
-      Cell::lstm, "seqmem::lstm_sequence", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+      Cell::lstm, "seqmem::lstm_sequence", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
+      chunk_steps);
   const Results r = forward(a);
   return {r.outputs, r.hidden, r.memory, r.saved};
 }
@@ -475,9 +523,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_sequence(
 std::vector<Tensor> lstm_sequence_backward(
     const Maybe& grad_outputs, const Maybe& grad_hidden, const Maybe& grad_memory, const Tensor& outputs, const Tensor& saved,
     const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths, const Tensor& weight_ih,
-    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps, bool input_gradient) {
+    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
   Arguments a = gated_arguments(
-      Cell::lstm, "seqmem::lstm_sequence_backward", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+      Cell::lstm, "seqmem::lstm_sequence_backward", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
+      chunk_steps);
   const Tensor none = at::empty({0}, inputs.options());
   const Gradients g = backward(a, {outputs, {}, {}, saved, none, none}, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
   const Columns& columns = g.layout.columns;
@@ -489,9 +538,10 @@ std::vector<Tensor> lstm_sequence_backward(
 
 std::tuple<Tensor, Tensor, Tensor> gru_sequence(
     const Tensor& inputs, const Tensor& hidden, const Maybe& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
-    const Maybe& bias_ih, const Maybe& bias_hh, int64_t chunk_steps) {
+    const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps) {
   Arguments a = gated_arguments(
-      Cell::gru, "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+      Cell::gru, "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
+      chunk_steps);
   const Results r = forward(a);
   return {r.outputs, r.hidden, r.saved};
 }
@@ -499,9 +549,10 @@ std::tuple<Tensor, Tensor, Tensor> gru_sequence(
 std::vector<Tensor> gru_sequence_backward(
     const Maybe& grad_outputs, const Maybe& grad_hidden, const Tensor& outputs, const Tensor& saved, const Tensor& inputs,
     const Tensor& hidden, const Maybe& lengths, const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih,
-    const Maybe& bias_hh, int64_t chunk_steps, bool input_gradient) {
+    const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
   Arguments a = gated_arguments(
-      Cell::gru, "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, chunk_steps);
+      Cell::gru, "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
+      chunk_steps);
   const Tensor none = at::empty({0}, inputs.options());
   const Gradients g = backward(a, {outputs, {}, {}, saved, none, none}, {grad_outputs, grad_hidden, {}}, input_gradient);
   const Columns& columns = g.layout.columns;
@@ -514,6 +565,9 @@ std::vector<Tensor> gru_sequence_backward(
       bias_ih ? input_side(columns.one, 1).squeeze(1) : none, bias_hh ? g.gates(a, 1, 3, columns.one, 1).squeeze(1) : none};
 }
 
+// How the sequences multiply in bfloat16: by tiles, by vectors, or not at all (empty).
+std::string bfloat16_products() { return sequence_kernels().half == nullptr ? "" : has_tiles() ? "tiles" : "vectors"; }
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(seqmem, library) {
@@ -521,8 +575,10 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
   const std::string legs =
       "Tensor inputs, Tensor hidden, Tensor memory, Tensor step_sizes, Tensor? lengths, Tensor? weight_ux, Tensor? weight_uh, "
       "Tensor? weight_um, Tensor? bias_u, Tensor? weight_hx, Tensor? weight_hm, Tensor? weight_hh, Tensor? bias_h, "
-      "float implicit, str memory_activation, str hidden_activation, bool gated, bool memory_output, ";
-  const std::string weights = "Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, ";
+      "float implicit, str memory_activation, str hidden_activation, bool gated, bool memory_output, bool bfloat16, ";
+  const std::string weights =
+      "Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, bool bfloat16, ";
+  library.def("bfloat16_products() -> str", bfloat16_products);
   const std::string flows = "(Tensor? grad_outputs, Tensor? grad_hidden, ";
   define(
       "legs_sequence(" + legs +

@@ -41,13 +41,15 @@ struct Sequence {
   const T* weight_um;
   const T* bias_u;
 
+  bool tiles;                 // where products are in bfloat16: whether by AMX
+
   T* packed;                  // the weights as the loops read them, see `pack`
 
   T* outputs;                 // (B, T, output_width)
   int64_t output_width;       // H, or H + M N where the memory is an output
   T* hidden_after;            // (B, H)
   T* memory_after;            // as memory_before
-  T* saved;                   // (T, B, kSaved, H up to a multiple of kMaxLanes) activated gates; null where no gradient will be asked for
+  T* saved;                   // (T, B, kSaved, H up to a multiple of kMaxLanes) activated gates; null for none
   T* written;                 // (T, B, M)
   T* checkpoints;             // (chunks, B, M, N) memory before each chunk
   int64_t chunk_steps;
@@ -64,7 +66,8 @@ struct Sequence {
 struct Totals {
   Columns columns;
   int64_t sections, panels;  // of the gates' gradients, and panels of 2W hidden units in each
-  int64_t gates;             // where they start: (sections, panels, columns.all, 2W)
+  int64_t lines;             // columns.all or a few more
+  int64_t gates;             // where they start: (sections, panels, lines, 2W)
   int64_t weight_uh;         // (M, H padded)
   int64_t weight_um;         // (M, N, W), to be summed over the last dimension as the next two
   int64_t weight_ux;         // (M, C, W)
@@ -91,6 +94,7 @@ struct SequenceKernels {
 struct SequenceTable {
   SequenceKernels<float> (*single)(Cell);
   SequenceKernels<double> (*twice)(Cell);
+  SequenceKernels<float> (*half)(Cell);  // products in bfloat16; null where they would be no faster
 };
 
 const SequenceTable& sequence_kernels();

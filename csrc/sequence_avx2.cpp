@@ -6,5 +6,5 @@
 #pragma GCC target("avx2,fma")
 #define SEQMEM_ISA avx2
 #define SEQMEM_VECTOR_BYTES 32
-#include "sequence_loop.h"
+#include "sequence_table.h"
 #endif

@@ -1,4 +1,4 @@
 // The time loops for every processor of this architecture.
 #define SEQMEM_ISA baseline
 #define SEQMEM_VECTOR_BYTES 16
-#include "sequence_loop.h"
+#include "sequence_table.h"

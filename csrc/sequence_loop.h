@@ -9,6 +9,7 @@
 #include "sequence_cells.h"
 #include "sequence_memory.h"
 #include "sequence_product.h"
+#include "sequence_tiles.h"
 #include "vector.h"
 
 namespace seqmem::SEQMEM_ISA {
@@ -94,7 +95,7 @@ static T dot(const T* a, const T* b, int64_t count) {
 }
 
 // What both directions share: sizes, the split into blocks, and which rows are within their lengths at a step.
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 struct Group {
   static constexpr int width = kLanes<T>;
   using Mask = typename VectorOf<T>::index;
@@ -110,7 +111,8 @@ struct Group {
   LegsMemory<T> update;
 
   Group(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena)
-      : s(sequence), first(first_row), rows(count), blocks(count, kMaxRows<T>), padded(round_up(sequence.hidden, width)),
+      : s(sequence), first(first_row), rows(count), blocks(count, kMaxRows<T>, half ? kTileLines : 0),
+        padded(round_up(sequence.hidden, width)),
         stored(round_up(sequence.hidden, kMaxLanes)),
         memory(Rule::kHasMemory ? sequence.memories * sequence.order : 0),
         valid(reinterpret_cast<Mask*>(arena.take(blocks.count * width))),
@@ -165,6 +167,56 @@ struct Group {
     }
   }
 
+  // Numbers of each row in bfloat16 as the tiles read them, (blocks, groups of 32, 16 rows, 32); rows that are not there are zero.
+  int64_t narrow_size(int64_t depth) const { return blocks.count * tile_groups(depth) * kTileLines * kTileDepth; }
+  T* take_narrow(Arena<T>& arena, int64_t depth) const { return arena.take(narrow_size(depth) / 2); }
+  void clear(T* narrow, int64_t depth) const { std::memset(narrow, 0, narrow_size(depth) * 2); }
+
+#if SEQMEM_VECTOR_BYTES == 64
+  using Unit = Tiles;
+
+  Half* narrow_at(T* narrow, int64_t depth, int64_t b, int r, int64_t k) const {
+    return reinterpret_cast<Half*>(narrow) +
+        ((b * tile_groups(depth) + k / kTileDepth) * kTileLines + r) * kTileDepth + k % kTileDepth;
+  }
+
+  void narrow_lanes(const T* lanes, int64_t depth, T* narrow) const {
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const T* const from = lanes + b * depth * width;
+      for (int64_t k = 0; k < depth; k += width) {
+        Vector<T> tile[width];
+        for (int c = 0; c < width; ++c) tile[c] = k + c < depth ? load<T>(from + (k + c) * width) : Vector<T>{};
+        transpose<T>(tile);
+        for (int r = 0; r < blocks.rows(b); ++r) store_half(narrow_at(narrow, depth, b, r, k), tile[r]);
+      }
+    }
+  }
+
+  void narrow_rows(const T* by_rows, int64_t depth, T* narrow) const {
+    const int64_t whole = round_up(depth, width);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      for (int64_t k = 0; k < depth; k += width) {
+        for (int r = 0; r < blocks.rows(b); ++r) {
+          store_half(
+              narrow_at(narrow, depth, b, r, k), load<T>(by_rows + blocks.start(b) * whole + k * blocks.rows(b) + r * width));
+        }
+      }
+    }
+  }
+
+  void multiply_narrow(const Tiles& unit, const T* narrow, int64_t depth, const T* w, T* sums) const {
+    constexpr int64_t group = kTileLines * kTileDepth;
+    const Half* const from = reinterpret_cast<const Half*>(narrow);
+    unit.multiply(
+        blocks.count, from, tile_groups(depth) * group, kTileDepth, group, reinterpret_cast<const Half*>(w), tile_groups(depth),
+        sums);
+  }
+#else
+  struct Unit {
+    explicit Unit(bool) {}
+  };
+#endif
+
   // Where W hidden units of row r of a block start.
   int64_t at(int64_t b, int r, int64_t unit) const { return blocks.start(b) * padded + unit * blocks.rows(b) + r * width; }
 };
@@ -175,14 +227,27 @@ static int64_t depth(const Sequence<T>& s, Source source) {
   return source == from_memory ? s.memories * s.order : source == from_hidden ? s.hidden : s.channels;
 }
 
+// Whether a source is multiplied in bfloat16: a narrow input is not worth it.
+template <typename T, bool half>
+static bool is_half(const Sequence<T>& s, int source) {
+  return half && (source != from_input || s.channels >= kTileDepth);
+}
+
+// Rows of 2W numbers that the weights on a source take: one for each k, or for two where they are in bfloat16.
+template <typename T, typename Rule, bool half>
+static int64_t packed_rows(const Sequence<T>& s, int source) {
+  const int64_t numbers = depth<T, Rule>(s, Source(source));
+  return is_half<T, half>(s, source) ? tile_groups(numbers) * kTileDepth / 2 : numbers;
+}
+
 // Rows of a packed panel: for each gate its bias, then its weights on each source.
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static int64_t panel_rows(const Sequence<T>& s) {
   int64_t rows = 0;
   for (int gate = 0; gate < Rule::kGates; ++gate) {
     ++rows;
     for (int source = 0; source < kSources; ++source) {
-      if (Rule::reads(gate, Source(source))) rows += depth<T, Rule>(s, Source(source));
+      if (Rule::reads(gate, Source(source))) rows += packed_rows<T, Rule, half>(s, source);
     }
   }
   return rows;
@@ -204,9 +269,10 @@ static int64_t panels(const Sequence<T>& s, bool backward) {
   return count;
 }
 
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static int64_t packed(const Sequence<T>& s, bool backward) {
-  return panels<T, Rule>(s, backward) * kPanel<T> * (backward ? Rule::kProducts * s.hidden : panel_rows<T, Rule>(s));
+  const int64_t rows = half ? tile_groups(s.hidden) * kTileDepth / 2 : s.hidden;
+  return panels<T, Rule>(s, backward) * kPanel<T> * (backward ? Rule::kProducts * rows : panel_rows<T, Rule, half>(s));
 }
 
 // The first of the sections of gradients that go back to a source.
@@ -215,57 +281,90 @@ constexpr int first_section(int source) {
   return source == from_input ? 0 : Rule::kGradients - Rule::kProducts;
 }
 
-template <typename T, typename Rule>
-static void pack(const Sequence<T>& s, bool backward, int64_t begin, int64_t end) {
-  constexpr int64_t columns = kPanel<T>;
-  constexpr int width = kLanes<T>;
-  const int64_t size = packed<T, Rule>(s, backward) / panels<T, Rule>(s, backward);
-  for (int64_t panel = begin; panel < end; ++panel) {
-    T* to = s.packed + panel * size;
-    if (backward) {
-      int source = 0;
-      int64_t column = panel * columns;
-      for (; column >= round_up(target<T, Rule>(s, source), columns); ++source) {
-        column -= round_up(target<T, Rule>(s, source), columns);
-      }
-      const int64_t all = target<T, Rule>(s, source);
-      for (int p = 0; p < Rule::kProducts; ++p) {
-        const int rows = Rule::gradient_row(Source(source), first_section<Rule>(source) + p);
-        const T* row = s.weight[source] + rows * s.hidden * all + column;
-        for (int64_t k = 0; k < s.hidden; ++k, row += all, to += columns) {
-          store<T>(to, load_some<T>(row, all - column));
-          store<T>(to + width, column + width < all ? load_some<T>(row + width, all - column - width) : Vector<T>{});
-        }
-      }
-      continue;
+// Weights (depth, columns) as the tiles read them. Number (k, column) is at weights[k * down + column * along].
+template <typename T>
+static T* pack_tiles(const T* weights, int64_t down, int64_t along, int64_t depth, int64_t columns, T* to) {
+  Half* const halves = reinterpret_cast<Half*>(to);
+  for (int64_t k = 0; k < round_up(depth, kTileDepth); ++k) {
+    Half* const group = halves + k / kTileDepth * kGroup + k % kTileDepth / 2 * kTileColumns + k % 2;
+    for (int64_t column = 0; column < kTileColumns; ++column) {
+      const bool inside = k < depth && column < columns;
+      group[column / 16 * (kGroup / 2) + column % 16 * 2] = inside ? to_half(float(weights[k * down + column * along])) : Half(0);
     }
-    const int64_t unit = panel * columns, count = s.hidden - unit < columns ? s.hidden - unit : columns;
-    for (int gate = 0; gate < Rule::kGates; ++gate) {
-      for (int64_t u = 0; u < columns; ++u) to[u] = s.bias != nullptr && u < count ? s.bias[gate * s.hidden + unit + u] : T(0);
-      to += columns;
-      for (int source = 0; source < kSources; ++source) {
-        if (!Rule::reads(gate, Source(source))) continue;
-        const int64_t all = depth<T, Rule>(s, Source(source));
-        const T* const rows = s.weight[source] + (Rule::weight_row(gate) * s.hidden + unit) * all;
-        for (int64_t half = 0; half < columns; half += width) {
-          for (int64_t k = 0; k < all; k += width) {
-            Vector<T> tile[width];
-            for (int j = 0; j < width; ++j) {
-              tile[j] = half + j < count ? load_some<T>(rows + (half + j) * all + k, all - k) : Vector<T>{};
-            }
-            transpose<T>(tile);
-            for (int j = 0; j < width && k + j < all; ++j) store<T>(to + (k + j) * columns + half, tile[j]);
-          }
-        }
-        to += all * columns;
+  }
+  return to + tile_groups(depth) * kGroup / 2;
+}
+
+// Weights (depth, columns) in rows of 2W, from rows of `depth` numbers that belong to a column each.
+template <typename T>
+static T* pack_transposed(const T* rows, int64_t depth, int64_t columns, T* to) {
+  constexpr int width = kLanes<T>;
+  for (int64_t begin = 0; begin < kPanel<T>; begin += width) {
+    for (int64_t k = 0; k < depth; k += width) {
+      Vector<T> tile[width];
+      for (int j = 0; j < width; ++j) {
+        tile[j] = begin + j < columns ? load_some<T>(rows + (begin + j) * depth + k, depth - k) : Vector<T>{};
+      }
+      transpose<T>(tile);
+      for (int j = 0; j < width && k + j < depth; ++j) store<T>(to + (k + j) * kPanel<T> + begin, tile[j]);
+    }
+  }
+  return to + depth * kPanel<T>;
+}
+
+template <typename T, typename Rule, bool half>
+static void pack_forward(const Sequence<T>& s, int64_t panel, T* to) {
+  const int64_t unit = panel * kPanel<T>, count = s.hidden - unit < kPanel<T> ? s.hidden - unit : kPanel<T>;
+  for (int gate = 0; gate < Rule::kGates; ++gate) {
+    for (int64_t u = 0; u < kPanel<T>; ++u) to[u] = s.bias != nullptr && u < count ? s.bias[gate * s.hidden + unit + u] : T(0);
+    to += kPanel<T>;
+    for (int source = 0; source < kSources; ++source) {
+      const int64_t all = Rule::reads(gate, Source(source)) ? depth<T, Rule>(s, Source(source)) : 0;
+      if (all == 0) continue;
+      const T* const rows = s.weight[source] + (Rule::weight_row(gate) * s.hidden + unit) * all;
+      if (is_half<T, half>(s, source)) {
+        to = pack_tiles<T>(rows, 1, all, all, count, to);
+      } else {
+        to = pack_transposed<T>(rows, all, count, to);
       }
     }
   }
 }
 
-template <typename T, typename Rule>
-class Forward : Group<T, Rule> {
-  using Base = Group<T, Rule>;
+template <typename T, typename Rule, bool half>
+static void pack_backward(const Sequence<T>& s, int64_t panel, T* to) {
+  constexpr int width = kLanes<T>;
+  int source = 0;
+  int64_t column = panel * kPanel<T>;
+  for (; column >= round_up(target<T, Rule>(s, source), kPanel<T>); ++source) {
+    column -= round_up(target<T, Rule>(s, source), kPanel<T>);
+  }
+  const int64_t all = target<T, Rule>(s, source);
+  for (int p = 0; p < Rule::kProducts; ++p) {
+    const int rows = Rule::gradient_row(Source(source), first_section<Rule>(source) + p);
+    const T* row = s.weight[source] + rows * s.hidden * all + column;
+    if (half) {
+      to = pack_tiles<T>(row, all, 1, s.hidden, all - column, to);
+      continue;
+    }
+    for (int64_t k = 0; k < s.hidden; ++k, row += all, to += kPanel<T>) {
+      store<T>(to, load_some<T>(row, all - column));
+      store<T>(to + width, column + width < all ? load_some<T>(row + width, all - column - width) : Vector<T>{});
+    }
+  }
+}
+
+template <typename T, typename Rule, bool half>
+static void pack(const Sequence<T>& s, bool backward, int64_t begin, int64_t end) {
+  const int64_t size = packed<T, Rule, half>(s, backward) / panels<T, Rule>(s, backward);
+  for (int64_t panel = begin; panel < end; ++panel) {
+    (backward ? pack_backward<T, Rule, half> : pack_forward<T, Rule, half>)(s, panel, s.packed + panel * size);
+  }
+}
+
+template <typename T, typename Rule, bool half>
+class Forward : Group<T, Rule, half> {
+  using Base = Group<T, Rule, half>;
   using Base::at, Base::blocks, Base::first, Base::memory, Base::padded, Base::rows, Base::s, Base::stored, Base::valid,
       Base::width, Base::written;
 
@@ -274,10 +373,14 @@ class Forward : Group<T, Rule> {
       : Base(sequence, first_row, count, arena), input_(arena.take(count * round_up(sequence.channels, width))),
         hidden_(arena.take(count * padded)), next_(arena.take(count * padded)),
         carry_(arena.take(Rule::kHasCarry ? count * padded : 0)), memory_(arena.take(blocks.count * memory * width)),
-        sums_(arena.take(Rule::kGates * count * kPanel<T>)),
-        weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)) {}
+        sums_(arena.take(Rule::kGates * blocks.lines() * kPanel<T>)),
+        weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)) {
+    for (int source = 0; source < kSources; ++source) narrow_[source] = Base::take_narrow(arena, half_depth(source));
+  }
 
   void run() {
+    const typename Base::Unit unit(s.tiles);
+    for (int source = 0; source < kSources; ++source) Base::clear(narrow_[source], half_depth(source));
     Base::take_rows(s.hidden_before, hidden_);
     if constexpr (Rule::kHasCarry) Base::take_rows(s.memory_before, carry_);
     if constexpr (Rule::kHasMemory) {
@@ -296,10 +399,11 @@ class Forward : Group<T, Rule> {
       }
       if (s.weight[from_input] != nullptr) read_input(t);
       if constexpr (Rule::kHasMemory) remember(t);
-      const int64_t size = panel_rows<T, Rule>(s) * kPanel<T>;
-      for (int64_t unit = 0; unit < s.hidden; unit += kPanel<T>) {
-        sum(s.packed + unit / kPanel<T> * size);
-        advance(t, unit);
+      if constexpr (half) narrow();
+      const int64_t size = panel_rows<T, Rule, half>(s) * kPanel<T>;
+      for (int64_t first_unit = 0; first_unit < s.hidden; first_unit += kPanel<T>) {
+        sum(unit, s.packed + first_unit / kPanel<T> * size);
+        advance(t, first_unit);
       }
       T* const read = hidden_;
       hidden_ = next_;
@@ -365,35 +469,54 @@ class Forward : Group<T, Rule> {
     }
   }
 
+  int64_t half_depth(int source) const { return is_half<T, half>(s, source) ? depth<T, Rule>(s, Source(source)) : 0; }
+
+  // What the tiles read.
+  void narrow() {
+    if (half_depth(from_memory) > 0) Base::narrow_lanes(memory_, memory, narrow_[from_memory]);
+    if (half_depth(from_hidden) > 0) Base::narrow_rows(hidden_, s.hidden, narrow_[from_hidden]);
+    if (half_depth(from_input) > 0) Base::narrow_rows(input_, s.channels, narrow_[from_input]);
+  }
+
   // The sums of all gates for 2W hidden units.
-  void sum(const T* w) {
+  void sum(const typename Base::Unit& unit, const T* w) {
     for (int gate = 0; gate < Rule::kGates; ++gate) {
+      T* const sums = sums_ + gate * blocks.lines() * kPanel<T>;
+      const T* const bias = w;
+      w += kPanel<T>;
       Operand<T> operands[kSources];
       int count = 0;
-      int64_t deep = 0;
+      const T* weights = w;
       for (int source = 0; source < kSources; ++source) {
         const int64_t numbers = Rule::reads(gate, Source(source)) ? depth<T, Rule>(s, Source(source)) : 0;
         if (numbers == 0) continue;
+        // Those in bfloat16 come before the one that may not be.
+        if (is_half<T, half>(s, source)) weights += packed_rows<T, Rule, half>(s, source) * kPanel<T>;
         T* const data = source == from_memory ? memory_ : source == from_hidden ? hidden_ : input_;
-        operands[count++] = {data, source == from_memory ? Order::by_lanes : Order::by_rows, numbers};
-        deep += numbers;
+        if (!is_half<T, half>(s, source)) {
+          operands[count++] = {data, source == from_memory ? Order::by_lanes : Order::by_rows, numbers};
+        }
       }
-      multiply<T>(blocks, operands, count, w + kPanel<T>, w, sums_ + gate * rows * kPanel<T>);
-      w += (1 + deep) * kPanel<T>;
+      multiply<T>(blocks, operands, count, weights, bias, sums);
+      for (int source = 0; source < kSources; ++source) {
+        if (!Rule::reads(gate, Source(source))) continue;
+        if constexpr (half) Base::multiply_narrow(unit, narrow_[source], half_depth(source), w, sums);
+        w += packed_rows<T, Rule, half>(s, source) * kPanel<T>;
+      }
     }
   }
 
   void advance(int64_t t, int64_t unit) {
     // Copies, as a vector store may alias whatever is read through a pointer.
     const Sequence<T> sequence = s;
-    const int64_t kept_stride = stored, from = rows * kPanel<T>;
+    const int64_t kept_stride = stored, from = blocks.lines() * kPanel<T>;
     const int64_t end = unit + kPanel<T> < padded ? unit + kPanel<T> : padded;
     const T *const sums = sums_, *const hidden = hidden_;
     T *const next = next_, *const carry = carry_;
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int count = blocks.rows(b);
       for (int r = 0; r < count; ++r) {
-        const int64_t row = blocks.start(b) + r;
+        const int64_t row = blocks.start(b) + r, line = blocks.line(b) + r;
         T* const out = output(row, t);
         T* const keep = sequence.saved + (t * sequence.batch + first + row) * Rule::kSaved * kept_stride;
         const bool is_valid = valid[b][r];
@@ -408,7 +531,7 @@ class Forward : Group<T, Rule> {
             continue;
           }
           Vector<T> z[Rule::kGates], kept[Rule::kSaved], c{};
-          for (int gate = 0; gate < Rule::kGates; ++gate) z[gate] = load<T>(sums + gate * from + row * kPanel<T> + u - unit);
+          for (int gate = 0; gate < Rule::kGates; ++gate) z[gate] = load<T>(sums + gate * from + line * kPanel<T> + u - unit);
           if constexpr (Rule::kHasCarry) c = load<T>(carry + place);
           Rule::forward(sequence, z, h, c, kept);
           if constexpr (Rule::kHasCarry) store<T>(carry + place, c);
@@ -426,11 +549,12 @@ class Forward : Group<T, Rule> {
   T* next_;
   T* const carry_;
   T* const memory_;  // by lanes
-  T* const sums_;    // (gates, rows, 2W)
+  T* const sums_;    // (gates, lines, 2W)
   T* const weight_uh_;
+  T* narrow_[kSources];  // what the products in bfloat16 read
 };
 
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static Totals totals(const Sequence<T>& s) {
   constexpr int64_t width = kLanes<T>;
   Totals totals{};
@@ -448,7 +572,8 @@ static Totals totals(const Sequence<T>& s) {
     arena.take(numbers);
     return start;
   };
-  totals.gates = place(totals.sections * totals.panels * columns.all * kPanel<T>);
+  totals.lines = half ? round_up(columns.all, kTileLines) : columns.all;
+  totals.gates = place(totals.sections * totals.panels * totals.lines * kPanel<T>);
   if constexpr (Rule::kHasMemory) {
     totals.weight_uh = place(s.memories * round_up(s.hidden, width));
     totals.weight_um = place(memory * width);
@@ -460,29 +585,36 @@ static Totals totals(const Sequence<T>& s) {
 }
 
 // Rows of (step, batch) that are summed into the weights' gradients at a time.
-constexpr int64_t kTotalRows = 200;
+constexpr int64_t kTotalRows = 400;
 
 // Goes back chunk by chunk. What the weights' gradients need is kept for the steps of one chunk: the gradients of the gates'
 // sums, and by lanes the sources they are multiplied with, the memory among them recomputed from the chunk's checkpoint.
-template <typename T, typename Rule>
-class Backward : Group<T, Rule> {
-  using Base = Group<T, Rule>;
+template <typename T, typename Rule, bool half>
+class Backward : Group<T, Rule, half> {
+  using Base = Group<T, Rule, half>;
+  using Mask = typename Base::Mask;
   using Base::at, Base::blocks, Base::first, Base::memory, Base::padded, Base::rows, Base::s, Base::stored, Base::valid,
       Base::width, Base::written;
 
  public:
   Backward(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena, T* totals_of_thread)
-      : Base(sequence, first_row, count, arena), layout_(totals<T, Rule>(sequence)), columns_(layout_.columns),
+      : Base(sequence, first_row, count, arena), layout_(totals<T, Rule, half>(sequence)), columns_(layout_.columns),
         hidden_(arena.take(count * padded)), carry_(arena.take(Rule::kHasCarry ? count * padded : 0)),
-        memory_(arena.take(blocks.count * memory * width)), gates_(arena.take(Rule::kGradients * count * padded)),
-        sums_(arena.take(count * kPanel<T>)), zeros_(arena.take(kPanel<T>)),
+        memory_(arena.take(blocks.count * memory * width)), gates_(arena.take(half ? 0 : Rule::kGradients * count * padded)),
+        sums_(arena.take(blocks.lines() * kPanel<T>)), zeros_(arena.take(kPanel<T>)),
         weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)),
         gradients_(arena.take(Rule::kGradients * layout_.panels * sequence.chunk_steps * count * kPanel<T>)),
         slab_(columns_.all * width), sources_(arena.take((1 + sequence.chunk_steps) * blocks.count * slab_)),
-        together_(kTotalRows / count > 1 ? kTotalRows / count : 1), packed_(arena.take(together_ * count * width)),
-        totals_(totals_of_thread) {}
+        together_(kTotalRows / count > 1 ? kTotalRows / count : 1),
+        together_padded_(round_up(kTotalRows > count ? kTotalRows : count, kTileDepth)),
+        packed_(arena.take(half ? together_padded_ * kTileLines + kTileDepth : together_padded_ * width)),
+        narrow_gradients_(arena.take(half ? Rule::kGradients * layout_.panels * together_padded_ * kPanel<T> / 2 : 0)),
+        totals_(totals_of_thread) {
+    for (T*& gates : narrow_) gates = Base::take_narrow(arena, half ? s.hidden : 0);
+  }
 
   void run() {
+    const typename Base::Unit unit(s.tiles);
     start();
     const int64_t longest = Base::longest();
     if (s.grad_inputs != nullptr) {
@@ -492,14 +624,19 @@ class Backward : Group<T, Rule> {
       begin_ = chunk * s.chunk_steps;
       const int64_t end = begin_ + s.chunk_steps < longest ? begin_ + s.chunk_steps : longest;
       if (columns_.hidden > 0) recompute(end);
+      int64_t first_step = end;
       for (int64_t t = end - 1; t >= begin_; --t) {
         Base::find_valid(t);
         read_sources(t);
-        through_gates(t);
-        through_products(t);
+        if (through_gates(t)) {
+          through_products(unit, t);
+          first_step = t;
+        } else if (s.grad_inputs != nullptr) {
+          for (int64_t r = 0; r < rows; ++r) std::memset(grad_input(r, t), 0, s.channels * sizeof(T));
+        }
         if constexpr (Rule::kHasMemory) through_memory(t);
       }
-      add_to_totals(end - begin_);
+      add_to_totals(unit, first_step - begin_, end - begin_);
     }
     Base::give_rows(hidden_, s.grad_hidden_before);
     if constexpr (Rule::kHasCarry) Base::give_rows(carry_, s.grad_memory_before);
@@ -525,6 +662,7 @@ class Backward : Group<T, Rule> {
       if (s.grad_memory_after != nullptr) Base::take_rows(s.grad_memory_after, carry_);
     }
     std::memset(zeros_, 0, kPanel<T> * sizeof(T));
+    for (T* const gates : narrow_) Base::clear(gates, half ? s.hidden : 0);
     std::memset(gradients_, 0, Rule::kGradients * layout_.panels * s.chunk_steps * rows * kPanel<T> * sizeof(T));
     if constexpr (Rule::kHasMemory) {
       std::memset(memory_, 0, blocks.count * memory * width * sizeof(T));
@@ -578,12 +716,14 @@ class Backward : Group<T, Rule> {
     }
   }
 
-  void through_gates(int64_t t) {
+  // False where nothing flows back to the gates: what came from later steps has vanished.
+  bool through_gates(int64_t t) {
+    Mask some{};
     // Copies, as a vector store may alias whatever is read through a pointer.
     const Sequence<T> sequence = s;
-    const int64_t kept_stride = stored, section = rows * padded, units = padded;
+    const int64_t kept_stride = stored, units = padded;
     const int64_t panel_size = sequence.chunk_steps * rows * kPanel<T>, section_size = layout_.panels * panel_size;
-    T *const hidden = hidden_, *const carry = carry_, *const gates = gates_;
+    T *const hidden = hidden_, *const carry = carry_;
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int count = blocks.rows(b);
       for (int r = 0; r < count; ++r) {
@@ -617,15 +757,28 @@ class Backward : Group<T, Rule> {
             for (int k = 0; k < Rule::kGradients; ++k) dz[k] = Vector<T>{};
           }
           for (int k = 0; k < Rule::kGradients; ++k) {
-            store<T>(gates + k * section + place, dz[k]);
+            some |= dz[k] != T(0);
+            store_gates(k, b, r, u, dz[k]);
             store<T>(to + k * section_size + u / kPanel<T> * panel_size + u % kPanel<T>, dz[k]);
           }
         }
       }
     }
+    bool any = false;
+    for (int j = 0; j < width; ++j) any = any || some[j] != 0;
+    return any;
   }
 
-  void through_products(int64_t t) {
+  // One section of the gates' gradients where the products will read it.
+  inline __attribute__((always_inline)) void store_gates(int k, int64_t b, int r, int64_t unit, const Vector<T>& dz) {
+    if constexpr (half) {
+      store_half(Base::narrow_at(narrow_[k], s.hidden, b, r, unit), dz);
+    } else {
+      store<T>(gates_ + k * rows * padded + at(b, r, unit), dz);
+    }
+  }
+
+  void through_products(const typename Base::Unit& unit, int64_t t) {
     const T* w = s.packed;
     for (int source = 0; source < kSources; ++source) {
       const int64_t all = target<T, Rule>(s, source);
@@ -633,17 +786,22 @@ class Backward : Group<T, Rule> {
       for (int p = 0; p < Rule::kProducts; ++p) {
         operands[p] = {gates_ + (first_section<Rule>(source) + p) * rows * padded, Order::by_rows, s.hidden};
       }
-      for (int64_t column = 0; column < all; column += kPanel<T>, w += Rule::kProducts * s.hidden * kPanel<T>) {
-        multiply<T>(blocks, operands, Rule::kProducts, w, zeros_, sums_);
+      for (int64_t column = 0; column < all; column += kPanel<T>) {
+        multiply<T>(blocks, operands, half ? 0 : Rule::kProducts, w, zeros_, sums_);
+        if constexpr (half) {
+          for (int p = 0; p < Rule::kProducts; ++p, w += tile_groups(s.hidden) * kGroup / 2) {
+            Base::multiply_narrow(unit, narrow_[first_section<Rule>(source) + p], s.hidden, w, sums_);
+          }
+        } else {
+          w += Rule::kProducts * s.hidden * kPanel<T>;
+        }
         for (int64_t k = column; k < column + kPanel<T> && k < all; k += width) {
           if (source == from_memory) {
             add_to_memory(k, k - column);
           } else if (source == from_hidden) {
             add_to_hidden(k, k - column);
           } else {
-            for (int64_t r = 0; r < rows; ++r) {
-              store_some<T>(grad_input(r, t) + k, load<T>(sums_ + r * kPanel<T> + k - column), all - k);
-            }
+            give_to_input(t, k, k - column);
           }
         }
       }
@@ -653,10 +811,19 @@ class Backward : Group<T, Rule> {
     }
   }
 
+  void give_to_input(int64_t t, int64_t k, int64_t column) {
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      for (int r = 0; r < blocks.rows(b); ++r) {
+        const T* const from = sums_ + (blocks.line(b) + r) * kPanel<T> + column;
+        store_some<T>(grad_input(blocks.start(b) + r, t) + k, load<T>(from), s.channels - k);
+      }
+    }
+  }
+
   void add_to_memory(int64_t k, int64_t column) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       Vector<T> tile[width];
-      load_lanes<T>(sums_ + blocks.start(b) * kPanel<T> + column, kPanel<T>, blocks.rows(b), width, tile);
+      load_lanes<T>(sums_ + blocks.line(b) * kPanel<T> + column, kPanel<T>, blocks.rows(b), width, tile);
       T* const to = memory_ + (b * memory + k) * width;
       for (int c = 0; c < width && k + c < memory; ++c) store<T>(to + c * width, load<T>(to + c * width) + tile[c]);
     }
@@ -666,7 +833,7 @@ class Backward : Group<T, Rule> {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
         T* const to = hidden_ + at(b, r, unit);
-        store<T>(to, load<T>(to) + load<T>(sums_ + (blocks.start(b) + r) * kPanel<T> + column));
+        store<T>(to, load<T>(to) + load<T>(sums_ + (blocks.line(b) + r) * kPanel<T> + column));
       }
     }
   }
@@ -732,28 +899,80 @@ class Backward : Group<T, Rule> {
     }
   }
 
-  // The weights' share of a chunk, a few steps at a time: a few sources of all their rows, packed, times every panel of gradients.
-  void add_to_totals(int64_t steps) {
-    const Blocks tiles(columns_.all, kMaxRows<T>);
-    for (int64_t step = 0; step < steps; step += together_) {
+  // The weights' share of a chunk from step `begin` of it on, a few steps at a time: a few sources of all their rows, packed, times
+  // every panel of gradients.
+  void add_to_totals(const typename Base::Unit& unit, int64_t begin, int64_t steps) {
+    const Blocks tiles(columns_.all, half ? 2 * kTileLines : kMaxRows<T>);
+    for (int64_t step = begin; step < steps; step += together_) {
       const int64_t count = steps - step < together_ ? steps - step : together_;
+      if constexpr (half) this->narrow_gradients(step, count * rows);
       for (int64_t tile = 0; tile < tiles.count; ++tile) {
-        const int64_t column = tiles.start(tile), end = column + tiles.rows(tile);
-        pack_sources(begin_ + step, count, column, end);
+        const int64_t column = half ? tile * 2 * kTileLines : tiles.start(tile);
+        const int64_t end = half ? column + 2 * kTileLines : column + tiles.rows(tile);
+        if constexpr (half) {
+          this->narrow_sources(step, count, column, end);
+        } else {
+          pack_sources(begin_ + step, count, column, end);
+        }
         for (int section = 0; section < Rule::kGradients; ++section) {
           if (section >= Rule::kProducts && column >= columns_.input) continue;
           if (section < Rule::kGradients - Rule::kProducts && end <= columns_.one) continue;
           for (int64_t panel = 0; panel < layout_.panels; ++panel) {
             const int64_t index = section * layout_.panels + panel;
-            T* const total = totals_ + layout_.gates + (index * columns_.all + column) * kPanel<T>;
-            multiply_block<T>(
-                tiles.rows(tile), Order::by_lanes, packed_, gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>,
-                count * rows, total, kPanel<T>, total);
+            T* const total = totals_ + layout_.gates + (index * layout_.lines + column) * kPanel<T>;
+            if constexpr (half) {
+              this->multiply_totals(unit, end, column, count * rows, index, total);
+            } else {
+              multiply_block<T>(
+                  tiles.rows(tile), Order::by_lanes, packed_, gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>,
+                  count * rows, total, kPanel<T>, total);
+            }
           }
         }
       }
     }
   }
+
+#if SEQMEM_VECTOR_BYTES == 64
+  // The gradients of `depth` rows from step `step` of the chunk on, as the tiles read them.
+  void narrow_gradients(int64_t step, int64_t depth) {
+    const int64_t groups = tile_groups(depth);
+    for (int64_t index = 0; index < Rule::kGradients * layout_.panels; ++index) {
+      const T* const from = gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>;
+      Half* const to = reinterpret_cast<Half*>(narrow_gradients_) + index * together_padded_ * kTileColumns;
+      for (int64_t k = 0; k < groups * kTileDepth; k += 2) {
+        Half* const pair = to + k / kTileDepth * kGroup + k % kTileDepth / 2 * kTileColumns;
+        for (int part = 0; part < 2; ++part) {
+          const T* const line = from + k * kPanel<T> + part * width;
+          store_pair(
+              pair + part * (kGroup / 2), k < depth ? load<T>(line) : Vector<T>{},
+              k + 1 < depth ? load<T>(line + kPanel<T>) : Vector<T>{});
+        }
+      }
+    }
+  }
+
+  // Sources [column, end) of `count` steps: (sources, rows of all steps) in bfloat16, zero from there to a whole group.
+  void narrow_sources(int64_t step, int64_t count, int64_t column, int64_t end) {
+    for (int64_t n = column; n < end; ++n) {
+      Half* const line = reinterpret_cast<Half*>(packed_) + (n - column) * together_padded_;
+      Half* to = line;
+      for (int64_t i = 0; i < count * blocks.count; ++i) {
+        const T* const from = sources(begin_ + step, 0) + i * slab_ + n * width;
+        store_half(to, n < columns_.all ? load<T>(from) : Vector<T>{});
+        to += blocks.rows(i % blocks.count);
+      }
+      std::memset(to, 0, (line + round_up(count * rows, kTileDepth) - to) * sizeof(Half));
+    }
+  }
+
+  void multiply_totals(const Tiles& unit, int64_t end, int64_t column, int64_t depth, int64_t index, T* total) const {
+    const int64_t lines = (end < layout_.lines ? end : layout_.lines) - column;
+    unit.multiply(
+        lines / kTileLines, reinterpret_cast<const Half*>(packed_), kTileLines * together_padded_, together_padded_, kTileDepth,
+        reinterpret_cast<const Half*>(narrow_gradients_) + index * together_padded_ * kTileColumns, tile_groups(depth), total);
+  }
+#endif
 
   // Sources [column, end) of `count` steps, (steps, rows, W).
   void pack_sources(int64_t t, int64_t count, int64_t column, int64_t end) {
@@ -780,56 +999,64 @@ class Backward : Group<T, Rule> {
   const int64_t slab_;
   T* const sources_;    // (1 + steps, blocks, columns, W)
   const int64_t together_;  // steps that are added to the totals at a time
+  const int64_t together_padded_;  // room for their rows, which no group of fewer rows exceeds
   T* const packed_;
+  T* const narrow_gradients_;
+  T* narrow_[Rule::kGradients];  // gates_ in bfloat16
   T* const totals_;
   int64_t begin_ = 0;
 };
 
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static int64_t workspace(const Sequence<T>& s, int64_t rows, bool backward) {
   Arena<T> arena{nullptr};
   if (backward) {
-    Backward<T, Rule>(s, 0, rows, arena, nullptr);
+    Backward<T, Rule, half>(s, 0, rows, arena, nullptr);
   } else {
-    Forward<T, Rule>(s, 0, rows, arena);
+    Forward<T, Rule, half>(s, 0, rows, arena);
   }
   return arena.used;
 }
 
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static void forward(const Sequence<T>& s, int64_t first, int64_t rows, T* workspace) {
   Arena<T> arena{workspace};
-  Forward<T, Rule>(s, first, rows, arena).run();
+  Forward<T, Rule, half>(s, first, rows, arena).run();
 }
 
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static void backward(const Sequence<T>& s, int64_t first, int64_t rows, T* workspace, T* totals) {
   Arena<T> arena{workspace};
-  Backward<T, Rule>(s, first, rows, arena, totals).run();
+  Backward<T, Rule, half>(s, first, rows, arena, totals).run();
 }
 
-template <typename T, typename Rule>
+template <typename T, typename Rule, bool half>
 static SequenceKernels<T> kernels_of() {
   return {
-      kLanes<T>,       8 * kMaxRows<T>, totals<T, Rule>,  workspace<T, Rule>, packed<T, Rule>,
-      panels<T, Rule>, pack<T, Rule>,   forward<T, Rule>, backward<T, Rule>};
+      kLanes<T>,
+      8 * kMaxRows<T>,
+      totals<T, Rule, half>,
+      workspace<T, Rule, half>,
+      packed<T, Rule, half>,
+      panels<T, Rule>,
+      pack<T, Rule, half>,
+      forward<T, Rule, half>,
+      backward<T, Rule, half>};
 }
 
-template <typename T>
+template <typename T, bool half>
 static SequenceKernels<T> kernels_for(Cell cell) {
   switch (cell) {
     case Cell::lstm:
-      return kernels_of<T, LstmRule<T>>();
+      return kernels_of<T, LstmRule<T>, half>();
     case Cell::gru:
-      return kernels_of<T, GruRule<T>>();
+      return kernels_of<T, GruRule<T>, half>();
     case Cell::legs_ungated:
-      return kernels_of<T, LegsRule<T, false>>();
+      return kernels_of<T, LegsRule<T, false>, half>();
     case Cell::legs:
       break;
   }
-  return kernels_of<T, LegsRule<T, true>>();
+  return kernels_of<T, LegsRule<T, true>, half>();
 }
-
-SequenceTable sequence_table() { return {kernels_for<float>, kernels_for<double>}; }
 
 }  // namespace seqmem::SEQMEM_ISA

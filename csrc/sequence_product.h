@@ -29,10 +29,15 @@ enum class Order { by_rows, by_lanes };
 
 struct Blocks {
   int64_t count, small, extra;  // `extra` of the blocks have one row more than `small`
+  int64_t apart;                // lines of sums from one block to the next, 0 where there are as many as rows
 
-  Blocks(int64_t rows, int most) : count((rows + most - 1) / most), small(count ? rows / count : 0), extra(count ? rows % count : 0) {}
+  Blocks(int64_t rows, int most, int lines = 0)
+      : count((rows + most - 1) / most), small(count ? rows / count : 0), extra(count ? rows % count : 0), apart(lines) {}
   int rows(int64_t block) const { return int(small + (block < extra)); }
   int64_t start(int64_t block) const { return block * small + (block < extra ? block : extra); }
+  // Where the sums of a block's rows start, and how many lines of them there are in all.
+  int64_t line(int64_t block) const { return apart == 0 ? start(block) : block * apart; }
+  int64_t lines() const { return line(count); }
 };
 
 template <typename T, int rows, Order order>
@@ -90,7 +95,7 @@ struct Operand {
   }
 };
 
-// z (rows, 2W) = start + the sum over operands of the product of its numbers with the next `depth` rows of w.
+// z (lines, 2W) = start + the sum over operands of the product of its numbers with the next `depth` rows of w.
 template <typename T>
 static void multiply(const Blocks& blocks, const Operand<T>* operands, int count, const T* w, const T* start, T* z) {
   constexpr int64_t most = kDepthBytes / (kPanel<T> * int64_t(sizeof(T)));
@@ -99,7 +104,7 @@ static void multiply(const Blocks& blocks, const Operand<T>* operands, int count
     for (int64_t k = 0; k < operands[o].depth; k += most) {
       const int64_t depth = operands[o].depth - k < most ? operands[o].depth - k : most;
       for (int64_t b = 0; b < blocks.count; ++b) {
-        T* const to = z + blocks.start(b) * kPanel<T>;
+        T* const to = z + blocks.line(b) * kPanel<T>;
         multiply_block<T>(
             blocks.rows(b), operands[o].order, operands[o].block(blocks, b, k), w, depth, stride == 0 ? start : to, stride, to);
       }
@@ -108,7 +113,7 @@ static void multiply(const Blocks& blocks, const Operand<T>* operands, int count
     }
   }
   if (stride == 0) {
-    for (int64_t r = 0; r < blocks.start(blocks.count); ++r) std::memcpy(z + r * kPanel<T>, start, kPanel<T> * sizeof(T));
+    for (int64_t r = 0; r < blocks.lines(); ++r) std::memcpy(z + r * kPanel<T>, start, kPanel<T> * sizeof(T));
   }
 }
 

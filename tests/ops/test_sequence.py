@@ -143,6 +143,14 @@ def test_more_rows_than_a_group_carries(cell):
 
 
 @one_of_each
+@pytest.mark.parametrize("batch", [37, 201])
+def test_threads_carry_unequal_groups(cell, batch):
+    cell = make(cell, 2, 5)
+    inputs = torch.randn(batch, 31, 2, dtype=torch.float64)
+    assert_same(run(cell, inputs), run(cell, inputs, loop=True))
+
+
+@one_of_each
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3)], ids=str)
 def test_nothing_to_do(cell, shape):
     cell = make(cell, 3, 5)
@@ -157,6 +165,50 @@ def test_float32_to_rounding(cell, short_chunks):
     inputs = torch.randn(29, 60, 3, dtype=torch.float64)
     wanted = run(double, inputs, loop=True)
     assert_same(run(double.float(), inputs.float()), wanted, relative=2e-5)
+
+
+@one_of_each
+@pytest.mark.parametrize("first", [0, 5, 19])
+def test_gradients_that_vanish_on_their_way_back(cell, first, short_chunks):
+    """Steps that nothing flows back to are skipped; the inputs before ``first`` are far beyond where the gates saturate."""
+    cell = make(cell, 3, 10)
+    inputs = torch.randn(4, 20, 3, dtype=torch.float64)
+    inputs[:, :first] *= 1e4
+    inputs.requires_grad_()
+    gradients = []
+    for loop in (type(cell)._run, Recurrence._run):
+        outputs, _ = loop(cell, inputs, cell.initial_state(4), None, True)
+        gradients.append(
+            torch.autograd.grad(outputs[:, -1].sum(), [inputs, *cell.parameters()], materialize_grads=True, allow_unused=True)
+        )
+    for given, wanted in zip(*gradients, strict=True):
+        assert_close(given, wanted, rtol=0, atol=1e-10 * wanted.abs().max().item())
+
+
+def error(given, wanted):
+    """Relative, in the Euclidean norm of each result."""
+    return {name: ((given[name] - value).norm() / value.norm().clamp(min=1e-6)).item() for name, value in wanted.items()}
+
+
+@every_cell
+@pytest.mark.parametrize("size", [(3, 7, 2, 7), (37, 9, 40, 33), (50, 5, 1, 64)], ids=str)
+def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short_chunks):
+    if not torch.ops.seqmem.bfloat16_products():
+        pytest.skip("no products in bfloat16 on this processor")
+    batch, steps, channels, hidden = size
+    cell = make(cell, channels, hidden, torch.float32)
+    inputs = torch.randn(batch, steps, channels)
+    lengths = torch.randint(0, steps + 1, (batch,))
+    exact = run(cell, inputs, lengths, loop=True)
+    exact.pop("step", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sequence.covers(inputs)
+        assert sequence.covers(inputs.bfloat16())
+        given, loop = run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True)
+    assert given["outputs"].dtype == torch.float32
+    ours, theirs = error(given, exact), error(loop, exact)
+    assert max(ours.values()) < 0.05
+    assert 1e-6 < sum(ours.values()) <= 1.2 * sum(theirs.values())
 
 
 @one_of_each
@@ -175,9 +227,9 @@ def test_threads_agree(cell):
     assert_same(two, one, relative=1e-14)
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2"])
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
 def test_other_instruction_sets(name):
-    selected = "test_equals_the_loop or test_float32_to_rounding"
+    selected = "test_bfloat16_products" if name == "avx512" else "test_equals_the_loop or test_float32_to_rounding"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected, __file__]
     environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -231,6 +283,10 @@ def test_activations_to_a_few_units_in_the_last_place(name, reference, dtype, un
     assert_close(cell(torch.full((1, 1, 1), torch.nan, dtype=dtype))[0].isnan().all(), torch.tensor(True))
 
 
+def is_weight(part):
+    return isinstance(part, torch.Tensor) and part.requires_grad
+
+
 def arguments(name):
     """Small arguments of the operator of a cell, as the cell gives them, at sizes that leave nothing it keeps undefined."""
     cell = make(name, 3, 16)
@@ -240,17 +296,23 @@ def arguments(name):
         names = ("ux", "uh", "um", "bias_u", "hx", "hm", "hh", "bias_h")
         weights = [getattr(cell, name if "bias" in name else f"weight_{name}") for name in names]
         sizes = torch.tensor([0.0, 1.0, 0.5, 1 / 3], dtype=torch.float64)
-        more = (0.5, "id", "tanh", True, cell.memory_output, 3)
+        more = (0.5, "id", "tanh", True, cell.memory_output, False, 3)
         return torch.ops.seqmem.legs_sequence.default, (inputs, *state, sizes, torch.tensor([4, 4]), *weights, *more)
     operator = torch.ops.seqmem.lstm_sequence if name.startswith("lstm") else torch.ops.seqmem.gru_sequence
     weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
-    return operator.default, (inputs, *state, torch.tensor([4, 4]), *weights, 3)
+    return operator.default, (inputs, *state, torch.tensor([4, 4]), *weights, False, 3)
 
 
 @one_of_each
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
-def test_operators_are_well_formed(cell):
+def test_operators_are_well_formed(cell, dtype):
     operator, given = arguments(cell)
+    if dtype == torch.bfloat16:
+        if not torch.ops.seqmem.bfloat16_products():
+            pytest.skip("no products in bfloat16 on this processor")
+        parts = (part.detach().float().requires_grad_() if is_weight(part) else part for part in given)
+        given = tuple(True if k == len(given) - 2 else part for k, part in enumerate(parts))
     torch.use_deterministic_algorithms(False)
     with torch.no_grad():
         shapes = [part.shape for part in operator(*given)]
@@ -308,6 +370,10 @@ def test_what_is_not_covered_goes_step_by_step(monkeypatch):
     assert not sequence.covers(inputs, "zoh")
     assert not sequence.covers(inputs.half())
     assert not sequence.covers(torch.zeros(1, 2, 3, device="meta"))
+    assert not sequence.covers(inputs.bfloat16())
+    with torch.autocast("cpu", torch.float16):
+        assert not sequence.covers(inputs)
+        assert sequence.covers(inputs.double())
     monkeypatch.setattr(extension, "REASON", "SEQMEM_REFERENCE is set")
     monkeypatch.setattr(extension, "FORCED", True)
     assert not sequence.covers(inputs)
@@ -318,7 +384,7 @@ def test_what_is_kept_grows_no_faster_than_the_length():
         zeros = torch.zeros
         given = (zeros(2, steps, 1), zeros(2, 3), zeros(2, 1, 4), zeros(steps, dtype=torch.float64), None, None, zeros(1, 3))
         parts = torch.ops.seqmem.legs_sequence(
-            *given, *[None] * 3, zeros(6, 4), None, None, 0.5, "id", "tanh", True, False, 100
+            *given, *[None] * 3, zeros(6, 4), None, None, 0.5, "id", "tanh", True, False, False, 100
         )
         return sum(part.numel() for part in parts)
 

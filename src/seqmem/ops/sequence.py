@@ -12,7 +12,6 @@ from seqmem.ops import extension
 from seqmem.ops.discretization import Discretization
 
 _IMPLICIT: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "backward": 1.0}
-_TYPES = (torch.float32, torch.float64)
 
 # Rows of (step, batch) that the way back holds at a time: enough for the products that give the weights' gradients, few enough
 # to stay in cache.
@@ -22,6 +21,8 @@ _CHUNK_ROWS = 800
 def covers(inputs: Tensor, discretization: Discretization = "bilinear") -> bool:
     """Whether the calls of this module take these inputs; where not, the cell goes step by step.
 
+    Under autocast to bfloat16 the products of float32 weights are in bfloat16, with float32 sums, states and outputs.
+
     Args:
         inputs: (B, T, C).
         discretization: of a LegS memory.
@@ -29,12 +30,12 @@ def covers(inputs: Tensor, discretization: Discretization = "bilinear") -> bool:
     if extension.REASON:
         extension.warn_once()
         return False
-    return (
-        inputs.is_cpu
-        and inputs.dtype in _TYPES
-        and discretization in _IMPLICIT
-        and not torch.is_autocast_enabled(inputs.device.type)
-    )
+    if not inputs.is_cpu or discretization not in _IMPLICIT:
+        return False
+    if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
+        half = torch.get_autocast_dtype("cpu") == torch.bfloat16 and torch.ops.seqmem.bfloat16_products() != ""
+        return half and inputs.dtype in (torch.float32, torch.bfloat16)
+    return inputs.dtype in (torch.float32, torch.float64)
 
 
 def legs_sequence(
@@ -61,7 +62,7 @@ def legs_sequence(
     """The HiPPO-LegS recurrent network (HiPPO, section 3.1) over a whole sequence; see :class:`seqmem.cells.LegS`.
 
     Args:
-        inputs: (B, T, C), float32 or float64 as all others.
+        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
         hidden: (B, H) before the first step.
         memory: (B, M, N) before the first step.
         step_sizes: (T,), or (T, B) where rows stand at different times; float64. 0 starts the memory with u e_0.
@@ -87,6 +88,7 @@ def legs_sequence(
     Raises:
         ValueError: shapes or types that do not fit together.
     """
+    inputs = inputs.to(hidden.dtype)
     weights = (weight_ux, weight_uh, weight_um, bias_u, weight_hx, weight_hm, weight_hh, bias_h)
     outputs, hidden, memory, *_ = torch.ops.seqmem.legs_sequence(
         inputs,
@@ -100,6 +102,7 @@ def legs_sequence(
         hidden_activation,
         gated,
         memory_output,
+        _half(hidden),
         _chunk_steps(inputs, hidden, memory, *weights),
     )
     return outputs, hidden, memory
@@ -118,7 +121,7 @@ def lstm_sequence(
     """One layer of torch.nn.LSTM over a whole sequence.
 
     Args:
-        inputs: (B, T, C), float32 or float64 as all others.
+        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
         hidden: (B, H) before the first step.
         memory: (B, H) cell state before the first step.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
@@ -133,9 +136,10 @@ def lstm_sequence(
     Raises:
         ValueError: shapes or types that do not fit together.
     """
+    inputs = inputs.to(hidden.dtype)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     steps = _chunk_steps(inputs, hidden, memory, *weights)
-    outputs, hidden, memory, _ = torch.ops.seqmem.lstm_sequence(inputs, hidden, memory, lengths, *weights, steps)
+    outputs, hidden, memory, _ = torch.ops.seqmem.lstm_sequence(inputs, hidden, memory, lengths, *weights, _half(hidden), steps)
     return outputs, hidden, memory
 
 
@@ -151,7 +155,7 @@ def gru_sequence(
     """One layer of torch.nn.GRU over a whole sequence.
 
     Args:
-        inputs: (B, T, C), float32 or float64 as all others.
+        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
         hidden: (B, H) before the first step.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
         weight_ih: (3H, C), rows r, z, n.
@@ -165,10 +169,15 @@ def gru_sequence(
     Raises:
         ValueError: shapes or types that do not fit together.
     """
+    inputs = inputs.to(hidden.dtype)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     steps = _chunk_steps(inputs, hidden, *weights)
-    outputs, hidden, _ = torch.ops.seqmem.gru_sequence(inputs, hidden, lengths, *weights, steps)
+    outputs, hidden, _ = torch.ops.seqmem.gru_sequence(inputs, hidden, lengths, *weights, _half(hidden), steps)
     return outputs, hidden
+
+
+def _half(hidden: Tensor) -> bool:
+    return hidden.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
 
 
 def _chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
@@ -223,11 +232,11 @@ def _refuse(ctx: Any, *grads: Any) -> None:
 
 
 def _legs_shapes(inputs: Tensor, hidden: Tensor, memory: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    *_, memory_output, chunk_steps = others
+    *_, gated, memory_output, _, chunk_steps = others
     batch, steps = inputs.shape[:2]
     kept = steps if chunk_steps > 0 else 0
     chunks = -(-kept // max(1, chunk_steps))
-    rows = 2 if others[-3] else 1
+    rows = 2 if gated else 1
     width = hidden.shape[1] + (memory.shape[1] * memory.shape[2] if memory_output else 0)
     return (
         inputs.new_empty(batch, steps, width),
