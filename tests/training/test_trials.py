@@ -242,3 +242,23 @@ def test_a_checkpoint_names_what_it_was_trained_with(tmp_path):
 def test_double_precision(tmp_path):
     [folder] = training.run_trials(config(smoke_test=True, train={"precision": "64-true"}), Signs(), tmp_path)
     assert weights(folder)["model.head.0.weight"].dtype == torch.float64
+
+
+def test_compiling_changes_no_result_and_no_checkpoint(tmp_path):
+    results = []
+    for compile in (False, True):
+        [folder] = training.run_trials(config(train={"epochs": 1, "compile": compile}), Signs(), tmp_path / str(compile))
+        checkpoint = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)
+        results.append((folder.read_record(), checkpoint["state_dict"]))
+    (plain, weights), (compiled, same) = results
+    assert plain["recurrences"] == compiled["recurrences"]
+    assert list(weights) == list(same)
+    for name, weight in weights.items():
+        torch.testing.assert_close(same[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_record_says_which_path_sequences_took(tmp_path, capsys):
+    [folder] = training.run_trials(config(smoke_test=True, model={"cell": "rnn"}), Signs(), tmp_path)
+    [path] = folder.read_record()["recurrences"]
+    assert path == "step by step (there is no compiled sequence of RNN)"
+    assert f"each sequence {path}" in capsys.readouterr().out

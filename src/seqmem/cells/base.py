@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seqmem.cells.cuda_graph import CapturedLoop
 from seqmem.errors import UserError, suggestion
 
 State = TypeVar("State", bound=tuple[Tensor, ...])
@@ -24,12 +25,15 @@ class Recurrence(nn.Module, Generic[State]):
         name: the name under which command lines and tables know the cell.
         input_size: C of the inputs, the channel for ``times`` included: given times join the inputs as first channel.
         output_size: H of the outputs.
+        path: how the latest :meth:`forward` went, "one compiled call" or "step by step" and why.
     """
 
     name: ClassVar[str]
 
     input_size: int
     output_size: int
+    path: str = "not run yet"
+    _loop: CapturedLoop | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -99,10 +103,32 @@ class Recurrence(nn.Module, Generic[State]):
         if state is None:
             state = self.initial_state(batch_size)
         self._check_rows(batch_size, steps, state, lengths)
-        return self._run(inputs, state, lengths, fresh)
+        why = self.obstacle(inputs)
+        self.path = f"step by step ({why})" if why else "one compiled call"
+        if not why:
+            return self.run_compiled(inputs, state, lengths, fresh)
+        if inputs.is_cuda:
+            return self._captured(inputs, state, lengths, fresh)
+        return self.run_stepwise(inputs, state, lengths, fresh)
 
-    def _run(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
-        """The time loop, step by step: the reference for any faster path."""
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why :meth:`run_compiled` does not take these inputs; empty if it does."""
+        return f"there is no compiled sequence of {self._label()}"
+
+    def run_compiled(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+        """What :meth:`run_stepwise` does, in one compiled call; for a subclass that has one."""
+        raise NotImplementedError
+
+    @torch.compiler.disable  # a graph of all steps would take minutes to compile, and one of a step runs slower than none
+    def run_stepwise(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+        """The time loop, step by step: the reference for any faster path.
+
+        Args:
+            inputs: (B, T, C), ``times`` joined to them.
+            state: the state before the first step.
+            lengths: (B,) valid steps of each row, or None.
+            fresh: ``state`` is the initial state.
+        """
         steps = inputs.shape[1]
         valid = None if lengths is None else torch.arange(steps, device=inputs.device)[:, None] < lengths[None, :]
         outputs = []
@@ -116,6 +142,15 @@ class Recurrence(nn.Module, Generic[State]):
             outputs.append(output)
         stacked = torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, self.output_size)
         return stacked, state
+
+    @torch.compiler.disable
+    def _captured(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+        if self._loop is None:
+            self._loop = CapturedLoop(self)
+        outputs, parts = self._loop(inputs, state, lengths, fresh)
+        if self._loop.used:
+            self.path = f"{self.path}, in a CUDA graph"
+        return outputs, _rebuild(state, list(parts))
 
     def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
         if inputs.dim() != 3:

@@ -64,9 +64,12 @@ class GRU(Recurrence[GRUState]):
         hidden = new + z * (state.hidden - new)
         return hidden, GRUState(hidden)
 
-    def _run(self, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, GRUState]:
-        if not sequence.covers(inputs):
-            return super()._run(inputs, state, lengths, fresh)
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs)
+
+    def run_compiled(self, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, GRUState]:
+        """All steps in one call."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         outputs, hidden = sequence.gru_sequence(inputs, state.hidden, lengths, *weights)
         return outputs, GRUState(hidden)

@@ -109,9 +109,14 @@ class LegS(MemoryCell):
     def _started(self, written: Tensor) -> Tensor:
         return pad(written.unsqueeze(-1), (0, self.memory_order - 1))
 
-    def _run(self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, MemoryState]:
-        if not sequence.covers(inputs, self.discretization):
-            return super()._run(inputs, state, lengths, fresh)
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs, self.discretization)
+
+    def run_compiled(
+        self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, MemoryState]:
+        """All steps in one call."""
         step = state.step
         together = fresh or bool((step == step[:1]).all())
         step_sizes = self._step_sizes(step[:1] if together else step, inputs.shape[1])

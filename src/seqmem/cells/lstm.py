@@ -64,9 +64,12 @@ class LSTM(Recurrence[LSTMState]):
         hidden = torch.sigmoid(o) * torch.tanh(memory)
         return hidden, LSTMState(hidden, memory)
 
-    def _run(self, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, LSTMState]:
-        if not sequence.covers(inputs):
-            return super()._run(inputs, state, lengths, fresh)
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs)
+
+    def run_compiled(self, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, LSTMState]:
+        """All steps in one call."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         outputs, hidden, memory = sequence.lstm_sequence(inputs, state.hidden, state.memory, lengths, *weights)
         return outputs, LSTMState(hidden, memory)

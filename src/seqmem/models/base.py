@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from seqmem.batch import Batch
+from seqmem.cells import Recurrence
 from seqmem.errors import UserError, suggestion
 from seqmem.spec import DataSpec
 
@@ -35,6 +36,10 @@ class SequenceModel(nn.Module):
     def label(cls, arguments: dict[str, Any]) -> str:
         """How tables call the model."""
         return cls.name
+
+    def paths(self) -> list[str]:
+        """How the latest sequence went through each recurrence: in "one compiled call", or "step by step" and why."""
+        return [module.path for module in self.modules() if isinstance(module, Recurrence)]
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs at the steps that the spec wants."""

@@ -18,8 +18,8 @@ _IMPLICIT: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "back
 _CHUNK_ROWS = 800
 
 
-def covers(inputs: Tensor, discretization: Discretization = "bilinear") -> bool:
-    """Whether the calls of this module take these inputs; where not, the cell goes step by step.
+def obstacle(inputs: Tensor, discretization: Discretization = "bilinear") -> str:
+    """Why the calls of this module do not take these inputs, so that the cell goes step by step; empty if they do.
 
     Under autocast to bfloat16 the products of float32 weights are in bfloat16, with float32 sums, states and outputs.
 
@@ -29,13 +29,18 @@ def covers(inputs: Tensor, discretization: Discretization = "bilinear") -> bool:
     """
     if extension.REASON:
         extension.warn_once()
-        return False
-    if not inputs.is_cpu or discretization not in _IMPLICIT:
-        return False
+        return extension.REASON
+    if not inputs.is_cpu:
+        return f"the compiled sequences run on the CPU only, the inputs are on {inputs.device}"
+    if discretization not in _IMPLICIT:
+        return f"there is no compiled sequence for the discretization '{discretization}'"
+    kinds = (torch.float32, torch.float64)
     if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
-        half = torch.get_autocast_dtype("cpu") == torch.bfloat16 and torch.ops.seqmem.bfloat16_products() != ""
-        return half and inputs.dtype in (torch.float32, torch.bfloat16)
-    return inputs.dtype in (torch.float32, torch.float64)
+        half = torch.get_autocast_dtype("cpu")
+        if half != torch.bfloat16 or torch.ops.seqmem.bfloat16_products() == "":
+            return f"this processor has no compiled sequences with products in {half}"
+        kinds = (torch.float32, torch.bfloat16)
+    return "" if inputs.dtype in kinds else f"there are no compiled sequences of {inputs.dtype}"
 
 
 def legs_sequence(

@@ -30,6 +30,7 @@ class TrainConfig:
         limit_val_batches: the same for validation.
         limit_test_batches: the same for the test.
         precision: Lightning's name of the number format.
+        compile: compile the network with torch.compile. A sequence that goes step by step stays out of it.
     """
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
@@ -42,6 +43,7 @@ class TrainConfig:
     limit_val_batches: BatchLimit = 1.0
     limit_test_batches: BatchLimit = 1.0
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
 
 
 @dataclass(frozen=True)

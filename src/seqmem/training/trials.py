@@ -71,7 +71,8 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
         print(
             f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
             f"test {name} {result[f'test/{name}']:.4f}, validation {name} {result[f'val/{name}']:.4f} "
-            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s",
+            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s, "
+            f"each sequence {', '.join(sorted(set(record['recurrences'])))}",
             flush=True,
         )
     if failures:
@@ -126,6 +127,8 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task = task_for(data.spec)
     model = models.build(model_arguments(config), data.spec)
+    if train.compile:
+        model.compile()
     module = SequenceModule(model, task, train)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
 
@@ -173,6 +176,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "operators": ops.paths(),
+        "recurrences": model.paths(),
     }
 
 

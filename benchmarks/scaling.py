@@ -1,0 +1,100 @@
+"""How the time of a training step grows with the length, the order and the batch: ``python -m benchmarks.scaling``.
+
+Writes ``scaling.csv`` and ``scaling.png``, the picture of the README.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.run import RESULTS, surroundings
+from benchmarks.sides import Case, sides
+
+LENGTHS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
+ORDERS = [16, 32, 64, 128, 256, 512, 1024]
+BATCHES = [1, 4, 16, 64, 256]
+KINDS = ("legs", "lstm", "gru")
+AXES = {
+    "length": [Case(kind, 256, steps, 4) for kind in KINDS for steps in LENGTHS],
+    "order": [Case(kind, order, 784, 100) for kind in KINDS for order in ORDERS],
+    "batch": [Case(kind, 256, 784, batch) for kind in KINDS for batch in BATCHES],
+}
+# Steps of Python that the step-by-step loop and the original are followed for.
+PATIENCE = 3_000
+
+
+def main() -> None:
+    """Parse the command line, measure, save and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder for scaling.csv and scaling.png")
+    folder = parser.parse_args().output
+    rows = [row for axis, cases in AXES.items() for case in cases for row in measure(axis, case)]
+    save(rows, folder / "scaling.csv")
+    draw(rows, folder / "scaling.png")
+
+
+def measure(axis: str, case: Case) -> list[dict]:
+    """Seconds of one training step of our cell, and on the length axis of those that a user would otherwise run."""
+    calls = sides(case)
+    wanted = ["seqmem"]
+    if axis == "length" and case.steps <= PATIENCE:
+        wanted += [name for name in calls if name.startswith(("original", "torch.nn"))]
+    rows = []
+    for name in wanted:
+        calls[name]()
+        seconds = []
+        while len(seconds) < 5 and sum(seconds) < 2:
+            start = time.perf_counter()
+            calls[name]()
+            seconds.append(time.perf_counter() - start)
+        place = {"axis": axis, "kind": case.kind, "side": name}
+        sizes = {"length": case.steps, "order": case.hidden_size, "batch": case.batch_size}
+        rows.append({**place, **sizes, "seconds": min(seconds)})
+        print(*rows[-1].values(), flush=True)
+    return rows
+
+
+def save(rows: list[dict], path: Path) -> None:
+    """Write the rows with what they were measured on."""
+    where = surroundings()
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *where])
+        writer.writeheader()
+        writer.writerows({**row, **where} for row in rows)
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """One panel an axis, a line for each kind and side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(AXES), figsize=(13, 4), layout="constrained")
+    colours = dict(zip(KINDS, ("C0", "C1", "C2"), strict=True))
+    titles = {
+        "length": ("length T", "microseconds per step and sequence", "hidden size 256, batch 4"),
+        "order": ("hidden size and memory order", "seconds per training step", "length 784, batch 100"),
+        "batch": ("batch size", "seconds per training step", "hidden size 256, length 784"),
+    }
+    for panel, (axis, (across, up, title)) in zip(panels, titles.items(), strict=True):
+        lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for row in rows:
+            if row["axis"] == axis:
+                height = 1e6 * row["seconds"] / (row["length"] * row["batch"]) if axis == "length" else row["seconds"]
+                lines.setdefault((row["kind"], row["side"]), []).append((row[axis], height))
+        for (kind, side), points in lines.items():
+            ours = side == "seqmem"
+            label = kind if ours else f"{kind}, {side}"
+            panel.loglog(*zip(*points, strict=True), "o-" if ours else "s:", color=colours[kind], label=label, markersize=4)
+        panel.set(xlabel=across, ylabel=up, title=title)
+        panel.grid(alpha=0.3, which="both")
+        panel.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
