@@ -8,8 +8,6 @@ import csv
 import time
 from pathlib import Path
 
-import torch
-
 from benchmarks.run import RESULTS, surroundings
 from benchmarks.sides import Case, sides
 

@@ -7,22 +7,13 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 Loop = Callable[..., tuple[Tensor, ...]]
-
-
-class Steps(Protocol):
-    """What a cell offers here."""
-
-    def run_stepwise(
-        self, inputs: Tensor, state: Any, lengths: Tensor | None, fresh: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The time loop, see :class:`seqmem.cells.Recurrence`."""
 
 
 class CapturedLoop:
@@ -51,8 +42,7 @@ class CapturedLoop:
         self, inputs: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Outputs (B, T, H) and the parts of the state after the last step, as the cell's own loop gives them."""
-        cell = self._cell()
-        assert isinstance(cell, nn.Module)
+        cell: Any = self._cell()
         names, weights = zip(*cell.named_parameters(), strict=True)
         arguments = (inputs, *state, *(() if lengths is None else (lengths,)), *weights)
         graph = None if self._is_pending() else self._graph(cell, names, arguments, state, lengths is not None, fresh)
@@ -62,7 +52,7 @@ class CapturedLoop:
         self._replays += 1
         outputs, *parts = (value.clone() for value in graph(*arguments))
         if any(value.requires_grad for value in (outputs, *parts)):
-            outputs, *parts = _Taken.apply(self, self._replays, outputs, *parts)  # type: ignore[no-untyped-call]
+            outputs, *parts = _Taken.apply(self, self._replays, outputs, *parts)
             node = next(value.grad_fn for value in (outputs, *parts) if value.grad_fn is not None)
             self._pending = weakref.ref(node)
         return outputs, parts
