@@ -6,7 +6,6 @@ gradient. Peak memory is that of a process that runs one side alone.
 
 import argparse
 import csv
-import resource
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,10 @@ COLUMNS = ("case", "side", "seconds", "times_ours", "agreement", "peak_memory_mi
 RESULTS = Path(__file__).parent / "results"
 # Norm of the difference of two sides relative to that of one, over T steps of rounding.
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-3, torch.float64: 1e-9}
+# The sequential kernel's own rounding in 10^6 steps of float32 is 3e-3 (ours is 2e-5, both against float64).
+PROJECTION_TOLERANCE = {**TOLERANCE, torch.float32: 1e-2}
+# Hidden size of the cases whose memory is measured too.
+MEMORY_AT = 512
 # Seconds that one side of a case may take in all; what takes half of that in its first call is not called again.
 PATIENCE = 20.0
 
@@ -59,13 +62,17 @@ def main() -> None:
         title, side = arguments.one
         [case] = [case for case in CASES if case.title == title]
         sides(case)[side]()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not getrusage: a process starts with the peak of the one that started it.
+        [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+        print(int(peak) / 1024)
         return
     rows = [row for case in CASES if arguments.only in case.title for row in measure(case, arguments.turns)]
+    save(rows, arguments.output)
     if not arguments.no_memory:
         for row in rows:
-            row["peak_memory_mib"] = peak_memory(row["case"], row["side"])
-    save(rows, arguments.output)
+            if row["case"] in [case.title for case in CASES if case.hidden_size == MEMORY_AT]:
+                row["peak_memory_mib"] = peak_memory(row["case"], row["side"])
+        save(rows, arguments.output)
     show(rows)
 
 
@@ -84,9 +91,10 @@ def measure(case: Case, turns: int) -> list[dict]:
             if sum(times[name]) < PATIENCE / 2:
                 times[name].append(clocked(call))
     ours = times["seqmem"]
+    tolerance = (PROJECTION_TOLERANCE if case.kind == "projection" else TOLERANCE)[case.dtype]
     rows = []
     for name in calls:
-        agreement = agrees(results["seqmem"], results[name], TOLERANCE[case.dtype])
+        agreement = agrees(results["seqmem"], results[name], tolerance)
         ratios = [theirs / mine for theirs, mine in zip(times[name], ours, strict=False)]
         rows.append(
             {

@@ -82,6 +82,7 @@ def sides(case: Case) -> dict[str, Callable[[], Result | None]]:
     else:
         compiled = torch.compile(cell)
         found["seqmem, torch.compile"] = trained(lambda: compiled(inputs)[0])
+        found["seqmem, torch.compile"]()  # compiles
         found["seqmem, step by step"] = trained(lambda: _step_by_step(cell, inputs))
     if isinstance(cell, LegS):
         found["original (dense)" + ", float32" * half] = _dense(cell, inputs, trained)

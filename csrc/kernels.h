@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "generators.h"
+
 namespace seqmem {
 
 // One step c' = A c + B f of length dt, discretised. Rows are the B*M memories of a batch, each of `order` numbers.
@@ -26,6 +28,10 @@ struct RowKernels {
   int lanes;  // rows that one vector holds: hand out ranges in multiples of it
   StepKernel<T> legs;
   StepKernel<T> legt;
+  // Any measure's step, with `dt` of its own for each batch element; workspace holds quasiseparable_workspace(order).
+  void (*quasiseparable)(
+      bool adjoint, const Step<T>&, const Generators<T>&, const T* from, const T* with, T* to, T* out, int64_t begin, int64_t end,
+      T* workspace);
   // LegS coefficients (order,) of a signal of `length` > 0 samples; workspace holds legs_approximation_workspace(order).
   void (*legs_approximation)(const T* signal, int64_t length, T* memory, int64_t order, T* workspace);
 };
@@ -41,6 +47,8 @@ struct Kernels {
 constexpr int kMaxLanes = 16;
 constexpr int kMaxWaveVectors = 8;
 constexpr int64_t legs_approximation_workspace(int64_t order) { return order + kMaxWaveVectors * kMaxLanes; }
+
+constexpr int64_t quasiseparable_workspace(int64_t order) { return 5 * order * kMaxLanes; }
 
 const Kernels& kernels();
 

@@ -18,6 +18,7 @@
 #include <tuple>
 #include <vector>
 
+#include "held.h"
 #include "kernels.h"
 
 // Read from the file, before it is loaded, by seqmem/ops/extension.py.
@@ -260,6 +261,66 @@ Tensor function_approximation_adjoint(const Tensor& grad, int64_t length) {
   return grad.dim() == 1 ? signals.squeeze(1) : signals.t().contiguous();
 }
 
+void check_generators(const char* name, const Tensor& generators, const Tensor& memory) {
+  TORCH_CHECK_VALUE(
+      generators.sizes() == at::IntArrayRef({6, memory.size(2)}) && generators.scalar_type() == at::kDouble && generators.is_cpu(),
+      name, ": generators must be (6, N) float64 with N = ", memory.size(2), ", got ", generators.sizes(), " ",
+      generators.scalar_type());
+}
+
+template <typename T>
+void run_quasiseparable(
+    bool adjoint, const Tensor& from, const T* with, const Tensor& dt, const Tensor& generators, double implicit, Tensor& to,
+    T* out) {
+  Held held;
+  const Generators<T> m = held.generators<T>(generators);
+  const int64_t rows = from.size(0) * from.size(1), lanes = row_kernels<T>().lanes, blocks = (rows + lanes - 1) / lanes;
+  const Step<T> step{
+      m.order, std::max<int64_t>(1, from.size(1)), held.numbers<T>(dt), T(implicit), nullptr, nullptr};
+  const int64_t grain = std::max<int64_t>(1, kGrain / (lanes * std::max<int64_t>(1, m.order)));
+  const T* const read = from.const_data_ptr<T>();
+  T* const write = to.mutable_data_ptr<T>();
+  at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    std::vector<T> workspace(quasiseparable_workspace(m.order));
+    row_kernels<T>().quasiseparable(
+        adjoint, step, m, read, with, write, out, begin * lanes, std::min(end * lanes, rows), workspace.data());
+  });
+}
+
+Tensor quasiseparable_update(
+    const Tensor& memory, const Tensor& input, const Tensor& dt, const Tensor& generators, double implicit) {
+  constexpr const char* name = "seqmem::quasiseparable_update";
+  check_memory(name, "mem", memory);
+  check_like(name, "input", input, memory, memory.sizes().slice(0, 2));
+  check_dt(name, dt, memory);
+  check_generators(name, generators, memory);
+  const Tensor from = memory.contiguous(), with = input.contiguous();
+  Tensor to = at::empty_like(from);
+  if (memory.scalar_type() == at::kFloat) {
+    run_quasiseparable<float>(false, from, with.const_data_ptr<float>(), dt, generators, implicit, to, nullptr);
+  } else {
+    run_quasiseparable<double>(false, from, with.const_data_ptr<double>(), dt, generators, implicit, to, nullptr);
+  }
+  return to;
+}
+
+std::tuple<Tensor, Tensor> quasiseparable_adjoint(
+    const Tensor& grad, const Tensor& dt, const Tensor& generators, double implicit) {
+  constexpr const char* name = "seqmem::quasiseparable_update_adjoint";
+  check_memory(name, "grad", grad);
+  check_dt(name, dt, grad);
+  check_generators(name, generators, grad);
+  const Tensor from = grad.contiguous();
+  Tensor to = at::empty_like(from);
+  Tensor out = at::empty(grad.sizes().slice(0, 2), grad.options());
+  if (grad.scalar_type() == at::kFloat) {
+    run_quasiseparable<float>(true, from, nullptr, dt, generators, implicit, to, out.mutable_data_ptr<float>());
+  } else {
+    run_quasiseparable<double>(true, from, nullptr, dt, generators, implicit, to, out.mutable_data_ptr<double>());
+  }
+  return {to, out};
+}
+
 std::string instruction_set() { return kernels().instruction_set; }
 
 template <Method method>
@@ -293,6 +354,8 @@ TORCH_LIBRARY(seqmem, library) {
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
   library.def("legs_function_approx_trapezoidal(Tensor input, SymInt memorder) -> Tensor", tags);
   library.def("legs_function_approx_trapezoidal_adjoint(Tensor grad, SymInt length) -> Tensor", tags);
+  library.def("quasiseparable_update(Tensor mem, Tensor input, Tensor dt, Tensor generators, float implicit) -> Tensor", tags);
+  library.def("quasiseparable_update_adjoint(Tensor grad, Tensor dt, Tensor generators, float implicit) -> (Tensor, Tensor)", tags);
   library.def("instruction_set() -> str", instruction_set);
 }
 
@@ -302,6 +365,8 @@ TORCH_LIBRARY_IMPL(seqmem, CPU, library) {
   implement<Method::legs_trapezoidal>(library);
   implement<Method::legs_zoh>(library);
   implement<Method::legt_euler_forward>(library);
+  library.impl("quasiseparable_update", quasiseparable_update);
+  library.impl("quasiseparable_update_adjoint", quasiseparable_adjoint);
   library.impl("legs_function_approx_trapezoidal", function_approximation);
   library.impl("legs_function_approx_trapezoidal_adjoint", function_approximation_adjoint);
 }

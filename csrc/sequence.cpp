@@ -30,6 +30,7 @@
 #include <tuple>
 #include <vector>
 
+#include "held.h"
 #include "kernels.h"
 
 namespace seqmem {
@@ -71,26 +72,29 @@ struct Arguments {
   Cell cell;
   const char* name;
   Tensor inputs, hidden, memory;
-  Maybe lengths, step_sizes;
+  Maybe lengths;
   Maybe weight[kSources];
   Maybe bias;  // (kGates H,)
   Maybe weight_ux, weight_uh, weight_um, bias_u;
+  Maybe step_sizes, generators;  // of the memory: (T,) or (T, B), (6, N) float64
+  Maybe step, drive;             // or one step for all times: (N, N), (N,) float64
   double implicit = 0;
   Activation memory_activation = Activation::identity, hidden_activation = Activation::tanh;
   bool memory_output = false;
   bool bfloat16 = false;    // products of float32 tensors in bfloat16, with float32 sums
+  Held held;
   int64_t chunk_steps = 0;  // steps between two checkpoints, all that is held of the way back at a time; 0 where there is none
 
   int64_t batch() const { return inputs.size(0); }
   int64_t steps() const { return inputs.size(1); }
   int64_t channels() const { return inputs.size(2); }
   int64_t size() const { return hidden.size(1); }
-  bool has_memory() const { return cell == Cell::legs || cell == Cell::legs_ungated; }
+  bool has_memory() const { return cell == Cell::memory || cell == Cell::memory_ungated; }
   int64_t memories() const { return has_memory() ? memory.size(1) : 0; }
   int64_t order() const { return has_memory() ? memory.size(2) : 0; }
   int64_t output_width() const { return size() + (memory_output ? memories() * order() : 0); }
-  int64_t saved_numbers() const { return cell == Cell::legs ? 2 : cell == Cell::legs_ungated ? 1 : cell == Cell::lstm ? 5 : 4; }
-  int64_t gradients() const { return cell == Cell::legs ? 2 : cell == Cell::legs_ungated ? 1 : 4; }
+  int64_t saved_numbers() const { return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : cell == Cell::lstm ? 5 : 4; }
+  int64_t gradients() const { return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : 4; }
   int64_t chunks() const { return (steps() + chunk_steps - 1) / chunk_steps; }
   bool empty() const { return batch() == 0 || steps() == 0; }
 };
@@ -114,6 +118,12 @@ void check_shape(const char* name, const char* what, const Tensor& given, const 
       given.scalar_type() == inputs.scalar_type(), name, ": ", what, " must be ", inputs.scalar_type(), " as the inputs, got ",
       given.scalar_type());
   TORCH_CHECK_VALUE(given.device() == inputs.device(), name, ": ", what, " must be on ", inputs.device(), ", got ", given.device());
+}
+
+void check_double(const char* name, const char* what, const Tensor& given, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(
+      given.sizes() == shape && given.scalar_type() == at::kDouble, name, ": ", what, " must be ", shape, " float64, got ",
+      given.sizes(), " ", given.scalar_type());
 }
 
 void check_shape(const char* name, const char* what, const Maybe& given, const Tensor& inputs, at::IntArrayRef shape) {
@@ -160,11 +170,17 @@ void check(Arguments& a) {
     check_shape(name, "weight_hh", a.weight[from_hidden], a.inputs, {rows, size});
     check_shape(name, "bias_h", a.bias, a.inputs, {rows});
     TORCH_CHECK_VALUE(
-        a.step_sizes->scalar_type() == at::kDouble &&
-            (a.step_sizes->sizes() == at::IntArrayRef({a.steps()}) || a.step_sizes->sizes() == at::IntArrayRef({a.steps(), batch})),
-        name, ": step_sizes must be (T,) or (T, B) float64 with T = ", a.steps(), " and B = ", batch, ", got ",
-        a.step_sizes->sizes(), " ", a.step_sizes->scalar_type());
-    for (Maybe* weight : {&a.weight_ux, &a.weight_uh, &a.weight_um, &a.bias_u, &a.step_sizes}) {
+        (a.generators && a.step_sizes && !a.step && !a.drive) || (!a.generators && !a.step_sizes && a.step && a.drive), name,
+        ": a memory has generators and step_sizes, or step and drive");
+    if (a.generators) {
+      check_double(name, "generators", *a.generators, {6, order});
+      const bool own = a.step_sizes->dim() == 2;
+      check_double(name, "step_sizes", *a.step_sizes, own ? at::IntArrayRef({a.steps(), batch}) : at::IntArrayRef({a.steps()}));
+    } else {
+      check_double(name, "step", *a.step, {order, order});
+      check_double(name, "drive", *a.drive, {order});
+    }
+    for (Maybe* weight : {&a.weight_ux, &a.weight_uh, &a.weight_um, &a.bias_u, &a.step_sizes, &a.generators, &a.step, &a.drive}) {
       if (*weight) *weight = (*weight)->contiguous();
     }
   } else {
@@ -196,7 +212,7 @@ bool has_tiles() {
 }
 
 template <typename T>
-Sequence<T> describe(const Arguments& a) {
+Sequence<T> describe(Arguments& a, int64_t lanes) {
   Sequence<T> s{};
   s.cell = a.cell;
   s.steps = a.steps();
@@ -214,6 +230,12 @@ Sequence<T> describe(const Arguments& a) {
   s.step_sizes = data<double>(a.step_sizes);
   s.own_step_sizes = a.step_sizes && a.step_sizes->dim() == 2;
   s.implicit = a.implicit;
+  if (a.generators) s.generators = a.held.generators<T>(*a.generators);
+  if (a.step) {
+    s.step = a.held.panels<T>(*a.step, 2 * lanes);
+    s.step_transposed = a.held.panels<T>(a.step->t(), 2 * lanes);
+    s.drive = a.held.numbers<T>(*a.drive);
+  }
   s.hidden_before = a.hidden.const_data_ptr<T>();
   s.memory_before = a.memory.const_data_ptr<T>();
   for (int source = 0; source < kSources; ++source) s.weight[source] = data<T>(a.weight[source]);
@@ -279,9 +301,9 @@ struct Results {
 };
 
 template <typename T>
-void run(const Arguments& a, Results& results) {
+void run(Arguments& a, Results& results) {
   const SequenceKernels<T> kernels = kernels_of<T>(a);
-  Sequence<T> s = describe<T>(a);
+  Sequence<T> s = describe<T>(a, kernels.lanes);
   const Tensor weights = packed<T>(kernels, s, false, a.inputs.options());
   s.outputs = results.outputs.mutable_data_ptr<T>();
   s.hidden_after = results.hidden.mutable_data_ptr<T>();
@@ -351,10 +373,10 @@ struct Gradients {
 };
 
 template <typename T>
-void run_backward(const Arguments& a, const Results& results, const Incoming& incoming, Gradients& g) {
+void run_backward(Arguments& a, const Results& results, const Incoming& incoming, Gradients& g) {
   const auto options = a.inputs.options();
   const SequenceKernels<T> kernels = kernels_of<T>(a);
-  Sequence<T> s = describe<T>(a);
+  Sequence<T> s = describe<T>(a, kernels.lanes);
   s.grad_inputs = g.inputs.dim() == 3 ? g.inputs.mutable_data_ptr<T>() : nullptr;
   s.outputs = results.outputs.mutable_data_ptr<T>();
   s.saved = results.saved.mutable_data_ptr<T>();
@@ -414,13 +436,17 @@ Gradients backward(Arguments& a, const Results& results, const Incoming& incomin
   return g;
 }
 
-Arguments legs_arguments(
-    const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Tensor& step_sizes,
-    const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u,
+Arguments memory_arguments(
+    const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& step_sizes,
+    const Maybe& generators, const Maybe& step, const Maybe& drive, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u,
     const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit,
     const std::string& memory_activation, const std::string& hidden_activation, bool gated, bool memory_output,
     bool bfloat16, int64_t chunk_steps) {
-  Arguments a{gated ? Cell::legs : Cell::legs_ungated, name, inputs, hidden, memory, lengths, step_sizes, {}, bias_h};
+  Arguments a{gated ? Cell::memory : Cell::memory_ungated, name, inputs, hidden, memory, lengths, {}, bias_h};
+  a.step_sizes = step_sizes;
+  a.generators = generators;
+  a.step = step;
+  a.drive = drive;
   a.weight[from_memory] = weight_hm;
   a.weight[from_hidden] = weight_hh;
   a.weight[from_input] = weight_hx;
@@ -437,28 +463,28 @@ Arguments legs_arguments(
   return a;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> legs_sequence(
-    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Tensor& step_sizes, const Maybe& lengths,
-    const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u, const Maybe& weight_hx,
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> memory_sequence(
+    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& step_sizes, const Maybe& generators,
+    const Maybe& step, const Maybe& drive, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u, const Maybe& weight_hx,
     const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit, std::string memory_activation,
     std::string hidden_activation, bool gated, bool memory_output, bool bfloat16, int64_t chunk_steps) {
-  Arguments a = legs_arguments(
-      "seqmem::legs_sequence", inputs, hidden, memory, step_sizes, lengths, weight_ux, weight_uh, weight_um, bias_u, weight_hx,
+  Arguments a = memory_arguments(
+      "seqmem::memory_sequence", inputs, hidden, memory, step_sizes, generators, step, drive, lengths, weight_ux, weight_uh, weight_um, bias_u, weight_hx,
       weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, bfloat16,
       chunk_steps);
   const Results r = forward(a);
   return {r.outputs, r.hidden, r.memory, r.saved, r.written, r.checkpoints};
 }
 
-std::vector<Tensor> legs_sequence_backward(
+std::vector<Tensor> memory_sequence_backward(
     const Maybe& grad_outputs, const Maybe& grad_hidden, const Maybe& grad_memory, const Tensor& outputs, const Tensor& saved,
     const Tensor& written, const Tensor& checkpoints, const Tensor& inputs, const Tensor& hidden, const Tensor& memory,
-    const Tensor& step_sizes, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um,
+    const Maybe& step_sizes, const Maybe& generators, const Maybe& step, const Maybe& drive, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um,
     const Maybe& bias_u, const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h,
     double implicit, std::string memory_activation, std::string hidden_activation, bool gated, bool memory_output,
     bool bfloat16, int64_t chunk_steps, bool input_gradient) {
-  Arguments a = legs_arguments(
-      "seqmem::legs_sequence_backward", inputs, hidden, memory, step_sizes, lengths, weight_ux, weight_uh, weight_um, bias_u,
+  Arguments a = memory_arguments(
+      "seqmem::memory_sequence_backward", inputs, hidden, memory, step_sizes, generators, step, drive, lengths, weight_ux, weight_uh, weight_um, bias_u,
       weight_hx, weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, bfloat16,
       chunk_steps);
   const Results results{outputs, {}, {}, saved, written, checkpoints};
@@ -572,8 +598,9 @@ std::string bfloat16_products() { return sequence_kernels().half == nullptr ? ""
 
 TORCH_LIBRARY_FRAGMENT(seqmem, library) {
   const auto define = [&](const std::string& schema) { library.def(schema.c_str()); };
-  const std::string legs =
-      "Tensor inputs, Tensor hidden, Tensor memory, Tensor step_sizes, Tensor? lengths, Tensor? weight_ux, Tensor? weight_uh, "
+  const std::string network =
+      "Tensor inputs, Tensor hidden, Tensor memory, Tensor? step_sizes, Tensor? generators, Tensor? step, Tensor? drive, "
+      "Tensor? lengths, Tensor? weight_ux, Tensor? weight_uh, "
       "Tensor? weight_um, Tensor? bias_u, Tensor? weight_hx, Tensor? weight_hm, Tensor? weight_hh, Tensor? bias_h, "
       "float implicit, str memory_activation, str hidden_activation, bool gated, bool memory_output, bool bfloat16, ";
   const std::string weights =
@@ -581,11 +608,11 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
   library.def("bfloat16_products() -> str", bfloat16_products);
   const std::string flows = "(Tensor? grad_outputs, Tensor? grad_hidden, ";
   define(
-      "legs_sequence(" + legs +
+      "memory_sequence(" + network +
       "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved, Tensor written, Tensor checkpoints)");
   define(
-      "legs_sequence_backward" + flows + "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor written, Tensor checkpoints, " +
-      legs + "int chunk_steps, bool input_gradient) -> Tensor[]");
+      "memory_sequence_backward" + flows + "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor written, Tensor checkpoints, " +
+      network + "int chunk_steps, bool input_gradient) -> Tensor[]");
   define(
       "lstm_sequence(Tensor inputs, Tensor hidden, Tensor memory, " + weights +
       "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved)");
@@ -601,8 +628,8 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
 }
 
 TORCH_LIBRARY_IMPL(seqmem, CPU, library) {
-  library.impl("legs_sequence", legs_sequence);
-  library.impl("legs_sequence_backward", legs_sequence_backward);
+  library.impl("memory_sequence", memory_sequence);
+  library.impl("memory_sequence_backward", memory_sequence_backward);
   library.impl("lstm_sequence", lstm_sequence);
   library.impl("lstm_sequence_backward", lstm_sequence_backward);
   library.impl("gru_sequence", gru_sequence);

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 
+#include "generators.h"
+
 namespace seqmem {
 
-enum class Cell { legs, legs_ungated, lstm, gru };
+enum class Cell { memory, memory_ungated, lstm, gru };
 enum class Activation { identity, tanh, relu, sigmoid };
 
 // What the gates are products of, side by side in this order.
@@ -31,6 +33,10 @@ struct Sequence {
   const double* step_sizes;   // (T,), or (T, B) where rows have their own
   bool own_step_sizes;
   double implicit;            // share of a step that is taken implicitly
+  Generators<T> generators;   // of the memory's transition, or
+  const T* step;              // a step of it, c' = S c + drive f, packed as the products read it: (panels of 2W n, k, 2W)
+  const T* step_transposed;
+  const T* drive;             // (N,)
   const T* hidden_before;     // (B, H)
   const T* memory_before;     // (B, M, N), LSTM: (B, H)
 

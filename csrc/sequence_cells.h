@@ -12,7 +12,7 @@ namespace seqmem::SEQMEM_ISA {
 
 // c = act(z_0), g = sigmoid(z_1), h = h + g (c - h); without gate h = c.
 template <typename T, bool gated>
-struct LegsRule {
+struct MemoryRule {
   static constexpr int kGates = gated ? 2 : 1, kSaved = kGates, kGradients = kGates, kProducts = kGates;
   static constexpr bool kHasMemory = true, kHasCarry = false;
   static constexpr bool reads(int, Source) { return true; }

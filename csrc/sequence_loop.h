@@ -108,7 +108,7 @@ struct Group {
   const int64_t memory;   // M N
   Mask* const valid;      // (blocks,)
   T* const written;       // (blocks, M, W)
-  LegsMemory<T> update;
+  Memory<T> update;
 
   Group(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena)
       : s(sequence), first(first_row), rows(count), blocks(count, kMaxRows<T>, half ? kTileLines : 0),
@@ -117,7 +117,7 @@ struct Group {
         memory(Rule::kHasMemory ? sequence.memories * sequence.order : 0),
         valid(reinterpret_cast<Mask*>(arena.take(blocks.count * width))),
         written(arena.take(Rule::kHasMemory ? blocks.count * sequence.memories * width : 0)),
-        update(sequence, blocks, first_row, arena.take(Rule::kHasMemory ? LegsMemory<T>::workspace(sequence.order) : 0)) {}
+        update(sequence, blocks, first_row, arena.take(Rule::kHasMemory ? Memory<T>::workspace(sequence, blocks) : 0)) {}
 
   bool is_valid(int64_t row, int64_t t) const { return s.lengths == nullptr || t < s.lengths[first + row]; }
 
@@ -1051,12 +1051,12 @@ static SequenceKernels<T> kernels_for(Cell cell) {
       return kernels_of<T, LstmRule<T>, half>();
     case Cell::gru:
       return kernels_of<T, GruRule<T>, half>();
-    case Cell::legs_ungated:
-      return kernels_of<T, LegsRule<T, false>, half>();
-    case Cell::legs:
+    case Cell::memory_ungated:
+      return kernels_of<T, MemoryRule<T, false>, half>();
+    case Cell::memory:
       break;
   }
-  return kernels_of<T, LegsRule<T, true>, half>();
+  return kernels_of<T, MemoryRule<T, true>, half>();
 }
 
 }  // namespace seqmem::SEQMEM_ISA

@@ -4,12 +4,13 @@
 #include "kernels.h"
 #include "legs.h"
 #include "legt.h"
+#include "quasiseparable_rows.h"
 
 namespace seqmem::SEQMEM_ISA {
 
 template <typename T>
 static RowKernels<T> row_kernels() {
-  return {kLanes<T>, legs_step<T>, legt_step<T>, legs_approximation<T>};
+  return {kLanes<T>, legs_step<T>, legt_step<T>, quasiseparable_rows<T>, legs_approximation<T>};
 }
 
 Kernels table(const char* instruction_set) {

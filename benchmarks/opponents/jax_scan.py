@@ -42,7 +42,7 @@ def trained(cell: LegS | LSTM, inputs: Tensor, cotangent: Tensor) -> Callable[[]
         outputs = run(parameters, x)
         return (outputs * v).sum(), outputs
 
-    compiled = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    compiled = jax.jit(jax.value_and_grad(objective, has_aux=True)).lower(weights).compile()
 
     def call() -> tuple[Tensor, list[Tensor]]:
         (_, outputs), gradients = jax.block_until_ready(compiled(weights))

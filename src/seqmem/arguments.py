@@ -57,6 +57,26 @@ def checked(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
+def extends(base: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Decorator for a function with ``**rest``, to go below :func:`checked`: ``rest`` are arguments of ``base``.
+
+    The function's signature becomes that of ``base`` with the function's own parameters, which replace those of the same name
+    and otherwise come last.
+    """
+
+    def decorate(function: Function) -> Function:
+        inherited, own = inspect.signature(base).parameters, inspect.signature(function).parameters
+        named = {name: p for name, p in own.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        merged = [named.get(name, p) for name, p in inherited.items()]
+        merged += [p for name, p in named.items() if name not in inherited]
+        hints = get_type_hints(inspect.unwrap(base), include_extras=True) | get_type_hints(function, include_extras=True)
+        function.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        function.__annotations__ = {p.name: hints[p.name] for p in merged if p.name in hints}
+        return function
+
+    return decorate
+
+
 def parameters(owner: Callable[..., Any], skip: Collection[str] = ()) -> dict[str, Any]:
     """The arguments that ``owner`` takes with their defaults (``inspect.Parameter.empty`` where there is none)."""
     signature = inspect.signature(owner)

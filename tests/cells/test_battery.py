@@ -1,6 +1,5 @@
 """What every registered cell must do. A new cell is picked up by its name, with the tiny preset of its YAML."""
 
-import inspect
 import io
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch.testing import assert_close
 
 from seqmem import cells
 from seqmem.arguments import parameters
+from seqmem.cells.timestamped import TimestampedCell
 from seqmem.errors import UserError
 
 _configs = Path(__file__).parents[2] / "cfg" / "model"
@@ -29,6 +29,14 @@ def make(name, input_size=3, dtype=torch.float64, **changes):
     return cells.get(name)(input_size=input_size, **{**tiny, **changes}).to(dtype)
 
 
+def sample(name, batch, steps, dtype=torch.float64):
+    """Inputs (B, T, 3) that the cell can make sense of."""
+    inputs = torch.randn(batch, steps, 3, dtype=dtype)
+    if issubclass(cells.get(name), TimestampedCell):
+        inputs[..., 0] = (torch.rand(batch, steps, dtype=dtype) + 0.1).cumsum(1)
+    return inputs
+
+
 def rows(state, index):
     return type(state)(*(part[index] for part in state))
 
@@ -41,8 +49,7 @@ def test_yaml_lists_every_argument_with_its_default(name):
     assert list(listed["cell_args"]) == list(wanted)
     for key, default in wanted.items():
         if isinstance(default, dict):
-            module = inspect.getmodule(next(base for base in cells.get(name).__mro__ if base.__module__.endswith("memory")))
-            default = getattr(module, f"DEFAULT_{key.upper()}")
+            default = getattr(cells.get(name), f"default_{key}", default)
         assert listed["cell_args"][key] == default, key
 
 
@@ -50,7 +57,7 @@ def test_yaml_lists_every_argument_with_its_default(name):
 @odd_sizes
 def test_step_equals_sequence(name, batch, steps):
     cell = make(name)
-    inputs = torch.randn(batch, steps, 3, dtype=torch.float64)
+    inputs = sample(name, batch, steps)
     outputs, final = cell(inputs)
     assert outputs.shape == (batch, steps, cell.output_size)
     state, singles = None, []
@@ -65,7 +72,7 @@ def test_step_equals_sequence(name, batch, steps):
 @every_cell
 def test_state_is_carried_on(name):
     cell = make(name)
-    inputs = torch.randn(4, 11, 3, dtype=torch.float64)
+    inputs = sample(name, 4, 11)
     whole, final = cell(inputs)
     first, state = cell(inputs[:, :5])
     second, carried = cell(inputs[:, 5:], state)
@@ -77,7 +84,7 @@ def test_state_is_carried_on(name):
 @every_cell
 def test_rows_are_independent_of_padding_and_of_each_other(name):
     cell = make(name)
-    inputs = torch.randn(4, 9, 3, dtype=torch.float64)
+    inputs = sample(name, 4, 9)
     lengths = torch.tensor([9, 1, 4, 0])
     spoilt = inputs.clone()
     for row, length in enumerate(lengths):
@@ -94,7 +101,7 @@ def test_rows_are_independent_of_padding_and_of_each_other(name):
 @every_cell
 def test_state_of_rows_with_different_lengths_is_carried_on(name):
     cell = make(name)
-    inputs = torch.randn(3, 10, 3, dtype=torch.float64)
+    inputs = sample(name, 3, 10)
     lengths = torch.tensor([6, 0, 3])
     _, state = cell(inputs[:, :6], lengths=lengths)
     more, _ = cell(inputs[:, 6:], state)
@@ -106,7 +113,7 @@ def test_state_of_rows_with_different_lengths_is_carried_on(name):
 @every_cell
 def test_padding_gets_no_gradient(name):
     cell = make(name)
-    inputs = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    inputs = sample(name, 2, 6).requires_grad_()
     lengths = torch.tensor([6, 2])
     outputs, state = cell(inputs, lengths=lengths)
     (outputs.sum() + sum(part.sum() for part in state if part.is_floating_point())).backward()
@@ -118,7 +125,7 @@ def test_padding_gets_no_gradient(name):
 @every_cell
 def test_gradients_are_those_of_finite_differences(name):
     cell = make(name)
-    inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    inputs = sample(name, 2, 4).requires_grad_()
     names, values = zip(*cell.named_parameters(), strict=True)
 
     def run(x, *weights):
@@ -130,7 +137,7 @@ def test_gradients_are_those_of_finite_differences(name):
 
 @every_cell
 def test_float32_agrees_with_float64(name):
-    inputs = torch.randn(3, 50, 3, dtype=torch.float64)
+    inputs = sample(name, 3, 50)
     exact, single = make(name), make(name).float()
     assert_close(single(inputs.float())[0].double(), exact(inputs)[0], rtol=1e-4, atol=1e-5)
 
@@ -138,7 +145,7 @@ def test_float32_agrees_with_float64(name):
 @every_cell
 def test_autocast_keeps_the_state_in_its_own_precision(name):
     cell = make(name, dtype=torch.float32)
-    inputs = torch.randn(3, 12, 3)
+    inputs = sample(name, 3, 12, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         outputs, state = cell(inputs)
     assert all(part.dtype in (torch.float32, torch.int64) for part in state)
@@ -157,7 +164,7 @@ def test_saving_and_loading_reproduces_outputs(name):
     for parameter in other.parameters():
         torch.nn.init.zeros_(parameter)
     other.load_state_dict(torch.load(file, weights_only=True))
-    inputs = torch.randn(2, 5, 3, dtype=torch.float64)
+    inputs = sample(name, 2, 5)
     assert torch.equal(cell(inputs)[0], other(inputs)[0])
 
 
@@ -216,5 +223,5 @@ def test_wrong_arguments_are_named(name, changes, message):
 
 
 def test_unknown_cell_is_named():
-    with pytest.raises(UserError, match="no cell is called 'legz'; did you mean 'legs'"):
-        cells.get("legz")
+    with pytest.raises(UserError, match="no cell is called 'lsmt'; did you mean 'lstm'"):
+        cells.get("lsmt")

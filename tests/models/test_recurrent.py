@@ -31,13 +31,24 @@ def network(data, **changes):
 @pytest.mark.parametrize("name", cells.names())
 @pytest.mark.parametrize(("output_steps", "shape"), [(0, (2, 4)), (3, (2, 3, 4)), (None, (2, 9, 4))])
 def test_outputs_are_where_the_data_set_wants_them(name, output_steps, shape):
-    model = network(spec(output_steps=output_steps), cell=name)
-    inputs = torch.randn(2, 9, 3)
-    outputs = model(Batch(inputs, torch.zeros(2)))
+    timed = cells.get(name).timed
+    model = network(spec(output_steps=output_steps, times=timed), cell=name)
+    inputs, times = torch.randn(2, 9, 3), torch.rand(2, 9).cumsum(1) if timed else None
+    outputs = model(Batch(inputs, torch.zeros(2), times=times))
     assert outputs.shape == shape
-    expected = model.head(model.layers[0](inputs)[0])
+    expected = model.head(model.layers[0](inputs, times=times)[0])
     wanted = {0: expected[:, -1], 3: expected[:, -3:], None: expected}[output_steps]
     assert_close(outputs, wanted)
+
+
+def test_a_cell_that_goes_by_times_gets_them_in_every_layer_and_is_refused_without():
+    model = network(spec(times=True), cell="tlsi", num_layers=2)
+    assert [layer.input_size for layer in model.layers] == [4, 6]
+    inputs, times = torch.randn(2, 9, 3), torch.rand(2, 9).cumsum(1)
+    hidden = model.layers[1](model.layers[0](inputs, times=times)[0], times=times)[0]
+    assert_close(model(Batch(inputs, None, times=times)), model.head(hidden[:, -1]))
+    with pytest.raises(UserError, match="tlsi goes by the times of its steps, and made up has none"):
+        network(spec(), cell="tlsi")
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -85,7 +96,7 @@ def test_dropout_keeps_one_mask_a_sequence_and_is_off_in_evaluation():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cell": "legz"}, "no cell is called 'legz'; did you mean 'legs'"),
+        ({"cell": "lsmt"}, "no cell is called 'lsmt'; did you mean 'lstm'"),
         ({"cell_args": {"memory_ordr": 3}}, "model.cell_args.memory_ordr: legs takes no argument.*did you mean 'memory_order'"),
         ({"cell_args": {"input_size": 3}}, "legs takes no argument 'input_size'"),
         ({"num_layers": 0}, "model.num_layers: got 0"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.cells import GRU, LSTM, LegS
+from seqmem.cells import GRU, LMU, LMUT, LSTM, TLSI, TLTI, LagT, LagTS, LegS, LegT, LegTS
 from seqmem.cells.base import Recurrence
 from seqmem.ops import extension, sequence
 
@@ -30,6 +30,14 @@ CELLS = {
     "legs relu": (LegS, {"hidden_activation": "relu", "init_t": 2}),
     "legs sigmoid": (LegS, {"hidden_activation": "sigmoid", "gate": "N"}),
     "legs id": (LegS, {"hidden_activation": "id"}),
+    "legs alpha": (LegS, {"discretization": 0.3, "memory_order": 18}),
+    "legts": (LegTS, {"memory_size": 2, "memory_order": 9}),
+    "legts backward": (LegTS, {"discretization": "backward", "init_t": 3, "memory_order": 17}),
+    "lagts": (LagTS, {"measure_args": {"beta": 0.5}, "memory_size": 2}),
+    "legt": (LegT, {"memory_size": 2, "memory_order": 35, "architecture": {"um": True}, "memory_output": True}),
+    "lmut": (LMUT, {"dt": 0.1, "discretization": "bilinear", "gate": "N"}),
+    "lagt": (LagT, {"measure_args": {"beta": 2.0}, "memory_order": 5}),
+    "lmu": (LMU, {"theta": 7.0, "memory_order": 6}),
     "lstm": (LSTM, {}),
     "lstm no bias": (LSTM, {"bias": False}),
     "gru": (GRU, {}),
@@ -38,7 +46,7 @@ CELLS = {
 SIZES = {"one of all": (1, 1, 1, 1), "odd": (3, 7, 2, 7), "tails": (17, 5, 18, 33), "whole vectors": (2, 6, 16, 32)}
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
-one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "lstm", "gru"])
+one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "legts", "legt", "lstm", "gru"])
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +140,27 @@ def test_steps_that_no_row_reaches(cell, longest, short_chunks):
     inputs = torch.randn(3, 9, 2, dtype=torch.float64)
     lengths = torch.tensor([longest, 0, longest // 2])
     assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+
+
+@pytest.mark.parametrize("measure", ["legs", "lmu", "tlagt"])
+@pytest.mark.parametrize(("kind", "arguments"), [(TLSI, {}), (TLTI, {"dt": 0.3}), (TLSI, {"memory_size": 2, "gate": "N"})])
+def test_every_row_goes_by_its_own_times(kind, arguments, measure, short_chunks):
+    torch.manual_seed(0)
+    cell = kind(3, 10, memory_order=17, measure=measure, **arguments).double()
+    inputs = torch.randn(19, 9, 3, dtype=torch.float64)
+    inputs[..., 0] = torch.rand(19, 9, dtype=torch.float64).cumsum(1)
+    inputs[3, :4, 0] = 0  # starts again and again
+    inputs[5, 2:6, 0] = inputs[5, 2:3, 0]  # stands still
+    lengths = torch.randint(0, 10, (19,))
+    results = []
+    for loop in (kind.run_compiled, kind.run_stepwise):
+        state = cell.initial_state(19)
+        outputs, final = loop(cell, inputs, state, lengths, True)
+        loss = (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view_as(outputs)).sum()
+        gradients = torch.autograd.grad(loss + final.memory.square().sum() + final.hidden.sum(), list(cell.parameters()))
+        results.append((outputs, *final, *gradients))
+    for given, wanted in zip(*results, strict=True):
+        assert_close(given, wanted, rtol=1e-9, atol=1e-10 * wanted.abs().max().item())
 
 
 @one_of_each
@@ -292,12 +321,13 @@ def arguments(name):
     cell = make(name, 3, 16)
     inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     state = [part.requires_grad_() for part in random_state(cell, 2) if part.is_floating_point()]
-    if name.startswith("legs"):
+    if name.startswith("le"):
         names = ("ux", "uh", "um", "bias_u", "hx", "hm", "hh", "bias_h")
         weights = [getattr(cell, name if "bias" in name else f"weight_{name}") for name in names]
-        sizes = torch.tensor([0.0, 1.0, 0.5, 1 / 3], dtype=torch.float64)
+        memory = cell.dynamics(inputs, cell.initial_state(2), True)
+        steps = (memory.get(name) for name in ("step_sizes", "generators", "step", "drive"))
         more = (0.5, "id", "tanh", True, cell.memory_output, False, 3)
-        return torch.ops.seqmem.legs_sequence.default, (inputs, *state, sizes, torch.tensor([4, 4]), *weights, *more)
+        return torch.ops.seqmem.memory_sequence.default, (inputs, *state, *steps, torch.tensor([4, 4]), *weights, *more)
     operator = torch.ops.seqmem.lstm_sequence if name.startswith("lstm") else torch.ops.seqmem.gru_sequence
     weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
     return operator.default, (inputs, *state, torch.tensor([4, 4]), *weights, False, 3)

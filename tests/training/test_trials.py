@@ -11,6 +11,7 @@ import yaml
 from seqmem import training
 from seqmem.batch import Batch
 from seqmem.errors import UserError
+from seqmem.results import aggregate
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
 from seqmem.training.checkpoints import AtomicCheckpointIO
@@ -244,10 +245,12 @@ def test_double_precision(tmp_path):
     assert weights(folder)["model.head.0.weight"].dtype == torch.float64
 
 
-def test_compiling_changes_no_result_and_no_checkpoint(tmp_path):
+@pytest.mark.parametrize("cell", ["legs", "legt", "rnn"])
+def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
     results = []
     for compile in (False, True):
-        [folder] = training.run_trials(config(train={"epochs": 1, "compile": compile}), Signs(), tmp_path / str(compile))
+        settings = config(train={"epochs": 1, "compile": compile}, model={"cell": cell})
+        [folder] = training.run_trials(settings, Signs(), tmp_path / str(compile))
         checkpoint = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)
         results.append((folder.read_record(), checkpoint["state_dict"]))
     (plain, weights), (compiled, same) = results
@@ -262,3 +265,12 @@ def test_the_record_says_which_path_sequences_took(tmp_path, capsys):
     [path] = folder.read_record()["recurrences"]
     assert path == "step by step (there is no compiled sequence of RNN)"
     assert f"each sequence {path}" in capsys.readouterr().out
+
+
+def test_the_last_epoch_is_tested_too_where_asked(tmp_path):
+    [folder] = training.run_trials(config(train={"epochs": 3, "test_last": True}), Signs(), tmp_path)
+    record = folder.read_record()
+    assert set(record["result_last"]) == {"test/loss", "test/accuracy"}
+    [row] = aggregate.summarize(aggregate.group_trials([folder])).to_dict("records")
+    assert row["last_mean"] == record["result_last"]["test/accuracy"]
+    assert row["test_mean"] == record["result"]["test/accuracy"]

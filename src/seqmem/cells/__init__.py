@@ -18,11 +18,32 @@ from pkgutil import iter_modules
 
 from seqmem.cells.base import Recurrence, get, names
 from seqmem.cells.gru import GRU
-from seqmem.cells.legs import LegS
 from seqmem.cells.lstm import LSTM
 from seqmem.cells.rnn import RNN
+from seqmem.cells.scale_invariant import LagTS, LegS, LegTS
+from seqmem.cells.time_invariant import LMU, LMUT, LagT, LegSN, LegST, LegT, LMUPlain
+from seqmem.cells.timestamped import TLSI, TLTI
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["GRU", "LSTM", "RNN", "LegS", "Recurrence", "get", "names"]
+__all__ = [
+    "GRU",
+    "LMU",
+    "LMUT",
+    "LSTM",
+    "RNN",
+    "TLSI",
+    "TLTI",
+    "LMUPlain",
+    "LagT",
+    "LagTS",
+    "LegS",
+    "LegSN",
+    "LegST",
+    "LegT",
+    "LegTS",
+    "Recurrence",
+    "get",
+    "names",
+]

@@ -23,12 +23,14 @@ class Recurrence(nn.Module, Generic[State]):
 
     Attributes:
         name: the name under which command lines and tables know the cell.
+        timed: the cell goes by the times of its steps; for others they are a feature like any other.
         input_size: C of the inputs, the channel for ``times`` included: given times join the inputs as first channel.
         output_size: H of the outputs.
         path: how the latest :meth:`forward` went, "one compiled call" or "step by step" and why.
     """
 
     name: ClassVar[str]
+    timed: ClassVar[bool] = False
 
     input_size: int
     output_size: int
@@ -78,6 +80,7 @@ class Recurrence(nn.Module, Generic[State]):
         if state is None:
             state = self.initial_state(inputs.shape[0])
         self._check_rows(inputs.shape[0], 1, state, None)
+        self.check_inputs(joined, state, None)
         return self.advance(self.project(joined.squeeze(1)), state, self.clock(state, 1, fresh)[0])
 
     def forward(
@@ -103,6 +106,7 @@ class Recurrence(nn.Module, Generic[State]):
         if state is None:
             state = self.initial_state(batch_size)
         self._check_rows(batch_size, steps, state, lengths)
+        self.check_inputs(inputs, state, lengths)
         why = self.obstacle(inputs)
         self.path = f"step by step ({why})" if why else "one compiled call"
         if not why:
@@ -110,6 +114,9 @@ class Recurrence(nn.Module, Generic[State]):
         if inputs.is_cuda:
             return self._captured(inputs, state, lengths, fresh)
         return self.run_stepwise(inputs, state, lengths, fresh)
+
+    def check_inputs(self, inputs: Tensor, state: State, lengths: Tensor | None) -> None:
+        """Refuse inputs (B, T, C) that the cell cannot make sense of, with a UserError that names row and step."""
 
     def obstacle(self, inputs: Tensor) -> str:
         """Why :meth:`run_compiled` does not take these inputs; empty if it does."""

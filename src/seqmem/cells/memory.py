@@ -3,17 +3,20 @@
 Gu, Dao, Ermon, Rudra and Re, "HiPPO: Recurrent Memory with Optimal Polynomial Projections" (2020), section 3.1 and figure 2.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from typing_extensions import TypedDict
 
+from seqmem.arguments import checked
 from seqmem.cells.activations import Activation, activation
 from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.errors import UserError
+from seqmem.ops import sequence
 
 
 class Architecture(TypedDict, total=False):
@@ -81,7 +84,26 @@ class MemoryCell(Recurrence[MemoryState]):
     Parameters: ``weight_ux`` (M, C), ``weight_uh`` (M, H), ``weight_um`` (M, N), ``bias_u`` (M,); ``weight_hx`` (2H, C),
     ``weight_hm`` (2H, M * N), ``weight_hh`` (2H, H), ``bias_h`` (2H,), whose rows hold the candidate's, then the gate's (H rows
     without gate). Those that are switched off are None.
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        memory_size: M, how many functions are remembered.
+        memory_order: N, how many coefficients each; -1 for hidden_size.
+        memory_activation: act_m, of what is written to the memory.
+        hidden_activation: act_h, of the candidate.
+        gate: "G" for a gated hidden state, "N" for none.
+        memory_output: output [h, vec(m)] instead of h.
+        architecture: which of x, h, m feed what, see :class:`Architecture`.
+        initializers: of the weights, see :class:`Initializers`.
+        zero_bias_init: start b_h at zero.
+
+    Raises:
+        UserError: an argument of the wrong type or range.
     """
+
+    default_architecture: ClassVar[Architecture] = DEFAULT_ARCHITECTURE
+    default_initializers: ClassVar[Initializers] = DEFAULT_INITIALIZERS
 
     weight_ux: Tensor | None
     weight_uh: Tensor | None
@@ -92,22 +114,23 @@ class MemoryCell(Recurrence[MemoryState]):
     weight_hh: Tensor | None
     bias_h: Tensor | None
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        memory_size: int,
-        memory_order: int,
-        memory_activation: Activation,
-        hidden_activation: Activation,
-        gate: Literal["G", "N"],
-        memory_output: bool,
-        architecture: Architecture,
-        initializers: Initializers,
-        zero_bias_init: bool,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt = 256,
+        memory_size: PositiveInt = 1,
+        memory_order: PositiveInt | Literal[-1] = -1,
+        memory_activation: Activation = "id",
+        hidden_activation: Activation = "tanh",
+        gate: Literal["G", "N"] = "G",
+        memory_output: bool = False,
+        architecture: Architecture = Architecture(),  # noqa: B008
+        initializers: Initializers = Initializers(),  # noqa: B008
+        zero_bias_init: bool = False,
     ):
         super().__init__()
-        on: dict[str, bool] = {**DEFAULT_ARCHITECTURE, **architecture}  # type: ignore[dict-item]
+        on: dict[str, bool] = {**self.default_architecture, **architecture}  # type: ignore[dict-item]
         if not (on["ux"] or on["uh"] or on["um"]):
             raise UserError("architecture: got ux, uh and um all off, wanted at least one of them to feed the memory")
         if not (on["hx"] or on["hm"] or on["hh"]):
@@ -120,7 +143,7 @@ class MemoryCell(Recurrence[MemoryState]):
         self.memory_output = memory_output
         self.output_size = hidden_size + (memory_size * self.memory_order if memory_output else 0)
 
-        widths = {"x": input_size, "h": hidden_size, "m": self.memory_order}
+        widths = {"x": self._features, "h": hidden_size, "m": self.memory_order}
         self._add("u", memory_size, {source: widths[source] for source in "xhm" if on[f"u{source}"]}, on["bias"])
         widths["m"] = memory_size * self.memory_order
         self._add("h", self._rows, {source: widths[source] for source in "xmh" if on[f"h{source}"]}, on["bias"])
@@ -134,7 +157,7 @@ class MemoryCell(Recurrence[MemoryState]):
         self.register_parameter(f"bias_{target}", nn.Parameter(torch.zeros(rows)) if bias else None)
 
     def _initialize(self, chosen: Initializers, zero_bias_init: bool) -> None:
-        how: dict[str, Initializer | None] = {**DEFAULT_INITIALIZERS, **chosen}  # type: ignore[dict-item]
+        how: dict[str, Initializer | None] = {**self.default_initializers, **chosen}  # type: ignore[dict-item]
         to_memory = {source: weight for source in "xhm" if (weight := getattr(self, f"weight_u{source}")) is not None}
         to_hidden = {source: weight for source in "xmh" if (weight := getattr(self, f"weight_h{source}")) is not None}
         _initialize_joint([to_memory[source] for source in "xh" if source in to_memory], how["uxh"])
@@ -167,13 +190,58 @@ class MemoryCell(Recurrence[MemoryState]):
     def project(self, inputs: Tensor) -> Tensor:
         """What u, the candidate and the gate read of x, biases included, side by side: (..., M + 2H)."""
         parts = ((self.weight_ux, self.bias_u, self.memory_size), (self.weight_hx, self.bias_h, self._rows))
-        weights = [inputs.new_zeros(rows, self.input_size) if weight is None else weight for weight, _, rows in parts]
+        weights = [inputs.new_zeros(rows, self._features) if weight is None else weight for weight, _, rows in parts]
         biases = [inputs.new_zeros(rows) if bias is None else bias for _, bias, rows in parts]
         return linear(inputs, torch.cat(weights), torch.cat(biases))
 
+    def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
+        """The memory's step over a whole sequence (B, T, C), as :func:`seqmem.ops.sequence.memory_sequence` takes it."""
+        raise NotImplementedError
+
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs)
+
+    def run_compiled(
+        self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, MemoryState]:
+        """All steps in one call."""
+        dynamics = self.dynamics(inputs, state, fresh)
+        outputs, hidden, memory = self.compiled_sequence(inputs, state, lengths, dynamics)
+        return outputs, MemoryState(hidden, memory, state.step + (inputs.shape[1] if lengths is None else lengths))
+
+    def compiled_sequence(
+        self, inputs: Tensor, state: Any, lengths: Tensor | None, dynamics: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, hidden state and memory by :func:`seqmem.ops.sequence.memory_sequence`, given the memory's step."""
+        return sequence.memory_sequence(
+            inputs,
+            state.hidden,
+            state.memory,
+            lengths,
+            **dynamics,
+            weight_ux=self.weight_ux,
+            weight_uh=self.weight_uh,
+            weight_um=self.weight_um,
+            bias_u=self.bias_u,
+            weight_hx=self.weight_hx,
+            weight_hm=self.weight_hm,
+            weight_hh=self.weight_hh,
+            bias_h=self.bias_h,
+            memory_activation=self.memory_activation,
+            hidden_activation=self.hidden_activation,
+            gated=self.gate == "G",
+            memory_output=self.memory_output,
+        )
+
     def advance(self, projected: Tensor, state: MemoryState, tick: Any) -> tuple[Tensor, MemoryState]:
         """One step."""
-        hidden, memory, step = state
+        hidden, memory = self.hidden_after(projected, state.hidden, state.memory, tick)
+        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
+        return output, MemoryState(hidden, memory, state.step + 1)
+
+    def hidden_after(self, projected: Tensor, hidden: Tensor, memory: Tensor, tick: Any) -> tuple[Tensor, Tensor]:
+        """Hidden state (B, H) and memory (B, M, N) after one step."""
         written, read = projected.split([self.memory_size, self._rows], -1)
         if self.weight_uh is not None:
             written = written + linear(hidden, self.weight_uh)
@@ -189,9 +257,12 @@ class MemoryCell(Recurrence[MemoryState]):
             read = read + linear(hidden, self.weight_hh)
         candidate, *gate = read.to(hidden.dtype).split(self.hidden_size, -1)
         candidate = activation(self.hidden_activation)(candidate)
-        hidden = torch.lerp(hidden, candidate, torch.sigmoid(gate[0])) if gate else candidate
-        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
-        return output, MemoryState(hidden, memory, step + 1)
+        return torch.lerp(hidden, candidate, torch.sigmoid(gate[0])) if gate else candidate, memory
+
+    @property
+    def _features(self) -> int:
+        """Channels of the input that are read as x."""
+        return self.input_size
 
     @property
     def _rows(self) -> int:

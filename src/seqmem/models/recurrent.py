@@ -52,17 +52,20 @@ class RecurrentNetwork(SequenceModel):
             raise UserError(
                 f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
             )
+        if make.timed and not spec.times:
+            raise UserError(f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none")
         self.spec = spec
         self.embedding = nn.Embedding(spec.input_size, embedding_size) if embedding_size else None
         width = (embedding_size or spec.input_size) + spec.times
         self.layers = nn.ModuleList()
-        for _ in range(num_layers):
-            layer = make(input_size=width, **cell_args)
+        for k in range(num_layers):
+            layer = make(input_size=width + (make.timed and k > 0), **cell_args)
             self.layers.append(layer)
             width = layer.output_size
         widths = [width, *output_hiddens, spec.output_size]
         self.head = nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)))
         self.dropout = dropout
+        self.timed = make.timed
 
     @classmethod
     def check(cls, arguments: dict[str, Any]) -> None:
@@ -72,7 +75,7 @@ class RecurrentNetwork(SequenceModel):
         check(make, checked["cell_args"], "model.cell_args", skip=("input_size",))
         try:
             with torch.device("meta"):
-                make(input_size=1, **checked["cell_args"])
+                make(input_size=2, **checked["cell_args"])  # a channel of times and one more
         except UserError as error:
             raise UserError(f"model.cell_args.{error}") from None
 
@@ -84,8 +87,8 @@ class RecurrentNetwork(SequenceModel):
     def forward(self, batch: Batch) -> Tensor:
         """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         outputs = self._embedded(batch.inputs)
-        for layer in self.layers:
-            outputs, _ = layer(outputs, lengths=batch.lengths, times=batch.times if layer is self.layers[0] else None)
+        for k, layer in enumerate(self.layers):
+            outputs, _ = layer(outputs, lengths=batch.lengths, times=batch.times if k == 0 or self.timed else None)
             outputs = self._dropped(outputs)
         return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths))
 

@@ -5,18 +5,27 @@ and the compiled twin in ``csrc/``, which ``extension.py`` loads. ``sequence.py`
 where it covers the cell's settings. ``python -m seqmem.ops`` prints which is in use and why.
 """
 
-from seqmem.ops.discretization import DISCRETIZATIONS, Discretization, DiscretizationName, canonical_discretization
-from seqmem.ops.memory import legs_function_approximation, legs_update, legt_update, paths
-from seqmem.ops.transition import transition
+from seqmem.ops.discretization import (
+    DISCRETIZATIONS,
+    Discretization,
+    DiscretizationName,
+    canonical_discretization,
+    discretize,
+)
+from seqmem.ops.memory import legs_function_approximation, legs_update, legt_update, memory_update, paths
+from seqmem.ops.transition import generators, transition
 
 __all__ = [
     "DISCRETIZATIONS",
     "Discretization",
     "DiscretizationName",
     "canonical_discretization",
+    "discretize",
+    "generators",
     "legs_function_approximation",
     "legs_update",
     "legt_update",
+    "memory_update",
     "paths",
     "transition",
 ]

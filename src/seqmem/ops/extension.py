@@ -9,6 +9,7 @@ import struct
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,9 @@ ON_GPU = torch.cuda.is_available() and find_spec("triton") is not None
 """Whether the updates have kernels for CUDA tensors."""
 
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
+ANY_MEASURE = "quasiseparable_update"
 
-
-SEQUENCES = ("legs_sequence", "lstm_sequence", "gru_sequence")
+SEQUENCES = ("memory_sequence", "lstm_sequence", "gru_sequence")
 
 
 class ReferenceWarning(RuntimeWarning):
@@ -107,9 +108,10 @@ def _register_fakes() -> None:
             torch.library.register_fake(f"seqmem::{name}{overload}", update)
             torch.library.register_fake(f"seqmem::{name}_adjoint{overload}", adjoint)
 
-    # The one operator that is not called once a time step: its gradient can come from Python. It is linear in the signal, so
-    # that it and its transpose are each other's gradient.
     ops = torch.ops.seqmem
+    _register_any_measure(ops, update, adjoint)
+
+    # Linear in the signal, so that it and its transpose are each other's gradient.
     name, transpose = "seqmem::legs_function_approx_trapezoidal", "seqmem::legs_function_approx_trapezoidal_adjoint"
     torch.library.register_fake(name, approximation)
     torch.library.register_fake(transpose, approximation_adjoint)
@@ -125,6 +127,47 @@ def _register_fakes() -> None:
 
     torch.library.register_autograd(name, transposed, setup_context=keep_size)
     torch.library.register_autograd(transpose, direct, setup_context=keep_size)
+
+
+def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
+    """Gradients as csrc/autograd.cpp ties them to the updates of single measures, which says why they hold."""
+    name, transpose = f"seqmem::{ANY_MEASURE}", f"seqmem::{ANY_MEASURE}_adjoint"
+    step, back = ops.quasiseparable_update.default, ops.quasiseparable_update_adjoint.default
+
+    def slope(weight, at, inputs, generators):
+        rate = step(at, inputs, at.new_ones(at.shape[0]), generators, 0.0) - at
+        return (weight * rate).sum((1, 2))
+
+    def keep(ctx, inputs, output):
+        memory, written, dt, generators, ctx.implicit = inputs
+        ctx.save_for_backward(memory, written, dt, generators, output)
+
+    def backward(ctx, grad):
+        memory, written, dt, generators, updated = ctx.saved_tensors
+        grad_memory, grad_written = back(grad, dt, generators, ctx.implicit)
+        grad_dt = None
+        if ctx.needs_input_grad[2]:
+            at, weight = torch.lerp(memory, updated, ctx.implicit), torch.lerp(grad, grad_memory, ctx.implicit)
+            grad_dt = slope(weight, at, written, generators)
+        return grad_memory, grad_written, grad_dt, None, None
+
+    def keep_adjoint(ctx, inputs, output):
+        grad, dt, generators, ctx.implicit = inputs
+        ctx.save_for_backward(grad, dt, generators, output[0])
+
+    def backward_adjoint(ctx, memory, written):
+        grad, dt, generators, grad_memory = ctx.saved_tensors
+        updated = step(memory, written, dt, generators, ctx.implicit)
+        grad_dt = None
+        if ctx.needs_input_grad[1]:
+            at, weight = torch.lerp(memory, updated, ctx.implicit), torch.lerp(grad, grad_memory, ctx.implicit)
+            grad_dt = slope(weight, at, written, generators)
+        return updated, grad_dt, None, None
+
+    torch.library.register_fake(name, lambda mem, input, dt, generators, implicit: update(mem, input, dt))
+    torch.library.register_fake(transpose, lambda grad, dt, generators, implicit: adjoint(grad, dt))
+    torch.library.register_autograd(name, backward, setup_context=keep)
+    torch.library.register_autograd(transpose, backward_adjoint, setup_context=keep_adjoint)
 
 
 FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")

@@ -1,17 +1,66 @@
 """The memory updates: the compiled operator where it covers the call, else the reference."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from seqmem.errors import UserError
 from seqmem.ops import extension, reference
-from seqmem.ops.discretization import ALIASES, Discretization, canonical_discretization
+from seqmem.ops.discretization import ALIASES, Discretization, canonical_discretization, implicit_share
 from seqmem.ops.reference import check_signal
+from seqmem.ops.transition import checked_measure, generators
 
 
-def legs_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor, discretization: str = "bilinear") -> Tensor:
+def memory_update(
+    memory: Tensor,
+    inputs: Tensor,
+    step_size: float | Tensor,
+    measure: str = "legs",
+    discretization: str | float = "bilinear",
+    **measure_args: float,
+) -> Tensor:
+    """One step of the memory of any measure, c' = A c + B f (HiPPO, equation 13).
+
+    O(N) a row but for zero-order hold, which costs O(N^2) for LegS and O(N^3) for the others: with a fixed step, discretise
+    once (:func:`seqmem.ops.discretize`). Differentiable in all three tensors, to any order.
+
+    Args:
+        memory: c, (B, M, N) floating point: N coefficients for each of M functions.
+        inputs: f, (B, M); taken to the memory's type.
+        step_size: dt, one number for all rows, or a tensor (B,) or (). An infinite one, the 1/t of t = 0, starts the memory:
+            it becomes f e_0.
+        measure: names A and B, see :func:`seqmem.ops.transition`.
+        discretization: forward, backward, bilinear or zoh, another name they go by (euler, tustin, trapezoidal, ...), or alpha
+            of the general bilinear transform.
+        measure_args: of the measure.
+
+    Returns:
+        The new memory, (B, M, N).
+
+    Raises:
+        UserError: an unknown measure or discretization.
+        ValueError: shapes or devices that do not fit together.
+
+    >>> memory_update(torch.zeros(1, 1, 3), torch.ones(1, 1), 0.5, "legt", 1.0)
+    tensor([[[0.3704, 0.2138, 0.3450]]])
+    """
+    if not isinstance(step_size, Tensor):
+        if step_size == float("inf"):
+            return _started(memory, inputs)
+        return _update(_method_of(measure, discretization, measure_args), memory, inputs, step_size)
+    starts = torch.isinf(step_size)
+    updated = _update(_method_of(measure, discretization, measure_args), memory, inputs, step_size.where(~starts, 0))
+    return torch.where(starts.view(-1, 1, 1), _started(memory, inputs), updated)
+
+
+def _started(memory: Tensor, inputs: Tensor) -> Tensor:
+    return pad(inputs.to(memory.dtype).unsqueeze(-1), (0, memory.shape[-1] - 1))
+
+
+def legs_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor, discretization: str | float = "bilinear") -> Tensor:
     """One step of the LegS memory, c' = A c + B f (HiPPO, theorem 2, its 1/t being the caller's ``step_size``).
 
     O(N) a row; zoh, computed in float64, O(N^2). Differentiable in all three tensors, to any order.
@@ -20,7 +69,8 @@ def legs_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor, discr
         memory: c, (B, M, N) floating point: N coefficients for each of M functions.
         inputs: f, (B, M); taken to the memory's type.
         step_size: dt, one number for all rows, or a tensor (B,) or (). At time t it is 1/t, and ln((t+1)/t) for zoh.
-        discretization: forward, backward, bilinear or zoh, or another name they go by (euler, tustin, trapezoidal, ...).
+        discretization: forward, backward, bilinear or zoh, another name they go by (euler, tustin, trapezoidal, ...), or alpha
+            of the general bilinear transform.
 
     Returns:
         The new memory, (B, M, N).
@@ -32,10 +82,7 @@ def legs_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor, discr
     >>> legs_update(torch.zeros(1, 1, 3), torch.ones(1, 1), 1.0, "forward")
     tensor([[[1.0000, 1.7321, 2.2361]]])
     """
-    method = _LEGS.get(discretization)
-    if method is None:
-        method = _LEGS[canonical_discretization(discretization)]
-    return _update(method, memory, inputs, step_size)
+    return _update(_method_of("legs", discretization, {}), memory, inputs, step_size)
 
 
 def legt_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor, discretization: str = "forward") -> Tensor:
@@ -90,13 +137,16 @@ def paths() -> dict[str, str]:
     'gru_sequence'
     """
     path = f"reference ({extension.REASON})" if extension.REASON else "compiled"
-    return dict.fromkeys((*extension.UPDATES, "legs_function_approx_trapezoidal", *extension.SEQUENCES), path)
+    return dict.fromkeys(
+        (*extension.UPDATES, extension.ANY_MEASURE, "legs_function_approx_trapezoidal", *extension.SEQUENCES), path
+    )
 
 
 class _Method(NamedTuple):
     """An update as the reference knows it, and its compiled operators for a number and for a tensor as step size."""
 
     measure: str
+    measure_args: dict[str, float]
     discretization: Discretization
     by_number: Any
     by_tensor: Any
@@ -104,13 +154,13 @@ class _Method(NamedTuple):
 
 def _method(measure: str, discretization: Discretization, name: str) -> _Method:
     if extension.REASON:
-        return _Method(measure, discretization, None, None)
+        return _Method(measure, {}, discretization, None, None)
     operator = getattr(torch.ops.seqmem, name)
-    return _Method(measure, discretization, operator.default, operator.tensor)
+    return _Method(measure, {}, discretization, operator.default, operator.tensor)
 
 
 _LEGT = _method("lmu", "forward", "legt_euler_forward")
-_LEGS_METHODS = {
+_LEGS_METHODS: dict[Discretization, _Method] = {
     "forward": _method("legs", "forward", "legs_euler_forward"),
     "backward": _method("legs", "backward", "legs_euler_backward"),
     "bilinear": _method("legs", "bilinear", "legs_trapezoidal"),
@@ -120,8 +170,20 @@ _LEGS = {alias: _LEGS_METHODS[name] for alias, name in ALIASES.items()}
 _COMPILED_TYPES = frozenset((torch.float32, torch.float64))
 
 
+def _method_of(measure: str, discretization: str | float, measure_args: dict[str, float]) -> _Method:
+    if measure == "legs" and not measure_args and discretization in _LEGS:
+        return _LEGS[discretization]
+    canonical = canonical_discretization(discretization)
+    if measure == "legs" and not measure_args and canonical in _LEGS_METHODS:
+        return _LEGS_METHODS[canonical]
+    if measure == "lmu" and not measure_args and canonical == "forward":
+        return _LEGT
+    checked_measure(measure, measure_args)
+    return _Method(measure, measure_args, canonical, None, None)
+
+
 def _compiled(tensor: Tensor, updates: bool = False) -> bool:
-    """Whether the compiled operators cover this tensor: on a GPU, the O(N) updates alone have kernels."""
+    """Whether the compiled operators cover this tensor: on a GPU, the O(N) updates of LegS and LegT alone have kernels."""
     if extension.REASON:
         extension.warn_once()
         return False
@@ -138,6 +200,17 @@ def _update(method: _Method, memory: Tensor, inputs: Tensor, step_size: float | 
             step_size = step_size.to(memory.dtype)
         if step_size.dim() == 0:
             step_size = step_size.expand(memory.shape[0])
-    if _compiled(memory, updates=method.discretization != "zoh"):
-        return operator(memory, inputs, step_size)
-    return reference.update(method.measure, memory, inputs, step_size, method.discretization)
+    share = implicit_share(method.discretization)
+    if _compiled(memory, updates=operator is not None and share is not None):
+        if operator is not None:
+            return operator(memory, inputs, step_size)
+        if share is not None and memory.dim() == 3:
+            dt = step_size if isinstance(step_size, Tensor) else memory.new_full((memory.shape[0],), step_size)
+            numbers = _generators(method.measure, memory.shape[2], tuple(sorted(method.measure_args.items())))
+            return torch.ops.seqmem.quasiseparable_update(memory, inputs, dt, numbers, share)
+    return reference.update(method.measure, memory, inputs, step_size, method.discretization, **method.measure_args)
+
+
+@cache
+def _generators(measure: str, order: int, measure_args: tuple[tuple[str, float], ...]) -> Tensor:
+    return generators(measure, order, **dict(measure_args))

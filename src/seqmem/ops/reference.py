@@ -8,12 +8,17 @@ from torch import Tensor
 from torch.linalg import solve
 
 from seqmem.errors import UserError
-from seqmem.ops.discretization import Discretization
+from seqmem.ops.discretization import Discretization, implicit_share
 from seqmem.ops.transition import transition
 
 
 def update(
-    measure: str, memory: Tensor, inputs: Tensor, step_size: float | Tensor, discretization: Discretization = "bilinear"
+    measure: str,
+    memory: Tensor,
+    inputs: Tensor,
+    step_size: float | Tensor,
+    discretization: Discretization = "bilinear",
+    **measure_args: float,
 ) -> Tensor:
     """One step of c' = A c + B f, discretised (HiPPO, equation 13 for all but zero-order hold).
 
@@ -23,6 +28,7 @@ def update(
         inputs: f, (B, M) of the memory's type.
         step_size: dt, a number or (B,) of the memory's type.
         discretization: how the equation becomes a step.
+        measure_args: of the measure.
 
     Returns:
         The new memory, (B, M, N).
@@ -34,8 +40,9 @@ def update(
     if memory.numel() == 0:
         return memory + inputs[..., None]
     given = memory.dtype
-    kind = torch.float64 if discretization == "zoh" else torch.promote_types(given, torch.float32)
-    A, B = (matrix.to(memory.device, kind) for matrix in transition(measure, memory.shape[-1]))
+    share = implicit_share(discretization)
+    kind = torch.float64 if share is None else torch.promote_types(given, torch.float32)
+    A, B = (matrix.to(memory.device, kind) for matrix in transition(measure, memory.shape[-1], **measure_args))
     identity = torch.eye(len(B), dtype=kind, device=memory.device)
 
     # Rows are vectors, hence the transposes. Rows that share dt are one group (R, N), else there is one group (M, N) to a dt.
@@ -46,16 +53,12 @@ def update(
         dt = torch.tensor(step_size, dtype=kind, device=memory.device)
         x, f = x.flatten(0, 1), f.flatten(0, 1)
 
-    match discretization:
-        case "forward":
-            y = x + dt * (x @ A.T + f * B)
-        case "backward":
-            y = solve(identity - dt * A.T, x + dt * f * B, left=False)
-        case "bilinear":
-            y = solve(identity - dt / 2 * A.T, x + dt / 2 * (x @ A.T) + dt * f * B, left=False)
-        case "zoh":
-            held = torch.matrix_exp(dt * A)
-            y = x @ held.mT + f * solve(A, (held - identity) @ B[:, None]).mT
+    if share is None:
+        held = torch.matrix_exp(dt * A)
+        y = x @ held.mT + f * solve(A, (held - identity) @ B[:, None]).mT
+    else:
+        explicit = x + (1 - share) * dt * (x @ A.T) + dt * f * B
+        y = solve(identity - share * dt * A.T, explicit, left=False) if share > 0 else explicit
     return y.reshape(memory.shape).to(given)
 
 

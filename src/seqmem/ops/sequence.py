@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import extension
-from seqmem.ops.discretization import Discretization
-
-_IMPLICIT: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "backward": 1.0}
+from seqmem.ops.discretization import Discretization, implicit_share
 
 # Rows of (step, batch) that the way back holds at a time: enough for the products that give the weights' gradients, few enough
 # to stay in cache.
@@ -25,14 +23,14 @@ def obstacle(inputs: Tensor, discretization: Discretization = "bilinear") -> str
 
     Args:
         inputs: (B, T, C).
-        discretization: of a LegS memory.
+        discretization: of a memory whose step changes from one time to the next.
     """
     if extension.REASON:
         extension.warn_once()
         return extension.REASON
     if not inputs.is_cpu:
         return f"the compiled sequences run on the CPU only, the inputs are on {inputs.device}"
-    if discretization not in _IMPLICIT:
+    if implicit_share(discretization) is None:
         return f"there is no compiled sequence for the discretization '{discretization}'"
     kinds = (torch.float32, torch.float64)
     if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
@@ -43,13 +41,17 @@ def obstacle(inputs: Tensor, discretization: Discretization = "bilinear") -> str
     return "" if inputs.dtype in kinds else f"there are no compiled sequences of {inputs.dtype}"
 
 
-def legs_sequence(
+def memory_sequence(
     inputs: Tensor,
     hidden: Tensor,
     memory: Tensor,
-    step_sizes: Tensor,
     lengths: Tensor | None = None,
     *,
+    step_sizes: Tensor | None = None,
+    generators: Tensor | None = None,
+    discretization: Discretization = "bilinear",
+    step: Tensor | None = None,
+    drive: Tensor | None = None,
     weight_ux: Tensor | None = None,
     weight_uh: Tensor | None = None,
     weight_um: Tensor | None = None,
@@ -58,20 +60,25 @@ def legs_sequence(
     weight_hm: Tensor | None = None,
     weight_hh: Tensor | None = None,
     bias_h: Tensor | None = None,
-    discretization: Discretization = "bilinear",
     memory_activation: str = "id",
     hidden_activation: str = "tanh",
     gated: bool = True,
     memory_output: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The HiPPO-LegS recurrent network (HiPPO, section 3.1) over a whole sequence; see :class:`seqmem.cells.LegS`.
+    """The HiPPO recurrent network (HiPPO, section 3.1) over a whole sequence; see :class:`seqmem.cells.memory.MemoryCell`.
+
+    The memory's step is given by generators and step sizes, at O(N) a step, or by one matrix for all times.
 
     Args:
         inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
         hidden: (B, H) before the first step.
         memory: (B, M, N) before the first step.
-        step_sizes: (T,), or (T, B) where rows stand at different times; float64. 0 starts the memory with u e_0.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        step_sizes: (T,), or (T, B) where rows stand at different times; float64. An infinite one starts the memory with u e_0.
+        generators: (6, N) float64, see :func:`seqmem.ops.generators`; given with ``step_sizes``.
+        discretization: forward, backward, bilinear, or alpha of the general bilinear transform; goes with ``step_sizes``.
+        step: A_d (N, N) float64 of c = A_d c + B_d u; given instead of step sizes and generators.
+        drive: B_d (N,) float64; given with ``step``.
         weight_ux: (M, C); this and each of the following is None where it is switched off.
         weight_uh: (M, H).
         weight_um: (M, N).
@@ -80,7 +87,6 @@ def legs_sequence(
         weight_hm: (R, M N).
         weight_hh: (R, H).
         bias_h: (R,).
-        discretization: forward, backward or bilinear.
         memory_activation: id, tanh, relu or sigmoid, of what is written to the memory.
         hidden_activation: the same, of the candidate.
         gated: whether the hidden state has a gate.
@@ -88,21 +94,24 @@ def legs_sequence(
 
     Returns:
         outputs (B, T, H) or (B, T, H + M N), zero where padded, and the hidden state and memory after each row's last valid
-        step. Differentiable once in all but the step sizes.
+        step. Differentiable once in the first three and the weights.
 
     Raises:
         ValueError: shapes or types that do not fit together.
     """
     inputs = inputs.to(hidden.dtype)
     weights = (weight_ux, weight_uh, weight_um, bias_u, weight_hx, weight_hm, weight_hh, bias_h)
-    outputs, hidden, memory, *_ = torch.ops.seqmem.legs_sequence(
+    outputs, hidden, memory, *_ = torch.ops.seqmem.memory_sequence(
         inputs,
         hidden,
         memory,
         step_sizes,
+        generators,
+        step,
+        drive,
         lengths,
         *weights,
-        _IMPLICIT[discretization],
+        implicit_share(discretization),
         memory_activation,
         hidden_activation,
         gated,
@@ -192,6 +201,10 @@ def _chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
     return max(1, min(inputs.shape[1], -(-_CHUNK_ROWS // max(1, inputs.shape[0]))))
 
 
+# What is not learned.
+_GIVEN = ("step_sizes", "generators", "step", "drive", "lengths")
+
+
 def _register(name: str, states: int) -> None:
     """Tie an operator to its gradient.
 
@@ -203,7 +216,7 @@ def _register(name: str, states: int) -> None:
     operator = getattr(torch.ops.seqmem, f"{name}_backward").default
     arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
     tensors = [name for name, is_tensor in arguments if is_tensor]
-    differentiable = [name for name in tensors if name not in ("step_sizes", "lengths")]
+    differentiable = [name for name in tensors if name not in _GIVEN]
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         given = dict(zip((name for name, _ in arguments), inputs, strict=True))
@@ -236,7 +249,7 @@ def _refuse(ctx: Any, *grads: Any) -> None:
     )
 
 
-def _legs_shapes(inputs: Tensor, hidden: Tensor, memory: Tensor, *others: Any) -> tuple[Tensor, ...]:
+def _memory_shapes(inputs: Tensor, hidden: Tensor, memory: Tensor, *others: Any) -> tuple[Tensor, ...]:
     *_, gated, memory_output, _, chunk_steps = others
     batch, steps = inputs.shape[:2]
     kept = steps if chunk_steps > 0 else 0
@@ -292,7 +305,7 @@ def _gradient_shapes(name: str) -> Any:
 
 if not extension.REASON:
     for _name, _states, _shapes in (
-        ("legs_sequence", 2, _legs_shapes),
+        ("memory_sequence", 2, _memory_shapes),
         ("lstm_sequence", 2, _lstm_shapes),
         ("gru_sequence", 1, _gru_shapes),
     ):

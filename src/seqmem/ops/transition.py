@@ -3,35 +3,81 @@
 from collections.abc import Callable
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
+from seqmem.arguments import check
 from seqmem.errors import UserError, suggestion
 
 
-def transition(measure: str, order: int) -> tuple[Tensor, Tensor]:
+def transition(measure: str, order: int, **measure_args: float) -> tuple[Tensor, Tensor]:
     """The transition of a memory that keeps ``order`` coefficients of its input under ``measure``: c' = A c + B f.
 
     Args:
         measure: ``"legs"`` (scaled Legendre: all of the past, weighted evenly; HiPPO, Theorem 2, to be divided by the time t),
-            ``"legt"`` (translated Legendre: a sliding window of length 1; HiPPO, Theorem 1) or ``"lmu"`` (the same window in
-            the normalisation of the Legendre Memory Unit).
+            ``"legt"`` (translated Legendre: a sliding window of length 1; HiPPO, Theorem 1), ``"lmu"`` (the same window in
+            the normalisation of the Legendre Memory Unit), or an exponentially weighted past: ``"lagt"`` (translated Laguerre
+            as in HiPPO's experiments), ``"tlagt"`` (with a tilt; at its default the LagT of HiPPO, Theorem 1) or ``"glagt"``
+            (generalised Laguerre; HiPPO, appendix D).
         order: N > 0.
+        measure_args: of the measure: ``beta`` (lagt: 1, tlagt: 1, glagt: 0.01) and, for glagt, ``alpha`` (0).
 
     Returns:
         A (N, N) and B (N,), float64.
 
     Raises:
-        UserError: an unknown measure, or an order that is not positive.
+        UserError: an unknown measure, an argument that it does not take, or an order that is not positive.
 
     >>> transition("legs", 2)[0]
     tensor([[-1.0000,  0.0000],
             [-1.7321, -2.0000]], dtype=torch.float64)
     """
+    return MEASURES[checked_measure(measure, measure_args)](_counted(order), **measure_args)
+
+
+def generators(measure: str, order: int, **measure_args: float) -> Tensor:
+    """The numbers that a transition is made of, from which a step takes O(N).
+
+    Every measure's A is quasiseparable: A_nk = -p_n q_k (n > k), -d_n (n = k), -g_n h_k (n < k).
+
+    Args:
+        measure: as in :func:`transition`, with the same errors.
+        order: N > 0.
+        measure_args: of the measure.
+
+    Returns:
+        p, q, d, g, h and B, (6, N) float64.
+    """
+    name = checked_measure(measure, measure_args)
+    n = _counted(order)
+    A, B = MEASURES[name](n[:1], **measure_args)  # all that the Laguerre measures' arguments change but for glagt's scale
+    one, none = torch.ones_like(n), torch.zeros_like(n)
+    scale, sign = torch.sqrt(2 * n + 1), alternating(n)
+    match name:
+        case "legs":
+            rows = (scale, scale, n + 1, none, none, scale)
+        case "legt":
+            rows = (scale, scale, scale**2, scale * sign, scale * sign, scale)
+        case "lmu":
+            rows = (scale**2 * sign, sign, scale**2, scale**2, one, scale**2 * sign)
+        case "glagt":
+            weight = glagt_weight(n, measure_args.get("alpha", 0.0))
+            rows = (1 / weight, weight, -A[0] * one, none, none, MEASURES[name](n, **measure_args)[1])
+        case _:
+            rows = (one, one, -A[0] * one, none, none, B * one)
+    return torch.stack(rows)
+
+
+def checked_measure(measure: str, measure_args: dict[str, float]) -> str:
+    """The measure's name.
+
+    Raises:
+        UserError: an unknown measure, or an argument that it does not take.
+    """
     if measure not in MEASURES:
         raise UserError(f"there is no measure '{measure}'{suggestion(measure, MEASURES)}")
-    if order < 1:
-        raise UserError(f"the memory order must be positive, got {order}")
-    return MEASURES[measure](torch.arange(order, dtype=torch.float64))
+    check(MEASURES[measure], measure_args, "measure_args", skip=("n",))
+    return measure
 
 
 def legs(n: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,9 +100,60 @@ def lmu(n: Tensor) -> tuple[Tensor, Tensor]:
     return -scale[:, None] * sign, scale * alternating(n)
 
 
+def lagt(n: Tensor, beta: PositiveFloat = 1.0) -> tuple[Tensor, Tensor]:
+    """A_nk = -1 if n > k, -1/2 if n = k, 0 if n < k; B_n = beta."""
+    return torch.eye(len(n), dtype=n.dtype) / 2 - _lower(n), beta * torch.ones_like(n)
+
+
+def tlagt(n: Tensor, beta: PositiveFloat = 1.0) -> tuple[Tensor, Tensor]:
+    """A_nk = -1 if n > k, -(1 + beta)/2 if n = k, 0 if n < k; B_n = beta (HiPPO, equation 2 at beta = 1)."""
+    return (1 - beta) / 2 * torch.eye(len(n), dtype=n.dtype) - _lower(n), beta * torch.ones_like(n)
+
+
+def glagt(n: Tensor, alpha: float = 0.0, beta: PositiveFloat = 0.01) -> tuple[Tensor, Tensor]:
+    """A_nk = -W_k / W_n if n > k, -(1 + beta)/2 if n = k, 0 if n < k; B_n = binom(n + alpha, n) c / W_n.
+
+    W_n = sqrt(Gamma(n + alpha + 1) / Gamma(n + 1)) and c = sqrt(beta^(1 - alpha) / Gamma(1 - alpha)) (HiPPO, appendix D.2).
+    """
+    weight = glagt_weight(n, alpha)
+    one = torch.ones((), dtype=n.dtype)
+    binomial = torch.exp(torch.lgamma(n + alpha + 1) - torch.lgamma(n + 1) - torch.lgamma(one + alpha))
+    scale = beta ** ((1 - alpha) / 2) * torch.exp(-torch.lgamma(one - alpha) / 2)
+    lower = torch.tril(weight / weight[:, None], -1)
+    return -(1 + beta) / 2 * torch.eye(len(n), dtype=n.dtype) - lower, binomial * scale / weight
+
+
+def glagt_weight(n: Tensor, alpha: float) -> Tensor:
+    """sqrt(Gamma(n + alpha + 1) / Gamma(n + 1)).
+
+    Raises:
+        UserError: alpha is not between -1 and 1.
+    """
+    if not -1 < alpha < 1:
+        raise UserError(f"measure_args.alpha: got {alpha}, wanted above -1 and below 1")
+    return torch.exp((torch.lgamma(n + alpha + 1) - torch.lgamma(n + 1)) / 2)
+
+
 def alternating(n: Tensor) -> Tensor:
     """(-1)^n."""
     return 1 - 2 * torch.remainder(n, 2)
 
 
-MEASURES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"legs": legs, "legt": legt, "lmu": lmu}
+def _lower(n: Tensor) -> Tensor:
+    return torch.tril(torch.ones(len(n), len(n), dtype=n.dtype))
+
+
+def _counted(order: int) -> Tensor:
+    if order < 1:
+        raise UserError(f"the memory order must be positive, got {order}")
+    return torch.arange(order, dtype=torch.float64)
+
+
+MEASURES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "legs": legs,
+    "legt": legt,
+    "lmu": lmu,
+    "lagt": lagt,
+    "tlagt": tlagt,
+    "glagt": glagt,
+}

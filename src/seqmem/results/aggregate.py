@@ -66,7 +66,8 @@ def summarize(trials: Iterable[Trials]) -> pd.DataFrame:
     """One row for the trials of each config.
 
     Columns: dataset, model, n, unfinished, metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing
-    for one trial), best_epoch (mean, from 1), parameters, seconds (mean of one trial), sequences_per_second, peak_memory_mib.
+    for one trial), last_mean, last_std (test after the last epoch, where that was asked for), best_epoch (mean, from 1),
+    parameters, seconds (mean of one trial), sequences_per_second, peak_memory_mib.
     """
     return pd.DataFrame([_row(group) for group in trials])
 
@@ -86,6 +87,10 @@ def _row(group: Trials) -> dict[str, Any]:
     for split in ("test", "val"):
         row[f"{split}_mean"] = results[f"{split}/{group.metric}"].mean()
         row[f"{split}_std"] = results[f"{split}/{group.metric}"].std()
+    last = pd.DataFrame([record.get("result_last") or {} for record in group.records])
+    if f"test/{group.metric}" in last:
+        row["last_mean"] = last[f"test/{group.metric}"].mean()
+        row["last_std"] = last[f"test/{group.metric}"].std()
     return row | {
         "best_epoch": table["best_epoch"].mean() + 1,
         "parameters": int(table["parameters"].iloc[0]),

@@ -48,6 +48,8 @@ def _cells(summary: pd.DataFrame) -> pd.DataFrame:
         "seconds": _numbers(summary, "seconds", "{:.1f}"),
         "sequences/s": _numbers(summary, "sequences_per_second", "{:,.0f}"),
     }
+    if "last_mean" in summary:
+        columns[f"test {name}, last epoch"] = [_spread(row, "last") for _, row in summary.iterrows()]
     if len(metrics) > 1:
         columns = {"metric": summary["metric"], **columns}
     if summary["unfinished"].any():

@@ -29,6 +29,7 @@ class TrainConfig:
         limit_train_batches: an integer counts training batches an epoch, a float is a fraction of them.
         limit_val_batches: the same for validation.
         limit_test_batches: the same for the test.
+        test_last: also test the weights after the last epoch; they choose nothing, and have a column of their own.
         precision: Lightning's name of the number format.
         compile: compile the network with torch.compile. A sequence that goes step by step stays out of it.
     """
@@ -42,6 +43,7 @@ class TrainConfig:
     limit_train_batches: BatchLimit = 1.0
     limit_val_batches: BatchLimit = 1.0
     limit_test_batches: BatchLimit = 1.0
+    test_last: bool = False
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     compile: bool = False
 

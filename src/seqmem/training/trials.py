@@ -164,11 +164,13 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
         raise UserError(f"no epoch ended with a finite {monitor}, so there is no checkpoint to test; try a smaller train.lr")
     epochs = [row["epoch"] for row in recorder.rows if row[monitor] == best.best_model_score.item()]
     last = recorder.rows[-1]
+    after_last = trainer.test(module, loaders["test"], verbose=False)[0] if train.test_last else {}
     tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
     return {
         "metric": task.metric,
         "best": task.best,
         "result": {monitor: best.best_model_score.item(), **tested},
+        "result_last": after_last,
         "best_epoch": epochs[0],
         "epochs": len(recorder.rows),
         "train_seconds": last["seconds"],
@@ -191,6 +193,8 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            # torch.compile's own, about what flows from a recurrence that stays out of it.
+            warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
             yield
     finally:
         logger.setLevel(level)

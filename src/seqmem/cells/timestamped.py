@@ -1,0 +1,159 @@
+"""HiPPO memories whose steps follow the timestamps of the data, for series that are sampled unevenly or with gaps."""
+
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from seqmem.arguments import checked, extends
+from seqmem.cells.memory import MemoryCell
+from seqmem.errors import UserError
+from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update, sequence
+
+
+class TimedState(NamedTuple):
+    """hidden: (B, H); memory: (B, M, N); time: (B,) of the latest step, in the data's unit, 0 before the first."""
+
+    hidden: Tensor
+    memory: Tensor
+    time: Tensor
+
+
+class TimestampedCell(MemoryCell):
+    """The first channel of the input is the time of the step, which the memory goes by; the other C - 1 are x.
+
+    Times do not decrease along a row. At time 0 the memory of the row becomes u e_0, the projection of one value; a time that
+    equals the one before leaves the memory as it is. Each step costs O(N) a memory row.
+
+    Args:
+        measure: names A and B, see :func:`seqmem.ops.transition`.
+        measure_args: of the measure.
+        discretization: of the memory's equation: forward, backward, bilinear, an alias (euler, tustin, ...), or alpha of the
+            general bilinear transform, from 0 (forward) to 1 (backward); not zoh.
+        shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`; ``input_size`` counts the channel of times.
+
+    Raises:
+        UserError: an argument of the wrong type or range; a time that decreases.
+    """
+
+    timed = True
+
+    @checked
+    @extends(MemoryCell.__init__)
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        measure: str = "legs",
+        measure_args: dict[str, float] = {},  # noqa: B006
+        discretization: DiscretizationName = "bilinear",
+        **shared: Any,
+    ):
+        if input_size < 2:
+            raise UserError(f"input_size: got {input_size}, wanted at least 2 for {self.name}: the time, and what is read then")
+        self.discretization = canonical_discretization(discretization)
+        if self.discretization == "zoh":
+            raise UserError(f"discretization: got 'zoh', which {self.name} has not; choose from: forward, backward, bilinear")
+        super().__init__(input_size, **shared)
+        self.measure, self.measure_args = measure, dict(measure_args)
+        with torch.device("cpu"):
+            self.generators = generators(measure, self.memory_order, **measure_args)
+
+    @property
+    def _features(self) -> int:
+        return self.input_size - 1
+
+    def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
+        """Step sizes from a time to the next, tensors of the same shape; infinite where the memory starts."""
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: int) -> TimedState:  # type: ignore[override]
+        """Zero hidden state and memory, time 0."""
+        hidden, memory, _ = super().initial_state(batch_size)
+        return TimedState(hidden, memory, hidden.new_zeros(batch_size))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """The time, and what u, the candidate and the gate read of x: (..., 1 + M + 2H)."""
+        return torch.cat([inputs[..., :1], super().project(inputs[..., 1:])], -1)
+
+    def advance(self, projected: Tensor, state: TimedState, tick: None) -> tuple[Tensor, TimedState]:  # type: ignore[override]
+        """One step."""
+        time = projected[:, 0].to(state.time.dtype)
+        step_size = self.step_sizes(state.time, time)
+        hidden, memory = self.hidden_after(projected[:, 1:], state.hidden, state.memory, step_size)
+        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
+        return output, TimedState(hidden, memory, time)
+
+    def remember(self, memory: Tensor, written: Tensor, tick: Tensor) -> Tensor:
+        """One step of the memory."""
+        return memory_update(memory, written, tick, self.measure, self.discretization, **self.measure_args)
+
+    def check_inputs(self, inputs: Tensor, state: TimedState, lengths: Tensor | None) -> None:  # type: ignore[override]
+        """Refuse times that decrease within a row's valid steps, or are not numbers."""
+        times = inputs[..., 0].detach()
+        before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
+        wrong = ~(times >= before)
+        if lengths is not None:
+            wrong &= torch.arange(times.shape[1], device=times.device) < lengths[:, None]
+        if bool(wrong.any()):
+            row, step = (int(index) for index in wrong.nonzero()[0])
+            raise UserError(
+                f"{self.name}: the time of row {row} goes from {before[row, step]:g} to {times[row, step]:g} at step {step}, "
+                "wanted times that do not decrease"
+            )
+
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        if inputs.requires_grad and torch.is_grad_enabled():
+            return "the compiled sequence has no gradient for timestamps"
+        return sequence.obstacle(inputs, self.discretization)
+
+    def run_compiled(  # type: ignore[override]
+        self, inputs: Tensor, state: TimedState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, TimedState]:
+        """All steps in one call."""
+        times = torch.cat([state.time[:, None].to(inputs.dtype), inputs[..., 0]], 1)
+        outputs, hidden, memory = self.compiled_sequence(inputs[..., 1:], state, lengths, self._dynamics(times))
+        steps = inputs.shape[1] if lengths is None else lengths
+        last = torch.as_tensor(steps, device=times.device).expand(len(times))
+        return outputs, TimedState(hidden, memory, times.gather(1, last[:, None])[:, 0].to(state.time.dtype))
+
+    def _dynamics(self, times: Tensor) -> dict[str, Any]:
+        times = times.double()
+        return {
+            "step_sizes": self.step_sizes(times[:, :-1], times[:, 1:]).T.contiguous(),
+            "generators": self.generators,
+            "discretization": self.discretization,
+        }
+
+
+class TLSI(TimestampedCell):
+    """HiPPO-LegS by timestamps (Gu et al., 2020, section 4.3): from time s to t a step of (t - s) / t, the equation scaled."""
+
+    name = "tlsi"
+
+    def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
+        """(t - s) / t."""
+        started = now == 0
+        return torch.where(started, torch.inf, (now - before) / torch.where(started, 1, now))
+
+
+class TLTI(TimestampedCell):
+    """A memory with a fixed time scale by timestamps: from time s to t a step of dt (t - s).
+
+    Args:
+        dt: the measure's time that passes in a unit of the data's time.
+        shared: those of :class:`TimestampedCell`.
+    """
+
+    name = "tlti"
+
+    @checked
+    @extends(TimestampedCell.__init__)
+    def __init__(self, input_size: PositiveInt, dt: PositiveFloat = 1.0, **shared: Any):
+        super().__init__(input_size, **shared)
+        self.dt = dt
+
+    def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
+        """dt (t - s)."""
+        return torch.where(now == 0, torch.inf, self.dt * (now - before))
