@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class DownloadError(Exception):
     """No server could be reached, what it sent was damaged, or there is no place to write it to."""
 
 
-def download(folder: Path, archives: Mapping[str, str], mirrors: Sequence[str]) -> None:
+def download(folder: Path, archives: Mapping[str, str | None], mirrors: Sequence[str]) -> None:
     """Download archives and put what they hold into a folder, which is made if it is not there.
 
     Everything is loaded into a temporary folder inside and moved from there once all of it is complete, so a failed or
@@ -26,7 +27,7 @@ def download(folder: Path, archives: Mapping[str, str], mirrors: Sequence[str]) 
 
     Args:
         folder: where the unpacked files go.
-        archives: md5 of each archive by its name.
+        archives: md5 of each archive by its name; None where its publisher gives none.
         mirrors: addresses of folders that hold the archives, with a trailing slash, tried in this order.
 
     Raises:
@@ -37,7 +38,31 @@ def download(folder: Path, archives: Mapping[str, str], mirrors: Sequence[str]) 
             _download_archive(staging, name, md5, mirrors)
 
 
-def _download_archive(folder: Path, name: str, md5: str, mirrors: Sequence[str]) -> None:
+def download_file(folder: Path, name: str, md5: str, url: str) -> None:
+    """Download one file as it is into a folder, which is made if it is not there, with the promises of :func:`download`.
+
+    Args:
+        folder: where the file goes.
+        name: its name there.
+        md5: of the file.
+        url: its address.
+
+    Raises:
+        DownloadError: no file with the right md5 came, or the folder cannot be made or written.
+    """
+    # Imported here because most runs download nothing.
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20, timeout=TIMEOUT)
+    with _staging(folder) as staging:
+        try:
+            pooch.retrieve(url, f"md5:{md5}", name, staging, downloader=downloader)
+        except (OSError, ValueError) as error:
+            raise DownloadError(f"{url}: {error}") from None
+
+
+def _download_archive(folder: Path, name: str, md5: str | None, mirrors: Sequence[str]) -> None:
     # Imported here because it takes a second and most runs download nothing.
     from torchvision.datasets.utils import download_and_extract_archive
 
@@ -46,7 +71,7 @@ def _download_archive(folder: Path, name: str, md5: str, mirrors: Sequence[str])
         try:
             download_and_extract_archive(mirror + name, str(folder), md5=md5, remove_finished=True)
             return
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
+        except (OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile) as error:
             failures.append(f"{mirror}{name}: {error}")
     raise DownloadError("; ".join(failures))
 

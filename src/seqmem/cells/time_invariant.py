@@ -24,7 +24,7 @@ class TimeInvariantCell(MemoryCell):
             the general bilinear transform, from 0 (forward) to 1 (backward).
         measure_args: of the measure, see :func:`seqmem.ops.transition`.
         trainable_scale: 0 leaves A and B as they are. s > 0 makes the discretised ones parameters, which learn s times as fast
-            as others: ``weight_a`` (N, N) and ``weight_b`` (N,) hold them divided by sqrt(s). A sequence then goes step by step.
+            as others: ``weight_a`` (N, N) and ``weight_b`` (N,) hold them over sqrt(s). A sequence then goes step by step.
         shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`.
 
     Raises:

@@ -1,0 +1,158 @@
+"""CharacterTrajectories: pen strokes, and how well a model takes another sampling rate or missing points at test time."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt
+
+from datasets.provenance import Provenance, sha256
+from datasets.seeds import Seed
+from datasets.series import Samples, SeriesSet
+from datasets.splits import SPLITS, Split
+from datasets.ts_files import filled, read_problem
+from seqmem.arguments import checked
+from seqmem.errors import UserError
+
+POINTS_SEED = 56789
+"""Of the points that stay where they are dropped at random; the original's, the same for every split."""
+
+KNOWN = {
+    "CharacterTrajectories_TRAIN.ts": "4702263 bytes, sha256 41b645a7294211df27cd0449b8486fc4a0198596ec15d9140970cc09c7db626b",
+    "CharacterTrajectories_TEST.ts": "4746801 bytes, sha256 349f7be1025f94766516e81e613a1cc6d9fa179e2d62a90e5ef7ba61ca75aaae",
+}
+"""The files that this project's numbers were measured with. The archive changed its own on 2023-11-01; others are accepted."""
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Scale = Annotated[float, Field(gt=0)]
+
+
+class CharacterTrajectories(SeriesSet):
+    """The 2858 pen strokes of 20 letters from the UEA archive (3 channels, 60 to 182 steps), by the protocol of HiPPO.
+
+    Both files of the archive are pooled and split anew, stratified by class: 70 % for training, and of the rest one half each
+    for validation and test (2000, 429 and 429 series). Classes are numbered by order of appearance. Each series continues to
+    the common length of 182 with its last value, unless ``padding`` is "mask". Channels are standardised, x' = (x - mean) /
+    (std + 1e-5), with the mean and standard deviation of all steps of the training split at the full rate, padding by the last
+    value included.
+
+    The flags ``train_...`` act on the training split, ``eval_...`` on validation and test, so that a model can be asked to take
+    a sampling rate or a time scale that it was not trained on. Of a series of L steps, a rate ``hz`` keeps n = int(L * hz):
+
+    * uniform: steps floor(k / hz) for k = 0 to n - 1, the same signal at a lower rate;
+    * not uniform: n steps at random in their order, others for each series. This drops points where hz < 1; where hz = 1 it
+      keeps them all, so the "missing values" commands of HiPPO's README (hz=1) drop none and only scale the time stamps.
+
+    With ``timestamp``, ``Batch.times`` of a step is its index before any was dropped, times ``train_ts`` or ``eval_ts``; it is
+    not standardised. The published 200 Hz is the full rate, 100 Hz is hz=0.5.
+    """
+
+    name = "ct"
+
+    @checked
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        train_hz: Rate = 1.0,
+        eval_hz: Rate = 1.0,
+        train_uniform: bool = True,
+        eval_uniform: bool = True,
+        timestamp: bool = False,
+        train_ts: Scale = 1.0,
+        eval_ts: Scale = 1.0,
+        padding: Literal["last", "mask"] = "last",
+        split_seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Load the series, split them, and keep the steps that the flags ask for.
+
+        Args:
+            data_dir: the folder that holds ``CharacterTrajectories/`` with ``CharacterTrajectories_TRAIN.ts`` and ``_TEST.ts``.
+                Both are downloaded if neither is there.
+            train_hz: part of the steps that is kept in the training split, above 0 and at most 1.
+            eval_hz: the same for the validation and test splits.
+            train_uniform: whether the steps kept for training are evenly spaced, or chosen at random.
+            eval_uniform: the same for validation and test.
+            timestamp: whether batches carry the times of their steps.
+            train_ts: factor of the times in the training split.
+            eval_ts: the same for validation and test.
+            padding: "last" continues every series to the longest one's length with its last value; "mask" gives lengths
+                instead, with statistics over the true steps alone and rates that act on each series' true length.
+            split_seed: of the random split; 0 is the original's.
+            num_workers: processes that make batches; 0 makes them in the main one.
+
+        Raises:
+            UserError: a file is missing and cannot be downloaded, or cannot be read; there are too few series to split; or a
+                rate keeps no step of some series.
+        """
+        parts = read_problem(self.name, "CharacterTrajectories", data_dir, KNOWN)
+        series = [filled(values) for part in parts for values in part.series]
+        names, labels = _by_appearance([label for part in parts for label in part.labels])
+        if padding == "last":
+            longest = max(len(values) for values in series)
+            series = [np.pad(values, ((0, longest - len(values)), (0, 0)), mode="edge") for values in series]
+
+        rows = _split(labels, split_seed)
+        training = np.concatenate([series[row] for row in rows["train"]])
+        mean, deviation = training.mean(axis=0), training.std(axis=0, ddof=1)
+        samples = {}
+        for split in SPLITS:
+            hz, uniform, ts = (train_hz, train_uniform, train_ts) if split == "train" else (eval_hz, eval_uniform, eval_ts)
+            standardised = [(series[row] - mean) / (deviation + 1e-5) for row in rows[split]]
+            if min(int(len(values) * hz) for values in standardised) == 0:
+                flag = "train_hz" if split == "train" else "eval_hz"
+                shortest = min(len(values) for values in standardised)
+                raise UserError(
+                    f"dataset.{flag}: got {hz}, which keeps no step of a series of {shortest}, wanted a larger part"
+                )
+            steps = kept_steps([len(values) for values in standardised], hz, uniform)
+            samples[split] = Samples(
+                [values[kept] for values, kept in zip(standardised, steps, strict=True)],
+                labels[rows[split]],
+                [kept * ts for kept in steps] if timestamp else None,
+            )
+        provenance = Provenance(
+            seed=split_seed,
+            sha256={split: sha256(indices) for split, indices in rows.items()},
+            files={part.file: part.sha256 for part in parts},
+        )
+        super().__init__(samples, classes=len(names), provenance=provenance, num_workers=num_workers)
+
+
+def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]:
+    """Which steps of each series stay at a lower rate.
+
+    Args:
+        lengths: L, the steps of each series.
+        hz: the part of the steps that stays, above 0 and at most 1.
+        uniform: evenly spaced, or chosen at random with :data:`POINTS_SEED`.
+
+    Returns:
+        For each series int(L * hz) indices in increasing order, int64.
+    """
+    if uniform:
+        return [np.floor(np.arange(int(length * hz)) / hz).astype(np.int64) for length in lengths]
+    random = torch.Generator().manual_seed(POINTS_SEED)
+    orders = (torch.randperm(length, generator=random)[: int(length * hz)] for length in lengths)
+    return [order.sort().values.numpy() for order in orders]
+
+
+def _by_appearance(labels: list[str]) -> tuple[list[str], np.ndarray]:
+    """The different labels in the order in which they first appear, and for each label its place there."""
+    places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+    return list(places), np.array([places[label] for label in labels])
+
+
+def _split(labels: np.ndarray, seed: int) -> dict[Split, np.ndarray]:
+    """70 % for training, then halves of the rest, with the seeds of the original: ``seed``, then ``seed + 1``."""
+    # Imported here because it takes a second, and listing the data sets must not.
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, rest = train_test_split(np.arange(len(labels)), train_size=0.7, stratify=labels, random_state=seed)
+        seconds = (seed + 1) % 2**32
+        validation, test = train_test_split(rest, train_size=0.5, stratify=labels[rest], random_state=seconds)
+    except ValueError as error:
+        raise UserError(f"ct: {len(labels)} series cannot be split by class into 70, 15 and 15 %: {error}") from None
+    return {"train": train, "validation": validation, "test": test}

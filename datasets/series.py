@@ -1,0 +1,81 @@
+"""Classification of real-valued series that lie in memory: what ``ct`` and ``uea`` share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.base import DataSet
+from datasets.provenance import Provenance
+from datasets.splits import SPLITS, Split
+from seqmem.batch import Batch
+from seqmem.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The sequences of a split.
+
+    Attributes:
+        series: for each sequence (T, C) floating point, T differing between them, without missing values.
+        labels: (n,) class numbers from 0.
+        times: for each sequence (T,) the time of each step, non-decreasing; None if steps are evenly spaced.
+    """
+
+    series: Sequence[np.ndarray]
+    labels: np.ndarray
+    times: Sequence[np.ndarray] | None = None
+
+
+class SeriesSet(DataSet):
+    """Real-valued sequences with one class each; shorter ones are padded and their lengths given."""
+
+    def __init__(self, samples: Mapping[Split, Samples], classes: int, provenance: Provenance, num_workers: int):
+        """Called last by a subclass.
+
+        Args:
+            samples: the sequences of each split, with times in all of them or in none.
+            classes: number of classes.
+            provenance: where the sequences came from and how they were split.
+            num_workers: as in :class:`DataSet`.
+        """
+        lengths = {split: np.array([len(series) for series in samples[split].series]) for split in SPLITS}
+        # A split whose sequences are all equally long has no padding, so its lengths say nothing.
+        self._lengths = {
+            split: None if (array == array[0]).all() else torch.from_numpy(array) for split, array in lengths.items()
+        }
+        self._inputs = {split: _padded(samples[split].series) for split in SPLITS}
+        self._times = {
+            split: None if part.times is None else _padded([times[:, None] for times in part.times], mode="edge").squeeze(-1)
+            for split, part in samples.items()
+        }
+        self._labels = {split: torch.from_numpy(part.labels.astype(np.int64)) for split, part in samples.items()}
+        spec = DataSpec(
+            self.name,
+            input_size=self._inputs["train"].shape[-1],
+            output_size=classes,
+            task="classification",
+            output_steps=0,
+            max_length=max(int(array.max()) for array in lengths.values()),
+            times=samples["train"].times is not None,
+        )
+        super().__init__(spec, {split: len(array) for split, array in lengths.items()}, provenance, num_workers)
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs (B, T, C), targets (B,); lengths (B,) where they differ; times (B, T) where there are any."""
+        lengths, times = self._lengths[split], self._times[split]
+        return Batch(
+            self._inputs[split][indices],
+            self._labels[split][indices],
+            lengths=None if lengths is None else lengths[indices],
+            times=None if times is None else times[indices],
+        )
+
+
+def _padded(series: Sequence[np.ndarray], mode: str = "constant") -> Tensor:
+    """(n, T, C) float32 with T of the longest; the others continue with 0, or with their last value if ``mode`` is "edge"."""
+    longest = max(len(array) for array in series)
+    rows = [np.pad(array, ((0, longest - len(array)), (0, 0)), mode=mode) for array in series]  # type: ignore[call-overload]
+    return torch.from_numpy(np.stack(rows).astype(np.float32))
