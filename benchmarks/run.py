@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sides import Case, Result, sides
+from benchmarks.sides import Case, Result, builders, sides
 from seqmem import ops
 from seqmem.results.provenance import provenance
 
@@ -61,7 +61,7 @@ def main() -> None:
     if arguments.one:
         title, side = arguments.one
         [case] = [case for case in CASES if case.title == title]
-        sides(case)[side]()
+        builders(case)[side]()()
         # Not getrusage: a process starts with the peak of the one that started it.
         [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
         print(int(peak) / 1024)

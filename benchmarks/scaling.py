@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.run import RESULTS, surroundings
-from benchmarks.sides import Case, sides
+from benchmarks.sides import Case, builders
 
 LENGTHS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
 ORDERS = [16, 32, 64, 128, 256, 512, 1024]
@@ -36,17 +36,18 @@ def main() -> None:
 
 def measure(axis: str, case: Case) -> list[dict]:
     """Seconds of one training step of our cell, and on the length axis of those that a user would otherwise run."""
-    calls = sides(case)
+    made = builders(case)
     wanted = ["seqmem"]
     if axis == "length" and case.steps <= PATIENCE:
-        wanted += [name for name in calls if name.startswith(("original", "torch.nn"))]
+        wanted += [name for name in made if name.startswith(("original", "torch.nn"))]
     rows = []
     for name in wanted:
-        calls[name]()
+        call = made[name]()
+        call()
         seconds = []
         while len(seconds) < 5 and sum(seconds) < 2:
             start = time.perf_counter()
-            calls[name]()
+            call()
             seconds.append(time.perf_counter() - start)
         place = {"axis": axis, "kind": case.kind, "side": name}
         sizes = {"length": case.steps, "order": case.hidden_size, "batch": case.batch_size}

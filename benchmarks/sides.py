@@ -13,10 +13,11 @@ from benchmarks.opponents.dense_legs import DenseLegS
 from benchmarks.opponents.products import BareProducts
 from benchmarks.opponents.projection import project
 from seqmem import cells
-from seqmem.cells import LegS, Recurrence
+from seqmem.cells import LegS
 from seqmem.ops import legs_function_approximation
 
 Result = tuple[Tensor, list[Tensor]]
+Side = Callable[[], Result | None]
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ class Case:
         return f"{self.kind}, hidden {self.hidden_size}, length {self.steps:,}, batch {self.batch_size}, {number}{loss}"
 
 
-def sides(case: Case) -> dict[str, Callable[[], Result | None]]:
+def sides(case: Case) -> dict[str, Side]:
     """Every side that can run here by its name, ours first. A side returns outputs and gradients, or None if it has none."""
+    return {name: build() for name, build in builders(case).items()}
+
+
+def builders(case: Case) -> dict[str, Callable[[], Side]]:
+    """What makes each side: with one of them alone a process holds nothing of the others'."""
     if case.kind == "projection":
         return _projections(case)
     torch.manual_seed(0)
@@ -64,7 +70,7 @@ def sides(case: Case) -> dict[str, Callable[[], Result | None]]:
         cotangent[:, :-1] = 0
     parameters = list(cell.parameters())
 
-    def trained(forward: Callable[[], Tensor], autocast: bool = False) -> Callable[[], Result]:
+    def trained(forward: Callable[[], Tensor], autocast: bool = False) -> Side:
         def call() -> Result:
             with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
                 outputs = forward()
@@ -76,49 +82,51 @@ def sides(case: Case) -> dict[str, Callable[[], Result | None]]:
 
         return call
 
-    found: dict[str, Callable[[], Result | None]] = {"seqmem": trained(lambda: cell(inputs)[0], half)}
-    if half:
-        found["seqmem, float32"] = trained(lambda: cell(inputs)[0])
-    else:
-        compiled = torch.compile(cell)
-        found["seqmem, torch.compile"] = trained(lambda: compiled(inputs)[0])
-        found["seqmem, torch.compile"]()  # compiles
-        found["seqmem, step by step"] = trained(lambda: _step_by_step(cell, inputs))
-    if isinstance(cell, LegS):
-        found["original (dense)" + ", float32" * half] = _dense(cell, inputs, trained)
-    else:
+    def compiled() -> Side:
+        graph = torch.compile(cell)
+        call = trained(lambda: graph(inputs)[0])
+        call()
+        return call
+
+    def stepwise() -> Side:
+        return trained(lambda: cell.run_stepwise(inputs, cell.initial_state(len(inputs)), None, True)[0])
+
+    def dense() -> Side:
+        network = DenseLegS(cell, case.steps)
+        return trained(lambda: network(inputs))
+
+    def torch_nn() -> Side:
         twin = getattr(nn, case.kind.upper())(1, case.hidden_size, batch_first=True).to(kind)
         for name, parameter in cell.named_parameters():
             setattr(twin, f"{name}_l0", parameter)
-        found[f"torch.nn.{case.kind.upper()}"] = trained(lambda: twin(inputs)[0])
+        return trained(lambda: twin(inputs)[0])
+
+    def products() -> Side:
+        gates = {"legs": 2, "lstm": 4, "gru": 3}[case.kind] * case.hidden_size
+        bare = BareProducts(case.hidden_size, gates, case.batch_size, case.steps, case.dtype)
+
+        def call() -> None:
+            bare()
+
+        return call
+
+    found: dict[str, Callable[[], Side]] = {"seqmem": lambda: trained(lambda: cell(inputs)[0], half)}
+    if half:
+        found["seqmem, float32"] = lambda: trained(lambda: cell(inputs)[0])
+    else:
+        found["seqmem, torch.compile"] = compiled
+        found["seqmem, step by step"] = stepwise
+    if isinstance(cell, LegS):
+        found["original (dense)" + ", float32" * half] = dense
+    else:
+        found[f"torch.nn.{case.kind.upper()}"] = torch_nn
     if case.kind != "gru" and case.dtype == torch.float32 and jax_scan.available():
-        found["JAX scan"] = jax_scan.trained(cell, inputs, cotangent)
-    gates = {"legs": 2, "lstm": 4, "gru": 3}[case.kind] * case.hidden_size
-    products = BareProducts(case.hidden_size, gates, case.batch_size, case.steps, case.dtype)
-
-    def bare() -> None:
-        products()
-
-    found["bare products"] = bare
+        found["JAX scan"] = lambda: jax_scan.trained(cell, inputs, cotangent)
+    found["bare products"] = products
     return found
 
 
-def _step_by_step(cell: Recurrence, inputs: Tensor) -> Tensor:
-    return cell.run_stepwise(inputs, cell.initial_state(len(inputs)), None, True)[0]
-
-
-def _dense(cell: LegS, inputs: Tensor, trained: Callable) -> Callable[[], Result]:
-    made: list[DenseLegS] = []
-
-    def forward() -> Tensor:
-        if not made:
-            made.append(DenseLegS(cell, inputs.shape[1]))
-        return made[0](inputs)
-
-    return trained(forward)
-
-
-def _projections(case: Case) -> dict[str, Callable[[], Result | None]]:
+def _projections(case: Case) -> dict[str, Callable[[], Side]]:
     torch.manual_seed(0)
     signals = torch.randn(case.batch_size, case.steps, dtype=torch.float64).cumsum(1).div(1000).to(case.dtype)
 
@@ -133,4 +141,4 @@ def _projections(case: Case) -> dict[str, Callable[[], Result | None]]:
     def theirs() -> Result:
         return torch.stack([project(signal, case.hidden_size) for signal in signals]), []
 
-    return {"seqmem": ours, "original (sequential kernel, one thread)": theirs}
+    return {"seqmem": lambda: ours, "original (sequential kernel, one thread)": lambda: theirs}

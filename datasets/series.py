@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -74,8 +75,8 @@ class SeriesSet(DataSet):
         )
 
 
-def _padded(series: Sequence[np.ndarray], mode: str = "constant") -> Tensor:
+def _padded(series: Sequence[np.ndarray], mode: Literal["constant", "edge"] = "constant") -> Tensor:
     """(n, T, C) float32 with T of the longest; the others continue with 0, or with their last value if ``mode`` is "edge"."""
     longest = max(len(array) for array in series)
-    rows = [np.pad(array, ((0, longest - len(array)), (0, 0)), mode=mode) for array in series]  # type: ignore[call-overload]
-    return torch.from_numpy(np.stack(rows).astype(np.float32))
+    rows = [np.pad(array.astype(np.float32), ((0, longest - len(array)), (0, 0)), mode) for array in series]
+    return torch.from_numpy(np.stack(rows))

@@ -1,7 +1,9 @@
-"""A tiny MNIST in the real layout, and every data set at a size that loads at once."""
+"""A tiny MNIST, tiny pen strokes and tiny reviews in the real layout, and every data set at a size that loads at once."""
 
+import io
 import struct
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,44 @@ CONFIGURATIONS = Path(__file__).parents[2] / "cfg" / "dataset"
 
 def idx_bytes(array: np.ndarray) -> bytes:
     return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def write_ts(
+    data_dir: Path, problem: str, part: str, cases: Iterable[tuple[Sequence[Sequence[float]], str]], **tags: str
+) -> Path:
+    """Write a file of the UEA archive; a case is its channels, each as long as it likes, and its label."""
+    cases = list(cases)
+    labels = " ".join(dict.fromkeys(label for _, label in cases))
+    header = {"problemName": problem, "timeStamps": "false", "univariate": "false", "classLabel": f"true {labels}"} | tags
+    lines = [f"@{tag} {value}" for tag, value in header.items()]
+    lines.append("@data")
+    for channels, label in cases:
+        texts = [",".join("?" if np.isnan(value) else repr(float(value)) for value in channel) for channel in channels]
+        lines.append(":".join([*texts, label]))
+    path = data_dir / problem / f"{problem}_{part}.ts"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_strokes() -> list[tuple[np.ndarray, str]]:
+    """67 series (T, 3) of noise, T from 4 to 11, each with one of 3 letters."""
+    random = np.random.default_rng(0)
+    lengths = [11, *random.integers(4, 12, 66)]
+    letters = ["7", "20", "3", *random.choice(["7", "20", "3"], 64)]
+    scales = np.array([1.0, 20.0, 0.05])
+    return [
+        (scales * (1 + random.normal(size=(length, 3))), str(letter)) for length, letter in zip(lengths, letters, strict=True)
+    ]
+
+
+@pytest.fixture
+def tiny_ct(tmp_path, tiny_strokes) -> Path:
+    """A data folder with ``CharacterTrajectories/`` in it."""
+    for part, strokes in {"TRAIN": tiny_strokes[:31], "TEST": tiny_strokes[31:]}.items():
+        write_ts(tmp_path / "data", "CharacterTrajectories", part, [(values.T, letter) for values, letter in strokes])
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +80,38 @@ def tiny_mnist(tmp_path, tiny_mnist_arrays) -> Path:
     return tmp_path / "data"
 
 
+def write_archive(data_dir: Path, members: Mapping[str, bytes]) -> Path:
+    """Write ``aclImdb_v1.tar.gz`` with these members."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = data_dir / "aclImdb_v1.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_reviews() -> dict[str, str]:
+    """41 training and 11 test reviews of 2 to 30 words from 50, no two alike, by their paths."""
+    random = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(50)]
+    reviews = {}
+    for group, count in {"train/pos": 21, "test/neg": 6, "train/neg": 20, "test/pos": 5}.items():
+        for number in range(count):
+            chosen = random.choice(words, random.integers(2, 31))
+            reviews[f"aclImdb/{group}/{number}_{random.integers(1, 11)}.txt"] = f"{' '.join(chosen)} in {group} {number}."
+    return reviews
+
+
+@pytest.fixture
+def tiny_imdb(tmp_path, tiny_reviews) -> Path:
+    """A data folder with ``aclImdb_v1.tar.gz`` in it."""
+    write_archive(tmp_path / "data", {path: text.encode() for path, text in tiny_reviews.items()})
+    return tmp_path / "data"
+
+
 @pytest.fixture
 def configuration(monkeypatch) -> Callable[[str], dict]:
     """The arguments that the YAML of a data set gives it."""
@@ -52,13 +124,16 @@ def configuration(monkeypatch) -> Callable[[str], dict]:
 
 
 @pytest.fixture
-def load_small(configuration, tiny_mnist) -> Callable[..., datasets.DataSet]:
-    """Load a data set by name, cut down to a few samples where it takes ``..._samples``."""
+def load_small(configuration, tiny_mnist, tiny_ct, tiny_imdb) -> Callable[..., datasets.DataSet]:
+    """Load a data set by name, cut down to a few samples where it takes ``..._samples`` and to a few steps where ``length``."""
+    folders = {"mnist": tiny_mnist, "ct": tiny_ct, "uea": tiny_ct, "imdb": tiny_imdb}
 
     def load(name: str, **overrides) -> datasets.DataSet:
         arguments = configuration(name)
-        small = {key: 23 for key in arguments if key.endswith("_samples")}
-        files = {"data_dir": str(tiny_mnist)} if name == "mnist" else {}
+        small = {key: 23 for key in arguments if key.endswith("_samples")} | {key: 50 for key in arguments if key == "length"}
+        files = {"data_dir": str(folders[name])} if name in folders else {}
+        if name == "uea":
+            files["problem"] = "CharacterTrajectories"
         try:
             return datasets.load(arguments | small | files | overrides)
         except UserError as error:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import socket
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,8 @@ import pytest
 
 import datasets
 from datasets import download as download_module
-from datasets.download import DownloadError, download
+from datasets import imdb
+from datasets.download import DownloadError, download, download_file
 from seqmem.errors import UserError
 
 from .conftest import idx_bytes
@@ -23,27 +25,45 @@ class SilentHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def mirror(tmp_path, tiny_mnist_arrays, monkeypatch):
-    """A server of the tiny MNIST in place of the official ones; gives its folder."""
-    from torchvision.datasets import MNIST
-
+def server(tmp_path, monkeypatch):
+    """A server of our own; gives the folder of its files and its address."""
     served = tmp_path / "served"
     served.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=served))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("no_proxy", "*")
+    yield served, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def mirror(server, tiny_mnist_arrays, monkeypatch):
+    """The tiny MNIST in place of the official one; gives the server's folder."""
+    from torchvision.datasets import MNIST
+
+    served, address = server
     resources = []
     for name, array in tiny_mnist_arrays.items():
         content = gzip.compress(idx_bytes(array), mtime=0)
         (served / f"{name}.gz").write_bytes(content)
         resources.append((f"{name}.gz", hashlib.md5(content).hexdigest()))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=served))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setattr(MNIST, "mirrors", [address])
     monkeypatch.setattr(MNIST, "resources", resources)
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return served
+
+
+@pytest.fixture
+def official_reviews(server, tiny_imdb, monkeypatch):
+    """The tiny reviews in place of the official ones; gives the archive on the server."""
+    served, address = server
+    archive = served / imdb.ARCHIVE
+    (tiny_imdb / imdb.ARCHIVE).replace(archive)
+    monkeypatch.setattr(imdb, "URL", address + imdb.ARCHIVE)
+    monkeypatch.setattr(imdb, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    return archive
 
 
 def test_missing_files_are_downloaded_silently_and_once(mirror, tmp_path, tiny_mnist_arrays, capfd):
@@ -60,8 +80,6 @@ def test_missing_files_are_downloaded_silently_and_once(mirror, tmp_path, tiny_m
 
 
 def test_a_terminal_sees_progress(mirror, tmp_path, monkeypatch, capsys):
-    import sys
-
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     datasets.load({"name": "mnist", "data_dir": str(tmp_path / "data")})
     assert "100%" in capsys.readouterr().err
@@ -118,3 +136,49 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
             download(tmp_path / "data", {"x.gz": "0"}, [address])
     assert list(tmp_path.iterdir()) == []
     assert socket.getdefaulttimeout() is None
+
+
+def test_a_single_file_is_downloaded_silently_once_and_as_it_is(official_reviews, tmp_path, capfd):
+    arguments = {"name": "imdb", "data_dir": str(tmp_path / "new" / "data")}
+    assert datasets.load(arguments).sizes == {"train": 37, "validation": 4, "test": 11}
+    assert [path.name for path in (tmp_path / "new/data").iterdir()] == [imdb.ARCHIVE]
+    assert (tmp_path / "new/data" / imdb.ARCHIVE).read_bytes() == official_reviews.read_bytes()
+    assert capfd.readouterr() == ("", "")
+    official_reviews.unlink()
+    assert datasets.load(arguments).sizes["test"] == 11
+
+
+def test_a_terminal_sees_progress_of_a_single_file(official_reviews, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    datasets.load({"name": "imdb", "data_dir": str(tmp_path / "new")})
+    assert "100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["other content", "cut off", "absent"])
+def test_a_damaged_single_file_leaves_nothing(damage, official_reviews, tmp_path):
+    if damage == "absent":
+        official_reviews.unlink()
+    else:
+        official_reviews.write_bytes(b"else" if damage == "other content" else official_reviews.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"download failed \(http://127.0.0.1:\d+/aclImdb_v1.tar.gz: .+\); put the file"):
+        datasets.load({"name": "imdb", "data_dir": str(tmp_path / "new" / "data")})
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_single_file_leaves_nothing(tmp_path, monkeypatch):
+    def half_a_file(url, known_hash, name, folder, downloader):
+        (folder / name).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pooch.retrieve", half_a_file)
+    with pytest.raises(KeyboardInterrupt):
+        download_file(tmp_path / "a" / "b", "x.gz", "0", "http://127.0.0.1:9/x.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_answers_with_a_single_file_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "TIMEOUT", 0.2)
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DownloadError, match="timed out"):
+        download_file(tmp_path / "data", "x.gz", "0", f"http://127.0.0.1:{server.getsockname()[1]}/x.gz")
+    assert list(tmp_path.iterdir()) == []

@@ -59,9 +59,13 @@ def same(left, right) -> bool:
 
 
 def rows(batches) -> list[bytes]:
-    """Every sequence with its target, as something that can be sorted."""
-    pairs = [pair for batch in batches for pair in zip(batch.inputs, batch.targets, strict=True)]
-    return [inputs.numpy().tobytes() + target.numpy().tobytes() for inputs, target in pairs]
+    """Every sequence, without what pads it, with its target, as something that can be sorted."""
+    found = []
+    for batch in batches:
+        lengths = [batch.inputs.shape[1]] * len(batch) if batch.lengths is None else batch.lengths.tolist()
+        for inputs, target, length in zip(batch.inputs, batch.targets, lengths, strict=True):
+            found.append(inputs[:length].numpy().tobytes() + target.numpy().tobytes())
+    return found
 
 
 def test_configurations_and_data_sets_belong_together():

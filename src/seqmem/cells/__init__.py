@@ -18,7 +18,11 @@ from pkgutil import iter_modules
 
 from seqmem.cells.base import Recurrence, get, names
 from seqmem.cells.gru import GRU
+from seqmem.cells.grus import GRUS
 from seqmem.cells.lstm import LSTM
+from seqmem.cells.mgu import MGU
+from seqmem.cells.minimal_rnn import MinimalRNN
+from seqmem.cells.orthogonal import ExpRNN, Orthogonal
 from seqmem.cells.rnn import RNN
 from seqmem.cells.scale_invariant import LagTS, LegS, LegTS
 from seqmem.cells.time_invariant import LMU, LMUT, LagT, LegSN, LegST, LegT, LMUPlain
@@ -29,12 +33,15 @@ for _module in iter_modules(__path__):
 
 __all__ = [
     "GRU",
+    "GRUS",
     "LMU",
     "LMUT",
     "LSTM",
+    "MGU",
     "RNN",
     "TLSI",
     "TLTI",
+    "ExpRNN",
     "LMUPlain",
     "LagT",
     "LagTS",
@@ -43,6 +50,8 @@ __all__ = [
     "LegST",
     "LegT",
     "LegTS",
+    "MinimalRNN",
+    "Orthogonal",
     "Recurrence",
     "get",
     "names",

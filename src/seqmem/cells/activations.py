@@ -19,3 +19,8 @@ _functions: dict[str, Callable[[Tensor], Tensor]] = {
 def activation(name: Activation) -> Callable[[Tensor], Tensor]:
     """The function called ``name``."""
     return _functions[name]
+
+
+def modrelu(x: Tensor, bias: Tensor) -> Tensor:
+    """sign(x) max(|x| + b, 0) of x (..., H) and b (H,) (modReLU of Arjovsky, Shah and Bengio, 2016, for real numbers)."""
+    return torch.sign(x) * torch.relu(x.abs() + bias)

@@ -1,0 +1,141 @@
+"""Minimal gated unit: a GRU without reset gate."""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqmem.arguments import checked
+from seqmem.cells.activations import Activation, activation
+from seqmem.cells.base import Recurrence
+from seqmem.cells.initializers import Initializer, initialize, initialize_bias
+from seqmem.cells.rnn import RNNState
+from seqmem.ops import sequence
+
+
+class MGU(Recurrence[RNNState]):
+    """c = f(W_hx x + b_hx + W_hh h + b_hh), g = sigmoid(W_gx x + W_gh h + b_g), h = (1 - g) h + g c.
+
+    The gated cell of HiPPO's code in its default setting (there called gru). The unit of Zhou et al. (2016) also has the gate
+    within the candidate, in W_hh (g h).
+
+    Parameters: ``weight_hx`` (2H, C), ``weight_hh`` (2H, H), ``bias_hx`` (2H,), whose rows hold the candidate's, then the
+    gate's; ``bias_hh`` (H,).
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        hidden_activation: f.
+        hx_initializer: of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
+        hh_initializer: of W_hh (H, H).
+        zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).
+
+    Raises:
+        UserError: an argument of the wrong type or range.
+    """
+
+    name = "mgu"
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt = 256,
+        hidden_activation: Activation = "tanh",
+        hx_initializer: Initializer = "xavier_normal",
+        hh_initializer: Initializer = "xavier_normal",
+        zero_bias_init: bool = False,
+    ):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.hidden_activation = hidden_activation
+        self.weight_hx = nn.Parameter(torch.empty(2 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(2 * hidden_size, hidden_size))
+        self.bias_hx = nn.Parameter(torch.zeros(2 * hidden_size))
+        self.bias_hh = nn.Parameter(torch.empty(hidden_size))
+        with torch.no_grad():
+            initialize(self.weight_hx[:hidden_size], hx_initializer)
+            initialize(self.weight_hh[:hidden_size], hh_initializer)
+            initialize_gate(self.weight_hx[hidden_size:], self.weight_hh[hidden_size:], self.bias_hx[hidden_size:])
+            if not zero_bias_init:
+                initialize_bias(self.bias_hx[:hidden_size], input_size)
+            initialize_bias(self.bias_hh, hidden_size)
+
+    def initial_state(self, batch_size: int) -> RNNState:
+        """All zero."""
+        return RNNState(self.weight_hh.new_zeros(batch_size, self.output_size))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """What the candidate and the gate read of x, all biases included: (..., 2H)."""
+        return linear(inputs, self.weight_hx, self._bias())
+
+    def advance(self, projected: Tensor, state: RNNState, tick: None) -> tuple[Tensor, RNNState]:
+        """One step."""
+        candidate, gate = self.candidate_and_gate(projected, state.hidden)
+        hidden = torch.lerp(state.hidden, candidate, gate)
+        return hidden, RNNState(hidden)
+
+    def candidate_and_gate(self, projected: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """c and g, (B, H) each, in the hidden state's precision."""
+        candidate, gate = (projected + linear(hidden, self.weight_hh)).to(hidden.dtype).chunk(2, -1)
+        return activation(self.hidden_activation)(candidate), torch.sigmoid(gate)
+
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs)
+
+    def run_compiled(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
+        """All steps in one call."""
+        return gated_sequence(
+            inputs, state, lengths, self.weight_hx, self.weight_hh, self._bias(), activation=self.hidden_activation
+        )
+
+    def _bias(self) -> Tensor:
+        return torch.cat([self.bias_hx[: self.output_size] + self.bias_hh, self.bias_hx[self.output_size :]])
+
+
+def initialize_gate(from_input: Tensor, from_hidden: Tensor, bias: Tensor) -> None:
+    """Fill a gate's weights (H, C) and (H, H) in place, as one matrix, and its bias (H,)."""
+    joint = torch.empty(len(bias), from_input.shape[1] + from_hidden.shape[1])
+    initialize(joint, "kaiming_normal")
+    from_input.copy_(joint[:, : from_input.shape[1]])
+    from_hidden.copy_(joint[:, from_input.shape[1] :])
+    initialize_bias(bias, joint.shape[1])
+
+
+def gated_sequence(
+    inputs: Tensor,
+    state: RNNState,
+    lengths: Tensor | None,
+    weight_hx: Tensor,
+    weight_hh: Tensor,
+    bias_h: Tensor,
+    activation: Activation,
+) -> tuple[Tensor, RNNState]:
+    """A whole sequence of a gated cell: the compiled sequence of a memory cell, with a memory that is not read and stays zero.
+
+    Args:
+        inputs: (B, T, C).
+        state: before the first step.
+        lengths: (B,) valid steps of each row, or None.
+        weight_hx: (2H, C), rows of the candidate, then of the gate.
+        weight_hh: (2H, H).
+        bias_h: (2H,).
+        activation: of the candidate.
+
+    Returns:
+        outputs (B, T, H) and the state after each row's last valid step.
+    """
+    outputs, hidden, _ = sequence.memory_sequence(
+        inputs,
+        state.hidden,
+        state.hidden.new_zeros(len(inputs), 1, 1),
+        lengths,
+        step=torch.zeros(1, 1, dtype=torch.float64),
+        drive=torch.zeros(1, dtype=torch.float64),
+        weight_hx=weight_hx,
+        weight_hh=weight_hh,
+        bias_h=bias_h,
+        hidden_activation=activation,
+    )
+    return outputs, RNNState(hidden)

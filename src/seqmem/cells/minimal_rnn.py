@@ -1,0 +1,84 @@
+"""Minimal recurrent network (Chen, 2017): the hidden state meets the input in the gate alone."""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+
+from seqmem.arguments import checked
+from seqmem.cells.activations import Activation, activation
+from seqmem.cells.base import Recurrence
+from seqmem.cells.initializers import Initializer, initialize, initialize_bias
+from seqmem.cells.mgu import gated_sequence, initialize_gate
+from seqmem.cells.rnn import RNNState
+from seqmem.ops import sequence
+
+
+class MinimalRNN(Recurrence[RNNState]):
+    """c = f(W_hx x + b_hx), g = sigmoid(W_gx x + W_gh h + b_g), h = (1 - g) h + g c.
+
+    As in HiPPO's code, the gate reads x itself; in Chen (2017) it reads c.
+
+    Parameters: ``weight_hx`` (2H, C) and ``bias_hx`` (2H,), whose rows hold the candidate's, then the gate's; ``weight_gh``
+    (H, H).
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        hidden_activation: f.
+        hx_initializer: of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
+        zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).
+
+    Raises:
+        UserError: an argument of the wrong type or range.
+    """
+
+    name = "mrnn"
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt = 256,
+        hidden_activation: Activation = "tanh",
+        hx_initializer: Initializer = "xavier_normal",
+        zero_bias_init: bool = False,
+    ):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.hidden_activation = hidden_activation
+        self.weight_hx = nn.Parameter(torch.empty(2 * hidden_size, input_size))
+        self.weight_gh = nn.Parameter(torch.empty(hidden_size, hidden_size))
+        self.bias_hx = nn.Parameter(torch.zeros(2 * hidden_size))
+        with torch.no_grad():
+            initialize(self.weight_hx[:hidden_size], hx_initializer)
+            initialize_gate(self.weight_hx[hidden_size:], self.weight_gh, self.bias_hx[hidden_size:])
+            if not zero_bias_init:
+                initialize_bias(self.bias_hx[:hidden_size], input_size)
+
+    def initial_state(self, batch_size: int) -> RNNState:
+        """All zero."""
+        return RNNState(self.weight_gh.new_zeros(batch_size, self.output_size))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """c before its activation, and what the gate reads of x: (..., 2H)."""
+        return linear(inputs, self.weight_hx, self.bias_hx)
+
+    def advance(self, projected: Tensor, state: RNNState, tick: None) -> tuple[Tensor, RNNState]:
+        """One step."""
+        candidate, gate = projected.chunk(2, -1)
+        candidate = activation(self.hidden_activation)(candidate.to(state.hidden.dtype))
+        gate = torch.sigmoid((gate + linear(state.hidden, self.weight_gh)).to(state.hidden.dtype))
+        hidden = torch.lerp(state.hidden, candidate, gate)
+        return hidden, RNNState(hidden)
+
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs)
+
+    def run_compiled(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
+        """All steps in one call."""
+        weight_hh = pad(self.weight_gh, (0, 0, self.output_size, 0))
+        return gated_sequence(
+            inputs, state, lengths, self.weight_hx, weight_hh, self.bias_hx, activation=self.hidden_activation
+        )

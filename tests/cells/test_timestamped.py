@@ -1,0 +1,138 @@
+"""Cells that go by the times of their steps: what starts a memory, what leaves it, and what is refused."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem.cells import TLSI, TLTI, LegS
+from seqmem.errors import UserError
+from seqmem.ops import reference
+
+both = pytest.mark.parametrize("kind", [TLSI, TLTI])
+both_ways = pytest.mark.parametrize("stepwise", [False, True], ids=["as chosen", "step by step"])
+
+
+def make(kind, **arguments):
+    torch.manual_seed(0)
+    return kind(3, 6, memory_order=5, **arguments).double()
+
+
+def series(times, seed=1):
+    times = torch.as_tensor(times, dtype=torch.float64)
+    torch.manual_seed(seed)
+    return torch.cat([times[..., None], torch.randn(*times.shape, 2, dtype=torch.float64)], -1)
+
+
+def run(cell, inputs, stepwise, state=None, lengths=None):
+    fresh = state is None
+    state = cell.initial_state(len(inputs)) if fresh else state
+    cell.check_inputs(inputs, state, lengths)
+    return (cell.run_stepwise if stepwise else cell.run_compiled)(inputs, state, lengths, fresh)
+
+
+@both_ways
+def test_even_times_are_hippo_legs(stepwise):
+    """At times 0, 1, 2, ... a step of (t - s) / t is LegS's 1 / t."""
+    cell, legs = make(TLSI), LegS(2, 6, memory_order=5).double()
+    legs.load_state_dict(cell.state_dict())
+    inputs = series(torch.arange(9).expand(3, 9))
+    assert_close(run(cell, inputs, stepwise)[0], legs(inputs[..., 1:])[0])
+
+
+@both_ways
+def test_the_unit_of_time_does_not_matter_to_a_scaled_memory(stepwise):
+    cell, inputs = make(TLSI), series([[0.0, 0.4, 0.5, 2.0, 7.0]])
+    stretched = inputs * torch.tensor([1000.0, 1.0, 1.0])
+    assert_close(run(cell, inputs, stepwise)[0], run(cell, stretched, stepwise)[0])
+
+
+@both
+@both_ways
+def test_time_0_starts_its_row_alone_and_again(kind, stepwise):
+    cell = make(kind)
+    inputs = series([[0.0, 0.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
+    for steps in (1, 2, 3):
+        outputs, state = run(cell, inputs[:, :steps], stepwise)
+        hidden = torch.zeros(6, dtype=torch.float64) if steps == 1 else outputs[0, steps - 2]
+        written = cell.weight_ux @ inputs[0, steps - 1, 1:] + cell.weight_uh @ hidden + cell.bias_u
+        assert_close(state.memory[0, 0], torch.nn.functional.pad(written, (0, 4)))
+    alone, _ = run(cell, inputs[1:], stepwise)
+    assert_close(run(cell, inputs, stepwise)[0][1:], alone)
+
+
+@both
+@both_ways
+def test_equal_times_leave_the_memory(kind, stepwise):
+    cell = make(kind)
+    inputs = series([[0.5, 2.0, 2.0, 2.0]])
+    _, before = run(cell, inputs[:, :2], stepwise)
+    _, after = run(cell, inputs, stepwise)
+    assert_close(after.memory, before.memory, rtol=0, atol=1e-14)
+    assert not torch.equal(after.hidden, before.hidden)
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt", "tlagt"])
+@both_ways
+def test_a_step_goes_as_far_as_the_time(measure, stepwise):
+    cell = make(TLTI, measure=measure, dt=0.1)
+    inputs = series([[0.3, 0.9], [0.1, 4.0]])
+    outputs, first = run(cell, inputs[:, :1], stepwise)
+    _, second = run(cell, inputs, stepwise)
+    written = inputs[:, 1, 1:] @ cell.weight_ux.T + outputs[:, 0] @ cell.weight_uh.T + cell.bias_u
+    wanted = reference.update(measure, first.memory, written, torch.tensor([0.06, 0.39], dtype=torch.float64))
+    assert_close(second.memory, wanted)
+
+
+@both
+@pytest.mark.parametrize(("row", "step", "time"), [(0, 3, 0.2), (2, 1, -1.0), (1, 4, torch.nan), (1, 2, 0.0)])
+def test_a_time_that_decreases_is_named(kind, row, step, time):
+    inputs = series(torch.arange(1.0, 6.0).expand(3, 5).clone())
+    inputs[row, step, 0] = time
+    with pytest.raises(ValueError, match=rf"the time of row {row} goes from {step} to .* at step {step}, wanted"):
+        make(kind)(inputs)
+    make(kind)(inputs, lengths=torch.full((3,), step))  # padding may hold anything
+
+
+@both
+def test_times_go_on_from_the_state(kind):
+    cell, inputs = make(kind), series([[1.0, 2.0, 3.0, 5.0, 8.0], [0.0, 0.5, 0.5, 0.6, 9.0]])
+    lengths = torch.tensor([2, 3])
+    _, state = cell(inputs[:, :3], lengths=lengths)
+    assert state.time.tolist() == [2.0, 0.5]
+    later = inputs[:, 3:]
+    more, final = cell(later, state)
+    for row, length in enumerate(lengths.tolist()):
+        joined = torch.cat([inputs[row, :length], later[row]])[None]
+        assert_close(more[row], cell(joined)[0][0, length:])
+    assert final.time.tolist() == [8.0, 9.0]
+    with pytest.raises(UserError, match="row 0 goes from 8 to 1 at step 0"):
+        cell(inputs, final)
+    with pytest.raises(UserError, match="row 1 goes from 9 to 0 at step 0"):
+        cell.step(torch.tensor([[8.0, 0, 0], [0.0, 0, 0]], dtype=torch.float64), final)
+
+
+@both
+def test_the_gradient_reaches_times(kind):
+    cell = make(kind)
+    inputs = series([[0.5, 0.7, 2.0, 2.5]]).requires_grad_()
+
+    def objective(inputs):
+        return cell(inputs)[0].sum()
+
+    assert torch.autograd.gradcheck(objective, (inputs,))
+    assert "no gradient for timestamps" in cell.path
+
+
+@both
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_size": 1}, "input_size: got 1, wanted at least 2"),
+        ({"discretization": "zoh"}, "discretization: got 'zoh'"),
+        ({"measure": "legz"}, "there is no measure 'legz'"),
+        ({"measure_args": {"beta": 1.0}}, "takes no argument 'beta'"),
+    ],
+)
+def test_wrong_arguments_are_named(kind, arguments, message):
+    with pytest.raises(UserError, match=message):
+        kind(**{"input_size": 3, "hidden_size": 4, **arguments})

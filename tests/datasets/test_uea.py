@@ -1,0 +1,343 @@
+"""Problems of the UEA and UCR archives: sktime's own, made-up ones with every difficulty, and downloads from our own server."""
+
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sktime
+import torch
+from sktime.datasets import load_basic_motions, load_japanese_vowels
+
+import datasets
+from datasets.splits import stratified_validation
+from datasets.ts_files import filled
+from seqmem.errors import UserError
+
+from .conftest import write_ts
+
+BUNDLED = Path(sktime.__file__).parent / "datasets" / "data"
+
+
+def everything(data, split):
+    return data.batch(split, torch.arange(data.sizes[split]))
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(problem, **arguments):
+        return datasets.load({"name": "uea", "problem": problem, "data_dir": str(tmp_path), **arguments})
+
+    return load
+
+
+@pytest.fixture
+def make(tmp_path, load):
+    """Write a problem from its cases and load it."""
+
+    def make(train, test, tags=(), **arguments):
+        write_ts(tmp_path, "Made", "TRAIN", train, **dict(tags))
+        write_ts(tmp_path, "Made", "TEST", test, **dict(tags))
+        return load("Made", **arguments)
+
+    return make
+
+
+def test_japanese_vowels_are_the_archives(load):
+    data = load("JapaneseVowels", standardize=False)
+    assert data.sizes == {"train": 230, "validation": 40, "test": 370}
+    assert (data.spec.input_size, data.spec.output_size, data.spec.max_length) == (12, 9, 29)
+    batch = everything(data, "test")
+    frame, labels = load_japanese_vowels(split="test", return_X_y=True)
+    assert batch.targets.tolist() == [int(label) - 1 for label in labels]
+    for row, length in enumerate(batch.lengths):
+        series = np.stack([cell.to_numpy() for cell in frame.iloc[row]], 1)
+        np.testing.assert_allclose(batch.inputs[row, :length].numpy(), series, rtol=1e-6)
+        assert (batch.inputs[row, length:] == 0).all()
+    shares = everything(data, "train").targets.bincount() / 30
+    assert ((shares - 230 / 270).abs() < 1 / 30).all()
+
+
+def test_basic_motions_have_words_as_labels_and_no_lengths(load):
+    data = load("BasicMotions", standardize=False)
+    assert data.sizes == {"train": 34, "validation": 6, "test": 40}
+    assert (data.spec.input_size, data.spec.output_size, data.spec.max_length) == (6, 4, 100)
+    batch = everything(data, "test")
+    assert batch.lengths is None
+    frame, labels = load_basic_motions(split="test", return_X_y=True)
+    assert batch.targets.tolist() == [sorted(set(labels)).index(label) for label in labels]
+    values = np.stack([np.stack([cell.to_numpy() for cell in case], 1) for case in frame.to_numpy()])
+    np.testing.assert_allclose(batch.inputs.numpy(), values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("problem", ["ArrowHead", "GunPoint", "PLAID", "UnitTest", "ItalyPowerDemand"])
+def test_univariate_problems_that_come_with_sktime(problem, load):
+    data = load(problem)
+    assert data.spec.input_size == 1
+    assert set(data.describe()["files"]) == {
+        f"sktime {sktime.__version__} {problem}/{problem}_{part}.ts" for part in ("TRAIN", "TEST")
+    }
+    batch = everything(data, "train")
+    valid = torch.ones(batch.inputs.shape[:2], dtype=torch.bool)
+    if batch.lengths is not None:
+        valid = torch.arange(batch.inputs.shape[1]) < batch.lengths[:, None]
+    assert batch.inputs[valid].mean().abs() < 1e-4
+    assert (batch.inputs[valid].std(correction=0) - 1).abs() < 1e-4
+
+
+def test_own_files_come_before_those_of_sktime(tmp_path, load):
+    folder = tmp_path / "BasicMotions"
+    folder.mkdir()
+    for part in ("TRAIN", "TEST"):
+        lines = (BUNDLED / "BasicMotions" / f"BasicMotions_{part}.ts").read_text().splitlines()
+        (folder / f"BasicMotions_{part}.ts").write_text("\n".join(lines[:-7]))
+    data = load("BasicMotions")
+    assert data.sizes["test"] == 33
+    assert set(data.describe()["files"]) == {"BasicMotions/BasicMotions_TRAIN.ts", "BasicMotions/BasicMotions_TEST.ts"}
+
+
+# Missing inside, at both ends, throughout a channel; a shorter channel; an infinite value; a constant channel; unequal lengths.
+DIFFICULT = [
+    ([[1.0, nan, 3.0, nan], [nan, 5.0, 6.0, 7.0], [2.0] * 4], "b"),
+    ([[nan, nan], [nan, 8.0], [2.0] * 2], "a"),
+    ([[4.0, 1.0, 0.0], [9.0, 7.0], [2.0] * 3], "b"),
+    ([[2.0, 2.5, 1.0, 1.0, 3.0], [nan] * 5, [2.0] * 5], "a"),
+    ([[float("inf")], [3.0], [2.0]], "a"),
+    ([[0.5, 1.5], [4.0, -2.0], [2.0] * 2], "b"),
+]
+
+
+def test_missing_values_are_filled_forward_then_backward_then_with_zero(make):
+    batch = everything(make(DIFFICULT, DIFFICULT, standardize=False), "test")
+    assert batch.lengths.tolist() == [4, 2, 3, 5, 1, 2]
+    assert batch.inputs[0, :4].T.tolist() == [[1, 1, 3, 3], [5, 5, 6, 7], [2] * 4]
+    assert batch.inputs[1, :2].T.tolist() == [[0, 0], [8, 8], [2, 2]]
+    assert batch.inputs[2, :3].T.tolist() == [[4, 1, 0], [9, 7, 7], [2] * 3]
+    assert batch.inputs[3, :5].T.tolist() == [[2, 2.5, 1, 1, 3], [0] * 5, [2] * 5]
+    assert batch.inputs[4, :1].tolist() == [[0, 3, 2]]
+
+
+def test_channels_can_say_which_values_were_there(make):
+    data = make(DIFFICULT, DIFFICULT, missing_mask=True)
+    assert data.spec.input_size == 6
+    batch = everything(data, "test")
+    assert torch.equal(batch.inputs[..., :3], everything(make(DIFFICULT, DIFFICULT), "test").inputs)
+    assert batch.inputs[0, :4, 3:].T.tolist() == [[1, 0, 1, 0], [0, 1, 1, 1], [1] * 4]
+    assert batch.inputs[2, :3, 3:].T.tolist() == [[1, 1, 1], [1, 1, 0], [1] * 3]
+    assert batch.inputs[4, :1, 3:].tolist() == [[0, 1, 1]]
+    assert (batch.inputs[4, 1:] == 0).all()
+
+
+def test_channels_are_standardised_by_the_values_of_the_training_split(make):
+    plain, data = make(DIFFICULT, DIFFICULT, standardize=False, missing_mask=True), make(DIFFICULT, DIFFICULT)
+    train, mean, deviation = everything(plain, "train").inputs, [], []
+    for channel in range(3):
+        seen = train[..., channel][train[..., 3 + channel] == 1]
+        mean.append(seen.mean())
+        deviation.append(seen.std(correction=0) or torch.tensor(1.0))
+    raw, found = everything(plain, "test").inputs, everything(data, "test").inputs
+    there = raw[..., 3:] == 1
+    torch.testing.assert_close(found[there], ((raw[..., :3] - torch.stack(mean)) / torch.stack(deviation))[there])
+    assert (found[3, :, 1] == 0).all()
+    assert (found[..., 2] == 0).all()
+
+
+def test_nothing_is_missing_in_a_whole_series_and_all_in_an_empty_one():
+    whole = np.arange(6.0).reshape(3, 2)
+    assert filled(whole) is whole
+    assert (filled(np.full((3, 2), nan)) == 0).all()
+
+
+def test_a_series_without_values_is_one_step_of_zeros(make):
+    cases = [([[1.0, 2.0]], "x"), ([[3.0]], "y"), ([[]], "x"), ([[0.0, 1.0]], "y")]
+    batch = everything(make(cases, cases, standardize=False), "test")
+    assert batch.lengths.tolist() == [2, 1, 1, 2]
+    assert batch.inputs[..., 0].tolist() == [[1, 2], [3, 0], [0, 0], [0, 1]]
+
+
+def test_series_of_one_step(make):
+    cases = [([[float(value)]], "1" if value < 4 else "2") for value in range(8)]
+    data = make(cases, cases)
+    assert data.spec.max_length == 1
+    assert everything(data, "test").inputs.shape == (8, 1, 1)
+    assert everything(data, "test").lengths is None
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "numbers"),
+    [
+        (["10", "9", "-1"], ["9", "10", "-1"], [1, 2, 0]),
+        (["10.0", "9.0"], ["9", "10"], [0, 1]),
+        (["1e+01", "9"], ["9", "10"], [0, 1]),
+        (["1_0", "10"], ["10", "1_0"], [0, 1]),
+        (["a", "b"], ["c", "b"], [2, 1]),
+        (["Up", "down"], ["Down", "UP"], [0, 1]),
+        (["1", "x"], ["x", "1"], [1, 0]),
+        (["2", "1"], ["7", "2"], [2, 1]),
+    ],
+    ids=["order of numbers", "1 and 1.0", "exponent", "no number", "only in test", "case", "mixed", "number only in test"],
+)
+def test_labels_are_numbered(train, test, numbers, make):
+    def cases(labels):
+        return [([[1.0, float(index)]], label) for index, label in enumerate(labels)]
+
+    data = make(cases(train * 2), cases(test))
+    assert everything(data, "test").targets.tolist() == numbers
+    assert data.spec.output_size == max(numbers) + 1
+
+
+def test_the_one_member_of_a_class_stays_in_training(make):
+    cases = [([[1.0, float(index)]], "rare" if index == 5 else "abcd"[index % 4]) for index in range(40)]
+    for seed in range(5):
+        data = make(cases, cases, split_seed=seed)
+        assert everything(data, "train").targets.bincount(minlength=5)[4] == 1
+        assert data.sizes == {"train": 34, "validation": 6, "test": 40}
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.15, 0.5, 0.99])
+@pytest.mark.parametrize("counts", [[1], [2], [1, 1], [1] * 18, [30] * 9, [100, 3, 1], [7, 200, 40]], ids=str)
+def test_stratified_validation_keeps_shares(counts, fraction):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    if len(labels) < 2:
+        with pytest.raises(UserError, match="1 sample cannot be split into a training and a validation part"):
+            stratified_validation(labels, fraction, seed=0)
+        return
+    train, validation = stratified_validation(labels, fraction, seed=0)
+    assert sorted([*train, *validation]) == list(range(len(labels)))
+    assert len(validation) == min(max(round(len(labels) * fraction), 1), len(labels) - 1)
+    assert (stratified_validation(labels, fraction, seed=0)[1] == validation).all()
+    if len(validation) <= len(labels) - len(counts):
+        assert set(labels[train]) == set(labels)
+        assert np.abs(np.bincount(labels[validation], minlength=len(counts)) - fraction * np.array(counts)).max() <= 1.5
+
+
+def test_stratified_validation_follows_the_seed():
+    labels = np.repeat([0, 1, 2], 50)
+    assert set(stratified_validation(labels, 0.2, 0)[1]) != set(stratified_validation(labels, 0.2, 1)[1])
+
+
+def test_odd_encodings_and_comments_are_read(tmp_path, make):
+    cases = [([[1.0, 2.0]], "a"), ([[3.0, 4.0]], "b"), ([[5.0, 4.0]], "b")]
+    make(cases, cases)
+    path = tmp_path / "Made/Made_TRAIN.ts"
+    text = path.read_text()
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "Made/Made_TEST.ts").write_bytes(b"# Sch\xe4fer\n% 5 ?\n\n" + text.encode())
+    data = datasets.load({"name": "uea", "problem": "Made", "data_dir": str(tmp_path), "standardize": False})
+    assert everything(data, "test").inputs[..., 0].tolist() == [[1, 2], [3, 4], [5, 4]]
+
+
+CASES = [([[1.0, 2.0]], "a"), ([[3.0, 4.0]], "b"), ([[5.0, 4.0]], "b")]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "tags", "message"),
+    [
+        (CASES, CASES, {"targetLabel": "true"}, r"Made_TRAIN\.ts is a regression problem \(@targetLabel\), wanted a class"),
+        (CASES, CASES, {"classLabel": "false"}, r"Made_TRAIN\.ts has no class labels \(@classLabel false\)"),
+        (CASES, CASES, {"timeStamps": "true"}, r"Made_TRAIN\.ts has time stamps \(@timeStamps true\), wanted evenly spaced"),
+        (CASES, [([[1.0], [2.0]], "a")], {}, r"holds 1 channels in Made_TRAIN\.ts and 2 in Made_TEST\.ts, wanted as many"),
+        (CASES, [], {}, r"Made_TEST\.ts is no \.ts file that sktime can read: "),
+        (CASES[1:], CASES[1:], {}, r"dataset\.problem: Made has a single class, wanted at least 2"),
+        (CASES[:1], CASES, {}, "1 sample cannot be split"),
+        (
+            CASES,
+            CASES,
+            {"univariate": "maybe"},
+            r"Made_TRAIN\.ts is no \.ts file that sktime can read: invalid univariate value",
+        ),
+        ([*CASES, ([[1.0], [2.0]], "a")], CASES, {}, r"Made_TRAIN\.ts is no .* inconsistent number of dimensions"),
+    ],
+    ids=["regression", "no labels", "time stamps", "channels", "empty", "one class", "one series", "header", "ragged"],
+)
+def test_what_is_no_classification_problem_is_refused_in_a_line(train, test, tags, message, make):
+    with pytest.raises(UserError, match=message) as error:
+        make(train, test, tags)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_values_are_refused(tmp_path, make, load):
+    make(CASES, CASES)
+    path = tmp_path / "Made/Made_TRAIN.ts"
+    path.write_text(path.read_text().replace("4.0", "4.o"))
+    with pytest.raises(UserError, match=r"Made_TRAIN\.ts is no \.ts file that sktime can read: could not convert .* '4\.o'"):
+        load("Made")
+
+
+@pytest.mark.parametrize(
+    ("problem", "end"),
+    [
+        ("BasicMotion", "did you mean 'BasicMotions'?"),
+        ("japanesevowels", "did you mean 'JapaneseVowels'?"),
+        ("Mode", "did you mean 'Made'?"),
+        ("zzz", "JapaneseVowels, for one, comes with sktime"),
+    ],
+)
+def test_an_unknown_problem_is_answered_with_the_nearest(problem, end, make, load):
+    make(CASES, CASES)
+    with pytest.raises(UserError, match=rf"^dataset\.problem: there is no '{problem}' in the UEA and UCR archives") as error:
+        load(problem)
+    assert str(error.value).endswith(end)
+
+
+@pytest.mark.parametrize("problem", ["../Made", "", "a b", 3, None])
+def test_what_is_no_name_is_refused(problem):
+    with pytest.raises(UserError, match=r"^dataset\.problem: got "):
+        datasets.check({"name": "uea", "problem": problem})
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A server in place of the official ones; gives its folder."""
+    served = tmp_path / "served"
+    served.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=served))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("no_proxy", "*")
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr("datasets.ts_files.MIRRORS", [f"{address}first/", address])
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_problem_is_downloaded_once_from_the_mirror_that_has_it(mirror, tmp_path, load, capfd):
+    with zipfile.ZipFile(mirror / "Beef.zip", "w") as archive:
+        for part in ("TRAIN", "TEST"):
+            archive.write(write_ts(tmp_path / "made", "Beef", part, CASES), f"Beef_{part}.ts")
+    assert load("Beef").sizes == {"train": 2, "validation": 1, "test": 3}
+    assert sorted(path.name for path in (tmp_path / "Beef").iterdir()) == ["Beef_TEST.ts", "Beef_TRAIN.ts"]
+    assert capfd.readouterr() == ("", "")
+    (mirror / "Beef.zip").unlink()
+    assert set(load("Beef").describe()["files"]) == {"Beef/Beef_TRAIN.ts", "Beef/Beef_TEST.ts"}
+
+
+@pytest.mark.parametrize("content", [None, b"<html>not here</html>"], ids=["absent", "no zip file"])
+def test_a_failed_download_says_what_to_put_where_and_leaves_nothing(content, mirror, tmp_path, load):
+    if content:
+        (mirror / "Beef.zip").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load("Beef")
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"uea: {tmp_path}/Beef lacks Beef_TRAIN.ts, Beef_TEST.ts; the download failed (http://" in message
+    assert message.endswith("put the files there, or give dataset.data_dir the folder that holds Beef/")
+    assert not (tmp_path / "Beef").exists()
+
+
+def test_an_archive_without_the_files_is_refused(mirror, load):
+    with zipfile.ZipFile(mirror / "Beef.zip", "w") as archive:
+        archive.writestr("Beef.txt", "about beef")
+    with pytest.raises(UserError, match=r"lacks Beef_TRAIN\.ts, Beef_TEST\.ts, which the downloaded Beef\.zip did not hold"):
+        load("Beef")

@@ -1,0 +1,61 @@
+"""The tokenizer and the vocabulary, against tables and against counting by hand."""
+
+import string
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets.words import UNKNOWN, Numbering, tokenize, vocabulary
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        (" \n\t ", []),
+        ("A plot? No!", ["a", "plot", "?", "no", "!"]),
+        ("It's the '70s, rock'n'roll", ["it's", "the", "'", "70s", ",", "rock'n'roll"]),
+        ("the actors' voices", ["the", "actors", "'", "voices"]),
+        ("good.<br /><br />Bad<br>ugly<BR/>", ["good", ".", "bad", "ugly"]),
+        ("8/10...", ["8", "/", "10", ".", ".", "."]),
+        ("_Alien_ <i>", ["_", "alien", "_", "<", "i", ">"]),
+        ("Cliché №1", ["cliché", "№", "1"]),
+        ("well-made", ["well", "-", "made"]),
+    ],
+)
+def test_tokens(text, tokens):
+    assert tokenize(text) == tokens
+
+
+@given(st.text(st.sampled_from(string.ascii_letters + string.digits + "'.-_ \n\té"), max_size=40))
+def test_tokens_hold_every_character_but_white_space(text):
+    tokens = tokenize(text)
+    assert "".join(tokens) == "".join(text.lower().split())
+    assert all(len(token) == 1 or (token[0].isalnum() and token[-1].isalnum()) for token in tokens)
+
+
+def test_numbers_tell_words_apart():
+    numbering = Numbering()
+    texts = [["b", "a", "b"], [], ["c", "a"]]
+    numbers = [numbering(words) for words in texts]
+    assert [array.dtype for array in numbers] == [np.int32] * 3
+    words = numbering.words()
+    assert [[words[number] for number in array] for array in numbers] == texts
+    assert sorted(words) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("size", [3, 4, 7, 100])
+def test_the_most_frequent_words_come_first(size):
+    random = np.random.default_rng(0)
+    words = [f"word{number}" for number in random.permutation(20)]
+    texts = [random.integers(0, 15, count).astype(np.int32) for count in (37, 1, 60)]
+    found = vocabulary(words, texts, size)
+    counts = Counter(words[number] for text in texts for number in text)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
+    assert dict(zip(words, found.tolist(), strict=True)) == {
+        word: 2 + ranked.index(word) if word in ranked else UNKNOWN for word in words
+    }
+    assert found.dtype == np.int32
