@@ -17,7 +17,8 @@ _root = Path(__file__).parents[1]
 
 
 def choices(group):
-    return sorted(path.stem for path in (_root / "cfg" / group).glob("*.yaml"))
+    folder = _root / "cfg" / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
 def run(*arguments, cwd, **environment):

@@ -1,0 +1,62 @@
+"""Every file of cfg/experiment/ composes, spells out what it sets, and trains when it is made small."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import datasets
+from cfg import commandline
+from seqmem import training
+
+_root = Path(__file__).parents[1] / "cfg" / "experiment"
+_files = {"MNIST": "MNIST/raw/train-images-idx3-ubyte", "CT": "CharacterTrajectories/CharacterTrajectories_TRAIN.ts"}
+_needs = {"mnist": _files["MNIST"], "ct": _files["CT"]}
+
+every_experiment = pytest.mark.parametrize(
+    "name", sorted(str(path.relative_to(_root).with_suffix("")) for path in _root.rglob("*.yaml"))
+)
+
+
+@cache
+def load(arguments):
+    return datasets.load(dict(arguments))
+
+
+@every_experiment
+def test_trains_when_made_small(name, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    small = ["model.cell_args.hidden_size=4", "train.batch_size=3", "train.limit_train_batches=1", "runner.ntrials=1"]
+    config = commandline.compose([f"experiment={name}", *small, "smoke_test=true", "runner.accelerator=cpu"])
+    if "memory_order" in config["model"]["cell_args"]:
+        config["model"]["cell_args"]["memory_order"] = 5
+    wanted = _needs.get(config["dataset"]["name"])
+    if wanted and not (Path(os.environ.get("SEQMEM_DATA", "data")) / wanted).exists():
+        pytest.skip(f"{wanted} is not where SEQMEM_DATA points")
+    try:
+        data = load(tuple(config["dataset"].items()))
+        training.check_fit(config, data.spec)
+        [folder] = training.run_trials(config, data, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert folder.read_record()["status"] == "finished"
+
+
+@pytest.mark.parametrize("path", sorted((_root / "hippo").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_papers_row_spells_out_every_hyper_parameter(path):
+    own, composed = yaml.safe_load(path.read_text()), commandline.compose([f"experiment=hippo/{path.stem}"])
+    for section, keys in own.items():
+        if section != "defaults":
+            for key, value in keys.items():
+                if isinstance(value, dict):
+                    assert value.items() <= composed[section][key].items()
+                else:
+                    assert composed[section][key] == value
+    assert {"lr", "batch_size", "epochs", "optimizer", "wd", "gradient_clip_val"} <= set(own["train"])
+    assert own["model"]["cell_args"]["hidden_size"]
+    assert own["runner"]["ntrials"] >= 3
+    assert f"python train.py experiment=hippo/{path.stem}" in path.read_text()
