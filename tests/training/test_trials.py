@@ -8,14 +8,15 @@ import pytest
 import torch
 import yaml
 
-from seqmem import training
+from seqmem import models, training
 from seqmem.batch import Batch
 from seqmem.errors import UserError
 from seqmem.results import aggregate
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
+from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO
-from seqmem.training.config import limited
+from seqmem.training.config import TrainConfig, limited
 from seqmem.training.module import SequenceModule
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
@@ -245,7 +246,7 @@ def test_double_precision(tmp_path):
     assert weights(folder)["model.head.0.weight"].dtype == torch.float64
 
 
-@pytest.mark.parametrize("cell", ["legs", "legt", "rnn"])
+@pytest.mark.parametrize("cell", ["legs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("legt", "rnn"))])
 def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
     results = []
     for compile in (False, True):
@@ -274,3 +275,16 @@ def test_the_last_epoch_is_tested_too_where_asked(tmp_path):
     [row] = aggregate.summarize(aggregate.group_trials([folder])).to_dict("records")
     assert row["last_mean"] == record["result_last"]["test/accuracy"]
     assert row["test_mean"] == record["result"]["test/accuracy"]
+
+
+def test_an_orthogonal_matrix_learns_at_a_tenth_of_the_rate():
+    settings = config(model={"cell": "exprnn"}, train={"lr": 0.01, "wd": 0.5})
+    model = models.build(settings["model"], Signs.spec)
+    module = SequenceModule(model, task_for(Signs.spec), TrainConfig(**settings["train"]))
+    rates = {
+        id(parameter): group["lr"] for group in module.configure_optimizers().param_groups for parameter in group["params"]
+    }
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.001 if "recurrent" in name else 0.01), name
+    assert all(group["weight_decay"] == 0.5 for group in module.configure_optimizers().param_groups)

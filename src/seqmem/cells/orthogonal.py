@@ -134,8 +134,12 @@ class OrthogonalMatrix(nn.Module):
         size: rows and columns.
         init: see :class:`Orthogonal`.
         method: "exprnn" or "cayley", see :class:`Orthogonal`.
+
+    Attributes:
+        lr_scale: what training multiplies the learning rate of A by; a tenth, as in the ExpRNN paper and HiPPO's code.
     """
 
+    lr_scale = 0.1
     weight: Tensor
     parametrizations: Any  # torch.nn.utils.parametrize puts it here
 

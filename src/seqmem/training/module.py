@@ -1,10 +1,11 @@
 """The LightningModule: a model and a task, trained with one optimiser."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from seqmem.batch import Batch
@@ -54,10 +55,15 @@ class SequenceModule(pl.LightningModule):
         return self._shared_step("test", batch, self.test_metrics)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser that the config names."""
+        """The optimiser that the config names; a module's ``lr_scale`` scales the learning rate of its parameters."""
         config = self.train_config
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter, scale in _scaled(self.model, 1.0):
+            groups.setdefault(scale, []).append(parameter)
         keywords: dict[str, Any] = {"lr": config.lr, "weight_decay": config.wd}
-        return _optimizers[config.optimizer](self.parameters(), **keywords)
+        return _optimizers[config.optimizer](
+            [{"params": parameters, "lr": config.lr * scale} for scale, parameters in groups.items()], **keywords
+        )
 
     def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> Tensor:
         outputs = self.model(batch)
@@ -67,3 +73,11 @@ class SequenceModule(pl.LightningModule):
         for name, metric in metrics.items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
         return loss
+
+
+def _scaled(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float]]:
+    scale = scale * getattr(module, "lr_scale", 1.0)
+    for parameter in module.parameters(recurse=False):
+        yield parameter, scale
+    for child in module.children():
+        yield from _scaled(child, scale)
