@@ -25,11 +25,12 @@ sources := pyproject.toml setup.py $(wildcard csrc/*)
 train: setup
 	$(python) train.py -m experiment=quickstart
 
+# One thread in each of as many processes as there are cores.
 test: setup
-	$(python) -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n auto $(PYTEST_FLAGS)
 
 test-all: setup
-	$(python) -m pytest --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n auto --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
 
 setup: $(built)
 

@@ -33,7 +33,9 @@ class Samples:
 class SeriesSet(DataSet):
     """Real-valued sequences with one class each; shorter ones are padded and their lengths given."""
 
-    def __init__(self, samples: Mapping[Split, Samples], classes: int, provenance: Provenance, num_workers: int):
+    def __init__(
+        self, samples: Mapping[Split, Samples], classes: int, provenance: Provenance, num_workers: int, problem: str = ""
+    ):
         """Called last by a subclass.
 
         Args:
@@ -41,6 +43,7 @@ class SeriesSet(DataSet):
             classes: number of classes.
             provenance: where the sequences came from and how they were split.
             num_workers: as in :class:`DataSet`.
+            problem: which of the data set's problems this is, for messages and tables; empty if there is one only.
         """
         lengths = {split: np.array([len(series) for series in samples[split].series]) for split in SPLITS}
         # A split whose sequences are all equally long has no padding, so its lengths say nothing.
@@ -54,7 +57,7 @@ class SeriesSet(DataSet):
         }
         self._labels = {split: torch.from_numpy(part.labels.astype(np.int64)) for split, part in samples.items()}
         spec = DataSpec(
-            self.name,
+            f"{self.name} {problem}".strip(),
             input_size=self._inputs["train"].shape[-1],
             output_size=classes,
             task="classification",

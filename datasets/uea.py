@@ -88,7 +88,7 @@ class UEA(SeriesSet):
             sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(test)},
             files={part.file: part.sha256 for part in (archive_train, archive_test)},
         )
-        super().__init__(parts, classes, provenance, num_workers)
+        super().__init__(parts, classes, provenance, num_workers, problem)
 
 
 def _numbered(train: list[str], test: list[str]) -> tuple[int, np.ndarray, np.ndarray]:

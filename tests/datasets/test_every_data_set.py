@@ -114,7 +114,7 @@ def test_wrong_number_of_workers_is_refused(name, value, configuration):
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_batches_are_valid_and_none_is_lost(name, split, batch_size, load_small):
     data = load_small(name)
-    assert data.spec.name == name
+    assert data.spec.name.split()[0] == name  # uea adds its problem
     assert set(data.sizes) == set(datasets.SPLITS)
     size = data.sizes[split]
     assert size > 0

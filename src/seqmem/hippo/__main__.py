@@ -1,0 +1,179 @@
+"""``python -m seqmem.hippo``: how well memories hold a signal, in a table and a picture; ``table``: the paper's table 3."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from seqmem.errors import UserError, suggestion
+from seqmem.hippo import Memory, experiment, function_approximation
+from seqmem.hippo.measures import LAGUERRE
+from seqmem.hippo.signals import white_noise
+from seqmem.ops.transition import MEASURES
+
+COMMANDS = ("errors", "table")
+DEFAULTS = {
+    "errors": {"length": 10_000, "order": 64, "frequency": 8},
+    "table": {"length": 1_000_000, "order": 256, "frequency": 100},
+}
+# What the table does not take.
+OF_ERRORS = ("measures", "theta", "timescale", "discretization")
+
+DESCRIPTION = """\
+Band-limited white noise is projected online onto the coefficients of HiPPO memories, and reconstructed from them.
+
+  errors   (default) one signal, several measures: their errors, and how these develop over time
+  table    the paper's function approximation experiment, table 3: LegS, LMU and LSTM at 10^6 steps and order 256
+           (one to three minutes)
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message += suggestion(unknown.split()[0], self._option_string_actions)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    parser = _parser()
+    given = parser.parse_intermixed_args(arguments)
+    command = given.command
+    if command not in COMMANDS:
+        parser.error(f"there is no command '{command}'{suggestion(command, COMMANDS)}")
+    for name, default in DEFAULTS[command].items():
+        if getattr(given, name) is None:
+            setattr(given, name, default)
+    try:
+        if command == "table":
+            unused = [f"--{name}" for name in OF_ERRORS if getattr(given, name) is not None]
+            if unused:
+                raise UserError(f"the table takes no {unused[0]}; errors does")
+            table(given)
+        else:
+            errors(given)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def errors(given: argparse.Namespace) -> None:
+    """Several measures on one signal."""
+    theta = given.length / 4 if given.theta is None else given.theta
+    # With it the functions reach back over the signal and are as fine there as their number allows.
+    timescale = given.length / (2 * given.order) if given.timescale is None else given.timescale
+    memories = [
+        Memory(given.order, name, None if name == "legs" else timescale if name in LAGUERRE else theta, given.discretization)
+        for name in given.measures or ("legs", "legt", "lagt")
+    ]
+    signal = white_noise(given.length, given.frequency, given.seed)
+    folder = _made(given.output or Path("outputs", "hippo"))
+    traces = [experiment.follow(signal, memory) for memory in memories]
+    experiment.show(traces, f"{_signal(given)}, variance {signal.square().mean():.3g}")
+    experiment.save(traces, folder / "errors.csv")
+    experiment.draw(signal, traces, folder / "errors.png")
+    print(f"errors.csv (the error over time) and errors.png are in {folder}")
+
+
+def table(given: argparse.Namespace) -> None:
+    """The paper's table 3."""
+    folder = None if given.output is None else _made(given.output)
+    signal, made, rows = function_approximation.measure(given.length, given.order, given.frequency, given.seed)
+    function_approximation.show(rows, f"{_signal(given)}, variance 0.25, into {given.order} numbers")
+    if folder is not None:
+        settings = {name: getattr(given, name) for name in ("length", "order", "frequency", "seed")}
+        function_approximation.save(rows, settings, folder / "table.csv")
+        function_approximation.draw(signal, made, folder / "table.png")
+        print(f"table.csv and table.png are in {folder}")
+
+
+def _signal(given: argparse.Namespace) -> str:
+    return f"{given.length:,} samples of white noise of at most {given.frequency} oscillations (seed {given.seed})"
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder} ({error.strerror})") from None
+    return folder
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m seqmem.hippo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", default="errors", metavar="errors|table", help="what to run")
+    parser.add_argument("--length", type=_whole(1), metavar="T", help=f"samples of the signal {_default('length')}")
+    parser.add_argument("--order", type=_whole(1), metavar="N", help=f"coefficients of a memory {_default('order')}")
+    parser.add_argument(
+        "--frequency",
+        type=_whole(1),
+        metavar="F",
+        help=f"highest number of oscillations over the signal {_default('frequency')}",
+    )
+    parser.add_argument("--seed", type=_whole(0), default=0, metavar="S", help="of the signal (default 0)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for CSV and picture (default outputs/hippo; table: none)"
+    )
+    only = parser.add_argument_group("of errors")
+    only.add_argument(
+        "--measures", nargs="+", type=_measure, metavar="NAME", help=f"of {', '.join(MEASURES)} (default legs legt lagt)"
+    )
+    only.add_argument("--theta", type=_positive, help="window of legt and lmu in samples (default T/4)")
+    only.add_argument("--timescale", type=_positive, help="of lagt, tlagt and glagt in samples (default T/(2N))")
+    only.add_argument(
+        "--discretization",
+        type=_discretization,
+        metavar="NAME",
+        help="forward, backward, bilinear, zoh or alpha from 0 to 1 (default bilinear for legs, else zoh)",
+    )
+    return parser
+
+
+def _default(name: str) -> str:
+    return "(default " + "; ".join(f"{command}: {DEFAULTS[command][name]}" for command in COMMANDS) + ")"
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text.replace("_", ""))
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"got '{text}', wanted a whole number of at least {least}")
+        return number
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"got '{text}', wanted a number above 0")
+    return number
+
+
+def _discretization(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _measure(text: str) -> str:
+    if text not in MEASURES:
+        raise argparse.ArgumentTypeError(f"there is no measure '{text}'{suggestion(text, MEASURES)}")
+    return text
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,215 @@
+"""Online projection: the coefficients of a signal's past, updated sample by sample (HiPPO, sections 2 and 3)."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from seqmem.errors import UserError
+from seqmem.hippo.measures import Memory
+from seqmem.hippo.reconstruction import as_signal, reconstruct
+from seqmem.ops import discretize, legs_function_approximation, legs_update, transition
+from seqmem.ops.discretization import implicit_share
+from seqmem.ops.reference import describe
+
+
+def project(
+    signal: Tensor | np.ndarray | Sequence[float],
+    order: int,
+    measure: str = "legs",
+    theta: float | None = None,
+    every: int | None = None,
+    discretization: str | float | None = None,
+    **measure_args: float,
+) -> Tensor:
+    """Project a signal onto the first functions of a measure, as an online memory would that reads it once.
+
+    Computed in float64; differentiable in the signal.
+
+    Args:
+        signal: (T,) or (B, T) floating point, T > 0; samples at equal distances.
+        order: N, how many coefficients.
+        measure: ``"legs"`` (all of the past, weighted evenly), ``"legt"`` (the last theta samples, weighted evenly), ``"lmu"``
+            (the same in the normalisation of the Legendre Memory Unit), ``"lagt"``, ``"tlagt"`` or ``"glagt"`` (Laguerre: the
+            past weighted by its age over theta), see :mod:`seqmem.hippo.measures`.
+        theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples; legs has none. Before the first sample the
+            signal counts as 0; legs knows no time before.
+        every: give the coefficients after every so many samples instead of the final ones; 1 is each.
+        discretization: forward, backward, bilinear, zoh, another name they go by, or alpha of the general bilinear transform.
+            Default bilinear for legs and zoh for the others. Forward is unstable where theta is small against the order's
+            square.
+        measure_args: of the measure, see :func:`seqmem.ops.transition`.
+
+    Returns:
+        The final coefficients, (N,) or (B, N); with ``every`` those after samples every, 2 every, ...: (K, N) or (B, K, N),
+        K = T // every. Of the signal's type.
+
+    Raises:
+        UserError: a signal of another shape or type, an unknown measure or discretization, a theta that lacks or is too much,
+            or a number that is not positive.
+
+    >>> project(torch.full((5,), 2.0), order=3)
+    tensor([2., 0., 0.])
+    >>> project(torch.rand(4, 1000), order=16, measure="legt", theta=100, every=10).shape
+    torch.Size([4, 100, 16])
+    """
+    signal = as_signal(signal, order)
+    stream = OnlineProjection(order, measure, theta, discretization, **measure_args)
+    return stream.update(signal, every).to(signal.dtype)
+
+
+class OnlineProjection:
+    """A projection that is fed as the samples come, for as long as they come.
+
+    Its memory is N numbers a signal, whatever has gone through it; coefficients are float64.
+
+    Args:
+        order: as in :func:`project`, like all others.
+        measure: legs, legt, lmu, lagt, tlagt or glagt.
+        theta: window or time scale in samples.
+        discretization: how a sample becomes a step.
+        measure_args: of the measure.
+
+    Raises:
+        UserError: as :func:`project`.
+
+    >>> stream = OnlineProjection(order=4, measure="legt", theta=50)
+    >>> for _ in range(10):
+    ...     coefficients = stream.update(torch.ones(33))  # any number of samples at a time
+    >>> stream.step(1.0).shape
+    torch.Size([4])
+    >>> stream.length
+    331
+    >>> stream.reconstruct(at=[281, 300.5])
+    tensor([1.0000, 1.0000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        order: int,
+        measure: str = "legs",
+        theta: float | None = None,
+        discretization: str | float | None = None,
+        **measure_args: float,
+    ):
+        self.memory = Memory(order, measure, theta, discretization, measure_args)
+        self.length = 0
+        self._coefficients: Tensor | None = None
+        self._blocks = None if self.memory.is_scaled else _Blocks(self.memory)
+
+    @property
+    def coefficients(self) -> Tensor:
+        """The coefficients after the samples so far: (N,), or (B, N) where B signals are fed side by side.
+
+        Raises:
+            UserError: there was no sample yet.
+        """
+        if self._coefficients is None:
+            raise UserError("the projection has no coefficients before its first sample")
+        return self._coefficients
+
+    def step(self, value: Tensor | float) -> Tensor:
+        """Take one sample: a number, or (B,) for B signals. Returns the coefficients."""
+        return self.update(torch.as_tensor(value, dtype=torch.float64)[..., None])
+
+    def update(self, chunk: Tensor | np.ndarray | Sequence[float], every: int | None = None) -> Tensor:
+        """Take the samples that came since.
+
+        Args:
+            chunk: (T,) or (B, T) floating point, T > 0.
+            every: give all coefficients after a multiple of so many samples, counted from the stream's first.
+
+        Returns:
+            The coefficients (N,) or (B, N), or with ``every`` (K, N) or (B, K, N) where the chunk reached K multiples.
+
+        Raises:
+            UserError: another shape than chunks before had, or ``every`` is not positive.
+        """
+        chunk = as_signal(chunk).double()
+        if every is not None and every < 1:
+            raise UserError(f"'every' must be a positive number of samples, got {every}")
+        order, batch = self.memory.order, chunk.shape[:-1]
+        if self._coefficients is None:
+            self._coefficients = chunk.new_zeros(*batch, order)
+        elif self._coefficients.shape[:-1] != batch:
+            wanted = ", ".join([*map(str, self._coefficients.shape[:-1]), "T"])
+            raise UserError(f"the chunks so far were ({wanted}), got {describe(chunk)}")
+        rows, coefficients = chunk.reshape(-1, chunk.shape[-1]), self._coefficients.reshape(-1, order)
+        kept: list[Tensor] = []
+        start = 0
+        while start < rows.shape[1]:
+            stop = rows.shape[1] if every is None else min(rows.shape[1], start + every - self.length % every)
+            coefficients = self._advance(coefficients, rows[:, start:stop])
+            self.length += stop - start
+            start = stop
+            if every is not None and self.length % every == 0:
+                kept.append(coefficients)
+        self._coefficients = coefficients.reshape(*batch, order)
+        if every is None:
+            return self._coefficients
+        stacked = torch.stack(kept, dim=1) if kept else coefficients.new_zeros(len(rows), 0, order)
+        return stacked.reshape(*batch, len(kept), order)
+
+    def reconstruct(self, at: Tensor | Sequence[float] | None = None) -> Tensor:
+        """The past as the coefficients have it now, see :func:`seqmem.hippo.reconstruct`."""
+        return reconstruct(self.coefficients, self.length, at=at, **self.memory.settings)
+
+    def _advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
+        """From (B, N) over the samples (B, T) that follow."""
+        if self._blocks is not None:
+            return self._blocks.advance(coefficients, rows)
+        if self.length == 0 and self.memory.method == "bilinear":
+            return legs_function_approximation(rows, self.memory.order)
+        return self._advance_legs(coefficients, rows)
+
+    def _advance_legs(self, coefficients: Tensor, rows: Tensor) -> Tensor:
+        method = self.memory.method
+        memory = coefficients[:, None]
+        for t, samples in enumerate(rows.T, start=self.length):
+            if t == 0:
+                memory = pad(samples[:, None, None], (0, self.memory.order - 1))  # f_0 e_0: a constant so far
+            else:
+                memory = legs_update(memory, samples[:, None], math.log1p(1 / t) if method == "zoh" else 1 / t, method)
+        return memory[:, 0]
+
+
+class _Blocks:
+    """c = A_d c + B_d f, taken over 2^i samples at once: A_d^(2^i) c + sum_j A_d^(2^i-1-j) B_d f_j."""
+
+    largest = 256
+
+    def __init__(self, memory: Memory):
+        assert memory.theta is not None
+        A, B = transition(memory.measure, memory.order, **memory.measure_args)
+        self.A, self.B = discretize(A, B, 1 / memory.theta, memory.method)
+        # From alpha = 1/2 on, what decays in continuous time does so in steps of any size.
+        if (implicit_share(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
+            raise UserError(
+                f"{memory.measure} of order {memory.order} with theta {memory.theta:g} grows without bound "
+                f"by discretization '{memory.discretization}'; choose zoh or bilinear, or a larger theta"
+            )
+
+    @cached_property
+    def tables(self) -> tuple[dict[int, Tensor], Tensor]:
+        """A_d^k for k = 1, 2, 4 ...; and (largest, N) the responses to a sample, the newest last."""
+        powers, kernel, power = {1: self.A}, self.B[None], self.A
+        while len(kernel) < self.largest:
+            kernel = torch.cat((kernel @ power.T, kernel))
+            power = power @ power
+            powers[len(kernel)] = power
+        return powers, kernel
+
+    def advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
+        """From (B, N) over (B, T)."""
+        powers, kernel = self.tables
+        start = 0
+        while start < rows.shape[1]:
+            size = min(self.largest, 1 << ((rows.shape[1] - start).bit_length() - 1))
+            written = rows[:, start : start + size] @ kernel[-size:].to(rows.device)
+            coefficients = coefficients @ powers[size].T.to(rows.device) + written
+            start += size
+        return coefficients
