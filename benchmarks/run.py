@@ -52,7 +52,7 @@ PATIENCE = 20.0
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="run the cases whose title contains this")
+    parser.add_argument("--only", default="", help="run the cases whose title contains this, keep the CSV's others")
     parser.add_argument("--turns", type=int, default=5, help="turns of each side (a slow side gets fewer)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--output", type=Path, default=RESULTS / "speed.csv", help="the CSV to write")
@@ -66,13 +66,15 @@ def main() -> None:
         [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
         print(int(peak) / 1024)
         return
-    rows = [row for case in CASES if arguments.only in case.title for row in measure(case, arguments.turns)]
-    save(rows, arguments.output)
+    chosen = [case for case in CASES if arguments.only in case.title]
+    rows = [row for case in chosen for row in measure(case, arguments.turns)]
+    kept = others(arguments.output, chosen)
+    save(rows, kept, arguments.output)
     if not arguments.no_memory:
         for row in rows:
             if row["case"] in [case.title for case in CASES if case.hidden_size == MEMORY_AT]:
                 row["peak_memory_mib"] = peak_memory(row["case"], row["side"])
-        save(rows, arguments.output)
+        save(rows, kept, arguments.output)
     show(rows)
 
 
@@ -145,13 +147,24 @@ def surroundings() -> dict[str, object]:
     }
 
 
-def save(rows: list[dict], path: Path) -> None:
-    """Write the rows with what they were measured on."""
+def others(path: Path, chosen: list[Case]) -> list[dict]:
+    """The rows of an earlier run for cases that this run does not measure."""
+    if not path.exists():
+        return []
+    titles = {case.title for case in CASES} - {case.title for case in chosen}
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if row["case"] in titles]
+
+
+def save(rows: list[dict], kept: list[dict], path: Path) -> None:
+    """Write the rows, each with what it was measured on."""
     where = surroundings()
+    order = [case.title for case in CASES]
+    merged = sorted([*kept, *({**row, **where} for row in rows)], key=lambda row: order.index(row["case"]))
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *where])
         writer.writeheader()
-        writer.writerows({**row, **where} for row in rows)
+        writer.writerows(merged)
 
 
 def show(rows: list[dict]) -> None:

@@ -1,6 +1,5 @@
 """Every file of cfg/experiment/ composes, spells out what it sets, and trains when it is made small."""
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import yaml
 import datasets
 from cfg import commandline
 from seqmem import training
+from tests.data import require
 
 _root = Path(__file__).parents[1] / "cfg" / "experiment"
-_files = {"MNIST": "MNIST/raw/train-images-idx3-ubyte", "CT": "CharacterTrajectories/CharacterTrajectories_TRAIN.ts"}
-_needs = {"mnist": _files["MNIST"], "ct": _files["CT"]}
 
 every_experiment = pytest.mark.parametrize(
     "name", sorted(str(path.relative_to(_root).with_suffix("")) for path in _root.rglob("*.yaml"))
@@ -34,9 +32,7 @@ def test_trains_when_made_small(name, tmp_path):
     config = commandline.compose([f"experiment={name}", *small, "smoke_test=true", "runner.accelerator=cpu"])
     if "memory_order" in config["model"]["cell_args"]:
         config["model"]["cell_args"]["memory_order"] = 5
-    wanted = _needs.get(config["dataset"]["name"])
-    if wanted and not (Path(os.environ.get("SEQMEM_DATA", "data")) / wanted).exists():
-        pytest.skip(f"{wanted} is not where SEQMEM_DATA points")
+    require(config["dataset"]["name"])
     try:
         data = load(tuple(config["dataset"].items()))
         training.check_fit(config, data.spec)

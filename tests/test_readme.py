@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cfg import commandline
+from tests.data import FILES, require
 
 _root = Path(__file__).parents[1]
 _readme = (_root / "README.md").read_text()
@@ -46,15 +47,17 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
 
 
 @pytest.mark.parametrize("command", starting_with("python", "train.py"))
-def test_train_commands(command, tmp_path, request):
+def test_train_commands(command, tmp_path):
     arguments = shlex.split(command)[2:]
     shown_only = {"--help", "--cfg"} & set(arguments)
     if not shown_only:
         small = ["smoke_test=True", f"output_dir={tmp_path}/runs", "runner.ntrials=1", "train.batch_size=8"]
         sweep = {"-m", "--multirun"} & set(arguments)
         config = {} if sweep else commandline.compose(arguments)
-        if config.get("dataset", {}).get("name") == "mnist":
-            small.append(f"dataset.data_dir={request.getfixturevalue('mnist_dir').resolve()}")
+        name = config.get("dataset", {}).get("name")
+        require(name)
+        if name in FILES:
+            small.append(f"dataset.data_dir={Path(os.environ.get('SEQMEM_DATA', 'data')).resolve()}")
         replaced = {key.partition("=")[0] for key in small}
         arguments = [argument for argument in arguments if argument.partition("=")[0] not in replaced] + small
     done = subprocess.run(

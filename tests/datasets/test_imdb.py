@@ -60,7 +60,9 @@ def test_tokens_are_the_words_of_the_reviews(tiny_imdb, tiny_reviews):
 
 def test_every_token_stands_for_one_word(tiny_imdb, tiny_reviews):
     data = load(tiny_imdb)
-    test = sorted((path for path in tiny_reviews if "/test/" in path), key=lambda path: (int(Path(path).name.split("_")[0]), path))
+    test = sorted(
+        (path for path in tiny_reviews if "/test/" in path), key=lambda path: (int(Path(path).name.split("_")[0]), path)
+    )
     word_of: dict[int, str] = {}
     for path, (tokens, label) in zip(test, found_rows(everything(data, "test")), strict=True):
         assert label == ("/pos/" in path)

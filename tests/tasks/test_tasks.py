@@ -1,10 +1,12 @@
 """Losses and metrics by hand."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from seqmem.batch import Batch
-from seqmem.spec import DataSpec
+from seqmem.spec import DataSpec, TaskKind
 from seqmem.tasks import task_for
 
 
@@ -36,3 +38,35 @@ def test_mean_squared_error():
     metrics = kind.metrics()
     kind.update(metrics, outputs, Batch(None, targets))
     assert metrics.compute()["mse"].item() == 2
+
+
+def test_normalised_error_is_the_error_in_units_of_the_targets():
+    torch.manual_seed(0)
+    kind = task("forecasting", 1)
+    assert (kind.metric, kind.best) == ("nrmse", "min")
+    outputs, targets = torch.randn(2, 11, 7, 1, dtype=torch.float64).unbind()
+    targets += 3
+    metrics = kind.metrics()
+    for rows in (slice(0, 4), slice(4, 11)):
+        kind.update(metrics, outputs[rows], Batch(None, targets[rows]))
+    squared = (outputs - targets).square().mean()
+    assert kind.loss(outputs, Batch(None, targets)).item() == pytest.approx(squared.item())
+    found = metrics.compute()
+    assert set(found) == {"mse", "nrmse"}
+    assert found["mse"].item() == pytest.approx(squared.item(), rel=1e-5)
+    assert found["nrmse"].item() == pytest.approx((squared / targets.square().mean()).sqrt().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "error"), [(lambda targets: targets, 0), (torch.zeros_like, 1), (lambda targets: -targets, 2)]
+)
+def test_normalised_error_of_simple_forecasts(outputs, error):
+    targets = torch.randn(5, 13, 1)
+    metrics = task("forecasting", 1).metrics()
+    metrics.update(outputs(targets), targets)
+    assert metrics.compute()["nrmse"].item() == pytest.approx(error, abs=1e-6)
+
+
+def test_every_task_kind_of_the_spec_has_a_task():
+    for kind in get_args(TaskKind):
+        assert task(kind, 2).metric in task(kind, 2).metrics()
