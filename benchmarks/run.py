@@ -27,6 +27,7 @@ CASES = [
     Case("legs", 512, 784),
     Case("legs", 512, 784, dtype=torch.bfloat16),
     Case("legs", 256, 784, loss="last"),
+    Case("tlsi", 256, 182),
     Case("lstm", 256, 784),
     Case("lstm", 256, 784, loss="last"),
     Case("gru", 256, 784),

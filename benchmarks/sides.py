@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from benchmarks.opponents import jax_scan
 from benchmarks.opponents.dense_legs import DenseLegS
+from benchmarks.opponents.dense_timestamped import DenseTimestamped
 from benchmarks.opponents.products import BareProducts
 from benchmarks.opponents.projection import project
 from seqmem import cells
-from seqmem.cells import LegS
+from seqmem.cells import TLSI, LegS
 from seqmem.ops import legs_function_approximation
 
 Result = tuple[Tensor, list[Tensor]]
@@ -22,7 +23,7 @@ Side = Callable[[], Result | None]
 
 @dataclass(frozen=True)
 class Case:
-    """A comparison: ``kind`` legs, lstm or gru (forward and backward of a cell), or projection.
+    """A comparison: ``kind`` legs, tlsi, lstm or gru (forward and backward of a cell), or projection.
 
     Attributes:
         kind: what runs.
@@ -63,8 +64,11 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
     torch.manual_seed(0)
     half = case.dtype == torch.bfloat16
     kind = torch.float32 if half else case.dtype
-    cell = cells.get(case.kind)(input_size=1, hidden_size=case.hidden_size).to(kind)
+    make = cells.get(case.kind)
+    cell = make(input_size=1 + make.timed, hidden_size=case.hidden_size).to(kind)
     inputs = torch.randn(case.batch_size, case.steps, 1, dtype=kind)
+    if make.timed:
+        inputs = torch.cat([torch.rand_like(inputs).cumsum(1), inputs], -1)
     cotangent = torch.randn(case.batch_size, case.steps, case.hidden_size, dtype=kind)
     if case.loss == "last":
         cotangent[:, :-1] = 0
@@ -95,6 +99,10 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         network = DenseLegS(cell, case.steps)
         return trained(lambda: network(inputs))
 
+    def dense_timestamped() -> Side:
+        network = DenseTimestamped(cell)
+        return trained(lambda: network(inputs))
+
     def torch_nn() -> Side:
         twin = getattr(nn, case.kind.upper())(1, case.hidden_size, batch_first=True).to(kind)
         for name, parameter in cell.named_parameters():
@@ -102,7 +110,7 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         return trained(lambda: twin(inputs)[0])
 
     def products() -> Side:
-        gates = {"legs": 2, "lstm": 4, "gru": 3}[case.kind] * case.hidden_size
+        gates = {"legs": 2, "tlsi": 2, "lstm": 4, "gru": 3}[case.kind] * case.hidden_size
         bare = BareProducts(case.hidden_size, gates, case.batch_size, case.steps, case.dtype)
 
         def call() -> None:
@@ -116,11 +124,13 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
     else:
         found["seqmem, torch.compile"] = compiled
         found["seqmem, step by step"] = stepwise
-    if isinstance(cell, LegS):
+    if isinstance(cell, TLSI):
+        found["original (dense)"] = dense_timestamped
+    elif isinstance(cell, LegS):
         found["original (dense)" + ", float32" * half] = dense
     else:
         found[f"torch.nn.{case.kind.upper()}"] = torch_nn
-    if case.kind != "gru" and case.dtype == torch.float32 and jax_scan.available():
+    if case.kind in ("legs", "lstm") and case.dtype == torch.float32 and jax_scan.available():
         found["JAX scan"] = lambda: jax_scan.trained(cell, inputs, cotangent)
     found["bare products"] = products
     return found

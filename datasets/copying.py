@@ -86,10 +86,11 @@ class Copying(DataSet):
 
 def _sorted_subsets(random: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
     """(rows, size) int64: in each row a uniformly random subset of 0 to ``count - 1``, sorted."""
-    # The places of the smallest of random keys are such a subset. In blocks: the keys of all rows may not fit in memory.
+    # The places of the smallest of random keys are such a subset. In blocks: the keys of all rows may not fit in memory, nor
+    # may the whole arrays that the subsets are cut from.
     block = max(1, 2**22 // count)
     subsets = [
-        np.argpartition(random.random((min(block, rows - start), count)), size - 1, axis=1)[:, :size]
+        np.argpartition(random.random((min(block, rows - start), count)), size - 1, axis=1)[:, :size].copy()
         for start in range(0, rows, block)
     ]
     return np.sort(np.concatenate(subsets), axis=1)

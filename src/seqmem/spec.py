@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-TaskKind = Literal["classification", "regression"]
+TaskKind = Literal["classification", "forecasting", "regression"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class DataSpec:
         max_length: T of the longest sequence.
         tokens: inputs are (B, T) int64 instead of (B, T, C) floating point.
         times: batches carry ``times``.
+        embedding_size: width in which a model embeds tokens if it is not told another; None where one-hot will do.
     """
 
     name: str
@@ -29,3 +30,4 @@ class DataSpec:
     max_length: int
     tokens: bool = False
     times: bool = False
+    embedding_size: int | None = None

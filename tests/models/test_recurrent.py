@@ -72,6 +72,12 @@ def test_tokens_are_one_hot_or_embedded():
     assert embedded(Batch(tokens, None)).shape == (2, 4)
 
 
+def test_the_data_set_names_an_embedding_for_models_that_are_told_none():
+    data = spec(input_size=6, tokens=True, embedding_size=7)
+    assert network(data).layers[0].input_size == 7
+    assert network(data, embedding_size=2).layers[0].input_size == 2
+
+
 def test_layers_head_and_times():
     model = network(spec(times=True), num_layers=2, output_hiddens=[11, 12])
     assert [layer.input_size for layer in model.layers] == [4, 5]

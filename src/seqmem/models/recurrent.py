@@ -24,7 +24,8 @@ class RecurrentNetwork(SequenceModel):
         cell: name of a registered cell, see ``seqmem.cells.names()``.
         cell_args: the cell's arguments other than ``input_size``.
         num_layers: cells on top of each other, each reading the outputs of the one below.
-        embedding_size: width of a learned embedding of tokens; None for one-hot. Only for tokens.
+        embedding_size: width of a learned embedding of tokens; None for the one that the data set names (imdb: 100), or for
+            one-hot if it names none. Only for tokens.
         output_hiddens: widths of linear layers (no activation between) before the head.
         dropout: probability with which an output channel of a layer is dropped for a whole sequence (Gal and Ghahramani, 2016).
 
@@ -55,6 +56,7 @@ class RecurrentNetwork(SequenceModel):
         if make.timed and not spec.times:
             raise UserError(f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none")
         self.spec = spec
+        embedding_size = embedding_size or spec.embedding_size
         self.embedding = nn.Embedding(spec.input_size, embedding_size) if embedding_size else None
         width = (embedding_size or spec.input_size) + spec.times
         self.layers = nn.ModuleList()

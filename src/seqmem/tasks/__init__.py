@@ -3,11 +3,12 @@
 from seqmem.spec import DataSpec
 from seqmem.tasks.base import Task
 from seqmem.tasks.classification import Classification
+from seqmem.tasks.forecasting import Forecasting
 from seqmem.tasks.regression import Regression
 
-__all__ = ["Classification", "Regression", "Task", "task_for"]
+__all__ = ["Classification", "Forecasting", "Regression", "Task", "task_for"]
 
-_kinds: dict[str, type[Task]] = {"classification": Classification, "regression": Regression}
+_kinds: dict[str, type[Task]] = {"classification": Classification, "forecasting": Forecasting, "regression": Regression}
 
 
 def task_for(spec: DataSpec) -> Task:

@@ -1,0 +1,158 @@
+"""Film reviews: does the author recommend the film?"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from datasets.base import DataSet
+from datasets.download import DownloadError, download_file
+from datasets.provenance import Provenance, sha256
+from datasets.reviews import GROUPS, file_sha256, read_reviews
+from datasets.seeds import Seed
+from datasets.splits import Split, stratified_validation
+from datasets.words import PADDING, Numbering, tokenize, vocabulary
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.spec import DataSpec
+
+ARCHIVE = "aclImdb_v1.tar.gz"
+SIZE = 84_125_825
+MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
+URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+"""The official download. A file of the user's may be any other archive of the same folders."""
+
+EMBEDDING_SIZE = 100
+"""HiPPO's. Models take it unless told another: one-hot words would take gigabytes a batch."""
+
+
+class IMDB(DataSet):
+    """The 50,000 labelled IMDB reviews (Maas et al., 2011) as sequences of words: 0 negative, 1 positive.
+
+    The 25,000 official test reviews are the test split; the validation split is a random part of the others that keeps the
+    share of each class. Words are those of :func:`datasets.words.tokenize`; the vocabulary holds the most frequent ones of the
+    training split. Inputs are tokens (B, T), 1 for words outside the vocabulary, padded at the end with 0 to the longest review
+    of the batch and masked by ``lengths``; targets are (B,).
+    """
+
+    name = "imdb"
+
+    @checked
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        vocabulary_size: Annotated[int, Field(ge=3)] = 25_000,
+        max_length: PositiveInt = 2789,
+        validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        split_seed: Seed = 0,
+        train_samples: PositiveInt | None = None,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Read the reviews, split them and number their words.
+
+        Args:
+            data_dir: the folder that holds ``aclImdb_v1.tar.gz``, which is read as it is, or else the unpacked folder
+                ``aclImdb``. The archive is downloaded if neither is there.
+            vocabulary_size: words that are told apart, with padding and the unknown word; fewer if there are fewer.
+            max_length: the longest T; of a longer review the first ``max_length`` words are kept and its end is cut off.
+            validation_fraction: the part of the official training reviews that becomes the validation split.
+            split_seed: of that choice.
+            train_samples: train on this many reviews only, chosen at random from the training split, and take the vocabulary
+                from them; None uses all.
+            num_workers: processes that make batches; 0 makes them in the main one.
+
+        Raises:
+            UserError: the reviews are missing and cannot be downloaded, are damaged or cannot be read, or there are fewer
+                than ``train_samples``.
+        """
+        source = _source(Path(os.path.expanduser(data_dir)))
+        numbering = Numbering()
+        texts: dict[str, np.ndarray] = {}
+        digests: dict[str, bytes] = {}
+        for review in read_reviews(source):
+            words = tokenize(review.text)
+            if not words:
+                raise UserError(f"{review.path} of {source} holds no word")
+            texts[review.path] = numbering(words)
+            digests[review.path] = hashlib.sha256(review.text.encode()).digest()
+        training, test = _official_parts(source, sorted(texts, key=_order))
+
+        train, validation = stratified_validation(
+            np.array([_label(path) for path in training]), validation_fraction, split_seed
+        )
+        if train_samples is not None and train_samples > len(train):
+            raise UserError(f"train_samples: got {train_samples}, but imdb's training split has only {len(train)} reviews")
+        train = train[:train_samples]
+        parts: dict[Split, list[str]] = {
+            "train": [training[index] for index in train],
+            "validation": [training[index] for index in validation],
+            "test": test,
+        }
+        numbers = vocabulary(numbering.words(), [texts[path] for path in parts["train"]], vocabulary_size)
+
+        self._words = {
+            split: [torch.from_numpy(numbers[texts[path][:max_length]]) for path in paths] for split, paths in parts.items()
+        }
+        self._lengths = {split: torch.tensor([len(text) for text in texts]) for split, texts in self._words.items()}
+        self._labels = {split: torch.tensor([_label(path) for path in paths]) for split, paths in parts.items()}
+        spec = DataSpec(
+            self.name,
+            input_size=int(numbers.max()) + 1,
+            output_size=2,
+            task="classification",
+            output_steps=0,
+            max_length=max(int(lengths.max()) for lengths in self._lengths.values()),
+            tokens=True,
+            embedding_size=EMBEDDING_SIZE,
+        )
+        contents = hashlib.sha256(b"".join(path.encode() + digests[path] for path in sorted(digests)))
+        provenance = Provenance(
+            split_seed,
+            {"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test)))},
+            # The reviews are the same whichever archive they come in.
+            files={"aclImdb": contents.hexdigest(), **({} if source.is_dir() else {source.name: file_sha256(source)})},
+        )
+        super().__init__(spec, {split: len(paths) for split, paths in parts.items()}, provenance, num_workers)
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs (B, T) int64 tokens, T the length of the longest of these reviews; targets (B,), lengths (B,)."""
+        words = pad_sequence([self._words[split][index] for index in indices.tolist()], True, PADDING)
+        return Batch(words.to(torch.int64), self._labels[split][indices], self._lengths[split][indices])
+
+
+def _source(data_dir: Path) -> Path:
+    for path in (data_dir / ARCHIVE, data_dir / "aclImdb"):
+        if os.path.exists(path):
+            return path
+    try:
+        download_file(data_dir, ARCHIVE, MD5, URL)
+    except DownloadError as error:
+        raise UserError(
+            f"imdb: {data_dir} lacks {ARCHIVE} ({SIZE} bytes, md5 {MD5}); the download failed ({error}); put the file or the"
+            " unpacked folder aclImdb there, or give dataset.data_dir the folder that holds one of them"
+        ) from None
+    return data_dir / ARCHIVE
+
+
+def _official_parts(source: Path, paths: list[str]) -> tuple[list[str], list[str]]:
+    for group in GROUPS:
+        if not any(path.startswith(f"{group}/") for path in paths):
+            raise UserError(f"{source} holds no review {group}/ID_RATING.txt")
+    training = [path for path in paths if path.startswith("aclImdb/train/")]
+    return training, [path for path in paths if path.startswith("aclImdb/test/")]
+
+
+def _order(path: str) -> tuple[int, str]:
+    # By number, so that both classes alternate: the first so many test reviews are a fair sample.
+    return int(path.rpartition("/")[2].partition("_")[0]), path
+
+
+def _label(path: str) -> int:
+    return int("/pos/" in path)

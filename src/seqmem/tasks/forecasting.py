@@ -1,0 +1,48 @@
+"""Future values of a series, scored in units of the series itself."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.regression import MeanSquaredError
+
+from seqmem.tasks.regression import Regression
+
+
+class Forecasting(Regression):
+    """Regression that is judged by its normalised error: 0 is perfect, 1 is as bad as always predicting 0."""
+
+    metric = "nrmse"
+
+    def metrics(self) -> MetricCollection:
+        """Mean squared error, and the root of it over the targets' root mean square, both over the whole split."""
+        return MetricCollection({"mse": MeanSquaredError(), "nrmse": NormalizedRootMeanSquare()})
+
+
+class NormalizedRootMeanSquare(Metric):
+    """sqrt(sum of (output - target)^2 / sum of target^2).
+
+    For targets of mean zero it is the error in standard deviations. (torchmetrics divides by the standard deviation around the
+    mean of the targets seen, or by their norm, which grows with their number.)
+    """
+
+    higher_is_better = False
+    full_state_update = False
+
+    squared_errors: Tensor
+    squared_targets: Tensor
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.add_state("squared_errors", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("squared_targets", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add outputs and targets of equal shape."""
+        self.squared_errors += (outputs - targets).square().sum()
+        self.squared_targets += targets.square().sum()
+
+    def compute(self) -> Tensor:
+        """The value over everything added so far."""
+        return (self.squared_errors / self.squared_targets).sqrt()

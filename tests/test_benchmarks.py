@@ -1,0 +1,51 @@
+"""The benchmark's own rules: no ratio where the sides disagree, and rows of other runs are kept."""
+
+import pytest
+import torch
+
+from benchmarks import run
+from benchmarks.sides import Case, builders
+
+
+def small(case):
+    return {name: build() for name, build in builders(case).items() if "compile" not in name}
+
+
+@pytest.mark.parametrize("kind", ["legs", "tlsi", "lstm", "gru"])
+@pytest.mark.parametrize("loss", ["all", "last"])
+def test_all_sides_of_a_cell_agree(kind, loss, monkeypatch):
+    monkeypatch.setattr(run, "sides", small)
+    rows = run.measure(Case(kind, 8, 12, 3, loss=loss), turns=1)
+    assert rows[0]["side"] == "seqmem"
+    assert len(rows) >= 3
+    for row in rows:
+        assert row["times_ours"] > 0
+        assert row["agreement"] == "no values" if row["side"] == "bare products" else float(row["agreement"]) < 1e-4
+
+
+def test_bfloat16_and_projections_agree(monkeypatch):
+    monkeypatch.setattr(run, "sides", small)
+    for case in (Case("legs", 32, 12, 3, torch.bfloat16), Case("projection", 16, 500, 1), Case("projection", 16, 500, 3)):
+        assert all(row["agreement"] != "DISAGREES" for row in run.measure(case, turns=1))
+
+
+def test_no_ratio_where_a_gradient_differs(monkeypatch):
+    def sides(case):
+        calls = small(case)
+        outputs, gradients = calls["original (dense)"]()
+        calls["original (dense)"] = lambda: (outputs, [gradients[0] * 1.01, *gradients[1:]])
+        return calls
+
+    monkeypatch.setattr(run, "sides", sides)
+    [row] = [row for row in run.measure(Case("legs", 8, 12, 3), turns=1) if row["side"] == "original (dense)"]
+    assert row["agreement"] == "DISAGREES"
+    assert row["times_ours"] is None
+
+
+def test_a_run_of_some_cases_keeps_the_rows_of_the_others(tmp_path):
+    path, (first, second) = tmp_path / "speed.csv", run.CASES[:2]
+    rows = [{"case": case.title, "side": "seqmem", "seconds": 1.0} for case in (first, second)]
+    run.save(rows, [], path)
+    again = [{"case": second.title, "side": "seqmem", "seconds": 2.0}]
+    run.save(again, run.others(path, [second]), path)
+    assert [(row["case"], float(row["seconds"])) for row in run.others(path, [])] == [(first.title, 1.0), (second.title, 2.0)]
