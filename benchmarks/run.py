@@ -124,8 +124,8 @@ def agrees(ours: Result | None, theirs: Result | None, tolerance: float) -> str:
     if ours is None or theirs is None:
         return "no values"
     pairs = [(ours[0], theirs[0]), *zip(ours[1], theirs[1], strict=True)]
-    worst = max(((a - b).norm() / b.norm().clamp(min=1e-30)).item() for a, b in pairs)
-    return f"{worst:.0e}" if worst <= tolerance else "DISAGREES"
+    errors = [((a - b).norm() / b.norm().clamp(min=1e-30)).item() for a, b in pairs]
+    return f"{max(errors):.0e}" if all(error <= tolerance for error in errors) else "DISAGREES"  # NaN disagrees
 
 
 def peak_memory(title: str, side: str) -> float | None:

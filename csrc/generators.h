@@ -10,6 +10,7 @@ template <typename T>
 struct Generators {
   int64_t order;
   const T *p, *q, *d, *g, *h, *b;
+  const double* exact;  // the same rows in double
   bool triangular;  // g = 0 and B = scale p
   T scale;
 };

@@ -24,16 +24,15 @@ class Held {
   template <typename T>
   Generators<T> generators(const at::Tensor& given) {
     const int64_t order = given.size(1);
-    const at::Tensor exact = given.contiguous();
-    const double *const p = exact.const_data_ptr<double>(), *const g = p + 3 * order, *const b = p + 5 * order;
+    const double *const exact = numbers<double>(given), *const p = exact, *const g = p + 3 * order, *const b = p + 5 * order;
     const double scale = order > 0 ? b[0] / p[0] : 1;
     bool triangular = true;
     for (int64_t n = 0; n < order; ++n) {
       triangular = triangular && g[n] == 0 && std::abs(b[n] - scale * p[n]) <= 1e-14 * std::abs(b[n]);
     }
-    const T* const first = numbers<T>(exact);
+    const T* const first = numbers<T>(given);
     const auto row = [&](int64_t k) { return first + k * order; };
-    return {order, row(0), row(1), row(2), row(3), row(4), row(5), triangular, T(scale)};
+    return {order, row(0), row(1), row(2), row(3), row(4), row(5), exact, triangular, T(scale)};
   }
 
   // A matrix (N, N) as the products read it: (panels of `columns` rows, N, columns), zero from the last row on.

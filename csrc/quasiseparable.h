@@ -11,8 +11,8 @@
 //
 // Where nothing lies above the diagonal and B = scale p, the explicit half and the elimination are one recurrence: with
 // dt r_n = dt scale u - sum_{k<n} q_k (e x_k + i y_k),
-//   y_n     = keep_n x_n + gain_n r_n      keep_n  = (1 - d_n e) D_n              gain_n = dt p_n D_n      D_n = 1 / (1 + d_n i)
-//   r_{n+1} = carry_n r_n + feed_n x_n     carry_n = (1 + (d_n - p_n q_n) i) D_n  feed_n = -q_n D_n
+//   y_n     = keep_n x_n + gain_n r_n      keep_n  = 1 - dt d_n D_n       gain_n = dt p_n D_n      D_n = 1 / (1 + d_n i)
+//   r_{n+1} = carry_n r_n + feed_n x_n     carry_n = 1 - i p_n q_n D_n    feed_n = -q_n D_n
 // and the transpose is the same recurrence run from n = N-1 down to 0 with gain and feed exchanged and r_N = 0; the gradient of u
 // is scale r_0.
 #pragma once
@@ -63,19 +63,20 @@ struct TriangularTable {
   TriangularTable(T* storage, int64_t order)
       : keep(storage), gain(storage + order), carry(storage + 2 * order), feed(storage + 3 * order) {}
 
-  void fill(const Generators<T>& a, double dt, double share) const {
-    if (!(dt < 3e38)) {
-      for (int64_t n = 0; n < 4 * a.order; ++n) keep[n] = T(0);
-      if (a.order > 0) gain[0] = T(1) / a.scale;
+  // In double: rounding that is the same at every step adds up over a long sequence.
+  void fill(const Generators<T>& m, double dt, double share) const {
+    if (dt > 3e38) {
+      for (int64_t n = 0; n < 4 * m.order; ++n) keep[n] = T(0);
+      if (m.order > 0) gain[0] = T(1) / m.scale;
       return;
     }
-    const T implicit = T(dt * share), rest = T(dt - dt * share);
-    for (int64_t n = 0; n < a.order; ++n) {
-      const T d = T(1) / (T(1) + a.d[n] * implicit);
-      keep[n] = (T(1) - a.d[n] * rest) * d;
-      gain[n] = T(dt) * a.p[n] * d;
-      carry[n] = (T(1) + (a.d[n] - a.p[n] * a.q[n]) * implicit) * d;
-      feed[n] = -a.q[n] * d;
+    const double implicit = dt * share, *const p = m.exact, *const q = p + m.order, *const d = q + m.order;
+    for (int64_t n = 0; n < m.order; ++n) {
+      const double inverse = 1 / (1 + d[n] * implicit);
+      keep[n] = T(1 - d[n] * dt * inverse);
+      gain[n] = T(dt * p[n] * inverse);
+      carry[n] = T(1 - p[n] * q[n] * implicit * inverse);
+      feed[n] = T(-q[n] * inverse);
     }
   }
 };
@@ -154,11 +155,16 @@ static void own_triangular_step(
   for (int64_t k = 0; k < m.order; ++k) {
     const int64_t n = adjoint ? m.order - 1 - k : k;
     const Vector<T> d = T(1) / (T(1) + m.d[n] * step.implicit);
-    const Vector<T> keep = d * (T(1) - m.d[n] * step.rest), gain = d * step.dt * m.p[n];
-    const Vector<T> carry = d * (T(1) + (m.d[n] - m.p[n] * m.q[n]) * step.implicit), feed = d * -m.q[n];
     const Vector<T> before = load<T>(x + n * width);
-    Vector<T> after = keep * before + (adjoint ? feed : gain) * r;
-    r = carry * r + (adjoint ? gain : feed) * before;
+    // What changes is small against what stays: keep - 1 and carry - 1 by themselves.
+    Vector<T> after;
+    if constexpr (adjoint) {
+      after = before - d * (step.dt * m.d[n] * before + m.q[n] * r);
+      r += d * m.p[n] * (step.dt * before - step.implicit * m.q[n] * r);
+    } else {
+      after = before + d * step.dt * (m.p[n] * r - m.d[n] * before);
+      r -= d * m.q[n] * (before + step.implicit * m.p[n] * r);
+    }
     if (n == 0) first = before;
     after = step.started ? (n == 0 && !adjoint ? u : Vector<T>{}) : after;
     store<T>(y + n * width, valid ? after : before);

@@ -845,7 +845,9 @@ class Backward : Group<T, Rule, half> {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int64_t m = 0; m < s.memories; ++m) {
         const Vector<T> u = read_written(t, b, m);
-        const Vector<T> du = load<T>(written + (b * s.memories + m) * width) * slope<T>(s.memory_activation, u);
+        // Whatever padding holds, NaN even, has no share.
+        const Vector<T> flowing = load<T>(written + (b * s.memories + m) * width) * slope<T>(s.memory_activation, u);
+        const Vector<T> du = valid[b] ? flowing : Vector<T>{};
         if (s.bias_u != nullptr) add(totals_ + layout_.bias_u + m * width, du);
         if (s.weight_ux != nullptr) {
           T* const total = totals_ + layout_.weight_ux + m * s.channels * width;

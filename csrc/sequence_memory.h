@@ -55,7 +55,7 @@ class Memory {
 
   static int64_t dense_columns(const Sequence<T>& s) { return s.memories * round_up(s.order, kPanel<T>); }
   int64_t order() const { return s_.order; }
-  bool starts() const { return !(dt_ < 3e38); }
+  bool starts() const { return dt_ > 3e38; }
   int64_t chains() const { return blocks_.count * s_.memories; }
   // Where a chain's numbers start.
   int64_t place(int64_t chain, int64_t stride) const {

@@ -1,5 +1,8 @@
 """The bookkeeping around CUDA graphs, with a stand-in for the graph: like one, it has its numbers in fixed places."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -137,3 +140,19 @@ def test_what_cannot_be_captured_runs_as_it_is(cell):
     assert not loop.used
     assert_close(outputs, stepwise(cell, inputs)[0])
     loop(inputs, cell.initial_state(2), None, True)  # and warns no more
+
+
+def test_a_copy_has_a_loop_of_its_own(cell):
+    cell._loop = CapturedLoop(cell, Graph)
+    twin = copy.deepcopy(cell)
+    assert twin._loop is None
+    assert pickle.loads(pickle.dumps(cell))._loop is None
+
+
+def test_few_graphs_are_kept(cell):
+    loop = CapturedLoop(cell, Graph)
+    for steps in (*range(1, 12), 1):
+        with torch.no_grad():
+            loop(torch.randn(2, steps, 3, dtype=torch.float64), cell.initial_state(2), None, True)
+    assert Graph.made == 12
+    assert len(loop._graphs) == 8

@@ -136,3 +136,33 @@ def test_the_gradient_reaches_times(kind):
 def test_wrong_arguments_are_named(kind, arguments, message):
     with pytest.raises(UserError, match=message):
         kind(**{"input_size": 3, "hidden_size": 4, **arguments})
+
+
+def test_times_that_the_inputs_type_cannot_tell_apart_are_refused():
+    """Seconds since 1970, one apart, are the same number in float32."""
+    times = 1.7e9 + torch.arange(5, dtype=torch.float64).expand(2, 5)
+    cell = TLSI(3, 4)
+    with pytest.raises(UserError, match=r"times of row 0 at steps 0 and 1 are the same in torch\.float32; subtract the first"):
+        cell(torch.randn(2, 5, 2), times=times)
+    cell(torch.randn(2, 5, 2), times=times, lengths=torch.ones(2, dtype=torch.int64))
+    cell(torch.randn(2, 5, 2), times=times - times[:, :1])
+    cell.double()(torch.randn(2, 5, 2, dtype=torch.float64), times=times)
+
+
+@both
+def test_an_infinite_time_is_refused(kind):
+    with pytest.raises(UserError, match="goes from 1 to inf at step 1"):
+        make(kind)(series([[1.0, torch.inf]]))
+
+
+@both
+def test_a_learned_layer_below_leaves_the_compiled_sequence(kind):
+    cell = make(kind)
+    features = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
+    times = torch.rand(2, 5, dtype=torch.float64).cumsum(1)
+    cell(features, times=times)[0].sum().backward()
+    assert cell.path == "one compiled call"
+    gradient, features.grad = features.grad, None
+    inputs = torch.cat([times[..., None], features], -1)
+    cell.run_stepwise(inputs, cell.initial_state(2), None, True)[0].sum().backward()
+    assert_close(gradient, features.grad)

@@ -256,6 +256,7 @@ def test_wrong_values_are_refused(argument, value, wanted):
         datasets.check({"name": "imdb", argument: value})
 
 
+@pytest.mark.slow
 def test_the_real_reviews():
     folder = Path(os.environ.get("SEQMEM_DATA", "data"))
     if not (folder / "aclImdb_v1.tar.gz").is_file():

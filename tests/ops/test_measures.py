@@ -7,6 +7,7 @@ import torch
 from scipy.linalg import expm
 from torch.testing import assert_close
 
+from seqmem import cells
 from seqmem.errors import UserError
 from seqmem.ops import discretize, extension, generators, memory_update, reference, transition
 from seqmem.ops.transition import MEASURES
@@ -170,7 +171,7 @@ def test_operators_are_well_formed():
 def test_a_fixed_step_discretised_once_equals_an_update(measure, arguments, method):
     A, B = discretize(*transition(measure, 6, **arguments), 0.1, method)
     x, u = random(2, 3, 6), random(2, 3, seed=1)
-    wanted = reference.update(measure, x, u, 0.1, {"zoh": "zoh"}.get(method, method), **arguments)
+    wanted = reference.update(measure, x, u, 0.1, method, **arguments)
     assert_close(x @ A.T + u[..., None] * B, wanted, rtol=1e-9, atol=1e-10)
 
 
@@ -192,3 +193,28 @@ def test_wrong_measures_are_named(measure, arguments, message):
 def test_alpha_is_a_share(alpha):
     with pytest.raises(UserError, match="alpha must be between 0"):
         memory_update(random(1, 1, 2), random(1, 1), 0.1, "legs", alpha)
+
+
+@pytest.mark.parametrize("kind", [cells.LMU, cells.LegT, cells.LegTS])
+def test_what_is_kept_from_inference_serves_training(kind):
+    size = 6 + torch.randint(0, 1000, ()).item()  # not kept yet
+    cell = kind(2, 3, memory_order=size)
+    inputs = torch.randn(2, 4, 2)
+    with torch.inference_mode():
+        cell(inputs)
+        cell.step(inputs[:, 0])
+    cell(inputs)[0].sum().backward()
+    cell.step(inputs[:, 0])[0].sum().backward()
+
+
+@compiled
+@pytest.mark.parametrize("cell", [cells.LegS, cells.TLSI])
+def test_float32_does_not_drift_over_long_sequences(cell):
+    torch.manual_seed(0)
+    network = cell(1 + cell.timed, 8, memory_order=64)
+    inputs = torch.randn(2, 30_000, 1)
+    times = torch.arange(1.0, 30_001).expand(2, -1) if cell.timed else None
+    with torch.no_grad():
+        single = network(inputs, times=times)[1].memory.double()
+        double = network.double()(inputs.double(), times=None if times is None else times.double())[1].memory
+    assert (single - double).abs().max() < 3e-5 * double.abs().max()

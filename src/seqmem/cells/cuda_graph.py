@@ -5,6 +5,7 @@ A step is some ten small kernels, whose launches take longer than the kernels: a
 
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+# Each holds all numbers of its sequence on the GPU.
+_MOST_GRAPHS = 8
 
 Loop = Callable[..., tuple[Tensor, ...]]
 
@@ -33,7 +37,7 @@ class CapturedLoop:
     def __init__(self, cell: Any, capture: Callable[[Loop, tuple[Tensor, ...]], Loop] | None = None):
         self._cell = weakref.ref(cell)  # the cell holds the loop
         self._capture = capture or torch.cuda.make_graphed_callables
-        self._graphs: dict[Any, Loop | None] = {}
+        self._graphs: OrderedDict[Any, Loop | None] = OrderedDict()
         self._pending: weakref.ref[Any] | None = None
         self._replays = 0
         self.used = False
@@ -78,7 +82,10 @@ class CapturedLoop:
         gradients = torch.is_grad_enabled()
         key = (*((a.shape, a.dtype, a.device, a.requires_grad) for a in arguments), has_lengths, fresh, half, gradients)
         if key in self._graphs:
+            self._graphs.move_to_end(key)
             return self._graphs[key]
+        if len(self._graphs) == _MOST_GRAPHS:
+            self._graphs.popitem(last=False)
 
         def loop(inputs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
             count = len(state)

@@ -23,8 +23,9 @@ class TimeInvariantCell(MemoryCell):
         discretization: of the memory's equation: forward, backward, bilinear, zoh, an alias (euler, tustin, ...), or alpha of
             the general bilinear transform, from 0 (forward) to 1 (backward).
         measure_args: of the measure, see :func:`seqmem.ops.transition`.
-        trainable_scale: 0 leaves A and B as they are. s > 0 makes the discretised ones parameters, which learn s times as fast
-            as others: ``weight_a`` (N, N) and ``weight_b`` (N,) hold them over sqrt(s). A sequence then goes step by step.
+        trainable_scale: 0 leaves A and B as they are. s > 0 makes the discretised ones parameters: ``weight_a`` (N, N) and
+            ``weight_b`` (N,) hold them over sqrt(s), so that they learn s times as fast as others by plain gradient descent,
+            sqrt(s) times by Adam. A sequence then goes step by step.
         shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`.
 
     Raises:
@@ -193,7 +194,7 @@ def _exact(
     measure_args: tuple[tuple[str, float], ...],
     noise_seed: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    with torch.device("cpu"):
+    with torch.device("cpu"), torch.inference_mode(False):
         A, B = transition(measure, order, **dict(measure_args))
         if noise_seed is not None:
             generator = torch.Generator().manual_seed(noise_seed)

@@ -38,6 +38,7 @@ class TimestampedCell(MemoryCell):
     """
 
     timed = True
+    _times_need_gradient = False
 
     @checked
     @extends(MemoryCell.__init__)
@@ -92,7 +93,7 @@ class TimestampedCell(MemoryCell):
         """Refuse times that decrease within a row's valid steps, or are not numbers."""
         times = inputs[..., 0].detach()
         before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
-        wrong = ~(times >= before)
+        wrong = ~((times >= before) & times.isfinite())
         if lengths is not None:
             wrong &= torch.arange(times.shape[1], device=times.device) < lengths[:, None]
         if bool(wrong.any()):
@@ -102,9 +103,39 @@ class TimestampedCell(MemoryCell):
                 "wanted times that do not decrease"
             )
 
+    def forward(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        state: TimedState | None = None,
+        lengths: Tensor | None = None,
+        times: Tensor | None = None,
+    ) -> tuple[Tensor, TimedState]:
+        """A whole sequence, see :meth:`seqmem.cells.Recurrence.forward`.
+
+        Raises:
+            UserError: times decrease, or differ by less than the inputs' type can tell.
+        """
+        given = inputs[..., :1] if times is None else times
+        self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
+        if times is not None and times.dim() == 2:
+            self._check_precision(times, inputs.dtype, lengths)
+        return super().forward(inputs, state, lengths, times)  # type: ignore[arg-type,return-value]
+
+    def _check_precision(self, times: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
+        held = times.to(dtype)
+        lost = (times[:, 1:] > times[:, :-1]) & (held[:, 1:] == held[:, :-1])
+        if lengths is not None:
+            lost &= torch.arange(1, times.shape[1], device=times.device) < lengths[:, None]
+        if bool(lost.any()):
+            row, step = (int(index) for index in lost.nonzero()[0])
+            raise UserError(
+                f"{self.name}: the times of row {row} at steps {step} and {step + 1} are the same in {dtype}; subtract the "
+                "first time of each row, or give inputs in float64"
+            )
+
     def obstacle(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        if inputs.requires_grad and torch.is_grad_enabled():
+        if self._times_need_gradient and torch.is_grad_enabled():
             return "the compiled sequence has no gradient for timestamps"
         return sequence.obstacle(inputs, self.discretization)
 
@@ -112,7 +143,7 @@ class TimestampedCell(MemoryCell):
         self, inputs: Tensor, state: TimedState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, TimedState]:
         """All steps in one call."""
-        times = torch.cat([state.time[:, None].to(inputs.dtype), inputs[..., 0]], 1)
+        times = torch.cat([state.time[:, None].to(inputs.dtype), inputs[..., 0]], 1).detach()
         outputs, hidden, memory = self.compiled_sequence(inputs[..., 1:], state, lengths, self._dynamics(times))
         steps = inputs.shape[1] if lengths is None else lengths
         last = torch.as_tensor(steps, device=times.device).expand(len(times))

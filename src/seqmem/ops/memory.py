@@ -213,4 +213,5 @@ def _update(method: _Method, memory: Tensor, inputs: Tensor, step_size: float | 
 
 @cache
 def _generators(measure: str, order: int, measure_args: tuple[tuple[str, float], ...]) -> Tensor:
-    return generators(measure, order, **dict(measure_args))
+    with torch.device("cpu"), torch.inference_mode(False):  # kept for whatever comes later
+        return generators(measure, order, **dict(measure_args))
