@@ -213,6 +213,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': wanted KEY=VALUE, with quotes around a VALUE of several words"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
+    if several:
+        return f"{several.group(1)}: got several values; add -m to try each of them"
     refused = re.search(r"Could not override[^']*'(.*?)'", lines[0])
     key = getattr(error.__cause__, "full_key", None) or (refused.group(1).partition("@")[0] if refused else None)
     if key and (near := _nearest_key(key, arguments)) is not None:

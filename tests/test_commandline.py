@@ -75,6 +75,7 @@ WRONG = {
     "model=lsmt": "did you mean 'lstm'?",
     "model.cell=lsmt": "did you mean 'lstm'?",
     "model=lstm model.cell=gru": "mean the same, got gru and lstm",
+    "model=legs,gru": "got several values; add -m to try each of them",
     "model=transformer": "choose from: exprnn, gru, grus, lagt",
     "train=fast": "there is no train of that name",
     "runner=ray": "choose from: pl",

@@ -54,7 +54,9 @@ class RecurrentNetwork(SequenceModel):
                 f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
             )
         if make.timed and not spec.times:
-            raise UserError(f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none")
+            raise UserError(
+                f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none; dataset=ct can: dataset.timestamp=true"
+            )
         self.spec = spec
         embedding_size = embedding_size or spec.embedding_size
         self.embedding = nn.Embedding(spec.input_size, embedding_size) if embedding_size else None

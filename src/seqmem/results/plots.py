@@ -25,10 +25,13 @@ def plot_learning_curves(groups: Sequence[Trials], path: Path) -> None:
         for group in groups:
             if group.dataset == dataset and group.folders:
                 curves = _validation_curves(group.folders, f"val/{group.metric}")
-                (line,) = axis.plot(curves.index + 1, curves.mean(axis=1), label=f"{group.model} (n={len(group.folders)})")
+                (line,) = axis.plot(
+                    curves.index + 1, curves.mean(axis=1), ".-", label=f"{group.model} (n={len(group.folders)})"
+                )
                 axis.fill_between(curves.index + 1, curves.min(axis=1), curves.max(axis=1), alpha=0.2, color=line.get_color())
                 axis.set_ylabel(f"validation {group.metric}")
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_title(dataset)
         axis.grid(alpha=0.3)
         axis.legend()
