@@ -55,7 +55,8 @@ class RecurrentNetwork(SequenceModel):
             )
         if make.timed and not spec.times:
             raise UserError(
-                f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none; dataset=ct can: dataset.timestamp=true"
+                f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none; "
+                "dataset=ct dataset.timestamp=true has them"
             )
         self.spec = spec
         embedding_size = embedding_size or spec.embedding_size
