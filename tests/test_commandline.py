@@ -12,6 +12,7 @@ import datasets
 from cfg import commandline
 from seqmem import cells
 from seqmem.errors import UserError
+from tests import program
 
 _root = Path(__file__).parents[1]
 
@@ -21,12 +22,10 @@ def choices(group):
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
-def run(*arguments, cwd, **environment):
-    command = [sys.executable, str(_root / "train.py"), *arguments]
+def run(*arguments, cwd):
     nowhere = "http://127.0.0.1:9"  # nothing is downloaded in a test
     offline = {"http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": "", "NO_PROXY": ""}
-    env = {**os.environ, **offline, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd, env=env, check=False)
+    return program.run(["train.py", *arguments], cwd, offline)
 
 
 @pytest.mark.parametrize("model", choices("model"))

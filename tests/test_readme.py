@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cfg import commandline
+from tests import program
 from tests.data import FILES, require
 
 _root = Path(__file__).parents[1]
@@ -60,14 +61,7 @@ def test_train_commands(command, tmp_path):
             small.append(f"dataset.data_dir={Path(os.environ.get('SEQMEM_DATA', 'data')).resolve()}")
         replaced = {key.partition("=")[0] for key in small}
         arguments = [argument for argument in arguments if argument.partition("=")[0] not in replaced] + small
-    done = subprocess.run(
-        [sys.executable, str(_root / "train.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-        check=False,
-    )
+    done = program.run(["train.py", *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     if not shown_only:
@@ -78,9 +72,7 @@ def test_train_commands(command, tmp_path):
 
 @pytest.mark.parametrize("command", starting_with("python", "-m"))
 def test_module_commands(command, tmp_path):
-    done = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
-    )
+    done = program.run(shlex.split(command)[1:], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
@@ -118,15 +110,8 @@ def test_the_originals_way_to_build_works(command, tmp_path):
 def test_python_blocks_run(tmp_path):
     assert blocks("python")
     for block in blocks("python"):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", block],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(_root)},
-            check=False,
-        )
+        (tmp_path / "block.py").write_text(f"import warnings\nwarnings.simplefilter('error')\n{block}")
+        done = program.run([str(tmp_path / "block.py")], tmp_path)
         assert done.returncode == 0, done.stderr
 
 
