@@ -1,6 +1,8 @@
 // The row kernels for x86-64 processors with AVX-512. Standard headers come before the pragma: code of theirs that is shared
 // with other files must stay within what every processor can run.
 #if defined(__x86_64__) && !defined(__clang__)
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")

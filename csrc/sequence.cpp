@@ -66,6 +66,10 @@ using Maybe = std::optional<Tensor>;
 
 // From here on huge pages are worth asking for.
 constexpr size_t kLargeBytes = size_t(1) << 24;
+// From here on what a step gives is not found in a cache again on the way back.
+constexpr size_t kStreamedBytes = size_t(1) << 25;
+
+bool is_aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 64 == 0; }
 
 // A cell's arguments under one roof.
 struct Arguments {
@@ -305,6 +309,8 @@ void run(Arguments& a, Results& results) {
   const SequenceKernels<T> kernels = kernels_of<T>(a);
   Sequence<T> s = describe<T>(a, kernels.lanes);
   const Tensor weights = packed<T>(kernels, s, false, a.inputs.options());
+  s.streams = results.outputs.nbytes() + results.saved.nbytes() >= kStreamedBytes && is_aligned(results.outputs) &&
+      is_aligned(results.saved);
   s.outputs = results.outputs.mutable_data_ptr<T>();
   s.hidden_after = results.hidden.mutable_data_ptr<T>();
   s.memory_after = results.memory.mutable_data_ptr<T>();

@@ -51,6 +51,7 @@ struct Sequence {
 
   T* packed;                  // the weights as the loops read them, see `pack`
 
+  bool streams;               // outputs and saved are too large to be found in a cache again
   T* outputs;                 // (B, T, output_width)
   int64_t output_width;       // H, or H + M N where the memory is an output
   T* hidden_after;            // (B, H)

@@ -413,6 +413,7 @@ class Forward : Group<T, Rule, half> {
     Base::give_rows(hidden_, s.hidden_after);
     if constexpr (Rule::kHasCarry) Base::give_rows(carry_, s.memory_after);
     if constexpr (Rule::kHasMemory) Base::scatter(memory_, memory, s.memory_after, memory);
+    finish_streams();
   }
 
  private:
@@ -511,6 +512,8 @@ class Forward : Group<T, Rule, half> {
     const Sequence<T> sequence = s;
     const int64_t kept_stride = stored, from = blocks.lines() * kPanel<T>;
     const int64_t end = unit + kPanel<T> < padded ? unit + kPanel<T> : padded;
+    const bool stream_saved = kCanStream && sequence.streams;
+    const bool stream_outputs = stream_saved && sequence.output_width % width == 0 && sequence.hidden % width == 0;
     const T *const sums = sums_, *const hidden = hidden_;
     T *const next = next_, *const carry = carry_;
     for (int64_t b = 0; b < blocks.count; ++b) {
@@ -521,7 +524,7 @@ class Forward : Group<T, Rule, half> {
         T* const keep = sequence.saved + (t * sequence.batch + first + row) * Rule::kSaved * kept_stride;
         const bool is_valid = valid[b][r];
         // Where the next step will write, in a line that no other row is near.
-        prefetch(out + sequence.output_width + unit, end - unit);
+        if (!stream_outputs) prefetch(out + sequence.output_width + unit, end - unit);
         for (int64_t u = unit; u < end; u += width) {
           const int64_t place = at(b, r, u), left = sequence.hidden - u;
           Vector<T> h = load<T>(hidden + place);
@@ -536,9 +539,16 @@ class Forward : Group<T, Rule, half> {
           Rule::forward(sequence, z, h, c, kept);
           if constexpr (Rule::kHasCarry) store<T>(carry + place, c);
           store<T>(next + place, h);
-          store_some<T>(out + u, h, left);
+          if (stream_outputs) {
+            stream<T>(out + u, h);
+          } else {
+            store_some<T>(out + u, h, left);
+          }
           if (sequence.saved == nullptr) continue;
-          for (int k = 0; k < Rule::kSaved; ++k) store<T>(keep + k * kept_stride + u, kept[k]);
+          for (int k = 0; k < Rule::kSaved; ++k) {
+            T* const to = keep + k * kept_stride + u;
+            stream_saved ? stream<T>(to, kept[k]) : store<T>(to, kept[k]);
+          }
         }
       }
     }

@@ -8,6 +8,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if SEQMEM_VECTOR_BYTES == 64
+#include <immintrin.h>
+#endif
 
 namespace seqmem::SEQMEM_ISA {
 
@@ -41,6 +44,27 @@ SEQMEM_INLINE Vector<T> load(const T* from) {
 template <typename T>
 SEQMEM_INLINE void store(T* to, const Vector<T>& value) {
   std::memcpy(to, &value, sizeof value);
+}
+
+// Stores past the caches, for what is not read again soon: no line is fetched before it is overwritten, and none is driven out.
+// Only where a vector is a whole line, at an address that is a multiple of its size. `finish_streams` before others read it.
+constexpr bool kCanStream = SEQMEM_VECTOR_BYTES == 64;
+
+template <typename T>
+SEQMEM_INLINE void stream(T* to, const Vector<T>& value) {
+#if SEQMEM_VECTOR_BYTES == 64
+  __m512 bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  _mm512_stream_ps(reinterpret_cast<float*>(to), bits);
+#else
+  store<T>(to, value);
+#endif
+}
+
+SEQMEM_INLINE void finish_streams() {
+#if SEQMEM_VECTOR_BYTES == 64
+  _mm_sfence();
+#endif
 }
 
 template <typename T>
