@@ -204,12 +204,14 @@ struct Group {
     }
   }
 
-  void multiply_narrow(const Tiles& unit, const T* narrow, int64_t depth, const T* w, T* sums) const {
+  // Products with `groups` groups of 32 k from group `begin` of `all` on.
+  template <bool fresh>
+  void multiply_narrow(
+      const Tiles& unit, const T* narrow, int64_t all, int64_t begin, int64_t groups, const T* w, T* sums) const {
     constexpr int64_t group = kTileLines * kTileDepth;
-    const Half* const from = reinterpret_cast<const Half*>(narrow);
-    unit.multiply(
-        blocks.count, from, tile_groups(depth) * group, kTileDepth, group, reinterpret_cast<const Half*>(w), tile_groups(depth),
-        sums);
+    const Half* const from = reinterpret_cast<const Half*>(narrow) + begin * group;
+    unit.multiply<fresh>(
+        blocks.count, from, all * group, kTileDepth, group, reinterpret_cast<const Half*>(w), groups, sums);
   }
 #else
   struct Unit {
@@ -501,7 +503,10 @@ class Forward : Group<T, Rule, half> {
       multiply<T>(blocks, operands, count, weights, bias, sums);
       for (int source = 0; source < kSources; ++source) {
         if (!Rule::reads(gate, Source(source))) continue;
-        if constexpr (half) Base::multiply_narrow(unit, narrow_[source], half_depth(source), w, sums);
+        if constexpr (half) {
+          const int64_t groups = tile_groups(half_depth(source));
+          Base::template multiply_narrow<false>(unit, narrow_[source], groups, 0, groups, w, sums);
+        }
         w += packed_rows<T, Rule, half>(s, source) * kPanel<T>;
       }
     }
@@ -619,9 +624,7 @@ class Backward : Group<T, Rule, half> {
         together_padded_(round_up(kTotalRows > count ? kTotalRows : count, kTileDepth)),
         packed_(arena.take(half ? together_padded_ * kTileLines + kTileDepth : together_padded_ * width)),
         narrow_gradients_(arena.take(half ? Rule::kGradients * layout_.panels * together_padded_ * kPanel<T> / 2 : 0)),
-        totals_(totals_of_thread) {
-    for (T*& gates : narrow_) gates = Base::take_narrow(arena, half ? s.hidden : 0);
-  }
+        narrow_(Base::take_narrow(arena, all_narrow())), totals_(totals_of_thread) {}
 
   void run() {
     const typename Base::Unit unit(s.tiles);
@@ -672,7 +675,7 @@ class Backward : Group<T, Rule, half> {
       if (s.grad_memory_after != nullptr) Base::take_rows(s.grad_memory_after, carry_);
     }
     std::memset(zeros_, 0, kPanel<T> * sizeof(T));
-    for (T* const gates : narrow_) Base::clear(gates, half ? s.hidden : 0);
+    Base::clear(narrow_, all_narrow());
     std::memset(gradients_, 0, Rule::kGradients * layout_.panels * s.chunk_steps * rows * kPanel<T> * sizeof(T));
     if constexpr (Rule::kHasMemory) {
       std::memset(memory_, 0, blocks.count * memory * width * sizeof(T));
@@ -779,10 +782,13 @@ class Backward : Group<T, Rule, half> {
     return any;
   }
 
+  // Numbers of a row of narrow_.
+  int64_t all_narrow() const { return half ? Rule::kGradients * tile_groups(s.hidden) * kTileDepth : 0; }
+
   // One section of the gates' gradients where the products will read it.
   inline __attribute__((always_inline)) void store_gates(int k, int64_t b, int r, int64_t unit, const Vector<T>& dz) {
     if constexpr (half) {
-      store_half(Base::narrow_at(narrow_[k], s.hidden, b, r, unit), dz);
+      store_half(Base::narrow_at(narrow_, all_narrow(), b, r, k * tile_groups(s.hidden) * kTileDepth + unit), dz);
     } else {
       store<T>(gates_ + k * rows * padded + at(b, r, unit), dz);
     }
@@ -797,12 +803,13 @@ class Backward : Group<T, Rule, half> {
         operands[p] = {gates_ + (first_section<Rule>(source) + p) * rows * padded, Order::by_rows, s.hidden};
       }
       for (int64_t column = 0; column < all; column += kPanel<T>) {
-        multiply<T>(blocks, operands, half ? 0 : Rule::kProducts, w, zeros_, sums_);
         if constexpr (half) {
-          for (int p = 0; p < Rule::kProducts; ++p, w += tile_groups(s.hidden) * kGroup / 2) {
-            Base::multiply_narrow(unit, narrow_[first_section<Rule>(source) + p], s.hidden, w, sums_);
-          }
+          const int64_t groups = tile_groups(s.hidden);
+          Base::template multiply_narrow<true>(
+              unit, narrow_, Rule::kGradients * groups, first_section<Rule>(source) * groups, Rule::kProducts * groups, w, sums_);
+          w += Rule::kProducts * groups * kGroup / 2;
         } else {
+          multiply<T>(blocks, operands, Rule::kProducts, w, zeros_, sums_);
           w += Rule::kProducts * s.hidden * kPanel<T>;
         }
         for (int64_t k = column; k < column + kPanel<T> && k < all; k += width) {
@@ -980,7 +987,7 @@ class Backward : Group<T, Rule, half> {
 
   void multiply_totals(const Tiles& unit, int64_t end, int64_t column, int64_t depth, int64_t index, T* total) const {
     const int64_t lines = (end < layout_.lines ? end : layout_.lines) - column;
-    unit.multiply(
+    unit.multiply<false>(
         lines / kTileLines, reinterpret_cast<const Half*>(packed_), kTileLines * together_padded_, together_padded_, kTileDepth,
         reinterpret_cast<const Half*>(narrow_gradients_) + index * together_padded_ * kTileColumns, tile_groups(depth), total);
   }
@@ -1014,7 +1021,7 @@ class Backward : Group<T, Rule, half> {
   const int64_t together_padded_;  // room for their rows, which no group of fewer rows exceeds
   T* const packed_;
   T* const narrow_gradients_;
-  T* narrow_[Rule::kGradients];  // gates_ in bfloat16
+  T* const narrow_;  // gates_ in bfloat16, one section after the other, each from a whole group on
   T* const totals_;
   int64_t begin_ = 0;
 };

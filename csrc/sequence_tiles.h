@@ -75,8 +75,9 @@ class Tiles {
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
 
-  // z (count * 16, 32) += a b. Tile i of 16 rows starts at a + i * next; its rows are `stride` numbers apart, and groups of 32 k
-  // are `group` numbers apart.
+  // z (count * 16, 32) += a b, or where `fresh` z = a b. Tile i of 16 rows starts at a + i * next; its rows are `stride` numbers
+  // apart, and groups of 32 k are `group` numbers apart.
+  template <bool fresh>
   void multiply(
       int64_t count, const Half* a, int64_t next, int64_t stride, int64_t group, const Half* b, int64_t groups, float* z) const {
     // The intrinsics do not tell the compiler that they read and write memory.
@@ -84,12 +85,13 @@ class Tiles {
     for (int64_t i = 0; i < count; i += 2) {
       float* const to = z + i * kTileLines * kTileColumns;
       if (!tiles_) {
+        if (fresh) std::memset(to, 0, (i + 1 < count ? 2 : 1) * kTileLines * kTileColumns * sizeof(float));
         in_vectors(a + i * next, stride, group, b, groups, to);
         if (i + 1 < count) in_vectors(a + (i + 1) * next, stride, group, b, groups, to + kTileLines * kTileColumns);
       } else if (i + 1 < count) {
-        in_tiles(a + i * next, a + (i + 1) * next, stride, group, b, groups, to);
+        in_tiles<fresh>(a + i * next, a + (i + 1) * next, stride, group, b, groups, to);
       } else {
-        in_tiles(a + i * next, stride, group, b, groups, to);
+        in_tiles<fresh>(a + i * next, stride, group, b, groups, to);
       }
     }
     __asm__ volatile("" ::: "memory");
@@ -98,13 +100,21 @@ class Tiles {
  private:
   static constexpr int kLine = kTileColumns * sizeof(float);
 
+  template <bool fresh>
   static void in_tiles(
       const Half* upper, const Half* lower, int64_t stride, int64_t group, const Half* b, int64_t groups, float* z) {
     float* const below = z + kTileLines * kTileColumns;
-    _tile_loadd(0, z, kLine);
-    _tile_loadd(1, z + 16, kLine);
-    _tile_loadd(2, below, kLine);
-    _tile_loadd(3, below + 16, kLine);
+    if constexpr (fresh) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    } else {
+      _tile_loadd(0, z, kLine);
+      _tile_loadd(1, z + 16, kLine);
+      _tile_loadd(2, below, kLine);
+      _tile_loadd(3, below + 16, kLine);
+    }
     for (int64_t g = 0; g < groups; ++g, upper += group, lower += group, b += kGroup) {
       _tile_loadd(4, upper, stride * 2);
       _tile_loadd(6, b, 64);
@@ -121,9 +131,15 @@ class Tiles {
     _tile_stored(3, below + 16, kLine);
   }
 
+  template <bool fresh>
   static void in_tiles(const Half* a, int64_t stride, int64_t group, const Half* b, int64_t groups, float* z) {
-    _tile_loadd(0, z, kLine);
-    _tile_loadd(1, z + 16, kLine);
+    if constexpr (fresh) {
+      _tile_zero(0);
+      _tile_zero(1);
+    } else {
+      _tile_loadd(0, z, kLine);
+      _tile_loadd(1, z + 16, kLine);
+    }
     for (int64_t g = 0; g < groups; ++g, a += group, b += kGroup) {
       _tile_loadd(4, a, stride * 2);
       _tile_loadd(6, b, 64);
