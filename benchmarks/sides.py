@@ -121,7 +121,7 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
     found: dict[str, Callable[[], Side]] = {"seqmem": lambda: trained(lambda: cell(inputs)[0], half)}
     if half:
         found["seqmem, float32"] = lambda: trained(lambda: cell(inputs)[0])
-    else:
+    elif case.loss == "all":
         found["seqmem, torch.compile"] = compiled
         found["seqmem, step by step"] = stepwise
     if isinstance(cell, TLSI):

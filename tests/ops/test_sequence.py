@@ -241,6 +241,24 @@ def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short
     assert 1e-6 < sum(ours.values()) <= 1.2 * sum(theirs.values())
 
 
+@pytest.mark.parametrize("size", [112, 101])
+@one_of_each
+def test_what_is_too_large_for_the_caches_is_the_same(cell, size):
+    """From 32 MiB of outputs and kept numbers on these are stored past the caches; quarters of the sequence are below that."""
+    cell = make(cell, 1, size, torch.float32)
+    inputs = torch.randn(32, 1000, 1)
+    outputs, state = cell(inputs)
+    cotangents = torch.randn_like(outputs).split(250, 1)
+    gradients = torch.autograd.grad(outputs, list(cell.parameters()), torch.cat(cotangents, 1))
+    quarters, carried = [], None
+    for part in inputs.split(250, 1):
+        output, carried = cell(part, carried)
+        quarters.append(output)
+    assert_close(torch.cat(quarters, 1), outputs, rtol=0, atol=0)
+    assert_close(carried, state, rtol=0, atol=0)
+    assert_close(torch.autograd.grad(quarters, list(cell.parameters()), cotangents), gradients, rtol=1e-3, atol=1e-3)
+
+
 @one_of_each
 def test_threads_agree(cell):
     cell = make(cell, 3, 12)
