@@ -1,7 +1,7 @@
 """One table of ratios, each taken in one run: ``python -m benchmarks.run`` or ``make bench`` (five minutes, on quiet cores).
 
-Sides take turns, A B A B ..., and a ratio is the median over the turns. No ratio is given where the sides disagree in value or
-gradient. Peak memory is that of a process that runs one side alone.
+Sides take turns, A B A B ..., and a ratio is the median over the turns that both took; a slow side takes one alone. No ratio is
+given where the sides disagree in value or gradient. Peak memory is that of a process that runs one side alone.
 """
 
 import argparse

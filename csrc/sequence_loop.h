@@ -551,8 +551,11 @@ class Forward : Group<T, Rule, half> {
           }
           if (sequence.saved == nullptr) continue;
           for (int k = 0; k < Rule::kSaved; ++k) {
-            T* const to = keep + k * kept_stride + u;
-            stream_saved ? stream<T>(to, kept[k]) : store<T>(to, kept[k]);
+            if (stream_saved) {
+              stream<T>(keep + k * kept_stride + u, kept[k]);
+            } else {
+              store<T>(keep + k * kept_stride + u, kept[k]);
+            }
           }
         }
       }
@@ -616,7 +619,7 @@ class Backward : Group<T, Rule, half> {
       : Base(sequence, first_row, count, arena), layout_(totals<T, Rule, half>(sequence)), columns_(layout_.columns),
         hidden_(arena.take(count * padded)), carry_(arena.take(Rule::kHasCarry ? count * padded : 0)),
         memory_(arena.take(blocks.count * memory * width)), gates_(arena.take(half ? 0 : Rule::kGradients * count * padded)),
-        sums_(arena.take(blocks.lines() * kPanel<T>)), zeros_(arena.take(kPanel<T>)),
+        sums_(arena.take(blocks.lines() * kPanel<T>)), zeros_(arena.take(half ? 0 : kPanel<T>)),
         weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)),
         gradients_(arena.take(Rule::kGradients * layout_.panels * sequence.chunk_steps * count * kPanel<T>)),
         slab_(columns_.all * width), sources_(arena.take((1 + sequence.chunk_steps) * blocks.count * slab_)),
@@ -674,7 +677,7 @@ class Backward : Group<T, Rule, half> {
       std::memset(carry_, 0, rows * padded * sizeof(T));
       if (s.grad_memory_after != nullptr) Base::take_rows(s.grad_memory_after, carry_);
     }
-    std::memset(zeros_, 0, kPanel<T> * sizeof(T));
+    if (!half) std::memset(zeros_, 0, kPanel<T> * sizeof(T));
     Base::clear(narrow_, all_narrow());
     std::memset(gradients_, 0, Rule::kGradients * layout_.panels * s.chunk_steps * rows * kPanel<T> * sizeof(T));
     if constexpr (Rule::kHasMemory) {
@@ -798,10 +801,6 @@ class Backward : Group<T, Rule, half> {
     const T* w = s.packed;
     for (int source = 0; source < kSources; ++source) {
       const int64_t all = target<T, Rule>(s, source);
-      Operand<T> operands[Rule::kProducts];
-      for (int p = 0; p < Rule::kProducts; ++p) {
-        operands[p] = {gates_ + (first_section<Rule>(source) + p) * rows * padded, Order::by_rows, s.hidden};
-      }
       for (int64_t column = 0; column < all; column += kPanel<T>) {
         if constexpr (half) {
           const int64_t groups = tile_groups(s.hidden);
@@ -809,6 +808,10 @@ class Backward : Group<T, Rule, half> {
               unit, narrow_, Rule::kGradients * groups, first_section<Rule>(source) * groups, Rule::kProducts * groups, w, sums_);
           w += Rule::kProducts * groups * kGroup / 2;
         } else {
+          Operand<T> operands[Rule::kProducts];
+          for (int p = 0; p < Rule::kProducts; ++p) {
+            operands[p] = {gates_ + (first_section<Rule>(source) + p) * rows * padded, Order::by_rows, s.hidden};
+          }
           multiply<T>(blocks, operands, Rule::kProducts, w, zeros_, sums_);
           w += Rule::kProducts * s.hidden * kPanel<T>;
         }

@@ -1,17 +1,23 @@
-"""Runs this project's commands as a user would, without waiting for torch and Lightning to be imported for each.
+"""Runs this project's commands much as a user would, without waiting for torch and Lightning to be imported for each.
 
-A process that has imported them once is forked for each command: arguments, folder, environment, streams and exit status are
-the command's own.
+A process that has imported them once is forked for each command: arguments, folder, streams, exit status and the environment
+that is read after start-up are the command's own. What happens while Python starts is not seen here (PYTHONWARNINGS,
+OMP_NUM_THREADS, a warning or a missing import in a module that was imported before): tests of that start their own process.
 """
 
+import atexit
+import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +28,7 @@ _context.set_forkserver_preload(
 
 
 def run(
-    command: Sequence[str], cwd: Path, environment: dict[str, str] | None = None, timeout: float = 240
+    command: Sequence[str], cwd: Path, environment: dict[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python COMMAND...``, a script or ``-m`` and a module, and wait for its end.
 
@@ -40,30 +46,40 @@ def run(
     """
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
+        for stream in streams:
+            stream.touch()
         process = _context.Process(target=_child, args=(list(command), cwd, {**os.environ, **(environment or {})}, streams))
         process.start()
         process.join(timeout)
-        if process.exitcode is None:
+        late = process.exitcode is None
+        if late:
             process.kill()
-            raise subprocess.TimeoutExpired(list(command), timeout)
+            process.join()
         stdout, stderr = (stream.read_text() for stream in streams)
+    if late:
+        raise subprocess.TimeoutExpired(list(command), timeout, stdout, stderr)
     return subprocess.CompletedProcess(list(command), process.exitcode, stdout, stderr)
 
 
 def _child(command: list[str], cwd: Path, environment: dict[str, str], streams: list[Path]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(cwd)
     for descriptor, stream in zip((1, 2), streams, strict=True):
-        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), descriptor)
-    try:
+        os.dup2(os.open(stream, os.O_WRONLY), descriptor)
+    with ExitStack() as end:
+        end.callback(sys.stderr.flush)
+        end.callback(sys.stdout.flush)
+        end.callback(atexit._run_exitfuncs)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        np.random.seed()  # noqa: NPY002
+        multiprocessing.set_start_method("fork", force=True)  # the default of a process that starts afresh
+        sys.path = [path for path in sys.path if Path(path) != ROOT]
         if command[0] == "-m":
             sys.argv = command[1:]
+            sys.path.insert(0, str(cwd))
             runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         else:
+            script = ROOT / command[0]
             sys.argv = command
-            sys.path.insert(0, str(ROOT))
-            runpy.run_path(str(ROOT / command[0]), run_name="__main__")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+            sys.path.insert(0, str(script.parent))
+            runpy.run_path(str(script), run_name="__main__")

@@ -110,8 +110,15 @@ def test_the_originals_way_to_build_works(command, tmp_path):
 def test_python_blocks_run(tmp_path):
     assert blocks("python")
     for block in blocks("python"):
-        (tmp_path / "block.py").write_text(f"import warnings\nwarnings.simplefilter('error')\n{block}")
-        done = program.run([str(tmp_path / "block.py")], tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(_root)},
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
 
 
