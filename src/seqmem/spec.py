@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-TaskKind = Literal["classification", "forecasting", "regression"]
+TaskKind = Literal["classification", "forecasting", "reconstruction", "regression"]
 
 
 @dataclass(frozen=True)

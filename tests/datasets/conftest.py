@@ -130,7 +130,8 @@ def load_small(configuration, tiny_mnist, tiny_ct, tiny_imdb) -> Callable[..., d
 
     def load(name: str, **overrides) -> datasets.DataSet:
         arguments = configuration(name)
-        small = {key: 23 for key in arguments if key.endswith("_samples")} | {key: 50 for key in arguments if key == "length"}
+        few = {"length": 50, "frequency": 5}
+        small = {key: 23 for key in arguments if key.endswith("_samples")} | {key: few[key] for key in arguments if key in few}
         files = {"data_dir": str(folders[name])} if name in folders else {}
         if name == "uea":
             files["problem"] = "CharacterTrajectories"

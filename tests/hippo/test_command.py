@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seqmem.errors import UserError
-from seqmem.hippo import Memory, experiment, function_approximation, project
+from seqmem.hippo import Memory, experiment, function_approximation, project, read_out
 from seqmem.hippo.__main__ import main
 from seqmem.hippo.signals import spectra, synthesize, white_noise
 
@@ -120,7 +120,7 @@ def test_white_noise_is_flat_below_its_limit(length):
 
 
 def test_endings_are_the_ends_of_the_signals(monkeypatch):
-    monkeypatch.setattr(function_approximation, "LSTM_MEMORY", 41)
+    monkeypatch.setattr(read_out, "LSTM_MEMORY", 41)
     amplitudes = spectra(3, 7, seed=5)
     torch.testing.assert_close(function_approximation.endings(amplitudes, 300), synthesize(amplitudes, 300)[:, -41:])
     assert function_approximation.endings(amplitudes, 20).shape == (3, 20)
@@ -131,7 +131,7 @@ def test_an_lstm_of_initial_weights_has_forgotten_all_before():
     cell = torch.nn.LSTM(1, 64, batch_first=True).double()
     signal = white_noise(3000, 40, seed=2)[None, :, None]
     with torch.no_grad():
-        whole, end = cell(signal)[1][0], cell(signal[:, -function_approximation.LSTM_MEMORY :])[1][0]
+        whole, end = cell(signal)[1][0], cell(signal[:, -read_out.LSTM_MEMORY :])[1][0]
     torch.testing.assert_close(whole, end, rtol=0, atol=1e-14)
 
 
@@ -139,9 +139,9 @@ def test_ridge_finds_a_linear_map():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(200, 12, dtype=torch.float64, generator=generator)
     weights = torch.randn(12, 4, dtype=torch.float64, generator=generator)
-    torch.testing.assert_close(function_approximation.ridge(inputs, inputs @ weights), weights, rtol=0, atol=1e-6)
+    torch.testing.assert_close(read_out.ridge(inputs, inputs @ weights), weights, rtol=0, atol=1e-6)
     noise = torch.randn(200, 4, dtype=torch.float64, generator=generator)
-    assert function_approximation.ridge(inputs, noise).norm() < 0.5  # nothing to learn: the penalty keeps it small
+    assert read_out.ridge(inputs, noise).norm() < 0.5  # nothing to learn: the penalty keeps it small
 
 
 def test_lmu_step_by_step_is_the_projection():

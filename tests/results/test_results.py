@@ -91,6 +91,16 @@ def test_report_writes_table_and_picture(tmp_path, capsys):
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
+def test_without_training_there_is_no_curve(tmp_path, capsys):
+    write_run(tmp_path, "legs", 0, 0.7, 0.5)
+    [folder] = results.find_runs(tmp_path)
+    folder.write_record({**folder.read_record(), "epochs": 0, "best_epoch": -1, "sequences_per_second": None})
+    (folder.path / "metrics.csv").unlink()
+    results.report(tmp_path)
+    assert "curves.png" not in capsys.readouterr().out
+    assert not (tmp_path / "curves.png").exists()
+
+
 def test_different_metrics_are_named_row_by_row(tmp_path):
     write_run(tmp_path, "legs", 0, 0.7, 0.5)
     write_run(tmp_path, "gru", 0, 0.2, 0.3, metric="mse", dataset="sums")

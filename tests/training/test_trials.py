@@ -288,3 +288,18 @@ def test_an_orthogonal_matrix_learns_at_a_tenth_of_the_rate():
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(0.001 if "recurrent" in name else 0.01), name
     assert all(group["weight_decay"] == 0.5 for group in module.configure_optimizers().param_groups)
+
+
+def test_without_epochs_the_initial_weights_are_tested(tmp_path):
+    data = Signs()
+    trial = RunFolder(tmp_path / "trial_0")
+    record = training.run_trial(config(train={"epochs": 0, "batch_size": 8, "lr": 0.01}), data, trial)
+    assert set(data.log) == {"validation", "test"}
+    assert (record["epochs"], record["best_epoch"], record["sequences_per_second"]) == (0, -1, None)
+    torch.manual_seed(3)
+    untrained = models.build(config()["model"], data.spec).state_dict()
+    kept = torch.load(trial.checkpoints / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(kept[f"model.{name}"], value) for name, value in untrained.items())
+    row = aggregate.summarize(aggregate.group_trials(aggregate.find_runs(tmp_path))).iloc[0]
+    assert row["test_mean"] == record["result"]["test/accuracy"]
+    assert row["best_epoch"] == 0

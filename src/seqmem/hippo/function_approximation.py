@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 from seqmem import ops
+from seqmem.hippo import read_out
 from seqmem.hippo.projection import project
 from seqmem.hippo.reconstruction import least_squares, reconstruct
 from seqmem.hippo.signals import spectra, synthesize, white_noise
@@ -47,8 +48,6 @@ HOW = {
     "lmu, blocks": "the same, 256 samples at once",
     "lstm": "initial weights, float32; fitted linear read-out",
 }
-# An LSTM with its initial weights forgets: its forget gates are about 1/2, so that 2^-1000 is left after that many steps.
-LSTM_MEMORY = 1000
 READ_OUT_SIGNALS = 1024
 CHUNK = 10_000
 
@@ -143,30 +142,15 @@ def lstm(signal: Tensor, order: int, frequency: int, seed: int) -> tuple[Tensor,
 
         amplitudes = spectra(READ_OUT_SIGNALS, frequency, seed + 1)
         hidden_of_others = torch.cat([cell(ends[..., None])[1][0][0] for ends in endings(amplitudes, length).float().split(64)])
-    weights = ridge(_with_one(hidden_of_others.double()), torch.view_as_real(amplitudes).flatten(1))
-    return synthesize(torch.view_as_complex((_with_one(hidden) @ weights).reshape(1, frequency, 2)), length)[0], seconds
+    weights = read_out.ridge(read_out.with_one(hidden_of_others.double()), torch.view_as_real(amplitudes).flatten(1))
+    return synthesize(torch.view_as_complex((read_out.with_one(hidden) @ weights).reshape(1, frequency, 2)), length)[0], seconds
 
 
 def endings(amplitudes: Tensor, length: int) -> Tensor:
     """The last ``LSTM_MEMORY`` samples (or all) of signals with these amplitudes, (count, LSTM_MEMORY) float64."""
-    moments = torch.arange(max(0, length - LSTM_MEMORY), length, dtype=torch.float64)
+    moments = torch.arange(max(0, length - read_out.LSTM_MEMORY), length, dtype=torch.float64)
     phases = torch.outer(torch.arange(1, amplitudes.shape[-1] + 1, dtype=torch.float64), moments) * (2 * torch.pi / length)
     return 2 * (amplitudes.real @ phases.cos() - amplitudes.imag @ phases.sin())
-
-
-def ridge(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Weights (I, J) from inputs (S, I) to targets (S, J), with the penalty that is best on the last quarter of the rows."""
-    fitted = len(inputs) * 3 // 4
-
-    def solve(count: int, penalty: float) -> Tensor:
-        x, y = inputs[:count], targets[:count]
-        scale = penalty * x.square().sum() / x.shape[1]
-        return torch.linalg.solve(x.T @ x + scale * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
-
-    def held_back(penalty: float) -> float:
-        return (inputs[fitted:] @ solve(fitted, penalty) - targets[fitted:]).square().mean().item()
-
-    return solve(len(inputs), min((10.0**-k for k in range(11)), key=held_back))
 
 
 def show(rows: Sequence[Row], title: str) -> None:
@@ -228,7 +212,3 @@ def draw(signal: Tensor, made: dict[str, Tensor], path: Path) -> None:
         axis.legend(loc="upper left", ncols=len(shown) + 1)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
-
-
-def _with_one(hidden: Tensor) -> Tensor:
-    return torch.nn.functional.pad(hidden, (0, 1), value=1.0)

@@ -1,6 +1,6 @@
 """The contract of every sequence model, and how a config names one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ class SequenceModel(nn.Module):
     def paths(self) -> list[str]:
         """How the latest sequence went through each recurrence: in "one compiled call", or "step by step" and why."""
         return [module.path for module in self.modules() if isinstance(module, Recurrence)]
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Called once with the training batches, before training: for what is computed from them and not learned."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs at the steps that the spec wants."""

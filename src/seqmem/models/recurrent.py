@@ -47,6 +47,11 @@ class RecurrentNetwork(SequenceModel):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
         super().__init__()
+        if spec.task == "reconstruction":
+            raise UserError(
+                f"model.network: recurrent answers step by step, and {spec.name} is to be given back from the last state; "
+                "model=function_approximation does that"
+            )
         make = cells.get(cell)
         check(make, cell_args, "model.cell_args", skip=("input_size",))
         if embedding_size is not None and not spec.tokens:

@@ -14,12 +14,12 @@ __all__ = ["find_runs", "group_trials", "plot_learning_curves", "report", "save_
 def report(folder: Path) -> pd.DataFrame:
     """Print the table of all runs below ``folder``; save it there with the learning curves.
 
-    Writes ``table.md``, ``table.csv`` and ``curves.png``. Returns the table.
+    Writes ``table.md``, ``table.csv`` and, if any run was trained, ``curves.png``. Returns the table.
     """
     groups = group_trials(find_runs(folder))
     summary = summarize(groups)
     save_table(summary, folder)
-    plot_learning_curves(groups, folder / "curves.png")
+    drawn = plot_learning_curves(groups, folder / "curves.png")
     show_table(summary)
-    print(f"table.md, table.csv, curves.png and the run records are in {folder}")
+    print(f"table.md, table.csv{', curves.png' * drawn} and the run records are in {folder}")
     return summary

@@ -95,7 +95,7 @@ def _row(group: Trials) -> dict[str, Any]:
         "best_epoch": table["best_epoch"].mean() + 1,
         "parameters": int(table["parameters"].iloc[0]),
         "seconds": table["seconds"].mean(),
-        "sequences_per_second": table["sequences_per_second"].mean(),
+        "sequences_per_second": pd.to_numeric(table["sequences_per_second"]).mean(),  # None where nothing was trained
         "peak_memory_mib": table["peak_memory_mib"].max(),
     }
 

@@ -10,20 +10,24 @@ from seqmem.results.aggregate import Trials
 from seqmem.results.record import RunFolder, replacing
 
 
-def plot_learning_curves(groups: Sequence[Trials], path: Path) -> None:
+def plot_learning_curves(groups: Sequence[Trials], path: Path) -> bool:
     """Draw the validation metric of each epoch: the mean over trials as a line, from least to largest as a band.
 
     Args:
-        groups: finished trials; those of one data set share an axis.
+        groups: trials; those of one data set share an axis.
         path: the picture to write; its suffix names the format.
+
+    Returns:
+        Whether there was anything to draw, that is a finished trial that was trained.
     """
-    datasets = list(dict.fromkeys(group.dataset for group in groups if group.folders))
+    drawn = [group for group in groups if any(record["epochs"] for record in group.records)]
+    datasets = list(dict.fromkeys(group.dataset for group in drawn))
     if not datasets:
-        return
+        return False
     figure = Figure(figsize=(6.4 * len(datasets), 4.0), layout="constrained")
     for axis, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
-        for group in groups:
-            if group.dataset == dataset and group.folders:
+        for group in drawn:
+            if group.dataset == dataset:
                 curves = _validation_curves(group.folders, f"val/{group.metric}")
                 (line,) = axis.plot(
                     curves.index + 1, curves.mean(axis=1), ".-", label=f"{group.model} (n={len(group.folders)})"
@@ -37,6 +41,7 @@ def plot_learning_curves(groups: Sequence[Trials], path: Path) -> None:
         axis.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
+    return True
 
 
 def _validation_curves(folders: Sequence[RunFolder], column: str) -> pd.DataFrame:

@@ -8,7 +8,12 @@ from seqmem.tasks.regression import Regression
 
 __all__ = ["Classification", "Forecasting", "Regression", "Task", "task_for"]
 
-_kinds: dict[str, type[Task]] = {"classification": Classification, "forecasting": Forecasting, "regression": Regression}
+_kinds: dict[str, type[Task]] = {
+    "classification": Classification,
+    "forecasting": Forecasting,
+    "reconstruction": Regression,  # of the inputs
+    "regression": Regression,
+}
 
 
 def task_for(spec: DataSpec) -> Task:

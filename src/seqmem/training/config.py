@@ -23,7 +23,7 @@ class TrainConfig:
         optimizer: adam, adamw, rmsprop or sgd of torch.optim.
         lr: learning rate.
         wd: weight decay, the optimiser's ``weight_decay``.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B.
         gradient_clip_val: largest norm of the whole gradient; 0 does not clip.
         limit_train_batches: an integer counts training batches an epoch, a float is a fraction of them.
@@ -37,7 +37,7 @@ class TrainConfig:
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3
     wd: NonNegativeFloat = 0.0
-    epochs: PositiveInt = 50
+    epochs: NonNegativeInt = 50
     batch_size: PositiveInt = 100
     gradient_clip_val: NonNegativeFloat = 0.0
     limit_train_batches: BatchLimit = 1.0
@@ -98,7 +98,10 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> None:
         UserError: it does not; both are named.
     """
     with torch.device("meta"):
-        models.build(model_arguments(config), spec)
+        model = models.build(model_arguments(config), spec)
+    if config["train"]["epochs"] > 0 and not any(parameter.requires_grad for parameter in model.parameters()):
+        label = models.label(model_arguments(config))
+        raise UserError(f"train.epochs: got {config['train']['epochs']}, wanted 0, since {label} has nothing to train")
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

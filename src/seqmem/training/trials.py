@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,6 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from seqmem import models, ops
+from seqmem.batch import Batch
 from seqmem.errors import UserError
 from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder, digest
@@ -68,11 +70,13 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
             failures.append(error)
             continue
         name, result = record["metric"], record["result"]
+        paths = ", ".join(sorted(set(record["recurrences"])))
         print(
             f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
             f"test {name} {result[f'test/{name}']:.4f}, validation {name} {result[f'val/{name}']:.4f} "
-            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s, "
-            f"each sequence {', '.join(sorted(set(record['recurrences'])))}",
+            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s"
+            + f", each sequence {paths}"
+            * bool(paths),
             flush=True,
         )
     if failures:
@@ -146,7 +150,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
         accelerator=runner.accelerator,
         devices=1,
         precision=train.precision,
-        max_epochs=1 if config["smoke_test"] else train.epochs,
+        max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
         gradient_clip_val=train.gradient_clip_val or None,
         limit_train_batches=batches["train"],
         limit_val_batches=batches["validation"],
@@ -159,26 +163,58 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, loaders["train"], loaders["validation"])
-    if best.best_model_score is None:
-        raise UserError(f"no epoch ended with a finite {monitor}, so there is no checkpoint to test; try a smaller train.lr")
-    epochs = [row["epoch"] for row in recorder.rows if row[monitor] == best.best_model_score.item()]
-    last = recorder.rows[-1]
-    after_last = trainer.test(module, loaders["test"], verbose=False)[0] if train.test_last else {}
-    tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
+    model.prepare(_first(loaders["train"], batches["train"]))
+    if train.epochs > 0:
+        outcome = _fit(trainer, module, loaders, best, recorder, train.test_last)
+    else:
+        trainer.validate(module, loaders["validation"], verbose=False)
+        score = trainer.callback_metrics[monitor].item()
+        trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
+        [tested] = trainer.test(module, loaders["test"], verbose=False)
+        outcome = {"result": {monitor: score, **tested}, "result_last": {}, "best_epoch": -1, "epochs": 0}
+        outcome |= {"train_seconds": 0.0, "sequences_per_second": None}
     return {
         "metric": task.metric,
         "best": task.best,
-        "result": {monitor: best.best_model_score.item(), **tested},
-        "result_last": after_last,
-        "best_epoch": epochs[0],
-        "epochs": len(recorder.rows),
-        "train_seconds": last["seconds"],
-        "sequences_per_second": last["sequences_per_second"],
+        **outcome,
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "operators": ops.paths(),
         "recurrences": model.paths(),
+    }
+
+
+def _first(loader: DataLoader, count: int) -> Iterator[Batch]:
+    """The first batches, made only if they are asked for."""
+    yield from islice(loader, count)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    module: SequenceModule,
+    loaders: Mapping[str, DataLoader],
+    best: ModelCheckpoint,
+    recorder: EpochRecorder,
+    test_last: bool,
+) -> dict[str, Any]:
+    """Train, and test the checkpoint that validation chose; what of the record tells of it."""
+    trainer.fit(module, loaders["train"], loaders["validation"])
+    assert best.monitor is not None
+    if best.best_model_score is None:
+        raise UserError(
+            f"no epoch ended with a finite {best.monitor}, so there is no checkpoint to test; try a smaller train.lr"
+        )
+    score = best.best_model_score.item()
+    last = recorder.rows[-1]
+    after_last = trainer.test(module, loaders["test"], verbose=False)[0] if test_last else {}
+    tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
+    return {
+        "result": {best.monitor: score, **tested},
+        "result_last": after_last,
+        "best_epoch": next(row["epoch"] for row in recorder.rows if row[best.monitor] == score),
+        "epochs": len(recorder.rows),
+        "train_seconds": last["seconds"],
+        "sequences_per_second": last["sequences_per_second"],
     }
 
 
