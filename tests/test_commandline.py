@@ -91,6 +91,7 @@ WRONG = {
     "train.epochs=0": "train.epochs: got 0",
     "train.epochs=2.5": "train.epochs: got 2.5, wanted a valid integer",
     "train.batch_size=-1": "train.batch_size: got -1",
+    "train.eval_batch_size=0": "train.eval_batch_size: got 0",
     "train.batch_size=[1]": "train.batch_size: got [1], wanted a valid integer",
     "train.gradient_clip_val=-1": "train.gradient_clip_val: got -1",
     "train.wd=x": "train.wd: got 'x'",
