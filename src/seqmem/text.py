@@ -9,7 +9,7 @@ from seqmem.errors import UserError
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 """A symbol's place in it is its token: a to z are 0 to 25, the space is 26."""
 
-_break = re.compile(r"[ \r\n]{2,}|[\r\n]")
+_spaces = re.compile(r"  +")
 _other = re.compile(r"[^a-z ]")
 _symbols = np.frombuffer(ALPHABET.encode(), np.uint8)
 _tokens = np.full(128, len(ALPHABET), np.uint8)
@@ -25,7 +25,8 @@ def clean(text: str) -> str:
     >>> clean("It's\\n  GREAT")
     'it s great'
     """
-    return _other.sub(" ", _break.sub(" ", text).lower())
+    line = text.replace("\r", " ").replace("\n", " ")
+    return _other.sub(" ", _spaces.sub(" ", line).lower())
 
 
 def encode(text: str) -> np.ndarray:
