@@ -52,7 +52,8 @@ class DataSet(ABC):
         """Batches of a split; the last one may be smaller.
 
         Args:
-            split: "train" is shuffled, "validation" and "test" keep their order.
+            split: "train" is shuffled, "validation" and "test" keep their order; where ``spec.contiguous``, each row of the
+                batches keeps it, and that of "train" begins somewhere else in every epoch.
             batch_size: B, sequences in a batch.
             seed: the order of "train" depends on it and on the epoch (``loader.sampler.set_epoch``, which Lightning calls)
                 alone: neither on the global random state, which loading leaves as it is, nor on ``num_workers``.
@@ -64,7 +65,7 @@ class DataSet(ABC):
         return DataLoader(
             view,
             batch_size=batch_size,
-            sampler=ShuffledSampler(len(view), seed) if split == "train" else SequentialSampler(view),
+            sampler=self.sampler(split, batch_size, seed),
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -72,9 +73,15 @@ class DataSet(ABC):
             generator=torch.Generator().manual_seed(seed),
         )
 
+    def sampler(self, split: Split, batch_size: int, seed: int) -> Sampler[int]:
+        """The order of a split: "train" shuffled, the others as they are; for a subclass with an order of its own."""
+        size = self.sizes[split]
+        return ShuffledSampler(size, seed) if split == "train" else SequentialSampler(range(size))
+
     def describe(self) -> dict[str, Any]:
         """Where the data came from and how it was split, as values that JSON can hold; recorded with each run."""
-        return {"name": self.name, "sizes": dict(self.sizes), **asdict(self._provenance)}
+        known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
+        return {"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)}
 
 
 class ShuffledSampler(Sampler[int]):

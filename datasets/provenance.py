@@ -15,14 +15,14 @@ class Provenance:
     """A record that JSON can hold (``DataSet.describe`` shows it).
 
     Attributes:
-        seed: of the split, or of the whole data where it is generated.
+        seed: of the split, or of the whole data where it is generated; None if nothing is drawn.
         sha256: for each split, of the indices of its samples in the source, or of its arrays where the data is generated
             (:func:`sha256`).
         permutation: of the steps of every sequence; None if they keep their order.
         files: sha256 of each file or bundled array that was read, by its name.
     """
 
-    seed: int
+    seed: int | None
     sha256: Mapping[Split, str]
     permutation: Permutation | None = None
     files: Mapping[str, str] = field(default_factory=dict)

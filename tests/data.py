@@ -9,6 +9,8 @@ FILES = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte",
     "ct": "CharacterTrajectories/CharacterTrajectories_TRAIN.ts",
     "imdb": "aclImdb_v1.tar.gz",
+    "text": "text8/text8",
+    "text8": "text8/text8",
 }
 
 

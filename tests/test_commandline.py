@@ -13,6 +13,7 @@ from cfg import commandline
 from seqmem import cells
 from seqmem.errors import UserError
 from tests import program
+from tests.data import require
 
 _root = Path(__file__).parents[1]
 
@@ -90,6 +91,7 @@ WRONG = {
     "train.epochs=-1": "train.epochs: got -1",
     "train.epochs=2.5": "train.epochs: got 2.5, wanted a valid integer",
     "train.batch_size=-1": "train.batch_size: got -1",
+    "train.eval_batch_size=0": "train.eval_batch_size: got 0",
     "train.batch_size=[1]": "train.batch_size: got [1], wanted a valid integer",
     "train.gradient_clip_val=-1": "train.gradient_clip_val: got -1",
     "train.wd=x": "train.wd: got 'x'",
@@ -252,6 +254,26 @@ def test_in_a_pipe_there_is_no_progress_bar_and_no_warning(tmp_path):
     ]
     assert "\r" not in done.stdout
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "column"),
+    [
+        ("dataset=text model=lstm", "lstm on text text8, trial 1 of 1 (seed 0): test bpc 4.", "test bpc"),
+        ("dataset=text8 model=legs", "legs on text8 prefix, trial 1 of 1 (seed 0): test bpc 4.", "test bpc"),
+        ("dataset=text8 dataset.step=50 model=gru", "gru on text8 prefix, trial 1 of 1 (seed 0): test bpc 4.", "test bpc"),
+        ("dataset=sinusoids model=gru", "(0.2500 is irreducible), validation mse ", "irreducible mse"),
+        ("dataset=sinusoids dataset.channels=3 dataset.noise=1 model=lstm", "(1.0000 is irreducible)", "irreducible mse"),
+    ],
+)
+def test_texts_and_signals_are_learned_step_by_step(arguments, said, column, tmp_path):
+    require(arguments.split()[0].removeprefix("dataset="))
+    done = run(*arguments.split(), "smoke_test=True", "model.preset=tiny", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert said in done.stdout
+    [table] = tmp_path.glob("runs/*/table.md")
+    assert f"| {column} |" in table.read_text()
 
 
 def test_in_a_terminal_there_is_one(tmp_path):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-TaskKind = Literal["classification", "forecasting", "reconstruction", "regression"]
+TaskKind = Literal["classification", "forecasting", "language_modelling", "reconstruction", "regression"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,9 @@ class DataSpec:
         tokens: inputs are (B, T) int64 instead of (B, T, C) floating point.
         times: batches carry ``times``.
         embedding_size: width in which a model embeds tokens if it is not told another; None where one-hot will do.
+        contiguous: the rows of a batch go on where the first rows of the batch before it stopped, from the beginning of each
+            pass over a split, so that a model carries its state.
+        irreducible_error: what the task's metric is expected to be at the best, where that is known; None where it is not.
     """
 
     name: str
@@ -31,3 +34,5 @@ class DataSpec:
     tokens: bool = False
     times: bool = False
     embedding_size: int | None = None
+    contiguous: bool = False
+    irreducible_error: float | None = None

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 import datasets
 from seqmem.errors import UserError
+from seqmem.text import ALPHABET
 
 CONFIGURATIONS = Path(__file__).parents[2] / "cfg" / "dataset"
 
@@ -112,6 +113,21 @@ def tiny_imdb(tmp_path, tiny_reviews) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """6007 characters of the 27 symbols, no two stretches alike."""
+    return "".join(np.random.default_rng(0).choice(list(ALPHABET), 6007)).replace("  ", "xy")
+
+
+@pytest.fixture
+def tiny_text8(tmp_path, tiny_text) -> Path:
+    """A data folder with ``text8/text8`` in it."""
+    path = tmp_path / "data" / "text8" / "text8"
+    path.parent.mkdir(parents=True)
+    path.write_text(tiny_text)
+    return tmp_path / "data"
+
+
 @pytest.fixture
 def configuration(monkeypatch) -> Callable[[str], dict]:
     """The arguments that the YAML of a data set gives it."""
@@ -124,9 +140,9 @@ def configuration(monkeypatch) -> Callable[[str], dict]:
 
 
 @pytest.fixture
-def load_small(configuration, tiny_mnist, tiny_ct, tiny_imdb) -> Callable[..., datasets.DataSet]:
+def load_small(configuration, tiny_mnist, tiny_ct, tiny_imdb, tiny_text8) -> Callable[..., datasets.DataSet]:
     """Load a data set by name, cut down to a few samples where it takes ``..._samples`` and to a few steps where ``length``."""
-    folders = {"mnist": tiny_mnist, "ct": tiny_ct, "uea": tiny_ct, "imdb": tiny_imdb}
+    folders = {"mnist": tiny_mnist, "ct": tiny_ct, "uea": tiny_ct, "imdb": tiny_imdb, "text8": tiny_text8}
 
     def load(name: str, **overrides) -> datasets.DataSet:
         arguments = configuration(name)
@@ -135,6 +151,8 @@ def load_small(configuration, tiny_mnist, tiny_ct, tiny_imdb) -> Callable[..., d
         files = {"data_dir": str(folders[name])} if name in folders else {}
         if name == "uea":
             files["problem"] = "CharacterTrajectories"
+        if name == "text":
+            files["path"] = str(tiny_text8 / "text8" / "text8")
         try:
             return datasets.load(arguments | small | files | overrides)
         except UserError as error:

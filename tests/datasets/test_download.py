@@ -5,6 +5,7 @@ import hashlib
 import socket
 import sys
 import threading
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +13,7 @@ import pytest
 
 import datasets
 from datasets import download as download_module
-from datasets import imdb
+from datasets import imdb, text8
 from datasets.download import DownloadError, download, download_file
 from seqmem.errors import UserError
 
@@ -64,6 +65,35 @@ def official_reviews(server, tiny_imdb, monkeypatch):
     monkeypatch.setattr(imdb, "URL", address + imdb.ARCHIVE)
     monkeypatch.setattr(imdb, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     return archive
+
+
+@pytest.fixture
+def official_text8(server, tiny_text, monkeypatch):
+    """The tiny text in place of text8; gives the archive on the server."""
+    served, address = server
+    archive = served / text8.ARCHIVE
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("text8", tiny_text)
+    monkeypatch.setattr(text8, "MIRRORS", ["http://127.0.0.1:9/", address])
+    monkeypatch.setattr(text8, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    return archive
+
+
+def test_text8_is_downloaded_once(official_text8, tmp_path, tiny_text, capfd):
+    arguments = {"name": "text8", "data_dir": str(tmp_path / "data")}
+    first = datasets.load(arguments)
+    assert [path.name for path in (tmp_path / "data/text8").iterdir()] == ["text8"]
+    assert (tmp_path / "data/text8/text8").read_text() == tiny_text
+    assert capfd.readouterr() == ("", "")
+    official_text8.unlink()
+    assert datasets.load(arguments).describe() == first.describe()
+
+
+def test_a_damaged_text8_leaves_nothing(official_text8, tmp_path):
+    official_text8.write_bytes(official_text8.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"text8 lacks text8.zip \(31344016 bytes, md5 \w+\); the download failed .*; put the"):
+        datasets.load({"name": "text8", "data_dir": str(tmp_path / "data")})
+    assert not (tmp_path / "data").exists()
 
 
 def test_missing_files_are_downloaded_silently_and_once(mirror, tmp_path, tiny_mnist_arrays, capfd):

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from seqmem import cells, models
 from seqmem.batch import Batch
 from seqmem.errors import UserError
-from seqmem.models.recurrent import last_steps
+from seqmem.models.recurrent import RecurrentNetwork, last_steps
 from seqmem.spec import DataSpec
 
 
@@ -49,6 +49,26 @@ def test_a_cell_that_goes_by_times_gets_them_in_every_layer_and_is_refused_witho
     assert_close(model(Batch(inputs, None, times=times)), model.head(hidden[:, -1]))
     with pytest.raises(UserError, match="tlsi goes by the times of its steps, and made up has none"):
         network(spec(), cell="tlsi")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "legs"])
+def test_a_carried_state_goes_on(cell):
+    data = spec(output_steps=None, contiguous=True)
+    model = network(data, cell=cell, num_layers=2).double()
+    inputs = torch.randn(3, 17, 3, dtype=torch.float64)
+    outputs, state = [], None
+    for chunk in inputs.split([5, 1, 11], 1):
+        part, state = model.carry(Batch(chunk, None), state)
+        outputs.append(part)
+    assert_close(torch.cat(outputs, 1), model(Batch(inputs, None)), rtol=1e-12, atol=1e-12)
+    assert len(state) == 2
+
+
+def test_a_network_without_a_state_is_refused_where_batches_are_contiguous(monkeypatch):
+    monkeypatch.setattr(RecurrentNetwork, "carries", False)
+    network(spec())
+    with pytest.raises(UserError, match=r"recurrent carries no state from batch to batch.*chunks of made up.*dataset\.step=9"):
+        network(spec(contiguous=True))
 
 
 @pytest.mark.parametrize("count", [0, 2])

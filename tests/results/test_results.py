@@ -67,6 +67,17 @@ def test_models_of_one_name_are_told_apart_by_what_differs(tmp_path):
     assert models == ["legs (train.lr=0.1)", "legs (train.lr=0.2)", "lstm"]
 
 
+def test_what_is_irreducible_stands_beside_the_test(tmp_path):
+    write_run(tmp_path / "a", "lstm", 0, 0.4, 0.5, metric="mse", dataset="waves")
+    write_run(tmp_path / "b", "lstm", 0, 0.3, 0.35, metric="mse", dataset="plain")
+    [waves] = (run for run in results.find_runs(tmp_path) if run.read_record()["dataset"] == "waves")
+    waves.write_record(waves.read_record() | {"irreducible_error": 0.25})
+    summary = results.summarize(results.group_trials(results.find_runs(tmp_path)))
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown(summary).splitlines()]
+    assert header[3:6] == ["test mse", "irreducible mse", "validation mse"]
+    assert {row[0]: row[4] for row in rows} == {"waves": "0.2500", "plain": "-"}
+
+
 def test_trials_that_did_not_finish_are_counted_not_dropped(tmp_path, capsys):
     write_run(tmp_path, "legs", 0, 0.7, 0.5)
     write_run(tmp_path, "legs", 1, 0.0, 0.0, status="failed")

@@ -1,5 +1,6 @@
 """Losses and metrics by hand."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -65,6 +66,40 @@ def test_normalised_error_of_simple_forecasts(outputs, error):
     metrics = task("forecasting", 1).metrics()
     metrics.update(outputs(targets), targets)
     assert metrics.compute()["nrmse"].item() == pytest.approx(error, abs=1e-6)
+
+
+def test_bits_and_perplexity_by_hand():
+    """Probabilities 1/2, 1/4, 1/8 and 1 of the right symbols: 1 + 2 + 3 + 0 bits of 4 characters; a padded step has no say."""
+    kind = task("language_modelling", 3)
+    assert (kind.metric, kind.best) == ("bpc", "min")
+    probabilities = torch.tensor([[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]], [[0.5, 0.375, 0.125], [0.0, 0.0, 1.0]]])
+    logits, targets = probabilities.log().clamp(min=-1e4), torch.tensor([[0, 2], [2, 2]])
+    batch = Batch(None, targets)
+    assert kind.loss(logits, batch).item() == pytest.approx(6 * math.log(2) / 4)
+    assert kind.weight(batch) == 4
+    padded = Batch(None, targets, torch.tensor([1, 2]))
+    assert kind.loss(logits, padded).item() == pytest.approx(4 * math.log(2) / 3)
+    assert kind.weight(padded) == 3
+    metrics = kind.metrics()
+    kind.update(metrics, logits, padded)
+    kind.update(metrics, logits[:1, 1:], Batch(None, targets[:1, 1:]))
+    found = metrics.compute()
+    assert found["bpc"].item() == pytest.approx(6 / 4)
+    assert found["perplexity"].item() == pytest.approx(2**1.5)
+
+
+def test_bits_of_a_uniform_guess_and_of_many_portions():
+    kind = task("language_modelling", 27)
+    metrics = kind.metrics()
+    for length in (1, 1, 998):
+        kind.update(metrics, torch.zeros(1, length, 27), Batch(None, torch.randint(0, 27, (1, length))))
+    assert metrics.compute()["bpc"].item() == pytest.approx(math.log2(27), rel=1e-6)
+    assert metrics.compute()["perplexity"].item() == pytest.approx(27, rel=1e-6)
+    metrics.reset()
+    kind.update(metrics, torch.zeros(1, 1, 27), Batch(None, torch.zeros(1, 1, dtype=torch.int64)))
+    metrics["bpc"].nats += 2.0**30  # single precision would lose the next one
+    kind.update(metrics, torch.zeros(1, 1, 27), Batch(None, torch.zeros(1, 1, dtype=torch.int64)))
+    assert metrics["bpc"].nats.item() == pytest.approx(2.0**30 + 2 * math.log(27), abs=1e-5, rel=0)
 
 
 def test_every_task_kind_of_the_spec_has_a_task():

@@ -21,6 +21,8 @@ class SequenceModel(nn.Module):
     """
 
     name: ClassVar[str]
+    carries: ClassVar[bool] = False
+    """Whether it writes :meth:`carry`, as a data set of contiguous batches asks for."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -48,10 +50,31 @@ class SequenceModel(nn.Module):
         """Outputs at the steps that the spec wants."""
         raise NotImplementedError
 
+    def carry(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+        """What :meth:`forward` gives, from a state on, and the state after each row's last valid step.
+
+        Args:
+            batch: B sequences.
+            state: what an earlier call returned for the same rows; None for the beginning.
+
+        Returns:
+            The outputs; and the state, tensors whose first dimension is B in tuples and lists as one likes.
+        """
+        raise NotImplementedError
+
 
 def build(model: Mapping[str, Any], spec: DataSpec) -> SequenceModel:
-    """The model that a config's ``model`` section describes, for a data set."""
+    """The model that a config's ``model`` section describes, for a data set.
+
+    Raises:
+        UserError: the section does not describe a model, or not one that fits the data set.
+    """
     network, arguments = _resolved(model)
+    if spec.contiguous and not network.carries:
+        raise UserError(
+            f"model.network: {network.name} carries no state from batch to batch, as the chunks of {spec.name} ask for; "
+            f"dataset.step={spec.max_length} makes each a sequence for itself"
+        )
     return network(spec=spec, **arguments)
 
 

@@ -1,5 +1,6 @@
 """A recurrent network: cells on top of each other and a linear head."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ class RecurrentNetwork(SequenceModel):
     """
 
     name = "recurrent"
+    carries = True
 
     @checked
     def __init__(
@@ -96,11 +98,18 @@ class RecurrentNetwork(SequenceModel):
 
     def forward(self, batch: Batch) -> Tensor:
         """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        return self.carry(batch)[0]
+
+    def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
+        """The outputs of :meth:`forward` and the state of each layer, which is also what ``state`` holds."""
         outputs = self._embedded(batch.inputs)
+        states = []
         for k, layer in enumerate(self.layers):
-            outputs, _ = layer(outputs, lengths=batch.lengths, times=batch.times if k == 0 or self.timed else None)
+            times = batch.times if k == 0 or self.timed else None
+            outputs, after = layer(outputs, None if state is None else state[k], lengths=batch.lengths, times=times)
             outputs = self._dropped(outputs)
-        return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths))
+            states.append(after)
+        return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths)), states
 
     def _embedded(self, inputs: Tensor) -> Tensor:
         if self.embedding is not None:

@@ -66,8 +66,8 @@ def summarize(trials: Iterable[Trials]) -> pd.DataFrame:
     """One row for the trials of each config.
 
     Columns: dataset, model, n, unfinished, metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing
-    for one trial), last_mean, last_std (test after the last epoch, where that was asked for), best_epoch (mean, from 1),
-    parameters, seconds (mean of one trial), sequences_per_second, peak_memory_mib.
+    for one trial), last_mean, last_std (test after the last epoch, where that was asked for), irreducible_error (where it is
+    known), best_epoch (mean, from 1), parameters, seconds (mean of one trial), sequences_per_second, peak_memory_mib.
     """
     return pd.DataFrame([_row(group) for group in trials])
 
@@ -91,6 +91,8 @@ def _row(group: Trials) -> dict[str, Any]:
     if f"test/{group.metric}" in last:
         row["last_mean"] = last[f"test/{group.metric}"].mean()
         row["last_std"] = last[f"test/{group.metric}"].std()
+    if group.records[0].get("irreducible_error") is not None:
+        row["irreducible_error"] = group.records[0]["irreducible_error"]
     return row | {
         "best_epoch": table["best_epoch"].mean() + 1,
         "parameters": int(table["parameters"].iloc[0]),

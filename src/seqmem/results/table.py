@@ -37,11 +37,13 @@ def markdown(summary: pd.DataFrame) -> str:
 def _cells(summary: pd.DataFrame) -> pd.DataFrame:
     metrics = [metric for metric in summary["metric"].unique() if metric]
     name = metrics[0] if len(metrics) == 1 else "metric"
+    floor = {f"irreducible {name}": _numbers(summary, "irreducible_error", "{:.4f}")} if "irreducible_error" in summary else {}
     columns = {
         "data set": summary["dataset"],
         "model": summary["model"],
         "n": summary["n"].astype(str),
         f"test {name}": [_spread(row, "test") for _, row in summary.iterrows()],
+        **floor,
         f"validation {name}": [_spread(row, "val") for _, row in summary.iterrows()],
         "best epoch": _numbers(summary, "best_epoch", "{:.1f}"),
         "parameters": _numbers(summary, "parameters", "{:,.0f}"),

@@ -4,13 +4,15 @@ from seqmem.spec import DataSpec
 from seqmem.tasks.base import Task
 from seqmem.tasks.classification import Classification
 from seqmem.tasks.forecasting import Forecasting
+from seqmem.tasks.language_modelling import LanguageModelling
 from seqmem.tasks.regression import Regression
 
-__all__ = ["Classification", "Forecasting", "Regression", "Task", "task_for"]
+__all__ = ["Classification", "Forecasting", "LanguageModelling", "Regression", "Task", "task_for"]
 
 _kinds: dict[str, type[Task]] = {
     "classification": Classification,
     "forecasting": Forecasting,
+    "language_modelling": LanguageModelling,
     "reconstruction": Regression,  # of the inputs
     "regression": Regression,
 }

@@ -27,6 +27,10 @@ class Task:
         """The training loss, a scalar: the mean over all wanted outputs of a batch."""
         raise NotImplementedError
 
+    def weight(self, batch: Batch) -> int:
+        """How much a batch's loss counts in the mean over a split: the number of outputs that it is the mean of."""
+        return len(batch)
+
     def metrics(self) -> MetricCollection:
         """Fresh metrics, by name."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Real values, at the end of a sequence or at its last steps."""
+"""Real values, at the end of a sequence, at its last steps or at every step."""
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -10,7 +10,7 @@ from seqmem.tasks.base import Task
 
 
 class Regression(Task):
-    """Mean squared error of outputs and targets of equal shape, (B, D) or (B, k, D)."""
+    """Mean squared error of outputs and targets of equal shape, (B, D), (B, k, D) or (B, T, D)."""
 
     metric = "mse"
     best = "min"

@@ -25,6 +25,8 @@ class TrainConfig:
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B.
+        eval_batch_size: B of validation and test; None for ``batch_size``, or for 1 where batches are contiguous, so that a
+            split is read as one text.
         gradient_clip_val: largest norm of the whole gradient; 0 does not clip.
         limit_train_batches: an integer counts training batches an epoch, a float is a fraction of them.
         limit_val_batches: the same for validation.
@@ -39,6 +41,7 @@ class TrainConfig:
     wd: NonNegativeFloat = 0.0
     epochs: NonNegativeInt = 50
     batch_size: PositiveInt = 100
+    eval_batch_size: PositiveInt | None = None
     gradient_clip_val: NonNegativeFloat = 0.0
     limit_train_batches: BatchLimit = 1.0
     limit_val_batches: BatchLimit = 1.0

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -23,7 +24,12 @@ _optimizers: dict[str, type[torch.optim.Optimizer]] = {
 
 
 class SequenceModule(pl.LightningModule):
-    """Trains ``model`` on ``task``; logs ``SPLIT/loss`` and ``SPLIT/METRIC`` once an epoch for train, val and test."""
+    """Trains ``model`` on ``task``; logs ``SPLIT/loss`` and ``SPLIT/METRIC`` once an epoch for train, val and test.
+
+    Where the data set's batches are contiguous, the model's state after a batch is its state before the next one of the split.
+    The gradient stops between them (truncated back-propagation), and each pass over a split begins without a state. No
+    checkpoint holds the state.
+    """
 
     def __init__(self, model: SequenceModel, task: Task, train: TrainConfig):
         super().__init__()
@@ -31,10 +37,24 @@ class SequenceModule(pl.LightningModule):
         self.task = task
         self.train_config = train
         self.train_metrics, self.val_metrics, self.test_metrics = task.metrics(), task.metrics(), task.metrics()
+        self._carry = torch.compile(model.carry) if train.compile else model.carry
+        self._states: dict[str, Any] = {}
 
     def forward(self, batch: Batch) -> Tensor:
         """The model's outputs."""
         return self.model(batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin without a state."""
+        self._states.pop("train", None)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin without a state."""
+        self._states.pop("val", None)
+
+    def on_test_epoch_start(self) -> None:
+        """Begin without a state."""
+        self._states.pop("test", None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -66,13 +86,21 @@ class SequenceModule(pl.LightningModule):
         )
 
     def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> Tensor:
-        outputs = self.model(batch)
-        loss = self.task.loss(outputs, batch)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch), prog_bar=split == "train")
+        outputs = self._carried(split, batch) if self.task.spec.contiguous else self.model(batch)
+        loss, weight = self.task.loss(outputs, batch), self.task.weight(batch)
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=split == "train")
         self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
         return loss
+
+    def _carried(self, split: str, batch: Batch) -> Tensor:
+        state = self._states.get(split)
+        if state is not None:  # of as many rows as go on: the last batch may have fewer
+            state = apply_to_collection(state, Tensor, lambda part: part[: len(batch)])
+        outputs, state = self._carry(batch, state)
+        self._states[split] = apply_to_collection(state, Tensor, Tensor.detach)
+        return outputs
 
 
 def _scaled(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float]]:

@@ -69,14 +69,14 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
         except Exception as error:
             failures.append(error)
             continue
-        name, result = record["metric"], record["result"]
+        name, result, floor = record["metric"], record["result"], record["irreducible_error"]
+        irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
         paths = ", ".join(sorted(set(record["recurrences"])))
+        way = f", each sequence {paths}" if paths else ""
         print(
             f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
-            f"test {name} {result[f'test/{name}']:.4f}, validation {name} {result[f'val/{name}']:.4f} "
-            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s"
-            + f", each sequence {paths}"
-            * bool(paths),
+            f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
+            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{way}",
             flush=True,
         )
     if failures:
@@ -136,7 +136,12 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     module = SequenceModule(model, task, train)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
 
-    loaders = {split: data.loader(split, train.batch_size, config["seed"]) for split in ("train", "validation", "test")}
+    evaluated = train.eval_batch_size or (1 if data.spec.contiguous else train.batch_size)
+    loaders = {
+        "train": data.loader("train", train.batch_size, config["seed"]),
+        "validation": data.loader("validation", evaluated),
+        "test": data.loader("test", evaluated),
+    }
     limits = {"train": train.limit_train_batches, "validation": train.limit_val_batches, "test": train.limit_test_batches}
     batches = {split: limited(len(loaders[split]), limit) for split, limit in limits.items()}
     if config["smoke_test"]:
@@ -176,6 +181,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     return {
         "metric": task.metric,
         "best": task.best,
+        "irreducible_error": data.spec.irreducible_error,
         **outcome,
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -1,0 +1,93 @@
+"""Noisy signals with sinusoids of two scales: forecast them some steps ahead."""
+
+import math
+
+import numpy as np
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from datasets.base import DataSet
+from datasets.provenance import Provenance, sha256
+from datasets.seeds import Seed, generator
+from datasets.splits import Split
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.spec import DataSpec
+
+STEP = 50 * math.pi / 399
+"""Distance in x of two samples: the original has 400 of them from 0 to 50 pi. The waves are some 27 and 160 samples long."""
+
+AMPLITUDES = np.array([2.0, 5.0])
+FREQUENCIES = np.array([0.6, 0.1])
+"""Of the two sinusoids, in x."""
+
+
+class Sinusoids(DataSet):
+    """Signals 2 sin(0.6 x + p) + 5 sin(0.1 x + q) + noise, of which the value ``horizon`` steps ahead is wanted at every step.
+
+    These are the signals of HM-LSTM's original code. The phases p and q are uniform on [0, 10) and the noise is normal, all
+    drawn anew for every signal and channel. A signal of L samples gives inputs (B, L - horizon, C) and targets of the same
+    shape, the same signal ``horizon`` steps later. The noise of the target cannot be foreseen, so no mean squared error is
+    expected below its variance; a model that has to find the phases out from noisy inputs stays above it.
+    """
+
+    name = "sinusoids"
+
+    @checked
+    def __init__(
+        self,
+        length: PositiveInt = 400,
+        horizon: PositiveInt = 3,
+        channels: PositiveInt = 1,
+        noise: NonNegativeFloat = 0.5,
+        train_samples: PositiveInt = 290,
+        validation_samples: PositiveInt = 50,
+        test_samples: PositiveInt = 50,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Draw the signals.
+
+        Args:
+            length: L, samples of a signal; a sequence has ``length - horizon`` steps.
+            horizon: how many steps ahead the target lies.
+            channels: C, signals side by side, independent of each other.
+            noise: standard deviation of the noise.
+            train_samples: sequences for training; 290 as in the original's example.
+            validation_samples: sequences for validation.
+            test_samples: sequences for test.
+            seed: of all three splits, which are drawn independently of each other.
+            num_workers: processes that make batches; 0 makes them in the main one.
+
+        Raises:
+            UserError: ``horizon`` leaves no step of ``length``.
+        """
+        if horizon >= length:
+            raise UserError(f"dataset.horizon: got {horizon}, wanted less than dataset.length={length}")
+        sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
+        x = STEP * np.arange(length)
+        self._horizon = horizon
+        self._signals: dict[Split, Tensor] = {}
+        for split, size in sizes.items():
+            random = generator(seed, self.name, split)
+            phases = random.uniform(0, 10, (size, 1, channels, 2))
+            waves = (AMPLITUDES * np.sin(FREQUENCIES * x[:, None, None] + phases)).sum(-1)
+            self._signals[split] = torch.from_numpy((waves + random.normal(0, noise, waves.shape)).astype(np.float32))
+        spec = DataSpec(
+            self.name,
+            input_size=channels,
+            output_size=channels,
+            task="regression",
+            output_steps=None,
+            max_length=length - horizon,
+            irreducible_error=noise**2,
+        )
+        sums = {split: sha256(signals.numpy()) for split, signals in self._signals.items()}
+        super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs (B, T, C) float32, targets (B, T, C) float32."""
+        signals = self._signals[split][indices]
+        return Batch(signals[:, : -self._horizon], signals[:, self._horizon :])

@@ -1,0 +1,73 @@
+"""text8: the first 10^8 characters of Wikipedia, cleaned (Mahoney, 2006)."""
+
+import os
+import zipfile
+from pathlib import Path
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from datasets.characters import CharacterSet
+from datasets.download import DownloadError, download
+from seqmem.arguments import checked
+from seqmem.errors import UserError
+
+CHARACTERS = 100_000_000
+ARCHIVE = "text8.zip"
+SIZE = 31_344_016
+MD5 = "3bea1919949baf155f99411df5fada7e"
+MIRRORS = ["https://mattmahoney.net/dc/", "http://mattmahoney.net/dc/"]
+PLACES = ("text8/text8", "text8/text8.zip", "text8", "text8.zip")
+"""Where in the data folder the file or its archive may lie, in this order."""
+
+
+class Text8(CharacterSet):
+    """The next character of text8; 90, 5 and 5 million characters. A shorter file is named "text8 prefix" in every table."""
+
+    name = "text8"
+
+    @checked
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        length: PositiveInt = 100,
+        step: PositiveInt | None = None,
+        characters: PositiveInt | None = None,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Read the text.
+
+        Args:
+            data_dir: the folder that holds ``text8/text8`` or ``text8.zip``; downloaded if neither is there.
+            length: T, characters of a chunk or window.
+            step: None for chunks that follow each other, so that the state can be carried; a number for shuffled windows that
+                begin every so many characters (HM-LSTM's original code: half of ``length``).
+            characters: use the first so many characters only; None uses all.
+            num_workers: processes that make batches; 0 makes them in the main one.
+
+        Raises:
+            UserError: the file is missing and cannot be downloaded, is damaged, cannot be read or is too short.
+        """
+        content = _content(Path(os.path.expanduser(data_dir)))
+        label = "" if (characters or len(content)) == CHARACTERS else "prefix"
+        super().__init__(label, content, length, step, characters, num_workers)
+
+
+def _content(data_dir: Path) -> bytes:
+    found = [data_dir / place for place in PLACES if (data_dir / place).is_file()]
+    if not found:
+        folder = data_dir / "text8"
+        try:
+            download(folder, {ARCHIVE: MD5}, MIRRORS)
+        except DownloadError as error:
+            raise UserError(
+                f"text8: {folder} lacks {ARCHIVE} ({SIZE} bytes, md5 {MD5}); the download failed ({error}); put the archive or"
+                " the file text8 there, or give dataset.data_dir the folder that holds the folder text8"
+            ) from None
+        found = [folder / "text8"]
+    try:
+        if found[0].suffix != ".zip":
+            return found[0].read_bytes()
+        with zipfile.ZipFile(found[0]) as archive:
+            return archive.read("text8")
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(f"text8: {found[0]} cannot be read ({error}); remove it, and it is downloaded anew") from None

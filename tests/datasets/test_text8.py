@@ -1,0 +1,180 @@
+"""text8 and texts of one's own: parts, chunks that follow each other, windows, and files that are not there."""
+
+import zipfile
+
+import pytest
+import torch
+
+import datasets
+from datasets import text8
+from datasets.characters import ContiguousSampler
+from seqmem.errors import UserError
+from seqmem.text import decode
+
+
+def inputs(batch) -> list[str]:
+    lengths = [batch.inputs.shape[1]] * len(batch) if batch.lengths is None else batch.lengths.tolist()
+    return [decode(row[:length].numpy()) for row, length in zip(batch.inputs, lengths, strict=True)]
+
+
+def targets(batch) -> list[str]:
+    lengths = [batch.inputs.shape[1]] * len(batch) if batch.lengths is None else batch.lengths.tolist()
+    return [decode(row[:length].numpy()) for row, length in zip(batch.targets, lengths, strict=True)]
+
+
+def rows_of(loader) -> list[str]:
+    """What each row reads over all batches."""
+    rows: list[str] = []
+    for number, batch in enumerate(loader):
+        for row, text in enumerate(inputs(batch)):
+            if number == 0:
+                rows.append("")
+            rows[row] += text
+    return rows
+
+
+@pytest.fixture
+def parts(tiny_text):
+    n = len(tiny_text)
+    train, held_out = round(0.9 * n), round(0.95 * n)
+    return {"train": tiny_text[:train], "validation": tiny_text[train:held_out], "test": tiny_text[held_out:]}
+
+
+@pytest.fixture
+def load(tiny_text8):
+    def load(**arguments):
+        return datasets.load({"name": "text8", "data_dir": str(tiny_text8), **arguments})
+
+    return load
+
+
+@pytest.mark.parametrize("length", [1, 37, 100, 4000])
+def test_one_row_reads_a_whole_part_and_predicts_all_but_its_first_character(length, load, parts):
+    data = load(length=length)
+    for split in ("validation", "test"):
+        loader = data.loader(split, 1)
+        assert rows_of(loader) == [parts[split][:-1]]
+        assert "".join(text for batch in loader for text in targets(batch)) == parts[split][1:]
+        assert len(loader) == -(-(len(parts[split]) - 1) // length)
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(37, 1), (37, 7), (100, 8), (13, 100), (100, 1000)])
+def test_each_row_of_training_goes_on_where_it_stopped(length, batch_size, load, parts):
+    loader = load(length=length).loader("train", batch_size, seed=3)
+    whole = parts["train"][: (len(parts["train"]) - 1) // length * length]
+    seen = set()
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        rows = rows_of(loader)
+        assert all(row in whole + whole for row in rows)
+        together = "".join(rows)
+        assert len(together) == len(whole)
+        assert together in whole + whole
+        seen.add(rows[0])
+    assert len(seen) > 1
+
+
+def test_training_has_no_padding(load):
+    assert all(batch.lengths is None for batch in load(length=41).loader("train", 9))
+
+
+@pytest.mark.parametrize(("size", "rows"), [(10, 3), (9, 3), (2, 5), (7, 1), (1, 1), (11, 4)])
+def test_numbers_dealt_out_to_rows(size, rows):
+    found = list(ContiguousSampler(size, rows, None))
+    batches = [found[start : start + rows] for start in range(0, size, rows)]
+    columns = [[batch[row] for batch in batches if row < len(batch)] for row in range(len(batches[0]))]
+    assert [number for column in columns for number in column] == list(range(size))
+
+
+def test_numbers_dealt_out_by_hand():
+    assert list(ContiguousSampler(11, 4, None)) == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8]
+
+
+@pytest.mark.parametrize(("length", "step"), [(10, 5), (10, 10), (7, 13), (100, 1)])
+def test_windows(length, step, load, parts):
+    data = load(length=length, step=step)
+    assert not data.spec.contiguous
+    for split, part in parts.items():
+        expected = [part[start : start + length + 1] for start in range(0, len(part) - length, step)]
+        batch = data.batch(split, torch.arange(data.sizes[split]))
+        assert batch.lengths is None
+        assert inputs(batch) == [window[:-1] for window in expected]
+        assert targets(batch) == [window[1:] for window in expected]
+    loader = data.loader("train", 7)
+    assert sorted(text for batch in loader for text in inputs(batch)) == sorted(
+        inputs(data.batch("train", torch.arange(data.sizes["train"])))
+    )
+    assert inputs(next(iter(loader))) != inputs(data.batch("train", torch.arange(7)))
+
+
+def test_a_prefix_is_named_so_and_the_whole_is_not(load, monkeypatch):
+    whole = load()
+    assert (whole.spec.name, whole.spec.contiguous, whole.spec.task) == ("text8 prefix", True, "language_modelling")
+    assert (whole.spec.input_size, whole.spec.output_size, whole.spec.output_steps) == (27, 27, None)
+    monkeypatch.setattr(text8, "CHARACTERS", 6007)
+    assert load().spec.name == "text8"
+    assert load(characters=3000).spec.name == "text8 prefix"
+
+
+def test_the_first_characters_only(load, tiny_text):
+    data = load(characters=1001, length=10)
+    assert rows_of(data.loader("test", 1)) == [tiny_text[round(950.95) : 1000]]
+
+
+@pytest.mark.parametrize("place", ["text8/text8.zip", "text8.zip", "text8"])
+def test_other_places_of_the_file(place, tmp_path, tiny_text, load):
+    path = tmp_path / "elsewhere" / place
+    path.parent.mkdir(parents=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("text8", tiny_text)
+    else:
+        path.write_text(tiny_text)
+    assert load(data_dir=str(tmp_path / "elsewhere")).describe() == load().describe()
+
+
+@pytest.mark.parametrize("content", [b"no archive", None])
+def test_a_damaged_archive_is_named(content, tmp_path):
+    path = tmp_path / "text8.zip"
+    if content is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("text9", "abc")
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"text8\.zip cannot be read \(.+\); remove it"):
+        datasets.load({"name": "text8", "data_dir": str(tmp_path)})
+
+
+def test_text_of_ones_own(tmp_path):
+    path = tmp_path / "my book.txt"
+    path.write_text("It's 1 o'clock.\n\n" * 300, encoding="utf-8")
+    data = datasets.load({"name": "text", "path": str(path), "length": 16})
+    assert data.spec.name == "text my book"
+    assert inputs(data.batch("train", torch.arange(2))) == ["it s   o clock  ", "it s   o clock  "]
+    assert data.describe()["seed"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": "nowhere.txt"}, r"dataset\.path: cannot read nowhere\.txt \(No such file"),
+        ({"path": "."}, r"dataset\.path: cannot read \. \(Is a directory"),
+        ({"length": 5407}, "the train part has 5406 of 6007 characters, wanted more than 5407, which is dataset.length"),
+        ({"length": 301, "step": 1}, "the validation part has 301 of 6007 characters, wanted more than 301"),
+        ({"characters": 19, "length": 1}, "the validation part has 1 of 19 characters, wanted more than 1"),
+        ({"characters": 6008}, "characters: got 6008, but text text8 has only 6007"),
+        ({"characters": 0}, "dataset.characters: got 0"),
+        ({"step": 0}, "dataset.step: got 0"),
+        ({"length": 0}, "dataset.length: got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, tiny_text8):
+    with pytest.raises(UserError, match=message):
+        datasets.load({"name": "text", "path": str(tiny_text8 / "text8/text8"), **arguments})
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"abc\xff" * 100)
+    with pytest.raises(UserError, match="text picture: got a byte at 3 that is no UTF-8, wanted a plain text"):
+        datasets.load({"name": "text", "path": str(path)})

@@ -1,0 +1,57 @@
+"""Cleaning, tokens and windows, by hand."""
+
+import doctest
+
+import numpy as np
+import pytest
+
+from seqmem import text
+from seqmem.errors import UserError
+
+
+def test_the_examples_in_the_docstrings():
+    assert doctest.testmod(text).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("", ""),
+        ("abz yx", "abz yx"),
+        ("The\n\n  cat", "the cat"),
+        ("a\r\nb\nc", "a b c"),
+        ("Don't, 42!", "don t     "),
+        ("one.  Two", "one  two"),
+        ("a\tb\u00e9c\u4e2d", "a b c "),
+        ("   a   ", " a "),
+    ],
+)
+def test_cleaning(raw, cleaned):
+    assert text.clean(raw) == cleaned
+
+
+def test_tokens_are_a_to_z_and_then_the_space():
+    assert text.encode(text.ALPHABET).tolist() == list(range(27))
+    assert text.decode(np.arange(27)) == "abcdefghijklmnopqrstuvwxyz "
+    assert text.encode("").shape == (0,)
+    sentence = "the quick brown fox jumps over the lazy dog"
+    assert text.decode(text.encode(sentence)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"), [("abC", "'C' at character 2"), ("\u00e9", "at character 0"), ("a\x7fb", "character 1")]
+)
+def test_what_is_not_clean_is_refused(raw, place):
+    with pytest.raises(UserError, match=f"{place}, wanted a to z and spaces only"):
+        text.encode(raw)
+
+
+@pytest.mark.parametrize(
+    ("characters", "length", "step"), [(1000, 100, 50), (101, 100, 7), (100, 100, 7), (3, 100, 7), (58, 7, 11)]
+)
+def test_windows_start_while_one_character_follows_them(characters, length, step):
+    expected, start = [], 0
+    while start + length < characters:
+        expected.append(start)
+        start += step
+    assert text.window_starts(characters, length, step).tolist() == expected
