@@ -41,6 +41,12 @@ class SequenceModel(nn.Module):
         """How the latest sequence went through each recurrence: in "one compiled call", or "step by step" and why."""
         return [module.path for module in self.modules() if isinstance(module, Recurrence)]
 
+    def on_epoch(self, epoch: int) -> None:
+        """Tell each recurrence the number of the epoch, from 0, that begins or that a loaded checkpoint is of."""
+        for module in self.modules():
+            if isinstance(module, Recurrence):
+                module.on_epoch(epoch)
+
     def forward(self, batch: Batch) -> Tensor:
         """Outputs at the steps that the spec wants."""
         raise NotImplementedError

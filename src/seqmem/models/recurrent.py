@@ -1,7 +1,7 @@
 """A recurrent network: cells on top of each other and a linear head."""
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -19,6 +19,9 @@ from seqmem.spec import DataSpec
 class RecurrentNetwork(SequenceModel):
     """Embedding (for tokens), ``num_layers`` cells, and a head on the outputs that the data set wants.
 
+    Attributes:
+        embeds_values: ``embedding_size`` goes for inputs that are values, too: a linear map.
+
     Args:
         spec: the data set it is for.
         cell: name of a registered cell, see ``seqmem.cells.names()``.
@@ -34,6 +37,10 @@ class RecurrentNetwork(SequenceModel):
     """
 
     name = "recurrent"
+    embeds_values: ClassVar[bool] = False
+
+    embedding: nn.Embedding | nn.Linear | None
+    head: nn.Module
 
     @checked
     def __init__(
@@ -49,7 +56,7 @@ class RecurrentNetwork(SequenceModel):
         super().__init__()
         make = cells.get(cell)
         check(make, cell_args, "model.cell_args", skip=("input_size",))
-        if embedding_size is not None and not spec.tokens:
+        if embedding_size is not None and not (spec.tokens or self.embeds_values):
             raise UserError(
                 f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
             )
@@ -60,7 +67,10 @@ class RecurrentNetwork(SequenceModel):
             )
         self.spec = spec
         embedding_size = embedding_size or spec.embedding_size
-        self.embedding = nn.Embedding(spec.input_size, embedding_size) if embedding_size else None
+        self.embedding = None
+        if embedding_size:
+            size = (spec.input_size, embedding_size)
+            self.embedding = nn.Embedding(*size) if spec.tokens else nn.Linear(*size, bias=False)
         width = (embedding_size or spec.input_size) + spec.times
         self.layers = nn.ModuleList()
         for k in range(num_layers):

@@ -36,6 +36,14 @@ class SequenceModule(pl.LightningModule):
         """The model's outputs."""
         return self.model(batch)
 
+    def on_train_epoch_start(self) -> None:
+        """What the model schedules by epochs follows the trainer's."""
+        self.model.on_epoch(self.current_epoch)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """It goes back to the checkpoint's epoch."""
+        self.model.on_epoch(checkpoint["epoch"])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         loss = self._shared_step("train", batch, self.train_metrics)
