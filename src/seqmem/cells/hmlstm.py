@@ -33,13 +33,13 @@ class HMLSTM(Recurrence[HMLSTMState]):
                    i g, o tanh(c_l)             if z'_l = 1                    FLUSH
         z_l = 1 if p > 0.5 else 0
 
-    The gradient of z with respect to p is taken to be 1 (straight-through). It arrives through z h alone, not through the choice of
-    a branch. A soft boundary is p itself: the branches are weighted by (1 - z'_l) z_{l-1}, (1 - z'_l) (1 - z_{l-1}) and z'_l, for
-    c and h alike, and the gradient is the true one.
+    The gradient of z with respect to p is taken to be 1 (straight-through). It arrives through z h alone, not through the
+    choice of a branch. A soft boundary is p itself: the branches are weighted by (1 - z'_l) z_{l-1}, (1 - z'_l) (1 - z_{l-1})
+    and z'_l, for c and h alike, and the gradient is the true one.
 
     Parameters of each of the ``layers``, from the bottom up: ``weight`` (4 D_l + 1, D_l + D_{l+1} + D_{l-1}) and ``bias``
-    (4 D_l + 1,), whose rows hold f, i, o, g and the detector's (4 D_l without detector). What the bottom layer reads of x is apart,
-    ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero.
+    (4 D_l + 1,), whose rows hold f, i, o, g and the detector's (4 D_l without detector). What the bottom layer reads of x is
+    apart, ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero.
 
     Args:
         input_size: C.
