@@ -361,6 +361,7 @@ def test_weights_are_saved_and_loaded_with_every_parameter():
         ({"hidden_size": [3, 0, 5]}, "hidden_size.1: got 0, wanted greater than 0"),
         ({"num_layers": 0}, "num_layers: got 0"),
         ({"slope": 6.0}, "slope: got 6.0, wanted at most max_slope=5.0"),
+        ({"seed": 2**32}, "seed: got 4294967296, wanted less than 4294967296"),
         ({"boundary": "stp"}, "did you mean 'step'"),
         ({"boundary_activation": "sigmod"}, "did you mean 'sigmoid'"),
     ],

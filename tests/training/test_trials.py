@@ -288,3 +288,30 @@ def test_an_orthogonal_matrix_learns_at_a_tenth_of_the_rate():
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(0.001 if "recurrent" in name else 0.01), name
     assert all(group["weight_decay"] == 0.5 for group in module.configure_optimizers().param_groups)
+
+
+def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint(tmp_path, monkeypatch):
+    """The slope of soft boundaries grows by 2 an epoch; the best epoch is not the last one."""
+    slopes = {"train": [], "val": [], "test": []}
+    original = SequenceModule._shared_step
+
+    def shared_step(self, split, batch, metrics):
+        slopes[split].append(self.model.layers[0].slope.item())
+        loss = original(self, split, batch, metrics)
+        if split == "val" and self.current_epoch > 1:
+            for parameter in self.model.head.parameters():
+                parameter.zero_()
+        return loss
+
+    monkeypatch.setattr(SequenceModule, "_shared_step", shared_step)
+    soft = {"hidden_size": 6, "num_layers": 2, "boundary": "soft", "slope_growth": 2.0, "max_slope": 6.0}
+    settings = config(
+        model={"network": "hmlstm", "cell": "hmlstm", "cell_args": soft},
+        train={"epochs": 4, "limit_train_batches": 2, "limit_val_batches": 2, "test_last": True},
+    )
+    [folder] = training.run_trials(settings, Signs(), tmp_path)
+    record = folder.read_record()
+    assert slopes["train"] == slopes["val"] == [1, 1, 3, 3, 5, 5, 6, 6]
+    assert record["best_epoch"] < 3
+    assert set(slopes["test"][:40]) == {6.0}
+    assert set(slopes["test"][40:]) == {1.0 + 2 * record["best_epoch"]}

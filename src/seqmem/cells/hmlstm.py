@@ -1,10 +1,10 @@
 """Hierarchical multiscale LSTM (Chung, Ahn and Bengio, 2017): layers that find the boundaries of their inputs' segments."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import hardsigmoid, layer_norm, linear
 
@@ -54,7 +54,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         bias: add b.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
             the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
-        seed: of the sampled boundaries, which do not depend on the global random state.
+        seed: of the sampled boundaries, which do not depend on the global random state. It starts anew with a loaded checkpoint.
 
     Raises:
         UserError: an argument of the wrong type or range, as many sizes as there are no layers, ``slope`` above ``max_slope``.
@@ -79,7 +79,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         top_detector: bool = False,
         bias: bool = True,
         layer_norm: bool = True,
-        seed: NonNegativeInt = 0,
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
     ):
         super().__init__()
         self.sizes = hidden_size if isinstance(hidden_size, list) else [hidden_size] * num_layers
