@@ -54,7 +54,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         bias: add b.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
             the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
-        seed: of the sampled boundaries, which do not depend on the global random state. It starts anew with a loaded checkpoint.
+        seed: of the sampled boundaries, which leave the global random state alone. It starts anew with a loaded checkpoint.
 
     Raises:
         UserError: an argument of the wrong type or range, as many sizes as there are no layers, ``slope`` above ``max_slope``.
