@@ -51,7 +51,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         slope_growth: what is added to a each epoch.
         max_slope: a grows no further.
         top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z is 0.
-        bias: add b.
+        bias: add b; where there is a normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
             the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
         seed: of the sampled boundaries, which leave the global random state alone. It starts anew with a loaded checkpoint.
@@ -117,7 +117,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         assert bottom.weight_input is not None
         return linear(inputs, bottom.weight_input, bottom.summed_bias)
 
-    def clock(self, state: HMLSTMState, steps: int, fresh: bool) -> Any:
+    def clock(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
         """A step's uniform random numbers, (B, L), if boundaries are sampled."""
         if not self._samples():
             return [None] * steps
@@ -143,6 +143,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
                 read.append(boundary[-1] * hidden[-1])
                 summed = linear(torch.cat(read, -1), layer.weight, layer.summed_bias)
             f, i, o, g, s = layer.gates(summed.to(state.hidden.dtype))
+            # update (f c' + i g) + copy c' + flush i g, the three adding up to 1; the bottom layer never copies.
             if k == 0:
                 c = torch.addcmul(i * g, remains[k] * f, old_memory[k])
                 h = o * layer.squashed(c)
