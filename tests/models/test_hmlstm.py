@@ -17,6 +17,8 @@ from seqmem.spec import DataSpec
 
 _config = yaml.safe_load((Path(__file__).parents[2] / "cfg" / "model" / "hmlstm.yaml").read_text())
 
+HALVES = (slice(0, 4), slice(4, 9))
+
 
 def spec(**changes):
     values = {"name": "made up", "input_size": 3, "output_size": 4, "task": "regression", "output_steps": None, "max_length": 9}
@@ -102,6 +104,9 @@ def test_boundaries_of_a_batch(embedding_size):
         assert torch.equal(found[row, :length], model.boundaries(alone)[0])
         assert not found[row, length:].any()
     assert set(found.unique().tolist()) == {0, 1}
+    whole, halves = Batch(tokens, None, times=times), [Batch(tokens[:, part], None, times=times[:, part]) for part in HALVES]
+    _, state = model.layers[0](model._embedded(halves[0].inputs), times=halves[0].times)
+    assert torch.equal(model.boundaries(halves[1], state), model.boundaries(whole)[:, 4:])
 
 
 def test_the_presets_differ_where_paper_and_implementation_do():

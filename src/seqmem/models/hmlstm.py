@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.batch import Batch
-from seqmem.cells import HMLSTM
+from seqmem.cells.hmlstm import HMLSTM, HMLSTMState
 from seqmem.models.recurrent import RecurrentNetwork
 from seqmem.spec import DataSpec
 
@@ -56,9 +56,13 @@ class MultiscaleNetwork(RecurrentNetwork):
         assert isinstance(stack, HMLSTM)
         return stack
 
-    def boundaries(self, batch: Batch) -> Tensor:
-        """The boundary indicators of a batch: (B, T, L), layers from the bottom up, zero where padded."""
-        return self._stack.boundaries(self._embedded(batch.inputs), lengths=batch.lengths, times=batch.times)
+    def boundaries(self, batch: Batch, state: HMLSTMState | None = None) -> Tensor:
+        """The boundary indicators of a batch, its layers' ``state`` before the first step being given or the initial one.
+
+        Returns:
+            (B, T, L), layers from the bottom up, zero where padded.
+        """
+        return self._stack.boundaries(self._embedded(batch.inputs), state, batch.lengths, batch.times)
 
 
 class OutputModule(nn.Module):
