@@ -76,7 +76,7 @@ WRONG = {
     "model.cell=lsmt": "did you mean 'lstm'?",
     "model=lstm model.cell=gru": "mean the same, got gru and lstm",
     "model=legs,gru": "got several values; add -m to try each of them",
-    "model=transformer": "choose from: exprnn, function_approximation, gru, grus, lagt",
+    "model=transformer": "choose from: exprnn, function_approximation, gru, grus, hmlstm, lagt",
     "train=fast": "there is no train of that name",
     "runner=ray": "choose from: pl",
     "experiment=quickstrt": "did you mean 'quickstart'?",

@@ -303,3 +303,30 @@ def test_without_epochs_the_initial_weights_are_tested(tmp_path):
     row = aggregate.summarize(aggregate.group_trials(aggregate.find_runs(tmp_path))).iloc[0]
     assert row["test_mean"] == record["result"]["test/accuracy"]
     assert row["best_epoch"] == 0
+
+
+def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint(tmp_path, monkeypatch):
+    """The slope of soft boundaries grows by 2 an epoch; the best epoch is not the last one."""
+    slopes = {"train": [], "val": [], "test": []}
+    original = SequenceModule._shared_step
+
+    def shared_step(self, split, batch, metrics):
+        slopes[split].append(self.model.layers[0].slope.item())
+        loss = original(self, split, batch, metrics)
+        if split == "val" and self.current_epoch > 1:
+            for parameter in self.model.head.parameters():
+                parameter.zero_()
+        return loss
+
+    monkeypatch.setattr(SequenceModule, "_shared_step", shared_step)
+    soft = {"hidden_size": 6, "num_layers": 2, "boundary": "soft", "slope_growth": 2.0, "max_slope": 6.0}
+    settings = config(
+        model={"network": "hmlstm", "cell": "hmlstm", "cell_args": soft},
+        train={"epochs": 4, "limit_train_batches": 2, "limit_val_batches": 2, "test_last": True},
+    )
+    [folder] = training.run_trials(settings, Signs(), tmp_path)
+    record = folder.read_record()
+    assert slopes["train"] == slopes["val"] == [1, 1, 3, 3, 5, 5, 6, 6]
+    assert record["best_epoch"] < 3
+    assert set(slopes["test"][:40]) == {6.0}
+    assert set(slopes["test"][40:]) == {1.0 + 2 * record["best_epoch"]}

@@ -19,6 +19,7 @@ from pkgutil import iter_modules
 from seqmem.cells.base import Recurrence, get, names
 from seqmem.cells.gru import GRU
 from seqmem.cells.grus import GRUS
+from seqmem.cells.hmlstm import HMLSTM
 from seqmem.cells.lstm import LSTM
 from seqmem.cells.mgu import MGU
 from seqmem.cells.minimal_rnn import MinimalRNN
@@ -34,6 +35,7 @@ for _module in iter_modules(__path__):
 __all__ = [
     "GRU",
     "GRUS",
+    "HMLSTM",
     "LMU",
     "LMUT",
     "LSTM",

@@ -46,6 +46,9 @@ class Recurrence(nn.Module, Generic[State]):
         """The state before the first step, a tuple of tensors whose first dimension is ``batch_size``."""
         raise NotImplementedError
 
+    def on_epoch(self, epoch: int) -> None:
+        """Told the number of a training epoch, from 0, before it begins, and that of a checkpoint when it is loaded."""
+
     def project(self, inputs: Tensor) -> Tensor:
         """What a step needs of its input: (..., C) -> (..., P)."""
         return inputs

@@ -46,6 +46,12 @@ class SequenceModel(nn.Module):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Called once with the training batches, before training: for what is computed from them and not learned."""
 
+    def on_epoch(self, epoch: int) -> None:
+        """Tell each recurrence the number of the epoch, from 0, that begins or that a loaded checkpoint is of."""
+        for module in self.modules():
+            if isinstance(module, Recurrence):
+                module.on_epoch(epoch)
+
     def forward(self, batch: Batch) -> Tensor:
         """Outputs at the steps that the spec wants."""
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -20,6 +20,9 @@ from seqmem.spec import DataSpec
 class RecurrentNetwork(SequenceModel):
     """Embedding (for tokens), ``num_layers`` cells, and a head on the outputs that the data set wants.
 
+    Attributes:
+        embeds_values: ``embedding_size`` goes for inputs that are values, too: a linear map.
+
     Args:
         spec: the data set it is for.
         cell: name of a registered cell, see ``seqmem.cells.names()``.
@@ -36,6 +39,10 @@ class RecurrentNetwork(SequenceModel):
 
     name = "recurrent"
     carries = True
+    embeds_values: ClassVar[bool] = False
+
+    embedding: nn.Embedding | nn.Linear | None
+    head: nn.Module
 
     @checked
     def __init__(
@@ -56,7 +63,7 @@ class RecurrentNetwork(SequenceModel):
             )
         make = cells.get(cell)
         check(make, cell_args, "model.cell_args", skip=("input_size",))
-        if embedding_size is not None and not spec.tokens:
+        if embedding_size is not None and not (spec.tokens or self.embeds_values):
             raise UserError(
                 f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
             )
@@ -67,7 +74,10 @@ class RecurrentNetwork(SequenceModel):
             )
         self.spec = spec
         embedding_size = embedding_size or spec.embedding_size
-        self.embedding = nn.Embedding(spec.input_size, embedding_size) if embedding_size else None
+        self.embedding = None
+        if embedding_size:
+            size = (spec.input_size, embedding_size)
+            self.embedding = nn.Embedding(*size) if spec.tokens else nn.Linear(*size, bias=False)
         width = (embedding_size or spec.input_size) + spec.times
         self.layers = nn.ModuleList()
         for k in range(num_layers):

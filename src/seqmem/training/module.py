@@ -45,8 +45,9 @@ class SequenceModule(pl.LightningModule):
         return self.model(batch)
 
     def on_train_epoch_start(self) -> None:
-        """Begin without a state."""
+        """Begin without a state; what the model schedules by epochs follows the trainer's."""
         self._states.pop("train", None)
+        self.model.on_epoch(self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
         """Begin without a state."""
@@ -55,6 +56,10 @@ class SequenceModule(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Begin without a state."""
         self._states.pop("test", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the model schedules goes back to the checkpoint's epoch."""
+        self.model.on_epoch(checkpoint["epoch"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""

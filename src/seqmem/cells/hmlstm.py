@@ -1,0 +1,253 @@
+"""Hierarchical multiscale LSTM (Chung, Ahn and Bengio, 2017): layers that find the boundaries of their inputs' segments."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import hardsigmoid, layer_norm, linear
+
+from seqmem.arguments import checked
+from seqmem.cells.base import Recurrence
+from seqmem.errors import UserError
+
+
+class HMLSTMState(NamedTuple):
+    """hidden: (B, D), h of all layers from the bottom up; memory: (B, D), their c; boundary: (B, L), their z."""
+
+    hidden: Tensor
+    memory: Tensor
+    boundary: Tensor
+
+
+class HMLSTM(Recurrence[HMLSTMState]):
+    """All L layers as one recurrence; its outputs are the hidden states of all of them, (B, T, D) with D the sum of the sizes.
+
+    With h, c and z of layer l at step t, and what is primed from step t - 1 (equations 2 to 7 of the paper)::
+
+        s = U [h'_l; z'_l h'_{l+1}; z_{l-1} h_{l-1}] + b            where h_0 = x, z_0 = 1, and the top layer has none above
+        f, i, o = sigmoid(s), g = tanh(s), p = sigma(a s)           by rows
+        c_l, h_l = f c'_l + i g, o tanh(c_l)    if z'_l = 0 and z_{l-1} = 1    UPDATE
+                   c'_l, h'_l                   if z'_l = 0 and z_{l-1} = 0    COPY
+                   i g, o tanh(c_l)             if z'_l = 1                    FLUSH
+        z_l = 1 if p > 0.5 else 0
+
+    The gradient of z with respect to p is taken to be 1 (straight-through). It arrives through z h alone, not through the
+    choice of a branch. A soft boundary is p itself: the branches are weighted by (1 - z'_l) z_{l-1}, (1 - z'_l) (1 - z_{l-1})
+    and z'_l, for c and h alike, and the gradient is the true one.
+
+    Parameters of each of the ``layers``, from the bottom up: ``weight`` (4 D_l + 1, D_l + D_{l+1} + D_{l-1}) and ``bias``
+    (4 D_l + 1,), whose rows hold f, i, o, g and the detector's (4 D_l without detector). What the bottom layer reads of x is
+    apart, ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero.
+
+    Args:
+        input_size: C.
+        hidden_size: D_l, one for all layers or a list of ``num_layers``.
+        num_layers: L.
+        boundary: "step" as above; "sample": in training z is 1 with probability p, in evaluation as "step"; "soft".
+        boundary_activation: sigma; "hard_sigmoid" is max(0, min(1, (a s + 1) / 2)).
+        slope: a in the first epoch.
+        slope_growth: what is added to a each epoch.
+        max_slope: a grows no further.
+        top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z is 0.
+        bias: add b; where there is a normalisation, after it.
+        layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
+            the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
+        seed: of the sampled boundaries, which leave the global random state alone. It starts anew with a loaded checkpoint.
+
+    Raises:
+        UserError: an argument of the wrong type or range, as many sizes as there are no layers, ``slope`` above ``max_slope``.
+    """
+
+    name = "hmlstm"
+
+    slope: Tensor
+    layers: Sequence["_Layer"]
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt | list[PositiveInt] = 256,
+        num_layers: PositiveInt = 3,
+        boundary: Literal["step", "sample", "soft"] = "step",
+        boundary_activation: Literal["hard_sigmoid", "sigmoid"] = "hard_sigmoid",
+        slope: PositiveFloat = 1.0,
+        slope_growth: NonNegativeFloat = 0.0,
+        max_slope: PositiveFloat = 5.0,
+        top_detector: bool = False,
+        bias: bool = True,
+        layer_norm: bool = True,
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
+    ):
+        super().__init__()
+        self.sizes = hidden_size if isinstance(hidden_size, list) else [hidden_size] * num_layers
+        if len(self.sizes) != num_layers:
+            raise UserError(f"hidden_size: got {hidden_size}, wanted one size or as many as num_layers={num_layers}")
+        if slope > max_slope:
+            raise UserError(f"slope: got {slope}, wanted at most max_slope={max_slope}")
+        self.input_size, self.output_size = input_size, sum(self.sizes)
+        self.boundary, self.boundary_activation = boundary, boundary_activation
+        self.first_slope, self.slope_growth, self.max_slope = slope, slope_growth, max_slope
+        # A tensor, so that a captured graph reads it; it follows from the epoch, so no checkpoint holds it.
+        self.register_buffer("slope", torch.tensor(slope), persistent=False)
+        layers = []
+        for k, size in enumerate(self.sizes):
+            above = self.sizes[k + 1] if k + 1 < num_layers else 0
+            below = self.sizes[k - 1] if k > 0 else 0
+            detects = top_detector or k + 1 < num_layers
+            layers.append(_Layer(size, above, below, 0 if k > 0 else input_size, detects, bias, layer_norm))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+
+    def initial_state(self, batch_size: int) -> HMLSTMState:
+        """All zero: no layer has found a boundary."""
+        weight = self.layers[0].weight
+        zeros = weight.new_zeros(batch_size, self.output_size)
+        return HMLSTMState(zeros, zeros, weight.new_zeros(batch_size, len(self.sizes)))
+
+    def on_epoch(self, epoch: int) -> None:
+        """Set a to min(max_slope, slope + slope_growth epoch)."""
+        self.slope.fill_(min(self.max_slope, self.first_slope + self.slope_growth * epoch))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """What the bottom layer reads of x, its bias included."""
+        bottom = self.layers[0]
+        assert bottom.weight_input is not None
+        return linear(inputs, bottom.weight_input, bottom.summed_bias)
+
+    def clock(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
+        """A step's uniform random numbers, (B, L), if boundaries are sampled."""
+        if not self._samples():
+            return [None] * steps
+        # Drawn on the CPU, so that a seed means the same on every device.
+        draws = torch.rand(steps, *state.boundary.shape, generator=self._generator, device="cpu")
+        return draws.to(state.boundary.device).unbind(0)
+
+    def advance(self, projected: Tensor, state: HMLSTMState, tick: Tensor | None) -> tuple[Tensor, HMLSTMState]:
+        """One step of all layers, from the bottom up."""
+        old_hidden, old_memory = state.hidden.split(self.sizes, -1), state.memory.split(self.sizes, -1)
+        old_boundary = state.boundary.split(1, -1)
+        remains = (1 - self._choosing(state.boundary)).split(1, -1)
+        hidden: list[Tensor] = []
+        memory: list[Tensor] = []
+        boundary: list[Tensor] = []
+        for k, layer in enumerate(self.layers):
+            read = [old_hidden[k]]
+            if k + 1 < len(self.sizes):
+                read.append(old_boundary[k] * old_hidden[k + 1])
+            if k == 0:
+                summed = projected + linear(torch.cat(read, -1), layer.weight)
+            else:
+                read.append(boundary[-1] * hidden[-1])
+                summed = linear(torch.cat(read, -1), layer.weight, layer.summed_bias)
+            f, i, o, g, s = layer.gates(summed.to(state.hidden.dtype))
+            # update (f c' + i g) + copy c' + flush i g, the three adding up to 1; the bottom layer never copies.
+            if k == 0:
+                c = torch.addcmul(i * g, remains[k] * f, old_memory[k])
+                h = o * layer.squashed(c)
+            else:
+                update = remains[k] * self._choosing(boundary[-1])
+                copy = remains[k] - update
+                c = torch.addcmul(((1 - copy) * i) * g, torch.addcmul(copy, update, f), old_memory[k])
+                h = torch.lerp(o * layer.squashed(c), old_hidden[k], copy)
+            hidden.append(h)
+            memory.append(c)
+            boundary.append(old_boundary[k] if s is None else self._boundary(s, None if tick is None else tick[:, k : k + 1]))
+        outputs = torch.cat(hidden, -1)
+        return outputs, HMLSTMState(outputs, torch.cat(memory, -1), torch.cat(boundary, -1))
+
+    def boundaries(
+        self,
+        inputs: Tensor,
+        state: HMLSTMState | None = None,
+        lengths: Tensor | None = None,
+        times: Tensor | None = None,
+    ) -> Tensor:
+        """The boundary indicators z of each step and layer.
+
+        Args:
+            inputs: (B, T, C).
+            state: as for :meth:`forward`.
+            lengths: as for :meth:`forward`.
+            times: as for :meth:`forward`.
+
+        Returns:
+            (B, T, L), layers from the bottom up, zero where padded.
+
+        Raises:
+            UserError: the shapes do not fit together.
+        """
+        if state is None:
+            state = self.initial_state(inputs.shape[0])
+        self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
+        found = []
+        for t in range(inputs.shape[1]):
+            _, state = self.step(inputs[:, t], state, None if times is None else times[:, t])
+            found.append(state.boundary)
+        stacked = torch.stack(found, 1) if found else inputs.new_zeros(inputs.shape[0], 0, len(self.sizes))
+        if lengths is None:
+            return stacked
+        valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+        return stacked.where(valid[..., None], 0)
+
+    def _samples(self) -> bool:
+        return self.boundary == "sample" and self.training
+
+    def _choosing(self, boundary: Tensor) -> Tensor:
+        """z as a branch is chosen by it: only a soft choice has a gradient."""
+        return boundary if self.boundary == "soft" else boundary.detach()
+
+    def _boundary(self, s: Tensor, draws: Tensor | None) -> Tensor:
+        # PyTorch's hard sigmoid is max(0, min(1, (x + 3) / 6)).
+        p = hardsigmoid(3 * self.slope * s) if self.boundary_activation == "hard_sigmoid" else torch.sigmoid(self.slope * s)
+        if self.boundary == "soft":
+            return p
+        z = p > 0.5 if draws is None else draws < p
+        return z.to(p.dtype) + (p - p.detach())  # straight-through: the sum is exactly z, its gradient that of p
+
+    def _captured(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, HMLSTMState]:
+        if self._samples():  # a graph would replay the draws that it was captured with
+            return self.run_stepwise(inputs, state, lengths, fresh)
+        return super()._captured(inputs, state, lengths, fresh)
+
+
+class _Layer(nn.Module):
+    """The parameters of one layer, and what its gates make of the sum s."""
+
+    def __init__(self, size: int, above: int, below: int, inputs: int, detects: bool, bias: bool, normalized: bool):
+        super().__init__()
+        rows = 4 * size + detects
+        joint = torch.empty(rows, size + above + below + inputs)
+        nn.init.xavier_uniform_(joint)
+        columns = size + above + below
+        self.weight = nn.Parameter(joint[:, :columns].clone())
+        self.weight_input = nn.Parameter(joint[:, columns:].clone()) if inputs else None
+        self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
+        self.gain = nn.Parameter(torch.ones(4 * size)) if normalized else None
+        self.memory_norm = nn.LayerNorm(size, bias=bias) if normalized else None
+        self.size, self.detects = size, detects
+
+    @property
+    def summed_bias(self) -> Tensor | None:
+        """The bias that is part of s; one that follows a normalisation is not."""
+        return self.bias if self.gain is None else None
+
+    def gates(self, summed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """s (B, rows) -> f, i, o and g (B, D_l) each, and s of the detector (B, 1), None without."""
+        gates, detector = summed, None
+        if self.detects:
+            gates, detector = summed.split([4 * self.size, 1], -1)
+        if self.gain is not None:
+            gates = layer_norm(gates.unflatten(-1, (4, self.size)), (self.size,)).flatten(-2) * self.gain
+            if self.bias is not None:
+                gates = gates + self.bias[: 4 * self.size]
+                detector = None if detector is None else detector + self.bias[4 * self.size :]
+        opened, candidate = gates.split([3 * self.size, self.size], -1)
+        f, i, o = torch.sigmoid(opened).chunk(3, -1)
+        return f, i, o, torch.tanh(candidate), detector
+
+    def squashed(self, memory: Tensor) -> Tensor:
+        """Tanh of c (B, D_l), normalised or not."""
+        return torch.tanh(memory if self.memory_norm is None else self.memory_norm(memory))

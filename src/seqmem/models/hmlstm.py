@@ -1,0 +1,102 @@
+"""The network of the HM-LSTM paper: one stack of layers, and an output module that weighs them."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.cells.hmlstm import HMLSTM, HMLSTMState
+from seqmem.models.recurrent import RecurrentNetwork
+from seqmem.spec import DataSpec
+
+
+class MultiscaleNetwork(RecurrentNetwork):
+    """A linear embedding, an HM-LSTM, and its output module on the steps that the data set wants.
+
+    Args:
+        spec: the data set it is for.
+        cell: hmlstm.
+        cell_args: arguments of :class:`seqmem.cells.HMLSTM` other than ``input_size``; its layers are its own.
+        embedding_size: width of a learned linear embedding of the inputs; None for the one that the data set names for its
+            tokens, or else for the inputs themselves, tokens one-hot.
+        output_embedding_size: width to which the output module maps the gated layers.
+        output_hiddens: widths of tanh layers between that and the head.
+        dropout: probability with which an output channel of a layer is dropped for a whole sequence.
+
+    Raises:
+        UserError: an argument of the wrong type or range, or one that the cell does not take.
+    """
+
+    name = "hmlstm"
+    embeds_values = True
+
+    @checked
+    def __init__(
+        self,
+        spec: DataSpec,
+        cell: Literal["hmlstm"] = "hmlstm",
+        cell_args: dict[str, Any] = {},  # noqa: B006
+        embedding_size: PositiveInt | None = None,
+        output_embedding_size: PositiveInt = 256,
+        output_hiddens: list[PositiveInt] = [],  # noqa: B006
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ):
+        super().__init__(spec, cell, cell_args, embedding_size=embedding_size, dropout=dropout)
+        self.head = OutputModule(self._stack.sizes, output_embedding_size, output_hiddens, spec.output_size)
+
+    @property
+    def _stack(self) -> HMLSTM:
+        (stack,) = self.layers
+        assert isinstance(stack, HMLSTM)
+        return stack
+
+    def boundaries(self, batch: Batch, state: HMLSTMState | None = None) -> Tensor:
+        """The boundary indicators of a batch, its layers' ``state`` before the first step being given or the initial one.
+
+        Returns:
+            (B, T, L), layers from the bottom up, zero where padded.
+        """
+        return self._stack.boundaries(self._embedded(batch.inputs), state, batch.lengths, batch.times)
+
+
+class OutputModule(nn.Module):
+    """What is made of the hidden states h of all layers (equations 11 and 12 of the paper)::
+
+        gamma_l = sigmoid(w_l [h_1; ...; h_L])
+        e = ReLU(sum over l of gamma_l W_l h_l)
+        y = V tanh(... tanh(V_1 e + b_1)) + b
+
+    where the paper has no tanh layers. Weights start Glorot-uniform, and biases too, as matrices of one row.
+
+    Args:
+        sizes: D_l of each layer.
+        embedding_size: E, the width of e.
+        hiddens: widths of the tanh layers.
+        output_size: K.
+    """
+
+    def __init__(self, sizes: Sequence[int], embedding_size: int, hiddens: Sequence[int], output_size: int):
+        super().__init__()
+        self.sizes = list(sizes)
+        self.gate = nn.Parameter(torch.empty(len(sizes), sum(sizes)))
+        self.embedding = nn.Parameter(torch.empty(embedding_size, sum(sizes)))
+        widths = [embedding_size, *hiddens, output_size]
+        self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
+        for parameter in self.parameters():
+            nn.init.xavier_uniform_(parameter if parameter.dim() == 2 else parameter.data[None])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., K)."""
+        gamma = torch.sigmoid(linear(hidden, self.gate)).split(1, -1)
+        gated = [weight * h for weight, h in zip(gamma, hidden.split(self.sizes, -1), strict=True)]
+        outputs = torch.relu(linear(torch.cat(gated, -1), self.embedding))
+        *hiddens, head = self.layers
+        for layer in hiddens:
+            outputs = torch.tanh(layer(outputs))
+        return head(outputs)
