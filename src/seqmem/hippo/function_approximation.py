@@ -19,9 +19,10 @@ lstm        ``torch.nn.LSTM`` of N units, float32, with its initial weights, and
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -81,24 +82,22 @@ def measure(length: int, order: int, frequency: int, seed: int) -> tuple[Tensor,
     signal = white_noise(length, frequency, seed)
     made: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
-
-    start = time.perf_counter()
-    coefficients = project(signal, order)
-    seconds["legs"] = time.perf_counter() - start
-    made["legs"] = reconstruct(coefficients, length)
-
-    start = time.perf_counter()
-    coefficients = lmu_step_by_step(signal, order)
-    seconds["lmu"] = time.perf_counter() - start
-    made["lmu"] = reconstruct(coefficients, length, "lmu", length)
-
-    start = time.perf_counter()
-    coefficients = project(signal, order, "lmu", length)
-    seconds["lmu, blocks"] = time.perf_counter() - start
-    made["lmu, blocks"] = reconstruct(coefficients, length, "lmu", length)
-
-    made["lstm"], seconds["lstm"] = lstm(signal, order, frequency, seed)
-    rows = [Row("best", best_error(signal, order), None)]
+    memories: dict[str, tuple[Callable[[], Tensor], tuple[Any, ...]]] = {
+        "legs": (lambda: project(signal, order), ()),
+        "lmu": (lambda: lmu_step_by_step(signal, order), ("lmu", length)),
+        "lmu, blocks": (lambda: project(signal, order, "lmu", length), ("lmu", length)),
+    }
+    working = Console(stderr=True).status
+    for name, (read, measure_and_window) in memories.items():
+        with working(f"{name} reads {length:,} samples"):
+            start = time.perf_counter()
+            coefficients = read()
+            seconds[name] = time.perf_counter() - start
+            made[name] = reconstruct(coefficients, length, *measure_and_window)
+    with working(f"lstm reads {length:,} samples"):
+        made["lstm"], seconds["lstm"] = lstm(signal, order, frequency, seed)
+    with working("the best polynomial"):
+        rows = [Row("best", best_error(signal, order), None)]
     rows += [Row(name, (made[name] - signal).square().mean().item(), length / seconds[name]) for name in made]
     return signal, made, rows
 
