@@ -53,7 +53,7 @@ class CharacterSet(DataSet):
         except UnicodeDecodeError as error:
             raise UserError(f"{name}: got a byte at {error.start} that is no UTF-8, wanted a plain text") from None
         if characters is not None and characters > len(tokens):
-            raise UserError(f"characters: got {characters}, but {name} has only {len(tokens)}")
+            raise UserError(f"dataset.characters: got {characters}, but {name} has only {len(tokens)}")
         tokens = tokens[:characters]
         bounds = [round(len(tokens) * bound) for bound in BOUNDS]
         parts = {split: tokens[start:end] for split, (start, end) in zip(SPLITS, pairwise(bounds), strict=True)}
@@ -84,15 +84,16 @@ class CharacterSet(DataSet):
         super().__init__(spec, {split: len(starts) for split, starts in self._starts.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T) int64 tokens, targets (B, T) int64; lengths (B,) if one of the chunks is shorter than T."""
+        """Inputs (B, T) int64 tokens, targets (B, T) int64, T of the longest chunk; lengths (B,) if another one is shorter."""
         tokens, starts = self._tokens[split], self._starts[split][indices]
-        places = starts[:, None] + torch.arange(self._length + 1)
         lengths = (len(tokens) - 1 - starts).clamp(max=self._length)
-        shorter = bool((lengths < self._length).any())
+        longest = int(lengths.max())
+        shorter = bool((lengths < longest).any())
+        places = starts[:, None] + torch.arange(longest + 1)
         taken = tokens[places.clamp(max=len(tokens) - 1)].to(torch.int64)
         inputs, targets = taken[:, :-1], taken[:, 1:]
         if shorter:
-            valid = torch.arange(self._length) < lengths[:, None]
+            valid = torch.arange(longest) < lengths[:, None]
             inputs, targets = inputs.where(valid, 0), targets.where(valid, 0)
         return Batch(inputs, targets, lengths if shorter else None)
 

@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _download_archive(folder: Path, name: str, md5: str | None, mirrors: Sequenc
         try:
             download_and_extract_archive(mirror + name, str(folder), md5=md5, remove_finished=True)
             return
-        except (OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile, zlib.error) as error:
             failures.append(f"{mirror}{name}: {error}")
     raise DownloadError("; ".join(failures))
 

@@ -20,6 +20,8 @@ STEP = 50 * math.pi / 399
 """Distance in x of two samples: the original has 400 of them from 0 to 50 pi. The waves are some 27 and 160 samples long."""
 
 AMPLITUDES = np.array([2.0, 5.0])
+"""Of the two sinusoids."""
+
 FREQUENCIES = np.array([0.6, 0.1])
 """Of the two sinusoids, in x."""
 

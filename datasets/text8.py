@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -69,5 +70,5 @@ def _content(data_dir: Path) -> bytes:
             return found[0].read_bytes()
         with zipfile.ZipFile(found[0]) as archive:
             return archive.read("text8")
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"text8: {found[0]} cannot be read ({error}); remove it, and it is downloaded anew") from None

@@ -5,9 +5,10 @@ import pickle
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
-from seqmem.cells import LSTM, LegS
+from seqmem.cells import HMLSTM, LSTM, LegS
 from seqmem.cells.cuda_graph import CapturedLoop
 
 
@@ -156,3 +157,19 @@ def test_few_graphs_are_kept(cell):
             loop(torch.randn(2, steps, 3, dtype=torch.float64), cell.initial_state(2), None, True)
     assert Graph.made == 12
     assert len(loop._graphs) == 8
+
+
+def test_a_buffer_that_was_moved_is_read_anew():
+    """A trace holds what it reads beside its arguments as it was, as a graph does."""
+    torch.manual_seed(0)
+    cell = HMLSTM(3, 5, num_layers=2, boundary="soft", slope_growth=1.0).double()
+    inputs, state = torch.randn(2, 4, 3).double(), cell.initial_state(2)
+    loop = CapturedLoop(cell, lambda function, examples: make_fx(function)(*examples))
+    with torch.no_grad():
+        before, _ = loop(inputs, state, None, True)
+        cell._buffers["slope"] = cell.slope.clone()
+        cell.on_epoch(4)
+        after, _ = loop(inputs, state, None, True)
+        assert_close(after, cell.run_stepwise(inputs, state, None, True)[0])
+    assert loop.used
+    assert (after - before).abs().max() > 1e-3

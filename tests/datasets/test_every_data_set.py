@@ -64,7 +64,8 @@ def rows(batches) -> list[bytes]:
     for batch in batches:
         lengths = [batch.inputs.shape[1]] * len(batch) if batch.lengths is None else batch.lengths.tolist()
         for inputs, target, length in zip(batch.inputs, batch.targets, lengths, strict=True):
-            found.append(inputs[:length].numpy().tobytes() + target.numpy().tobytes())
+            wanted = target[:length] if target.shape[:1] == inputs.shape[:1] else target
+            found.append(inputs[:length].numpy().tobytes() + wanted.numpy().tobytes())
     return found
 
 

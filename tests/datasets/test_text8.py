@@ -133,10 +133,15 @@ def test_other_places_of_the_file(place, tmp_path, tiny_text, load):
     assert load(data_dir=str(tmp_path / "elsewhere")).describe() == load().describe()
 
 
-@pytest.mark.parametrize("content", [b"no archive", None])
+@pytest.mark.parametrize("content", [b"no archive", None, "garbled"])
 def test_a_damaged_archive_is_named(content, tmp_path):
     path = tmp_path / "text8.zip"
-    if content is None:
+    if content == "garbled":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("text8", "some words " * 999)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:40] + bytes(255 - byte for byte in whole[40:60]) + whole[60:])
+    elif content is None:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("text9", "abc")
     else:
@@ -162,7 +167,7 @@ def test_text_of_ones_own(tmp_path):
         ({"length": 5407}, "the train part has 5406 of 6007 characters, wanted more than 5407, which is dataset.length"),
         ({"length": 301, "step": 1}, "the validation part has 301 of 6007 characters, wanted more than 301"),
         ({"characters": 19, "length": 1}, "the validation part has 1 of 19 characters, wanted more than 1"),
-        ({"characters": 6008}, "characters: got 6008, but text text8 has only 6007"),
+        ({"characters": 6008}, "dataset.characters: got 6008, but text text8 has only 6007"),
         ({"characters": 0}, "dataset.characters: got 0"),
         ({"step": 0}, "dataset.step: got 0"),
         ({"length": 0}, "dataset.length: got 0"),

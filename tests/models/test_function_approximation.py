@@ -64,6 +64,7 @@ def test_an_lstm_is_read_by_the_best_linear_map(monkeypatch):
     [
         ({"memory": "legs", "theta": 4.0}, "model.theta: got 4.0, wanted null"),
         ({"memory": "lstm", "discretization": "zoh"}, "model.discretization: got zoh, wanted null"),
+        ({"memory": "legs", "discretization": "bilnear"}, r"model\.discretization: .*bilnear"),
         ({"memory": "lgs"}, "did you mean 'legs'"),
         ({"order": 0}, "order: got 0"),
     ],

@@ -27,7 +27,7 @@ class CapturedLoop:
     Then, and for whatever cannot be captured (a warning says so once), the loop runs as it is.
 
     Args:
-        cell: the cell; its parameters are read anew at every replay.
+        cell: the cell; its parameters and buffers are read anew at every replay.
         capture: makes a graphed function of a function and example arguments; torch.cuda.make_graphed_callables.
 
     Attributes:
@@ -47,7 +47,8 @@ class CapturedLoop:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Outputs (B, T, H) and the parts of the state after the last step, as the cell's own loop gives them."""
         cell: Any = self._cell()
-        names, weights = zip(*cell.named_parameters(), strict=True)
+        # Buffers too: a cell that was moved has others, and a graph knows addresses alone.
+        names, weights = zip(*cell.named_parameters(), *cell.named_buffers(), strict=True)
         arguments = (inputs, *state, *(() if lengths is None else (lengths,)), *weights)
         graph = None if self._is_pending() else self._graph(cell, names, arguments, state, lengths is not None, fresh)
         self.used = graph is not None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import hardsigmoid, layer_norm, linear
+from torch.nn.functional import layer_norm, linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
@@ -54,10 +54,11 @@ class HMLSTM(Recurrence[HMLSTMState]):
         bias: add b; where there is a normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
             the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
-        seed: of the sampled boundaries, which leave the global random state alone. It starts anew with a loaded checkpoint.
+        seed: of the sampled boundaries, which leave the global random state alone. It is the same in every trial, and starts
+            anew with a loaded checkpoint.
 
     Raises:
-        UserError: an argument of the wrong type or range, as many sizes as there are no layers, ``slope`` above ``max_slope``.
+        UserError: an argument of the wrong type or range, not as many sizes as layers, ``slope`` above ``max_slope``.
     """
 
     name = "hmlstm"
@@ -200,8 +201,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         return boundary if self.boundary == "soft" else boundary.detach()
 
     def _boundary(self, s: Tensor, draws: Tensor | None) -> Tensor:
-        # PyTorch's hard sigmoid is max(0, min(1, (x + 3) / 6)).
-        p = hardsigmoid(3 * self.slope * s) if self.boundary_activation == "hard_sigmoid" else torch.sigmoid(self.slope * s)
+        steep = self.slope * s
+        p = ((steep + 1) / 2).clamp(0, 1) if self.boundary_activation == "hard_sigmoid" else torch.sigmoid(steep)
         if self.boundary == "soft":
             return p
         z = p > 0.5 if draws is None else draws < p

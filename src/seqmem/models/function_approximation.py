@@ -15,6 +15,7 @@ from seqmem.errors import UserError
 from seqmem.hippo import project, reconstruct
 from seqmem.hippo.read_out import LSTM_MEMORY, ridge, with_one
 from seqmem.models.base import SequenceModel
+from seqmem.ops import canonical_discretization
 from seqmem.spec import DataSpec
 
 # Steps that the LSTM takes at a time: its outputs would fill the memory at a million.
@@ -63,6 +64,11 @@ class FunctionApproximation(SequenceModel):
             raise UserError(f"model.theta: got {theta}, wanted null, since {memory} has none")
         if discretization is not None and memory == "lstm":
             raise UserError(f"model.discretization: got {discretization}, wanted null, since lstm has none")
+        if discretization is not None:
+            try:
+                canonical_discretization(discretization)
+            except UserError as error:
+                raise UserError(f"model.discretization: {error}") from None
         self.memory, self.order, self.discretization = memory, order, discretization
         self.theta = (theta or spec.max_length) if memory == "lmu" else None
         self.cell = LSTM(1, order).requires_grad_(False) if memory == "lstm" else None

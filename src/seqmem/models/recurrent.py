@@ -58,7 +58,7 @@ class RecurrentNetwork(SequenceModel):
         super().__init__()
         if spec.task == "reconstruction":
             raise UserError(
-                f"model.network: recurrent answers step by step, and {spec.name} is to be given back from the last state; "
+                f"model.network: {self.name} answers step by step, and {spec.name} is to be given back from the last state; "
                 "model=function_approximation does that"
             )
         make = cells.get(cell)

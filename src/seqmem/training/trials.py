@@ -1,5 +1,6 @@
 """The trial loop: the same config trained several times, each time from another seed."""
 
+import math
 import os
 import sys
 import time
@@ -174,10 +175,18 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     else:
         trainer.validate(module, loaders["validation"], verbose=False)
         score = trainer.callback_metrics[monitor].item()
+        if not math.isfinite(score):
+            raise UserError(f"{monitor} of the initial weights is {score}, wanted a finite number")
         trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
         [tested] = trainer.test(module, loaders["test"], verbose=False)
-        outcome = {"result": {monitor: score, **tested}, "result_last": {}, "best_epoch": -1, "epochs": 0}
-        outcome |= {"train_seconds": 0.0, "sequences_per_second": None}
+        outcome = {
+            "result": {monitor: score, **tested},
+            "result_last": tested if train.test_last else {},
+            "best_epoch": -1,
+            "epochs": 0,
+            "train_seconds": 0.0,
+            "sequences_per_second": None,
+        }
     return {
         "metric": task.metric,
         "best": task.best,
