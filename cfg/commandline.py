@@ -207,8 +207,11 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
+        group, _, choice = error.missing_cfg_file.removesuffix(".yaml").partition("/")
         choices = [option for option in error.options or () if option != "default"]
+        if "/" in choice:  # Hydra gives the options of the group's own folder alone
+            folder = Path(__file__).parent / group
+            choices = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
         return f"{group}={choice}: there is no {group} of that name{suggestion(choice, choices)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': wanted KEY=VALUE, with quotes around a VALUE of several words"

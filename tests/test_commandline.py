@@ -80,6 +80,7 @@ WRONG = {
     "train=fast": "there is no train of that name",
     "runner=ray": "choose from: pl",
     "experiment=quickstrt": "did you mean 'quickstart'?",
+    "experiment=hippo/pmnist_leg": "there is no experiment of that name; did you mean 'hippo/pmnist_legs'?",
     "train.epoch=3": "did you mean 'train.epochs'?",
     "epochs=3": "there is no key 'epochs'",
     "train.lr=fast": "train.lr: got 'fast', wanted a valid number",
