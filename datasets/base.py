@@ -84,12 +84,11 @@ class DataSet(ABC):
         return {"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)}
 
 
-class ShuffledSampler(Sampler[int]):
-    """All of 0 to ``size - 1`` in an order that depends on the seed and the epoch alone."""
+class EpochSampler(Sampler[int]):
+    """All of 0 to ``size - 1`` in an order of a subclass, which may depend on the epoch."""
 
-    def __init__(self, size: int, seed: int):
+    def __init__(self, size: int):
         self._size = size
-        self._seed = seed
         self._epoch = 0
 
     @checked
@@ -99,6 +98,14 @@ class ShuffledSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self._size
+
+
+class ShuffledSampler(EpochSampler):
+    """An order that depends on the seed and the epoch alone."""
+
+    def __init__(self, size: int, seed: int):
+        super().__init__(size)
+        self._seed = seed
 
     def __iter__(self) -> Iterator[int]:
         return iter(generator(self._seed, "order", self._epoch).permutation(self._size).tolist())

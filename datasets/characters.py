@@ -6,15 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from datasets.base import DataSet
+from datasets.base import DataSet, EpochSampler
 from datasets.provenance import Provenance, sha256
 from datasets.seeds import generator
 from datasets.splits import SPLITS, Split
-from seqmem.arguments import checked
 from seqmem.batch import Batch
 from seqmem.errors import UserError
 from seqmem.spec import DataSpec
@@ -104,7 +102,7 @@ class CharacterSet(DataSet):
         return ContiguousSampler(self.sizes[split], batch_size, seed if split == "train" else None)
 
 
-class ContiguousSampler(Sampler[int]):
+class ContiguousSampler(EpochSampler):
     """Deals 0 to ``size - 1`` out to ``rows`` rows, each of which gets consecutive numbers, one of them a batch.
 
     The first rows get one number more where that does not come out even: the last batch has these rows alone.
@@ -117,18 +115,9 @@ class ContiguousSampler(Sampler[int]):
     """
 
     def __init__(self, size: int, rows: int, seed: int | None):
-        self._size = size
+        super().__init__(size)
         self._rows = rows
         self._seed = seed
-        self._epoch = 0
-
-    @checked
-    def set_epoch(self, epoch: NonNegativeInt) -> None:
-        """Choose where the next pass begins."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._size
 
     def __iter__(self) -> Iterator[int]:
         shift = 0 if self._seed is None else int(generator(self._seed, "order", self._epoch).integers(self._size))
