@@ -85,23 +85,6 @@ static T* pack_tiles(const T* weights, int64_t down, int64_t along, int64_t dept
   return to + tile_groups(depth) * kGroup / 2;
 }
 
-// Weights (depth, columns) in rows of 2W, from rows of `depth` numbers that belong to a column each.
-template <typename T>
-static T* pack_transposed(const T* rows, int64_t depth, int64_t columns, T* to) {
-  constexpr int width = kLanes<T>;
-  for (int64_t begin = 0; begin < kPanel<T>; begin += width) {
-    for (int64_t k = 0; k < depth; k += width) {
-      Vector<T> tile[width];
-      for (int j = 0; j < width; ++j) {
-        tile[j] = begin + j < columns ? load_some<T>(rows + (begin + j) * depth + k, depth - k) : Vector<T>{};
-      }
-      transpose<T>(tile);
-      for (int j = 0; j < width && k + j < depth; ++j) store<T>(to + (k + j) * kPanel<T> + begin, tile[j]);
-    }
-  }
-  return to + depth * kPanel<T>;
-}
-
 template <typename T, typename Rule, bool half>
 static void pack_forward(const Sequence<T>& s, int64_t panel, T* to) {
   const int64_t unit = panel * kPanel<T>, count = s.hidden - unit < kPanel<T> ? s.hidden - unit : kPanel<T>;
