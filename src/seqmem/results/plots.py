@@ -39,9 +39,18 @@ def plot_learning_curves(groups: Sequence[Trials], path: Path) -> bool:
         axis.set_title(dataset)
         axis.grid(alpha=0.3)
         axis.legend()
+    save_figure(figure, path)
+    return True
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture whole or not at all; the suffix of ``path`` names the format.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
-    return True
 
 
 def _validation_curves(folders: Sequence[RunFolder], column: str) -> pd.DataFrame:
