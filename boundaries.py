@@ -70,7 +70,8 @@ def main() -> None:
 
         prefix = "val" if keys.split == "validation" else "test"
         print(f"{model} on {data.spec.name}, epoch {checkpoint.epoch + 1}: {keys.split} ", end="")
-        print(f"{task.metric} {measured[f'{prefix}/{task.metric}']:.4f}")
+        floor = data.spec.irreducible_error
+        print(f"{task.metric} {measured[f'{prefix}/{task.metric}']:.4f}" + (f" ({floor:.4f} is irreducible)" if floor else ""))
         rates = [rate for name, rate in measured.items() if name.startswith(f"{prefix}/boundary_rate_")]
         print("boundaries in each step,", ", ".join(f"layer {k + 1}: {rate:.4f}" for k, rate in enumerate(rates)))
         if not (text or series):

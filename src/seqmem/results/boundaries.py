@@ -133,4 +133,4 @@ def _of_text(name: str, truth: str, predictions: str, indicators: Any, row_len: 
 
 
 def _colors(layers: int) -> np.ndarray:
-    return colormaps["viridis"](np.linspace(0, 0.9, layers))
+    return colormaps["viridis"](np.linspace(0, 0.8, layers))
