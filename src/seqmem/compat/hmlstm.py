@@ -1,7 +1,7 @@
 """The interface of the ``hmlstm`` package, whose network was written for TensorFlow 1, over this project's model and training.
 
-Its README's examples run with the package's name changed. What was wrong there is put right: ``train`` writes only if it is told
-to, ``load_variables`` always loads, networks do not get in each other's way, the last full batch is kept, signals may have several
+Its README's examples run with the package's name changed. What was wrong there is put right: ``train`` writes only if told to,
+``load_variables`` always loads, networks do not get in each other's way, the last full batch is kept, signals may have several
 channels, and any number of layers can be drawn. A file holds tensors and plain values, and nothing in it is executed.
 """
 
@@ -203,12 +203,10 @@ class HMLSTMNetwork:
         content = load_plain(Path(path))
         if not isinstance(content, dict) or content.keys() != {"architecture", "weights", "optimizer"}:
             raise UserError(f"{path} is not a checkpoint of HMLSTMNetwork")
-        if content["architecture"] != self._architecture:
-            name = next(name for name, own in self._architecture.items() if content["architecture"].get(name) != own)
-            raise UserError(
-                f"{path} is a checkpoint of another network: got {name}={content['architecture'].get(name)}, "
-                f"wanted {name}={self._architecture[name]}"
-            )
+        for name, wanted in self._architecture.items():
+            got = content["architecture"].get(name)
+            if got != wanted:
+                raise UserError(f"{path} is a checkpoint of another network: got {name}={got}, wanted {name}={wanted}")
         load_weights(self._model, content["weights"], Path(path))
         self._optimizer_state = content["optimizer"]
         self._has_variables = True

@@ -1,6 +1,6 @@
 """Training in memory, for programs that bring their own batches: nothing is written, no checkpoint is chosen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,8 +15,8 @@ def fit(
     batches: Iterable[Batch],
     epochs: int,
     callbacks: Sequence[pl.Callback] = (),
-    optimizer_state: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    optimizer_state: dict[str, Any] | None = None,
+) -> dict[str, Any] | None:
     """Train a module in place.
 
     Args:
@@ -27,7 +27,7 @@ def fit(
         optimizer_state: what an earlier call returned, to go on from there; None to begin anew.
 
     Returns:
-        The optimiser's state after the last step, tensors and plain values.
+        The optimiser's state after the last step, tensors and plain values; without any epoch, the one that was given.
     """
     optimizer = _OptimizerState(optimizer_state)
     with quiet_lightning():
@@ -41,19 +41,19 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, batches)
-    return dict(optimizer.state or {})
+        trainer.fit(module.train(), batches)
+    return optimizer.state
 
 
 class _OptimizerState(pl.Callback):
     """Gives the optimiser its state before the first step, and takes it after the last."""
 
-    def __init__(self, state: Mapping[str, Any] | None):
+    def __init__(self, state: dict[str, Any] | None):
         self.state = state
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.state is not None:
-            trainer.optimizers[0].load_state_dict(dict(self.state))
+            trainer.optimizers[0].load_state_dict(self.state)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state = trainer.optimizers[0].state_dict()
