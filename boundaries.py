@@ -8,7 +8,7 @@ boundaries are printed; prediction, truth and boundaries of one sequence are dra
 Keys of this command
   split=test        test or validation
   sequence=0        which sequence of it is shown; of a text cut into chunks, which chunk it is shown from
-  characters=600    how much of a text is shown
+  characters=600    how much of a text is shown; at most 6000
   picture=FILE      where the picture goes; without, into the trial's folder
 
 Any other key changes the trial's config, but for the model: dataset=NAME or dataset.KEY=VALUE reads other data,
@@ -19,9 +19,9 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from cfg import commandline
 
@@ -32,7 +32,7 @@ class Keys:
 
     split: Literal["test", "validation"] = "test"
     sequence: NonNegativeInt = 0
-    characters: PositiveInt = 600
+    characters: Annotated[int, Field(gt=0, le=6000)] = 600  # what a picture can hold
     picture: str | None = None
 
 
@@ -49,7 +49,6 @@ def main() -> None:
         from seqmem.errors import UserError
         from seqmem.results.boundaries import plot_characters, plot_indicators, viz_char_boundaries
         from seqmem.results.plots import check_picture, save_figure
-        from seqmem.tasks import LanguageModelling
         from seqmem.text import decode
         from seqmem.training.checkpoints import restore
         from seqmem.training.config import model_arguments
@@ -60,18 +59,20 @@ def main() -> None:
         check_picture(path)
         data = datasets.load(config["dataset"])
         module = restore(checkpoint, config["train"], data.spec)
-        model, task = models.label(model_arguments(config)), module.task
+        label, metric, floor = models.label(model_arguments(config)), module.task.metric, data.spec.irreducible_error
         if not module.model.segments:
-            raise UserError(f"{checkpoint.path} is a checkpoint of {model}, which finds no boundaries; model=hmlstm does")
+            raise UserError(f"{checkpoint.path} is a checkpoint of {label}, which finds no boundaries; model=hmlstm does")
         module.boundary_steps = math.inf
-        text, series = isinstance(task, LanguageModelling), data.spec.output_steps is None and not data.spec.tokens
+        text = data.spec.task == "language_modelling"
+        series = data.spec.task in ("regression", "forecasting") and data.spec.output_steps is None
         excerpt = Excerpt(data.spec, keys.sequence, keys.characters if text else math.inf)
         measured = evaluate(module, data, config, keys.split, [excerpt] if text or series else [])
 
         prefix = "val" if keys.split == "validation" else "test"
-        print(f"{model} on {data.spec.name}, epoch {checkpoint.epoch + 1}: {keys.split} ", end="")
-        floor = data.spec.irreducible_error
-        print(f"{task.metric} {measured[f'{prefix}/{task.metric}']:.4f}" + (f" ({floor:.4f} is irreducible)" if floor else ""))
+        score = f"{keys.split} {metric} {measured[f'{prefix}/{metric}']:.4f}" + (
+            f" ({floor:.4f} is irreducible)" if floor else ""
+        )
+        print(f"{label} on {data.spec.name}, epoch {checkpoint.epoch + 1}: {score}")
         rates = [rate for name, rate in measured.items() if name.startswith(f"{prefix}/boundary_rate_")]
         print("boundaries in each step,", ", ".join(f"layer {k + 1}: {rate:.4f}" for k, rate in enumerate(rates)))
         if not (text or series):

@@ -230,7 +230,7 @@ def of_checkpoint(arguments: Sequence[str], own: type[Keys]) -> tuple["Checkpoin
 
 
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
-    """The config of a finished trial with other values, checked; ``dataset=NAME`` takes all of that group's."""
+    """The config of a finished trial with other values, checked; ``dataset=NAME`` takes all of that file's."""
     changed = OmegaConf.create(dict(config))
     for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         section = key.partition(".")[0]
@@ -238,8 +238,8 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], others: Sequ
             raise UserError(f"{key}: the model of a finished trial stays as it was trained")
         if section not in changed:
             raise UserError(f"there is no key '{key}'{suggestion(key, [*others, *config])}")
-        if key == "dataset":
-            changed.dataset = _composed([f"dataset={value}"]).dataset
+        if key in _sections:
+            changed[key] = _composed([f"{key}={value}"])[key]
         else:
             OmegaConf.update(changed, key, value, force_add=True)
     resolved: Any = OmegaConf.to_container(changed, resolve=True)

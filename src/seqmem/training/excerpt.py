@@ -39,7 +39,7 @@ class Excerpt(pl.Callback):
         self._keep(batch, outputs)
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets (T, ...), outputs (T, K) and boundaries (T, L).
+        """Targets (T, ...), outputs (T, K) float32 and boundaries (T, L) float32.
 
         Raises:
             UserError: the evaluation ended before the sequence.
@@ -57,6 +57,6 @@ class Excerpt(pl.Callback):
         if not 0 <= row < len(batch) or self._passed <= self.sequence or kept >= self.steps:
             return
         steps = int(min(self.steps - kept, batch.inputs.shape[1] if batch.lengths is None else batch.lengths[row]))
-        parts = (batch.targets, made["outputs"], made["boundaries"])
+        parts = (batch.targets, made["outputs"].float(), made["boundaries"].float())
         targets, outputs, boundaries = (part[row, :steps].detach().cpu() for part in parts)
         self._parts.append((targets, outputs, boundaries))
