@@ -2,8 +2,9 @@
 
   python boundaries.py CHECKPOINT [KEY=VALUE ...]
 
-CHECKPOINT is a file of train.py's, or the folder of a finished trial for its best one. The metric and each layer's rate of
-boundaries are printed; prediction, truth and boundaries of one sequence are drawn, and those of a text printed, too.
+CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best one. The metric and each layer's
+boundary rate, the fraction of steps at which it finds one, are printed; prediction, truth and boundaries of one sequence are
+drawn, and those of a text printed, too.
 
 Keys of this command
   split=test        test or validation
@@ -69,12 +70,11 @@ def main() -> None:
         measured = evaluate(module, data, config, keys.split, [excerpt] if text or series else [])
 
         prefix = "val" if keys.split == "validation" else "test"
-        score = f"{keys.split} {metric} {measured[f'{prefix}/{metric}']:.4f}" + (
-            f" ({floor:.4f} is irreducible)" if floor else ""
-        )
-        print(f"{label} on {data.spec.name}, epoch {checkpoint.epoch + 1}: {score}")
+        irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
+        print(f"{label} on {data.spec.name}, epoch {checkpoint.epoch + 1}: ", end="")
+        print(f"{keys.split} {metric} {measured[f'{prefix}/{metric}']:.4f}{irreducible}")
         rates = [rate for name, rate in measured.items() if name.startswith(f"{prefix}/boundary_rate_")]
-        print("boundaries in each step,", ", ".join(f"layer {k + 1}: {rate:.4f}" for k, rate in enumerate(rates)))
+        print(f"boundary rates: {', '.join(f'layer {k + 1} {rate:.4f}' for k, rate in enumerate(rates))}")
         if not (text or series):
             print(f"no picture: {data.spec.name} does not ask for a value or a character at every step")
             return

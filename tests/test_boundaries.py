@@ -54,8 +54,8 @@ def test_a_signals_boundaries_are_counted_and_drawn(signal, tmp_path):
     lines = see(signal, cwd=tmp_path).splitlines()
     recorded = result(signal)
     assert lines[0] == f"hmlstm on sinusoids, epoch 1: test mse {recorded['test/mse']:.4f} (0.2500 is irreducible)"
-    rates = ", ".join(f"layer {k}: {recorded[f'test/boundary_rate_{k}']:.4f}" for k in (1, 2, 3, 4))
-    assert lines[1] == f"boundaries in each step, {rates}"
+    rates = ", ".join(f"layer {k} {recorded[f'test/boundary_rate_{k}']:.4f}" for k in (1, 2, 3, 4))
+    assert lines[1] == f"boundary rates: {rates}"
     assert lines[2:] == [f"the picture is {signal / 'boundaries_test.png'}"]
     assert (signal / "boundaries_test.png").read_bytes().startswith(b"\x89PNG")
 
@@ -77,7 +77,7 @@ def test_a_texts_boundaries_are_printed_by_rows_however_it_is_cut(text):
     whole = see(text, "smoke_test=false", "characters=70", cwd=folder)
     lines = whole.splitlines()
     assert re.fullmatch(r"hmlstm on text words, epoch 1: test bpc \d\.\d{4}", lines[0])
-    assert re.fullmatch(r"boundaries in each step, layer 1: 0\.\d{4}, layer 2: 0\.\d{4}", lines[1])
+    assert re.fullmatch(r"boundary rates: layer 1 0\.\d{4}, layer 2 0\.\d{4}", lines[1])
     part = ("the quick brown fox jumps over the lazy dog " * 60)[-132:]  # the last 5 %
     first, second = lines[3:8], lines[8:13]
     assert (first[3], second[3]) == (part[1:61], part[61:71])
@@ -96,7 +96,7 @@ def test_a_data_set_with_one_answer_a_sequence_has_rates_and_no_picture(tmp_path
     trial = trained(tmp_path, "dataset=digits", "model=hmlstm")
     lines = see(trial, cwd=tmp_path).splitlines()
     assert f"test accuracy {result(trial)['test/accuracy']:.4f}" in lines[0]
-    assert lines[1].startswith("boundaries in each step, layer 1: ")
+    assert lines[1].startswith("boundary rates: layer 1 ")
     assert lines[2] == "no picture: digits does not ask for a value or a character at every step"
     assert not (trial / "boundaries_test.png").exists()
 

@@ -88,7 +88,7 @@ def test_boundaries_commands(command, small_trial, tmp_path):
     done = program.run([script, str(small_trial), *keys], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "boundaries in each step, layer 1: " in done.stdout
+    assert "boundary rates: layer 1 " in done.stdout
 
 
 @pytest.mark.parametrize("command", starting_with("python", "-m"))

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,11 @@ def test_the_names_are_found_in_the_package_and_no_others():
         assert name in seqmem.__all__
     with pytest.raises(AttributeError, match="no attribute 'HMLSTMNetwrk'"):
         _ = seqmem.HMLSTMNetwrk
+
+
+def test_the_package_alone_imports_nothing_of_them():
+    code = "import seqmem, sys; sys.exit(any(name in sys.modules for name in ('torch', 'seqmem.compat')))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 def network(seed=0, **changes):
