@@ -34,6 +34,7 @@ class MultiscaleNetwork(RecurrentNetwork):
     """
 
     name = "hmlstm"
+    segments = True
     embeds_values = True
 
     @checked
@@ -56,13 +57,10 @@ class MultiscaleNetwork(RecurrentNetwork):
         assert isinstance(stack, HMLSTM)
         return stack
 
-    def boundaries(self, batch: Batch, state: HMLSTMState | None = None) -> Tensor:
-        """The boundary indicators of a batch, its layers' ``state`` before the first step being given or the initial one.
-
-        Returns:
-            (B, T, L), layers from the bottom up, zero where padded.
-        """
-        return self._stack.boundaries(self._embedded(batch.inputs), state, batch.lengths, batch.times)
+    def boundaries(self, batch: Batch, state: Sequence[HMLSTMState] | None = None) -> Tensor:
+        """The boundary indicators (B, T, L) of a batch, from the ``state`` on that :meth:`carry` returned."""
+        before = None if state is None else state[0]
+        return self._stack.boundaries(self._embedded(batch.inputs), before, batch.lengths, batch.times)
 
 
 class OutputModule(nn.Module):

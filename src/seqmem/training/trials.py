@@ -4,12 +4,9 @@ import math
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
-from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,11 +23,10 @@ from seqmem.results.record import RunFolder, digest
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO
-from seqmem.training.config import RunnerConfig, TrainConfig, limited, model_arguments
+from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
 from seqmem.training.module import SequenceModule
+from seqmem.training.quiet import quiet_lightning
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
-
-_SMOKE_BATCHES = 5
 
 
 class Data(Protocol):
@@ -114,7 +110,7 @@ def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[
     folder.write_record(record)
     start = time.perf_counter()
     try:
-        with _quiet_lightning():
+        with quiet_lightning():
             record |= _train(config, data, folder)
     except BaseException as error:
         failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -137,16 +133,14 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     module = SequenceModule(model, task, train)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
 
-    evaluated = train.eval_batch_size or (1 if data.spec.contiguous else train.batch_size)
+    evaluated = evaluation_batch_size(train, data.spec)
     loaders = {
         "train": data.loader("train", train.batch_size, config["seed"]),
         "validation": data.loader("validation", evaluated),
         "test": data.loader("test", evaluated),
     }
     limits = {"train": train.limit_train_batches, "validation": train.limit_val_batches, "test": train.limit_test_batches}
-    batches = {split: limited(len(loaders[split]), limit) for split, limit in limits.items()}
-    if config["smoke_test"]:
-        batches = {split: min(count, _SMOKE_BATCHES) for split, count in batches.items()}
+    batches = {split: limited(len(loaders[split]), limit, config["smoke_test"]) for split, limit in limits.items()}
 
     monitor = f"val/{task.metric}"
     best = ModelCheckpoint(folder.checkpoints, "best", monitor, mode=task.best, save_last=True, enable_version_counter=False)
@@ -231,21 +225,3 @@ def _fit(
         "train_seconds": last["seconds"],
         "sequences_per_second": last["sequences_per_second"],
     }
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """No banner, no hints at options that this project does not offer."""
-    logger = getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-            # torch.compile's own, about what flows from a recurrence that stays out of it.
-            warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
-            yield
-    finally:
-        logger.setLevel(level)
