@@ -48,8 +48,13 @@ class MultiscaleNetwork(RecurrentNetwork):
         output_hiddens: list[PositiveInt] = [],  # noqa: B006
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
-        super().__init__(spec, cell, cell_args, embedding_size=embedding_size, dropout=dropout)
-        self.head = OutputModule(self._stack.sizes, output_embedding_size, output_hiddens, spec.output_size)
+        self._output_embedding_size = output_embedding_size
+        super().__init__(
+            spec, cell, cell_args, embedding_size=embedding_size, output_hiddens=output_hiddens, dropout=dropout
+        )
+
+    def _make_head(self, width: int, hiddens: list[int], output_size: int) -> nn.Module:
+        return OutputModule(self._stack.sizes, self._output_embedding_size, hiddens, output_size)
 
     @property
     def _stack(self) -> HMLSTM:
