@@ -385,6 +385,8 @@ def test_weights_are_saved_and_loaded_with_every_parameter():
         ({"num_layers": 0}, "num_layers: got 0"),
         ({"slope": 6.0}, "slope: got 6.0, wanted at most max_slope=5.0"),
         ({"seed": 2**32}, "seed: got 4294967296, wanted less than 4294967296"),
+        ({"boundary_bias": [0.5]}, r"boundary_bias: got \[0.5\], wanted one number or as many as detectors, 2"),
+        ({"boundary_bias": 0.5, "bias": False}, "boundary_bias: got 0.5, wanted 0 with bias=false"),
         ({"boundary": "stp"}, "did you mean 'step'"),
         ({"boundary_activation": "sigmod"}, "did you mean 'sigmoid'"),
     ],
@@ -392,3 +394,13 @@ def test_weights_are_saved_and_loaded_with_every_parameter():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(UserError, match=message):
         HMLSTM(3, **arguments)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(0.75, [0.75, 0.75]), ([1.0, -0.5], [1.0, -0.5])], ids=str)
+def test_detectors_start_at_their_bias(given, wanted):
+    cell = HMLSTM(4, SIZES, 3, boundary_bias=given)
+    assert [layer.bias[-1].item() for layer in cell.layers[:2]] == wanted
+    assert not any(layer.bias[: 4 * layer.size].any() for layer in cell.layers)
+    assert [layer.bias[-1].item() for layer in HMLSTM(4, SIZES, 3, boundary_bias=[0.1, 0.2, 0.5], top_detector=True).layers][
+        2
+    ] == 0.5

@@ -41,7 +41,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
 
     Parameters of each of the ``layers``, from the bottom up: ``weight`` (4 D_l + 1, D_l + D_{l+1} + D_{l-1}) and ``bias``
     (4 D_l + 1,), whose rows hold f, i, o, g and the detector's (4 D_l without detector). What the bottom layer reads of x is
-    apart, ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero.
+    apart, ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero but for ``boundary_bias``.
 
     Args:
         input_size: C.
@@ -52,6 +52,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         slope: a in the first epoch.
         slope_growth: what is added to a each epoch.
         max_slope: a grows no further.
+        boundary_bias: what the detectors' biases start at, one for all or a list of one each from the bottom up: above 0 a layer
+            begins with segments of one step, below with endless ones.
         top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z is 0.
         bias: add b; where there is a normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
@@ -60,7 +62,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
             anew with a loaded checkpoint.
 
     Raises:
-        UserError: an argument of the wrong type or range, not as many sizes as layers, ``slope`` above ``max_slope``.
+        UserError: an argument of the wrong type or range, not as many sizes as layers or biases as detectors, ``slope`` above
+            ``max_slope``.
     """
 
     name = "hmlstm"
@@ -79,6 +82,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         slope: PositiveFloat = 1.0,
         slope_growth: NonNegativeFloat = 0.0,
         max_slope: PositiveFloat = 5.0,
+        boundary_bias: float | list[float] = 0.0,
         top_detector: bool = False,
         bias: bool = True,
         layer_norm: bool = True,
@@ -90,6 +94,12 @@ class HMLSTM(Recurrence[HMLSTMState]):
             raise UserError(f"hidden_size: got {hidden_size}, wanted one size or as many as num_layers={num_layers}")
         if slope > max_slope:
             raise UserError(f"slope: got {slope}, wanted at most max_slope={max_slope}")
+        detectors = num_layers - (not top_detector)
+        biases = boundary_bias if isinstance(boundary_bias, list) else [boundary_bias] * detectors
+        if len(biases) != detectors:
+            raise UserError(f"boundary_bias: got {boundary_bias}, wanted one number or as many as detectors, {detectors}")
+        if any(biases) and not bias:
+            raise UserError(f"boundary_bias: got {boundary_bias}, wanted 0 with bias=false")
         self.input_size, self.output_size = input_size, sum(self.sizes)
         self.boundary, self.boundary_activation = boundary, boundary_activation
         self.first_slope, self.slope_growth, self.max_slope = slope, slope_growth, max_slope
@@ -102,6 +112,10 @@ class HMLSTM(Recurrence[HMLSTMState]):
             detects = top_detector or k + 1 < num_layers
             layers.append(_Layer(size, above, below, 0 if k > 0 else input_size, detects, bias, layer_norm))
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        with torch.no_grad():
+            for layer, value in zip(layers, biases, strict=False):
+                if layer.bias is not None:
+                    layer.bias[-1] = value
         self._generator = torch.Generator("cpu").manual_seed(seed)
 
     def initial_state(self, batch_size: int) -> HMLSTMState:

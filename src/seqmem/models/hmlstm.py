@@ -49,9 +49,7 @@ class MultiscaleNetwork(RecurrentNetwork):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
         self._output_embedding_size = output_embedding_size
-        super().__init__(
-            spec, cell, cell_args, embedding_size=embedding_size, output_hiddens=output_hiddens, dropout=dropout
-        )
+        super().__init__(spec, cell, cell_args, embedding_size=embedding_size, output_hiddens=output_hiddens, dropout=dropout)
 
     def _make_head(self, width: int, hiddens: list[int], output_size: int) -> nn.Module:
         return OutputModule(self._stack.sizes, self._output_embedding_size, hiddens, output_size)
