@@ -50,6 +50,8 @@ def patch_products(
     Returns:
         o, (N, B).
     """
+    if indices.shape[1] > len(features):  # a sparse matrix cannot have more entries in a row than columns
+        return patch_products_reference(features, indices, weight, bias)
     if order is None or starts is None:
         order, starts = by_step(indices, len(features))
     return _PatchProducts.apply(features, indices, weight, bias, order, starts)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import dropout, leaky_relu, max_pool2d, pad
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import leaky_relu, max_pool2d, pad
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
@@ -21,11 +21,11 @@ SLOPE = 0.1
 DILATION = 3
 """Of the convolutions of the further stacks."""
 
-WORKING_SET = 16 * 2**20
-"""Bytes of feature maps and outputs that are worked on at a time."""
+WORKING_SET = 8 * 2**20
+"""Bytes of feature maps and outputs that are worked on at a time, in some ten copies."""
 
-ROWS = 64
-"""Rows of a batch that are worked on at a time: beyond, an index is read seldom enough."""
+VECTOR = 8
+"""Rows of a batch that are always worked on at a time: with less, products with patches take as long."""
 
 
 _L2REG = 1e-5
@@ -117,7 +117,7 @@ class IGLOO1D(nn.Module):
             _check_sequences(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
         else:
             _check_whole(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
-        self.shape, self.return_sequences = shape, return_sequences
+        self.shape, self.return_sequences, self.padding_style = shape, return_sequences, padding_style
         self.l2reg = l2reg if l2_reg is None else l2_reg
         self.dropout = DR
         # What ends at the last step, and not what begins at the first, is alike in rows of all lengths.
@@ -147,7 +147,7 @@ class IGLOO1D(nn.Module):
         self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
         numbers_of_a_row = shape[0] * filters + len(lighthouses) * nb_patches + len(ends) * local
-        self._rows = min(max(WORKING_SET // (4 * nb_stacks * numbers_of_a_row), 1), ROWS)
+        self._rows = max(WORKING_SET // (4 * nb_stacks * numbers_of_a_row) // VECTOR, 1) * VECTOR
 
     @torch.compiler.disable  # it is a few large operators, of which the largest is no graph's
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -171,15 +171,12 @@ class IGLOO1D(nn.Module):
             raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, wanted (B, at most {steps}, {channels})")
         if lengths is not None and lengths.shape != inputs.shape[:1]:
             raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, wanted ({len(inputs)},)")
+        seeds = torch.zeros(0, dtype=torch.int64)
+        if self.training and self.dropout > 0:
+            seeds = torch.randint(2**62, (-(-len(inputs) // self._rows),))
         if len(inputs) <= self._rows:
-            return self._represent(inputs, lengths)
-        parts: list[tuple[Tensor, Tensor | None]] = [(part, None) for part in inputs.split(self._rows)]
-        if lengths is not None:
-            parts = [(part, own) for (part, _), own in zip(parts, lengths.split(self._rows), strict=True)]
-        draws = self.training and self.dropout > 0
-        return torch.cat(
-            [checkpoint(self._represent, *part, use_reentrant=False, preserve_rng_state=draws) for part in parts]
-        )
+            return self.represent(inputs, lengths, _generator(inputs, seeds, 0))
+        return _RowByRow.apply(self, self._rows, inputs, lengths, seeds, *self.parameters())
 
     def penalty(self) -> Tensor:
         """What a training loss has to add: ``l2reg`` times the sum of squares of the patches' weights and biases, a scalar."""
@@ -191,20 +188,21 @@ class IGLOO1D(nn.Module):
             assert isinstance(stack, Stack)
             yield stack
 
-    def _represent(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+    def represent(self, inputs: Tensor, lengths: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """:meth:`forward` of all rows at once, with what is to be dropped drawn from ``generator``; None drops nothing."""
         given = inputs.shape[1]
         inputs, valid = self._aligned(inputs, lengths)
         below = inputs = inputs.permute(2, 1, 0)
         outputs = []
         for number, stack in enumerate(self._stacks()):
-            features = stack.features(below, valid)
+            features = stack.features(below, valid, generator)
             if self.pool > 1 and number == 0:
                 features = max_pool2d(features, (self.pool, 1))
                 valid = None if valid is None else max_pool2d(valid[None].to(features.dtype), (self.pool, 1))[0] > 0
             responses = stack(features)
-            outputs.append(responses if self.return_sequences else dropout(responses[:, 0], self.dropout, self.training))
+            outputs.append(responses if self.return_sequences else _dropped(responses[:, 0], self.dropout, generator))
             below = inputs if self.return_sequences else features
-        output = torch.cat(outputs, -1)
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         if not self.return_sequences:
             return output
         if valid is not None:
@@ -255,8 +253,8 @@ class FeatureMap(nn.Module):
         self.before = span if style == "causal" else span // 2
         self.after = span - self.before
 
-    def forward(self, inputs: Tensor, valid: Tensor | None) -> Tensor:
-        """(C, T, B) -> (K, T, B), zero where ``valid`` (T, B) is not."""
+    def forward(self, inputs: Tensor, valid: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """(C, T, B) -> (K, T, B), zero where ``valid`` (T, B) is not; drops nothing without a generator."""
         _, steps, rows = inputs.shape
         # Time is the slow dimension of both, so a tap is a product with one stretch of the inputs as they lie in memory.
         padded = pad(inputs, (0, 0, self.before, self.after)).flatten(1)
@@ -265,9 +263,7 @@ class FeatureMap(nn.Module):
             start = tap * self.dilation * rows
             features = torch.addmm(features, weight, padded[:, start : start + steps * rows])
         features = leaky_relu(features, SLOPE, inplace=True).unflatten(1, (steps, rows))
-        if self.training and self.dropout > 0:
-            kept = torch.empty_like(features[:, :1]).bernoulli_(1 - self.dropout)
-            features = features * (kept / (1 - self.dropout))
+        features = _dropped(features, self.dropout, generator, shared=1)
         return features if valid is None else features.where(valid, 0)
 
 
@@ -358,6 +354,75 @@ class Stack(nn.Module):
     def patch_parameters(self) -> list[nn.Parameter]:
         """Weights and biases of the patches."""
         return [p for patches in (self.global_patches, self.local_patches) if patches is not None for p in patches.parameters()]
+
+
+class _RowByRow(torch.autograd.Function):
+    """:meth:`IGLOO1D.represent` of a few rows at a time, forward and, from the inputs again, backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layer: IGLOO1D, rows: int, inputs: Tensor, lengths: Tensor | None, seeds: Tensor, *parameters: Tensor
+    ):
+        device = inputs.device.type
+        ctx.layer, ctx.rows, ctx.has_lengths = layer, rows, lengths is not None
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        # The parameters are saved for autograd's check that nothing has changed them before the way back.
+        ctx.save_for_backward(seeds, inputs, *([] if lengths is None else [lengths]), *parameters)
+        outputs = None
+        for number, part in enumerate(_parts(len(inputs), rows)):
+            own = None if lengths is None else lengths[part]
+            made = layer.represent(inputs[part], own, _generator(inputs, seeds, number))
+            if outputs is None:
+                outputs = made.new_empty(len(inputs), *made.shape[1:])
+            outputs[part] = made
+            del made
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        seeds, inputs, *rest = ctx.saved_tensors
+        lengths = rest.pop(0) if ctx.has_lengths else None
+        trained = [p for p, wanted in zip(rest, ctx.needs_input_grad[5:], strict=True) if wanted]
+        totals = [torch.zeros_like(p) for p in trained]
+        grad_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[2] else None
+        for number, part in enumerate(_parts(len(inputs), ctx.rows)):
+            own = None if lengths is None else lengths[part]
+            given = inputs[part].detach().requires_grad_(grad_inputs is not None)
+            with torch.enable_grad(), torch.autocast(*ctx.autocast):
+                made = ctx.layer.represent(given, own, _generator(inputs, seeds, number))
+            found = torch.autograd.grad(made, [*trained, *([] if grad_inputs is None else [given])], grad[part])
+            if grad_inputs is not None:
+                grad_inputs[part] = found[-1]
+            for total, share in zip(totals, found, strict=False):
+                total += share
+            del made, found
+        gradients = iter(totals)
+        return (
+            None,
+            None,
+            grad_inputs,
+            None,
+            None,
+            *(next(gradients) if wanted else None for wanted in ctx.needs_input_grad[5:]),
+        )
+
+
+def _parts(count: int, rows: int) -> list[slice]:
+    return [slice(start, start + rows) for start in range(0, count, rows)]
+
+
+def _generator(inputs: Tensor, seeds: Tensor, number: int) -> torch.Generator | None:
+    """What is dropped in a part of the batch, the same each time; None where there are no seeds."""
+    return torch.Generator(inputs.device).manual_seed(int(seeds[number])) if len(seeds) else None
+
+
+def _dropped(values: Tensor, probability: float, generator: torch.Generator | None, shared: int | None = None) -> Tensor:
+    """Each value, or all along the dimension ``shared`` together, becomes 0 with a probability; the others make up for it."""
+    if generator is None:
+        return values
+    like = values if shared is None else values.narrow(shared, 0, 1)
+    return values * torch.empty_like(like).bernoulli_(1 - probability, generator=generator).div_(1 - probability)
 
 
 def _check_sequences(steps: int, stretch_factor: int, nb_sequences: int, max_pooling_kernel: int) -> None:
