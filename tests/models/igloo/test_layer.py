@@ -26,6 +26,7 @@ USES = {
     "last steps": {"return_sequences": True, "nb_sequences": 10},
     "last steps, stretched": {"return_sequences": True, "nb_sequences": 7, "stretch_factor": 6, "conv1d_kernel": 1},
     "one-step patches": {"return_sequences": True, "patch_size": 1, "nb_stacks": 2},
+    "many taps": {"return_sequences": False, "conv1d_kernel": 6, "nb_stacks": 2},
     "same": {"return_sequences": True, "padding_style": "same", "conv1d_kernel": 4, "nb_stacks": 2},
 }
 CAUSAL = {name: use for name, use in USES.items() if use["return_sequences"] and use.get("padding_style") != "same"}

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import leaky_relu, max_pool2d, pad
+from torch.nn.functional import conv2d, leaky_relu, max_pool2d, pad
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
@@ -21,8 +21,11 @@ SLOPE = 0.1
 DILATION = 3
 """Of the convolutions of the further stacks."""
 
-WORKING_SET = 8 * 2**20
+WORKING_SET = 4 * 2**20
 """Bytes of feature maps and outputs that are worked on at a time, in some ten copies."""
+
+FEW_TAPS = 4
+"""Up to so many taps a convolution takes less time and memory as one product for each."""
 
 VECTOR = 8
 """Rows of a batch that are always worked on at a time: with less, products with patches take as long."""
@@ -255,16 +258,23 @@ class FeatureMap(nn.Module):
 
     def forward(self, inputs: Tensor, valid: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """(C, T, B) -> (K, T, B), zero where ``valid`` (T, B) is not; drops nothing without a generator."""
-        _, steps, rows = inputs.shape
-        # Time is the slow dimension of both, so a tap is a product with one stretch of the inputs as they lie in memory.
-        padded = pad(inputs, (0, 0, self.before, self.after)).flatten(1)
-        features = self.bias[:, None]
-        for tap, weight in enumerate(self.weight.unbind(-1)):
-            start = tap * self.dilation * rows
-            features = torch.addmm(features, weight, padded[:, start : start + steps * rows])
-        features = leaky_relu(features, SLOPE, inplace=True).unflatten(1, (steps, rows))
+        padded = pad(inputs, (0, 0, self.before, self.after))
+        convolve = self._by_taps if self.weight.shape[-1] <= FEW_TAPS else self._at_once
+        features = leaky_relu(convolve(padded), SLOPE, inplace=True)
         features = _dropped(features, self.dropout, generator, shared=1)
         return features if valid is None else features.where(valid, 0)
+
+    def _by_taps(self, padded: Tensor) -> Tensor:
+        # Time is the slow dimension, so a tap is a product with one stretch of the inputs as they lie in memory.
+        rows, steps = padded.shape[2], padded.shape[1] - self.before - self.after
+        columns, features = padded.flatten(1), self.bias[:, None]
+        for tap, weight in enumerate(self.weight.unbind(-1)):
+            features = torch.addmm(features, weight, columns.narrow(1, tap * self.dilation * rows, steps * rows))
+        return features.unflatten(1, (steps, rows))
+
+    def _at_once(self, padded: Tensor) -> Tensor:
+        # One image whose columns are the rows of the batch.
+        return conv2d(padded[None], self.weight[..., None], self.bias, dilation=(self.dilation, 1))[0]
 
 
 class Patches(nn.Module):
