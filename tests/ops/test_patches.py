@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.ops import patches
-from seqmem.ops.patches import patch_products, patch_products_reference
+from seqmem.ops.patches import patch_index, patch_products, patch_products_reference
 
 SIZES = [(31, 3, 4, 17, 4), (1, 1, 1, 1, 1), (5, 7, 9, 40, 2), (3, 2, 4, 12, 5), (300, 2, 13, 1001, 5), (64, 16, 32, 9, 1)]
 
@@ -18,6 +17,10 @@ def arguments(length, channels, rows, count, size, dtype=torch.float64):
         for shape in ((length, channels, rows), (count, size, channels), (count,))
     ]
     return values[0], indices, *values[1:]
+
+
+def sparse(features, indices, weight, bias):
+    return patch_products(features, patch_index(indices, *features.shape[:2]), weight, bias)
 
 
 def test_the_reference_is_the_formula():
@@ -34,10 +37,9 @@ def test_the_reference_is_the_formula():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_values_and_gradients_are_the_references(sizes, dtype, monkeypatch):
-    monkeypatch.setattr(patches, "BLOCK", 100)
+def test_values_and_gradients_are_the_references(sizes, dtype):
     features, indices, weight, bias = arguments(*sizes, dtype)
-    ours, theirs = (f(features, indices, weight, bias) for f in (patch_products, patch_products_reference))
+    ours, theirs = sparse(features, indices, weight, bias), patch_products_reference(features, indices, weight, bias)
     assert_close(ours, theirs)
     cotangent = torch.randn_like(ours)
     for one, other in zip(*(torch.autograd.grad(o, (features, weight, bias), cotangent) for o in (ours, theirs)), strict=True):
@@ -46,19 +48,19 @@ def test_values_and_gradients_are_the_references(sizes, dtype, monkeypatch):
 
 def test_gradients_are_those_of_finite_differences():
     features, indices, weight, bias = arguments(6, 2, 3, 5, 4)
-    assert torch.autograd.gradcheck(lambda *values: patch_products(values[0], indices, *values[1:]), (features, weight, bias))
+    assert torch.autograd.gradcheck(lambda *values: sparse(values[0], indices, *values[1:]), (features, weight, bias))
 
 
 def test_a_step_that_no_patch_takes_has_no_gradient_and_one_taken_twice_has_both():
     features, _, weight, bias = arguments(4, 2, 3, 1, 2)
     indices = torch.tensor([[2, 2]], dtype=torch.int32)
-    patch_products(features, indices, weight, bias).sum().backward()
+    sparse(features, indices, weight, bias).sum().backward()
     assert not features.grad[[0, 1, 3]].any()
     assert_close(features.grad[2], weight.detach().sum(1).T.expand(2, 3))
 
 
 def test_only_what_is_asked_for_is_computed():
     features, indices, weight, bias = arguments(31, 3, 4, 17, 4)
-    patch_products(features.detach(), indices, weight, bias).sum().backward()
+    sparse(features.detach(), indices, weight, bias).sum().backward()
     assert features.grad is None
     assert_close(weight.grad, features.detach()[indices.long()].sum(-1))

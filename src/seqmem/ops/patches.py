@@ -6,15 +6,12 @@ memory that a vector unit goes through, and an index is read once for all rows.
 
 import warnings
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
-
-# Patches whose (patch, position, channel) places are written out at a time.
-BLOCK = 8192
 
 
 def patch_products_reference(features: Tensor, indices: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -32,85 +29,78 @@ def patch_products_reference(features: Tensor, indices: Tensor, weight: Tensor, 
     return torch.einsum("nqkb,nqk->nb", features[indices.long()], weight) + bias[:, None]
 
 
-def patch_products(
-    features: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, order: Tensor | None = None, starts: Tensor | None = None
-) -> Tensor:
+class PatchIndex(NamedTuple):
+    """Where patches lie among features that are written as (T K, B), for both ways.
+
+    Attributes:
+        indices: (N, p) the steps of each patch.
+        rows: (N, p K) int32, of the features, for each patch.
+        order: (N p) int32, the places n p + q by the step that they read.
+        starts: (T,) int32, where those of each step begin in ``order``.
+    """
+
+    indices: Tensor
+    rows: Tensor
+    order: Tensor
+    starts: Tensor
+
+
+def patch_index(indices: Tensor, length: int, channels: int) -> PatchIndex:
+    """The index of patches.
+
+    Args:
+        indices: (N, p) integers from 0 to T - 1.
+        length: T.
+        channels: K.
+    """
+    device = indices.device
+    rows = indices[..., None].int() * channels + torch.arange(channels, dtype=torch.int32, device=device)
+    steps, order = indices.flatten().long().sort(stable=True)
+    starts = torch.searchsorted(steps, torch.arange(length, device=device))
+    return PatchIndex(indices, rows.flatten(1), order.int(), starts.int())
+
+
+def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor) -> Tensor:
     """:func:`patch_products_reference` as products with a sparse matrix (N, T K), of which p K entries a row are not zero.
 
-    Forward and backward need the memory of their results and of a block of patches. It can be differentiated once.
+    Forward and backward need the memory of their results and of the weights. It can be differentiated once.
 
     Args:
         features: y, (T, K, B) floating point.
-        indices: i, (N, p) int32 from 0 to T - 1.
+        index: what :func:`patch_index` makes of i.
         weight: W, (N, p, K), of the features' type.
         bias: b, (N,).
-        order: what :func:`by_step` makes of the indices; None to do it here.
-        starts: the same.
 
     Returns:
         o, (N, B).
     """
-    if indices.shape[1] > len(features):  # a sparse matrix cannot have more entries in a row than columns
-        return patch_products_reference(features, indices, weight, bias)
-    if order is None or starts is None:
-        order, starts = by_step(indices, len(features))
-    return _PatchProducts.apply(features, indices, weight, bias, order, starts)
-
-
-def by_step(indices: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """For the way back: which places of the patches read each step.
-
-    Args:
-        indices: (N, p) integers.
-        length: T.
-
-    Returns:
-        (N p,) int32, the places n p + q by the step that they read; and (T,) int32, where those of each step begin in it.
-    """
-    steps, order = indices.flatten().long().sort(stable=True)
-    starts = torch.searchsorted(steps, torch.arange(length, device=steps.device))
-    return order.int(), starts.int()
+    if index.indices.shape[1] > len(features):  # a sparse matrix cannot have more entries in a row than columns
+        return patch_products_reference(features, index.indices, weight, bias)
+    return _PatchProducts.apply(features, weight, bias, index)
 
 
 class _PatchProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, order: Tensor, starts: Tensor):
-        ctx.save_for_backward(features, indices, weight, order, starts)
-        rows = features.flatten(0, 1)
-        outputs = features.new_empty(len(indices), features.shape[2])
-        for block in _blocks(len(indices)):
-            places = _places(indices[block], features)
-            outputs[block] = embedding_bag(places, rows, mode="sum", per_sample_weights=weight[block].flatten(1))
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex):
+        ctx.save_for_backward(features, weight, *index)
+        outputs = embedding_bag(index.rows, features.flatten(0, 1), mode="sum", per_sample_weights=weight.flatten(1))
         return outputs.add_(bias[:, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, indices, weight, order, starts = ctx.saved_tensors
+        features, weight, indices, rows, order, starts = ctx.saved_tensors
         grad = grad.contiguous()
         grad_features = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_features = torch.empty_like(features)
             patches = order // indices.shape[1]
-            for channel, weights in enumerate(weight.flatten(0, 1)[order].t().contiguous()):
+            for channel, weights in enumerate(weight.flatten(0, 1)[order].unbind(1)):
+                weights = weights.contiguous()
                 grad_features[:, channel] = embedding_bag(patches, grad, starts, mode="sum", per_sample_weights=weights)
-        if ctx.needs_input_grad[2]:
-            grad_weight = torch.empty_like(weight)
-            columns = features.flatten(0, 1).t()
-            for block in _blocks(len(indices)):
-                places = _places(indices[block], features)
-                grad_weight[block] = _sampled_products(grad[block], columns, places).view_as(weight[block])
-        return grad_features, None, grad_weight, grad.sum(1), None, None
-
-
-def _blocks(count: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-
-
-def _places(indices: Tensor, features: Tensor) -> Tensor:
-    """(n, p) steps -> (n, p K) rows of the features as (T K, B)."""
-    channels = features.shape[1]
-    return (indices[..., None] * channels + torch.arange(channels, dtype=indices.dtype, device=indices.device)).flatten(1)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _sampled_products(grad, features.flatten(0, 1).t(), rows).view_as(weight)
+        return grad_features, grad_weight, grad.sum(1), None
 
 
 def _sampled_products(left: Tensor, right: Tensor, columns: Tensor) -> Tensor:
@@ -118,10 +108,10 @@ def _sampled_products(left: Tensor, right: Tensor, columns: Tensor) -> Tensor:
     _beta_warned()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)
-    empty = torch.sparse_csr_tensor(
+    products = torch.sparse_csr_tensor(
         ends, columns.flatten(), left.new_zeros(rows * count), (rows, right.shape[1]), check_invariants=False
     )
-    return torch.sparse.sampled_addmm(empty, left, right, beta=0.0).values()
+    return torch.sparse.sampled_addmm(products, left, right, beta=0.0, out=products).values()
 
 
 @cache

@@ -49,7 +49,6 @@ def _cells(summary: pd.DataFrame) -> pd.DataFrame:
         "parameters": _numbers(summary, "parameters", "{:,.0f}"),
         "seconds": _numbers(summary, "seconds", "{:.1f}"),
         "sequences/s": _numbers(summary, "sequences_per_second", "{:,.0f}"),
-        "peak MiB": _numbers(summary, "peak_memory_mib", "{:,.0f}"),
     }
     if "last_mean" in summary:
         columns[f"test {name}, last epoch"] = [_spread(row, "last") for _, row in summary.iterrows()]

@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, leaky_relu, max_pool2d, pad
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.models.igloo.drawing import draw_local_patches, draw_patches
-from seqmem.ops.patches import by_step, patch_products
+from seqmem.ops.patches import PatchIndex, patch_index, patch_products
 
 SLOPE = 0.1
 """Of the leaky ReLU below 0."""
@@ -21,14 +21,14 @@ SLOPE = 0.1
 DILATION = 3
 """Of the convolutions of the further stacks."""
 
-WORKING_SET = 4 * 2**20
+WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs that are worked on at a time, in some ten copies."""
 
 FEW_TAPS = 4
 """Up to so many taps a convolution takes less time and memory as one product for each."""
 
-VECTOR = 8
-"""Rows of a batch that are always worked on at a time: with less, products with patches take as long."""
+ROWS = (8, 16)
+"""Rows of a batch that are worked on at a time: with fewer, products with patches take as long, with more hardly less a row."""
 
 
 _L2REG = 1e-5
@@ -150,7 +150,8 @@ class IGLOO1D(nn.Module):
         self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
         numbers_of_a_row = shape[0] * filters + len(lighthouses) * nb_patches + len(ends) * local
-        self._rows = max(WORKING_SET // (4 * nb_stacks * numbers_of_a_row) // VECTOR, 1) * VECTOR
+        at_a_time = WORKING_SET // (4 * nb_stacks * numbers_of_a_row)
+        self._rows = ROWS[1] if at_a_time >= ROWS[1] else ROWS[0]
 
     @torch.compiler.disable  # it is a few large operators, of which the largest is no graph's
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -289,6 +290,7 @@ class Patches(nn.Module):
     """
 
     indices: Tensor
+    rows: Tensor
     order: Tensor
     starts: Tensor
 
@@ -301,22 +303,23 @@ class Patches(nn.Module):
         self.bias = nn.Parameter(torch.empty(steps, count))
         nn.init.normal_(self.weight, std=(2 / (steps * (count + size * filters))) ** 0.5)
         nn.init.normal_(self.bias, std=(2 / (steps + count)) ** 0.5)
-        self._sort()
+        self._index()
 
     def forward(self, features: Tensor) -> Tensor:
         """(T, K, B) -> (S, L, B)."""
-        indices, weight, bias = self.indices.flatten(0, 1), self.weight.flatten(0, 1), self.bias.flatten()
-        answers = patch_products(features.to(weight.dtype), indices, weight, bias, self.order, self.starts)
+        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
+        index = PatchIndex(self.indices.flatten(0, 1), self.rows, self.order, self.starts)
+        answers = patch_products(features.to(weight.dtype), index, weight, bias)
         return leaky_relu(answers, SLOPE, inplace=True).unflatten(0, self.bias.shape)
 
-    def _sort(self) -> None:
-        order, starts = by_step(self.indices, self.length)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("starts", starts, persistent=False)
+    def _index(self) -> None:
+        index = patch_index(self.indices.flatten(0, 1), self.length, self.weight.shape[-1])
+        for name in ("rows", "order", "starts"):
+            self.register_buffer(name, getattr(index, name), persistent=False)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._sort()
+        self._index()
 
 
 class Stack(nn.Module):
