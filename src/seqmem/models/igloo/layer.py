@@ -35,7 +35,7 @@ _L2REG = 1e-5
 
 
 class IGLOO1D(nn.Module):
-    """IGLOO (Sourkov, "IGLOO: Slicing the Features Space to Represent Sequences", 2018).
+    """IGLOO (Sourkov, "IGLOO: Slicing the Feature Space to Represent Long Sequences", 2018).
 
     A causal convolution with K filters makes a feature map y of the inputs. A patch takes p steps of it, all channels of
     each, and answers phi(<W, patch> + b), phi being a leaky ReLU of slope 0.1; each patch has weights of its own. Three uses::
