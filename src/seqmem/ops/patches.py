@@ -2,6 +2,11 @@
 
 The batch is the last dimension, so that what is gathered for a position of a patch, all channels of one step, is one run of
 memory that a vector unit goes through, and an index is read once for all rows.
+
+Forward and gradient of the features are sums of weighted rows of a table, which torch.nn.functional.embedding_bag has a fast
+kernel for; the gradient of the weights is a product sampled where a sparse matrix has entries. In a training step of the layer
+on a CPU these three take about a third of the time. A compiled kernel for all of a patch would spare most of the rest: weights
+brought into the order of steps, outputs transposed, joined and put through their activation one after the other.
 """
 
 import warnings

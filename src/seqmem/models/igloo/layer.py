@@ -47,7 +47,7 @@ class IGLOO1D(nn.Module):
     As a whole: L patches of all T steps, of which the first are the backbone, windows that cover every step.
 
     Each step: L global patches of the steps 0 to t, drawn anew and with new weights at every ``stretch_factor``-th step (a
-    lighthouse) and valid until the next; and L' = max(floor(psy L), p - 1) local patches of the step and its near past, at
+    lighthouse) and valid until the next; and L' = max(floor(psy L), p - 1, 1) local patches of the step and its near past, at
     least the 4 p steps before it. With ``add_residual`` the outputs are phi(patches + phi(A y + a)).
 
     With ``nb_stacks`` > 1 further feature maps, with patches of their own, add their outputs as channels: convolutions of
@@ -120,7 +120,7 @@ class IGLOO1D(nn.Module):
             _check_sequences(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
         else:
             _check_whole(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
-        self.shape, self.return_sequences, self.padding_style = shape, return_sequences, padding_style
+        self.shape, self.return_sequences = shape, return_sequences
         self.l2reg = l2reg if l2_reg is None else l2_reg
         self.dropout = DR
         # What ends at the last step, and not what begins at the first, is alike in rows of all lengths.
@@ -157,8 +157,9 @@ class IGLOO1D(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Represent sequences.
 
-        A large batch goes through a few rows at a time. Of these nothing is kept but the inputs and outputs: the way back
-        goes forward through them once more, which takes less than what would be kept takes to be written and read.
+        A large batch goes through a few rows at a time, of which nothing is kept but the inputs and outputs: the way back goes
+        forward through them once more. The memory of a training step is then that of the inputs, outputs and parameters, their
+        gradients, and of what is worked on at a time.
 
         Args:
             inputs: (B, T', C) with T' <= T.
