@@ -65,7 +65,12 @@ def patch_index(indices: Tensor, length: int, channels: int) -> PatchIndex:
     return PatchIndex(indices, rows.flatten(1), order.int(), starts.int())
 
 
-def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor) -> Tensor:
+def weights_by_step(weight: Tensor, index: PatchIndex) -> Tensor:
+    """Weights (N, p, K) in the order in which the features' gradient needs them, (K, N p)."""
+    return weight.flatten(0, 1)[index.order].t().contiguous()
+
+
+def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor, by_step: Tensor | None = None) -> Tensor:
     """:func:`patch_products_reference` as products with a sparse matrix (N, T K), of which p K entries a row are not zero.
 
     Forward and backward need the memory of their results and of the weights. It can be differentiated once.
@@ -75,37 +80,40 @@ def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Te
         index: what :func:`patch_index` makes of i.
         weight: W, (N, p, K), of the features' type.
         bias: b, (N,).
+        by_step: :func:`weights_by_step`, to spare several calls with the same weights that on the way back; None to leave it
+            to that.
 
     Returns:
         o, (N, B).
     """
     if index.indices.shape[1] > len(features):  # a sparse matrix cannot have more entries in a row than columns
         return patch_products_reference(features, index.indices, weight, bias)
-    return _PatchProducts.apply(features, weight, bias, index)
+    return _PatchProducts.apply(features, weight, bias, index, by_step)
 
 
 class _PatchProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex):
-        ctx.save_for_backward(features, weight, *index)
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex, by_step: Tensor | None):
+        ctx.save_for_backward(features, weight, by_step, *index)
         outputs = embedding_bag(index.rows, features.flatten(0, 1), mode="sum", per_sample_weights=weight.flatten(1))
         return outputs.add_(bias[:, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, indices, rows, order, starts = ctx.saved_tensors
+        features, weight, by_step, *parts = ctx.saved_tensors
+        index = PatchIndex(*parts)
         grad = grad.contiguous()
         grad_features = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_features = torch.empty_like(features)
-            patches = order // indices.shape[1]
-            for channel, weights in enumerate(weight.flatten(0, 1)[order].unbind(1)):
-                weights = weights.contiguous()
-                grad_features[:, channel] = embedding_bag(patches, grad, starts, mode="sum", per_sample_weights=weights)
+            patches = index.order // index.indices.shape[1]
+            for channel, weights in enumerate(weights_by_step(weight, index) if by_step is None else by_step):
+                sums = embedding_bag(patches, grad, index.starts, mode="sum", per_sample_weights=weights)
+                grad_features[:, channel] = sums
         if ctx.needs_input_grad[1]:
-            grad_weight = _sampled_products(grad, features.flatten(0, 1).t(), rows).view_as(weight)
-        return grad_features, grad_weight, grad.sum(1), None
+            grad_weight = _sampled_products(grad, features.flatten(0, 1).t(), index.rows).view_as(weight)
+        return grad_features, grad_weight, grad.sum(1), None, None
 
 
 def _sampled_products(left: Tensor, right: Tensor, columns: Tensor) -> Tensor:

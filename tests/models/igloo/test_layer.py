@@ -217,6 +217,21 @@ def test_a_few_rows_at_a_time_are_the_batch(use, rows, with_lengths):
         assert_close(one, other)
 
 
+def test_an_update_between_two_ways_back_counts():
+    layer = make(USES["stretched"])
+    found = []
+    for rows in (2, 100):
+        torch.manual_seed(0)
+        layer._rows = rows
+        for seed in range(2):
+            with torch.no_grad():
+                layer.stacks[0].global_patches.weight.data.normal_(generator=torch.Generator().manual_seed(seed))
+            inputs = data().requires_grad_()
+            layer(inputs).sin().sum().backward()
+        found.append(inputs.grad)
+    assert_close(*found)
+
+
 def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_at_a_time():
     layer = make(USES["each step"])
     layer._rows = 2

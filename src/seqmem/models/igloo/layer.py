@@ -1,6 +1,7 @@
 """IGLOO1D: a sequence is represented by what many small patches of it, taken from anywhere, add up to."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.functional import conv2d, leaky_relu, max_pool2d, pad
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.models.igloo.drawing import draw_local_patches, draw_patches
-from seqmem.ops.patches import PatchIndex, patch_index, patch_products
+from seqmem.ops.patches import PatchIndex, patch_index, patch_products, weights_by_step
 
 SLOPE = 0.1
 """Of the leaky ReLU below 0."""
@@ -185,8 +186,12 @@ class IGLOO1D(nn.Module):
 
     def penalty(self) -> Tensor:
         """What a training loss has to add: ``l2reg`` times the sum of squares of the patches' weights and biases, a scalar."""
-        parameters = [parameter.flatten() for stack in self._stacks() for parameter in stack.patch_parameters()]
+        parameters = [parameter.flatten() for patches in self.patches() for parameter in patches.parameters()]
         return self.l2reg * torch.stack([parameter.dot(parameter) for parameter in parameters]).sum()
+
+    def patches(self) -> list["Patches"]:
+        """Global and local patches of all stacks."""
+        return [module for module in self.modules() if isinstance(module, Patches)]
 
     def _stacks(self) -> Iterator["Stack"]:
         for stack in self.stacks:
@@ -304,23 +309,35 @@ class Patches(nn.Module):
         self.bias = nn.Parameter(torch.empty(steps, count))
         nn.init.normal_(self.weight, std=(2 / (steps * (count + size * filters))) ** 0.5)
         nn.init.normal_(self.bias, std=(2 / (steps + count)) ** 0.5)
-        self._index()
+        self.by_step: Tensor | None = None
+        self._sort()
 
     def forward(self, features: Tensor) -> Tensor:
         """(T, K, B) -> (S, L, B)."""
         weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
-        index = PatchIndex(self.indices.flatten(0, 1), self.rows, self.order, self.starts)
-        answers = patch_products(features.to(weight.dtype), index, weight, bias)
+        answers = patch_products(features.to(weight.dtype), self._index(), weight, bias, self.by_step)
         return leaky_relu(answers, SLOPE, inplace=True).unflatten(0, self.bias.shape)
 
-    def _index(self) -> None:
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """The weights stay as they are: what several ways back need of them is made once."""
+        self.by_step = weights_by_step(self.weight.detach().flatten(0, 1), self._index())
+        try:
+            yield
+        finally:
+            self.by_step = None
+
+    def _index(self) -> PatchIndex:
+        return PatchIndex(self.indices.flatten(0, 1), self.rows, self.order, self.starts)
+
+    def _sort(self) -> None:
         index = patch_index(self.indices.flatten(0, 1), self.length, self.weight.shape[-1])
         for name in ("rows", "order", "starts"):
             self.register_buffer(name, getattr(index, name), persistent=False)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._index()
+        self._sort()
 
 
 class Stack(nn.Module):
@@ -365,10 +382,6 @@ class Stack(nn.Module):
         near = leaky_relu(self.residual(features[:, -self.wanted :].permute(2, 1, 0)), SLOPE, inplace=True)
         return leaky_relu(outputs + near, SLOPE, inplace=True)
 
-    def patch_parameters(self) -> list[nn.Parameter]:
-        """Weights and biases of the patches."""
-        return [p for patches in (self.global_patches, self.local_patches) if patches is not None for p in patches.parameters()]
-
 
 class _RowByRow(torch.autograd.Function):
     """:meth:`IGLOO1D.represent` of a few rows at a time, forward and, from the inputs again, backward."""
@@ -400,17 +413,20 @@ class _RowByRow(torch.autograd.Function):
         trained = [p for p, wanted in zip(rest, ctx.needs_input_grad[5:], strict=True) if wanted]
         totals = [torch.zeros_like(p) for p in trained]
         grad_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[2] else None
-        for number, part in enumerate(_parts(len(inputs), ctx.rows)):
-            own = None if lengths is None else lengths[part]
-            given = inputs[part].detach().requires_grad_(grad_inputs is not None)
-            with torch.enable_grad(), torch.autocast(*ctx.autocast):
-                made = ctx.layer.represent(given, own, _generator(inputs, seeds, number))
-            found = torch.autograd.grad(made, [*trained, *([] if grad_inputs is None else [given])], grad[part])
-            if grad_inputs is not None:
-                grad_inputs[part] = found[-1]
-            for total, share in zip(totals, found, strict=False):
-                total += share
-            del made, found
+        with ExitStack() as stack:
+            for patches in ctx.layer.patches():
+                stack.enter_context(patches.unchanged())
+            for number, part in enumerate(_parts(len(inputs), ctx.rows)):
+                own = None if lengths is None else lengths[part]
+                given = inputs[part].detach().requires_grad_(grad_inputs is not None)
+                with torch.enable_grad(), torch.autocast(*ctx.autocast):
+                    made = ctx.layer.represent(given, own, _generator(inputs, seeds, number))
+                found = torch.autograd.grad(made, [*trained, *([] if grad_inputs is None else [given])], grad[part])
+                if grad_inputs is not None:
+                    grad_inputs[part] = found[-1]
+                for total, share in zip(totals, found, strict=False):
+                    total += share
+                del made, found
         gradients = iter(totals)
         return (
             None,
