@@ -1,5 +1,6 @@
 """IGLOO for data sets: outputs where they are wanted, the defaults that hang on the data, and the penalty in training."""
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -138,8 +139,6 @@ def test_the_table_has_the_same_budget_for_every_model():
 
 
 def test_the_yaml_has_the_layers_defaults():
-    from inspect import signature
-
     given = yaml.safe_load((_cfg / "igloo.yaml").read_text())
     defaults = {name: p.default for name, p in signature(models.IGLOO1D.__init__).parameters.items()}
     for name in set(given) & set(defaults) - {"nb_patches", "nb_filters_conv1d", "seed"}:
