@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from benchmarks.opponents import jax_scan
 from benchmarks.opponents.dense_legs import DenseLegS
 from benchmarks.opponents.dense_timestamped import DenseTimestamped
+from benchmarks.opponents.gathered_patches import GatheredPatches
 from benchmarks.opponents.products import BareProducts
 from benchmarks.opponents.projection import project
 from seqmem import cells
 from seqmem.cells import TLSI, LegS
+from seqmem.models import IGLOO1D
 from seqmem.ops import legs_function_approximation
 
 Result = tuple[Tensor, list[Tensor]]
@@ -23,11 +25,11 @@ Side = Callable[[], Result | None]
 
 @dataclass(frozen=True)
 class Case:
-    """A comparison: ``kind`` legs, tlsi, lstm or gru (forward and backward of a cell), or projection.
+    """A comparison: ``kind`` legs, tlsi, lstm or gru (forward and backward of a cell), igloo (of the layer), or projection.
 
     Attributes:
         kind: what runs.
-        hidden_size: H (and N), or N for a projection.
+        hidden_size: H (and N), N for a projection, or K for igloo.
         steps: T.
         batch_size: B.
         dtype: of weights and inputs; bfloat16 means float32 under autocast to it.
@@ -48,6 +50,9 @@ class Case:
         if self.kind == "projection":
             signals = "one signal, one thread" if self.batch_size == 1 else f"{self.batch_size} signals, all threads"
             return f"projection, order {self.hidden_size}, {self.steps:,} steps, {number}, {signals}"
+        if self.kind == "igloo":
+            answers = f"{patches(self.steps):,} patches of {self.hidden_size} filters for each of the last 10 steps"
+            return f"igloo, {answers}, length {self.steps:,}, batch {self.batch_size}, {number}"
         loss = "" if self.loss == "all" else ", loss on the last output"
         return f"{self.kind}, hidden {self.hidden_size}, length {self.steps:,}, batch {self.batch_size}, {number}{loss}"
 
@@ -61,6 +66,8 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
     """What makes each side: with one of them alone a process holds nothing of the others'."""
     if case.kind == "projection":
         return _projections(case)
+    if case.kind == "igloo":
+        return _patches(case)
     torch.manual_seed(0)
     half = case.dtype == torch.bfloat16
     kind = torch.float32 if half else case.dtype
@@ -135,6 +142,29 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         found["JAX scan"] = lambda: jax_scan.trained(cell, inputs, cotangent)
     found["bare products"] = products
     return found
+
+
+def patches(steps: int) -> int:
+    """As many patches for their steps as the original's copy memory has: 6,200 for 10,000."""
+    return steps * 62 // 100
+
+
+def _patches(case: Case) -> dict[str, Callable[[], Side]]:
+    torch.manual_seed(0)
+    layer = IGLOO1D((case.steps, 1), patches(case.steps), case.hidden_size, return_sequences=True, nb_sequences=10, psy=0.1)
+    layer.to(case.dtype)
+    parameters = list(layer.parameters())
+    inputs = torch.randn(case.batch_size, case.steps, 1, dtype=case.dtype)
+    cotangent = torch.randn(case.batch_size, 10, layer.output_size, dtype=case.dtype)
+
+    def trained(network: nn.Module) -> Side:
+        def call() -> Result:
+            outputs = network(inputs)
+            return outputs.detach(), list(torch.autograd.grad(outputs, parameters, cotangent))
+
+        return call
+
+    return {"seqmem": lambda: trained(layer), "all patches gathered": lambda: trained(GatheredPatches(layer))}
 
 
 def _projections(case: Case) -> dict[str, Callable[[], Side]]:

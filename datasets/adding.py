@@ -52,15 +52,30 @@ class Adding(DataSet):
         for split, size in sizes.items():
             random = generator(seed, self.name, split)
             numbers = random.random((size, length), dtype=np.float32)
-            marked = random.integers([0, length // 2], [length // 2, length], (size, 2))
+            marked = self.draw_marks(random, size, length)
             self._numbers[split] = torch.from_numpy(numbers)
             self._marked[split] = torch.from_numpy(marked)
             sums[split] = sha256(numbers, marked)
         spec = DataSpec(self.name, 2, 1, "regression", output_steps=0, max_length=length)
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
+    def draw_marks(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
+        """The two marked steps of each sequence, (size, 2)."""
+        return random.integers([0, length // 2], [length // 2, length], (size, 2))
+
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Inputs (B, T, 2) float32, targets (B, 1) float32."""
         numbers, marked = self._numbers[split][indices], self._marked[split][indices]
         markers = torch.zeros_like(numbers).scatter_(1, marked, 1.0)
         return Batch(torch.stack([numbers, markers], dim=-1), numbers.gather(1, marked).sum(dim=1, keepdim=True))
+
+
+class Addition(Adding):
+    """The adding problem with the two marks at any two different steps, as in IGLOO's original code."""
+
+    name = "addition"
+
+    def draw_marks(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
+        """The two marked steps of each sequence, (size, 2)."""
+        first, second = random.integers(0, [length, length - 1], (size, 2)).T
+        return np.stack([first, second + (second >= first)], 1)

@@ -1,6 +1,7 @@
 """The copying task: remember a few symbols over a long delay and repeat them in order."""
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class Copying(DataSet):
             seed: of all three splits, which are drawn independently of each other.
             num_workers: processes that make batches; 0 makes them in the main one.
         """
+        self._marker = alphabet - 1
         self._symbols: dict[Split, Tensor] = {}
         self._positions: dict[Split, Tensor] = {}
         sums: dict[Split, str] = {}
@@ -80,8 +82,56 @@ class Copying(DataSet):
         rows, tokens = symbols.shape
         inputs = torch.full((rows, self.spec.max_length), BLANK)
         inputs.scatter_(1, self._positions[split][indices], symbols)
-        inputs[:, -tokens:] = self.spec.input_size - 1
+        inputs[:, -tokens:] = self._marker
         return Batch(inputs, symbols)
+
+
+class CopyMemory(Copying):
+    """The copy memory task of IGLOO's original code: sequences of T + 20 symbols.
+
+    Ten symbols to remember, each uniform on 0 to 7, stand in front; T - 1 blanks (8) and 11 markers (9) follow. At the last ten
+    markers the symbols are wanted in order, a classification over 8 classes: guessing is right in one case of eight.
+
+    Inputs are the symbols as they are, (B, T + 20, 1) floating point, or tokens (B, T + 20); targets are (B, 10).
+    """
+
+    name = "copy_memory"
+
+    @checked
+    def __init__(
+        self,
+        length: PositiveInt = 1000,
+        encoding: Literal["raw", "one_hot"] = "raw",
+        train_samples: PositiveInt = 45_000,
+        validation_samples: PositiveInt = 5_000,
+        test_samples: PositiveInt = 5_000,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Draw the symbols; the sequences are written out a batch at a time.
+
+        Args:
+            length: T; a sequence has ``length + 20`` steps.
+            encoding: "raw" for numbers, as in the original, "one_hot" for tokens, which models see one-hot or embedded.
+            train_samples: sequences for training; 45,000 and 5,000 for validation as in the original.
+            validation_samples: sequences for validation.
+            test_samples: sequences for test.
+            seed: of all three splits, which are drawn independently of each other.
+            num_workers: processes that make batches; 0 makes them in the main one.
+        """
+        sizes = {"train_samples": train_samples, "validation_samples": validation_samples, "test_samples": test_samples}
+        super().__init__(length=length, tokens=10, alphabet=10, seed=seed, num_workers=num_workers, **sizes)
+        tokens = encoding == "one_hot"
+        self.spec = replace(self.spec, input_size=10 if tokens else 1, output_size=8, tokens=tokens)
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs (B, T + 20) int64 tokens or (B, T + 20, 1) float32, targets (B, 10) int64."""
+        copying = super().batch(split, indices)
+        inputs = copying.inputs
+        inputs[:, -11] = self._marker
+        # From blanks 0, symbols 1 to 8 and markers 9: the symbols move down, the blanks between them and the markers.
+        inputs = torch.where(inputs == self._marker, inputs, (inputs - 1) % self._marker)
+        return Batch(inputs if self.spec.tokens else inputs.float()[..., None], copying.targets - 1)
 
 
 def _sorted_subsets(random: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:

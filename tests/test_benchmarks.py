@@ -23,6 +23,12 @@ def test_all_sides_of_a_cell_agree(kind, loss, monkeypatch):
         assert row["agreement"] == "no values" if row["side"] == "bare products" else float(row["agreement"]) < 1e-4
 
 
+def test_both_ways_to_patches_agree():
+    ours, gathered = run.measure(Case("igloo", 3, 40, 5), turns=1)
+    assert (ours["side"], gathered["side"]) == ("seqmem", "all patches gathered")
+    assert float(gathered["agreement"]) < 1e-4
+
+
 def test_bfloat16_and_projections_agree(monkeypatch):
     monkeypatch.setattr(run, "sides", small)
     for case in (Case("legs", 32, 12, 3, torch.bfloat16), Case("projection", 16, 500, 1), Case("projection", 16, 500, 3)):

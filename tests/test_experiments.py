@@ -31,6 +31,8 @@ def test_trains_when_made_small(name, tmp_path):
     small = ["train.batch_size=3", "train.limit_train_batches=1", "runner.ntrials=1"]
     if name.startswith("hippo/function_approximation"):
         small += ["model.order=5", "dataset.length=3001", "dataset.train_samples=7"]
+    elif name == "igloo/copy_memory":
+        small += ["model.nb_patches=9", "dataset.length=51", "dataset.train_samples=7"]
     else:
         small += ["model.cell_args.hidden_size=4"]
     config = commandline.compose([f"experiment={name}", *small, "smoke_test=true", "runner.accelerator=cpu"])

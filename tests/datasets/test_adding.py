@@ -43,3 +43,17 @@ def test_the_default_size_loads_quickly():
 def test_one_step_has_no_halves():
     with pytest.raises(UserError, match=r"^dataset\.length: got 1, wanted greater than or equal to 2$"):
         datasets.check({"name": "adding", "length": 1})
+
+
+@pytest.mark.parametrize("length", [2, 3, 21])
+def test_additions_marks_are_any_two_different_steps(length):
+    data = datasets.load({"name": "addition", "length": length, **SIZES})
+    batch = data.batch("train", torch.arange(2000))
+    numbers, markers = batch.inputs.unbind(-1)
+    assert (markers.sum(1) == 2).all()
+    torch.testing.assert_close(batch.targets, (numbers * markers).sum(1, keepdim=True))
+    pairs = markers.nonzero()[:, 1].view(-1, 2)
+    _, counts = pairs.unique(dim=0, return_counts=True)
+    expected = 2000 / math.comb(length, 2)
+    assert len(counts) == math.comb(length, 2)
+    assert (counts - expected).abs().max() <= 6 * math.sqrt(expected)

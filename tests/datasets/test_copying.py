@@ -100,3 +100,25 @@ def test_variable_positions_in_long_sequences_keep_only_what_is_needed():
     tracemalloc.stop()
     # One block of keys and one of their order take 32 MiB each; the order of all rows together would take 400 MB.
     assert peak < 150e6
+
+
+@pytest.mark.parametrize("encoding", ["raw", "one_hot"])
+@pytest.mark.parametrize("length", [1, 2, 100, 25_000])
+def test_copy_memory_is_as_defined(length, encoding):
+    """Ten symbols of 0 to 7, T - 1 blanks (8), 11 markers (9); the symbols are wanted at the last ten steps."""
+    data = datasets.load({"name": "copy_memory", "length": length, "encoding": encoding, **SIZES})
+    assert (data.spec.output_steps, data.spec.output_size, data.spec.max_length) == (10, 8, length + 20)
+    assert (data.spec.tokens, data.spec.input_size) == ((True, 10) if encoding == "one_hot" else (False, 1))
+    batch = data.batch("train", torch.arange(7))
+    symbols = batch.inputs if encoding == "one_hot" else batch.inputs.squeeze(-1)
+    assert symbols.shape == (7, length + 20)
+    assert torch.equal(symbols[:, :10].long(), batch.targets)
+    assert (symbols[:, 10:-11] == 8).all()
+    assert symbols[:, 10:-11].shape[1] == length - 1
+    assert (symbols[:, -11:] == 9).all()
+
+
+def test_symbols_of_copy_memory_are_uniform():
+    data = datasets.load({"name": "copy_memory", "length": 5, **SIZES})
+    counts = data.batch("train", torch.arange(300)).targets.flatten().bincount(minlength=8)
+    assert (counts - 3000 / 8).abs().max() < 5 * math.sqrt(3000 / 8)

@@ -330,3 +330,18 @@ def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint
     assert record["best_epoch"] < 3
     assert set(slopes["test"][:40]) == {6.0}
     assert set(slopes["test"][40:]) == {1.0 + 2 * record["best_epoch"]}
+
+
+def test_the_learning_rate_decays_with_every_update(tmp_path, monkeypatch):
+    """lr / (1 + d i) at update i, counted over epochs, with d given; the same at all of them without."""
+    seen = []
+    monkeypatch.setattr(
+        SequenceModule,
+        "on_before_optimizer_step",
+        lambda self, optimizer: seen.append(optimizer.param_groups[0]["lr"]),
+    )
+    training.run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5, "lr_decay": 0.1}), Signs(), tmp_path / "decay")
+    assert seen == pytest.approx([0.5 / (1 + 0.1 * update) for update in range(80)])
+    seen.clear()
+    training.run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5}), Signs(), tmp_path / "constant")
+    assert seen == [0.5] * 80

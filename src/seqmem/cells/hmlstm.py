@@ -52,8 +52,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         slope: a in the first epoch.
         slope_growth: what is added to a each epoch.
         max_slope: a grows no further.
-        boundary_bias: what the detectors' biases start at, one for all or a list of one each from the bottom up: above 0 a layer
-            begins with segments of one step, below with endless ones.
+        boundary_bias: what the detectors' biases start at, one for all or a list of one each from the bottom up: above 0 a
+            layer begins with segments of one step, below with endless ones.
         top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z is 0.
         bias: add b; where there is a normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;

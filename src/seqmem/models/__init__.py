@@ -5,9 +5,10 @@ from pkgutil import iter_modules
 
 from seqmem.models.base import SequenceModel, build, check, label
 from seqmem.models.hmlstm import MultiscaleNetwork
+from seqmem.models.igloo import IGLOO1D
 from seqmem.models.recurrent import RecurrentNetwork
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MultiscaleNetwork", "RecurrentNetwork", "SequenceModel", "build", "check", "label"]
+__all__ = ["IGLOO1D", "MultiscaleNetwork", "RecurrentNetwork", "SequenceModel", "build", "check", "label"]

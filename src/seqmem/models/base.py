@@ -54,6 +54,10 @@ class SequenceModel(nn.Module):
             if isinstance(module, Recurrence):
                 module.on_epoch(epoch)
 
+    def penalty(self) -> Tensor | None:
+        """What training adds to the task's loss, a scalar; None for nothing."""
+        return None
+
     def forward(self, batch: Batch) -> Tensor:
         """Outputs at the steps that the spec wants."""
         raise NotImplementedError
@@ -108,6 +112,15 @@ def label(model: Mapping[str, Any]) -> str:
     """How tables call the model of a config's ``model`` section."""
     network, arguments = _resolved(model)
     return network.label(arguments)
+
+
+def refuse_reconstruction(network: SequenceModel, spec: DataSpec) -> None:
+    """Raise UserError if a data set wants a whole signal back, which a network with outputs at its steps cannot give."""
+    if spec.task == "reconstruction":
+        raise UserError(
+            f"model.network: {network.name} answers step by step, and {spec.name} is to be given back from the last state; "
+            "model=function_approximation does that"
+        )
 
 
 def _resolved(model: Mapping[str, Any]) -> tuple[type[SequenceModel], dict[str, Any]]:

@@ -13,7 +13,7 @@ from seqmem import cells
 from seqmem.arguments import check, checked
 from seqmem.batch import Batch
 from seqmem.errors import UserError
-from seqmem.models.base import SequenceModel
+from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.spec import DataSpec
 
 
@@ -56,11 +56,7 @@ class RecurrentNetwork(SequenceModel):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
         super().__init__()
-        if spec.task == "reconstruction":
-            raise UserError(
-                f"model.network: {self.name} answers step by step, and {spec.name} is to be given back from the last state; "
-                "model=function_approximation does that"
-            )
+        refuse_reconstruction(self, spec)
         make = cells.get(cell)
         check(make, cell_args, "model.cell_args", skip=("input_size",))
         if embedding_size is not None and not (spec.tokens or self.embeds_values):

@@ -23,6 +23,7 @@ class TrainConfig:
     Attributes:
         optimizer: adam, adamw, rmsprop or sgd of torch.optim.
         lr: learning rate.
+        lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B.
@@ -39,6 +40,7 @@ class TrainConfig:
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3
+    lr_decay: NonNegativeFloat = 0.0
     wd: NonNegativeFloat = 0.0
     epochs: NonNegativeInt = 50
     batch_size: PositiveInt = 100

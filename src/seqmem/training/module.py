@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from seqmem.batch import Batch
@@ -71,8 +72,12 @@ class SequenceModule(pl.LightningModule):
         self.model.on_epoch(checkpoint["epoch"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch, with the model's penalty, which train/loss leaves out."""
         loss, _ = self._shared_step("train", batch, self.train_metrics)
+        penalty = self.model.penalty()
+        if penalty is not None:
+            self.log("train/penalty", penalty, on_step=False, on_epoch=True, batch_size=len(batch))
+            loss = loss + penalty
         if not torch.isfinite(loss):
             raise UserError(
                 f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1}; "
@@ -88,16 +93,20 @@ class SequenceModule(pl.LightningModule):
         """Loss and metrics of one batch; gives its ``outputs`` and, if they were looked at, its ``boundaries`` (B, T, L)."""
         return self._evaluation_step("test", batch, self.test_metrics)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         """The optimiser that the config names; a module's ``lr_scale`` scales the learning rate of its parameters."""
         config = self.train_config
         groups: dict[float, list[nn.Parameter]] = {}
         for parameter, scale in _scaled(self.model, 1.0):
             groups.setdefault(scale, []).append(parameter)
         keywords: dict[str, Any] = {"lr": config.lr, "weight_decay": config.wd}
-        return _optimizers[config.optimizer](
+        optimizer = _optimizers[config.optimizer](
             [{"params": parameters, "lr": config.lr * scale} for scale, parameters in groups.items()], **keywords
         )
+        if config.lr_decay == 0:
+            return optimizer
+        decay = LambdaLR(optimizer, lambda update: 1 / (1 + config.lr_decay * update))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
     def _begin(self, split: str) -> None:
         self._states.pop(split, None)

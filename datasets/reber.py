@@ -1,0 +1,162 @@
+"""The embedded Reber grammar: does a string of letters belong to it, or is it spliced of two that do?"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from datasets.base import DataSet
+from datasets.provenance import Provenance, sha256
+from datasets.seeds import Seed, generator
+from datasets.splits import Split
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.spec import DataSpec
+
+LETTERS = "BEPSTVX"
+
+GRAPH = {
+    0: {"B": 1},
+    1: {"T": 2, "P": 3},
+    2: {"S": 2, "X": 4},
+    3: {"T": 3, "V": 5},
+    4: {"X": 3, "S": 6},
+    5: {"P": 4, "V": 6},
+    6: {"E": 7},
+}
+"""The Reber grammar (Reber, 1967): from each state which letter leads where; 7 is the end."""
+
+END = len(GRAPH)
+SHORTEST = 9
+"""Letters of the shortest string of the embedded grammar."""
+
+# The graph as an array: the next state by state and letter, -1 where there is none.
+_NEXT = np.full((END + 1, len(LETTERS)), -1)
+for _state, _ways in GRAPH.items():
+    for _letter, _next in _ways.items():
+        _NEXT[_state, LETTERS.index(_letter)] = _next
+
+
+class Reber(DataSet):
+    """Strings over B, E, P, S, T, V, X: class 1 for those of the embedded Reber grammar, class 0 for the others, half of each.
+
+    The grammar (Hochreiter and Schmidhuber, 1997): B, then T or P, then a string of the Reber grammar, then T or P as before,
+    then E. Strings of the grammar are walks through its graph in which both ways out of a state are as likely, given the
+    length, which is uniform. The others are the first part of one such string and the rest of another of that length, cut
+    where the whole is not in the grammar. There are few short strings, so that splits may share some of them.
+
+    Inputs are tokens (B, T), padded, with lengths (B,); targets are (B,).
+    """
+
+    name = "reber"
+
+    @checked
+    def __init__(
+        self,
+        length: Annotated[int, Field(ge=SHORTEST)] = 60,
+        shortest: Annotated[int, Field(ge=SHORTEST)] = 30,
+        train_samples: PositiveInt = 49_500,
+        validation_samples: PositiveInt = 5_500,
+        test_samples: PositiveInt = 5_000,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Draw the strings.
+
+        Args:
+            length: letters of the longest string.
+            shortest: letters of the shortest string.
+            train_samples: sequences for training.
+            validation_samples: sequences for validation.
+            test_samples: sequences for test.
+            seed: of all three splits, which are drawn independently of each other.
+            num_workers: processes that make batches; 0 makes them in the main one.
+
+        Raises:
+            UserError: ``shortest`` is more than ``length``.
+        """
+        if shortest > length:
+            raise UserError(f"dataset.shortest: got {shortest}, wanted at most dataset.length={length}")
+        self._strings: dict[Split, Tensor] = {}
+        self._lengths: dict[Split, Tensor] = {}
+        self._valid: dict[Split, Tensor] = {}
+        sums: dict[Split, str] = {}
+        sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
+        for split, size in sizes.items():
+            random = generator(seed, self.name, split)
+            lengths = random.integers(shortest, length + 1, size)
+            valid = random.permuted(np.arange(size) % 2 == 1)
+            strings = np.zeros((size, length), np.int8)
+            strings[valid] = draw_strings(random, lengths[valid], length)
+            strings[~valid] = splice_strings(random, lengths[~valid], length)
+            self._strings[split], self._lengths[split] = torch.from_numpy(strings), torch.from_numpy(lengths)
+            self._valid[split] = torch.from_numpy(valid.astype(np.int64))
+            sums[split] = sha256(strings, lengths, valid)
+        spec = DataSpec(self.name, len(LETTERS), 2, "classification", output_steps=0, max_length=length, tokens=True)
+        super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """Inputs (B, T) int64 tokens, targets (B,) int64, lengths (B,) int64."""
+        return Batch(self._strings[split][indices].long(), self._valid[split][indices], lengths=self._lengths[split][indices])
+
+
+def draw_strings(random: np.random.Generator, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """Strings of the embedded grammar of the given lengths, (n, longest) int8 numbers of letters, padded with 0."""
+    rows = np.arange(len(lengths))
+    strings = np.zeros((len(lengths), longest), np.int8)
+    frame = random.choice([LETTERS.index("T"), LETTERS.index("P")], len(lengths))
+    strings[:, 0], strings[:, 1] = LETTERS.index("B"), frame
+    strings[rows, lengths - 2], strings[rows, lengths - 1] = frame, LETTERS.index("E")
+    ends = _chance_to_end(longest - 4)
+    states, left = np.zeros(len(lengths), np.int64), lengths - 4
+    for place in range(2, longest - 2):
+        [walking] = (left > 0).nonzero()
+        ways = _NEXT[states[walking]]
+        chances = (ways >= 0) * ends[left[walking] - 1][np.arange(len(walking))[:, None], ways]
+        bounds = chances.cumsum(1)
+        chosen = (random.random((len(walking), 1)) * bounds[:, -1:] >= bounds).sum(1)
+        strings[walking, place] = chosen
+        states[walking] = ways[np.arange(len(walking)), chosen]
+        left -= 1
+    return strings
+
+
+def splice_strings(random: np.random.Generator, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """Strings that are not in the embedded grammar, each of two strings of it that are as long; as :func:`draw_strings`."""
+    strings = np.zeros((len(lengths), longest), np.int8)
+    todo = np.arange(len(lengths))
+    while len(todo):
+        first, second = (draw_strings(random, lengths[todo], longest) for _ in range(2))
+        cut = random.integers(1, lengths[todo])
+        strings[todo] = np.where(np.arange(longest) < cut[:, None], first, second)
+        todo = todo[is_valid(strings[todo], lengths[todo])]
+    return strings
+
+
+def is_valid(strings: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Whether strings as of :func:`draw_strings` are in the embedded grammar, (n,) bool."""
+    rows = np.arange(len(lengths))
+    letters = {letter: number for number, letter in enumerate(LETTERS)}
+    valid = (strings[:, 0] == letters["B"]) & (strings[rows, lengths - 1] == letters["E"])
+    valid &= np.isin(strings[:, 1], [letters["T"], letters["P"]]) & (strings[rows, lengths - 2] == strings[:, 1])
+    states = np.zeros(len(lengths), np.int64)
+    for place in range(2, strings.shape[1] - 2):
+        inner = place < lengths - 2
+        following = np.where(states >= 0, _NEXT[states, strings[:, place]], -1)
+        states = np.where(inner, following, states)
+    return valid & (states == END)
+
+
+def _chance_to_end(longest: int) -> np.ndarray:
+    """(longest + 1, states): in row k how likely a walk from each state ends after k letters, up to a factor of each row."""
+    chances = np.zeros((longest + 1, END + 1))
+    chances[0, END] = 1
+    ways = (_NEXT >= 0) / np.maximum((_NEXT >= 0).sum(1, keepdims=True), 1)
+    for k in range(1, longest + 1):
+        chances[k] = (ways * chances[k - 1][_NEXT]).sum(1)
+        # They fall by a factor with every letter, and would vanish.
+        chances[k] /= chances[k].max()
+    return chances

@@ -1,0 +1,102 @@
+"""IGLOO for any data set: the layer, and a linear head on what it says of the sequence or of its steps."""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from seqmem.arguments import check, checked
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.models.base import SequenceModel, refuse_reconstruction
+from seqmem.models.igloo.layer import IGLOO1D
+from seqmem.models.inputs import Inputs
+from seqmem.spec import DataSpec
+
+
+class IGLOONetwork(SequenceModel):
+    """:class:`IGLOO1D` as a whole, for each step or for the last ones, as the data set wants outputs, and a linear head.
+
+    Args:
+        spec: the data set it is for.
+        nb_patches: L; None for as many as the sequence has steps, or for 50 if there are outputs at several of them.
+        nb_filters_conv1d: K.
+        embedding_size: width of a learned embedding of tokens; None for the one that the data set names, or for one-hot if it
+            names none. Only for tokens.
+        seed: of the patches; None to draw it from torch's random state, so that every trial has patches of its own.
+
+    The other arguments are the layer's, where ``l2reg`` is a part of the training loss.
+
+    Raises:
+        UserError: an argument of the wrong type or range, or one that does not go with the data set or another.
+    """
+
+    name = "igloo"
+
+    @checked
+    def __init__(
+        self,
+        spec: DataSpec,
+        nb_patches: PositiveInt | None = None,
+        nb_filters_conv1d: PositiveInt = 16,
+        patch_size: PositiveInt = 4,
+        padding_style: Literal["causal", "same"] = "causal",
+        stretch_factor: PositiveInt = 1,
+        nb_stacks: PositiveInt = 1,
+        l2reg: NonNegativeFloat = 1e-5,
+        conv1d_kernel: PositiveInt = 3,
+        max_pooling_kernel: PositiveInt = 1,
+        DR: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        add_residual: bool = True,
+        build_backbone: bool | None = None,
+        psy: NonNegativeFloat = 0.15,
+        l2_reg: NonNegativeFloat | None = None,
+        embedding_size: PositiveInt | None = None,
+        seed: NonNegativeInt | None = None,
+    ):
+        super().__init__()
+        refuse_reconstruction(self, spec)
+        if padding_style != "causal" and spec.output_steps is None:
+            raise UserError(
+                f"model.padding_style: got {padding_style!r}, wanted 'causal', since an output of {spec.name} is of the steps "
+                "up to its own"
+            )
+        self.inputs = Inputs(spec, embedding_size)
+        try:
+            self.layer = IGLOO1D(
+                (spec.max_length, self.inputs.size),
+                nb_patches or (spec.max_length if spec.output_steps == 0 else 50),
+                nb_filters_conv1d,
+                return_sequences=spec.output_steps != 0,
+                patch_size=patch_size,
+                padding_style=padding_style,
+                stretch_factor=stretch_factor,
+                nb_stacks=nb_stacks,
+                l2reg=l2reg,
+                conv1d_kernel=conv1d_kernel,
+                max_pooling_kernel=max_pooling_kernel,
+                DR=DR,
+                add_residual=add_residual,
+                nb_sequences=spec.output_steps or -1,
+                build_backbone=build_backbone,
+                psy=psy,
+                l2_reg=l2_reg,
+                seed=int(torch.randint(2**31, (), device="cpu")) if seed is None else seed,
+            )
+        except UserError as error:
+            raise UserError(f"model.{error}") from None
+        self.head = nn.Linear(self.layer.output_size, spec.output_size)
+
+    @classmethod
+    def check(cls, arguments: dict[str, Any]) -> None:
+        """Check arguments as a config gives them."""
+        check(cls, arguments, "model", skip=("spec",))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        return self.head(self.layer(self.inputs(batch, self.head.weight.dtype), batch.lengths))
+
+    def penalty(self) -> Tensor:
+        """The layer's."""
+        return self.layer.penalty()

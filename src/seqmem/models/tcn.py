@@ -1,0 +1,97 @@
+"""Causal dilated convolutions (Bai, Kolter and Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent
+Networks for Sequence Modeling", 2018)."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu
+from torch.nn.utils.parametrizations import weight_norm
+
+from seqmem.arguments import check, checked
+from seqmem.batch import Batch
+from seqmem.models.base import SequenceModel, refuse_reconstruction
+from seqmem.models.inputs import Inputs
+from seqmem.models.recurrent import last_steps
+from seqmem.spec import DataSpec
+
+
+class TCN(SequenceModel):
+    """Residual blocks of two causal convolutions, dilated by 1, 2, 4 and so on, and a linear head on the wanted outputs.
+
+    With kernels of k taps, n blocks see 1 + 2 (k - 1) (2^n - 1) steps.
+
+    Args:
+        spec: the data set it is for.
+        hidden_size: channels of every convolution.
+        kernel_size: k.
+        num_layers: n; None for as many as see the longest sequence.
+        embedding_size: width of a learned embedding of tokens; None for the one that the data set names, or for one-hot if it
+            names none. Only for tokens.
+        dropout: probability with which an output channel of a convolution is dropped for a whole sequence.
+
+    Raises:
+        UserError: an argument of the wrong type or range.
+    """
+
+    name = "tcn"
+
+    @checked
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden_size: PositiveInt = 32,
+        kernel_size: Annotated[int, Field(ge=2)] = 7,
+        num_layers: PositiveInt | None = None,
+        embedding_size: PositiveInt | None = None,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ):
+        super().__init__()
+        refuse_reconstruction(self, spec)
+        self.inputs = Inputs(spec, embedding_size)
+        self.output_steps = spec.output_steps
+        if num_layers is None:
+            num_layers = 1
+            while 1 + 2 * (kernel_size - 1) * (2**num_layers - 1) < spec.max_length:
+                num_layers += 1
+        widths = [self.inputs.size, *[hidden_size] * num_layers]
+        self.blocks = nn.Sequential(*(Block(widths[n], hidden_size, kernel_size, 2**n, dropout) for n in range(num_layers)))
+        self.head = nn.Linear(hidden_size, spec.output_size)
+
+    @classmethod
+    def check(cls, arguments: dict[str, Any]) -> None:
+        """Check arguments as a config gives them."""
+        check(cls, arguments, "model", skip=("spec",))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        outputs = self.blocks(self.inputs(batch, self.head.weight.dtype).mT).mT
+        return self.head(last_steps(outputs, self.output_steps, batch.lengths))
+
+
+class Block(nn.Module):
+    """relu(f(f(x)) + x), f a causal convolution with normed weights, ReLU and dropout; x through a linear map if it widens.
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        kernel_size: k.
+        dilation: steps between two taps.
+        dropout: probability with which a channel is dropped.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, kernel_size: int, dilation: int, dropout: float):
+        super().__init__()
+        self.span = dilation * (kernel_size - 1)
+        self.convolutions = nn.ModuleList(
+            weight_norm(nn.Conv1d(size, hidden_size, kernel_size, dilation=dilation)) for size in (input_size, hidden_size)
+        )
+        self.dropout = nn.Dropout1d(dropout)
+        self.skip = nn.Conv1d(input_size, hidden_size, 1) if input_size != hidden_size else nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, T) -> (B, H, T)."""
+        outputs = inputs
+        for convolution in self.convolutions:
+            outputs = self.dropout(relu(convolution(pad(outputs, (self.span, 0)))))
+        return relu(outputs + self.skip(inputs))

@@ -1,0 +1,162 @@
+"""IGLOO for data sets: outputs where they are wanted, the defaults that hang on the data, and the penalty in training."""
+
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.testing import assert_close
+
+import datasets
+from cfg import commandline
+from seqmem import models, training
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.spec import DataSpec
+from seqmem.tasks import task_for
+from seqmem.training.config import TrainConfig, model_arguments
+from seqmem.training.module import SequenceModule
+
+_cfg = Path(__file__).parents[3] / "cfg" / "model"
+
+MATCHED = ["igloo", "legs", "lstm", "gru", "tcn"]
+
+
+def spec(**changes):
+    values = {
+        "name": "made up",
+        "input_size": 3,
+        "output_size": 4,
+        "task": "classification",
+        "output_steps": 0,
+        "max_length": 30,
+    }
+    return DataSpec(**{**values, **changes})
+
+
+def network(data, **changes):
+    torch.manual_seed(0)
+    return models.build({"network": "igloo", "nb_filters_conv1d": 4, **changes}, data)
+
+
+@pytest.mark.parametrize(("output_steps", "shape"), [(0, (2, 4)), (5, (2, 5, 4)), (None, (2, 30, 4))])
+def test_outputs_are_where_the_data_set_wants_them(output_steps, shape):
+    model = network(spec(output_steps=output_steps))
+    inputs, lengths = torch.randn(2, 30, 3), torch.tensor([30, 17])
+    outputs = model(Batch(inputs, None, lengths=lengths))
+    assert outputs.shape == shape
+    assert_close(outputs, model.head(model.layer(inputs, lengths)))
+
+
+def test_numbers_of_patches_follow_the_data():
+    assert network(spec()).layer.stacks[0].global_patches.indices.shape == (1, 30, 4)
+    assert network(spec(output_steps=None)).layer.stacks[0].global_patches.indices.shape == (30, 50, 4)
+    assert network(spec(output_steps=5)).layer.stacks[0].global_patches.indices.shape == (5, 50, 4)
+    assert network(spec(output_steps=5), nb_patches=7).layer.stacks[0].global_patches.indices.shape == (5, 7, 4)
+
+
+def test_tokens_and_times_join_the_inputs():
+    tokens, times = torch.randint(0, 3, (2, 30)), torch.rand(2, 30).cumsum(1)
+    one_hot = network(spec(tokens=True, times=True))
+    assert_close(
+        one_hot.inputs(Batch(tokens, None, times=times), torch.float32),
+        torch.cat([times[..., None], torch.eye(3)[tokens]], -1),
+    )
+    embedded = network(spec(tokens=True), embedding_size=6)
+    assert_close(embedded.inputs(Batch(tokens, None), torch.float32), embedded.inputs.embedding.weight[tokens])
+    assert network(spec(tokens=True, embedding_size=5)).inputs.size == 5
+
+
+def test_every_trial_has_its_own_patches_unless_a_seed_is_given():
+    def patches(trial, **changes):
+        torch.manual_seed(trial)
+        model = models.build({"network": "igloo", **changes}, spec())
+        return model.layer.stacks[0].global_patches.indices
+
+    assert torch.equal(patches(1), patches(1))
+    assert not torch.equal(patches(1), patches(2))
+    assert torch.equal(patches(1, seed=3), patches(2, seed=3))
+
+
+def test_training_adds_the_penalty_to_the_loss(monkeypatch):
+    data = spec()
+    module = SequenceModule(network(data, l2reg=0.1), task_for(data), TrainConfig())
+    logged = {}
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
+    batch = Batch(torch.randn(2, 30, 3), torch.tensor([0, 3]))
+    loss = module.training_step(batch, 0)
+    plain = module.task.loss(module.model(batch), batch)
+    assert_close(loss, plain + module.model.layer.penalty())
+    assert_close(logged["train/loss"], plain)
+    assert_close(logged["train/penalty"], module.model.layer.penalty())
+    assert module.model.layer.penalty() > 0
+    assert_close(module.validation_step(batch, 0), plain)
+
+
+@pytest.mark.parametrize("dataset", ["copy_memory", "reber", "sinusoids"])
+def test_it_trains_and_its_checkpoint_gives_the_same_result(dataset, tmp_path):
+    """Outputs at the last steps, as a whole with lengths, and at every step."""
+    few = [f"dataset.{split}_samples=12" for split in ("train", "validation", "test")]
+    short = ["dataset.shortest=20"] if dataset == "reber" else []
+    config = commandline.compose(
+        ["model=igloo", "model.preset=tiny", f"dataset={dataset}", *few, "dataset.length=41", *short, "smoke_test=true"]
+    )
+    data = datasets.load(config["dataset"])
+    training.check_fit(config, data.spec)
+    [folder] = training.run_trials(config, data, tmp_path)
+    record = folder.read_record()
+    assert record["status"] == "finished"
+    torch.manual_seed(99)
+    model = models.build(model_arguments(config), data.spec)
+    saved = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in saved.items()})
+    task = task_for(data.spec)
+    metrics = task.metrics()
+    task.update(metrics, model(data.batch("test", torch.arange(12))).detach(), data.batch("test", torch.arange(12)))
+    assert metrics.compute()[task.metric].item() == pytest.approx(record["result"][f"test/{task.metric}"], rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [100, 1_000, 10_000])
+@pytest.mark.parametrize("model", MATCHED)
+def test_the_table_compares_models_of_100000_parameters(model, length):
+    config = commandline.compose(["experiment=igloo/copy_memory_table", f"model={model}", f"dataset.length={length}"])
+    few = {f"{split}_samples": 1 for split in ("train", "validation", "test")}
+    data = datasets.load(config["dataset"] | few)
+    with torch.device("meta"):
+        network = models.build(model_arguments(config), data.spec)
+    assert 95_000 <= sum(parameter.numel() for parameter in network.parameters()) <= 105_000
+
+
+def test_the_table_has_the_same_budget_for_every_model():
+    settings = [
+        commandline.compose(["experiment=igloo/copy_memory_table", f"model={model}", "dataset.length=1000"])
+        for model in MATCHED
+    ]
+    assert all(other["train"] == settings[0]["train"] and other["dataset"] == settings[0]["dataset"] for other in settings)
+    train = settings[0]["train"]
+    assert (train["batch_size"], train["epochs"] * train["limit_train_batches"]) == (32, 3000)
+
+
+def test_the_yaml_has_the_layers_defaults():
+    given = yaml.safe_load((_cfg / "igloo.yaml").read_text())
+    defaults = {name: p.default for name, p in signature(models.IGLOO1D.__init__).parameters.items()}
+    for name in set(given) & set(defaults) - {"nb_patches", "nb_filters_conv1d", "seed"}:
+        assert given[name] == defaults[name], name
+    assert set(defaults) - set(given) == {"self", "shape", "return_sequences", "nb_sequences"}
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        ({}, {"nb_patches": 9}, r"^model\.nb_patches: got 9, wanted at least 10"),
+        ({"output_steps": None}, {"stretch_factor": 7}, r"^model\.stretch_factor: got 7, wanted a divisor of the 30 steps"),
+        ({"output_steps": None}, {"padding_style": "same"}, r"^model\.padding_style: got 'same', wanted 'causal'"),
+        ({}, {"embedding_size": 4}, r"^model\.embedding_size: got 4, wanted null, since made up has no tokens"),
+        ({"task": "reconstruction"}, {}, r"^model\.network: igloo answers step by step"),
+        ({"contiguous": True, "output_steps": None}, {}, r"igloo carries no state.*dataset\.step=30"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused(data, changes, message):
+    with pytest.raises(UserError, match=message):
+        network(spec(**data), **changes)

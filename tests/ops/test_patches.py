@@ -1,0 +1,66 @@
+"""Products with patches: the sparse way against the formula, in value and in every gradient."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem.ops.patches import patch_index, patch_products, patch_products_reference
+
+SIZES = [(31, 3, 4, 17, 4), (1, 1, 1, 1, 1), (5, 7, 9, 40, 2), (3, 2, 4, 12, 5), (300, 2, 13, 1001, 5), (64, 16, 32, 9, 1)]
+
+
+def arguments(length, channels, rows, count, size, dtype=torch.float64):
+    random = torch.Generator().manual_seed(0)
+    indices = torch.randint(0, length, (count, size), dtype=torch.int32, generator=random)
+    values = [
+        torch.randn(*shape, dtype=dtype, generator=random, requires_grad=True)
+        for shape in ((length, channels, rows), (count, size, channels), (count,))
+    ]
+    return values[0], indices, *values[1:]
+
+
+def sparse(features, indices, weight, bias):
+    return patch_products(features, patch_index(indices, *features.shape[:2]), weight, bias)
+
+
+def test_the_reference_is_the_formula():
+    features, indices, weight, bias = arguments(5, 2, 3, 4, 3)
+    wanted = torch.zeros(4, 3, dtype=torch.float64)
+    for n in range(4):
+        for b in range(3):
+            wanted[n, b] = bias[n]
+            for q in range(3):
+                for k in range(2):
+                    wanted[n, b] += weight[n, q, k] * features[indices[n, q], k, b]
+    assert_close(patch_products_reference(features, indices, weight, bias), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_values_and_gradients_are_the_references(sizes, dtype):
+    features, indices, weight, bias = arguments(*sizes, dtype)
+    ours, theirs = sparse(features, indices, weight, bias), patch_products_reference(features, indices, weight, bias)
+    assert_close(ours, theirs)
+    cotangent = torch.randn_like(ours)
+    for one, other in zip(*(torch.autograd.grad(o, (features, weight, bias), cotangent) for o in (ours, theirs)), strict=True):
+        assert_close(one, other)
+
+
+def test_gradients_are_those_of_finite_differences():
+    features, indices, weight, bias = arguments(6, 2, 3, 5, 4)
+    assert torch.autograd.gradcheck(lambda *values: sparse(values[0], indices, *values[1:]), (features, weight, bias))
+
+
+def test_a_step_that_no_patch_takes_has_no_gradient_and_one_taken_twice_has_both():
+    features, _, weight, bias = arguments(4, 2, 3, 1, 2)
+    indices = torch.tensor([[2, 2]], dtype=torch.int32)
+    sparse(features, indices, weight, bias).sum().backward()
+    assert not features.grad[[0, 1, 3]].any()
+    assert_close(features.grad[2], weight.detach().sum(1).T.expand(2, 3))
+
+
+def test_only_what_is_asked_for_is_computed():
+    features, indices, weight, bias = arguments(31, 3, 4, 17, 4)
+    sparse(features.detach(), indices, weight, bias).sum().backward()
+    assert features.grad is None
+    assert_close(weight.grad, features.detach()[indices.long()].sum(-1))
