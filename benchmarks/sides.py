@@ -15,9 +15,12 @@ from benchmarks.opponents.gathered_patches import GatheredPatches
 from benchmarks.opponents.products import BareProducts
 from benchmarks.opponents.projection import project
 from seqmem import cells
-from seqmem.cells import TLSI, LegS
+from seqmem.cells import HMLSTM, TLSI, LegS
 from seqmem.models import IGLOO1D
 from seqmem.ops import legs_function_approximation
+
+LAYERS = 3  # of an HM-LSTM
+SYMBOLS = 27  # that it reads, as from text8
 
 Result = tuple[Tensor, list[Tensor]]
 Side = Callable[[], Result | None]
@@ -25,7 +28,7 @@ Side = Callable[[], Result | None]
 
 @dataclass(frozen=True)
 class Case:
-    """A comparison: ``kind`` legs, tlsi, lstm or gru (forward and backward of a cell), igloo (of the layer), or projection.
+    """A comparison: ``kind`` legs, tlsi, lstm, gru (forward and backward of a cell), hmlstm, igloo (a layer), or projection.
 
     Attributes:
         kind: what runs.
@@ -53,6 +56,9 @@ class Case:
         if self.kind == "igloo":
             answers = f"{patches(self.steps):,} patches of {self.hidden_size} filters for each of the last 10 steps"
             return f"igloo, {answers}, length {self.steps:,}, batch {self.batch_size}, {number}"
+        if self.kind == "hmlstm":
+            sizes = f"{LAYERS} layers of {self.hidden_size}"
+            return f"hmlstm, {sizes}, {SYMBOLS} channels, length {self.steps:,}, batch {self.batch_size}, {number}"
         loss = "" if self.loss == "all" else ", loss on the last output"
         return f"{self.kind}, hidden {self.hidden_size}, length {self.steps:,}, batch {self.batch_size}, {number}{loss}"
 
@@ -68,6 +74,8 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         return _projections(case)
     if case.kind == "igloo":
         return _patches(case)
+    if case.kind == "hmlstm":
+        return _multiscale(case)
     torch.manual_seed(0)
     half = case.dtype == torch.bfloat16
     kind = torch.float32 if half else case.dtype
@@ -142,6 +150,32 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         found["JAX scan"] = lambda: jax_scan.trained(cell, inputs, cotangent)
     found["bare products"] = products
     return found
+
+
+def _multiscale(case: Case) -> dict[str, Callable[[], Side]]:
+    torch.manual_seed(0)
+    stack = HMLSTM(SYMBOLS, case.hidden_size, LAYERS).to(case.dtype)
+    lstm = nn.LSTM(SYMBOLS, case.hidden_size, LAYERS, batch_first=True).to(case.dtype)
+    inputs = torch.randn(case.batch_size, case.steps, SYMBOLS, dtype=case.dtype)
+    cotangent = torch.randn(case.batch_size, case.steps, stack.output_size, dtype=case.dtype)
+
+    def trained(forward: Callable[[], Tensor]) -> Side:
+        def call() -> Result:
+            outputs = forward()
+            return outputs.detach(), list(torch.autograd.grad(outputs, list(stack.parameters()), cotangent))
+
+        return call
+
+    def torch_nn() -> None:  # another network, so that there are no values to compare
+        torch.autograd.grad(lstm(inputs)[0], list(lstm.parameters()), cotangent[..., : case.hidden_size])
+
+    return {
+        "seqmem": lambda: trained(lambda: stack(inputs)[0]),
+        "seqmem, step by step": lambda: trained(
+            lambda: stack.run_stepwise(inputs, stack.initial_state(len(inputs)), None, True)[0]
+        ),
+        "torch.nn.LSTM": lambda: torch_nn,
+    }
 
 
 def patches(steps: int) -> int:
