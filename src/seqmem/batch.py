@@ -38,3 +38,11 @@ class Batch:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         changed = {f.name: function(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
         return replace(self, **changed)
+
+
+def masked(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """(B, T, ...) with zeros after the first ``lengths`` (B,) steps of each row; None leaves all as they are."""
+    if lengths is None:
+        return values
+    valid = torch.arange(values.shape[1], device=values.device) < lengths[:, None]
+    return values.where(valid.view(*valid.shape, *[1] * (values.dim() - 2)), 0)

@@ -4,10 +4,23 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from seqmem.models.base import SequenceModel, build, check, label
+from seqmem.models.conv_lstm_ae import CONV_LSTM_AE
 from seqmem.models.hmlstm import MultiscaleNetwork
+from seqmem.models.linear_ae import LINEAR_AE
+from seqmem.models.lstm_ae import LSTM_AE
 from seqmem.models.recurrent import RecurrentNetwork
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["MultiscaleNetwork", "RecurrentNetwork", "SequenceModel", "build", "check", "label"]
+__all__ = [
+    "CONV_LSTM_AE",
+    "LINEAR_AE",
+    "LSTM_AE",
+    "MultiscaleNetwork",
+    "RecurrentNetwork",
+    "SequenceModel",
+    "build",
+    "check",
+    "label",
+]
