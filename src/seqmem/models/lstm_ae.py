@@ -150,6 +150,9 @@ def _load_torch_names(module: nn.Module) -> None:
 def _initialize(layers: nn.ModuleList, h_activ: nn.Module) -> None:
     """Fill the weights of LSTMs on top of each other, with ``h_activ`` between them."""
     for k, layer in enumerate(layers):
+        assert isinstance(layer, LSTM)
+        assert layer.bias_ih is not None
+        assert layer.bias_hh is not None
         for inward, recurrent in zip(layer.weight_ih.chunk(4), layer.weight_hh.chunk(4), strict=True):
             nn.init.xavier_uniform_(inward)
             nn.init.orthogonal_(recurrent)

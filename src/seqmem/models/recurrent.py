@@ -59,7 +59,7 @@ class RecurrentNetwork(SequenceModel):
         if spec.task == "reconstruction":
             raise UserError(
                 f"model.network: {self.name} answers step by step, and {spec.name} is to be given back from the last state; "
-                "model=function_approximation does that"
+                "models that do that: function_approximation, conv_lstm_ae, linear_ae, lstm_ae, seq2seq_ae"
             )
         make = cells.get(cell)
         check(make, cell_args, "model.cell_args", skip=("input_size",))

@@ -63,7 +63,7 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        loss = self._shared_step("train", batch, self.train_metrics)
+        loss = self._shared_step("train", self.model.augment(batch), self.train_metrics)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1}; "
@@ -91,8 +91,12 @@ class SequenceModule(pl.LightningModule):
         )
 
     def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> Tensor:
-        outputs = self._carried(split, batch) if self.task.spec.contiguous else self.model(batch)
-        loss, weight = self.task.loss(outputs, batch), self.task.weight(batch)
+        if self.task.spec.contiguous:
+            outputs = self._carried(split, batch)
+            loss = self.task.loss(outputs, batch)
+        else:
+            outputs, loss = self.model.learn(batch, self.task)
+        weight = self.task.weight(batch)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=split == "train")
         self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
