@@ -77,7 +77,7 @@ class SeriesSet(DataSet):
         super().__init__(spec, {split: len(array) for split, array in lengths.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, C); targets (B,), or the inputs and ``labels``; lengths where they differ; times where there are any."""
+        """Inputs (B, T, C); targets (B,), or the inputs and ``labels``; lengths and times where there are some."""
         lengths, times = self._lengths[split], self._times[split]
         inputs, labels = self._inputs[split][indices], self._labels[split][indices]
         return Batch(

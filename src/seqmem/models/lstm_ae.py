@@ -160,7 +160,7 @@ def _initialize(layers: nn.ModuleList, h_activ: nn.Module) -> None:
         bias[layer.output_size : 2 * layer.output_size] = 1
         if k > 0:
             centre, slope = _linearized(h_activ, layer.weight_ih.new_zeros(layer.input_size))
-            layer.weight_ih /= slope
+            layer.weight_ih.div_(slope)
             bias -= layer.weight_ih @ centre
         layer.bias_ih.copy_(bias)
         layer.bias_hh.zero_()

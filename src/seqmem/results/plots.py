@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from seqmem.files import replacing
 from seqmem.results.aggregate import Trials
-from seqmem.results.record import RunFolder, replacing
+from seqmem.results.record import RunFolder
 
 
 def plot_learning_curves(groups: Sequence[Trials], path: Path) -> bool:

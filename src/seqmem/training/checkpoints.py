@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from seqmem.results.record import replacing
+from seqmem.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
