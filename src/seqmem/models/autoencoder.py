@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqmem.arguments import check
 from seqmem.batch import Batch
@@ -18,6 +18,7 @@ class Autoencoder(SequenceModel):
 
     Args:
         spec: the data set it is for.
+        network: the module that encodes and decodes.
         same: the targets have to be the inputs.
         noise: standard deviation of normal noise that is added to the inputs in training; the targets have none (a denoising
             autoencoder, Vincent et al., 2008).
@@ -28,7 +29,15 @@ class Autoencoder(SequenceModel):
         UserError: a data set that wants something else.
     """
 
-    def __init__(self, spec: DataSpec, same: bool = True, noise: float = 0.0, growth_epochs: int = 0, first_window: int = 10):
+    def __init__(
+        self,
+        spec: DataSpec,
+        network: nn.Module,
+        same: bool = True,
+        noise: float = 0.0,
+        growth_epochs: int = 0,
+        first_window: int = 10,
+    ):
         super().__init__()
         if spec.task != "reconstruction":
             raise UserError(
@@ -42,7 +51,7 @@ class Autoencoder(SequenceModel):
                 f"model.network: {self.name} gives back what it reads, and {spec.name} wants {spec.output_size} channels for "
                 f"{spec.input_size}; model=seq2seq_ae does that"
             )
-        self.spec, self.noise = spec, noise
+        self.spec, self.network, self.noise = spec, network, noise
         self.growth_epochs, self.first_window = growth_epochs, first_window
         self._epoch = 0
 

@@ -1,4 +1,4 @@
-"""sequitur's three architectures as models of a config."""
+"""sequitur's three architectures in the framework's (B, T, C), and as models of a config."""
 
 from typing import Literal
 
@@ -20,7 +20,53 @@ Activation = Literal["id", "tanh", "relu", "sigmoid"]
 _activations: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "id": nn.Identity}
 
 
-class LinearAutoencoder(Autoencoder):
+class OfValues(Autoencoder):
+    """A LINEAR_AE of all values of a sequence at once; a shorter one is continued with zeros to the longest one's length."""
+
+    network: LINEAR_AE
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encodings (B, E) of the inputs."""
+        inputs = masked(batch.inputs, batch.lengths)
+        return self.network.encoder(pad(inputs, (0, 0, 0, self.spec.max_length - inputs.shape[1])).flatten(1))
+
+    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
+        """The first ``steps`` of the longest sequence's."""
+        if steps > self.spec.max_length:
+            raise UserError(f"linear_ae: got {steps} steps to decode, wanted at most {self.spec.max_length}, the longest seen")
+        return masked(self.network.decoder(encodings).unflatten(1, (-1, self.spec.input_size))[:, :steps], lengths)
+
+
+class OfSeries(Autoencoder):
+    """An LSTM_AE."""
+
+    network: LSTM_AE
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encodings (B, E) of the inputs."""
+        return self.network.encoder(batch.inputs, batch.lengths)
+
+    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
+        """Sequences (B, T, C)."""
+        return self.network.decoder(encodings, steps, lengths)
+
+
+class OfFrames(Autoencoder):
+    """A CONV_LSTM_AE of frames whose values are the channels, row by row."""
+
+    network: CONV_LSTM_AE
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encodings (B, E) of the inputs."""
+        assert self.spec.frame is not None
+        return self.network.encoder(batch.inputs.unflatten(-1, self.spec.frame), batch.lengths)
+
+    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
+        """Sequences (B, T, C)."""
+        return self.network.decoder(encodings, steps, lengths).flatten(2)
+
+
+class LinearAutoencoder(OfValues):
     """All values of a sequence into a LINEAR_AE at once; a shorter one is continued with zeros to the longest one's length.
 
     Args:
@@ -47,23 +93,12 @@ class LinearAutoencoder(Autoencoder):
         encoding_activation: Activation = "tanh",
         noise: NonNegativeFloat = 0.0,
     ):
-        super().__init__(spec, noise=noise)
         activations = _activations[hidden_activation](), _activations[encoding_activation]()
-        self.network = LINEAR_AE(spec.max_length * spec.input_size, encoding_size, hidden_sizes, *activations)
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
-        inputs = masked(batch.inputs, batch.lengths)
-        return self.network.encoder(pad(inputs, (0, 0, 0, self.spec.max_length - inputs.shape[1])).flatten(1))
-
-    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """The first ``steps`` of the longest sequence's."""
-        if steps > self.spec.max_length:
-            raise UserError(f"linear_ae: got {steps} steps to decode, wanted at most {self.spec.max_length}, the longest seen")
-        return masked(self.network.decoder(encodings).unflatten(1, (-1, self.spec.input_size))[:, :steps], lengths)
+        network = LINEAR_AE(spec.max_length * spec.input_size, encoding_size, hidden_sizes, *activations)
+        super().__init__(spec, network, noise=noise)
 
 
-class LSTMAutoencoder(Autoencoder):
+class LSTMAutoencoder(OfSeries):
     """An LSTM_AE.
 
     Args:
@@ -94,20 +129,12 @@ class LSTMAutoencoder(Autoencoder):
         growth_epochs: NonNegativeInt = 0,
         first_window: PositiveInt = 10,
     ):
-        super().__init__(spec, noise=noise, growth_epochs=growth_epochs, first_window=first_window)
         activations = _activations[hidden_activation](), _activations[encoding_activation]()
-        self.network = LSTM_AE(spec.input_size, encoding_size, hidden_sizes, *activations)
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
-        return self.network.encoder(batch.inputs, batch.lengths)
-
-    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """Sequences (B, T, C)."""
-        return self.network.decoder(encodings, steps, lengths)
+        network = LSTM_AE(spec.input_size, encoding_size, hidden_sizes, *activations)
+        super().__init__(spec, network, noise=noise, growth_epochs=growth_epochs, first_window=first_window)
 
 
-class ConvLSTMAutoencoder(Autoencoder):
+class ConvLSTMAutoencoder(OfFrames):
     """A CONV_LSTM_AE.
 
     Args:
@@ -140,19 +167,10 @@ class ConvLSTMAutoencoder(Autoencoder):
         growth_epochs: NonNegativeInt = 0,
         first_window: PositiveInt = 10,
     ):
-        super().__init__(spec, noise=noise, growth_epochs=growth_epochs, first_window=first_window)
         if spec.frame is None:
             raise UserError(
                 f"model.network: {self.name} reads frames, and the steps of {spec.name} are none; dataset=moving_digits and "
                 "dataset=digits dataset.frames=true have them"
             )
-        self.frame = spec.frame
-        self.network = CONV_LSTM_AE(spec.frame, encoding_size, kernel, stride, conv_channels, hidden_sizes)
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
-        return self.network.encoder(batch.inputs.unflatten(-1, self.frame), batch.lengths)
-
-    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """Sequences (B, T, C), frames row by row."""
-        return self.network.decoder(encodings, steps, lengths).flatten(2)
+        network = CONV_LSTM_AE(spec.frame, encoding_size, kernel, stride, conv_channels, hidden_sizes)
+        super().__init__(spec, network, noise=noise, growth_epochs=growth_epochs, first_window=first_window)

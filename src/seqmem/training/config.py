@@ -11,6 +11,7 @@ from seqmem import models
 from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.spec import DataSpec
+from seqmem.training.schedules import Schedule
 
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
 
@@ -22,6 +23,8 @@ class TrainConfig:
     Attributes:
         optimizer: adam, adamw, rmsprop or sgd of torch.optim.
         lr: learning rate.
+        schedule: of the learning rate over the epochs: constant, or from ``lr`` to ``final_lr``, exponential or cosine.
+        final_lr: where the schedule ends; None for a hundredth of ``lr``.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B.
@@ -38,6 +41,8 @@ class TrainConfig:
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3
+    schedule: Schedule = "constant"
+    final_lr: PositiveFloat | None = None
     wd: NonNegativeFloat = 0.0
     epochs: NonNegativeInt = 50
     batch_size: PositiveInt = 100
@@ -86,6 +91,8 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     sections = ("model", "dataset", "train", "runner")
     general = check(top_level, {key: value for key, value in config.items() if key not in sections})
     train = check(TrainConfig, config["train"], "train")
+    if train["schedule"] == "constant" and train["final_lr"] is not None:
+        raise UserError(f"train.final_lr: got {train['final_lr']}, wanted null, since train.schedule is constant")
     runner = check(RunnerConfig, config["runner"], "runner")
     if general["seed"] + runner["ntrials"] > 2**32:
         raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, wanted seeds below 2**32")

@@ -14,6 +14,7 @@ from seqmem.errors import UserError
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
+from seqmem.training.schedules import learning_rate
 
 _optimizers: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -79,16 +80,24 @@ class SequenceModule(pl.LightningModule):
         """Loss and metrics of one batch."""
         return self._shared_step("test", batch, self.test_metrics)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser that the config names; a module's ``lr_scale`` scales the learning rate of its parameters."""
+    def configure_optimizers(self) -> Any:
+        """The config's optimiser and schedule; a module's ``lr_scale`` scales the learning rate of its parameters."""
         config = self.train_config
         groups: dict[float, list[nn.Parameter]] = {}
         for parameter, scale in _scaled(self.model, 1.0):
             groups.setdefault(scale, []).append(parameter)
         keywords: dict[str, Any] = {"lr": config.lr, "weight_decay": config.wd}
-        return _optimizers[config.optimizer](
+        optimizer = _optimizers[config.optimizer](
             [{"params": parameters, "lr": config.lr * scale} for scale, parameters in groups.items()], **keywords
         )
+        if config.schedule == "constant":
+            return optimizer
+        last = config.lr / 100 if config.final_lr is None else config.final_lr
+
+        def factor(epoch: int) -> float:
+            return learning_rate(config.schedule, epoch / max(config.epochs, 1), config.lr, last) / config.lr
+
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
     def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> Tensor:
         if self.task.spec.contiguous:

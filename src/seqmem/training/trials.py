@@ -4,12 +4,9 @@ import math
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
-from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,6 +25,7 @@ from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO
 from seqmem.training.config import RunnerConfig, TrainConfig, limited, model_arguments
 from seqmem.training.module import SequenceModule
+from seqmem.training.quiet import quiet_lightning
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 
 _SMOKE_BATCHES = 5
@@ -114,7 +112,7 @@ def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[
     folder.write_record(record)
     start = time.perf_counter()
     try:
-        with _quiet_lightning():
+        with quiet_lightning():
             record |= _train(config, data, folder)
     except BaseException as error:
         failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -231,21 +229,3 @@ def _fit(
         "train_seconds": last["seconds"],
         "sequences_per_second": last["sequences_per_second"],
     }
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """No banner, no hints at options that this project does not offer."""
-    logger = getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-            # torch.compile's own, about what flows from a recurrence that stays out of it.
-            warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,0 +1,24 @@
+"""Lightning without its banner and its hints at options that this project does not offer."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import WARNING, getLogger
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Within, Lightning says nothing below a warning, and not the warnings that do not concern a user."""
+    logger = getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            # torch.compile's own, about what flows from a recurrence that stays out of it.
+            warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
