@@ -95,10 +95,10 @@ class Autoencoder(SequenceModel):
 
 
 def window_size(epoch: int, steps: int, growth_epochs: int, first: int) -> int:
-    """Steps of a window in an epoch: ``first`` in epoch 0, from there in equal portions to ``steps`` in ``growth_epochs``."""
+    """Steps of a window in an epoch: ``first`` in epoch 0, growing by a factor each epoch to ``steps`` in ``growth_epochs``."""
     if epoch >= growth_epochs or first >= steps:
         return steps
-    return first + (steps - first) * epoch // growth_epochs
+    return int(first * (steps / first) ** (epoch / growth_epochs))
 
 
 def windows(batch: Batch, size: int) -> Batch:

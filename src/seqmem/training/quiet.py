@@ -16,6 +16,7 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*validation_step.* but have no .*val_dataloader.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             # torch.compile's own, about what flows from a recurrence that stays out of it.
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)

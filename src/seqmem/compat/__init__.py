@@ -1,0 +1,1 @@
+"""Thin faces with the names of the packages whose models are here."""
