@@ -1,0 +1,68 @@
+"""The gated recurrent unit of a widely used real-valued sequence-to-sequence autoencoder."""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqmem.arguments import checked
+from seqmem.cells.base import Recurrence
+
+
+class ReLUGRUState(NamedTuple):
+    """hidden: (B, H)."""
+
+    hidden: Tensor
+
+
+class ReLUGRU(Recurrence[ReLUGRUState]):
+    """A GRU whose candidate is rectified, with the reset gate before the product, as in Cho et al. (2014), equation 8.
+
+    r, u = sigmoid(W [x; h] + b), n = relu(W_n [x; r h] + b_n), h = u h + (1 - u) n; the rows of the weights hold r, u, n.
+    Weights start Glorot-uniform, those of both gates as one matrix, and biases uniform on [-1, 1).
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+
+    Raises:
+        UserError: an argument of the wrong type or range.
+    """
+
+    name = "relu_gru"
+
+    @checked
+    def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(3 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
+        self.bias = nn.Parameter(torch.empty(3 * hidden_size))
+        for weight in (self.weight_ih, self.weight_hh):
+            for rows in weight.split([2 * hidden_size, hidden_size]):
+                bound = (6 / (input_size + hidden_size + len(rows))) ** 0.5
+                nn.init.uniform_(rows, -bound, bound)
+        nn.init.uniform_(self.bias, -1, 1)
+
+    def initial_state(self, batch_size: int) -> ReLUGRUState:
+        """All zero."""
+        return ReLUGRUState(self.weight_hh.new_zeros(batch_size, self.output_size))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """W x + b of all three rows."""
+        return linear(inputs, self.weight_ih, self.bias)
+
+    def clock(self, state: ReLUGRUState, steps: int, fresh: bool) -> list[tuple[Tensor, ...]]:
+        """What acts on h, the same at each step: the rows of r and u, and those of n."""
+        return [self.weight_hh.split([2 * self.output_size, self.output_size])] * steps
+
+    def advance(self, projected: Tensor, state: ReLUGRUState, tick: tuple[Tensor, ...]) -> tuple[Tensor, ReLUGRUState]:
+        """One step."""
+        gates, candidate = tick
+        x_gates, x_new = projected.split([2 * self.output_size, self.output_size], -1)
+        r, u = torch.sigmoid(x_gates + linear(state.hidden, gates)).chunk(2, -1)
+        new = torch.relu(x_new + linear(r * state.hidden, candidate))
+        hidden = new + u * (state.hidden - new)
+        return hidden, ReLUGRUState(hidden)
