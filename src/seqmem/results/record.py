@@ -6,6 +6,7 @@ A run folder holds
     record.json     status, seed, versions, git commit, machine, wall time, throughput, peak memory, the final result
     data.json       where the data came from: checksums, splits, permutation
     metrics.csv     one row an epoch
+    reconstructions.png, encodings.png, anomalies.csv: of an autoencoder
     checkpoints/    best.ckpt (chosen by validation) and last.ckpt
 
 Every file is written beside its place and renamed into it: a kill at any moment leaves the old file or the new one.
