@@ -72,10 +72,11 @@ def _frames(pairs: list[tuple[np.ndarray, np.ndarray]], frame: tuple[int, ...]) 
     axes = figure.subplots(2 * len(pairs), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
+    least, most = (function([function(wanted) for wanted, _ in pairs]) for function in (np.min, np.max))
     for row, values in enumerate(values for pair in pairs for values in pair):
         chosen = np.linspace(0, len(values) - 1, min(columns, len(values))).round().astype(int)
         for column, step in enumerate(chosen):
             image = values[step].reshape(frame)
-            axes[row, column].imshow(image if image.ndim == 2 else image[len(image) // 2], cmap="gray")
+            axes[row, column].imshow(image if image.ndim == 2 else image[len(image) // 2], cmap="gray", vmin=least, vmax=most)
     figure.suptitle("frames and, below each row, their reconstructions")
     return figure
