@@ -224,3 +224,10 @@ def test_activations_are_where_they_belong():
 def test_what_does_not_fit_is_refused_in_one_line(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_no_two_models_share_an_activation():
+    first, second = LSTM_AE(2, 3, [4]), LSTM_AE(2, 3, [4])
+    first.encoder.eval()
+    assert second.encoder.h_activ.training
+    assert first.decoder.h_activ.training

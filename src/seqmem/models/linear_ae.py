@@ -1,6 +1,7 @@
 """An autoencoder of fully connected layers, for sequences of numbers of one length (sequitur's LINEAR_AE)."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 
 from pydantic import PositiveInt
@@ -55,7 +56,7 @@ class Chain(nn.Module):
     def __init__(self, widths: Sequence[int], h_activ: nn.Module | None, out_activ: nn.Module | None):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
-        self.h_activ, self.out_activ = h_activ or nn.Identity(), out_activ or nn.Identity()
+        self.h_activ, self.out_activ = own(h_activ), own(out_activ)
         also_load(self, r"nn\.(?P<index>\d+)\.(?P<rest>\w+)", "layers.{index}.{rest}")
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -71,3 +72,8 @@ class Chain(nn.Module):
         for layer in hidden:
             inputs = self.h_activ(layer(inputs))
         return self.out_activ(last(inputs))
+
+
+def own(activation: nn.Module | None) -> nn.Module:
+    """A copy for one half of a model alone: training one, or learning its parameters, is not to change another's."""
+    return nn.Identity() if activation is None else deepcopy(activation)

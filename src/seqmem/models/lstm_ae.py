@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqmem.arguments import checked
 from seqmem.cells import LSTM
 from seqmem.errors import UserError
+from seqmem.models.linear_ae import own
 from seqmem.models.remembered_length import RememberedLength
 from seqmem.models.sequitur_names import also_load
 
@@ -79,7 +80,7 @@ class LSTMEncoder(nn.Module):
     ):
         super().__init__()
         self.layers = nn.ModuleList(LSTM(*widths) for widths in pairwise([input_dim, *h_dims, encoding_dim]))
-        self.h_activ, self.out_activ = h_activ or nn.Identity(), out_activ or nn.Identity()
+        self.h_activ, self.out_activ = own(h_activ), own(out_activ)
         self.length = length
         _initialize(self.layers, self.h_activ)
         _load_torch_names(self)
@@ -112,7 +113,7 @@ class LSTMDecoder(nn.Module):
         super().__init__()
         widths = [encoding_dim, *reversed(h_dims)]
         self.layers = nn.ModuleList(LSTM(*sizes) for sizes in pairwise([*widths, widths[-1]]))
-        self.h_activ = h_activ or nn.Identity()
+        self.h_activ = own(h_activ)
         self.dense_matrix = nn.Parameter(torch.empty(widths[-1], output_dim))
         nn.init.xavier_uniform_(self.dense_matrix)
         self.length = length
