@@ -221,6 +221,7 @@ def test_validation_chooses_the_weights_and_patience_stops():
         ((LSTM_AE, [torch.randn(4, 2)], 0), {}, "quick_train.encoding_dim: got 0, wanted greater than 0"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"lr": -1.0}, "quick_train.lr: got -1.0"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"validation": 0.5}, "got validation=0.5 of 1 sequences"),
+        ((LSTM_AE, [torch.randn(4, 2)], 2), {"patience": 3}, "got patience=3 without a validation set"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"h_dim": [3]}, "takes no argument 'h_dim'; did you mean 'h_dims'"),
         ((CONV_LSTM_AE, [torch.randn(4, 2, 2)], 2), {}, r"a frame of \(2, 2\)"),
     ],

@@ -83,6 +83,8 @@ def quick_train(
     """
     given = {name: value for name, value in locals().items() if name in parameters(_settings)}
     check(_settings, given, "quick_train")
+    if patience is not None and validation == 0:
+        raise UserError(f"quick_train: got patience={patience} without a validation set, wanted validation above 0")
     kind = next((kind for kind in _kinds if isinstance(model, type) and issubclass(model, kind)), None)
     if kind is None:
         raise UserError(f"quick_train: got model={getattr(model, '__name__', model)}; choose from: {_names}")

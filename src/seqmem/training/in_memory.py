@@ -95,4 +95,5 @@ class History(pl.Callback):
         if error < self._best:
             self._best, self._since = error, 0
             self.best_weights = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
-        trainer.should_stop = self._patience is not None and self._since >= self._patience
+        if self._patience is not None and self._since >= self._patience:
+            trainer.should_stop = True
