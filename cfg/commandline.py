@@ -4,25 +4,33 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import pairwise, product
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seqmem.arguments import check
 from seqmem.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from seqmem.training.checkpoints import Checkpoint
+
+Keys = TypeVar("Keys")
 
 _sections = ("dataset", "model", "train", "runner")
 _groups = ("dataset", "model", "train", "runner", "experiment", "debug", "hydra")
@@ -184,7 +192,61 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
             raise UserError(f"{section}: got {composed.get(section)}, wanted a section of keys, as {section}=NAME selects one")
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
     config.pop("hydra", None)
+    return _checked(config)
 
+
+def of_checkpoint(arguments: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[str, Any], Keys]:
+    """What a command about a finished trial is asked, ``CHECKPOINT [KEY=VALUE ...]``.
+
+    Args:
+        arguments: the command line.
+        own: a dataclass of the command's own keys; any other changes the trial's config, but for the model.
+
+    Returns:
+        The checkpoint, the changed config, and the command's own keys.
+
+    Raises:
+        UserError: no checkpoint, an unknown key or a wrong value.
+    """
+    flags, given = _split_flags(arguments)
+    if flags:
+        raise UserError(f"got {flags[0]}, wanted CHECKPOINT [KEY=VALUE ...]; --help tells the keys")
+    if not given or "=" in given[0]:
+        raise UserError("wanted a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]")
+    _check_overrides(given[1:])
+    overrides = OverridesParser.create().parse_overrides(given[1:])
+    for override in overrides:
+        if override.type != OverrideType.CHANGE or override.is_sweep_override():
+            raise UserError(f"cannot read '{override.input_line}': wanted KEY=VALUE, one value to a key")
+
+    from seqmem.training.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(Path(given[0]))
+    names = [field.name for field in fields(own)]  # type: ignore[arg-type]
+    mine = {override.key_or_group: override.value() for override in overrides if override.key_or_group in names}
+    changes = {override.key_or_group: override.value() for override in overrides if override.key_or_group not in names}
+    keys = own(**check(own, mine))
+    return checkpoint, _changed(checkpoint.config, changes, names), keys
+
+
+def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
+    """The config of a finished trial with other values, checked; ``dataset=NAME`` takes all of that file's."""
+    changed = OmegaConf.create(dict(config))
+    for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
+        section = key.partition(".")[0]
+        if section == "model":
+            raise UserError(f"{key}: the model of a finished trial stays as it was trained")
+        if section not in changed:
+            raise UserError(f"there is no key '{key}'{suggestion(key, [*others, *config])}")
+        if key in _sections:
+            changed[key] = _composed([f"{key}={value}"])[key]
+        else:
+            OmegaConf.update(changed, key, value, force_add=True)
+    resolved: Any = OmegaConf.to_container(changed, resolve=True)
+    return _checked(resolved)
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
     import datasets
     from seqmem import training
 

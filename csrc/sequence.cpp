@@ -13,13 +13,8 @@
 #include <torch/library.h>
 
 #ifdef __linux__
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
 #endif
 
 #include <algorithm>
@@ -30,6 +25,8 @@
 #include <tuple>
 #include <vector>
 
+#include "checks.h"
+#include "groups.h"
 #include "held.h"
 #include "kernels.h"
 
@@ -62,10 +59,7 @@ const SequenceTable& sequence_kernels() {
 namespace {
 
 using at::Tensor;
-using Maybe = std::optional<Tensor>;
 
-// From here on huge pages are worth asking for.
-constexpr size_t kLargeBytes = size_t(1) << 24;
 // From here on what a step gives is not found in a cache again on the way back.
 constexpr size_t kStreamedBytes = size_t(1) << 25;
 
@@ -102,37 +96,6 @@ struct Arguments {
   int64_t chunks() const { return (steps() + chunk_steps - 1) / chunk_steps; }
   bool empty() const { return batch() == 0 || steps() == 0; }
 };
-
-Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  Tensor tensor = at::empty(sizes, options);
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (tensor.nbytes() >= kLargeBytes) {
-    constexpr uintptr_t page = 4096;
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.data_ptr()) + page - 1) / page * page;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(tensor.data_ptr()) + tensor.nbytes()) / page * page;
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  }
-#endif
-  return tensor;
-}
-
-void check_shape(const char* name, const char* what, const Tensor& given, const Tensor& inputs, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(given.sizes() == shape, name, ": ", what, " must have shape ", shape, ", got ", given.sizes());
-  TORCH_CHECK_VALUE(
-      given.scalar_type() == inputs.scalar_type(), name, ": ", what, " must be ", inputs.scalar_type(), " as the inputs, got ",
-      given.scalar_type());
-  TORCH_CHECK_VALUE(given.device() == inputs.device(), name, ": ", what, " must be on ", inputs.device(), ", got ", given.device());
-}
-
-void check_double(const char* name, const char* what, const Tensor& given, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(
-      given.sizes() == shape && given.scalar_type() == at::kDouble, name, ": ", what, " must be ", shape, " float64, got ",
-      given.sizes(), " ", given.scalar_type());
-}
-
-void check_shape(const char* name, const char* what, const Maybe& given, const Tensor& inputs, at::IntArrayRef shape) {
-  if (given) check_shape(name, what, *given, inputs, shape);
-}
 
 Activation activation(const char* name, const std::string& given) {
   if (given == "id") return Activation::identity;
@@ -198,11 +161,6 @@ void check(Arguments& a) {
   a.memory = a.memory.contiguous();
 }
 
-template <typename T>
-const T* data(const Maybe& tensor) {
-  return tensor ? tensor->const_data_ptr<T>() : nullptr;
-}
-
 // Asks Linux, once, for the matrix tiles of AMX. A wish for less than the processor has, see kernels.cpp, is a wish for none.
 bool has_tiles() {
 #if defined(__linux__) && defined(__x86_64__) && !defined(__clang__)
@@ -263,34 +221,6 @@ SequenceKernels<T> kernels_of(const Arguments& a) {
     return table.twice(a.cell);
   }
 }
-
-// While it lives, numbers below the least normal one (1e-38 in float32) count as zero on this thread: gradients that vanish on
-// their way back would otherwise make every product with them many times slower.
-class FlushDenormals {
-#if defined(__x86_64__)
- public:
-  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(before_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  const unsigned before_;
-#endif
-};
-
-// The batch in groups of rows, as many for each thread as keep a group's numbers in cache.
-struct Groups {
-  int64_t batch, count;
-
-  Groups(int64_t rows, int64_t most) : batch(rows) {
-    const int64_t threads = at::get_num_threads();
-    count = std::min(rows, threads * ((rows + threads * most - 1) / (threads * most)));
-  }
-  int64_t first(int64_t group) const { return group * batch / count; }
-  int64_t rows(int64_t group) const { return first(group + 1) - first(group); }
-  int64_t most() const { return (batch + count - 1) / count; }
-};
 
 template <typename T>
 Tensor packed(const SequenceKernels<T>& kernels, Sequence<T>& s, bool backward, const at::TensorOptions& options) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "sequence.h"
+#include "sequence_rows.h"
 #include "vector.h"
 
 namespace seqmem::SEQMEM_ISA {
@@ -81,6 +82,23 @@ static void multiply_block(
       a, w, depth, start, start_stride, z);
 }
 
+// Weights (depth, columns) in rows of 2W, from rows of `depth` numbers that belong to a column each.
+template <typename T>
+static T* pack_transposed(const T* rows, int64_t depth, int64_t columns, T* to) {
+  constexpr int width = kLanes<T>;
+  for (int64_t begin = 0; begin < kPanel<T>; begin += width) {
+    for (int64_t k = 0; k < depth; k += width) {
+      Vector<T> tile[width];
+      for (int j = 0; j < width; ++j) {
+        tile[j] = begin + j < columns ? load_some<T>(rows + (begin + j) * depth + k, depth - k) : Vector<T>{};
+      }
+      transpose<T>(tile);
+      for (int j = 0; j < width && k + j < depth; ++j) store<T>(to + (k + j) * kPanel<T> + begin, tile[j]);
+    }
+  }
+  return to + depth * kPanel<T>;
+}
+
 // The numbers of all blocks of a group: `depth` for each row.
 template <typename T>
 struct Operand {
@@ -95,11 +113,12 @@ struct Operand {
   }
 };
 
-// z (lines, 2W) = start + the sum over operands of the product of its numbers with the next `depth` rows of w.
+// z (lines, 2W) = start, or itself where it `adds`, + the sum over operands of its numbers times the next `depth` rows of w.
 template <typename T>
-static void multiply(const Blocks& blocks, const Operand<T>* operands, int count, const T* w, const T* start, T* z) {
+static void multiply(
+    const Blocks& blocks, const Operand<T>* operands, int count, const T* w, const T* start, T* z, bool adds = false) {
   constexpr int64_t most = kDepthBytes / (kPanel<T> * int64_t(sizeof(T)));
-  int64_t stride = 0;
+  int64_t stride = adds ? kPanel<T> : 0;
   for (int o = 0; o < count; ++o) {
     for (int64_t k = 0; k < operands[o].depth; k += most) {
       const int64_t depth = operands[o].depth - k < most ? operands[o].depth - k : most;

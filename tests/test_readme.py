@@ -34,6 +34,7 @@ def starting_with(*words):
 def test_every_command_is_of_a_kind_that_is_tested_here():
     kinds = (
         "python train.py",
+        "python boundaries.py",
         "python -m seqmem",
         "python tests/",
         "make ",
@@ -68,6 +69,26 @@ def test_train_commands(command, tmp_path):
         assert re.search("test (accuracy|mse|bpc)", done.stdout)
         assert list(tmp_path.glob("runs/**/record.json"))
         assert list(tmp_path.glob("runs/**/table.md"))
+
+
+@pytest.fixture(scope="module")
+def small_trial(tmp_path_factory):
+    """The folder of a finished trial that finds boundaries."""
+    folder = tmp_path_factory.mktemp("trial")
+    arguments = ("dataset=sinusoids", "dataset.length=30", "model=hmlstm", "model.preset=tiny", "smoke_test=True")
+    done = program.run(["train.py", *arguments], folder)
+    assert done.returncode == 0, done.stderr
+    [trial] = folder.glob("runs/*/trial_0")
+    return trial
+
+
+@pytest.mark.parametrize("command", starting_with("python", "boundaries.py"))
+def test_boundaries_commands(command, small_trial, tmp_path):
+    _, script, _, *keys = shlex.split(command)
+    done = program.run([script, str(small_trial), *keys], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "boundary rates: layer 1 " in done.stdout
 
 
 @pytest.mark.parametrize("command", starting_with("python", "-m"))

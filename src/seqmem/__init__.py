@@ -1,6 +1,8 @@
 """seqmem: models that remember long sequences.
 
-Nothing in this package needs Hydra or ``train.py``: cells, models and operators can be imported into any PyTorch program.
+Nothing in this package needs Hydra or ``train.py``: cells, models and operators can be imported into any PyTorch program. The
+names of packages whose models live here now (``from seqmem import HMLSTMNetwork``) are found in :mod:`seqmem.compat`, which is
+imported when one of them is first asked for.
 """
 
 from importlib import import_module
@@ -8,6 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqmem.compat.hmlstm import (
+        HMLSTMNetwork,
+        convert_to_batches,
+        get_text,
+        plot_indicators,
+        prepare_inputs,
+        viz_char_boundaries,
+    )
     from seqmem.compat.quick_train import quick_train
 
 try:
@@ -15,13 +25,20 @@ try:
 except PackageNotFoundError:
     __version__ = "0+source"
 
-__all__ = ["quick_train"]
+__all__ = [
+    "HMLSTMNetwork",
+    "convert_to_batches",
+    "get_text",
+    "plot_indicators",
+    "prepare_inputs",
+    "quick_train",
+    "viz_char_boundaries",
+]
 
-# Faces that train, imported when first asked for.
-_faces = {"quick_train": "seqmem.compat.quick_train"}
+_faces = dict.fromkeys(__all__, "hmlstm") | {"quick_train": "quick_train"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _faces:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_faces[name]), name)
+    return getattr(import_module(f"{__name__}.compat.{_faces[name]}"), name)

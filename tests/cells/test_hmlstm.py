@@ -291,7 +291,7 @@ def test_boundaries_go_on_from_a_state_and_take_times():
     assert_close(whole, cell.boundaries(torch.cat([times[..., None], inputs], -1)))
     _, state = cell(inputs[:, :8], times=times[:, :8])
     assert_close(cell.boundaries(inputs[:, 8:], state, times=times[:, 8:]), whole[:, 8:])
-    assert cell.boundaries(inputs[:, :0]).shape == (3, 0, 3)
+    assert cell.boundaries(inputs[:, :0], times=times[:, :0]).shape == (3, 0, 3)
     with pytest.raises(UserError, match="between 0 and T=17"):
         cell.boundaries(inputs, lengths=torch.tensor([18, 1, 1]), times=times)
 

@@ -105,7 +105,7 @@ def test_boundaries_of_a_batch(embedding_size):
         assert not found[row, length:].any()
     assert set(found.unique().tolist()) == {0, 1}
     whole, halves = Batch(tokens, None, times=times), [Batch(tokens[:, part], None, times=times[:, part]) for part in HALVES]
-    _, state = model.layers[0](model._embedded(halves[0].inputs), times=halves[0].times)
+    _, state = model.carry(halves[0])
     assert torch.equal(model.boundaries(halves[1], state), model.boundaries(whole)[:, 4:])
 
 

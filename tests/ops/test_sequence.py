@@ -386,8 +386,8 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for(cell):
     kept = [part.numel() for part in operator(*given[:-1], 0)][-1]
     assert kept == 0
     with torch.no_grad():
-        assert sequence._chunk_steps(given[0]) == 0
-    assert sequence._chunk_steps(given[0]) > 0
+        assert sequence.chunk_steps(given[0]) == 0
+    assert sequence.chunk_steps(given[0]) > 0
 
 
 @one_of_each

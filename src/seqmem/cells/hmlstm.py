@@ -11,6 +11,8 @@ from torch.nn.functional import layer_norm, linear
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
 from seqmem.errors import UserError
+from seqmem.ops import sequence
+from seqmem.ops.multiscale import multiscale_sequence
 
 
 class HMLSTMState(NamedTuple):
@@ -159,6 +161,17 @@ class HMLSTM(Recurrence[HMLSTMState]):
         outputs = torch.cat(hidden, -1)
         return outputs, HMLSTMState(outputs, torch.cat(memory, -1), torch.cat(boundary, -1))
 
+    def obstacle(self, inputs: Tensor) -> str:
+        """Why a sequence goes step by step; empty if it does not."""
+        return sequence.obstacle(inputs)
+
+    def run_compiled(
+        self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, HMLSTMState]:
+        """All steps in one call; under autocast only the inputs' projection is in bfloat16."""
+        outputs, _, state = self._compiled(inputs, state, lengths, fresh)
+        return outputs, state
+
     def boundaries(
         self,
         inputs: Tensor,
@@ -180,18 +193,49 @@ class HMLSTM(Recurrence[HMLSTMState]):
         Raises:
             UserError: the shapes do not fit together.
         """
+        inputs = self._joined(inputs, times)
+        fresh = state is None
         if state is None:
             state = self.initial_state(inputs.shape[0])
         self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
+        if not self.obstacle(inputs):
+            return self._compiled(inputs, state, lengths, fresh)[1]
         found = []
         for t in range(inputs.shape[1]):
-            _, state = self.step(inputs[:, t], state, None if times is None else times[:, t])
+            _, state = self.step(inputs[:, t], state)
             found.append(state.boundary)
         stacked = torch.stack(found, 1) if found else inputs.new_zeros(inputs.shape[0], 0, len(self.sizes))
         if lengths is None:
             return stacked
         valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
         return stacked.where(valid[..., None], 0)
+
+    def _compiled(
+        self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, Tensor, HMLSTMState]:
+        """Outputs (B, T, D), boundaries (B, T, L) and the state after."""
+        steps, bottom = inputs.shape[1], self.layers[0]
+        if lengths is not None:  # 0 times NaN is NaN on the way back
+            inputs = inputs.where((torch.arange(steps) < lengths[:, None])[..., None], 0)
+        assert bottom.weight_input is not None
+        projected = linear(inputs, bottom.weight_input).to(state.hidden.dtype)
+        draws = torch.stack(list(self.clock(state, steps, fresh))).to(projected) if self._samples() and steps > 0 else None
+        parameters = torch.cat([parameter.flatten() for layer in self.layers for parameter in layer.stacked()])
+        outputs, boundaries, hidden, memory, boundary = multiscale_sequence(
+            projected,
+            *state,
+            lengths,
+            draws,
+            parameters,
+            self.slope,
+            self.sizes,
+            top_detector=self.layers[-1].detects,
+            bias=bottom.bias is not None,
+            layer_norm=bottom.gain is not None,
+            soft=self.boundary == "soft",
+            hard_sigmoid=self.boundary_activation == "hard_sigmoid",
+        )
+        return outputs, boundaries, HMLSTMState(hidden, memory, boundary)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training
@@ -234,6 +278,12 @@ class _Layer(nn.Module):
     def summed_bias(self) -> Tensor | None:
         """The bias that is part of s; one that follows a normalisation is not."""
         return self.bias if self.gain is None else None
+
+    def stacked(self) -> list[Tensor]:
+        """All but ``weight_input``, in the order of :func:`multiscale_sequence`."""
+        norm = self.memory_norm
+        given = (self.weight, self.bias, self.gain, *((None, None) if norm is None else (norm.weight, norm.bias)))
+        return [parameter for parameter in given if parameter is not None]
 
     def gates(self, summed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """s (B, rows) -> f, i, o and g (B, D_l) each, and s of the detector (B, 1), None without."""

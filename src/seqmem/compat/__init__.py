@@ -1,1 +1,1 @@
-"""Thin faces with the names of the packages whose models are here."""
+"""Thin faces with the names and signatures of the packages whose models live here now."""

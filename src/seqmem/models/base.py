@@ -24,6 +24,8 @@ class SequenceModel(nn.Module):
     name: ClassVar[str]
     carries: ClassVar[bool] = False
     """Whether it writes :meth:`carry`, as a data set of contiguous batches asks for."""
+    segments: ClassVar[bool] = False
+    """Whether it writes :meth:`boundaries`: its layers find where the segments of their inputs end."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -75,6 +77,18 @@ class SequenceModel(nn.Module):
 
         Returns:
             The outputs; and the state, tensors whose first dimension is B in tuples and lists as one likes.
+        """
+        raise NotImplementedError
+
+    def boundaries(self, batch: Batch, state: Any = None) -> Tensor:
+        """The boundary indicators of each step and layer.
+
+        Args:
+            batch: B sequences.
+            state: what :meth:`carry` returned for the same rows; None for the beginning.
+
+        Returns:
+            (B, T, L), from 0 to 1, layers from the bottom up, zero where padded.
         """
         raise NotImplementedError
 

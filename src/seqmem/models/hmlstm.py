@@ -34,6 +34,7 @@ class MultiscaleNetwork(RecurrentNetwork):
     """
 
     name = "hmlstm"
+    segments = True
     embeds_values = True
 
     @checked
@@ -47,8 +48,11 @@ class MultiscaleNetwork(RecurrentNetwork):
         output_hiddens: list[PositiveInt] = [],  # noqa: B006
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
-        super().__init__(spec, cell, cell_args, embedding_size=embedding_size, dropout=dropout)
-        self.head = OutputModule(self._stack.sizes, output_embedding_size, output_hiddens, spec.output_size)
+        self._output_embedding_size = output_embedding_size
+        super().__init__(spec, cell, cell_args, embedding_size=embedding_size, output_hiddens=output_hiddens, dropout=dropout)
+
+    def _make_head(self, width: int, hiddens: list[int], output_size: int) -> nn.Module:
+        return OutputModule(self._stack.sizes, self._output_embedding_size, hiddens, output_size)
 
     @property
     def _stack(self) -> HMLSTM:
@@ -56,13 +60,10 @@ class MultiscaleNetwork(RecurrentNetwork):
         assert isinstance(stack, HMLSTM)
         return stack
 
-    def boundaries(self, batch: Batch, state: HMLSTMState | None = None) -> Tensor:
-        """The boundary indicators of a batch, its layers' ``state`` before the first step being given or the initial one.
-
-        Returns:
-            (B, T, L), layers from the bottom up, zero where padded.
-        """
-        return self._stack.boundaries(self._embedded(batch.inputs), state, batch.lengths, batch.times)
+    def boundaries(self, batch: Batch, state: Sequence[HMLSTMState] | None = None) -> Tensor:
+        """The boundary indicators (B, T, L) of a batch, from the ``state`` on that :meth:`carry` returned."""
+        before = None if state is None else state[0]
+        return self._stack.boundaries(self._embedded(batch.inputs), before, batch.lengths, batch.times)
 
 
 class OutputModule(nn.Module):

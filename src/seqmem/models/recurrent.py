@@ -84,8 +84,7 @@ class RecurrentNetwork(SequenceModel):
             layer = make(input_size=width + (make.timed and k > 0), **cell_args)
             self.layers.append(layer)
             width = layer.output_size
-        widths = [width, *output_hiddens, spec.output_size]
-        self.head = nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths)))
+        self.head = self._make_head(width, output_hiddens, spec.output_size)
         self.dropout = dropout
         self.timed = make.timed
 
@@ -120,6 +119,10 @@ class RecurrentNetwork(SequenceModel):
             outputs = self._dropped(outputs)
             states.append(after)
         return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths)), states
+
+    def _make_head(self, width: int, hiddens: list[int], output_size: int) -> nn.Module:
+        """What maps the last layer's outputs (..., width) to (..., output_size)."""
+        return nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise([width, *hiddens, output_size])))
 
     def _embedded(self, inputs: Tensor) -> Tensor:
         if self.embedding is not None:

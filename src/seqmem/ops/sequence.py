@@ -117,7 +117,7 @@ def memory_sequence(
         gated,
         memory_output,
         _half(hidden),
-        _chunk_steps(inputs, hidden, memory, *weights),
+        chunk_steps(inputs, hidden, memory, *weights),
     )
     return outputs, hidden, memory
 
@@ -152,7 +152,7 @@ def lstm_sequence(
     """
     inputs = inputs.to(hidden.dtype)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    steps = _chunk_steps(inputs, hidden, memory, *weights)
+    steps = chunk_steps(inputs, hidden, memory, *weights)
     outputs, hidden, memory, _ = torch.ops.seqmem.lstm_sequence(inputs, hidden, memory, lengths, *weights, _half(hidden), steps)
     return outputs, hidden, memory
 
@@ -185,7 +185,7 @@ def gru_sequence(
     """
     inputs = inputs.to(hidden.dtype)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    steps = _chunk_steps(inputs, hidden, *weights)
+    steps = chunk_steps(inputs, hidden, *weights)
     outputs, hidden, _ = torch.ops.seqmem.gru_sequence(inputs, hidden, lengths, *weights, _half(hidden), steps)
     return outputs, hidden
 
@@ -194,7 +194,7 @@ def _half(hidden: Tensor) -> bool:
     return hidden.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
 
 
-def _chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
+def chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
     """Steps between two checkpoints; 0 if no gradient will be asked for."""
     if not torch.is_grad_enabled() or not any(tensor is not None and tensor.requires_grad for tensor in (inputs, *others)):
         return 0
@@ -202,16 +202,17 @@ def _chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
 
 
 # What is not learned.
-_GIVEN = ("step_sizes", "generators", "step", "drive", "lengths")
+_GIVEN = ("step_sizes", "generators", "step", "drive", "lengths", "draws", "slope")
 
 
-def _register(name: str, states: int) -> None:
+def register(name: str, states: int, outputs: int = 1) -> None:
     """Tie an operator to its gradient.
 
     Args:
-        name: of the operator. It takes ``inputs``, the states before the first step, all else, and last ``chunk_steps``; it
-            returns the outputs, the states after the last step, and what the gradient needs.
+        name: of the operator. It takes the inputs, the states before the first step, all other tensors, then what is no tensor,
+            ``chunk_steps`` last; it returns the outputs, the states after the last step, and what the gradient needs.
         states: how many tensors a state has.
+        outputs: how many outputs there are; the gradient reads them.
     """
     operator = getattr(torch.ops.seqmem, f"{name}_backward").default
     arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
@@ -220,16 +221,16 @@ def _register(name: str, states: int) -> None:
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         given = dict(zip((name for name, _ in arguments), inputs, strict=True))
-        kept = output[1 + states :]
+        kept = output[outputs + states :]
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*kept)
         ctx.settings = {name: given[name] for name, is_tensor in arguments if not is_tensor}
-        ctx.save_for_backward(*(given[name] for name in tensors), output[0], *kept)
+        ctx.save_for_backward(*(given[name] for name in tensors), *output[:outputs], *kept)
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         given = dict(zip(tensors, ctx.saved_tensors, strict=False)) | ctx.settings
         results: dict[str, Tensor | None] = {name: None for name, _ in arguments}
-        flows = grads[: 1 + states]
+        flows = grads[: outputs + states]
         if any(flow is not None for flow in flows):
             values = operator(*flows, *ctx.saved_tensors[len(tensors) :], *given.values(), ctx.needs_input_grad[0])
             results |= dict(zip(differentiable, values, strict=True))
@@ -311,4 +312,4 @@ if not extension.REASON:
     ):
         torch.library.register_fake(f"seqmem::{_name}", _shapes)
         torch.library.register_fake(f"seqmem::{_name}_backward", _gradient_shapes(_name))
-        _register(_name, _states)
+        register(_name, _states)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from seqmem.errors import UserError
 from seqmem.files import replacing
 from seqmem.results.aggregate import Trials
 from seqmem.results.record import RunFolder
@@ -40,9 +42,31 @@ def plot_learning_curves(groups: Sequence[Trials], path: Path) -> bool:
         axis.set_title(dataset)
         axis.grid(alpha=0.3)
         axis.legend()
+    save_figure(figure, path)
+    return True
+
+
+def check_picture(path: Path) -> None:
+    """Check, before there is one, that a picture can be written to ``path``.
+
+    Raises:
+        UserError: its folder does not exist, or no format has this suffix.
+    """
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise UserError(f"picture: got {path}, wanted a name that ends in one of: .{', .'.join(sorted(formats))}")
+    if not path.parent.is_dir():
+        raise UserError(f"picture: got {path}, but there is no folder {path.parent}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture whole or not at all; the suffix of ``path`` names the format.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
-    return True
 
 
 def _validation_curves(folders: Sequence[RunFolder], column: str) -> pd.DataFrame:

@@ -1,12 +1,24 @@
-"""Checkpoints that a kill or a full disk cannot cut."""
+"""Checkpoints: written so that a kill or a full disk cannot cut them, read without running code from them."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
 
+from seqmem import models
+from seqmem.errors import UserError
 from seqmem.files import replacing
+from seqmem.spec import DataSpec
+from seqmem.tasks import task_for
+from seqmem.training.config import TrainConfig, model_arguments
+from seqmem.training.module import SequenceModule
+
+# What a model's weights are made for, and another data set may not change.
+_SHAPE = ("input_size", "output_size", "tokens", "times", "task")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -15,5 +27,119 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        save_plain(checkpoint, Path(path))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a trial's checkpoint holds.
+
+    Attributes:
+        path: its file.
+        config: the resolved config of the trial.
+        spec: the spec of the data set that it was trained on.
+        epoch: of the training, from 0.
+        weights: the LightningModule's, by name.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    spec: DataSpec
+    epoch: int
+    weights: dict[str, Tensor]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its trial; the file's own if it lies elsewhere."""
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of a trial, by default (``path`` being the trial's folder) the one that validation chose.
+
+    Raises:
+        UserError: there is none, or it is not one of a trial.
+    """
+    if path.is_dir():
+        if not (path / "checkpoints" / "best.ckpt").is_file():
+            raise UserError(f"{path} holds no checkpoints/best.ckpt; wanted a checkpoint or the folder of a finished trial")
+        path = path / "checkpoints" / "best.ckpt"
+    loaded = load_plain(path)
+    try:
+        saved = loaded["hyper_parameters"]
+        return Checkpoint(path, saved["config"], DataSpec(**saved["spec"]), loaded["epoch"], loaded["state_dict"])
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt") from None
+
+
+def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
+    """The trained model, ready to be evaluated.
+
+    Args:
+        checkpoint: where its weights come from.
+        train: the config's section.
+        spec: of the data set to evaluate it on, which may be another than it was trained on.
+
+    Raises:
+        UserError: the data set is not of the shape that the model was built for.
+    """
+    trained = checkpoint.spec
+    for name in _SHAPE:
+        if getattr(spec, name) != getattr(trained, name):
+            raise UserError(
+                f"{spec.name} has {name}={getattr(spec, name)}, wanted {name}={getattr(trained, name)}, since the model of "
+                f"{checkpoint.path} was trained on {trained.name}"
+            )
+    # What the model made of the length of its training data is part of what it learned.
+    spec = replace(spec, max_length=trained.max_length, embedding_size=trained.embedding_size)
+    model = models.build(model_arguments(checkpoint.config), spec)
+    module = SequenceModule(model, task_for(spec), TrainConfig(**train))
+    load_weights(module, checkpoint.weights, checkpoint.path)
+    model.on_epoch(checkpoint.epoch)
+    return module
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load what a checkpoint holds.
+
+    Args:
+        module: whose parameters are replaced.
+        weights: by name.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        UserError: a name is missing or unknown, or a shape differs; nothing is loaded.
+    """
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    if given != own:
+        name = next(name for name in [*own, *given] if own.get(name) != given.get(name))
+        raise UserError(
+            f"{path} is a checkpoint of another model: got {name} of shape {given.get(name, 'nothing')}, "
+            f"wanted {own.get(name, 'nothing')}"
+        )
+    module.load_state_dict(weights)
+
+
+def save_plain(content: Any, path: Path) -> None:
+    """Write tensors and plain values so that a kill at any moment leaves the old file or the new one.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_plain(path: Path) -> Any:
+    """Read what :func:`save_plain` wrote, tensors on the CPU; anything but tensors and plain values is refused.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it holds something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error})") from None
+    except Exception:  # torch raises many kinds, with advice to read the file with code and all
+        raise UserError(f"{path} is not a checkpoint: it is damaged, or holds more than tensors and plain values") from None

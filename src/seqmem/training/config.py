@@ -13,6 +13,7 @@ from seqmem.errors import UserError
 from seqmem.spec import DataSpec
 from seqmem.training.schedules import Schedule
 
+SMOKE_BATCHES = 5
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
 
 
@@ -73,9 +74,15 @@ class RunnerConfig:
     tensorboard: bool = False
 
 
-def limited(batches: int, limit: int | float) -> int:
-    """How many of ``batches`` a limit leaves: an integer counts them, a float is a fraction; at least one."""
-    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+def limited(batches: int, limit: int | float, smoke_test: bool = False) -> int:
+    """How many of ``batches`` a limit leaves: an integer counts, a float is a fraction; at least 1, few in a smoke test."""
+    count = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+    return min(count, SMOKE_BATCHES) if smoke_test else count
+
+
+def evaluation_batch_size(train: TrainConfig, spec: DataSpec) -> int:
+    """B of validation and test."""
+    return train.eval_batch_size or (1 if spec.contiguous else train.batch_size)
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,15 @@ class SequenceModule(pl.LightningModule):
     Where the data set's batches are contiguous, the model's state after a batch is its state before the next one of the split.
     The gradient stops between them (truncated back-propagation), and each pass over a split begins without a state. No
     checkpoint holds the state.
+
+    Of a model that finds boundaries, val and test also log ``SPLIT/boundary_rate_K`` for each layer K from 1, the lowest: the
+    fraction of steps at which its indicator is above a half, in the first batches that have ``boundary_steps`` together.
+
+    Attributes:
+        boundary_steps: steps of a split that are looked at; their boundaries take a second pass, step by step.
     """
+
+    boundary_steps: float = 1000
 
     def __init__(self, model: SequenceModel, task: Task, train: TrainConfig):
         super().__init__()
@@ -40,6 +48,7 @@ class SequenceModule(pl.LightningModule):
         self.train_metrics, self.val_metrics, self.test_metrics = task.metrics(), task.metrics(), task.metrics()
         self._carry = torch.compile(model.carry) if train.compile else model.carry
         self._states: dict[str, Any] = {}
+        self._steps_seen = 0
 
     def forward(self, batch: Batch) -> Tensor:
         """The model's outputs."""
@@ -47,16 +56,16 @@ class SequenceModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin without a state; what the model schedules by epochs follows the trainer's."""
-        self._states.pop("train", None)
+        self._begin("train")
         self.model.on_epoch(self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
         """Begin without a state."""
-        self._states.pop("val", None)
+        self._begin("val")
 
     def on_test_epoch_start(self) -> None:
         """Begin without a state."""
-        self._states.pop("test", None)
+        self._begin("test")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What the model schedules goes back to the checkpoint's epoch."""
@@ -64,7 +73,7 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        loss = self._shared_step("train", self.model.augment(batch), self.train_metrics)
+        loss, _ = self._shared_step("train", self.model.augment(batch), self.train_metrics)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1}; "
@@ -72,13 +81,13 @@ class SequenceModule(pl.LightningModule):
             )
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss and metrics of one batch."""
-        return self._shared_step("val", batch, self.val_metrics)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and metrics of one batch; gives its ``outputs`` and, if they were looked at, its ``boundaries`` (B, T, L)."""
+        return self._evaluation_step("val", batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss and metrics of one batch."""
-        return self._shared_step("test", batch, self.test_metrics)
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and metrics of one batch; gives its ``outputs`` and, if they were looked at, its ``boundaries`` (B, T, L)."""
+        return self._evaluation_step("test", batch, self.test_metrics)
 
     def configure_optimizers(self) -> Any:
         """The config's optimiser and schedule; a module's ``lr_scale`` scales the learning rate of its parameters."""
@@ -99,7 +108,25 @@ class SequenceModule(pl.LightningModule):
 
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 
-    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> Tensor:
+    def _begin(self, split: str) -> None:
+        self._states.pop(split, None)
+        self._steps_seen = 0
+
+    def _evaluation_step(self, split: str, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
+        before = self._state(split, batch)
+        _, outputs = self._shared_step(split, batch, metrics)
+        if not self.model.segments or self._steps_seen >= self.boundary_steps:
+            return {"outputs": outputs}
+        boundaries = self.model.boundaries(batch, before)
+        rows, steps, layers = boundaries.shape
+        self._steps_seen += steps
+        valid = rows * steps if batch.lengths is None else int(batch.lengths.sum())
+        found = (boundaries > 0.5).sum((0, 1)) / valid
+        for k in range(layers):
+            self.log(f"{split}/boundary_rate_{k + 1}", found[k], on_step=False, on_epoch=True, batch_size=valid)
+        return {"outputs": outputs, "boundaries": boundaries}
+
+    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         if self.task.spec.contiguous:
             outputs = self._carried(split, batch)
             loss = self.task.loss(outputs, batch)
@@ -110,15 +137,16 @@ class SequenceModule(pl.LightningModule):
         self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
-        return loss
+        return loss, outputs
 
     def _carried(self, split: str, batch: Batch) -> Tensor:
-        state = self._states.get(split)
-        if state is not None:  # of as many rows as go on: the last batch may have fewer
-            state = apply_to_collection(state, Tensor, lambda part: part[: len(batch)])
-        outputs, state = self._carry(batch, state)
+        outputs, state = self._carry(batch, self._state(split, batch))
         self._states[split] = apply_to_collection(state, Tensor, Tensor.detach)
         return outputs
+
+    def _state(self, split: str, batch: Batch) -> Any:
+        """Where the rows of a batch stopped before: the last batch of a split may have fewer of them."""
+        return apply_to_collection(self._states.get(split), Tensor, lambda part: part[: len(batch)])
 
 
 def _scaled(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float]]:

@@ -1,4 +1,4 @@
-"""Lightning without its banner and its hints at options that this project does not offer."""
+"""Lightning without its own words."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from logging import WARNING, getLogger
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Within, Lightning says nothing below a warning, and not the warnings that do not concern a user."""
+    """No banner, no hints at options that this project does not offer."""
     logger = getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(WARNING)
@@ -16,7 +16,7 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
-            warnings.filterwarnings("ignore", ".*validation_step.* but have no .*val_dataloader.*")
+            warnings.filterwarnings("ignore", ".*defined a `validation_step` but have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             # torch.compile's own, about what flows from a recurrence that stays out of it.
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)

@@ -24,13 +24,11 @@ from seqmem.results.record import RunFolder, digest
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO
-from seqmem.training.config import RunnerConfig, TrainConfig, limited, model_arguments
+from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.review import review
-
-_SMOKE_BATCHES = 5
 
 
 class Data(Protocol):
@@ -139,16 +137,14 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
     module = SequenceModule(model, task, train)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
 
-    evaluated = train.eval_batch_size or (1 if data.spec.contiguous else train.batch_size)
+    evaluated = evaluation_batch_size(train, data.spec)
     loaders = {
         "train": data.loader("train", train.batch_size, config["seed"]),
         "validation": data.loader("validation", evaluated),
         "test": data.loader("test", evaluated),
     }
     limits = {"train": train.limit_train_batches, "validation": train.limit_val_batches, "test": train.limit_test_batches}
-    batches = {split: limited(len(loaders[split]), limit) for split, limit in limits.items()}
-    if config["smoke_test"]:
-        batches = {split: min(count, _SMOKE_BATCHES) for split, count in batches.items()}
+    batches = {split: limited(len(loaders[split]), limit, config["smoke_test"]) for split, limit in limits.items()}
 
     monitor = f"val/{task.metric}"
     best = ModelCheckpoint(folder.checkpoints, "best", monitor, mode=task.best, save_last=True, enable_version_counter=False)

@@ -1,0 +1,35 @@
+// What an operator says of tensors that do not fit together.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+namespace seqmem {
+
+using Maybe = std::optional<at::Tensor>;
+
+inline void check_shape(const char* name, const char* what, const at::Tensor& given, const at::Tensor& inputs, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(given.sizes() == shape, name, ": ", what, " must have shape ", shape, ", got ", given.sizes());
+  TORCH_CHECK_VALUE(
+      given.scalar_type() == inputs.scalar_type(), name, ": ", what, " must be ", inputs.scalar_type(), " as the inputs, got ",
+      given.scalar_type());
+  TORCH_CHECK_VALUE(given.device() == inputs.device(), name, ": ", what, " must be on ", inputs.device(), ", got ", given.device());
+}
+
+inline void check_shape(const char* name, const char* what, const Maybe& given, const at::Tensor& inputs, at::IntArrayRef shape) {
+  if (given) check_shape(name, what, *given, inputs, shape);
+}
+
+inline void check_double(const char* name, const char* what, const at::Tensor& given, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(
+      given.sizes() == shape && given.scalar_type() == at::kDouble, name, ": ", what, " must be ", shape, " float64, got ",
+      given.sizes(), " ", given.scalar_type());
+}
+
+template <typename T>
+const T* data(const Maybe& tensor) {
+  return tensor ? tensor->const_data_ptr<T>() : nullptr;
+}
+
+}  // namespace seqmem

@@ -1,0 +1,12 @@
+// The multiscale loops for x86-64 processors with AVX-512. Standard headers come before the pragma: code of theirs that is shared
+// with other files must stay within what every processor can run.
+#if defined(__x86_64__) && !defined(__clang__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#define SEQMEM_ISA avx512
+#define SEQMEM_VECTOR_BYTES 64
+#include "multiscale_table.h"
+#endif

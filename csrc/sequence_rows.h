@@ -1,0 +1,92 @@
+// Pieces of a workspace, and rows of numbers: a few at a time, side by side in vectors, and their products.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+#include "sequence.h"
+#include "vector.h"
+
+namespace seqmem::SEQMEM_ISA {
+
+// Hands out pieces of a group's workspace; without one it only counts.
+template <typename T>
+struct Arena {
+  T* base;
+  int64_t used = 0;
+
+  T* take(int64_t numbers) {
+    T* const piece = base == nullptr ? nullptr : base + used;
+    used += round_up(numbers, kMaxLanes);
+    return piece;
+  }
+};
+
+// Rows of the batch lie far apart, so that the processor does not foresee that a step's numbers follow those of the step before.
+template <typename T>
+SEQMEM_INLINE void prefetch(const T* from, int64_t count) {
+  for (int64_t k = 0; k < count; k += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + k);
+}
+
+template <typename T>
+SEQMEM_INLINE Vector<T> load_some(const T* from, int64_t count) {
+  if (count >= kLanes<T>) return load<T>(from);
+  Vector<T> value{};
+  for (int64_t j = 0; j < count; ++j) value[j] = from[j];
+  return value;
+}
+
+template <typename T>
+SEQMEM_INLINE void store_some(T* to, const Vector<T>& value, int64_t count) {
+  if (count >= kLanes<T>) {
+    store<T>(to, value);
+  } else {
+    for (int64_t j = 0; j < count; ++j) to[j] = value[j];
+  }
+}
+
+// W columns of the rows of a block as W vectors over the rows; lanes without a row repeat the last one.
+template <typename T>
+SEQMEM_INLINE void load_lanes(const T* from, int64_t stride, int rows, int64_t columns, Vector<T> (&tile)[kLanes<T>]) {
+  for (int j = 0; j < kLanes<T>; ++j) tile[j] = load_some<T>(from + (j < rows ? j : rows - 1) * stride, columns);
+  transpose<T>(tile);
+}
+
+// (rows, count) to (count, W).
+template <typename T>
+static void rows_to_lanes(const T* from, int64_t stride, int rows, int64_t count, T* to) {
+  constexpr int width = kLanes<T>;
+  for (int64_t column = 0; column < count; column += width) {
+    Vector<T> tile[width];
+    load_lanes<T>(from + column, stride, rows, count - column, tile);
+    for (int c = 0; c < width && column + c < count; ++c) store<T>(to + (column + c) * width, tile[c]);
+  }
+}
+
+// (count, W) to (rows, count).
+template <typename T>
+static void lanes_to_rows(const T* from, int rows, int64_t count, T* to, int64_t stride) {
+  constexpr int width = kLanes<T>;
+  for (int64_t column = 0; column < count; column += width) {
+    Vector<T> tile[width];
+    for (int c = 0; c < width; ++c) tile[c] = column + c < count ? load<T>(from + (column + c) * width) : Vector<T>{};
+    transpose<T>(tile);
+    for (int r = 0; r < rows; ++r) store_some<T>(to + r * stride + column, tile[r], count - column);
+  }
+}
+
+template <typename T>
+static T dot(const T* a, const T* b, int64_t count) {
+  constexpr int width = kLanes<T>;
+  Vector<T> sums{};
+  int64_t k = 0;
+  for (; k + width <= count; k += width) sums += load<T>(a + k) * load<T>(b + k);
+  T sum = 0;
+  if (k > 0) {
+    for (int j = 0; j < width; ++j) sum += sums[j];
+  }
+  for (; k < count; ++k) sum += a[k] * b[k];
+  return sum;
+}
+
+}  // namespace seqmem::SEQMEM_ISA

@@ -1,0 +1,370 @@
+"""The interface of the ``hmlstm`` package, whose network was written for TensorFlow 1, over this project's model and training.
+
+Its README's examples run with the package's name changed. What was wrong there is put right: ``train`` writes only if told to,
+``load_variables`` always loads, networks do not get in each other's way, the last full batch is kept, signals may have several
+channels, and any number of layers can be drawn. A file holds tensors and plain values, and nothing in it is executed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from seqmem import models
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.results.boundaries import plot_indicators, viz_char_boundaries
+from seqmem.spec import DataSpec
+from seqmem.tasks import task_for
+from seqmem.text import ALPHABET, clean, decode, encode, window_starts
+from seqmem.training.checkpoints import load_plain, load_weights, save_plain
+from seqmem.training.config import TrainConfig
+from seqmem.training.fitting import fit
+from seqmem.training.module import SequenceModule
+
+__all__ = [
+    "HMLSTMNetwork",
+    "convert_to_batches",
+    "get_text",
+    "plot_indicators",
+    "prepare_inputs",
+    "viz_char_boundaries",
+]
+
+
+class HMLSTMNetwork:
+    """A hierarchical multiscale LSTM with the settings of the ``hmlstm`` package (``model=hmlstm model.preset=reference``).
+
+    Sigmoid detectors in every layer, the top one included, no biases in the layers and no normalisation; gated layers embedded
+    by ReLU, then two tanh layers. Trained with Adam at a learning rate of 0.001, each batch from a fresh state. Initial weights
+    come from torch's global generator: ``torch.manual_seed`` repeats them.
+
+    Args:
+        input_size: C, values of an input.
+        output_size: K, values of an output, or classes.
+        num_layers: L.
+        hidden_state_sizes: units of each layer, one number or a list of ``num_layers`` from the bottom up.
+        out_hidden_size: units of each tanh layer of the output module.
+        embed_size: width to which the gated layers are mapped.
+        task: "regression" (mean squared error) or "classification" (cross-entropy; targets one-hot).
+
+    Raises:
+        UserError: an argument of the wrong type or range, or not as many sizes as layers.
+    """
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt = 1,
+        output_size: PositiveInt = 1,
+        num_layers: PositiveInt = 3,
+        hidden_state_sizes: PositiveInt | list[PositiveInt] = 50,
+        out_hidden_size: PositiveInt = 100,
+        embed_size: PositiveInt = 100,
+        task: Literal["regression", "classification"] = "regression",
+    ):
+        sizes = hidden_state_sizes if isinstance(hidden_state_sizes, list) else [hidden_state_sizes] * num_layers
+        if len(sizes) != num_layers:
+            raise UserError(f"hidden_state_sizes: got {sizes}, wanted one size or as many as num_layers={num_layers}")
+        self._architecture: dict[str, Any] = {
+            "input_size": input_size,
+            "output_size": output_size,
+            "hidden_state_sizes": sizes,
+            "out_hidden_size": out_hidden_size,
+            "embed_size": embed_size,
+            "task": task,
+        }
+        spec = DataSpec("HMLSTMNetwork", input_size, output_size, task, output_steps=None, max_length=1)
+        cell = {
+            "hidden_size": sizes,
+            "num_layers": num_layers,
+            "boundary_activation": "sigmoid",
+            "top_detector": True,
+            "bias": False,
+            "layer_norm": False,
+        }
+        self._model = models.MultiscaleNetwork(
+            spec, cell_args=cell, output_embedding_size=embed_size, output_hiddens=[out_hidden_size, out_hidden_size]
+        )
+        self._module = SequenceModule(self._model, task_for(spec), TrainConfig())
+        self._optimizer_state: dict[str, Any] | None = None
+        self._has_variables = False
+
+    @checked
+    def train(
+        self,
+        batches_in: Any,
+        batches_out: Any,
+        variable_path: str | Path = "./hmlstm_ckpt",
+        load_vars_from_disk: bool = False,
+        save_vars_to_disk: bool = False,
+        epochs: NonNegativeInt = 3,
+        verbose: bool = True,
+    ) -> None:
+        """Train on the batches in their order; a later call goes on, the optimiser's state included.
+
+        Args:
+            batches_in: (batches, B, T, C), an array or nested lists.
+            batches_out: (batches, B, T, K).
+            variable_path: the file to load from and save to.
+            load_vars_from_disk: go on from that file.
+            save_vars_to_disk: write that file when the training has ended; otherwise nothing is written.
+            epochs: passes over the batches.
+            verbose: print the number of each epoch and the loss of each batch.
+
+        Raises:
+            UserError: no batches, one of the wrong shape or with values that are not finite; a loss that is not finite; a file
+                that cannot be read or written, or is of another network.
+        """
+        if len(batches_in) != len(batches_out) or not len(batches_in):
+            raise UserError(
+                f"train: got {len(batches_in)} batches_in and {len(batches_out)} batches_out, wanted as many, 1 at least"
+            )
+        if save_vars_to_disk and not Path(variable_path).parent.is_dir():
+            raise UserError(f"variable_path: got {variable_path}, but there is no folder {Path(variable_path).parent}")
+        if load_vars_from_disk:
+            self.load_variables(variable_path)
+        batches = DataLoader(_Pairs(batches_in, batches_out, self._module.task.spec), batch_size=None)
+        printing = [_Losses()] if verbose else []
+        self._optimizer_state = fit(self._module, batches, epochs, printing, self._optimizer_state)
+        self._has_variables = True
+        if save_vars_to_disk:
+            self.save_variables(variable_path)
+
+    def predict(
+        self, batch: Any, variable_path: str | Path = "./hmlstm_ckpt", return_gradients: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Outputs at every step.
+
+        Args:
+            batch: (B, T, C), an array or nested lists.
+            variable_path: the file to load from if this network has neither been trained nor loaded yet.
+            return_gradients: also give the gradient of each row's last output (the sum of its K values) by its inputs.
+
+        Returns:
+            (B, T, K) float32, logits in classification; with gradients a pair, the second (B, T, C).
+
+        Raises:
+            UserError: a batch of the wrong shape, or a file that cannot be read or is of another network.
+        """
+        self._need_variables(variable_path)
+        inputs = self._inputs(batch).requires_grad_(return_gradients)
+        with torch.set_grad_enabled(return_gradients):
+            outputs = self._model.eval()(_unanswered(inputs))
+        if not return_gradients:
+            return outputs.numpy()
+        [gradients] = torch.autograd.grad(outputs[:, -1].sum(), inputs)
+        return outputs.detach().numpy(), gradients.numpy()
+
+    def predict_boundaries(self, batch: Any, variable_path: str | Path = "./hmlstm_ckpt") -> np.ndarray:
+        """The boundary indicators of every layer and step.
+
+        Args:
+            batch: (B, T, C), an array or nested lists.
+            variable_path: as for :meth:`predict`.
+
+        Returns:
+            (B, L, T) int64, each 0 or 1, layers from the bottom up.
+
+        Raises:
+            UserError: as for :meth:`predict`.
+        """
+        self._need_variables(variable_path)
+        with torch.no_grad():
+            boundaries = self._model.eval().boundaries(_unanswered(self._inputs(batch)))
+        return boundaries.transpose(1, 2).long().numpy()
+
+    def save_variables(self, path: str | Path = "./hmlstm_ckpt") -> None:
+        """Write weights and the optimiser's state to a file, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        content = {
+            "architecture": self._architecture,
+            "weights": self._model.state_dict(),
+            "optimizer": self._optimizer_state,
+        }
+        save_plain(content, Path(path))
+
+    def load_variables(self, path: str | Path = "./hmlstm_ckpt") -> None:
+        """Read what :meth:`save_variables` wrote, in place of what this network has learned.
+
+        Raises:
+            UserError: the file cannot be read, or is of a network of another architecture.
+        """
+        content = load_plain(Path(path))
+        if not isinstance(content, dict) or content.keys() != {"architecture", "weights", "optimizer"}:
+            raise UserError(f"{path} is not a checkpoint of HMLSTMNetwork")
+        for name, wanted in self._architecture.items():
+            got = content["architecture"].get(name)
+            if got != wanted:
+                raise UserError(f"{path} is a checkpoint of another network: got {name}={got}, wanted {name}={wanted}")
+        load_weights(self._model, content["weights"], Path(path))
+        self._optimizer_state = content["optimizer"]
+        self._has_variables = True
+
+    def _need_variables(self, path: str | Path) -> None:
+        if self._has_variables:
+            return
+        if not Path(path).exists():
+            raise UserError(f"variable_path: there is no {path} to load, and this network has not been trained")
+        self.load_variables(path)
+
+    def _inputs(self, batch: Any) -> Tensor:
+        return _values(batch, self._architecture["input_size"], "batch")
+
+
+@checked
+def prepare_inputs(
+    batch_size: PositiveInt = 10,
+    truncate_len: PositiveInt = 1000,
+    text_path: str | Path = "text8.txt",
+    step_size: PositiveInt | None = None,
+    num_batches: PositiveInt | None = None,
+) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+    """Cut a text into windows of one-hot characters, in the text's order, consecutive windows in the same batch.
+
+    The text is cleaned as :func:`seqmem.text.clean` does it, to 27 symbols. Windows that do not fill a batch are left out.
+
+    Args:
+        batch_size: B, windows of a batch.
+        truncate_len: T, characters of a window.
+        text_path: any plain text in UTF-8.
+        step_size: from the beginning of one window to that of the next; None for half of ``truncate_len``.
+        num_batches: make as many batches and no more, of the first ``batch_size * num_batches * truncate_len`` characters and
+            the one after them, a target; None for all of the text. A ``step_size`` may then be at most ``truncate_len``.
+
+    Returns:
+        Inputs and targets, the same windows one character later: lists of batches, each a list of B read-only arrays (T, 27)
+        int8, which share the memory of one text.
+
+    Raises:
+        UserError: the file cannot be read or is too short, or an argument of the wrong type or range.
+    """
+    step = step_size or max(1, truncate_len // 2)
+    if num_batches is not None and step > truncate_len:
+        raise UserError(f"step_size: got {step}, wanted at most truncate_len={truncate_len}, since num_batches is given")
+    try:
+        text = clean(Path(text_path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"text_path: cannot read {text_path} ({error.strerror}); wanted a plain text file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"text_path: {text_path} has a byte at {error.start} that is no UTF-8, wanted a plain text") from None
+    if num_batches is not None:
+        text = text[: batch_size * num_batches * truncate_len + 1]
+    windows = window_starts(len(text), truncate_len, step)
+    wanted = num_batches or max(1, len(windows) // batch_size)
+    if len(windows) < wanted * batch_size:
+        raise UserError(
+            f"text_path: the {len(text)} characters of {text_path} make {len(windows)} windows, "
+            f"wanted {wanted * batch_size} for {wanted} {'batch' if wanted == 1 else 'batches'}"
+        )
+    symbols = np.eye(len(ALPHABET), dtype=np.int8)[encode(text)]
+    symbols.flags.writeable = False
+    batches = windows[: wanted * batch_size].reshape(wanted, batch_size)
+    inputs, targets = (
+        [[symbols[start + shift : start + shift + truncate_len] for start in starts] for starts in batches] for shift in (0, 1)
+    )
+    return inputs, targets
+
+
+@checked
+def convert_to_batches(
+    signals: Any, batch_size: PositiveInt = 10, steps_ahead: PositiveInt = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make batches of signals, the target of each step being the value ``steps_ahead`` steps later.
+
+    Every full batch is kept; signals that do not fill one are left out, as arrays have no place for them.
+
+    Args:
+        signals: N signals of equal length, (T,) or (T, C) each.
+        batch_size: B.
+        steps_ahead: k, below T.
+
+    Returns:
+        Inputs and targets, (N // B, B, T - k, C) float64 each.
+
+    Raises:
+        UserError: signals of different lengths, fewer than a batch, or too short.
+    """
+    try:
+        values = np.asarray(signals, dtype=float)
+    except (TypeError, ValueError):
+        raise UserError("signals: got some of different shapes, or no numbers; wanted (T,) or (T, C) of each") from None
+    if values.ndim not in (2, 3):
+        raise UserError(f"signals: got an array of shape {values.shape}, wanted (N, T) or (N, T, C)")
+    if len(values) < batch_size:
+        raise UserError(f"signals: got {len(values)}, wanted at least batch_size={batch_size}")
+    if values.shape[1] <= steps_ahead:
+        raise UserError(f"steps_ahead: got {steps_ahead}, wanted less than the {values.shape[1]} steps of a signal")
+    batches = len(values) // batch_size
+    values = values[: batches * batch_size].reshape(batches, batch_size, values.shape[1], -1)
+    return values[:, :, :-steps_ahead], values[:, :, steps_ahead:]
+
+
+def get_text(scores: Any) -> str:
+    """The text of one-hot characters or scores (T, 27): at each step the symbol of the largest, of equal ones the first.
+
+    Raises:
+        UserError: another shape.
+    """
+    array = np.asarray(scores)
+    if array.ndim != 2 or array.shape[1] != len(ALPHABET):
+        raise UserError(f"get_text: got an array of shape {array.shape}, wanted (T, {len(ALPHABET)})")
+    return decode(array.argmax(-1))
+
+
+class _Pairs(Dataset):
+    """Batches of inputs and targets as they are handed to ``train``, turned into tensors one at a time."""
+
+    def __init__(self, inputs: Sequence[Any], targets: Sequence[Any], spec: DataSpec):
+        self.inputs, self.targets, self.spec = inputs, targets, spec
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, k: int) -> Batch:
+        inputs = _values(self.inputs[k], self.spec.input_size, f"batches_in[{k}]")
+        targets = _values(self.targets[k], self.spec.output_size, f"batches_out[{k}]")
+        if inputs.shape[:2] != targets.shape[:2]:
+            raise UserError(
+                f"batches_out[{k}]: got shape {tuple(targets.shape)}, wanted the {tuple(inputs.shape[:2])} of batches_in[{k}]"
+            )
+        return Batch(inputs, targets.argmax(-1) if self.spec.task == "classification" else targets)
+
+
+class _Losses(pl.Callback):
+    """Prints the number of each epoch and the loss of each batch."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        print(f"Epoch {trainer.current_epoch}")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        print(f"loss: {outputs['loss'].item():.6g}", flush=True)
+
+
+def _unanswered(inputs: Tensor) -> Batch:
+    return Batch(inputs, targets=inputs.new_empty(0))
+
+
+def _values(given: Any, channels: int, name: str) -> Tensor:
+    """(B, T, channels) float32 of an array or nested lists."""
+    try:
+        array = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: got rows of different shapes, or no numbers; wanted (B, T, {channels})") from None
+    if array.ndim != 3 or array.shape[2] != channels or not array.size:
+        raise UserError(f"{name}: got shape {array.shape}, wanted (B, T, {channels})")
+    if not np.isfinite(array).all():
+        raise UserError(f"{name}: got a value that is not finite, wanted numbers only")
+    return torch.tensor(array)

@@ -1,0 +1,253 @@
+"""The HM-LSTM in one compiled call against its loop, in value and in every gradient."""
+
+import copy
+import os
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem.cells import HMLSTM
+from seqmem.cells.hmlstm import HMLSTMState
+from seqmem.ops import extension, sequence
+
+pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
+
+VARIANTS = {
+    "paper": {},
+    "reference": {"boundary_activation": "sigmoid", "top_detector": True, "bias": False, "layer_norm": False},
+    "plain": {"layer_norm": False, "slope": 1.7},
+    "normalised without bias": {"bias": False, "top_detector": True},
+}
+SIZES = [  # batch, steps, sizes of the layers
+    (1, 1, [1]),
+    (3, 9, [3, 5, 2]),
+    (5, 4, [20]),
+    (37, 5, [33, 7, 40]),
+    (2, 11, [17, 64]),
+    (4, 6, [5, 3, 2, 6]),
+]
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_boundary = pytest.mark.parametrize("boundary", ["step", "sample", "soft"])
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """So few rows that a sequence has many chunks."""
+    monkeypatch.setattr(sequence, "_CHUNK_ROWS", 8)
+
+
+def make(sizes, variant, boundary, dtype=torch.float64):
+    torch.manual_seed(1)
+    cell = HMLSTM(4, list(sizes), len(sizes), boundary=boundary, **VARIANTS[variant]).to(dtype)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.normal_(std=0.5)
+    return cell
+
+
+def random_state(cell, batch, like):
+    boundary = torch.rand(batch, len(cell.sizes)).to(like)
+    return HMLSTMState(
+        torch.randn(batch, cell.output_size).to(like),
+        torch.randn(batch, cell.output_size).to(like),
+        boundary if cell.boundary == "soft" else boundary.round(),
+    )
+
+
+def run(cell, inputs, state, lengths, compiled):
+    """Outputs, the state after, and the gradients of a random sum of them with respect to all that has one."""
+    cell = copy.deepcopy(cell)
+    inputs = inputs.clone().requires_grad_()
+    state = HMLSTMState(*(part.clone().requires_grad_() for part in state))
+    outputs, after = (cell.run_compiled if compiled else cell.run_stepwise)(inputs, state, lengths, False)
+    results = {"outputs": outputs} | after._asdict()
+    generator = torch.Generator().manual_seed(3)
+    total = sum((part * torch.randn(part.shape, generator=generator).to(part)).sum() for part in results.values())
+    sources = {"inputs": inputs} | {f"{name} before": part for name, part in state._asdict().items()}
+    sources |= dict(cell.named_parameters())
+    flows = torch.autograd.grad(total, list(sources.values()), allow_unused=True)
+    return results | {
+        f"gradient of {name}": torch.zeros_like(source) if flow is None else flow
+        for (name, source), flow in zip(sources.items(), flows, strict=True)
+    }
+
+
+def assert_same(actual, expected, relative=1e-11):
+    assert actual.keys() == expected.keys()
+    for name, wanted in expected.items():
+        scale = max(1.0, wanted.detach().abs().max().item()) if wanted.numel() else 1.0
+        assert_close(actual[name], wanted, rtol=0, atol=relative * scale, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@every_variant
+@every_boundary
+def test_equals_the_loop(size, variant, boundary, short_chunks):
+    batch, steps, sizes = size
+    cell = make(sizes, variant, boundary)
+    inputs = torch.randn(batch, steps, 4, dtype=torch.float64)
+    state = random_state(cell, batch, inputs)
+    for lengths in (None, torch.randint(0, steps + 1, (batch,))):
+        assert_same(run(cell, inputs, state, lengths, True), run(cell, inputs, state, lengths, False))
+
+
+def test_every_branch_is_taken_with_every_neighbour():
+    """What the tests above stand on: rows that flush with and without a boundary below, that update and that copy."""
+    cell = make([33, 7, 40], "normalised without bias", "step")
+    z = cell.boundaries(torch.randn(37, 9, 4, dtype=torch.float64)).detach()
+    seen = {(int(own), int(below)) for own, below in zip(z[:, :-1, 1].flatten(), z[:, 1:, 0].flatten(), strict=True)}
+    assert seen == set(product((0, 1), (0, 1)))
+
+
+@every_boundary
+def test_gradients_through_the_boundaries(boundary):
+    inputs = torch.randn(3, 8, 4, dtype=torch.float64)
+    weights = torch.randn(3, 8, 3, dtype=torch.float64)
+    flows = []
+    for compiled in (True, False):
+        cell = make([3, 5, 2], "normalised without bias", boundary)
+        if compiled:
+            found = cell.boundaries(inputs)
+        else:
+            stepped, state = [], cell.initial_state(3)
+            for t, tick in enumerate(cell.clock(state, 8, True)):
+                _, state = cell.advance(cell.project(inputs[:, t]), state, tick)
+                stepped.append(state.boundary)
+            found = torch.stack(stepped, 1)
+        flows.append(torch.autograd.grad((found * weights).sum(), list(cell.parameters()), allow_unused=True))
+    for one, other in zip(*flows, strict=True):
+        assert_close(one, torch.zeros_like(one) if other is None else other)
+
+
+@pytest.mark.parametrize("batch", [37, 201])
+def test_threads_carry_unequal_groups(batch):
+    cell = make([6, 3], "paper", "sample")
+    inputs, threads = torch.randn(batch, 3, 4, dtype=torch.float64), torch.get_num_threads()
+    state, lengths = random_state(cell, batch, inputs), torch.randint(0, 4, (batch,))
+    expected = run(cell, inputs, state, lengths, False)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            assert_same(run(cell, inputs, state, lengths, True), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (4, 0, 4)], ids=str)
+@every_boundary
+def test_nothing_to_do(shape, boundary):
+    cell = make([6, 3], "paper", boundary)
+    inputs = torch.zeros(shape, dtype=torch.float64)
+    state = random_state(cell, shape[0], inputs)
+    assert_same(run(cell, inputs, state, None, True), run(cell, inputs, state, None, False))
+
+
+@every_variant
+def test_float32_to_rounding(variant, short_chunks):
+    """Soft, as a boundary near its threshold may fall to either side of it by rounding."""
+    cell = make([33, 18], variant, "soft", torch.float32)
+    inputs = torch.randn(19, 12, 4)
+    state, lengths = random_state(cell, 19, inputs), torch.randint(0, 13, (19,))
+    exact = run(cell.double(), inputs.double(), HMLSTMState(*(part.double() for part in state)), lengths, False)
+    cell.float()
+    loop, compiled = run(cell, inputs, state, lengths, False), run(cell, inputs, state, lengths, True)
+    for name, wanted in exact.items():
+        scale = max(1.0, wanted.detach().abs().max().item())
+        error = (compiled[name] - wanted).abs().max().item() / scale
+        assert error <= 4 * (loop[name] - wanted).abs().max().item() / scale + 1e-6, name
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2"])
+def test_other_instruction_sets(name):
+    selected = "(test_equals_the_loop and (paper or reference)) or test_float32_to_rounding"
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, __file__]
+    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_sequence_goes_in_one_call_and_says_so(monkeypatch):
+    cell, inputs = make([6, 3], "paper", "step"), torch.randn(2, 5, 4, dtype=torch.float64)
+    outputs, state = cell(inputs)
+    assert cell.path == "one compiled call"
+    found = cell.boundaries(inputs)
+    monkeypatch.setattr(extension, "REASON", "SEQMEM_REFERENCE is set")
+    monkeypatch.setattr(extension, "FORCED", True)
+    expected, final = cell(inputs)
+    assert cell.path == "step by step (SEQMEM_REFERENCE is set)"
+    assert_close(outputs, expected)
+    assert_close(state, final)
+    assert_close(found, cell.boundaries(inputs))
+
+
+def arguments():
+    """Of the operator, at sizes that leave nothing it keeps undefined."""
+    cell = make([16, 16], "normalised without bias", "soft")
+    inputs = torch.randn(2, 4, 4, dtype=torch.float64)
+    projected = cell.project(inputs).detach().requires_grad_()
+    parameters = torch.cat([parameter.flatten() for layer in cell.layers for parameter in layer.stacked()])
+    state = (part.requires_grad_() for part in random_state(cell, 2, inputs))
+    settings = ([16, 16], True, False, True, True, True, 3)
+    given = (
+        projected,
+        *state,
+        torch.tensor([4, 4]),
+        None,
+        parameters.detach().requires_grad_(),
+        cell.slope.double(),
+        *settings,
+    )
+    return torch.ops.seqmem.multiscale_sequence.default, given
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
+def test_the_operator_is_well_formed():
+    torch.use_deterministic_algorithms(False)
+    torch.library.opcheck(*arguments())
+
+
+@every_boundary
+def test_a_cell_compiles(boundary):
+    cell = make([5, 3], "paper", boundary).eval()
+    inputs = torch.randn(3, 5, 4, dtype=torch.float64)
+    compiled = torch.compile(cell, backend="aot_eager")
+    assert_close(compiled(inputs)[0], cell(inputs)[0])
+
+
+def test_nothing_is_kept_where_no_gradient_is_asked_for():
+    operator, given = arguments()
+    assert operator(*given)[-1].numel() > 0
+    assert operator(*given[:-1], 0)[-1].numel() == 0
+
+
+def test_second_derivatives_are_refused():
+    cell = make([5, 3], "paper", "soft")
+    inputs = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(cell(inputs)[0].sum(), inputs, create_graph=True)
+    with pytest.raises(NotImplementedError, match="differentiable once; with SEQMEM_REFERENCE=1"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({1: torch.zeros(3, 32, dtype=torch.float64)}, r"hidden must have shape \[2, 32\], got \[3, 32\]"),
+        ({0: torch.zeros(2, 4, 64, dtype=torch.float64)}, r"projected must have shape \[2, 4, 65\], got \[2, 4, 64\]"),
+        ({0: torch.zeros(2, 4, 65)}, "hidden must be Float as the inputs, got Double"),
+        ({0: torch.zeros(2, 4, 65, dtype=torch.float16)}, "projected must be float32 or float64, got Half"),
+        ({3: torch.zeros(2, 3, dtype=torch.float64)}, r"boundary must have shape \[2, 2\], got \[2, 3\]"),
+        ({4: torch.zeros(2)}, r"lengths must be \(B,\) int64 with B = 2, got \[2\] Float"),
+        ({5: torch.zeros(4, 2, 2, dtype=torch.float64)}, "soft boundaries are not drawn"),
+        ({6: torch.zeros(7, dtype=torch.float64)}, r"parameters must have shape \[\d+\], got \[7\]"),
+        ({8: [16, 0]}, r"sizes must be positive, got \[16, 0\]"),
+        ({8: []}, "sizes must name at least one layer"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, message):
+    operator, given = arguments()
+    with pytest.raises(ValueError, match=message):
+        operator(*(changes.get(index, value) for index, value in enumerate(given)))
