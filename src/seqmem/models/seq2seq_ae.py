@@ -62,7 +62,7 @@ class Seq2SeqAutoencoder(Autoencoder):
         stop: Literal["head", "token"] = "head",
         stop_steps: PositiveInt = 5,
         stop_token: float = 0.0,
-        go_token: float = -100.0,
+        go_token: float = 0.0,
     ):
         super().__init__(spec, EncoderDecoder(spec.input_size, spec.output_size, layer_sizes, symmetric, dropout), same=False)
         self.stop, self.stop_steps, self.stop_token, self.go_token = stop, stop_steps, stop_token, go_token
