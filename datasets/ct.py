@@ -62,6 +62,7 @@ class CharacterTrajectories(SeriesSet):
         train_ts: Scale = 1.0,
         eval_ts: Scale = 1.0,
         padding: Literal["last", "mask"] = "last",
+        reconstruction: bool = False,
         split_seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
@@ -79,6 +80,7 @@ class CharacterTrajectories(SeriesSet):
             eval_ts: the same for validation and test.
             padding: "last" continues every series to the longest one's length with its last value; "mask" gives lengths
                 instead, with statistics over the true steps alone and rates that act on each series' true length.
+            reconstruction: the series themselves are wanted, instead of their classes.
             split_seed: of the random split; 0 is the original's.
             num_workers: processes that make batches; 0 makes them in the main one.
 
@@ -117,7 +119,9 @@ class CharacterTrajectories(SeriesSet):
             sha256={split: sha256(indices) for split, indices in rows.items()},
             files={part.file: part.sha256 for part in parts},
         )
-        super().__init__(samples, classes=len(names), provenance=provenance, num_workers=num_workers)
+        super().__init__(
+            samples, classes=len(names), provenance=provenance, num_workers=num_workers, reconstruction=reconstruction
+        )
 
 
 def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]:

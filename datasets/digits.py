@@ -15,7 +15,7 @@ from seqmem.arguments import checked
 
 
 class Digits(PixelSequences):
-    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn, as sequences of 64 pixels.
+    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn, as sequences of 64 pixels or as frames.
 
     Splits are stratified by class: 1257 for training, 270 for validation, 270 for test.
     """
@@ -27,6 +27,8 @@ class Digits(PixelSequences):
         self,
         permute: bool = False,
         permutation: PermutationName = "bitreversal",
+        reconstruction: bool = False,
+        frames: bool = False,
         split_seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
@@ -35,6 +37,8 @@ class Digits(PixelSequences):
         Args:
             permute: whether the pixels come in another order than row by row, the same for all images.
             permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (:func:`datasets.permutation.permutation`).
+            reconstruction: the images themselves are wanted, instead of their classes.
+            frames: an image is one step, a frame of 8x8 pixels.
             split_seed: of the choice of validation and test images.
             num_workers: processes that make batches; 0 makes them in the main one.
         """
@@ -57,4 +61,6 @@ class Digits(PixelSequences):
             classes=10,
             provenance=provenance,
             num_workers=num_workers,
+            reconstruction=reconstruction,
+            frame=(8, 8) if frames else None,
         )

@@ -1,4 +1,4 @@
-"""Images read one pixel at a time: what ``mnist`` and ``digits`` share."""
+"""Images as sequences: what ``mnist`` and ``digits`` share."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from seqmem.spec import DataSpec
 
 
 class PixelSequences(DataSet):
-    """Classification of images given as sequences of grey values in [0, 1], row by row unless permuted."""
+    """Images given as sequences of grey values in [0, 1], row by row unless permuted; to be classified, or given back."""
 
     def __init__(
         self,
@@ -24,6 +24,8 @@ class PixelSequences(DataSet):
         classes: int,
         provenance: Provenance,
         num_workers: int,
+        reconstruction: bool = False,
+        frame: tuple[int, int] | None = None,
     ):
         """Called last by a subclass.
 
@@ -34,16 +36,30 @@ class PixelSequences(DataSet):
             classes: number of classes.
             provenance: its permutation, if any, is applied here.
             num_workers: as in :class:`DataSet`.
+            reconstruction: the targets are the images themselves, and the classes are ``Batch.labels``.
+            frame: the shape of an image that is a single step of all its pixels; None for a step a pixel.
         """
         order = slice(None) if provenance.permutation is None else provenance.permutation.indices
         self._images = {split: torch.from_numpy(np.array(array[:, order], order="C")) for split, array in images.items()}
         self._labels = {split: torch.from_numpy(array.astype(np.int64)) for split, array in labels.items()}
         self._white = white
-        steps = images["train"].shape[1]
-        spec = DataSpec(self.name, 1, classes, "classification", output_steps=0, max_length=steps)
+        self._reconstruction = reconstruction
+        pixels = images["train"].shape[1]
+        steps, channels = (pixels, 1) if frame is None else (1, pixels)
+        self._step = (steps, channels)
+        spec = DataSpec(
+            self.name,
+            input_size=channels,
+            output_size=channels if reconstruction else classes,
+            task="reconstruction" if reconstruction else "classification",
+            output_steps=None if reconstruction else 0,
+            max_length=steps,
+            frame=frame,
+        )
         super().__init__(spec, {split: len(array) for split, array in images.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, 1) in [0, 1], targets (B,)."""
-        inputs = self._images[split][indices].to(torch.float32).div_(self._white)
-        return Batch(inputs.unsqueeze(-1), self._labels[split][indices])
+        """Inputs (B, T, 1) in [0, 1], or (B, 1, T) as frames; targets (B,), or the inputs and ``labels``."""
+        inputs = self._images[split][indices].to(torch.float32).div_(self._white).view(-1, *self._step)
+        labels = self._labels[split][indices]
+        return Batch(inputs, inputs.clone(), labels=labels) if self._reconstruction else Batch(inputs, labels)

@@ -1,4 +1,4 @@
-"""Classification of real-valued series that lie in memory: what ``ct`` and ``uea`` share."""
+"""Real-valued series that lie in memory, to be classified or given back: what ``ct`` and ``uea`` share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,13 @@ class SeriesSet(DataSet):
     """Real-valued sequences with one class each; shorter ones are padded and their lengths given."""
 
     def __init__(
-        self, samples: Mapping[Split, Samples], classes: int, provenance: Provenance, num_workers: int, problem: str = ""
+        self,
+        samples: Mapping[Split, Samples],
+        classes: int,
+        provenance: Provenance,
+        num_workers: int,
+        problem: str = "",
+        reconstruction: bool = False,
     ):
         """Called last by a subclass.
 
@@ -44,6 +50,7 @@ class SeriesSet(DataSet):
             provenance: where the sequences came from and how they were split.
             num_workers: as in :class:`DataSet`.
             problem: which of the data set's problems this is, for messages and tables; empty if there is one only.
+            reconstruction: the targets are the series themselves, and the classes are ``Batch.labels``.
         """
         lengths = {split: np.array([len(series) for series in samples[split].series]) for split in SPLITS}
         # A split whose sequences are all equally long has no padding, so its lengths say nothing.
@@ -56,25 +63,29 @@ class SeriesSet(DataSet):
             for split, part in samples.items()
         }
         self._labels = {split: torch.from_numpy(part.labels.astype(np.int64)) for split, part in samples.items()}
+        channels = self._inputs["train"].shape[-1]
+        self._reconstruction = reconstruction
         spec = DataSpec(
             f"{self.name} {problem}".strip(),
-            input_size=self._inputs["train"].shape[-1],
-            output_size=classes,
-            task="classification",
-            output_steps=0,
+            input_size=channels,
+            output_size=channels if reconstruction else classes,
+            task="reconstruction" if reconstruction else "classification",
+            output_steps=None if reconstruction else 0,
             max_length=max(int(array.max()) for array in lengths.values()),
             times=samples["train"].times is not None,
         )
         super().__init__(spec, {split: len(array) for split, array in lengths.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, C), targets (B,); lengths (B,) where they differ; times (B, T) where there are any."""
+        """Inputs (B, T, C); targets (B,), or the inputs and ``labels``; lengths and times where there are some."""
         lengths, times = self._lengths[split], self._times[split]
+        inputs, labels = self._inputs[split][indices], self._labels[split][indices]
         return Batch(
-            self._inputs[split][indices],
-            self._labels[split][indices],
+            inputs,
+            inputs.clone() if self._reconstruction else labels,
             lengths=None if lengths is None else lengths[indices],
             times=None if times is None else times[indices],
+            labels=labels if self._reconstruction else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Noisy signals with sinusoids of two scales: forecast them some steps ahead."""
+"""Noisy signals with sinusoids of two scales: forecast them some steps ahead, or give them back."""
 
 import math
 
@@ -33,6 +33,8 @@ class Sinusoids(DataSet):
     drawn anew for every signal and channel. A signal of L samples gives inputs (B, L - horizon, C) and targets of the same
     shape, the same signal ``horizon`` steps later. The noise of the target cannot be foreseen, so no mean squared error is
     expected below its variance; a model that has to find the phases out from noisy inputs stays above it.
+
+    With ``reconstruction`` inputs and targets are the whole signal, (B, L, C) both.
     """
 
     name = "sinusoids"
@@ -44,6 +46,7 @@ class Sinusoids(DataSet):
         horizon: PositiveInt = 3,
         channels: PositiveInt = 1,
         noise: NonNegativeFloat = 0.5,
+        reconstruction: bool = False,
         train_samples: PositiveInt = 290,
         validation_samples: PositiveInt = 50,
         test_samples: PositiveInt = 50,
@@ -57,6 +60,7 @@ class Sinusoids(DataSet):
             horizon: how many steps ahead the target lies.
             channels: C, signals side by side, independent of each other.
             noise: standard deviation of the noise.
+            reconstruction: the signal itself is wanted; ``horizon`` has no say.
             train_samples: sequences for training; 290 as in the original's example.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
@@ -66,11 +70,11 @@ class Sinusoids(DataSet):
         Raises:
             UserError: ``horizon`` leaves no step of ``length``.
         """
-        if horizon >= length:
+        if horizon >= length and not reconstruction:
             raise UserError(f"dataset.horizon: got {horizon}, wanted less than dataset.length={length}")
         sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
         x = STEP * np.arange(length)
-        self._horizon = horizon
+        self._horizon = 0 if reconstruction else horizon
         self._signals: dict[Split, Tensor] = {}
         for split, size in sizes.items():
             random = generator(seed, self.name, split)
@@ -81,10 +85,10 @@ class Sinusoids(DataSet):
             self.name,
             input_size=channels,
             output_size=channels,
-            task="regression",
+            task="reconstruction" if reconstruction else "regression",
             output_steps=None,
-            max_length=length - horizon,
-            irreducible_error=noise**2,
+            max_length=length - self._horizon,
+            irreducible_error=None if reconstruction else noise**2,
         )
         sums = {split: sha256(signals.numpy()) for split, signals in self._signals.items()}
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
@@ -92,4 +96,4 @@ class Sinusoids(DataSet):
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Inputs (B, T, C) float32, targets (B, T, C) float32."""
         signals = self._signals[split][indices]
-        return Batch(signals[:, : -self._horizon], signals[:, self._horizon :])
+        return Batch(signals[:, : signals.shape[1] - self._horizon], signals[:, self._horizon :])

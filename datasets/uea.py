@@ -44,6 +44,7 @@ class UEA(SeriesSet):
         data_dir: str | Path = "data",
         standardize: bool = True,
         missing_mask: bool = False,
+        reconstruction: bool = False,
         validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15,
         split_seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
@@ -58,6 +59,7 @@ class UEA(SeriesSet):
             standardize: whether each channel is shifted and scaled to mean 0 and standard deviation 1 over the values that are
                 there in the training split; a channel that is constant there is only shifted.
             missing_mask: whether as many channels are appended, 1 where a value was there and 0 where it was missing.
+            reconstruction: the series themselves are wanted, instead of their classes.
             validation_fraction: the part of the archive's training part that becomes the validation split.
             split_seed: of that choice.
             num_workers: processes that make batches; 0 makes them in the main one.
@@ -88,7 +90,7 @@ class UEA(SeriesSet):
             sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(test)},
             files={part.file: part.sha256 for part in (archive_train, archive_test)},
         )
-        super().__init__(parts, classes, provenance, num_workers, problem)
+        super().__init__(parts, classes, provenance, num_workers, problem, reconstruction)
 
 
 def _numbered(train: list[str], test: list[str]) -> tuple[int, np.ndarray, np.ndarray]:

@@ -76,7 +76,7 @@ WRONG = {
     "model.cell=lsmt": "did you mean 'lstm'?",
     "model=lstm model.cell=gru": "mean the same, got gru and lstm",
     "model=legs,gru": "got several values; add -m to try each of them",
-    "model=transformer": "choose from: exprnn, function_approximation, gru, grus, hmlstm, igloo, lagt",
+    "model=transformer": "choose from: conv_lstm_ae, exprnn, function_approximation, gru, grus, hmlstm, igloo, lagt",
     "train=fast": "there is no train of that name",
     "runner=ray": "choose from: pl",
     "experiment=quickstrt": "did you mean 'quickstart'?",
@@ -267,6 +267,12 @@ def test_in_a_pipe_there_is_no_progress_bar_and_no_warning(tmp_path):
         ("dataset=text8 dataset.step=50 model=gru", "gru on text8 prefix, trial 1 of 1 (seed 0): test bpc 4.", "test bpc"),
         ("dataset=sinusoids model=gru", "(0.2500 is irreducible), validation mse ", "irreducible mse"),
         ("dataset=sinusoids dataset.channels=3 dataset.noise=1 model=lstm", "(1.0000 is irreducible)", "irreducible mse"),
+        ("dataset=sinusoids dataset.reconstruction=true model=lstm_ae", "lstm_ae on sinusoids, trial 1 of 1", "test mse"),
+        ("dataset=ct dataset.reconstruction=true dataset.padding=mask model=lstm_ae", "linear classifier of the", "test mse"),
+        ("dataset=uea dataset.reconstruction=true model=linear_ae", "linear_ae on uea JapaneseVowels", "test mse"),
+        ("dataset=digits dataset.reconstruction=true dataset.frames=true model=conv_lstm_ae", "linear classifier", "test mse"),
+        ("dataset=moving_digits model=conv_lstm_ae", "conv_lstm_ae on moving_digits", "test mse"),
+        ("dataset=phase_signals dataset.stride=2 model=seq2seq_ae", "seq2seq_ae on phase_signals", "test mse"),
     ],
 )
 def test_texts_and_signals_are_learned_step_by_step(arguments, said, column, tmp_path):

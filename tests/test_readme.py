@@ -93,6 +93,7 @@ def test_boundaries_commands(command, small_trial, tmp_path):
 
 @pytest.mark.parametrize("command", starting_with("python", "-m"))
 def test_module_commands(command, tmp_path):
+    (tmp_path / "series.csv").write_text("".join(f"{k},{k + 1},{2 * k}\n" for k in range(8)))
     done = program.run(shlex.split(command)[1:], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         prepare_inputs,
         viz_char_boundaries,
     )
+    from seqmem.compat.quick_train import quick_train
 
 try:
     __version__ = version("seqmem")
@@ -30,10 +31,11 @@ __all__ = [
     "get_text",
     "plot_indicators",
     "prepare_inputs",
+    "quick_train",
     "viz_char_boundaries",
 ]
 
-_faces = dict.fromkeys(__all__, "hmlstm")
+_faces = dict.fromkeys(__all__, "hmlstm") | {"quick_train": "quick_train"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,12 +17,22 @@ class Batch:
         targets: what the task wants; (B,) or (B, K) class indices, (B, D) or (B, K, D) values.
         lengths: (B,) int64, the number of valid leading steps of each row; None if all T are valid.
         times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
+        target_lengths: (B,) int64 valid leading steps of targets (B, T', D) that have lengths of their own; None if they have
+            those of the inputs.
+        labels: (B,) int64 the class of each sequence where that is known and not what is learned; None otherwise.
     """
 
     inputs: Tensor
     targets: Tensor
     lengths: Tensor | None = None
     times: Tensor | None = None
+    target_lengths: Tensor | None = None
+    labels: Tensor | None = None
+
+    @property
+    def output_lengths(self) -> Tensor | None:
+        """``target_lengths``, or else ``lengths``."""
+        return self.lengths if self.target_lengths is None else self.target_lengths
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -38,3 +48,11 @@ class Batch:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         changed = {f.name: function(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
         return replace(self, **changed)
+
+
+def masked(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """(B, T, ...) with zeros after the first ``lengths`` (B,) steps of each row; None leaves all as they are."""
+    if lengths is None:
+        return values
+    valid = torch.arange(values.shape[1], device=values.device) < lengths[:, None]
+    return values.where(valid.view(*valid.shape, *[1] * (values.dim() - 2)), 0)

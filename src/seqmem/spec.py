@@ -22,6 +22,7 @@ class DataSpec:
         embedding_size: width in which a model embeds tokens if it is not told another; None where one-hot will do.
         contiguous: the rows of a batch go on where the first rows of the batch before it stopped, from the beginning of each
             pass over a split, so that a model carries its state.
+        frame: shape (H, W) or (D, H, W) of the frame whose values, row by row, are the C channels of a step; None for others.
         irreducible_error: what the task's metric is expected to be at the best, where that is known; None where it is not.
     """
 
@@ -36,3 +37,4 @@ class DataSpec:
     embedding_size: int | None = None
     contiguous: bool = False
     irreducible_error: float | None = None
+    frame: tuple[int, ...] | None = None

@@ -13,7 +13,8 @@ import yaml
 
 from seqmem import results
 from seqmem.errors import UserError
-from seqmem.results.record import RunFolder, digest, new_folder, write_text
+from seqmem.files import write_text
+from seqmem.results.record import RunFolder, digest, new_folder
 from seqmem.results.table import markdown
 
 
@@ -141,7 +142,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
     path = tmp_path / "record.json"
     script = (
-        "import json, sys; from pathlib import Path; from seqmem.results.record import write_text\n"
+        "import json, sys; from pathlib import Path; from seqmem.files import write_text\n"
         "for k in range(10**9): write_text(Path(sys.argv[1]), json.dumps({'k': k, 'filler': 'x' * 100000}))"
     )
     for wait in range(8):

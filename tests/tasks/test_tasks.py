@@ -8,7 +8,7 @@ import torch
 
 from seqmem.batch import Batch
 from seqmem.spec import DataSpec, TaskKind
-from seqmem.tasks import task_for
+from seqmem.tasks import Reconstruction, task_for
 
 
 def task(kind, output_size):
@@ -105,3 +105,18 @@ def test_bits_of_a_uniform_guess_and_of_many_portions():
 def test_every_task_kind_of_the_spec_has_a_task():
     for kind in get_args(TaskKind):
         assert task(kind, 2).metric in task(kind, 2).metrics()
+
+
+def test_reconstruction_counts_valid_values_and_scales_its_metric():
+    kind = Reconstruction(DataSpec("made up", 2, 2, "reconstruction", None, 3), scale=torch.tensor([10.0, 1.0]))
+    targets = torch.zeros(2, 3, 2)
+    outputs = torch.tensor([[[1.0, 2.0], [3.0, 0.0], [5.0, 5.0]], [[1.0, 1.0], [9.0, 9.0], [9.0, 9.0]]])
+    batch = Batch(targets, targets, torch.tensor([3, 1]), target_lengths=torch.tensor([2, 1]))
+    assert kind.loss(outputs, batch).item() == pytest.approx((1 + 4 + 9 + 0 + 1 + 1) / 6)
+    assert kind.weight(batch) == 3
+    metrics = kind.metrics()
+    kind.update(metrics, outputs, batch)
+    assert metrics.compute()["mse"].item() == pytest.approx((100 + 4 + 900 + 0 + 100 + 1) / 6)
+    whole = Batch(targets, targets)
+    assert kind.loss(outputs, whole).item() == pytest.approx(outputs.square().mean().item())
+    assert kind.weight(whole) == 6

@@ -3,10 +3,10 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from seqmem.commands import Parser, at_least, make_folder
 from seqmem.errors import UserError, suggestion
 from seqmem.hippo import Memory, experiment, function_approximation
 from seqmem.hippo.measures import LAGUERRE
@@ -28,17 +28,6 @@ Band-limited white noise is projected online onto the coefficients of HiPPO memo
   table    the paper's function approximation experiment, table 3: LegS, LMU and LSTM at 10^6 steps and order 256
            (one to three minutes)
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            message += suggestion(unknown.split()[0], self._option_string_actions)
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,7 +62,7 @@ def errors(given: argparse.Namespace) -> None:
         for name in given.measures or ("legs", "legt", "lagt")
     ]
     signal = white_noise(given.length, given.frequency, given.seed)
-    folder = _made(given.output or Path("outputs", "hippo"))
+    folder = make_folder(given.output or Path("outputs", "hippo"))
     traces = [experiment.follow(signal, memory) for memory in memories]
     experiment.show(traces, f"{_signal(given)}, variance {signal.square().mean():.3g}")
     experiment.save(traces, folder / "errors.csv")
@@ -83,7 +72,7 @@ def errors(given: argparse.Namespace) -> None:
 
 def table(given: argparse.Namespace) -> None:
     """The paper's table 3."""
-    folder = None if given.output is None else _made(given.output)
+    folder = None if given.output is None else make_folder(given.output)
     signal, made, rows = function_approximation.measure(given.length, given.order, given.frequency, given.seed)
     function_approximation.show(rows, f"{_signal(given)}, variance 0.25, into {given.order} numbers")
     if folder is not None:
@@ -97,26 +86,18 @@ def _signal(given: argparse.Namespace) -> str:
     return f"{given.length:,} samples of white noise of at most {given.frequency} oscillations (seed {given.seed})"
 
 
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder} ({error.strerror})") from None
-    return folder
-
-
 def _parser() -> Parser:
     parser = Parser("python -m seqmem.hippo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="?", default="errors", metavar="errors|table", help="what to run")
-    parser.add_argument("--length", type=_whole(1), metavar="T", help=f"samples of the signal {_default('length')}")
-    parser.add_argument("--order", type=_whole(1), metavar="N", help=f"coefficients of a memory {_default('order')}")
+    parser.add_argument("--length", type=at_least(1), metavar="T", help=f"samples of the signal {_default('length')}")
+    parser.add_argument("--order", type=at_least(1), metavar="N", help=f"coefficients of a memory {_default('order')}")
     parser.add_argument(
         "--frequency",
-        type=_whole(1),
+        type=at_least(1),
         metavar="F",
         help=f"highest number of oscillations over the signal {_default('frequency')}",
     )
-    parser.add_argument("--seed", type=_whole(0), default=0, metavar="S", help="of the signal (default 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the signal (default 0)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for CSV and picture (default outputs/hippo; table: none)"
     )
@@ -137,19 +118,6 @@ def _parser() -> Parser:
 
 def _default(name: str) -> str:
     return "(default " + "; ".join(f"{command}: {DEFAULTS[command][name]}" for command in COMMANDS) + ")"
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text.replace("_", ""))
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"got '{text}', wanted a whole number of at least {least}")
-        return number
-
-    return parse
 
 
 def _positive(text: str) -> float:

@@ -31,12 +31,12 @@ from rich.table import Table
 from torch import Tensor
 
 from seqmem import ops
+from seqmem.files import replacing
 from seqmem.hippo import read_out
 from seqmem.hippo.projection import project
 from seqmem.hippo.reconstruction import least_squares, reconstruct
 from seqmem.hippo.signals import spectra, synthesize, white_noise
 from seqmem.results.provenance import provenance
-from seqmem.results.record import replacing
 
 SOURCE = "HiPPO (arXiv 2008.07669), table 3; not verified"
 PUBLISHED = {"legs": (0.02, 470_000), "lmu": (0.05, 41_000), "lstm": (0.25, 35_000)}

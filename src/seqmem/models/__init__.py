@@ -2,13 +2,41 @@
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
 
 from seqmem.models.base import SequenceModel, build, check, label
+from seqmem.models.conv_lstm_ae import CONV_LSTM_AE
 from seqmem.models.hmlstm import MultiscaleNetwork
 from seqmem.models.igloo import IGLOO1D
+from seqmem.models.linear_ae import LINEAR_AE
+from seqmem.models.lstm_ae import LSTM_AE
 from seqmem.models.recurrent import RecurrentNetwork
+
+if TYPE_CHECKING:
+    from seqmem.compat.seq2seq import NDS2SAEFactory
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["IGLOO1D", "MultiscaleNetwork", "RecurrentNetwork", "SequenceModel", "build", "check", "label"]
+__all__ = [
+    "CONV_LSTM_AE",
+    "IGLOO1D",
+    "LINEAR_AE",
+    "LSTM_AE",
+    "MultiscaleNetwork",
+    "NDS2SAEFactory",
+    "RecurrentNetwork",
+    "SequenceModel",
+    "build",
+    "check",
+    "label",
+]
+
+# Faces that train, imported when first asked for.
+_faces = {"NDS2SAEFactory": "seqmem.compat.seq2seq"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _faces:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_faces[name]), name)

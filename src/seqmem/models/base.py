@@ -9,6 +9,7 @@ from seqmem.batch import Batch
 from seqmem.cells import Recurrence
 from seqmem.errors import UserError, suggestion
 from seqmem.spec import DataSpec
+from seqmem.tasks import Task
 
 _registry: dict[str, type["SequenceModel"]] = {}
 
@@ -61,6 +62,15 @@ class SequenceModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Outputs at the steps that the spec wants."""
         raise NotImplementedError
+
+    def augment(self, batch: Batch) -> Batch:
+        """The training batch that is learned from in place of one of the data set's."""
+        return batch
+
+    def learn(self, batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
+        """Outputs for the task's metrics, and the loss: the task's, unless a subclass has one of its own."""
+        outputs = self(batch)
+        return outputs, task.loss(outputs, batch)
 
     def carry(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """What :meth:`forward` gives, from a state on, and the state after each row's last valid step.
@@ -119,7 +129,7 @@ def refuse_reconstruction(network: SequenceModel, spec: DataSpec) -> None:
     if spec.task == "reconstruction":
         raise UserError(
             f"model.network: {network.name} answers step by step, and {spec.name} is to be given back from the last state; "
-            "model=function_approximation does that"
+            "models that do that: function_approximation, conv_lstm_ae, linear_ae, lstm_ae, seq2seq_ae"
         )
 
 

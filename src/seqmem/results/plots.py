@@ -8,8 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from seqmem.errors import UserError
+from seqmem.files import replacing
 from seqmem.results.aggregate import Trials
-from seqmem.results.record import RunFolder, replacing
+from seqmem.results.record import RunFolder
 
 
 def plot_learning_curves(groups: Sequence[Trials], path: Path) -> bool:

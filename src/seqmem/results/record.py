@@ -6,6 +6,7 @@ A run folder holds
     record.json     status, seed, versions, git commit, machine, wall time, throughput, peak memory, the final result
     data.json       where the data came from: checksums, splits, permutation
     metrics.csv     one row an epoch
+    reconstructions.png, encodings.png, anomalies.csv: of an autoencoder
     checkpoints/    best.ckpt (chosen by validation) and last.ckpt
 
 Every file is written beside its place and renamed into it: a kill at any moment leaves the old file or the new one.
@@ -13,11 +14,9 @@ Every file is written beside its place and renamed into it: a kill at any moment
 
 import hashlib
 import json
-import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import pandas as pd
 import yaml
 
 from seqmem.errors import UserError
+from seqmem.files import write_text
 
 _NOT_SETTINGS = ("seed", "output_dir", "traceback", "runner.", "dataset.data_dir", "dataset.num_workers", "model.preset")
 
@@ -99,35 +99,6 @@ def new_folder(parent: Path, label: str) -> Path:
     except OSError as error:
         raise UserError(f"output_dir: cannot write to {parent} ({error.strerror}); give another by output_dir=FOLDER") from None
     raise UserError(f"output_dir: found no free name for {stem} in {parent}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a kill at any moment leaves the old content or the new one.
-
-    Raises:
-        UserError: the file cannot be written, the disk is full say; nothing is left behind.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` to write to, which takes its place if all goes well, and is removed if not.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from seqmem.results.record import write_text
+from seqmem.files import write_text
 
 
 def show_table(summary: pd.DataFrame, console: Console | None = None) -> None:

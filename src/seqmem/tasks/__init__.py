@@ -5,15 +5,16 @@ from seqmem.tasks.base import Task
 from seqmem.tasks.classification import Classification
 from seqmem.tasks.forecasting import Forecasting
 from seqmem.tasks.language_modelling import LanguageModelling
+from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.tasks.regression import Regression
 
-__all__ = ["Classification", "Forecasting", "LanguageModelling", "Regression", "Task", "task_for"]
+__all__ = ["Classification", "Forecasting", "LanguageModelling", "Reconstruction", "Regression", "Task", "task_for"]
 
 _kinds: dict[str, type[Task]] = {
     "classification": Classification,
     "forecasting": Forecasting,
     "language_modelling": LanguageModelling,
-    "reconstruction": Regression,  # of the inputs
+    "reconstruction": Reconstruction,
     "regression": Regression,
 }
 

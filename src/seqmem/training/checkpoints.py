@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqmem import models
 from seqmem.errors import UserError
-from seqmem.results.record import replacing
+from seqmem.files import replacing
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, model_arguments

@@ -11,6 +11,7 @@ from seqmem import models
 from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.spec import DataSpec
+from seqmem.training.schedules import Schedule
 
 SMOKE_BATCHES = 5
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
@@ -24,6 +25,8 @@ class TrainConfig:
         optimizer: adam, adamw, rmsprop or sgd of torch.optim.
         lr: learning rate.
         lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
+        schedule: of the learning rate over the epochs: constant, or from ``lr`` to ``final_lr``, exponential or cosine.
+        final_lr: where the schedule ends; None for a hundredth of ``lr``.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B.
@@ -41,6 +44,8 @@ class TrainConfig:
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3
     lr_decay: NonNegativeFloat = 0.0
+    schedule: Schedule = "constant"
+    final_lr: PositiveFloat | None = None
     wd: NonNegativeFloat = 0.0
     epochs: NonNegativeInt = 50
     batch_size: PositiveInt = 100
@@ -95,6 +100,12 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     sections = ("model", "dataset", "train", "runner")
     general = check(top_level, {key: value for key, value in config.items() if key not in sections})
     train = check(TrainConfig, config["train"], "train")
+    if train["schedule"] == "constant" and train["final_lr"] is not None:
+        raise UserError(f"train.final_lr: got {train['final_lr']}, wanted null, since train.schedule is constant")
+    if train["schedule"] != "constant" and train["lr_decay"] > 0:
+        raise UserError(
+            f"train.lr_decay: got {train['lr_decay']} with train.schedule={train['schedule']}, wanted one of the two"
+        )
     runner = check(RunnerConfig, config["runner"], "runner")
     if general["seed"] + runner["ntrials"] > 2**32:
         raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, wanted seeds below 2**32")

@@ -15,6 +15,7 @@ from seqmem.errors import UserError
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
+from seqmem.training.schedules import learning_rate
 
 _optimizers: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -73,7 +74,7 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, with the model's penalty, which train/loss leaves out."""
-        loss, _ = self._shared_step("train", batch, self.train_metrics)
+        loss, _ = self._shared_step("train", self.model.augment(batch), self.train_metrics)
         penalty = self.model.penalty()
         if penalty is not None:
             self.log("train/penalty", penalty, on_step=False, on_epoch=True, batch_size=len(batch))
@@ -94,7 +95,7 @@ class SequenceModule(pl.LightningModule):
         return self._evaluation_step("test", batch, self.test_metrics)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser that the config names; a module's ``lr_scale`` scales the learning rate of its parameters."""
+        """The config's optimiser and schedule; a module's ``lr_scale`` scales the learning rate of its parameters."""
         config = self.train_config
         groups: dict[float, list[nn.Parameter]] = {}
         for parameter, scale in _scaled(self.model, 1.0):
@@ -103,10 +104,17 @@ class SequenceModule(pl.LightningModule):
         optimizer = _optimizers[config.optimizer](
             [{"params": parameters, "lr": config.lr * scale} for scale, parameters in groups.items()], **keywords
         )
-        if config.lr_decay == 0:
+        if config.lr_decay > 0:
+            decay = LambdaLR(optimizer, lambda update: 1 / (1 + config.lr_decay * update))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        if config.schedule == "constant":
             return optimizer
-        decay = LambdaLR(optimizer, lambda update: 1 / (1 + config.lr_decay * update))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        last = config.lr / 100 if config.final_lr is None else config.final_lr
+
+        def factor(epoch: int) -> float:
+            return learning_rate(config.schedule, epoch / max(config.epochs, 1), config.lr, last) / config.lr
+
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}
 
     def _begin(self, split: str) -> None:
         self._states.pop(split, None)
@@ -127,8 +135,12 @@ class SequenceModule(pl.LightningModule):
         return {"outputs": outputs, "boundaries": boundaries}
 
     def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
-        outputs = self._carried(split, batch) if self.task.spec.contiguous else self.model(batch)
-        loss, weight = self.task.loss(outputs, batch), self.task.weight(batch)
+        if self.task.spec.contiguous:
+            outputs = self._carried(split, batch)
+            loss = self.task.loss(outputs, batch)
+        else:
+            outputs, loss = self.model.learn(batch, self.task)
+        weight = self.task.weight(batch)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=split == "train")
         self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from seqmem import models, ops
 from seqmem.batch import Batch
 from seqmem.errors import UserError
+from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder, digest
 from seqmem.spec import DataSpec
@@ -27,6 +28,7 @@ from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_s
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
+from seqmem.training.review import review
 
 
 class Data(Protocol):
@@ -69,11 +71,13 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
         name, result, floor = record["metric"], record["result"], record["irreducible_error"]
         irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
         paths = ", ".join(sorted(set(record["recurrences"])))
+        probed = record.get("linear_probe_accuracy")
+        told = "" if probed is None else f", linear classifier of the encodings {probed:.4f}"
         way = f", each sequence {paths}" if paths else ""
         print(
             f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
             f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
-            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{way}",
+            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{told}{way}",
             flush=True,
         )
     if failures:
@@ -181,7 +185,13 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str
             "train_seconds": 0.0,
             "sequences_per_second": None,
         }
+    reviewed = {}
+    if isinstance(model, Autoencoder):
+        device = next(model.parameters()).device
+        parts = {split: [batch.to(device) for batch in _first(loaders[split], batches[split])] for split in loaders}
+        reviewed = review(model, parts["train"], parts["validation"], parts["test"], folder.path)
     return {
+        **reviewed,
         "metric": task.metric,
         "best": task.best,
         "irreducible_error": data.spec.irreducible_error,

@@ -1,0 +1,37 @@
+"""Writing files so that a kill at any moment leaves the old content or the new one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seqmem.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill at any moment leaves the old content or the new one.
+
+    Raises:
+        UserError: the file cannot be written, the disk is full say; nothing is left behind.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` to write to, which takes its place if all goes well, and is removed if not.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""What every autoencoder is to the rest of the framework: encodings of sequences, and sequences from encodings."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqmem.arguments import check
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.models.base import SequenceModel
+from seqmem.spec import DataSpec
+
+
+class Autoencoder(SequenceModel):
+    """Learns to give back sequences from encodings of a fixed size. A subclass writes :meth:`encode` and :meth:`decode`.
+
+    Args:
+        spec: the data set it is for.
+        network: the module that encodes and decodes.
+        same: the targets have to be the inputs.
+        noise: standard deviation of normal noise that is added to the inputs in training; the targets have none (a denoising
+            autoencoder, Vincent et al., 2008).
+        growth_epochs: windows of the sequences are trained on in the first so many epochs, and grow to the whole.
+        first_window: steps of a window in the first epoch.
+
+    Raises:
+        UserError: a data set that wants something else.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        network: nn.Module,
+        same: bool = True,
+        noise: float = 0.0,
+        growth_epochs: int = 0,
+        first_window: int = 10,
+    ):
+        super().__init__()
+        if spec.task != "reconstruction":
+            raise UserError(
+                f"model.network: {self.name} gives back the sequences that it reads, and {spec.name} asks for {spec.task}; "
+                "dataset.reconstruction=true asks for that, where a data set has it: ct, digits, sinusoids, uea"
+            )
+        if spec.times:
+            raise UserError(f"model.network: {self.name} knows no times of steps, and {spec.name} has them")
+        if same and spec.input_size != spec.output_size:
+            raise UserError(
+                f"model.network: {self.name} gives back what it reads, and {spec.name} wants {spec.output_size} channels for "
+                f"{spec.input_size}; model=seq2seq_ae does that"
+            )
+        self.spec, self.network, self.noise = spec, network, noise
+        self.growth_epochs, self.first_window = growth_epochs, first_window
+        self._epoch = 0
+
+    @classmethod
+    def check(cls, arguments: dict[str, Any]) -> None:
+        """Check arguments as a config gives them."""
+        check(cls, arguments, "model", skip=("spec",))
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encodings (B, E) of the inputs."""
+        raise NotImplementedError
+
+    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
+        """Sequences (B, T, D) of encodings (B, E).
+
+        Args:
+            encodings: (B, E).
+            steps: T.
+            lengths: (B,) steps of each row that are wanted, at most T; None for all.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Reconstructions (B, T, D); what is given where targets are padded means nothing."""
+        return self.decode(self.encode(batch), batch.targets.shape[1], batch.output_lengths)
+
+    def on_epoch(self, epoch: int) -> None:
+        """Windows follow the number of the epoch."""
+        super().on_epoch(epoch)
+        self._epoch = epoch
+
+    def augment(self, batch: Batch) -> Batch:
+        """A window of each sequence while these grow, and noise on the inputs."""
+        steps = batch.inputs.shape[1]
+        size = window_size(self._epoch, steps, self.growth_epochs, self.first_window)
+        if size < steps:
+            batch = windows(batch, size)
+        if self.noise:
+            batch = replace(batch, inputs=batch.inputs + self.noise * torch.randn_like(batch.inputs))
+        return batch
+
+
+def window_size(epoch: int, steps: int, growth_epochs: int, first: int) -> int:
+    """Steps of a window in an epoch: ``first`` in epoch 0, growing by a factor each epoch to ``steps`` in ``growth_epochs``."""
+    if epoch >= growth_epochs or first >= steps:
+        return steps
+    return int(first * (steps / first) ** (epoch / growth_epochs))
+
+
+def windows(batch: Batch, size: int) -> Batch:
+    """Of each row ``size`` steps at random, or all where it has fewer, of inputs and targets alike."""
+    rows, steps = batch.inputs.shape[:2]
+    device = batch.inputs.device
+    lengths = torch.full((rows,), steps, device=device) if batch.lengths is None else batch.lengths
+    latest = (lengths - size).clamp(min=0)
+    starts = (torch.rand(rows, device=device) * (latest + 1)).long().clamp(max=latest)
+    taken = starts[:, None] + torch.arange(size, device=device)
+
+    def cut(values: Tensor) -> Tensor:
+        return values.gather(1, taken[..., None].expand(-1, -1, values.shape[-1]))
+
+    kept = None if batch.lengths is None else lengths.clamp(max=size)
+    return replace(batch, inputs=cut(batch.inputs), targets=cut(batch.targets), lengths=kept)

@@ -1,0 +1,240 @@
+"""A sequence-to-sequence autoencoder of real values, whose outputs may have another size and length than its inputs."""
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, dropout
+
+from seqmem.arguments import checked
+from seqmem.batch import Batch
+from seqmem.cells.relu_gru import ReLUGRU, ReLUGRUState
+from seqmem.models.autoencoder import Autoencoder
+from seqmem.spec import DataSpec
+from seqmem.tasks import Task
+
+TOLERANCE = 0.25
+"""How near to the stop token outputs count as it."""
+
+
+class Seq2SeqAutoencoder(Autoencoder):
+    """GRUs that read a sequence, and GRUs that start from their last states and write one, fed with what they wrote before.
+
+    In training the decoder is fed with the targets (teacher forcing). Where the output ends, it says in one of two ways:
+
+    * head: a linear map of its last hidden state gives the logit of "the sequence has ended by now", learned on the targets'
+      steps and ``stop_steps`` more by cross-entropy.
+    * token: ``stop_steps`` rows that hold ``stop_token`` follow each input and each target, are read by the encoder, and
+      learned by the decoder as values like any other. A signal that rests at that value looks the same.
+
+    The encoding of a sequence is all layers' last states, in the decoder's order. The loss is the squared error summed over
+    channels and averaged over the valid steps of each row (with "token" those of the stop rows, too), then over rows, and the
+    head's cross-entropy averaged in the same way.
+
+    Args:
+        spec: the data set it is for.
+        layer_sizes: of the encoder's GRUs.
+        symmetric: the decoder's layers have these sizes in reverse, and take the encoder's states in reverse (50:30:30:50);
+            otherwise in the same order (50:30:50:30).
+        dropout: probability with which a channel of what each of the two reads is dropped at a step in training.
+        stop: "head" or "token".
+        stop_steps: steps after the last one on which stopping is learned.
+        stop_token: what the stop rows hold.
+        go_token: what the decoder reads in the first step, in all channels.
+
+    Raises:
+        UserError: an argument of the wrong type or range, or a data set that it is not for.
+    """
+
+    name = "seq2seq_ae"
+    network: "EncoderDecoder"
+    longest: Tensor
+
+    @checked
+    def __init__(
+        self,
+        spec: DataSpec,
+        layer_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [50, 30],  # noqa: B006
+        symmetric: bool = True,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        stop: Literal["head", "token"] = "head",
+        stop_steps: PositiveInt = 5,
+        stop_token: float = 0.0,
+        go_token: float = 0.0,
+    ):
+        super().__init__(spec, EncoderDecoder(spec.input_size, spec.output_size, layer_sizes, symmetric, dropout), same=False)
+        self.stop, self.stop_steps, self.stop_token, self.go_token = stop, stop_steps, stop_token, go_token
+        self.register_buffer("longest", torch.tensor(0))
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Encodings (B, E): the last states of all layers, in the decoder's order."""
+        return torch.cat(self.network.ordered(self._states(batch)), -1)
+
+    def centre(self, batch: Batch) -> Tensor:
+        """Last states (B, H) of the encoder's last layer alone."""
+        return self._states(batch)[-1]
+
+    def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
+        """Sequences (B, T, D) of just so many steps, the decoder's own outputs being fed back; ``lengths`` change nothing."""
+        return self._write(encodings, steps, until_stop=False)[0]
+
+    def write(self, encodings: Tensor, max_steps: int | None = None) -> tuple[Tensor, Tensor]:
+        """Sequences that end where the decoder says so.
+
+        Args:
+            encodings: (B, E).
+            max_steps: the most steps that a sequence may have; None for twice as many as the longest target in training.
+
+        Returns:
+            outputs (B, T, D) with T of the longest, and lengths (B,) int64.
+        """
+        limit = max_steps or 2 * max(int(self.longest), 1)
+        outputs, logits = self._write(encodings, limit + self.stop_steps, until_stop=True)
+        ended = logits > 0 if self.stop == "head" else _at_token(outputs, self.stop_token, self.stop_steps)
+        lengths = first_true(ended).clamp(max=limit)
+        return outputs[:, : int(lengths.max())], lengths
+
+    def learn(self, batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
+        """Outputs (B, T, D), of a decoder fed with the targets in training, else with its own, and the loss."""
+        steps = batch.targets.shape[1]
+        encodings = self.encode(batch)
+        forced, squared, stopping = self._forced(encodings, batch)
+        if self.training:
+            self.longest.clamp_(min=steps)
+            return forced[:, :steps], squared + stopping
+        return self.decode(encodings, steps), squared + stopping
+
+    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The two parts of the loss: the squared error, and the stop head's cross-entropy (0 without one)."""
+        return self._forced(self.encode(batch), batch)[1:]
+
+    def _states(self, batch: Batch) -> list[Tensor]:
+        inputs, lengths = batch.inputs, batch.lengths
+        if self.stop == "token":
+            inputs, lengths = with_stop(inputs, lengths, self.stop_steps, self.stop_token)
+        return self.network.read(inputs, lengths)
+
+    def _forced(self, encodings: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (B, T + S, D) when fed with the targets, and the two parts of the loss."""
+        targets, lengths = with_stop(batch.targets, batch.output_lengths, self.stop_steps, self.stop_token)
+        go = targets.new_full((len(targets), 1, targets.shape[-1]), self.go_token)
+        outputs, logits = self.network.write(torch.cat([go, targets[:, :-1]], 1), encodings)
+        step = torch.arange(targets.shape[1], device=targets.device)
+        squared = (outputs - targets).square().sum(-1)
+        if self.stop == "token":
+            return outputs, _mean(squared, step < lengths[:, None]), squared.new_zeros(())
+        ended = step >= lengths[:, None] - self.stop_steps
+        wrong = binary_cross_entropy_with_logits(logits, ended.to(logits.dtype), reduction="none")
+        return outputs, _mean(squared, ~ended), _mean(wrong, step < lengths[:, None])
+
+    def _write(self, encodings: Tensor, steps: int, until_stop: bool) -> tuple[Tensor, Tensor]:
+        """Outputs (B, T, D) and stop logits (B, T) of at most ``steps`` steps, each fed with the output before."""
+        states = self.network.split(encodings)
+        value = encodings.new_full((len(encodings), self.spec.output_size), self.go_token)
+        outputs, logits = [], []
+        stopped = torch.zeros(len(encodings), dtype=torch.bool, device=encodings.device)
+        for _ in range(steps):
+            value, logit, states = self.network.step(value, states)
+            outputs.append(value)
+            logits.append(logit)
+            stopped |= logit > 0
+            if until_stop and self.stop == "head" and bool(stopped.all()):
+                break
+        return torch.stack(outputs, 1), torch.stack(logits, 1)
+
+
+class EncoderDecoder(nn.Module):
+    """The GRUs of both sides, the linear map to outputs, and the stop head.
+
+    The map starts normal with deviation 0.1, cut at two deviations, and its bias 0.
+    """
+
+    def __init__(self, input_size: int, output_size: int, layer_sizes: list[int], symmetric: bool, dropout: float):
+        super().__init__()
+        self.symmetric, self.dropout = symmetric, dropout
+        self.sizes = layer_sizes[::-1] if symmetric else layer_sizes
+        self.encoder = nn.ModuleList(ReLUGRU(*widths) for widths in pairwise([input_size, *layer_sizes]))
+        self.decoder = nn.ModuleList(ReLUGRU(*widths) for widths in pairwise([output_size, *self.sizes]))
+        self.projection = nn.Linear(self.sizes[-1], output_size)
+        nn.init.trunc_normal_(self.projection.weight, std=0.1, a=-0.2, b=0.2)
+        nn.init.zeros_(self.projection.bias)
+        self.stop = nn.Linear(self.sizes[-1], 1)
+
+    def read(self, inputs: Tensor, lengths: Tensor | None) -> list[Tensor]:
+        """(B, T, C) -> the last state (B, H) of each layer of the encoder."""
+        states = []
+        outputs = dropout(inputs, self.dropout, self.training)
+        for layer in self.encoder:
+            outputs, state = layer(outputs, lengths=lengths)
+            states.append(state.hidden)
+        return states
+
+    def ordered(self, states: list[Tensor]) -> list[Tensor]:
+        """The encoder's states in the order of the decoder's layers that take them."""
+        return states[::-1] if self.symmetric else states
+
+    def split(self, encodings: Tensor) -> list[ReLUGRUState]:
+        """The decoder's first states in encodings (B, E)."""
+        return [ReLUGRUState(part) for part in encodings.split(self.sizes, -1)]
+
+    def write(self, inputs: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (B, T, D) and stop logits (B, T) of a decoder that is fed with (B, T, D)."""
+        outputs = dropout(inputs, self.dropout, self.training)
+        for layer, state in zip(self.decoder, self.split(encodings), strict=True):
+            outputs, _ = layer(outputs, state)
+        return self.projection(outputs), self.stop(outputs)[..., 0]
+
+    def step(self, value: Tensor, states: list[ReLUGRUState]) -> tuple[Tensor, Tensor, list[ReLUGRUState]]:
+        """The next output (B, D), its stop logit (B,) and the states after it, from the one before."""
+        outputs, after = dropout(value, self.dropout, self.training), []
+        for layer, state in zip(self.decoder, states, strict=True):
+            assert isinstance(layer, ReLUGRU)
+            outputs, state = layer.step(outputs, state)
+            after.append(state)
+        return self.projection(outputs), self.stop(outputs)[..., 0], after
+
+
+def with_stop(values: Tensor, lengths: Tensor | None, steps: int, token: float) -> tuple[Tensor, Tensor]:
+    """(B, T, D) with ``steps`` rows of ``token`` after each row's valid steps, and the lengths with them; zeros after that."""
+    rows, longest, channels = values.shape
+    if lengths is None:
+        lengths = torch.full((rows,), longest, device=values.device)
+    step = torch.arange(longest + steps, device=values.device)[None, :, None]
+    end = lengths[:, None, None]
+    longer = torch.cat([values, values.new_zeros(rows, steps, channels)], 1)
+    stopped = longer.where(step < end, token)
+    return stopped.where(step < end + steps, 0), lengths + steps
+
+
+def find_stop(outputs: Tensor, token: float = 0.0, steps: int = 5, tolerance: float = TOLERANCE) -> Tensor:
+    """Where the stop rows begin: the first step from which ``steps`` rows, or all that are left, are within ``tolerance``.
+
+    Args:
+        outputs: (B, T, D).
+        token: what the stop rows hold.
+        steps: how many there are.
+        tolerance: largest distance in any channel.
+
+    Returns:
+        (B,) int64, T where there are none.
+    """
+    return first_true(_at_token(outputs, token, steps, tolerance))
+
+
+def first_true(found: Tensor) -> Tensor:
+    """(B, T) bool -> (B,) the first place that is true, T where there is none."""
+    places = torch.arange(found.shape[1], device=found.device)
+    return places.where(found, found.shape[1]).amin(1)
+
+
+def _at_token(outputs: Tensor, token: float, steps: int, tolerance: float = TOLERANCE) -> Tensor:
+    near = ((outputs - token).abs() <= tolerance).all(-1)
+    windows = torch.nn.functional.pad(near, (0, steps - 1), value=True).unfold(1, steps, 1)
+    return windows.all(-1)
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Of (B, T): over the valid steps of each row, then over rows."""
+    return (values.where(valid, 0).sum(1) / valid.sum(1)).mean()

@@ -1,0 +1,143 @@
+"""Series in CSV and NumPy files, and back."""
+
+import csv
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from seqmem.errors import UserError
+from seqmem.files import replacing
+
+LABEL = "series"
+"""The column of a CSV file that says which series a row belongs to."""
+
+
+def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
+    """Names and series of a file.
+
+    * CSV with a column ``series``: each row is a step of the series that it names, the other columns are channels.
+    * Any other CSV, with or without a line of names: each row is a series of one channel, which ends before empty cells.
+    * NPY: (n, T) or (n, T, ...). NPZ: each array is a series (T,) or (T, ...), of any T, and its name the series'.
+
+    Returns:
+        The names, and for each series an array (T, ...), (T, 1) where it has one channel; float32.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                with open(path, newline="", encoding="utf-8") as file:
+                    return _of_rows([row for row in csv.reader(file) if row], path)
+            case ".npy":
+                array = np.load(path, allow_pickle=False)
+                found = {str(k): each for k, each in enumerate(array if array.ndim > 1 else [])}
+            case ".npz":
+                with np.load(path, allow_pickle=False) as archive:
+                    found = {name: archive[name] for name in archive.files}
+            case suffix:
+                raise UserError(f"cannot read {path}: got a file '{suffix}', wanted .csv, .npy or .npz")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    except UserError:
+        raise
+    except (ValueError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path} ({error})") from None
+    if not found or any(each.dtype.kind not in "fiub" or each.ndim == 0 for each in found.values()):
+        raise UserError(f"{path} holds no series of numbers; wanted (n, T) or (n, T, C), or in .npz arrays (T, C)")
+    return list(found), [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
+
+
+def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray]) -> None:
+    """Write series (T, ...) so that :func:`read_series` reads them: .csv with a column ``series``, or .npz.
+
+    Raises:
+        UserError: another suffix, frames in a CSV file, or the file cannot be written.
+    """
+    if path.suffix.lower() == ".npz":
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **dict(zip(names, series, strict=True)))  # type: ignore[arg-type]
+        return
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"cannot write {path}: got a file '{path.suffix}', wanted .csv or .npz")
+    if any(each.ndim != 2 for each in series):
+        raise UserError(f"cannot write {path}: a CSV file holds series of numbers or vectors, these have frames; give a .npz")
+    header = [LABEL, *(f"x{channel}" for channel in range(series[0].shape[1]))]
+    rows = [[name, *map(repr, row)] for name, each in zip(names, series, strict=True) for row in each.tolist()]
+    write_rows(path, [header, *rows])
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
+    """Names (n), lengths (n) and encodings (n, E) of a CSV file with columns ``series``, ``length`` and ``z0``, ``z1``, ...
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path} ({error})") from None
+    places = [k for k, name in enumerate(header) if name[:1] == "z" and name[1:].isdigit()]
+    if not {LABEL, "length"} <= set(header) or not places or not rows:
+        raise UserError(f"{path} holds no encodings; wanted columns {LABEL}, length, z0, z1, ... and a row for each series")
+    length, label = header.index("length"), header.index(LABEL)
+    values = []
+    for k, row in enumerate(rows):
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {k + 2}: got {len(row)} cells, wanted {len(header)} as in the first line")
+        values.append(_numbers([row[length], *(row[place] for place in places)], path, k + 2))
+        if values[-1][0] < 1 or values[-1][0] % 1:
+            raise UserError(f"{path}, line {k + 2}: got length '{row[length]}', wanted a whole number of at least 1")
+    table = np.stack(values)
+    return [row[label] for row in rows], table[:, 0].astype(int).tolist(), table[:, 1:]
+
+
+def _of_rows(rows: list[list[str]], path: Path) -> tuple[list[str], list[np.ndarray]]:
+    header = [] if not rows or _is_number(rows[0][0]) else [name.strip() for name in rows[0]]
+    body = rows[1:] if header else rows
+    if not body:
+        raise UserError(f"{path} holds no series")
+    if LABEL not in header:
+        values = [_numbers(_stripped(row), path, k + 1 + bool(header)) for k, row in enumerate(body)]
+        return [str(k) for k in range(len(body))], [each[:, None] for each in values]
+    place = header.index(LABEL)
+    found: dict[str, list[np.ndarray]] = {}
+    for k, row in enumerate(body):
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {k + 2}: got {len(row)} cells, wanted {len(header)} as in the first line")
+        found.setdefault(row[place], []).append(_numbers(row[:place] + row[place + 1 :], path, k + 2))
+    return list(found), [np.stack(steps) for steps in found.values()]
+
+
+def _stripped(row: list[str]) -> list[str]:
+    end = len(row)
+    while end and not row[end - 1].strip():
+        end -= 1
+    return row[:end]
+
+
+def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
+    wrong = next((cell for cell in cells if not _is_number(cell)), None)
+    if wrong is not None:
+        raise UserError(f"{path}, line {line}: got '{wrong}', wanted a number")
+    return np.array([float(cell) for cell in cells], np.float32)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

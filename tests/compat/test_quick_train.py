@@ -1,0 +1,240 @@
+"""sequitur's snippets as its README has them, and what its users asked for."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import datasets
+from seqmem import quick_train
+from seqmem.compat.quick_train import quick_train as direct
+from seqmem.errors import UserError
+from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
+
+SNIPPETS = {
+    "numbers": """
+import torch
+from seqmem.models import LINEAR_AE
+from seqmem import quick_train
+
+train_seqs = [torch.randn(4) for _ in range(100)] # 100 sequences of length 4
+encoder, decoder, _, _ = quick_train(LINEAR_AE, train_seqs, encoding_dim=2, denoise=True)
+
+encoder(torch.randn(4)) # => torch.tensor([0.19, 0.84])
+""",
+    "frames": """
+import torch
+from seqmem.models import CONV_LSTM_AE
+from seqmem import quick_train
+
+train_set = [torch.randn(10, 5, 5) for _ in range(20)]
+encoder, decoder, _, _ = quick_train(CONV_LSTM_AE, train_set, encoding_dim=4)
+
+x = torch.randn(10, 5, 5)
+z = encoder(x) # Tensor with shape [4]
+x_prime = decoder(z) # Tensor with shape [10, 5, 5]
+""",
+    "LINEAR_AE": """
+import torch
+from seqmem.models import LINEAR_AE
+
+model = LINEAR_AE(
+  input_dim=10,
+  encoding_dim=4,
+  h_dims=[8, 6],
+  h_activ=None,
+  out_activ=None
+)
+
+x = torch.randn(10) # Sequence of 10 numbers
+z = model.encoder(x) # z.shape = [4]
+x_prime = model.decoder(z) # x_prime.shape = [10]
+""",
+    "LSTM_AE": """
+import torch
+from seqmem.models import LSTM_AE
+
+model = LSTM_AE(
+  input_dim=3,
+  encoding_dim=7,
+  h_dims=[64],
+  h_activ=None,
+  out_activ=None
+)
+
+x = torch.randn(10, 3) # Sequence of 10 3D vectors
+z = model.encoder(x) # z.shape = [7]
+x_prime = model.decoder(z, seq_len=10) # x_prime.shape = [10, 3]
+""",
+    "CONV_LSTM_AE": """
+import torch
+from seqmem.models import CONV_LSTM_AE
+
+model = CONV_LSTM_AE(
+  input_dims=(50, 100),
+  encoding_dim=16,
+  kernel=(5, 8),
+  stride=(3, 5),
+  h_conv_channels=[4, 8],
+  h_lstm_channels=[32, 64]
+)
+
+x = torch.randn(22, 50, 100) # Sequence of 22 50x100 images
+z = model.encoder(x) # z.shape = [16]
+x_prime = model.decoder(z, seq_len=22) # x_prime.shape = [22, 50, 100]
+""",
+}
+SHAPES = {
+    "numbers": {},
+    "frames": {"z": (4,), "x_prime": (10, 5, 5)},
+    "LINEAR_AE": {"z": (4,), "x_prime": (10,)},
+    "LSTM_AE": {"z": (7,), "x_prime": (10, 3)},
+    "CONV_LSTM_AE": {"z": (16,), "x_prime": (22, 50, 100)},
+}
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_the_originals_snippets_run(name):
+    space = {}
+    exec(SNIPPETS[name], space)
+    for variable, shape in SHAPES[name].items():
+        assert space[variable].shape == shape
+    if name == "numbers":
+        assert space["encoder"](torch.randn(4)).shape == (2,)
+        assert isinstance(space["encoder"], nn.Module)
+        assert isinstance(space["decoder"], nn.Module)
+
+
+def test_the_documented_signature():
+    assert quick_train is direct
+    documented = {"verbose": False, "lr": 1e-3, "epochs": 50, "clip_value": 1, "denoise": False, "device": None}
+    parameters = list(inspect.signature(quick_train).parameters.values())
+    assert [p.name for p in parameters[:3]] == ["model", "train_set", "encoding_dim"]
+    assert {p.name: p.default for p in parameters[3:9]} == documented
+
+
+def waves(count=24, steps=20):
+    torch.manual_seed(0)
+    phases = torch.rand(count, 1, 1) * 2 * math.pi + torch.tensor([0.0, math.pi / 2])
+    return (0.5 * torch.arange(steps)[:, None] + phases).sin()
+
+
+def test_it_learns_and_returns_what_it_says(capsys):
+    series = 100 * waves() + torch.tensor([1000.0, -3.0])
+    encoder, decoder, encodings, losses = quick_train(LSTM_AE, list(series), 4, True, 1e-2, 30, h_dims=[16])
+    assert len(losses) == 30
+    variance = series.var((0, 1), correction=0).mean().item()
+    assert losses[0] > 0.2 * variance > losses[-1]  # in the data's units
+    with torch.no_grad():
+        made = decoder(encoder(series))
+    assert (made - series).square().mean().item() == pytest.approx(losses[-1], rel=0.3)
+    assert [code.shape for code in encodings] == [(4,)] * 24
+    assert not any(code.requires_grad for code in encodings)
+    assert_close(torch.stack(encodings), encoder(series).detach())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Epoch: 1, Loss: {losses[0]}"
+    assert len(lines) == 30
+
+
+def test_series_of_any_length_as_list_padded_tensor_and_data_set():
+    rows, lengths = waves(10, 12), torch.tensor([12, 3, 7, 12, 1, 5, 9, 11, 2, 4])
+    listed = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+    rows = rows.clone()
+    for row, length in zip(rows, lengths.tolist(), strict=True):
+        row[length:] = math.nan
+
+    class Own(torch.utils.data.Dataset):
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, k):
+            return listed[k], k % 2
+
+    found = []
+    for given, more in ((listed, {}), (rows, {"lengths": lengths}), (Own(), {}), ([row.numpy() for row in listed], {})):
+        torch.manual_seed(1)
+        found.append(quick_train(LSTM_AE, given, 3, epochs=2, **more))
+    for other in found[1:]:
+        assert other[3] == found[0][3]
+        assert_close(torch.stack(other[2]), torch.stack(found[0][2]), rtol=0, atol=0)
+    encoder, decoder, encodings, _ = found[0]
+    for code, row in zip(encodings, listed, strict=True):
+        assert_close(encoder(row).detach(), code)
+        assert decoder(code, seq_len=len(row)).shape == row.shape
+
+
+def test_frames_and_a_data_set_of_this_project():
+    data = datasets.load(
+        {"name": "moving_digits", "length": 3, "size": 9, "train_samples": 6, "validation_samples": 1, "test_samples": 1}
+    )
+    encoder, decoder, encodings, _ = quick_train(CONV_LSTM_AE, data, 3, epochs=1, h_conv_channels=[2])
+    assert len(encodings) == 6
+    video = torch.rand(5, 9, 9)
+    assert decoder(encoder(video)).shape == video.shape
+    volumes = [torch.randn(length, 4, 5, 6) for length in (2, 3)]
+    encoder, decoder, _, _ = quick_train(CONV_LSTM_AE, volumes, 3, epochs=1)
+    assert decoder(encoder(volumes[1])).shape == (3, 4, 5, 6)
+
+
+def test_denoising_learns_from_noise_and_normalisation_can_be_left_out():
+    series = list(waves(8, 9))
+    losses = {}
+    for name, more in {
+        "plain": {},
+        "denoise": {"denoise": True, "noise": 2.0},
+        "unused": {"noise": 2.0},
+        "raw": {"normalize": False},
+    }.items():
+        torch.manual_seed(0)
+        losses[name] = quick_train(LSTM_AE, series, 3, epochs=2, **more)[3]
+    assert losses["plain"] == losses["unused"]
+    assert losses["denoise"] != losses["plain"]
+    assert losses["raw"] != losses["plain"]
+    encoder, decoder, _, _ = quick_train(LINEAR_AE, torch.randn(6, 5), 2, epochs=1, normalize=False)
+    assert type(encoder).__name__ == type(decoder).__name__ == "Chain"
+
+
+def test_validation_chooses_the_weights_and_patience_stops():
+    torch.manual_seed(0)
+    noise = [torch.randn(6, 2) for _ in range(12)]
+    _, _, encodings, losses = quick_train(LSTM_AE, noise, 2, lr=0.3, epochs=40, validation=0.25, patience=2, growth=0.1)
+    assert 6 <= len(losses) < 40
+    assert len(encodings) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ((nn.Linear, [torch.randn(3, 2)], 2), {}, "got model=Linear; choose from: LINEAR_AE, LSTM_AE, CONV_LSTM_AE"),
+        ((LSTM_AE, [], 2), {}, "got no sequences"),
+        ((LSTM_AE, [torch.randn(10, 5, 5)], 2), {}, r"LSTM_AE: got sequences of shape \(10, 5, 5\), wanted \(T, C\)"),
+        (
+            (LINEAR_AE, [torch.randn(4), torch.randn(5)], 2),
+            {},
+            "LINEAR_AE: got sequences of 4 and 5 numbers, wanted one length",
+        ),
+        ((LSTM_AE, [torch.randn(4, 2), torch.randn(5, 3)], 2), {}, r"sequence 1: got steps of shape \(3,\), wanted \(2,\)"),
+        ((LSTM_AE, [torch.randn(4, 2), torch.full((3, 2), math.nan)], 2), {}, "sequence 1: got a value at step 0"),
+        ((LSTM_AE, [torch.randn(4, 2)], 0), {}, "quick_train.encoding_dim: got 0, wanted greater than 0"),
+        ((LSTM_AE, [torch.randn(4, 2)], 2), {"lr": -1.0}, "quick_train.lr: got -1.0"),
+        ((LSTM_AE, [torch.randn(4, 2)], 2), {"validation": 0.5}, "got validation=0.5 of 1 sequences"),
+        ((LSTM_AE, [torch.randn(4, 2)], 2), {"patience": 3}, "got patience=3 without a validation set"),
+        ((LSTM_AE, [torch.randn(4, 2)], 2), {"h_dim": [3]}, "takes no argument 'h_dim'; did you mean 'h_dims'"),
+        ((CONV_LSTM_AE, [torch.randn(4, 2, 2)], 2), {}, r"a frame of \(2, 2\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(arguments, settings, message):
+    with pytest.raises(UserError, match=message):
+        quick_train(*arguments, **settings)
+
+
+@pytest.mark.slow
+def test_two_sinusoids_of_150_steps_are_learned_where_the_original_stays_at_the_mean():
+    torch.manual_seed(0)
+    angles = torch.arange(150) * (0.05 + 0.25 * torch.rand(100, 1)) + 2 * math.pi * torch.rand(100, 1)
+    series = torch.stack([angles.sin(), angles.cos()], -1)
+    _, _, _, losses = quick_train(LSTM_AE, series, 16, lr=3e-3, epochs=200, h_dims=[64])
+    assert losses[-1] < 0.05

@@ -1,0 +1,229 @@
+"""The factory as the original's README has it, and its file: saved, gone on from, refused."""
+
+import os
+import pickle
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from seqmem import archive
+from seqmem.compat.seq2seq import NDS2SAEFactory as DirectFactory
+from seqmem.errors import UserError
+from seqmem.interrupts import deferred_interrupt
+from seqmem.models import NDS2SAEFactory
+
+README = """
+from seqmem.models import NDS2SAEFactory
+
+n_iterations = 3000
+factory = NDS2SAEFactory()
+factory.set_output('toy.zip')
+factory.input_dim = 2 #  Input is 2 dimensiona;
+factory.output_dim = 1 #  Output is one dimensional
+factory.layer_sizes = [50, 30]
+
+# Use exponential decaying learning rate, in here it starts at 0.02 then decreases exponentially to 0.00001
+factory.lrtype = 'expdecay'
+factory.lrargs = dict(start_lr=0.02, finish_lr=0.00001, decay_steps=n_iterations)
+
+# Alternatively, set a constant rate is also possible, e.g. 0.001
+# factory.lrtype = 'constant'
+# factory.lrargs = dict(lr=0.001)
+
+# For the dropout layer. Default is None. If None, the dropout layer is not used
+factory.keep_prob = 0.7
+
+# The hidden layer will be symmetric (in this case: 50:30:30:50)
+# otherwise it'll be repeated (50:30:50:30)
+factory.symmetric = True
+
+# Save or load (and resume) from this zip file
+encoder = factory.build()
+"""
+TRAIN = "encoder.train(train_generator, valid_generator, n_iterations=3000, batch_size=100, display_step=100)"
+
+
+class Waves:
+    """Batches of the toy signals; the last of three ends an iteration."""
+
+    def __init__(self, count=3, seed=0, stride=1):
+        self.random, self.count, self.calls, self.stride = np.random.default_rng(seed), count, 0, stride
+
+    def __call__(self, batch_size):
+        self.calls += 1
+        t = [0.15 * (self.random.integers(900) + np.arange(length)) for length in self.random.integers(4, 9, batch_size or 5)]
+        inputs = [2 * np.stack([np.sin(each), np.cos(each)], 1) for each in t]
+        return inputs, [each.sum(1, keepdims=True)[:: self.stride] for each in inputs], self.calls % self.count == 0
+
+
+def small(path, **settings):
+    factory = NDS2SAEFactory()
+    factory.set_output(path)
+    for name, value in {"input_dim": 2, "layer_sizes": [6, 4], **settings}.items():
+        setattr(factory, name, value)
+    torch.manual_seed(0)
+    return factory.build()
+
+
+def test_the_readmes_snippets_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    space = {"train_generator": Waves(), "valid_generator": Waves(1)}
+    exec(README, space)
+    assert space["factory"].keep_prob == 0.7
+    exec(TRAIN.replace("3000", "3").replace("100", "4", 1), space)
+    encoder = space["encoder"]
+    assert space["train_generator"].calls == 9
+    assert capsys.readouterr().out.splitlines()[0].startswith("Epoch 0/3 - Loss ")
+    sequences, _, _ = Waves()(3)
+    predicted, encoded = encoder.predict(sequences), encoder.encode(sequences)
+    assert all(each.ndim == 2 and each.shape[1] == 1 for each in predicted)
+    assert [each.shape for each in encoded] == [(80,)] * 3
+    assert [each.shape for each in encoder.encode(sequences, kernel_only=True)] == [(30,)] * 3
+    assert [each.shape for each in encoder.predict(sequences, res_len=[5, 2, 9])] == [(5, 1), (2, 1), (9, 1)]
+    assert np.array_equal(encoder.encode(sequences)[0], encoded[0])  # no dropout here
+    assert (tmp_path / "toy.zip").exists()
+    assert NDS2SAEFactory is DirectFactory
+
+
+@pytest.mark.parametrize("stop", ["head", "token"])
+def test_the_loss_falls_and_the_gradient_is_clipped_by_value(tmp_path, stop):
+    model = small(tmp_path / "a.zip", stop=stop, lrargs={"lr": 0.01})
+    held = Waves(1, 1)(20)
+    history = model.train(Waves(), lambda _: held, 25, batch_size=10, display_step=12)
+    assert [row["iteration"] for row in history] == [0, 12, 24]
+    assert history[-1]["validation_loss"] < 0.9 * history[0]["validation_loss"]
+    for row in history:
+        assert row["validation_loss"] == pytest.approx(row["squared_error"] + row["stop_error"])
+        assert (row["stop_error"] == 0) == (stop == "token")
+    assert (
+        max(parameter.grad.abs().max().item() for parameter in model.autoencoder.parameters() if parameter.grad is not None)
+        <= 5
+    )
+
+
+def test_learning_rates(tmp_path):
+    constant = small(tmp_path / "a.zip", lrargs={"lr": 0.3})
+    assert [constant.rate(k) for k in (0, 70)] == [0.3, 0.3]
+    falling = small(tmp_path / "b.zip", lrtype="expdecay", lrargs={"start_lr": 0.02, "finish_lr": 0.0002, "decay_steps": 10})
+    assert [falling.rate(k) for k in (0, 5, 10, 30)] == pytest.approx([0.02, 0.002, 0.0002, 0.0002])
+    falling.train(Waves(), Waves(1), 6, batch_size=2, display_step=5)
+    assert falling.optimizer.param_groups[0]["lr"] == pytest.approx(0.002)
+
+
+def test_going_on_from_the_file_is_as_if_there_had_been_no_break(tmp_path):
+    whole, first = (small(tmp_path / name, keep_prob=None) for name in ("whole.zip", "first.zip"))
+    batches = Waves(1)
+    made = [batches(4) for _ in range(6)]
+
+    def replay(start):
+        remaining = iter(made[start:])
+        return lambda batch_size: next(remaining)
+
+    whole.train(replay(0), Waves(1), 6, batch_size=4)
+    first.train(replay(0), Waves(1), 3, batch_size=4)
+    factory = NDS2SAEFactory()
+    factory.set_output(tmp_path / "first.zip")
+    assert (factory.input_dim, factory.layer_sizes) == (2, [6, 4])
+    again = factory.build()
+    assert again.iteration == 3
+    again.train(replay(3), Waves(1), 6, batch_size=4)
+    for name, value in whole.autoencoder.state_dict().items():
+        assert torch.equal(value, again.autoencoder.state_dict()[name]), name
+    assert np.array_equal(again.predict(made[0][0])[1], whole.predict(made[0][0])[1])
+
+
+def test_the_file_is_numbers_and_json(tmp_path):
+    model = small(tmp_path / "a.zip")
+    model.train(Waves(), Waves(1), 1, batch_size=2)
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        names = file.namelist()
+        assert names[0] == "meta.json"
+        assert all(name.endswith(".npy") for name in names[1:])
+        for name in names:
+            with pytest.raises((pickle.UnpicklingError, ValueError, EOFError, KeyError, IndexError)):
+                pickle.loads(file.read(name))
+
+
+def test_ctrl_c_saves_and_stops_and_leaves_nothing_else(tmp_path):
+    model = small(tmp_path / "a.zip")
+    batches = Waves(2)
+
+    def interrupting(batch_size):
+        if batches.calls == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batches(batch_size)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(interrupting, Waves(1), 1000, batch_size=2)
+    assert batches.calls == 4
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    again = small(tmp_path / "a.zip")
+    assert again.iteration == 1
+    for name, value in model.autoencoder.state_dict().items():
+        assert torch.equal(value, again.autoencoder.state_dict()[name])
+
+
+def test_a_second_ctrl_c_acts_at_once():
+    with deferred_interrupt() as noted:
+        assert not noted()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert noted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    model = small(tmp_path / "a.zip")
+    model.save()
+    before = (tmp_path / "a.zip").read_bytes()
+    monkeypatch.setattr(np.lib.format, "write_array", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UserError, match=r"cannot write .*a\.zip \(No space left\)"):
+        model.save()
+    assert (tmp_path / "a.zip").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_dims": 2}, "NDS2SAEFactory has no setting 'input_dims'; did you mean 'input_dim'"),
+        ({"layer_sizes": []}, "NDS2SAEFactory.layer_sizes"),
+        ({"keep_prob": 0.0}, "NDS2SAEFactory.keep_prob: got 0.0"),
+        ({"lrtype": "linear"}, "NDS2SAEFactory.lrtype: got 'linear'"),
+        ({"lrtype": "expdecay"}, "lrargs: got lr for expdecay, wanted start_lr, finish_lr, decay_steps"),
+        (
+            {"lrtype": "expdecay", "lrargs": {"start_lr": 0.1, "finish_lr": 0.2, "decay_steps": 3}},
+            "wanted at most start_lr=0.1",
+        ),
+    ],
+)
+def test_wrong_settings_are_named(change, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        small(tmp_path / "a.zip", **change)
+
+
+def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"call set_output\(FILE\) before build"):
+        NDS2SAEFactory().build()
+    (tmp_path / "text.zip").write_text("no zip")
+    with pytest.raises(UserError, match=r"text\.zip is no file of a model, or damaged"):
+        NDS2SAEFactory().set_output(tmp_path / "text.zip")
+    small(tmp_path / "a.zip").save()
+    with pytest.raises(UserError, match=r"a\.zip holds a model of other sizes"):
+        small(tmp_path / "a.zip", layer_sizes=[7, 4])
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="or damaged"):
+        small(tmp_path / "a.zip")
+    archive.write(tmp_path / "b.zip", {"settings": {"input_dim": "two"}}, {})
+    with pytest.raises(UserError, match=r"b\.zip\.input_dim: got 'two'"):
+        NDS2SAEFactory().set_output(tmp_path / "b.zip")
+    with pytest.raises(UserError, match=r"got input sequences of shape \(4, 3\), wanted \(T, input_dim=2\)"):
+        small(tmp_path / "c.zip").encode([np.zeros((4, 3))])
+    with pytest.raises(UserError, match="got 2 input and 1 output sequences"):
+        small(tmp_path / "c.zip").train(lambda _: ([np.zeros((4, 2))] * 2, [np.zeros((4, 1))], True), Waves(1), 1, 2)

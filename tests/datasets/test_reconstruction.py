@@ -1,0 +1,45 @@
+"""Data sets that give the sequences themselves as targets, and classes as labels."""
+
+import pytest
+import torch
+
+import datasets
+
+WITH_CLASSES = ("ct", "digits", "uea")
+
+
+@pytest.mark.parametrize("name", [*WITH_CLASSES, "sinusoids"])
+@pytest.mark.parametrize("split", datasets.SPLITS)
+def test_targets_are_the_inputs_and_labels_the_classes(name, split, load_small):
+    masked = {"padding": "mask"} if name == "ct" else {}
+    plain, asked = load_small(name, **masked), load_small(name, reconstruction=True, **masked)
+    everything = torch.arange(plain.sizes[split])
+    before, batch = plain.batch(split, everything), asked.batch(split, everything)
+    assert asked.spec.task == "reconstruction"
+    assert asked.spec.output_size == asked.spec.input_size == plain.spec.input_size
+    assert asked.spec.output_steps is None
+    assert torch.equal(batch.targets, batch.inputs)
+    assert batch.inputs.shape[1] <= asked.spec.max_length
+    if name in WITH_CLASSES:
+        assert torch.equal(batch.inputs, before.inputs)
+        assert torch.equal(batch.labels, before.targets)
+        assert before.labels is None
+        assert (batch.lengths is None) == (before.lengths is None)
+    else:
+        assert torch.equal(batch.inputs[:, : before.inputs.shape[1]], before.inputs)
+        assert batch.inputs.shape[1] == asked.spec.max_length == plain.spec.max_length + 3
+        assert asked.spec.irreducible_error is None
+
+
+def test_digits_as_frames_are_the_same_pixels(load_small):
+    pixels, frames = load_small("digits", reconstruction=True), load_small("digits", reconstruction=True, frames=True)
+    few = torch.arange(9)
+    assert frames.spec.frame == (8, 8)
+    assert frames.batch("test", few).inputs.shape == (9, 1, 64)
+    assert torch.equal(frames.batch("test", few).inputs[:, 0], pixels.batch("test", few).inputs[..., 0])
+    assert load_small("digits", frames=True).batch("test", few).targets.shape == (9,)
+
+
+def test_a_signal_shorter_than_the_horizon_can_be_given_back():
+    data = datasets.load({"name": "sinusoids", "length": 2, "reconstruction": True, "train_samples": 3})
+    assert data.batch("train", torch.arange(3)).inputs.shape == (3, 2, 1)

@@ -1,0 +1,131 @@
+"""From files of series to encodings by one command, and back by another."""
+
+import numpy as np
+import pytest
+
+from seqmem import decode, encode
+from seqmem.errors import UserError
+from seqmem.series_files import read_encodings, read_series, write_series
+from tests import program
+
+SMALL = ("--epochs", "1", "--encoding-size", "3", "--hidden-sizes", "4")
+
+
+def waves(shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+FILES = {
+    "x.npy": ([waves((5, 7, 2))], (7, 2)),
+    "one.npy": ([waves((5, 7))], (7, 1)),
+    "video.npy": ([waves((5, 4, 6, 5))], (4, 6, 5)),
+    "ragged.npz": ([waves((length, 2)) for length in (4, 9, 1)], (4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_there_and_back_by_two_commands(name, tmp_path, capsys):
+    arrays, shape = FILES[name]
+    if name.endswith(".npz"):
+        np.savez(tmp_path / name, **{f"series {k}": each for k, each in enumerate(arrays)})
+    else:
+        np.save(tmp_path / name, arrays[0])
+    encode.main([str(tmp_path / name), "--output", str(tmp_path / "out"), *SMALL])
+    assert "numbers each by " + ("CONV_LSTM_AE" if name == "video.npy" else "LSTM_AE") in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"encodings.csv", "autoencoder.zip"}
+    names, lengths, encodings = read_encodings(tmp_path / "out" / "encodings.csv")
+    series = read_series(tmp_path / name)
+    assert names == series[0]
+    assert lengths == [len(each) for each in series[1]]
+    assert encodings.shape == (len(names), 3)
+    back = tmp_path / ("series.npz" if name == "video.npy" else "series.csv")
+    decode.main([str(tmp_path / "out" / "encodings.csv"), "--output", str(back)])
+    again = read_series(back)
+    assert again[0] == names
+    assert [each.shape for each in again[1]] == [each.shape for each in series[1]]
+    assert again[1][0].shape == shape
+    # What was decoded is what the errors in the table say.
+    errors = [float(line.split(",")[2]) for line in (tmp_path / "out" / "encodings.csv").read_text().splitlines()[1:]]
+    differences = [made - given for made, given in zip(again[1], series[1], strict=True)]
+    assert [np.square(each).mean() for each in differences] == pytest.approx(errors, rel=1e-4)
+
+
+def test_a_model_encodes_other_files_and_decodes_changed_encodings(tmp_path):
+    np.save(tmp_path / "x.npy", waves((6, 5, 2)))
+    np.save(tmp_path / "y.npy", waves((6, 5, 2))[:2])
+    encode.main([str(tmp_path / "x.npy"), "--output", str(tmp_path / "a"), *SMALL])
+    model = tmp_path / "a" / "autoencoder.zip"
+    encode.main([str(tmp_path / "y.npy"), "--output", str(tmp_path / "b"), "--model", str(model)])
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["encodings.csv"]
+    first, second = ((tmp_path / folder / "encodings.csv").read_text().splitlines() for folder in "ab")
+    assert second == first[:3]
+    (tmp_path / "mine.csv").write_text("z2,z1,z0,length,series,note\n0,0.5,-0.25,3,mine,x\n")
+    decode.main([str(tmp_path / "mine.csv"), "--model", str(model), "--length", "4"])
+    names, series = read_series(tmp_path / "series.csv")
+    assert (names, series[0].shape) == (["mine"], (4, 2))
+
+
+def test_numbers_of_one_length_by_a_linear_model(tmp_path):
+    np.savetxt(tmp_path / "x.csv", waves((12, 6)), delimiter=",")
+    encode.main([str(tmp_path / "x.csv"), "--output", str(tmp_path), "--linear", *SMALL])
+    decode.main([str(tmp_path / "encodings.csv")])
+    assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
+
+
+def test_kinds_of_csv(tmp_path):
+    (tmp_path / "long.csv").write_text("time,series,x\n0,a,1.5\n1,a,2\n0,b,-3\n")
+    names, series = read_series(tmp_path / "long.csv")
+    assert names == ["a", "b"]
+    assert [each.tolist() for each in series] == [[[0, 1.5], [1, 2]], [[0, -3]]]
+    (tmp_path / "wide.csv").write_text("1,2,3\n4,5,\n6,,\n")
+    assert [each[:, 0].tolist() for each in read_series(tmp_path / "wide.csv")[1]] == [[1, 2, 3], [4, 5], [6]]
+    (tmp_path / "named.csv").write_text("t0,t1\n1,2\n")
+    assert read_series(tmp_path / "named.csv")[1][0].tolist() == [[1], [2]]
+    write_series(tmp_path / "again.csv", names, series)
+    assert [each.tolist() for each in read_series(tmp_path / "again.csv")[1]] == [each.tolist() for each in series]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "1,2\n3,x\n", r"a\.csv, line 2: got 'x', wanted a number"),
+        ("b.csv", "series,x\na,1\nb\n", r"b\.csv, line 3: got 1 cells, wanted 2"),
+        ("c.csv", "", r"c\.csv holds no series"),
+        ("d.txt", "1", r"got a file '\.txt', wanted \.csv, \.npy or \.npz"),
+        ("e.npy", "no array", r"cannot read .*e\.npy"),
+        ("f.npz", "no archive", r"cannot read .*f\.npz"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_series(tmp_path / name)
+
+
+def test_pickled_arrays_are_not_loaded(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"cannot read .*a\.npy"):
+        read_series(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("encode nowhere.csv", "cannot read nowhere.csv (No such file or directory)"),
+        ("encode x.npy --epoch 0", "got '0', wanted a whole number of at least 1"),
+        ("encode x.npy --lr 0", "quick_train.lr: got 0.0"),
+        ("encode x.npy --linear", "--linear: got series with steps of shape (2,), wanted a single channel"),
+        ("encode x.npy --model x.npy", "x.npy is no file of a model, or damaged"),
+        ("decode x.csv", "cannot read x.csv (No such file or directory)"),
+        ("decode table.csv", "table.csv holds no encodings"),
+    ],
+)
+def test_a_wrong_command_ends_in_one_line(command, message, tmp_path):
+    np.save(tmp_path / "x.npy", waves((3, 4, 2)))
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    module, *arguments = command.split()
+    done = program.run(["-m", f"seqmem.{module}", *arguments], tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"python -m seqmem.{module}: ")
