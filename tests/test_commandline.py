@@ -76,6 +76,7 @@ WRONG = {
     "model.cell=lsmt": "did you mean 'lstm'?",
     "model=lstm model.cell=gru": "mean the same, got gru and lstm",
     "model=legs,gru": "got several values; add -m to try each of them",
+    "train.lr_decay=0.1 train.schedule=cosine": "train.lr_decay: got 0.1 with train.schedule=cosine, wanted one of the two",
     "model=transformer": "choose from: conv_lstm_ae, exprnn, function_approximation, gru, grus, hmlstm, igloo, lagt",
     "train=fast": "there is no train of that name",
     "runner=ray": "choose from: pl",

@@ -91,7 +91,8 @@ def test_training_adds_the_penalty_to_the_loss(monkeypatch):
     assert_close(logged["train/loss"], plain)
     assert_close(logged["train/penalty"], module.model.layer.penalty())
     assert module.model.layer.penalty() > 0
-    assert_close(module.validation_step(batch, 0), plain)
+    assert_close(module.validation_step(batch, 0)["outputs"], module.model(batch))
+    assert_close(logged["val/loss"], plain)
 
 
 @pytest.mark.parametrize("dataset", ["copy_memory", "reber", "sinusoids"])
