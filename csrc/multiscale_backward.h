@@ -222,8 +222,8 @@ class MultiscaleBackward : MultiscaleGroup<T> {
       if (s.soft) {
         to_copied += flow * (before_c - in * g) + out * (load_some<T>(h_before + u, size - u) - o * tanh_c);
         to_updated += flow * f * before_c;
-        add(dh_before + u, copied * out);
       }
+      if (copied != T(0)) add(dh_before + u, copied * out);
       store<T>(dc + u, (copied + updated * f) * flow);
       store<T>(slopes + u, updated * flow * before_c * f * (T(1) - f));
       store<T>(slopes + widest + u, (T(1) - copied) * flow * g * in * (T(1) - in));

@@ -49,7 +49,7 @@ class MultiscaleForward : MultiscaleGroup<T> {
   const T* projected(int64_t row, int64_t t) const { return s.projected + ((first + row) * s.steps + t) * s.width; }
   T* saved(int64_t row, int64_t t) const { return s.saved + (t * s.batch + first + row) * s.kept; }
 
-  // A layer that copies, or has neither detector nor normalisation, writes less than all.
+  // A layer that copies, or has neither detector nor normalisation, writes less than all; what is kept is never undefined.
   void clear_numbers(int64_t t) const {
     for (int64_t r = 0; s.saved != nullptr && r < rows; ++r) {
       T* const numbers = saved(r, t) + (kMultiscaleGates + 1) * s.places;

@@ -386,6 +386,7 @@ def test_weights_are_saved_and_loaded_with_every_parameter():
         ({"slope": 6.0}, "slope: got 6.0, wanted at most max_slope=5.0"),
         ({"seed": 2**32}, "seed: got 4294967296, wanted less than 4294967296"),
         ({"boundary_bias": [0.5]}, r"boundary_bias: got \[0.5\], wanted one number or as many as detectors, 2"),
+        ({"boundary_bias": 0.5, "num_layers": 1}, "boundary_bias: got 0.5, wanted one number or as many as detectors, 0"),
         ({"boundary_bias": 0.5, "bias": False}, "boundary_bias: got 0.5, wanted 0 with bias=false"),
         ({"boundary": "stp"}, "did you mean 'step'"),
         ({"boundary_activation": "sigmod"}, "did you mean 'sigmoid'"),

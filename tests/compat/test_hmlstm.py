@@ -333,17 +333,29 @@ def test_files_that_are_not_of_this_network(tmp_path, monkeypatch):
     torch.save({"weights": 1}, "other")
     torch.save(Evil(), "evil")
     Path("cut").write_bytes(Path("good").read_bytes()[:1000])
+    good = torch.load("good", weights_only=True)
+    for name, change in {
+        "shape": {"architecture": 1},
+        "numbers": {"weights": {"a": 1}},
+        "state": {"optimizer": {"x": 1}},
+    }.items():
+        torch.save(good | change, name)
     for name, message in [
         ("nowhere", "cannot read the checkpoint nowhere"),
         (".", "cannot read the checkpoint"),
         ("text", "text is not a checkpoint"),
         ("cut", "cut is not a checkpoint"),
         ("other", "other is not a checkpoint of HMLSTMNetwork"),
+        ("shape", "shape is not a checkpoint of HMLSTMNetwork"),
+        ("numbers", "numbers is not a checkpoint: its weights are no tensors by name"),
+        ("state", "state is not a checkpoint of HMLSTMNetwork"),
         ("evil", "evil is not a checkpoint: it is damaged, or holds more than tensors and plain values"),
     ]:
         with pytest.raises(UserError, match=message):
             made.load_variables(name)
     assert not Path("executed").exists()
+    with pytest.raises(UserError, match="variable_path: got the folder ., wanted a file"):
+        made.train(*signals(), variable_path=".", save_vars_to_disk=True)
     np.testing.assert_array_equal(made.predict(signals()[0][0]), before)
     with pytest.raises(
         UserError, match=r"another network: got hidden_state_sizes=\[3, 4\], wanted hidden_state_sizes=\[4, 3\]"

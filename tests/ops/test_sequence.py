@@ -49,17 +49,6 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "legts", "legt", "lstm", "gru"])
 
 
-@pytest.fixture(autouse=True)
-def nan_in_fresh_memory():
-    """Fills all memory that is asked for with NaN, so that a number that is read before it was written shows."""
-    torch.manual_seed(0)
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(1).isnan()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Several checkpoints even in short sequences."""

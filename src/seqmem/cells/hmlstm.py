@@ -52,9 +52,10 @@ class HMLSTM(Recurrence[HMLSTMState]):
         slope: a in the first epoch.
         slope_growth: what is added to a each epoch.
         max_slope: a grows no further.
-        boundary_bias: what the detectors' biases start at, one for all or a list of one each from the bottom up: above 0 a
-            layer begins with segments of one step, below with endless ones.
-        top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z is 0.
+        boundary_bias: what the detectors' biases start at, one for all or a list of one each from the bottom up: the
+            higher, the shorter are the segments that a layer begins with.
+        top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z stays
+            what the state before the first step says, 0.
         bias: add b; where there is a normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
             the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
@@ -96,7 +97,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
             raise UserError(f"slope: got {slope}, wanted at most max_slope={max_slope}")
         detectors = num_layers - (not top_detector)
         biases = boundary_bias if isinstance(boundary_bias, list) else [boundary_bias] * detectors
-        if len(biases) != detectors:
+        if len(biases) != detectors or (not biases and boundary_bias):
             raise UserError(f"boundary_bias: got {boundary_bias}, wanted one number or as many as detectors, {detectors}")
         if any(biases) and not bias:
             raise UserError(f"boundary_bias: got {boundary_bias}, wanted 0 with bias=false")
@@ -136,11 +137,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
 
     def clock(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
         """A step's uniform random numbers, (B, L), if boundaries are sampled."""
-        if not self._samples():
-            return [None] * steps
-        # Drawn on the CPU, so that a seed means the same on every device.
-        draws = torch.rand(steps, *state.boundary.shape, generator=self._generator, device="cpu")
-        return draws.to(state.boundary.device).unbind(0)
+        draws = self._draws(state, steps)
+        return [None] * steps if draws is None else draws.unbind(0)
 
     def advance(self, projected: Tensor, state: HMLSTMState, tick: Tensor | None) -> tuple[Tensor, HMLSTMState]:
         """One step of all layers, from the bottom up."""
@@ -177,13 +175,13 @@ class HMLSTM(Recurrence[HMLSTMState]):
 
     def obstacle(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs)
+        return sequence.obstacle(inputs, half_products=False)
 
     def run_compiled(
         self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, HMLSTMState]:
         """All steps in one call; under autocast only the inputs' projection is in bfloat16."""
-        outputs, _, state = self._compiled(inputs, state, lengths, fresh)
+        outputs, _, state = self._compiled(inputs, state, lengths)
         return outputs, state
 
     def boundaries(
@@ -208,38 +206,40 @@ class HMLSTM(Recurrence[HMLSTMState]):
             UserError: the shapes do not fit together.
         """
         inputs = self._joined(inputs, times)
-        fresh = state is None
         if state is None:
             state = self.initial_state(inputs.shape[0])
         self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
         if not self.obstacle(inputs):
-            return self._compiled(inputs, state, lengths, fresh)[1]
+            return self._compiled(inputs, state, lengths)[1]
+        return self._stepwise_boundaries(inputs, state, lengths)
+
+    @torch.compiler.disable  # as run_stepwise
+    def _stepwise_boundaries(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> Tensor:
+        steps = inputs.shape[1]
+        valid = None if lengths is None else (torch.arange(steps, device=inputs.device) < lengths[:, None])[..., None]
+        if valid is not None:
+            inputs = inputs.where(valid, 0)  # 0 times NaN is NaN on the way back
         found = []
-        for t in range(inputs.shape[1]):
-            _, state = self.step(inputs[:, t], state)
+        for t, tick in enumerate(self.clock(state, steps, False)):
+            _, state = self.advance(self.project(inputs[:, t]), state, tick)
             found.append(state.boundary)
         stacked = torch.stack(found, 1) if found else inputs.new_zeros(inputs.shape[0], 0, len(self.sizes))
-        if lengths is None:
-            return stacked
-        valid = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
-        return stacked.where(valid[..., None], 0)
+        return stacked if valid is None else stacked.where(valid, 0)
 
-    def _compiled(
-        self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
-    ) -> tuple[Tensor, Tensor, HMLSTMState]:
+    def _compiled(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> tuple[Tensor, Tensor, HMLSTMState]:
         """Outputs (B, T, D), boundaries (B, T, L) and the state after."""
         steps, bottom = inputs.shape[1], self.layers[0]
         if lengths is not None:  # 0 times NaN is NaN on the way back
             inputs = inputs.where((torch.arange(steps) < lengths[:, None])[..., None], 0)
         assert bottom.weight_input is not None
         projected = linear(inputs, bottom.weight_input).to(state.hidden.dtype)
-        draws = torch.stack(list(self.clock(state, steps, fresh))).to(projected) if self._samples() and steps > 0 else None
+        draws = self._draws(state, steps)
         parameters = torch.cat([parameter.flatten() for layer in self.layers for parameter in layer.stacked()])
         outputs, boundaries, hidden, memory, boundary = multiscale_sequence(
             projected,
             *state,
             lengths,
-            draws,
+            None if draws is None else draws.to(projected),
             parameters,
             self.slope,
             self.sizes,
@@ -250,6 +250,13 @@ class HMLSTM(Recurrence[HMLSTMState]):
             hard_sigmoid=self.boundary_activation == "hard_sigmoid",
         )
         return outputs, boundaries, HMLSTMState(hidden, memory, boundary)
+
+    def _draws(self, state: HMLSTMState, steps: int) -> Tensor | None:
+        """Uniform random numbers, (T, B, L), if boundaries are sampled."""
+        if not self._samples():
+            return None
+        # Drawn on the CPU, so that a seed means the same on every device.
+        return torch.rand(steps, *state.boundary.shape, generator=self._generator, device="cpu").to(state.boundary.device)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training

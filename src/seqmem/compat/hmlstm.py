@@ -127,6 +127,8 @@ class HMLSTMNetwork:
             raise UserError(
                 f"train: got {len(batches_in)} batches_in and {len(batches_out)} batches_out, wanted as many, 1 at least"
             )
+        if save_vars_to_disk and Path(variable_path).is_dir():
+            raise UserError(f"variable_path: got the folder {variable_path}, wanted a file")
         if save_vars_to_disk and not Path(variable_path).parent.is_dir():
             raise UserError(f"variable_path: got {variable_path}, but there is no folder {Path(variable_path).parent}")
         if load_vars_from_disk:
@@ -203,12 +205,16 @@ class HMLSTMNetwork:
         content = load_plain(Path(path))
         if not isinstance(content, dict) or content.keys() != {"architecture", "weights", "optimizer"}:
             raise UserError(f"{path} is not a checkpoint of HMLSTMNetwork")
+        architecture, optimizer = content["architecture"], content["optimizer"]
+        known = optimizer is None or (isinstance(optimizer, dict) and optimizer.keys() == {"state", "param_groups"})
+        if not isinstance(architecture, dict) or not known:
+            raise UserError(f"{path} is not a checkpoint of HMLSTMNetwork")
         for name, wanted in self._architecture.items():
-            got = content["architecture"].get(name)
+            got = architecture.get(name)
             if got != wanted:
                 raise UserError(f"{path} is a checkpoint of another network: got {name}={got}, wanted {name}={wanted}")
         load_weights(self._model, content["weights"], Path(path))
-        self._optimizer_state = content["optimizer"]
+        self._optimizer_state = optimizer
         self._has_variables = True
 
     def _need_variables(self, path: str | Path) -> None:

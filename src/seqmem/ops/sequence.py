@@ -16,7 +16,7 @@ from seqmem.ops.discretization import Discretization, implicit_share
 _CHUNK_ROWS = 800
 
 
-def obstacle(inputs: Tensor, discretization: Discretization = "bilinear") -> str:
+def obstacle(inputs: Tensor, discretization: Discretization = "bilinear", half_products: bool = True) -> str:
     """Why the calls of this module do not take these inputs, so that the cell goes step by step; empty if they do.
 
     Under autocast to bfloat16 the products of float32 weights are in bfloat16, with float32 sums, states and outputs.
@@ -24,6 +24,7 @@ def obstacle(inputs: Tensor, discretization: Discretization = "bilinear") -> str
     Args:
         inputs: (B, T, C).
         discretization: of a memory whose step changes from one time to the next.
+        half_products: the call has products in bfloat16, and needs them under autocast.
     """
     if extension.REASON:
         extension.warn_once()
@@ -35,6 +36,8 @@ def obstacle(inputs: Tensor, discretization: Discretization = "bilinear") -> str
     kinds = (torch.float32, torch.float64)
     if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
         half = torch.get_autocast_dtype("cpu")
+        if not half_products:
+            return ""
         if half != torch.bfloat16 or torch.ops.seqmem.bfloat16_products() == "":
             return f"this processor has no compiled sequences with products in {half}"
         kinds = (torch.float32, torch.bfloat16)
@@ -195,7 +198,7 @@ def _half(hidden: Tensor) -> bool:
 
 
 def chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
-    """Steps between two checkpoints; 0 if no gradient will be asked for."""
+    """Steps that go back at a time, with a checkpoint before them; 0 if no gradient will be asked for."""
     if not torch.is_grad_enabled() or not any(tensor is not None and tensor.requires_grad for tensor in (inputs, *others)):
         return 0
     return max(1, min(inputs.shape[1], -(-_CHUNK_ROWS // max(1, inputs.shape[0]))))

@@ -108,8 +108,10 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
         path: of the checkpoint, for the message.
 
     Raises:
-        UserError: a name is missing or unknown, or a shape differs; nothing is loaded.
+        UserError: a name is missing or unknown, a shape differs, or there are no tensors; nothing is loaded.
     """
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} is not a checkpoint: its weights are no tensors by name")
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if given != own:

@@ -36,7 +36,7 @@ class SequenceModule(pl.LightningModule):
     fraction of steps at which its indicator is above a half, in the first batches that have ``boundary_steps`` together.
 
     Attributes:
-        boundary_steps: steps of a split that are looked at; their boundaries take a second pass, step by step.
+        boundary_steps: steps of a split that are looked at; their boundaries take a second pass.
     """
 
     boundary_steps: float = 1000
