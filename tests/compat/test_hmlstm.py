@@ -354,7 +354,7 @@ def test_files_that_are_not_of_this_network(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             made.load_variables(name)
     assert not Path("executed").exists()
-    with pytest.raises(UserError, match="variable_path: got the folder ., wanted a file"):
+    with pytest.raises(UserError, match=r"variable_path: got the folder \., wanted a file"):
         made.train(*signals(), variable_path=".", save_vars_to_disk=True)
     np.testing.assert_array_equal(made.predict(signals()[0][0]), before)
     with pytest.raises(
