@@ -161,7 +161,8 @@ class IGLOO1D(nn.Module):
         self.output_size = nb_stacks * (nb_patches + local)
         numbers_of_a_row = shape[0] * filters + len(ends) * (nb_patches + local) // len(lit)
         at_a_time = WORKING_SET // (4 * nb_stacks * numbers_of_a_row)
-        self._rows = ROWS[1] if at_a_time >= ROWS[1] else ROWS[0]
+        # The outputs are most of the memory where there are blocks of them, and copies of those of 16 rows too much of it.
+        self._rows = ROWS[1] if at_a_time >= ROWS[1] and len(lit) == 1 else ROWS[0]
 
     @torch.compiler.disable  # it is a few large operators, of which the largest is no graph's
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
