@@ -65,12 +65,25 @@ def patch_index(indices: Tensor, length: int, channels: int) -> PatchIndex:
     return PatchIndex(indices, rows.flatten(1), order.int(), starts.int())
 
 
+class WaysBack(NamedTuple):
+    """What several ways back with the same weights share.
+
+    Attributes:
+        by_step: (K, N p), :func:`weights_by_step`, made once for all of them.
+        total: (N, p, K) contiguous, to which each adds its gradient of the weights instead of returning it; None if nobody
+            wants that.
+    """
+
+    by_step: Tensor
+    total: Tensor | None
+
+
 def weights_by_step(weight: Tensor, index: PatchIndex) -> Tensor:
     """Weights (N, p, K) in the order in which the features' gradient needs them, (K, N p)."""
     return weight.flatten(0, 1)[index.order].t().contiguous()
 
 
-def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor, by_step: Tensor | None = None) -> Tensor:
+def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor, shared: WaysBack | None = None) -> Tensor:
     """:func:`patch_products_reference` as products with a sparse matrix (N, T K), of which p K entries a row are not zero.
 
     Forward and backward need the memory of their results and of the weights. It can be differentiated once.
@@ -80,51 +93,54 @@ def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Te
         index: what :func:`patch_index` makes of i.
         weight: W, (N, p, K), of the features' type.
         bias: b, (N,).
-        by_step: :func:`weights_by_step`, to spare several calls with the same weights that on the way back; None to leave it
-            to that.
+        shared: with what several calls with the same weights go back; None for a call that goes back by itself.
 
     Returns:
         o, (N, B).
     """
     if index.indices.shape[1] > len(features):  # a sparse matrix cannot have more entries in a row than columns
         return patch_products_reference(features, index.indices, weight, bias)
-    return _PatchProducts.apply(features, weight, bias, index, by_step)
+    return _PatchProducts.apply(features, weight, bias, index, shared)
 
 
 class _PatchProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex, by_step: Tensor | None):
-        ctx.save_for_backward(features, weight, by_step, *index)
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex, shared: WaysBack | None):
+        ctx.shared = shared
+        ctx.save_for_backward(features, weight, *index)
         outputs = embedding_bag(index.rows, features.flatten(0, 1), mode="sum", per_sample_weights=weight.flatten(1))
         return outputs.add_(bias[:, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, by_step, *parts = ctx.saved_tensors
-        index = PatchIndex(*parts)
+        features, weight, *parts = ctx.saved_tensors
+        index, shared = PatchIndex(*parts), ctx.shared
         grad = grad.contiguous()
         grad_features = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_features = torch.empty_like(features)
             patches = index.order // index.indices.shape[1]
-            for channel, weights in enumerate(weights_by_step(weight, index) if by_step is None else by_step):
+            for channel, weights in enumerate(weights_by_step(weight, index) if shared is None else shared.by_step):
                 sums = embedding_bag(patches, grad, index.starts, mode="sum", per_sample_weights=weights)
                 grad_features[:, channel] = sums
         if ctx.needs_input_grad[1]:
-            grad_weight = _sampled_products(grad, features.flatten(0, 1).t(), index.rows).view_as(weight)
+            columns = features.flatten(0, 1).t()
+            if shared is None:
+                grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+                _add_sampled_products(grad_weight, grad, columns, index.rows)
+            elif shared.total is not None:
+                _add_sampled_products(shared.total, grad, columns, index.rows)
         return grad_features, grad_weight, grad.sum(1), None, None
 
 
-def _sampled_products(left: Tensor, right: Tensor, columns: Tensor) -> Tensor:
-    """Of the product of (n, B) and (B, m), the entries in the given (n, c) columns of each row, as (n c,)."""
+def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: Tensor) -> None:
+    """Add to n c numbers the entries in the given (n, c) columns of each row of the product of (n, B) and (B, m)."""
     _beta_warned()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)
-    products = torch.sparse_csr_tensor(
-        ends, columns.flatten(), left.new_zeros(rows * count), (rows, right.shape[1]), check_invariants=False
-    )
-    return torch.sparse.sampled_addmm(products, left, right, beta=0.0, out=products).values()
+    products = torch.sparse_csr_tensor(ends, columns.flatten(), total.view(-1), (rows, right.shape[1]), check_invariants=False)
+    torch.sparse.sampled_addmm(products, left, right, out=products)
 
 
 @cache

@@ -1,6 +1,6 @@
 """IGLOO1D: a sequence is represented by what many small patches of it, taken from anywhere, add up to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, leaky_relu, max_pool2d, pad
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.models.igloo.drawing import draw_local_patches, draw_patches
-from seqmem.ops.patches import PatchIndex, patch_index, patch_products, weights_by_step
+from seqmem.ops.patches import PatchIndex, WaysBack, patch_index, patch_products, weights_by_step
 
 SLOPE = 0.1
 """Of the leaky ReLU below 0."""
@@ -132,6 +132,13 @@ class IGLOO1D(nn.Module):
         lighthouses = np.arange(first // stretch_factor, -(-steps // stretch_factor)) * stretch_factor
         backbone = not return_sequences if build_backbone is None else build_backbone
         local = max(int(psy * nb_patches), patch_size - 1, 1) if return_sequences and psy > 0 else 0
+        # Each block makes the feature maps again, so that its outputs have to be more than these.
+        count = max(len(ends) * (nb_patches + local) // (4 * steps * filters), 1)
+        size = -(-len(lighthouses) // count)
+        lit = [slice(start, min(start + size, len(lighthouses))) for start in range(0, len(lighthouses), size)]
+        # Steps of the sequence, and the same among those that have outputs; the first lighthouse may stand before these.
+        blocks = [slice(max(int(lighthouses[b.start]), first), int(lighthouses[b.stop - 1]) + stretch_factor) for b in lit]
+        self._wanted = [slice(block.start - first, block.stop - first) for block in blocks]
         random = np.random.default_rng(seed)
         stacks: list[Stack] = []
         for number in range(nb_stacks):
@@ -140,27 +147,30 @@ class IGLOO1D(nn.Module):
                 FeatureMap(
                     filters if chained else shape[1], filters, conv1d_kernel, DILATION if number else 1, padding_style, DR
                 ),
-                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), steps, filters),
-                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), steps, filters) if local else None,
+                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), steps, filters, lit),
+                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), steps, filters, self._wanted)
+                if local
+                else None,
                 nn.Linear(filters, nb_patches + local) if return_sequences and add_residual else None,
                 stretch_factor,
-                len(ends),
+                blocks,
             )
             stacks.append(stack)
         self.stacks = nn.ModuleList(stacks)
         self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
-        numbers_of_a_row = shape[0] * filters + len(lighthouses) * nb_patches + len(ends) * local
+        numbers_of_a_row = shape[0] * filters + len(ends) * (nb_patches + local) // len(lit)
         at_a_time = WORKING_SET // (4 * nb_stacks * numbers_of_a_row)
-        self._rows = ROWS[1] if at_a_time >= ROWS[1] else ROWS[0]
+        # The outputs are most of the memory where there are blocks of them, and copies of those of 16 rows too much of it.
+        self._rows = ROWS[1] if at_a_time >= ROWS[1] and len(lit) == 1 else ROWS[0]
 
     @torch.compiler.disable  # it is a few large operators, of which the largest is no graph's
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Represent sequences.
 
-        A large batch goes through a few rows at a time, of which nothing is kept but the inputs and outputs: the way back goes
-        forward through them once more. The memory of a training step is then that of the inputs, outputs and parameters, their
-        gradients, and of what is worked on at a time.
+        A large batch goes through a few rows, and many outputs a block of steps, at a time, of which nothing is kept but the
+        inputs and outputs: the way back goes forward through them once more. The memory of a training step is then that of the
+        inputs, outputs and parameters, their gradients, and of what is worked on at a time.
 
         Args:
             inputs: (B, T', C) with T' <= T.
@@ -180,9 +190,9 @@ class IGLOO1D(nn.Module):
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
             seeds = torch.randint(2**62, (-(-len(inputs) // self._rows),))
-        if len(inputs) <= self._rows:
-            return self.represent(inputs, lengths, _generator(inputs, seeds, 0))
-        return _RowByRow.apply(self, self._rows, inputs, lengths, seeds, *self.parameters())
+        if len(inputs) <= self._rows and len(self._wanted) == 1:
+            return self.represent(inputs, lengths, _generator(inputs, seeds, 0), 0)
+        return _PartByPart.apply(self, self._rows, inputs, lengths, seeds, *self.parameters())
 
     def penalty(self) -> Tensor:
         """What a training loss has to add: ``l2reg`` times the sum of squares of the patches' weights and biases, a scalar."""
@@ -198,8 +208,17 @@ class IGLOO1D(nn.Module):
             assert isinstance(stack, Stack)
             yield stack
 
-    def represent(self, inputs: Tensor, lengths: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """:meth:`forward` of all rows at once, with what is to be dropped drawn from ``generator``; None drops nothing."""
+    def parts(self, rows: int, at_a_time: int) -> Iterator[tuple[int, slice, list[tuple[int, slice]]]]:
+        """Blocks of steps: number, where their outputs are, and for each the numbered parts of a batch."""
+        slices = [slice(start, start + at_a_time) for start in range(0, rows, at_a_time)]
+        for number, wanted in enumerate(self._wanted):
+            yield number, wanted, list(enumerate(slices))
+
+    def represent(self, inputs: Tensor, lengths: Tensor | None, generator: torch.Generator | None, block: int) -> Tensor:
+        """:meth:`forward` of all rows at once, for one block of steps.
+
+        What is to be dropped is drawn from ``generator``; None drops nothing.
+        """
         given = inputs.shape[1]
         inputs, valid = self._aligned(inputs, lengths)
         below = inputs = inputs.permute(2, 1, 0)
@@ -209,15 +228,26 @@ class IGLOO1D(nn.Module):
             if self.pool > 1 and number == 0:
                 features = max_pool2d(features, (self.pool, 1))
                 valid = None if valid is None else max_pool2d(valid[None].to(features.dtype), (self.pool, 1))[0] > 0
-            responses = stack(features)
+            responses = stack(features, block)
             outputs.append(responses if self.return_sequences else _dropped(responses[:, 0], self.dropout, generator))
             below = inputs if self.return_sequences else features
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         if not self.return_sequences:
             return output
+        wanted = self._wanted[block]
         if valid is not None:
-            output = output.where(valid[-output.shape[1] :].t()[..., None], 0)
-        return output if self.aligns_ends else output[:, :given]
+            output = output.where(valid[len(valid) - self._wanted[-1].stop :][wanted].t()[..., None], 0)
+        return output if self.aligns_ends else output[:, : max(given - wanted.start, 0)]
+
+    def output_shape(self, inputs: Tensor) -> tuple[int, ...]:
+        """Of the outputs of some inputs."""
+        if not self.return_sequences:
+            return len(inputs), self.output_size
+        return len(inputs), self._wanted[-1].stop if self.aligns_ends else inputs.shape[1], self.output_size
+
+    def place(self, part: slice, wanted: slice) -> slice | tuple[slice, slice]:
+        """Where outputs of some rows and steps are among all."""
+        return (part, wanted) if self.return_sequences else part
 
     def _aligned(self, inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Rows brought to T steps, (B, T, C), and which of these are theirs, (T, B), None if all are."""
@@ -293,6 +323,7 @@ class Patches(nn.Module):
         indices: (S, L, p) int32, the steps that each of L patches of S steps takes.
         length: steps that there are.
         filters: K, channels.
+        blocks: of the S steps, which are answered at a time.
     """
 
     indices: Tensor
@@ -300,43 +331,71 @@ class Patches(nn.Module):
     order: Tensor
     starts: Tensor
 
-    def __init__(self, indices: np.ndarray, length: int, filters: int):
+    def __init__(self, indices: np.ndarray, length: int, filters: int, blocks: list[slice]):
         super().__init__()
         steps, count, size = indices.shape
-        self.length = length
+        self.length, self.blocks = length, blocks
         self.register_buffer("indices", torch.from_numpy(indices))
         self.weight = nn.Parameter(torch.empty(steps, count, size, filters))
         self.bias = nn.Parameter(torch.empty(steps, count))
         nn.init.normal_(self.weight, std=(2 / (steps * (count + size * filters))) ** 0.5)
         nn.init.normal_(self.bias, std=(2 / (steps + count)) ** 0.5)
-        self.by_step: Tensor | None = None
+        self.shared: WaysBack | None = None
         self._sort()
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(T, K, B) -> (S, L, B)."""
-        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
-        answers = patch_products(features.to(weight.dtype), self._index(), weight, bias, self.by_step)
-        return leaky_relu(answers, SLOPE, inplace=True).unflatten(0, self.bias.shape)
+    def forward(self, features: Tensor, number: int) -> Tensor:
+        """(T, K, B) -> (S', L, B) of a block of S' steps."""
+        weight, bias = self.weight[self.blocks[number]], self.bias[self.blocks[number]]
+        answers = patch_products(
+            features.to(weight.dtype), self._index(number), weight.flatten(0, 1), bias.flatten(), self.shared
+        )
+        return leaky_relu(answers, SLOPE, inplace=True).unflatten(0, bias.shape)
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """The weights stay as they are: what several ways back need of them is made once."""
-        self.by_step = weights_by_step(self.weight.detach().flatten(0, 1), self._index())
+    def unchanged(self, number: int, total: Tensor | None) -> Iterator[None]:
+        """The weights stay as they are: several ways back from a block share what they can, and add to ``total``."""
+        steps = self.blocks[number]
+        by_step = weights_by_step(self.weight[steps].detach().flatten(0, 1), self._index(number))
+        self.shared = WaysBack(by_step, None if total is None else total[steps].flatten(0, 1))
         try:
             yield
         finally:
-            self.by_step = None
+            self.shared = None
 
-    def _index(self) -> PatchIndex:
-        return PatchIndex(self.indices.flatten(0, 1), self.rows, self.order, self.starts)
+    def _index(self, number: int) -> PatchIndex:
+        steps, places = self.blocks[number], self.indices[0].numel()
+        return PatchIndex(
+            self.indices[steps].flatten(0, 1),
+            self.rows[steps].flatten(0, 1),
+            self.order[places * steps.start : places * steps.stop],
+            self.starts[number],
+        )
 
     def _sort(self) -> None:
-        index = patch_index(self.indices.flatten(0, 1), self.length, self.weight.shape[-1])
-        for name in ("rows", "order", "starts"):
-            self.register_buffer(name, getattr(index, name), persistent=False)
+        indexes = [patch_index(self.indices[steps].flatten(0, 1), self.length, self.weight.shape[-1]) for steps in self.blocks]
+        rows = torch.cat([index.rows for index in indexes]).unflatten(0, self.indices.shape[:2])
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("order", torch.cat([index.order for index in indexes]), persistent=False)
+        self.register_buffer("starts", torch.stack([index.starts for index in indexes]), persistent=False)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        name = f"{prefix}indices"
+        if name in state_dict and state_dict[name].max() >= self.length:
+            error_msgs.append(
+                f"{name}: got patches up to step {state_dict[name].max()}, wanted steps below {self.length}; the saved layer "
+                "is of longer sequences"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         self._sort()
 
 
@@ -349,7 +408,7 @@ class Stack(nn.Module):
         local_patches: of each wanted step, or None.
         residual: of each wanted step's features, or None.
         stretch: distance of two lighthouses.
-        wanted: how many of the last steps have outputs.
+        blocks: of the steps, which are answered at a time.
     """
 
     def __init__(
@@ -359,32 +418,33 @@ class Stack(nn.Module):
         local_patches: Patches | None,
         residual: nn.Linear | None,
         stretch: int,
-        wanted: int,
+        blocks: list[slice],
     ):
         super().__init__()
-        self.features, self.global_patches, self.local_patches, self.residual = (
-            features,
-            global_patches,
-            local_patches,
-            residual,
-        )
-        self.stretch, self.wanted = stretch, wanted
+        self.features = features
+        self.global_patches, self.local_patches, self.residual = global_patches, local_patches, residual
+        self.stretch, self.blocks = stretch, blocks
 
-    def forward(self, features: Tensor) -> Tensor:
-        """A map (K, T, B) -> outputs (B, n, M) of the last n steps."""
+    def forward(self, features: Tensor, number: int) -> Tensor:
+        """A map (K, T, B) -> outputs (B, n, M) of a block of n steps."""
         by_time = features.transpose(0, 1).contiguous()
-        answers = self.global_patches(by_time).repeat_interleave(self.stretch, 0)
-        outputs = answers[len(answers) - self.wanted :].permute(2, 0, 1)
+        steps = self.blocks[number]
+        outputs = self.global_patches(by_time, number)
+        if self.stretch > 1:
+            outputs = outputs.repeat_interleave(self.stretch, 0)[steps.start - steps.stop :]
+        outputs = outputs.permute(2, 0, 1)
         if self.local_patches is not None:
-            outputs = torch.cat([outputs, self.local_patches(by_time).permute(2, 0, 1)], -1)
+            outputs = torch.cat([outputs, self.local_patches(by_time, number).permute(2, 0, 1)], -1)
         if self.residual is None:
             return outputs
-        near = leaky_relu(self.residual(features[:, -self.wanted :].permute(2, 1, 0)), SLOPE, inplace=True)
-        return leaky_relu(outputs + near, SLOPE, inplace=True)
+        # Rows of a matrix: with more dimensions the bias would be added in a second copy.
+        near = features[:, steps].permute(2, 1, 0)
+        mapped = leaky_relu(self.residual(near.flatten(0, 1)), SLOPE, inplace=True)
+        return leaky_relu(outputs + mapped.unflatten(0, near.shape[:2]), SLOPE, inplace=True)
 
 
-class _RowByRow(torch.autograd.Function):
-    """:meth:`IGLOO1D.represent` of a few rows at a time, forward and, from the inputs again, backward."""
+class _PartByPart(torch.autograd.Function):
+    """:meth:`IGLOO1D.represent` of a few rows and a block of steps at a time, forward and, from the inputs again, backward."""
 
     @staticmethod
     def forward(
@@ -395,14 +455,15 @@ class _RowByRow(torch.autograd.Function):
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         # The parameters are saved for autograd's check that nothing has changed them before the way back.
         ctx.save_for_backward(seeds, inputs, *([] if lengths is None else [lengths]), *parameters)
-        outputs = None
-        for number, part in enumerate(_parts(len(inputs), rows)):
-            own = None if lengths is None else lengths[part]
-            made = layer.represent(inputs[part], own, _generator(inputs, seeds, number))
-            if outputs is None:
-                outputs = made.new_empty(len(inputs), *made.shape[1:])
-            outputs[part] = made
-            del made
+        outputs = inputs.new_empty(0)
+        for block, wanted, parts in layer.parts(len(inputs), rows):
+            for number, part in parts:
+                own = None if lengths is None else lengths[part]
+                made = layer.represent(inputs[part], own, _generator(inputs, seeds, number), block)
+                if block == number == 0:
+                    outputs = made.new_empty(layer.output_shape(inputs))
+                outputs[layer.place(part, wanted)] = made
+                del made
         return outputs
 
     @staticmethod
@@ -410,36 +471,36 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         seeds, inputs, *rest = ctx.saved_tensors
         lengths = rest.pop(0) if ctx.has_lengths else None
-        trained = [p for p, wanted in zip(rest, ctx.needs_input_grad[5:], strict=True) if wanted]
-        totals = [torch.zeros_like(p) for p in trained]
-        grad_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[2] else None
-        with ExitStack() as stack:
-            for patches in ctx.layer.patches():
-                stack.enter_context(patches.unchanged())
-            for number, part in enumerate(_parts(len(inputs), ctx.rows)):
-                own = None if lengths is None else lengths[part]
-                given = inputs[part].detach().requires_grad_(grad_inputs is not None)
-                with torch.enable_grad(), torch.autocast(*ctx.autocast):
-                    made = ctx.layer.represent(given, own, _generator(inputs, seeds, number))
-                found = torch.autograd.grad(made, [*trained, *([] if grad_inputs is None else [given])], grad[part])
-                if grad_inputs is not None:
-                    grad_inputs[part] = found[-1]
-                for total, share in zip(totals, found, strict=False):
-                    total += share
-                del made, found
-        gradients = iter(totals)
+        trained = [p for p, needed in zip(rest, ctx.needs_input_grad[5:], strict=True) if needed]
+        totals = {p: torch.zeros_like(p, memory_format=torch.contiguous_format) for p in trained}
+        grad_inputs = torch.zeros_like(inputs) if ctx.needs_input_grad[2] else None
+        for block, wanted, parts in ctx.layer.parts(len(inputs), ctx.rows):
+            with ExitStack() as stack:
+                for patches in ctx.layer.patches():
+                    stack.enter_context(patches.unchanged(block, totals.get(patches.weight)))
+                for number, part in parts:
+                    own = None if lengths is None else lengths[part]
+                    given = inputs[part].detach().requires_grad_(grad_inputs is not None)
+                    with torch.enable_grad(), torch.autocast(*ctx.autocast):
+                        made = ctx.layer.represent(given, own, _generator(inputs, seeds, number), block)
+                    wrt = [*trained, *([] if grad_inputs is None else [given])]
+                    # Patches have added the gradients of their weights themselves, and none comes back.
+                    found = torch.autograd.grad(made, wrt, grad[ctx.layer.place(part, wanted)], allow_unused=True)
+                    if grad_inputs is not None:
+                        grad_inputs[part] += found[-1]
+                    for total, share in zip(totals.values(), found, strict=False):
+                        if share is not None:
+                            total += share
+                    del made, found
+        gradients = iter(totals.values())
         return (
             None,
             None,
             grad_inputs,
             None,
             None,
-            *(next(gradients) if wanted else None for wanted in ctx.needs_input_grad[5:]),
+            *(next(gradients) if needed else None for needed in ctx.needs_input_grad[5:]),
         )
-
-
-def _parts(count: int, rows: int) -> list[slice]:
-    return [slice(start, start + rows) for start in range(0, count, rows)]
 
 
 def _generator(inputs: Tensor, seeds: Tensor, number: int) -> torch.Generator | None:
