@@ -13,6 +13,10 @@ from seqmem import quick_train
 from seqmem.compat.quick_train import quick_train as direct
 from seqmem.errors import UserError
 from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
+from seqmem.models.sequitur import OfSeries
+from seqmem.spec import DataSpec
+from seqmem.training.config import TrainConfig
+from seqmem.training.in_memory import fit_sequences
 
 SNIPPETS = {
     "numbers": """
@@ -199,10 +203,35 @@ def test_denoising_learns_from_noise_and_normalisation_can_be_left_out():
 
 def test_validation_chooses_the_weights_and_patience_stops():
     torch.manual_seed(0)
-    noise = [torch.randn(6, 2) for _ in range(12)]
-    _, _, encodings, losses = quick_train(LSTM_AE, noise, 2, lr=0.3, epochs=40, validation=0.25, patience=2, growth=0.1)
-    assert 6 <= len(losses) < 40
+    noise = torch.randn(12, 6, 2)
+    _, _, encodings, losses = quick_train(LSTM_AE, noise, 2, lr=0.3, epochs=40, validation=0.25, patience=2)
+    assert 3 <= len(losses) < 24  # six steps are whole from the first epoch on, so nothing is waited for
     assert len(encodings) == 12
+
+
+def test_the_weights_that_are_left_are_the_best_in_validation():
+    torch.manual_seed(0)
+    train, held = torch.randn(8, 14, 2), torch.randn(4, 14, 2)
+    network = LSTM_AE(2, 2, [3])
+    spec = DataSpec("noise", 2, 2, "reconstruction", None, 14)
+    model = OfSeries(spec, network, growth_epochs=5)
+    seen = []
+
+    def note(epoch, loss):
+        with torch.no_grad():
+            seen.append((network(held) - held).square().mean().item())
+
+    fit_sequences(model, list(train), TrainConfig(lr=0.1, epochs=12), validation=list(held), on_epoch=note)
+    with torch.no_grad():
+        left = (network(held) - held).square().mean().item()
+    assert left == pytest.approx(min(seen[5:]), rel=1e-5)  # of the epochs that trained on whole sequences
+    assert left < seen[-1]
+
+
+def test_encoders_take_no_other_number_of_channels():
+    encoder, _, _, _ = quick_train(LSTM_AE, [torch.randn(4, 2)], 2, epochs=1)
+    with pytest.raises(UserError, match=r"got a tensor of shape \(4, 1\), wanted \(T, 2\) or \(B, T, 2\)"):
+        encoder(torch.randn(4, 1))
 
 
 @pytest.mark.parametrize(
@@ -219,6 +248,11 @@ def test_validation_chooses_the_weights_and_patience_stops():
         ((LSTM_AE, [torch.randn(4, 2), torch.randn(5, 3)], 2), {}, r"sequence 1: got steps of shape \(3,\), wanted \(2,\)"),
         ((LSTM_AE, [torch.randn(4, 2), torch.full((3, 2), math.nan)], 2), {}, "sequence 1: got a value at step 0"),
         ((LSTM_AE, [torch.randn(4, 2)], 0), {}, "quick_train.encoding_dim: got 0, wanted greater than 0"),
+        ((LSTM_AE, None, 2), {}, "got a NoneType, wanted sequences of numbers"),
+        ((LSTM_AE, ["ab", "cd"], 2), {}, "got a list, wanted sequences of numbers"),
+        ((LSTM_AE, torch.randn(2, 4, 2), 2), {"lengths": [4]}, "got 1 lengths of 2 sequences"),
+        ((LSTM_AE, torch.randn(2, 4, 2), 2), {"lengths": [4, 5]}, "sequence 1: got a length of 5, wanted 1 to 4"),
+        ((LSTM_AE, [torch.randn(4, 2)], 2), {"device": "abacus"}, "quick_train.device: got 'abacus', which cannot be used"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"lr": -1.0}, "quick_train.lr: got -1.0"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"validation": 0.5}, "got validation=0.5 of 1 sequences"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"patience": 3}, "got patience=3 without a validation set"),
