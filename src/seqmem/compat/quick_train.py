@@ -50,7 +50,7 @@ def quick_train(
 
     The learning rate falls along half a cosine to a hundredth. Where a model reads series, the first part of the epochs is
     trained on windows of them that grow from 10 steps to the whole: a decoder that is asked for 150 steps from the start learns
-    their mean and stays there.
+    their mean and stays there. The last epoch is always one of whole series.
 
     Args:
         model: LINEAR_AE for sequences of numbers (L,), all of one length; LSTM_AE for series (T, C), CONV_LSTM_AE for series of
@@ -76,7 +76,7 @@ def quick_train(
     Returns:
         encoder (a sequence, or a batch with lengths, to encodings); decoder (encodings to sequences, as long as what was
         encoded last or as ``seq_len`` says); the encodings (E,) of the training set, without gradient; for each epoch the mean
-        squared error of a value in training.
+        squared error of a value in training, of windows while these grow.
 
     Raises:
         UserError: an argument of the wrong type or range, or sequences that ``model`` does not take.
