@@ -46,6 +46,7 @@ def test_a_linear_classifier_tells_what_can_be_told():
     centres = torch.tensor([[0.0, 5.0], [5.0, 0.0], [-5.0, -5.0]])
     codes = centres[labels] + 0.3 * torch.randn(90, 2, generator=random)
     assert probe(codes[:60], labels[:60], codes[60:], labels[60:]) == 1
+    assert probe(codes[:9], torch.ones(9), codes[:4], torch.tensor([1, 0, 1, 1])) == 0.75
     assert probe(torch.randn(60, 2, generator=random), labels[:60], torch.randn(30, 2, generator=random), labels[60:]) < 0.7
 
 
