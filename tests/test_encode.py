@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from seqmem import decode, encode
+from seqmem import archive, decode, encode, saved_autoencoder
 from seqmem.errors import UserError
 from seqmem.series_files import read_encodings, read_series, write_series
 from tests import program
@@ -69,6 +70,8 @@ def test_numbers_of_one_length_by_a_linear_model(tmp_path):
     np.savetxt(tmp_path / "x.csv", waves((12, 6)), delimiter=",")
     encode.main([str(tmp_path / "x.csv"), "--output", str(tmp_path), "--linear", *SMALL])
     decode.main([str(tmp_path / "encodings.csv")])
+    with pytest.raises(UserError, match="--length: a LINEAR_AE gives series of one length"):
+        decode.run(decode._parser().parse_args([str(tmp_path / "encodings.csv"), "--length", "3"]))
     assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
 
 
@@ -79,6 +82,8 @@ def test_kinds_of_csv(tmp_path):
     assert [each.tolist() for each in series] == [[[0, 1.5], [1, 2]], [[0, -3]]]
     (tmp_path / "wide.csv").write_text("1,2,3\n4,5,\n6,,\n")
     assert [each[:, 0].tolist() for each in read_series(tmp_path / "wide.csv")[1]] == [[1, 2, 3], [4, 5], [6]]
+    (tmp_path / "long.csv").write_text("series,x\na,1\n", encoding="utf-8-sig")  # as spreadsheets write it
+    assert read_series(tmp_path / "long.csv")[0] == ["a"]
     (tmp_path / "named.csv").write_text("t0,t1\n1,2\n")
     assert read_series(tmp_path / "named.csv")[1][0].tolist() == [[1], [2]]
     write_series(tmp_path / "again.csv", names, series)
@@ -102,6 +107,67 @@ def test_what_cannot_be_read_is_said_in_one_line(name, content, message, tmp_pat
         read_series(tmp_path / name)
 
 
+def test_damaged_files_of_arrays_are_refused(tmp_path):
+    random = np.random.default_rng(0)
+    np.savez_compressed(tmp_path / "x.npz", a=waves((5, 2)), b=waves((3, 2)))
+    np.save(tmp_path / "x.npy", waves((5, 2)))
+    for name in ("x.npz", "x.npy"):
+        content, refused = (tmp_path / name).read_bytes(), 0
+        for _ in range(60):
+            damaged = bytearray(content)
+            # A header or a directory, not the numbers of the array, which nothing protects.
+            damaged[random.integers(100) if name == "x.npy" else -1 - random.integers(100)] ^= random.integers(1, 256)
+            (tmp_path / name).write_bytes(damaged)
+            try:
+                read_series(tmp_path / name)
+            except UserError:
+                refused += 1
+        assert refused > 20
+    (tmp_path / "zip.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*zip\.npz"):
+        read_series(tmp_path / "zip.npz")
+
+
+def test_a_hostile_model_is_refused_in_one_line(tmp_path):
+    np.save(tmp_path / "x.npy", waves((6, 5, 2)))
+    encode.main([str(tmp_path / "x.npy"), "--output", str(tmp_path), *SMALL])
+    path = tmp_path / "autoencoder.zip"
+    meta, arrays = archive.read(path)
+    saved_autoencoder.load(path)
+    arguments = meta["arguments"]
+    for changed, others, message in (
+        ({"architecture": ["LSTM_AE"]}, {}, "holds no autoencoder"),
+        ({"arguments": None}, {}, "holds no autoencoder"),
+        ({"arguments": {"input_dim": 2}}, {}, "its arguments make no LSTM_AE"),
+        ({"arguments": {**arguments, "h_dims": [10**12]}}, {}, "its arguments make no LSTM_AE"),
+        ({"arguments": {**arguments, "encoding_dim": 10**6}}, {}, "holds another model than the settings say"),
+        ({}, {"mean": torch.zeros(3)}, r"got mean \(3,\), wanted \(2,\)"),
+    ):
+        archive.write(path, {**meta, **changed}, {**arrays, **others})
+        with pytest.raises(UserError, match=message):
+            saved_autoencoder.load(path)
+
+
+def test_a_model_refuses_series_of_other_channels(tmp_path):
+    np.save(tmp_path / "two.npy", waves((6, 5, 2)))
+    np.save(tmp_path / "one.npy", waves((6, 5, 1)))
+    for name, kind, wanted in (("two", [], r"wanted \(T, 2\)"), ("one", ["--linear"], "wanted a single channel")):
+        encode.main([str(tmp_path / f"{name}.npy"), "--output", str(tmp_path / name), *kind, *SMALL])
+        other = tmp_path / ("one.npy" if name == "two" else "two.npy")
+        parser = ["--output", str(tmp_path / "out"), "--model", str(tmp_path / name / "autoencoder.zip")]
+        with pytest.raises(UserError, match=wanted):
+            encode.run(encode._parser().parse_args([str(other), *parser]))
+
+
+def test_names_that_numpy_keeps_for_itself_and_names_given_twice(tmp_path):
+    series = [np.ones((2, 1), np.float32), np.zeros((3, 1), np.float32)]
+    write_series(tmp_path / "x.npz", ["file", "allow_pickle"], series)
+    assert read_series(tmp_path / "x.npz")[0] == ["file", "allow_pickle"]
+    (tmp_path / "z.csv").write_text("series,length,z0\na,2,1\na,3,1\n")
+    with pytest.raises(UserError, match=r"z\.csv, line 3: got series 'a' a second time"):
+        read_encodings(tmp_path / "z.csv")
+
+
 def test_pickled_arrays_are_not_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"cannot read .*a\.npy"):
@@ -115,6 +181,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
         ("encode x.npy --epoch 0", "got '0', wanted a whole number of at least 1"),
         ("encode x.npy --lr 0", "quick_train.lr: got 0.0"),
         ("encode x.npy --linear", "--linear: got series with steps of shape (2,), wanted a single channel"),
+        ("encode x.npy --model x.npy --lr 0.1", "--lr is for learning, and --model x.npy is learned already"),
         ("encode x.npy --model x.npy", "x.npy is no file of a model, or damaged"),
         ("decode x.csv", "cannot read x.csv (No such file or directory)"),
         ("decode table.csv", "table.csv holds no encodings"),

@@ -2,7 +2,9 @@
 
 import io
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,20 @@ from torch import Tensor
 
 from seqmem.errors import UserError
 from seqmem.files import replacing
+
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,  # numpy reads old headers as Python's
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,  # a password, a nesting too deep
+    MemoryError,
+)
+"""What reading a zip of arrays ends in where it is damaged, or made by someone else."""
 
 
 def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
@@ -28,10 +44,7 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
     """
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("meta.json", json.dumps(meta, indent=2) + "\n")
-        for name, tensor in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, tensor.detach().cpu().numpy(), allow_pickle=False)
-            archive.writestr(f"{name}.npy", content.getvalue())
+        write_arrays(archive, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()})
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -43,16 +56,41 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with zipfile.ZipFile(path) as archive:
             meta = json.loads(archive.read("meta.json"))
-            arrays = {
-                name.removesuffix(".npy"): torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
-                for name in archive.namelist()
-                if name.endswith(".npy")
-                for file in [io.BytesIO(archive.read(name))]
-            }
+            arrays = {name: torch.from_numpy(array) for name, array in read_arrays(archive).items()}
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is no file of a model, or damaged ({error})") from None
     if not isinstance(meta, dict):
         raise UserError(f"{path} is no file of a model (its meta.json holds no settings)")
     return meta, arrays
+
+
+def write_arrays(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> None:
+    """Add arrays to an open zip, as ``np.savez`` does, which has no way to take the names ``file`` and ``allow_pickle``."""
+    for name, array in arrays.items():
+        content = io.BytesIO()
+        np.lib.format.write_array(content, array, allow_pickle=False)
+        archive.writestr(f"{name}.npy", content.getvalue())
+
+
+def read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """The arrays in an open zip by name, none of which may hold Python objects; raises one of ``DAMAGE``."""
+    return {
+        name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+        for name in archive.namelist()
+        if name.endswith(".npy")
+    }
+
+
+def check_shapes(path: Path, arrays: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse arrays of other names or shapes than are ``wanted``, before anything of the size that a file claims is made.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name in [*wanted, *arrays]:
+        found = tuple(arrays[name].shape) if name in arrays else "none"
+        expected = tuple(wanted[name]) if name in wanted else "none"
+        if found != expected:
+            raise UserError(f"{path} holds another model than the settings say: got {name} {found}, wanted {expected}")

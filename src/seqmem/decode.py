@@ -33,6 +33,8 @@ def run(given: argparse.Namespace) -> None:
     """Read, decode and write."""
     names, lengths, encodings = read_encodings(given.file)
     kind, _, decoder = saved_autoencoder.load(given.model or given.file.with_name("autoencoder.zip"))
+    if kind == "LINEAR_AE" and given.length is not None:
+        raise UserError("--length: a LINEAR_AE gives series of one length")
     output = given.output or given.file.with_name("series.csv")
     series = []
     with torch.no_grad():

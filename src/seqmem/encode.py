@@ -29,11 +29,17 @@ a large error does not fit with the others) and autoencoder.zip, which encodes o
 python -m seqmem.decode FOLDER/encodings.csv
 """
 
+LEARNING = ("encoding_size", "hidden_sizes", "linear", "epochs", "lr", "seed", "verbose")
+"""Arguments that have no say where there is a model."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    useless = [name for name in LEARNING if getattr(given, name) != parser.get_default(name)]
+    if given.model is not None and useless:
+        parser.error(f"--{useless[0].replace('_', '-')} is for learning, and --model {given.model} is learned already")
     try:
         run(given)
     except UserError as error:
@@ -47,7 +53,7 @@ def run(given: argparse.Namespace) -> None:
     folder = make_folder(given.output)
     if given.model is None:
         kind, arguments = _architecture(given, series)
-        flat = [each[:, 0] for each in series] if kind == "LINEAR_AE" else series
+        flat = [_single_channel(each, "--linear") for each in series] if kind == "LINEAR_AE" else series
         torch.manual_seed(given.seed)
         sizes = {key: value for key, value in arguments.items() if key not in ("input_dim", "input_dims", "encoding_dim")}
         encoder, decoder, _, _ = quick_train(
@@ -65,7 +71,7 @@ def run(given: argparse.Namespace) -> None:
         saved_autoencoder.save(folder / "autoencoder.zip", kind, arguments, encoder, decoder)
     else:
         kind, encoder, decoder = saved_autoencoder.load(given.model)
-        flat = [each[:, 0] for each in series] if kind == "LINEAR_AE" else series
+        flat = [_single_channel(each, given.model) for each in series] if kind == "LINEAR_AE" else series
     rows, errors = [], []
     with torch.no_grad():
         for name, each in zip(names, flat, strict=True):
@@ -82,13 +88,17 @@ def run(given: argparse.Namespace) -> None:
     )
 
 
+def _single_channel(each: Tensor, wanting: Any) -> Tensor:
+    if each.shape[1:] != (1,):
+        raise UserError(f"{wanting}: got series with steps of shape {tuple(each.shape[1:])}, wanted a single channel")
+    return each[:, 0]
+
+
 def _architecture(given: argparse.Namespace, series: Sequence[Tensor]) -> tuple[str, dict[str, Any]]:
     """The name of the architecture that fits the series, and its arguments."""
     step = list(series[0].shape[1:])
     common = {"encoding_dim": given.encoding_size}
     if given.linear:
-        if step != [1]:
-            raise UserError(f"--linear: got series with steps of shape {tuple(step)}, wanted a single channel")
         return "LINEAR_AE", {"input_dim": len(series[0]), **common, "h_dims": given.hidden_sizes}
     if len(step) == 1:
         return "LSTM_AE", {"input_dim": step[0], **common, "h_dims": given.hidden_sizes}

@@ -43,14 +43,19 @@ def load(path: Path) -> tuple[str, StandardizedEncoder, StandardizedDecoder]:
         UserError: there is no such file, or it is damaged or something else.
     """
     meta, arrays = archive.read(path)
-    kind = meta.get("architecture")
-    if kind not in ARCHITECTURES or not {"mean", "deviation"} <= arrays.keys():
+    kind, arguments = meta.get("architecture"), meta.get("arguments")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES or not isinstance(arguments, dict):
         raise UserError(f"{path} holds no autoencoder of python -m seqmem.encode")
-    network = ARCHITECTURES[kind](**meta["arguments"])
-    units = Standardization(arrays.pop("mean"), arrays.pop("deviation"))
     try:
-        network.load_state_dict({name.replace("/", "."): torch.as_tensor(value) for name, value in arrays.items()})
-    except RuntimeError as error:
-        raise UserError(f"{path} is damaged: its weights are not those of its {kind} ({error})") from None
+        with torch.device("meta"):
+            network = ARCHITECTURES[kind](**arguments)
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged: its arguments make no {kind} ({error})") from None
+    wanted = {name.replace(".", "/", 1): tuple(value.shape) for name, value in network.state_dict().items()}
+    channels = (arguments["input_dim"],) if kind == "LSTM_AE" else ()
+    archive.check_shapes(path, arrays, wanted | dict.fromkeys(("mean", "deviation"), channels))
+    network = network.to_empty(device="cpu")
+    network.load_state_dict({name.replace("/", "."): arrays[name] for name in wanted})
+    units = Standardization(arrays["mean"].float(), arrays["deviation"].float())
     encoder, decoder = (network.get_submodule(half).eval() for half in ("encoder", "decoder"))
     return kind, StandardizedEncoder(units, encoder), StandardizedDecoder(units, decoder)

@@ -27,10 +27,13 @@ def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
         frame = sequences.spec.frame
         sequences = batch.inputs if frame is None else batch.inputs.unflatten(-1, frame)
         lengths = batch.lengths
-    items = [sequences[k] for k in range(len(sequences))]
-    tensors = [torch.as_tensor(item[0] if isinstance(item, tuple) else item).detach().cpu().float() for item in items]
+    try:
+        items = [sequences[k] for k in range(len(sequences))]
+        tensors = [torch.as_tensor(item[0] if isinstance(item, tuple) else item).detach().cpu().float() for item in items]
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"got a {type(sequences).__name__}, wanted sequences of numbers ({error})") from None
     if lengths is not None:
-        tensors = [tensor[: int(length)] for tensor, length in zip(tensors, lengths, strict=True)]
+        tensors = _cut(tensors, [int(length) for length in lengths])
     if not tensors:
         raise UserError("got no sequences, wanted at least one")
     for k, tensor in enumerate(tensors):
@@ -42,6 +45,15 @@ def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
             step = int((~tensor.isfinite()).nonzero()[0, 0])
             raise UserError(f"sequence {k}: got a value at step {step} that is no finite number")
     return tensors
+
+
+def _cut(tensors: list[Tensor], lengths: list[int]) -> list[Tensor]:
+    if len(lengths) != len(tensors):
+        raise UserError(f"got {len(lengths)} lengths of {len(tensors)} sequences, wanted one for each")
+    for k, (tensor, length) in enumerate(zip(tensors, lengths, strict=True)):
+        if not 1 <= length <= len(tensor):
+            raise UserError(f"sequence {k}: got a length of {length}, wanted 1 to {len(tensor)}")
+    return [tensor[:length] for tensor, length in zip(tensors, lengths, strict=True)]
 
 
 def padded(sequences: Sequence[Tensor]) -> Batch:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqmem.archive import DAMAGE, read_arrays, write_arrays
 from seqmem.errors import UserError
 from seqmem.files import replacing
 
@@ -30,25 +31,27 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
     try:
         match path.suffix.lower():
             case ".csv":
-                with open(path, newline="", encoding="utf-8") as file:
+                with open(path, newline="", encoding="utf-8-sig") as file:
                     return _of_rows([row for row in csv.reader(file) if row], path)
             case ".npy":
-                array = np.load(path, allow_pickle=False)
+                with open(path, "rb") as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
                 found = {str(k): each for k, each in enumerate(array if array.ndim > 1 else [])}
             case ".npz":
-                with np.load(path, allow_pickle=False) as archive:
-                    found = {name: archive[name] for name in archive.files}
+                with zipfile.ZipFile(path) as archive:
+                    found = read_arrays(archive)
             case suffix:
                 raise UserError(f"cannot read {path}: got a file '{suffix}', wanted .csv, .npy or .npz")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
     except UserError:
         raise
-    except (ValueError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+    except (*DAMAGE, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error})") from None
     if not found or any(each.dtype.kind not in "fiub" or each.ndim == 0 for each in found.values()):
         raise UserError(f"{path} holds no series of numbers; wanted (n, T) or (n, T, C), or in .npz arrays (T, C)")
-    return list(found), [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with its place
+        return list(found), [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
 
 
 def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray]) -> None:
@@ -58,8 +61,8 @@ def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray])
         UserError: another suffix, frames in a CSV file, or the file cannot be written.
     """
     if path.suffix.lower() == ".npz":
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **dict(zip(names, series, strict=True)))  # type: ignore[arg-type]
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            write_arrays(archive, dict(zip(names, series, strict=True)))
         return
     if path.suffix.lower() != ".csv":
         raise UserError(f"cannot write {path}: got a file '{path.suffix}', wanted .csv or .npz")
@@ -83,7 +86,7 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             header, *rows = [row for row in csv.reader(file) if row] or [[]]
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
@@ -93,15 +96,19 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
     if not {LABEL, "length"} <= set(header) or not places or not rows:
         raise UserError(f"{path} holds no encodings; wanted columns {LABEL}, length, z0, z1, ... and a row for each series")
     length, label = header.index("length"), header.index(LABEL)
-    values = []
+    values: list[np.ndarray] = []
+    names: list[str] = []
     for k, row in enumerate(rows):
         if len(row) != len(header):
             raise UserError(f"{path}, line {k + 2}: got {len(row)} cells, wanted {len(header)} as in the first line")
         values.append(_numbers([row[length], *(row[place] for place in places)], path, k + 2))
         if values[-1][0] < 1 or values[-1][0] % 1:
             raise UserError(f"{path}, line {k + 2}: got length '{row[length]}', wanted a whole number of at least 1")
+        if row[label] in names:
+            raise UserError(f"{path}, line {k + 2}: got series '{row[label]}' a second time, wanted each once")
+        names.append(row[label])
     table = np.stack(values)
-    return [row[label] for row in rows], table[:, 0].astype(int).tolist(), table[:, 1:]
+    return names, table[:, 0].astype(int).tolist(), table[:, 1:]
 
 
 def _of_rows(rows: list[list[str]], path: Path) -> tuple[list[str], list[np.ndarray]]:

@@ -90,9 +90,9 @@ def test_the_readmes_snippets_run(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("stop", ["head", "token"])
 def test_the_loss_falls_and_the_gradient_is_clipped_by_value(tmp_path, stop):
-    model = small(tmp_path / "a.zip", stop=stop, lrargs={"lr": 0.01})
+    model = small(tmp_path / "a.zip", stop=stop, lrargs={"lr": 0.02})
     held = Waves(1, 1)(20)
-    history = model.train(Waves(), lambda _: held, 25, batch_size=10, display_step=12)
+    history = model.train(Waves(2), lambda _: held, 25, batch_size=10, display_step=12)
     assert [row["iteration"] for row in history] == [0, 12, 24]
     assert history[-1]["validation_loss"] < 0.9 * history[0]["validation_loss"]
     for row in history:
@@ -207,6 +207,67 @@ def test_wrong_settings_are_named(change, message, tmp_path):
         small(tmp_path / "a.zip", **change)
 
 
+def test_a_hostile_or_damaged_file_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "a.zip"
+    small(path).train(Waves(1), Waves(1), 1, batch_size=2)
+    content, (meta, arrays) = path.read_bytes(), archive.read(path)
+
+    def load():
+        factory = NDS2SAEFactory()
+        factory.set_output(path)
+        return factory.build()
+
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[random.integers(len(content))] ^= random.integers(1, 256)
+        path.write_bytes(damaged)
+        try:
+            load()
+        except UserError:
+            refused += 1
+    assert refused > 40  # elsewhere are dates and the like
+    moment = "optimizer/network.projection.weight/exp_avg"
+    for changed, others, message in (
+        ({"iteration": "x"}, {}, "got iteration 'x'"),
+        ({"iteration": -1}, {}, "got iteration -1"),
+        ({"settings": [1]}, {}, "holds no model of NDS2SAEFactory"),
+        ({"settings": {**meta["settings"], "layer_sizes": [10**5]}}, {}, "holds another model than the settings say"),
+        ({"settings": {**meta["settings"], "layer_sizes": [10**15]}}, {}, "no model can be made of its settings"),
+        ({}, {moment: torch.zeros(3)}, rf"got {moment} \(3,\), wanted \(1, 6\)"),
+        ({}, {"weights/more": torch.zeros(3)}, r"got weights/more \(3,\), wanted none"),
+    ):
+        archive.write(path, {**meta, **changed}, {**arrays, **others})
+        with pytest.raises(UserError, match=message):
+            load()
+
+
+def test_an_interrupt_after_the_last_batch_is_not_lost(tmp_path):
+    def interrupting(batch_size):
+        os.kill(os.getpid(), signal.SIGINT)
+        return Waves(1)(batch_size)
+
+    model = small(tmp_path / "a.zip")
+    with pytest.raises(KeyboardInterrupt):
+        model.train(Waves(1), interrupting, 1, batch_size=2)
+    assert small(tmp_path / "a.zip").iteration == 1
+
+
+def test_the_first_input_of_the_decoder_follows_the_way_of_stopping(tmp_path):
+    for number, (settings, token) in enumerate([({}, 0.0), ({"stop": "token"}, -100.0), ({"go_token": 3.0}, 3.0)]):
+        assert small(tmp_path / f"{number}.zip", **settings).autoencoder.go_token == token
+
+
+def test_arguments_of_training_and_prediction_are_checked(tmp_path):
+    model = small(tmp_path / "a.zip")
+    with pytest.raises(UserError, match="display_step: got 0"):
+        model.train(Waves(1), Waves(1), 3, 2, display_step=0)
+    for lengths in ([3], [3, 0]):
+        with pytest.raises(UserError, match="wanted a length of at least 1 for each of 2 sequences"):
+            model.predict([np.zeros((4, 2))] * 2, res_len=lengths)
+
+
 def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"call set_output\(FILE\) before build"):
         NDS2SAEFactory().build()
@@ -214,7 +275,7 @@ def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"text\.zip is no file of a model, or damaged"):
         NDS2SAEFactory().set_output(tmp_path / "text.zip")
     small(tmp_path / "a.zip").save()
-    with pytest.raises(UserError, match=r"a\.zip holds a model of other sizes"):
+    with pytest.raises(UserError, match=r"a\.zip holds another model than the settings say: got weights/.* wanted"):
         small(tmp_path / "a.zip", layer_sizes=[7, 4])
     content = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(content[: len(content) // 2])

@@ -18,9 +18,9 @@ def build(frame=None):
 
 
 def batches(channels, labels=True):
-    made = torch.randn(3, 5, 7, channels, generator=torch.Generator().manual_seed(1))
-    lengths = torch.tensor([7, 2, 5, 1, 7])
-    return [Batch(each, each, lengths, labels=torch.tensor([0, 1, 0, 1, 1]) if labels else None) for each in made]
+    made = torch.randn(3, 3, 7, channels, generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([7, 2, 1])
+    return [Batch(each, each, lengths, labels=torch.tensor([0, 1, 1]) if labels else None) for each in made]
 
 
 def test_the_error_of_a_sequence_is_that_of_its_valid_values():
@@ -46,10 +46,11 @@ def test_a_linear_classifier_tells_what_can_be_told():
     centres = torch.tensor([[0.0, 5.0], [5.0, 0.0], [-5.0, -5.0]])
     codes = centres[labels] + 0.3 * torch.randn(90, 2, generator=random)
     assert probe(codes[:60], labels[:60], codes[60:], labels[60:]) == 1
+    assert probe(codes[:9], torch.ones(9), codes[:4], torch.tensor([1, 0, 1, 1])) == 0.75
     assert probe(torch.randn(60, 2, generator=random), labels[:60], torch.randn(30, 2, generator=random), labels[60:]) < 0.7
 
 
-@pytest.mark.parametrize(("frame", "labels"), [(None, True), (None, False), ((2, 3), True), ((2, 2, 3), False)])
+@pytest.mark.parametrize(("frame", "labels"), [(None, True), ((2, 3), True), ((2, 2, 3), False)])
 def test_pictures_and_scores_lie_in_the_folder(frame, labels, tmp_path):
     model = build(frame)
     parts = batches(model.spec.input_size, labels)
@@ -60,6 +61,6 @@ def test_pictures_and_scores_lie_in_the_folder(frame, labels, tmp_path):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
     table = pd.read_csv(tmp_path / "anomalies.csv")
     assert list(table) == ["sequence", *(["label"] if labels else []), "error", "score"]
-    assert len(table) == 5
+    assert len(table) == 3
     with torch.no_grad():
         assert table["error"].tolist() == pytest.approx(sequence_errors(model, parts[2]).tolist())

@@ -35,7 +35,7 @@ def quick_train(
     normalize: bool = True,
     validation: float = 0.0,
     patience: int | None = None,
-    growth: float = 0.6,
+    growth: float = 0.8,
     **kwargs: Any,
 ) -> tuple[nn.Module, nn.Module, list[Tensor], list[float]]:
     """Train an autoencoder with one line of code.
@@ -50,7 +50,7 @@ def quick_train(
 
     The learning rate falls along half a cosine to a hundredth. Where a model reads series, the first part of the epochs is
     trained on windows of them that grow from 10 steps to the whole: a decoder that is asked for 150 steps from the start learns
-    their mean and stays there.
+    their mean and stays there. The last epoch is always one of whole series.
 
     Args:
         model: LINEAR_AE for sequences of numbers (L,), all of one length; LSTM_AE for series (T, C), CONV_LSTM_AE for series of
@@ -76,7 +76,7 @@ def quick_train(
     Returns:
         encoder (a sequence, or a batch with lengths, to encodings); decoder (encodings to sequences, as long as what was
         encoded last or as ``seq_len`` says); the encodings (E,) of the training set, without gradient; for each epoch the mean
-        squared error of a value in training.
+        squared error of a value in training, of windows while these grow.
 
     Raises:
         UserError: an argument of the wrong type or range, or sequences that ``model`` does not take.
@@ -88,6 +88,7 @@ def quick_train(
     kind = next((kind for kind in _kinds if isinstance(model, type) and issubclass(model, kind)), None)
     if kind is None:
         raise UserError(f"quick_train: got model={getattr(model, '__name__', model)}; choose from: {_names}")
+    where = _device(device)
     sequences = as_list(train_set, lengths)
     adapter, dimensions, argument, shape = _kinds[kind]
     if sequences[0].dim() not in dimensions:
@@ -110,7 +111,7 @@ def quick_train(
         max_length=max(map(len, ready)),
         frame=step if kind is CONV_LSTM_AE else None,
     )
-    growing = 0 if kind is LINEAR_AE else int(growth * epochs)
+    growing = 0 if kind is LINEAR_AE else min(int(growth * epochs), epochs - 1)
     autoencoder = adapter(spec, network, noise=noise if denoise else 0.0, growth_epochs=growing)
     config = TrainConfig(
         lr=lr,
@@ -119,23 +120,22 @@ def quick_train(
         batch_size=batch_size or min(100, -(-len(trained) // 10)),
         gradient_clip_val=clip_value or 0.0,
     )
-    from seqmem.training.in_memory import fit  # Lightning takes seconds to import
+    from seqmem.training.in_memory import fit_sequences  # Lightning takes seconds to import
 
-    losses = fit(
+    losses = fit_sequences(
         autoencoder,
         [ready[k] for k in trained],
         config,
         validation=[ready[k] for k in held],
         patience=patience,
         scale=None if standardization is None else standardization.deviation.expand(spec.input_size),
-        device=None if device is None else torch.device(device),
+        device=where,
         progress_bar=sys.stdout.isatty(),
         on_epoch=lambda epoch, loss: print(f"Epoch: {epoch + 1}, Loss: {loss}") if verbose else None,
     )
     encoder, decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
     if standardization is not None:
         encoder, decoder = StandardizedEncoder(standardization, encoder), StandardizedDecoder(standardization, decoder)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     encoder, decoder = encoder.to(where).eval(), decoder.to(where).eval()
     with torch.no_grad():
         encodings = [encoder(sequence.to(where)) for sequence in sequences]
@@ -166,6 +166,15 @@ def _settings(
     growth: Annotated[float, Field(ge=0, le=1)],
 ) -> None:
     """The signature is the schema of the settings."""
+
+
+def _device(given: str | torch.device | None) -> torch.device:
+    try:
+        where = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"quick_train.device: got '{given}', which cannot be used ({str(error).splitlines()[0]})") from None
+    return where
 
 
 def _split(count: int, part: float) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from seqmem import archive
-from seqmem.arguments import check
+from seqmem.arguments import check, checked
 from seqmem.batch import Batch
 from seqmem.errors import UserError, suggestion
 from seqmem.interrupts import deferred_interrupt
@@ -25,6 +25,8 @@ Generator = Callable[[int | None], tuple[Arrays, Arrays, bool]]
 
 CLIP = 5.0
 """Largest absolute value of each element of the gradient."""
+
+_GO_TOKENS = {"head": 0.0, "token": -100.0}
 
 RATES = {"constant": ("lr",), "expdecay": ("start_lr", "finish_lr", "decay_steps")}
 """Kinds of learning rate, and what each takes."""
@@ -42,7 +44,8 @@ class Settings:
         stop: how an output says that it ends: "head", learned, or "token", by rows that hold ``stop_pad_token``.
         stop_pad_length: steps after the last one on which stopping is learned.
         stop_pad_token: what the stop rows hold.
-        go_token: what the decoder reads in the first step.
+        go_token: what the decoder reads in the first step; None for 0 with the head, which -100 would drown in the first
+            steps of the training, and for the original's -100 with the token.
         keep_prob: probability with which a channel of what encoder and decoder read is kept at a step in training; None: 1.
         lrtype: "constant" or "expdecay".
         lrargs: lr; or start_lr, finish_lr and decay_steps, the iterations from one to the other.
@@ -55,7 +58,7 @@ class Settings:
     stop: Literal["head", "token"] = "head"
     stop_pad_length: PositiveInt = 5
     stop_pad_token: float = 0.0
-    go_token: float = -100.0
+    go_token: float | None = None
     keep_prob: Annotated[float, Field(gt=0, le=1)] | None = None
     lrtype: Literal["constant", "expdecay"] = "constant"
     lrargs: dict[str, Annotated[float, Field(gt=0)]] = field(default_factory=lambda: {"lr": 0.001})
@@ -90,7 +93,10 @@ class NDS2SAEFactory(Settings):
         self._path = Path(filename)
         if self._path.exists():
             meta, _ = archive.read(self._path)
-            for name, value in _checked(meta.get("settings", {}), str(self._path)).items():
+            settings = meta.get("settings")
+            if not isinstance(settings, dict):
+                raise UserError(f"{self._path} holds no model of NDS2SAEFactory")
+            for name, value in _checked(settings, str(self._path)).items():
                 setattr(self, name, value)
 
     def build(self) -> "NDS2SAE":
@@ -102,9 +108,17 @@ class NDS2SAEFactory(Settings):
         if self._path is None:
             raise UserError("NDS2SAEFactory: no file to save to; call set_output(FILE) before build()")
         settings = Settings(**_checked(asdict(self), "NDS2SAEFactory"))
+        if not self._path.exists():
+            return NDS2SAE(settings, self._path)
+        saved = archive.read(self._path)
+        try:
+            with torch.device("meta"):  # where sizes cost nothing, whatever a file says they are
+                claimed = NDS2SAE(settings, self._path)
+        except RuntimeError as error:
+            raise UserError(f"{self._path}: no model can be made of its settings ({error})") from None
+        claimed.check(*saved)
         model = NDS2SAE(settings, self._path)
-        if self._path.exists():
-            model.load()
+        model.restore(*saved)
         return model
 
 
@@ -134,7 +148,7 @@ class NDS2SAE:
             stop=settings.stop,
             stop_steps=settings.stop_pad_length,
             stop_token=settings.stop_pad_token,
-            go_token=settings.go_token,
+            go_token=_GO_TOKENS[settings.stop] if settings.go_token is None else settings.go_token,
         )
         self.optimizer = torch.optim.Adam(self.autoencoder.parameters(), lr=self.rate(0))
 
@@ -146,14 +160,15 @@ class NDS2SAE:
         progress = iteration / arguments["decay_steps"]
         return learning_rate("exponential", progress, arguments["start_lr"], arguments["finish_lr"])
 
+    @checked
     def train(
         self,
         training_gen: Generator,
         valid_gen: Generator,
-        n_iterations: int,
-        batch_size: int,
-        display_step: int = 100,
-        save_step: int | None = None,
+        n_iterations: PositiveInt,
+        batch_size: PositiveInt,
+        display_step: PositiveInt = 100,
+        save_step: PositiveInt | None = None,
     ) -> list[dict[str, float]]:
         """Train until ``n_iterations`` iterations have been made, those before a save included.
 
@@ -172,7 +187,7 @@ class NDS2SAE:
             stop_error, and learning_rate.
 
         Raises:
-            UserError: sequences of another size, or a loss that is no finite number.
+            UserError: an argument of the wrong type or range, sequences of another size, or a loss that is no finite number.
             KeyboardInterrupt: after saving.
         """
         history = []
@@ -198,6 +213,8 @@ class NDS2SAE:
                 self.iteration += 1
                 if self.iteration % (save_step or display_step) == 0 or self.iteration == n_iterations:
                     self.save()
+            if interrupted():  # after the last batch
+                raise KeyboardInterrupt
         return history
 
     def predict(self, test_seq: Arrays, res_len: Sequence[int] | None = None) -> list[np.ndarray]:
@@ -209,7 +226,12 @@ class NDS2SAE:
 
         Returns:
             Arrays (T', D).
+
+        Raises:
+            UserError: sequences of another size, or ``res_len`` of another number of them, or below 1.
         """
+        if res_len is not None and (len(res_len) != len(test_seq) or min(res_len) < 1):
+            raise UserError(f"got res_len={list(res_len)}, wanted a length of at least 1 for each of {len(test_seq)} sequences")
         encodings = self._encoded(test_seq)
         with torch.no_grad():
             if res_len is None:
@@ -235,17 +257,28 @@ class NDS2SAE:
             arrays |= {f"optimizer/{names[k]}/{key}": value for key, value in state.items()}
         archive.write(self.path, {"settings": asdict(self.settings), "iteration": self.iteration}, arrays)
 
-    def load(self) -> None:
-        """Go on from what :meth:`save` wrote.
+    def check(self, meta: dict[str, Any], arrays: dict[str, Tensor]) -> None:
+        """Refuse what was read from a file unless it is of a model like this one.
 
         Raises:
             UserError: the file is damaged, or of a model of other sizes.
         """
-        meta, arrays = archive.read(self.path)
+        if not isinstance(meta.get("iteration"), int) or meta["iteration"] < 0:
+            raise UserError(f"{self.path} is damaged: got iteration {meta.get('iteration')!r}, wanted a whole number")
+        weights = {f"weights/{name}": tuple(value.shape) for name, value in self.autoencoder.state_dict().items()}
+        saved = {name: value for name, value in arrays.items() if not name.startswith("optimizer/")}
+        archive.check_shapes(self.path, saved, weights)
+        moments: dict[str, tuple[int, ...]] = {}
+        for name, parameter in self.autoencoder.named_parameters():
+            if any(key.startswith(f"optimizer/{name}/") for key in arrays):  # none before its first gradient
+                shape = tuple(parameter.shape)
+                moments |= {f"optimizer/{name}/{key}": shape for key in ("exp_avg", "exp_avg_sq")}
+                moments[f"optimizer/{name}/step"] = ()
+        archive.check_shapes(self.path, {name: arrays[name] for name in arrays.keys() - saved.keys()}, moments)
+
+    def restore(self, meta: dict[str, Any], arrays: dict[str, Tensor]) -> None:
+        """Go on from what :meth:`save` wrote; :meth:`check` comes first."""
         weights = {name.removeprefix("weights/"): value for name, value in arrays.items() if name.startswith("weights/")}
-        expected = {name: value.shape for name, value in self.autoencoder.state_dict().items()}
-        if {name: value.shape for name, value in weights.items()} != expected:
-            raise UserError(f"{self.path} holds a model of other sizes than the settings; choose another file")
         self.autoencoder.load_state_dict(weights)
         state = self.optimizer.state_dict()
         for k, (name, _) in enumerate(self.autoencoder.named_parameters()):
@@ -254,7 +287,7 @@ class NDS2SAE:
             if saved:
                 state["state"][k] = saved
         self.optimizer.load_state_dict(state)
-        self.iteration = int(meta["iteration"])
+        self.iteration = meta["iteration"]
 
     def _update(self, batch: Batch, lr: float) -> float:
         self.autoencoder.train()

@@ -83,6 +83,11 @@ class Autoencoder(SequenceModel):
         super().on_epoch(epoch)
         self._epoch = epoch
 
+    @property
+    def reads_whole(self) -> bool:
+        """Whether this epoch trains on whole sequences, not on windows."""
+        return window_size(self._epoch, self.spec.max_length, self.growth_epochs, self.first_window) == self.spec.max_length
+
     def augment(self, batch: Batch) -> Batch:
         """A window of each sequence while these grow, and noise on the inputs."""
         steps = batch.inputs.shape[1]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from seqmem.errors import UserError
+
 
 class Standardization(nn.Module):
     """x' = (x - mean) / deviation, and back; moves what it is given to where it is itself.
@@ -32,7 +34,14 @@ class Standardization(nn.Module):
         return cls(*(each.float() if series else each[0].float() for each in (mean, deviation)))
 
     def forward(self, values: Tensor) -> Tensor:
-        """In units of the deviation from the mean."""
+        """In units of the deviation from the mean.
+
+        Raises:
+            UserError: another number of channels, which would be spread over those that there are.
+        """
+        if self.mean.dim() and (values.dim() == 0 or values.shape[-1] != len(self.mean)):
+            channels = f"(T, {len(self.mean)})"
+            raise UserError(f"got a tensor of shape {tuple(values.shape)}, wanted {channels} or (B, {channels[1:]}")
         return (values.to(self.mean.device) - self.mean) / self.deviation
 
     def undo(self, values: Tensor) -> Tensor:

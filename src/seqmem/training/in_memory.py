@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -12,11 +11,11 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.sequences import padded
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.training.config import TrainConfig
+from seqmem.training.fitting import fit
 from seqmem.training.module import SequenceModule
-from seqmem.training.quiet import quiet_lightning
 
 
-def fit(
+def fit_sequences(
     model: Autoencoder,
     train: Sequence[Tensor],
     config: TrainConfig,
@@ -35,7 +34,7 @@ def fit(
         train: sequences (T, C).
         config: as of a run.
         validation: sequences that the best epoch is chosen by, among those that were trained on whole sequences.
-        patience: stop after so many epochs without a better one; None for never. Needs ``validation``.
+        patience: stop after so many such epochs without a better one; None for never. Needs ``validation``.
         scale: (C,) factor of each channel's values in the losses that are returned.
         device: where to train; None for a GPU if there is one.
         progress_bar: show one.
@@ -44,27 +43,16 @@ def fit(
     Returns:
         For each epoch the mean squared error of a value in training, of scaled channels.
     """
-    kind = "auto" if device is None else {"cuda": "gpu"}.get(device.type, device.type)
     history = History(patience, on_epoch)
-    bars = [RichProgressBar(leave=False)] if progress_bar else []
-    with quiet_lightning():
-        trainer = pl.Trainer(
-            accelerator=kind,
-            devices=[device.index] if device is not None and device.index is not None else 1,
-            max_epochs=config.epochs,
-            gradient_clip_val=config.gradient_clip_val or None,
-            callbacks=[history, *bars],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=progress_bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        trainer.fit(
-            SequenceModule(model, Reconstruction(model.spec, scale), config),
-            _loader(train, config.batch_size, shuffle=True),
-            _loader(validation, config.batch_size, shuffle=False) if validation else None,
-        )
+    fit(
+        SequenceModule(model, Reconstruction(model.spec, scale), config),
+        _loader(train, config.batch_size, shuffle=True),
+        config.epochs,
+        [history],
+        validation=_loader(validation, config.batch_size, shuffle=False) if validation else None,
+        device=device,
+        progress_bar=progress_bar,
+    )
     if history.best_weights:
         model.load_state_dict(history.best_weights)
     return history.losses
@@ -88,7 +76,7 @@ class History(pl.Callback):
         self.losses.append(trainer.callback_metrics["train/mse"].item())
         self._on_epoch(trainer.current_epoch, self.losses[-1])
         assert isinstance(pl_module.model, Autoencoder)
-        if "val/mse" not in trainer.callback_metrics or trainer.current_epoch < pl_module.model.growth_epochs:
+        if "val/mse" not in trainer.callback_metrics or not pl_module.model.reads_whole:
             return
         error = trainer.callback_metrics["val/mse"].item()
         self._since += 1

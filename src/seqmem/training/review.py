@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from seqmem.batch import Batch
+from seqmem.batch import Batch, masked
 from seqmem.files import write_text
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.reconstructions import plot_encodings, plot_reconstructions
@@ -59,10 +59,7 @@ def sequence_errors(model: Autoencoder, batch: Batch) -> Tensor:
     """(B,) the mean squared error of each sequence's values."""
     squared = (model(batch) - batch.targets).square().mean(-1)
     lengths = batch.output_lengths
-    if lengths is None:
-        return squared.mean(1)
-    valid = torch.arange(squared.shape[1], device=squared.device) < lengths[:, None]
-    return squared.where(valid, 0).sum(1) / lengths
+    return squared.mean(1) if lengths is None else masked(squared, lengths).sum(1) / lengths
 
 
 def anomaly_scores(errors: Tensor, usual: Tensor) -> Tensor:
@@ -75,7 +72,12 @@ def anomaly_scores(errors: Tensor, usual: Tensor) -> Tensor:
 
 
 def probe(encodings: Tensor, labels: Any, test_encodings: Tensor, test_labels: Tensor) -> float:
-    """Accuracy on the test encodings of logistic regression on standardised encodings (n, E) of classes (n,)."""
+    """Accuracy on the test encodings of logistic regression on standardised encodings (n, E) of classes (n,).
+
+    Where there is a single class to learn from, it is named each time.
+    """
+    if len(labels.unique()) == 1:
+        return float((test_labels == labels[0]).double().mean())
     # Imported here because it takes a second.
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
