@@ -159,8 +159,8 @@ def _multiscale(case: Case) -> dict[str, Callable[[], Side]]:
     inputs = torch.randn(case.batch_size, case.steps, SYMBOLS, dtype=case.dtype)
 
     def trained(network: nn.Module, forward: Callable[[], Tensor]) -> Side:
-        # No values: torch.nn.LSTM is another network, and in float32 a boundary near its threshold falls to either side of it by
-        # rounding, after which two ways part. Tests compare them in float64.
+        # No values: torch.nn.LSTM is another network, and in float32 a boundary near its threshold falls to either side of it
+        # by rounding, after which two ways part. Tests compare them in float64.
         def call() -> None:
             torch.autograd.grad(forward().sum(), list(network.parameters()))
 
