@@ -75,10 +75,14 @@ def test_state_is_carried_on(name):
     inputs = sample(name, 4, 11)
     whole, final = cell(inputs)
     first, state = cell(inputs[:, :5])
-    second, carried = cell(inputs[:, 5:], state)
-    assert_close(torch.cat([first, second], 1), whole)
-    for part, wanted in zip(carried, final, strict=True):
-        assert_close(part, wanted)
+    for given in (state, tuple(part.detach() for part in state)):
+        second, carried = cell(inputs[:, 5:], given)
+        assert_close(torch.cat([first, second], 1), whole)
+        for part, wanted in zip(carried, final, strict=True):
+            assert_close(part, wanted)
+    assert_close(cell.step(inputs[:, 5], tuple(state))[0], second[:, 0])
+    with pytest.raises(UserError, match=f"got a state of {len(state) + 1} parts, wanted {len(state)}"):
+        cell(inputs[:, 5:], (*state, state[0]))
 
 
 @every_cell

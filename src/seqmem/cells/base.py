@@ -80,8 +80,7 @@ class Recurrence(nn.Module, Generic[State]):
         """
         joined = self._joined(inputs.unsqueeze(1), None if times is None else times.unsqueeze(1))
         fresh = state is None
-        if state is None:
-            state = self.initial_state(inputs.shape[0])
+        state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], 1, state, None)
         self.check_inputs(joined, state, None)
         return self.advance(self.project(joined.squeeze(1)), state, self.clock(state, 1, fresh)[0])
@@ -93,7 +92,8 @@ class Recurrence(nn.Module, Generic[State]):
 
         Args:
             inputs: (B, T, C).
-            state: the state before the first step, from an earlier call say; None for the initial one.
+            state: the state before the first step, from an earlier call say, or a plain tuple of its parts; None for the
+                initial one.
             lengths: (B,) int64 valid steps of each row, the rest being padding; None if all T are valid.
             times: (B, T) time of each step in the data's unit, non-decreasing; None if steps are evenly spaced.
 
@@ -106,8 +106,7 @@ class Recurrence(nn.Module, Generic[State]):
         inputs = self._joined(inputs, times)
         batch_size, steps, _ = inputs.shape
         fresh = state is None
-        if state is None:
-            state = self.initial_state(batch_size)
+        state = self.initial_state(batch_size) if state is None else self._named(state)
         self._check_rows(batch_size, steps, state, lengths)
         self.check_inputs(inputs, state, lengths)
         why = self.obstacle(inputs)
@@ -189,6 +188,15 @@ class Recurrence(nn.Module, Generic[State]):
             raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, wanted ({batch_size},)")
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= steps)).all()):
             raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, wanted each between 0 and T={steps}")
+
+    def _named(self, state: State) -> State:
+        """A plain tuple, as detaching each part of a state makes it, under the names of the cell's own."""
+        if type(state) is not tuple:
+            return state
+        like = self.initial_state(0)
+        if len(state) != len(like):
+            raise UserError(f"{self._label()}: got a state of {len(state)} parts, wanted {len(like)}")
+        return _rebuild(like, list(state))
 
     def _label(self) -> str:
         return type(self).__name__

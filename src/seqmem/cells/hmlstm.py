@@ -39,6 +39,9 @@ class HMLSTM(Recurrence[HMLSTMState]):
     choice of a branch. A soft boundary is p itself: the branches are weighted by (1 - z'_l) z_{l-1}, (1 - z'_l) (1 - z_{l-1})
     and z'_l, for c and h alike, and the gradient is the true one.
 
+    In float32 a p near 1/2 falls to either side of it by rounding, so that two ways of computing the same sequence (step by
+    step and in one call, say) may part after some steps; in float64 they agree.
+
     Parameters of each of the ``layers``, from the bottom up: ``weight`` (4 D_l + 1, D_l + D_{l+1} + D_{l-1}) and ``bias``
     (4 D_l + 1,), whose rows hold f, i, o, g and the detector's (4 D_l without detector). What the bottom layer reads of x is
     apart, ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero but for ``boundary_bias``.
@@ -206,8 +209,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
             UserError: the shapes do not fit together.
         """
         inputs = self._joined(inputs, times)
-        if state is None:
-            state = self.initial_state(inputs.shape[0])
+        state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
         if not self.obstacle(inputs):
             return self._compiled(inputs, state, lengths)[1]

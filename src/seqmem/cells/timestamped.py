@@ -116,6 +116,7 @@ class TimestampedCell(MemoryCell):
             UserError: times decrease, or differ by less than the inputs' type can tell.
         """
         given = inputs[..., :1] if times is None else times
+        state = None if state is None else self._named(state)  # type: ignore[assignment,arg-type]
         self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
         if times is not None and times.dim() == 2:
             self._check_precision(times, inputs.dtype, lengths)
