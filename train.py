@@ -23,16 +23,11 @@ def train(composed: DictConfig) -> float | None:
         from seqmem import training
 
         data = datasets.load(config["dataset"])
-        training.check_fit(config, data.spec)
-        folder = commandline.job_folder(config)
+        experiment = training.experiment(config, data)
 
-        from seqmem import results
-
-        try:
-            training.run_trials(config, data, folder)
-        finally:
-            summary = results.report(folder)
-        return float(summary["val_mean"].iloc[0])
+        with commandline.reported(config, experiment) as summary:
+            training.run_trials(config, data, experiment)
+        return float(summary()["val_mean"].iloc[0])
     return None
 
 

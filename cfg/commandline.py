@@ -1,15 +1,15 @@
 """From a command line to a checked, resolved config; what the user can mend ends in one line."""
 
+import hashlib
+import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from itertools import pairwise, product
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hydra import compose as hydra_compose
@@ -28,6 +28,10 @@ from seqmem.arguments import check
 from seqmem.errors import UserError, suggestion
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from seqmem import results
+    from seqmem.results import Experiment
     from seqmem.training.checkpoints import Checkpoint
 
 Keys = TypeVar("Keys")
@@ -39,7 +43,8 @@ _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*_switches, *_switches_with_value)
 
-# Jobs of a running sweep that failed: the others go on, and the command ends with this status.
+# Of the sweep that this process runs: what it consists of, and exit statuses of jobs that failed while the others went on.
+_planned_jobs: list[dict[str, Any]] = []
 _failed: list[int] = []
 
 
@@ -49,7 +54,6 @@ def run(main: Callable[[], Any]) -> None:
     An error that the user can mend is printed as one line on stderr, with exit status 2; any other as one line with exit status
     1. With ``traceback=True`` on the command line it is raised instead.
     """
-    os.environ["SEQMEM_COMMAND_ID"] = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_sweep_{token_hex(3)}"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
     with one_line_errors():
         sys.argv[1:] = translate(sys.argv[1:])
@@ -78,7 +82,6 @@ def one_line_errors() -> Iterator[None]:
         if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN or "num" not in hydra.hydra.job:
             _end(message, status)
         print(f"error: job {hydra.hydra.job.num} ({hydra.hydra.job.override_dirname}): {message}", file=sys.stderr)
-        _failed.append(status)
 
 
 def _described(error: Exception) -> tuple[str, int]:
@@ -254,14 +257,62 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     return training.check_config(config)
 
 
-def job_folder(config: dict[str, Any]) -> Path:
-    """Make a new folder for the job that is running: in ``output_dir``, or for a sweep's job in the sweep's folder."""
-    from seqmem import models
-    from seqmem.results.record import new_folder
+@contextmanager
+def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Callable[[], "pd.DataFrame"]]:
+    """Within, the trials of a job are run; what came of them is reported then, however it ends.
 
-    label = f"{config['dataset']['name']}_{models.label(config['model'])}"
+    The table of a job of its own is shown and lies beside its trials. A sweep's job is noted in the sweep's manifest, for the
+    one table that the sweep ends with.
+
+    Yields:
+        The job's row of the table, once there is one.
+    """
+    from seqmem import results
+
+    trials = [experiment.trial(seed) for seed in _seeds(config)]
     hydra = HydraConfig.get()
-    return new_folder(Path(hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else config["output_dir"]), label)
+    sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+    job = {
+        **_planned(config, hydra.overrides.task),
+        "folder": experiment.folder,
+        "code": experiment.code,
+        "failure": None,
+    }
+    if sweep:
+        sweep.add([job], sys.argv)
+
+    def runs() -> list["results.RunFolder"]:
+        return [trial for trial in trials if (trial.path / "record.json").exists()]
+
+    try:
+        yield lambda: results.summarize(results.group_trials(runs()))
+    except Exception as error:
+        if sweep:
+            reason, status = _described(error)
+            sweep.add([{**job, "failure": reason, "status": status}], sys.argv)
+        raise
+    finally:
+        if not sweep and runs():
+            results.report(experiment.folder, runs())
+
+
+def _planned(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What a sweep's manifest says of a job before it begins."""
+    from seqmem import models
+    from seqmem.results.record import digest
+    from seqmem.training.config import model_arguments
+
+    return {
+        "overrides": list(overrides),
+        "dataset": config["dataset"]["name"],
+        "model": models.label(model_arguments(config)),
+        "group": digest(config),
+        "seeds": list(_seeds(config)),
+    }
+
+
+def _seeds(config: Mapping[str, Any]) -> range:
+    return range(config["seed"], config["seed"] + config["runner"]["ntrials"])
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -290,13 +341,29 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
 
 
 class SweepTable(Callback):
-    """Prints and saves one table of all jobs of a sweep at its end."""
+    """Notes what a sweep consists of; at its end prints and saves one table of all jobs, and names those that failed."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra."""
+        from seqmem.results import Sweep
+
+        Sweep(Path(config.hydra.sweep.dir)).add(_planned_jobs, sys.argv)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra."""
         from seqmem import results
 
-        results.report(Path(config.hydra.sweep.dir))
+        sweep = results.Sweep(Path(config.hydra.sweep.dir))
+        jobs = sweep.jobs()
+        if not jobs:
+            return
+        results.report(sweep.folder)
+        failed = [job for job in jobs if job["failure"]]
+        if failed:
+            print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
+        for job in failed:
+            print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
+            _failed.append(job["status"])
 
 
 def _composed(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
@@ -334,10 +401,19 @@ def _check(arguments: Sequence[str]) -> None:
     flags, overrides = _split_flags(arguments)
     own_groups = [argument for argument in flags if argument not in ("-m", "--multirun")]
     if {"-m", "--multirun"} & set(flags):
-        for job in _jobs(overrides, own_groups):
-            compose([*own_groups, *job])
+        _plan([(job, compose([*own_groups, *job])) for job in _jobs(overrides, own_groups)])
     elif {"--cfg", "-c"} & set(flags):
         compose(arguments)
+
+
+def _plan(jobs: Sequence[tuple[list[str], dict[str, Any]]]) -> None:
+    """Note the jobs of a sweep, and choose its folder, the same for the same jobs."""
+    _planned_jobs[:] = [_planned(config, overrides) for overrides, config in jobs]
+    identity = [(job["group"], job["seeds"]) for job in _planned_jobs]
+    checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    several = {key: list(dict.fromkeys(job[key] for job in _planned_jobs)) for key in ("dataset", "model")}
+    names = ["-".join(found) if len(found) < 5 else f"{len(found)}_{key}s" for key, found in several.items()]
+    os.environ["SEQMEM_SWEEP"] = "_".join(["sweep", *names, checksum])
 
 
 def _jobs(overrides: Sequence[str], flags: Sequence[str]) -> Iterator[list[str]]:

@@ -21,7 +21,7 @@ TINY = (
 def trained(folder, *arguments):
     done = program.run(["train.py", *TINY, *arguments], folder)
     assert done.returncode == 0, done.stderr
-    [trial] = folder.glob("runs/*/trial_0")
+    [trial] = folder.glob("runs/*/seed_0")
     return trial
 
 

@@ -1,5 +1,6 @@
 """Command lines: every config composes, the original's spellings work, a wrong one ends in one line."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -308,11 +309,14 @@ def test_a_sweep_ends_with_one_table_of_all_models(tmp_path):
         *(argument for argument in TINY if argument != "model=rnn"), "model=lstm,rnn", "-m", "runner.ntrials=2", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    [sweep] = (tmp_path / "runs").iterdir()
+    [sweep] = (tmp_path / "runs").glob("sweep_digits_lstm-rnn_*")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (sweep / "table.md").read_text().splitlines()]
     assert [row[1:3] for row in rows[2:]] == [["lstm", "2"], ["rnn", "2"]]
     assert (sweep / "curves.png").exists()
-    assert len(list(sweep.glob("*/trial_*/record.json"))) == 4
+    assert len(list((tmp_path / "runs").glob("digits_*/seed_*/record.json"))) == 4
+    jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
+    assert [(job["model"], job["seeds"], job["failure"]) for job in jobs] == [("lstm", [0, 1], None), ("rnn", [0, 1], None)]
+    assert done.stdout.count("n trials") == 1
 
 
 def test_groups_of_ones_own_join_a_sweep(tmp_path):
@@ -329,11 +333,15 @@ def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):
     small = ("dataset=digits", "model=rnn", "model.preset=tiny", "train.epochs=2", "train.optimizer=sgd")
     done = run(*small, "model.cell_args.hidden_activation=relu", "train.lr=1e30,0.01", "-m", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: job 0 (")
-    assert "the training loss became" in done.stderr
-    [sweep] = (tmp_path / "runs").iterdir()
+    at_once, *at_the_end = done.stderr.splitlines()
+    assert at_once.startswith("error: job 0 (")
+    assert at_the_end[0] == "error: 1 of 2 jobs failed"
+    assert at_the_end[1].startswith(
+        f"error: {' '.join(small)} model.cell_args.hidden_activation=relu train.lr=1e+30: the training loss"
+    )
+    [sweep] = (tmp_path / "runs").glob("sweep_*")
     header, _, *rows = [line.strip("|").split("|") for line in (sweep / "table.md").read_text().splitlines()]
     assert header[-1].strip() == "not finished"
     assert sorted((row[2].strip(), row[-1].strip()) for row in rows) == [("0", "1"), ("1", "0")]
-    assert len([path for path in sweep.glob("*/trial_0/record.json") if '"status": "failed"' in path.read_text()]) == 1
+    records = (tmp_path / "runs").glob("*/seed_0/record.json")
+    assert sorted(json.loads(path.read_text())["status"] for path in records) == ["failed", "finished"]

@@ -11,6 +11,7 @@ import datasets
 from cfg import commandline
 from seqmem import training
 from tests.data import require
+from tests.trials import run_trials
 
 _root = Path(__file__).parents[1] / "cfg" / "experiment"
 
@@ -42,7 +43,7 @@ def test_trains_when_made_small(name, tmp_path):
     try:
         data = load(tuple(config["dataset"].items()))
         training.check_fit(config, data.spec)
-        [folder] = training.run_trials(config, data, tmp_path)
+        [folder] = run_trials(config, data, tmp_path)
     finally:
         torch.set_num_threads(threads)
     assert folder.read_record()["status"] == "finished"

@@ -78,7 +78,7 @@ def small_trial(tmp_path_factory):
     arguments = ("dataset=sinusoids", "dataset.length=30", "model=hmlstm", "model.preset=tiny", "smoke_test=True")
     done = program.run(["train.py", *arguments], folder)
     assert done.returncode == 0, done.stderr
-    [trial] = folder.glob("runs/*/trial_0")
+    [trial] = folder.glob("runs/*/seed_0")
     return trial
 
 

@@ -1,5 +1,6 @@
-"""Writing files so that a kill at any moment leaves the old content or the new one."""
+"""Writing files so that a kill at any moment leaves the old content or the new one, by one process at a time."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,3 +36,36 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path} ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock within, which the system takes back from a process that dies, however it dies.
+
+    Args:
+        path: an empty file that stands for what is locked; made with its folder if it does not exist, and never removed.
+        wait: until another process lets go of it.
+
+    Returns:
+        Whether the lock is held: without ``wait``, another process may have it.
+
+    Raises:
+        UserError: the file cannot be made, or its file system has no locks.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error})") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            held = False
+        except OSError as error:
+            raise UserError(f"cannot lock {path} ({error.strerror or error})") from None
+        else:
+            held = True
+        yield held
+    finally:
+        os.close(descriptor)

@@ -14,7 +14,7 @@ import yaml
 from seqmem import results
 from seqmem.errors import UserError
 from seqmem.files import write_text
-from seqmem.results.record import RunFolder, digest, new_folder
+from seqmem.results.record import RunFolder, digest
 from seqmem.results.table import markdown
 
 
@@ -119,24 +119,6 @@ def test_different_metrics_are_named_row_by_row(tmp_path):
     table = markdown(results.summarize(results.group_trials(results.find_runs(tmp_path))))
     assert "| metric |" in table
     assert "| mse | sums | gru |" in table
-
-
-def test_no_two_runs_share_a_folder(tmp_path):
-    script = (
-        "import sys; from pathlib import Path; from seqmem.results.record import new_folder;"
-        "print(*[new_folder(Path(sys.argv[1]), 'a') for _ in range(20)], sep='\\n')"
-    )
-    running = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    made = [line for process in running for line in process.communicate(timeout=60)[0].split()]
-    assert len(made) == len(set(made)) == 80
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="output_dir: cannot write to"):
-        new_folder(tmp_path / "file" / "runs", "a")
 
 
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):

@@ -12,6 +12,7 @@ from seqmem import models, training
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig
 from seqmem.training.module import SequenceModule
+from tests.trials import run_trials
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
@@ -145,7 +146,7 @@ def test_splits_have_states_of_their_own(path):
 
 def test_training_learns_and_leaves_no_state_behind(path, tmp_path):
     data = load(path, length=20)
-    [folder] = training.run_trials(config(path, train={"epochs": 8, "lr": 0.05}), data, tmp_path)
+    [folder] = run_trials(config(path, train={"epochs": 8, "lr": 0.05}), data, tmp_path)
     record = folder.read_record()
     assert record["metric"] == "bpc"
     assert set(record["result"]) == {"val/bpc", "test/loss", "test/bpc", "test/perplexity"}
@@ -163,7 +164,7 @@ def test_training_learns_and_leaves_no_state_behind(path, tmp_path):
 def test_evaluation_reads_one_text_unless_told_otherwise(given, wanted, path, tmp_path, monkeypatch):
     seen = set()
     monkeypatch.setattr(SequenceModule, "on_test_batch_start", lambda self, batch, k: seen.add(len(batch)))
-    training.run_trials(config(path, train={"epochs": 1, **given}), load(path, length=20), tmp_path)
+    run_trials(config(path, train={"epochs": 1, **given}), load(path, length=20), tmp_path)
     assert max(seen) == wanted
 
 
@@ -172,6 +173,6 @@ def test_compiling_changes_no_result(path, tmp_path):
     results = []
     for compile in (False, True):
         settings = config(path, train={"epochs": 1, "compile": compile})
-        [folder] = training.run_trials(settings, load(path, length=20), tmp_path / str(compile))
+        [folder] = run_trials(settings, load(path, length=20), tmp_path / str(compile))
         results.append(folder.read_record()["result"])
     assert results[0] == pytest.approx(results[1], rel=1e-4)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import datasets
-from seqmem import training
 from seqmem.errors import UserError
 from seqmem.training.checkpoints import read_checkpoint, restore
 from seqmem.training.evaluation import evaluate
 from seqmem.training.excerpt import Excerpt
+from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
@@ -32,7 +32,7 @@ def trial(tmp_path, dataset, model=HMLSTM, **train):
         "smoke_test": False,
     }
     data = datasets.load(dataset)
-    [folder] = training.run_trials(config, data, tmp_path)
+    [folder] = run_trials(config, data, tmp_path)
     return config, data, folder
 
 

@@ -18,6 +18,7 @@ from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO
 from seqmem.training.config import TrainConfig, limited
 from seqmem.training.module import SequenceModule
+from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
@@ -69,8 +70,9 @@ def weights(folder):
 
 
 def test_each_trial_has_its_seed_folder_and_record(tmp_path):
-    folders = training.run_trials(config(runner={"ntrials": 3}), Signs(), tmp_path)
-    assert [folder.path.name for folder in folders] == ["trial_0", "trial_1", "trial_2"]
+    folders = run_trials(config(runner={"ntrials": 3}), Signs(), tmp_path)
+    assert [folder.path.name for folder in folders] == ["seed_3", "seed_4", "seed_5"]
+    assert len({folder.path.parent for folder in folders}) == 1
     records = [folder.read_record() for folder in folders]
     assert [record["seed"] for record in records] == [3, 4, 5]
     assert len({record["group"] for record in records}) == 1
@@ -94,9 +96,9 @@ def test_each_trial_has_its_seed_folder_and_record(tmp_path):
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):
     first, second = (tmp_path / name for name in ("first", "second"))
-    [a] = training.run_trials(config(), Signs(), first)
+    [a] = run_trials(config(), Signs(), first)
     torch.randn(7)
-    [b] = training.run_trials(config(), Signs(), second)
+    [b] = run_trials(config(), Signs(), second)
     assert all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
     assert a.read_record()["result"] == b.read_record()["result"]
 
@@ -111,7 +113,7 @@ def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_p
 
     monkeypatch.setattr(SequenceModule, "test_step", test_step)
     data = Signs()
-    [folder] = training.run_trials(config(train={"epochs": 3, "lr": 0.5}), data, tmp_path)
+    [folder] = run_trials(config(train={"epochs": 3, "lr": 0.5}), data, tmp_path)
     assert data.log.count("test") == 40
     assert data.log.index("test") > max(index for index, split in enumerate(data.log) if split != "test")
     best = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["state_dict"]
@@ -121,7 +123,7 @@ def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("changes", "train", "validation", "test", "epochs"),
+    ("changes", "trained", "validation", "test", "epochs"),
     [
         ({"train": {"limit_train_batches": 5, "limit_val_batches": 3, "limit_test_batches": 2}}, 5, 3, 2, 2),
         ({"train": {"limit_train_batches": 0.25, "limit_val_batches": 1, "limit_test_batches": 1.0}}, 10, 1, 40, 2),
@@ -129,10 +131,10 @@ def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_p
         ({"smoke_test": True, "train": {"limit_train_batches": 3}}, 3, 5, 5, 1),
     ],
 )
-def test_limits_count_batches(tmp_path, changes, train, validation, test, epochs):
+def test_limits_count_batches(tmp_path, changes, trained, validation, test, epochs):
     data = Signs()
-    [folder] = training.run_trials(config(**changes), data, tmp_path)
-    assert folder.read_metrics()["step"].tolist() == [train * (epoch + 1) for epoch in range(epochs)]
+    [folder] = run_trials(config(**changes), data, tmp_path)
+    assert folder.read_metrics()["step"].tolist() == [trained * (epoch + 1) for epoch in range(epochs)]
     assert data.log.count("validation") == validation * epochs
     assert data.log.count("test") == test
 
@@ -143,32 +145,30 @@ def test_limited():
 
 def test_weight_decay_clipping_and_optimizer_are_used(tmp_path):
     results = {}
-    for name, train in {
+    for name, changes in {
         "plain": {},
         "decayed": {"wd": 10.0},
         "clipped": {"gradient_clip_val": 1e-9, "optimizer": "sgd"},
         "rmsprop": {"optimizer": "rmsprop"},
     }.items():
-        [folder] = training.run_trials(config(train={"limit_train_batches": 3, **train}), Signs(), tmp_path / name)
+        [folder] = run_trials(config(train={"limit_train_batches": 3, **changes}), Signs(), tmp_path / name)
         results[name] = torch.cat([value.flatten() for key, value in weights(folder).items() if key.startswith("model.")])
     assert results["decayed"].norm() < 0.95 * results["plain"].norm()
     assert not torch.allclose(results["rmsprop"], results["plain"])
     torch.manual_seed(3)
-    fresh = training.run_trials(
-        config(train={"limit_train_batches": 1, "epochs": 1, "lr": 1e-12}), Signs(), tmp_path / "untrained"
-    )[0]
+    fresh = run_trials(config(train={"limit_train_batches": 1, "epochs": 1, "lr": 1e-12}), Signs(), tmp_path / "untrained")[0]
     start = torch.cat([value.flatten() for key, value in weights(fresh).items() if key.startswith("model.")])
     assert torch.allclose(results["clipped"], start, atol=1e-7)
     assert not torch.allclose(results["plain"], start, atol=1e-3)
 
 
 def test_learns(tmp_path):
-    [folder] = training.run_trials(config(train={"epochs": 4}), Signs(), tmp_path)
+    [folder] = run_trials(config(train={"epochs": 4}), Signs(), tmp_path)
     assert folder.read_record()["result"]["test/accuracy"] > 0.9
 
 
 def test_tensorboard_by_option(tmp_path):
-    [folder] = training.run_trials(config(runner={"tensorboard": True}, smoke_test=True), Signs(), tmp_path)
+    [folder] = run_trials(config(runner={"tensorboard": True}, smoke_test=True), Signs(), tmp_path)
     assert list((folder.path / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -178,9 +178,10 @@ def test_a_failed_trial_says_so_in_its_record(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SequenceModule, "training_step", training_step)
     with pytest.raises(ArithmeticError, match="on purpose"):
-        training.run_trials(config(), Signs(), tmp_path)
-    assert (tmp_path / "trial_0" / "metrics.csv").exists() is False
-    record = RunFolder(tmp_path / "trial_0").read_record()
+        run_trials(config(), Signs(), tmp_path)
+    [path] = tmp_path.glob("*/seed_3")
+    assert (path / "metrics.csv").exists() is False
+    record = RunFolder(path).read_record()
     assert record["status"] == "failed"
     assert record["reason"] == "ArithmeticError: on purpose"
 
@@ -195,8 +196,9 @@ def test_other_trials_run_when_one_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(SequenceModule, "training_step", training_step)
     with pytest.raises(ArithmeticError, match="on purpose"):
-        training.run_trials(config(runner={"ntrials": 3}, smoke_test=True), Signs(), tmp_path)
-    found = [RunFolder(tmp_path / f"trial_{k}").read_record()["status"] for k in range(3)]
+        run_trials(config(runner={"ntrials": 3}, smoke_test=True), Signs(), tmp_path)
+    [folder] = tmp_path.iterdir()
+    found = [RunFolder(folder / f"seed_{seed}").read_record()["status"] for seed in (3, 4, 5)]
     assert found == ["finished", "failed", "finished"]
 
 
@@ -206,11 +208,11 @@ def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path):
         train={"optimizer": "sgd", "lr": 1e30},
     )
     with pytest.raises(UserError, match=r"the training loss became (nan|inf) at batch .* of epoch 1; try a train.lr below 1e"):
-        training.run_trials(broken, Signs(), tmp_path)
+        run_trials(broken, Signs(), tmp_path)
 
 
 def test_bfloat16_autocast(tmp_path):
-    [folder] = training.run_trials(config(smoke_test=True, train={"precision": "bf16-mixed"}), Signs(), tmp_path)
+    [folder] = run_trials(config(smoke_test=True, train={"precision": "bf16-mixed"}), Signs(), tmp_path)
     assert weights(folder)["model.head.0.weight"].dtype == torch.float32
 
 
@@ -235,14 +237,14 @@ def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_names_what_it_was_trained_with(tmp_path):
-    [folder] = training.run_trials(config(smoke_test=True), Signs(), tmp_path)
+    [folder] = run_trials(config(smoke_test=True), Signs(), tmp_path)
     stored = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["hyper_parameters"]
     assert stored["config"] == folder.read_config()
     assert DataSpec(**stored["spec"]) == Signs.spec
 
 
 def test_double_precision(tmp_path):
-    [folder] = training.run_trials(config(smoke_test=True, train={"precision": "64-true"}), Signs(), tmp_path)
+    [folder] = run_trials(config(smoke_test=True, train={"precision": "64-true"}), Signs(), tmp_path)
     assert weights(folder)["model.head.0.weight"].dtype == torch.float64
 
 
@@ -251,7 +253,7 @@ def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
     results = []
     for compile in (False, True):
         settings = config(train={"epochs": 1, "compile": compile}, model={"cell": cell})
-        [folder] = training.run_trials(settings, Signs(), tmp_path / str(compile))
+        [folder] = run_trials(settings, Signs(), tmp_path / str(compile))
         checkpoint = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)
         results.append((folder.read_record(), checkpoint["state_dict"]))
     (plain, weights), (compiled, same) = results
@@ -262,14 +264,14 @@ def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
 
 
 def test_the_record_says_which_path_sequences_took(tmp_path, capsys):
-    [folder] = training.run_trials(config(smoke_test=True, model={"cell": "rnn"}), Signs(), tmp_path)
+    [folder] = run_trials(config(smoke_test=True, model={"cell": "rnn"}), Signs(), tmp_path)
     [path] = folder.read_record()["recurrences"]
     assert path == "step by step (there is no compiled sequence of RNN)"
     assert f"each sequence {path}" in capsys.readouterr().out
 
 
 def test_the_last_epoch_is_tested_too_where_asked(tmp_path):
-    [folder] = training.run_trials(config(train={"epochs": 3, "test_last": True}), Signs(), tmp_path)
+    [folder] = run_trials(config(train={"epochs": 3, "test_last": True}), Signs(), tmp_path)
     record = folder.read_record()
     assert set(record["result_last"]) == {"test/loss", "test/accuracy"}
     [row] = aggregate.summarize(aggregate.group_trials([folder])).to_dict("records")
@@ -292,8 +294,8 @@ def test_an_orthogonal_matrix_learns_at_a_tenth_of_the_rate():
 
 def test_without_epochs_the_initial_weights_are_tested(tmp_path):
     data = Signs()
-    trial = RunFolder(tmp_path / "trial_0")
-    record = training.run_trial(config(train={"epochs": 0, "batch_size": 8, "lr": 0.01}), data, trial)
+    [trial] = run_trials(config(train={"epochs": 0, "batch_size": 8, "lr": 0.01}), data, tmp_path)
+    record = trial.read_record()
     assert set(data.log) == {"validation", "test"}
     assert (record["epochs"], record["best_epoch"], record["sequences_per_second"]) == (0, -1, None)
     torch.manual_seed(3)
@@ -324,7 +326,7 @@ def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint
         model={"network": "hmlstm", "cell": "hmlstm", "cell_args": soft},
         train={"epochs": 4, "limit_train_batches": 2, "limit_val_batches": 2, "test_last": True},
     )
-    [folder] = training.run_trials(settings, Signs(), tmp_path)
+    [folder] = run_trials(settings, Signs(), tmp_path)
     record = folder.read_record()
     assert slopes["train"] == slopes["val"] == [1, 1, 3, 3, 5, 5, 6, 6]
     assert record["best_epoch"] < 3
@@ -340,8 +342,8 @@ def test_the_learning_rate_decays_with_every_update(tmp_path, monkeypatch):
         "on_before_optimizer_step",
         lambda self, optimizer: seen.append(optimizer.param_groups[0]["lr"]),
     )
-    training.run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5, "lr_decay": 0.1}), Signs(), tmp_path / "decay")
+    run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5, "lr_decay": 0.1}), Signs(), tmp_path / "decay")
     assert seen == pytest.approx([0.5 / (1 + 0.1 * update) for update in range(80)])
     seen.clear()
-    training.run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5}), Signs(), tmp_path / "constant")
+    run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5}), Signs(), tmp_path / "constant")
     assert seen == [0.5] * 80

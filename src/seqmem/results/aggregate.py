@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from seqmem.results.record import RunFolder, settings
+from seqmem.results.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Trials:
 
 
 def find_runs(folder: Path) -> list[RunFolder]:
-    """All run folders below ``folder``, in the order of their paths."""
+    """The run folders of the sweep whose folder this is, by its jobs; where it is none, all below it, by their paths."""
+    sweep = Sweep(folder)
+    if sweep.jobs():
+        return sweep.runs()
     return [RunFolder(path.parent) for path in sorted(folder.rglob("record.json"))]
 
 

@@ -7,16 +7,16 @@ A run folder holds
     data.json       where the data came from: checksums, splits, permutation
     metrics.csv     one row an epoch
     reconstructions.png, encodings.png, anomalies.csv: of an autoencoder
-    checkpoints/    best.ckpt (chosen by validation) and last.ckpt
+    checkpoints/    best.ckpt (chosen by validation) and last.ckpt, from which a killed trial goes on
+    .lock           held by the process that trains
 
 Every file is written beside its place and renamed into it: a kill at any moment leaves the old file or the new one.
 """
 
 import hashlib
 import json
-import secrets
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ import pandas as pd
 import yaml
 
 from seqmem.errors import UserError
-from seqmem.files import write_text
+from seqmem.files import locked, write_text
 
 _NOT_SETTINGS = ("seed", "output_dir", "traceback", "runner.", "dataset.data_dir", "dataset.num_workers", "model.preset")
+_OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
 
 class RunFolder:
@@ -40,14 +41,20 @@ class RunFolder:
         """Where the trial's checkpoints lie."""
         return self.path / "checkpoints"
 
-    def make(self) -> None:
-        """Make the folder, which must not hold anything yet.
+    def lock(self, wait: bool) -> AbstractContextManager[bool]:
+        """Make the folder if need be, and hold its lock within, as :func:`seqmem.files.locked` does."""
+        return locked(self.path / ".lock", wait)
+
+    def clear(self) -> None:
+        """Make the folder as an attempt finds it that begins anew.
 
         Raises:
             UserError: it cannot be made.
         """
         try:
-            self.checkpoints.mkdir(parents=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for name in _OF_AN_ATTEMPT:
+                (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {self.checkpoints} ({error.strerror})") from None
 
@@ -71,6 +78,14 @@ class RunFolder:
         """Read record.json."""
         return json.loads((self.path / "record.json").read_text(encoding="utf-8"))
 
+    def finished(self) -> dict[str, Any] | None:
+        """The record, if it is that of a trial that came to its end."""
+        try:
+            record = self.read_record()
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("status") == "finished" else None
+
     def read_config(self) -> dict[str, Any]:
         """Read config.yaml."""
         return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
@@ -79,26 +94,6 @@ class RunFolder:
         """Read metrics.csv; empty if no epoch has ended."""
         path = self.path / "metrics.csv"
         return pd.read_csv(path) if path.exists() else pd.DataFrame()
-
-
-def new_folder(parent: Path, label: str) -> Path:
-    """Make a folder inside ``parent`` that no other run has: ``DATE_TIME_label``, with a suffix if that is taken.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{label}"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for name in (stem, *(f"{stem}_{secrets.token_hex(3)}" for _ in range(10))):
-            try:
-                (parent / name).mkdir()
-            except FileExistsError:
-                continue
-            return parent / name
-    except OSError as error:
-        raise UserError(f"output_dir: cannot write to {parent} ({error.strerror}); give another by output_dir=FOLDER") from None
-    raise UserError(f"output_dir: found no free name for {stem} in {parent}")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

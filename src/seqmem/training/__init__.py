@@ -11,12 +11,31 @@ from seqmem.training.config import RunnerConfig, TrainConfig, check_config, chec
 
 if TYPE_CHECKING:
     from seqmem.training.module import SequenceModule
-    from seqmem.training.trials import Data, run_trial, run_trials
+    from seqmem.training.trial import Data, run_trial
+    from seqmem.training.trials import experiment, run_trials
 
-__all__ = ["Data", "RunnerConfig", "SequenceModule", "TrainConfig", "check_config", "check_fit", "run_trial", "run_trials"]
+__all__ = [
+    "Data",
+    "RunnerConfig",
+    "SequenceModule",
+    "TrainConfig",
+    "check_config",
+    "check_fit",
+    "experiment",
+    "run_trial",
+    "run_trials",
+]
+
+_homes = {
+    "Data": "trial",
+    "SequenceModule": "module",
+    "experiment": "trials",
+    "run_trial": "trial",
+    "run_trials": "trials",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'module' if name == 'SequenceModule' else 'trials'}"), name)
+    return getattr(import_module(f"{__name__}.{_homes[name]}"), name)

@@ -1,17 +1,21 @@
 """Checkpoints: written so that a kill or a full disk cannot cut them, read without running code from them."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from seqmem import models
 from seqmem.errors import UserError
 from seqmem.files import replacing
+from seqmem.results.record import settings
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, model_arguments
@@ -28,6 +32,51 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         save_plain(checkpoint, Path(path))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """After each epoch, ``last.ckpt``, and ``best.ckpt`` if the epoch is the best so far by what it monitors."""
+
+    def __init__(self, folder: Path, monitor: str, mode: str):
+        super().__init__(
+            folder,
+            "best",
+            monitor,
+            mode=mode,
+            save_on_train_epoch_end=True,  # when all of the epoch is known, its row of metrics too
+            enable_version_counter=False,
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save both. Lightning's own last.ckpt is that of the last epoch that was the best."""
+        super().on_train_epoch_end(trainer, pl_module)
+        assert self.dirpath is not None
+        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, which may have been moved with its folder."""
+        assert self.dirpath is not None
+        here = str(Path(self.dirpath) / "best.ckpt") if state_dict["best_model_path"] else ""
+        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here}
+        best = dict.fromkeys([here] if here else [], state_dict["best_model_score"])
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "last_model_path": ""})
+
+
+def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
+    """The last checkpoint of a trial that was stopped, if it has one from which it can go on.
+
+    Args:
+        path: where it would be.
+        config: of the trial, whose settings must be those that the checkpoint was trained with.
+    """
+    if not path.exists():
+        return None
+    try:
+        checkpoint = read_checkpoint(path)
+    except UserError as error:
+        print(f"{error}; the trial begins anew", file=sys.stderr)
+        return None
+    return path if settings(checkpoint.config) == settings(config) else None
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,11 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": config["model"], "dataset": config["dataset"], "train": train, "runner": runner, **general}
 
 
-def check_fit(config: Mapping[str, Any], spec: DataSpec) -> None:
+def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel:
     """Check that the model fits a data set, without allocating it.
+
+    Returns:
+        The model, its tensors on the meta device.
 
     Raises:
         UserError: it does not; both are named.
@@ -125,6 +128,7 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> None:
     if config["train"]["epochs"] > 0 and not any(parameter.requires_grad for parameter in model.parameters()):
         label = models.label(model_arguments(config))
         raise UserError(f"train.epochs: got {config['train']['epochs']}, wanted 0, since {label} has nothing to train")
+    return model
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
-from seqmem.training.trials import Data
+from seqmem.training.trial import Data
 
 
 def evaluate(

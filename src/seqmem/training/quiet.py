@@ -18,6 +18,7 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*number of training batches .* is smaller than the logging interval.*")
             warnings.filterwarnings("ignore", ".*defined a `validation_step` but have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty.*")
             # torch.compile's own, about what flows from a recurrence that stays out of it.
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
             yield

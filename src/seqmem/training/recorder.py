@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from seqmem.results.record import RunFolder
 
@@ -17,16 +18,35 @@ class EpochRecorder(pl.Callback):
     """Writes a run folder's ``metrics.csv`` after each epoch, whole, so that it is never cut in a line.
 
     A row holds epoch, step, seconds (since the start of training), sequences_per_second (training batches only) and every
-    metric that was logged.
+    metric that was logged. A checkpoint holds the rows so far, so that a training that goes on from it leaves neither a gap nor
+    a row twice.
+
+    Attributes:
+        rows: one for each epoch that has ended.
+        resumed_at: after how many epochs the training was taken up again, each time that it was.
+        seconds_before: of training, before it was last taken up again.
     """
 
     def __init__(self, folder: RunFolder):
         self.folder = folder
         self.rows: list[dict[str, Any]] = []
+        self.resumed_at: list[int] = []
+        self.seconds_before = 0.0
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the rows so far into a checkpoint."""
+        checkpoint["epoch_recorder"] = {"rows": self.rows, "resumed_at": self.resumed_at}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on from a checkpoint, if that is what it is loaded for."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.rows = list(checkpoint["epoch_recorder"]["rows"])
+            self.resumed_at = [*checkpoint["epoch_recorder"]["resumed_at"], len(self.rows)]
+            self.seconds_before = self.rows[-1]["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - self.seconds_before
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing seen yet."""

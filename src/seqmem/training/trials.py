@@ -1,55 +1,44 @@
 """The trial loop: the same config trained several times, each time from another seed."""
 
-import math
-import os
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader
-
-from seqmem import models, ops
-from seqmem.batch import Batch
-from seqmem.errors import UserError
-from seqmem.models.autoencoder import Autoencoder
-from seqmem.results.provenance import provenance
+from seqmem import models
+from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
-from seqmem.spec import DataSpec
-from seqmem.tasks import task_for
-from seqmem.training.checkpoints import AtomicCheckpointIO
-from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
-from seqmem.training.module import SequenceModule
-from seqmem.training.quiet import quiet_lightning
-from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
-from seqmem.training.review import review
+from seqmem.training.config import check_fit, model_arguments
+from seqmem.training.fingerprint import fingerprint
+from seqmem.training.trial import Data, run_trial
 
 
-class Data(Protocol):
-    """What a data set must offer to be trained on."""
+def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = None) -> Experiment:
+    """Where the trials of a config are, by what they depend on: settings, code and data.
 
-    spec: DataSpec
+    Args:
+        config: as for :func:`run_trials`.
+        data: the data set.
+        output_dir: what its folder lies in; None for the config's.
 
-    def loader(self, split: Literal["train", "validation", "test"], batch_size: int, seed: int = 0) -> DataLoader:
-        """Batches of a split; those of "train" in an order that ``seed`` and the epoch determine."""
+    Raises:
+        UserError: the model does not fit the data set.
+    """
+    model = check_fit(config, data.spec)
+    label = f"{data.spec.name}_{models.label(model_arguments(config))}"
+    folder = Path(config["output_dir"]) if output_dir is None else output_dir
+    return Experiment.of(folder, label, digest(config), fingerprint(model, data), data.describe())
 
-    def describe(self) -> dict[str, Any]:
-        """Where the data came from, as JSON-able values."""
 
+def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:
+    """Train ``runner.ntrials`` models, trial k with seed + k; print a line after each.
 
-def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunFolder]:
-    """Train ``runner.ntrials`` models, trial k with seed + k in ``folder/trial_k``; print a line after each.
+    A trial that has finished is not repeated. One that another process trains at this moment is left for last, and then waited
+    for.
 
     Args:
         config: a resolved, checked config: model, train, runner, dataset, seed, smoke_test.
         data: the data set that ``config["dataset"]`` describes.
-        folder: an existing folder of this job alone.
+        experiment: what :func:`experiment` gives for them.
 
     Returns:
         The trials' folders.
@@ -57,181 +46,41 @@ def run_trials(config: Mapping[str, Any], data: Data, folder: Path) -> list[RunF
     Raises:
         Exception: the first failure of a trial, after the other trials have run.
     """
-    folders: list[RunFolder] = []
+    seeds = range(config["seed"], config["seed"] + config["runner"]["ntrials"])
+    busy: list[int] = []
     failures: list[Exception] = []
-    count = config["runner"]["ntrials"]
-    for k in range(count):
-        trial = RunFolder(folder / f"trial_{k}")
-        folders.append(trial)
-        try:
-            record = run_trial({**config, "seed": config["seed"] + k}, data, trial)
-        except Exception as error:
-            failures.append(error)
-            continue
-        name, result, floor = record["metric"], record["result"], record["irreducible_error"]
-        irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
-        paths = ", ".join(sorted(set(record["recurrences"])))
-        probed = record.get("linear_probe_accuracy")
-        told = "" if probed is None else f", linear classifier of the encodings {probed:.4f}"
-        way = f", each sequence {paths}" if paths else ""
-        print(
-            f"{record['model']} on {record['dataset']}, trial {k + 1} of {count} (seed {record['seed']}): "
-            f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
-            f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{told}{way}",
-            flush=True,
-        )
+    for wait, those in ((False, seeds), (True, busy)):
+        for seed in those:
+            trial = experiment.trial(seed)
+            if wait:
+                print(f"another process trains {trial.path}: waiting for it", flush=True)
+            try:
+                with trial.lock(wait) as held:
+                    if not held:
+                        busy.append(seed)
+                        continue
+                    record, how = trial.finished(), "found in"
+                    if record is None:
+                        record, how = run_trial({**config, "seed": seed}, data, experiment), "in"
+            except Exception as error:
+                failures.append(error)
+            else:
+                print(f"{_told(record, seed - seeds[0] + 1, len(seeds))}; {how} {trial.path}", flush=True)
     if failures:
         raise failures[0]
-    return folders
+    return [experiment.trial(seed) for seed in seeds]
 
 
-def run_trial(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str, Any]:
-    """Train one model, choose its checkpoint by validation, test that once, and leave the record in ``folder``.
-
-    Args:
-        config: as for :func:`run_trials`, with this trial's seed.
-        data: the data set.
-        folder: where its record goes; made if it does not exist.
-
-    Returns:
-        The run record.
-    """
-    record: dict[str, Any] = {
-        "status": "running",
-        "group": digest(config),
-        "dataset": data.spec.name,
-        "model": models.label(model_arguments(config)),
-        "seed": config["seed"],
-        "smoke_test": config["smoke_test"],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "process": os.getpid(),
-        **provenance(),
-    }
-    folder.make()
-    folder.write_config(config)
-    folder.write_data(data.describe())
-    folder.write_record(record)
-    start = time.perf_counter()
-    try:
-        with quiet_lightning():
-            record |= _train(config, data, folder)
-    except BaseException as error:
-        failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        folder.write_record({**record, "status": failed, "reason": f"{type(error).__name__}: {error}"})
-        raise
-    record |= {"status": "finished", "seconds": round(time.perf_counter() - start, 3)}
-    folder.write_record(record)
-    return record
-
-
-def _train(config: Mapping[str, Any], data: Data, folder: RunFolder) -> dict[str, Any]:
-    train = TrainConfig(**config["train"])
-    runner = RunnerConfig(**config["runner"])
-    reset_peak_memory()
-    pl.seed_everything(config["seed"], workers=True, verbose=False)
-    task = task_for(data.spec)
-    model = models.build(model_arguments(config), data.spec)
-    if train.compile:
-        model.compile()
-    module = SequenceModule(model, task, train)
-    module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
-
-    evaluated = evaluation_batch_size(train, data.spec)
-    loaders = {
-        "train": data.loader("train", train.batch_size, config["seed"]),
-        "validation": data.loader("validation", evaluated),
-        "test": data.loader("test", evaluated),
-    }
-    limits = {"train": train.limit_train_batches, "validation": train.limit_val_batches, "test": train.limit_test_batches}
-    batches = {split: limited(len(loaders[split]), limit, config["smoke_test"]) for split, limit in limits.items()}
-
-    monitor = f"val/{task.metric}"
-    best = ModelCheckpoint(folder.checkpoints, "best", monitor, mode=task.best, save_last=True, enable_version_counter=False)
-    recorder = EpochRecorder(folder)
-    interactive = sys.stdout.isatty()
-    trainer = pl.Trainer(
-        accelerator=runner.accelerator,
-        devices=1,
-        precision=train.precision,
-        max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
-        gradient_clip_val=train.gradient_clip_val or None,
-        limit_train_batches=batches["train"],
-        limit_val_batches=batches["validation"],
-        limit_test_batches=batches["test"],
-        plugins=[AtomicCheckpointIO()],
-        callbacks=[best, recorder, *([RichProgressBar(leave=False)] if interactive else [])],
-        logger=TensorBoardLogger(folder.path, name=None, version="tensorboard") if runner.tensorboard else False,
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
+def _told(record: Mapping[str, Any], number: int, count: int) -> str:
+    name, result, floor = record["metric"], record["result"], record["irreducible_error"]
+    irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
+    paths = ", ".join(sorted(set(record["recurrences"])))
+    probed = record.get("linear_probe_accuracy")
+    told = "" if probed is None else f", linear classifier of the encodings {probed:.4f}"
+    way = f", each sequence {paths}" if paths else ""
+    resumed = "".join(f", resumed after epoch {epoch}" for epoch in record["resumed_at"])
+    return (
+        f"{record['model']} on {record['dataset']}, trial {number} of {count} (seed {record['seed']}): "
+        f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
+        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{resumed}{told}{way}"
     )
-    model.prepare(_first(loaders["train"], batches["train"]))
-    if train.epochs > 0:
-        outcome = _fit(trainer, module, loaders, best, recorder, train.test_last)
-    else:
-        trainer.validate(module, loaders["validation"], verbose=False)
-        score = trainer.callback_metrics[monitor].item()
-        if not math.isfinite(score):
-            raise UserError(f"{monitor} of the initial weights is {score}, wanted a finite number")
-        trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
-        [tested] = trainer.test(module, loaders["test"], verbose=False)
-        outcome = {
-            "result": {monitor: score, **tested},
-            "result_last": tested if train.test_last else {},
-            "best_epoch": -1,
-            "epochs": 0,
-            "train_seconds": 0.0,
-            "sequences_per_second": None,
-        }
-    reviewed = {}
-    if isinstance(model, Autoencoder):
-        device = next(model.parameters()).device
-        parts = {split: [batch.to(device) for batch in _first(loaders[split], batches[split])] for split in loaders}
-        reviewed = review(model, parts["train"], parts["validation"], parts["test"], folder.path)
-    return {
-        **reviewed,
-        "metric": task.metric,
-        "best": task.best,
-        "irreducible_error": data.spec.irreducible_error,
-        **outcome,
-        "peak_memory_mib": round(peak_memory_mib(), 1),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "operators": ops.paths(),
-        "recurrences": model.paths(),
-    }
-
-
-def _first(loader: DataLoader, count: int) -> Iterator[Batch]:
-    """The first batches, made only if they are asked for."""
-    yield from islice(loader, count)
-
-
-def _fit(
-    trainer: pl.Trainer,
-    module: SequenceModule,
-    loaders: Mapping[str, DataLoader],
-    best: ModelCheckpoint,
-    recorder: EpochRecorder,
-    test_last: bool,
-) -> dict[str, Any]:
-    """Train, and test the checkpoint that validation chose; what of the record tells of it."""
-    trainer.fit(module, loaders["train"], loaders["validation"])
-    assert best.monitor is not None
-    if best.best_model_score is None:
-        raise UserError(
-            f"no epoch ended with a finite {best.monitor}, so there is no checkpoint to test; try a smaller train.lr"
-        )
-    score = best.best_model_score.item()
-    last = recorder.rows[-1]
-    after_last = trainer.test(module, loaders["test"], verbose=False)[0] if test_last else {}
-    tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
-    return {
-        "result": {best.monitor: score, **tested},
-        "result_last": after_last,
-        "best_epoch": next(row["epoch"] for row in recorder.rows if row[best.monitor] == score),
-        "epochs": len(recorder.rows),
-        "train_seconds": last["seconds"],
-        "sequences_per_second": last["sequences_per_second"],
-    }

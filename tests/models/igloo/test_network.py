@@ -17,6 +17,7 @@ from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.module import SequenceModule
+from tests.trials import run_trials
 
 _cfg = Path(__file__).parents[3] / "cfg" / "model"
 
@@ -105,7 +106,7 @@ def test_it_trains_and_its_checkpoint_gives_the_same_result(dataset, tmp_path):
     )
     data = datasets.load(config["dataset"])
     training.check_fit(config, data.spec)
-    [folder] = training.run_trials(config, data, tmp_path)
+    [folder] = run_trials(config, data, tmp_path)
     record = folder.read_record()
     assert record["status"] == "finished"
     torch.manual_seed(99)

@@ -1,0 +1,67 @@
+"""What a sweep consists of, written down before it begins, so that what is missing can be told from what was never asked for.
+
+The folder of a sweep holds ``sweep.json`` and the tables of its jobs. The trials lie elsewhere: other sweeps may share them.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqmem.errors import UserError
+from seqmem.files import locked, write_text
+from seqmem.results.record import RunFolder
+
+
+class Sweep:
+    """The manifest of a sweep. Several processes may write to it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs, in the order in which they were added; none if the folder is not that of a sweep.
+
+        Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
+        ``folder`` (of its trials, relative to the sweep's; None until it has begun), ``code``, ``failure`` (a line; None if
+        there was none) and ``status`` (the exit status of that failure).
+
+        Raises:
+            UserError: the manifest cannot be read.
+        """
+        path = self.folder / "sweep.json"
+        try:
+            return list(json.loads(path.read_text(encoding="utf-8"))["jobs"])
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path} ({error})") from None
+
+    def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str]) -> None:
+        """Add jobs; what is said of one whose settings and seeds are there already changes.
+
+        Args:
+            jobs: as :meth:`jobs` gives them, folders as they are; what is left out stays as it is.
+            command: the command line, for the reader.
+
+        Raises:
+            UserError: the manifest cannot be written.
+        """
+        blank = dict.fromkeys(("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status"))
+        with locked(self.folder / ".lock"):
+            known = {_key(job): job for job in self.jobs()}
+            for job in jobs:
+                place = {"folder": os.path.relpath(job["folder"], self.folder)} if "folder" in job else {}
+                known[_key(job)] = {**blank, **known.get(_key(job), {}), **job, **place}
+            content = {"command": list(command), "jobs": list(known.values())}
+            write_text(self.folder / "sweep.json", json.dumps(content, indent=2) + "\n")
+
+    def runs(self) -> list[RunFolder]:
+        """The folders of all trials that have begun."""
+        wanted = [self.folder / job["folder"] / f"seed_{seed}" for job in self.jobs() if job["folder"] for seed in job["seeds"]]
+        return [RunFolder(Path(os.path.normpath(path))) for path in wanted if (path / "record.json").exists()]
+
+
+def _key(job: Mapping[str, Any]) -> tuple[Any, ...]:
+    return job["group"], *job["seeds"]

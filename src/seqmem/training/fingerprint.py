@@ -1,0 +1,102 @@
+"""Which code a result depends on: a checksum that changes with it, and with nothing else."""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_root = "seqmem"
+_entry = "seqmem.training.trial"
+_without_influence = ("seqmem.results",)  # what is written down, and how, changes no number
+
+
+def fingerprint(model: nn.Module, data: object) -> str:
+    """A short checksum of the code that trains ``model`` on ``data``.
+
+    It covers the modules of this package and of the data set's that they need, as Python reads them (comments and docstrings
+    have no influence), the sources of the compiled operators, and torch's version. A cell, model or data set that is not used
+    has none either, so that adding one leaves the results of the others valid.
+
+    Args:
+        model: whose modules' classes count.
+        data: whose class counts.
+    """
+    classes = {type(module) for module in model.modules()} | {type(data)}
+    used = {ancestor.__module__ for owner in classes for ancestor in owner.__mro__}
+    packages = (_root, type(data).__module__.partition(".")[0])
+    digest = hashlib.sha256(torch.__version__.encode())
+    for name in sorted(_needed([_entry, *used], packages)):
+        digest.update(f"{name} {_source(name)[0]}\n".encode())
+    for line in _operators():
+        digest.update(line.encode())
+    return digest.hexdigest()[:12]
+
+
+def _needed(modules: Iterable[str], packages: tuple[str, ...]) -> set[str]:
+    """The modules and all that they import, directly or not, of the given packages."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        inside = name.partition(".")[0] in packages and not name.startswith(_without_influence)
+        if name in found or not inside or _path(name) is None:
+            continue
+        found.add(name)
+        waiting += _source(name)[1]
+    return found
+
+
+@cache
+def _source(name: str) -> tuple[str, tuple[str, ...]]:
+    """A checksum of a module's code, and the names of what it imports, which may be no modules."""
+    path = _path(name)
+    assert path is not None
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                body[:1] = [] if len(body) > 1 else [ast.Pass()]
+    imported = tuple(_imported(tree))
+    # A registry imports its modules by name; those in use are the classes of the model and the data.
+    registry = any(name.startswith("pkgutil") for name in imported)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), () if registry else imported
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _path(name: str) -> Path | None:
+    """The file of a module of Python code; None if there is none of that name."""
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+    else:
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError, AttributeError):
+            return None
+        file = spec.origin if spec else None
+    return Path(file) if file and file.endswith(".py") else None
+
+
+@cache
+def _operators() -> tuple[str, ...]:
+    """A line for each file that the compiled operators are built from; for what was built where those are not at hand."""
+    package = Path(__file__).parents[1]
+    sources = sorted(package.parents[1].glob("csrc/*.[ch]*")) or sorted(package.glob("ops/*.so"))
+    return tuple(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sources)

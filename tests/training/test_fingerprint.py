@@ -1,0 +1,62 @@
+"""The checksum of the code changes with what a result depends on, and with nothing else."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+
+import datasets
+from seqmem import models
+from seqmem.spec import DataSpec
+from seqmem.training import fingerprint as module
+from seqmem.training.fingerprint import _needed, _source, fingerprint
+
+SPEC = DataSpec("signs", 1, 2, "classification", 0, 6)
+
+
+def model(cell):
+    with torch.device("meta"):
+        return models.build({"network": "recurrent", "cell": cell, "cell_args": {"hidden_size": 4}}, SPEC)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.load({"name": "digits"})
+
+
+def test_a_checksum_for_each_cell_and_data_set_and_the_same_again(digits):
+    adding = datasets.load({"name": "adding", "train_samples": 3, "validation_samples": 3, "test_samples": 3, "length": 9})
+    found = [fingerprint(model(cell), data) for cell in ("legs", "lstm", "gru") for data in (digits, adding)]
+    assert len(set(found)) == 6
+    assert found[0] == fingerprint(model("legs"), digits)
+
+
+def test_what_is_needed_is_followed_and_what_is_not_is_left_out():
+    needed = _needed(["seqmem.training.trial", "seqmem.cells.lstm", "seqmem.models.recurrent"], ("seqmem",))
+    assert {"seqmem.training.module", "seqmem.tasks", "seqmem.ops.sequence", "seqmem.cells.base", "seqmem.spec"} <= needed
+    assert not {"seqmem.cells.hmlstm", "seqmem.cells.orthogonal", "seqmem.results", "seqmem.report"} & needed
+
+
+def test_comments_and_docstrings_have_no_influence_and_code_has(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    texts = {
+        "plain": "def double(x):\n    return 2 * x\n",
+        "told": '"""A module."""\n\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # twice\n',
+        "changed": "def double(x):\n    return 3 * x\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"fingerprinted_{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    plain, told, changed = (_source(f"fingerprinted_{name}")[0] for name in texts)
+    assert plain != changed
+    assert told == plain
+    (tmp_path / "fingerprinted_other.py").write_text("import seqmem.spec\nfrom seqmem.cells import LSTM\n")
+    assert set(_source("fingerprinted_other")[1]) == {"seqmem.spec", "seqmem.cells", "seqmem.cells.LSTM"}
+    assert not any(name.startswith("fingerprinted") for name in sys.modules)
+
+
+def test_the_compiled_sources_count(digits, monkeypatch):
+    before = fingerprint(model("legs"), digits)
+    monkeypatch.setattr(module, "_operators", lambda: ("another",))
+    assert fingerprint(model("legs"), digits) != before

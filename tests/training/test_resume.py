@@ -1,0 +1,186 @@
+"""A trial that was stopped goes on, and ends as if it had never been stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+import datasets
+from cfg import commandline
+from seqmem import training
+from seqmem.training.module import SequenceModule
+from tests.program import ROOT
+from tests.trials import run_trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
+SMALL = [
+    "dataset=digits",
+    "train.epochs=4",
+    "train.limit_train_batches=3",
+    "train.limit_val_batches=2",
+    "train.limit_test_batches=2",
+]
+CASES = {
+    "legs": ["model=legs", "train.lr_decay=0.1"],
+    "lstm_cosine": ["model=lstm", "train.schedule=cosine", "train.gradient_clip_val=0.1"],
+    "igloo_dropout": ["model=igloo", "train.optimizer=rmsprop"],
+    "hmlstm_sampled": ["model=hmlstm", "model.cell_args.boundary=sample", "train.wd=0.01"],
+    "hmlstm_annealed": ["model=hmlstm", "model.cell_args.boundary=soft", "model.cell_args.slope_growth=0.5"],
+}
+
+
+class Stop(Exception):
+    """The fault that is injected."""
+
+
+def saved(folder, name):
+    return torch.load(folder.checkpoints / name, weights_only=True)
+
+
+def assert_same(first, second):
+    """Weights, optimiser and metrics of two trials, but for the time that they took."""
+    for name in ("best.ckpt", "last.ckpt"):
+        a, b = saved(first, name), saved(second, name)
+        assert a["state_dict"].keys() == b["state_dict"].keys()
+        assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in a["state_dict"])
+        [one], [other] = a["optimizer_states"], b["optimizer_states"]
+        for key, state in one["state"].items():
+            assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(other["state"][key][k])) for k, v in state.items())
+        assert a["lr_schedulers"] == b["lr_schedulers"]
+        assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
+    timed = ["seconds", "sequences_per_second"]
+    pd.testing.assert_frame_equal(first.read_metrics().drop(columns=timed), second.read_metrics().drop(columns=timed))
+    one, other = first.read_record(), second.read_record()
+    assert [one[key] for key in ("result", "result_last", "best_epoch", "epochs")] == [
+        other[key] for key in ("result", "result_last", "best_epoch", "epochs")
+    ]
+
+
+def stopping(method, at):
+    """The module's method, which fails when it is called for the ``at``-th time."""
+    original, calls = getattr(SequenceModule, method), []
+
+    def stop(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == at:
+            raise Stop
+        return original(self, *args, **kwargs)
+
+    return stop
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, tmp_path, monkeypatch):
+    config = commandline.compose([*SMALL, *CASES[case], "model.preset=tiny", "train.test_last=true"])
+    data = datasets.load(config["dataset"])
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    faults = [("training_step", 2), ("training_step", 5), ("validation_step", 6), ("test_step", 3)]
+    for method, at in faults:
+        with monkeypatch.context() as patch:
+            patch.setattr(SequenceModule, method, stopping(method, at))
+            with pytest.raises(Stop):
+                run_trials(config, data, tmp_path / "stopped")
+    [stopped] = run_trials(config, data, tmp_path / "stopped")
+    assert_same(whole, stopped)
+    assert stopped.read_record()["resumed_at"] == [1, 3, 4]
+
+
+def test_a_finished_trial_is_found_and_a_folder_may_be_moved_between(tmp_path, monkeypatch, capsys):
+    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "training_step", stopping("training_step", 8))
+        with pytest.raises(Stop):
+            run_trials(config, data, tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    [moved] = run_trials(config, data, tmp_path / "after")
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    assert_same(whole, moved)
+    capsys.readouterr()
+    before = (moved.path / "record.json").stat()
+    run_trials(config, data, tmp_path / "after")
+    assert "found in" in capsys.readouterr().out
+    assert (moved.path / "record.json").stat() == before
+
+
+def test_other_settings_code_or_data_are_another_experiment(tmp_path, monkeypatch):
+    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+    first = training.experiment(config, data, tmp_path)
+    assert training.experiment({**config, "seed": 5}, data, tmp_path) == first
+    found = {first.folder}
+    found.add(training.experiment({**config, "train": {**config["train"], "lr": 0.5}}, data, tmp_path).folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("seqmem.training.trials.fingerprint", lambda model, data: "another")
+        found.add(training.experiment(config, data, tmp_path).folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(data), "describe", lambda self: {"files": {"digits": "changed"}})
+        found.add(training.experiment(config, data, tmp_path).folder)
+    assert len(found) == 4
+
+
+def test_a_damaged_checkpoint_is_told_and_the_trial_begins_anew(tmp_path, monkeypatch, capsys):
+    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "training_step", stopping("training_step", 8))
+        with pytest.raises(Stop):
+            run_trials(config, data, tmp_path)
+    [last] = tmp_path.glob("*/seed_0/checkpoints/last.ckpt")
+    last.write_bytes(last.read_bytes()[:-1000])
+    [folder] = run_trials(config, data, tmp_path)
+    assert "the trial begins anew" in capsys.readouterr().err
+    assert folder.read_record()["resumed_at"] == []
+    assert len(folder.read_metrics()) == 4
+
+
+def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
+    """Each trial is trained once, by one of them, and both have all results."""
+    script = (
+        "import sys; sys.argv = ['train.py', *sys.argv[1:]]; import datasets; from cfg import commandline; "
+        "from seqmem import training; config = commandline.compose(sys.argv[1:]); data = datasets.load(config['dataset']); "
+        "print(training.run_trials(config, data, training.experiment(config, data)))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        *SMALL,
+        "model=rnn",
+        "model.preset=tiny",
+        "runner.ntrials=4",
+        f"output_dir={tmp_path}",
+    ]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    lines = [line for out, _ in told for line in out.splitlines() if ", trial " in line]
+    assert len(lines) == 8
+    assert sum("; in " in line for line in lines) == 4
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("*/seed_*/record.json")]
+    assert sorted(record["seed"] for record in records) == [0, 1, 2, 3]
+    assert {record["status"] for record in records} == {"finished"}
+
+
+def test_a_process_that_is_killed_leaves_a_trial_that_goes_on(tmp_path):
+    command = [*SMALL, "model=lstm", "model.preset=tiny", "train.epochs=40", f"output_dir={tmp_path / 'killed'}"]
+    started = subprocess.Popen([sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (rows := list((tmp_path / "killed").glob("*/seed_0/metrics.csv"))) or len(rows[0].read_text().splitlines()) < 10:
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    config = commandline.compose(command)
+    data = datasets.load(config["dataset"])
+    [killed] = run_trials(config, data, tmp_path / "killed")
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    assert len(killed.read_record()["resumed_at"]) == 1
+    assert_same(whole, killed)
