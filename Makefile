@@ -1,6 +1,9 @@
 # make train      set up (once) and run the quickstart: LegS, LSTM and GRU on permuted digits
 # make test       set up (once) and run the tests
 # make test-all   the long tests too
+# make table-...  run, or go on with, the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
+#                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo; hours to days.
+#                 TABLE_FLAGS=scale=smoke tries it in minutes
 # make setup      set up and stop
 # make bench      speed and memory next to what you would otherwise run (minutes; wants quiet cores)
 # make lint       ruff and mypy
@@ -14,13 +17,19 @@ VENV ?= .venv
 PIP_FLAGS ?=
 KEEP_TORCH ?=
 PYTEST_FLAGS ?=
+TABLE_FLAGS ?=
 
 python := $(VENV)/bin/python
 installed := $(VENV)/.seqmem-requirements
 built := $(VENV)/.seqmem-built
 sources := pyproject.toml setup.py $(wildcard csrc/*)
 
-.PHONY: train test test-all setup bench lint clean
+comma := ,
+empty :=
+rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
+tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo
+
+.PHONY: $(tables) train test test-all setup bench lint clean
 
 train: setup
 	$(python) train.py -m experiment=quickstart
@@ -31,6 +40,15 @@ test: setup
 
 test-all: setup
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
+
+table-hippo-1: experiments = $(call rows,hippo/pmnist_*)
+table-hippo-2: experiments = $(call rows,hippo/ct_*)
+table-hippo-3: experiments = $(call rows,hippo/function_approximation_*)
+table-hmlstm: experiments = $(call rows,hmlstm/*)
+table-igloo: experiments = igloo/copy_memory_table
+
+$(tables): setup
+	$(python) train.py -m experiment=$(experiments) $(TABLE_FLAGS)
 
 setup: $(built)
 

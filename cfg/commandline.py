@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Keys = TypeVar("Keys")
 
 _sections = ("dataset", "model", "train", "runner")
-_groups = ("dataset", "model", "train", "runner", "experiment", "debug", "hydra")
+_groups = ("dataset", "model", "train", "runner", "experiment", "debug", "scale", "hydra")
 _switches = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multirun", "-m", "--shell-completion", "-sc")
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
@@ -451,7 +451,9 @@ def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
         return f"; {'.'.join(parents)} holds a single value"
     if last in node:
         return None
-    found = suggestion(last, [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug"]))
+    found = suggestion(
+        last, [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug", "scale"])
+    )
     return found.replace("mean '", f"mean '{'.'.join([*parents, ''])}") if parents else found
 
 

@@ -13,6 +13,8 @@ import torch
 import datasets
 from cfg import commandline
 from seqmem import training
+from seqmem.errors import UserError
+from seqmem.results import RunFolder
 from seqmem.training.module import SequenceModule
 from tests.program import ROOT
 from tests.trials import run_trials
@@ -138,6 +140,48 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_anew(tmp_path, monkey
     assert "the trial begins anew" in capsys.readouterr().err
     assert folder.read_record()["resumed_at"] == []
     assert len(folder.read_metrics()) == 4
+
+
+def test_a_trial_goes_on_from_a_named_checkpoint_for_more_epochs(tmp_path, monkeypatch):
+    def settings(*changes):
+        return commandline.compose([*SMALL, "model=lstm", "model.preset=tiny", *changes])
+
+    data = datasets.load(settings()["dataset"])
+    [short] = run_trials(settings("train.epochs=2"), data, tmp_path)
+    [resumed] = run_trials(settings(f"train.resume={short.path}"), data, tmp_path)
+    [whole] = run_trials(settings(), data, tmp_path / "whole")
+    assert resumed.path != short.path
+    assert_same(whole, resumed)
+    for changes, wanted in {
+        ("train.lr=0.5",): "train.lr=0.001, wanted 0.5",
+        ("seed=1",): "seed=0, wanted 1",
+        ("train.epochs=1",): "has 2 epochs behind it, wanted at most train.epochs=1",
+        ("train.schedule=cosine", "train.epochs=2"): "train.schedule=constant, wanted cosine",
+    }.items():
+        with pytest.raises(UserError, match=wanted):
+            run_trials(settings(f"train.resume={short.path}", *changes), data, tmp_path)
+    with pytest.raises(UserError, match=r"train.resume: got nowhere for 2 trials, wanted runner.ntrials=1"):
+        settings("train.resume=nowhere", "runner.ntrials=2")
+
+
+def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint_stays(tmp_path, monkeypatch):
+    """The gradient of the third epoch's last update is poisoned, where no loss is computed after it."""
+    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+
+    def poison(self, optimizer):
+        if self.global_step == 8:
+            next(self.parameters()).grad.fill_(float("inf"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "on_before_optimizer_step", poison)
+        with pytest.raises(UserError, match=r"no longer finite after step 9, the end of epoch 3 \(learning rate 0.001\)"):
+            run_trials(config, data, tmp_path)
+    [path] = tmp_path.glob("*/seed_0")
+    assert all(torch.isfinite(value).all() for value in saved(RunFolder(path), "last.ckpt")["state_dict"].values())
+    [mended] = run_trials(config, data, tmp_path)
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    assert_same(whole, mended)
 
 
 def test_two_processes_share_the_trials_of_an_experiment(tmp_path):

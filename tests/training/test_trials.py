@@ -207,7 +207,11 @@ def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path):
         model={"cell": "rnn", "cell_args": {"hidden_size": 6, "hidden_activation": "relu"}},
         train={"optimizer": "sgd", "lr": 1e30},
     )
-    with pytest.raises(UserError, match=r"the training loss became (nan|inf) at batch .* of epoch 1; try a train.lr below 1e"):
+    wanted = (
+        r"the training loss became (nan|inf) at batch .* of epoch 1 \(step [1-9].*, learning rate 1e\+30, norm of the gradient "
+        r"before .*\); try a train.lr below 1e"
+    )
+    with pytest.raises(UserError, match=wanted):
         run_trials(broken, Signs(), tmp_path)
 
 

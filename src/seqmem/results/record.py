@@ -26,7 +26,16 @@ import yaml
 from seqmem.errors import UserError
 from seqmem.files import locked, write_text
 
-_NOT_SETTINGS = ("seed", "output_dir", "traceback", "runner.", "dataset.data_dir", "dataset.num_workers", "model.preset")
+_NOT_SETTINGS = (
+    "seed",
+    "output_dir",
+    "traceback",
+    "runner.",
+    "dataset.data_dir",
+    "dataset.num_workers",
+    "model.preset",
+    "train.resume",
+)
 _OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: written so that a kill or a full disk cannot cut them, read without running code from them."""
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -48,10 +49,19 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save both. Lightning's own last.ckpt is that of the last epoch that was the best."""
-        super().on_train_epoch_end(trainer, pl_module)
+        """Save both, if the weights are finite. Lightning's own last.ckpt is that of the last epoch that was the best."""
+        broken = [name for name, value in pl_module.named_parameters() if not torch.isfinite(value).all()]
         assert self.dirpath is not None
-        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+        last = Path(self.dirpath) / "last.ckpt"
+        if broken:
+            kept = f"{last} is that of the epoch before" if last.exists() else "there is no checkpoint yet"
+            raise UserError(
+                f"{broken[0]} is no longer finite after step {trainer.global_step}, the end of epoch {trainer.current_epoch + 1} "
+                f"(learning rate "
+                f"{trainer.optimizers[0].param_groups[0]['lr']:g}); try a smaller train.lr, or train.gradient_clip_val=1; {kept}"
+            )
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(last)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint, which may have been moved with its folder."""
@@ -63,20 +73,49 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
-    """The last checkpoint of a trial that was stopped, if it has one from which it can go on.
+    """The checkpoint from which a trial goes on.
 
     Args:
-        path: where it would be.
-        config: of the trial, whose settings must be those that the checkpoint was trained with.
+        path: its own last one, which may not exist.
+        config: of the trial; ``train.resume`` names another, which is taken if the first cannot be.
+
+    Returns:
+        None if the trial begins anew.
+
+    Raises:
+        UserError: ``train.resume`` names none, or one of other settings.
     """
-    if not path.exists():
+    if path.exists():
+        try:
+            read_checkpoint(path)
+        except UserError as error:
+            print(f"{error}; the trial begins anew", file=sys.stderr)
+        else:
+            return path
+    named = config["train"].get("resume")
+    if named is None:
         return None
-    try:
-        checkpoint = read_checkpoint(path)
-    except UserError as error:
-        print(f"{error}; the trial begins anew", file=sys.stderr)
-        return None
-    return path if settings(checkpoint.config) == settings(config) else None
+    checkpoint = read_checkpoint(Path(named), "last.ckpt")
+    own, other = ({**settings(of), "seed": of["seed"]} for of in (config, checkpoint.config))
+    may_differ = ["train.epochs"] if config["train"]["schedule"] == "constant" else []
+    for key in [*own, *other]:
+        if own.get(key) != other.get(key) and key not in may_differ:
+            raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={other.get(key)}, wanted {own.get(key)}")
+    if checkpoint.epoch >= config["train"]["epochs"]:
+        raise UserError(
+            f"train.resume: {checkpoint.path} has {checkpoint.epoch + 1} epochs behind it, wanted at most "
+            f"train.epochs={config['train']['epochs']}"
+        )
+    best = checkpoint.path.with_name("best.ckpt")
+    if not best.is_file():
+        raise UserError(f"train.resume: there is no {best}, the best checkpoint so far")
+    return checkpoint.path
+
+
+def adopt(checkpoint: Path, folder: Path) -> None:
+    """Copy into a trial's folder of checkpoints the best one so far of another, from whose last one it goes on."""
+    with replacing(folder / "best.ckpt") as temporary:
+        shutil.copyfile(checkpoint.with_name("best.ckpt"), temporary)
 
 
 @dataclass(frozen=True)
@@ -103,16 +142,20 @@ class Checkpoint:
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of a trial, by default (``path`` being the trial's folder) the one that validation chose.
+def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
+    """Read a checkpoint of a trial.
+
+    Args:
+        path: the file, or the trial's folder.
+        name: which one of a folder; by default the one that validation chose.
 
     Raises:
         UserError: there is none, or it is not one of a trial.
     """
     if path.is_dir():
-        if not (path / "checkpoints" / "best.ckpt").is_file():
-            raise UserError(f"{path} holds no checkpoints/best.ckpt; wanted a checkpoint or the folder of a finished trial")
-        path = path / "checkpoints" / "best.ckpt"
+        if not (path / "checkpoints" / name).is_file():
+            raise UserError(f"{path} holds no checkpoints/{name}; wanted a checkpoint or the folder of a finished trial")
+        path = path / "checkpoints" / name
     loaded = load_plain(path)
     try:
         saved = loaded["hyper_parameters"]

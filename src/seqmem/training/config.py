@@ -39,6 +39,8 @@ class TrainConfig:
         test_last: also test the weights after the last epoch; they choose nothing, and have a column of their own.
         precision: Lightning's name of the number format.
         compile: compile the network with torch.compile. A sequence that goes step by step stays out of it.
+        resume: the folder of a trial, or its last checkpoint, to go on from where the trial's own folder has none. Its settings
+            and seed must be the same, but for ``epochs`` where the schedule is constant.
     """
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
@@ -57,6 +59,7 @@ class TrainConfig:
     test_last: bool = False
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     compile: bool = False
+    resume: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
             f"train.lr_decay: got {train['lr_decay']} with train.schedule={train['schedule']}, wanted one of the two"
         )
     runner = check(RunnerConfig, config["runner"], "runner")
+    if train["resume"] is not None and runner["ntrials"] > 1:
+        raise UserError(f"train.resume: got {train['resume']} for {runner['ntrials']} trials, wanted runner.ntrials=1")
     if general["seed"] + runner["ntrials"] > 2**32:
         raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, wanted seeds below 2**32")
     if runner["accelerator"] == "gpu" and not torch.cuda.is_available():

@@ -81,8 +81,9 @@ class SequenceModule(pl.LightningModule):
             loss = loss + penalty
         if not torch.isfinite(loss):
             raise UserError(
-                f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1}; "
-                f"try a train.lr below {self.train_config.lr}, or train.gradient_clip_val=1"
+                f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1} (step "
+                f"{self.global_step}, learning rate {self.trainer.optimizers[0].param_groups[0]['lr']:g}, norm of the gradient "
+                f"before {self._gradient_norm()}); try a train.lr below {self.train_config.lr}, or train.gradient_clip_val=1"
             )
         return loss
 
@@ -115,6 +116,11 @@ class SequenceModule(pl.LightningModule):
             return learning_rate(config.schedule, epoch / max(config.epochs, 1), config.lr, last) / config.lr
 
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}
+
+    def _gradient_norm(self) -> str:
+        """Of the update before, whose gradients stay until the loss of the next is known."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        return f"{nn.utils.get_total_norm(gradients).item():g}" if gradients else "unknown"
 
     def _begin(self, split: str) -> None:
         self._states.pop(split, None)

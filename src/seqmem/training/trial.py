@@ -24,7 +24,7 @@ from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, resumable
+from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, adopt, resumable
 from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
@@ -60,9 +60,12 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
         The run record.
     """
     folder = experiment.trial(config["seed"])
-    checkpoint = resumable(folder.checkpoints / "last.ckpt", config)
-    if checkpoint is None:
+    last = folder.checkpoints / "last.ckpt"
+    checkpoint = resumable(last, config)
+    if checkpoint != last:
         folder.clear()
+        if checkpoint:
+            adopt(checkpoint, folder.checkpoints)
     record: dict[str, Any] = {
         "status": "running",
         "group": experiment.group,

@@ -1,0 +1,92 @@
+"""Sweeps that are killed, and the tables behind the papers'."""
+
+import json
+import random
+import shlex
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cfg import commandline
+from tests import program
+from tests.data import require
+
+ROOT = Path(__file__).parents[1]
+TIMED = ["seconds", "sequences_per_second", "peak_memory_mib"]
+
+
+def table(folder):
+    [path] = folder.glob("runs/sweep_*/table.csv")
+    return pd.read_csv(path).drop(columns=TIMED)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times_gives_the_table_of_one_that_was_not(tmp_path):
+    command = [
+        "train.py",
+        "-m",
+        "dataset=digits",
+        "model=rnn,lstm,legs",
+        "model.preset=tiny",
+        "runner.ntrials=2",
+        "train.epochs=60",
+    ]
+    command += ["train.limit_train_batches=4", "train.limit_val_batches=2", "train.limit_test_batches=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    done = program.run(command, whole)
+    assert done.returncode == 0, done.stderr
+    chance = random.Random(0)
+    finished, kills = {}, 0
+    while kills < 20:
+        try:
+            program.run(command, killed, timeout=chance.uniform(0.5, 12))
+        except subprocess.TimeoutExpired:
+            kills += 1
+        else:
+            break  # all trials have finished
+        for path in killed.glob("runs/*/seed_*/record.json"):
+            if json.loads(path.read_text())["status"] == "finished":
+                finished.setdefault(path, path.stat().st_mtime_ns)
+    done = program.run(command, killed)
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(table(whole), table(killed))
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    assert len(list(killed.glob("runs/*/seed_*/record.json"))) == 6
+    for path in whole.glob("runs/*/seed_*/metrics.csv"):
+        assert len(pd.read_csv(path)) == len(pd.read_csv(killed / path.relative_to(whole))) == 60
+
+
+def commands():
+    listed = subprocess.run(
+        ["make", "--dry-run", "TABLE_FLAGS=scale=smoke", *TABLES], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    return [line for line in listed.splitlines() if "train.py -m experiment=" in line]
+
+
+TABLES = ["table-hippo-1", "table-hippo-2", "table-hippo-3", "table-hmlstm", "table-igloo"]
+
+
+def test_every_experiment_is_a_row_of_a_table():
+    rows = [name for command in commands() for name in command.split("experiment=")[1].split()[0].split(",")]
+    files = {str(path.relative_to(ROOT / "cfg/experiment").with_suffix("")) for path in ROOT.glob("cfg/experiment/*/*.yaml")}
+    assert set(rows) | {"igloo/copy_memory"} == files
+    assert len(rows) == len(set(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(TABLES)), ids=TABLES)
+def test_a_table_scaled_down_runs_to_its_end(number, tmp_path):
+    _, *command = shlex.split(commands()[number])
+    experiments = command[-2].removeprefix("experiment=").split(",")
+    for name in {commandline.compose([f"experiment={name}", "scale=smoke"])["dataset"]["name"] for name in experiments}:
+        require(name)
+    done = program.run(command, tmp_path, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.glob("runs/sweep_*/table.csv")
+    rows = pd.read_csv(path)
+    assert len(rows) >= len(experiments)
+    assert (rows["n"] == 1).all()
