@@ -72,6 +72,13 @@ def test_wrong_arguments_are_named(changes, message):
         make(changes)
 
 
+def test_a_call_in_the_manner_of_the_original_is_told_what_is_wanted():
+    with pytest.raises(UserError, match=r"^return_sequences: a value is required$"):
+        IGLOO1D((42, 2), nb_patches=20, nb_filters_conv1d=3)
+    with pytest.raises(UserError, match=r"^shape: got tensor.{,80}, wanted a valid tuple$"):
+        IGLOO1D(torch.zeros(5, 42, 2), 20, 3, False)
+
+
 @pytest.mark.parametrize(
     ("inputs", "lengths", "message"),
     [
@@ -79,6 +86,8 @@ def test_wrong_arguments_are_named(changes, message):
         (torch.zeros(3, 42, 1), None, r"inputs of shape \(3, 42, 1\)"),
         (torch.zeros(3, 42), None, r"inputs of shape \(3, 42\)"),
         (torch.zeros(3, 42, 2), torch.ones(2), r"lengths of shape \(2,\), wanted \(3,\)"),
+        (torch.zeros(2, 30, 2), torch.tensor([30, 31]), r"lengths \[30, 31\], wanted each between 0 and T'=30"),
+        (torch.zeros(1, 42, 2), torch.tensor([-1]), r"lengths \[-1\], wanted each between 0 and T'=42"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(inputs, lengths, message):

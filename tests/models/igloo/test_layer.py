@@ -1,5 +1,6 @@
 """The IGLOO layer: its uses against the formula, causality, padding, gradients, and saving."""
 
+import copy
 import io
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from seqmem.errors import UserError
 from seqmem.models import IGLOO1D
 from seqmem.models.igloo.parts import Patches
 from tests.models.igloo.uses import STEPS, USES, by_hand, data, every_use, make
@@ -131,10 +133,33 @@ def test_a_short_row_ends_where_a_long_one_does(use):
     assert_close(layer(inputs[:, 30:])[..., :20], layer(whole)[..., :20])
 
 
-def test_patches_of_longer_sequences_are_refused():
-    shorter, longer = make(USES["whole"], steps=30), make(USES["whole"])
-    with pytest.raises(RuntimeError, match=r"global_patches\.indices: got patches up to step 41, wanted steps below 30"):
-        shorter.load_state_dict(longer.state_dict())
+@pytest.mark.parametrize("name", ["whole", "whole, no backbone", "each step", "last steps"])
+@pytest.mark.parametrize("steps", [30, 54])
+def test_the_state_of_a_layer_for_another_length_is_refused(name, steps):
+    layer, other = make(USES[name]), make(USES[name], steps=steps)
+    model = nn.ModuleDict({"igloo": layer})
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(UserError, match=f"^igloo.steps: got a state for sequences of {steps} steps, wanted 42$"):
+        model.load_state_dict({f"igloo.{key}": value for key, value in other.state_dict().items()})
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i.index_fill(0, torch.tensor(3), 4), "got a patch of step 3 that takes step 4, wanted steps from 0 to 3"),
+        (lambda i: i - 1, "got a patch of step 0 that takes step -1, wanted steps from 0 to 0"),
+        (lambda i: i.double(), "got torch.float64, wanted whole numbers"),
+        (lambda i: i[:, :5], r"got shape \(42, 5, 4\), wanted \(42, 20, 4\)"),
+    ],
+    ids=["future", "negative", "fractions", "shape"],
+)
+def test_a_state_with_patches_that_make_no_sense_is_refused(change, message):
+    layer = make(USES["each step"])
+    state = layer.state_dict()
+    state["stacks.0.global_patches.indices"] = change(state["stacks.0.global_patches.indices"])
+    with pytest.raises(UserError, match=f"^stacks.0.global_patches.indices: {message}"):
+        layer.load_state_dict(state)
 
 
 def test_dropout_keeps_the_mean_of_a_representation():

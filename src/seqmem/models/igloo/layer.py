@@ -1,7 +1,7 @@
 """IGLOO1D: a sequence is represented by what many small patches of it, taken from anywhere, add up to."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class IGLOO1D(nn.Module):
     inputs and in the feature map. Each step: a row begins at step 0, and outputs beyond its end are zero. Otherwise (as a
     whole, the last steps) a row ends at step T - 1, so that the last n steps are its own last n.
 
-    The patches are drawn from ``seed`` alone. They are buffers: a state dict holds them, and loading it brings them back.
+    The patches are drawn from ``seed`` alone. They are buffers: a state dict holds them, and loading it brings them back. One
+    of a layer for another T, or with patches that look beyond their step, is refused with a UserError.
 
     Departures from the original, all where that goes against its own description: ``build_backbone`` counts, the residual
     convolution is trained, local patches are more than the step before where every step is a lighthouse, and they and the
@@ -82,6 +83,8 @@ class IGLOO1D(nn.Module):
     Raises:
         UserError: an argument of the wrong type or range, or arguments that do not go together; it states both.
     """
+
+    steps: Tensor
 
     @checked
     def __init__(
@@ -138,8 +141,8 @@ class IGLOO1D(nn.Module):
                 FeatureMap(
                     filters if chained else shape[1], filters, conv1d_kernel, DILATION if number else 1, padding_style, DR
                 ),
-                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), steps, filters, lit),
-                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), steps, filters, self._wanted)
+                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), lighthouses, steps, filters, lit),
+                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), ends, steps, filters, self._wanted)
                 if local
                 else None,
                 nn.Linear(filters, nb_patches + local) if return_sequences and add_residual else None,
@@ -148,6 +151,8 @@ class IGLOO1D(nn.Module):
             )
             stacks.append(stack)
         self.stacks = nn.ModuleList(stacks)
+        # In the state dict, since patches of a shorter sequence fit a longer one.
+        self.register_buffer("steps", torch.tensor(shape[0]))
         self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
         numbers_of_a_row = shape[0] * filters + len(ends) * (nb_patches + local) // len(lit)
@@ -171,13 +176,15 @@ class IGLOO1D(nn.Module):
             (B, L) as a whole, else (B, n, L + L') or (B, T', L + L'), zero where padded; nb_stacks times as many channels.
 
         Raises:
-            UserError: the shapes do not fit.
+            UserError: the shapes do not fit, or a length is not between 0 and T'.
         """
         if inputs.dim() != 3 or inputs.shape[1] > self.shape[0] or inputs.shape[2] != self.shape[1]:
             steps, channels = self.shape
             raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, wanted (B, at most {steps}, {channels})")
         if lengths is not None and lengths.shape != inputs.shape[:1]:
             raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, wanted ({len(inputs)},)")
+        if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
+            raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, wanted each between 0 and T'={inputs.shape[1]}")
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
             seeds = torch.randint(2**62, (-(-len(inputs) // self._rows),))
@@ -258,3 +265,23 @@ class IGLOO1D(nn.Module):
             source = (step + lengths) % self.shape[0]
             inputs = inputs.gather(1, source.t()[..., None].expand_as(inputs))
         return inputs.where(valid.t()[..., None], 0), valid
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # Before any part is loaded, so that the layer is left whole.
+        saved = state_dict.get(f"{prefix}steps", self.steps)
+        if saved.tolist() != self.shape[0]:
+            raise UserError(f"{prefix}steps: got a state for sequences of {saved.tolist()} steps, wanted {self.shape[0]}")
+        for name, patches in self.named_modules(prefix=prefix.removesuffix(".")):
+            key = f"{name}.indices"
+            if isinstance(patches, Patches) and key in state_dict:
+                patches.check_indices(state_dict[key], key)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, pad
 
+from seqmem.errors import UserError
 from seqmem.ops.patches import PatchIndex, WaysBack, patch_index, patch_products, weights_by_step
 
 SLOPE = 0.1
@@ -73,6 +74,7 @@ class Patches(nn.Module):
 
     Args:
         indices: (S, L, p) int32, the steps that each of L patches of S steps takes.
+        ends: (S,) those S steps, which no patch looks beyond.
         length: steps that there are.
         filters: K, channels.
         blocks: of the S steps, which are answered at a time.
@@ -83,10 +85,10 @@ class Patches(nn.Module):
     order: Tensor
     starts: Tensor
 
-    def __init__(self, indices: np.ndarray, length: int, filters: int, blocks: list[slice]):
+    def __init__(self, indices: np.ndarray, ends: np.ndarray, length: int, filters: int, blocks: list[slice]):
         super().__init__()
         steps, count, size = indices.shape
-        self.length, self.blocks = length, blocks
+        self.ends, self.length, self.blocks = ends, length, blocks
         self.register_buffer("indices", torch.from_numpy(indices))
         self.weight = nn.Parameter(torch.empty(steps, count, size, filters))
         self.bias = nn.Parameter(torch.empty(steps, count))
@@ -114,6 +116,22 @@ class Patches(nn.Module):
         finally:
             self.shared = None
 
+    def check_indices(self, saved: Tensor, name: str) -> None:
+        """Refuse indices that a state dict has under some name, unless each patch takes whole steps from 0 to its own.
+
+        Raises:
+            UserError: it states what one of the patches takes.
+        """
+        if saved.is_floating_point() or saved.is_complex():
+            raise UserError(f"{name}: got {saved.dtype}, wanted whole numbers")
+        if saved.shape != self.indices.shape:
+            raise UserError(f"{name}: got shape {tuple(saved.shape)}, wanted {tuple(self.indices.shape)}")
+        ends = torch.from_numpy(self.ends).to(saved.device)[:, None, None].expand_as(saved)
+        wrong = (saved < 0) | (saved > ends)
+        if wrong.any():
+            step, end = int(saved[wrong][0]), int(ends[wrong][0])
+            raise UserError(f"{name}: got a patch of step {end} that takes step {step}, wanted steps from 0 to {end}")
+
     def _index(self, number: int) -> PatchIndex:
         steps, places = self.blocks[number], self.indices[0].numel()
         return PatchIndex(
@@ -140,13 +158,6 @@ class Patches(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        name = f"{prefix}indices"
-        if name in state_dict and state_dict[name].max() >= self.length:
-            error_msgs.append(
-                f"{name}: got patches up to step {state_dict[name].max()}, wanted steps below {self.length}; the saved layer "
-                "is of longer sequences"
-            )
-            return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         self._sort()
 
