@@ -219,12 +219,12 @@ class IGLOO1D(nn.Module):
         """
         given = inputs.shape[1]
         inputs, valid = self._aligned(inputs, lengths)
-        below = inputs = inputs.permute(2, 1, 0)
+        below = inputs = inputs.permute(1, 2, 0)
         outputs = []
         for number, stack in enumerate(self._stacks()):
             features = stack.features(below, valid, generator)
             if self.pool > 1 and number == 0:
-                features = max_pool2d(features, (self.pool, 1))
+                features = max_pool2d(features.flatten(1)[None], (self.pool, 1))[0].unflatten(1, features.shape[1:])
                 valid = None if valid is None else max_pool2d(valid[None].to(features.dtype), (self.pool, 1))[0] > 0
             responses = stack(features, block)
             outputs.append(responses if self.return_sequences else dropped(responses[:, 0], self.dropout, generator))

@@ -47,12 +47,13 @@ class FeatureMap(nn.Module):
         self.after = span - self.before
 
     def forward(self, inputs: Tensor, valid: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """(C, T, B) -> (K, T, B), zero where ``valid`` (T, B) is not; drops nothing without a generator."""
-        padded = pad(inputs, (0, 0, self.before, self.after))
+        """(T, C, B) -> (T, K, B), zero where ``valid`` (T, B) is not; drops nothing without a generator."""
+        padded = pad(inputs.transpose(0, 1), (0, 0, self.before, self.after))
         convolve = self._by_taps if self.weight.shape[-1] <= FEW_TAPS else self._at_once
-        features = leaky_relu(convolve(padded), SLOPE, inplace=True)
-        features = dropped(features, self.dropout, generator, shared=1)
-        return features if valid is None else features.where(valid, 0)
+        # All channels of a step side by side, before the activation, which keeps its result for the way back.
+        features = leaky_relu(convolve(padded).transpose(0, 1).contiguous(), SLOPE, inplace=True)
+        features = dropped(features, self.dropout, generator, shared=0)
+        return features if valid is None else features.where(valid[:, None], 0)
 
     def _by_taps(self, padded: Tensor) -> Tensor:
         # Time is the slow dimension, so a tap is a product with one stretch of the inputs as they lie in memory.
@@ -106,10 +107,15 @@ class Patches(nn.Module):
         return leaky_relu(answers, SLOPE, inplace=True).unflatten(0, bias.shape)
 
     @contextmanager
-    def unchanged(self, number: int, total: Tensor | None) -> Iterator[None]:
-        """The weights stay as they are: several ways back from a block share what they can, and add to ``total``."""
+    def unchanged(self, number: int, total: Tensor | None, several: bool) -> Iterator[None]:
+        """The weights stay as they are: ways back from a block add to ``total`` and, if several, share what they can."""
         steps = self.blocks[number]
-        by_step = weights_by_step(self.weight[steps].detach().flatten(0, 1), self._index(number))
+        by_step = None
+        if several:
+            weight, index = self.weight[steps].detach().flatten(0, 1), self._index(number)
+            by_step = weight.new_empty(weight.shape[-1], len(index.order))
+            for channel, weights in enumerate(by_step):
+                weights.copy_(weights_by_step(weight, index, channel))
         self.shared = WaysBack(by_step, None if total is None else total[steps].flatten(0, 1))
         try:
             yield
@@ -189,19 +195,18 @@ class Stack(nn.Module):
         self.stretch, self.blocks = stretch, blocks
 
     def forward(self, features: Tensor, number: int) -> Tensor:
-        """A map (K, T, B) -> outputs (B, n, M) of a block of n steps."""
-        by_time = features.transpose(0, 1).contiguous()
+        """A map (T, K, B) -> outputs (B, n, M) of a block of n steps."""
         steps = self.blocks[number]
-        outputs = self.global_patches(by_time, number)
+        outputs = self.global_patches(features, number)
         if self.stretch > 1:
             outputs = outputs.repeat_interleave(self.stretch, 0)[steps.start - steps.stop :]
         outputs = outputs.permute(2, 0, 1)
         if self.local_patches is not None:
-            outputs = torch.cat([outputs, self.local_patches(by_time, number).permute(2, 0, 1)], -1)
+            outputs = torch.cat([outputs, self.local_patches(features, number).permute(2, 0, 1)], -1)
         if self.residual is None:
             return outputs
         # Rows of a matrix: with more dimensions the bias would be added in a second copy.
-        near = features[:, steps].permute(2, 1, 0)
+        near = features[steps].permute(2, 0, 1)
         mapped = leaky_relu(self.residual(near.flatten(0, 1)), SLOPE, inplace=True)
         return leaky_relu(outputs + mapped.unflatten(0, near.shape[:2]), SLOPE, inplace=True)
 

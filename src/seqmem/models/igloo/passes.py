@@ -45,7 +45,7 @@ class PartByPart(torch.autograd.Function):
         for block, wanted, parts in ctx.layer.parts(len(inputs), ctx.rows):
             with ExitStack() as stack:
                 for patches in ctx.layer.patches():
-                    stack.enter_context(patches.unchanged(block, totals.get(patches.weight)))
+                    stack.enter_context(patches.unchanged(block, totals.get(patches.weight), len(parts) > 1))
                 for number, part in parts:
                     own = None if lengths is None else lengths[part]
                     given = inputs[part].detach().requires_grad_(grad_inputs is not None)
