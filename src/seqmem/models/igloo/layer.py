@@ -155,8 +155,8 @@ class IGLOO1D(nn.Module):
         self.register_buffer("steps", torch.tensor(shape[0]))
         self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
-        numbers_of_a_row = shape[0] * filters + len(ends) * (nb_patches + local) // len(lit)
-        at_a_time = WORKING_SET // (4 * nb_stacks * numbers_of_a_row)
+        self._numbers_of_a_row = nb_stacks * (shape[0] * filters + len(ends) * (nb_patches + local) // len(lit))
+        at_a_time = WORKING_SET // (4 * self._numbers_of_a_row)
         # The outputs are most of the memory where there are blocks of them, and copies of those of 16 rows too much of it.
         self._rows = ROWS[1] if at_a_time >= ROWS[1] and len(lit) == 1 else ROWS[0]
 
@@ -185,12 +185,13 @@ class IGLOO1D(nn.Module):
             raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, wanted ({len(inputs)},)")
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
             raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, wanted each between 0 and T'={inputs.shape[1]}")
+        rows = self._at_a_time(len(inputs))
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
-            seeds = torch.randint(2**62, (-(-len(inputs) // self._rows),))
-        if len(inputs) <= self._rows and len(self._wanted) == 1:
+            seeds = torch.randint(2**62, (-(-len(inputs) // rows),))
+        if len(inputs) <= rows and len(self._wanted) == 1:
             return self.represent(inputs, lengths, generator_of(inputs, seeds, 0), 0)
-        return PartByPart.apply(self, self._rows, inputs, lengths, seeds, *self.parameters())
+        return PartByPart.apply(self, rows, inputs, lengths, seeds, *self.parameters())
 
     def penalty(self) -> Tensor:
         """What a training loss has to add: ``l2reg`` times the sum of squares of the patches' weights and biases, a scalar."""
@@ -205,6 +206,12 @@ class IGLOO1D(nn.Module):
         for stack in self.stacks:
             assert isinstance(stack, Stack)
             yield stack
+
+    def _at_a_time(self, rows: int) -> int:
+        """Few of all rows, since copies of theirs come on top; more where the parameters outweigh these anyway."""
+        light = sum(parameter.numel() for parameter in self.parameters()) // self._numbers_of_a_row
+        part = max(rows // 4, light) if len(self._wanted) == 1 else max(rows // 10, light // 8)
+        return min(self._rows, max(part, 1))
 
     def parts(self, rows: int, at_a_time: int) -> Iterator[tuple[int, slice, list[tuple[int, slice]]]]:
         """Blocks of steps: number, where their outputs are, and for each the numbered parts of a batch."""
