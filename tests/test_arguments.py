@@ -59,8 +59,12 @@ def test_constructors_are_checked_alike():
         Thing(0)
     with pytest.raises(UserError, match="Thing takes no argument 'dept'; did you mean 'depth'"):
         Thing(3, dept=1)
-    with pytest.raises(TypeError, match="size"):
+    with pytest.raises(UserError, match=r"^size: a value is required$"):
         Thing()
+    with pytest.raises(UserError, match=r"^Thing: too many positional arguments$"):
+        Thing(*range(8))
+    with pytest.raises(UserError, match=r"^size: got \[0, 0, .{,70} \.\.\., wanted a valid integer$"):
+        Thing([0] * 1000)
 
 
 def test_suggestions():

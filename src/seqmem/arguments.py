@@ -7,6 +7,7 @@ the command line and a value from Python code go through the same check.
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, wraps
+from textwrap import shorten
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
@@ -50,7 +51,10 @@ def checked(function: Function) -> Function:
         if unknown:
             known = [name for name in signature.parameters if name not in supplied]
             raise UserError(f"{_name(function)} takes no argument '{unknown[0]}'{suggestion(unknown[0], known)}")
-        arguments = dict(signature.bind(*args, **kwargs).arguments)
+        try:
+            arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise UserError(f"{_name(function)}: {error}") from None
         owner = {name: arguments.pop(name) for name in supplied}
         return function(**owner, **check(function, arguments, skip=supplied))
 
@@ -109,7 +113,7 @@ def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where
         elif item["type"] == "missing":
             problems.setdefault(f"{'.'.join([key, str(item['loc'][-1])]).lstrip('.')}: ", []).append("a value is required")
         else:
-            start = f"{key}: got {item['input']!r}, wanted "
+            start = f"{key}: got {shorten(repr(item['input']), 80, placeholder=' ...')}, wanted "
             wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if item["type"] == "literal_error":
                 choices = [choice.strip("' ") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(",")]

@@ -69,18 +69,18 @@ class WaysBack(NamedTuple):
     """What several ways back with the same weights share.
 
     Attributes:
-        by_step: (K, N p), :func:`weights_by_step`, made once for all of them.
+        by_step: (K, N p), :func:`weights_by_step` of each channel, made once for all of them; None for a single way back.
         total: (N, p, K) contiguous, to which each adds its gradient of the weights instead of returning it; None if nobody
             wants that.
     """
 
-    by_step: Tensor
+    by_step: Tensor | None
     total: Tensor | None
 
 
-def weights_by_step(weight: Tensor, index: PatchIndex) -> Tensor:
-    """Weights (N, p, K) in the order in which the features' gradient needs them, (K, N p)."""
-    return weight.flatten(0, 1)[index.order].t().contiguous()
+def weights_by_step(weight: Tensor, index: PatchIndex, channel: int) -> Tensor:
+    """Of weights (N, p, K) those of a channel, (N p,), in the order in which the features' gradient needs them."""
+    return weight.flatten(0, 1)[:, channel][index.order]
 
 
 def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor, shared: WaysBack | None = None) -> Tensor:
@@ -121,7 +121,9 @@ class _PatchProducts(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_features = torch.empty_like(features)
             patches = index.order // index.indices.shape[1]
-            for channel, weights in enumerate(weights_by_step(weight, index) if shared is None else shared.by_step):
+            by_step = None if shared is None else shared.by_step
+            for channel in range(features.shape[1]):
+                weights = weights_by_step(weight, index, channel) if by_step is None else by_step[channel]
                 sums = embedding_bag(patches, grad, index.starts, mode="sum", per_sample_weights=weights)
                 grad_features[:, channel] = sums
         if ctx.needs_input_grad[1]:

@@ -1,32 +1,23 @@
 """IGLOO1D: a sequence is represented by what many small patches of it, taken from anywhere, add up to."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d, leaky_relu, max_pool2d, pad
+from torch.nn.functional import max_pool2d, pad
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.models.igloo.checks import check_sequences, check_whole
 from seqmem.models.igloo.drawing import draw_local_patches, draw_patches
-from seqmem.ops.patches import PatchIndex, WaysBack, patch_index, patch_products, weights_by_step
-
-SLOPE = 0.1
-"""Of the leaky ReLU below 0."""
-
-DILATION = 3
-"""Of the convolutions of the further stacks."""
+from seqmem.models.igloo.parts import DILATION, FeatureMap, Patches, Stack, dropped
+from seqmem.models.igloo.passes import PartByPart, generator_of
 
 WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs that are worked on at a time, in some ten copies."""
-
-FEW_TAPS = 4
-"""Up to so many taps a convolution takes less time and memory as one product for each."""
 
 ROWS = (8, 16)
 """Rows of a batch that are worked on at a time: with fewer, products with patches take as long, with more hardly less a row."""
@@ -58,7 +49,8 @@ class IGLOO1D(nn.Module):
     inputs and in the feature map. Each step: a row begins at step 0, and outputs beyond its end are zero. Otherwise (as a
     whole, the last steps) a row ends at step T - 1, so that the last n steps are its own last n.
 
-    The patches are drawn from ``seed`` alone. They are buffers: a state dict holds them, and loading it brings them back.
+    The patches are drawn from ``seed`` alone. They are buffers: a state dict holds them, and loading it brings them back. One
+    of a layer for another T, or with patches that look beyond their step, is refused with a UserError.
 
     Departures from the original, all where that goes against its own description: ``build_backbone`` counts, the residual
     convolution is trained, local patches are more than the step before where every step is a lighthouse, and they and the
@@ -92,6 +84,8 @@ class IGLOO1D(nn.Module):
         UserError: an argument of the wrong type or range, or arguments that do not go together; it states both.
     """
 
+    steps: Tensor
+
     @checked
     def __init__(
         self,
@@ -118,9 +112,9 @@ class IGLOO1D(nn.Module):
         if l2_reg is not None and l2reg not in (_L2REG, l2_reg):
             raise UserError(f"l2reg and l2_reg mean the same, got {l2reg} and {l2_reg}; give one of them")
         if return_sequences:
-            _check_sequences(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
+            check_sequences(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
         else:
-            _check_whole(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
+            check_whole(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
         self.shape, self.return_sequences = shape, return_sequences
         self.l2reg = l2reg if l2_reg is None else l2_reg
         self.dropout = DR
@@ -147,8 +141,8 @@ class IGLOO1D(nn.Module):
                 FeatureMap(
                     filters if chained else shape[1], filters, conv1d_kernel, DILATION if number else 1, padding_style, DR
                 ),
-                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), steps, filters, lit),
-                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), steps, filters, self._wanted)
+                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), lighthouses, steps, filters, lit),
+                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), ends, steps, filters, self._wanted)
                 if local
                 else None,
                 nn.Linear(filters, nb_patches + local) if return_sequences and add_residual else None,
@@ -157,10 +151,12 @@ class IGLOO1D(nn.Module):
             )
             stacks.append(stack)
         self.stacks = nn.ModuleList(stacks)
+        # In the state dict, since patches of a shorter sequence fit a longer one.
+        self.register_buffer("steps", torch.tensor(shape[0]))
         self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
-        numbers_of_a_row = shape[0] * filters + len(ends) * (nb_patches + local) // len(lit)
-        at_a_time = WORKING_SET // (4 * nb_stacks * numbers_of_a_row)
+        self._numbers_of_a_row = nb_stacks * (shape[0] * filters + len(ends) * (nb_patches + local) // len(lit))
+        at_a_time = WORKING_SET // (4 * self._numbers_of_a_row)
         # The outputs are most of the memory where there are blocks of them, and copies of those of 16 rows too much of it.
         self._rows = ROWS[1] if at_a_time >= ROWS[1] and len(lit) == 1 else ROWS[0]
 
@@ -180,19 +176,22 @@ class IGLOO1D(nn.Module):
             (B, L) as a whole, else (B, n, L + L') or (B, T', L + L'), zero where padded; nb_stacks times as many channels.
 
         Raises:
-            UserError: the shapes do not fit.
+            UserError: the shapes do not fit, or a length is not between 0 and T'.
         """
         if inputs.dim() != 3 or inputs.shape[1] > self.shape[0] or inputs.shape[2] != self.shape[1]:
             steps, channels = self.shape
             raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, wanted (B, at most {steps}, {channels})")
         if lengths is not None and lengths.shape != inputs.shape[:1]:
             raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, wanted ({len(inputs)},)")
+        if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
+            raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, wanted each between 0 and T'={inputs.shape[1]}")
+        rows = self._at_a_time(len(inputs))
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
-            seeds = torch.randint(2**62, (-(-len(inputs) // self._rows),))
-        if len(inputs) <= self._rows and len(self._wanted) == 1:
-            return self.represent(inputs, lengths, _generator(inputs, seeds, 0), 0)
-        return _PartByPart.apply(self, self._rows, inputs, lengths, seeds, *self.parameters())
+            seeds = torch.randint(2**62, (-(-len(inputs) // rows),))
+        if len(inputs) <= rows and len(self._wanted) == 1:
+            return self.represent(inputs, lengths, generator_of(inputs, seeds, 0), 0)
+        return PartByPart.apply(self, rows, inputs, lengths, seeds, *self.parameters())
 
     def penalty(self) -> Tensor:
         """What a training loss has to add: ``l2reg`` times the sum of squares of the patches' weights and biases, a scalar."""
@@ -208,6 +207,12 @@ class IGLOO1D(nn.Module):
             assert isinstance(stack, Stack)
             yield stack
 
+    def _at_a_time(self, rows: int) -> int:
+        """Few of all rows, since copies of theirs come on top; more where the parameters outweigh these anyway."""
+        light = sum(parameter.numel() for parameter in self.parameters()) // self._numbers_of_a_row
+        part = max(rows // 4, light) if len(self._wanted) == 1 else max(rows // 10, light // 8)
+        return min(self._rows, max(part, 1))
+
     def parts(self, rows: int, at_a_time: int) -> Iterator[tuple[int, slice, list[tuple[int, slice]]]]:
         """Blocks of steps: number, where their outputs are, and for each the numbered parts of a batch."""
         slices = [slice(start, start + at_a_time) for start in range(0, rows, at_a_time)]
@@ -221,15 +226,15 @@ class IGLOO1D(nn.Module):
         """
         given = inputs.shape[1]
         inputs, valid = self._aligned(inputs, lengths)
-        below = inputs = inputs.permute(2, 1, 0)
+        below = inputs = inputs.permute(1, 2, 0)
         outputs = []
         for number, stack in enumerate(self._stacks()):
             features = stack.features(below, valid, generator)
             if self.pool > 1 and number == 0:
-                features = max_pool2d(features, (self.pool, 1))
+                features = max_pool2d(features.flatten(1)[None], (self.pool, 1))[0].unflatten(1, features.shape[1:])
                 valid = None if valid is None else max_pool2d(valid[None].to(features.dtype), (self.pool, 1))[0] > 0
             responses = stack(features, block)
-            outputs.append(responses if self.return_sequences else _dropped(responses[:, 0], self.dropout, generator))
+            outputs.append(responses if self.return_sequences else dropped(responses[:, 0], self.dropout, generator))
             below = inputs if self.return_sequences else features
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         if not self.return_sequences:
@@ -268,116 +273,6 @@ class IGLOO1D(nn.Module):
             inputs = inputs.gather(1, source.t()[..., None].expand_as(inputs))
         return inputs.where(valid.t()[..., None], 0), valid
 
-
-class FeatureMap(nn.Module):
-    """A convolution over time, its leaky ReLU, and dropout of whole channels; the batch is the last dimension.
-
-    Weights start Glorot-uniform, biases zero.
-
-    Args:
-        channels: C.
-        filters: K.
-        kernel: taps.
-        dilation: steps between two taps.
-        style: "causal" or "same".
-        dropout: probability with which a channel is dropped for a whole sequence.
-    """
-
-    def __init__(self, channels: int, filters: int, kernel: int, dilation: int, style: str, dropout: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(filters, channels, kernel))
-        self.bias = nn.Parameter(torch.zeros(filters))
-        nn.init.xavier_uniform_(self.weight)
-        self.dilation, self.dropout = dilation, dropout
-        span = dilation * (kernel - 1)
-        self.before = span if style == "causal" else span // 2
-        self.after = span - self.before
-
-    def forward(self, inputs: Tensor, valid: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """(C, T, B) -> (K, T, B), zero where ``valid`` (T, B) is not; drops nothing without a generator."""
-        padded = pad(inputs, (0, 0, self.before, self.after))
-        convolve = self._by_taps if self.weight.shape[-1] <= FEW_TAPS else self._at_once
-        features = leaky_relu(convolve(padded), SLOPE, inplace=True)
-        features = _dropped(features, self.dropout, generator, shared=1)
-        return features if valid is None else features.where(valid, 0)
-
-    def _by_taps(self, padded: Tensor) -> Tensor:
-        # Time is the slow dimension, so a tap is a product with one stretch of the inputs as they lie in memory.
-        rows, steps = padded.shape[2], padded.shape[1] - self.before - self.after
-        columns, features = padded.flatten(1), self.bias[:, None]
-        for tap, weight in enumerate(self.weight.unbind(-1)):
-            features = torch.addmm(features, weight, columns.narrow(1, tap * self.dilation * rows, steps * rows))
-        return features.unflatten(1, (steps, rows))
-
-    def _at_once(self, padded: Tensor) -> Tensor:
-        # One image whose columns are the rows of the batch.
-        return conv2d(padded[None], self.weight[..., None], self.bias, dilation=(self.dilation, 1))[0]
-
-
-class Patches(nn.Module):
-    """Answers phi(<W, patch> + b) of patches, each with weights of its own.
-
-    The weights start normal, with the variances of Glorot's rule for the original's arrays (1, S, L, p K) and (1, S, L).
-
-    Args:
-        indices: (S, L, p) int32, the steps that each of L patches of S steps takes.
-        length: steps that there are.
-        filters: K, channels.
-        blocks: of the S steps, which are answered at a time.
-    """
-
-    indices: Tensor
-    rows: Tensor
-    order: Tensor
-    starts: Tensor
-
-    def __init__(self, indices: np.ndarray, length: int, filters: int, blocks: list[slice]):
-        super().__init__()
-        steps, count, size = indices.shape
-        self.length, self.blocks = length, blocks
-        self.register_buffer("indices", torch.from_numpy(indices))
-        self.weight = nn.Parameter(torch.empty(steps, count, size, filters))
-        self.bias = nn.Parameter(torch.empty(steps, count))
-        nn.init.normal_(self.weight, std=(2 / (steps * (count + size * filters))) ** 0.5)
-        nn.init.normal_(self.bias, std=(2 / (steps + count)) ** 0.5)
-        self.shared: WaysBack | None = None
-        self._sort()
-
-    def forward(self, features: Tensor, number: int) -> Tensor:
-        """(T, K, B) -> (S', L, B) of a block of S' steps."""
-        weight, bias = self.weight[self.blocks[number]], self.bias[self.blocks[number]]
-        answers = patch_products(
-            features.to(weight.dtype), self._index(number), weight.flatten(0, 1), bias.flatten(), self.shared
-        )
-        return leaky_relu(answers, SLOPE, inplace=True).unflatten(0, bias.shape)
-
-    @contextmanager
-    def unchanged(self, number: int, total: Tensor | None) -> Iterator[None]:
-        """The weights stay as they are: several ways back from a block share what they can, and add to ``total``."""
-        steps = self.blocks[number]
-        by_step = weights_by_step(self.weight[steps].detach().flatten(0, 1), self._index(number))
-        self.shared = WaysBack(by_step, None if total is None else total[steps].flatten(0, 1))
-        try:
-            yield
-        finally:
-            self.shared = None
-
-    def _index(self, number: int) -> PatchIndex:
-        steps, places = self.blocks[number], self.indices[0].numel()
-        return PatchIndex(
-            self.indices[steps].flatten(0, 1),
-            self.rows[steps].flatten(0, 1),
-            self.order[places * steps.start : places * steps.stop],
-            self.starts[number],
-        )
-
-    def _sort(self) -> None:
-        indexes = [patch_index(self.indices[steps].flatten(0, 1), self.length, self.weight.shape[-1]) for steps in self.blocks]
-        rows = torch.cat([index.rows for index in indexes]).unflatten(0, self.indices.shape[:2])
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("order", torch.cat([index.order for index in indexes]), persistent=False)
-        self.register_buffer("starts", torch.stack([index.starts for index in indexes]), persistent=False)
-
     def _load_from_state_dict(
         self,
         state_dict: Mapping[str, Any],
@@ -388,152 +283,12 @@ class Patches(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        name = f"{prefix}indices"
-        if name in state_dict and state_dict[name].max() >= self.length:
-            error_msgs.append(
-                f"{name}: got patches up to step {state_dict[name].max()}, wanted steps below {self.length}; the saved layer "
-                "is of longer sequences"
-            )
-            return
+        # Before any part is loaded, so that the layer is left whole.
+        saved = state_dict.get(f"{prefix}steps", self.steps)
+        if saved.tolist() != self.shape[0]:
+            raise UserError(f"{prefix}steps: got a state for sequences of {saved.tolist()} steps, wanted {self.shape[0]}")
+        for name, patches in self.named_modules(prefix=prefix.removesuffix(".")):
+            key = f"{name}.indices"
+            if isinstance(patches, Patches) and key in state_dict:
+                patches.check_indices(state_dict[key], key)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-        self._sort()
-
-
-class Stack(nn.Module):
-    """A feature map, and the patches that take their steps from it.
-
-    Args:
-        features: makes the map.
-        global_patches: of each lighthouse, or of the sequence.
-        local_patches: of each wanted step, or None.
-        residual: of each wanted step's features, or None.
-        stretch: distance of two lighthouses.
-        blocks: of the steps, which are answered at a time.
-    """
-
-    def __init__(
-        self,
-        features: FeatureMap,
-        global_patches: Patches,
-        local_patches: Patches | None,
-        residual: nn.Linear | None,
-        stretch: int,
-        blocks: list[slice],
-    ):
-        super().__init__()
-        self.features = features
-        self.global_patches, self.local_patches, self.residual = global_patches, local_patches, residual
-        self.stretch, self.blocks = stretch, blocks
-
-    def forward(self, features: Tensor, number: int) -> Tensor:
-        """A map (K, T, B) -> outputs (B, n, M) of a block of n steps."""
-        by_time = features.transpose(0, 1).contiguous()
-        steps = self.blocks[number]
-        outputs = self.global_patches(by_time, number)
-        if self.stretch > 1:
-            outputs = outputs.repeat_interleave(self.stretch, 0)[steps.start - steps.stop :]
-        outputs = outputs.permute(2, 0, 1)
-        if self.local_patches is not None:
-            outputs = torch.cat([outputs, self.local_patches(by_time, number).permute(2, 0, 1)], -1)
-        if self.residual is None:
-            return outputs
-        # Rows of a matrix: with more dimensions the bias would be added in a second copy.
-        near = features[:, steps].permute(2, 1, 0)
-        mapped = leaky_relu(self.residual(near.flatten(0, 1)), SLOPE, inplace=True)
-        return leaky_relu(outputs + mapped.unflatten(0, near.shape[:2]), SLOPE, inplace=True)
-
-
-class _PartByPart(torch.autograd.Function):
-    """:meth:`IGLOO1D.represent` of a few rows and a block of steps at a time, forward and, from the inputs again, backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, layer: IGLOO1D, rows: int, inputs: Tensor, lengths: Tensor | None, seeds: Tensor, *parameters: Tensor
-    ):
-        device = inputs.device.type
-        ctx.layer, ctx.rows, ctx.has_lengths = layer, rows, lengths is not None
-        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-        # The parameters are saved for autograd's check that nothing has changed them before the way back.
-        ctx.save_for_backward(seeds, inputs, *([] if lengths is None else [lengths]), *parameters)
-        outputs = inputs.new_empty(0)
-        for block, wanted, parts in layer.parts(len(inputs), rows):
-            for number, part in parts:
-                own = None if lengths is None else lengths[part]
-                made = layer.represent(inputs[part], own, _generator(inputs, seeds, number), block)
-                if block == number == 0:
-                    outputs = made.new_empty(layer.output_shape(inputs))
-                outputs[layer.place(part, wanted)] = made
-                del made
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        seeds, inputs, *rest = ctx.saved_tensors
-        lengths = rest.pop(0) if ctx.has_lengths else None
-        trained = [p for p, needed in zip(rest, ctx.needs_input_grad[5:], strict=True) if needed]
-        totals = {p: torch.zeros_like(p, memory_format=torch.contiguous_format) for p in trained}
-        grad_inputs = torch.zeros_like(inputs) if ctx.needs_input_grad[2] else None
-        for block, wanted, parts in ctx.layer.parts(len(inputs), ctx.rows):
-            with ExitStack() as stack:
-                for patches in ctx.layer.patches():
-                    stack.enter_context(patches.unchanged(block, totals.get(patches.weight)))
-                for number, part in parts:
-                    own = None if lengths is None else lengths[part]
-                    given = inputs[part].detach().requires_grad_(grad_inputs is not None)
-                    with torch.enable_grad(), torch.autocast(*ctx.autocast):
-                        made = ctx.layer.represent(given, own, _generator(inputs, seeds, number), block)
-                    wrt = [*trained, *([] if grad_inputs is None else [given])]
-                    # Patches have added the gradients of their weights themselves, and none comes back.
-                    found = torch.autograd.grad(made, wrt, grad[ctx.layer.place(part, wanted)], allow_unused=True)
-                    if grad_inputs is not None:
-                        grad_inputs[part] += found[-1]
-                    for total, share in zip(totals.values(), found, strict=False):
-                        if share is not None:
-                            total += share
-                    del made, found
-        gradients = iter(totals.values())
-        return (
-            None,
-            None,
-            grad_inputs,
-            None,
-            None,
-            *(next(gradients) if needed else None for needed in ctx.needs_input_grad[5:]),
-        )
-
-
-def _generator(inputs: Tensor, seeds: Tensor, number: int) -> torch.Generator | None:
-    """What is dropped in a part of the batch, the same each time; None where there are no seeds."""
-    return torch.Generator(inputs.device).manual_seed(int(seeds[number])) if len(seeds) else None
-
-
-def _dropped(values: Tensor, probability: float, generator: torch.Generator | None, shared: int | None = None) -> Tensor:
-    """Each value, or all along the dimension ``shared`` together, becomes 0 with a probability; the others make up for it."""
-    if generator is None:
-        return values
-    like = values if shared is None else values.narrow(shared, 0, 1)
-    return values * torch.empty_like(like).bernoulli_(1 - probability, generator=generator).div_(1 - probability)
-
-
-def _check_sequences(steps: int, stretch_factor: int, nb_sequences: int, max_pooling_kernel: int) -> None:
-    if steps % stretch_factor:
-        nearest = min((s for s in range(1, steps + 1) if steps % s == 0), key=lambda s: abs(s - stretch_factor))
-        raise UserError(
-            f"stretch_factor: got {stretch_factor}, wanted a divisor of the {steps} steps; the nearest is {nearest}"
-        )
-    if nb_sequences != -1 and not 1 <= nb_sequences <= steps:
-        raise UserError(f"nb_sequences: got {nb_sequences}, wanted -1 for all steps, or 1 to {steps}, the steps that there are")
-    if max_pooling_kernel != 1:
-        raise UserError(f"max_pooling_kernel: got {max_pooling_kernel}, wanted 1, since return_sequences keeps every step")
-
-
-def _check_whole(steps: int, stretch_factor: int, nb_sequences: int, max_pooling_kernel: int) -> None:
-    for name, given, neutral in (("stretch_factor", stretch_factor, 1), ("nb_sequences", nb_sequences, -1)):
-        if given != neutral:
-            raise UserError(
-                f"{name}: got {given}, wanted {neutral}, since a sequence as a whole has one output; "
-                "return_sequences=True has one for each step"
-            )
-    if max_pooling_kernel > steps:
-        raise UserError(f"max_pooling_kernel: got {max_pooling_kernel}, wanted at most {steps}, the steps that there are")

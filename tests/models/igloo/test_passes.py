@@ -1,0 +1,211 @@
+"""A few rows and a block of steps of the IGLOO layer at a time: as all at once, in little memory."""
+
+import os
+import subprocess
+import sys
+from itertools import accumulate
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem.models import IGLOO1D
+from tests.models.igloo.uses import STEPS, USES, by_hand, data, every_use, make
+
+
+@every_use
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_few_rows_at_a_time_are_the_batch(use, rows, with_lengths):
+    """Values and gradients of inputs and parameters."""
+    layer = make(use)
+    lengths = torch.tensor([9, 37, 5, 42, 20]) if with_lengths else None
+    found = []
+    for at_a_time in (rows, 5):
+        layer._at_a_time = lambda _, part=at_a_time: part
+        inputs = data().requires_grad_()
+        outputs = layer(inputs, lengths)
+        gradients = torch.autograd.grad(outputs.sin().sum(), [inputs, *layer.parameters()])
+        found.append([outputs.detach(), *gradients])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [{}, {"stretch_factor": 6, "nb_stacks": 2}, {"stretch_factor": 6, "nb_sequences": 38}, {"psy": 0.0, "patch_size": 90}],
+    ids=["each step", "stretched", "last steps, stretched", "patches longer than the sequence"],
+)
+@pytest.mark.parametrize("given", [STEPS, 17])
+def test_a_block_of_steps_at_a_time_is_the_sequence(use, given):
+    """Values and gradients, of layers whose many patches make blocks of them, against the formula."""
+    layer = make({"return_sequences": True, "nb_patches": 70, "nb_filters_conv1d": 2, "DR": 0.0, **use})
+    assert len(layer._wanted) > 2
+    found = []
+    for answer in (layer, lambda x, lengths: whole_at_once(layer, x, lengths)):
+        inputs, lengths = data(steps=given).requires_grad_(), torch.tensor([9, given, 5, given - 1, 12])
+        outputs = answer(inputs, lengths)
+        gradients = torch.autograd.grad(outputs.sin().sum(), [inputs, *layer.parameters()])
+        found.append([outputs.detach(), *gradients])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other)
+
+
+def whole_at_once(layer, inputs, lengths):
+    """Blocks joined by torch's own way back."""
+    return torch.cat([layer.represent(inputs, lengths, None, block) for block in range(len(layer._wanted))], 1)
+
+
+def test_blocks_are_the_specification():
+    layer = make({"return_sequences": True, "nb_patches": 70, "stretch_factor": 3, "nb_sequences": 40, "nb_stacks": 2})
+    assert len(layer._wanted) > 2
+    assert_close(layer(data()), by_hand(layer, data(), same=False))
+
+
+def test_an_update_between_two_ways_back_counts():
+    layer = make(USES["stretched"])
+    found = []
+    for rows in (2, 100):
+        torch.manual_seed(0)
+        layer._at_a_time = lambda _, part=rows: part
+        for seed in range(2):
+            with torch.no_grad():
+                layer.stacks[0].global_patches.weight.data.normal_(generator=torch.Generator().manual_seed(seed))
+            inputs = data().requires_grad_()
+            layer(inputs).sin().sum().backward()
+        found.append(inputs.grad)
+    assert_close(*found)
+
+
+def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_at_a_time():
+    layer = make(USES["each step"])
+    layer._at_a_time = lambda _: 2
+    layer.stacks[0].local_patches.requires_grad_(False)
+    layer(data()).sum().backward()
+    assert [name for name, p in layer.named_parameters() if p.grad is None] == [
+        "stacks.0.local_patches.weight",
+        "stacks.0.local_patches.bias",
+    ]
+
+
+@pytest.mark.parametrize("use", [USES["whole"], USES["stretched"]], ids=["whole", "stretched"])
+def test_gradients_are_those_of_finite_differences(use):
+    layer = make(use)
+    layer._at_a_time = lambda _: 2
+    lengths = torch.tensor([42, 11, 30])
+    weights = dict(layer.named_parameters())
+    some = [weights["stacks.0.features.weight"], weights["stacks.0.global_patches.bias"]]
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x, lengths), (data(3).requires_grad_(), *some), fast_mode=True)
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+def test_dropout_drops_channels_for_a_whole_sequence_and_alike_on_the_way_back(rows):
+    layer = make(USES["each step"], steps=12, DR=0.5, nb_filters_conv1d=50, add_residual=False)
+    layer._at_a_time = lambda _, part=rows: part
+    inputs = torch.ones(5, 12, 2, dtype=torch.float64)
+    seen = []
+    layer.stacks[0].features.register_forward_hook(lambda _, __, features: seen.append(features.detach()))
+    torch.manual_seed(0)
+    layer(inputs).sum().backward()
+    one_pass = len(seen) // (2 if rows < 5 else 1)
+    kept = torch.cat([features != 0 for features in seen[:one_pass]], -1)  # (T, K, B)
+    assert (kept == kept[:1]).all()
+    assert 0.3 < kept[0].float().mean() < 0.7
+    assert len(kept[0].T.unique(dim=0)) == 5
+    if rows < 5:
+        assert all(torch.equal(a, b) for a, b in zip(seen[:one_pass], seen[one_pass:], strict=True))
+    layer.eval()
+    assert torch.equal(layer(inputs), layer(inputs))
+
+
+def test_bfloat16_autocast_is_near_float32():
+    layer = make(USES["stretched"]).float()
+    for rows in (2, 100):
+        layer._at_a_time = lambda _, part=rows: part
+        inputs = data().float().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = layer(inputs)
+        outputs.sum().backward()
+        half = inputs.grad.clone()
+        inputs.grad = None
+        exact = layer(inputs)
+        exact.sum().backward()
+        assert_close(outputs.float(), exact, rtol=0.05, atol=0.05)
+        assert (half - inputs.grad).norm() < 0.05 * inputs.grad.norm()
+
+
+# Sequences, rows and a use; in one process, since to start one takes longer than all of these.
+LEAN = {
+    "copy memory": (10_020, 128, {"nb_patches": 6200, "return_sequences": True, "nb_sequences": 10, "psy": 0.1}),
+    "whole": (10_020, 128, {"nb_patches": 3400, "return_sequences": False}),
+    "each step, stretched": (2_520, 128, {"nb_patches": 50, "return_sequences": True, "stretch_factor": 20}),
+    "each step": (2_511, 128, {"nb_patches": 50, "return_sequences": True}),
+}
+
+# Smaller batches and other uses, by what torch allocates: what a process is given hangs too much on what it freed before.
+SMALL = {
+    "copy memory, row": (10_020, 1, LEAN["copy memory"][2]),
+    "copy memory, 8 rows": (10_020, 8, LEAN["copy memory"][2]),
+    "whole, row": (10_020, 1, LEAN["whole"][2]),
+    "whole, pooled, 8 rows": (10_020, 8, LEAN["whole"][2] | {"max_pooling_kernel": 4}),
+    "whole, two stacks, 8 rows": (10_020, 8, LEAN["whole"][2] | {"nb_stacks": 2}),
+    "each step, 8 rows": (2_511, 8, LEAN["each step"][2]),
+    "each step, many local patches, 8 rows": (2_511, 8, LEAN["each step"][2] | {"psy": 1.0}),
+    "stretched, row": (2_520, 1, LEAN["each step, stretched"][2]),
+    "stretched, 8 rows": (2_520, 8, LEAN["each step, stretched"][2]),
+    "stretched, 64 rows": (2_520, 64, LEAN["each step, stretched"][2]),
+}
+
+
+@pytest.fixture(scope="module")
+def growth():
+    """Memory of a training step in parts of the sum of inputs, feature map, parameters and outputs."""
+    program = f"""
+import gc, torch
+from pathlib import Path
+from seqmem.models import IGLOO1D
+
+def resident(kind):
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind)]
+    return 1024 * int(line.split()[1])
+
+for name, (steps, rows, use) in {LEAN!r}.items():
+    layer = IGLOO1D((steps, 1), nb_filters_conv1d=5, **use)
+    inputs = torch.randn(rows, steps, 1)
+    layer(inputs[:2, :500]).sum().backward()
+    layer.zero_grad(set_to_none=True)
+    gc.collect()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    outputs = layer(inputs)
+    outputs.backward(torch.ones_like(outputs))
+    grown = resident("VmHWM") - before
+    numbers = inputs.numel() * (1 + 5) + outputs.numel() + sum(p.numel() for p in layer.parameters())
+    print(name, grown / (4 * numbers), sep=":")
+    del layer, inputs, outputs
+"""
+    # Blocks of memory that are freed go back to the system, so that what is counted is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return {name: float(part) for name, part in (line.split(":") for line in done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize(("steps", "rows", "use"), SMALL.values(), ids=SMALL)
+def test_a_training_step_of_few_sequences_is_lean(steps, rows, use):
+    layer = IGLOO1D((steps, 1), nb_filters_conv1d=5, **use)
+    inputs = torch.randn(rows, steps, 1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        outputs = layer(inputs)
+        outputs.backward(torch.ones_like(outputs))
+    allocated = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    numbers = inputs.numel() * (1 + 5) + outputs.numel() + sum(p.numel() for p in layer.parameters())
+    assert 0.5 < max(accumulate(allocated)) / (4 * numbers) <= 2
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_a_training_step_of_long_sequences_is_lean(growth, name):
+    """Memory grows by at most twice the sum; a gather of all patches takes far more."""
+    assert 0.2 < growth[name] <= 2
