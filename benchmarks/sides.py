@@ -12,11 +12,12 @@ from benchmarks.opponents import jax_scan
 from benchmarks.opponents.dense_legs import DenseLegS
 from benchmarks.opponents.dense_timestamped import DenseTimestamped
 from benchmarks.opponents.gathered_patches import GatheredPatches
+from benchmarks.opponents.one_by_one import OneByOne
 from benchmarks.opponents.products import BareProducts
 from benchmarks.opponents.projection import project
 from seqmem import cells
 from seqmem.cells import HMLSTM, TLSI, LegS
-from seqmem.models import IGLOO1D
+from seqmem.models import IGLOO1D, LSTM_AE
 from seqmem.ops import legs_function_approximation
 
 LAYERS = 3  # of an HM-LSTM
@@ -28,7 +29,8 @@ Side = Callable[[], Result | None]
 
 @dataclass(frozen=True)
 class Case:
-    """A comparison: ``kind`` legs, tlsi, lstm, gru (forward and backward of a cell), hmlstm, igloo (a layer), or projection.
+    """A comparison: ``kind`` legs, tlsi, lstm, gru (forward and backward of a cell), hmlstm, igloo (a layer), lstm_ae (with its
+    update), or projection.
 
     Attributes:
         kind: what runs.
@@ -56,6 +58,8 @@ class Case:
         if self.kind == "igloo":
             answers = f"{patches(self.steps):,} patches of {self.hidden_size} filters for each of the last 10 steps"
             return f"igloo, {answers}, length {self.steps:,}, batch {self.batch_size}, {number}"
+        if self.kind == "lstm_ae":
+            return f"lstm_ae, hidden {self.hidden_size}, encoding 16, length {self.steps}, batch {self.batch_size}, {number}"
         if self.kind == "hmlstm":
             sizes = f"{LAYERS} layers of {self.hidden_size}"
             return f"hmlstm, {sizes}, {SYMBOLS} channels, length {self.steps:,}, batch {self.batch_size}, {number}"
@@ -76,6 +80,8 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         return _patches(case)
     if case.kind == "hmlstm":
         return _multiscale(case)
+    if case.kind == "lstm_ae":
+        return _autoencoders(case)
     torch.manual_seed(0)
     half = case.dtype == torch.bfloat16
     kind = torch.float32 if half else case.dtype
@@ -172,6 +178,31 @@ def _multiscale(case: Case) -> dict[str, Callable[[], Side]]:
             stack, lambda: stack.run_stepwise(inputs, stack.initial_state(case.batch_size), None, True)[0]
         ),
         "torch.nn.LSTM": lambda: trained(lstm, lambda: lstm(inputs)[0]),
+    }
+
+
+def _autoencoders(case: Case) -> dict[str, Callable[[], Side]]:
+    torch.manual_seed(0)
+    model = LSTM_AE(2, 16, [case.hidden_size]).to(case.dtype)
+    inputs = torch.randn(case.batch_size, case.steps, 2, dtype=case.dtype)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=0.0)  # all of an update's work, and weights that sides can be compared with
+
+    def trained(network: nn.Module, rows: Tensor) -> Side:
+        def call() -> Result:
+            optimizer.zero_grad()
+            outputs = []
+            for row in rows:
+                outputs.append(network(row))
+                (outputs[-1] - row).square().sum().backward()
+                optimizer.step()
+            return torch.cat(outputs).detach().view_as(inputs), [parameter.grad.clone() for parameter in parameters]
+
+        return call
+
+    return {
+        "seqmem": lambda: trained(model, inputs[None]),
+        "original (one sequence at a time)": lambda: trained(OneByOne(model), inputs),
     }
 
 

@@ -29,6 +29,13 @@ def test_both_ways_to_patches_agree():
     assert float(gathered["agreement"]) < 1e-4
 
 
+def test_an_autoencoder_learns_the_same_from_a_batch_as_from_its_rows():
+    ours, original = run.measure(Case("lstm_ae", 5, 11, 3), turns=1)
+    assert (ours["side"], original["side"]) == ("seqmem", "original (one sequence at a time)")
+    assert float(original["agreement"]) < 1e-4
+    assert original["processor_seconds"] > 0
+
+
 def test_bfloat16_and_projections_agree(monkeypatch):
     monkeypatch.setattr(run, "sides", small)
     for case in (Case("legs", 32, 12, 3, torch.bfloat16), Case("projection", 16, 500, 1), Case("projection", 16, 500, 3)):

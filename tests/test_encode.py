@@ -71,7 +71,7 @@ def test_numbers_of_one_length_by_a_linear_model(tmp_path):
     encode.main([str(tmp_path / "x.csv"), "--output", str(tmp_path), "--linear", *SMALL])
     decode.main([str(tmp_path / "encodings.csv")])
     with pytest.raises(UserError, match="--length: a LINEAR_AE gives series of one length"):
-        decode.run(decode._parser().parse_args([str(tmp_path / "encodings.csv"), "--length", "3"]))
+        decode.run(decode._parser().parse_args([str(tmp_path / "encodings.csv"), "--length", "3", "--output", "y.csv"]))
     assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
 
 
@@ -84,8 +84,6 @@ def test_kinds_of_csv(tmp_path):
     assert [each[:, 0].tolist() for each in read_series(tmp_path / "wide.csv")[1]] == [[1, 2, 3], [4, 5], [6]]
     (tmp_path / "long.csv").write_text("series,x\na,1\n", encoding="utf-8-sig")  # as spreadsheets write it
     assert read_series(tmp_path / "long.csv")[0] == ["a"]
-    (tmp_path / "named.csv").write_text("t0,t1\n1,2\n")
-    assert read_series(tmp_path / "named.csv")[1][0].tolist() == [[1], [2]]
     write_series(tmp_path / "again.csv", names, series)
     assert [each.tolist() for each in read_series(tmp_path / "again.csv")[1]] == [each.tolist() for each in series]
 
@@ -95,6 +93,14 @@ def test_kinds_of_csv(tmp_path):
     [
         ("a.csv", "1,2\n3,x\n", r"a\.csv, line 2: got 'x', wanted a number"),
         ("b.csv", "series,x\na,1\nb\n", r"b\.csv, line 3: got 1 cells, wanted 2"),
+        ("blank.csv", "1,2\n\n3,x\n", r"blank\.csv, line 3: got 'x', wanted a number"),
+        ("nan.csv", "1,2\n3,NaN\n", r"nan\.csv, line 2: got 'NaN', wanted a finite number"),
+        ("large.csv", "series,x\na,1\na,1e60\n", r"large\.csv, line 3: got '1e60', wanted a finite number"),
+        (
+            "time.csv",
+            "time,x,y,z,v\n0,1,2,3,4\n",
+            r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), wanted a column",
+        ),
         ("c.csv", "", r"c\.csv holds no series"),
         ("d.txt", "1", r"got a file '\.txt', wanted \.csv, \.npy or \.npz"),
         ("e.npy", "no array", r"cannot read .*e\.npy"),
@@ -105,6 +111,37 @@ def test_what_cannot_be_read_is_said_in_one_line(name, content, message, tmp_pat
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         read_series(tmp_path / name)
+
+
+def test_a_value_that_is_not_finite_is_found_in_arrays(tmp_path):
+    values = waves((3, 4, 2)).astype(np.float64)
+    values[1, 2, 0] = np.nan
+    np.save(tmp_path / "x.npy", values)
+    np.savez(tmp_path / "x.npz", first=values[0], second=np.full((2, 1), 1e60))
+    for name, message in (
+        ("x.npy", r"x\.npy, series 1: got a value at step 2"),
+        ("x.npz", r"x\.npz, series second: got .* step 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_series(tmp_path / name)
+
+
+def test_nothing_is_written_over(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", waves((3, 4, 2)))
+    command = [str(tmp_path / "x.npy"), "--output", str(tmp_path / "out"), *SMALL]
+    encode.main(command)
+    assert "3 series of 4 steps of shape (2,) into 3 numbers each" in capsys.readouterr().out
+    decode.main([str(tmp_path / "out" / "encodings.csv")])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for call, arguments, name in (
+        (encode.main, command, "encodings.csv"),
+        (encode.main, [*command[:3], "--model", str(tmp_path / "out" / "autoencoder.zip")], "encodings.csv"),
+        (decode.main, [str(tmp_path / "out" / "encodings.csv")], "series.csv"),
+    ):
+        with pytest.raises(SystemExit):
+            call(arguments)
+        assert f"out/{name} is there already, and would be lost; give another --output" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_damaged_files_of_arrays_are_refused(tmp_path):

@@ -45,3 +45,13 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot make the folder {folder} ({error.strerror})") from None
     return folder
+
+
+def refuse_existing(path: Path) -> None:
+    """Let no command write over what an earlier one, or the user, left.
+
+    Raises:
+        UserError: ``path`` is there.
+    """
+    if path.exists():
+        raise UserError(f"{path} is there already, and would be lost; give another --output, or remove it")

@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 
 from seqmem import saved_autoencoder
-from seqmem.commands import Parser, at_least
+from seqmem.commands import Parser, at_least, refuse_existing
 from seqmem.errors import UserError
 from seqmem.series_files import read_encodings, write_series
 
 DESCRIPTION = """\
 Make series of encodings.
 
-FILE is a .csv as python -m seqmem.encode writes it: columns series, length and z0, z1, ...; others are not looked at.
+FILE is a .csv as python -m seqmem.encode writes it: columns series, length and z0, z1, ...; others are not looked at. No
+file is written over one that is there.
 """
 
 
@@ -31,11 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Read, decode and write."""
+    output = given.output or given.file.with_name("series.csv")
+    refuse_existing(output)
     names, lengths, encodings = read_encodings(given.file)
     kind, _, decoder = saved_autoencoder.load(given.model or given.file.with_name("autoencoder.zip"))
     if kind == "LINEAR_AE" and given.length is not None:
         raise UserError("--length: a LINEAR_AE gives series of one length")
-    output = given.output or given.file.with_name("series.csv")
     series = []
     with torch.no_grad():
         for length, encoding in zip(lengths, torch.from_numpy(encodings), strict=True):

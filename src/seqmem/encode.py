@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqmem import saved_autoencoder
-from seqmem.commands import Parser, at_least, make_folder
+from seqmem.commands import Parser, at_least, make_folder, refuse_existing
 from seqmem.compat.quick_train import quick_train
 from seqmem.errors import UserError
 from seqmem.models.standardized import StandardizedDecoder, StandardizedEncoder
@@ -19,14 +19,14 @@ from seqmem.series_files import LABEL, read_series, write_rows
 DESCRIPTION = """\
 Learn an autoencoder of the series in a file, and write the encoding of each.
 
-  .csv   with a column "series": a row is a step of the series that it names, other columns are channels;
-         without: a row is a series of one channel
+  .csv   with names in the first line: a row is a step of the series that column "series" names, other columns are channels;
+         of numbers alone: a row is a series of one channel
   .npy   (n, T), (n, T, C), or videos (n, T, H, W)
   .npz   an array (T,), (T, C) or (T, H, W) for each series, of any length
 
 The folder gets encodings.csv (name, length, mean squared error of the reconstruction, numbers of the encoding: a series with
 a large error does not fit with the others) and autoencoder.zip, which encodes other files (--model) and decodes:
-python -m seqmem.decode FOLDER/encodings.csv
+python -m seqmem.decode FOLDER/encodings.csv. Neither is written over one that is there.
 """
 
 LEARNING = ("encoding_size", "hidden_sizes", "linear", "epochs", "lr", "seed", "verbose")
@@ -51,6 +51,9 @@ def run(given: argparse.Namespace) -> None:
     names, arrays = read_series(given.file)
     series = [torch.from_numpy(array) for array in arrays]
     folder = make_folder(given.output)
+    written = ["encodings.csv"] if given.model else ["encodings.csv", "autoencoder.zip"]
+    for name in written:
+        refuse_existing(folder / name)
     if given.model is None:
         kind, arguments = _architecture(given, series)
         flat = [_single_channel(each, "--linear") for each in series] if kind == "LINEAR_AE" else series
@@ -81,10 +84,12 @@ def run(given: argparse.Namespace) -> None:
     header = [LABEL, "length", "error", *(f"z{k}" for k in range(len(rows[0]) - 3))]
     write_rows(folder / "encodings.csv", [header, *rows])
     variance = torch.cat([each.flatten() for each in series]).var(correction=0).item()
-    what = "encodings.csv" if given.model else "encodings.csv and autoencoder.zip"
+    shortest, longest = (pick(len(each) for each in series) for pick in (min, max))
+    steps = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     print(
-        f"{len(rows)} series into {len(header) - 3} numbers each by {kind}, variance {variance:.4g}, "
-        f"mean squared error {sum(errors) / len(errors):.4g}; {what} in {folder}"
+        f"{len(rows)} series of {steps} steps of shape {tuple(series[0].shape[1:])} into {len(header) - 3} numbers each by "
+        f"{kind}, variance {variance:.4g}, mean squared error {sum(errors) / len(errors):.4g}; "
+        f"{' and '.join(written)} in {folder}"
     )
 
 

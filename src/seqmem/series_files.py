@@ -18,21 +18,21 @@ LABEL = "series"
 def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
     """Names and series of a file.
 
-    * CSV with a column ``series``: each row is a step of the series that it names, the other columns are channels.
-    * Any other CSV, with or without a line of names: each row is a series of one channel, which ends before empty cells.
+    * CSV with a line of names, ``series`` among them: each row is a step of the series that it names, the other columns are
+      channels.
+    * CSV of numbers alone: each row is a series of one channel, which ends before empty cells.
     * NPY: (n, T) or (n, T, ...). NPZ: each array is a series (T,) or (T, ...), of any T, and its name the series'.
 
     Returns:
         The names, and for each series an array (T, ...), (T, 1) where it has one channel; float32.
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or holds something else, or a value that is no finite number.
     """
+    if path.suffix.lower() == ".csv":
+        return _of_rows(_rows(path), path)
     try:
         match path.suffix.lower():
-            case ".csv":
-                with open(path, newline="", encoding="utf-8-sig") as file:
-                    return _of_rows([row for row in csv.reader(file) if row], path)
             case ".npy":
                 with open(path, "rb") as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
@@ -46,12 +46,17 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
     except UserError:
         raise
-    except (*DAMAGE, csv.Error) as error:
+    except DAMAGE as error:
         raise UserError(f"cannot read {path} ({error})") from None
     if not found or any(each.dtype.kind not in "fiub" or each.ndim == 0 for each in found.values()):
         raise UserError(f"{path} holds no series of numbers; wanted (n, T) or (n, T, C), or in .npz arrays (T, C)")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with its place
-        return list(found), [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        series = [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
+    for name, each in zip(found, series, strict=True):
+        if not np.isfinite(each).all():
+            step = int(np.argwhere(~np.isfinite(each))[0, 0])
+            raise UserError(f"{path}, series {name}: got a value at step {step} that is no finite number")
+    return list(found), series
 
 
 def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray]) -> None:
@@ -85,47 +90,61 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error})") from None
+    (_, header), *rows = _rows(path) or [(1, [])]
     places = [k for k, name in enumerate(header) if name[:1] == "z" and name[1:].isdigit()]
     if not {LABEL, "length"} <= set(header) or not places or not rows:
         raise UserError(f"{path} holds no encodings; wanted columns {LABEL}, length, z0, z1, ... and a row for each series")
     length, label = header.index("length"), header.index(LABEL)
     values: list[np.ndarray] = []
     names: list[str] = []
-    for k, row in enumerate(rows):
+    for line, row in rows:
         if len(row) != len(header):
-            raise UserError(f"{path}, line {k + 2}: got {len(row)} cells, wanted {len(header)} as in the first line")
-        values.append(_numbers([row[length], *(row[place] for place in places)], path, k + 2))
+            raise UserError(f"{path}, line {line}: got {len(row)} cells, wanted {len(header)} as in the first line")
+        values.append(_numbers([row[length], *(row[place] for place in places)], path, line))
         if values[-1][0] < 1 or values[-1][0] % 1:
-            raise UserError(f"{path}, line {k + 2}: got length '{row[length]}', wanted a whole number of at least 1")
+            raise UserError(f"{path}, line {line}: got length '{row[length]}', wanted a whole number of at least 1")
         if row[label] in names:
-            raise UserError(f"{path}, line {k + 2}: got series '{row[label]}' a second time, wanted each once")
+            raise UserError(f"{path}, line {line}: got series '{row[label]}' a second time, wanted each once")
         names.append(row[label])
     table = np.stack(values)
     return names, table[:, 0].astype(int).tolist(), table[:, 1:]
 
 
-def _of_rows(rows: list[list[str]], path: Path) -> tuple[list[str], list[np.ndarray]]:
-    header = [] if not rows or _is_number(rows[0][0]) else [name.strip() for name in rows[0]]
-    body = rows[1:] if header else rows
-    if not body:
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with the number of its line."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            return [(reader.line_num, row) for row in reader if row]
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path} ({error})") from None
+
+
+def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], list[np.ndarray]]:
+    if rows and _is_number(rows[0][1][0]):
+        series = [_numbers(_stripped(row), path, line)[:, None] for line, row in rows]
+        return [str(k) for k in range(len(series))], series
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    if len(rows) < 2:
         raise UserError(f"{path} holds no series")
     if LABEL not in header:
-        values = [_numbers(_stripped(row), path, k + 1 + bool(header)) for k, row in enumerate(body)]
-        return [str(k) for k in range(len(body))], [each[:, None] for each in values]
+        raise UserError(
+            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), wanted a column '{LABEL}' that "
+            "says which series a row is a step of, or no names where each row is a series"
+        )
     place = header.index(LABEL)
     found: dict[str, list[np.ndarray]] = {}
-    for k, row in enumerate(body):
+    for line, row in rows[1:]:
         if len(row) != len(header):
-            raise UserError(f"{path}, line {k + 2}: got {len(row)} cells, wanted {len(header)} as in the first line")
-        found.setdefault(row[place], []).append(_numbers(row[:place] + row[place + 1 :], path, k + 2))
+            raise UserError(f"{path}, line {line}: got {len(row)} cells, wanted {len(header)} as in the first line")
+        found.setdefault(row[place], []).append(_numbers(row[:place] + row[place + 1 :], path, line))
     return list(found), [np.stack(steps) for steps in found.values()]
+
+
+def _shortened(header: list[str]) -> str:
+    return ", ".join([*header[:4], *(["..."] if len(header) > 4 else [])])
 
 
 def _stripped(row: list[str]) -> list[str]:
@@ -139,7 +158,12 @@ def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
     wrong = next((cell for cell in cells if not _is_number(cell)), None)
     if wrong is not None:
         raise UserError(f"{path}, line {line}: got '{wrong}', wanted a number")
-    return np.array([float(cell) for cell in cells], np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        values = np.array([float(cell) for cell in cells]).astype(np.float32)
+    if not np.isfinite(values).all():
+        wrong = cells[int(np.argmin(np.isfinite(values)))]
+        raise UserError(f"{path}, line {line}: got '{wrong}', wanted a finite number")
+    return values
 
 
 def _is_number(cell: str) -> bool:

@@ -288,3 +288,33 @@ def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
         small(tmp_path / "c.zip").encode([np.zeros((4, 3))])
     with pytest.raises(UserError, match="got 2 input and 1 output sequences"):
         small(tmp_path / "c.zip").train(lambda _: ([np.zeros((4, 2))] * 2, [np.zeros((4, 1))], True), Waves(1), 1, 2)
+
+
+class Stretches:
+    """The toy signals of the original's main script: new stretches of 20 to 40 points of a grid, 100 an iteration."""
+
+    def __init__(self, seed):
+        self.random, self.left = np.random.default_rng(seed), 100
+
+    def draw(self, count):
+        lengths = self.random.integers(20, 41, count)
+        t = [np.linspace(0, 150, 1000)[self.random.integers(1001 - length) :][:length] for length in lengths]
+        inputs = [2 * np.stack([np.sin(each), np.cos(each)], 1) for each in t]
+        return inputs, [each.sum(1, keepdims=True) for each in inputs]
+
+    def __call__(self, batch_size):
+        count = min(batch_size, self.left)
+        self.left = self.left - count or 100
+        return *self.draw(count), self.left == 100
+
+
+@pytest.mark.slow
+def test_most_outputs_of_the_toy_signals_stop_within_a_step_of_where_they_should(tmp_path):
+    rates = {"start_lr": 0.02, "finish_lr": 1e-5, "decay_steps": 600}
+    model = small(tmp_path / "a.zip", layer_sizes=[50, 30], lrtype="expdecay", lrargs=rates)
+    held = Stretches(1000).draw(300)
+    history = model.train(Stretches(0), lambda _: (*held, True), 600, batch_size=30, display_step=100)
+    assert history[-1]["squared_error"] < 0.0015
+    inputs, outputs = Stretches(77).draw(1000)
+    off = [len(made) - len(wanted) for made, wanted in zip(model.predict(inputs), outputs, strict=True)]
+    assert np.mean(np.abs(off) <= 1) > 0.9

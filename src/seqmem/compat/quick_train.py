@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from seqmem.arguments import check, parameters
+from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
 from seqmem.models.autoencoder import Autoencoder
@@ -21,21 +21,21 @@ from seqmem.training.config import TrainConfig
 def quick_train(
     model: type[nn.Module],
     train_set: Any,
-    encoding_dim: int,
+    encoding_dim: PositiveInt,
     verbose: bool = False,
-    lr: float = 1e-3,
-    epochs: int = 50,
-    clip_value: float | None = 1,
+    lr: PositiveFloat = 1e-3,
+    epochs: PositiveInt = 50,
+    clip_value: PositiveFloat | None = 1,
     denoise: bool = False,
     device: str | torch.device | None = None,
     *,
-    batch_size: int | None = None,
+    batch_size: PositiveInt | None = None,
     lengths: Any = None,
-    noise: float = 0.1,
+    noise: NonNegativeFloat = 0.1,
     normalize: bool = True,
-    validation: float = 0.0,
-    patience: int | None = None,
-    growth: float = 0.8,
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    patience: PositiveInt | None = None,
+    growth: Annotated[float, Field(ge=0, le=1)] = 0.8,
     **kwargs: Any,
 ) -> tuple[nn.Module, nn.Module, list[Tensor], list[float]]:
     """Train an autoencoder with one line of code.
@@ -81,8 +81,9 @@ def quick_train(
     Raises:
         UserError: an argument of the wrong type or range, or sequences that ``model`` does not take.
     """
-    given = {name: value for name, value in locals().items() if name in parameters(_settings)}
-    check(_settings, given, "quick_train")
+    settings = locals()
+    elsewhere = ("model", "train_set", "lengths", "kwargs")
+    check(quick_train, {name: value for name, value in settings.items() if name not in elsewhere}, "quick_train", elsewhere)
     if patience is not None and validation == 0:
         raise UserError(f"quick_train: got patience={patience} without a validation set, wanted validation above 0")
     kind = next((kind for kind in _kinds if isinstance(model, type) and issubclass(model, kind)), None)
@@ -148,24 +149,6 @@ _kinds: dict[type[nn.Module], tuple[type[Autoencoder], tuple[int, ...], str, str
     CONV_LSTM_AE: (OfFrames, (3, 4), "input_dims", "(T, H, W) or (T, D, H, W)"),
 }
 _names = ", ".join(kind.__name__ for kind in _kinds)
-
-
-def _settings(
-    encoding_dim: PositiveInt,
-    verbose: bool,
-    lr: PositiveFloat,
-    epochs: PositiveInt,
-    clip_value: PositiveFloat | None,
-    denoise: bool,
-    device: str | torch.device | None,
-    batch_size: PositiveInt | None,
-    noise: NonNegativeFloat,
-    normalize: bool,
-    validation: Annotated[float, Field(ge=0, lt=1)],
-    patience: PositiveInt | None,
-    growth: Annotated[float, Field(ge=0, le=1)],
-) -> None:
-    """The signature is the schema of the settings."""
 
 
 def _device(given: str | torch.device | None) -> torch.device:
