@@ -1,8 +1,9 @@
 """What every data set offers: a spec, three splits, loaders of whole batches and a record of where the data came from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -61,9 +62,8 @@ class DataSet(ABC):
         Raises:
             UserError: no such split, or a number out of range.
         """
-        view = _SplitView(self, split)
-        return DataLoader(
-            view,
+        return (BatchLoader if split == "train" else DataLoader)(
+            _SplitView(self, split),
             batch_size=batch_size,
             sampler=self.sampler(split, batch_size, seed),
             collate_fn=_already_a_batch,
@@ -84,12 +84,46 @@ class DataSet(ABC):
         return {"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)}
 
 
+class BatchLoader(DataLoader):
+    """Batches of an :class:`EpochSampler`. Its place within an epoch can be saved, and taken up again by the next pass."""
+
+    _given = 0
+    _skipped = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._given, self._skipped = self._skipped, 0
+        self.sampler.skipped = self._given * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches the pass has given so far."""
+        return {"batches": self._given}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Let the next pass begin after so many batches."""
+        self._skipped = state_dict["batches"]
+
+
 class EpochSampler(Sampler[int]):
-    """All of 0 to ``size - 1`` in an order of a subclass, which may depend on the epoch."""
+    """All of 0 to ``size - 1`` in an order of a subclass, which may depend on the epoch.
+
+    Attributes:
+        skipped: how many of them the next pass leaves out at its beginning.
+    """
 
     def __init__(self, size: int):
         self._size = size
         self._epoch = 0
+        self.skipped = 0
+
+    @abstractmethod
+    def order(self) -> Iterable[int]:
+        """The order of the epoch."""
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self.order(), self.skipped, None)
 
     @checked
     def set_epoch(self, epoch: NonNegativeInt) -> None:
@@ -107,8 +141,9 @@ class ShuffledSampler(EpochSampler):
         super().__init__(size)
         self._seed = seed
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(generator(self._seed, "order", self._epoch).permutation(self._size).tolist())
+    def order(self) -> Iterable[int]:
+        """A permutation."""
+        return generator(self._seed, "order", self._epoch).permutation(self._size).tolist()
 
 
 class _SplitView(Dataset):

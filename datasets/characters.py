@@ -119,7 +119,8 @@ class ContiguousSampler(EpochSampler):
         self._rows = rows
         self._seed = seed
 
-    def __iter__(self) -> Iterator[int]:
+    def order(self) -> Iterator[int]:
+        """The rows' numbers, batch after batch."""
         shift = 0 if self._seed is None else int(generator(self._seed, "order", self._epoch).integers(self._size))
         each, more = divmod(self._size, self._rows)
         firsts = np.arange(self._rows) * each + np.minimum(np.arange(self._rows), more)

@@ -21,20 +21,20 @@ from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
-SMALL = [
-    "dataset=digits",
-    "train.epochs=4",
-    "train.limit_train_batches=3",
-    "train.limit_val_batches=2",
-    "train.limit_test_batches=2",
-]
+LIMITS = [f"train.limit_{split}_batches={count}" for split, count in {"train": 3, "val": 2, "test": 2}.items()]
+SMALL = ["dataset=digits", "train.epochs=4", *LIMITS]
 CASES = {
     "legs": ["model=legs", "train.lr_decay=0.1"],
     "lstm_cosine": ["model=lstm", "train.schedule=cosine", "train.gradient_clip_val=0.1"],
     "igloo_dropout": ["model=igloo", "train.optimizer=rmsprop"],
     "hmlstm_sampled": ["model=hmlstm", "model.cell_args.boundary=sample", "train.wd=0.01"],
-    "hmlstm_annealed": ["model=hmlstm", "model.cell_args.boundary=soft", "model.cell_args.slope_growth=0.5"],
+    "hmlstm_text": ["model=hmlstm", "model.cell_args.boundary=soft", "model.cell_args.slope_growth=0.5"],
 }
+
+
+def composed(*keys, dataset="digits", **more):
+    given = [f"dataset={dataset}", *(f"dataset.{key}={value}" for key, value in more.items())]
+    return commandline.compose([*given, *SMALL[1:], "model.preset=tiny", *keys])
 
 
 class Stop(Exception):
@@ -77,9 +77,15 @@ def stopping(method, at):
     return stop
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, tmp_path, monkeypatch):
-    config = commandline.compose([*SMALL, *CASES[case], "model.preset=tiny", "train.test_last=true"])
+@pytest.mark.parametrize(("case", "minutes"), [*((case, 0) for case in CASES), ("lstm_cosine", 10)])
+def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, minutes, tmp_path, monkeypatch):
+    """With a checkpoint after every batch, and with none within the epochs; a text's state is carried on, workers read it."""
+    data_keys = {}
+    if case == "hmlstm_text":
+        (tmp_path / "words.txt").write_text("the quick brown fox jumps over the lazy dog " * 100)
+        data_keys = {"dataset": "text", "path": tmp_path / "words.txt", "length": 20, "num_workers": 2}
+    keys = ["train.batch_size=5", f"train.checkpoint_minutes={minutes}", "train.test_last=true"]
+    config = composed(*CASES[case], *keys, **data_keys)
     data = datasets.load(config["dataset"])
     [whole] = run_trials(config, data, tmp_path / "whole")
     faults = [("training_step", 2), ("training_step", 5), ("validation_step", 6), ("test_step", 3)]
@@ -90,7 +96,7 @@ def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, tmp_path, monke
                 run_trials(config, data, tmp_path / "stopped")
     [stopped] = run_trials(config, data, tmp_path / "stopped")
     assert_same(whole, stopped)
-    assert stopped.read_record()["resumed_at"] == [1, 3, 4]
+    assert stopped.read_record()["resumed_at"] == ([3, 9, 12] if minutes else [1, 5, 11, 12])
 
 
 def test_a_finished_trial_is_found_and_a_folder_may_be_moved_between(tmp_path, monkeypatch, capsys):
@@ -175,7 +181,7 @@ def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint
 
     with monkeypatch.context() as patch:
         patch.setattr(SequenceModule, "on_before_optimizer_step", poison)
-        with pytest.raises(UserError, match=r"no longer finite after step 9, the end of epoch 3 \(learning rate 0.001\)"):
+        with pytest.raises(UserError, match=r"no longer finite after step 9, at the end of epoch 3 \(learning rate 0.001\)"):
             run_trials(config, data, tmp_path)
     [path] = tmp_path.glob("*/seed_0")
     assert all(torch.isfinite(value).all() for value in saved(RunFolder(path), "last.ckpt")["state_dict"].values())

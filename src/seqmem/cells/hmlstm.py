@@ -1,11 +1,10 @@
 """Hierarchical multiscale LSTM (Chung, Ahn and Bengio, 2017): layers that find the boundaries of their inputs' segments."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
@@ -63,8 +62,6 @@ class HMLSTM(Recurrence[HMLSTMState]):
         bias: add b; where there is a normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
             the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
-        seed: of the sampled boundaries, which leave the global random state alone; None for what it was last seeded
-            with, another number in every trial. What an epoch of a training samples depends on the seed and the epoch's number.
 
     Raises:
         UserError: an argument of the wrong type or range, not as many sizes as layers or biases as detectors, ``slope`` above
@@ -91,7 +88,6 @@ class HMLSTM(Recurrence[HMLSTMState]):
         top_detector: bool = False,
         bias: bool = True,
         layer_norm: bool = True,
-        seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None,
     ):
         super().__init__()
         self.sizes = hidden_size if isinstance(hidden_size, list) else [hidden_size] * num_layers
@@ -121,8 +117,6 @@ class HMLSTM(Recurrence[HMLSTMState]):
             for layer, value in zip(layers, biases, strict=False):
                 if layer.bias is not None:
                     layer.bias[-1] = value
-        self._seed = torch.initial_seed() % 2**32 if seed is None else seed
-        self._generator = torch.Generator("cpu").manual_seed(self._seed)
 
     def initial_state(self, batch_size: int) -> HMLSTMState:
         """All zero: no layer has found a boundary."""
@@ -131,9 +125,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         return HMLSTMState(zeros, zeros, weight.new_zeros(batch_size, len(self.sizes)))
 
     def on_epoch(self, epoch: int) -> None:
-        """Set a to min(max_slope, slope + slope_growth epoch), and seed what the epoch samples."""
+        """Set a to min(max_slope, slope + slope_growth epoch)."""
         self.slope.fill_(min(self.max_slope, self.first_slope + self.slope_growth * epoch))
-        self._generator.manual_seed(int(np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]))
 
     def project(self, inputs: Tensor) -> Tensor:
         """What the bottom layer reads of x, its bias included."""
@@ -261,7 +254,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         if not self._samples():
             return None
         # Drawn on the CPU, so that a seed means the same on every device.
-        return torch.rand(steps, *state.boundary.shape, generator=self._generator, device="cpu").to(state.boundary.device)
+        return torch.rand(steps, *state.boundary.shape, device="cpu").to(state.boundary.device)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training

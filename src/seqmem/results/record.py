@@ -35,6 +35,7 @@ _NOT_SETTINGS = (
     "dataset.num_workers",
     "model.preset",
     "train.resume",
+    "train.checkpoint_minutes",
 )
 _OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
 

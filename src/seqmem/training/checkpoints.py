@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from seqmem import models
@@ -54,11 +56,12 @@ class BestCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None
         last = Path(self.dirpath) / "last.ckpt"
         if broken:
-            kept = f"{last} is that of the epoch before" if last.exists() else "there is no checkpoint yet"
+            kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
-                f"{broken[0]} is no longer finite after step {trainer.global_step}, the end of epoch {trainer.current_epoch + 1} "
-                f"(learning rate "
-                f"{trainer.optimizers[0].param_groups[0]['lr']:g}); try a smaller train.lr, or train.gradient_clip_val=1; {kept}"
+                f"{broken[0]} is no longer finite after step {trainer.global_step}, at the end of epoch "
+                f"{trainer.current_epoch + 1} (learning rate {rate:g}); {kept}; try a smaller train.lr, or "
+                "train.gradient_clip_val=1"
             )
         super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(last)
@@ -70,6 +73,55 @@ class BestCheckpoint(ModelCheckpoint):
         moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here}
         best = dict.fromkeys([here] if here else [], state_dict["best_model_score"])
         super().load_state_dict({**state_dict, **moved, "best_k_models": best, "last_model_path": ""})
+
+
+class WithinEpoch(pl.Callback):
+    """Writes ``last.ckpt`` within epochs, too, with what training only holds until the epoch's end.
+
+    Args:
+        path: the file.
+        minutes: between two checkpoints; 0 for one after each batch.
+    """
+
+    def __init__(self, path: Path, minutes: float):
+        self.path = path
+        self.seconds = 60 * minutes
+        self._saving = False
+        self._found: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give back what the checkpoint held from which the training goes on."""
+        self._written = time.monotonic()
+        if self._found is not None:
+            assert isinstance(pl_module, SequenceModule)
+            pl_module.continue_epoch(self._found)
+            self._found = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A checkpoint is written now in any case."""
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write one if it is time."""
+        if trainer.is_last_batch or time.monotonic() < self._written + self.seconds:
+            return
+        self._saving = True
+        trainer.save_checkpoint(self.path)
+        self._saving = False
+        self._written = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what the epoch has gathered so far."""
+        if self._saving:
+            assert isinstance(pl_module, SequenceModule)
+            checkpoint["within_epoch"] = pl_module.within_epoch()
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep it until all is on its device."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._found = checkpoint.get("within_epoch")
 
 
 def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:

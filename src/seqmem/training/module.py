@@ -8,7 +8,7 @@ import torch
 from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from seqmem.batch import Batch
 from seqmem.errors import UserError
@@ -47,6 +47,10 @@ class SequenceModule(pl.LightningModule):
         self.task = task
         self.train_config = train
         self.train_metrics, self.val_metrics, self.test_metrics = task.metrics(), task.metrics(), task.metrics()
+        # Means of our own, not Lightning's: a checkpoint within an epoch holds what they have gathered.
+        names = ("train_loss", "val_loss", "test_loss", "train_penalty")
+        self._means = {name: MeanMetric(nan_strategy="disable") for name in names}
+        self.means = nn.ModuleDict(self._means)
         self._carry = torch.compile(model.carry) if train.compile else model.carry
         self._states: dict[str, Any] = {}
         self._steps_seen = 0
@@ -77,7 +81,7 @@ class SequenceModule(pl.LightningModule):
         loss, _ = self._shared_step("train", self.model.augment(batch), self.train_metrics)
         penalty = self.model.penalty()
         if penalty is not None:
-            self.log("train/penalty", penalty, on_step=False, on_epoch=True, batch_size=len(batch))
+            self._log_mean("train", "penalty", penalty, len(batch))
             loss = loss + penalty
         if not torch.isfinite(loss):
             raise UserError(
@@ -147,11 +151,38 @@ class SequenceModule(pl.LightningModule):
         else:
             outputs, loss = self.model.learn(batch, self.task)
         weight = self.task.weight(batch)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=split == "train")
+        self._log_mean(split, "loss", loss, weight)
         self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
         return loss, outputs
+
+    def _log_mean(self, split: str, name: str, value: Tensor, weight: float) -> None:
+        mean = self._means[f"{split}_{name}"]
+        mean.update(value.detach(), weight)
+        self.log(f"{split}/{name}", mean, on_step=False, on_epoch=True, prog_bar=split == "train")
+
+    def within_epoch(self) -> dict[str, Any]:
+        """What training has gathered since the epoch began, as tensors and plain values."""
+        return {
+            "state": _plain(self._states.get("train")),
+            "metrics": {name: metric.metric_state for name, metric in self._gathering()},
+        }
+
+    def continue_epoch(self, found: dict[str, Any]) -> None:
+        """Go on with what :meth:`within_epoch` gave."""
+        found = apply_to_collection(found, Tensor, lambda value: value.to(self.device))
+        if found["state"] is not None:
+            self._states["train"] = found["state"]
+        for name, metric in self._gathering():
+            for part, value in found["metrics"][name].items():
+                setattr(metric, part, value)
+
+    def _gathering(self) -> Iterator[tuple[str, Metric]]:
+        for name, metric in self.train_metrics.items(copy_state=False):
+            assert isinstance(metric, Metric)
+            yield name, metric
+        yield from ((name, mean) for name, mean in self._means.items() if name.startswith("train"))
 
     def _carried(self, split: str, batch: Batch) -> Tensor:
         outputs, state = self._carry(batch, self._state(split, batch))
@@ -161,6 +192,11 @@ class SequenceModule(pl.LightningModule):
     def _state(self, split: str, batch: Batch) -> Any:
         """Where the rows of a batch stopped before: the last batch of a split may have fewer of them."""
         return apply_to_collection(self._states.get(split), Tensor, lambda part: part[: len(batch)])
+
+
+def _plain(state: Any) -> Any:
+    """Tuples of any kind as tuples: a checkpoint holds no classes of our own."""
+    return tuple(_plain(part) for part in state) if isinstance(state, tuple | list) else state
 
 
 def _scaled(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float]]:

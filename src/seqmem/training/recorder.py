@@ -23,7 +23,7 @@ class EpochRecorder(pl.Callback):
 
     Attributes:
         rows: one for each epoch that has ended.
-        resumed_at: after how many epochs the training was taken up again, each time that it was.
+        resumed_at: after how many updates the training was taken up again, each time that it was.
         seconds_before: of training, before it was last taken up again.
     """
 
@@ -32,17 +32,27 @@ class EpochRecorder(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self.resumed_at: list[int] = []
         self.seconds_before = 0.0
+        self._sequences, self._training_seconds = 0, 0.0
+        self._start = time.perf_counter()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the rows so far into a checkpoint."""
-        checkpoint["epoch_recorder"] = {"rows": self.rows, "resumed_at": self.resumed_at}
+        checkpoint["epoch_recorder"] = {
+            "rows": self.rows,
+            "resumed_at": self.resumed_at,
+            "seconds": time.perf_counter() - self._start,
+            "sequences": self._sequences,
+            "training_seconds": self._training_seconds,
+        }
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint, if that is what it is loaded for."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.rows = list(checkpoint["epoch_recorder"]["rows"])
-            self.resumed_at = [*checkpoint["epoch_recorder"]["resumed_at"], len(self.rows)]
-            self.seconds_before = self.rows[-1]["seconds"]
+            found = checkpoint["epoch_recorder"]
+            self.rows = list(found["rows"])
+            self.resumed_at = [*found["resumed_at"], checkpoint["global_step"]]
+            self.seconds_before = found["seconds"]
+            self._sequences, self._training_seconds = found["sequences"], found["training_seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

@@ -1,24 +1,25 @@
-"""All randomness of an epoch follows from the trial's seed and the epoch's number."""
+"""All randomness of a training step follows from the trial's seed, the epoch and the batch."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
 
-class EpochSeeds(pl.Callback):
-    """Seeds the generators of Python, NumPy and torch before each epoch.
+class StepSeeds(pl.Callback):
+    """Seeds the generators of Python, NumPy and torch before each training step.
 
-    A training that goes on after an epoch needs no random state of the one before it.
+    A training that goes on needs no random state of the step before.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed for the epoch that begins."""
-        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed for the step that begins."""
+        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx]).generate_state(1)
         random.seed(int(drawn))
         np.random.seed(drawn)  # noqa: NPY002
         torch.manual_seed(int(drawn))

@@ -24,13 +24,13 @@ from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, adopt, resumable
+from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, WithinEpoch, adopt, resumable
 from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.review import review
-from seqmem.training.seeds import EpochSeeds
+from seqmem.training.seeds import StepSeeds
 
 
 class Data(Protocol):
@@ -119,6 +119,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint:
 
     monitor = f"val/{task.metric}"
     best = BestCheckpoint(folder.checkpoints, monitor, task.best)
+    within = WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes)
     recorder = EpochRecorder(folder)
     interactive = sys.stdout.isatty()
     trainer = pl.Trainer(
@@ -131,7 +132,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint:
         limit_val_batches=batches["validation"],
         limit_test_batches=batches["test"],
         plugins=[AtomicCheckpointIO()],
-        callbacks=[EpochSeeds(config["seed"]), best, recorder, *([RichProgressBar(leave=False)] if interactive else [])],
+        callbacks=[StepSeeds(config["seed"]), best, recorder, within, *([RichProgressBar(leave=False)] if interactive else [])],
         logger=TensorBoardLogger(folder.path, name=None, version="tensorboard") if runner.tensorboard else False,
         enable_progress_bar=interactive,
         enable_model_summary=False,

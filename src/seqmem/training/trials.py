@@ -78,7 +78,7 @@ def _told(record: Mapping[str, Any], number: int, count: int) -> str:
     probed = record.get("linear_probe_accuracy")
     told = "" if probed is None else f", linear classifier of the encodings {probed:.4f}"
     way = f", each sequence {paths}" if paths else ""
-    resumed = "".join(f", resumed after epoch {epoch}" for epoch in record["resumed_at"])
+    resumed = "".join(f", resumed after {updates} updates" for updates in record["resumed_at"])
     return (
         f"{record['model']} on {record['dataset']}, trial {number} of {count} (seed {record['seed']}): "
         f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
