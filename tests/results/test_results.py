@@ -14,8 +14,8 @@ import yaml
 from seqmem import results
 from seqmem.errors import UserError
 from seqmem.files import write_text
-from seqmem.results.record import RunFolder, digest, new_folder
 from seqmem.results.formats import markdown
+from seqmem.results.record import RunFolder, digest, new_folder
 from seqmem.results.table import cells
 
 

@@ -79,11 +79,11 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
     for run in runs:
         key = (run.record["dataset"], run.record["model"], run.record["group"], run.version)
         members.setdefault(key, []).append(run)
-    groups = list(members.values())
+    groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
         Subject(dataset, model, found, group[0].record.get("overrides", []), version, digest)
-        for ((dataset, model, digest, version), group), (found, _) in zip(members.items(), read, strict=True)
+        for (dataset, model, digest, version), group, (found, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
     told = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}

@@ -81,7 +81,7 @@ def page(
                 "name": f"{group.model} on {group.dataset}",
                 "cells": line,
                 "metric": group.metric,
-                "settings": {key: (group.settings or {}).get(key, "-") for key in differing},
+                "settings": {key: value for key, value in (group.settings or {}).items() if key in differing},
                 "trials": of_row[k],
                 "commands": _commands(group.runs),
                 "picture": _picture(group.runs, curves),
@@ -91,9 +91,10 @@ def page(
         differing=differing,
         common={key: value for key, value in (known[0] if known else {}).items() if key not in differing},
         troubles=[trial for trial in trials if trial["reason"]],
-        figures={name: Markup(svg(figure, name)) for name, figure in figures.items() if figure},
+        figures={name: figure and Markup(svg(figure, name)) for name, figure in figures.items()},
         compared=published_columns(comparisons, groups),
-        compared_rows=[comparison.row for comparison in comparisons],
+        beside={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
+        alone=[line for line, comparison in enumerate(comparisons) if comparison.row is None],
     )
 
 

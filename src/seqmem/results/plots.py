@@ -21,7 +21,7 @@ from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
 
 MOST_NAMES = 10
 """Rows that a legend names, and curves that have a band; beyond that they would hide each other."""
-MOST_BARS = 40
+MOST_BARS = 30
 MOST_EPOCHS = 200
 
 
@@ -79,7 +79,7 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
     if not datasets:
         return None
     shown = {name: _best(rows)[:MOST_BARS] for name, rows in datasets.items()}
-    heights = [0.3 * len(rows) + 1.1 for rows in shown.values()]
+    heights = [0.27 * len(rows) + 1.1 for rows in shown.values()]
     figure = Figure(figsize=(9.0, sum(heights)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (name, rows) in zip(axes, shown.items(), strict=True):
@@ -150,12 +150,12 @@ def _draw_bars(axis: Axes, rows: Sequence[tuple[int, Trials]]) -> None:
     results = [group.results("test") for _, group in rows]
     means, deviations = zip(*map(mean_and_deviation, results), strict=True)
     places = range(len(rows))
-    bars = axis.barh(places, means, height=0.7, color=_colors(len(rows)), alpha=0.5)
+    bars = axis.barh(places, means, height=0.7, color="tab:blue", alpha=0.45)
     for bar, (k, _) in zip(bars, rows, strict=True):
         bar.set_url(f"#row-{k}")
     axis.errorbar(means, places, xerr=deviations, fmt="none", color="black", capsize=3, linewidth=1)
     points = [(result, place) for place, trials in enumerate(results) for result in trials]
-    axis.plot(*zip(*points, strict=True), ".", color="black", alpha=0.5, markersize=4)
+    axis.plot(*zip(*points, strict=True), "o", markeredgecolor="black", markerfacecolor="white", markersize=3.5)
     axis.set_yticks(places, [_name(group) for _, group in rows])
     axis.tick_params(axis="y", labelsize="small", length=0)
     axis.set_ylim(len(rows) - 0.4, -0.6)

@@ -47,7 +47,7 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """The trials of the sweep whose manifest ``folder`` holds, or where it holds none, all below it in order of their paths.
+    """The trials of the sweep whose manifest ``folder`` holds, or where it holds none, all below it as they were started.
 
     A manifest's trial without a record is "missing".
 
@@ -58,7 +58,8 @@ def find_runs(folder: Path) -> list[Run]:
         raise UserError(f"got {folder}, which is not a folder, wanted one with run records below it")
     if (folder / MANIFEST).exists():
         return list(_of_sweep(folder / MANIFEST))
-    return _adopted([read_run(RunFolder(path)) for path in sorted(_run_folders(folder))])
+    runs = _adopted([read_run(RunFolder(path)) for path in sorted(_run_folders(folder))])
+    return sorted(runs, key=lambda run: str(run.record.get("started") or "later"))
 
 
 def read_run(folder: RunFolder) -> Run:
