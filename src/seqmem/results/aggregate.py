@@ -74,7 +74,7 @@ class Trials:
 
 
 def group_trials(runs: Iterable[Run]) -> list[Trials]:
-    """The trials of equal configs and equal code together, in order of first appearance."""
+    """The trials of equal configs and equal code together, data set by data set, in order of first appearance."""
     members: dict[tuple[str, str, str, str], list[Run]] = {}
     for run in runs:
         key = (run.record["dataset"], run.record["model"], run.record["group"], run.version)
@@ -82,15 +82,17 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
     groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
-        Subject(dataset, model, found, group[0].record.get("overrides", []), version, digest)
-        for (dataset, model, digest, version), group, (found, _) in zip(members, groups, read, strict=True)
+        Subject(dataset, model, config, group[0].record.get("overrides", []), version, digest)
+        for (dataset, model, digest, version), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
     told = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
-    return [
-        Trials(dataset, model, *(next(iter(_metrics(group)), None) or told.get(dataset, ("", "max"))), found, group, note)
-        for (dataset, model), group, (found, note) in zip(labels, groups, read, strict=True)
+    found = [
+        Trials(dataset, model, *(next(iter(_metrics(group)), None) or told.get(dataset, ("", "max"))), config, group, note)
+        for (dataset, model), group, (config, note) in zip(labels, groups, read, strict=True)
     ]
+    places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
+    return sorted(found, key=lambda group: places[group.dataset])
 
 
 def summarize(trials: Iterable[Trials]) -> pd.DataFrame:

@@ -39,16 +39,15 @@ def cells(summary: pd.DataFrame) -> Columns:
         "model": list(summary["model"]),
         **({"metric": [metric or "-" for metric in summary["metric"]]} if len(metrics) > 1 else {}),
         "n": [str(count) for count in summary["n"]],
+        **({"not finished": [state or "-" for state in summary["states"]]} if summary["unfinished"].any() else {}),
         f"test{name}": _spreads(summary, "test"),
+        **_published(summary, "test", "test"),
     }
-    for split, told in (("test", "test"), ("val", "validation")):
-        if f"published_{split}" in summary:
-            columns[f"published {told}"] = [number(value) for value in summary[f"published_{split}"]]
-            columns[f"{told} difference"] = [number(value, "+") for value in summary[f"{split}_difference"]]
     if summary["irreducible_error"].notna().any():
         columns[f"irreducible{name}"] = [number(value) for value in summary["irreducible_error"]]
     columns |= {
         f"validation{name}": _spreads(summary, "val"),
+        **_published(summary, "val", "validation"),
         "best epoch": _rounded(summary["best_epoch"], ".1f"),
         "parameters": _rounded(summary["parameters"], ",.0f"),
         "seconds": _rounded(summary["seconds"], ".1f"),
@@ -56,8 +55,6 @@ def cells(summary: pd.DataFrame) -> Columns:
     }
     if summary["last_mean"].notna().any():
         columns[f"test{name}, last epoch"] = _spreads(summary, "last")
-    if summary["unfinished"].any():
-        columns["not finished"] = [state or "-" for state in summary["states"]]
     return columns
 
 
@@ -72,6 +69,15 @@ def number(value: float, sign: str = "") -> str:
 def spread(mean: float, deviation: float) -> str:
     """A mean and its standard deviation, which is left out if it is not a number."""
     return number(mean) if math.isnan(deviation) else f"{number(mean)} +/- {number(deviation)}"
+
+
+def _published(summary: pd.DataFrame, split: str, told: str) -> Columns:
+    if f"published_{split}" not in summary:
+        return {}
+    return {
+        f"published {told}": [number(value) for value in summary[f"published_{split}"]],
+        f"{told} difference": [number(value, "+") for value in summary[f"{split}_difference"]],
+    }
 
 
 def _rounded(values: Sequence[float], form: str) -> list[str]:
