@@ -26,7 +26,7 @@ Report all trials below a folder, or those of the sweep whose manifest (sweep.js
   table.csv            the same, all columns in full precision
   trials.csv           every trial: seed, status and why, results, commit, machine, date, folder
   curves.png bars.png  learning curves; test results with error bars and each trial as a point
-  published.csv        with --against: published values beside ours
+  comparison.csv       with --against: published values beside ours
 
 Trials that failed, were interrupted, run still, are missing or cannot be read are listed with the reason.
 
@@ -72,7 +72,7 @@ def run(given: argparse.Namespace) -> None:
     write_text(folder / "table.csv", summary.to_csv(index=False))
     write_text(folder / "trials.csv", formats.comma_separated({key: [trial[key] for trial in trials] for key in trials[0]}))
     if comparisons:
-        write_text(folder / "published.csv", formats.comma_separated(compared))
+        write_text(folder / "comparison.csv", formats.comma_separated(compared))
     for name, figure in figures.items():
         if figure:
             save_figure(figure, folder / f"{name}.png")

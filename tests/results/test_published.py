@@ -72,9 +72,10 @@ def test_what_has_no_match_says_why(line, note, tmp_path):
 
 def test_a_run_on_a_part_of_the_data_is_told_from_one_on_all(tmp_path):
     config = configuration("legs", train_samples=100)
+    config["train"]["limit_test_batches"] = 1
     write_run(tmp_path / "a", {**config, "smoke_test": True})
     [found] = compare(published(tmp_path, "digits,legs,accuracy,0.9"), groups_of(tmp_path))
-    assert found.note == "smoke_test=True, dataset.train_samples=100"
+    assert found.note == "smoke_test=True, dataset.train_samples=100, train.limit_test_batches=1"
 
 
 _of_experiments = {
@@ -115,7 +116,7 @@ def test_all_published_values_are_in_every_file_that_tells_of_them(tmp_path):
     write_run(tmp_path / "a", configuration("legs"), 0.9)
     published(tmp_path, "digits,legs,test accuracy (%),88.5", "enwik8,hmlstm,bits per character,1.34")
     report.main([str(tmp_path), "--against", str(tmp_path / "published.csv"), "--out", str(tmp_path / "out")])
-    matched, alone = csv.DictReader((tmp_path / "out" / "published.csv").read_text().splitlines())
+    matched, alone = csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines())
     assert (matched["published"], matched["ours"], matched["difference"], matched["source"]) == (
         "0.8850",
         "0.9000",

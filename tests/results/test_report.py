@@ -102,14 +102,14 @@ def test_other_damaged_files_are_named_and_the_result_counts(name, content, tmp_
 def test_failed_interrupted_and_running_trials_are_told_with_their_reason(tmp_path):
     for seed, changes in enumerate(
         [
-            {"status": "failed", "reason": "RuntimeError: <b>out of memory</b> & more"},
+            {"status": "failed", "reason": "RuntimeError: <b>out of memory</b>\n& more"},
             {"status": "interrupted", "reason": "KeyboardInterrupt: "},
             {"status": "running", "process": 4242},
         ]
     ):
         write_run(tmp_path / f"seed_{seed}", configuration(seed=seed), epochs=2, **changes)
     files = written(tmp_path)
-    assert "3 rows" not in files["table.txt"].decode()
+    assert "% failed: ../seed_0: RuntimeError: <b>out of memory</b> & more\n" in files["table.tex"].decode()
     assert "1 failed, 1 interrupted, 1 running" in files["table.md"].decode()
     page = files["report.html"].decode()
     assert "RuntimeError: &lt;b&gt;out of memory&lt;/b&gt; &amp; more" in page

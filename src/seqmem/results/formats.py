@@ -16,7 +16,7 @@ LEFT = (
     "task",
     "published model",
     "published metric",
-    "why not",
+    "source",
     "note",
 )
 """Columns of words; all others are of numbers."""

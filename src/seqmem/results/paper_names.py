@@ -11,7 +11,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "CharacterTrajectories 200Hz to 100Hz": ("ct", {**_full_rate, "dataset.eval_hz": 0.5}),
     "CharacterTrajectories missing values upsample": ("ct", {**_missing, "dataset.train_ts": 0.5, "dataset.eval_ts": 1.0}),
     "CharacterTrajectories missing values downsample": ("ct", {**_missing, "dataset.train_ts": 1.0, "dataset.eval_ts": 0.5}),
-    "function approximation, 10^6 steps, order 256": ("white_noise", {"dataset.length": 1_000_000}),
+    "function approximation, 10^6 steps, order 256": ("white_noise", {"dataset.length": 1_000_000, "model.order": 256}),
     "Mackey-Glass, 15 steps ahead": ("mackey_glass", {"dataset.horizon": 15}),
 }
 """Data set and settings of a task as papers name it."""

@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,7 +22,7 @@ from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
 
 MOST_NAMES = 10
 """Rows that a legend names, and curves that have a band; beyond that they would hide each other."""
-MOST_BARS = 30
+MOST_BARS = 20
 MOST_EPOCHS = 200
 
 
@@ -47,7 +48,7 @@ def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve])
         return None
     across = min(len(datasets), 2)
     down = math.ceil(len(datasets) / across)
-    figure = Figure(figsize=(6.4 * across, 4.0 * down), layout="constrained")
+    figure = Figure(figsize=(6.4 * across, 4.0 * down))
     for place, (dataset, rows) in enumerate(datasets.items(), start=1):
         axis = figure.add_subplot(down, across, place)
         few = len(rows) <= MOST_NAMES
@@ -57,7 +58,8 @@ def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(_short(dataset, 70) + ("" if few else f", {len(rows)} rows"), fontsize="medium")
         axis.grid(alpha=0.3)
-    return _laid_out(figure)
+    figure.tight_layout()  # once, instead of anew for each format it is saved in
+    return figure
 
 
 def plot_bars(groups: Sequence[Trials]) -> Figure | None:
@@ -80,14 +82,15 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
         return None
     shown = {name: _best(rows)[:MOST_BARS] for name, rows in datasets.items()}
     heights = [0.27 * len(rows) + 1.1 for rows in shown.values()]
-    figure = Figure(figsize=(9.0, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(9.0, sum(heights)))
     axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (name, rows) in zip(axes, shown.items(), strict=True):
         _draw_bars(axis, rows)
         left_out = len(datasets[name]) > len(rows)
         told = f", the best {len(rows)} of {len(datasets[name])} rows" if left_out else ""
         axis.set_title(_short(name, 90) + told, fontsize="medium")
-    return _laid_out(figure)
+    figure.tight_layout()  # once, instead of anew for each format it is saved in
+    return figure
 
 
 def svg(figure: Figure, salt: str) -> str:
@@ -99,7 +102,7 @@ def svg(figure: Figure, salt: str) -> str:
     """
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     element = stream.getvalue()
     element = element[element.index("<svg") :]
     return re.sub(r' id="[\w.]+_\d+"', "", element)
@@ -161,15 +164,6 @@ def _draw_bars(axis: Axes, rows: Sequence[tuple[int, Trials]]) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(f"test {rows[0][1].metric}")
     axis.grid(axis="x", alpha=0.3)
-
-
-def _laid_out(figure: Figure) -> Figure:
-    """The figure with its layout made once, instead of anew for each format that it is saved in."""
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.execute(figure)
-    figure.set_layout_engine("none")
-    return figure
 
 
 def _best(rows: Sequence[tuple[int, Trials]]) -> list[tuple[int, Trials]]:

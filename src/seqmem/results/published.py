@@ -33,7 +33,7 @@ _WHOLE = {
     "train.limit_train_batches": 1.0,
     "train.limit_test_batches": 1.0,
 }
-"""Settings with which nothing is left out."""
+"""Settings with which nothing is left out; of batches, 1 would be a single one and 1.0 is all."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _is(group: Trials, ours: str, theirs: str, known: Mapping[str, Sequence[tupl
 
 def _reduced(group: Trials) -> list[str]:
     settings = group.settings or {}
-    return [key for key, whole in _WHOLE.items() if key in settings and settings[key] != whole]
+    return [key for key, whole in _WHOLE.items() if key in settings and repr(settings[key]) != repr(whole)]
 
 
 def _plain(name: str) -> str:

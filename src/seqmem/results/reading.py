@@ -25,7 +25,7 @@ class Run:
         folder: where its record is, or should be.
         status: "finished", "failed", "interrupted" or "running" as its record says; "missing" for a trial of a sweep that has
             no record; "damaged" for a record that cannot be read, or tells of an end without a result.
-        reason: why it is not finished; empty if it is.
+        reason: why it is not finished, in one line; empty if it is.
         record: what could be read; dataset, model, group and seed are always there, seed None where it is not known.
     """
 
@@ -85,7 +85,7 @@ def read_run(folder: RunFolder) -> Run:
         return Run(folder, status, f"no end is recorded: it runs still, or was killed (process {process})", record)
     if not isinstance(status, str):
         return Run(folder, "damaged", "record.json does not tell its status", record)
-    return Run(folder, status, str(record.get("reason") or "no reason is recorded"), record)
+    return Run(folder, status, " ".join(str(record.get("reason") or "no reason is recorded").split()), record)
 
 
 def _unusable_result(record: Mapping[str, Any]) -> str:
