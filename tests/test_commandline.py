@@ -334,6 +334,6 @@ def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):
     assert "the training loss became" in done.stderr
     [sweep] = (tmp_path / "runs").iterdir()
     header, _, *rows = [line.strip("|").split("|") for line in (sweep / "table.md").read_text().splitlines()]
-    assert header[-1].strip() == "not finished"
-    assert sorted((row[2].strip(), row[-1].strip()) for row in rows) == [("0", "1"), ("1", "0")]
+    assert header[3].strip() == "not finished"
+    assert sorted((row[2].strip(), row[3].strip()) for row in rows) == [("0", "1 failed"), ("1", "-")]
     assert len([path for path in sweep.glob("*/trial_0/record.json") if '"status": "failed"' in path.read_text()]) == 1
