@@ -30,7 +30,6 @@ from seqmem.errors import UserError, suggestion
 if TYPE_CHECKING:
     import pandas as pd
 
-    from seqmem import results
     from seqmem.results import Experiment
     from seqmem.training.checkpoints import Checkpoint
 
@@ -281,19 +280,17 @@ def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Calla
     if sweep:
         sweep.add([job], sys.argv)
 
-    def runs() -> list["results.RunFolder"]:
-        return [trial for trial in trials if (trial.path / "record.json").exists()]
-
     try:
-        yield lambda: results.summarize(results.group_trials(runs()))
+        yield lambda: results.summarize(results.group_trials(results.read_run(trial) for trial in trials))
     except Exception as error:
         if sweep:
             reason, status = _described(error)
             sweep.add([{**job, "failure": reason, "status": status}], sys.argv)
         raise
     finally:
-        if not sweep and runs():
-            results.report(experiment.folder, runs())
+        begun = [trial for trial in trials if (trial.path / "record.json").exists()]
+        if not sweep and begun:
+            results.report(experiment.folder, begun)
 
 
 def _planned(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -351,13 +348,13 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra."""
-        from seqmem import results
+        from seqmem import report, results
 
         sweep = results.Sweep(Path(config.hydra.sweep.dir))
         jobs = sweep.jobs()
         if not jobs:
             return
-        results.report(sweep.folder)
+        results.show_table(report.write(sweep.folder))
         failed = [job for job in jobs if job["failure"]]
         if failed:
             print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)

@@ -13,6 +13,7 @@ import pytest
 from cfg import commandline
 from tests import program
 from tests.data import require
+from tests.results.synthetic import configuration, write_run
 
 _root = Path(__file__).parents[1]
 _readme = (_root / "README.md").read_text()
@@ -94,6 +95,8 @@ def test_boundaries_commands(command, small_trial, tmp_path):
 @pytest.mark.parametrize("command", starting_with("python", "-m"))
 def test_module_commands(command, tmp_path):
     (tmp_path / "series.csv").write_text("".join(f"{k},{k + 1},{2 * k}\n" for k in range(8)))
+    (tmp_path / "published.csv").write_text("task,model,metric,value\ndigits,legs,test accuracy (%),96.2\n")
+    write_run(tmp_path / "runs" / "seed_0", configuration())
     done = program.run(shlex.split(command)[1:], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout

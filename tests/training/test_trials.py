@@ -12,6 +12,7 @@ from seqmem import models, training
 from seqmem.batch import Batch
 from seqmem.errors import UserError
 from seqmem.results import aggregate
+from seqmem.results.reading import find_runs, read_run
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
@@ -278,7 +279,7 @@ def test_the_last_epoch_is_tested_too_where_asked(tmp_path):
     [folder] = run_trials(config(train={"epochs": 3, "test_last": True}), Signs(), tmp_path)
     record = folder.read_record()
     assert set(record["result_last"]) == {"test/loss", "test/accuracy"}
-    [row] = aggregate.summarize(aggregate.group_trials([folder])).to_dict("records")
+    [row] = aggregate.summarize(aggregate.group_trials([read_run(folder)])).to_dict("records")
     assert row["last_mean"] == record["result_last"]["test/accuracy"]
     assert row["test_mean"] == record["result"]["test/accuracy"]
 
@@ -306,7 +307,7 @@ def test_without_epochs_the_initial_weights_are_tested(tmp_path):
     untrained = models.build(config()["model"], data.spec).state_dict()
     kept = torch.load(trial.checkpoints / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(kept[f"model.{name}"], value) for name, value in untrained.items())
-    row = aggregate.summarize(aggregate.group_trials(aggregate.find_runs(tmp_path))).iloc[0]
+    row = aggregate.summarize(aggregate.group_trials(find_runs(tmp_path))).iloc[0]
     assert row["test_mean"] == record["result"]["test/accuracy"]
     assert row["best_epoch"] == 0
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from seqmem.results.aggregate import find_runs, group_trials, summarize
+from seqmem.results.aggregate import group_trials, summarize
+from seqmem.results.curves import read_curves
 from seqmem.results.experiment import Experiment
-from seqmem.results.plots import plot_learning_curves
+from seqmem.results.plots import plot_learning_curves, save_figure
+from seqmem.results.reading import find_runs, read_run
 from seqmem.results.record import RunFolder
 from seqmem.results.sweep import Sweep
 from seqmem.results.table import save_table, show_table
@@ -19,6 +21,7 @@ __all__ = [
     "find_runs",
     "group_trials",
     "plot_learning_curves",
+    "read_run",
     "report",
     "save_table",
     "show_table",
@@ -26,19 +29,25 @@ __all__ = [
 ]
 
 
-def report(folder: Path, runs: Sequence[RunFolder] | None = None) -> pd.DataFrame:
-    """Print the table of runs; save it in ``folder`` with the learning curves.
+def report(folder: Path, trials: Sequence[RunFolder] | None = None) -> pd.DataFrame:
+    """Print the table of trials; save it in ``folder`` with the learning curves.
 
-    Writes ``table.md``, ``table.csv`` and, if any run was trained, ``curves.png``. Returns the table.
+    Writes ``table.md``, ``table.csv`` and, if any run was trained, ``curves.png``. Names each trial that did not finish, and
+    why. Returns the table.
 
     Args:
-        folder: of a sweep, or one with run folders below it.
-        runs: the run folders; None for all of ``folder``.
+        folder: as for :func:`find_runs`.
+        trials: None for what that function finds.
     """
-    groups = group_trials(find_runs(folder) if runs is None else runs)
+    groups = group_trials(find_runs(folder) if trials is None else [read_run(trial) for trial in trials])
     summary = summarize(groups)
     save_table(summary, folder)
-    drawn = plot_learning_curves(groups, folder / "curves.png")
+    curves, _ = read_curves(groups)
+    figure = plot_learning_curves(groups, curves)
+    if figure:
+        save_figure(figure, folder / "curves.png")
     show_table(summary)
-    print(f"table.md, table.csv{', curves.png' * drawn} are in {folder}")
+    for run in (run for group in groups for run in group.unfinished):
+        print(f"{run.status}: {run.folder.path}: {run.reason}")
+    print(f"table.md, table.csv{', curves.png' * (figure is not None)} are in {folder}")
     return summary

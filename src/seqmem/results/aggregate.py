@@ -1,111 +1,172 @@
-"""From trials to rows of a table: mean, standard deviation and count over the seeds of equal configs."""
+"""From trials to rows of a table: mean, standard deviation and count over the seeds of equal configs and equal code."""
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from seqmem.results.record import RunFolder, settings
-from seqmem.results.sweep import Sweep
+from seqmem.results.labels import Subject, label
+from seqmem.results.reading import Run
+from seqmem.results.record import settings
+
+COLUMNS = (
+    "dataset",
+    "model",
+    "n",
+    "unfinished",
+    "states",
+    "metric",
+    "test_mean",
+    "test_std",
+    "val_mean",
+    "val_std",
+    "last_mean",
+    "last_std",
+    "irreducible_error",
+    "best_epoch",
+    "parameters",
+    "seconds",
+    "sequences_per_second",
+    "peak_memory_mib",
+)
 
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one config.
+    """The trials of one config and one version of the code.
 
     Attributes:
-        dataset: the data set's name.
-        model: the model's name, with the settings in brackets that tell it from others of that name in the same table.
-        metric: what is compared.
-        folders: the finished trials.
-        records: their run records.
-        unfinished: how many trials failed, were interrupted or still run.
+        dataset: the data set's name, with the settings in brackets that tell it from others of that name in the same table.
+        model: the model's name, likewise.
+        metric: what is compared; empty where no trial on these data has told it.
+        best: whether the "max" or the "min" of it is better.
+        settings: the config, flat; None where it could not be read.
+        runs: all of them.
+        note: what could not be read beside a record; empty if all could.
     """
 
     dataset: str
     model: str
     metric: str
-    folders: list[RunFolder]
-    records: list[dict[str, Any]]
-    unfinished: int
+    best: str
+    settings: dict[str, Any] | None
+    runs: list[Run]
+    note: str
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs that count."""
+        return [run for run in self.runs if run.finished]
+
+    @property
+    def unfinished(self) -> list[Run]:
+        """The others."""
+        return [run for run in self.runs if not run.finished]
+
+    def results(self, split: str) -> list[float]:
+        """The metric of each finished run, on "test" or "val"."""
+        return [run.record["result"][f"{split}/{self.metric}"] for run in self.finished]
 
 
-def find_runs(folder: Path) -> list[RunFolder]:
-    """The run folders of the sweep whose folder this is, by its jobs; where it is none, all below it, by their paths."""
-    sweep = Sweep(folder)
-    if sweep.jobs():
-        return sweep.runs()
-    return [RunFolder(path.parent) for path in sorted(folder.rglob("record.json"))]
-
-
-def group_trials(folders: Iterable[RunFolder]) -> list[Trials]:
-    """The trials of equal configs together, in order of first appearance."""
-    groups: dict[tuple[str, str], list[RunFolder]] = {}
-    records = {folder.path: folder.read_record() for folder in folders}
-    for path, record in records.items():
-        groups.setdefault((record["dataset"], record["group"]), []).append(RunFolder(path))
-    distinct = {key: settings(members[0].read_config()) for key, members in groups.items()}
-
-    found = []
-    for key, members in groups.items():
-        model = records[members[0].path]["model"]
-        namesakes = [other for other in groups if other[0] == key[0] and records[groups[other][0].path]["model"] == model]
-        finished = [folder for folder in members if records[folder.path]["status"] == "finished"]
-        found.append(
-            Trials(
-                dataset=key[0],
-                model=model + _differences(distinct[key], [distinct[other] for other in namesakes]),
-                metric=records[finished[0].path]["metric"] if finished else "",
-                folders=finished,
-                records=[records[folder.path] for folder in finished],
-                unfinished=len(members) - len(finished),
-            )
-        )
-    return found
+def group_trials(runs: Iterable[Run]) -> list[Trials]:
+    """The trials of equal configs and equal code together, data set by data set, in order of first appearance."""
+    members: dict[tuple[str, str, str, str], list[Run]] = {}
+    for run in runs:
+        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version)
+        members.setdefault(key, []).append(run)
+    groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
+    read = [_settings(group) for group in groups]
+    subjects = [
+        Subject(dataset, model, config, group[0].record.get("overrides", []), version, digest)
+        for (dataset, model, digest, version), group, (config, _) in zip(members, groups, read, strict=True)
+    ]
+    labels = label(subjects)
+    told = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
+    found = [
+        Trials(dataset, model, *(next(iter(_metrics(group)), None) or told.get(dataset, ("", "max"))), config, group, note)
+        for (dataset, model), group, (config, note) in zip(labels, groups, read, strict=True)
+    ]
+    places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
+    return sorted(found, key=lambda group: places[group.dataset])
 
 
 def summarize(trials: Iterable[Trials]) -> pd.DataFrame:
     """One row for the trials of each config.
 
-    Columns: dataset, model, n, unfinished, metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing
-    for one trial), last_mean, last_std (test after the last epoch, where that was asked for), irreducible_error (where it is
-    known), best_epoch (mean, from 1), parameters, seconds (mean of one trial), sequences_per_second, peak_memory_mib.
+    Columns: dataset, model, n, unfinished (how many), states (of those: "1 failed, 2 missing"), metric, test_mean, test_std,
+    val_mean, val_std (sample standard deviation, missing for one trial), last_mean, last_std (test after the last epoch, where
+    that was asked for), irreducible_error (where it is known), best_epoch (mean, from 1), parameters, seconds (mean of one
+    trial), sequences_per_second, peak_memory_mib.
     """
-    return pd.DataFrame([_row(group) for group in trials])
+    return pd.DataFrame([_row(group) for group in trials], columns=list(COLUMNS))
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; not a number where there are too few, or one is not finite."""
+    if not values:
+        return math.nan, math.nan
+    finite = all(map(math.isfinite, values))
+    return sum(values) / len(values), stdev(values) if finite and len(values) > 1 else math.nan
+
+
+def _metrics(group: Iterable[Run]) -> Iterable[tuple[str, str]]:
+    return ((run.record["metric"], run.record.get("best", "max")) for run in group if run.finished)
+
+
+def _settings(group: Sequence[Run]) -> tuple[dict[str, Any] | None, str]:
+    """The settings that a group has in common, from the first config that can be read, and why not if none can."""
+    problem = ""
+    for run in group:
+        if not run.record["group"]:
+            continue
+        try:
+            return settings(run.folder.read_config()), ""
+        except FileNotFoundError:
+            problem = problem or ("" if run.status == "missing" else "there is no config.yaml")
+        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+            problem = f"config.yaml cannot be read ({' '.join(str(error).split())})"
+    return None, problem
 
 
 def _row(group: Trials) -> dict[str, Any]:
+    states = Counter(run.status for run in group.unfinished)
     row: dict[str, Any] = {
         "dataset": group.dataset,
         "model": group.model,
-        "n": len(group.records),
-        "unfinished": group.unfinished,
+        "n": len(group.finished),
+        "unfinished": len(group.unfinished),
+        "states": ", ".join(f"{count} {status}" for status, count in states.items()),
         "metric": group.metric,
     }
-    if not group.records:
+    if not group.finished:
         return row
-    table = pd.DataFrame(group.records)
-    results = pd.DataFrame([record["result"] for record in group.records])
     for split in ("test", "val"):
-        row[f"{split}_mean"] = results[f"{split}/{group.metric}"].mean()
-        row[f"{split}_std"] = results[f"{split}/{group.metric}"].std()
-    last = pd.DataFrame([record.get("result_last") or {} for record in group.records])
-    if f"test/{group.metric}" in last:
-        row["last_mean"] = last[f"test/{group.metric}"].mean()
-        row["last_std"] = last[f"test/{group.metric}"].std()
-    if group.records[0].get("irreducible_error") is not None:
-        row["irreducible_error"] = group.records[0]["irreducible_error"]
+        row[f"{split}_mean"], row[f"{split}_std"] = mean_and_deviation(group.results(split))
+    records = [run.record for run in group.finished]
+    last = [record.get("result_last") or {} for record in records]
+    row["last_mean"], row["last_std"] = mean_and_deviation(_numbers(last, f"test/{group.metric}"))
     return row | {
-        "best_epoch": table["best_epoch"].mean() + 1,
-        "parameters": int(table["parameters"].iloc[0]),
-        "seconds": table["seconds"].mean(),
-        "sequences_per_second": pd.to_numeric(table["sequences_per_second"]).mean(),  # None where nothing was trained
-        "peak_memory_mib": table["peak_memory_mib"].max(),
+        "irreducible_error": _first(records, "irreducible_error"),
+        "best_epoch": _mean(records, "best_epoch") + 1,
+        "parameters": _first(records, "parameters"),
+        "seconds": _mean(records, "seconds"),
+        "sequences_per_second": _mean(records, "sequences_per_second"),
+        "peak_memory_mib": max(_numbers(records, "peak_memory_mib"), default=math.nan),
     }
 
 
-def _differences(own: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    keys = [key for key, value in own.items() if any(other.get(key) != value for other in others)]
-    return f" ({', '.join(f'{key}={own[key]}' for key in keys)})" if keys else ""
+def _numbers(records: Iterable[dict[str, Any]], key: str) -> list[float]:
+    return [record[key] for record in records if isinstance(record.get(key), int | float)]
+
+
+def _first(records: Iterable[dict[str, Any]], key: str) -> float:
+    return next(iter(_numbers(records, key)), math.nan)
+
+
+def _mean(records: Iterable[dict[str, Any]], key: str) -> float:
+    return mean_and_deviation(_numbers(records, key))[0]

@@ -1,49 +1,111 @@
 """Pictures of results."""
 
-from collections.abc import Sequence
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
+import matplotlib
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from seqmem.errors import UserError
 from seqmem.files import replacing
-from seqmem.results.aggregate import Trials
-from seqmem.results.record import RunFolder
+from seqmem.results.aggregate import Trials, mean_and_deviation
+from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
+
+MOST_NAMES = 10
+"""Rows that a legend names, and curves that have a band; beyond that they would hide each other."""
+MOST_BARS = 20
+MOST_EPOCHS = 200
 
 
-def plot_learning_curves(groups: Sequence[Trials], path: Path) -> bool:
-    """Draw the validation metric of each epoch: the mean over trials as a line, from least to largest as a band.
+def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve]) -> Figure | None:
+    """Draw the validation metric of each epoch: the mean over finished trials as a line, from least to largest as a band.
+
+    Where more than ``MOST_NAMES`` rows share an axis there is no band and no legend. In an SVG the line of row k links to
+    ``#row-k``.
 
     Args:
         groups: trials; those of one data set share an axis.
-        path: the picture to write; its suffix names the format.
+        curves: of each run's folder.
 
     Returns:
-        Whether there was anything to draw, that is a finished trial that was trained.
+        The figure; None if there is nothing to draw, that is no finished trial that was trained.
     """
-    drawn = [group for group in groups if any(record["epochs"] for record in group.records)]
-    datasets = list(dict.fromkeys(group.dataset for group in drawn))
+    datasets: dict[str, list[tuple[int, Trials, MeanCurve]]] = {}
+    for k, group in enumerate(groups):
+        curve = mean_curve([curves.get(run.folder.path, []) for run in group.finished])
+        if curve:
+            datasets.setdefault(group.dataset, []).append((k, group, thinned(curve, MOST_EPOCHS)))
     if not datasets:
-        return False
-    figure = Figure(figsize=(6.4 * len(datasets), 4.0), layout="constrained")
-    for axis, dataset in zip(figure.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
-        for group in drawn:
-            if group.dataset == dataset:
-                curves = _validation_curves(group.folders, f"val/{group.metric}")
-                (line,) = axis.plot(
-                    curves.index + 1, curves.mean(axis=1), ".-", label=f"{group.model} (n={len(group.folders)})"
-                )
-                axis.fill_between(curves.index + 1, curves.min(axis=1), curves.max(axis=1), alpha=0.2, color=line.get_color())
-                axis.set_ylabel(f"validation {group.metric}")
+        return None
+    across = min(len(datasets), 2)
+    down = math.ceil(len(datasets) / across)
+    figure = Figure(figsize=(6.4 * across, 4.0 * down))
+    for place, (dataset, rows) in enumerate(datasets.items(), start=1):
+        axis = figure.add_subplot(down, across, place)
+        few = len(rows) <= MOST_NAMES
+        (_draw_named_curves if few else _draw_many_curves)(axis, rows)
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_title(dataset)
+        axis.set_ylabel(f"validation {rows[0][1].metric}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(_short(dataset, 70) + ("" if few else f", {len(rows)} rows"), fontsize="medium")
         axis.grid(alpha=0.3)
-        axis.legend()
-    save_figure(figure, path)
-    return True
+    figure.tight_layout()  # once, instead of anew for each format it is saved in
+    return figure
+
+
+def plot_bars(groups: Sequence[Trials]) -> Figure | None:
+    """Draw each row's mean test metric as a bar, with its sample standard deviation, and its trials as points.
+
+    The best come first; no more than ``MOST_BARS`` of a data set are drawn, of which the title tells. In an SVG the bar of row
+    k links to ``#row-k``.
+
+    Args:
+        groups: trials; those of one data set share an axis.
+
+    Returns:
+        The figure; None if no trial finished with a finite result.
+    """
+    datasets: dict[str, list[tuple[int, Trials]]] = {}
+    for k, group in enumerate(groups):
+        if group.finished and all(map(math.isfinite, group.results("test"))):
+            datasets.setdefault(group.dataset, []).append((k, group))
+    if not datasets:
+        return None
+    shown = {name: _best(rows)[:MOST_BARS] for name, rows in datasets.items()}
+    heights = [0.27 * len(rows) + 1.1 for rows in shown.values()]
+    figure = Figure(figsize=(9.0, sum(heights)))
+    axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (name, rows) in zip(axes, shown.items(), strict=True):
+        _draw_bars(axis, rows)
+        left_out = len(datasets[name]) > len(rows)
+        told = f", the best {len(rows)} of {len(datasets[name])} rows" if left_out else ""
+        axis.set_title(_short(name, 90) + told, fontsize="medium")
+    figure.tight_layout()  # once, instead of anew for each format it is saved in
+    return figure
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """A figure as an ``<svg>`` element to stand in a page.
+
+    Args:
+        figure: what to draw.
+        salt: a word of this figure's own, which keeps its identifiers apart from those of others in the page.
+    """
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    element = stream.getvalue()
+    element = element[element.index("<svg") :]
+    return re.sub(r' id="[\w.]+_\d+"', "", element)
 
 
 def check_picture(path: Path) -> None:
@@ -69,5 +131,54 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
 
 
-def _validation_curves(folders: Sequence[RunFolder], column: str) -> pd.DataFrame:
-    return pd.concat([folder.read_metrics().set_index("epoch")[column] for folder in folders], axis=1)
+def _draw_named_curves(axis: Axes, rows: Sequence[tuple[int, Trials, MeanCurve]]) -> None:
+    for (k, group, curve), color in zip(rows, _colors(len(rows)), strict=True):
+        epochs, mean, least, largest = zip(*curve, strict=True)
+        marker = "." if len(epochs) <= 50 else None
+        axis.plot(epochs, mean, marker=marker, color=color, label=_name(group), url=f"#row-{k}")
+        axis.fill_between(epochs, least, largest, alpha=0.2, color=color, linewidth=0)
+    axis.legend(fontsize="small")
+
+
+def _draw_many_curves(axis: Axes, rows: Sequence[tuple[int, Trials, MeanCurve]]) -> None:
+    colors, urls = _colors(len(rows)), [f"#row-{k}" for k, _, _ in rows]
+    lines = [[point[:2] for point in curve] for _, _, curve in rows]
+    axis.add_collection(LineCollection(lines, colors=colors, urls=urls, linewidths=0.8))
+    last_epochs, last_values = zip(*(line[-1] for line in lines), strict=True)
+    axis.scatter(last_epochs, last_values, s=5, c=colors, urls=urls)
+    axis.autoscale_view()
+
+
+def _draw_bars(axis: Axes, rows: Sequence[tuple[int, Trials]]) -> None:
+    results = [group.results("test") for _, group in rows]
+    means, deviations = zip(*map(mean_and_deviation, results), strict=True)
+    places = range(len(rows))
+    bars = axis.barh(places, means, height=0.7, color="tab:blue", alpha=0.45)
+    for bar, (k, _) in zip(bars, rows, strict=True):
+        bar.set_url(f"#row-{k}")
+    axis.errorbar(means, places, xerr=deviations, fmt="none", color="black", capsize=3, linewidth=1)
+    points = [(result, place) for place, trials in enumerate(results) for result in trials]
+    axis.plot(*zip(*points, strict=True), "o", markeredgecolor="black", markerfacecolor="white", markersize=3.5)
+    axis.set_yticks(places, [_name(group) for _, group in rows])
+    axis.tick_params(axis="y", labelsize="small", length=0)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlabel(f"test {rows[0][1].metric}")
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _best(rows: Sequence[tuple[int, Trials]]) -> list[tuple[int, Trials]]:
+    return sorted(rows, key=lambda row: mean_and_deviation(row[1].results("test"))[0], reverse=rows[0][1].best == "max")
+
+
+def _name(group: Trials) -> str:
+    return f"{_short(group.model, 60)} (n={len(group.finished)})"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def _colors(count: int) -> list[tuple[float, ...]]:
+    if count <= MOST_NAMES:
+        return [colormaps["tab10"](k) for k in range(count)]
+    return [colormaps["turbo"](0.05 + 0.9 * k / (count - 1)) for k in range(count)]

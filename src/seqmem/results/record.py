@@ -38,6 +38,7 @@ _NOT_SETTINGS = (
     "train.checkpoint_minutes",
 )
 _OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
+_loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as fast where it is there
 
 
 class RunFolder:
@@ -98,7 +99,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """Read config.yaml."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=_loader)
 
     def read_metrics(self) -> pd.DataFrame:
         """Read metrics.csv; empty if no epoch has ended."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from seqmem.errors import UserError
 from seqmem.files import locked, write_text
-from seqmem.results.record import RunFolder
 
 
 class Sweep:
@@ -56,11 +55,6 @@ class Sweep:
                 known[_key(job)] = {**blank, **known.get(_key(job), {}), **job, **place}
             content = {"command": list(command), "jobs": list(known.values())}
             write_text(self.folder / "sweep.json", json.dumps(content, indent=2) + "\n")
-
-    def runs(self) -> list[RunFolder]:
-        """The folders of all trials that have begun."""
-        wanted = [self.folder / job["folder"] / f"seed_{seed}" for job in self.jobs() if job["folder"] for seed in job["seeds"]]
-        return [RunFolder(Path(os.path.normpath(path))) for path in wanted if (path / "record.json").exists()]
 
 
 def _key(job: Mapping[str, Any]) -> tuple[Any, ...]:

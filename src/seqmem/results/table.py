@@ -1,5 +1,7 @@
-"""Tables for people: in the terminal, as Markdown and as CSV."""
+"""The summary as a table: on the terminal, and in files of four formats."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -7,66 +9,81 @@ from rich.console import Console
 from rich.table import Table
 
 from seqmem.files import write_text
+from seqmem.results import formats
+from seqmem.results.formats import Columns
 
 
 def show_table(summary: pd.DataFrame, console: Console | None = None) -> None:
     """Print a summary (see :func:`seqmem.results.aggregate.summarize`)."""
-    cells = _cells(summary)
+    columns = cells(summary)
     table = Table(title="mean +/- standard deviation over n trials")
-    for name in cells.columns:
-        table.add_column(name, justify="left" if name in ("data set", "model") else "right", overflow="fold")
-    for _, row in cells.iterrows():
+    for name in columns:
+        table.add_column(name, justify="left" if name in formats.LEFT else "right", overflow="fold")
+    for row in formats.rows(columns):
         table.add_row(*row)
     (console or Console(width=None if Console().is_terminal else 140)).print(table)
 
 
 def save_table(summary: pd.DataFrame, folder: Path) -> None:
     """Write ``table.md`` (as shown) and ``table.csv`` (all columns, full precision) into ``folder``."""
-    write_text(folder / "table.md", markdown(summary))
+    write_text(folder / "table.md", formats.markdown(cells(summary)))
     write_text(folder / "table.csv", summary.to_csv(index=False))
 
 
-def markdown(summary: pd.DataFrame) -> str:
-    """The summary as a Markdown table."""
-    cells = _cells(summary)
-    lines = [list(cells.columns), ["---" if name in ("data set", "model") else "---:" for name in cells.columns]]
-    lines += [list(row) for _, row in cells.iterrows()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cells(summary: pd.DataFrame) -> pd.DataFrame:
+def cells(summary: pd.DataFrame) -> Columns:
+    """What is shown of a summary, rounded. Where the data sets' metrics differ, a column names that of each row."""
     metrics = [metric for metric in summary["metric"].unique() if metric]
-    name = metrics[0] if len(metrics) == 1 else "metric"
-    floor = {f"irreducible {name}": _numbers(summary, "irreducible_error", "{:.4f}")} if "irreducible_error" in summary else {}
+    name = f" {metrics[0]}" if len(metrics) == 1 else ""
     columns = {
-        "data set": summary["dataset"],
-        "model": summary["model"],
-        "n": summary["n"].astype(str),
-        f"test {name}": [_spread(row, "test") for _, row in summary.iterrows()],
-        **floor,
-        f"validation {name}": [_spread(row, "val") for _, row in summary.iterrows()],
-        "best epoch": _numbers(summary, "best_epoch", "{:.1f}"),
-        "parameters": _numbers(summary, "parameters", "{:,.0f}"),
-        "seconds": _numbers(summary, "seconds", "{:.1f}"),
-        "sequences/s": _numbers(summary, "sequences_per_second", "{:,.0f}"),
+        "data set": list(summary["dataset"]),
+        "model": list(summary["model"]),
+        **({"metric": [metric or "-" for metric in summary["metric"]]} if len(metrics) > 1 else {}),
+        "n": [str(count) for count in summary["n"]],
+        **({"not finished": [state or "-" for state in summary["states"]]} if summary["unfinished"].any() else {}),
+        f"test{name}": _spreads(summary, "test"),
+        **_published(summary, "test", "test"),
     }
-    if "last_mean" in summary:
-        columns[f"test {name}, last epoch"] = [_spread(row, "last") for _, row in summary.iterrows()]
-    if len(metrics) > 1:
-        columns = {"metric": summary["metric"], **columns}
-    if summary["unfinished"].any():
-        columns["not finished"] = summary["unfinished"].astype(str)
-    return pd.DataFrame(columns)
+    if summary["irreducible_error"].notna().any():
+        columns[f"irreducible{name}"] = [number(value) for value in summary["irreducible_error"]]
+    columns |= {
+        f"validation{name}": _spreads(summary, "val"),
+        **_published(summary, "val", "validation"),
+        "best epoch": _rounded(summary["best_epoch"], ".1f"),
+        "parameters": _rounded(summary["parameters"], ",.0f"),
+        "seconds": _rounded(summary["seconds"], ".1f"),
+        "sequences/s": _rounded(summary["sequences_per_second"], ",.0f"),
+    }
+    if summary["last_mean"].notna().any():
+        columns[f"test{name}, last epoch"] = _spreads(summary, "last")
+    return columns
 
 
-def _numbers(summary: pd.DataFrame, column: str, form: str) -> list[str]:
-    if column not in summary:
-        return ["-"] * len(summary)
-    return ["-" if pd.isna(value) else form.format(value) for value in summary[column]]
-
-
-def _spread(row: pd.Series, split: str) -> str:
-    mean, deviation = row.get(f"{split}_mean"), row.get(f"{split}_std")
-    if mean is None or pd.isna(mean):
+def number(value: float, sign: str = "") -> str:
+    """A value to four decimals, or six digits where it is large and three where small; "-" if it is not a number."""
+    if pd.isna(value):
         return "-"
-    return f"{mean:.4f}" if pd.isna(deviation) else f"{mean:.4f} +/- {deviation:.4f}"
+    form = ".4f" if value == 0 or 1e-3 <= abs(value) < 1e4 else ".6g" if abs(value) >= 1e4 else ".2e"
+    return f"{value:{sign}{form}}"
+
+
+def spread(mean: float, deviation: float) -> str:
+    """A mean and its standard deviation, which is left out if it is not a number."""
+    return number(mean) if math.isnan(deviation) else f"{number(mean)} +/- {number(deviation)}"
+
+
+def _published(summary: pd.DataFrame, split: str, told: str) -> Columns:
+    if f"published_{split}" not in summary:
+        return {}
+    return {
+        f"published {told}": [number(value) for value in summary[f"published_{split}"]],
+        f"{told} difference": [number(value, "+") for value in summary[f"{split}_difference"]],
+    }
+
+
+def _rounded(values: Sequence[float], form: str) -> list[str]:
+    return ["-" if pd.isna(value) else f"{value:{form}}" for value in values]
+
+
+def _spreads(summary: pd.DataFrame, split: str) -> list[str]:
+    pairs = zip(summary[f"{split}_mean"], summary[f"{split}_std"], strict=True)
+    return [spread(mean, deviation) for mean, deviation in pairs]

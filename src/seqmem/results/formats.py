@@ -1,0 +1,82 @@
+"""A table of strings as plain text, Markdown, LaTeX and CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+Columns = Mapping[str, Sequence[str]]
+"""The cells of each column, by its heading."""
+
+LEFT = (
+    "data set",
+    "model",
+    "metric",
+    "not finished",
+    "paper",
+    "task",
+    "published model",
+    "published metric",
+    "source",
+    "note",
+)
+"""Columns of words; all others are of numbers."""
+
+_latex = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{symbol: rf"\{symbol}" for symbol in "&%$#_"},
+}
+
+
+def rows(columns: Columns) -> list[tuple[str, ...]]:
+    """The cells row by row."""
+    return list(zip(*columns.values(), strict=True))
+
+
+def text(columns: Columns) -> str:
+    """In columns of one width."""
+    lines = [tuple(columns), *rows(columns)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "".join("  ".join(map(_placed, columns, line, widths)).rstrip() + "\n" for line in lines)
+
+
+def markdown(columns: Columns) -> str:
+    """With bars; numbers to the right."""
+    lines = [tuple(columns), tuple("---" if name in LEFT else "---:" for name in columns), *rows(columns)]
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+
+
+def latex(columns: Columns) -> str:
+    """A ``tabular`` that wants the package booktabs."""
+    body = [" & ".join(map(_in_latex, line)) + r" \\" for line in (tuple(columns), *rows(columns))]
+    head = "".join("l" if name in LEFT else "r" for name in columns)
+    lines = [rf"\begin{{tabular}}{{{head}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(columns: Columns) -> str:
+    """As a CSV file."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([tuple(columns), *rows(columns)])
+    return stream.getvalue()
+
+
+def _placed(name: str, cell: str, width: int) -> str:
+    return cell.ljust(width) if name in LEFT else cell.rjust(width)
+
+
+def _in_latex(cell: str) -> str:
+    if cell == "-":
+        return "--"
+    if cell[:1] in "+-" and cell[1:2].isdigit():
+        cell = f"${cell[0]}${cell[1:]}"
+        return cell[:3] + _in_latex(cell[3:])
+    return "".join(_latex.get(symbol, symbol) for symbol in cell).replace("+/-", r"$\pm$")

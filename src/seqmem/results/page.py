@@ -1,0 +1,134 @@
+"""One HTML page with everything: it needs no server, no network and no other file."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from seqmem.results import formats
+from seqmem.results.aggregate import Trials
+from seqmem.results.curves import Curve, thinned
+from seqmem.results.labels import short_version, varying
+from seqmem.results.plots import svg
+from seqmem.results.published import Comparison
+from seqmem.results.published import columns as published_columns
+from seqmem.results.reading import Run
+from seqmem.results.table import cells, number
+
+WIDTH, HEIGHT = 320, 90
+"""Of the picture of a row's trials, in units of the SVG."""
+MOST_POINTS = 100
+
+
+def page(
+    title: str,
+    groups: Sequence[Trials],
+    summary: pd.DataFrame,
+    trials: Sequence[Mapping[str, Any]],
+    curves: Mapping[Path, Curve],
+    comparisons: Sequence[Comparison],
+    figures: Mapping[str, Figure | None],
+) -> str:
+    """The page.
+
+    Args:
+        title: what the page is about.
+        groups: trials, a row each.
+        summary: their table, with published values if there are any.
+        trials: what is known of each (see :func:`seqmem.results.trial_rows.trial_rows`), folders relative to the page's.
+        curves: of each run's folder.
+        comparisons: of published values; empty for none.
+        figures: "curves" and "bars", None where there was nothing to draw.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("page_parts")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "signs": _with_signs,
+        "number": lambda value: "-" if value is None else number(value),
+        "told": lambda value: "-" if value is None else value,
+        "version": lambda value: "-" if value is None else short_version(value),
+        "link": quote,
+    }
+    differing = varying(group.settings for group in groups)
+    known = [group.settings for group in groups if group.settings is not None]
+    of_row: dict[int, list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        of_row.setdefault(trial["row"], []).append(trial)
+    columns = cells(summary)
+    return environment.get_template("page.html").render(
+        title=title,
+        width=WIDTH,
+        height=HEIGHT,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        states=Counter(trial["status"] for trial in trials),
+        columns=columns,
+        words=formats.LEFT,
+        rows=[
+            {
+                "name": f"{group.model} on {group.dataset}",
+                "cells": line,
+                "metric": group.metric,
+                "settings": {key: value for key, value in (group.settings or {}).items() if key in differing},
+                "trials": of_row[k],
+                "commands": _commands(group.runs),
+                "picture": _picture(group.runs, curves),
+            }
+            for k, (group, line) in enumerate(zip(groups, formats.rows(columns), strict=True))
+        ],
+        differing=differing,
+        common={key: value for key, value in (known[0] if known else {}).items() if key not in differing},
+        troubles=[trial for trial in trials if trial["reason"]],
+        figures={name: figure and Markup(svg(figure, name)) for name, figure in figures.items()},
+        compared=published_columns(comparisons, groups),
+        beside={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
+        alone=[line for line, comparison in enumerate(comparisons) if comparison.row is None],
+    )
+
+
+def _with_signs(cell: str) -> Markup:
+    """A cell with the signs that ASCII lacks."""
+    return Markup(str(escape(cell)).replace("+/-", "&plusmn;"))
+
+
+def _commands(runs: Sequence[Run]) -> list[str]:
+    """The command lines that made the runs, each once."""
+    given = [run.record.get("command") for run in runs]
+    return list(dict.fromkeys(" ".join(map(str, command)) for command in given if isinstance(command, list)))
+
+
+def _picture(runs: Sequence[Run], curves: Mapping[Path, Curve]) -> dict[str, Any] | None:
+    """The learning curve of each of a row's trials as the points of a polyline, and the limits of both axes."""
+    drawn = [(run.record["seed"], thinned(curves.get(run.folder.path, []), MOST_POINTS)) for run in runs]
+    drawn = [(seed, [point for point in curve if math.isfinite(point[1])]) for seed, curve in drawn]
+    values = [value for _, curve in drawn for _, value in curve]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    last = max(epoch for _, curve in drawn for epoch, _ in curve)
+    across, up = WIDTH / max(last - 1, 1), HEIGHT / ((high - low) or 1)
+    return {
+        "low": number(low),
+        "high": number(high),
+        "last": last,
+        "lines": [
+            {
+                "seed": seed,
+                "points": " ".join(f"{(epoch - 1) * across:.1f},{(high - value) * up:.1f}" for epoch, value in curve),
+            }
+            for seed, curve in drawn
+            if curve
+        ],
+    }

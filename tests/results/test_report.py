@@ -1,0 +1,322 @@
+"""``python -m seqmem.report``: what it reads, how rows are named, what it writes."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from seqmem import report, results
+from seqmem.errors import UserError
+from seqmem.results import formats
+from seqmem.results.curves import mean_curve, read_curve, thinned
+from seqmem.results.record import digest
+from seqmem.results.table import number
+from tests.results.synthetic import COMMIT, configuration, write_many, write_run
+
+
+def write_trials(folder, tests, **config):
+    """A folder with a trial for each of ``tests``; returns its path."""
+    first = configuration(**config)
+    path = folder / f"{first['dataset']['name']}_{first['model']['cell']}_{digest(first)}"
+    for seed, test in enumerate(tests):
+        write_run(path / f"seed_{seed}", configuration(**config, seed=seed), test, epochs=3)
+    return path
+
+
+def rows_of(folder):
+    return results.group_trials(results.find_runs(folder))
+
+
+def written(folder, *arguments):
+    """The report of a folder, by the name of the file."""
+    report.main([str(folder), "--out", str(folder / "out"), *map(str, arguments)])
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "cannot be read"),
+        ('{"status": "finished", "gro', "cannot be read"),
+        ("[1]", "holds a list, wanted an object"),
+        ('{"status": "finished"}', "does not tell its dataset, model, group, seed"),
+        (None, "there is no record.json"),
+    ],
+)
+def test_a_damaged_record_is_named_and_stops_nothing(content, reason, tmp_path, capsys):
+    path = write_trials(tmp_path, [0.7, 0.8, 0.9]) / "seed_1"
+    (path / "checkpoints").mkdir()
+    (path / "record.json").unlink()
+    if content is not None:
+        (path / "record.json").write_text(content)
+    files = written(tmp_path)
+    [row] = csv.DictReader(files["table.csv"].decode().splitlines())
+    assert (row["n"], row["states"], float(row["test_mean"])) == ("2", "1 damaged", pytest.approx(0.8))
+    for name in ("table.txt", "table.md", "table.tex", "trials.csv", "report.html"):
+        assert reason in files[name].decode(), name
+        assert "seed_1" in files[name].decode(), name
+    assert "3 trials, 1 of them not finished, in 1 rows" in capsys.readouterr().out
+
+
+def test_a_finished_record_without_its_result_does_not_count(tmp_path):
+    write_run(tmp_path / "a", configuration(), result={"val/accuracy": 0.5, "test/accuracy": None})
+    [run] = results.find_runs(tmp_path)
+    assert (run.status, run.finished) == ("damaged", False)
+    assert "no number for test/accuracy" in run.reason
+
+
+def test_a_record_that_nothing_tells_of_has_a_row_of_its_own(tmp_path):
+    write_run(tmp_path / "b" / "seed_0", configuration())
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "record.json").write_text("{")
+    told = {(row.dataset, row.model): len(row.unfinished) for row in rows_of(tmp_path)}
+    assert told == {("digits", "legs"): 0, ("unknown", "unknown"): 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", b""),
+        ("config.yaml", b"a: ["),
+        ("metrics.csv", b""),
+        ("metrics.csv", b"\xff\x00"),
+        ("metrics.csv", b"epoch,val/accuracy\n0,0.5\n1,zero\n"),
+    ],
+)
+def test_other_damaged_files_are_named_and_the_result_counts(name, content, tmp_path):
+    path = write_trials(tmp_path, [0.7]) / "seed_0"
+    (path / name).write_bytes(content)
+    files = written(tmp_path)
+    [trial] = csv.DictReader(files["trials.csv"].decode().splitlines())
+    assert (trial["status"], trial["test"]) == ("finished", "0.7")
+    assert trial["reason"].startswith(f"{name} cannot be read")
+
+
+def test_failed_interrupted_and_running_trials_are_told_with_their_reason(tmp_path):
+    for seed, changes in enumerate(
+        [
+            {"status": "failed", "reason": "RuntimeError: <b>out of memory</b>\n& more"},
+            {"status": "interrupted", "reason": "KeyboardInterrupt: "},
+            {"status": "running", "process": 4242},
+        ]
+    ):
+        write_run(tmp_path / f"seed_{seed}", configuration(seed=seed), epochs=2, **changes)
+    files = written(tmp_path)
+    assert "% failed: ../seed_0: RuntimeError: <b>out of memory</b> & more\n" in files["table.tex"].decode()
+    assert "1 failed, 1 interrupted, 1 running" in files["table.md"].decode()
+    page = files["report.html"].decode()
+    assert "RuntimeError: &lt;b&gt;out of memory&lt;/b&gt; &amp; more" in page
+    assert "no end is recorded: it runs still, or was killed (process 4242)" in page
+    assert "curves.png" not in files
+
+
+def test_a_manifest_says_which_trials_there_should_be(tmp_path):
+    path = write_trials(tmp_path / "runs", [0.7, 0.8], model="lstm")
+    write_trials(tmp_path / "runs", [0.9], model="gru")
+    (tmp_path / "runs" / "begun" / "seed_0").mkdir(parents=True)
+    jobs = [
+        {"dataset": "digits", "model": "rnn", "group": "0" * 12, "folder": "../../runs/begun", "seeds": [0]},
+        {
+            "overrides": ["model=lstm"],
+            "dataset": "digits",
+            "model": "lstm",
+            "group": digest(configuration("lstm")),
+            "code": "1a2b3c4d5e6f",
+            "folder": f"../../runs/{path.name}/",
+            "seeds": [0, 1, 2],
+        },
+    ]
+    sweep = tmp_path / "sweeps" / "one"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"command": ["train.py"], "started": "now", "jobs": jobs}))
+    rnn, lstm = rows_of(sweep)
+    assert [(run.status, run.reason) for run in rnn.runs] == [("missing", "it was begun, but left no record")]
+    assert [run.status for run in lstm.runs] == ["finished", "finished", "missing"]
+    assert lstm.runs[2].reason == "it was not begun"
+    assert lstm.runs[2].record["seed"] == 2
+    assert lstm.results("test") == [0.7, 0.8]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"jobs": [{"seeds": [0]}]}', '{"jobs": 3}'])
+def test_a_manifest_that_cannot_be_read_is_named(content, tmp_path):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UserError, match=r"cannot read the sweep's manifest .*sweep\.json"):
+        results.find_runs(tmp_path)
+
+
+def test_trials_of_different_code_are_not_averaged(tmp_path):
+    config = configuration()
+    write_run(tmp_path / "a", config, 0.7, code="aaaaaaaaaaaa", started="2026-01-01")
+    write_run(tmp_path / "b", config, 0.8, code="bbbbbbbbbbbb", started="2026-01-02")
+    write_run(tmp_path / "c", config, 0.9, code=None, commit=f"{COMMIT}-dirty", started="2026-01-03")
+    write_run(tmp_path / "d", configuration("gru"), 0.6, code="bbbbbbbbbbbb", started="2026-01-04")
+    assert [row.model for row in rows_of(tmp_path)] == [
+        "legs (code=aaaaaaa)",
+        "legs (code=bbbbbbb)",
+        "legs (commit=5fa96df-dirty)",
+        "gru",
+    ]
+
+
+def test_settings_of_the_data_stand_with_the_data_set(tmp_path):
+    for k, (hz, lr) in enumerate([(0.5, 0.1), (0.5, 0.2), (1.0, 0.1)]):
+        write_run(tmp_path / str(k), configuration(dataset="ct", lr=lr, train_hz=hz), started=f"2026-01-0{k + 1}")
+    assert [(row.dataset, row.model) for row in rows_of(tmp_path)] == [
+        ("ct (train_hz=0.5)", "legs (train.lr=0.1)"),
+        ("ct (train_hz=0.5)", "legs (train.lr=0.2)"),
+        ("ct (train_hz=1.0)", "legs"),
+    ]
+
+
+def test_a_config_that_is_not_known_is_told_by_its_overrides(tmp_path):
+    jobs = [
+        {"dataset": "digits", "model": "legs", "group": f"{k}" * 12, "folder": f"{k}", "seeds": [0], "overrides": [f"seed={k}"]}
+        for k in range(2)
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    assert [row.model for row in rows_of(tmp_path)] == ["legs (seed=0)", "legs (seed=1)"]
+
+
+def test_formats_by_hand():
+    columns = {"model": ["a_1 (50%)", "b|c"], "n": ["3", "-"], "test": ["0.5000 +/- 0.1000", "-0.2500"]}
+    assert formats.text(columns) == (
+        "model      n               test\n"
+        "---------  -  -----------------\n"
+        "a_1 (50%)  3  0.5000 +/- 0.1000\n"
+        "b|c        -            -0.2500\n"
+    )
+    assert formats.markdown(columns) == (
+        "| model | n | test |\n| --- | ---: | ---: |\n| a_1 (50%) | 3 | 0.5000 +/- 0.1000 |\n| b\\|c | - | -0.2500 |\n"
+    )
+    assert formats.latex(columns) == (
+        "\\begin{tabular}{lrr}\n\\toprule\nmodel & n & test \\\\\n\\midrule\n"
+        "a\\_1 (50\\%) & 3 & 0.5000 $\\pm$ 0.1000 \\\\\nb\\textbar{}c & -- & $-$0.2500 \\\\\n\\bottomrule\n\\end{tabular}\n"
+    )
+    assert formats.comma_separated({"a": ["1,5"], "b": ["x"]}) == 'a,b\n"1,5",x\n'
+
+
+def test_every_symbol_that_latex_takes_for_its_own_is_escaped():
+    escaped = formats.latex({"model": [r"\{}~^<>|&%$#_"]})
+    left = escaped.split("\\midrule\n")[1]
+    for command in ("textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar"):
+        left = left.replace(f"\\{command}{{}}", "")
+    assert left.startswith(r"\{\}\&\%\$\#\_ \\")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.0, "0.0000"), (0.98341, "0.9834"), (0.000123, "1.23e-04"), (470000.0, "470000"), (float("nan"), "-")]
+)
+def test_numbers_keep_their_digits(value, told):
+    assert number(value) == told
+
+
+def test_curves_by_hand():
+    assert mean_curve([[(1, 0.2), (2, 0.4)], [(1, 0.4)], []]) == [(1, pytest.approx(0.3), 0.2, 0.4), (2, 0.4, 0.4, 0.4)]
+    points = thinned(range(1001), 7)
+    assert (len(points), points[0], points[-1]) == (7, 0, 1000)
+    assert max(b - a for a, b in pairwise(points)) <= 168
+
+
+def test_an_epoch_without_the_metric_is_left_out(tmp_path):
+    run = write_run(tmp_path / "a", configuration())
+    (run.path / "metrics.csv").write_text("epoch,val/accuracy,train/loss\n0,0.5,1\n1,,1\n2,0.25,1\n")
+    assert read_curve(run, "val/accuracy") == [(1, 0.5), (3, 0.25)]
+
+
+class Page(HTMLParser):
+    """Links, and addresses that a browser would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.ids, self.fetched = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for key, value in attributes:
+            if key in ("href", "xlink:href") and tag == "a":
+                self.links.append(value)
+            elif key in ("src", "srcset", "data", "action") or (key == "href" and tag == "link"):
+                self.fetched.append(value)
+            elif key == "id":
+                self.ids.append(value)
+
+
+def test_the_page_is_one_file_whose_links_lead_somewhere(tmp_path):
+    write_trials(tmp_path / "a b", [0.7, 0.8])
+    write_trials(tmp_path, [0.6], lr=0.02)
+    text = written(tmp_path)["report.html"].decode()
+    page = Page(text)
+    assert page.fetched == ["data:,"]
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttp|import\(", text)
+    folders = {link for link in page.links if not link.startswith("#")}
+    assert len(folders) == 3
+    for link in folders:
+        assert (tmp_path / "out" / link.replace("%20", " ") / "record.json").exists()
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert {"row-0", "row-1"} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    for told in ("seed", "0.7000", "0.8000", COMMIT[:7], "1a2b3c4", "Xeon", "2026-11-22T04:36:58", "train.lr=0.02"):
+        assert told in text
+
+
+def test_pictures_and_tables_of_all_formats_are_written(tmp_path):
+    write_trials(tmp_path, [0.7123, 0.8123])
+    files = written(tmp_path)
+    assert sorted(files) == [
+        "bars.png",
+        "curves.png",
+        "report.html",
+        "table.csv",
+        "table.md",
+        "table.tex",
+        "table.txt",
+        "trials.csv",
+    ]
+    assert "0.7623 +/- 0.0707" in files["table.txt"].decode()
+    assert "0.7623 +/- 0.0707" in files["table.md"].decode()
+    assert "0.7623 $\\pm$ 0.0707" in files["table.tex"].decode()
+    assert "0.7623 &plusmn; 0.0707" in files["report.html"].decode()
+    assert files["bars.png"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("empty", ["no such folder", "a folder without records"])
+def test_where_there_is_nothing_one_line_says_so(empty, tmp_path, capsys):
+    folder = tmp_path / "runs"
+    if empty != "no such folder":
+        folder.mkdir()
+    with pytest.raises(SystemExit) as ended:
+        report.main([str(folder)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(folder) in error
+
+
+def test_hundreds_of_records_take_seconds(tmp_path):
+    """CPU time, so that what else the machine does has no say; 2,000 are in the long tests."""
+    write_many(tmp_path / "runs", 300)
+    start = time.process_time()
+    files = written(tmp_path)
+    assert time.process_time() - start < 5
+    assert len(files["trials.csv"].splitlines()) == 301
+
+
+@pytest.mark.slow
+def test_two_thousand_records_take_less_than_ten_seconds(tmp_path):
+    write_many(tmp_path / "runs", 2000)
+    before = os.times()
+    command = [sys.executable, "-m", "seqmem.report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    after = os.times()
+    assert done.returncode == 0, done.stderr
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 10
+    assert (tmp_path / "out" / "report.html").stat().st_size < 10_000_000
+    assert "2000 trials" in done.stdout
