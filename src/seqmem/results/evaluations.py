@@ -48,7 +48,8 @@ def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that differ between two configs, by name: the one and the other, None where there is none."""
     old, new = settings(before), settings(after)
-    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    # As written: of batches, 1 is one and 1.0 all.
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}
 
 
 def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
