@@ -143,12 +143,16 @@ def export(
     free = [] if steps or length < 2 else [True]
     for any_length in [*free, False]:
         try:
-            with torch.no_grad(), warnings.catch_warnings(), nullcontext() if required else extension.reference_only(DECOMPOSED):
+            with (
+                torch.no_grad(),
+                warnings.catch_warnings(),
+                nullcontext() if required else extension.reference_only(DECOMPOSED),
+            ):
                 warnings.simplefilter("ignore")  # torch's own, about its insides
                 exported = torch.export.export(
                     program, example, dynamic_shapes=(_dynamic(program, rows is None, any_length),), strict=False
                 )
-            return exported, _sizes(exported)
+            return exported, _sizes(program, exported)
         except Exception as error:  # torch raises many kinds
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     raise UserError(f"{label} cannot be exported ({reason})")
@@ -182,7 +186,7 @@ def _dynamic(program: Program, any_rows: bool, any_steps: bool) -> tuple[dict[in
     return tuple({0: row} if name == "lengths" else {0: row, 1: step} for name in program.names)
 
 
-def _sizes(exported: ExportedProgram) -> Sizes:
+def _sizes(program: Program, exported: ExportedProgram) -> Sizes:
     names = exported.graph_signature.user_inputs
     [inputs] = [node.meta["val"] for node in exported.graph.nodes if node.name == names[0]]
     found = []
@@ -194,7 +198,10 @@ def _sizes(exported: ExportedProgram) -> Sizes:
             # torch notes 2 for a size that it did not look at: whether 1 will do, compare() sees.
             least = 1 if bounds.lower <= 2 else int(bounds.lower)
             found.append((least, float(bounds.upper) if bounds.upper < 2**31 else float("inf")))
-    return Sizes(*found)
+    rows, (least, most) = found
+    if program.spec.output_steps and "lengths" not in program.names and least < most:
+        least = max(least, program.spec.output_steps + 1)  # the last k of k steps are another case, which torch leaves out
+    return Sizes(rows, (least, most))
 
 
 def _inputs(program: Program, sizes: Sizes) -> list[str]:
