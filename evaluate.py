@@ -2,9 +2,9 @@
 
   python evaluate.py CHECKPOINT [KEY=VALUE ...]
 
-CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best one. Loss and metrics are printed beside
-those of the training (of the training split: means over the epoch, during which the weights changed), and of classes how many
-were told. What was measured, of which weights and data, is kept in a file of TRIAL/evaluations/.
+CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best one. Loss and metrics are printed
+beside those of the training (of the training split: means over the epoch, during which the weights changed), and of classes how
+many were told. What was measured, of which weights and data, is kept in a file of TRIAL/evaluations/.
 
 Keys of this command
   split=test          test, validation or train
@@ -12,9 +12,9 @@ Keys of this command
                       probability of each class or, of a text, of the right symbol. In .npz, answers at every step are padded
                       with zeros after the first "steps" of a row; .csv has a line for each answer.
 
-Any other key changes the trial's config, but for the model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data, dataset=NAME
-reads others of the same shape, train.eval_batch_size=32 reads a text in 32 pieces side by side, train.limit_test_batches=100 reads
-less, smoke_test=false reads all after a smoke test.
+Any other key changes the trial's config, but for the model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
+dataset=NAME reads others of the same shape, train.eval_batch_size=32 reads a text in 32 pieces side by side,
+train.limit_test_batches=100 reads less, smoke_test=false reads all after a smoke test.
 """
 
 import sys

@@ -20,7 +20,8 @@ KINDS = {
     "classification of the last steps": f"dataset=copying dataset.length=11 model=gru {FEW}",
     "regression": f"dataset=adding dataset.length=13 model=rnn {FEW}",
     "forecasting": f"dataset=sinusoids dataset.length=20 model=hmlstm {FEW}",
-    "language_modelling": "dataset=text dataset.path=words.txt dataset.length=13 model=lstm train.batch_size=4 train.eval_batch_size=2",
+    "language_modelling": "dataset=text dataset.path=words.txt dataset.length=13 model=lstm train.batch_size=4 "
+    "train.eval_batch_size=2",
     "reconstruction": f"dataset=phase_signals model=seq2seq_ae {FEW}",
 }
 

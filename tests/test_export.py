@@ -1,4 +1,4 @@
-"""``python -m seqmem.export``: programs that agree with the model, run where seqmem is not, and leave no file if they do not."""
+"""``python -m seqmem.export``: programs that agree with the model, run where seqmem is not, and are refused if not."""
 
 import json
 import subprocess

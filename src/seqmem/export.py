@@ -101,12 +101,13 @@ def run(given: argparse.Namespace) -> None:
     program = Program(model, spec, given.lengths).eval().requires_grad_(False)
     exported, sizes = export(program, label, given.operators == "required", given.batch, given.length)
     needed = any("seqmem" in str(node.target) for part in _graphs(exported) for node in part.graph.nodes)
+    inputs = _inputs(program, sizes)
     described = {
         "model": label,
         "dataset": spec.name,
         "checkpoint": str(checkpoint.path),
         "epoch": checkpoint.epoch,
-        "inputs": _inputs(program, sizes),
+        "inputs": inputs,
         "import first": "seqmem.ops" if needed else None,
         "torch": torch.__version__,
     }
@@ -114,7 +115,7 @@ def run(given: argparse.Namespace) -> None:
         torch.export.save(exported, temporary, extra_files={"seqmem.json": json.dumps(described)})
         difference = compare(program, torch.export.load(temporary).module(), sizes)
     print(f"{label}, trained on {spec.name}, epoch {checkpoint.epoch + 1}: {path}, {path.stat().st_size / 2**10:,.0f} KiB")
-    print(f"inputs: {'; '.join(described['inputs'])}")
+    print(f"inputs: {'; '.join(inputs)}")
     print("before it is loaded: import seqmem.ops" if needed else "it runs without seqmem")
     print(f"greatest difference from the model on fresh inputs: {difference:.1e}")
 

@@ -54,7 +54,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tu
 
 def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
     """A line for each metric: its name without the split, what was measured now and what in training."""
-    rows = [("", "now", "in training")] if before else []
+    rows: list[tuple[str, ...]] = [("", "now", "in training")] if before else []
     for name, value in measured.items():
         old = [f"{before[name]:.6g}" if name in before else "-"] if before else []
         rows.append((name.partition("/")[2], f"{value:.6g}", *old))

@@ -38,8 +38,8 @@ class Predictions(Listener):
     """Keeps targets and answers of every sequence in memory until they are written.
 
     Of classification an answer is the class of the largest logit, with the probabilities of all classes; of language modelling
-    the likeliest symbol, with the probability of the right one; else the values. Where batches are contiguous, a row is all that
-    one row of the batches read.
+    the likeliest symbol, with the probability of the right one; else the values. Where batches are contiguous, a row is all
+    that one row of the batches read.
 
     Args:
         spec: of the data set.
@@ -76,9 +76,10 @@ class Predictions(Listener):
         """Write what was kept, whole or not at all.
 
         ``.npz`` has arrays ``row`` and ``length`` (n,), the number of a sequence in its split and the steps of its inputs;
-        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where there are answers at every
-        step, these begin (n, T), with zeros after the first ``steps`` (n,) of each. ``.csv`` has a line for each answer, with its
-        ``step`` where a sequence has several, and numbers its values and classes: ``prediction_0``, ``probability_3``.
+        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where there are answers at
+        every step, these begin (n, T), with zeros after the first ``steps`` (n,) of each. ``.csv`` has a line for each answer,
+        with its ``step`` where a sequence has several, and numbers its values and classes: ``prediction_0``,
+        ``probability_3``.
 
         Raises:
             UserError: as :func:`check_predictions`, or the file cannot be written.
