@@ -20,6 +20,7 @@ from seqmem.commands import Parser, at_least
 from seqmem.errors import UserError
 from seqmem.files import replacing
 from seqmem.models import SequenceModel
+from seqmem.models.function_approximation import FunctionApproximation
 from seqmem.ops import extension
 from seqmem.spec import DataSpec
 from seqmem.training.checkpoints import read_checkpoint, restore
@@ -135,6 +136,10 @@ def export(
     Raises:
         UserError: the model cannot be exported, or there are no compiled operators.
     """
+    if isinstance(program.model, FunctionApproximation):
+        raise UserError(
+            f"{label} cannot be exported: it is the memory alone, which seqmem.hippo.project is without a checkpoint"
+        )
     if required and extension.REASON:
         raise UserError(f"--operators required: {extension.REASON}; {extension.BUILD}")
     length = steps or program.spec.max_length
