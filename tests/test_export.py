@@ -223,3 +223,9 @@ def test_without_compiled_operators_none_can_be_required(monkeypatch):
     monkeypatch.setattr(extension, "REASON", "there is no compiler")
     with pytest.raises(UserError, match="--operators required: there is no compiler; build it with"):
         export.export(made({"network": "tcn", "hidden_size": 4}, VALUES), "tcn", required=True)
+
+
+def test_a_memory_alone_is_not_exported():
+    noise = DataSpec("noise", 1, 1, "reconstruction", output_steps=None, max_length=11)
+    with pytest.raises(UserError, match="legs cannot be exported: it is the memory alone"):
+        export.export(made({"network": "function_approximation"}, noise), "legs")
