@@ -49,7 +49,7 @@ class DataSet(ABC):
         """The sequences of a split at ``indices``, (B,) int64 from 0 to ``sizes[split] - 1``, as one batch."""
 
     @checked
-    def loader(self, split: Split, batch_size: PositiveInt, seed: Seed = 0) -> DataLoader:
+    def loader(self, split: Split, batch_size: PositiveInt, seed: Seed | None = 0) -> DataLoader:
         """Batches of a split; the last one may be smaller.
 
         Args:
@@ -57,26 +57,28 @@ class DataSet(ABC):
                 batches keeps it, and that of "train" begins somewhere else in every epoch.
             batch_size: B, sequences in a batch.
             seed: the order of "train" depends on it and on the epoch (``loader.sampler.set_epoch``, which Lightning calls)
-                alone: neither on the global random state, which loading leaves as it is, nor on ``num_workers``.
+                alone: neither on the global random state, which loading leaves as it is, nor on ``num_workers``. None reads
+                it in the order of its numbers, as the other splits.
 
         Raises:
             UserError: no such split, or a number out of range.
         """
-        return (BatchLoader if split == "train" else DataLoader)(
+        sampler = self.sampler(split, batch_size, seed)
+        return (BatchLoader if isinstance(sampler, EpochSampler) else DataLoader)(
             _SplitView(self, split),
             batch_size=batch_size,
-            sampler=self.sampler(split, batch_size, seed),
+            sampler=sampler,
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             # DataLoader draws a seed for its workers on every pass: from here, not from the global state.
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed or 0),
         )
 
-    def sampler(self, split: Split, batch_size: int, seed: int) -> Sampler[int]:
-        """The order of a split: "train" shuffled, the others as they are; for a subclass with an order of its own."""
+    def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
+        """The order of a split: "train" shuffled if there is a seed, else as it is; for a subclass with an order of its own."""
         size = self.sizes[split]
-        return ShuffledSampler(size, seed) if split == "train" else SequentialSampler(range(size))
+        return SequentialSampler(range(size)) if split != "train" or seed is None else ShuffledSampler(size, seed)
 
     def describe(self) -> dict[str, Any]:
         """Where the data came from and how it was split, as values that JSON can hold; recorded with each run."""

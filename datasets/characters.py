@@ -95,7 +95,7 @@ class CharacterSet(DataSet):
             inputs, targets = inputs.where(valid, 0), targets.where(valid, 0)
         return Batch(inputs, targets, lengths if shorter else None)
 
-    def sampler(self, split: Split, batch_size: int, seed: int) -> Sampler[int]:
+    def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
         """Chunks follow each other in every row; windows are ordered as other sequences are."""
         if not self.spec.contiguous:
             return super().sampler(split, batch_size, seed)

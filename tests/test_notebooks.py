@@ -10,7 +10,11 @@ import pytest
 
 _notebooks = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # What a notebook shows has to be so.
-_shown = {"autoencoder_encodings": "assert losses[-1] < 0.2 * variance; assert plane.shape == (90, 2)"}
+_shown = {
+    "autoencoder_encodings": "assert losses[-1] < 0.2 * variance; assert plane.shape == (90, 2)",
+    "hippo_quick_training": "assert errors[64] < errors[32] < errors[16]; assert curves['LegS'][-1] > curves['LSTM'][-1] + 0.1",
+    "hmlstm_boundaries": "assert error < 0.3 * batches_out[-1].var(); assert rates.shape == (2,)",
+}
 
 
 @pytest.mark.slow

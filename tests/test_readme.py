@@ -36,6 +36,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     kinds = (
         "python train.py",
         "python boundaries.py",
+        "python evaluate.py",
         "python -m seqmem",
         "python tests/",
         "make ",
@@ -92,7 +93,25 @@ def test_boundaries_commands(command, small_trial, tmp_path):
     assert "boundary rates: layer 1 " in done.stdout
 
 
-@pytest.mark.parametrize("command", starting_with("python", "-m"))
+@pytest.mark.parametrize("command", starting_with("python", "evaluate.py"))
+def test_evaluate_commands(command, small_trial, tmp_path):
+    _, script, _, *keys = shlex.split(command)
+    done = program.run([script, str(small_trial), *keys], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "the record of this evaluation is" in done.stdout
+
+
+@pytest.mark.parametrize("command", starting_with("python", "-m", "seqmem.export"))
+def test_export_commands(command, small_trial, tmp_path):
+    words = [str(small_trial) if word.startswith("runs/") else word for word in shlex.split(command)[1:]]
+    done = program.run(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "greatest difference from the model on fresh inputs: " in done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in starting_with("python", "-m") if "seqmem.export" not in c])
 def test_module_commands(command, tmp_path):
     (tmp_path / "series.csv").write_text("".join(f"{k},{k + 1},{2 * k}\n" for k in range(8)))
     (tmp_path / "published.csv").write_text("task,model,metric,value\ndigits,legs,test accuracy (%),96.2\n")

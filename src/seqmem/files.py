@@ -1,10 +1,12 @@
 """Writing files so that a kill at any moment leaves the old content or the new one, by one process at a time."""
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from seqmem.errors import UserError
 
@@ -17,6 +19,11 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value that JSON can hold, as :func:`write_text` does."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray])
     write_rows(path, [header, *rows])
 
 
-def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
+def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV file, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
+from torch.utils._pytree import tree_map_only
 
 from seqmem.cells.cuda_graph import CapturedLoop
 from seqmem.errors import UserError, suggestion
@@ -63,6 +65,10 @@ class Recurrence(nn.Module, Generic[State]):
         """
         return [None] * steps
 
+    def clock_tensor(self, state: State, steps: int) -> Tensor | None:
+        """:meth:`clock` from the initial state on as one tensor (T, ...); None where its items are all the same."""
+        return None
+
     def advance(self, projected: Tensor, state: State, tick: Any) -> tuple[Tensor, State]:
         """One step: (B, P) and a state -> (B, H) and the next state; ``tick`` is this step's item of :meth:`clock`."""
         raise NotImplementedError
@@ -108,11 +114,15 @@ class Recurrence(nn.Module, Generic[State]):
         fresh = state is None
         state = self.initial_state(batch_size) if state is None else self._named(state)
         self._check_rows(batch_size, steps, state, lengths)
-        self.check_inputs(inputs, state, lengths)
+        exporting = torch.compiler.is_exporting()  # a program has no branches that depend on values
+        if not exporting:
+            self.check_inputs(inputs, state, lengths)
         why = self.obstacle(inputs)
         self.path = f"step by step ({why})" if why else "one compiled call"
         if not why:
             return self.run_compiled(inputs, state, lengths, fresh)
+        if exporting:
+            return self.run_scanned(inputs, state, lengths)
         if inputs.is_cuda:
             return self._captured(inputs, state, lengths, fresh)
         return self.run_stepwise(inputs, state, lengths, fresh)
@@ -154,6 +164,36 @@ class Recurrence(nn.Module, Generic[State]):
         stacked = torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, self.output_size)
         return stacked, state
 
+    def run_scanned(self, inputs: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """:meth:`run_stepwise` from the initial state on as one operator of torch's, so that an exported program is short and
+        takes any number of steps."""
+        steps = inputs.shape[1]
+        sequences = [self.project(inputs.transpose(0, 1))]
+        ticks = self.clock_tensor(state, steps)
+        # Copies, since scan takes no two names of one tensor.
+        initial = [part.clone() for part in state]
+        tick = None
+        if ticks is None:
+            tick = tree_map_only(Tensor, torch.clone, self.clock(state, 1, True)[0])
+        else:
+            sequences.append(ticks)
+        if lengths is not None:
+            valid = torch.arange(steps, device=inputs.device)[:, None] < lengths[None, :]
+            sequences[0] = sequences[0].where(valid[..., None], 0)
+            sequences.append(valid)
+
+        def step(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+            before = _rebuild(state, parts)
+            output, after = self.advance(items[0], before, tick if ticks is None else items[1])
+            following = list(after)
+            if lengths is not None:
+                output = _select(items[-1], output, torch.zeros_like(output))
+                following = [_select(items[-1], n, o) for n, o in zip(following, parts, strict=True)]
+            return [part.clone() for part in following], output.clone()
+
+        parts, outputs = scan(step, initial, sequences)
+        return outputs.transpose(0, 1), _rebuild(state, list(parts))
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy captures its own time loop."""
         return {name: value for name, value in super().__getstate__().items() if name != "_loop"}
@@ -186,6 +226,8 @@ class Recurrence(nn.Module, Generic[State]):
                 raise UserError(f"{self._label()}: got a state of {part.shape[0]} rows, wanted {batch_size} as the inputs have")
         if lengths is not None and lengths.shape != (batch_size,):
             raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, wanted ({batch_size},)")
+        if torch.compiler.is_exporting():
+            return
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= steps)).all()):
             raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, wanted each between 0 and T={steps}")
 

@@ -129,7 +129,7 @@ def gated_sequence(
     outputs, hidden, _ = sequence.memory_sequence(
         inputs,
         state.hidden,
-        state.hidden.new_zeros(len(inputs), 1, 1),
+        state.hidden.new_zeros(inputs.shape[0], 1, 1),
         lengths,
         step=torch.zeros(1, 1, dtype=torch.float64),
         drive=torch.zeros(1, dtype=torch.float64),

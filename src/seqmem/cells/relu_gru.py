@@ -71,6 +71,8 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
 
     def obstacle(self, inputs: Tensor) -> str:
         """Why a sequence goes back step by step through what autograd noted; empty if it does not."""
+        if torch.compiler.is_exporting():
+            return "an exported program has no way back"
         if not inputs.is_cpu:
             return f"its own way back is for the CPU, the inputs are on {inputs.device}"
         return "its own way back knows no autocast" if torch.is_autocast_enabled("cpu") else ""

@@ -57,6 +57,10 @@ class ScaleInvariantCell(MemoryCell):
             return [self._step_size(k + self.init_t) for k in range(steps)]
         return self._step_sizes(state.step, steps).to(state.memory.dtype).unbind(0)
 
+    def clock_tensor(self, state: MemoryState, steps: int) -> Tensor:
+        """The step sizes of all steps, (T,)."""
+        return self._step_sizes(state.step[:1] * 0, steps)[:, 0].to(state.memory.dtype)
+
     def remember(self, memory: Tensor, written: Tensor, tick: float | Tensor) -> Tensor:
         """One step of the memory."""
         return memory_update(memory, written, tick, self.measure, self.discretization, **self.measure_args)
@@ -68,7 +72,7 @@ class ScaleInvariantCell(MemoryCell):
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """Step sizes of all steps, one for all rows where these stand at the same position."""
         step = state.step
-        together = len(step) > 0 and (fresh or bool((step == step[:1]).all()))
+        together = step.shape[0] > 0 and (fresh or bool((step == step[:1]).all()))
         sizes = self._step_sizes(step[:1] if together else step, inputs.shape[1])
         return {
             "step_sizes": sizes[:, 0] if together else sizes,

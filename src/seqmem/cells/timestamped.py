@@ -118,7 +118,7 @@ class TimestampedCell(MemoryCell):
         given = inputs[..., :1] if times is None else times
         state = None if state is None else self._named(state)  # type: ignore[assignment,arg-type]
         self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
-        if times is not None and times.dim() == 2:
+        if times is not None and times.dim() == 2 and not torch.compiler.is_exporting():
             self._check_precision(times, inputs.dtype, lengths)
         return super().forward(inputs, state, lengths, times)  # type: ignore[arg-type,return-value]
 
@@ -146,9 +146,8 @@ class TimestampedCell(MemoryCell):
         """All steps in one call."""
         times = torch.cat([state.time[:, None].to(inputs.dtype), inputs[..., 0]], 1).detach()
         outputs, hidden, memory = self.compiled_sequence(inputs[..., 1:], state, lengths, self._dynamics(times))
-        steps = inputs.shape[1] if lengths is None else lengths
-        last = torch.as_tensor(steps, device=times.device).expand(len(times))
-        return outputs, TimedState(hidden, memory, times.gather(1, last[:, None])[:, 0].to(state.time.dtype))
+        last = times[:, -1] if lengths is None else times.gather(1, lengths[:, None])[:, 0]
+        return outputs, TimedState(hidden, memory, last.to(state.time.dtype))
 
     def _dynamics(self, times: Tensor) -> dict[str, Any]:
         times = times.double()

@@ -111,7 +111,7 @@ class FunctionApproximation(SequenceModel):
     def _hidden(self, inputs: Tensor) -> Tensor:
         """Inputs (B, T, 1) -> last hidden states (B, H) float64."""
         assert self.cell is not None
-        state = self.cell.initial_state(len(inputs))
+        state = self.cell.initial_state(inputs.shape[0])
         with torch.no_grad():
             for chunk in inputs.split(CHUNK, dim=1):
                 _, state = self.cell(chunk, state)

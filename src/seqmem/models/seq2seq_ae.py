@@ -132,9 +132,9 @@ class Seq2SeqAutoencoder(Autoencoder):
     def _write(self, encodings: Tensor, steps: int, until_stop: bool) -> tuple[Tensor, Tensor]:
         """Outputs (B, T, D) and stop logits (B, T) of at most ``steps`` steps, each fed with the output before."""
         states = self.network.split(encodings)
-        value = encodings.new_full((len(encodings), self.spec.output_size), self.go_token)
+        value = encodings.new_full((encodings.shape[0], self.spec.output_size), self.go_token)
         outputs, logits = [], []
-        stopped = torch.zeros(len(encodings), dtype=torch.bool, device=encodings.device)
+        stopped = torch.zeros(encodings.shape[0], dtype=torch.bool, device=encodings.device)
         for _ in range(steps):
             value, logit, states = self.network.step(value, states)
             outputs.append(value)

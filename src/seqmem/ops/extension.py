@@ -7,6 +7,8 @@ import os
 import re
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,18 @@ def warn_once() -> None:
     if REASON and not FORCED and not _warned and not torch.compiler.is_compiling():
         _warned = True
         warnings.warn(f"slower reference operators are in use: {REASON}; {BUILD}", ReferenceWarning, stacklevel=3)
+
+
+@contextmanager
+def reference_only(reason: str) -> Iterator[None]:
+    """Take the reference wherever there is a choice, as SEQMEM_REFERENCE=1 does for a whole process."""
+    global REASON, FORCED
+    before = REASON, FORCED
+    REASON, FORCED = reason, True
+    try:
+        yield
+    finally:
+        REASON, FORCED = before
 
 
 def _unusable(library: Path) -> str:

@@ -198,10 +198,10 @@ def _update(method: _Method, memory: Tensor, inputs: Tensor, step_size: float | 
         operator = method.by_tensor
         if step_size.dtype != memory.dtype:
             step_size = step_size.to(memory.dtype)
-        if step_size.dim() == 0:
-            step_size = step_size.expand(memory.shape[0])
     share = implicit_share(method.discretization)
     if _compiled(memory, updates=operator is not None and share is not None):
+        if isinstance(step_size, Tensor) and step_size.dim() == 0:
+            step_size = step_size.expand(memory.shape[0])
         if operator is not None:
             return operator(memory, inputs, step_size)
         if share is not None and memory.dim() == 3:

@@ -26,7 +26,7 @@ def update(
         measure: names A and B, see :func:`seqmem.ops.transition`.
         memory: c, (B, M, N) floating point.
         inputs: f, (B, M) of the memory's type.
-        step_size: dt, a number or (B,) of the memory's type.
+        step_size: dt, a number, or () or (B,) of the memory's type.
         discretization: how the equation becomes a step.
         measure_args: of the measure.
 
@@ -36,7 +36,8 @@ def update(
     Raises:
         UserError: shapes or types that do not fit together.
     """
-    check_update(memory, inputs, step_size)
+    together = not isinstance(step_size, Tensor) or step_size.dim() == 0
+    check_update(memory, inputs, step_size.expand(memory.shape[0]) if isinstance(step_size, Tensor) else step_size)
     if memory.numel() == 0:
         return memory + inputs[..., None]
     given = memory.dtype
@@ -47,10 +48,10 @@ def update(
 
     # Rows are vectors, hence the transposes. Rows that share dt are one group (R, N), else there is one group (M, N) to a dt.
     x, f = memory.to(kind), inputs.to(kind)[..., None]
-    if isinstance(step_size, Tensor):
-        dt = step_size.to(kind)[:, None, None]
+    dt = torch.as_tensor(step_size, dtype=kind, device=memory.device)
+    if not together:
+        dt = dt[:, None, None]
     else:
-        dt = torch.tensor(step_size, dtype=kind, device=memory.device)
         x, f = x.flatten(0, 1), f.flatten(0, 1)
 
     if share is None:

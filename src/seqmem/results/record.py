@@ -8,6 +8,7 @@ A run folder holds
     metrics.csv     one row an epoch
     reconstructions.png, encodings.png, anomalies.csv: of an autoencoder
     checkpoints/    best.ckpt (chosen by validation) and last.ckpt, from which a killed trial goes on
+    evaluations/    one JSON file for each time that evaluate.py read a checkpoint
     .lock           held by the process that trains
 
 Every file is written beside its place and renamed into it: a kill at any moment leaves the old file or the new one.
@@ -24,7 +25,7 @@ import pandas as pd
 import yaml
 
 from seqmem.errors import UserError
-from seqmem.files import locked, write_text
+from seqmem.files import locked, write_json, write_text
 
 _NOT_SETTINGS = (
     "seed",
@@ -75,7 +76,7 @@ class RunFolder:
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write record.json."""
-        write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+        write_json(self.path / "record.json", record)
 
     def write_data(self, description: Mapping[str, Any]) -> None:
         """Write data.json."""
@@ -84,6 +85,19 @@ class RunFolder:
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv."""
         write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
+
+    def new_evaluation(self, label: str) -> Path:
+        """A file of an evaluation that is about to be made: ``evaluations/DATE_TIME_label_XXXXXX.json``; its folder is made.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        folder = self.path / "evaluations"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {folder} ({error.strerror})") from None
+        return folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{label}_{secrets.token_hex(3)}.json"
 
     def read_record(self) -> dict[str, Any]:
         """Read record.json."""

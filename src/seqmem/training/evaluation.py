@@ -6,33 +6,60 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from torch import Tensor
 
+from seqmem.batch import Batch
 from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.trial import Data
+
+Part = Literal["test", "validation", "train"]
+
+PREFIXES: dict[Part, str] = {"test": "test/", "validation": "val/", "train": "train/"}
+"""How the names of a split's metrics begin in a run's record."""
+
+
+class Listener(pl.Callback):
+    """Hears of every batch of an evaluation, whatever the split; a subclass writes :meth:`hear`."""
+
+    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
+        """Take what is wanted of a batch and of what the module's step made of it."""
+        raise NotImplementedError
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, loader: int = 0
+    ) -> None:
+        """Called by Lightning."""
+        self.hear(batch, outputs)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, loader: int = 0
+    ) -> None:
+        """Called by Lightning."""
+        self.hear(batch, outputs)
 
 
 def evaluate(
     module: SequenceModule,
     data: Data,
     config: Mapping[str, Any],
-    split: Literal["validation", "test"] = "test",
+    split: Part = "test",
     callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, float]:
-    """Loss and metrics, named as in a run's record: ``test/...`` or ``val/...``.
+    """Loss and metrics, named as in a run's record: ``test/...``, ``val/...`` or ``train/...``.
 
     Args:
         module: what is evaluated.
         data: the data set.
         config: a resolved, checked config, of which batch size, limits, precision and accelerator count.
-        split: which part of the data.
+        split: which part of the data. That of training is read in its own order, by the weights as they are.
         callbacks: told of every batch, with what the module's step gave.
     """
     train, runner = TrainConfig(**config["train"]), RunnerConfig(**config["runner"])
-    loader = data.loader(split, evaluation_batch_size(train, data.spec))
-    limit = train.limit_test_batches if split == "test" else train.limit_val_batches
-    batches = limited(len(loader), limit, config["smoke_test"])
+    loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
+    limits = {"test": train.limit_test_batches, "validation": train.limit_val_batches, "train": train.limit_train_batches}
+    batches = limited(len(loader), limits[split], config["smoke_test"])
     interactive = sys.stdout.isatty()
     with quiet_lightning():
         trainer = pl.Trainer(
@@ -48,6 +75,6 @@ def evaluate(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        run = trainer.test if split == "test" else trainer.validate
+        run = trainer.validate if split == "validation" else trainer.test
         [measured] = run(module, loader, verbose=False)
-    return dict(measured)
+    return {PREFIXES[split] + name.partition("/")[2]: value for name, value in measured.items()}

@@ -1,17 +1,15 @@
 """One sequence of an evaluation, kept to be looked at."""
 
-from typing import Any
-
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from seqmem.batch import Batch
 from seqmem.errors import UserError
 from seqmem.spec import DataSpec
+from seqmem.training.evaluation import Listener
 
 
-class Excerpt(pl.Callback):
+class Excerpt(Listener):
     """Keeps a sequence's targets and what the model made of it: its outputs at every step and its boundaries.
 
     Args:
@@ -26,18 +24,6 @@ class Excerpt(pl.Callback):
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._passed = 0
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, loader: int = 0
-    ) -> None:
-        """Keep what is wanted of the batch."""
-        self._keep(batch, outputs)
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, loader: int = 0
-    ) -> None:
-        """Keep what is wanted of the batch."""
-        self._keep(batch, outputs)
-
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Targets (T, ...), outputs (T, K) float32 and boundaries (T, L) float32.
 
@@ -50,7 +36,8 @@ class Excerpt(pl.Callback):
         targets, outputs, boundaries = (torch.cat(part) for part in zip(*self._parts, strict=True))
         return targets, outputs, boundaries
 
-    def _keep(self, batch: Batch, made: dict[str, Tensor]) -> None:
+    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
+        """Keep what is wanted of the batch."""
         kept = sum(len(targets) for targets, _, _ in self._parts)
         row = 0 if self.spec.contiguous else self.sequence - self._passed
         self._passed += 1 if self.spec.contiguous else len(batch)

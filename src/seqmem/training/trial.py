@@ -38,8 +38,8 @@ class Data(Protocol):
 
     spec: DataSpec
 
-    def loader(self, split: Literal["train", "validation", "test"], batch_size: int, seed: int = 0) -> DataLoader:
-        """Batches of a split; those of "train" in an order that ``seed`` and the epoch determine."""
+    def loader(self, split: Literal["train", "validation", "test"], batch_size: int, seed: int | None = 0) -> DataLoader:
+        """Batches of a split; those of "train" in an order that ``seed`` and the epoch determine, None: as they are."""
 
     def describe(self) -> dict[str, Any]:
         """Where the data came from, as JSON-able values."""

@@ -183,6 +183,8 @@ class IGLOO1D(nn.Module):
             raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, wanted (B, at most {steps}, {channels})")
         if lengths is not None and lengths.shape != inputs.shape[:1]:
             raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, wanted ({len(inputs)},)")
+        if torch.compiler.is_exporting():
+            return torch.cat([self.represent(inputs, lengths, None, block) for block in range(len(self._wanted))], 1)
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
             raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, wanted each between 0 and T'={inputs.shape[1]}")
         rows = self._at_a_time(len(inputs))
@@ -263,7 +265,7 @@ class IGLOO1D(nn.Module):
                 return inputs, None
             padded = pad(inputs, (0, 0, missing, 0) if self.aligns_ends else (0, 0, 0, missing))
             valid = step >= missing if self.aligns_ends else step < inputs.shape[1]
-            return padded, valid.expand(-1, len(inputs))
+            return padded, valid.expand(-1, inputs.shape[0])
         inputs = pad(inputs, (0, 0, 0, missing))
         if not self.aligns_ends:
             valid = step < lengths

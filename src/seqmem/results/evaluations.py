@@ -1,0 +1,82 @@
+"""A finished trial evaluated again: what its record says of the same weights, and the numbers side by side."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from seqmem.errors import UserError
+from seqmem.results.record import RunFolder, settings
+
+
+def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
+    """What the training of a trial measured of the weights after an epoch.
+
+    Args:
+        folder: the trial's.
+        epoch: from 0.
+        prefix: of a split's names, ``test/``, ``val/`` or ``train/``. Those of training are means over the epoch, during which
+            the weights changed.
+
+    Returns:
+        By name; empty where there is no record, or it says nothing of these weights.
+
+    Raises:
+        UserError: the record cannot be read.
+    """
+    trial = RunFolder(folder)
+    try:
+        record = trial.read_record()
+        rows = [] if prefix == "test/" else trial.read_metrics().to_dict("records")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the record of {folder} ({error})") from None
+    found: Mapping[Any, Any] = {}
+    if record.get("best_epoch") in (epoch, -1):  # -1: the initial weights
+        found = record["result"]
+    elif record.get("epochs") == epoch + 1:
+        found = record["result_last"]
+    for row in rows:
+        if row["epoch"] == epoch:
+            found = row
+    return {name: value for name, value in found.items() if name.startswith(prefix)}
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ between two configs, by name: the one and the other, None where there is none."""
+    old, new = settings(before), settings(after)
+    # As written: of batches, 1 is one and 1.0 all.
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}
+
+
+def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
+    """A line for each metric: its name without the split, what was measured now and what in training."""
+    rows: list[tuple[str, ...]] = [("", "now", "in training")] if before else []
+    for name, value in measured.items():
+        old = [f"{before[name]:.6g}" if name in before else "-"] if before else []
+        rows.append((name.partition("/")[2], f"{value:.6g}", *old))
+    return _aligned(rows)
+
+
+def by_class(counts: Tensor) -> str:
+    """A line for each class of counts (K, K), targets by row: how many there are, how many of them were told, how often it was
+    answered."""
+    right = counts.diagonal()
+    columns = (range(len(counts)), counts.sum(1).tolist(), right.tolist(), counts.sum(0).tolist())
+    return _aligned([("class", "targets", "right", "answers"), *zip(*(map(str, column) for column in columns), strict=True)])
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *others = widths
+    lines = ([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))] for row in rows)
+    return "\n".join("  ".join(line) for line in lines)
