@@ -16,6 +16,8 @@ Every file is written beside its place and renamed into it: a kill at any moment
 
 import hashlib
 import json
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
