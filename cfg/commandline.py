@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -17,15 +17,15 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import OverrideType, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from seqmem.arguments import check
-from seqmem.errors import UserError, suggestion
+from seqmem.errors import UserError, not_installed, suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,9 +43,35 @@ _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*_switches, *_switches_with_value)
 
-# Of the sweep that this process runs: what it consists of, and exit statuses of jobs that failed while the others went on.
-_planned_jobs: list[dict[str, Any]] = []
-_failed: list[int] = []
+# What a plugin of Hydra's comes with, by where its config would lie.
+_extras = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/sweeper/optuna": "optuna",
+}
+
+
+@dataclass
+class _Sweeping:
+    """The sweep of this process, if it is the one that the command was given to, and not a worker.
+
+    Attributes:
+        command: the command line; empty in a worker.
+        jobs: what the sweep is known to consist of before it begins.
+        settings: of the sweeper, that the command line leaves open.
+        folder: of the sweep, once it has begun and until it has been reported.
+        failed: exit statuses of jobs that failed while the others went on.
+    """
+
+    command: list[str] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    failed: list[int] = field(default_factory=list)
+
+
+_sweep = _Sweeping()
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -57,10 +83,14 @@ def run(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
     with one_line_errors():
         sys.argv[1:] = translate(sys.argv[1:])
+        _sweep.command = list(sys.argv)
         _check(sys.argv[1:])
-        main()
-    if _failed:
-        sys.exit(_failed[0])
+        try:
+            main()
+        finally:  # a worker that was killed ends the sweep by an exception
+            _report_sweep()
+    if _sweep.failed:
+        sys.exit(_sweep.failed[0])
 
 
 @contextmanager
@@ -279,7 +309,7 @@ def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Calla
         "failure": None,
     }
     if sweep:
-        sweep.add([job], sys.argv)
+        sweep.add([job])
 
     def runs() -> list["results.RunFolder"]:
         return [trial for trial in trials if (trial.path / "record.json").exists()]
@@ -289,7 +319,7 @@ def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Calla
     except Exception as error:
         if sweep:
             reason, status = _described(error)
-            sweep.add([{**job, "failure": reason, "status": status}], sys.argv)
+            sweep.add([{**job, "failure": reason, "status": status}])
         raise
     finally:
         if not sweep and runs():
@@ -319,6 +349,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     """What is wrong with a command line, in one line with the nearest valid choice."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _extras:
+        extra = _extras[error.missing_cfg_file]
+        return f"{error.missing_cfg_file} {not_installed(extra)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.removesuffix(".yaml").partition("/")
         choices = [option for option in error.options or () if option != "default"]
@@ -344,26 +377,56 @@ class SweepTable(Callback):
     """Notes what a sweep consists of; at its end prints and saves one table of all jobs, and names those that failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra."""
+        """Called by Hydra, before it makes the sweeper and the launcher of this config."""
         from seqmem.results import Sweep
 
-        Sweep(Path(config.hydra.sweep.dir)).add(_planned_jobs, sys.argv)
+        _sweep.folder = Path(config.hydra.sweep.dir)
+        Sweep(_sweep.folder).add(_sweep.jobs, _sweep.command)
+        # A worker elsewhere composes its job from these and may not have this process's environment.
+        folder = QuotedString(str(_sweep.folder), Quote.single).with_quotes()
+        with flag_override(config, ["struct", "readonly"], False):
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
+            config.hydra.sweeper.update(_sweep.settings)
+        _prepare_workers(config.hydra.launcher._target_)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra in the process that runs the job; a worker's own arguments tell nothing of it."""
+        if not _sweep.command:
+            sys.argv = ["train.py", *config.hydra.overrides.task]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra."""
-        from seqmem import results
+        _report_sweep()
 
-        sweep = results.Sweep(Path(config.hydra.sweep.dir))
-        jobs = sweep.jobs()
-        if not jobs:
-            return
-        results.report(sweep.folder)
-        failed = [job for job in jobs if job["failure"]]
-        if failed:
-            print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
-        for job in failed:
-            print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
-            _failed.append(job["status"])
+
+def _prepare_workers(launcher: str) -> None:
+    """Set what worker processes of a launcher find in their environment."""
+    if launcher.endswith(".BasicLauncher"):
+        return
+    import torch
+
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    if not launcher.endswith(".SlurmLauncher"):  # the jobs of which have processors of their own
+        # As many threads as in this process: sums in another order are other numbers.
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[variable] = str(torch.get_num_threads())
+
+
+def _report_sweep() -> None:
+    """Show the table of the sweep that has begun, and name the jobs that failed, once."""
+    from seqmem import results
+
+    folder, _sweep.folder = _sweep.folder, None
+    jobs = results.Sweep(folder).jobs() if folder else []
+    if folder and results.find_runs(folder):
+        results.report(folder)
+    failed = [job for job in jobs if job["failure"]]
+    if failed:
+        print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
+    for job in failed:
+        print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
+        _sweep.failed.append(job["status"])
 
 
 def _composed(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
@@ -408,10 +471,10 @@ def _check(arguments: Sequence[str]) -> None:
 
 def _plan(jobs: Sequence[tuple[list[str], dict[str, Any]]]) -> None:
     """Note the jobs of a sweep, and choose its folder, the same for the same jobs."""
-    _planned_jobs[:] = [_planned(config, overrides) for overrides, config in jobs]
-    identity = [(job["group"], job["seeds"]) for job in _planned_jobs]
+    _sweep.jobs = [_planned(config, overrides) for overrides, config in jobs]
+    identity = [(job["group"], job["seeds"]) for job in _sweep.jobs]
     checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    several = {key: list(dict.fromkeys(job[key] for job in _planned_jobs)) for key in ("dataset", "model")}
+    several = {key: list(dict.fromkeys(job[key] for job in _sweep.jobs)) for key in ("dataset", "model")}
     names = ["-".join(found) if len(found) < 5 else f"{len(found)}_{key}s" for key, found in several.items()]
     os.environ["SEQMEM_SWEEP"] = "_".join(["sweep", *names, checksum])
 
