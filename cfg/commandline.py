@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from itertools import pairwise, product
 from pathlib import Path
@@ -17,7 +17,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType, Quote, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -50,6 +50,16 @@ _extras = {
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/sweeper/optuna": "optuna",
 }
+
+# What of a search's command line says how it is run, not what is searched.
+_not_of_a_search = (
+    "output_dir=",
+    "hydra/launcher=",
+    "hydra.launcher.",
+    "hydra.sweeper.n_trials=",
+    "hydra.sweeper.n_jobs=",
+    "hydra.sweeper.storage=",
+)
 
 
 @dataclass
@@ -218,6 +228,8 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
     Raises:
         UserError: naming the key, what it holds and what it may hold.
     """
+    from seqmem import training
+
     if overrides is None:
         overrides = list(HydraConfig.get().overrides.task)
     for section in _sections:
@@ -225,7 +237,9 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
             raise UserError(f"{section}: got {composed.get(section)}, wanted a section of keys, as {section}=NAME selects one")
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
     config.pop("hydra", None)
-    return _checked(config)
+    checked = _checked(config)
+    training.check_installed(checked["runner"])
+    return checked
 
 
 def of_checkpoint(arguments: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[str, Any], Keys]:
@@ -381,7 +395,8 @@ class SweepTable(Callback):
         from seqmem.results import Sweep
 
         _sweep.folder = Path(config.hydra.sweep.dir)
-        Sweep(_sweep.folder).add(_sweep.jobs, _sweep.command)
+        with suppress(UserError):  # Hydra makes a warning of it; if the folder cannot be written, the jobs say so
+            Sweep(_sweep.folder).add(_sweep.jobs, _sweep.command)
         # A worker elsewhere composes its job from these and may not have this process's environment.
         folder = QuotedString(str(_sweep.folder), Quote.single).with_quotes()
         with flag_override(config, ["struct", "readonly"], False):
@@ -421,6 +436,9 @@ def _report_sweep() -> None:
     jobs = results.Sweep(folder).jobs() if folder else []
     if folder and results.find_runs(folder):
         results.report(folder)
+        found = folder / "optimization_results.yaml"
+        if found.exists():  # a search has left it
+            print(f"best of the search: {dict(OmegaConf.load(found))}")
     failed = [job for job in jobs if job["failure"]]
     if failed:
         print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
@@ -464,34 +482,66 @@ def _check(arguments: Sequence[str]) -> None:
     flags, overrides = _split_flags(arguments)
     own_groups = [argument for argument in flags if argument not in ("-m", "--multirun")]
     if {"-m", "--multirun"} & set(flags):
-        _plan([(job, compose([*own_groups, *job])) for job in _jobs(overrides, own_groups)])
+        _plan(overrides, own_groups)
     elif {"--cfg", "-c"} & set(flags):
         compose(arguments)
 
 
-def _plan(jobs: Sequence[tuple[list[str], dict[str, Any]]]) -> None:
-    """Note the jobs of a sweep, and choose its folder, the same for the same jobs."""
-    _sweep.jobs = [_planned(config, overrides) for overrides, config in jobs]
-    identity = [(job["group"], job["seeds"]) for job in _sweep.jobs]
+def _plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
+    """Check the jobs of a sweep, note those that are known by now, and choose its folder, the same for the same jobs."""
+    parser = OverridesParser.create()
+    fixed = [override.input_line for override in parser.parse_overrides(list(overrides)) if not override.is_sweep_override()]
+    sweeper = _composed([*flags, *fixed], with_hydra=True).hydra.sweeper
+    given = {override.key_or_group for override in parser.parse_overrides(list(overrides))}
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
+    choices = [_choices(override) for override in parser.parse_overrides([*overrides, *params])]
+    every = sweeper._target_.endswith(".BasicSweeper")
+    jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
+    planned = [_planned(config, job) for job, config in jobs]
+    identity: list[Any]
+    if every:
+        _sweep.jobs = planned
+        identity = [(job["group"], job["seeds"]) for job in planned]
+    else:
+        identity = sorted(text for text in [*overrides, *params] if not text.startswith(_not_of_a_search))
+    if "direction" in sweeper:
+        _sweep.settings = _search_settings(jobs[0][1], sweeper, given)
     checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    several = {key: list(dict.fromkeys(job[key] for job in _sweep.jobs)) for key in ("dataset", "model")}
+    several = {key: list(dict.fromkeys(job[key] for job in planned)) for key in ("dataset", "model")}
     names = ["-".join(found) if len(found) < 5 else f"{len(found)}_{key}s" for key, found in several.items()]
     os.environ["SEQMEM_SWEEP"] = "_".join(["sweep", *names, checksum])
 
 
-def _jobs(overrides: Sequence[str], flags: Sequence[str]) -> Iterator[list[str]]:
-    parser = OverridesParser.create()
-    selecting = [override for override in parser.parse_overrides(list(overrides)) if not override.is_sweep_override()]
-    sweeper = _composed([*flags, *(override.input_line for override in selecting)], with_hydra=True).hydra.sweeper
-    given = {override.key_or_group for override in parser.parse_overrides(list(overrides))}
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
-    choices = []
-    for override in parser.parse_overrides([*overrides, *params]):
-        key = override.input_line.partition("=")[0]
-        swept = override.is_sweep_override()
-        choices.append([f"{key}={value}" for value in override.sweep_string_iterator()] if swept else [override.input_line])
-    for job in product(*choices):
-        yield list(job)
+def _choices(override: Override) -> list[str]:
+    """What a sweep may put in the place of an override; of an interval its ends."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    key = override.input_line.partition("=")[0]
+    value = override.value()
+    ends = [value.start, value.end] if isinstance(value, IntervalSweep) else override.sweep_string_iterator()
+    return [f"{key}={end}" for end in ends]
+
+
+def _one_at_a_time(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """The first of all choices, then each other one beside the first of the rest."""
+    first = [values[0] for values in choices]
+    yield first
+    for k, values in enumerate(choices):
+        yield from ([*first[:k], value, *first[k + 1 :]] for value in values[1:])
+
+
+def _search_settings(config: Mapping[str, Any], sweeper: DictConfig, given: set[str]) -> dict[str, Any]:
+    """What a search should be told and was not: in which direction the metric is better, and that it survives a failed job."""
+    import datasets
+    from seqmem.tasks import task_for
+
+    settings: dict[str, Any] = {}
+    if "hydra.sweeper.direction" not in given:
+        best = task_for(datasets.load(config["dataset"]).spec).best
+        settings["direction"] = {"max": "maximize", "min": "minimize"}[best]
+    if "hydra.sweeper.max_failure_rate" not in given:
+        settings["max_failure_rate"] = 1.0
+    return settings
 
 
 def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
-from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited
+from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.trial import Data
@@ -29,7 +29,7 @@ def evaluate(
         split: which part of the data.
         callbacks: told of every batch, with what the module's step gave.
     """
-    train, runner = TrainConfig(**config["train"]), RunnerConfig(**config["runner"])
+    train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     loader = data.loader(split, evaluation_batch_size(train, data.spec))
     limit = train.limit_test_batches if split == "test" else train.limit_val_batches
     batches = limited(len(loader), limit, config["smoke_test"])

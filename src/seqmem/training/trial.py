@@ -25,7 +25,7 @@ from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, resumable
-from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
+from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, model_arguments, runner_config
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
@@ -95,7 +95,7 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
 
 def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     train = TrainConfig(**config["train"])
-    runner = RunnerConfig(**config["runner"])
+    runner = runner_config(config["runner"])
     reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task = task_for(data.spec)
