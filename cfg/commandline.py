@@ -497,6 +497,10 @@ def _plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     choices = [_choices(override) for override in parser.parse_overrides([*overrides, *params])]
     every = sweeper._target_.endswith(".BasicSweeper")
     jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
+    for _, config in jobs:
+        devices = config["runner"]["devices"]
+        if devices > 1:
+            raise UserError(f"runner.devices: got {devices} with -m, wanted 1: several devices are for one job at a time")
     planned = [_planned(config, job) for job, config in jobs]
     identity: list[Any]
     if every:

@@ -69,12 +69,18 @@ class RunnerConfig:
         ntrials: how many; trial k is seeded with seed + k.
         accelerator: Lightning's name of the device.
         tensorboard: also write TensorBoard event files into each trial's folder (metrics.csv is always written).
+        wandb: also log to Weights & Biases, online or into each trial's folder; None does not.
+        wandb_project: the project there.
+        devices: GPUs, or processes on the CPU, that share the rows of every batch.
     """
 
     name: Literal["pl", "ray"] = "pl"
     ntrials: PositiveInt = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     tensorboard: bool = False
+    wandb: Literal["online", "offline"] | None = None
+    wandb_project: Annotated[str, Field(min_length=1)] = "seqmem"
+    devices: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class RayConfig(RunnerConfig):
     """
 
     name: Literal["ray"] = "ray"
+    devices: Literal[1] = 1
     workers: PositiveInt = 2
     cpus: PositiveInt = 1
     gpus: NonNegativeFloat = 0.0
@@ -142,6 +149,9 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("runner.gpus: got 0 with runner.accelerator=gpu, wanted the part of a GPU that a trial needs")
     if runner["accelerator"] == "gpu" and not elsewhere and not torch.cuda.is_available():
         raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
+    found = torch.cuda.device_count()
+    if runner["devices"] > found > 0 and runner["accelerator"] != "cpu":
+        raise UserError(f"runner.devices: got {runner['devices']}, but torch finds {found} GPUs here")
     return {"model": config["model"], "dataset": config["dataset"], "train": train, "runner": runner, **general}
 
 
@@ -151,7 +161,10 @@ def check_installed(runner: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the extra that brings it.
     """
-    for package, key, wanted in (("ray", "runner=ray", runner["name"] == "ray"),):
+    for key, package, wanted in (
+        ("runner=ray", "ray", runner["name"] == "ray"),
+        ("runner.wandb", "wandb", runner["wandb"] is not None),
+    ):
         if wanted and find_spec(package) is None:
             raise UserError(f"{key}: {package} {not_installed(package)}")
 
@@ -165,6 +178,9 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel
     Raises:
         UserError: it does not; both are named.
     """
+    devices = runner_config(config["runner"]).devices
+    if devices > 1 and spec.contiguous:
+        raise UserError(f"runner.devices: got {devices}, wanted 1 on {spec.name}, which is read as one text, not row by row")
     with torch.device("meta"):
         model = models.build(model_arguments(config), spec)
     if config["train"]["epochs"] > 0 and not any(parameter.requires_grad for parameter in model.parameters()):

@@ -32,6 +32,9 @@ class SequenceModule(pl.LightningModule):
     The gradient stops between them (truncated back-propagation), and each pass over a split begins without a state. No
     checkpoint holds the state.
 
+    Of several processes (Lightning's DDP), each is given whole batches and takes its rows of them: of R processes, every R-th
+    row. Losses are weighted such that the mean of the processes' gradients is the gradient of the whole batch.
+
     Of a model that finds boundaries, val and test also log ``SPLIT/boundary_rate_K`` for each layer K from 1, the lowest: the
     fraction of steps at which its indicator is above a half, in the first batches that have ``boundary_steps`` together.
 
@@ -74,10 +77,13 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, with the model's penalty, which train/loss leaves out."""
-        loss, _ = self._shared_step("train", self.model.augment(batch), self.train_metrics)
+        own, part = self._own_rows(batch)
+        loss, _ = self._shared_step("train", self.model.augment(own), self.train_metrics, part > 0)
+        if part != 1:
+            loss = loss * part
         penalty = self.model.penalty()
         if penalty is not None:
-            self.log("train/penalty", penalty, on_step=False, on_epoch=True, batch_size=len(batch))
+            self._log_mean("train/penalty", penalty, len(batch))
             loss = loss + penalty
         if not torch.isfinite(loss):
             raise UserError(
@@ -121,8 +127,9 @@ class SequenceModule(pl.LightningModule):
         self._steps_seen = 0
 
     def _evaluation_step(self, split: str, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
+        batch, part = self._own_rows(batch)
         before = self._state(split, batch)
-        _, outputs = self._shared_step(split, batch, metrics)
+        _, outputs = self._shared_step(split, batch, metrics, part > 0)
         if not self.model.segments or self._steps_seen >= self.boundary_steps:
             return {"outputs": outputs}
         boundaries = self.model.boundaries(batch, before)
@@ -131,21 +138,40 @@ class SequenceModule(pl.LightningModule):
         valid = rows * steps if batch.lengths is None else int(batch.lengths.sum())
         found = (boundaries > 0.5).sum((0, 1)) / valid
         for k in range(layers):
-            self.log(f"{split}/boundary_rate_{k + 1}", found[k], on_step=False, on_epoch=True, batch_size=valid)
+            self._log_mean(f"{split}/boundary_rate_{k + 1}", found[k], valid if part > 0 else 0)
         return {"outputs": outputs, "boundaries": boundaries}
 
-    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
+    def _own_rows(self, batch: Batch) -> tuple[Batch, float]:
+        """This process's rows, and by what to multiply their loss, so that its mean over the processes is the whole batch's.
+
+        A process for which no row is left takes the first one, which then counts nothing.
+        """
+        processes = self.trainer.world_size
+        if processes == 1:
+            return batch, 1.0
+        rank = self.trainer.global_rank
+        if rank >= len(batch):
+            return batch.rows(slice(1)), 0.0
+        own = batch.rows(slice(rank, None, processes))
+        return own, processes * self.task.weight(own) / self.task.weight(batch)
+
+    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection, counts: bool) -> tuple[Tensor, Tensor]:
         if self.task.spec.contiguous:
             outputs = self._carried(split, batch)
             loss = self.task.loss(outputs, batch)
         else:
             outputs, loss = self.model.learn(batch, self.task)
-        weight = self.task.weight(batch)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=split == "train")
-        self.task.update(metrics, outputs.detach(), batch)
+        self._log_mean(f"{split}/loss", loss, self.task.weight(batch) if counts else 0, prog_bar=split == "train")
+        if counts:
+            self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
         return loss, outputs
+
+    def _log_mean(self, name: str, value: Tensor, weight: int, prog_bar: bool = False) -> None:
+        """Log a value's weighted mean over an epoch and over the processes."""
+        several = self.trainer.world_size > 1
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=several, prog_bar=prog_bar)
 
     def _carried(self, split: str, batch: Batch) -> Tensor:
         outputs, state = self._carry(batch, self._state(split, batch))

@@ -18,7 +18,8 @@ class EpochSeeds(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed for the epoch that begins."""
-        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)
+        ranks = [trainer.global_rank] if trainer.global_rank else []  # the first of several processes draws as one alone does
+        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch, *ranks]).generate_state(1)
         random.seed(int(drawn))
         np.random.seed(drawn)  # noqa: NPY002
         torch.manual_seed(int(drawn))
