@@ -170,8 +170,10 @@ class SequenceModule(pl.LightningModule):
 
     def _log_mean(self, name: str, value: Tensor, weight: int, prog_bar: bool = False) -> None:
         """Log a value's weighted mean over an epoch and over the processes."""
-        several = self.trainer.world_size > 1
-        self.log(name, value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=several, prog_bar=prog_bar)
+        processes = self.trainer.world_size
+        # Lightning averages integer weights over the processes: as many times as many have an integer mean.
+        size, several = weight * processes, processes > 1
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=size, sync_dist=several, prog_bar=prog_bar)
 
     def _carried(self, split: str, batch: Batch) -> Tensor:
         outputs, state = self._carry(batch, self._state(split, batch))
