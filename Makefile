@@ -1,6 +1,6 @@
 # make train      set up (once) and run the quickstart: LegS, LSTM and GRU on permuted digits
 # make test       set up (once) and run the tests
-# make test-all   the long tests too
+# make test-all   the long tests too; those of engines that are not installed (README, "Many runs at once") are skipped
 # make setup      set up and stop
 # make bench      speed and memory next to what you would otherwise run (minutes; wants quiet cores)
 # make lint       ruff and mypy
@@ -30,6 +30,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto $(PYTEST_FLAGS)
 
 test-all: setup
+	@echo "for the tests of every engine: $(python) -m pip install --no-build-isolation -e '.[joblib,slurm,ray,optuna,wandb]'"
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
 
 setup: $(built)

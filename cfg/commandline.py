@@ -508,7 +508,7 @@ def _plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
         identity = [(job["group"], job["seeds"]) for job in planned]
     else:
         identity = sorted(text for text in [*overrides, *params] if not text.startswith(_not_of_a_search))
-    if "direction" in sweeper:
+    if sweeper._target_.endswith(".OptunaSweeper"):
         _sweep.settings = _search_settings(jobs[0][1], sweeper, given)
     checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     several = {key: list(dict.fromkeys(job[key] for job in planned)) for key in ("dataset", "model")}
@@ -536,9 +536,12 @@ def _one_at_a_time(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
 
 def _search_settings(config: Mapping[str, Any], sweeper: DictConfig, given: set[str]) -> dict[str, Any]:
     """What a search should be told and was not: in which direction the metric is better, and that it survives a failed job."""
+    import optuna
+
     import datasets
     from seqmem.tasks import task_for
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings: dict[str, Any] = {}
     if "hydra.sweeper.direction" not in given:
         best = task_for(datasets.load(config["dataset"]).spec).best
