@@ -50,3 +50,8 @@ def found(folder: Path) -> dict[str, Any]:
         metrics = pd.read_csv(path.parent / "metrics.csv").drop(columns=["seconds", "sequences_per_second"])
         trials[str(path.parent.relative_to(folder))] = record["status"], record.get("result"), metrics.to_dict()
     return trials
+
+
+def statuses(folder: Path) -> list[str]:
+    """Of all trials."""
+    return [json.loads(path.read_text())["status"] for path in (folder / "runs").rglob("record.json")]

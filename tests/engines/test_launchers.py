@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.engines.commands import TINY, found, run
+from tests.engines.commands import TINY, found, run, statuses
 
 pytestmark = pytest.mark.cluster
 
@@ -45,8 +45,4 @@ def test_a_job_that_fails_in_a_worker_is_named_at_the_end(launcher, tmp_path):
     assert done.returncode == 2
     assert "error: 1 of 2 jobs failed" in done.stderr
     assert "train.lr=1e+30: the training loss became" in done.stderr
-    assert sorted(status for status, *_ in found_status(tmp_path)) == ["failed", "finished"]
-
-
-def found_status(folder):
-    return [(json.loads(path.read_text())["status"],) for path in (folder / "runs").rglob("record.json")]
+    assert sorted(statuses(tmp_path)) == ["failed", "finished"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.engines.commands import TINY, found, require, run
+from tests.engines.commands import TINY, found, require, run, statuses
 
 require("ray", "ray")
 pytestmark = pytest.mark.cluster
@@ -26,7 +26,7 @@ def test_finished_trials_are_found_and_failed_ones_named(tmp_path):
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("error: the training loss became")
-    assert [status for status, *_ in found_status(tmp_path)] == ["failed", "failed"]
+    assert statuses(tmp_path) == ["failed", "failed"]
     done = run(*job, "train.lr=0.01", "runner.ntrials=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = run(*job, "train.lr=0.01", "runner.ntrials=2", cwd=tmp_path)
@@ -39,7 +39,3 @@ def test_more_than_the_cluster_has_is_refused(tmp_path):
     done = run("runner=ray", *TINY, "model=rnn", "runner.gpus=64", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: runner.cpus, runner.gpus: got 1 and 64 for a trial")
-
-
-def found_status(folder):
-    return [(json.loads(path.read_text())["status"],) for path in (folder / "runs").rglob("record.json")]
