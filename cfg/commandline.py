@@ -496,6 +496,9 @@ def _plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
     choices = [_choices(override) for override in parser.parse_overrides([*overrides, *params])]
     every = sweeper._target_.endswith(".BasicSweeper")
+    for override in parser.parse_overrides([*overrides, *params]):
+        if every and override.is_interval_sweep():
+            raise UserError(f"{override.input_line}: an interval is searched; wanted hydra/sweeper=optuna beside it, or values")
     jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
     for _, config in jobs:
         devices = config["runner"]["devices"]

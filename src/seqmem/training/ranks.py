@@ -56,11 +56,11 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
         for process in processes:
             if len(results) < count and process.pid is not None:
                 process.terminate()
-        for connection in connections:
-            connection.close()
         for process in processes:
             if process.pid is not None:
-                process.join()
+                process.join(30)
+        for connection in connections:
+            connection.close()
     return results[0]
 
 

@@ -58,7 +58,7 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
                 failures[made.seed] = made.failure
             elif made.record is None:
                 busy.append(made.seed)
-                print(f"another process trains {folder}: left for last", flush=True)
+                print(f"another process trains {folder}: waited for after the others", flush=True)
             else:
                 told = _told(made.record, made.seed - seeds[0] + 1, len(seeds))
                 print(f"{told}; {'in' if made.trained else 'found in'} {folder}", flush=True)
