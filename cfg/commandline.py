@@ -430,11 +430,13 @@ def _prepare_workers(launcher: str) -> None:
 
 def _report_sweep() -> None:
     """Show the table of the sweep that has begun, and name the jobs that failed, once."""
+    folder, _sweep.folder = _sweep.folder, None
+    if folder is None:
+        return
     from seqmem import results
 
-    folder, _sweep.folder = _sweep.folder, None
-    jobs = results.Sweep(folder).jobs() if folder else []
-    if folder and results.find_runs(folder):
+    jobs = results.Sweep(folder).jobs()
+    if results.find_runs(folder):
         results.report(folder)
         found = folder / "optimization_results.yaml"
         if found.exists():  # a search has left it
@@ -512,7 +514,7 @@ def _plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     else:
         identity = sorted(text for text in [*overrides, *params] if not text.startswith(_not_of_a_search))
     if sweeper._target_.endswith(".OptunaSweeper"):
-        _sweep.settings = _search_settings(jobs[0][1], sweeper, given)
+        _sweep.settings = _search_settings(jobs[0][1], given)
     checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     several = {key: list(dict.fromkeys(job[key] for job in planned)) for key in ("dataset", "model")}
     names = ["-".join(found) if len(found) < 5 else f"{len(found)}_{key}s" for key, found in several.items()]
@@ -537,7 +539,7 @@ def _one_at_a_time(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
         yield from ([*first[:k], value, *first[k + 1 :]] for value in values[1:])
 
 
-def _search_settings(config: Mapping[str, Any], sweeper: DictConfig, given: set[str]) -> dict[str, Any]:
+def _search_settings(config: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """What a search should be told and was not: in which direction the metric is better, and that it survives a failed job."""
     import optuna
 
