@@ -48,6 +48,8 @@ def spread(
         return
     runner = RayConfig(**config["runner"])
     _connect(runner)
+    if runner.gpus == 0:  # a GPU that the trial was not promised may be there all the same
+        config = {**config, "runner": {**config["runner"], "accelerator": "cpu"}}
     here = replace(experiment, folder=experiment.folder.resolve())
     shared = ray.put(data)
     # Sums in another order are other numbers: a worker has the threads of a run in this process.
@@ -87,7 +89,7 @@ def _connect(runner: RayConfig) -> None:
     wanted = runner.address, processors
     if not ray.is_initialized() or _connected not in (None, wanted):
         ray.shutdown()
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will have it; it warns where nothing is said
         try:
             ray.init(
                 runner.address or "local",
