@@ -1,6 +1,6 @@
 # make train      set up (once) and run the quickstart: LegS, LSTM and GRU on permuted digits
 # make test       set up (once) and run the tests
-# make test-all   the long tests too
+# make test-all   the long tests too; those of engines that are not installed (README, "Many runs at once") are skipped
 # make table-...  run, or go on with, the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
 #                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo; hours to days.
 #                 TABLE_FLAGS=scale=smoke tries it in minutes
@@ -39,6 +39,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto $(PYTEST_FLAGS)
 
 test-all: setup
+	@echo "for the tests of every engine: $(python) -m pip install --no-build-isolation -e '.[joblib,slurm,ray,optuna,wandb]'"
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
 
 table-hippo-1: experiments = $(call rows,hippo/pmnist_*)

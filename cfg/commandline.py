@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
 from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -17,15 +17,15 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from seqmem.arguments import check
-from seqmem.errors import UserError, suggestion
+from seqmem.errors import UserError, not_installed, suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,9 +42,45 @@ _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*_switches, *_switches_with_value)
 
-# Of the sweep that this process runs: what it consists of, and exit statuses of jobs that failed while the others went on.
-_planned_jobs: list[dict[str, Any]] = []
-_failed: list[int] = []
+# What a plugin of Hydra's comes with, by where its config would lie.
+_extras = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/sweeper/optuna": "optuna",
+}
+
+# What of a search's command line says how it is run, not what is searched.
+_not_of_a_search = (
+    "output_dir=",
+    "hydra/launcher=",
+    "hydra.launcher.",
+    "hydra.sweeper.n_trials=",
+    "hydra.sweeper.n_jobs=",
+    "hydra.sweeper.storage=",
+)
+
+
+@dataclass
+class _Sweeping:
+    """The sweep of this process, if it is the one that the command was given to, and not a worker.
+
+    Attributes:
+        command: the command line; empty in a worker.
+        jobs: what the sweep is known to consist of before it begins.
+        settings: of the sweeper, that the command line leaves open.
+        folder: of the sweep, once it has begun and until it has been reported.
+        failed: exit statuses of jobs that failed while the others went on.
+    """
+
+    command: list[str] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    failed: list[int] = field(default_factory=list)
+
+
+_sweep = _Sweeping()
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -56,10 +92,14 @@ def run(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
     with one_line_errors():
         sys.argv[1:] = translate(sys.argv[1:])
+        _sweep.command = list(sys.argv)
         _check(sys.argv[1:])
-        main()
-    if _failed:
-        sys.exit(_failed[0])
+        try:
+            main()
+        finally:  # a worker that was killed ends the sweep by an exception
+            _report_sweep()
+    if _sweep.failed:
+        sys.exit(_sweep.failed[0])
 
 
 @contextmanager
@@ -187,6 +227,8 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
     Raises:
         UserError: naming the key, what it holds and what it may hold.
     """
+    from seqmem import training
+
     if overrides is None:
         overrides = list(HydraConfig.get().overrides.task)
     for section in _sections:
@@ -194,7 +236,9 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
             raise UserError(f"{section}: got {composed.get(section)}, wanted a section of keys, as {section}=NAME selects one")
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
     config.pop("hydra", None)
-    return _checked(config)
+    checked = _checked(config)
+    training.check_installed(checked["runner"])
+    return checked
 
 
 def of_checkpoint(arguments: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[str, Any], Keys]:
@@ -278,14 +322,14 @@ def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Calla
         "failure": None,
     }
     if sweep:
-        sweep.add([job], sys.argv)
+        sweep.add([job])
 
     try:
         yield lambda: results.summarize(results.group_trials(results.read_run(trial) for trial in trials))
     except Exception as error:
         if sweep:
             reason, status = _described(error)
-            sweep.add([{**job, "failure": reason, "status": status}], sys.argv)
+            sweep.add([{**job, "failure": reason, "status": status}])
         raise
     finally:
         begun = [trial for trial in trials if (trial.path / "record.json").exists()]
@@ -316,6 +360,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     """What is wrong with a command line, in one line with the nearest valid choice."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _extras:
+        extra = _extras[error.missing_cfg_file]
+        return f"{error.missing_cfg_file} {not_installed(extra)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.removesuffix(".yaml").partition("/")
         choices = [option for option in error.options or () if option != "default"]
@@ -341,26 +388,62 @@ class SweepTable(Callback):
     """Notes what a sweep consists of; at its end prints and saves one table of all jobs, and names those that failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra."""
+        """Called by Hydra, before it makes the sweeper and the launcher of this config."""
         from seqmem.results import Sweep
 
-        Sweep(Path(config.hydra.sweep.dir)).add(_planned_jobs, sys.argv)
+        _sweep.folder = Path(config.hydra.sweep.dir)
+        with suppress(UserError):  # Hydra makes a warning of it; if the folder cannot be written, the jobs say so
+            Sweep(_sweep.folder).add(_sweep.jobs, _sweep.command)
+        # A worker elsewhere composes its job from these and may not have this process's environment.
+        folder = QuotedString(str(_sweep.folder), Quote.single).with_quotes()
+        with flag_override(config, ["struct", "readonly"], False):
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
+            config.hydra.sweeper.update(_sweep.settings)
+        _prepare_workers(config.hydra.launcher._target_)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra in the process that runs the job; a worker's own arguments tell nothing of it."""
+        if not _sweep.command:
+            sys.argv = ["train.py", *config.hydra.overrides.task]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra."""
-        from seqmem import report, results
+        _report_sweep()
 
-        sweep = results.Sweep(Path(config.hydra.sweep.dir))
-        jobs = sweep.jobs()
-        if not jobs:
-            return
-        results.show_table(report.write(sweep.folder))
-        failed = [job for job in jobs if job["failure"]]
-        if failed:
-            print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
-        for job in failed:
-            print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
-            _failed.append(job["status"])
+
+def _prepare_workers(launcher: str) -> None:
+    """Set what worker processes of a launcher find in their environment."""
+    if launcher.endswith(".BasicLauncher"):
+        return
+    import torch
+
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    if not launcher.endswith(".SlurmLauncher"):  # the jobs of which have processors of their own
+        # As many threads as in this process: sums in another order are other numbers.
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[variable] = str(torch.get_num_threads())
+
+
+def _report_sweep() -> None:
+    """Show the table of the sweep that has begun, and name the jobs that failed, once."""
+    folder, _sweep.folder = _sweep.folder, None
+    if folder is None:
+        return
+    from seqmem import report, results
+
+    jobs = results.Sweep(folder).jobs()
+    if results.find_runs(folder):
+        results.show_table(report.write(folder))
+        found = folder / "optimization_results.yaml"
+        if found.exists():  # a search has left it
+            print(f"best of the search: {dict(OmegaConf.load(found))}")
+    failed = [job for job in jobs if job["failure"]]
+    if failed:
+        print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
+    for job in failed:
+        print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
+        _sweep.failed.append(job["status"])
 
 
 def _composed(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
@@ -398,34 +481,76 @@ def _check(arguments: Sequence[str]) -> None:
     flags, overrides = _split_flags(arguments)
     own_groups = [argument for argument in flags if argument not in ("-m", "--multirun")]
     if {"-m", "--multirun"} & set(flags):
-        _plan([(job, compose([*own_groups, *job])) for job in _jobs(overrides, own_groups)])
+        _plan(overrides, own_groups)
     elif {"--cfg", "-c"} & set(flags):
         compose(arguments)
 
 
-def _plan(jobs: Sequence[tuple[list[str], dict[str, Any]]]) -> None:
-    """Note the jobs of a sweep, and choose its folder, the same for the same jobs."""
-    _planned_jobs[:] = [_planned(config, overrides) for overrides, config in jobs]
-    identity = [(job["group"], job["seeds"]) for job in _planned_jobs]
+def _plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
+    """Check the jobs of a sweep, note those that are known by now, and choose its folder, the same for the same jobs."""
+    parser = OverridesParser.create()
+    fixed = [override.input_line for override in parser.parse_overrides(list(overrides)) if not override.is_sweep_override()]
+    sweeper = _composed([*flags, *fixed], with_hydra=True).hydra.sweeper
+    given = {override.key_or_group for override in parser.parse_overrides(list(overrides))}
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
+    choices = [_choices(override) for override in parser.parse_overrides([*overrides, *params])]
+    every = sweeper._target_.endswith(".BasicSweeper")
+    for override in parser.parse_overrides([*overrides, *params]):
+        if every and override.is_interval_sweep():
+            raise UserError(f"{override.input_line}: an interval is searched; wanted hydra/sweeper=optuna beside it, or values")
+    jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
+    for _, config in jobs:
+        devices = config["runner"]["devices"]
+        if devices > 1:
+            raise UserError(f"runner.devices: got {devices} with -m, wanted 1: several devices are for one job at a time")
+    planned = [_planned(config, job) for job, config in jobs]
+    identity: list[Any]
+    if every:
+        _sweep.jobs = planned
+        identity = [(job["group"], job["seeds"]) for job in planned]
+    else:
+        identity = sorted(text for text in [*overrides, *params] if not text.startswith(_not_of_a_search))
+    if sweeper._target_.endswith(".OptunaSweeper"):
+        _sweep.settings = _search_settings(jobs[0][1], given)
     checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    several = {key: list(dict.fromkeys(job[key] for job in _planned_jobs)) for key in ("dataset", "model")}
+    several = {key: list(dict.fromkeys(job[key] for job in planned)) for key in ("dataset", "model")}
     names = ["-".join(found) if len(found) < 5 else f"{len(found)}_{key}s" for key, found in several.items()]
     os.environ["SEQMEM_SWEEP"] = "_".join(["sweep", *names, checksum])
 
 
-def _jobs(overrides: Sequence[str], flags: Sequence[str]) -> Iterator[list[str]]:
-    parser = OverridesParser.create()
-    selecting = [override for override in parser.parse_overrides(list(overrides)) if not override.is_sweep_override()]
-    sweeper = _composed([*flags, *(override.input_line for override in selecting)], with_hydra=True).hydra.sweeper
-    given = {override.key_or_group for override in parser.parse_overrides(list(overrides))}
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
-    choices = []
-    for override in parser.parse_overrides([*overrides, *params]):
-        key = override.input_line.partition("=")[0]
-        swept = override.is_sweep_override()
-        choices.append([f"{key}={value}" for value in override.sweep_string_iterator()] if swept else [override.input_line])
-    for job in product(*choices):
-        yield list(job)
+def _choices(override: Override) -> list[str]:
+    """What a sweep may put in the place of an override; of an interval its ends."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    key = override.input_line.partition("=")[0]
+    value = override.value()
+    ends = [value.start, value.end] if isinstance(value, IntervalSweep) else override.sweep_string_iterator()
+    return [f"{key}={end}" for end in ends]
+
+
+def _one_at_a_time(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """The first of all choices, then each other one beside the first of the rest."""
+    first = [values[0] for values in choices]
+    yield first
+    for k, values in enumerate(choices):
+        yield from ([*first[:k], value, *first[k + 1 :]] for value in values[1:])
+
+
+def _search_settings(config: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """What a search should be told and was not: in which direction the metric is better, and that it survives a failed job."""
+    import optuna
+
+    import datasets
+    from seqmem.tasks import task_for
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    settings: dict[str, Any] = {}
+    if "hydra.sweeper.direction" not in given:
+        best = task_for(datasets.load(config["dataset"]).spec).best
+        settings["direction"] = {"max": "maximize", "min": "minimize"}[best]
+    if "hydra.sweeper.max_failure_rate" not in given:
+        settings["max_failure_rate"] = 1.0
+    return settings
 
 
 def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:

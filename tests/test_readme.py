@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,26 @@ import pytest
 from cfg import commandline
 from tests import program
 from tests.data import require
+from tests.engines import commands as engines
 from tests.results.synthetic import configuration, write_run
 
 _root = Path(__file__).parents[1]
 _readme = (_root / "README.md").read_text()
+
+# What a command needs beside the ordinary install, by a word that it holds.
+_engines = {
+    "hydra/launcher=joblib": (lambda: _plugin("hydra_joblib_launcher"), "hydra-joblib-launcher is not installed"),
+    "hydra/launcher=submitit_local": (lambda: _plugin("hydra_submitit_launcher"), "hydra-submitit-launcher is not installed"),
+    "hydra/launcher=submitit_slurm": (lambda: shutil.which("sbatch"), "there is no Slurm cluster here"),
+    "hydra/sweeper=optuna": (lambda: _plugin("hydra_optuna_sweeper"), "hydra-optuna-sweeper is not installed"),
+    "runner=ray": (lambda: find_spec("ray"), "ray is not installed"),
+    "runner.wandb": (lambda: find_spec("wandb"), "wandb is not installed"),
+    "runner.devices": (lambda: True, ""),
+}
+
+
+def _plugin(name):
+    return find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{name}")
 
 
 def blocks(language):
@@ -32,9 +49,23 @@ def starting_with(*words):
     return [command for command in commands() if command.split()[: len(words)] == list(words)]
 
 
+def trainings():
+    """Its training commands, those that start workers as tests that take ``--run-cluster`` and what the command needs."""
+    for command in commands():
+        environment, python, arguments = command.partition("python train.py")
+        if not python or environment not in ("", "OMP_NUM_THREADS=1 "):
+            continue
+        marks = []
+        for word, (there, reason) in _engines.items():
+            if word in arguments:
+                marks += [pytest.mark.cluster, pytest.mark.skipif(not there(), reason=reason)]
+        yield pytest.param(python + arguments, marks=marks)
+
+
 def test_every_command_is_of_a_kind_that_is_tested_here():
     kinds = (
         "python train.py",
+        "OMP_NUM_THREADS=1 python train.py",
         "python boundaries.py",
         "python evaluate.py",
         "python -m seqmem",
@@ -50,12 +81,13 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     assert len(starting_with("python", "train.py")) >= 5
 
 
-@pytest.mark.parametrize("command", starting_with("python", "train.py"))
-def test_train_commands(command, tmp_path):
+@pytest.mark.parametrize("command", trainings())
+def test_train_commands(command, tmp_path, request):
     arguments = shlex.split(command)[2:]
     shown_only = {"--help", "--cfg"} & set(arguments)
     if not shown_only:
         small = ["smoke_test=True", f"output_dir={tmp_path}/runs", "runner.ntrials=1", "train.batch_size=8"]
+        small += ["hydra.sweeper.n_trials=2"] * ("hydra/sweeper=optuna" in arguments)
         sweep = {"-m", "--multirun"} & set(arguments)
         config = {} if sweep else commandline.compose(arguments)
         name = config.get("dataset", {}).get("name")
@@ -64,7 +96,10 @@ def test_train_commands(command, tmp_path):
             small.append(f"dataset.data_dir={Path(os.environ.get('SEQMEM_DATA', 'data')).resolve()}")
         replaced = {key.partition("=")[0] for key in small}
         arguments = [argument for argument in arguments if argument.partition("=")[0] not in replaced] + small
-    done = program.run(["train.py", *arguments], tmp_path)
+    if request.node.get_closest_marker("cluster"):  # workers need a process of their own to start from
+        done = engines.run(*arguments, cwd=tmp_path)
+    else:
+        done = program.run(["train.py", *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     if not shown_only:

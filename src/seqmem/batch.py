@@ -41,6 +41,10 @@ class Batch:
         """The same batch with every tensor on ``device``."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def rows(self, which: slice) -> Self:
+        """Some of its rows."""
+        return self._map(lambda tensor: tensor[which])
+
     def pin_memory(self) -> Self:
         """The same batch in page-locked memory (called by DataLoader)."""
         return self._map(Tensor.pin_memory)

@@ -24,3 +24,8 @@ def suggestion(given: object, choices: Iterable[object]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; choose from: {', '.join(names)}" if names else ""
+
+
+def not_installed(extra: str) -> str:
+    """The end of an error line: how to install what an extra of pyproject.toml brings."""
+    return f"is not installed: pip install --no-build-isolation -e '.[{extra}]' brings it"

@@ -29,32 +29,37 @@ class Sweep:
         Raises:
             UserError: the manifest cannot be read.
         """
-        path = self.folder / "sweep.json"
-        try:
-            return list(json.loads(path.read_text(encoding="utf-8"))["jobs"])
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read {path} ({error})") from None
+        return self._read()["jobs"]
 
-    def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str]) -> None:
+    def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str] = ()) -> None:
         """Add jobs; what is said of one whose settings and seeds are there already changes.
 
         Args:
             jobs: as :meth:`jobs` gives them, folders as they are; what is left out stays as it is.
-            command: the command line, for the reader.
+            command: the command line, for the reader; what is there stays if it is left out.
 
         Raises:
             UserError: the manifest cannot be written.
         """
         blank = dict.fromkeys(("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status"))
         with locked(self.folder / ".lock"):
-            known = {_key(job): job for job in self.jobs()}
+            before = self._read()
+            known = {_key(job): job for job in before["jobs"]}
             for job in jobs:
                 place = {"folder": os.path.relpath(job["folder"], self.folder)} if "folder" in job else {}
                 known[_key(job)] = {**blank, **known.get(_key(job), {}), **job, **place}
-            content = {"command": list(command), "jobs": list(known.values())}
+            content = {"command": list(command) or before["command"], "jobs": list(known.values())}
             write_text(self.folder / "sweep.json", json.dumps(content, indent=2) + "\n")
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / "sweep.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {"command": list(content["command"]), "jobs": list(content["jobs"])}
+        except FileNotFoundError:
+            return {"command": [], "jobs": []}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read {path} ({error})") from None
 
 
 def _key(job: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ mistake in it answered, without.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from seqmem.training.config import RunnerConfig, TrainConfig, check_config, check_fit
+from seqmem.training.config import RunnerConfig, TrainConfig, check_config, check_fit, check_installed
 
 if TYPE_CHECKING:
     from seqmem.training.module import SequenceModule
@@ -21,6 +21,7 @@ __all__ = [
     "TrainConfig",
     "check_config",
     "check_fit",
+    "check_installed",
     "experiment",
     "run_trial",
     "run_trials",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from seqmem import models
 from seqmem.arguments import check
-from seqmem.errors import UserError
+from seqmem.errors import UserError, not_installed
 from seqmem.spec import DataSpec
 from seqmem.training.schedules import Schedule
 
@@ -69,16 +70,50 @@ class RunnerConfig:
     """How trials are run.
 
     Attributes:
-        name: pl, the trials one after the other in this process with PyTorch Lightning.
+        name: pl, the trials one after the other in this process with PyTorch Lightning; ray: see :class:`RayConfig`.
         ntrials: how many; trial k is seeded with seed + k.
         accelerator: Lightning's name of the device.
         tensorboard: also write TensorBoard event files into each trial's folder (metrics.csv is always written).
+        wandb: also log to Weights & Biases, online or into each trial's folder; None does not.
+        wandb_project: the project there.
+        devices: GPUs, or processes on the CPU, that share the rows of every batch.
     """
 
-    name: Literal["pl"] = "pl"
+    name: Literal["pl", "ray"] = "pl"
     ntrials: PositiveInt = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     tensorboard: bool = False
+    wandb: Literal["online", "offline"] | None = None
+    wandb_project: Annotated[str, Field(min_length=1)] = "seqmem"
+    devices: PositiveInt = 1
+
+
+@dataclass(frozen=True)
+class RayConfig(RunnerConfig):
+    """How trials are run where ``name`` is ray: several at a time, by the workers of a Ray cluster.
+
+    Attributes:
+        workers: how many trials at a time.
+        cpus: processors that Ray keeps for a trial.
+        gpus: the same of GPUs; trials may share one.
+        address: of the cluster, as ``ray.init`` takes it; None for one on this machine that ends with the program.
+    """
+
+    name: Literal["ray"] = "ray"
+    devices: Literal[1] = 1
+    workers: PositiveInt = 2
+    cpus: PositiveInt = 1
+    gpus: NonNegativeFloat = 0.0
+    address: Annotated[str, Field(min_length=1)] | None = None
+
+
+def runner_config(section: Mapping[str, Any]) -> RunnerConfig:
+    """The typed settings of a checked section."""
+    return _schema(section)(**section)
+
+
+def _schema(runner: Mapping[str, Any]) -> type[RunnerConfig]:
+    return RayConfig if runner.get("name") == "ray" else RunnerConfig
 
 
 def limited(batches: int, limit: int | float, smoke_test: bool = False) -> int:
@@ -111,14 +146,34 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"train.lr_decay: got {train['lr_decay']} with train.schedule={train['schedule']}, wanted one of the two"
         )
-    runner = check(RunnerConfig, config["runner"], "runner")
+    runner = check(_schema(config["runner"]), config["runner"], "runner")
+    elsewhere = runner.get("address") is not None
     if train["resume"] is not None and runner["ntrials"] > 1:
         raise UserError(f"train.resume: got {train['resume']} for {runner['ntrials']} trials, wanted runner.ntrials=1")
     if general["seed"] + runner["ntrials"] > 2**32:
         raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, wanted seeds below 2**32")
-    if runner["accelerator"] == "gpu" and not torch.cuda.is_available():
+    if runner["accelerator"] == "gpu" and runner.get("gpus", 1) == 0:
+        raise UserError("runner.gpus: got 0 with runner.accelerator=gpu, wanted the part of a GPU that a trial needs")
+    if runner["accelerator"] == "gpu" and not elsewhere and not torch.cuda.is_available():
         raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
+    found = torch.cuda.device_count()
+    if runner["devices"] > found > 0 and runner["accelerator"] != "cpu":
+        raise UserError(f"runner.devices: got {runner['devices']}, but torch finds {found} GPUs here")
     return {"model": config["model"], "dataset": config["dataset"], "train": train, "runner": runner, **general}
+
+
+def check_installed(runner: Mapping[str, Any]) -> None:
+    """Check that what a config's runner section asks for is there.
+
+    Raises:
+        UserError: naming the extra that brings it.
+    """
+    for key, package, wanted in (
+        ("runner=ray", "ray", runner["name"] == "ray"),
+        ("runner.wandb", "wandb", runner["wandb"] is not None),
+    ):
+        if wanted and find_spec(package) is None:
+            raise UserError(f"{key}: {package} {not_installed(package)}")
 
 
 def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel:
@@ -130,6 +185,9 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel
     Raises:
         UserError: it does not; both are named.
     """
+    devices = runner_config(config["runner"]).devices
+    if devices > 1 and spec.contiguous:
+        raise UserError(f"runner.devices: got {devices}, wanted 1 on {spec.name}, which is read as one text, not row by row")
     with torch.device("meta"):
         model = models.build(model_arguments(config), spec)
     if config["train"]["epochs"] > 0 and not any(parameter.requires_grad for parameter in model.parameters()):

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from torch import Tensor
 
 from seqmem.batch import Batch
-from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited
+from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.trial import Data
@@ -56,7 +56,7 @@ def evaluate(
         split: which part of the data. That of training is read in its own order, by the weights as they are.
         callbacks: told of every batch, with what the module's step gave.
     """
-    train, runner = TrainConfig(**config["train"]), RunnerConfig(**config["runner"])
+    train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
     limits = {"test": train.limit_test_batches, "validation": train.limit_val_batches, "train": train.limit_train_batches}
     batches = limited(len(loader), limits[split], config["smoke_test"])

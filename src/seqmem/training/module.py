@@ -32,6 +32,9 @@ class SequenceModule(pl.LightningModule):
     The gradient stops between them (truncated back-propagation), and each pass over a split begins without a state. No
     checkpoint holds the state.
 
+    Of several processes (Lightning's DDP), each is given whole batches and takes its rows of them: of R processes, every R-th
+    row. Losses are weighted such that the mean of the processes' gradients is the gradient of the whole batch.
+
     Of a model that finds boundaries, val and test also log ``SPLIT/boundary_rate_K`` for each layer K from 1, the lowest: the
     fraction of steps at which its indicator is above a half, in the first batches that have ``boundary_steps`` together.
 
@@ -48,9 +51,7 @@ class SequenceModule(pl.LightningModule):
         self.train_config = train
         self.train_metrics, self.val_metrics, self.test_metrics = task.metrics(), task.metrics(), task.metrics()
         # Means of our own, not Lightning's: a checkpoint within an epoch holds what they have gathered.
-        names = ("train_loss", "val_loss", "test_loss", "train_penalty")
-        self._means = {name: MeanMetric(nan_strategy="disable") for name in names}
-        self.means = nn.ModuleDict(self._means)
+        self.means = nn.ModuleDict()
         self._carry = torch.compile(model.carry) if train.compile else model.carry
         self._states: dict[str, Any] = {}
         self._steps_seen = 0
@@ -78,7 +79,10 @@ class SequenceModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, with the model's penalty, which train/loss leaves out."""
-        loss, _ = self._shared_step("train", self.model.augment(batch), self.train_metrics)
+        own, part = self._own_rows(batch)
+        loss, _ = self._shared_step("train", self.model.augment(own), self.train_metrics, part > 0)
+        if part != 1:
+            loss = loss * part
         penalty = self.model.penalty()
         if penalty is not None:
             self._log_mean("train", "penalty", penalty, len(batch))
@@ -131,8 +135,9 @@ class SequenceModule(pl.LightningModule):
         self._steps_seen = 0
 
     def _evaluation_step(self, split: str, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
+        batch, part = self._own_rows(batch)
         before = self._state(split, batch)
-        _, outputs = self._shared_step(split, batch, metrics)
+        _, outputs = self._shared_step(split, batch, metrics, part > 0)
         if not self.model.segments or self._steps_seen >= self.boundary_steps:
             return {"outputs": outputs}
         boundaries = self.model.boundaries(batch, before)
@@ -141,26 +146,46 @@ class SequenceModule(pl.LightningModule):
         valid = rows * steps if batch.lengths is None else int(batch.lengths.sum())
         found = (boundaries > 0.5).sum((0, 1)) / valid
         for k in range(layers):
-            self.log(f"{split}/boundary_rate_{k + 1}", found[k], on_step=False, on_epoch=True, batch_size=valid)
+            self._log_mean(split, f"boundary_rate_{k + 1}", found[k], valid if part > 0 else 0)
         return {"outputs": outputs, "boundaries": boundaries}
 
-    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
+    def _own_rows(self, batch: Batch) -> tuple[Batch, float]:
+        """This process's rows, and by what to multiply their loss, so that its mean over the processes is the whole batch's.
+
+        A process for which no row is left takes the first one, which then counts nothing.
+        """
+        processes = self.trainer.world_size
+        if processes == 1:
+            return batch, 1.0
+        rank = self.trainer.global_rank
+        if rank >= len(batch):
+            return batch.rows(slice(1)), 0.0
+        own = batch.rows(slice(rank, None, processes))
+        return own, processes * self.task.weight(own) / self.task.weight(batch)
+
+    def _shared_step(self, split: str, batch: Batch, metrics: MetricCollection, counts: bool) -> tuple[Tensor, Tensor]:
         if self.task.spec.contiguous:
             outputs = self._carried(split, batch)
             loss = self.task.loss(outputs, batch)
         else:
             outputs, loss = self.model.learn(batch, self.task)
-        weight = self.task.weight(batch)
-        self._log_mean(split, "loss", loss, weight)
-        self.task.update(metrics, outputs.detach(), batch)
+        self._log_mean(split, "loss", loss, self.task.weight(batch) if counts else 0)
+        if counts:
+            self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=split == "val")
         return loss, outputs
 
     def _log_mean(self, split: str, name: str, value: Tensor, weight: float) -> None:
-        mean = self._means[f"{split}_{name}"]
+        """Log a value's weighted mean over an epoch, and over the processes if there are several."""
+        key = f"{split}_{name}"
+        if key not in self.means:
+            self.means[key] = MeanMetric(nan_strategy="disable").to(self.device)
+        mean = self.means[key]
+        assert isinstance(mean, MeanMetric)
         mean.update(value.detach(), weight)
-        self.log(f"{split}/{name}", mean, on_step=False, on_epoch=True, prog_bar=split == "train")
+        shown = split == "train" and name == "loss"
+        self.log(f"{split}/{name}", mean, on_step=False, on_epoch=True, prog_bar=shown, metric_attribute=f"means.{key}")
 
     def within_epoch(self) -> dict[str, Any]:
         """What training has gathered since the epoch began, as tensors and plain values."""
@@ -174,6 +199,9 @@ class SequenceModule(pl.LightningModule):
         found = apply_to_collection(found, Tensor, lambda value: value.to(self.device))
         if found["state"] is not None:
             self._states["train"] = found["state"]
+        for name in found["metrics"]:
+            if name.startswith("train_"):
+                self.means[name] = MeanMetric(nan_strategy="disable").to(self.device)
         for name, metric in self._gathering():
             for part, value in found["metrics"][name].items():
                 setattr(metric, part, value)
@@ -182,7 +210,10 @@ class SequenceModule(pl.LightningModule):
         for name, metric in self.train_metrics.items(copy_state=False):
             assert isinstance(metric, Metric)
             yield name, metric
-        yield from ((name, mean) for name, mean in self._means.items() if name.startswith("train"))
+        for name, mean in self.means.items():
+            if name.startswith("train_"):
+                assert isinstance(mean, Metric)
+                yield name, mean
 
     def _carried(self, split: str, batch: Batch) -> Tensor:
         outputs, state = self._carry(batch, self._state(split, batch))

@@ -9,9 +9,10 @@ from logging import WARNING, getLogger
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """No banner, no hints at options that this project does not offer."""
-    logger = getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(WARNING)
+    loggers = [getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -23,4 +24,5 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -84,7 +84,8 @@ class EpochRecorder(pl.Callback):
                 **{name: value.item() for name, value in trainer.callback_metrics.items()},
             }
         )
-        self.folder.write_metrics(self.rows)
+        if trainer.is_global_zero:
+            self.folder.write_metrics(self.rows)
 
 
 def reset_peak_memory() -> None:

@@ -19,7 +19,8 @@ class StepSeeds(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed for the step that begins."""
-        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx]).generate_state(1)
+        ranks = [trainer.global_rank] if trainer.global_rank else []  # the first of several processes draws as one alone does
+        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx, *ranks]).generate_state(1)
         random.seed(int(drawn))
         np.random.seed(drawn)  # noqa: NPY002
         torch.manual_seed(int(drawn))

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from seqmem import models, ops
@@ -22,12 +23,14 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder
+from seqmem.results.trackers import tracked
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, WithinEpoch, adopt, resumable
-from seqmem.training.config import RunnerConfig, TrainConfig, evaluation_batch_size, limited, model_arguments
+from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, model_arguments, runner_config
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
+from seqmem.training.ranks import in_ranks
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.review import review
 from seqmem.training.seeds import StepSeeds
@@ -86,7 +89,9 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
     start = time.perf_counter()
     try:
         with quiet_lightning():
-            record |= _train(config, data, folder, checkpoint)
+            devices = runner_config(config["runner"]).devices
+            arguments = config, data, folder, checkpoint
+            record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     except BaseException as error:
         failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         folder.write_record({**record, "status": failed, "reason": f"{type(error).__name__}: {error}"})
@@ -96,9 +101,14 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
     return record
 
 
+def _train_quietly(*arguments: Any) -> dict[str, Any]:
+    with quiet_lightning():
+        return _train(*arguments)
+
+
 def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     train = TrainConfig(**config["train"])
-    runner = RunnerConfig(**config["runner"])
+    runner = runner_config(config["runner"])
     reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     task = task_for(data.spec)
@@ -119,48 +129,57 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint:
 
     monitor = f"val/{task.metric}"
     best = BestCheckpoint(folder.checkpoints, monitor, task.best)
-    within = WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes)
+    # What several processes hold within an epoch differs.
+    within = [WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes)] if runner.devices == 1 else []
     recorder = EpochRecorder(folder)
     interactive = sys.stdout.isatty()
-    trainer = pl.Trainer(
-        accelerator=runner.accelerator,
-        devices=1,
-        precision=train.precision,
-        max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
-        gradient_clip_val=train.gradient_clip_val or None,
-        limit_train_batches=batches["train"],
-        limit_val_batches=batches["validation"],
-        limit_test_batches=batches["test"],
-        plugins=[AtomicCheckpointIO()],
-        callbacks=[StepSeeds(config["seed"]), best, recorder, within, *([RichProgressBar(leave=False)] if interactive else [])],
-        logger=TensorBoardLogger(folder.path, name=None, version="tensorboard") if runner.tensorboard else False,
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-    model.prepare(_first(loaders["train"], batches["train"]))
-    if train.epochs > 0:
-        outcome = _fit(trainer, module, loaders, best, recorder, train.test_last, checkpoint)
-    else:
-        trainer.validate(module, loaders["validation"], verbose=False)
-        score = trainer.callback_metrics[monitor].item()
-        if not math.isfinite(score):
-            raise UserError(f"{monitor} of the initial weights is {score}, wanted a finite number")
-        trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
-        [tested] = trainer.test(module, loaders["test"], verbose=False)
-        outcome = {
-            "result": {monitor: score, **tested},
-            "result_last": tested if train.test_last else {},
-            "best_epoch": -1,
-            "epochs": 0,
-            "resumed_at": [],
-            "seconds_before": 0.0,
-            "train_seconds": 0.0,
-            "sequences_per_second": None,
-        }
+    with tracked(runner, folder) as loggers:
+        trainer = pl.Trainer(
+            accelerator=runner.accelerator,
+            devices=runner.devices,
+            precision=train.precision,
+            max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
+            gradient_clip_val=train.gradient_clip_val or None,
+            limit_train_batches=batches["train"],
+            limit_val_batches=batches["validation"],
+            limit_test_batches=batches["test"],
+            strategy="auto" if runner.devices == 1 else DDPStrategy(find_unused_parameters=True),
+            plugins=[AtomicCheckpointIO(), *([] if runner.devices == 1 else [LightningEnvironment()])],
+            callbacks=[
+                StepSeeds(config["seed"]),
+                best,
+                recorder,
+                *within,
+                *([RichProgressBar(leave=False)] if interactive else []),
+            ],
+            logger=loggers or False,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        model.prepare(_first(loaders["train"], batches["train"]))
+        if train.epochs > 0:
+            outcome = _fit(trainer, module, loaders, best, recorder, train.test_last, checkpoint)
+        else:
+            trainer.validate(module, loaders["validation"], verbose=False)
+            score = trainer.callback_metrics[monitor].item()
+            if not math.isfinite(score):
+                raise UserError(f"{monitor} of the initial weights is {score}, wanted a finite number")
+            trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
+            [tested] = trainer.test(module, loaders["test"], verbose=False)
+            outcome = {
+                "result": {monitor: score, **tested},
+                "result_last": tested if train.test_last else {},
+                "best_epoch": -1,
+                "epochs": 0,
+                "resumed_at": [],
+                "seconds_before": 0.0,
+                "train_seconds": 0.0,
+                "sequences_per_second": None,
+            }
     reviewed = {}
-    if isinstance(model, Autoencoder):
+    if isinstance(model, Autoencoder) and trainer.is_global_zero:
         device = next(model.parameters()).device
         parts = {split: [batch.to(device) for batch in _first(loaders[split], batches[split])] for split in loaders}
         reviewed = review(model, parts["train"], parts["validation"], parts["test"], folder.path)

@@ -1,15 +1,16 @@
 """The trial loop: the same config trained several times, each time from another seed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
+from seqmem.training.attempts import Attempt, one_by_one
 from seqmem.training.config import check_fit, model_arguments
 from seqmem.training.fingerprint import fingerprint
-from seqmem.training.trial import Data, run_trial
+from seqmem.training.trial import Data
 
 
 def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = None) -> Experiment:
@@ -30,7 +31,7 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
 
 
 def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:
-    """Train ``runner.ntrials`` models, trial k with seed + k; print a line after each.
+    """Train ``runner.ntrials`` models, trial k with seed + k, where ``runner.name`` says; print a line after each.
 
     A trial that has finished is not repeated. One that another process trains at this moment is left for last, and then waited
     for.
@@ -44,31 +45,34 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
         The trials' folders.
 
     Raises:
-        Exception: the first failure of a trial, after the other trials have run.
+        Exception: the failure of the first trial that failed, after the other trials have run.
     """
     seeds = range(config["seed"], config["seed"] + config["runner"]["ntrials"])
+    attempts = _runner(config["runner"]["name"])
     busy: list[int] = []
-    failures: list[Exception] = []
+    failures: dict[int, Exception] = {}
     for wait, those in ((False, seeds), (True, busy)):
-        for seed in those:
-            trial = experiment.trial(seed)
-            if wait:
-                print(f"another process trains {trial.path}: waiting for it", flush=True)
-            try:
-                with trial.lock(wait) as held:
-                    if not held:
-                        busy.append(seed)
-                        continue
-                    record, how = trial.finished(), "found in"
-                    if record is None:
-                        record, how = run_trial({**config, "seed": seed}, data, experiment), "in"
-            except Exception as error:
-                failures.append(error)
+        for made in attempts(config, data, experiment, those, wait):
+            folder = experiment.trial(made.seed).path
+            if made.failure is not None:
+                failures[made.seed] = made.failure
+            elif made.record is None:
+                busy.append(made.seed)
+                print(f"another process trains {folder}: waited for after the others", flush=True)
             else:
-                print(f"{_told(record, seed - seeds[0] + 1, len(seeds))}; {how} {trial.path}", flush=True)
+                told = _told(made.record, made.seed - seeds[0] + 1, len(seeds))
+                print(f"{told}; {'in' if made.trained else 'found in'} {folder}", flush=True)
     if failures:
-        raise failures[0]
+        raise failures[min(failures)]
     return [experiment.trial(seed) for seed in seeds]
+
+
+def _runner(name: str) -> Callable[..., Iterator[Attempt]]:
+    if name == "ray":
+        from seqmem.training.ray_runner import spread
+
+        return spread
+    return one_by_one
 
 
 def _told(record: Mapping[str, Any], number: int, count: int) -> str:

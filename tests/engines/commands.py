@@ -1,0 +1,57 @@
+"""train.py in a process of its own, with everything that a user's has, and what its trials found."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "dataset=digits",
+    "model.preset=tiny",
+    "train.epochs=2",
+    "train.batch_size=31",
+    "train.lr=0.01",
+    "train.limit_train_batches=7",
+)
+
+
+def require(module: str, extra: str) -> None:
+    """Skip the tests of a module where what they test is not installed."""
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed: pip install -e '.[{extra}]'", allow_module_level=True)
+
+
+def run(*arguments: str, cwd: Path, threads: int = 1, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run train.py with ``arguments``."""
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
+        check=False,
+    )
+
+
+def found(folder: Path) -> dict[str, Any]:
+    """The result and the metrics of each trial, times aside, by its path."""
+    trials = {}
+    for path in sorted(folder.rglob("record.json")):
+        record = json.loads(path.read_text())
+        metrics = pd.read_csv(path.parent / "metrics.csv").drop(columns=["seconds", "sequences_per_second"])
+        trials[str(path.parent.relative_to(folder))] = record["status"], record.get("result"), metrics.to_dict()
+    return trials
+
+
+def statuses(folder: Path) -> list[str]:
+    """Of all trials."""
+    return [json.loads(path.read_text())["status"] for path in (folder / "runs").rglob("record.json")]

@@ -1,0 +1,107 @@
+"""``runner.devices=2`` on the CPU: two processes share the rows of every batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed
+
+from seqmem.training.ranks import in_ranks
+from tests import program
+from tests.engines.commands import ROOT, TINY, run
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Of the same trial on one device and on two, with a last batch of a single row in every split."""
+    job = (*TINY[:3], "model=lstm", "train.batch_size=24", "train.lr=0.01", "train.test_last=true")
+    job = (*job, "runner.accelerator=cpu", "train.precision=64-true")  # rounding grows from step to step
+    trials = []
+    for devices in (1, 2):
+        folder = tmp_path_factory.mktemp(f"devices_{devices}")
+        done = run(*job, f"runner.devices={devices}", cwd=folder, threads=2)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert done.stdout.count("trial 1 of 1") == 1
+        [trial] = (folder / "runs").glob("digits_lstm_*/seed_0")
+        trials.append(trial)
+    return trials
+
+
+def test_two_devices_train_as_one(folders):
+    one, two = (pd.read_csv(folder / "metrics.csv").set_index("epoch") for folder in folders)
+    assert list(one.columns) == list(two.columns)
+    assert (one["step"] == two["step"]).all()
+    for name in [column for column in one.columns if "/" in column]:
+        assert two[name].tolist() == pytest.approx(one[name].tolist(), rel=1e-6), name
+
+
+def test_the_result_is_that_of_all_rows(folders):
+    one, two = (json.loads((folder / "record.json").read_text()) for folder in folders)
+    assert two["status"] == "finished"
+    for kind in ("result", "result_last"):
+        assert two[kind] == pytest.approx(one[kind], rel=1e-6)
+    assert two["parameters"] == one["parameters"]
+    one, two = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in folders)
+    for name, weights in one.items():
+        assert torch.allclose(weights, two[name], rtol=1e-6), name
+
+
+def test_it_is_refused_where_it_cannot_be(tmp_path):
+    done = program.run(["train.py", "-m", *TINY, "model=lstm,rnn", "runner.devices=2"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: runner.devices: got 2 with -m, wanted 1")
+    (tmp_path / "book.txt").write_text("it was the best of times " * 400)
+    text = ("dataset=text", "dataset.path=book.txt", "model=lstm", "model.preset=tiny")
+    done = program.run(["train.py", *text, "runner.devices=2"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: runner.devices: got 2, wanted 1 on ")
+
+
+def test_a_failure_ends_every_process_in_one_line(tmp_path):
+    diverging = ("model=rnn", "model.cell_args.hidden_activation=relu", "train.optimizer=sgd", "train.lr=1e30")
+    done = run(*TINY[:4], *diverging, "runner.devices=2", "runner.accelerator=cpu", cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: the training loss became")
+
+
+def test_no_process_outlives_a_killed_command(tmp_path):
+    job = ["dataset=digits", "model=lstm", "train.epochs=5000", "runner.devices=2", "runner.accelerator=cpu"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *job], cwd=tmp_path, env=environment)
+    metrics = []
+    while not metrics:
+        assert command.poll() is None
+        metrics = list(tmp_path.glob("runs/*/seed_0/metrics.csv"))
+        time.sleep(0.5)
+    command.send_signal(signal.SIGKILL)
+    command.wait()
+    time.sleep(5)
+    before = metrics[0].read_text()
+    time.sleep(15)
+    assert metrics[0].read_text() == before
+
+
+def test_the_first_process_answers_and_a_lost_one_is_noticed():
+    assert in_ranks(2, rank_and_threads) == ("0", "2")
+    with pytest.raises(RuntimeError, match="process of device 1 ended with status 7"):
+        in_ranks(2, dies, 1)
+
+
+def rank_and_threads():
+    return os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]
+
+
+def dies(rank):
+    if os.environ["LOCAL_RANK"] == str(rank):
+        os._exit(7)
+    time.sleep(60)

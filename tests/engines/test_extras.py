@@ -1,0 +1,49 @@
+"""What is not installed is named with the extra that brings it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from hydra.errors import MissingConfigException
+
+from cfg import commandline
+from seqmem.errors import UserError
+from seqmem.training import config
+
+_extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize(("override", "extra"), [("runner=ray", "ray"), ("runner.wandb=offline", "wandb")])
+def test_a_package_that_is_missing_is_named(override, extra, monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=rf"{re.escape(override.partition('=')[0])}.*{extra} is not installed.*\[{extra}\]"):
+        commandline.compose(["dataset=digits", "model=rnn", override])
+
+
+@pytest.mark.parametrize("choice", ["launcher/joblib", "launcher/submitit_local", "launcher/submitit_slurm", "sweeper/optuna"])
+def test_a_plugin_that_is_missing_is_named(choice):
+    error = MissingConfigException("Could not find it", f"hydra/{choice}", [])
+    line = commandline.explain(error, [])
+    [extra] = re.findall(r"\[(\w+)\]", line)
+    assert line.startswith(f"hydra/{choice} is not installed")
+    assert any("hydra" in package for package in _extras[extra])
+
+
+def test_hydra_is_pinned_beside_its_plugins():
+    """They ask for any version from a pre-release on, and pip would take the newest pre-release."""
+    plugins = [extra for extra, packages in _extras.items() if any(package.startswith("hydra-") for package in packages)]
+    assert plugins
+    for extra in plugins:
+        assert "hydra-core>=1.3.8,<1.4" in _extras[extra]
+
+
+def test_an_interval_without_a_search_is_refused():
+    with pytest.raises(UserError, match=r"an interval is searched; wanted hydra/sweeper=optuna"):
+        commandline._plan(["dataset=digits", "model=rnn", "train.lr=interval(0.1,1)"], [])
+
+
+def test_a_search_checks_each_choice_once():
+    choices = [["a=1"], ["b=1", "b=2", "b=3"], ["c=1", "c=2"]]
+    jobs = list(commandline._one_at_a_time(choices))
+    assert jobs == [["a=1", "b=1", "c=1"], ["a=1", "b=2", "c=1"], ["a=1", "b=3", "c=1"], ["a=1", "b=1", "c=2"]]

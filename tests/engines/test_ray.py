@@ -1,0 +1,41 @@
+"""``runner=ray``: the trials of a job over the workers of a local Ray cluster."""
+
+import json
+
+import pytest
+
+from tests.engines.commands import TINY, found, require, run, statuses
+
+require("ray", "ray")
+pytestmark = pytest.mark.cluster
+
+
+def test_two_workers_give_the_numbers_of_the_sequential_sweep(sequential, tmp_path):
+    done = run("-m", "runner=ray", "runner.workers=2", *TINY, "model=lstm,rnn", "runner.ntrials=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert found(tmp_path / "runs") == sequential
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("record.json")]
+    assert len({record["process"] for record in records if record["model"] == "lstm"}) == 2
+    assert {record["command"][1] for record in records} == {"-m"}
+
+
+def test_finished_trials_are_found_and_failed_ones_named(tmp_path):
+    job = ("runner=ray", *TINY[:4], *TINY[5:], "model=rnn", "model.cell_args.hidden_activation=relu", "train.optimizer=sgd")
+    done = run(*job, "train.lr=1e30", "runner.ntrials=2", cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: the training loss became")
+    assert statuses(tmp_path) == ["failed", "failed"]
+    done = run(*job, "train.lr=0.01", "runner.ntrials=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run(*job, "train.lr=0.01", "runner.ntrials=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("; found in ") == 1
+    assert done.stdout.count("; in ") == 1
+
+
+def test_more_than_the_cluster_has_is_refused(tmp_path):
+    done = run("runner=ray", *TINY, "model=rnn", "runner.gpus=64", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: runner.cpus, runner.gpus: got 1 and 64 for a trial")
