@@ -4,7 +4,6 @@ import io
 import json
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqmem import zips
 from seqmem.errors import UserError
 from seqmem.files import replacing
 
 DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
+    *zips.DAMAGE,
     tokenize.TokenError,  # numpy reads old headers as Python's
-    KeyError,
-    ValueError,
     TypeError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,  # a password, a nesting too deep
-    MemoryError,
 )
 """What reading a zip of arrays ends in where it is damaged, or made by someone else."""
 
@@ -55,6 +48,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            zips.check_members(archive)
             meta = json.loads(archive.read("meta.json"))
             arrays = {name: torch.from_numpy(array) for name, array in read_arrays(archive).items()}
     except OSError as error:
