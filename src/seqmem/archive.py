@@ -35,8 +35,8 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("meta.json", json.dumps(meta, indent=2) + "\n")
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        zips.add_member(archive, "meta.json", (json.dumps(meta, indent=2) + "\n").encode())
         write_arrays(archive, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()})
 
 
@@ -65,7 +65,7 @@ def write_arrays(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> 
     for name, array in arrays.items():
         content = io.BytesIO()
         np.lib.format.write_array(content, array, allow_pickle=False)
-        archive.writestr(f"{name}.npy", content.getvalue())
+        zips.add_member(archive, f"{name}.npy", content.getvalue())
 
 
 def read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:

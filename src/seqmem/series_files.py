@@ -68,7 +68,7 @@ def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray])
         UserError: another suffix, frames in a CSV file, or the file cannot be written.
     """
     if path.suffix.lower() == ".npz":
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             write_arrays(archive, dict(zip(names, series, strict=True)))
         return
     if path.suffix.lower() != ".csv":

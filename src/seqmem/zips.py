@@ -1,4 +1,4 @@
-"""What a zip of a stranger's may hold: files below the folder that it is unpacked to, of a size within reason."""
+"""Zips: what one of a stranger's may hold, and how one is written whatever the clock says."""
 
 import lzma
 import stat
@@ -46,3 +46,10 @@ def check_members(archive: zipfile.ZipFile) -> None:
     packed, unpacked = Path(archive.filename).stat().st_size, sum(member.file_size for member in members)
     if unpacked > max(_ALWAYS, _EXPANSION * packed):
         raise zipfile.BadZipFile(f"its {packed} bytes announce {unpacked}")
+
+
+def add_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Add a file to an open zip, compressed and without a date: a zip knows none before 1980, where clocks may well stand."""
+    member = zipfile.ZipInfo(name)
+    member.external_attr = 0o644 << 16
+    archive.writestr(member, content, zipfile.ZIP_DEFLATED)

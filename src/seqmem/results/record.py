@@ -36,6 +36,17 @@ _NOT_SETTINGS = (
     "model.preset",
     "train.resume",
 )
+_OF_EVERY_TRIAL = {"status", "group", "dataset", "model", "seed"}
+_OF_A_FINISHED_TRIAL = {
+    "metric",
+    "result",
+    "best_epoch",
+    "epochs",
+    "seconds",
+    "sequences_per_second",
+    "peak_memory_mib",
+    "parameters",
+}
 _OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
 
@@ -84,8 +95,22 @@ class RunFolder:
         write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
 
     def read_record(self) -> dict[str, Any]:
-        """Read record.json."""
-        return json.loads((self.path / "record.json").read_text(encoding="utf-8"))
+        """Read record.json.
+
+        Raises:
+            OSError: it cannot be read.
+            UserError: it is no record of a trial.
+        """
+        path = self.path / "record.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error})") from None
+        if not isinstance(record, dict) or not record.keys() >= _OF_EVERY_TRIAL:
+            raise UserError(f"{path} is no record of a trial")
+        if record["status"] == "finished" and not record.keys() >= _OF_A_FINISHED_TRIAL:
+            raise UserError(f"{path} is that of a finished trial, but lacks {min(_OF_A_FINISHED_TRIAL - record.keys())}")
+        return record
 
     def finished(self) -> dict[str, Any] | None:
         """The record, if it is that of a trial that came to its end."""
@@ -93,11 +118,23 @@ class RunFolder:
             record = self.read_record()
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("status") == "finished" else None
+        return record if record["status"] == "finished" else None
 
     def read_config(self) -> dict[str, Any]:
-        """Read config.yaml."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        """Read config.yaml.
+
+        Raises:
+            OSError: it cannot be read.
+            UserError: it is no config.
+        """
+        path = self.path / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error})") from None
+        if not isinstance(config, dict):
+            raise UserError(f"{path} is no config of a trial")
+        return config
 
     def read_metrics(self) -> pd.DataFrame:
         """Read metrics.csv; empty if no epoch has ended."""
