@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import pairwise, product
 from pathlib import Path
@@ -284,16 +284,20 @@ def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Calla
     def runs() -> list["results.RunFolder"]:
         return [trial for trial in trials if (trial.path / "record.json").exists()]
 
-    try:
-        yield lambda: results.summarize(results.group_trials(runs()))
-    except Exception as error:
-        if sweep:
-            reason, status = _described(error)
-            sweep.add([{**job, "failure": reason, "status": status}], sys.argv)
-        raise
-    finally:
+    def report() -> None:
         if not sweep and runs():
             results.report(experiment.folder, runs())
+
+    try:
+        yield lambda: results.summarize(results.group_trials(runs()))
+    except BaseException as error:
+        with suppress(UserError):  # where the disk is full, what failed first is what to tell
+            if sweep and isinstance(error, Exception):
+                reason, status = _described(error)
+                sweep.add([{**job, "failure": reason, "status": status}], sys.argv)
+            report()
+        raise
+    report()
 
 
 def _planned(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
