@@ -13,6 +13,8 @@ from seqmem.errors import UserError
 from seqmem.files import locked, write_text
 from seqmem.results.record import RunFolder
 
+_KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
+
 
 class Sweep:
     """The manifest of a sweep. Several processes may write to it."""
@@ -32,10 +34,11 @@ class Sweep:
         """
         path = self.folder / "sweep.json"
         try:
-            return list(json.loads(path.read_text(encoding="utf-8"))["jobs"])
+            jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+            return [{key: job[key] for key in _KEYS} for job in jobs]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read {path} ({error})") from None
 
     def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str]) -> None:
