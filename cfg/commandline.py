@@ -324,17 +324,21 @@ def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Calla
     if sweep:
         sweep.add([job])
 
-    try:
-        yield lambda: results.summarize(results.group_trials(results.read_run(trial) for trial in trials))
-    except Exception as error:
-        if sweep:
-            reason, status = _described(error)
-            sweep.add([{**job, "failure": reason, "status": status}])
-        raise
-    finally:
+    def report() -> None:
         begun = [trial for trial in trials if (trial.path / "record.json").exists()]
         if not sweep and begun:
             results.report(experiment.folder, begun)
+
+    try:
+        yield lambda: results.summarize(results.group_trials(results.read_run(trial) for trial in trials))
+    except BaseException as error:
+        with suppress(UserError):  # where the disk is full, what failed first is what to tell
+            if sweep and isinstance(error, Exception):
+                reason, status = _described(error)
+                sweep.add([{**job, "failure": reason, "status": status}])
+            report()
+        raise
+    report()
 
 
 def _planned(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -1,23 +1,23 @@
 """Downloads that leave either the whole file or nothing."""
 
 import contextlib
-import http.client
-import io
+import gzip
 import os
-import socket
+import shutil
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from seqmem.zips import DAMAGE, check_members
 
 TIMEOUT = 15.0
 """Seconds without an answer after which a server is given up."""
 
 
 class DownloadError(Exception):
-    """No server could be reached, what it sent was damaged, or there is no place to write it to."""
+    """No server could be reached, what it sent was damaged or hostile, or there is no place to write it to."""
 
 
 def download(folder: Path, archives: Mapping[str, str | None], mirrors: Sequence[str]) -> None:
@@ -28,13 +28,14 @@ def download(folder: Path, archives: Mapping[str, str | None], mirrors: Sequence
 
     Args:
         folder: where the unpacked files go.
-        archives: md5 of each archive by its name; None where its publisher gives none.
+        archives: md5 of each archive, a .zip or .gz, by its name; None where its publisher gives none.
         mirrors: addresses of folders that hold the archives, with a trailing slash, tried in this order.
 
     Raises:
-        DownloadError: no mirror gave an archive with the right md5, or the folder cannot be made or written.
+        DownloadError: no mirror gave an archive with the right md5 that can be unpacked and holds nothing that would go
+            elsewhere, or the folder cannot be made or written.
     """
-    with _staging(folder) as staging, _default_timeout(TIMEOUT), _progress_on_terminals_only():
+    with _staging(folder) as staging:
         for name, md5 in archives.items():
             _download_archive(staging, name, md5, mirrors)
 
@@ -51,30 +52,44 @@ def download_file(folder: Path, name: str, md5: str, url: str) -> None:
     Raises:
         DownloadError: no file with the right md5 came, or the folder cannot be made or written.
     """
+    with _staging(folder) as staging:
+        try:
+            _fetch(staging, name, md5, url)
+        except (OSError, ValueError) as error:
+            raise DownloadError(f"{url}: {error}") from None
+
+
+def _fetch(folder: Path, name: str, md5: str | None, url: str) -> None:
     # Imported here because most runs download nothing.
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20, timeout=TIMEOUT)
-    with _staging(folder) as staging:
-        try:
-            pooch.retrieve(url, f"md5:{md5}", name, staging, downloader=downloader)
-        except (OSError, ValueError) as error:
-            raise DownloadError(f"{url}: {error}") from None
+    pooch.retrieve(url, md5 and f"md5:{md5}", name, folder, downloader=downloader)
 
 
 def _download_archive(folder: Path, name: str, md5: str | None, mirrors: Sequence[str]) -> None:
-    # Imported here because it takes a second and most runs download nothing.
-    from torchvision.datasets.utils import download_and_extract_archive
-
     failures = []
     for mirror in mirrors:
         try:
-            download_and_extract_archive(mirror + name, str(folder), md5=md5, remove_finished=True)
+            _fetch(folder, name, md5, mirror + name)
+            _unpack(folder / name)
             return
-        except (OSError, EOFError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, *DAMAGE) as error:
             failures.append(f"{mirror}{name}: {error}")
+        finally:
+            (folder / name).unlink(missing_ok=True)
     raise DownloadError("; ".join(failures))
+
+
+def _unpack(archive: Path) -> None:
+    if archive.suffix == ".gz":
+        with gzip.open(archive) as packed, open(archive.with_suffix(""), "wb") as file:
+            shutil.copyfileobj(packed, file)
+    else:
+        with zipfile.ZipFile(archive) as members:
+            check_members(members)
+            members.extractall(archive.parent)
 
 
 @contextlib.contextmanager
@@ -88,30 +103,13 @@ def _staging(folder: Path) -> Iterator[Path]:
             raise DownloadError(f"the folder cannot be written: {error.strerror}") from None
         with temporary as name:
             yield Path(name)
-            for file in Path(name).iterdir():
-                file.replace(folder / file.name)
+            try:
+                for file in Path(name).iterdir():
+                    file.replace(folder / file.name)
+            except OSError as error:
+                raise DownloadError(f"{error.filename2}: {error.strerror}") from None
     finally:
         for path in made:
             # Fails where a folder is in use, which is as it should be.
             with contextlib.suppress(OSError):
                 path.rmdir()
-
-
-@contextlib.contextmanager
-def _default_timeout(seconds: float) -> Iterator[None]:
-    # torchvision offers no timeout of its own.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-@contextlib.contextmanager
-def _progress_on_terminals_only() -> Iterator[None]:
-    if sys.stderr.isatty():
-        yield
-    else:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield

@@ -1,6 +1,7 @@
 """The folders of the IMDB reviews, read out of their archive without unpacking it."""
 
 import hashlib
+import lzma
 import os
 import re
 import tarfile
@@ -12,6 +13,9 @@ from pathlib import Path
 from seqmem.errors import UserError
 
 GROUPS = ("aclImdb/test/neg", "aclImdb/test/pos", "aclImdb/train/neg", "aclImdb/train/pos")
+
+LONGEST = 2**20
+"""Bytes of a review, far more than any has. A small archive can announce, and compress, any size."""
 
 _review = re.compile(rf"({'|'.join(GROUPS)})/[0-9]+_[0-9]+\.txt")
 
@@ -35,13 +39,13 @@ def read_reviews(source: Path) -> Iterator[Review]:
     Nothing is unpacked; whatever is no review by its path is passed over.
 
     Raises:
-        UserError: something cannot be read or is damaged, or a review is not UTF-8.
+        UserError: something cannot be read or is damaged, or a review is not UTF-8 or of more than a mebibyte.
     """
     try:
         yield from _unpacked(source) if source.is_dir() else _archived(source)
     except UnicodeDecodeError as error:
         raise UserError(f"{source} holds a review that is not UTF-8: {error}") from None
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         where = getattr(error, "filename", None) or source
         raise UserError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
@@ -64,6 +68,8 @@ def _archived(archive: Path) -> Iterator[Review]:
         for member in members:
             # A link would be read as whatever it points to.
             if member.isreg() and _review.fullmatch(member.name):
+                if member.size > LONGEST:
+                    raise UserError(f"{archive} holds {member.name} of {member.size} bytes, wanted at most {LONGEST}")
                 content = members.extractfile(member)
                 assert content is not None
                 yield Review(member.name, content.read().decode())

@@ -12,6 +12,7 @@ from datasets.base import DataSet
 from datasets.provenance import Provenance
 from datasets.splits import SPLITS, Split
 from seqmem.batch import Batch
+from seqmem.errors import UserError
 from seqmem.spec import DataSpec
 
 
@@ -51,6 +52,9 @@ class SeriesSet(DataSet):
             num_workers: as in :class:`DataSet`.
             problem: which of the data set's problems this is, for messages and tables; empty if there is one only.
             reconstruction: the targets are the series themselves, and the classes are ``Batch.labels``.
+
+        Raises:
+            UserError: a value or a time is too large for float32.
         """
         lengths = {split: np.array([len(series) for series in samples[split].series]) for split in SPLITS}
         # A split whose sequences are all equally long has no padding, so its lengths say nothing.
@@ -92,5 +96,9 @@ class SeriesSet(DataSet):
 def _padded(series: Sequence[np.ndarray], mode: Literal["constant", "edge"] = "constant") -> Tensor:
     """(n, T, C) float32 with T of the longest; the others continue with 0, or with their last value if ``mode`` is "edge"."""
     longest = max(len(array) for array in series)
-    rows = [np.pad(array.astype(np.float32), ((0, longest - len(array)), (0, 0)), mode) for array in series]
-    return torch.from_numpy(np.stack(rows))
+    with np.errstate(over="ignore"):
+        rows = [np.pad(array.astype(np.float32), ((0, longest - len(array)), (0, 0)), mode) for array in series]
+    values = np.stack(rows)
+    if not np.isfinite(values).all():
+        raise UserError("a series or its times hold a value beyond 3.4e38, the largest that float32 has")
+    return torch.from_numpy(values)

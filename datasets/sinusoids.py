@@ -1,10 +1,11 @@
 """Noisy signals with sinusoids of two scales: forecast them some steps ahead, or give them back."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from datasets.base import DataSet
@@ -45,7 +46,7 @@ class Sinusoids(DataSet):
         length: PositiveInt = 400,
         horizon: PositiveInt = 3,
         channels: PositiveInt = 1,
-        noise: NonNegativeFloat = 0.5,
+        noise: Annotated[float, Field(ge=0, le=1e6)] = 0.5,
         reconstruction: bool = False,
         train_samples: PositiveInt = 290,
         validation_samples: PositiveInt = 50,
@@ -59,7 +60,7 @@ class Sinusoids(DataSet):
             length: L, samples of a signal; a sequence has ``length - horizon`` steps.
             horizon: how many steps ahead the target lies.
             channels: C, signals side by side, independent of each other.
-            noise: standard deviation of the noise.
+            noise: standard deviation of the noise; at most 10^6.
             reconstruction: the signal itself is wanted; ``horizon`` has no say.
             train_samples: sequences for training; 290 as in the original's example.
             validation_samples: sequences for validation.

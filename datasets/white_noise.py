@@ -1,8 +1,10 @@
 """Band-limited white noise: signals to be kept in a few numbers and given back."""
 
+from typing import Annotated
+
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from datasets.base import DataSet
@@ -31,7 +33,7 @@ class WhiteNoise(DataSet):
         self,
         length: PositiveInt = 1_000_000,
         frequency: PositiveInt = 100,
-        rms: PositiveFloat = 0.5,
+        rms: Annotated[float, Field(gt=0, le=1e6)] = 0.5,
         train_samples: PositiveInt = 1024,
         validation_samples: PositiveInt = 1,
         test_samples: PositiveInt = 4,
@@ -43,7 +45,7 @@ class WhiteNoise(DataSet):
         Args:
             length: T, samples of a signal.
             frequency: the highest number of oscillations over the whole signal.
-            rms: root mean square of each signal; always predicting 0 has an error of its square.
+            rms: root mean square of each signal, at most 10^6; always predicting 0 has an error of its square.
             train_samples: signals for training.
             validation_samples: signals for validation.
             test_samples: signals for test.

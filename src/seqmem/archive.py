@@ -4,7 +4,6 @@ import io
 import json
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqmem import zips
 from seqmem.errors import UserError
 from seqmem.files import replacing
 
 DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
+    *zips.DAMAGE,
     tokenize.TokenError,  # numpy reads old headers as Python's
-    KeyError,
-    ValueError,
     TypeError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,  # a password, a nesting too deep
-    MemoryError,
 )
 """What reading a zip of arrays ends in where it is damaged, or made by someone else."""
 
@@ -42,8 +35,8 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("meta.json", json.dumps(meta, indent=2) + "\n")
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        zips.add_member(archive, "meta.json", (json.dumps(meta, indent=2) + "\n").encode())
         write_arrays(archive, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()})
 
 
@@ -55,6 +48,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            zips.check_members(archive)
             meta = json.loads(archive.read("meta.json"))
             arrays = {name: torch.from_numpy(array) for name, array in read_arrays(archive).items()}
     except OSError as error:
@@ -71,7 +65,7 @@ def write_arrays(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> 
     for name, array in arrays.items():
         content = io.BytesIO()
         np.lib.format.write_array(content, array, allow_pickle=False)
-        archive.writestr(f"{name}.npy", content.getvalue())
+        zips.add_member(archive, f"{name}.npy", content.getvalue())
 
 
 def read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:

@@ -7,10 +7,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from seqmem.errors import UserError
+
 
 @dataclass
 class Batch:
-    """A batch of B sequences of at most T steps.
+    """A batch of B sequences of at most T steps, T > 0.
 
     Attributes:
         inputs: (B, T, C) floating point, or (B, T) int64 tokens.
@@ -20,6 +22,9 @@ class Batch:
         target_lengths: (B,) int64 valid leading steps of targets (B, T', D) that have lengths of their own; None if they have
             those of the inputs.
         labels: (B,) int64 the class of each sequence where that is known and not what is learned; None otherwise.
+
+    Raises:
+        UserError: the sequences have no step.
     """
 
     inputs: Tensor
@@ -33,6 +38,12 @@ class Batch:
     def output_lengths(self) -> Tensor | None:
         """``target_lengths``, or else ``lengths``."""
         return self.lengths if self.target_lengths is None else self.target_lengths
+
+    def __post_init__(self) -> None:
+        if self.inputs.shape[1] == 0:
+            raise UserError(
+                f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, wanted T > 0"
+            )
 
     def __len__(self) -> int:
         return self.inputs.shape[0]

@@ -49,7 +49,7 @@ def load(path: Path) -> tuple[str, StandardizedEncoder, StandardizedDecoder]:
     try:
         with torch.device("meta"):
             network = ARCHITECTURES[kind](**arguments)
-    except (TypeError, RuntimeError) as error:
+    except (UserError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} is damaged: its arguments make no {kind} ({error})") from None
     wanted = {name.replace(".", "/", 1): tuple(value.shape) for name, value in network.state_dict().items()}
     channels = (arguments["input_dim"],) if kind == "LSTM_AE" else ()

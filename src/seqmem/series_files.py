@@ -10,6 +10,7 @@ import numpy as np
 from seqmem.archive import DAMAGE, read_arrays, write_arrays
 from seqmem.errors import UserError
 from seqmem.files import replacing
+from seqmem.zips import check_members
 
 LABEL = "series"
 """The column of a CSV file that says which series a row belongs to."""
@@ -39,6 +40,7 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
                 found = {str(k): each for k, each in enumerate(array if array.ndim > 1 else [])}
             case ".npz":
                 with zipfile.ZipFile(path) as archive:
+                    check_members(archive)
                     found = read_arrays(archive)
             case suffix:
                 raise UserError(f"cannot read {path}: got a file '{suffix}', wanted .csv, .npy or .npz")
@@ -66,7 +68,7 @@ def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray])
         UserError: another suffix, frames in a CSV file, or the file cannot be written.
     """
     if path.suffix.lower() == ".npz":
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             write_arrays(archive, dict(zip(names, series, strict=True)))
         return
     if path.suffix.lower() != ".csv":

@@ -130,6 +130,41 @@ def test_padding_gets_no_gradient(name):
 
 
 @every_cell
+@pytest.mark.parametrize("path", ["forward", "run_stepwise"])
+def test_an_extreme_value_stays_in_its_row_and_in_what_follows(name, path):
+    cell = make(name, dtype=torch.float32)
+    inputs = sample(name, 4, 7, torch.float32)
+
+    def run(given):
+        if path == "forward":
+            return cell(given)
+        return cell.run_stepwise(given, cell.initial_state(4), None, True)
+
+    outputs, state = run(inputs)
+    others = [0, 2, 3]
+    for value in (torch.nan, torch.inf, -1e30, 3e38):
+        spoilt = inputs.clone()
+        spoilt[1, 3, 1] = value
+        after, end = run(spoilt)
+        assert torch.equal(after[others], outputs[others])
+        assert torch.equal(after[1, :3], outputs[1, :3])
+        assert all(torch.equal(part[others], wanted[others]) for part, wanted in zip(end, state, strict=True))
+
+
+@every_cell
+def test_no_rows_and_constant_channels(name):
+    cell = make(name, dtype=torch.float32)
+    outputs, state = cell(sample(name, 0, 5, torch.float32))
+    assert outputs.shape == (0, 5, cell.output_size)
+    assert all(part.shape[0] == 0 for part in state)
+    for value in (0.0, -1.0, 1e6):
+        inputs = sample(name, 2, 300, torch.float32)
+        inputs[..., 1:] = value
+        outputs, _ = cell(inputs)
+        assert outputs.isfinite().all()
+
+
+@every_cell
 def test_gradients_are_those_of_finite_differences(name):
     cell = make(name)
     inputs = sample(name, 2, 4).requires_grad_()

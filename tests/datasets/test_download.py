@@ -8,6 +8,7 @@ import threading
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from datasets import download as download_module
 from datasets import imdb, text8
 from datasets.download import DownloadError, download, download_file
 from seqmem.errors import UserError
+from tests.hostile import HOSTILE, write_hostile_zip
 
 from .conftest import idx_bytes
 
@@ -141,6 +143,23 @@ def test_the_second_mirror_is_tried(mirror, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", *MNIST.mirrors])
     assert datasets.load({"name": "mnist", "data_dir": str(tmp_path / "data")}).sizes["test"] == 11
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_leaves_nothing(kind, server, tmp_path):
+    served, address = server
+    message = write_hostile_zip(served / "x.zip", kind)
+    with pytest.raises(DownloadError, match=rf"^{address}x.zip: .*{message}"):
+        download(tmp_path / "new" / "data", {"x.zip": None}, [address])
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
+    assert not Path("/seqmem_hostile").exists()
+
+
+def test_a_folder_in_the_way_of_a_file_is_named(official_text8, tmp_path):
+    (tmp_path / "data/text8/text8").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"the download failed \(\S+/data/text8/text8: Is a directory\)"):
+        datasets.load({"name": "text8", "data_dir": str(tmp_path / "data")})
+    assert [path.name for path in (tmp_path / "data/text8").iterdir()] == ["text8"]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])

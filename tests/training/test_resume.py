@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from seqmem.errors import UserError
 from seqmem.results import RunFolder
 from seqmem.training.module import SequenceModule
 from tests.program import ROOT
-from tests.trials import run_trials
+from tests.trials import assert_same, run_trials, saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
@@ -39,29 +38,6 @@ def composed(*keys, dataset="digits", **more):
 
 class Stop(Exception):
     """The fault that is injected."""
-
-
-def saved(folder, name):
-    return torch.load(folder.checkpoints / name, weights_only=True)
-
-
-def assert_same(first, second):
-    """Weights, optimiser and metrics of two trials, but for the time that they took."""
-    for name in ("best.ckpt", "last.ckpt"):
-        a, b = saved(first, name), saved(second, name)
-        assert a["state_dict"].keys() == b["state_dict"].keys()
-        assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in a["state_dict"])
-        [one], [other] = a["optimizer_states"], b["optimizer_states"]
-        for key, state in one["state"].items():
-            assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(other["state"][key][k])) for k, v in state.items())
-        assert a["lr_schedulers"] == b["lr_schedulers"]
-        assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
-    timed = ["seconds", "sequences_per_second"]
-    pd.testing.assert_frame_equal(first.read_metrics().drop(columns=timed), second.read_metrics().drop(columns=timed))
-    one, other = first.read_record(), second.read_record()
-    assert [one[key] for key in ("result", "result_last", "best_epoch", "epochs")] == [
-        other[key] for key in ("result", "result_last", "best_epoch", "epochs")
-    ]
 
 
 def stopping(method, at):

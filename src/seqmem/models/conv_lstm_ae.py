@@ -137,7 +137,7 @@ class FrameEncoder(nn.Module):
         outputs = frames.reshape(-1, 1, *self.sizes[0])
         for convolution in self.convolutions:
             outputs = torch.relu(convolution(outputs))
-        return self.linear(outputs.flatten(1)).view(*frames.shape[: -self.dimensions], -1)
+        return self.linear(outputs.flatten(1)).view(*frames.shape[: -self.dimensions], self.linear.out_features)
 
 
 class FrameDecoder(nn.Module):

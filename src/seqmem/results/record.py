@@ -40,6 +40,16 @@ _NOT_SETTINGS = (
     "train.resume",
     "train.checkpoint_minutes",
 )
+_OF_A_FINISHED_TRIAL = {
+    "metric",
+    "result",
+    "best_epoch",
+    "epochs",
+    "seconds",
+    "sequences_per_second",
+    "peak_memory_mib",
+    "parameters",
+}
 _OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
 _loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as fast where it is there
 
@@ -102,8 +112,20 @@ class RunFolder:
         return folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{label}_{secrets.token_hex(3)}.json"
 
     def read_record(self) -> dict[str, Any]:
-        """Read record.json."""
-        return json.loads((self.path / "record.json").read_text(encoding="utf-8"))
+        """Read record.json.
+
+        Raises:
+            OSError: it cannot be read.
+            UserError: it is damaged. What it tells is not checked.
+        """
+        path = self.path / "record.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error})") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path} is damaged (it holds a {type(record).__name__}, wanted an object)")
+        return record
 
     def finished(self) -> dict[str, Any] | None:
         """The record, if it is that of a trial that came to its end."""
@@ -111,11 +133,23 @@ class RunFolder:
             record = self.read_record()
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("status") == "finished" else None
+        return record if record.get("status") == "finished" and record.keys() >= _OF_A_FINISHED_TRIAL else None
 
     def read_config(self) -> dict[str, Any]:
-        """Read config.yaml."""
-        return yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=_loader)
+        """Read config.yaml.
+
+        Raises:
+            OSError: it cannot be read.
+            UserError: it is no config.
+        """
+        path = self.path / "config.yaml"
+        try:
+            config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error})") from None
+        if not isinstance(config, dict):
+            raise UserError(f"{path} is no config of a trial")
+        return config
 
     def read_metrics(self) -> pd.DataFrame:
         """Read metrics.csv; empty if no epoch has ended."""

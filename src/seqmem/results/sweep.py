@@ -12,6 +12,8 @@ from typing import Any
 from seqmem.errors import UserError
 from seqmem.files import locked, write_text
 
+_KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
+
 
 class Sweep:
     """The manifest of a sweep. Several processes may write to it."""
@@ -41,7 +43,7 @@ class Sweep:
         Raises:
             UserError: the manifest cannot be written.
         """
-        blank = dict.fromkeys(("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status"))
+        blank = dict.fromkeys(_KEYS)
         with locked(self.folder / ".lock"):
             before = self._read()
             known = {_key(job): job for job in before["jobs"]}
@@ -55,10 +57,11 @@ class Sweep:
         path = self.folder / "sweep.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return {"command": list(content["command"]), "jobs": list(content["jobs"])}
+            jobs = [{key: job[key] for key in _KEYS} for job in content["jobs"]]
+            return {"command": list(content["command"]), "jobs": jobs}
         except FileNotFoundError:
             return {"command": [], "jobs": []}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read {path} ({error})") from None
 
 

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from seqmem import models
+from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.files import replacing
 from seqmem.results.record import settings
@@ -23,6 +25,7 @@ from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.module import SequenceModule
+from seqmem.zips import check_members
 
 # What a model's weights are made for, and another data set may not change.
 _SHAPE = ("input_size", "output_size", "tokens", "times", "task")
@@ -135,11 +138,11 @@ def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
         None if the trial begins anew.
 
     Raises:
-        UserError: ``train.resume`` names none, or one of other settings.
+        UserError: ``train.resume`` names none, one of other settings, or one that holds no state of a training.
     """
     if path.exists():
         try:
-            read_checkpoint(path)
+            _check_resumable(path)
         except UserError as error:
             print(f"{error}; the trial begins anew", file=sys.stderr)
         else:
@@ -161,7 +164,19 @@ def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
     best = checkpoint.path.with_name("best.ckpt")
     if not best.is_file():
         raise UserError(f"train.resume: there is no {best}, the best checkpoint so far")
+    _check_resumable(checkpoint.path)
     return checkpoint.path
+
+
+def _check_resumable(path: Path) -> None:
+    read_checkpoint(path)
+    loaded = load_plain(path)
+    kinds = dict.fromkeys(("loops", "callbacks", "epoch_recorder"), dict) | dict.fromkeys(
+        ("optimizer_states", "lr_schedulers"), list
+    )
+    missing = [name for name, kind in kinds.items() if not isinstance(loaded.get(name), kind)]
+    if missing:
+        raise UserError(f"{path} cannot be gone on from: it holds no {missing[0]}")
 
 
 def adopt(checkpoint: Path, folder: Path) -> None:
@@ -211,9 +226,18 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
     loaded = load_plain(path)
     try:
         saved = loaded["hyper_parameters"]
-        return Checkpoint(path, saved["config"], DataSpec(**saved["spec"]), loaded["epoch"], loaded["state_dict"])
-    except (KeyError, TypeError, IndexError):
-        raise UserError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt") from None
+        config, epoch = saved["config"], loaded["epoch"]
+        spec = DataSpec(**check(DataSpec, saved["spec"]))
+        sections = (config[section] for section in ("model", "dataset", "train", "runner"))
+        if (
+            all(isinstance(section, dict) for section in sections)
+            and isinstance(config["seed"], int)
+            and isinstance(epoch, int)
+        ):
+            return Checkpoint(path, config, spec, epoch, loaded["state_dict"])
+    except (KeyError, TypeError, IndexError, AttributeError, UserError):
+        pass
+    raise UserError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")
 
 
 def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
@@ -225,7 +249,7 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
         spec: of the data set to evaluate it on, which may be another than it was trained on.
 
     Raises:
-        UserError: the data set is not of the shape that the model was built for.
+        UserError: the data set is not of the shape that the model was built for, or the weights are not those of the model.
     """
     trained = checkpoint.spec
     for name in _SHAPE:
@@ -236,11 +260,16 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
             )
     # What the model made of the length of its training data is part of what it learned.
     spec = replace(spec, max_length=trained.max_length, embedding_size=trained.embedding_size)
-    model = models.build(model_arguments(checkpoint.config), spec)
-    module = SequenceModule(model, task_for(spec), TrainConfig(**train))
+    with torch.device("meta"):  # nothing of the size that a file claims is made before its weights are of that size
+        check_weights(_module(checkpoint, train, spec), checkpoint.weights, checkpoint.path)
+    module = _module(checkpoint, train, spec)
     load_weights(module, checkpoint.weights, checkpoint.path)
-    model.on_epoch(checkpoint.epoch)
+    module.model.on_epoch(checkpoint.epoch)
     return module
+
+
+def _module(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
+    return SequenceModule(models.build(model_arguments(checkpoint.config), spec), task_for(spec), TrainConfig(**train))
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -252,10 +281,23 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
         path: of the checkpoint, for the message.
 
     Raises:
-        UserError: a name is missing or unknown, a shape differs, or there are no tensors; nothing is loaded.
+        UserError: as :func:`check_weights`; nothing is loaded.
     """
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} is not a checkpoint: its weights are no tensors by name")
+    check_weights(module, weights, path)
+    module.load_state_dict(weights)
+
+
+def check_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are not those of a module, which may be on the meta device.
+
+    Raises:
+        UserError: a name is missing or unknown, a shape differs, or there are no plain tensors.
+    """
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(value, Tensor) and value.is_cpu and value.layout == torch.strided and not value.is_quantized
+        for value in weights.values()
+    ):
+        raise UserError(f"{path} is not a checkpoint: its weights are no plain tensors by name")
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if given != own:
@@ -264,7 +306,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
             f"{path} is a checkpoint of another model: got {name} of shape {given.get(name, 'nothing')}, "
             f"wanted {own.get(name, 'nothing')}"
         )
-    module.load_state_dict(weights)
 
 
 def save_plain(content: Any, path: Path) -> None:
@@ -273,8 +314,14 @@ def save_plain(content: Any, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # What torch makes of a write that failed, on a full disk say.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_plain(path: Path) -> Any:
@@ -284,6 +331,8 @@ def load_plain(path: Path) -> Any:
         UserError: there is no such file, it cannot be read, or it holds something else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(archive)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error})") from None

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,15 @@ from seqmem.results.record import RunFolder
 from seqmem.results.trackers import tracked
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, WithinEpoch, adopt, resumable
+from seqmem.training.checkpoints import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    WithinEpoch,
+    adopt,
+    check_weights,
+    read_checkpoint,
+    resumable,
+)
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, model_arguments, runner_config
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
@@ -94,7 +103,8 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
             record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     except BaseException as error:
         failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        folder.write_record({**record, "status": failed, "reason": f"{type(error).__name__}: {error}"})
+        with suppress(UserError):  # where the disk is full, what failed first is what to tell
+            folder.write_record({**record, "status": failed, "reason": f"{type(error).__name__}: {error}"})
         raise
     record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
     folder.write_record(record)
@@ -116,6 +126,8 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint:
     if train.compile:
         model.compile()
     module = SequenceModule(model, task, train)
+    if checkpoint:
+        check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
 
     evaluated = evaluation_batch_size(train, data.spec)

@@ -1,0 +1,94 @@
+"""Extreme inputs to every model of ``cfg/model/``, as its tiny preset: they work, in their row alone, or are refused."""
+
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from cfg import commandline
+from seqmem import models
+from seqmem.batch import Batch
+from seqmem.errors import UserError
+from seqmem.spec import DataSpec
+from seqmem.training.config import model_arguments
+
+NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "cfg/model").glob("*.yaml"))
+LABELLED = DataSpec("made", 3, 4, "classification", 0, 12, times=True)
+SPECS = (
+    LABELLED,
+    replace(LABELLED, task="reconstruction", output_size=3, output_steps=None, times=False),
+    replace(LABELLED, task="reconstruction", input_size=1, output_size=1, output_steps=None, times=False),
+    replace(LABELLED, task="reconstruction", input_size=64, output_size=64, output_steps=None, times=False, frame=(8, 8)),
+)
+
+every_model = pytest.mark.parametrize("name", NAMES)
+
+
+@cache
+def made(name):
+    """A model, and the spec of the first data set that it fits."""
+    arguments = model_arguments(commandline.compose([f"model={name}", "model.preset=tiny"]))
+    for spec in SPECS:
+        torch.manual_seed(0)
+        try:
+            model = models.build(arguments, spec)
+        except UserError:
+            continue
+        model.prepare([batch(spec)])
+        return model.eval(), spec
+    raise AssertionError(f"{name} fits none of the specs")
+
+
+def batch(spec, rows=3, steps=12):
+    torch.manual_seed(1)
+    inputs = torch.randn(rows, steps, spec.input_size)
+    targets = inputs if spec.task == "reconstruction" else torch.zeros(rows, dtype=torch.int64)
+    times = (torch.rand(rows, steps) + 0.1).cumsum(1) if spec.times else None
+    return Batch(inputs, targets, times=times)
+
+
+@every_model
+@torch.no_grad()
+def test_an_extreme_value_stays_in_its_row(name):
+    model, spec = made(name)
+    given = batch(spec)
+    wanted = model(given)
+    assert wanted.isfinite().all()
+    for value in (math.nan, math.inf, 1e30):
+        spoilt = replace(given, inputs=given.inputs.clone())
+        spoilt.inputs[1, 2] = value
+        outputs = model(spoilt)
+        assert torch.equal(outputs[[0, 2]], wanted[[0, 2]])
+        assert outputs.shape == wanted.shape
+
+
+@every_model
+@torch.no_grad()
+def test_the_smallest_batches_work(name):
+    model, spec = made(name)
+    assert model(batch(spec, rows=0)).shape[0] == 0
+    outputs = model(batch(spec, rows=2, steps=1))
+    assert outputs.shape[0] == 2
+    assert outputs.isfinite().all()
+
+
+def test_sequences_without_a_step_are_refused():
+    with pytest.raises(UserError, match=r"without a step: got inputs of shape \(3, 0, 3\), wanted T > 0"):
+        batch(LABELLED, steps=0)
+
+
+@every_model
+def test_constant_channels_give_finite_outputs_and_gradients(name):
+    model, spec = made(name)
+    for value in (0.0, 1.0, -1e6):
+        given = batch(spec)
+        given.inputs.fill_(value)
+        model.zero_grad()
+        outputs = model(given)
+        if outputs.requires_grad:
+            outputs.sum().backward()
+        assert outputs.isfinite().all()
+        assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())

@@ -1,0 +1,62 @@
+"""Rounding over a million steps: each memory in float32 beside the same in float64, as the README tells it."""
+
+import math
+
+import pytest
+import torch
+
+from seqmem import cells
+from seqmem.hippo.signals import white_noise
+
+LENGTHS = (10**2, 10**3, 10**4, 10**5, 10**6)
+EPSILON = torch.finfo(torch.float32).eps
+
+# Of the memory at the end of each length, its error in norm over its norm.
+GROWING = {
+    "legs": lambda steps: 2 * EPSILON * math.sqrt(steps),
+    "lagts": lambda steps: 1e-6 + 1e-9 * steps,
+}
+BOUNDED = {"legt": 1e-4, "lmut": 1e-4, "lagt": 1e-2}
+"""With windows of 1000 steps."""
+
+
+def errors(name):
+    """For each length the greatest error over three inputs: white noise of 1000 oscillations, a constant, and a step."""
+    steps = LENGTHS[-1]
+    step = torch.arange(steps) >= steps // 2
+    inputs = torch.stack([white_noise(steps, 1000, seed=0), torch.ones(steps), step], 1).T[..., None].float()
+    single, double = (memory(name).to(dtype) for dtype in (torch.float32, torch.float64))
+    found, states = [], (None, None)
+    for begin, end in zip((0, *LENGTHS), LENGTHS, strict=False):
+        part = inputs[:, begin:end]
+        states = single(part, states[0])[1], double(part.double(), states[1])[1]
+        assert single.path == "one compiled call"
+        memories = [state.memory[:, 0].double() for state in states]
+        assert memories[0].isfinite().all()
+        error, norm = (memories[0] - memories[1]).norm(dim=1), memories[1].norm(dim=1)
+        found.append((error / norm)[norm > 0].max().item())
+    return found
+
+
+def memory(name):
+    """A cell that writes its input to a memory of order 32 as it is."""
+    settings = {} if name in GROWING else {"dt": 1e-3}
+    cell = cells.get(name)(1, hidden_size=1, memory_order=32, gate="N", architecture={"uh": False, "bias": False}, **settings)
+    with torch.no_grad():
+        cell.weight_ux.fill_(1.0)
+    return cell.requires_grad_(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROWING)
+def test_a_memory_of_all_times_loses_little(name):
+    for steps, error in zip(LENGTHS, errors(name), strict=True):
+        assert error < GROWING[name](steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_error_of_a_window_does_not_grow(name):
+    *_, before, earlier, last = errors(name)
+    assert last < BOUNDED[name]
+    assert last < 2 * max(before, earlier)
