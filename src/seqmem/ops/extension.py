@@ -16,7 +16,8 @@ from torch import Tensor
 
 from seqmem.ops.reference import check_signal, check_update
 
-LIBRARY = Path(__file__).with_name("_extension.so")
+LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or Path(__file__).with_name("_extension.so"))
+"""The compiled operators; ``SEQMEM_EXTENSION`` names another build of them (``make sanitize`` tests one)."""
 
 BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
 
