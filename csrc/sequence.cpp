@@ -312,12 +312,13 @@ struct Gradients {
   // Sections [first, first + count) of the gates' gradients times `columns` columns from `column` on: (count H, columns).
   Tensor gates(const Arguments& a, int64_t first, int64_t count, int64_t column, int64_t columns) const {
     const Tensor all = part(layout.gates, {layout.sections, layout.panels, layout.lines, 2 * lanes});
-    return all.narrow(0, first, count)
+    const Tensor chosen = all.narrow(0, first, count)
         .narrow(2, column, columns)
         .transpose(2, 3)
         .reshape({count, layout.panels * 2 * lanes, columns})
         .narrow(1, 0, a.size())
         .reshape({count * a.size(), columns});
+    return chosen.is_alias_of(totals) ? chosen.clone(at::MemoryFormat::Contiguous) : chosen;
   }
 };
 
