@@ -4,7 +4,6 @@ Whatever is passed, a call is refused in words or gives what it gives for plain 
 were, and returns memory of its own. What reads beyond a tensor shows under ``make sanitize``.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
