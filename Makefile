@@ -6,6 +6,8 @@
 #                 TABLE_FLAGS=scale=smoke tries it in minutes
 # make setup      set up and stop
 # make bench      speed and memory next to what you would otherwise run (minutes; wants quiet cores)
+# make sanitize   compile csrc/ under AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize (a quarter of an hour) and
+#                 run the operators' tests on it, the fuzzed ones at length; PYTEST_FLAGS=... for others
 # make lint       ruff and mypy
 # make clean      remove what set-up and builds made
 #
@@ -24,12 +26,17 @@ installed := $(VENV)/.seqmem-requirements
 built := $(VENV)/.seqmem-built
 sources := pyproject.toml setup.py $(wildcard csrc/*)
 
+# Found only once it is asked for: torch tells where its headers are.
+torch_path = $(shell $(python) -c 'from torch.utils import cpp_extension as c; print(*$(1))')
+sanitized := build/sanitize/_extension.so
+sanitize_flags := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1
+
 comma := ,
 empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
 tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo
 
-.PHONY: $(tables) train test test-all setup bench lint clean
+.PHONY: $(tables) train test test-all setup bench sanitize lint clean
 
 train: setup
 	$(python) train.py -m experiment=quickstart
@@ -55,6 +62,20 @@ setup: $(built)
 
 bench: setup
 	$(python) -m benchmarks.run
+
+# Leaks are not looked for: Python and torch keep what they allocate to the end.
+sanitize: setup $(sanitized)
+	OMP_NUM_THREADS=1 SEQMEM_EXTENSION=$(CURDIR)/$(sanitized) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	$(python) -m pytest -n 0 --run-slow $(PYTEST_FLAGS) $(or $(SANITIZE_TESTS),tests/ops tests/cells/test_legs.py tests/cells/test_gated.py)
+
+$(sanitized): $(patsubst csrc/%.cpp,build/sanitize/%.o,$(wildcard csrc/*.cpp))
+	$(CXX) $(sanitize_flags) -shared $^ -o $@ $(addprefix -L,$(call torch_path,c.library_paths())) -lc10 -ltorch_cpu
+
+build/sanitize/%.o: csrc/%.cpp $(wildcard csrc/*.h) | $(installed)
+	@mkdir -p $(@D)
+	$(CXX) $(sanitize_flags) -std=c++20 -fopenmp -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=fast \
+	$(addprefix -isystem ,$(call torch_path,c.include_paths())) -c $< -o $@
 
 lint: setup
 	$(python) -m ruff check .

@@ -124,6 +124,13 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _described(error: Exception) -> tuple[str, int]:
+    """What to print of an error, in one line of bearable length, and the exit status."""
+    message, status = _explained(error)
+    message = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in message)
+    return message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}", status
+
+
+def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return explain(error, sys.argv[1:]), 2
     if isinstance(error, OSError) and error.strerror:
@@ -184,6 +191,8 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"cannot read '{override}': wanted KEY=VALUE")
         if (key in _sections and equals and not re.match(r"[A-Za-z_]", value)) or (value == "null" and key in _sections):
             raise UserError(f"{key}: got {value or 'nothing'}, wanted the name of a file in cfg/{key}/")
+        if "/" in key and re.match(r"\s*(\[.*[\[{]|{)", value):
+            raise UserError(f"{key}: got {value}, wanted the name of a file of the group, or a list of names")
         if key.lstrip("+~").startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):
             raise UserError(f"{key}: run folders are made by seqmem; give output_dir=FOLDER")
 

@@ -58,6 +58,9 @@ const MultiscaleKernels<T>& kernels_of() {
   }
 }
 
+// Units of all layers, so that what is counted of them stays within 64 bits.
+constexpr int64_t kMostUnits = int64_t(1) << 24;
+
 struct Arguments {
   const char* name;
   Tensor projected, hidden, memory, boundary;
@@ -77,7 +80,12 @@ struct Arguments {
 
 // The layers one after the other, and how many parameters they have.
 int64_t lay_out(Arguments& a) {
-  int64_t unit = 0, place = 0, parameter = 0;
+  int64_t unit = 0, place = 0, parameter = 0, most = kMostUnits;
+  for (const int64_t size : a.sizes) {
+    TORCH_CHECK_VALUE(
+        size > 0 && size <= most, a.name, ": sizes must be positive and at most ", kMostUnits, " together, got ", a.sizes);
+    most -= size;
+  }
   const int64_t count = int64_t(a.sizes.size());
   const auto take = [&](bool wanted, int64_t numbers) {
     const int64_t at = wanted ? parameter : -1;
@@ -86,7 +94,6 @@ int64_t lay_out(Arguments& a) {
   };
   for (int64_t l = 0; l < count; ++l) {
     const int64_t size = a.sizes[l];
-    TORCH_CHECK_VALUE(size > 0, a.name, ": sizes must be positive, got ", a.sizes);
     Layer y{size, l + 1 < count ? a.sizes[l + 1] : 0, l > 0 ? a.sizes[l - 1] : 0, l + 1 < count || a.top_detector, unit, place,
             0, 0, 0, 0, 0};
     y.weight = take(true, y.rows() * y.reads());
@@ -344,10 +351,10 @@ std::vector<Tensor> multiscale_sequence_backward(
   check(a);
   const at::AutoDispatchBelowADInplaceOrView guard;
   TORCH_CHECK_VALUE(a.chunk_steps > 0, a.name, ": chunk_steps must be positive, as in the call that goes back, got ", a.chunk_steps);
-  const Results results{outputs, boundaries, {}, {}, {}, saved};
   check_shape(a.name, "outputs", outputs, a.projected, {a.batch(), a.steps(), a.units()});
   check_shape(a.name, "boundaries", boundaries, a.projected, {a.batch(), a.steps(), a.count()});
   check_shape(a.name, "saved", saved, a.projected, {a.steps(), a.batch(), numbers_kept<float>(a)});
+  const Results results{outputs.contiguous(), boundaries.contiguous(), {}, {}, {}, saved.contiguous()};
   Flows flows{grad_outputs, grad_boundaries, grad_hidden, grad_memory, grad_boundary};
   check_shape(a.name, "the gradient of outputs", flows.outputs, a.projected, outputs.sizes());
   check_shape(a.name, "the gradient of boundaries", flows.boundaries, a.projected, boundaries.sizes());

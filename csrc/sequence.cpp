@@ -123,6 +123,7 @@ void check(Arguments& a) {
         ": lengths must be (B,) int64 with B = ", batch, ", got ", a.lengths->sizes(), " ", a.lengths->scalar_type());
     a.lengths = a.lengths->contiguous();
   }
+  a.chunk_steps = std::min(a.chunk_steps, std::max<int64_t>(1, a.steps()));
   if (a.has_memory()) {
     TORCH_CHECK_VALUE(a.memory.dim() == 3, name, ": memory must have shape (B, M, N), got ", a.memory.sizes());
     const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
@@ -282,6 +283,18 @@ Results forward(Arguments& a) {
   return results;
 }
 
+// What the kernels read of a call forward, refused unless it is of one like this.
+void check_kept(const Arguments& a, Results& kept) {
+  const int64_t batch = a.batch(), steps = a.steps();
+  check_shape(a.name, "outputs", kept.outputs, a.inputs, {batch, steps, a.output_width()});
+  check_shape(a.name, "saved", kept.saved, a.inputs, {steps, batch, a.saved_numbers(), round_up(a.size(), kMaxLanes)});
+  if (a.has_memory()) {
+    check_shape(a.name, "written", kept.written, a.inputs, {steps, batch, a.memories()});
+    check_shape(a.name, "checkpoints", kept.checkpoints, a.inputs, {a.chunks(), batch, a.memories(), a.order()});
+  }
+  for (Tensor* tensor : {&kept.outputs, &kept.saved, &kept.written, &kept.checkpoints}) *tensor = tensor->contiguous();
+}
+
 // What flows back besides what the forward pass kept.
 struct Incoming {
   Maybe outputs, hidden, memory;
@@ -299,12 +312,13 @@ struct Gradients {
   // Sections [first, first + count) of the gates' gradients times `columns` columns from `column` on: (count H, columns).
   Tensor gates(const Arguments& a, int64_t first, int64_t count, int64_t column, int64_t columns) const {
     const Tensor all = part(layout.gates, {layout.sections, layout.panels, layout.lines, 2 * lanes});
-    return all.narrow(0, first, count)
+    const Tensor chosen = all.narrow(0, first, count)
         .narrow(2, column, columns)
         .transpose(2, 3)
         .reshape({count, layout.panels * 2 * lanes, columns})
         .narrow(1, 0, a.size())
         .reshape({count * a.size(), columns});
+    return chosen.is_alias_of(totals) ? chosen.clone(at::MemoryFormat::Contiguous) : chosen;
   }
 };
 
@@ -347,11 +361,12 @@ void run_backward(Arguments& a, const Results& results, const Incoming& incoming
   g.totals = totals.sum(0);
 }
 
-Gradients backward(Arguments& a, const Results& results, const Incoming& incoming, bool input_gradient) {
+Gradients backward(Arguments& a, Results results, const Incoming& incoming, bool input_gradient) {
   check(a);
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto options = a.inputs.options();
   TORCH_CHECK_VALUE(a.chunk_steps > 0, a.name, ": chunk_steps must be positive, as in the call that goes back, got ", a.chunk_steps);
+  check_kept(a, results);
   Incoming flows = incoming;
   check_shape(a.name, "the gradient of outputs", flows.outputs, a.inputs, results.outputs.sizes());
   check_shape(a.name, "the gradient of hidden", flows.hidden, a.inputs, a.hidden.sizes());

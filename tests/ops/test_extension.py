@@ -22,6 +22,7 @@ def python(*arguments: str, package: Path | None = None, **variables: str) -> su
     environment.pop("SEQMEM_REFERENCE", None)
     environment |= variables
     if package:
+        environment.pop("SEQMEM_EXTENSION", None)
         environment["PYTHONPATH"] = str(package)
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
 

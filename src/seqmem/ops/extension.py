@@ -7,7 +7,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqmem.errors import UserError
 from seqmem.ops.reference import check_signal, check_update
 
-LIBRARY = Path(__file__).with_name("_extension.so")
+LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or Path(__file__).with_name("_extension.so"))
+"""The compiled operators; ``SEQMEM_EXTENSION`` names another build of them (``make sanitize`` tests one)."""
 
 BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
 
@@ -78,6 +80,23 @@ def reference_only(reason: str) -> Iterator[None]:
         REASON, FORCED = before
 
 
+def register_shapes(name: str, shapes: Callable[..., Any]) -> None:
+    """Tell torch what an operator returns, for tensors without numbers.
+
+    Args:
+        name: of the operator.
+        shapes: given its arguments, returns empty tensors like its results.
+    """
+
+    def checked(*arguments: Any) -> Any:
+        devices = {str(argument.device) for argument in arguments if isinstance(argument, Tensor)}
+        if len(devices) > 1:  # with one of them on the meta device, results on another would come back unwritten
+            raise UserError(f"{name}: all tensors must be on one device, got {' and '.join(sorted(devices))}")
+        return shapes(*arguments)
+
+    torch.library.register_fake(name, checked)
+
+
 def _unusable(library: Path) -> str:
     """What is wrong with a library that would be unsafe to load, or empty."""
     if not library.exists():
@@ -119,16 +138,16 @@ def _register_fakes() -> None:
 
     for name in UPDATES:
         for overload in ("", ".tensor"):
-            torch.library.register_fake(f"seqmem::{name}{overload}", update)
-            torch.library.register_fake(f"seqmem::{name}_adjoint{overload}", adjoint)
+            register_shapes(f"seqmem::{name}{overload}", update)
+            register_shapes(f"seqmem::{name}_adjoint{overload}", adjoint)
 
     ops = torch.ops.seqmem
     _register_any_measure(ops, update, adjoint)
 
     # Linear in the signal, so that it and its transpose are each other's gradient.
     name, transpose = "seqmem::legs_function_approx_trapezoidal", "seqmem::legs_function_approx_trapezoidal_adjoint"
-    torch.library.register_fake(name, approximation)
-    torch.library.register_fake(transpose, approximation_adjoint)
+    register_shapes(name, approximation)
+    register_shapes(transpose, approximation_adjoint)
 
     def keep_size(ctx, inputs, output):
         ctx.size = inputs[0].shape[-1]
@@ -178,8 +197,8 @@ def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
             grad_dt = slope(weight, at, written, generators)
         return updated, grad_dt, None, None
 
-    torch.library.register_fake(name, lambda mem, input, dt, generators, implicit: update(mem, input, dt))
-    torch.library.register_fake(transpose, lambda grad, dt, generators, implicit: adjoint(grad, dt))
+    register_shapes(name, lambda mem, input, dt, generators, implicit: update(mem, input, dt))
+    register_shapes(transpose, lambda grad, dt, generators, implicit: adjoint(grad, dt))
     torch.library.register_autograd(name, backward, setup_context=keep)
     torch.library.register_autograd(transpose, backward_adjoint, setup_context=keep_adjoint)
 

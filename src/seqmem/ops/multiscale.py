@@ -86,6 +86,6 @@ def _gradient_shapes(*given: Any) -> list[Tensor]:
 
 
 if not extension.REASON:
-    torch.library.register_fake("seqmem::multiscale_sequence", _shapes)
-    torch.library.register_fake("seqmem::multiscale_sequence_backward", _gradient_shapes)
+    extension.register_shapes("seqmem::multiscale_sequence", _shapes)
+    extension.register_shapes("seqmem::multiscale_sequence_backward", _gradient_shapes)
     register("multiscale_sequence", states=3, outputs=2)

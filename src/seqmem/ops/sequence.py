@@ -313,6 +313,6 @@ if not extension.REASON:
         ("lstm_sequence", 2, _lstm_shapes),
         ("gru_sequence", 1, _gru_shapes),
     ):
-        torch.library.register_fake(f"seqmem::{_name}", _shapes)
-        torch.library.register_fake(f"seqmem::{_name}_backward", _gradient_shapes(_name))
+        extension.register_shapes(f"seqmem::{_name}", _shapes)
+        extension.register_shapes(f"seqmem::{_name}_backward", _gradient_shapes(_name))
         register(_name, _states)

@@ -1,0 +1,353 @@
+"""Every compiled operator called directly with tensors and numbers that a caller may get wrong.
+
+Whatever is passed, a call is refused in words or gives what it gives for plain contiguous tensors, keeps its arguments as they
+were, and returns memory of its own. What reads beyond a tensor shows under ``make sanitize``.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seqmem.ops import extension, generators
+
+pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
+
+QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
+SIZES = st.sampled_from([0, 1, 1, 2, 3, 5, 17, 33])
+FEW = st.sampled_from([0, 1, 2, 2, 3, 4])
+INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 7, 2**31, 2**62, 2**63 - 1])
+NUMBERS = st.sampled_from([-1.0, 0.0, 1e-320, 0.5, 1e30, 1e308, float("inf"), float("-inf"), float("nan")])
+
+
+@dataclass
+class Call:
+    """An operator and its arguments by name."""
+
+    operator: torch._ops.OpOverload
+    arguments: dict
+
+    def __call__(self):
+        results = self.operator(*(self.arguments[argument.name] for argument in self.operator._schema.arguments))
+        return [results] if isinstance(results, torch.Tensor) else list(results)
+
+    def tensors(self):
+        return {name: value for name, value in self.arguments.items() if isinstance(value, torch.Tensor)}
+
+    def plain(self):
+        """The same with contiguous copies."""
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in self.tensors().items()}
+        return Call(self.operator, self.arguments | copies)
+
+
+def operators():
+    """All that are registered and take a tensor."""
+    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("seqmem::"))
+    found = {}
+    for name in names:
+        packet, _, overload = name.removeprefix("seqmem::").partition(".")
+        operator = getattr(getattr(torch.ops.seqmem, packet), overload or "default")
+        if operator._schema.arguments:
+            found[name.removeprefix("seqmem::")] = operator
+    return found
+
+
+OPERATORS = {} if extension.REASON else operators()
+
+
+class Draw:
+    """Sizes and tensors that fit together."""
+
+    def __init__(self, draw):
+        self.draw = draw
+        self.kind = draw(st.sampled_from([torch.float32, torch.float64]))
+
+    def size(self):
+        return self.draw(SIZES)
+
+    def few(self):
+        return self.draw(FEW)
+
+    def flag(self):
+        return self.draw(st.booleans())
+
+    def tensor(self, *shape, kind=None):
+        return torch.rand(shape, dtype=kind or self.kind) - 0.5
+
+    def maybe(self, *shape):
+        return self.tensor(*shape) if self.flag() else None
+
+    def lengths(self, batch):
+        if self.flag():
+            return None
+        return torch.tensor(self.draw(st.lists(INTEGERS, min_size=batch, max_size=batch)), dtype=torch.int64)
+
+
+def update(d, by_tensor, adjoint):
+    batch, memories, order = d.few(), d.few(), d.size()
+    dt = d.tensor(batch) if by_tensor else d.draw(NUMBERS)
+    if adjoint:
+        return {"grad": d.tensor(batch, memories, order), "dt": dt}
+    return {"mem": d.tensor(batch, memories, order), "input": d.tensor(batch, memories), "dt": dt}
+
+
+def quasiseparable(d, adjoint):
+    arguments = update(d, True, adjoint)
+    order = arguments["grad" if adjoint else "mem"].shape[-1]
+    measure = d.draw(st.sampled_from(["legs", "legt", "lagt"]))
+    made = generators(measure, order) if order > 0 else torch.zeros(6, 0, dtype=torch.float64)
+    return arguments | {"generators": made, "implicit": d.draw(NUMBERS)}
+
+
+def approximation(d, adjoint):
+    shape = ((d.few(),) if d.flag() else ()) + (max(1, d.size()),)
+    other = d.draw(st.sampled_from([-1, 0, 1, 6, 40, 2**62]))
+    return {"grad": d.tensor(*shape), "length": other} if adjoint else {"input": d.tensor(*shape), "memorder": other}
+
+
+def memory_sequence(d):
+    batch, steps, channels, hidden, memories, order = d.size(), d.few(), d.few(), d.size(), d.few(), d.size()
+    gated, long = d.flag(), torch.float64
+    rows = (2 if gated else 1) * hidden
+    arguments = dict.fromkeys(("step_sizes", "generators", "step", "drive"))
+    if d.flag():
+        sizes = d.tensor(steps, batch, kind=long) if d.flag() else d.tensor(steps, kind=long)
+        made = generators("legt", order) if order > 0 else torch.zeros(6, 0, dtype=long)
+        arguments |= {"step_sizes": sizes.abs(), "generators": made}
+    else:
+        arguments |= {"step": d.tensor(order, order, kind=long), "drive": d.tensor(order, kind=long)}
+    activations = st.sampled_from(["id", "tanh", "relu", "sigmoid", "tan"])
+    return arguments | {
+        "inputs": d.tensor(batch, steps, channels),
+        "hidden": d.tensor(batch, hidden),
+        "memory": d.tensor(batch, memories, order),
+        "lengths": d.lengths(batch),
+        "weight_ux": d.maybe(memories, channels),
+        "weight_uh": d.maybe(memories, hidden),
+        "weight_um": d.maybe(memories, order),
+        "bias_u": d.maybe(memories),
+        "weight_hx": d.maybe(rows, channels),
+        "weight_hm": d.maybe(rows, memories * order),
+        "weight_hh": d.maybe(rows, hidden),
+        "bias_h": d.maybe(rows),
+        "implicit": d.draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "memory_activation": d.draw(activations),
+        "hidden_activation": d.draw(activations),
+        "gated": gated,
+        "memory_output": d.flag(),
+        "bfloat16": d.flag(),
+    }
+
+
+def gated_sequence(d, gates):
+    batch, steps, channels, hidden = d.size(), d.few(), d.size(), d.size()
+    biased = d.flag()
+    return {
+        "inputs": d.tensor(batch, steps, channels),
+        "hidden": d.tensor(batch, hidden),
+        "lengths": d.lengths(batch),
+        "weight_ih": d.tensor(gates * hidden, channels),
+        "weight_hh": d.tensor(gates * hidden, hidden),
+        "bias_ih": d.tensor(gates * hidden) if biased else None,
+        "bias_hh": d.tensor(gates * hidden) if biased else None,
+        "bfloat16": d.flag(),
+    } | ({"memory": d.tensor(batch, hidden)} if gates == 4 else {})
+
+
+def multiscale_sequence(d):
+    batch, steps = d.size(), d.few()
+    sizes = d.draw(st.lists(st.sampled_from([1, 2, 5, 17]), min_size=1, max_size=3))
+    top, bias, norm, soft = d.flag(), d.flag(), d.flag(), d.flag()
+    parameters = 0
+    for layer, size in enumerate(sizes):
+        rows = 4 * size + (layer + 1 < len(sizes) or top)
+        parameters += rows * (size + sum(sizes[layer + 1 : layer + 2]) + sum(sizes[max(0, layer - 1) : layer]))
+        parameters += rows * bias + 5 * size * norm + size * (norm and bias)
+    return {
+        "projected": d.tensor(batch, steps, 4 * sizes[0] + (len(sizes) > 1 or top)),
+        "hidden": d.tensor(batch, sum(sizes)),
+        "memory": d.tensor(batch, sum(sizes)),
+        "boundary": d.tensor(batch, len(sizes)).round().abs(),
+        "lengths": d.lengths(batch),
+        "draws": None if soft else d.maybe(steps, batch, len(sizes)),
+        "parameters": d.tensor(parameters),
+        "slope": d.tensor(),
+        "sizes": sizes,
+        "top_detector": top,
+        "bias": bias,
+        "layer_norm": norm,
+        "soft": soft,
+        "hard_sigmoid": d.flag(),
+    }
+
+
+def made(d, name):
+    """A call of the operator that is well formed but for sizes of zero and numbers out of range."""
+    if name.endswith("_sequence_backward"):
+        forward = made(d, name.removesuffix("_backward"))
+        forward.arguments |= {"chunk_steps": d.draw(st.sampled_from([1, 2, 2**63 - 1]))}
+        kept = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
+        arguments = forward.arguments | kept | {"input_gradient": d.flag()}
+        for part in ("outputs", "boundaries", "hidden", "memory", "boundary"):
+            if part in arguments:
+                arguments[f"grad_{part}"] = torch.rand_like(arguments[part]) if d.flag() else None
+        return Call(OPERATORS[name], arguments)
+    packet, _, overload = name.partition(".")
+    adjoint = packet.endswith("_adjoint")
+    if packet.startswith("quasiseparable"):
+        arguments = quasiseparable(d, adjoint)
+    elif packet.startswith("legs_function_approx"):
+        arguments = approximation(d, adjoint)
+    elif packet.endswith("_sequence"):
+        chunks = {"chunk_steps": d.draw(INTEGERS)}
+        if packet == "memory_sequence":
+            arguments = memory_sequence(d) | chunks
+        elif packet == "multiscale_sequence":
+            arguments = multiscale_sequence(d) | chunks
+        else:
+            arguments = gated_sequence(d, 4 if packet == "lstm_sequence" else 3) | chunks
+    else:
+        arguments = update(d, overload == "tensor", adjoint)
+    return Call(OPERATORS[name], arguments)
+
+
+def spread(tensor, step=3, offset=1):
+    """The same numbers, apart in a storage that begins one number late."""
+    storage = torch.full((offset + step * max(1, tensor.numel()),), 7, dtype=tensor.dtype)
+    strides = [step * stride for stride in torch.empty(tensor.shape, device="meta").stride()]
+    view = torch.as_strided(storage, tensor.shape, strides, offset)
+    return view.copy_(tensor)
+
+
+def turned(tensor):
+    """The same numbers with the dimensions in storage in the opposite order."""
+    return tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(*reversed(range(tensor.dim())))
+
+
+def overlapping(tensor):
+    """Of the same shape, each number in as many places as fit."""
+    return torch.as_strided(torch.rand(1 + sum(tensor.shape)).to(tensor.dtype), tensor.shape, [1] * tensor.dim(), 0)
+
+
+LAYOUTS = {
+    "spread": spread,
+    "turned": turned,
+    "overlapping": overlapping,
+    "expanded": lambda tensor: tensor.new_ones(()).expand(tensor.shape),
+    "late": lambda tensor: spread(tensor, step=1),
+    "negative": lambda tensor: torch._neg_view(tensor) if tensor.is_floating_point() else tensor,
+    "zero": lambda tensor: torch._efficientzerotensor(tensor.shape, dtype=tensor.dtype),
+}
+
+MISTAKES = {
+    "dimension less": lambda tensor: tensor.sum(0) if tensor.dim() else tensor[None],
+    "dimension more": lambda tensor: tensor[None],
+    "longer": lambda tensor: torch.cat([tensor, tensor[..., :1]], -1) if tensor.dim() and tensor.shape[-1] else tensor[None],
+    "shorter": lambda tensor: tensor[..., 1:] if tensor.dim() else tensor[None],
+    "empty": lambda tensor: tensor.new_empty(0),
+    "first longer": lambda tensor: torch.cat([tensor, tensor]) if tensor.dim() else tensor[None],
+    "flat": lambda tensor: tensor.flatten(),
+    "huge": lambda tensor: tensor.new_ones(()).expand(*[1] * (tensor.dim() - 1), 2**61) if tensor.dim() else tensor[None],
+    "half": lambda tensor: tensor.half(),
+    "bfloat16": lambda tensor: tensor.bfloat16(),
+    "float": lambda tensor: tensor.float(),
+    "double": lambda tensor: tensor.double(),
+    "integer": lambda tensor: tensor.long(),
+    "boolean": lambda tensor: tensor.bool(),
+    "complex": lambda tensor: torch.complex(tensor.float(), tensor.float()),
+    "meta": lambda tensor: tensor.to("meta"),
+    "sparse": lambda tensor: tensor.to_sparse(),
+}
+
+SCALARS = {
+    "int": INTEGERS,
+    "SymInt": st.sampled_from([-(2**63), -1, 0, 2**62, 2**63 - 1]),
+    "float": NUMBERS,
+    "bool": st.booleans(),
+    "str": st.text(max_size=5),
+    "List[int]": st.lists(st.sampled_from([-1, 0, 1, 3, 2**24, 2**62, 2**63 - 1]), max_size=4),
+}
+
+
+def changed(draw, call, changes, most):
+    """The call with up to ``most`` of its tensors changed."""
+    tensors = call.tensors()
+    for name in draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=most, unique=True)):
+        tensors[name] = changes[draw(st.sampled_from(sorted(changes)))](tensors[name])
+    return Call(call.operator, call.arguments | tensors)
+
+
+def same(given, wanted):
+    return torch.equal(torch.nan_to_num(given), torch.nan_to_num(wanted)) and torch.equal(given.isnan(), wanted.isnan())
+
+
+def check_layouts(name, data):
+    torch.manual_seed(0)
+    d = Draw(data.draw)
+    try:
+        call = made(d, name)
+        wanted = call()
+    except (RuntimeError, ValueError) as error:
+        assert str(error).strip()
+        return
+    call = changed(data.draw, call, LAYOUTS, 3)
+    wanted = call.plain()()
+    before = {name: tensor.clone() for name, tensor in call.tensors().items()}
+    results = call()
+    assert len(results) == len(wanted)
+    for result, value in zip(results, wanted, strict=True):
+        assert result.shape == value.shape
+        assert same(result, value)
+    for key, tensor in call.tensors().items():
+        assert same(tensor, before[key]), f"{key} was written to"
+    stored = [tensor for tensor in call.tensors().values() if not tensor._is_zerotensor() and tensor.numel() > 0]
+    given = {tensor.untyped_storage().data_ptr() for tensor in stored}
+    own = [tensor.untyped_storage().data_ptr() for tensor in results if tensor.numel() > 0]
+    assert given.isdisjoint(own), "a result shares memory with an argument"
+    assert len(set(own)) == len(own), "results share memory"
+
+
+def check_mistakes(name, data):
+    torch.manual_seed(0)
+    d = Draw(data.draw)
+    try:
+        call = made(d, name)
+        if data.draw(st.booleans()):
+            call = changed(data.draw, call, MISTAKES | LAYOUTS, 3)
+        else:
+            scalars = [argument for argument in call.operator._schema.arguments if str(argument.type) in SCALARS]
+            argument = data.draw(st.sampled_from(scalars or list(call.operator._schema.arguments)))
+            call.arguments[argument.name] = data.draw(SCALARS[str(argument.type)]) if scalars else None
+        results = call()
+    except (RuntimeError, ValueError, IndexError) as error:
+        assert str(error).strip()
+        return
+    assert any(tensor.is_meta for tensor in call.tensors().values()) == any(result.is_meta for result in results)
+    if not any(result.is_meta for result in results):
+        for result, value in zip(results, call.plain()(), strict=True):
+            assert same(result, value)
+
+
+def test_every_operator_is_found():
+    packets = {name.partition(".")[0] for name in OPERATORS}
+    assert packets >= {*extension.UPDATES, extension.ANY_MEASURE, *extension.SEQUENCES}
+    assert {f"{name}_backward" for name in extension.SEQUENCES} | {f"{name}_adjoint" for name in extension.UPDATES} <= packets
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("check", [check_layouts, check_mistakes])
+def test_a_few_calls(name, check):
+    settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=QUIET)(
+        given(st.data())(lambda data: check(name, data))
+    )()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("check", [check_layouts, check_mistakes])
+def test_many_calls(name, check):
+    settings(max_examples=500, deadline=None, database=None, suppress_health_check=QUIET)(
+        given(st.data())(lambda data: check(name, data))
+    )()
