@@ -53,7 +53,7 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.errors.Error as error:
-        raise UserError(f"runner.wandb: {error}; runner.wandb=offline needs no account") from None
+        raise UserError(f"runner.wandb: {str(error).rstrip('.')}; runner.wandb=offline needs no account") from None
     run.define_metric("*", step_metric="trainer/global_step")
     finished = False
     try:
