@@ -34,7 +34,7 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
     loggers: list[Logger] = []
     if runner.tensorboard:
         loggers.append(TensorBoardLogger(folder.path, name=None, version="tensorboard"))
-    if runner.wandb is None or rank_zero_only.rank != 0:
+    if runner.wandb is None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield loggers
         return
 
