@@ -40,7 +40,7 @@ def test_each_trial_of_a_sweep_is_a_run_of_its_own(sequential, tmp_path):
     assert found(tmp_path / "runs") == sequential
     for trial, (_, result, metrics) in sequential.items():
         folder = tmp_path / "runs" / trial
-        assert len(list(folder.glob("tensorboard/events.*"))) == 1
+        assert list(folder.glob("tensorboard/events.*"))
         [log] = folder.glob("wandb/offline-run-*/run-*.wandb")
         noted = list(records(log))
         rows = [
