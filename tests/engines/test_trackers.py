@@ -48,7 +48,8 @@ def test_each_trial_of_a_sweep_is_a_run_of_its_own(sequential, tmp_path):
             for record in noted
             if record.WhichOneof("record_type") == "history"
         ]
-        assert [row["val/accuracy"] for row in rows if "val/accuracy" in row] == list(metrics["val/accuracy"].values())
+        logged = [row["val/accuracy"] for row in rows if "val/accuracy" in row]
+        assert logged == pytest.approx(list(metrics["val/accuracy"].values()), rel=1e-12)
         assert [row["test/accuracy"] for row in rows if "test/accuracy" in row] == [result["test/accuracy"]]
         assert {record.run.project for record in noted if record.WhichOneof("record_type") == "run"} == {"mine"}
         assert [record.exit.exit_code for record in noted if record.WhichOneof("record_type") == "exit"] == [0]
