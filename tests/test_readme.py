@@ -81,7 +81,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     assert len(starting_with("python", "train.py")) >= 5
 
 
-@pytest.mark.parametrize("command", trainings())
+@pytest.mark.parametrize("command", list(trainings()))
 def test_train_commands(command, tmp_path, request):
     arguments = shlex.split(command)[2:]
     shown_only = {"--help", "--cfg"} & set(arguments)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,36 @@ def require(module: str, extra: str) -> None:
 
 def run(*arguments: str, cwd: Path, threads: int = 1, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run train.py with ``arguments``."""
+    process = start(*arguments, cwd=cwd, threads=threads)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:
+    """Start train.py with ``arguments``."""
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
-        check=False,
     )
+
+
+def first_metrics(process: subprocess.Popen[str], folder: Path) -> Path:
+    """The metrics.csv of the only trial below ``folder``, as soon as the first epoch has ended."""
+    while True:
+        assert process.poll() is None
+        for path in folder.glob("runs/*/seed_0/metrics.csv"):
+            return path
+        time.sleep(0.2)
 
 
 def found(folder: Path) -> dict[str, Any]:

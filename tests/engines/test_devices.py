@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pandas as pd
@@ -14,7 +11,7 @@ import torch.distributed
 
 from seqmem.training.ranks import in_ranks
 from tests import program
-from tests.engines.commands import ROOT, TINY, run
+from tests.engines.commands import TINY, first_metrics, run, start
 
 pytestmark = pytest.mark.cluster
 
@@ -75,20 +72,14 @@ def test_a_failure_ends_every_process_in_one_line(tmp_path):
 
 
 def test_no_process_outlives_a_killed_command(tmp_path):
-    job = ["dataset=digits", "model=lstm", "train.epochs=5000", "runner.devices=2", "runner.accelerator=cpu"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *job], cwd=tmp_path, env=environment)
-    metrics = []
-    while not metrics:
-        assert command.poll() is None
-        metrics = list(tmp_path.glob("runs/*/seed_0/metrics.csv"))
-        time.sleep(0.5)
-    command.send_signal(signal.SIGKILL)
-    command.wait()
+    job = ("dataset=digits", "model=lstm", "train.epochs=5000", "runner.devices=2", "runner.accelerator=cpu")
+    command = start(*job, cwd=tmp_path)
+    metrics = first_metrics(command, tmp_path)
+    command.kill()
+    command.communicate()  # returns when the last process that has its streams has ended
+    before = metrics.read_text()
     time.sleep(5)
-    before = metrics[0].read_text()
-    time.sleep(15)
-    assert metrics[0].read_text() == before
+    assert metrics.read_text() == before
 
 
 def test_the_first_process_answers_and_a_lost_one_is_noticed():

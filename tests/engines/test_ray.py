@@ -1,10 +1,12 @@
 """``runner=ray``: the trials of a job over the workers of a local Ray cluster."""
 
 import json
+import os
+import signal
 
 import pytest
 
-from tests.engines.commands import TINY, found, require, run, statuses
+from tests.engines.commands import TINY, first_metrics, found, require, run, start, statuses
 
 require("ray", "ray")
 pytestmark = pytest.mark.cluster
@@ -39,3 +41,17 @@ def test_more_than_the_cluster_has_is_refused(tmp_path):
     done = run("runner=ray", *TINY, "model=rnn", "runner.gpus=64", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: runner.cpus, runner.gpus: got 1 and 64 for a trial")
+
+
+def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path):
+    command = start("runner=ray", *TINY[:2], *TINY[3:], "train.epochs=60", "model=rnn", cwd=tmp_path)
+    path = first_metrics(command, tmp_path).with_name("record.json")
+    first = json.loads(path.read_text())["process"]
+    os.kill(first, signal.SIGKILL)
+    _, stderr = command.communicate(timeout=600)
+    assert command.returncode == 0, stderr
+    record = json.loads(path.read_text())
+    assert record["status"] == "finished"
+    assert record["process"] != first
+    assert record["resumed_at"]
+    assert record["epochs"] == 60

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from tests import program
 from tests.engines.commands import TINY, found, require, run
 
 require("wandb", "wandb")
@@ -39,7 +40,7 @@ def test_each_trial_of_a_sweep_is_a_run_of_its_own(sequential, tmp_path):
     assert found(tmp_path / "runs") == sequential
     for trial, (_, result, metrics) in sequential.items():
         folder = tmp_path / "runs" / trial
-        assert len(list(folder.glob("tensorboard/events.*"))) == 1
+        assert list(folder.glob("tensorboard/events.*"))
         [log] = folder.glob("wandb/offline-run-*/run-*.wandb")
         noted = list(records(log))
         rows = [
@@ -47,7 +48,17 @@ def test_each_trial_of_a_sweep_is_a_run_of_its_own(sequential, tmp_path):
             for record in noted
             if record.WhichOneof("record_type") == "history"
         ]
-        assert [row["val/accuracy"] for row in rows if "val/accuracy" in row] == list(metrics["val/accuracy"].values())
+        logged = [row["val/accuracy"] for row in rows if "val/accuracy" in row]
+        assert logged == pytest.approx(list(metrics["val/accuracy"].values()), rel=1e-12)
         assert [row["test/accuracy"] for row in rows if "test/accuracy" in row] == [result["test/accuracy"]]
         assert {record.run.project for record in noted if record.WhichOneof("record_type") == "run"} == {"mine"}
         assert [record.exit.exit_code for record in noted if record.WhichOneof("record_type") == "exit"] == [0]
+
+
+def test_without_an_account_one_line_says_what_to_do(tmp_path):
+    nobody = {"WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    done = program.run(["train.py", *TINY, "model=rnn", "runner.wandb=online"], tmp_path, nobody)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: runner.wandb: No API key")
+    assert line.endswith("runner.wandb=offline needs no account")

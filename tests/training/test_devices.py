@@ -29,11 +29,8 @@ class Logged(SequenceModule):
 
     def __init__(self, model, task, rank, processes):
         super().__init__(model, task, TrainConfig())
-        self.means, self.place = {}, SimpleNamespace(world_size=processes, global_rank=rank, current_epoch=0)
-
-    @property
-    def trainer(self):
-        return self.place
+        self.means = {}
+        self._trainer = SimpleNamespace(world_size=processes, global_rank=rank, current_epoch=0)
 
     def log(self, name, value, batch_size=None, **how):
         if batch_size is not None:

@@ -317,9 +317,9 @@ def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint
     slopes = {"train": [], "val": [], "test": []}
     original = SequenceModule._shared_step
 
-    def shared_step(self, split, batch, metrics):
+    def shared_step(self, split, *given):
         slopes[split].append(self.model.layers[0].slope.item())
-        loss = original(self, split, batch, metrics)
+        loss = original(self, split, *given)
         if split == "val" and self.current_epoch > 1:
             for parameter in self.model.head.parameters():
                 parameter.zero_()

@@ -34,7 +34,7 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
     loggers: list[Logger] = []
     if runner.tensorboard:
         loggers.append(TensorBoardLogger(folder.path, name=None, version="tensorboard"))
-    if runner.wandb is None or getattr(rank_zero_only, "rank", 0) != 0:
+    if runner.wandb is None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield loggers
         return
 
@@ -53,7 +53,7 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.errors.Error as error:
-        raise UserError(f"runner.wandb: {error}; runner.wandb=offline needs no account") from None
+        raise UserError(f"runner.wandb: {str(error).rstrip('.')}; runner.wandb=offline needs no account") from None
     run.define_metric("*", step_metric="trainer/global_step")
     finished = False
     try:

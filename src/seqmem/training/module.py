@@ -149,12 +149,17 @@ class SequenceModule(pl.LightningModule):
             self._log_mean(split, f"boundary_rate_{k + 1}", found[k], valid if part > 0 else 0)
         return {"outputs": outputs, "boundaries": boundaries}
 
+    @property
+    def _processes(self) -> int:
+        """That train together; without a trainer, this one."""
+        return 1 if self._trainer is None else self._trainer.world_size
+
     def _own_rows(self, batch: Batch) -> tuple[Batch, float]:
         """This process's rows, and by what to multiply their loss, so that its mean over the processes is the whole batch's.
 
         A process for which no row is left takes the first one, which then counts nothing.
         """
-        processes = self.trainer.world_size
+        processes = self._processes
         if processes == 1:
             return batch, 1.0
         rank = self.trainer.global_rank

@@ -55,7 +55,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
     finally:
         for process in processes:
             if len(results) < count and process.pid is not None:
-                process.terminate()
+                process.kill()  # Lightning waits for the end of a batch at any other signal
         for process in processes:
             if process.pid is not None:
                 process.join(30)

@@ -8,7 +8,7 @@ from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
 from seqmem.training.attempts import Attempt, one_by_one
-from seqmem.training.config import check_fit, model_arguments
+from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.fingerprint import fingerprint
 from seqmem.training.trial import Data
 
@@ -48,7 +48,7 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
         Exception: the failure of the first trial that failed, after the other trials have run.
     """
     seeds = range(config["seed"], config["seed"] + config["runner"]["ntrials"])
-    attempts = _runner(config["runner"]["name"])
+    attempts = _runner(runner_config(config["runner"]).name)
     busy: list[int] = []
     failures: dict[int, Exception] = {}
     for wait, those in ((False, seeds), (True, busy)):
