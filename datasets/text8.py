@@ -10,7 +10,7 @@ from datasets.characters import CharacterSet
 from datasets.download import DownloadError, download
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.zips import DAMAGE, check_members
+from seqmem.zips import DAMAGE, check_size
 
 CHARACTERS = 100_000_000
 ARCHIVE = "text8.zip"
@@ -69,7 +69,7 @@ def _content(data_dir: Path) -> bytes:
         if found[0].suffix != ".zip":
             return found[0].read_bytes()
         with zipfile.ZipFile(found[0]) as archive:
-            check_members(archive)
+            check_size(archive)
             return archive.read("text8")
     except (OSError, *DAMAGE) as error:
         raise UserError(f"text8: {found[0]} cannot be read ({error}); remove it, and it is downloaded anew") from None

@@ -124,7 +124,7 @@ def _read(path: Path, name: str) -> Part:
             f"{path} holds {len(series)} series and {len(labels)} labels, wanted at least one series and as many labels"
         )
     largest = max(float(np.nanmax(np.abs(case), initial=0.0)) for case in series)
-    if largest > np.finfo(np.float32).max:
+    if largest > float(np.finfo(np.float32).max):
         raise UserError(f"{path} holds a value of size {largest:g}, wanted at most 3.4e38, the largest that float32 has")
     return Part(series, [str(label) for label in labels], name, hashlib.sha256(content).hexdigest())
 

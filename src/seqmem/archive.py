@@ -48,7 +48,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            zips.check_members(archive)
+            zips.check_size(archive)
             meta = json.loads(archive.read("meta.json"))
             arrays = {name: torch.from_numpy(array) for name, array in read_arrays(archive).items()}
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from seqmem.archive import DAMAGE, read_arrays, write_arrays
 from seqmem.errors import UserError
 from seqmem.files import replacing
-from seqmem.zips import check_members
+from seqmem.zips import check_size
 
 LABEL = "series"
 """The column of a CSV file that says which series a row belongs to."""
@@ -40,7 +40,7 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
                 found = {str(k): each for k, each in enumerate(array if array.ndim > 1 else [])}
             case ".npz":
                 with zipfile.ZipFile(path) as archive:
-                    check_members(archive)
+                    check_size(archive)
                     found = read_arrays(archive)
             case suffix:
                 raise UserError(f"cannot read {path}: got a file '{suffix}', wanted .csv, .npy or .npz")

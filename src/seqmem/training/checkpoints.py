@@ -25,7 +25,7 @@ from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.module import SequenceModule
-from seqmem.zips import check_members
+from seqmem.zips import check_size
 
 # What a model's weights are made for, and another data set may not change.
 _SHAPE = ("input_size", "output_size", "tokens", "times", "task")
@@ -169,8 +169,8 @@ def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
 
 
 def _check_resumable(path: Path) -> None:
-    read_checkpoint(path)
     loaded = load_plain(path)
+    _of_trial(path, loaded)
     kinds = dict.fromkeys(("loops", "callbacks", "epoch_recorder"), dict) | dict.fromkeys(
         ("optimizer_states", "lr_schedulers"), list
     )
@@ -223,7 +223,10 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
         if not (path / "checkpoints" / name).is_file():
             raise UserError(f"{path} holds no checkpoints/{name}; wanted a checkpoint or the folder of a finished trial")
         path = path / "checkpoints" / name
-    loaded = load_plain(path)
+    return _of_trial(path, load_plain(path))
+
+
+def _of_trial(path: Path, loaded: Any) -> Checkpoint:
     try:
         saved = loaded["hyper_parameters"]
         config, epoch = saved["config"], loaded["epoch"]
@@ -332,7 +335,7 @@ def load_plain(path: Path) -> Any:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            check_members(archive)
+            check_size(archive)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error})") from None
