@@ -1,8 +1,10 @@
 """Locks that die with their process."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -34,6 +36,20 @@ def test_one_process_holds_a_lock_until_it_is_killed(tmp_path):
         assert held
     other.wait()
     other.stdout.close()
+
+
+def test_a_lock_is_free_when_its_holder_lets_go_whatever_was_forked_meanwhile(tmp_path):
+    with locked(tmp_path / ".lock"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with locked(tmp_path / ".lock", wait=False) as held:
+            assert held
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_lock_that_cannot_be_made_is_named(tmp_path):

@@ -76,4 +76,5 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             held = True
         yield held
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # workers forked meanwhile have the file open, too
         os.close(descriptor)
