@@ -27,9 +27,23 @@ inline void check_double(const char* name, const char* what, const at::Tensor& g
       given.sizes(), " ", given.scalar_type());
 }
 
+// Numbers of a contiguous tensor. Never null, not even of an empty one: null stands for what is not given, and even no number may
+// not be copied from there.
+template <typename T>
+T* writable(const at::Tensor& tensor) {
+  static T none{};
+  return tensor.numel() > 0 ? tensor.mutable_data_ptr<T>() : &none;
+}
+
+template <typename T>
+const T* readable(const at::Tensor& tensor) {
+  static const T none{};
+  return tensor.numel() > 0 ? tensor.const_data_ptr<T>() : &none;
+}
+
 template <typename T>
 const T* data(const Maybe& tensor) {
-  return tensor ? tensor->const_data_ptr<T>() : nullptr;
+  return tensor ? readable<T>(*tensor) : nullptr;
 }
 
 }  // namespace seqmem

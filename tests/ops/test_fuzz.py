@@ -348,6 +348,6 @@ def test_a_few_calls(name, check):
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("check", [check_layouts, check_mistakes])
 def test_many_calls(name, check):
-    settings(max_examples=500, deadline=None, database=None, suppress_health_check=QUIET)(
+    settings(max_examples=100, deadline=None, database=None, suppress_health_check=QUIET)(
         given(st.data())(lambda data: check(name, data))
     )()
