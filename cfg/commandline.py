@@ -42,7 +42,9 @@ _switches = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multir
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*_switches, *_switches_with_value)
-_no_name = re.compile(r"\s*([-+]?(\d[\d_]*\.?|\.\d)[\d_]*(e[-+]?\d+)?|[-+]?(inf|nan)|true|false|null|\[.*[\[{].*|{.*)\s*", re.IGNORECASE)
+_no_name = re.compile(
+    r"\s*([-+]?(\d[\d_]*\.?|\.\d)[\d_]*(e[-+]?\d+)?|[-+]?(inf|nan)|true|false|null|\[.*[\[{].*|{.*)\s*", re.IGNORECASE
+)
 
 # Of the sweep that this process runs: what it consists of, and exit statuses of jobs that failed while the others went on.
 _planned_jobs: list[dict[str, Any]] = []

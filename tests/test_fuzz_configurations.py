@@ -34,6 +34,7 @@ SMALL = {
     "reber": {"length": 30, "shortest": 12},
     "uea": {"problem": "CharacterTrajectories"},
 }
+WORDS = ["a", "good", "bad", "film", "with", "so", "many", "words"]
 LEFT_ALONE = ("name", "data_dir", "path", "problem", "num_workers", "network", "cell", "preset", "presets")
 
 
@@ -54,7 +55,7 @@ def data_dir(tmp_path_factory):
     (folder / "text8").mkdir()
     (folder / "text8" / "text8").write_text("".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=4000)))
     reviews = {
-        f"aclImdb/{part}/{mark}/{k}_{k % 5 + 1}.txt": " ".join(random.choices("a good bad film with so many words".split(), k=9))
+        f"aclImdb/{part}/{mark}/{k}_{k % 5 + 1}.txt": " ".join(random.choices(WORDS, k=9))
         for part in ("train", "test")
         for mark in ("pos", "neg")
         for k in range(9)
@@ -219,7 +220,7 @@ def test_many_configurations(offline, part):
     assert outcomes["done"] >= 75
 
 
-KEYS = (
+KEYS = (  # noqa: SIM905
     "dataset model train runner experiment debug scale seed smoke_test output_dir traceback model.cell model.preset "
     "model.cell_args model.cell_args.hidden_size model.cell_args.architecture.ux model.cell_args.discretization model.dropout "
     "model.presets model.presets.tiny model.output_hiddens model.network dataset.name dataset.permute dataset.split_seed "
@@ -229,17 +230,18 @@ KEYS = (
     "model@other dataset@model package@:x a.b.c . .. a..b .a a. model.cell_args.0 '' \"seed\" SEED se\u00e9d \u79cd\u5b50 _target_ "
     "defaults _self_ override model/legs ../model"
 ).split(" ")
-VALUES = (
-    "digits|gru|legs|tiny|1|0|-0|-1|1e999|-1e999|nan|inf|1e-999|0x10|1_000|007|1.|.5|1e5|99999999999999999999999|true|False|yes|null|"
-    "None||''|\"\"|\"a b\"|'it'|\"|'|\\|\\\\|a b|a=b|=|==|,|1,2|1,,2|[|]|[]|[1,2|[1,[2,[3]]]|{|}|{}|{a:1}|{a:{b:c}}|{a|(|)|${seed}|"
+VALUES = (  # noqa: SIM905
+    "digits|gru|legs|tiny|1|0|-0|-1|1e999|-1e999|nan|inf|1e-999|0x10|1_000|007|1.|.5|1e5|99999999999999999999999|true|False|yes|"
+    "null|None||''|\"\"|\"a b\"|'it'|\"|'|\\|\\\\|a b|a=b|=|==|,|1,2|1,,2|[|]|[]|[1,2|[1,[2,[3]]]|{|}|{}|{a:1}|{a:{b:c}}|{a|(|)|${seed}|"
     "${train.epochs}|${nope}|${nope.nope}|${|$|$$|\\${seed}|${oc.env:HOME}|${oc.env:NO_SUCH}|${oc.env:}|${now:%Y}|${hydra:job}|"
-    "${hydra:runtime.cwd}|${oc.create:{a:1}}|${oc.decode:1}|${oc.select:seed}|${eval:1}|${${seed}}|${model}|${.}|${..seed}|???|_|-|--|"
+    "${hydra:runtime.cwd}|${oc.create:{a:1}}|${oc.decode:1}|${oc.select:seed}|${eval:1}|${${seed}}|${model}|${.}|${..seed}|???|_|"
+    "-|--|"
     "~|+|*|?|/|/etc/passwd|../..|.|..|\u00e9|\u79cd\u5b50|\U0001f600|\u202e|\t|\n|a\nb|\r|\x00|\x1b[31m|%s|%d%n|{0}|<tag>|;ls|`ls`|"
     "$(ls)|choice(1,2)|range(3)|range(1,3)|range(3,1)|range(1,2,0)|interval(0,1)|glob(*)|glob(t*)|shuffle(1,2)|sort(2,1)|tag(a,1)|"
     "str(1)|int(x)|int(1.5)|float(x)|bool(2)|json_str(1)|extend_list(1)|foo(1)|choice()|glob()|@|#|:|a:b|!!python/object:os.system|&a|"
     "*a|!x"
 ).split("|")
-FLAGS = (
+FLAGS = (  # noqa: SIM905
     "-m --multirun --cfg -c job hydra all nope --resolve --help -h --hydra-help --version -v --info --package -p --run -r "
     "--config-name -cn --config-path --config-dir -cd --experimental-rerun --shell-completion -sc - -- --- -1 -e5 --cfg=job "
     "--cfg= --help=1 --m --resolv -mm --\u79cd"
@@ -251,7 +253,9 @@ def mistyped(random: Random, text: str) -> str:
     """The text with a letter less, more or another."""
     place = random.randrange(len(text) + 1)
     letter = random.choice("aeions._-=+~,@/ \u00e9\"'${}[]0")
-    return random.choice([text[:place] + text[place + 1 :], text[:place] + letter + text[place:], text[:place] + letter + text[place + 1 :]])
+    return random.choice(
+        [text[:place] + text[place + 1 :], text[:place] + letter + text[place:], text[:place] + letter + text[place + 1 :]]
+    )
 
 
 def command_line(number: int) -> list[str]:
@@ -262,7 +266,12 @@ def command_line(number: int) -> list[str]:
         key, value = random.choice(KEYS), random.choice(VALUES)
         if random.random() < 0.1:
             value = random.choice(["x", "9", "[", "{", "${", "a,", "\u00e9"]) * random.choice([100, 5000])
-        argument = random.choice(["", "", "", "", "+", "++", "~", "~~", "-"]) + key + random.choice(["=", "=", "=", "=", "", "==", ":"]) + value
+        argument = (
+            random.choice(["", "", "", "", "+", "++", "~", "~~", "-"])
+            + key
+            + random.choice(["=", "=", "=", "=", "", "==", ":"])
+            + value
+        )
         arguments.append(mistyped(random, argument) if random.random() < 0.3 else argument)
     for _ in range(random.choice([0, 0, 0, 1, 1, 2])):
         arguments.insert(random.randrange(len(arguments) + 1), random.choice(FLAGS))

@@ -290,7 +290,8 @@ def check_layouts(name, data):
         call = made(d, name)
         wanted = call()
     except (RuntimeError, ValueError) as error:
-        assert str(error).strip()
+        if not str(error).strip():
+            raise
         return
     call = changed(data.draw, call, LAYOUTS, 3)
     wanted = call.plain()()
@@ -322,7 +323,8 @@ def check_mistakes(name, data):
             call.arguments[argument.name] = data.draw(SCALARS[str(argument.type)]) if scalars else None
         results = call()
     except (RuntimeError, ValueError, IndexError) as error:
-        assert str(error).strip()
+        if not str(error).strip():
+            raise
         return
     assert any(tensor.is_meta for tensor in call.tensors().values()) == any(result.is_meta for result in results)
     if not any(result.is_meta for result in results):
