@@ -107,6 +107,7 @@ Activation activation(const char* name, const std::string& given) {
 
 void check(Arguments& a) {
   const char* const name = a.name;
+  for (const Tensor* tensor : {&a.inputs, &a.hidden, &a.memory}) check_extent(name, *tensor);
   TORCH_CHECK_VALUE(a.inputs.dim() == 3, name, ": inputs must have shape (B, T, C), got ", a.inputs.sizes());
   TORCH_CHECK_VALUE(
       a.inputs.scalar_type() == at::kFloat || a.inputs.scalar_type() == at::kDouble, name,
@@ -466,6 +467,7 @@ Arguments gated_arguments(
   TORCH_CHECK_VALUE(
       inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs must be (B, T, C) and hidden (B, H), got ", inputs.sizes(), " and ",
       hidden.sizes());
+  check_extent(name, hidden);
   const int64_t size = hidden.size(1);
   check_shape(name, "weight_ih", weight_ih, inputs, {gates * size, inputs.size(2)});
   check_shape(name, "weight_hh", weight_hh, inputs, {gates * size, size});
