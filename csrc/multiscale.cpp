@@ -83,7 +83,7 @@ int64_t lay_out(Arguments& a) {
   int64_t unit = 0, place = 0, parameter = 0, most = kMostUnits;
   for (const int64_t size : a.sizes) {
     TORCH_CHECK_VALUE(
-        size > 0 && size <= most, a.name, ": sizes must be positive and at most ", kMostUnits, " together, got ", a.sizes);
+        size > 0 && size <= most, a.name, ": sizes must be positive, got ", a.sizes, " (at most ", kMostUnits, " together)");
     most -= size;
   }
   const int64_t count = int64_t(a.sizes.size());

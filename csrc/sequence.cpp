@@ -158,6 +158,7 @@ void check(Arguments& a) {
   for (Maybe& weight : a.weight) {
     if (weight) weight = weight->contiguous();
   }
+  if (a.bias) a.bias = a.bias->contiguous();
   if (a.inputs.stride(2) != 1) a.inputs = a.inputs.contiguous();
   a.hidden = a.hidden.contiguous();
   a.memory = a.memory.contiguous();
