@@ -66,7 +66,7 @@ bench: setup
 # Leaks are not looked for: Python and torch keep what they allocate to the end.
 sanitize: setup $(sanitized)
 	OMP_NUM_THREADS=1 SEQMEM_EXTENSION=$(CURDIR)/$(sanitized) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(python) -m pytest -n 0 --run-slow $(PYTEST_FLAGS) $(or $(SANITIZE_TESTS),tests/ops tests/cells/test_legs.py tests/cells/test_gated.py)
 
 $(sanitized): $(patsubst csrc/%.cpp,build/sanitize/%.o,$(wildcard csrc/*.cpp))

@@ -41,6 +41,9 @@ _switches = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multir
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*_switches, *_switches_with_value)
+_no_name = re.compile(
+    r"\s*([-+]?(\d[\d_]*\.?|\.\d)[\d_]*(e[-+]?\d+)?|[-+]?(inf|nan)|true|false|null|\[.*[\[{].*|{.*)\s*", re.IGNORECASE
+)
 
 # What a plugin of Hydra's comes with, by where its config would lie.
 _extras = {
@@ -191,8 +194,11 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"cannot read '{override}': wanted KEY=VALUE")
         if (key in _sections and equals and not re.match(r"[A-Za-z_]", value)) or (value == "null" and key in _sections):
             raise UserError(f"{key}: got {value or 'nothing'}, wanted the name of a file in cfg/{key}/")
-        if "/" in key and re.match(r"\s*(\[.*[\[{]|{)", value):
+        group = key.lstrip("+~")
+        if (group in _groups or "/" in group) and any(map(_no_name.fullmatch, [value, *value.split(",")])):
             raise UserError(f"{key}: got {value}, wanted the name of a file of the group, or a list of names")
+        if re.search(r"\d{1000}", override):
+            raise UserError(f"{key}: got a number of more than a thousand digits")
         if key.lstrip("+~").startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):
             raise UserError(f"{key}: run folders are made by seqmem; give output_dir=FOLDER")
 

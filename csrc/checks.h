@@ -21,15 +21,36 @@ inline void check_shape(const char* name, const char* what, const Maybe& given, 
   if (given) check_shape(name, what, *given, inputs, shape);
 }
 
+// So that what is counted of a few sizes stays within 64 bits: expanded tensors may have any.
+inline void check_extent(const char* name, const at::Tensor& given) {
+  for (const int64_t size : given.sizes()) {
+    TORCH_CHECK_VALUE(size < int64_t(1) << 30, name, ": sizes must be below 2^30, got ", given.sizes());
+  }
+}
+
 inline void check_double(const char* name, const char* what, const at::Tensor& given, at::IntArrayRef shape) {
   TORCH_CHECK_VALUE(
       given.sizes() == shape && given.scalar_type() == at::kDouble, name, ": ", what, " must be ", shape, " float64, got ",
       given.sizes(), " ", given.scalar_type());
 }
 
+// Numbers of a contiguous tensor. Never null, not even of an empty one: null stands for what is not given, and even no number may
+// not be copied from there.
+template <typename T>
+T* writable(const at::Tensor& tensor) {
+  static T none{};
+  return tensor.numel() > 0 ? tensor.mutable_data_ptr<T>() : &none;
+}
+
+template <typename T>
+const T* readable(const at::Tensor& tensor) {
+  static const T none{};
+  return tensor.numel() > 0 ? tensor.const_data_ptr<T>() : &none;
+}
+
 template <typename T>
 const T* data(const Maybe& tensor) {
-  return tensor ? tensor->const_data_ptr<T>() : nullptr;
+  return tensor ? readable<T>(*tensor) : nullptr;
 }
 
 }  // namespace seqmem

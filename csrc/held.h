@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "checks.h"
 #include "generators.h"
 
 namespace seqmem {
@@ -17,7 +18,7 @@ class Held {
   template <typename T>
   const T* numbers(const at::Tensor& given) {
     tensors_.push_back(given.to(c10::CppTypeToScalarType<T>::value).contiguous());
-    return tensors_.back().const_data_ptr<T>();
+    return readable<T>(tensors_.back());
   }
 
   // (6, N) float64, see seqmem/ops/transition.py.

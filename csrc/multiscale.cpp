@@ -83,7 +83,7 @@ int64_t lay_out(Arguments& a) {
   int64_t unit = 0, place = 0, parameter = 0, most = kMostUnits;
   for (const int64_t size : a.sizes) {
     TORCH_CHECK_VALUE(
-        size > 0 && size <= most, a.name, ": sizes must be positive and at most ", kMostUnits, " together, got ", a.sizes);
+        size > 0 && size <= most, a.name, ": sizes must be positive, got ", a.sizes, " (at most ", kMostUnits, " together)");
     most -= size;
   }
   const int64_t count = int64_t(a.sizes.size());
@@ -152,15 +152,15 @@ Multiscale<T> describe(const Arguments& a, const Results& results) {
   s.hard_sigmoid = a.hard_sigmoid;
   s.slope = T(a.slope.item<double>());
   s.lengths = data<int64_t>(a.lengths);
-  s.projected = a.projected.const_data_ptr<T>();
+  s.projected = readable<T>(a.projected);
   s.draws = data<T>(a.draws);
-  s.hidden_before = a.hidden.const_data_ptr<T>();
-  s.memory_before = a.memory.const_data_ptr<T>();
-  s.boundary_before = a.boundary.const_data_ptr<T>();
-  s.parameters = a.parameters.const_data_ptr<T>();
-  s.outputs = results.outputs.mutable_data_ptr<T>();
-  s.boundaries = results.boundaries.mutable_data_ptr<T>();
-  s.saved = a.chunk_steps > 0 ? results.saved.mutable_data_ptr<T>() : nullptr;
+  s.hidden_before = readable<T>(a.hidden);
+  s.memory_before = readable<T>(a.memory);
+  s.boundary_before = readable<T>(a.boundary);
+  s.parameters = readable<T>(a.parameters);
+  s.outputs = writable<T>(results.outputs);
+  s.boundaries = writable<T>(results.boundaries);
+  s.saved = a.chunk_steps > 0 ? writable<T>(results.saved) : nullptr;
   s.kept = kept_numbers(s);
   s.chunk_steps = a.chunk_steps;
   return s;
@@ -170,7 +170,7 @@ template <typename T>
 Tensor packed(Multiscale<T>& s, bool backward, const at::TensorOptions& options) {
   const MultiscaleKernels<T>& kernels = kernels_of<T>();
   const Tensor storage = empty_large({kernels.packed(s, backward)}, options);
-  s.packed = storage.mutable_data_ptr<T>();
+  s.packed = writable<T>(storage);
   at::parallel_for(0, s.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t l = begin; l < end; ++l) kernels.pack(s, backward, l);
   });
@@ -181,14 +181,14 @@ template <typename T>
 void run(const Arguments& a, Results& results) {
   const MultiscaleKernels<T>& kernels = kernels_of<T>();
   Multiscale<T> s = describe<T>(a, results);
-  s.hidden_after = results.hidden.mutable_data_ptr<T>();
-  s.memory_after = results.memory.mutable_data_ptr<T>();
-  s.boundary_after = results.boundary.mutable_data_ptr<T>();
+  s.hidden_after = writable<T>(results.hidden);
+  s.memory_after = writable<T>(results.memory);
+  s.boundary_after = writable<T>(results.boundary);
   const Tensor parameters = packed<T>(s, false, a.projected.options());
   const Groups groups(a.batch(), kernels.most_rows);
   const int64_t size = round_up(kernels.workspace(s, groups.most(), false), kMaxLanes);
   const Tensor workspace = at::empty({groups.count, size}, a.projected.options());
-  T* const pieces = workspace.mutable_data_ptr<T>();
+  T* const pieces = writable<T>(workspace);
   at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     [[maybe_unused]] const FlushDenormals flush;
     for (int64_t group = begin; group < end; ++group) {
@@ -295,10 +295,10 @@ void run_backward(const Arguments& a, const Results& results, const Flows& flows
   s.grad_hidden_after = data<T>(flows.hidden);
   s.grad_memory_after = data<T>(flows.memory);
   s.grad_boundary_after = data<T>(flows.boundary);
-  s.grad_projected = g.projected.dim() == 3 ? g.projected.mutable_data_ptr<T>() : nullptr;
-  s.grad_hidden_before = g.hidden.mutable_data_ptr<T>();
-  s.grad_memory_before = g.memory.mutable_data_ptr<T>();
-  s.grad_boundary_before = g.boundary.mutable_data_ptr<T>();
+  s.grad_projected = g.projected.dim() == 3 ? writable<T>(g.projected) : nullptr;
+  s.grad_hidden_before = writable<T>(g.hidden);
+  s.grad_memory_before = writable<T>(g.memory);
+  s.grad_boundary_before = writable<T>(g.boundary);
   const Tensor parameters = packed<T>(s, true, options);
   const Groups groups(a.batch(), kernels.most_rows);
   const int64_t size = round_up(kernels.workspace(s, groups.most(), true), kMaxLanes);
@@ -313,11 +313,11 @@ void run_backward(const Arguments& a, const Results& results, const Flows& flows
     for (const Layer& layer : a.layers) {
       collections.push_back({empty_large({most, kMultiscaleGates * layer.size}, options), empty_large({most, layer.reads()}, options)});
       const Collection& last = collections.back();
-      collected.push_back({last.gradients.template mutable_data_ptr<T>(), last.reads.template mutable_data_ptr<T>(), {}});
+      collected.push_back({writable<T>(last.gradients), writable<T>(last.reads), {}});
     }
   }
-  T* const pieces = workspace.mutable_data_ptr<T>();
-  T* const sums = totals.mutable_data_ptr<T>();
+  T* const pieces = writable<T>(workspace);
+  T* const sums = writable<T>(totals);
   for (int64_t chunk = (a.steps() - 1) / a.chunk_steps; chunk >= 0; --chunk) {
     const int64_t first_step = chunk * a.chunk_steps, end_step = std::min(a.steps(), first_step + a.chunk_steps);
     at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {

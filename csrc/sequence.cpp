@@ -107,6 +107,7 @@ Activation activation(const char* name, const std::string& given) {
 
 void check(Arguments& a) {
   const char* const name = a.name;
+  for (const Tensor* tensor : {&a.inputs, &a.hidden, &a.memory}) check_extent(name, *tensor);
   TORCH_CHECK_VALUE(a.inputs.dim() == 3, name, ": inputs must have shape (B, T, C), got ", a.inputs.sizes());
   TORCH_CHECK_VALUE(
       a.inputs.scalar_type() == at::kFloat || a.inputs.scalar_type() == at::kDouble, name,
@@ -157,6 +158,7 @@ void check(Arguments& a) {
   for (Maybe& weight : a.weight) {
     if (weight) weight = weight->contiguous();
   }
+  if (a.bias) a.bias = a.bias->contiguous();
   if (a.inputs.stride(2) != 1) a.inputs = a.inputs.contiguous();
   a.hidden = a.hidden.contiguous();
   a.memory = a.memory.contiguous();
@@ -186,7 +188,7 @@ Sequence<T> describe(Arguments& a, int64_t lanes) {
   s.order = a.order();
   s.memory_activation = a.memory_activation;
   s.hidden_activation = a.hidden_activation;
-  s.inputs = a.inputs.const_data_ptr<T>();
+  s.inputs = readable<T>(a.inputs);
   s.input_row = a.inputs.stride(0);
   s.input_step = a.inputs.stride(1);
   s.lengths = data<int64_t>(a.lengths);
@@ -199,8 +201,8 @@ Sequence<T> describe(Arguments& a, int64_t lanes) {
     s.step_transposed = a.held.panels<T>(a.step->t(), 2 * lanes);
     s.drive = a.held.numbers<T>(*a.drive);
   }
-  s.hidden_before = a.hidden.const_data_ptr<T>();
-  s.memory_before = a.memory.const_data_ptr<T>();
+  s.hidden_before = readable<T>(a.hidden);
+  s.memory_before = readable<T>(a.memory);
   for (int source = 0; source < kSources; ++source) s.weight[source] = data<T>(a.weight[source]);
   s.bias = data<T>(a.bias);
   s.weight_ux = data<T>(a.weight_ux);
@@ -226,7 +228,7 @@ SequenceKernels<T> kernels_of(const Arguments& a) {
 template <typename T>
 Tensor packed(const SequenceKernels<T>& kernels, Sequence<T>& s, bool backward, const at::TensorOptions& options) {
   const Tensor storage = at::empty({kernels.packed(s, backward)}, options);
-  s.packed = storage.mutable_data_ptr<T>();
+  s.packed = writable<T>(storage);
   at::parallel_for(0, kernels.panels(s, backward), 1, [&](int64_t begin, int64_t end) { kernels.pack(s, backward, begin, end); });
   return storage;
 }
@@ -242,18 +244,18 @@ void run(Arguments& a, Results& results) {
   const Tensor weights = packed<T>(kernels, s, false, a.inputs.options());
   s.streams = results.outputs.nbytes() + results.saved.nbytes() >= kStreamedBytes && is_aligned(results.outputs) &&
       is_aligned(results.saved);
-  s.outputs = results.outputs.mutable_data_ptr<T>();
-  s.hidden_after = results.hidden.mutable_data_ptr<T>();
-  s.memory_after = results.memory.mutable_data_ptr<T>();
+  s.outputs = writable<T>(results.outputs);
+  s.hidden_after = writable<T>(results.hidden);
+  s.memory_after = writable<T>(results.memory);
   if (a.chunk_steps > 0) {
-    s.saved = results.saved.mutable_data_ptr<T>();
-    s.written = results.written.mutable_data_ptr<T>();
-    s.checkpoints = results.checkpoints.mutable_data_ptr<T>();
+    s.saved = writable<T>(results.saved);
+    s.written = writable<T>(results.written);
+    s.checkpoints = writable<T>(results.checkpoints);
   }
   const Groups groups(a.batch(), kernels.most_rows);
   const int64_t size = round_up(kernels.workspace(s, groups.most(), false), kMaxLanes);
   const Tensor workspace = at::empty({groups.count, size}, a.inputs.options());
-  T* const pieces = workspace.mutable_data_ptr<T>();
+  T* const pieces = writable<T>(workspace);
   at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     [[maybe_unused]] const FlushDenormals flush;
     for (int64_t group = begin; group < end; ++group) {
@@ -327,16 +329,16 @@ void run_backward(Arguments& a, const Results& results, const Incoming& incoming
   const auto options = a.inputs.options();
   const SequenceKernels<T> kernels = kernels_of<T>(a);
   Sequence<T> s = describe<T>(a, kernels.lanes);
-  s.grad_inputs = g.inputs.dim() == 3 ? g.inputs.mutable_data_ptr<T>() : nullptr;
-  s.outputs = results.outputs.mutable_data_ptr<T>();
-  s.saved = results.saved.mutable_data_ptr<T>();
-  s.written = results.written.mutable_data_ptr<T>();
-  s.checkpoints = results.checkpoints.mutable_data_ptr<T>();
+  s.grad_inputs = g.inputs.dim() == 3 ? writable<T>(g.inputs) : nullptr;
+  s.outputs = writable<T>(results.outputs);
+  s.saved = writable<T>(results.saved);
+  s.written = writable<T>(results.written);
+  s.checkpoints = writable<T>(results.checkpoints);
   s.grad_outputs = data<T>(incoming.outputs);
   s.grad_hidden_after = data<T>(incoming.hidden);
   s.grad_memory_after = data<T>(incoming.memory);
-  s.grad_hidden_before = g.hidden.mutable_data_ptr<T>();
-  s.grad_memory_before = g.memory.mutable_data_ptr<T>();
+  s.grad_hidden_before = writable<T>(g.hidden);
+  s.grad_memory_before = writable<T>(g.memory);
   g.lanes = kernels.lanes;
   g.layout = kernels.totals(s);
   if (a.empty()) {
@@ -349,8 +351,8 @@ void run_backward(Arguments& a, const Results& results, const Incoming& incoming
   const int64_t size = round_up(kernels.workspace(s, groups.most(), true), kMaxLanes);
   const Tensor workspace = empty_large({threads, size}, options);
   const Tensor totals = at::zeros({threads, g.layout.size}, options);
-  T* const pieces = workspace.mutable_data_ptr<T>();
-  T* const sums = totals.mutable_data_ptr<T>();
+  T* const pieces = writable<T>(workspace);
+  T* const sums = writable<T>(totals);
   at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     [[maybe_unused]] const FlushDenormals flush;
     const int64_t thread = at::get_thread_num();
@@ -466,6 +468,7 @@ Arguments gated_arguments(
   TORCH_CHECK_VALUE(
       inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs must be (B, T, C) and hidden (B, H), got ", inputs.sizes(), " and ",
       hidden.sizes());
+  check_extent(name, hidden);
   const int64_t size = hidden.size(1);
   check_shape(name, "weight_ih", weight_ih, inputs, {gates * size, inputs.size(2)});
   check_shape(name, "weight_hh", weight_hh, inputs, {gates * size, size});

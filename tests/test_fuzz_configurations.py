@@ -34,6 +34,7 @@ SMALL = {
     "reber": {"length": 30, "shortest": 12},
     "uea": {"problem": "CharacterTrajectories"},
 }
+WORDS = ["a", "good", "bad", "film", "with", "so", "many", "words"]
 LEFT_ALONE = ("name", "data_dir", "path", "problem", "num_workers", "network", "cell", "preset", "presets")
 
 
@@ -54,9 +55,7 @@ def data_dir(tmp_path_factory):
     (folder / "text8").mkdir()
     (folder / "text8" / "text8").write_text("".join(random.choices("abcdefghijklmnopqrstuvwxyz ", k=4000)))
     reviews = {
-        f"aclImdb/{part}/{mark}/{k}_{k % 5 + 1}.txt": " ".join(
-            random.choices(["a", "good", "bad", "film", "with", "so", "many", "words"], k=9)
-        )
+        f"aclImdb/{part}/{mark}/{k}_{k % 5 + 1}.txt": " ".join(random.choices(WORDS, k=9))
         for part in ("train", "test")
         for mark in ("pos", "neg")
         for k in range(9)
@@ -221,255 +220,39 @@ def test_many_configurations(offline, part):
     assert outcomes["done"] >= 75
 
 
-KEYS = [
-    "dataset",
-    "model",
-    "train",
-    "runner",
-    "experiment",
-    "debug",
-    "scale",
-    "seed",
-    "smoke_test",
-    "output_dir",
-    "traceback",
-    "model.cell",
-    "model.preset",
-    "model.cell_args",
-    "model.cell_args.hidden_size",
-    "model.cell_args.architecture.ux",
-    "model.cell_args.discretization",
-    "model.dropout",
-    "model.presets",
-    "model.presets.tiny",
-    "model.output_hiddens",
-    "model.network",
-    "dataset.name",
-    "dataset.permute",
-    "dataset.split_seed",
-    "dataset.num_workers",
-    "train.lr",
-    "train.epochs",
-    "train.batch_size",
-    "train.schedule",
-    "train.limit_val_batches",
-    "train.resume",
-    "runner.ntrials",
-    "runner.name",
-    "runner.accelerator",
-    "hydra/launcher",
-    "hydra/sweeper",
-    "hydra/job_logging",
-    "hydra/help",
-    "hydra.job.name",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-    "hydra.verbose",
-    "hydra.mode",
-    "hydra.searchpath",
-    "hydra.sweeper.params",
-    "hydra.job.chdir",
-    "hydra",
-    "model@other",
-    "dataset@model",
-    "package@:x",
-    "a.b.c",
-    ".",
-    "..",
-    "a..b",
-    ".a",
-    "a.",
-    "model.cell_args.0",
-    "''",
-    '"seed"',
-    "SEED",
-    "seéd",
-    "种子",
-    "_target_",
-    "defaults",
-    "_self_",
-    "override",
-    "model/legs",
-    "../model",
-]
-VALUES = [
-    "digits",
-    "gru",
-    "legs",
-    "tiny",
-    "1",
-    "0",
-    "-0",
-    "-1",
-    "1e999",
-    "-1e999",
-    "nan",
-    "inf",
-    "1e-999",
-    "0x10",
-    "1_000",
-    "007",
-    "1.",
-    ".5",
-    "1e5",
-    "99999999999999999999999",
-    "true",
-    "False",
-    "yes",
-    "null",
-    "None",
-    "",
-    "''",
-    '""',
-    '"a b"',
-    "'it'",
-    '"',
-    "'",
-    "\\",
-    "\\\\",
-    "a b",
-    "a=b",
-    "=",
-    "==",
-    ",",
-    "1,2",
-    "1,,2",
-    "[",
-    "]",
-    "[]",
-    "[1,2",
-    "[1,[2,[3]]]",
-    "{",
-    "}",
-    "{}",
-    "{a:1}",
-    "{a:{b:c}}",
-    "{a",
-    "(",
-    ")",
-    "${seed}",
-    "${train.epochs}",
-    "${nope}",
-    "${nope.nope}",
-    "${",
-    "$",
-    "$$",
-    "\\${seed}",
-    "${oc.env:HOME}",
-    "${oc.env:NO_SUCH}",
-    "${oc.env:}",
-    "${now:%Y}",
-    "${hydra:job}",
-    "${hydra:runtime.cwd}",
-    "${oc.create:{a:1}}",
-    "${oc.decode:1}",
-    "${oc.select:seed}",
-    "${eval:1}",
-    "${${seed}}",
-    "${model}",
-    "${.}",
-    "${..seed}",
-    "???",
-    "_",
-    "-",
-    "--",
-    "~",
-    "+",
-    "*",
-    "?",
-    "/",
-    "/etc/passwd",
-    "../..",
-    ".",
-    "..",
-    "é",
-    "种子",
-    "😀",
-    "\u202e",
-    "\t",
-    "\n",
-    "a\nb",
-    "\r",
-    "\x00",
-    "\x1b[31m",
-    "%s",
-    "%d%n",
-    "{0}",
-    "<tag>",
-    ";ls",
-    "`ls`",
-    "$(ls)",
-    "choice(1,2)",
-    "range(3)",
-    "range(1,3)",
-    "range(3,1)",
-    "range(1,2,0)",
-    "interval(0,1)",
-    "glob(*)",
-    "glob(t*)",
-    "shuffle(1,2)",
-    "sort(2,1)",
-    "tag(a,1)",
-    "str(1)",
-    "int(x)",
-    "int(1.5)",
-    "float(x)",
-    "bool(2)",
-    "json_str(1)",
-    "extend_list(1)",
-    "foo(1)",
-    "choice()",
-    "glob()",
-    "@",
-    "#",
-    ":",
-    "a:b",
-    "!!python/object:os.system",
-    "&a",
-    "*a",
-    "!x",
-]
-FLAGS = [
-    "-m",
-    "--multirun",
-    "--cfg",
-    "-c",
-    "job",
-    "hydra",
-    "all",
-    "nope",
-    "--resolve",
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "-v",
-    "--info",
-    "--package",
-    "-p",
-    "--run",
-    "-r",
-    "--config-name",
-    "-cn",
-    "--config-path",
-    "--config-dir",
-    "-cd",
-    "--experimental-rerun",
-    "--shell-completion",
-    "-sc",
-    "-",
-    "--",
-    "---",
-    "-1",
-    "-e5",
-    "--cfg=job",
-    "--cfg=",
-    "--help=1",
-    "--m",
-    "--resolv",
-    "-mm",
-    "--种",
-]
+KEYS = (  # noqa: SIM905
+    "dataset model train runner experiment debug scale seed smoke_test output_dir traceback model.cell model.preset "
+    "model.cell_args model.cell_args.hidden_size model.cell_args.architecture.ux model.cell_args.discretization model.dropout "
+    "model.presets model.presets.tiny model.output_hiddens model.network dataset.name dataset.permute dataset.split_seed "
+    "dataset.num_workers train.lr train.epochs train.batch_size train.schedule train.limit_val_batches train.resume "
+    "runner.ntrials runner.name runner.accelerator hydra/launcher hydra/sweeper hydra/job_logging hydra/help hydra.job.name "
+    "hydra.run.dir hydra.sweep.dir hydra.verbose hydra.mode hydra.searchpath hydra.sweeper.params hydra.job.chdir hydra "
+    "model@other dataset@model package@:x a.b.c . .. a..b .a a. model.cell_args.0 '' \"seed\" SEED se\u00e9d "
+    "\u79cd\u5b50 _target_ "
+    "defaults _self_ override model/legs ../model"
+).split(" ")
+VALUES = (  # noqa: SIM905
+    "digits|gru|legs|tiny|1|0|-0|-1|1e999|-1e999|nan|inf|1e-999|0x10|1_000|007|1.|.5|1e5|"
+    "99999999999999999999999|true|False|yes|"
+    "null|None||''|\"\"|\"a b\"|'it'|\"|'|\\|\\\\|a b|a=b|=|==|,|1,2|1,,2|[|]|[]|[1,2|[1,[2,[3]]]|{|}|{}|"
+    "{a:1}|{a:{b:c}}|{a|(|)|${seed}|"
+    "${train.epochs}|${nope}|${nope.nope}|${|$|$$|\\${seed}|${oc.env:HOME}|${oc.env:NO_SUCH}|${oc.env:}|${now:%Y}|${hydra:job}|"
+    "${hydra:runtime.cwd}|${oc.create:{a:1}}|${oc.decode:1}|${oc.select:seed}|${eval:1}|${${seed}}|${model}|"
+    "${.}|${..seed}|???|_|"
+    "-|--|"
+    "~|+|*|?|/|/etc/passwd|../..|.|..|\u00e9|\u79cd\u5b50|\U0001f600|\u202e|\t|\n|a\nb|\r|\x00|\x1b[31m|%s|"
+    "%d%n|{0}|<tag>|;ls|`ls`|"
+    "$(ls)|choice(1,2)|range(3)|range(1,3)|range(3,1)|range(1,2,0)|interval(0,1)|glob(*)|glob(t*)|"
+    "shuffle(1,2)|sort(2,1)|tag(a,1)|"
+    "str(1)|int(x)|int(1.5)|float(x)|bool(2)|json_str(1)|extend_list(1)|foo(1)|choice()|glob()|@|#|:|a:b|"
+    "!!python/object:os.system|&a|"
+    "*a|!x"
+).split("|")
+FLAGS = (  # noqa: SIM905
+    "-m --multirun --cfg -c job hydra all nope --resolve --help -h --hydra-help --version -v --info --package -p --run -r "
+    "--config-name -cn --config-path --config-dir -cd --experimental-rerun --shell-completion -sc - -- --- -1 -e5 --cfg=job "
+    "--cfg= --help=1 --m --resolv -mm --\u79cd"
+).split(" ")
 HELP = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
 
 

@@ -33,6 +33,7 @@ def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", 
         UserError: an unknown name, a missing one, or a value of the wrong type or out of range.
     """
     schema = _schema(owner, frozenset(skip))
+    _refuse_long_integers(given, where)
     try:
         checked = schema(**{str(name): value for name, value in given.items()})
     except ValidationError as error:
@@ -97,6 +98,16 @@ def _schema(owner: Callable[..., Any], skip: frozenset[str]) -> Any:
     }
     config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     return create_model(_name(owner), __config__=config, **fields)
+
+
+def _refuse_long_integers(given: Any, where: str) -> None:
+    """Raise UserError for an integer beyond the 64 bits that tensors are counted in."""
+    if isinstance(given, Mapping | list | tuple):
+        parts = given.items() if isinstance(given, Mapping) else enumerate(given)
+        for name, value in parts:
+            _refuse_long_integers(value, f"{where}.{name}".lstrip("."))
+    elif isinstance(given, int) and given.bit_length() > 63:
+        raise UserError(f"{where}: got {given}, wanted an integer of at most 64 bits")
 
 
 def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where: str, schema: Any) -> str:

@@ -290,7 +290,8 @@ def check_layouts(name, data):
         call = made(d, name)
         wanted = call()
     except (RuntimeError, ValueError) as error:
-        assert str(error).strip()
+        if not str(error).strip():
+            raise
         return
     call = changed(data.draw, call, LAYOUTS, 3)
     wanted = call.plain()()
@@ -322,7 +323,8 @@ def check_mistakes(name, data):
             call.arguments[argument.name] = data.draw(SCALARS[str(argument.type)]) if scalars else None
         results = call()
     except (RuntimeError, ValueError, IndexError) as error:
-        assert str(error).strip()
+        if not str(error).strip():
+            raise
         return
     assert any(tensor.is_meta for tensor in call.tensors().values()) == any(result.is_meta for result in results)
     if not any(result.is_meta for result in results):
@@ -348,6 +350,6 @@ def test_a_few_calls(name, check):
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("check", [check_layouts, check_mistakes])
 def test_many_calls(name, check):
-    settings(max_examples=500, deadline=None, database=None, suppress_health_check=QUIET)(
+    settings(max_examples=100, deadline=None, database=None, suppress_health_check=QUIET)(
         given(st.data())(lambda data: check(name, data))
     )()
