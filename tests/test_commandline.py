@@ -80,7 +80,7 @@ WRONG = {
     "train.lr_decay=0.1 train.schedule=cosine": "train.lr_decay: got 0.1 with train.schedule=cosine, wanted one of the two",
     "model=transformer": "choose from: conv_lstm_ae, exprnn, function_approximation, gru, grus, hmlstm, igloo, lagt",
     "train=fast": "there is no train of that name",
-    "runner=ray": "choose from: pl",
+    "runner=slurm": "choose from: pl, ray",
     "experiment=quickstrt": "did you mean 'quickstart'?",
     "experiment=hippo/pmnist_leg": "there is no experiment of that name; did you mean 'hippo/pmnist_legs'?",
     "train.epoch=3": "did you mean 'train.epochs'?",
@@ -310,7 +310,9 @@ def test_a_sweep_ends_with_one_table_of_all_models(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     [sweep] = (tmp_path / "runs").glob("sweep_digits_lstm-rnn_*")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (sweep / "table.md").read_text().splitlines()]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in (sweep / "table.md").read_text().split("\n") if line
+    ]
     assert [row[1:3] for row in rows[2:]] == [["lstm", "2"], ["rnn", "2"]]
     assert (sweep / "curves.png").exists()
     assert len(list((tmp_path / "runs").glob("digits_*/seed_*/record.json"))) == 4

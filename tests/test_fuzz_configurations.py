@@ -72,7 +72,7 @@ def offline(monkeypatch, data_dir):
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("SEQMEM_DATA", str(data_dir))
     monkeypatch.setenv("SEQMEM_SWEEP", "sweep")
-    monkeypatch.setattr(commandline, "_planned_jobs", [])
+    monkeypatch.setattr(commandline, "_sweep", commandline._Sweeping())
 
 
 @cache

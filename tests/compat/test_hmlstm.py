@@ -347,7 +347,7 @@ def test_files_that_are_not_of_this_network(tmp_path, monkeypatch):
         ("cut", "cut is not a checkpoint"),
         ("other", "other is not a checkpoint of HMLSTMNetwork"),
         ("shape", "shape is not a checkpoint of HMLSTMNetwork"),
-        ("numbers", "numbers is not a checkpoint: its weights are no tensors by name"),
+        ("numbers", "numbers is not a checkpoint: its weights are no plain tensors by name"),
         ("state", "state is not a checkpoint of HMLSTMNetwork"),
         ("evil", "evil is not a checkpoint: it is damaged, or holds more than tensors and plain values"),
     ]:

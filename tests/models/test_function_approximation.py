@@ -82,7 +82,11 @@ def test_data_and_models_that_do_not_fit_are_both_named():
 
 
 def test_it_cannot_be_trained():
-    config = {"model": {"network": "function_approximation", "memory": "legs"}, "train": {"epochs": 3}}
+    config = {
+        "model": {"network": "function_approximation", "memory": "legs"},
+        "train": {"epochs": 3},
+        "runner": {"name": "pl"},
+    }
     with pytest.raises(UserError, match=r"train\.epochs: got 3, wanted 0, since legs has nothing to train"):
         training.check_fit(config, SPEC)
 

@@ -27,17 +27,17 @@ def test_perfect_logits_of_several_steps_have_no_loss(steps, alphabet):
 def test_accuracy_counts_targets_over_all_batches():
     kind = task("classification", 3)
     metrics = kind.metrics()
-    kind.update(metrics, torch.eye(3), Batch(None, torch.tensor([0, 1, 2])))
-    kind.update(metrics, torch.eye(3)[:1], Batch(None, torch.tensor([2])))
+    kind.update(metrics, torch.eye(3), Batch(torch.zeros(1, 1, 1), torch.tensor([0, 1, 2])))
+    kind.update(metrics, torch.eye(3)[:1], Batch(torch.zeros(1, 1, 1), torch.tensor([2])))
     assert metrics.compute()["accuracy"].item() == 0.75
 
 
 def test_mean_squared_error():
     kind = task("regression", 1)
     outputs, targets = torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [1.0]])
-    assert kind.loss(outputs, Batch(None, targets)).item() == 2
+    assert kind.loss(outputs, Batch(torch.zeros(1, 1, 1), targets)).item() == 2
     metrics = kind.metrics()
-    kind.update(metrics, outputs, Batch(None, targets))
+    kind.update(metrics, outputs, Batch(torch.zeros(1, 1, 1), targets))
     assert metrics.compute()["mse"].item() == 2
 
 
@@ -49,9 +49,9 @@ def test_normalised_error_is_the_error_in_units_of_the_targets():
     targets += 3
     metrics = kind.metrics()
     for rows in (slice(0, 4), slice(4, 11)):
-        kind.update(metrics, outputs[rows], Batch(None, targets[rows]))
+        kind.update(metrics, outputs[rows], Batch(torch.zeros(1, 1, 1), targets[rows]))
     squared = (outputs - targets).square().mean()
-    assert kind.loss(outputs, Batch(None, targets)).item() == pytest.approx(squared.item())
+    assert kind.loss(outputs, Batch(torch.zeros(1, 1, 1), targets)).item() == pytest.approx(squared.item())
     found = metrics.compute()
     assert set(found) == {"mse", "nrmse"}
     assert found["mse"].item() == pytest.approx(squared.item(), rel=1e-5)
@@ -74,15 +74,15 @@ def test_bits_and_perplexity_by_hand():
     assert (kind.metric, kind.best) == ("bpc", "min")
     probabilities = torch.tensor([[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]], [[0.5, 0.375, 0.125], [0.0, 0.0, 1.0]]])
     logits, targets = probabilities.log().clamp(min=-1e4), torch.tensor([[0, 2], [2, 2]])
-    batch = Batch(None, targets)
+    batch = Batch(torch.zeros(1, 1, 1), targets)
     assert kind.loss(logits, batch).item() == pytest.approx(6 * math.log(2) / 4)
     assert kind.weight(batch) == 4
-    padded = Batch(None, targets, torch.tensor([1, 2]))
+    padded = Batch(torch.zeros(1, 1, 1), targets, torch.tensor([1, 2]))
     assert kind.loss(logits, padded).item() == pytest.approx(4 * math.log(2) / 3)
     assert kind.weight(padded) == 3
     metrics = kind.metrics()
     kind.update(metrics, logits, padded)
-    kind.update(metrics, logits[:1, 1:], Batch(None, targets[:1, 1:]))
+    kind.update(metrics, logits[:1, 1:], Batch(torch.zeros(1, 1, 1), targets[:1, 1:]))
     found = metrics.compute()
     assert found["bpc"].item() == pytest.approx(6 / 4)
     assert found["perplexity"].item() == pytest.approx(2**1.5)
@@ -92,13 +92,13 @@ def test_bits_of_a_uniform_guess_and_of_many_portions():
     kind = task("language_modelling", 27)
     metrics = kind.metrics()
     for length in (1, 1, 998):
-        kind.update(metrics, torch.zeros(1, length, 27), Batch(None, torch.randint(0, 27, (1, length))))
+        kind.update(metrics, torch.zeros(1, length, 27), Batch(torch.zeros(1, 1, 1), torch.randint(0, 27, (1, length))))
     assert metrics.compute()["bpc"].item() == pytest.approx(math.log2(27), rel=1e-6)
     assert metrics.compute()["perplexity"].item() == pytest.approx(27, rel=1e-6)
     metrics.reset()
-    kind.update(metrics, torch.zeros(1, 1, 27), Batch(None, torch.zeros(1, 1, dtype=torch.int64)))
+    kind.update(metrics, torch.zeros(1, 1, 27), Batch(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64)))
     metrics["bpc"].nats += 2.0**30  # single precision would lose the next one
-    kind.update(metrics, torch.zeros(1, 1, 27), Batch(None, torch.zeros(1, 1, dtype=torch.int64)))
+    kind.update(metrics, torch.zeros(1, 1, 27), Batch(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64)))
     assert metrics["bpc"].nats.item() == pytest.approx(2.0**30 + 2 * math.log(27), abs=1e-5, rel=0)
 
 

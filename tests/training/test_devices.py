@@ -11,6 +11,7 @@ from seqmem.errors import UserError
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training import TrainConfig, check_fit
+from seqmem.training.mean import WeightedMean
 from seqmem.training.module import SequenceModule
 
 MODEL = {
@@ -29,12 +30,12 @@ class Logged(SequenceModule):
 
     def __init__(self, model, task, rank, processes):
         super().__init__(model, task, TrainConfig())
-        self.means = {}
+        self.sums = {}
         self._trainer = SimpleNamespace(world_size=processes, global_rank=rank, current_epoch=0)
 
-    def log(self, name, value, batch_size=None, **how):
-        if batch_size is not None:
-            self.means[name] = (float(value.detach()) * batch_size, batch_size)
+    def log(self, name, value, **how):
+        if isinstance(value, WeightedMean):
+            self.sums[name] = (float(value.total), float(value.weight))
 
 
 @pytest.mark.parametrize("task", ["forecasting", "classification"])
@@ -64,12 +65,12 @@ def test_gradients_and_losses_add_up_to_those_of_the_whole_batch(task, rows, pro
         module.training_step(batch, 0).backward()
         for name, parameter in model.named_parameters():
             mean[name] += parameter.grad / processes
-        total += torch.tensor(module.means["train/loss"], dtype=torch.float64)
+        total += torch.tensor(module.sums["train/loss"], dtype=torch.float64)
         [metric] = list(module.train_metrics.values())[:1]
         seen += metric.update_count
     for name, gradient in wanted.items():
         assert torch.allclose(mean[name], gradient, rtol=1e-12, atol=1e-14), name
-    value, weight = whole.means["train/loss"]
+    value, weight = whole.sums["train/loss"]
     assert float(total[0] / total[1]) == pytest.approx(value / weight, rel=1e-12)
     assert seen == min(rows, processes)
 

@@ -101,7 +101,7 @@ def test_a_trial_goes_on_from_where_the_disk_was_full(method, call, size, named,
     assert json.loads((path / "record.json").read_text())["status"] in ("running", "failed")
     assert not list(path.rglob(f".{os.getpid()}.*"))
     [resumed] = run_trials(config, data, tmp_path / "full")
-    assert resumed.read_record()["resumed_at"] == [epochs]
+    assert resumed.read_record()["resumed_at"] == [3 * epochs]
     assert_same(whole, resumed)
 
 

@@ -37,7 +37,8 @@ def update(
         UserError: shapes or types that do not fit together.
     """
     together = not isinstance(step_size, Tensor) or step_size.dim() == 0
-    check_update(memory, inputs, step_size.expand(memory.shape[0]) if isinstance(step_size, Tensor) else step_size)
+    expanded = step_size.expand(memory.shape[0]) if isinstance(step_size, Tensor) and step_size.dim() == 0 else step_size
+    check_update(memory, inputs, expanded)
     if memory.numel() == 0:
         return memory + inputs[..., None]
     given = memory.dtype

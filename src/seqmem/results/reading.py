@@ -127,7 +127,7 @@ def _of_sweep(manifest: Path) -> Iterator[Run]:
             for number, job in enumerate(jobs)
             for seed in job["seeds"]
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read the sweep's manifest {manifest} ({type(error).__name__}: {error})") from None
     for path, (job, seed) in trials.items():
         expected = {

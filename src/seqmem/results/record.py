@@ -154,7 +154,7 @@ class RunFolder:
     def read_metrics(self) -> pd.DataFrame:
         """Read metrics.csv; empty if no epoch has ended."""
         path = self.path / "metrics.csv"
-        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+        return pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import torch
 from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from seqmem.batch import Batch
 from seqmem.errors import UserError
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
+from seqmem.training.mean import WeightedMean
 from seqmem.training.schedules import learning_rate
 
 _optimizers: dict[str, type[torch.optim.Optimizer]] = {
@@ -185,9 +186,9 @@ class SequenceModule(pl.LightningModule):
         """Log a value's weighted mean over an epoch, and over the processes if there are several."""
         key = f"{split}_{name}"
         if key not in self.means:
-            self.means[key] = MeanMetric(nan_strategy="disable").to(self.device)
+            self.means[key] = WeightedMean().to(self.device)
         mean = self.means[key]
-        assert isinstance(mean, MeanMetric)
+        assert isinstance(mean, WeightedMean)
         mean.update(value.detach(), weight)
         shown = split == "train" and name == "loss"
         self.log(f"{split}/{name}", mean, on_step=False, on_epoch=True, prog_bar=shown, metric_attribute=f"means.{key}")
@@ -206,7 +207,7 @@ class SequenceModule(pl.LightningModule):
             self._states["train"] = found["state"]
         for name in found["metrics"]:
             if name.startswith("train_"):
-                self.means[name] = MeanMetric(nan_strategy="disable").to(self.device)
+                self.means[name] = WeightedMean().to(self.device)
         for name, metric in self._gathering():
             for part, value in found["metrics"][name].items():
                 setattr(metric, part, value)
