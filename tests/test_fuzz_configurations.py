@@ -328,6 +328,7 @@ def ended(arguments: list[str], cwd) -> None:
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_a_few_programs(offline, tmp_path):
     try_each({number: command_line(number) for number in range(100, 106)}, lambda arguments: ended(arguments, tmp_path))
 

@@ -148,6 +148,7 @@ def test_threads_do_not_change_the_result(name):
         torch.testing.assert_close(one, three, rtol=1e-14, atol=1e-12 if name == "legs_zoh" else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(instruction_set):
     """The tests above in a process that is told to use no more than this."""

@@ -166,6 +166,7 @@ def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint
     assert_same(whole, mended)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
     """Each trial is trained once, by one of them, and both have all results."""
     script = (
