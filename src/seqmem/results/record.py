@@ -99,7 +99,7 @@ class RunFolder:
         write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
 
     def new_evaluation(self, label: str) -> Path:
-        """A file of an evaluation that is about to be made: ``evaluations/DATE_TIME_label_XXXXXX.json``; its folder is made.
+        """A file of an evaluation that is about to be made: ``evaluations/DATE_TIME_label_RANDOM.json``; its folder is made.
 
         Raises:
             UserError: it cannot be made.
