@@ -3,9 +3,10 @@ Networks for Sequence Modeling", 2018)."""
 
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import conv2d, pad, relu
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqmem.arguments import check, checked
@@ -82,9 +83,8 @@ class Block(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, kernel_size: int, dilation: int, dropout: float):
         super().__init__()
-        self.span = dilation * (kernel_size - 1)
         self.convolutions = nn.ModuleList(
-            weight_norm(nn.Conv1d(size, hidden_size, kernel_size, dilation=dilation)) for size in (input_size, hidden_size)
+            weight_norm(CausalConvolution(size, hidden_size, kernel_size, dilation)) for size in (input_size, hidden_size)
         )
         self.dropout = nn.Dropout1d(dropout)
         self.skip = nn.Conv1d(input_size, hidden_size, 1) if input_size != hidden_size else nn.Identity()
@@ -93,5 +93,29 @@ class Block(nn.Module):
         """(B, C, T) -> (B, H, T)."""
         outputs = inputs
         for convolution in self.convolutions:
-            outputs = self.dropout(relu(convolution(pad(outputs, (self.span, 0)))))
+            outputs = self.dropout(relu(convolution(outputs)))
         return relu(outputs + self.skip(inputs))
+
+
+class CausalConvolution(nn.Conv1d):
+    """A convolution whose output t sees the inputs t, t - d, ..., t - (k - 1) d; zeros stand before the first.
+
+    It runs as a two-dimensional one of height 1 with the channels of a step side by side in memory, as batches hold them: of
+    torch's convolutions on a CPU the fast one (27 channels, 7 taps, 10,000 steps: a block in two thirds of Conv1d's time).
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        kernel_size: k.
+        dilation: d, in steps.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, kernel_size: int, dilation: int):
+        super().__init__(input_size, hidden_size, kernel_size, dilation=dilation)
+        self.span = dilation * (kernel_size - 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, C, T) -> (B, H, T)."""
+        rows = pad(inputs, (self.span, 0)).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        weight = self.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        return conv2d(rows, weight, self.bias, dilation=(1, *self.dilation)).squeeze(2)
