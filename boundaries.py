@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from cfg import commandline
+from cfg import commandline, messages
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    with commandline.one_line_errors():
+    with messages.one_line_errors():
         checkpoint, config, keys = commandline.of_checkpoint(sys.argv[1:], Keys)
 
         import datasets

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cfg import commandline
+from cfg import commandline, messages
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    with commandline.one_line_errors():
+    with messages.one_line_errors():
         checkpoint, config, keys = commandline.of_checkpoint(sys.argv[1:], Keys)
 
         import datasets

@@ -3,7 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from cfg import commandline
+from cfg import commandline, messages, sweeps
+from cfg.run import run
 
 
 @hydra.main(version_base="1.3", config_path="cfg", config_name="config")
@@ -16,7 +17,7 @@ def train(composed: DictConfig) -> float | None:
     Returns:
         The mean of the validation metric over the trials, for a search to optimise; None if the job failed.
     """
-    with commandline.one_line_errors():
+    with messages.one_line_errors():
         config = commandline.settle(composed)
 
         import datasets
@@ -25,11 +26,11 @@ def train(composed: DictConfig) -> float | None:
         data = datasets.load(config["dataset"])
         experiment = training.experiment(config, data)
 
-        with commandline.reported(config, experiment) as summary:
+        with sweeps.reported(config, experiment) as summary:
             training.run_trials(config, data, experiment)
         return float(summary()["val_mean"].iloc[0])
     return None
 
 
 if __name__ == "__main__":
-    commandline.run(train)
+    run(train)

@@ -1,4 +1,4 @@
-"""Hydra's configuration tree, and in ``commandline`` how a command line becomes a checked config."""
+"""Hydra's configuration tree, and beside it how a command line becomes a checked config or a sweep of them."""
 
 import sys
 from importlib.util import find_spec

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import datasets
-from cfg import commandline
+from cfg import commandline, overrides, sweeps
 from seqmem import cells
 from seqmem.errors import UserError
 from tests import program
@@ -58,9 +58,9 @@ def test_the_originals_spelling_selects_the_group():
     )
     assert original["model"]["cell"] == "gru"
     assert original["model"]["cell_args"]["hidden_size"] == 512
-    assert commandline.translate(["model=gru", "model.cell=gru"]) == ["model=gru"]
-    assert commandline.translate(["model.cell=gru,lstm", "seed=1", "-m"]) == ["-m", "seed=1", "model=gru,lstm"]
-    assert commandline.translate(["seed=1", "--cfg", "job"]) == ["--cfg", "job", "seed=1"]
+    assert overrides.translate(["model=gru", "model.cell=gru"]) == ["model=gru"]
+    assert overrides.translate(["model.cell=gru,lstm", "seed=1", "-m"]) == ["-m", "seed=1", "model=gru,lstm"]
+    assert overrides.translate(["seed=1", "--cfg", "job"]) == ["--cfg", "job", "seed=1"]
 
 
 def test_a_preset_yields_to_the_command_line():
@@ -166,6 +166,12 @@ def test_a_wrong_command_line_is_explained_in_one_line(arguments):
     message = str(caught.value)
     assert WRONG[arguments] in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("values", ["seed=range(1000000000)", "seed=range(101) train.lr=range(1,101)"])
+def test_a_sweep_without_end_is_refused_at_once(values):
+    with pytest.raises(UserError, match="got a sweep of more than 10,000 jobs"):
+        sweeps.plan(["model=rnn", *values.split()], [])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 import datasets
-from cfg import commandline
+from cfg import commandline, messages, overrides, run, sweeps
 from seqmem import cells, models
 from seqmem.errors import UserError
 from seqmem.models.base import _registry as networks
@@ -72,7 +72,7 @@ def offline(monkeypatch, data_dir):
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("SEQMEM_DATA", str(data_dir))
     monkeypatch.setenv("SEQMEM_SWEEP", "sweep")
-    monkeypatch.setattr(commandline, "_sweep", commandline._Sweeping())
+    monkeypatch.setattr(sweeps, "current", sweeps._Current())
 
 
 @cache
@@ -290,14 +290,14 @@ def command_line(number: int) -> list[str]:
 def understood(arguments: list[str]) -> None:
     """What happens to a command line before anything is trained."""
     try:
-        translated = commandline.translate(arguments)
-        commandline._check(translated)
+        translated = overrides.translate(arguments)
+        run.check(translated)
         if not set(translated) & {"-m", "--multirun", *HELP}:
             commandline.compose(arguments)
     except Exception as error:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["train.py", *arguments])
-            message, status = commandline._described(error)
+            message, status = messages.described(error)
         if status != 2:
             raise
         assert message.isprintable(), message

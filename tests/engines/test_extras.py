@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 
-from cfg import commandline
+from cfg import commandline, messages, sweeps
 from seqmem.errors import UserError
 from seqmem.training import config
 
@@ -24,7 +24,7 @@ def test_a_package_that_is_missing_is_named(override, extra, monkeypatch):
 @pytest.mark.parametrize("choice", ["launcher/joblib", "launcher/submitit_local", "launcher/submitit_slurm", "sweeper/optuna"])
 def test_a_plugin_that_is_missing_is_named(choice):
     error = MissingConfigException("Could not find it", f"hydra/{choice}", [])
-    line = commandline.explain(error, [])
+    line = messages.explain(error, [])
     [extra] = re.findall(r"\[(\w+)\]", line)
     assert line.startswith(f"hydra/{choice} is not installed")
     assert any("hydra" in package for package in _extras[extra])
@@ -40,10 +40,10 @@ def test_hydra_is_pinned_beside_its_plugins():
 
 def test_an_interval_without_a_search_is_refused():
     with pytest.raises(UserError, match=r"an interval is searched; wanted hydra/sweeper=optuna"):
-        commandline._plan(["dataset=digits", "model=rnn", "train.lr=interval(0.1,1)"], [])
+        sweeps.plan(["dataset=digits", "model=rnn", "train.lr=interval(0.1,1)"], [])
 
 
 def test_a_search_checks_each_choice_once():
     choices = [["a=1"], ["b=1", "b=2", "b=3"], ["c=1", "c=2"]]
-    jobs = list(commandline._one_at_a_time(choices))
+    jobs = list(sweeps._one_at_a_time(choices))
     assert jobs == [["a=1", "b=1", "c=1"], ["a=1", "b=2", "c=1"], ["a=1", "b=3", "c=1"], ["a=1", "b=1", "c=2"]]
