@@ -1,7 +1,8 @@
 """What the commands ``python -m seqmem....`` share."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,14 @@ class Parser(argparse.ArgumentParser):
         if unknown != message:
             message += suggestion(unknown.split()[0], self._option_string_actions)
         self.exit(2, f"{self.prog}: {message}\n")
+
+    @contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Complain so of what the user can mend within, too."""
+        try:
+            yield
+        except UserError as error:
+            self.error(str(error))
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -24,10 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    try:
+    with parser.one_line_errors():
         run(given)
-    except UserError as error:
-        parser.error(str(error))
 
 
 def run(given: argparse.Namespace) -> None:

@@ -40,10 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     useless = [name for name in LEARNING if getattr(given, name) != parser.get_default(name)]
     if given.model is not None and useless:
         parser.error(f"--{useless[0].replace('_', '-')} is for learning, and --model {given.model} is learned already")
-    try:
+    with parser.one_line_errors():
         run(given)
-    except UserError as error:
-        parser.error(str(error))
 
 
 def run(given: argparse.Namespace) -> None:

@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    try:
+    with parser.one_line_errors():
         write(given.folder, given.out, given.against)
-    except UserError as error:
-        parser.error(str(error))
 
 
 def write(source: Path, out: Path | None = None, against: Path | None = None) -> pd.DataFrame:

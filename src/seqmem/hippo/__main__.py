@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, default in DEFAULTS[command].items():
         if getattr(given, name) is None:
             setattr(given, name, default)
-    try:
+    with parser.one_line_errors():
         if command == "table":
             unused = [f"--{name}" for name in OF_ERRORS if getattr(given, name) is not None]
             if unused:
@@ -48,8 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             table(given)
         else:
             errors(given)
-    except UserError as error:
-        parser.error(str(error))
 
 
 def errors(given: argparse.Namespace) -> None:
