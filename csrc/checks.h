@@ -34,6 +34,21 @@ inline void check_double(const char* name, const char* what, const at::Tensor& g
       given.sizes(), " ", given.scalar_type());
 }
 
+inline void check_floating(const char* name, const char* what, const at::Tensor& given) {
+  TORCH_CHECK_VALUE(
+      given.scalar_type() == at::kFloat || given.scalar_type() == at::kDouble, name, ": ", what, " must be float32 or float64, got ",
+      given.scalar_type());
+}
+
+// Steps of each row, made contiguous.
+inline void check_lengths(const char* name, Maybe& lengths, int64_t batch) {
+  if (!lengths) return;
+  TORCH_CHECK_VALUE(
+      lengths->sizes() == at::IntArrayRef({batch}) && lengths->scalar_type() == at::kLong, name,
+      ": lengths must be (B,) int64 with B = ", batch, ", got ", lengths->sizes(), " ", lengths->scalar_type());
+  lengths = lengths->contiguous();
+}
+
 // Numbers of a contiguous tensor. Never null, not even of an empty one: null stands for what is not given, and even no number may
 // not be copied from there.
 template <typename T>

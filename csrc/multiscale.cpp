@@ -111,9 +111,7 @@ int64_t lay_out(Arguments& a) {
 void check(Arguments& a) {
   const char* const name = a.name;
   TORCH_CHECK_VALUE(a.projected.dim() == 3, name, ": projected must have shape (B, T, P), got ", a.projected.sizes());
-  TORCH_CHECK_VALUE(
-      a.projected.scalar_type() == at::kFloat || a.projected.scalar_type() == at::kDouble, name,
-      ": projected must be float32 or float64, got ", a.projected.scalar_type());
+  check_floating(name, "projected", a.projected);
   TORCH_CHECK_VALUE(!a.sizes.empty(), name, ": sizes must name at least one layer");
   const int64_t parameters = lay_out(a), batch = a.batch();
   check_shape(name, "projected", a.projected, a.projected, {batch, a.steps(), a.layers[0].rows()});
@@ -124,12 +122,7 @@ void check(Arguments& a) {
   check_shape(name, "draws", a.draws, a.projected, {a.steps(), batch, a.count()});
   TORCH_CHECK_VALUE(!a.soft || !a.draws, name, ": soft boundaries are not drawn");
   TORCH_CHECK_VALUE(a.slope.numel() == 1, name, ": slope must be one number, got ", a.slope.sizes());
-  if (a.lengths) {
-    TORCH_CHECK_VALUE(
-        a.lengths->sizes() == at::IntArrayRef({batch}) && a.lengths->scalar_type() == at::kLong, name,
-        ": lengths must be (B,) int64 with B = ", batch, ", got ", a.lengths->sizes(), " ", a.lengths->scalar_type());
-    a.lengths = a.lengths->contiguous();
-  }
+  check_lengths(name, a.lengths, batch);
   if (a.draws) a.draws = a.draws->contiguous();
   for (Tensor* tensor : {&a.projected, &a.hidden, &a.memory, &a.boundary, &a.parameters}) *tensor = tensor->contiguous();
 }

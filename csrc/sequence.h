@@ -104,8 +104,6 @@ struct SequenceTable {
   SequenceKernels<float> (*half)(Cell);  // products in bfloat16; null where they would be no faster
 };
 
-const SequenceTable& sequence_kernels();
-
 constexpr int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace seqmem

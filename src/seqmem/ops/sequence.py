@@ -1,4 +1,4 @@
-"""Whole sequences in one call: all steps of a recurrence forward, and all of them back, in ``csrc/sequence.cpp``.
+"""Whole sequences in one call: all steps of a recurrence forward, and all of them back, in ``csrc/sequence_run.cpp``.
 
 What each call computes is the step-by-step loop of the cell of the same name (``seqmem.cells``), which remains its reference.
 """
