@@ -203,16 +203,17 @@ def test_other_trials_run_when_one_fails(tmp_path, monkeypatch):
     assert found == ["finished", "failed", "finished"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path):
+@pytest.mark.parametrize(("clip", "clipping"), [(0, ", or train.gradient_clip_val=1$"), (1e9, "$")])
+def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path, clip, clipping):
     broken = config(
         model={"cell": "rnn", "cell_args": {"hidden_size": 6, "hidden_activation": "relu"}},
-        train={"optimizer": "sgd", "lr": 1e30},
+        train={"optimizer": "sgd", "lr": 1e30, "gradient_clip_val": clip},
     )
     wanted = (
         r"the training loss became (nan|inf) at batch .* of epoch 1 \(step [1-9].*, learning rate 1e\+30, norm of the gradient "
-        r"before .*\); try a train.lr below 1e"
+        r"before .*\); try a train.lr below 1e\+30"
     )
-    with pytest.raises(UserError, match=wanted):
+    with pytest.raises(UserError, match=wanted + clipping):
         run_trials(broken, Signs(), tmp_path)
 
 

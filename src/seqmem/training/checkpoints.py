@@ -59,12 +59,13 @@ class BestCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None
         last = Path(self.dirpath) / "last.ckpt"
         if broken:
+            config = pl_module.train_config
+            assert isinstance(config, TrainConfig)
             kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
                 f"{broken[0]} is no longer finite after step {trainer.global_step}, at the end of epoch "
-                f"{trainer.current_epoch + 1} (learning rate {rate:g}); {kept}; try a smaller train.lr, or "
-                "train.gradient_clip_val=1"
+                f"{trainer.current_epoch + 1} (learning rate {rate:g}); {kept}; {config.if_not_finite}"
             )
         super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(last)

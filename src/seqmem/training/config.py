@@ -64,6 +64,12 @@ class TrainConfig:
     checkpoint_minutes: NonNegativeFloat = 10.0
     resume: str | None = None
 
+    @property
+    def if_not_finite(self) -> str:
+        """What to try where numbers have outgrown their type."""
+        slower = f"try a train.lr below {self.lr}"
+        return slower if self.gradient_clip_val else f"{slower}, or train.gradient_clip_val=1"
+
 
 @dataclass(frozen=True)
 class RunnerConfig:

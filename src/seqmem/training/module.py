@@ -92,7 +92,7 @@ class SequenceModule(pl.LightningModule):
             raise UserError(
                 f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1} (step "
                 f"{self.global_step}, learning rate {self.trainer.optimizers[0].param_groups[0]['lr']:g}, norm of the gradient "
-                f"before {self._gradient_norm()}); try a train.lr below {self.train_config.lr}, or train.gradient_clip_val=1"
+                f"before {self._gradient_norm()}); {self.train_config.if_not_finite}"
             )
         return loss
 
