@@ -12,17 +12,20 @@
 # make clean      remove what set-up and builds made
 #
 # PYTHON=python3.12 chooses another interpreter for .venv. VENV=PATH uses an environment of yours instead of .venv.
+# VERSIONS=lowest or newest installs the ends of requirements/ranges.txt instead of the tested requirements/locked.txt.
 # PIP_FLAGS="..." is passed to pip; KEEP_TORCH=1 leaves the torch and torchvision that are installed (README, "Set-up").
 
 PYTHON ?= python3.11
 VENV ?= .venv
 PIP_FLAGS ?=
 KEEP_TORCH ?=
+VERSIONS ?= locked
 PYTEST_FLAGS ?=
 TABLE_FLAGS ?=
 
 python := $(VENV)/bin/python
-installed := $(VENV)/.seqmem-requirements
+versions := $(if $(KEEP_TORCH),kept_torch,$(VERSIONS))
+installed := $(VENV)/.seqmem-requirements-$(versions)
 built := $(VENV)/.seqmem-built
 sources := pyproject.toml setup.py $(wildcard csrc/*)
 
@@ -30,6 +33,19 @@ sources := pyproject.toml setup.py $(wildcard csrc/*)
 torch_path = $(shell $(python) -c 'from torch.utils import cpp_extension as c; print(*$(1))')
 sanitized := build/sanitize/_extension.so
 sanitize_flags := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1
+
+# What pip installs.
+wanted_locked := requirements/locked.txt
+flags_locked := --require-hashes -r $(wanted_locked)
+wanted_lowest := $(VENV)/lowest.txt
+flags_lowest := -r $(wanted_lowest)
+wanted_newest := requirements/ranges.txt
+flags_newest := --upgrade -r $(wanted_newest)
+wanted_kept_torch := $(VENV)/all_but_torch.txt $(VENV)/constraints.txt
+flags_kept_torch := -r $(VENV)/all_but_torch.txt -c $(VENV)/constraints.txt
+ifndef wanted_$(versions)
+$(error VERSIONS: got '$(VERSIONS)', wanted locked, lowest or newest)
+endif
 
 comma := ,
 empty :=
@@ -88,10 +104,20 @@ clean:
 $(python):
 	$(PYTHON) -m venv $(if $(KEEP_TORCH),--system-site-packages) $(VENV)
 
-$(installed): requirements.txt | $(python)
-	$(if $(KEEP_TORCH),grep -vE '^torch(vision)?==' requirements.txt >$(VENV)/requirements.txt,cp requirements.txt $(VENV)/requirements.txt)
-	$(python) -m pip install $(PIP_FLAGS) -r $(VENV)/requirements.txt
+$(installed): $(wanted_$(versions)) | $(python)
+	$(python) -m pip install $(PIP_FLAGS) $(flags_$(versions))
+	rm -f $(VENV)/.seqmem-requirements*
 	touch $@
+
+$(VENV)/lowest.txt: requirements/ranges.txt | $(python)
+	sed -E 's/>=([0-9.]+).*/==\1/' $< >$@
+
+$(VENV)/all_but_torch.txt: requirements/ranges.txt | $(python)
+	grep -vE '^torch(vision)?>' $< >$@
+
+# A torch that is kept may have come with CUDA libraries of its own.
+$(VENV)/constraints.txt: requirements/locked.txt | $(python)
+	grep -oE '^[A-Za-z0-9._-]+==[^ ]+' $< | grep -vE '^(torch|torchvision|triton|cuda-.*|nvidia-.*)==' >$@
 
 $(built): $(installed) $(sources)
 	@echo "compiling csrc/: one to three minutes"

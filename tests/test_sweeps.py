@@ -77,6 +77,14 @@ def test_every_experiment_is_a_row_of_a_table():
     assert len(rows) == len(set(rows))
 
 
+def test_a_table_scaled_down_is_tiny():
+    config = commandline.compose(["experiment=igloo/copy_memory_table", "model=gru", "dataset.length=100", "scale=smoke"])
+    assert config["smoke_test"]
+    assert config["train"]["batch_size"] == 4
+    assert config["runner"]["ntrials"] == 1
+    assert config["model"]["cell_args"]["hidden_size"] < 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(TABLES)), ids=TABLES)
 def test_a_table_scaled_down_runs_to_its_end(number, tmp_path):

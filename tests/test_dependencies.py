@@ -1,0 +1,60 @@
+"""What is installed: ranges that the tested versions lie in, a hash for every file, a licence for every package."""
+
+import csv
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+LOCKED = (ROOT / "requirements/locked.txt").read_text()
+
+
+def ranges():
+    lines = (ROOT / "requirements/ranges.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def locked():
+    """Name -> version, condition and hashes."""
+    pattern = r"^([A-Za-z0-9._-]+)==([^ ;\\]+)(.*)\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
+    found = re.findall(pattern, LOCKED, re.MULTILINE)
+    return {name.lower(): (version, condition.strip(" ;"), hashes) for name, version, condition, hashes in found}
+
+
+def test_every_locked_package_has_its_hashes():
+    names = re.findall(r"^([A-Za-z0-9._-]+)==", LOCKED, re.MULTILINE)
+    assert [name.lower() for name in names] == list(locked())
+
+
+@pytest.mark.parametrize("wanted", ranges(), ids=str)
+def test_the_locked_version_is_within_its_range(wanted):
+    assert wanted.name.lower() in locked(), f"{wanted.name} is not locked: make requirements/locked.txt again"
+    assert wanted.specifier.contains(locked()[wanted.name.lower()][0])
+
+
+def test_the_package_asks_for_what_is_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tested = {wanted.name.lower(): wanted.specifier for wanted in ranges()}
+    for text in project["project"]["dependencies"]:
+        asked = Requirement(text)
+        assert asked.specifier == tested[asked.name.lower()], text
+
+
+def test_every_licence_is_listed_and_lets_us_be_used():
+    with (ROOT / "requirements/licences.csv").open() as file:
+        rows = {row["package"]: row for row in csv.DictReader(file)}
+    here = {name: entry for name, entry in locked().items() if entry[1] != "sys_platform == 'win32'"}
+    assert {name: row["version"] for name, row in rows.items()} == {name: entry[0] for name, entry in here.items()}
+    for row in rows.values():
+        assert row["licence"], row["package"]
+        assert not re.search(r"(?<!L)GPL|General Public", row["licence"]), row
+
+
+def test_the_job_runs_every_set_of_versions():
+    job = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["test"]
+    known = re.findall(r"^flags_(\w+) :=", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {entry["versions"] for entry in job["strategy"]["matrix"]["include"]} == set(known) - {"kept_torch"}
