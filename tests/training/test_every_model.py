@@ -1,0 +1,85 @@
+"""Every model: trained twice it comes out the same, and so it does when it was killed."""
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import datasets
+from cfg import commandline
+from seqmem.results import RunFolder
+from tests import program
+from tests.datasets.conftest import write_ts
+from tests.trials import assert_same, run_trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
+CONFIGS = Path(commandline.__file__).parent / "model"
+MODELS = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"function_approximation"})  # which has nothing to train
+FEW = [f"dataset.{split}_samples=16" for split in ("train", "validation", "test")]
+OTHER_DATA = {
+    "conv_lstm_ae": ["dataset=moving_digits", "dataset.length=5", "dataset.size=12", *FEW],
+    "linear_ae": ["dataset=white_noise", "dataset.length=20", "dataset.frequency=5", *FEW],
+    "lstm_ae": ["dataset=sinusoids", "dataset.length=12", "dataset.reconstruction=true", *FEW],
+    "seq2seq_ae": ["dataset=phase_signals", *FEW],
+}
+TIMED = ["tlsi", "tlti"]
+
+
+@pytest.fixture(scope="session")
+def strokes(tmp_path_factory):
+    """A data folder with CharacterTrajectories of noise: 60 series of 4 to 11 steps."""
+    folder, noise = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for part in ("TRAIN", "TEST"):
+        cases = [(noise.normal(size=(3, 11 if k < 3 else noise.integers(4, 12))), f"{k % 3 + 1}") for k in range(30)]
+        write_ts(folder, "CharacterTrajectories", part, cases)
+    return folder
+
+
+def overrides(model, strokes, epochs, output_dir):
+    given = OTHER_DATA.get(model) or ["dataset=ct", f"dataset.data_dir={strokes}", "dataset.padding=mask"]
+    given = [*given, "dataset.timestamp=true"] if model in TIMED else given
+    small = ["train.batch_size=4", "train.limit_train_batches=3", "train.limit_val_batches=1", "train.limit_test_batches=1"]
+    return [*given, f"model={model}", "model.preset=tiny", f"train.epochs={epochs}", *small, f"output_dir={output_dir}"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_same_command_gives_the_same_numbers(model, strokes, tmp_path):
+    config = commandline.compose(overrides(model, strokes, 2, tmp_path))
+    data = datasets.load(config["dataset"])
+    [first] = run_trials(config, data, tmp_path / "first")
+    [second] = run_trials(config, data, tmp_path / "second")
+    assert_same(first, second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_a_trial_killed_at_random_moments_ends_as_one_that_was_not(model, strokes, tmp_path):
+    """Four kills of each model with a checkpoint after every batch, more than a hundred over all of them."""
+    keys = ["train.checkpoint_minutes=0", "train.test_last=true"]
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    commands = {name: ["train.py", *overrides(model, strokes, 12, folder), *keys] for name, folder in folders.items()}
+    begun = time.monotonic()
+    done = program.run(commands["whole"], tmp_path)
+    lasted = time.monotonic() - begun
+    assert done.returncode == 0, done.stderr
+    chance, kills, moments = random.Random(model), 0, []
+    while kills < 4:
+        moments.append(chance.uniform(0.1, 0.9) * lasted)
+        try:
+            program.run(commands["killed"], tmp_path, timeout=moments[-1])
+        except subprocess.TimeoutExpired:
+            kills += 1
+        else:  # it was faster than that: its end was not reached by a kill, so another trial is killed
+            assert len(moments) < 40, "no kill comes before the end"
+            folders["killed"].rename(tmp_path / f"ended_{len(moments)}")
+    done = program.run(commands["killed"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    ended = [*tmp_path.glob("ended_*/*/seed_0"), *folders["killed"].glob("*/seed_0")]
+    [whole] = folders["whole"].glob("*/seed_0")
+    for path in ended:
+        assert_same(RunFolder(whole), RunFolder(path))
+        assert len(RunFolder(path).read_metrics()) == 12
