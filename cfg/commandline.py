@@ -1,6 +1,7 @@
 """From a command line to a checked, resolved config."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,7 +101,7 @@ def of_checkpoint(arguments: Sequence[str], own: type[Keys]) -> tuple["Checkpoin
 
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
     """The config of a finished trial with other values, checked; ``dataset=NAME`` takes all of that file's."""
-    changed = OmegaConf.create(dict(config))
+    changed = deepcopy(dict(config))  # plain values: nothing of a stranger's config is interpolated
     for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         section = key.partition(".")[0]
         if section == "model":
@@ -108,11 +109,22 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], others: Sequ
         if section not in changed:
             raise UserError(f"there is no key '{key}'{suggestion(key, [*others, *config])}")
         if key in SECTIONS:
-            changed[key] = composed_config([f"{key}={value}"])[key]
+            composed: Any = OmegaConf.to_container(composed_config([f"{key}={value}"]), resolve=True)
+            changed[key] = composed[key]
         else:
-            OmegaConf.update(changed, key, value, force_add=True)
-    resolved: Any = OmegaConf.to_container(changed, resolve=True)
-    return _checked(resolved)
+            _update(changed, key, value)
+    return _checked(changed)
+
+
+def _update(config: dict[str, Any], key: str, value: Any) -> None:
+    *above, last = key.split(".")
+    node: Any = config
+    for part in above:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise UserError(f"{key}: {part} holds a single value")
+    given: Any = OmegaConf.to_container(OmegaConf.create({last: value}), resolve=True)
+    node[last] = given[last]
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

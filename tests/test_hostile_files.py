@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import zipfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,30 @@ def test_records_of_strangers_are_refused_by_name(name, content, message, trial,
     assert not (tmp_path / "marker").exists()
     if name == "record.json":
         assert RunFolder(folder).finished() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"step,val/loss\n1,2\n", b"epoch\n1,2,3\n1\n\xff\xfe", b'epoch,"a\n1'])
+def test_a_damaged_table_of_metrics_is_told(content, trial, tmp_path):
+    copied = RunFolder(Path(shutil.copytree(trial.path, tmp_path / "copied")))
+    (copied.path / "metrics.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics.csv is damaged \("):
+        copied.read_metrics()
+
+
+def test_nothing_in_a_strangers_config_is_interpolated(trial, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "the password")
+    path = tmp_path / "strange.ckpt"
+    checkpoint = torch.load(trial.checkpoints / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["config"]["output_dir"] = "${oc.env:SECRET}"
+    torch.save(checkpoint, path)
+
+    @dataclass(frozen=True)
+    class Keys:
+        split: str = "test"
+
+    _, config, _ = commandline.of_checkpoint([str(path), "train.eval_batch_size=3", "dataset.num_workers=1"], Keys)
+    assert config["output_dir"] == "${oc.env:SECRET}"
+    assert config["train"]["eval_batch_size"] == 3
+    assert config["dataset"]["num_workers"] == 1
+    with pytest.raises(UserError, match=r"train.lr.x: lr holds a single value"):
+        commandline.of_checkpoint([str(path), "train.lr.x=3"], Keys)

@@ -16,9 +16,9 @@ from seqmem.results.reading import find_runs, read_run
 from seqmem.results.record import RunFolder
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints import AtomicCheckpointIO
 from seqmem.training.config import TrainConfig, limited
 from seqmem.training.module import SequenceModule
+from seqmem.training.saving import AtomicCheckpointIO
 from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -36,9 +36,9 @@ def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
         raise UserError(f"cannot read the record of {folder} ({error})") from None
     found: Mapping[Any, Any] = {}
     if record.get("best_epoch") in (epoch, -1):  # -1: the initial weights
-        found = record["result"]
+        found = record.get("result") or {}
     elif record.get("epochs") == epoch + 1:
-        found = record["result_last"]
+        found = record.get("result_last") or {}
     for row in rows:
         if row["epoch"] == epoch:
             found = row

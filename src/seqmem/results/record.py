@@ -152,9 +152,21 @@ class RunFolder:
         return config
 
     def read_metrics(self) -> pd.DataFrame:
-        """Read metrics.csv; empty if no epoch has ended."""
+        """Read metrics.csv; empty if no epoch has ended.
+
+        Raises:
+            UserError: it is damaged.
+        """
         path = self.path / "metrics.csv"
-        return pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
+        if not path.exists():
+            return pd.DataFrame()
+        try:
+            metrics = pd.read_csv(path, float_precision="round_trip")
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error})") from None
+        if "epoch" not in metrics:
+            raise UserError(f"{path} is damaged (it has no column epoch)")
+        return metrics
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

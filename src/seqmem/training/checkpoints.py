@@ -1,26 +1,18 @@
-"""Checkpoints: written so that a kill or a full disk cannot cut them, read without running code from them."""
+"""Checkpoints and what is made of them again, read without running code from them."""
 
-import shutil
-import sys
-import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from seqmem import models
 from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.files import replacing
-from seqmem.results.record import settings
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, model_arguments
@@ -29,161 +21,6 @@ from seqmem.zips import check_size
 
 # What a model's weights are made for, and another data set may not change.
 _SHAPE = ("input_size", "output_size", "tokens", "times", "task")
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it into it: the old one stays until the new one is whole."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint`` to ``path``."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        save_plain(checkpoint, Path(path))
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """After each epoch, ``last.ckpt``, and ``best.ckpt`` if the epoch is the best so far by what it monitors."""
-
-    def __init__(self, folder: Path, monitor: str, mode: str):
-        super().__init__(
-            folder,
-            "best",
-            monitor,
-            mode=mode,
-            save_on_train_epoch_end=True,  # when all of the epoch is known, its row of metrics too
-            enable_version_counter=False,
-        )
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save both, if the weights are finite. Lightning's own last.ckpt is that of the last epoch that was the best."""
-        broken = [name for name, value in pl_module.named_parameters() if not torch.isfinite(value).all()]
-        assert self.dirpath is not None
-        last = Path(self.dirpath) / "last.ckpt"
-        if broken:
-            config = pl_module.train_config
-            assert isinstance(config, TrainConfig)
-            kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise UserError(
-                f"{broken[0]} is no longer finite after step {trainer.global_step}, at the end of epoch "
-                f"{trainer.current_epoch + 1} (learning rate {rate:g}); {kept}; {config.if_not_finite}"
-            )
-        super().on_train_epoch_end(trainer, pl_module)
-        trainer.save_checkpoint(last)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint, which may have been moved with its folder."""
-        assert self.dirpath is not None
-        here = str(Path(self.dirpath) / "best.ckpt") if state_dict["best_model_path"] else ""
-        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here}
-        best = dict.fromkeys([here] if here else [], state_dict["best_model_score"])
-        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "last_model_path": ""})
-
-
-class WithinEpoch(pl.Callback):
-    """Writes ``last.ckpt`` within epochs, too, with what training only holds until the epoch's end.
-
-    Args:
-        path: the file.
-        minutes: between two checkpoints; 0 for one after each batch.
-    """
-
-    def __init__(self, path: Path, minutes: float):
-        self.path = path
-        self.seconds = 60 * minutes
-        self._saving = False
-        self._found: dict[str, Any] | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give back what the checkpoint held from which the training goes on."""
-        self._written = time.monotonic()
-        if self._found is not None:
-            assert isinstance(pl_module, SequenceModule)
-            pl_module.continue_epoch(self._found)
-            self._found = None
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A checkpoint is written now in any case."""
-        self._written = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write one if it is time."""
-        if trainer.is_last_batch or time.monotonic() < self._written + self.seconds:
-            return
-        self._saving = True
-        trainer.save_checkpoint(self.path)
-        self._saving = False
-        self._written = time.monotonic()
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what the epoch has gathered so far."""
-        if self._saving:
-            assert isinstance(pl_module, SequenceModule)
-            checkpoint["within_epoch"] = pl_module.within_epoch()
-
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep it until all is on its device."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._found = checkpoint.get("within_epoch")
-
-
-def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
-    """The checkpoint from which a trial goes on.
-
-    Args:
-        path: its own last one, which may not exist.
-        config: of the trial; ``train.resume`` names another, which is taken if the first cannot be.
-
-    Returns:
-        None if the trial begins anew.
-
-    Raises:
-        UserError: ``train.resume`` names none, one of other settings, or one that holds no state of a training.
-    """
-    if path.exists():
-        try:
-            _check_resumable(path)
-        except UserError as error:
-            print(f"{error}; the trial begins anew", file=sys.stderr)
-        else:
-            return path
-    named = config["train"].get("resume")
-    if named is None:
-        return None
-    checkpoint = read_checkpoint(Path(named), "last.ckpt")
-    own, other = ({**settings(of), "seed": of["seed"]} for of in (config, checkpoint.config))
-    may_differ = ["train.epochs"] if config["train"]["schedule"] == "constant" else []
-    for key in [*own, *other]:
-        if own.get(key) != other.get(key) and key not in may_differ:
-            raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={other.get(key)}, wanted {own.get(key)}")
-    if checkpoint.epoch >= config["train"]["epochs"]:
-        raise UserError(
-            f"train.resume: {checkpoint.path} has {checkpoint.epoch + 1} epochs behind it, wanted at most "
-            f"train.epochs={config['train']['epochs']}"
-        )
-    best = checkpoint.path.with_name("best.ckpt")
-    if not best.is_file():
-        raise UserError(f"train.resume: there is no {best}, the best checkpoint so far")
-    _check_resumable(checkpoint.path)
-    return checkpoint.path
-
-
-def _check_resumable(path: Path) -> None:
-    loaded = load_plain(path)
-    _of_trial(path, loaded)
-    kinds = dict.fromkeys(("loops", "callbacks", "epoch_recorder"), dict) | dict.fromkeys(
-        ("optimizer_states", "lr_schedulers"), list
-    )
-    missing = [name for name, kind in kinds.items() if not isinstance(loaded.get(name), kind)]
-    if missing:
-        raise UserError(f"{path} cannot be gone on from: it holds no {missing[0]}")
-
-
-def adopt(checkpoint: Path, folder: Path) -> None:
-    """Copy into a trial's folder of checkpoints the best one so far of another, from whose last one it goes on."""
-    with replacing(folder / "best.ckpt") as temporary:
-        shutil.copyfile(checkpoint.with_name("best.ckpt"), temporary)
 
 
 @dataclass(frozen=True)
@@ -224,10 +61,15 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
         if not (path / "checkpoints" / name).is_file():
             raise UserError(f"{path} holds no checkpoints/{name}; wanted a checkpoint or the folder of a finished trial")
         path = path / "checkpoints" / name
-    return _of_trial(path, load_plain(path))
+    return of_trial(path, load_plain(path))
 
 
-def _of_trial(path: Path, loaded: Any) -> Checkpoint:
+def of_trial(path: Path, loaded: Any) -> Checkpoint:
+    """What a file held, if it is a trial's.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         saved = loaded["hyper_parameters"]
         config, epoch = saved["config"], loaded["epoch"]

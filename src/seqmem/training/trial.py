@@ -27,21 +27,15 @@ from seqmem.results.record import RunFolder
 from seqmem.results.trackers import tracked
 from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints import (
-    AtomicCheckpointIO,
-    BestCheckpoint,
-    WithinEpoch,
-    adopt,
-    check_weights,
-    read_checkpoint,
-    resumable,
-)
+from seqmem.training.checkpoints import check_weights, read_checkpoint
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, model_arguments, runner_config
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.ranks import in_ranks
 from seqmem.training.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
+from seqmem.training.resuming import adopt, resumable
 from seqmem.training.review import review
+from seqmem.training.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
 from seqmem.training.seeds import StepSeeds
 
 
