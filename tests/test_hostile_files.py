@@ -222,7 +222,7 @@ def test_headers_that_announce_more_than_there_is_are_refused(tmp_path):
     for shape in ("(2, 100000000000)", "(99999999999999999999, 3)", "(-1, 3)", "(" * 90 + ")" * 90):
         header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
         (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
-        with pytest.raises(UserError, match=r"cannot read .*x\.npy"):
+        with pytest.raises(UserError, match=r"cannot read .*x\.npy|x\.npy holds no series"):  # as this numpy sees it
             read_series(tmp_path / "x.npy")
 
 
