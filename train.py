@@ -20,15 +20,14 @@ def train(composed: DictConfig) -> float | None:
     with messages.one_line_errors():
         config = commandline.settle(composed)
 
-        import datasets
-        from seqmem import training
+        with sweeps.reported(config) as job:
+            import datasets
+            from seqmem import training
 
-        data = datasets.load(config["dataset"])
-        experiment = training.experiment(config, data)
-
-        with sweeps.reported(config, experiment) as summary:
-            training.run_trials(config, data, experiment)
-        return float(summary()["val_mean"].iloc[0])
+            data = datasets.load(config["dataset"])
+            job.begin(training.experiment(config, data))
+            training.run_trials(config, data, job.experiment)
+        return job.validation_mean()
     return None
 
 

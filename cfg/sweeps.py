@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice, product
@@ -25,9 +25,7 @@ from cfg.overrides import composed_config
 from seqmem.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from seqmem.results import Experiment
+    from seqmem.results import Experiment, RunFolder
 
 # What of a search's command line says how it is run, not what is searched.
 _not_of_a_search = (
@@ -41,6 +39,7 @@ _not_of_a_search = (
 
 # Every job is checked before the first begins.
 _most_jobs = 10_000
+_many_jobs = 20
 
 
 @dataclass
@@ -74,17 +73,21 @@ def plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
     choices = [_choices(override) for override in parser.parse_overrides([*overrides, *params])]
     every = sweeper._target_.endswith(".BasicSweeper")
-    if (prod if every else sum)(map(len, choices)) > _most_jobs:
+    count = (prod if every else sum)(map(len, choices))
+    if count > _most_jobs:
         raise UserError(f"got a sweep of more than {_most_jobs:,} jobs; give fewer values, or several commands")
     for override in parser.parse_overrides([*overrides, *params]):
         if every and override.is_interval_sweep():
             raise UserError(f"{override.input_line}: an interval is searched; wanted hydra/sweeper=optuna beside it, or values")
+    if count > _many_jobs:
+        print(f"checking {count} jobs before the first begins")
     jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
     for _, config in jobs:
         devices = config["runner"]["devices"]
         if devices > 1:
             raise UserError(f"runner.devices: got {devices} with -m, wanted 1: several devices are for one job at a time")
     planned = [_planned(config, job) for job, config in jobs]
+    _refuse_namesakes(planned, [config for _, config in jobs])
     identity: list[Any]
     if every:
         current.jobs = planned
@@ -97,6 +100,25 @@ def plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     several = {key: list(dict.fromkeys(job[key] for job in planned)) for key in ("dataset", "model")}
     names = ["-".join(found) if len(found) < 5 else f"{len(found)}_{key}s" for key, found in several.items()]
     os.environ["SEQMEM_SWEEP"] = "_".join(["sweep", *names, checksum])
+
+
+def _refuse_namesakes(planned: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse two jobs of equal settings and seeds that are not the same job: one table cannot tell them apart.
+
+    Raises:
+        UserError: naming what they differ in.
+    """
+    first: dict[tuple[Any, ...], int] = {}
+    for k, job in enumerate(planned):
+        other = first.setdefault((job["group"], *job["seeds"]), k)
+        if configs[k] != configs[other]:
+            one, two = (
+                " ".join(sorted(set(planned[n]["overrides"]) - set(planned[m]["overrides"])))
+                for n, m in ((other, k), (k, other))
+            )
+            raise UserError(
+                f"{one} and {two} are the same settings and seeds, which a sweep holds once; give them as two commands"
+            )
 
 
 def _choices(override: Override) -> list[str]:
@@ -134,45 +156,79 @@ def _search_settings(config: Mapping[str, Any], given: set[str]) -> dict[str, An
     return settings
 
 
+class Job:
+    """What is told of a job while it runs and when it ends."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        from seqmem import results
+
+        hydra = HydraConfig.get()
+        self.seeds = _seeds(config)
+        self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+        self._told: dict[str, Any] = {**_planned(config, hydra.overrides.task), "failure": None}
+        self._experiment: Experiment | None = None
+        self._tell()
+
+    @property
+    def experiment(self) -> "Experiment":
+        """Where its trials lie, once it has begun."""
+        assert self._experiment is not None
+        return self._experiment
+
+    def begin(self, experiment: "Experiment") -> None:
+        """Its data and model are there, and its trials begin."""
+        self._experiment = experiment
+        self._told |= {"folder": experiment.folder, "code": experiment.code}
+        self._tell()
+
+    def fail(self, error: Exception) -> None:
+        """Note why it ends."""
+        reason, status = described(error)
+        self._told |= {"failure": reason, "status": status}
+        self._tell()
+
+    def report(self) -> None:
+        """Write and show its table; a sweep's comes at the sweep's end."""
+        if self._sweep or self._experiment is None:
+            return
+        from seqmem import results
+
+        begun = [trial for trial in self._trials() if (trial.path / "record.json").exists()]
+        if begun:
+            results.report(self._experiment.folder, begun)
+
+    def validation_mean(self) -> float:
+        """The validation metric's mean over the trials."""
+        from seqmem import results
+
+        table = results.summarize(results.group_trials(results.read_run(trial) for trial in self._trials()))
+        return float(table["val_mean"].iloc[0])
+
+    def _trials(self) -> "list[RunFolder]":
+        return [self.experiment.trial(seed) for seed in self.seeds]
+
+    def _tell(self) -> None:
+        if self._sweep:
+            self._sweep.add([self._told])
+
+
 @contextmanager
-def reported(config: dict[str, Any], experiment: "Experiment") -> Iterator[Callable[[], "pd.DataFrame"]]:
-    """Within, the trials of a job are run; what came of them is reported then, however it ends.
+def reported(config: Mapping[str, Any]) -> Iterator[Job]:
+    """Within, a job is run; what came of it is reported then, however it ends.
 
     The table of a job of its own is shown and lies beside its trials. A sweep's job is noted in the sweep's manifest, for the
     one table that the sweep ends with.
-
-    Yields:
-        The job's row of the table, once there is one.
     """
-    from seqmem import results
-
-    trials = [experiment.trial(seed) for seed in _seeds(config)]
-    hydra = HydraConfig.get()
-    sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
-    job = {
-        **_planned(config, hydra.overrides.task),
-        "folder": experiment.folder,
-        "code": experiment.code,
-        "failure": None,
-    }
-    if sweep:
-        sweep.add([job])
-
-    def report() -> None:
-        begun = [trial for trial in trials if (trial.path / "record.json").exists()]
-        if not sweep and begun:
-            results.report(experiment.folder, begun)
-
+    job = Job(config)
     try:
-        yield lambda: results.summarize(results.group_trials(results.read_run(trial) for trial in trials))
+        yield job
     except BaseException as error:
         with suppress(UserError):  # where the disk is full, what failed first is what to tell
-            if sweep and isinstance(error, Exception):
-                reason, status = described(error)
-                sweep.add([{**job, "failure": reason, "status": status}])
-            report()
+            if isinstance(error, Exception):
+                job.fail(error)
+            job.report()
         raise
-    report()
+    job.report()
 
 
 def _planned(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -194,8 +250,8 @@ def _seeds(config: Mapping[str, Any]) -> range:
     return range(config["seed"], config["seed"] + config["runner"]["ntrials"])
 
 
-class SweepTable(Callback):
-    """Notes what a sweep consists of; at its end prints and saves one table of all jobs, and names those that failed."""
+class Manifest(Callback):
+    """Notes what a sweep consists of before it begins, and what its workers have to know."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra, before it makes the sweeper and the launcher of this config."""
@@ -215,10 +271,6 @@ class SweepTable(Callback):
         """Called by Hydra in the process that runs the job; a worker's own arguments tell nothing of it."""
         if not current.command:
             sys.argv = ["train.py", *config.hydra.overrides.task]
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra."""
-        report_sweep()
 
 
 def _prepare_workers(launcher: str) -> None:
@@ -243,14 +295,16 @@ def report_sweep() -> None:
     from seqmem import report, results
 
     jobs = results.Sweep(folder).jobs()
-    if results.find_runs(folder):
-        results.show_table(report.write(folder))
-        found = folder / "optimization_results.yaml"
-        if found.exists():  # a search has left it
-            print(f"best of the search: {dict(OmegaConf.load(found))}")
     failed = [job for job in jobs if job["failure"]]
-    if failed:
-        print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
-    for job in failed:
-        print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
-        current.failed.append(job["status"])
+    current.failed += [job["status"] for job in failed]
+    try:
+        if results.find_runs(folder):
+            results.show_table(report.write(folder))
+            found = folder / "optimization_results.yaml"
+            if found.exists():  # a search has left it
+                print(f"best of the search: {dict(OmegaConf.load(found))}")
+    finally:
+        if failed:
+            print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
+        for job in failed:
+            print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)

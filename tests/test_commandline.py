@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -334,6 +335,41 @@ def test_groups_of_ones_own_join_a_sweep(tmp_path):
     done = run(*TINY[:1], *TINY[3:], "model=small,rnn", "model.preset=null", "--config-dir", "mine", "-m", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "model.cell_args.hidden_size=3" in "".join(done.stdout.split())
+
+
+def test_a_job_that_fails_before_its_first_trial_is_named_at_the_end(tmp_path):
+    """What is wrong shows only where model and data meet."""
+    small = ("dataset=digits", "model=rnn,seq2seq_ae", "model.preset=tiny", "smoke_test=true", "-m")
+    done = run(*small, cwd=tmp_path)
+    assert done.returncode == 2
+    first, *at_the_end = done.stderr.splitlines()
+    assert first.startswith("error: job 1 (")
+    assert at_the_end[0] == "error: 1 of 2 jobs failed"
+    assert "seq2seq_ae" in at_the_end[1]
+    assert "1 missing" in done.stdout
+    [manifest] = (tmp_path / "runs").glob("sweep_*/sweep.json")
+    assert [bool(job["failure"]) for job in json.loads(manifest.read_text())["jobs"]] == [False, True]
+
+
+def test_a_report_that_cannot_be_written_is_told_beside_the_jobs_that_failed(tmp_path):
+    small = ("dataset=digits", "model=rnn,seq2seq_ae", "model.preset=tiny", "smoke_test=true", "-m")
+    run(*small, cwd=tmp_path)
+    [table] = (tmp_path / "runs").glob("sweep_*/table.txt")
+    table.unlink()
+    table.mkdir()
+    done = run(*small, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: 1 of 2 jobs failed" in done.stderr
+    assert re.search(r"error: cannot write \S+/table.txt \(Is a directory\)", done.stderr)
+
+
+def test_jobs_that_only_their_folders_tell_apart_are_refused(tmp_path):
+    done = run("dataset=mnist", "model=rnn", "dataset.data_dir=a,b", "-m", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: dataset.data_dir=a and dataset.data_dir=b are the same settings and seeds, which a sweep holds once; give them "
+        "as two commands\n"
+    )
 
 
 def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):

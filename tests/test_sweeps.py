@@ -4,6 +4,7 @@ import json
 import random
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -37,23 +38,28 @@ def test_a_sweep_killed_twenty_times_gives_the_table_of_one_that_was_not(tmp_pat
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
+    begun = time.monotonic()
     done = program.run(command, whole)
+    lasted = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     chance = random.Random(0)
     finished, kills = {}, 0
     while kills < 20:
         try:
-            program.run(command, killed, timeout=chance.uniform(0.5, 12))
+            program.run(command, killed, timeout=chance.uniform(0.05, 0.3) * lasted)
         except subprocess.TimeoutExpired:
             kills += 1
-        else:
-            break  # all trials have finished
+        else:  # all trials have finished: they begin anew
+            killed.rename(tmp_path / f"finished_{kills}")
+            killed.mkdir()
+            finished.clear()
         for path in killed.glob("runs/*/seed_*/record.json"):
             if json.loads(path.read_text())["status"] == "finished":
                 finished.setdefault(path, path.stat().st_mtime_ns)
     done = program.run(command, killed)
     assert done.returncode == 0, done.stderr
-    pd.testing.assert_frame_equal(table(whole), table(killed))
+    for folder in (killed, *tmp_path.glob("finished_*")):
+        pd.testing.assert_frame_equal(table(whole), table(folder))
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
     assert len(list(killed.glob("runs/*/seed_*/record.json"))) == 6
     for path in whole.glob("runs/*/seed_*/metrics.csv"):

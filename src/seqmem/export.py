@@ -175,7 +175,12 @@ def compare(program: Program, loaded: Any, sizes: Sizes) -> float:
     for size in product(rows, steps):
         example = program.example(*size)
         with torch.no_grad():
-            wanted, got = program(*example), loaded(*example)
+            wanted = program(*example)
+            try:
+                got = loaded(*example)
+            except Exception as error:  # torch raises many kinds
+                reason = str(error).strip().partition("\n")[0]
+                raise UserError(f"the program refuses {size[0]} rows of {size[1]} steps ({reason})") from None
         difference = (got - wanted).abs().max().item()
         tolerance = 1e-4 if wanted.dtype == torch.float32 else 1e-9
         if not difference <= tolerance * max(1.0, wanted.abs().max().item()):

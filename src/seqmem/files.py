@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the file cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}")  # hosts that share the folder may share process numbers
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -44,6 +45,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove what :func:`replacing` could not, because its process was killed; nobody else may be writing to the folder."""
+    for path in folder.glob(f".{'[0-9a-f]' * 12}.*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager

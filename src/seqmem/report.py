@@ -78,7 +78,8 @@ def write(source: Path, out: Path | None = None, against: Path | None = None) ->
     tables = [cells(summary), *([compared] if comparisons else [])]
     write_text(folder / "table.txt", "\n".join([*map(formats.text, tables), *troubles]) + "\n")
     write_text(
-        folder / "table.md", "\n".join([*map(formats.markdown, tables), *(f"- {trouble}" for trouble in troubles)]) + "\n"
+        folder / "table.md",
+        "\n".join([*map(formats.markdown, tables), *(f"- {formats.in_markdown(trouble)}" for trouble in troubles)]) + "\n",
     )
     write_text(folder / "table.tex", formats.latex(cells(summary)) + "".join(f"% {trouble}\n" for trouble in troubles))
     write_text(folder / "table.csv", summary.to_csv(index=False))
@@ -99,7 +100,7 @@ def _parser() -> Parser:
     parser = Parser("python -m seqmem.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where run folders are, at any depth, or a sweep's folder")
     parser.add_argument("--against", type=Path, metavar="FILE", help="published values: .csv")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: the first FOLDER)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: FOLDER)")
     return parser
 
 

@@ -165,6 +165,73 @@ def test_trials_of_different_code_are_not_averaged(tmp_path):
     ]
 
 
+def test_trials_of_different_data_are_not_averaged(tmp_path):
+    config = configuration()
+    write_run(tmp_path / "a", config, 0.2, data="aaaaaaaaaaaa", started="2026-01-01")
+    write_run(tmp_path / "b", config, 0.8, data="bbbbbbbbbbbb", started="2026-01-02")
+    assert [(row.model, row.results("test")) for row in rows_of(tmp_path)] == [
+        ("legs (data=aaaaaaa)", [0.2]),
+        ("legs (data=bbbbbbb)", [0.8]),
+    ]
+
+
+def test_a_trial_found_twice_counts_once(tmp_path):
+    for k, seed in enumerate([0, 1, 0]):
+        write_run(tmp_path / str(k), configuration(seed=seed), [0.7, 0.8, 0.9][k], started=f"2026-01-0{k + 1}")
+    [row] = rows_of(tmp_path)
+    assert row.results("test") == [0.7, 0.8]
+    [again] = row.unfinished
+    assert (again.status, again.reason) == ("repeated", f"the same trial as {tmp_path / '0'}")
+
+
+def test_trials_that_never_began_are_found_below_a_folder_too(tmp_path):
+    """Those of a manifest, unless they have a record in another place, and a manifest that cannot be read."""
+    path = write_trials(tmp_path / "runs", [0.7], model="lstm")
+    job = {"dataset": "digits", "model": "lstm", "group": digest(configuration("lstm")), "seeds": [0, 1], "folder": None}
+    other = {"dataset": "digits", "model": "gru", "group": "0" * 12, "seeds": [3], "folder": None, "failure": "no data"}
+    for name, content in {"one": {"jobs": [job, other]}, "two": {"jobs": [other]}, "three": {}}.items():
+        sweep = tmp_path / "runs" / name
+        sweep.mkdir()
+        (sweep / "sweep.json").write_text(json.dumps(content))
+    found = results.find_runs(tmp_path)
+    assert sorted((run.record["model"], run.status) for run in found) == [
+        ("gru", "missing"),
+        ("lstm", "finished"),
+        ("lstm", "missing"),
+        ("unknown", "damaged"),
+    ]
+    assert path.exists()
+    assert "no data" in [run.reason for run in found]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"code": ["a"]}, {"commit": 5}, {"result_last": 3}, {"status": "x\n\\input{y}"}, {"overrides": 3}, {"data": []}]
+)
+def test_odd_values_of_a_record_are_damage(odd, tmp_path):
+    write_trials(tmp_path, [0.7])
+    write_run(tmp_path / "odd", configuration("gru"), 0.9, **odd)
+    files = written(tmp_path)
+    rows = list(csv.DictReader(files["table.csv"].decode().splitlines()))
+    assert [(row["n"], row["states"]) for row in rows] == [("1", ""), ("0", "1 damaged")]
+    assert b"\n\\input" not in files["table.tex"]
+
+
+def test_names_are_words_in_every_format(tmp_path):
+    """Not formulas, and not elements of a page."""
+    write_run(tmp_path / "a", configuration(path="/a/$y_$/b"), 0.5, started="2026-01-01")
+    write_run(tmp_path / "b", configuration(path="<script>|"), 0.6, started="2026-01-02")
+    files = written(tmp_path)
+    assert b"<script>|" not in files["table.md"]
+    assert rb"&lt;script>\|" in files["table.md"]
+    assert b"/a/$y_$/b" in files["table.md"]
+
+
+def test_trials_of_several_devices_are_a_row_of_their_own():
+    one, two = configuration(), configuration()
+    one["runner"]["devices"], two["runner"]["devices"] = 1, 2
+    assert digest(configuration()) == digest(one) != digest(two)
+
+
 def test_settings_of_the_data_stand_with_the_data_set(tmp_path):
     for k, (hz, lr) in enumerate([(0.5, 0.1), (0.5, 0.2), (1.0, 0.1)]):
         write_run(tmp_path / str(k), configuration(dataset="ct", lr=lr, train_hz=hz), started=f"2026-01-0{k + 1}")

@@ -1,9 +1,9 @@
-"""From trials to rows of a table: mean, standard deviation and count over the seeds of equal configs and equal code."""
+"""From trials to rows of a table: mean, standard deviation and count over the seeds of equal configs, code and data."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import stdev
 from typing import Any
 
@@ -38,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one config and one version of the code.
+    """The trials of one config, one version of the code and the same data.
 
     Attributes:
         dataset: the data set's name, with the settings in brackets that tell it from others of that name in the same table.
@@ -74,16 +74,16 @@ class Trials:
 
 
 def group_trials(runs: Iterable[Run]) -> list[Trials]:
-    """The trials of equal configs and equal code together, data set by data set, in order of first appearance."""
-    members: dict[tuple[str, str, str, str], list[Run]] = {}
-    for run in runs:
-        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version)
+    """The trials of equal configs, code and data together, data set by data set, in order of first appearance."""
+    members: dict[tuple[str, str, str, str, str], list[Run]] = {}
+    for run in _with_data(list(runs)):
+        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version, run.data)
         members.setdefault(key, []).append(run)
     groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
-        Subject(dataset, model, config, group[0].record.get("overrides", []), version, digest)
-        for (dataset, model, digest, version), group, (config, _) in zip(members, groups, read, strict=True)
+        Subject(dataset, model, config, group[0].record.get("overrides") or [], version, digest, data)
+        for (dataset, model, digest, version, data), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
     told = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
@@ -93,6 +93,12 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
     ]
     places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
     return sorted(found, key=lambda group: places[group.dataset])
+
+
+def _with_data(runs: list[Run]) -> list[Run]:
+    """A trial that left no word of its data is counted with those of its folder."""
+    known = {run.folder.path.parent: run.record["data"] for run in runs if run.data}
+    return [run if run.data else replace(run, record={**run.record, "data": known.get(run.folder.path.parent)}) for run in runs]
 
 
 def summarize(trials: Iterable[Trials]) -> pd.DataFrame:

@@ -50,8 +50,12 @@ def text(columns: Columns) -> str:
 def markdown(columns: Columns) -> str:
     """With bars; numbers to the right."""
     lines = [tuple(columns), tuple("---" if name in LEFT else "---:" for name in columns), *rows(columns)]
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    return "".join(f"| {' | '.join(map(in_markdown, line))} |\n" for line in lines)
+
+
+def in_markdown(words: str) -> str:
+    """Words as they are, whatever they hold."""
+    return words.replace("|", r"\|").replace("<", "&lt;")
 
 
 def latex(columns: Columns) -> str:

@@ -1,6 +1,5 @@
 """What rows of a table are called: data set and model, with the settings that tell each from its namesakes."""
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ class Subject:
         overrides: of the command line; they stand in for settings that are not known.
         version: ``code=FINGERPRINT`` or ``commit=HASH``.
         group: the settings' digest.
+        data: a checksum of the data; empty where it is not known.
     """
 
     dataset: str
@@ -25,6 +25,7 @@ class Subject:
     overrides: Sequence[str]
     version: str
     group: str
+    data: str = ""
 
 
 def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
@@ -43,7 +44,8 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """(data set, model) of each, no two equal.
 
     Settings of the data set that differ between data sets of one name stand with the data set, others that differ between
-    models of one name on the same data stand with the model. The version is told only where all else is equal.
+    models of one name on the same data stand with the model. Data, version and the settings' digest are told only where all
+    else is equal and they differ.
     """
     datasets = _named(
         [subject.dataset for subject in subjects],
@@ -59,11 +61,14 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
         lambda key: not key.startswith("dataset."),
     )
     labels = list(zip(datasets, models, strict=True))
-    for told in (_overrides, _version, _group):
-        times = Counter(labels)
+    for tell in (_overrides, _data, _version, _group):
+        told = list(map(tell, subjects))
+        ways: dict[tuple[str, str], set[str]] = {}
+        for place, words in zip(labels, told, strict=True):
+            ways.setdefault(place, set()).add(", ".join(words))
         labels = [
-            (dataset, _with(model, told(subject))) if times[dataset, model] > 1 else (dataset, model)
-            for (dataset, model), subject in zip(labels, subjects, strict=True)
+            (dataset, _with(model, words)) if len(ways[dataset, model]) > 1 else (dataset, model)
+            for (dataset, model), words in zip(labels, told, strict=True)
         ]
     return labels
 
@@ -75,6 +80,10 @@ def short_version(version: str) -> str:
 
 def _overrides(subject: Subject) -> list[str]:
     return list(subject.overrides) if subject.settings is None else []
+
+
+def _data(subject: Subject) -> list[str]:
+    return [f"data={subject.data[:7] or 'unknown'}"]
 
 
 def _version(subject: Subject) -> list[str]:

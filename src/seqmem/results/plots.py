@@ -175,7 +175,8 @@ def _name(group: Trials) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 4]} ..."
+    shortened = text if len(text) <= most else f"{text[: most - 4]} ..."
+    return shortened.replace("$", r"\$")  # which would begin a formula
 
 
 def _colors(count: int) -> list[tuple[float, ...]]:

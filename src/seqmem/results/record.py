@@ -171,7 +171,10 @@ class RunFolder:
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What sets one experiment apart from another: a config's keys as ``train.lr``, less those of ``_NOT_SETTINGS``."""
-    return {key: value for key, value in _flat(config).items() if not key.startswith(_NOT_SETTINGS)}
+    found = {key: value for key, value in _flat(config).items() if not key.startswith(_NOT_SETTINGS)}
+    devices = _flat(config).get("runner.devices", 1)
+    # With dropout, or where a batch's statistics count, several devices give other numbers than one.
+    return found | ({"runner.devices": devices} if devices != 1 else {})
 
 
 def digest(config: Mapping[str, Any]) -> str:

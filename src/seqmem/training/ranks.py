@@ -59,6 +59,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
         for process in processes:
             if process.pid is not None:
                 process.join(30)
+                process.kill()  # one that hangs would be waited for at the end of this one
         for connection in connections:
             connection.close()
     return results[0]

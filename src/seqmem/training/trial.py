@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from seqmem import models, ops
 from seqmem.batch import Batch
 from seqmem.errors import UserError
+from seqmem.files import remove_left_behind
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.provenance import provenance
@@ -66,6 +67,8 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
         The run record.
     """
     folder = experiment.trial(config["seed"])
+    for place in (folder.path, folder.checkpoints):
+        remove_left_behind(place)
     last = folder.checkpoints / "last.ckpt"
     checkpoint = resumable(last, config)
     if checkpoint != last:
