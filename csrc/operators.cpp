@@ -251,6 +251,7 @@ Tensor function_approximation_adjoint(const Tensor& grad, int64_t length) {
   constexpr const char* name = "seqmem::legs_function_approx_trapezoidal_adjoint";
   check_signal(name, "grad", grad, "memorder");
   TORCH_CHECK_VALUE(length > 0, name, ": length must be positive, got ", length);
+  if (grad.dim() == 2 && grad.size(0) == 0) return at::empty({0, length}, grad.options());
   Tensor memories = (grad.dim() == 1 ? grad.unsqueeze(0) : grad).unsqueeze(1).clone(at::MemoryFormat::Contiguous);
   Tensor signals = at::empty({length, memories.size(0)}, grad.options());
   if (grad.scalar_type() == at::kFloat) {

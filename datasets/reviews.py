@@ -39,7 +39,7 @@ def read_reviews(source: Path) -> Iterator[Review]:
     Nothing is unpacked; whatever is no review by its path is passed over.
 
     Raises:
-        UserError: something cannot be read or is damaged, or a review is not UTF-8 or of more than a mebibyte.
+        UserError: something cannot be read or is damaged, or a review is not UTF-8, or in an archive of more than a mebibyte.
     """
     try:
         yield from _unpacked(source) if source.is_dir() else _archived(source)

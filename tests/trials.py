@@ -10,6 +10,8 @@ import torch
 from seqmem import training
 from seqmem.results import RunFolder
 
+_TOLD = ("result", "result_last", "best_epoch", "epochs", "linear_probe_accuracy")
+
 
 def run_trials(config: Mapping[str, Any], data: training.Data, folder: Path) -> list[RunFolder]:
     """Run the trials of a config; the experiment's folder lies in ``folder``."""
@@ -35,6 +37,9 @@ def assert_same(first: RunFolder, second: RunFolder) -> None:
     timed = ["seconds", "sequences_per_second"]
     pd.testing.assert_frame_equal(first.read_metrics().drop(columns=timed), second.read_metrics().drop(columns=timed))
     one, other = first.read_record(), second.read_record()
-    assert [one[key] for key in ("result", "result_last", "best_epoch", "epochs")] == [
-        other[key] for key in ("result", "result_last", "best_epoch", "epochs")
-    ]
+    assert [one.get(key) for key in _TOLD] == [other.get(key) for key in _TOLD]
+    assert _content(first.path / "anomalies.csv") == _content(second.path / "anomalies.csv")
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None

@@ -80,6 +80,7 @@ def test_a_trial_killed_at_random_moments_ends_as_one_that_was_not(model, stroke
     assert done.returncode == 0, done.stderr
     ended = [*tmp_path.glob("ended_*/*/seed_0"), *folders["killed"].glob("*/seed_0")]
     [whole] = folders["whole"].glob("*/seed_0")
+    assert any(RunFolder(path).read_record()["resumed_at"] for path in ended), "no kill came within the training"
     for path in ended:
         assert_same(RunFolder(whole), RunFolder(path))
         assert len(RunFolder(path).read_metrics()) == 12

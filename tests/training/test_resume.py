@@ -157,13 +157,132 @@ def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint
 
     with monkeypatch.context() as patch:
         patch.setattr(SequenceModule, "on_before_optimizer_step", poison)
-        with pytest.raises(UserError, match=r"no longer finite after step 9, at the end of epoch 3 \(learning rate 0.001\)"):
+        with pytest.raises(UserError, match=r"no longer finite after step 9, in epoch 3 \(learning rate 0.001\)"):
             run_trials(config, data, tmp_path)
     [path] = tmp_path.glob("*/seed_0")
     assert all(torch.isfinite(value).all() for value in saved(RunFolder(path), "last.ckpt")["state_dict"].values())
     [mended] = run_trials(config, data, tmp_path)
     [whole] = run_trials(config, data, tmp_path / "whole")
     assert_same(whole, mended)
+
+
+def test_no_checkpoint_within_an_epoch_holds_weights_that_are_not_finite(tmp_path, monkeypatch):
+    """The gradient overflows while the loss is still finite."""
+    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny", "train.checkpoint_minutes=0"])
+    data = datasets.load(config["dataset"])
+
+    def poison(self, optimizer):
+        if self.global_step == 4:
+            next(self.parameters()).grad.fill_(float("inf"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "on_before_optimizer_step", poison)
+        with pytest.raises(UserError, match="no longer finite after step 5, in epoch 2 "):
+            run_trials(config, data, tmp_path)
+    [path] = tmp_path.glob("*/seed_0")
+    assert saved(RunFolder(path), "last.ckpt")["global_step"] == 4
+    [mended] = run_trials(config, data, tmp_path)
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    assert_same(whole, mended)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """Config, data and folder of a trial that was stopped in its third epoch."""
+    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "training_step", stopping("training_step", 8))
+        with pytest.raises(Stop):
+            run_trials(config, data, tmp_path)
+    [path] = tmp_path.glob("*/seed_0")
+    return config, data, RunFolder(path)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(fault, stopped, tmp_path, monkeypatch):
+    config, data, _ = stopped
+    load = torch.load
+
+    def fail(*args, **kwargs):
+        raise fault
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises((UserError, MemoryError)):
+        run_trials(config, data, tmp_path)
+    monkeypatch.setattr(torch, "load", load)
+    [resumed] = run_trials(config, data, tmp_path)
+    assert resumed.read_record()["resumed_at"] == [6]
+    assert_same(run_trials(config, data, tmp_path / "whole")[0], resumed)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "foreign"])
+def test_a_damaged_best_checkpoint_is_told_before_the_training(damage, stopped, tmp_path, capsys):
+    config, data, folder = stopped
+    best = folder.checkpoints / "best.ckpt"
+    if damage == "cut":
+        best.write_bytes(best.read_bytes()[:-500])
+    elif damage == "gone":
+        best.unlink()
+    else:
+        foreign = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny", "train.epochs=1"])
+        [other] = run_trials(foreign, data, tmp_path / "foreign")
+        best.write_bytes((other.checkpoints / "best.ckpt").read_bytes())
+    [anew] = run_trials(config, data, tmp_path)
+    assert "the trial begins anew, and the file is damaged.ckpt now" in capsys.readouterr().err
+    assert (anew.checkpoints / "damaged.ckpt").exists()
+    assert anew.read_record()["resumed_at"] == []
+
+
+def test_a_trial_may_go_on_from_its_own_best_checkpoint(stopped, tmp_path):
+    config, data, folder = stopped
+    last, best = (folder.checkpoints / name for name in ("last.ckpt", "best.ckpt"))
+    last.write_bytes(last.read_bytes()[:-500])
+    epoch = saved(folder, "best.ckpt")["epoch"]
+    again = {**config, "train": {**config["train"], "resume": str(best)}}
+    [resumed] = run_trials(again, data, tmp_path)
+    assert resumed.path == folder.path
+    assert resumed.read_record()["resumed_at"] == [3 * (epoch + 1)]
+    assert_same(run_trials(config, data, tmp_path / "whole")[0], resumed)
+
+
+def test_other_data_of_the_same_name_are_not_gone_on_with(stopped, tmp_path, monkeypatch):
+    config, data, folder = stopped
+    monkeypatch.setattr(type(data), "describe", lambda self: {"files": {"digits": "changed"}})
+    again = {**config, "train": {**config["train"], "resume": str(folder.path)}}
+    with pytest.raises(UserError, match=r"was trained on other data of the name digits"):
+        run_trials(again, data, tmp_path / "other")
+
+
+def test_a_complete_trial_that_is_gone_on_from_has_its_metrics(tmp_path):
+    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+    [whole] = run_trials(config, data, tmp_path)
+    [other] = run_trials({**config, "train": {**config["train"], "resume": str(whole.path)}}, data, tmp_path / "other")
+    assert_same(whole, other)
+
+
+def test_no_validation_that_is_a_number_ends_in_one_line(tmp_path, monkeypatch):
+    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny", "train.epochs=1"])
+    data = datasets.load(config["dataset"])
+    monkeypatch.setattr("seqmem.tasks.classification.Classification.best", "min")
+    log = SequenceModule.log
+
+    def spoiled(self, name, value, **options):
+        broken = name == "val/accuracy"
+        log(self, name, torch.tensor(float("nan")) if broken else value, **options, **({"batch_size": 1} if broken else {}))
+
+    monkeypatch.setattr(SequenceModule, "log", spoiled)
+    with pytest.raises(UserError, match="no epoch ended with a finite val/accuracy"):
+        run_trials(config, data, tmp_path)
+
+
+def test_what_a_kill_left_half_written_is_removed(stopped, tmp_path):
+    config, data, folder = stopped
+    left = folder.checkpoints / ".0123456789ab.last.ckpt"
+    left.write_bytes(b"half")
+    run_trials(config, data, tmp_path)
+    assert not left.exists()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,18 @@ class RunFolder:
         """Make the folder if need be, and hold its lock within, as :func:`seqmem.files.locked` does."""
         return locked(self.path / ".lock", wait)
 
-    def clear(self) -> None:
-        """Make the folder as an attempt finds it that begins anew.
+    def clear(self, spared: Iterable[Path] = ()) -> None:
+        """Make the folder as an attempt finds it that begins anew, but for files that it begins with.
 
         Raises:
             UserError: it cannot be made.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for name in _OF_AN_ATTEMPT:
-                (self.path / name).unlink(missing_ok=True)
+            kept = {path.resolve() for path in spared}
+            for path in (self.path / name for name in _OF_AN_ATTEMPT):
+                if path.resolve() not in kept:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {self.checkpoints} ({error.strerror})") from None
 

@@ -19,6 +19,11 @@ from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.module import SequenceModule
 from seqmem.zips import check_size
 
+
+class DamagedCheckpointError(UserError):
+    """What a file holds is no checkpoint, or not all of one; a file that cannot be read may be whole."""
+
+
 # What a model's weights are made for, and another data set may not change.
 _SHAPE = ("input_size", "output_size", "tokens", "times", "task")
 
@@ -31,6 +36,7 @@ class Checkpoint:
         path: its file.
         config: the resolved config of the trial.
         spec: the spec of the data set that it was trained on.
+        data: the checksum of those data; None where it does not say.
         epoch: of the training, from 0.
         weights: the LightningModule's, by name.
     """
@@ -38,6 +44,7 @@ class Checkpoint:
     path: Path
     config: dict[str, Any]
     spec: DataSpec
+    data: str | None
     epoch: int
     weights: dict[str, Tensor]
 
@@ -68,7 +75,7 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
     """What a file held, if it is a trial's.
 
     Raises:
-        UserError: it is not.
+        DamagedCheckpointError: it is not.
     """
     try:
         saved = loaded["hyper_parameters"]
@@ -77,13 +84,20 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
         sections = (config[section] for section in ("model", "dataset", "train", "runner"))
         if (
             all(isinstance(section, dict) for section in sections)
+            and _has_names(config)
             and isinstance(config["seed"], int)
             and isinstance(epoch, int)
+            and isinstance(data := saved.get("data"), str | None)
         ):
-            return Checkpoint(path, config, spec, epoch, loaded["state_dict"])
+            return Checkpoint(path, config, spec, data, epoch, loaded["state_dict"])
     except (KeyError, TypeError, IndexError, AttributeError, UserError):
         pass
-    raise UserError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")
+    raise DamagedCheckpointError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")
+
+
+def _has_names(config: Any) -> bool:
+    """Whether all keys of a config are words."""
+    return not isinstance(config, dict) or all(isinstance(key, str) and _has_names(value) for key, value in config.items())
 
 
 def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
@@ -174,7 +188,9 @@ def load_plain(path: Path) -> Any:
     """Read what :func:`save_plain` wrote, tensors on the CPU; anything but tensors and plain values is refused.
 
     Raises:
-        UserError: there is no such file, it cannot be read, or it holds something else.
+        UserError: there is no such file, or it cannot be read.
+        DamagedCheckpointError: it holds something else.
+        MemoryError: for a file larger than the memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -182,5 +198,9 @@ def load_plain(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error})") from None
+    except MemoryError:
+        raise
     except Exception:  # torch raises many kinds, with advice to read the file with code and all
-        raise UserError(f"{path} is not a checkpoint: it is damaged, or holds more than tensors and plain values") from None
+        raise DamagedCheckpointError(
+            f"{path} is not a checkpoint: it is damaged, or holds more than tensors and plain values"
+        ) from None

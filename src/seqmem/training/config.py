@@ -40,7 +40,7 @@ class TrainConfig:
         test_last: also test the weights after the last epoch; they choose nothing, and have a column of their own.
         precision: Lightning's name of the number format.
         compile: compile the network with torch.compile. A sequence that goes step by step stays out of it.
-        checkpoint_minutes: a checkpoint is written after each epoch, and within one every so many minutes.
+        checkpoint_minutes: a checkpoint is written after each epoch, and within one every so many minutes, on one device.
         resume: the folder of a trial, or its last checkpoint, to go on from where the trial's own folder has none. Its settings
             and seed must be the same, but for ``epochs`` where the schedule is constant.
     """

@@ -30,8 +30,8 @@ class SequenceModule(pl.LightningModule):
     """Trains ``model`` on ``task``; logs ``SPLIT/loss`` and ``SPLIT/METRIC`` once an epoch for train, val and test.
 
     Where the data set's batches are contiguous, the model's state after a batch is its state before the next one of the split.
-    The gradient stops between them (truncated back-propagation), and each pass over a split begins without a state. No
-    checkpoint holds the state.
+    The gradient stops between them (truncated back-propagation), and each pass over a split begins without a state. A
+    checkpoint within an epoch holds the state, one between epochs does not.
 
     Of several processes (Lightning's DDP), each is given whole batches and takes its rows of them: of R processes, every R-th
     row. Losses are weighted such that the mean of the processes' gradients is the gradient of the whole batch.

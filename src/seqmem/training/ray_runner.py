@@ -1,7 +1,7 @@
 """The trials of a job spread over the workers of a Ray cluster (``runner=ray``).
 
 Processes of Ray's train the trials, each as it would be trained alone; the trials' folders lie on a file system that all of
-them see at the same path. A trial whose worker dies goes on in another one after its last whole epoch.
+them see at the same path. A trial whose worker dies goes on in another one from its last checkpoint.
 """
 
 import logging

@@ -9,38 +9,41 @@ from typing import Any
 from seqmem.errors import UserError
 from seqmem.files import replacing
 from seqmem.results.record import settings
-from seqmem.training.checkpoints import load_plain, of_trial, read_checkpoint
+from seqmem.training.checkpoints import Checkpoint, DamagedCheckpointError, load_plain, of_trial, read_checkpoint
 
 
-def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
+def resumable(path: Path, config: Mapping[str, Any], data: str) -> Path | None:
     """The checkpoint from which a trial goes on.
 
     Args:
-        path: its own last one, which may not exist.
+        path: its own last one, which may not exist. One that is damaged, or whose best one is, is renamed ``damaged.ckpt``.
         config: of the trial; ``train.resume`` names another, which is taken if the first cannot be.
+        data: the checksum of the data.
 
     Returns:
         None if the trial begins anew.
 
     Raises:
-        UserError: ``train.resume`` names none, one of other settings, or one that holds no state of a training.
+        UserError: its own cannot be read, which says nothing of what it holds; or ``train.resume`` names none, one of other
+            settings or data, or one that holds no state of a training.
     """
     if path.exists():
         try:
             _check_resumable(path)
-        except UserError as error:
-            print(f"{error}; the trial begins anew", file=sys.stderr)
+        except DamagedCheckpointError as error:
+            path.replace(path.with_name("damaged.ckpt"))
+            print(f"{error}; the trial begins anew, and the file is damaged.ckpt now", file=sys.stderr)
         else:
             return path
     named = config["train"].get("resume")
     if named is None:
         return None
     checkpoint = read_checkpoint(Path(named), "last.ckpt")
-    own, other = ({**settings(of), "seed": of["seed"]} for of in (config, checkpoint.config))
-    may_differ = ["train.epochs"] if config["train"]["schedule"] == "constant" else []
-    for key in [*own, *other]:
-        if own.get(key) != other.get(key) and key not in may_differ:
-            raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={other.get(key)}, wanted {own.get(key)}")
+    for key, (given, wanted) in _differences(checkpoint, config).items():
+        if key != "train.epochs" or config["train"]["schedule"] != "constant":
+            raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, wanted {wanted}")
+    if checkpoint.data not in (None, data):
+        raise UserError(f"train.resume: {checkpoint.path} was trained on other data of the name {checkpoint.spec.name}")
     if checkpoint.epoch >= config["train"]["epochs"]:
         raise UserError(
             f"train.resume: {checkpoint.path} has {checkpoint.epoch + 1} epochs behind it, wanted at most "
@@ -53,18 +56,38 @@ def resumable(path: Path, config: Mapping[str, Any]) -> Path | None:
     return checkpoint.path
 
 
+def adopt(checkpoint: Path, folder: Path) -> None:
+    """Copy into a trial's folder of checkpoints the one from which it goes on, as its last, and the best one beside that."""
+    for source, name in ((checkpoint.with_name("best.ckpt"), "best.ckpt"), (checkpoint, "last.ckpt")):
+        if source.resolve() != (folder / name).resolve():
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def _differences(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings and seed that are not those of a config: the checkpoint's value and the config's."""
+    own, other = ({**settings(of), "seed": of["seed"]} for of in (config, checkpoint.config))
+    keys = dict.fromkeys([*own, *other])
+    return {key: (other.get(key), own.get(key)) for key in keys if own.get(key) != other.get(key)}
+
+
 def _check_resumable(path: Path) -> None:
+    """Check that a checkpoint holds the state of a training, and that the best one beside it is there, too."""
     loaded = load_plain(path)
-    of_trial(path, loaded)
+    last = of_trial(path, loaded)
     kinds = dict.fromkeys(("loops", "callbacks", "epoch_recorder"), dict) | dict.fromkeys(
         ("optimizer_states", "lr_schedulers"), list
     )
     missing = [name for name, kind in kinds.items() if not isinstance(loaded.get(name), kind)]
+    if not isinstance(loaded.get("within_epoch", {}), dict):
+        missing.append("within_epoch")
     if missing:
-        raise UserError(f"{path} cannot be gone on from: it holds no {missing[0]}")
-
-
-def adopt(checkpoint: Path, folder: Path) -> None:
-    """Copy into a trial's folder of checkpoints the best one so far of another, from whose last one it goes on."""
-    with replacing(folder / "best.ckpt") as temporary:
-        shutil.copyfile(checkpoint.with_name("best.ckpt"), temporary)
+        raise DamagedCheckpointError(f"{path} cannot be gone on from: it holds no {missing[0]}")
+    best = path.with_name("best.ckpt")
+    if not any(isinstance(state, dict) and state.get("best_model_path") for state in loaded["callbacks"].values()):
+        return  # no epoch has ended yet
+    if not best.exists():
+        raise DamagedCheckpointError(f"{path} cannot be gone on from: there is no {best.name} beside it")
+    other = _differences(read_checkpoint(best), last.config)
+    if other.keys() - {"train.epochs"}:
+        raise DamagedCheckpointError(f"{path} cannot be gone on from: {best.name} beside it is of another trial")

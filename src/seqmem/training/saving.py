@@ -40,18 +40,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save both, if the weights are finite. Lightning's own last.ckpt is that of the last epoch that was the best."""
-        broken = [name for name, value in pl_module.named_parameters() if not torch.isfinite(value).all()]
         assert self.dirpath is not None
         last = Path(self.dirpath) / "last.ckpt"
-        if broken:
-            config = pl_module.train_config
-            assert isinstance(config, TrainConfig)
-            kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise UserError(
-                f"{broken[0]} is no longer finite after step {trainer.global_step}, at the end of epoch "
-                f"{trainer.current_epoch + 1} (learning rate {rate:g}); {kept}; {config.if_not_finite}"
-            )
+        _check_finite(trainer, pl_module, last)
         super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(last)
 
@@ -93,9 +84,10 @@ class WithinEpoch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write one if it is time."""
+        """Write one if it is time and the weights are finite."""
         if trainer.is_last_batch or time.monotonic() < self._written + self.seconds:
             return
+        _check_finite(trainer, pl_module, self.path)
         self._saving = True
         trainer.save_checkpoint(self.path)
         self._saving = False
@@ -111,3 +103,22 @@ class WithinEpoch(pl.Callback):
         """Keep it until all is on its device."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._found = checkpoint.get("within_epoch")
+
+
+def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -> None:
+    """Let no checkpoint of broken weights take the place of the last good one.
+
+    Raises:
+        UserError: a weight is not finite.
+    """
+    broken = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
+    if not broken:
+        return
+    config = module.train_config
+    assert isinstance(config, TrainConfig)
+    kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
+    rate = trainer.optimizers[0].param_groups[0]["lr"]
+    raise UserError(
+        f"{broken[0]} is no longer finite after step {trainer.global_step}, in epoch {trainer.current_epoch + 1} "
+        f"(learning rate {rate:g}); {kept}; {config.if_not_finite}"
+    )

@@ -70,9 +70,9 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
     for place in (folder.path, folder.checkpoints):
         remove_left_behind(place)
     last = folder.checkpoints / "last.ckpt"
-    checkpoint = resumable(last, config)
+    checkpoint = resumable(last, config, experiment.data)
     if checkpoint != last:
-        folder.clear()
+        folder.clear(spared=[checkpoint, checkpoint.with_name("best.ckpt")] if checkpoint else [])
         if checkpoint:
             adopt(checkpoint, folder.checkpoints)
     record: dict[str, Any] = {
@@ -96,7 +96,7 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
     try:
         with quiet_lightning():
             devices = runner_config(config["runner"]).devices
-            arguments = config, data, folder, checkpoint
+            arguments = config, data, experiment.data, folder, checkpoint
             record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     except BaseException as error:
         failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -113,7 +113,7 @@ def _train_quietly(*arguments: Any) -> dict[str, Any]:
         return _train(*arguments)
 
 
-def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
+def _train(config: Mapping[str, Any], data: Data, checksum: str, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     train = TrainConfig(**config["train"])
     runner = runner_config(config["runner"])
     reset_peak_memory()
@@ -125,7 +125,7 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint:
     module = SequenceModule(model, task, train)
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
-    module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec)})
+    module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec), "data": checksum})
 
     evaluated = evaluation_batch_size(train, data.spec)
     loaders = {
@@ -190,7 +190,8 @@ def _train(config: Mapping[str, Any], data: Data, folder: RunFolder, checkpoint:
     reviewed = {}
     if isinstance(model, Autoencoder) and trainer.is_global_zero:
         device = next(model.parameters()).device
-        parts = {split: [batch.to(device) for batch in _first(loaders[split], batches[split])] for split in loaders}
+        ordered = {**loaders, "train": data.loader("train", train.batch_size, None)}  # whatever was trained when
+        parts = {split: [batch.to(device) for batch in _first(ordered[split], batches[split])] for split in ordered}
         reviewed = review(model, parts["train"], parts["validation"], parts["test"], folder.path)
     return {
         **reviewed,
@@ -222,7 +223,10 @@ def _fit(
     """Train, and test the checkpoint that validation chose; what of the record tells of it."""
     trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint, weights_only=True)
     assert best.monitor is not None
-    if best.best_model_score is None:
+    if trainer.is_global_zero:
+        recorder.folder.write_metrics(recorder.rows)  # for a trial that was complete when it was gone on from
+    # Lightning takes an infinite value for one that is no number.
+    if best.best_model_score is None or not math.isfinite(best.best_model_score.item()):
         raise UserError(
             f"no epoch ended with a finite {best.monitor}, so there is no checkpoint to test; try a smaller train.lr"
         )
