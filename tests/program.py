@@ -12,7 +12,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +29,11 @@ _context.set_forkserver_preload(
 
 
 def run(
-    command: Sequence[str], cwd: Path, environment: dict[str, str] | None = None, timeout: float = 300
+    command: Sequence[str],
+    cwd: Path,
+    environment: dict[str, str] | None = None,
+    timeout: float = 300,
+    until: Callable[[], bool] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python COMMAND...``, a script or ``-m`` and a module, and wait for its end.
 
@@ -37,12 +42,13 @@ def run(
         cwd: folder to run it in.
         environment: variables to set beside those of this process.
         timeout: seconds after which it is killed.
+        until: asked every few milliseconds; once it says so, the command is killed.
 
     Returns:
         Exit status, standard output and standard error.
 
     Raises:
-        subprocess.TimeoutExpired: the command was still running after ``timeout`` seconds.
+        subprocess.TimeoutExpired: the command was killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
@@ -50,7 +56,9 @@ def run(
             stream.touch()
         process = _context.Process(target=_child, args=(list(command), cwd, {**os.environ, **(environment or {})}, streams))
         process.start()
-        process.join(timeout)
+        deadline = time.monotonic() + timeout
+        while process.exitcode is None and time.monotonic() < deadline and not (until and until()):
+            process.join(0.003 if until else timeout)
         late = process.exitcode is None
         if late:
             process.kill()

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,21 @@ def test_the_same_command_gives_the_same_numbers(model, strokes, tmp_path):
     assert_same(first, second)
 
 
+def after_checkpoints(folder, count, delay):
+    """Says so a moment after a trial in ``folder`` has written so many checkpoints."""
+    seen, due = set(), []
+
+    def is_time():
+        for path in folder.glob("*/seed_0/checkpoints/last.ckpt"):
+            with suppress(FileNotFoundError):
+                seen.add(path.stat().st_mtime_ns)
+        if len(seen) > count and not due:
+            due.append(time.monotonic() + delay)
+        return bool(due) and time.monotonic() >= due[0]
+
+    return is_time
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_trial_killed_at_random_moments_ends_as_one_that_was_not(model, strokes, tmp_path):
@@ -62,25 +78,24 @@ def test_a_trial_killed_at_random_moments_ends_as_one_that_was_not(model, stroke
     keys = ["train.checkpoint_minutes=0", "train.test_last=true"]
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     commands = {name: ["train.py", *overrides(model, strokes, 12, folder), *keys] for name, folder in folders.items()}
-    begun = time.monotonic()
     done = program.run(commands["whole"], tmp_path)
-    lasted = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
-    chance, kills, moments = random.Random(model), 0, []
+    chance, kills, starts = random.Random(model), 0, 0
     while kills < 4:
-        moments.append(chance.uniform(0.1, 0.9) * lasted)
+        starts += 1
+        until = after_checkpoints(folders["killed"], chance.randrange(12), chance.uniform(0, 0.03))
         try:
-            program.run(commands["killed"], tmp_path, timeout=moments[-1])
+            program.run(commands["killed"], tmp_path, until=until)
         except subprocess.TimeoutExpired:
             kills += 1
-        else:  # it was faster than that: its end was not reached by a kill, so another trial is killed
-            assert len(moments) < 40, "no kill comes before the end"
-            folders["killed"].rename(tmp_path / f"ended_{len(moments)}")
+        else:  # it came to its end before the kill, so another trial is killed
+            assert starts < 20, "no kill comes before the end"
+            folders["killed"].rename(tmp_path / f"ended_{starts}")
     done = program.run(commands["killed"], tmp_path)
     assert done.returncode == 0, done.stderr
     ended = [*tmp_path.glob("ended_*/*/seed_0"), *folders["killed"].glob("*/seed_0")]
-    [whole] = folders["whole"].glob("*/seed_0")
     assert any(RunFolder(path).read_record()["resumed_at"] for path in ended), "no kill came within the training"
+    [whole] = folders["whole"].glob("*/seed_0")
     for path in ended:
         assert_same(RunFolder(whole), RunFolder(path))
         assert len(RunFolder(path).read_metrics()) == 12
