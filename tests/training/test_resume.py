@@ -277,6 +277,22 @@ def test_no_validation_that_is_a_number_ends_in_one_line(tmp_path, monkeypatch):
         run_trials(config, data, tmp_path)
 
 
+def test_a_trial_that_is_interrupted_says_so(tmp_path, monkeypatch):
+    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny"])
+    data = datasets.load(config["dataset"])
+
+    def interrupt(self, *args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "training_step", interrupt)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run_trials(config, data, tmp_path)
+    [path] = tmp_path.glob("*/seed_0")
+    record = RunFolder(path).read_record()
+    assert (record["status"], record["reason"]) == ("interrupted", "stopped from outside; the same command goes on")
+
+
 def test_what_a_kill_left_half_written_is_removed(stopped, tmp_path):
     config, data, folder = stopped
     left = folder.checkpoints / ".0123456789ab.last.ckpt"

@@ -66,7 +66,11 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
     """
     if path.is_dir():
         if not (path / "checkpoints" / name).is_file():
-            raise UserError(f"{path} holds no checkpoints/{name}; wanted a checkpoint or the folder of a finished trial")
+            trials = ", ".join(str(trial) for trial in sorted(path.glob("seed_*"))[:3])
+            raise UserError(
+                f"{path} holds no checkpoints/{name}; wanted a checkpoint or the folder of a finished trial"
+                + (f", as {trials}" if trials else "")
+            )
         path = path / "checkpoints" / name
     return of_trial(path, load_plain(path))
 

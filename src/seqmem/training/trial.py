@@ -99,9 +99,13 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
             arguments = config, data, experiment.data, folder, checkpoint
             record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     except BaseException as error:
-        failed = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning makes the one the other
+        told = {
+            "status": "interrupted" if stopped else "failed",
+            "reason": "stopped from outside; the same command goes on" if stopped else f"{type(error).__name__}: {error}",
+        }
         with suppress(UserError):  # where the disk is full, what failed first is what to tell
-            folder.write_record({**record, "status": failed, "reason": f"{type(error).__name__}: {error}"})
+            folder.write_record({**record, **told})
         raise
     record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
     folder.write_record(record)
