@@ -162,7 +162,7 @@ def test_float32_to_rounding(variant, short_chunks):
         assert error <= 4 * (loop[name] - wanted).abs().max().item() / scale + 1e-6, name
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2"])
+@pytest.mark.parametrize("name", ["baseline", pytest.param("avx2", marks=pytest.mark.slow)])
 def test_other_instruction_sets(name):
     selected = "(test_equals_the_loop and (paper or reference)) or test_float32_to_rounding"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, __file__]

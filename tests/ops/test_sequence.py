@@ -267,7 +267,9 @@ def test_threads_agree(cell):
     assert_same(two, one, relative=1e-14)
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", pytest.param("avx512", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["baseline", pytest.param("avx2", marks=pytest.mark.slow), pytest.param("avx512", marks=pytest.mark.slow)]
+)
 def test_other_instruction_sets(name):
     selected = "test_bfloat16_products" if name == "avx512" else "test_equals_the_loop or test_float32_to_rounding"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected, __file__]
