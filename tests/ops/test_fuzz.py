@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled ope
 QUIET = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
 SIZES = st.sampled_from([0, 1, 1, 2, 3, 5, 17, 33])
 FEW = st.sampled_from([0, 1, 2, 2, 3, 4])
-INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 7, 2**31, 2**62, 2**63 - 1])
+INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 7, 2**40, 2**62, 2**63 - 1])
 NUMBERS = st.sampled_from([-1.0, 0.0, 1e-320, 0.5, 1e30, 1e308, float("inf"), float("-inf"), float("nan")])
 
 
@@ -223,7 +223,8 @@ def spread(tensor, step=3, offset=1):
 
 def turned(tensor):
     """The same numbers with the dimensions in storage in the opposite order."""
-    return tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(*reversed(range(tensor.dim())))
+    backwards = tuple(reversed(range(tensor.dim())))
+    return tensor.permute(backwards).contiguous().permute(backwards)
 
 
 def overlapping(tensor):
