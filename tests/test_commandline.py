@@ -294,6 +294,7 @@ def test_texts_and_signals_are_learned_step_by_step(arguments, said, column, tmp
     assert f"| {column} |" in table.read_text()
 
 
+@pytest.mark.slow
 def test_in_a_terminal_there_is_one(tmp_path):
     script = f"import os, pty, sys; os.chdir({str(tmp_path)!r}); sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
     done = subprocess.run(

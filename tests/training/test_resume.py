@@ -330,6 +330,7 @@ def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
     assert {record["status"] for record in records} == {"finished"}
 
 
+@pytest.mark.slow  # and a hundred kills more in test_every_model.py
 def test_a_process_that_is_killed_leaves_a_trial_that_goes_on(tmp_path):
     command = [*SMALL, "model=lstm", "model.preset=tiny", "train.epochs=40", f"output_dir={tmp_path / 'killed'}"]
     started = subprocess.Popen([sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.DEVNULL)

@@ -254,7 +254,8 @@ def test_double_precision(tmp_path):
     assert weights(folder)["model.head.0.weight"].dtype == torch.float64
 
 
-@pytest.mark.parametrize("cell", ["legs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("legt", "rnn"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["legs", "legt", "rnn"])
 def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
     results = []
     for compile in (False, True):
