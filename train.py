@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from cfg import commandline, messages, sweeps
+from cfg import commandline, messages, startup, sweeps
 from cfg.run import run
 
 
@@ -26,6 +26,7 @@ def train(composed: DictConfig) -> float | None:
 
             data = datasets.load(config["dataset"])
             job.begin(training.experiment(config, data))
+            startup.end()
             training.run_trials(config, data, job.experiment)
         return job.validation_mean()
     return None

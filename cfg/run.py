@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cfg import sweeps
+from cfg import startup, sweeps
 from cfg.commandline import compose
 from cfg.messages import one_line_errors
 from cfg.overrides import split_flags, translate
@@ -18,6 +18,7 @@ def run(main: Callable[[], Any]) -> None:
     1. With ``traceback=True`` on the command line it is raised instead.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
+    startup.begin()
     with one_line_errors():
         sys.argv[1:] = translate(sys.argv[1:])
         sweeps.current.command = list(sys.argv)

@@ -58,25 +58,25 @@ def _source(name: str) -> tuple[str, tuple[str, ...]]:
     path = _path(name)
     assert path is not None
     tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                body[:1] = [] if len(body) > 1 else [ast.Pass()]
-    imported = tuple(_imported(tree))
+    imported: list[str] = []
+    for node in _statements(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
     # A registry imports its modules by name; those in use are the classes of the model and the data.
     registry = any(name.startswith("pkgutil") for name in imported)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), () if registry else imported
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), () if registry else tuple(imported)
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A module or statement and all statements within; not the expressions, which are ten times as many."""
+    yield node
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for inner in getattr(node, field, ()):
+            yield from _statements(inner)
 
 
 @cache

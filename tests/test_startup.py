@@ -1,0 +1,45 @@
+"""The garbage collector rests while a program starts, and no longer."""
+
+import gc
+from pathlib import Path
+
+from cfg import startup
+from tests import program
+
+SCRIPT = """
+import gc, runpy, sys
+
+sys.path.insert(0, ROOT)
+usual = gc.get_threshold()
+import seqmem.training.trial as trial
+
+def train(*arguments, as_ever=trial._train):
+    print("while it trains:", gc.get_threshold() == usual, gc.get_freeze_count() > 100_000)
+    return as_ever(*arguments)
+
+trial._train = train
+from cfg import startup
+as_ever = startup.begin
+startup.begin = lambda: (as_ever(), print("before:", gc.get_threshold()[0] > usual[0]))
+runpy.run_path(ROOT + "/train.py", run_name="__main__")
+"""
+
+
+def test_garbage_is_collected_as_ever_once_a_program_trains(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("ROOT", repr(str(program.ROOT))))
+    options = ["dataset=digits", "train.epochs=1", "train.limit_train_batches=1", "train.limit_val_batches=1"]
+    sweep = ["-m", "model=legs,rnn", "smoke_test=true", f"output_dir={tmp_path}/runs"]
+    done = program.run([str(script), *sweep, *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("before: True\n") == 1
+    assert done.stdout.count("while it trains: True True\n") == 2
+
+
+def test_a_worker_that_did_not_begin_as_a_program_keeps_its_collector() -> None:
+    gc.set_threshold(500, 5, 5)
+    try:
+        startup.end()
+        assert gc.get_threshold() == (500, 5, 5)
+    finally:
+        gc.set_threshold(*startup._usual)
