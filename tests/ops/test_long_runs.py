@@ -50,8 +50,10 @@ def memory(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROWING)
 def test_a_memory_of_all_times_loses_little(name):
+    # Without fused multiply-add each product is rounded, too.
+    roundings = 8 if torch.ops.seqmem.instruction_set() == "baseline" else 1
     for steps, error in zip(LENGTHS, errors(name), strict=True):
-        assert error < GROWING[name](steps)
+        assert error < roundings * GROWING[name](steps)
 
 
 @pytest.mark.slow
