@@ -221,7 +221,7 @@ def test_the_weights_that_are_left_are_the_best_in_validation():
         with torch.no_grad():
             seen.append((network(held) - held).square().mean().item())
 
-    fit_sequences(model, list(train), TrainConfig(lr=0.1, epochs=12), validation=list(held), on_epoch=note)
+    fit_sequences(model, list(train), TrainConfig(lr=0.3, epochs=12), validation=list(held), on_epoch=note)
     with torch.no_grad():
         left = (network(held) - held).square().mean().item()
     assert left == pytest.approx(min(seen[5:]), rel=1e-5)  # of the epochs that trained on whole sequences
@@ -272,7 +272,7 @@ def test_two_sinusoids_of_150_steps_are_learned_where_the_original_stays_at_the_
     frequencies, phases = (torch.rand(100, 1, 2, generator=random) for _ in range(2))
     series = (torch.arange(150)[:, None] * (0.05 + 0.25 * frequencies) + 2 * math.pi * phases).sin()
     torch.manual_seed(0)
-    encoder, decoder, _, losses = quick_train(LSTM_AE, list(series), 16, lr=4e-3, epochs=800, h_dims=[64])
+    encoder, decoder, _, losses = quick_train(LSTM_AE, list(series), 16, lr=5e-3, epochs=200, h_dims=[64])
     with torch.no_grad():
         assert (decoder(encoder(series)) - series).square().mean() < 0.05
     assert losses[-1] < 0.05

@@ -30,7 +30,8 @@ def test_the_optimisers_rate_follows_the_epochs():
     for _ in range(5):
         seen.append(made["optimizer"].param_groups[0]["lr"])
         made["optimizer"].step()
-        made["lr_scheduler"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert made["lr_scheduler"]["interval"] == "epoch"
     assert seen == pytest.approx([0.1 * 0.01 ** (k / 4) for k in range(5)])
 
 

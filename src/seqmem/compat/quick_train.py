@@ -1,7 +1,7 @@
 """sequitur's ``quick_train``: an autoencoder in one line."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -16,6 +16,7 @@ from seqmem.models.standardized import Standardization, StandardizedDecoder, Sta
 from seqmem.sequences import as_list
 from seqmem.spec import DataSpec
 from seqmem.training.config import TrainConfig
+from seqmem.training.in_memory import fit_sequences
 
 
 def quick_train(
@@ -35,7 +36,8 @@ def quick_train(
     normalize: bool = True,
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     patience: PositiveInt | None = None,
-    growth: Annotated[float, Field(ge=0, le=1)] = 0.8,
+    growth: Annotated[float, Field(ge=0, le=1)] = 0.6,
+    optimizer: Literal["muon", "adam"] = "muon",
     **kwargs: Any,
 ) -> tuple[nn.Module, nn.Module, list[Tensor], list[float]]:
     """Train an autoencoder with one line of code.
@@ -58,7 +60,7 @@ def quick_train(
         train_set: a list of such tensors, a padded tensor of them, or a data set (:func:`seqmem.sequences.as_list`).
         encoding_dim: E, the size of an encoding.
         verbose: print the loss after each epoch.
-        lr: learning rate of Adam in the first epoch.
+        lr: learning rate in the first epoch.
         epochs: passes over the training set.
         clip_value: largest norm of the gradient; None does not clip.
         denoise: add noise to the inputs in training; the targets have none.
@@ -71,6 +73,7 @@ def quick_train(
         validation: part of the sequences that is not trained on, but chooses the epoch whose weights are returned.
         patience: stop after so many epochs without a better one in validation; None for never.
         growth: part of the epochs in which windows grow.
+        optimizer: muon (:class:`seqmem.training.muon.Muon`), with which recurrences learn in fewer steps, or adam.
         **kwargs: arguments of ``model``.
 
     Returns:
@@ -115,14 +118,13 @@ def quick_train(
     growing = 0 if kind is LINEAR_AE else min(int(growth * epochs), epochs - 1)
     autoencoder = adapter(spec, network, noise=noise if denoise else 0.0, growth_epochs=growing)
     config = TrainConfig(
+        optimizer=optimizer,
         lr=lr,
         schedule="cosine",
         epochs=epochs,
         batch_size=batch_size or min(100, -(-len(trained) // 10)),
         gradient_clip_val=clip_value or 0.0,
     )
-    from seqmem.training.in_memory import fit_sequences  # Lightning takes seconds to import
-
     losses = fit_sequences(
         autoencoder,
         [ready[k] for k in trained],

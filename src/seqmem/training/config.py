@@ -23,7 +23,7 @@ class TrainConfig:
     """How one model is trained.
 
     Attributes:
-        optimizer: adam, adamw, rmsprop or sgd of torch.optim.
+        optimizer: adam, adamw, rmsprop or sgd of torch.optim; muon: :class:`seqmem.training.muon.Muon`.
         lr: learning rate.
         lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
         schedule: of the learning rate over the epochs: constant, or from ``lr`` to ``final_lr``, exponential or cosine.
@@ -45,7 +45,7 @@ class TrainConfig:
             and seed must be the same, but for ``epochs`` where the schedule is constant.
     """
 
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon", "rmsprop", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3
     lr_decay: NonNegativeFloat = 0.0
     schedule: Schedule = "constant"

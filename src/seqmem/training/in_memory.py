@@ -1,18 +1,22 @@
-"""Training an autoencoder on sequences that lie in memory, without a config and without a file."""
+"""Training an autoencoder on sequences that lie in memory, without a config and without a file.
+
+A loop of its own: a batch of such small models takes Lightning as long as the model.
+"""
 
 from collections.abc import Callable, Sequence
 
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from rich.progress import Progress
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
 
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.sequences import padded
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.training.config import TrainConfig
-from seqmem.training.fitting import fit
-from seqmem.training.module import SequenceModule
+from seqmem.training.finite import not_finite
+from seqmem.training.optimizers import optimizer_for, schedule_for
 
 
 def fit_sequences(
@@ -43,45 +47,85 @@ def fit_sequences(
     Returns:
         For each epoch the mean squared error of a value in training, of scaled channels.
     """
-    history = History(patience, on_epoch)
-    fit(
-        SequenceModule(model, Reconstruction(model.spec, scale), config),
-        _loader(train, config.batch_size, shuffle=True),
-        config.epochs,
-        [history],
-        validation=_loader(validation, config.batch_size, shuffle=False) if validation else None,
-        device=device,
-        progress_bar=progress_bar,
-    )
-    if history.best_weights:
-        model.load_state_dict(history.best_weights)
-    return history.losses
+    where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task = Reconstruction(model.spec, scale)
+    metrics = task.metrics().to(where)
+    model.to(where)
+    optimizer = optimizer_for(model, config)
+    schedule = schedule_for(optimizer, config)
+    clip = config.gradient_clip_val or None
+    loader = _loader(train, config.batch_size, shuffle=True)
+    best = _Best(patience)
+    losses: list[float] = []
+    updates = 0
+    with Progress(transient=True, disable=not progress_bar) as progress:
+        shown = progress.add_task("training", total=config.epochs * len(loader))
+        for epoch in range(config.epochs):
+            model.train()
+            model.on_epoch(epoch)
+            for k, batch in enumerate(loader):
+                seen = model.augment(batch.to(where))
+                outputs, loss = model.learn(seen, task)
+                if not torch.isfinite(loss):
+                    raise not_finite(loss, epoch, k, updates, optimizer, model.parameters(), config)
+                optimizer.zero_grad()
+                loss.backward()
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                updates += 1
+                if schedule is not None and schedule[1] == "step":
+                    schedule[0].step()
+                task.update(metrics, outputs.detach(), seen)
+                progress.advance(shown)
+            if schedule is not None and schedule[1] == "epoch":
+                schedule[0].step()
+            losses.append(_taken(metrics))
+            on_epoch(epoch, losses[-1])
+            if validation and model.reads_whole:
+                best.note(_error(model, task, _loader(validation, config.batch_size, shuffle=False), where), model)
+                if best.is_over:
+                    break
+    model.to("cpu")
+    if best.weights:
+        model.load_state_dict(best.weights)
+    return losses
 
 
 def _loader(sequences: Sequence[Tensor], batch_size: int, shuffle: bool) -> DataLoader:
     return DataLoader(list(sequences), batch_size, shuffle=shuffle, collate_fn=padded)  # type: ignore[arg-type]
 
 
-class History(pl.Callback):
-    """The losses, and the best weights where there is a validation set."""
+@torch.no_grad()
+def _error(model: Autoencoder, task: Reconstruction, loader: DataLoader, where: torch.device) -> float:
+    model.eval()
+    metrics = task.metrics().to(where)
+    for batch in loader:
+        seen = batch.to(where)
+        task.update(metrics, model(seen), seen)
+    return _taken(metrics)
 
-    def __init__(self, patience: int | None, on_epoch: Callable[[int, float], None]):
-        self.losses: list[float] = []
-        self.best_weights: dict[str, Tensor] = {}
-        self._best, self._since = float("inf"), 0
-        self._patience, self._on_epoch = patience, on_epoch
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the epoch; validation has run by now."""
-        self.losses.append(trainer.callback_metrics["train/mse"].item())
-        self._on_epoch(trainer.current_epoch, self.losses[-1])
-        assert isinstance(pl_module.model, Autoencoder)
-        if "val/mse" not in trainer.callback_metrics or not pl_module.model.reads_whole:
-            return
-        error = trainer.callback_metrics["val/mse"].item()
+def _taken(metrics: MetricCollection) -> float:
+    """The mean squared error of what has been gathered, which is then forgotten."""
+    error: float = metrics.compute()["mse"].item()
+    metrics.reset()
+    return error
+
+
+class _Best:
+    """The best weights in validation, and for how long there have been none better."""
+
+    def __init__(self, patience: int | None):
+        self.weights: dict[str, Tensor] = {}
+        self._error, self._since, self._patience = float("inf"), 0, patience
+
+    def note(self, error: float, model: nn.Module) -> None:
         self._since += 1
-        if error < self._best:
-            self._best, self._since = error, 0
-            self.best_weights = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
-        if self._patience is not None and self._since >= self._patience:
-            trainer.should_stop = True
+        if error < self._error:
+            self._error, self._since = error, 0
+            self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    @property
+    def is_over(self) -> bool:
+        return self._patience is not None and self._since >= self._patience

@@ -7,23 +7,15 @@ import pytorch_lightning as pl
 import torch
 from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric, MetricCollection
 
 from seqmem.batch import Batch
-from seqmem.errors import UserError
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
+from seqmem.training.finite import not_finite
 from seqmem.training.mean import WeightedMean
-from seqmem.training.schedules import learning_rate
-
-_optimizers: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
+from seqmem.training.optimizers import optimizer_for, schedule_for
 
 
 class SequenceModule(pl.LightningModule):
@@ -89,10 +81,14 @@ class SequenceModule(pl.LightningModule):
             self._log_mean("train", "penalty", penalty, len(batch))
             loss = loss + penalty
         if not torch.isfinite(loss):
-            raise UserError(
-                f"the training loss became {loss.item()} at batch {batch_idx} of epoch {self.current_epoch + 1} (step "
-                f"{self.global_step}, learning rate {self.trainer.optimizers[0].param_groups[0]['lr']:g}, norm of the gradient "
-                f"before {self._gradient_norm()}); {self.train_config.if_not_finite}"
+            raise not_finite(
+                loss,
+                self.current_epoch,
+                batch_idx,
+                self.global_step,
+                self.trainer.optimizers[0],
+                self.parameters(),
+                self.train_config,
             )
         return loss
 
@@ -105,31 +101,12 @@ class SequenceModule(pl.LightningModule):
         return self._evaluation_step("test", batch, self.test_metrics)
 
     def configure_optimizers(self) -> Any:
-        """The config's optimiser and schedule; a module's ``lr_scale`` scales the learning rate of its parameters."""
-        config = self.train_config
-        groups: dict[float, list[nn.Parameter]] = {}
-        for parameter, scale in _scaled(self.model, 1.0):
-            groups.setdefault(scale, []).append(parameter)
-        keywords: dict[str, Any] = {"lr": config.lr, "weight_decay": config.wd}
-        optimizer = _optimizers[config.optimizer](
-            [{"params": parameters, "lr": config.lr * scale} for scale, parameters in groups.items()], **keywords
-        )
-        if config.lr_decay > 0:
-            decay = LambdaLR(optimizer, lambda update: 1 / (1 + config.lr_decay * update))
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
-        if config.schedule == "constant":
+        """The config's optimiser and schedule."""
+        optimizer = optimizer_for(self.model, self.train_config)
+        schedule = schedule_for(optimizer, self.train_config)
+        if schedule is None:
             return optimizer
-        last = config.lr / 100 if config.final_lr is None else config.final_lr
-
-        def factor(epoch: int) -> float:
-            return learning_rate(config.schedule, epoch / max(config.epochs, 1), config.lr, last) / config.lr
-
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, factor)}
-
-    def _gradient_norm(self) -> str:
-        """Of the update before, whose gradients stay until the loss of the next is known."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        return f"{nn.utils.get_total_norm(gradients).item():g}" if gradients else "unknown"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule[0], "interval": schedule[1]}}
 
     def _begin(self, split: str) -> None:
         self._states.pop(split, None)
@@ -234,11 +211,3 @@ class SequenceModule(pl.LightningModule):
 def _plain(state: Any) -> Any:
     """Tuples of any kind as tuples: a checkpoint holds no classes of our own."""
     return tuple(_plain(part) for part in state) if isinstance(state, tuple | list) else state
-
-
-def _scaled(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float]]:
-    scale = scale * getattr(module, "lr_scale", 1.0)
-    for parameter in module.parameters(recurse=False):
-        yield parameter, scale
-    for child in module.children():
-        yield from _scaled(child, scale)

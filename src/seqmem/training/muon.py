@@ -1,0 +1,89 @@
+"""Muon: momentum whose singular values have been made equal (Jordan et al., 2024)."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+# x -> a x + b x^3 + c x^5 of each singular value x, their published numbers: three times bring all from 0.02 to 1 near 1.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+class Muon(Optimizer):
+    """m = momentum m + g; w = (1 - lr weight_decay) w - lr sqrt(max(R, C)) O(g + momentum m).
+
+    O keeps about the singular vectors of a matrix (R, C) and brings its singular values near 1, by a few iterations of Newton
+    and Schulz. Elements then have a root mean square of 1 / sqrt(max(R, C)), so that ``lr`` is the size of a weight's step, as
+    it is Adam's. A tensor of more dimensions is taken as the matrix of its first and all others; a vector is scaled to norm 1.
+
+    torch.optim.Muon takes matrices alone, one by one and in bfloat16, which takes a CPU longer than such a model; here those of
+    one shape go together, and a parameter may be several matrices: the gates of a recurrence have gradients of different sizes.
+
+    Args:
+        params: parameters, or groups of them; a group's ``blocks`` is the number of matrices, one above the other, in each.
+        lr: learning rate.
+        weight_decay: decoupled, as AdamW's.
+        momentum: of the gradients, Nesterov's.
+        iterations: of Newton and Schulz.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        momentum: float = 0.8,
+        iterations: int = 3,
+    ):
+        settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations, "blocks": 1}
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; gives what ``closure`` gives."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            alike: dict[tuple[Any, ...], list[Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike.setdefault((parameter.shape, parameter.dtype, parameter.device), []).append(parameter)
+            for parameters in alike.values():
+                self._move(parameters, group)
+        return loss
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of parameters of one shape."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        ahead = torch.stack(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
+        rows, columns = (ahead.shape[1] // group["blocks"], ahead[0, 0].numel()) if ahead.dim() > 1 else (1, 1)
+        matrices = ahead.reshape(-1, rows, columns)
+        steps = equalized(matrices, group["iterations"]).mul_(group["lr"] * math.sqrt(max(matrices.shape[1:])))
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_sub_(parameters, list(steps.view_as(ahead).unbind()))
+
+
+def equalized(matrices: Tensor, iterations: int) -> Tensor:
+    """Matrices (n, R, C) with the singular values of each brought near 1; a matrix of zeros stays one."""
+    norms = matrices.norm(dim=(1, 2), keepdim=True)
+    found = matrices / norms.clamp(min=torch.finfo(matrices.dtype).tiny)
+    if min(matrices.shape[1:]) == 1:
+        return found
+    tall = matrices.shape[1] > matrices.shape[2]
+    if tall:
+        found = found.mT
+    for _ in range(iterations):
+        gram = found @ found.mT
+        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), found, beta=_A)
+    return (found.mT if tall else found).contiguous()

@@ -1,0 +1,99 @@
+"""Muon's step beside its formula."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from seqmem import cells
+from seqmem.training.config import TrainConfig
+from seqmem.training.muon import Muon, equalized
+from seqmem.training.optimizers import optimizer_for
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 8)])
+def test_singular_values_come_near_one_and_vectors_stay(shape):
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(4, *shape, dtype=torch.float64), full_matrices=False)
+    matrices = left * torch.linspace(0.1, 1, min(shape), dtype=torch.float64) @ right
+    made = equalized(matrices, 3)
+    values = left.mT @ made @ right.mT
+    assert_close(values, torch.diag_embed(values.diagonal(dim1=1, dim2=2)), atol=1e-9, rtol=0)
+    assert values.diagonal(dim1=1, dim2=2).min() > 0.5
+    assert values.diagonal(dim1=1, dim2=2).max() < 1.3
+    assert_close(equalized(matrices[:, :, :1], 3), nn.functional.normalize(matrices[:, :, :1], dim=1))
+    assert equalized(torch.zeros(1, *shape), 3).eq(0).all()
+
+
+def test_steps_are_those_of_the_formula_gate_by_gate():
+    torch.manual_seed(0)
+    shapes = {"two gates": (6, 4), "as many": (6, 4), "bias": (6,), "kernel": (6, 2, 3), "number": ()}
+    weights = {name: nn.Parameter(torch.randn(shape, dtype=torch.float64)) for name, shape in shapes.items()}
+    expected = {name: weight.detach().clone() for name, weight in weights.items()}
+    momenta = {name: torch.zeros_like(weight) for name, weight in expected.items()}
+    settings = {"lr": 0.1, "weight_decay": 0.5, "momentum": 0.7, "iterations": 2}
+    gated = [weights[name] for name in ("two gates", "as many", "bias")]
+    optimizer = Muon([{"params": gated, "blocks": 2}, {"params": [weights["kernel"], weights["number"]]}], **settings)
+    for _ in range(3):
+        for name, weight in weights.items():
+            weight.grad = torch.randn_like(weight)
+            momenta[name] = 0.7 * momenta[name] + weight.grad
+            ahead = weight.grad + 0.7 * momenta[name]
+            blocks = ahead.reshape(1, 6, 6) if name == "kernel" else ahead.reshape(1, 1, 1) if name == "number" else None
+            blocks = torch.stack(ahead.reshape(6, -1).chunk(2)) if blocks is None else blocks
+            step = max(blocks.shape[1:]) ** 0.5 * equalized(blocks, 2).reshape(ahead.shape)
+            expected[name] = (1 - 0.1 * 0.5) * expected[name] - 0.1 * step
+        assert optimizer.step(lambda: torch.tensor(2.0)) == 2
+    for name, weight in weights.items():
+        assert_close(weight.detach(), expected[name])
+
+
+def test_a_weights_step_has_the_size_of_the_learning_rate():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.zeros(64, 16))
+    weight.grad = torch.randn_like(weight)
+    Muon([weight], lr=0.01).step()
+    assert weight.detach().square().mean().sqrt() == pytest.approx(0.01, rel=0.3)
+
+
+def test_it_goes_on_from_its_state_and_leaves_what_has_no_gradient():
+    torch.manual_seed(0)
+    start, unused = torch.randn(4, 4), nn.Parameter(torch.ones(3))
+    gradients = torch.randn(4, 4, 4)
+    found = []
+    for stopped in (False, True):
+        weight = nn.Parameter(start.clone())
+        optimizer = Muon([weight, unused], lr=0.1)
+        for k, gradient in enumerate(gradients):
+            if stopped and k == 2:
+                state = optimizer.state_dict()
+                optimizer = Muon([weight, unused], lr=7.0)
+                optimizer.load_state_dict(state)
+            weight.grad = gradient
+            optimizer.step()
+        found.append(weight.detach())
+    assert_close(found[0], found[1], rtol=0, atol=0)
+    assert unused.eq(1).all()
+
+
+@pytest.mark.parametrize(("name", "gates"), [("lstm", 4), ("gru", 3), ("mgu", 2), ("rnn", 1)])
+def test_the_gates_of_a_recurrence_are_matrices_of_their_own(name, gates):
+    cell = cells.get(name)(3, hidden_size=8)
+    optimizer = optimizer_for(nn.Sequential(cell, nn.Linear(8, 16)), TrainConfig(optimizer="muon"))
+    blocks = {id(parameter): group["blocks"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert max(blocks[id(parameter)] for parameter in cell.parameters()) == gates
+    assert len(blocks) == len(list(cell.parameters())) + 2
+
+
+def test_every_cell_learns_with_it():
+    torch.manual_seed(0)
+    for name in cells.names():
+        cell = cells.get(name)(2)
+        optimizer = optimizer_for(cell, TrainConfig(optimizer="muon", lr=1e-3))
+        inputs = torch.rand(3, 7, 2)
+        inputs[..., 0] = inputs[..., 0].cumsum(1)
+        before = [parameter.detach().clone() for parameter in cell.parameters()]
+        cell(inputs)[0].square().mean().backward()
+        optimizer.step()
+        assert all(parameter.isfinite().all() for parameter in cell.parameters()), name
+        assert any((parameter != old).any() for parameter, old in zip(cell.parameters(), before, strict=True)), name
