@@ -266,13 +266,15 @@ def test_what_does_not_fit_is_refused_in_one_line(arguments, settings, message):
 
 
 @pytest.mark.slow
-def test_two_sinusoids_of_150_steps_are_learned_where_the_original_stays_at_the_mean():
-    """Frequencies and phases are independent; the variance is a half, and a tenth of it is wanted."""
+@pytest.mark.parametrize(("epochs", "share"), [(120, 0.5), (300, 0.1)])
+def test_two_sinusoids_of_150_steps_are_learned_where_the_original_stays_at_the_mean(epochs, share):
+    """Frequencies and phases are independent."""
     random = torch.Generator().manual_seed(0)
     frequencies, phases = (torch.rand(100, 1, 2, generator=random) for _ in range(2))
     series = (torch.arange(150)[:, None] * (0.05 + 0.25 * frequencies) + 2 * math.pi * phases).sin()
+    variance = series.var((0, 1), correction=0).mean()
     torch.manual_seed(0)
-    encoder, decoder, _, losses = quick_train(LSTM_AE, list(series), 16, lr=5e-3, epochs=200, h_dims=[64])
+    encoder, decoder, _, losses = quick_train(LSTM_AE, list(series), 16, lr=7e-3, epochs=epochs, h_dims=[64], batch_size=20)
     with torch.no_grad():
-        assert (decoder(encoder(series)) - series).square().mean() < 0.05
-    assert losses[-1] < 0.05
+        assert (decoder(encoder(series)) - series).square().mean() < share * variance
+    assert losses[-1] < share * variance

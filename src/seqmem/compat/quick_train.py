@@ -36,7 +36,7 @@ def quick_train(
     normalize: bool = True,
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     patience: PositiveInt | None = None,
-    growth: Annotated[float, Field(ge=0, le=1)] = 0.6,
+    growth: Annotated[float, Field(ge=0, le=1)] = 0.75,
     optimizer: Literal["muon", "adam"] = "muon",
     **kwargs: Any,
 ) -> tuple[nn.Module, nn.Module, list[Tensor], list[float]]:
