@@ -23,10 +23,11 @@ def train(composed: DictConfig) -> float | None:
         with sweeps.reported(config) as job:
             import datasets
             from seqmem import training
+            from seqmem.training import trials  # noqa: F401
 
+            startup.end()
             data = datasets.load(config["dataset"])
             job.begin(training.experiment(config, data))
-            startup.end()
             training.run_trials(config, data, job.experiment)
         return job.validation_mean()
     return None

@@ -19,6 +19,13 @@ def run(main: Callable[[], Any]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
     startup.begin()
+    try:
+        _run(main)
+    finally:
+        startup.end()
+
+
+def _run(main: Callable[[], Any]) -> None:
     with one_line_errors():
         sys.argv[1:] = translate(sys.argv[1:])
         sweeps.current.command = list(sys.argv)

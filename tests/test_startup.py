@@ -37,9 +37,10 @@ def test_garbage_is_collected_as_ever_once_a_program_trains(tmp_path: Path) -> N
 
 
 def test_a_worker_that_did_not_begin_as_a_program_keeps_its_collector() -> None:
+    usual = gc.get_threshold()
     gc.set_threshold(500, 5, 5)
     try:
         startup.end()
         assert gc.get_threshold() == (500, 5, 5)
     finally:
-        gc.set_threshold(*startup._usual)
+        gc.set_threshold(*usual)

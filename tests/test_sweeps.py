@@ -50,7 +50,7 @@ def test_a_sweep_killed_twenty_times_gives_the_table_of_one_that_was_not(tmp_pat
         except subprocess.TimeoutExpired:
             kills += 1
         else:  # all trials have finished: they begin anew
-            killed.rename(tmp_path / f"finished_{kills}")
+            killed.rename(tmp_path / f"finished_{len(list(tmp_path.glob('finished_*')))}")
             killed.mkdir()
             finished.clear()
         for path in killed.glob("runs/*/seed_*/record.json"):

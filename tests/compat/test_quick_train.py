@@ -228,6 +228,15 @@ def test_the_weights_that_are_left_are_the_best_in_validation():
     assert left < seen[-1]
 
 
+def test_it_trains_where_gradients_are_off_and_units_die():
+    torch.manual_seed(0)
+    vectors = [torch.randn(6) for _ in range(20)]
+    with torch.no_grad():
+        _, _, encodings, losses = quick_train(LINEAR_AE, vectors, 2, epochs=60, lr=0.3, h_dims=[4], h_activ=nn.ReLU())
+    assert len(losses) == 60
+    assert torch.stack(encodings).isfinite().all()
+
+
 def test_encoders_take_no_other_number_of_channels():
     encoder, _, _, _ = quick_train(LSTM_AE, [torch.randn(4, 2)], 2, epochs=1)
     with pytest.raises(UserError, match=r"got a tensor of shape \(4, 1\), wanted \(T, 2\) or \(B, T, 2\)"):

@@ -6,6 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem import cells
+from seqmem.errors import UserError
 from seqmem.training.config import TrainConfig
 from seqmem.training.muon import Muon, equalized
 from seqmem.training.optimizers import optimizer_for
@@ -23,6 +24,33 @@ def test_singular_values_come_near_one_and_vectors_stay(shape):
     assert values.diagonal(dim1=1, dim2=2).max() < 1.3
     assert_close(equalized(matrices[:, :, :1], 3), nn.functional.normalize(matrices[:, :, :1], dim=1))
     assert equalized(torch.zeros(1, *shape), 3).eq(0).all()
+    assert equalized(torch.full((1, *shape), 1e-25), 3).eq(0).all()  # the squares of which underflow
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8,), ()])
+def test_a_weight_whose_gradient_has_vanished_comes_to_rest(shape):
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape))
+    optimizer = Muon([weight], lr=0.01)
+    for k in range(600):
+        weight.grad = torch.randn(shape) if k == 0 else torch.zeros(shape)
+        optimizer.step()
+        if k == 400:
+            rest = weight.detach().clone()
+    assert weight.isfinite().all()
+    assert_close(weight.detach(), rest, rtol=0, atol=0)
+
+
+def test_parameters_it_cannot_move_are_refused_or_left():
+    with pytest.raises(UserError, match=r"got a parameter of shape \(9, 4\), wanted rows for 2 blocks"):
+        Muon([{"params": [nn.Parameter(torch.ones(9, 4))], "blocks": 2}])
+    with pytest.raises(UserError, match=r"got a parameter of torch\.complex64, wanted real numbers"):
+        Muon([nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))])
+    empty, half = nn.Parameter(torch.ones(0, 3)), nn.Parameter(torch.ones(3, 3, dtype=torch.bfloat16))
+    empty.grad, half.grad = torch.ones(0, 3), torch.eye(3, dtype=torch.bfloat16)
+    Muon([empty, half], lr=0.1).step()
+    assert half.dtype == torch.bfloat16
+    assert half.diagonal().lt(1).all()
 
 
 def test_steps_are_those_of_the_formula_gate_by_gate():
@@ -76,13 +104,34 @@ def test_it_goes_on_from_its_state_and_leaves_what_has_no_gradient():
     assert unused.eq(1).all()
 
 
-@pytest.mark.parametrize(("name", "gates"), [("lstm", 4), ("gru", 3), ("mgu", 2), ("rnn", 1)])
-def test_the_gates_of_a_recurrence_are_matrices_of_their_own(name, gates):
-    cell = cells.get(name)(3, hidden_size=8)
+@pytest.mark.parametrize(
+    ("name", "gates", "settings"),
+    [
+        ("lstm", 4, {}),
+        ("gru", 3, {}),
+        ("mgu", 2, {}),
+        ("rnn", 1, {}),
+        ("legs", 2, {"memory_output": True}),
+        ("legs", 2, {"memory_size": 16}),
+        ("legs", 1, {"memory_size": 16, "gate": "N"}),
+    ],
+)
+def test_the_gates_of_a_recurrence_are_matrices_of_their_own(name, gates, settings):
+    cell = cells.get(name)(3, hidden_size=8, **settings)
     optimizer = optimizer_for(nn.Sequential(cell, nn.Linear(8, 16)), TrainConfig(optimizer="muon"))
     blocks = {id(parameter): group["blocks"] for group in optimizer.param_groups for parameter in group["params"]}
-    assert max(blocks[id(parameter)] for parameter in cell.parameters()) == gates
+    assert {name: blocks[id(cell.get_parameter(name))] for name, _ in cell.named_parameters()} == {
+        name: gates if name.startswith(("weight_h", "weight_i", "bias_h", "bias_i")) and len(value) == 8 * gates else 1
+        for name, value in cell.named_parameters()
+    }
+    assert gates in blocks.values()
     assert len(blocks) == len(list(cell.parameters())) + 2
+
+
+def test_a_tied_parameter_moves_once():
+    layer = nn.Linear(3, 3)
+    optimizer = optimizer_for(nn.Sequential(layer, layer), TrainConfig(optimizer="muon"))
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
 
 
 def test_every_cell_learns_with_it():

@@ -48,6 +48,11 @@ class Recurrence(nn.Module, Generic[State]):
         """The state before the first step, a tuple of tensors whose first dimension is ``batch_size``."""
         raise NotImplementedError
 
+    def gates(self, name: str) -> int:
+        """How many gates' rows lie one above the other in a parameter of this module's own."""
+        rows = len(self.get_parameter(name))
+        return rows // self.output_size if rows % self.output_size == 0 else 1
+
     def on_epoch(self, epoch: int) -> None:
         """Told the number of a training epoch, from 0, before it begins, and that of a checkpoint when it is loaded."""
 

@@ -150,6 +150,10 @@ class MemoryCell(Recurrence[MemoryState]):
         with torch.no_grad():
             self._initialize(initializers, zero_bias_init)
 
+    def gates(self, name: str) -> int:
+        """How many gates' rows lie one above the other in a parameter of this module's own: those of the hidden state."""
+        return self._rows // self.hidden_size if name.startswith(("weight_h", "bias_h")) else 1
+
     def _add(self, target: str, rows: int, reads: dict[str, int], bias: bool) -> None:
         for source in "xhm":
             weight = nn.Parameter(torch.empty(rows, reads[source])) if source in reads else None

@@ -19,6 +19,7 @@ from seqmem.training.finite import not_finite
 from seqmem.training.optimizers import optimizer_for, schedule_for
 
 
+@torch.enable_grad()
 def fit_sequences(
     model: Autoencoder,
     train: Sequence[Tensor],
@@ -36,7 +37,7 @@ def fit_sequences(
     Args:
         model: the autoencoder.
         train: sequences (T, C).
-        config: as of a run.
+        config: of a run; how it is optimised, and epochs and batch size.
         validation: sequences that the best epoch is chosen by, among those that were trained on whole sequences.
         patience: stop after so many such epochs without a better one; None for never. Needs ``validation``.
         scale: (C,) factor of each channel's values in the losses that are returned.
@@ -48,14 +49,29 @@ def fit_sequences(
         For each epoch the mean squared error of a value in training, of scaled channels.
     """
     where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model.to(where)
+        return _fit(model, train, config, validation, _Best(patience), scale, where, progress_bar, on_epoch)
+    finally:
+        model.to("cpu").train()
+
+
+def _fit(
+    model: Autoencoder,
+    train: Sequence[Tensor],
+    config: TrainConfig,
+    validation: Sequence[Tensor],
+    best: "_Best",
+    scale: Tensor | None,
+    where: torch.device,
+    progress_bar: bool,
+    on_epoch: Callable[[int, float], None],
+) -> list[float]:
     task = Reconstruction(model.spec, scale)
     metrics = task.metrics().to(where)
-    model.to(where)
     optimizer = optimizer_for(model, config)
     schedule = schedule_for(optimizer, config)
-    clip = config.gradient_clip_val or None
     loader = _loader(train, config.batch_size, shuffle=True)
-    best = _Best(patience)
     losses: list[float] = []
     updates = 0
     with Progress(transient=True, disable=not progress_bar) as progress:
@@ -66,12 +82,15 @@ def fit_sequences(
             for k, batch in enumerate(loader):
                 seen = model.augment(batch.to(where))
                 outputs, loss = model.learn(seen, task)
+                penalty = model.penalty()
+                if penalty is not None:
+                    loss = loss + penalty
                 if not torch.isfinite(loss):
                     raise not_finite(loss, epoch, k, updates, optimizer, model.parameters(), config)
                 optimizer.zero_grad()
                 loss.backward()
-                if clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip)
+                if config.gradient_clip_val:
+                    nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip_val)
                 optimizer.step()
                 updates += 1
                 if schedule is not None and schedule[1] == "step":
@@ -81,12 +100,12 @@ def fit_sequences(
             if schedule is not None and schedule[1] == "epoch":
                 schedule[0].step()
             losses.append(_taken(metrics))
+            progress.update(shown, description=f"loss {losses[-1]:.4g}")
             on_epoch(epoch, losses[-1])
             if validation and model.reads_whole:
                 best.note(_error(model, task, _loader(validation, config.batch_size, shuffle=False), where), model)
                 if best.is_over:
                     break
-    model.to("cpu")
     if best.weights:
         model.load_state_dict(best.weights)
     return losses
@@ -102,7 +121,7 @@ def _error(model: Autoencoder, task: Reconstruction, loader: DataLoader, where: 
     metrics = task.metrics().to(where)
     for batch in loader:
         seen = batch.to(where)
-        task.update(metrics, model(seen), seen)
+        task.update(metrics, model.learn(seen, task)[0], seen)
     return _taken(metrics)
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from seqmem.errors import UserError
+
 # x -> a x + b x^3 + c x^5 of each singular value x, their published numbers: three times bring all from 0.02 to 1 near 1.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
@@ -21,6 +23,7 @@ class Muon(Optimizer):
 
     torch.optim.Muon takes matrices alone, one by one and in bfloat16, which takes a CPU longer than such a model; here those of
     one shape go together, and a parameter may be several matrices: the gates of a recurrence have gradients of different sizes.
+    (The layers of an HM-LSTM are one matrix each.)
 
     Args:
         params: parameters, or groups of them; a group's ``blocks`` is the number of matrices, one above the other, in each.
@@ -41,6 +44,20 @@ class Muon(Optimizer):
         settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "iterations": iterations, "blocks": 1}
         super().__init__(params, settings)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters.
+
+        Raises:
+            UserError: one is complex, or is not ``blocks`` matrices of as many rows.
+        """
+        super().add_param_group(param_group)
+        blocks = self.param_groups[-1]["blocks"]
+        for parameter in self.param_groups[-1]["params"]:
+            if parameter.is_complex():
+                raise UserError(f"muon: got a parameter of {parameter.dtype}, wanted real numbers")
+            if blocks > 1 and (parameter.dim() == 0 or len(parameter) % blocks):
+                raise UserError(f"muon: got a parameter of shape {tuple(parameter.shape)}, wanted rows for {blocks} blocks")
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; gives what ``closure`` gives."""
@@ -51,7 +68,7 @@ class Muon(Optimizer):
         for group in self.param_groups:
             alike: dict[tuple[Any, ...], list[Tensor]] = {}
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                if parameter.grad is not None and parameter.numel() > 0:
                     alike.setdefault((parameter.shape, parameter.dtype, parameter.device), []).append(parameter)
             for parameters in alike.values():
                 self._move(parameters, group)
@@ -67,17 +84,19 @@ class Muon(Optimizer):
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
         ahead = torch.stack(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
+        ahead = ahead.to(torch.promote_types(ahead.dtype, torch.float32))
         rows, columns = (ahead.shape[1] // group["blocks"], ahead[0, 0].numel()) if ahead.dim() > 1 else (1, 1)
         matrices = ahead.reshape(-1, rows, columns)
         steps = equalized(matrices, group["iterations"]).mul_(group["lr"] * math.sqrt(max(matrices.shape[1:])))
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_sub_(parameters, list(steps.view_as(ahead).unbind()))
+        torch._foreach_sub_(parameters, list(steps.view_as(ahead).to(parameters[0].dtype).unbind()))
 
 
 def equalized(matrices: Tensor, iterations: int) -> Tensor:
-    """Matrices (n, R, C) with the singular values of each brought near 1; a matrix of zeros stays one."""
+    """Matrices (n, R, C) with the singular values of each brought near 1; those whose squares underflow become zero."""
     norms = matrices.norm(dim=(1, 2), keepdim=True)
-    found = matrices / norms.clamp(min=torch.finfo(matrices.dtype).tiny)
+    least = 16 * torch.finfo(matrices.dtype).tiny ** 0.5
+    found = torch.where(norms > least, matrices / norms.clamp(min=least), 0)
     if min(matrices.shape[1:]) == 1:
         return found
     tall = matrices.shape[1] > matrices.shape[2]

@@ -25,7 +25,11 @@ _optimizers: dict[str, type[Optimizer]] = {
 def optimizer_for(model: nn.Module, config: TrainConfig) -> Optimizer:
     """The config's optimiser; a module's ``lr_scale`` scales the learning rate of its parameters."""
     groups: dict[tuple[float, int], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
     for parameter, scale, blocks in _described(model, 1.0):
+        if parameter in seen:  # tied
+            continue
+        seen.add(parameter)
         groups.setdefault((scale, blocks if config.optimizer == "muon" else 1), []).append(parameter)
     described = [
         {"params": parameters, "lr": config.lr * scale, **({"blocks": blocks} if blocks > 1 else {})}
@@ -51,9 +55,7 @@ def schedule_for(optimizer: Optimizer, config: TrainConfig) -> tuple[LambdaLR, L
 def _described(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float, int]]:
     """Each parameter, the scale of its learning rate, and of how many gates it holds the rows."""
     scale = scale * getattr(module, "lr_scale", 1.0)
-    units = module.output_size if isinstance(module, Recurrence) else None
-    for parameter in module.parameters(recurse=False):
-        rows = parameter.shape[0] if parameter.dim() else 1
-        yield parameter, scale, rows // units if units and rows % units == 0 else 1
+    for name, parameter in module.named_parameters(recurse=False):
+        yield parameter, scale, module.gates(name) if isinstance(module, Recurrence) else 1
     for child in module.children():
         yield from _described(child, scale)
