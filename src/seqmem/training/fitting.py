@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import RichProgressBar
 
 from seqmem.batch import Batch
 from seqmem.training.module import SequenceModule
@@ -18,12 +16,8 @@ def fit(
     epochs: int,
     callbacks: Sequence[pl.Callback] = (),
     optimizer_state: dict[str, Any] | None = None,
-    *,
-    validation: Iterable[Batch] | None = None,
-    device: torch.device | None = None,
-    progress_bar: bool = False,
 ) -> dict[str, Any] | None:
-    """Train a module in place, and leave it on the CPU.
+    """Train a module in place, on a GPU if there is one, and leave it on the CPU.
 
     Args:
         module: what is trained, by the optimiser of its config.
@@ -31,30 +25,26 @@ def fit(
         epochs: how many.
         callbacks: told of every epoch and batch.
         optimizer_state: what an earlier call returned, to go on from there; None to begin anew.
-        validation: batches whose metrics are there at the end of each epoch; None for no validation.
-        device: where to train; None for a GPU if there is one.
-        progress_bar: show one.
 
     Returns:
         The optimiser's state after the last step, tensors and plain values; without any epoch, the one that was given.
     """
     optimizer = _OptimizerState(optimizer_state)
-    bars = [RichProgressBar(leave=False)] if progress_bar else []
     with quiet_lightning():
         trainer = pl.Trainer(
-            accelerator="auto" if device is None else {"cuda": "gpu"}.get(device.type, device.type),
-            devices=[device.index] if device is not None and device.index is not None else 1,
+            accelerator="auto",
+            devices=1,
             max_epochs=epochs,
             gradient_clip_val=module.train_config.gradient_clip_val or None,
-            callbacks=[optimizer, *callbacks, *bars],
+            callbacks=[optimizer, *callbacks],
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=progress_bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(module.train(), batches, validation)
+        trainer.fit(module.train(), batches)
     return optimizer.state
 
 

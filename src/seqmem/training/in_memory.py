@@ -32,7 +32,7 @@ def fit_sequences(
     progress_bar: bool = False,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> list[float]:
-    """Train ``model``, and leave it on the CPU with its last weights, or those that were best in validation.
+    """Train ``model``; leave it on the CPU, in training mode, with its last weights or those that were best in validation.
 
     Args:
         model: the autoencoder.
