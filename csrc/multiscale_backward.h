@@ -325,7 +325,7 @@ class MultiscaleBackward : MultiscaleGroup<T> {
       std::memset(dots_, 0, active * width * sizeof(T));
       const T* w = s.packed + packed.weights[part];
       for (int64_t column = 0; column < size; column += kPanel<T>, w += kMultiscaleGates * y.size * kPanel<T>) {
-        multiply<T>(blocks, operands, kMultiscaleGates, w, zeros_, sums_);
+        multiply<T>(blocks, operands, kMultiscaleGates, size - column, w, zeros_, sums_);
         for (int64_t i = 0; i < active; ++i) {
           const int64_t row = order[i];
           const T open = part == from_itself ? T(1) : part == from_above ? own(row, t, l) : fed(row, t, l);

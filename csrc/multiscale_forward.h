@@ -136,7 +136,8 @@ class MultiscaleForward : MultiscaleGroup<T> {
       const Operand<T> operand{operand_, Order::by_rows, depth};
       for (int64_t panel = 0; panel < kMultiscaleGates * panels; ++panel) {
         T* const to = sums_ + (panel * active + from[part]) * kPanel<T>;
-        multiply<T>(blocks, &operand, 1, weights + panel * panel_size, zeros_, to, part != from_itself);
+        const int64_t columns = y.size - panel % panels * kPanel<T>;
+        multiply<T>(blocks, &operand, 1, columns, weights + panel * panel_size, zeros_, to, part != from_itself);
       }
     }
   }

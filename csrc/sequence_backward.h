@@ -51,18 +51,22 @@ class Backward : Group<T, Rule, half> {
   using Base::at, Base::blocks, Base::first, Base::memory, Base::padded, Base::rows, Base::s, Base::stored, Base::valid,
       Base::width, Base::written;
 
+  // A memory is recomputed by lanes, and bfloat16 is packed from there.
+  static constexpr bool kSourcesByRows = !Rule::kHasMemory && !half;
+
  public:
   Backward(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena, T* totals_of_thread)
       : Base(sequence, first_row, count, arena), layout_(totals<T, Rule, half>(sequence)), columns_(layout_.columns),
         hidden_(arena.take(count * padded)), carry_(arena.take(Rule::kHasCarry ? count * padded : 0)),
-        memory_(arena.take(blocks.count * memory * width)), gates_(arena.take(half ? 0 : Rule::kGradients * count * padded)),
-        sums_(arena.take(blocks.lines() * kPanel<T>)), zeros_(arena.take(half ? 0 : kPanel<T>)),
+        memory_(arena.take(blocks.count * memory * width)), sums_(arena.take(blocks.lines() * kPanel<T>)), zeros_(arena.take(half ? 0 : kPanel<T>)),
         weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)),
         gradients_(arena.take(Rule::kGradients * layout_.panels * sequence.chunk_steps * count * kPanel<T>)),
-        slab_(columns_.all * width), sources_(arena.take((1 + sequence.chunk_steps) * blocks.count * slab_)),
+        slab_(kSourcesByRows ? round_up(columns_.all, width) : columns_.all * width),
+        sources_(arena.take((1 + sequence.chunk_steps) * (kSourcesByRows ? count : blocks.count) * slab_)),
         together_(kTotalRows / count > 1 ? kTotalRows / count : 1),
         together_padded_(round_up(kTotalRows > count ? kTotalRows : count, kTileDepth)),
-        packed_(arena.take(half ? together_padded_ * kTileLines + kTileDepth : together_padded_ * width)),
+        packed_(arena.take(
+            half ? together_padded_ * kTileLines + kTileDepth : kSourcesByRows ? 0 : together_padded_ * width)),
         narrow_gradients_(arena.take(half ? Rule::kGradients * layout_.panels * together_padded_ * kPanel<T> / 2 : 0)),
         narrow_(Base::take_narrow(arena, all_narrow())), totals_(totals_of_thread) {}
 
@@ -107,6 +111,7 @@ class Backward : Group<T, Rule, half> {
   T* grad_input(int64_t row, int64_t t) const { return s.grad_inputs + ((first + row) * s.steps + t) * s.channels; }
   // The sources of step t of a block; at begin_ - 1 only the memory before the chunk.
   T* sources(int64_t t, int64_t block) const { return sources_ + ((t + 1 - begin_) * blocks.count + block) * slab_; }
+  T* row_sources(int64_t t, int64_t row) const { return sources_ + ((t + 1 - begin_) * rows + row) * slab_; }
   void start() {
     std::memset(hidden_, 0, rows * padded * sizeof(T));
     if (s.grad_hidden_after != nullptr) Base::take_rows(s.grad_hidden_after, hidden_);
@@ -151,8 +156,25 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  // All of a step's sources but the memory.
+  // All of a step's sources but the memory. Whatever padding holds, NaN even, has no share in the weights' gradients.
   void read_sources(int64_t t) {
+    if constexpr (kSourcesByRows) {
+      for (int64_t b = 0; b < blocks.count; ++b) {
+        for (int r = 0; r < blocks.rows(b); ++r) {
+          const int64_t row = blocks.start(b) + r;
+          T* const to = row_sources(t, row);
+          if (columns_.one > 0) std::memcpy(to, hidden_before(row, t), s.hidden * sizeof(T));
+          to[columns_.one] = T(1);
+          if (valid[b][r]) {
+            std::memcpy(to + columns_.input, Base::input(row, t), s.channels * sizeof(T));
+          } else {
+            std::memset(to + columns_.input, 0, s.channels * sizeof(T));
+          }
+          if (t > 0) prefetch(Base::input(row, t - 1), s.channels);
+        }
+      }
+      return;
+    }
     for (int64_t b = 0; b < blocks.count; ++b) {
       T* const to = sources(t, b);
       const int64_t row = blocks.start(b);
@@ -162,7 +184,7 @@ class Backward : Group<T, Rule, half> {
       }
       store<T>(to + columns_.one * width, broadcast<T>(T(1)));
       rows_to_lanes<T>(Base::input(row, t), s.input_row, blocks.rows(b), s.channels, to + columns_.input * width);
-      // Whatever padding holds, NaN even, has no share in the weights' gradients.
+      for (int r = 0; t > 0 && r < blocks.rows(b); ++r) prefetch(Base::input(row + r, t - 1), s.channels);
       for (int64_t k = columns_.input; k < columns_.all; ++k) {
         store<T>(to + k * width, valid[b] ? load<T>(to + k * width) : Vector<T>{});
       }
@@ -174,7 +196,7 @@ class Backward : Group<T, Rule, half> {
     Mask some{};
     // Copies, as a vector store may alias whatever is read through a pointer.
     const Sequence<T> sequence = s;
-    const int64_t kept_stride = stored, units = padded;
+    const int64_t kept_stride = stored, units = padded, apart = sequence.batch * Rule::kSaved * kept_stride;
     const int64_t panel_size = sequence.chunk_steps * rows * kPanel<T>, section_size = layout_.panels * panel_size;
     T *const hidden = hidden_, *const carry = carry_;
     for (int64_t b = 0; b < blocks.count; ++b) {
@@ -195,7 +217,10 @@ class Backward : Group<T, Rule, half> {
           Vector<T> dz[Rule::kGradients];
           if (is_valid) {
             Vector<T> values[Rule::kSaved], dc{}, c_before{};
-            for (int k = 0; k < Rule::kSaved; ++k) values[k] = load<T>(kept + k * kept_stride + u);
+            for (int k = 0; k < Rule::kSaved; ++k) {
+              values[k] = load<T>(kept + k * kept_stride + u);
+              if (t > 1) __builtin_prefetch(kept + k * kept_stride + u - 2 * apart, 0, 2);
+            }
             Vector<T> dh = load<T>(hidden + place);
             if (out != nullptr) dh += load_some<T>(out + u, left);
             if constexpr (Rule::kHasCarry) {
@@ -210,29 +235,24 @@ class Backward : Group<T, Rule, half> {
             for (int k = 0; k < Rule::kGradients; ++k) dz[k] = Vector<T>{};
           }
           for (int k = 0; k < Rule::kGradients; ++k) {
-            some |= dz[k] != T(0);
-            store_gates(k, b, r, u, dz[k]);
+            Mask bits;
+            std::memcpy(&bits, &dz[k], sizeof bits);
+            some |= bits;
+            if constexpr (half) {
+              store_half(Base::narrow_at(narrow_, all_narrow(), b, r, k * tile_groups(sequence.hidden) * kTileDepth + u), dz[k]);
+            }
             store<T>(to + k * section_size + u / kPanel<T> * panel_size + u % kPanel<T>, dz[k]);
           }
         }
       }
     }
     bool any = false;
-    for (int j = 0; j < width; ++j) any = any || some[j] != 0;
+    for (int j = 0; j < width; ++j) any = any || some[j] << 1 != 0;  // but for the sign of zero
     return any;
   }
 
   // Numbers of a row of narrow_.
   int64_t all_narrow() const { return half ? Rule::kGradients * tile_groups(s.hidden) * kTileDepth : 0; }
-
-  // One section of the gates' gradients where the products will read it.
-  inline __attribute__((always_inline)) void store_gates(int k, int64_t b, int r, int64_t unit, const Vector<T>& dz) {
-    if constexpr (half) {
-      store_half(Base::narrow_at(narrow_, all_narrow(), b, r, k * tile_groups(s.hidden) * kTileDepth + unit), dz);
-    } else {
-      store<T>(gates_ + k * rows * padded + at(b, r, unit), dz);
-    }
-  }
 
   void through_products(const typename Base::Unit& unit, int64_t t) {
     const T* w = s.packed;
@@ -247,9 +267,12 @@ class Backward : Group<T, Rule, half> {
         } else {
           Operand<T> operands[Rule::kProducts];
           for (int p = 0; p < Rule::kProducts; ++p) {
-            operands[p] = {gates_ + (first_section<Rule>(source) + p) * rows * padded, Order::by_rows, s.hidden};
+            const int64_t section = first_section<Rule>(source) + p, panel_size = s.chunk_steps * rows * kPanel<T>;
+            operands[p] = {
+                gradients_ + section * layout_.panels * panel_size + (t - begin_) * rows * kPanel<T>, Order::by_panels, s.hidden,
+                panel_size};
           }
-          multiply<T>(blocks, operands, Rule::kProducts, w, zeros_, sums_);
+          multiply<T>(blocks, operands, Rule::kProducts, all - column, w, zeros_, sums_);
           w += Rule::kProducts * s.hidden * kPanel<T>;
         }
         for (int64_t k = column; k < column + kPanel<T> && k < all; k += width) {
@@ -272,7 +295,9 @@ class Backward : Group<T, Rule, half> {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
         const T* const from = sums_ + (blocks.line(b) + r) * kPanel<T> + column;
-        store_some<T>(grad_input(blocks.start(b) + r, t) + k, load<T>(from), s.channels - k);
+        T* const to = grad_input(blocks.start(b) + r, t) + k;
+        store_some<T>(to, load<T>(from), s.channels - k);
+        if (t > 0) prefetch_to_write(to - s.channels, width);
       }
     }
   }
@@ -370,7 +395,7 @@ class Backward : Group<T, Rule, half> {
         const int64_t end = half ? column + 2 * kTileLines : column + tiles.rows(tile);
         if constexpr (half) {
           this->narrow_sources(step, count, column, end);
-        } else {
+        } else if constexpr (!kSourcesByRows) {
           pack_sources(begin_ + step, count, column, end);
         }
         for (int section = 0; section < Rule::kGradients; ++section) {
@@ -382,9 +407,12 @@ class Backward : Group<T, Rule, half> {
             if constexpr (half) {
               this->multiply_totals(unit, end, column, count * rows, index, total);
             } else {
+              const Piece<T> piece = kSourcesByRows
+                  ? Piece<T>{row_sources(begin_ + step, 0) + column, Order::by_lanes, count * rows, slab_}
+                  : Piece<T>{packed_, Order::by_lanes, count * rows};
               multiply_block<T>(
-                  tiles.rows(tile), Order::by_lanes, packed_, gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>,
-                  count * rows, total, kPanel<T>, total);
+                  tiles.rows(tile), s.hidden - panel * kPanel<T>, &piece, 1,
+                  gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>, total, kPanel<T>, total);
             }
           }
         }
@@ -450,18 +478,17 @@ class Backward : Group<T, Rule, half> {
   T* const hidden_;  // gradients of what the step reads: by rows, as the next
   T* const carry_;
   T* const memory_;  // by lanes
-  T* const gates_;   // gradients of the gates' sums at this step, (kGradients, rows, H padded), each by rows
   T* const sums_;
   T* const zeros_;
   T* const weight_uh_;
-  T* const gradients_;  // gates_ of all steps of the chunk, (kGradients, panels, steps, rows, 2W)
+  T* const gradients_;  // of the gates' sums at the steps of the chunk, (kGradients, panels, steps, rows, 2W)
   const int64_t slab_;
-  T* const sources_;    // (1 + steps, blocks, columns, W)
+  T* const sources_;    // (1 + steps, blocks, columns, W), or (1 + steps, rows, columns)
   const int64_t together_;  // steps that are added to the totals at a time
   const int64_t together_padded_;  // room for their rows, which no group of fewer rows exceeds
   T* const packed_;
   T* const narrow_gradients_;
-  T* const narrow_;  // gates_ in bfloat16, one section after the other, each from a whole group on
+  T* const narrow_;  // those of this step in bfloat16, one section after the other, each from a whole group on
   T* const totals_;
   int64_t begin_ = 0;
 };

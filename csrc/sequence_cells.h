@@ -10,6 +10,12 @@
 
 namespace seqmem::SEQMEM_ISA {
 
+// Of W hidden units of one row: the gates' sums, the state before a step and then the one after it, and what is kept.
+template <typename T, typename Rule>
+struct Units {
+  Vector<T> z[Rule::kGates], h, c, saved[Rule::kSaved];
+};
+
 // c = act(z_0), g = sigmoid(z_1), h = h + g (c - h); without gate h = c.
 template <typename T, bool gated>
 struct MemoryRule {
@@ -19,14 +25,16 @@ struct MemoryRule {
   static constexpr int weight_row(int gate) { return gate; }
   static constexpr int gradient_row(Source, int section) { return section; }
 
-  static inline __attribute__((always_inline)) void forward(
-      const Sequence<T>& s, const Vector<T>* z, Vector<T>& h, Vector<T>&, Vector<T>* saved) {
-    saved[0] = activate<T>(s.hidden_activation, z[0]);
-    if constexpr (gated) {
-      saved[1] = sigmoid<T>(z[1]);
-      h = h + saved[1] * (saved[0] - h);
-    } else {
-      h = saved[0];
+  template <int n>
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>& s, Units<T, MemoryRule> (&all)[n]) {
+    for (auto& [z, h, c, saved] : all) {
+      saved[0] = activate<T>(s.hidden_activation, z[0]);
+      if constexpr (gated) {
+        saved[1] = sigmoid<T>(z[1]);
+        h = h + saved[1] * (saved[0] - h);
+      } else {
+        h = saved[0];
+      }
     }
   }
 
@@ -54,15 +62,25 @@ struct LstmRule {
   static constexpr int weight_row(int gate) { return gate; }
   static constexpr int gradient_row(Source, int section) { return section; }
 
-  static inline __attribute__((always_inline)) void forward(
-      const Sequence<T>&, const Vector<T>* z, Vector<T>& h, Vector<T>& c, Vector<T>* saved) {
-    saved[0] = sigmoid<T>(z[0]);
-    saved[1] = sigmoid<T>(z[1]);
-    saved[2] = tanh<T>(z[2]);
-    saved[3] = sigmoid<T>(z[3]);
-    c = saved[1] * c + saved[0] * saved[2];
-    saved[4] = c;
-    h = saved[3] * tanh<T>(c);
+  template <int n>
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, Units<T, LstmRule> (&all)[n]) {
+    Vector<T> squashed[n];
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) {
+      auto& [z, h, c, saved] = all[j];
+      Vector<T> gates[] = {z[0], z[1], z[3], z[2]};
+      squash<T, 3, 1>(gates);
+      saved[0] = gates[0];
+      saved[1] = gates[1];
+      saved[2] = gates[3];
+      saved[3] = gates[2];
+      c = saved[1] * c + saved[0] * saved[2];
+      saved[4] = c;
+      squashed[j] = c;
+    }
+    squash<T, 0, n>(squashed);
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) all[j].h = all[j].saved[3] * squashed[j];
   }
 
   static inline __attribute__((always_inline)) void backward(
@@ -91,13 +109,25 @@ struct GruRule {
   static constexpr int weight_row(int gate) { return gate < 2 ? gate : 2; }
   static constexpr int gradient_row(Source source, int section) { return source == from_input ? (section + 2) % 3 : section - 1; }
 
-  static inline __attribute__((always_inline)) void forward(
-      const Sequence<T>&, const Vector<T>* z, Vector<T>& h, Vector<T>&, Vector<T>* saved) {
-    saved[0] = sigmoid<T>(z[0]);
-    saved[1] = sigmoid<T>(z[1]);
-    saved[2] = tanh<T>(z[3] + saved[0] * z[2]);
-    saved[3] = z[2];
-    h = saved[2] + saved[1] * (h - saved[2]);
+  template <int n>
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, Units<T, GruRule> (&all)[n]) {
+    Vector<T> squashed[n];
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) {
+      auto& [z, h, c, saved] = all[j];
+      Vector<T> gates[] = {z[0], z[1]};
+      squash<T, 2, 0>(gates);
+      saved[0] = gates[0];
+      saved[1] = gates[1];
+      saved[3] = z[2];
+      squashed[j] = z[3] + saved[0] * z[2];
+    }
+    squash<T, 0, n>(squashed);
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) {
+      all[j].saved[2] = squashed[j];
+      all[j].h = squashed[j] + all[j].saved[1] * (all[j].h - squashed[j]);
+    }
   }
 
   static inline __attribute__((always_inline)) void backward(

@@ -11,6 +11,9 @@ namespace seqmem::SEQMEM_ISA {
 
 template <typename T, typename Rule, bool half>
 class Forward : Group<T, Rule, half> {
+  // Vectors of hidden units that advance together: what one waits for, the others fill.
+  static constexpr int kTogether = 2;
+
   using Base = Group<T, Rule, half>;
   using Base::at, Base::blocks, Base::first, Base::memory, Base::padded, Base::rows, Base::s, Base::stored, Base::valid,
       Base::width, Base::written;
@@ -49,7 +52,7 @@ class Forward : Group<T, Rule, half> {
       if constexpr (half) narrow();
       const int64_t size = panel_rows<T, Rule, half>(s) * kPanel<T>;
       for (int64_t first_unit = 0; first_unit < s.hidden; first_unit += kPanel<T>) {
-        sum(unit, s.packed + first_unit / kPanel<T> * size);
+        sum(unit, first_unit, s.packed + first_unit / kPanel<T> * size);
         advance(t, first_unit);
       }
       T* const read = hidden_;
@@ -73,6 +76,7 @@ class Forward : Group<T, Rule, half> {
         const T* const from = Base::input(blocks.start(b) + r, t);
         T* const to = input_ + blocks.start(b) * channels + r * width;
         for (int64_t k = 0; k < s.channels; k += width) store<T>(to + k * blocks.rows(b), load_some<T>(from + k, s.channels - k));
+        if (t + 1 < s.steps) prefetch(Base::input(blocks.start(b) + r, t + 1), s.channels);
       }
     }
   }
@@ -126,8 +130,8 @@ class Forward : Group<T, Rule, half> {
     if (half_depth(from_input) > 0) Base::narrow_rows(input_, s.channels, narrow_[from_input]);
   }
 
-  // The sums of all gates for 2W hidden units.
-  void sum(const typename Base::Unit& unit, const T* w) {
+  // The sums of all gates for 2W hidden units from `first_unit` on.
+  void sum(const typename Base::Unit& unit, int64_t first_unit, const T* w) {
     for (int gate = 0; gate < Rule::kGates; ++gate) {
       T* const sums = sums_ + gate * blocks.lines() * kPanel<T>;
       const T* const bias = w;
@@ -145,7 +149,7 @@ class Forward : Group<T, Rule, half> {
           operands[count++] = {data, source == from_memory ? Order::by_lanes : Order::by_rows, numbers};
         }
       }
-      multiply<T>(blocks, operands, count, weights, bias, sums);
+      multiply<T>(blocks, operands, count, s.hidden - first_unit, weights, bias, sums);
       for (int source = 0; source < kSources; ++source) {
         if (!Rule::reads(gate, Source(source))) continue;
         if constexpr (half) {
@@ -157,18 +161,25 @@ class Forward : Group<T, Rule, half> {
     }
   }
 
+  // W hidden units of a row, and where what is known of them lies.
+  struct Place {
+    const T *sums, *hidden;
+    T *next, *carry, *out, *keep;
+    int64_t left;  // units from here on
+  };
+
   void advance(int64_t t, int64_t unit) {
     // Copies, as a vector store may alias whatever is read through a pointer.
     const Sequence<T> sequence = s;
-    const int64_t kept_stride = stored, from = blocks.lines() * kPanel<T>;
+    const int64_t kept_stride = stored;
     const int64_t end = unit + kPanel<T> < padded ? unit + kPanel<T> : padded;
     const bool stream_saved = kCanStream && sequence.streams;
     const bool stream_outputs = stream_saved && sequence.output_width % width == 0 && sequence.hidden % width == 0;
-    const T *const sums = sums_, *const hidden = hidden_;
-    T *const next = next_, *const carry = carry_;
+    const Storing storing{kept_stride, blocks.lines() * kPanel<T>, stream_saved, stream_outputs};
+    Place waiting[kTogether];
+    int count = 0;
     for (int64_t b = 0; b < blocks.count; ++b) {
-      const int count = blocks.rows(b);
-      for (int r = 0; r < count; ++r) {
+      for (int r = 0; r < blocks.rows(b); ++r) {
         const int64_t row = blocks.start(b) + r, line = blocks.line(b) + r;
         T* const out = output(row, t);
         T* const keep = sequence.saved + (t * sequence.batch + first + row) * Rule::kSaved * kept_stride;
@@ -177,31 +188,57 @@ class Forward : Group<T, Rule, half> {
         if (!stream_outputs) prefetch(out + sequence.output_width + unit, end - unit);
         for (int64_t u = unit; u < end; u += width) {
           const int64_t place = at(b, r, u), left = sequence.hidden - u;
-          Vector<T> h = load<T>(hidden + place);
           if (!is_valid) {
-            store<T>(next + place, h);
+            store<T>(next_ + place, load<T>(hidden_ + place));
             store_some<T>(out + u, Vector<T>{}, left);
             continue;
           }
-          Vector<T> z[Rule::kGates], kept[Rule::kSaved], c{};
-          for (int gate = 0; gate < Rule::kGates; ++gate) z[gate] = load<T>(sums + gate * from + line * kPanel<T> + u - unit);
-          if constexpr (Rule::kHasCarry) c = load<T>(carry + place);
-          Rule::forward(sequence, z, h, c, kept);
-          if constexpr (Rule::kHasCarry) store<T>(carry + place, c);
-          store<T>(next + place, h);
-          if (stream_outputs) {
-            stream<T>(out + u, h);
-          } else {
-            store_some<T>(out + u, h, left);
+          waiting[count++] = {
+              sums_ + line * kPanel<T> + u - unit, hidden_ + place, next_ + place, carry_ + place, out + u,
+              sequence.saved == nullptr ? nullptr : keep + u, left};
+          if (count == kTogether) {
+            step<kTogether>(sequence, storing, waiting);
+            count = 0;
           }
-          if (sequence.saved == nullptr) continue;
-          for (int k = 0; k < Rule::kSaved; ++k) {
-            if (stream_saved) {
-              stream<T>(keep + k * kept_stride + u, kept[k]);
-            } else {
-              store<T>(keep + k * kept_stride + u, kept[k]);
-            }
-          }
+        }
+      }
+    }
+    for (int i = 0; i < count; ++i) step<1>(sequence, storing, waiting + i);
+  }
+
+  struct Storing {
+    int64_t kept_stride, gate_stride;
+    bool stream_saved, stream_outputs;
+  };
+
+  template <int n>
+  SEQMEM_INLINE void step(const Sequence<T>& sequence, const Storing& storing, const Place* places) {
+    Units<T, Rule> units[n];
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) {
+#pragma GCC unroll 8
+      for (int gate = 0; gate < Rule::kGates; ++gate) units[j].z[gate] = load<T>(places[j].sums + gate * storing.gate_stride);
+      units[j].h = load<T>(places[j].hidden);
+      units[j].c = Vector<T>{};
+      if constexpr (Rule::kHasCarry) units[j].c = load<T>(places[j].carry);
+    }
+    Rule::forward(sequence, units);
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) {
+      if constexpr (Rule::kHasCarry) store<T>(places[j].carry, units[j].c);
+      store<T>(places[j].next, units[j].h);
+      if (storing.stream_outputs) {
+        stream<T>(places[j].out, units[j].h);
+      } else {
+        store_some<T>(places[j].out, units[j].h, places[j].left);
+      }
+      if (places[j].keep == nullptr) continue;
+#pragma GCC unroll 8
+      for (int k = 0; k < Rule::kSaved; ++k) {
+        if (storing.stream_saved) {
+          stream<T>(places[j].keep + k * storing.kept_stride, units[j].saved[k]);
+        } else {
+          store<T>(places[j].keep + k * storing.kept_stride, units[j].saved[k]);
         }
       }
     }

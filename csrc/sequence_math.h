@@ -32,31 +32,49 @@ struct ExpConstants<double> {
   static constexpr int64_t one = 0x3ff0000000000000;
 };
 
+// NaN stays.
 template <typename T>
 SEQMEM_INLINE Vector<T> clamp(const Vector<T>& x, T least, T most) {
   const Vector<T> low = broadcast<T>(least), high = broadcast<T>(most);
+#if SEQMEM_VECTOR_BYTES == 64
+  // One instruction each, which GCC does not make of the comparisons below.
+  if constexpr (sizeof(T) == 4) {
+    const __m512 raised = _mm512_maskz_max_ps(__mmask16(-1), (__m512)low, (__m512)x);
+    return (Vector<T>)_mm512_maskz_min_ps(__mmask16(-1), (__m512)high, raised);
+  }
+#endif
   const Vector<T> raised = x < low ? low : x;
   return raised > high ? high : raised;
 }
 
 // exp(x) = scale (1 + rest): x = k ln 2 + f with |f| <= ln(2) / 2, scale = 2^k, rest = exp(f) - 1 by its Taylor series.
-template <typename T>
-SEQMEM_INLINE void split_exp(const Vector<T>& x, Vector<T>& scale, Vector<T>& rest) {
+// Of n vectors in step: the series of one alone would wait for itself at every term.
+template <typename T, int n>
+SEQMEM_INLINE void split_exp(const Vector<T> (&x)[n], Vector<T> (&scale)[n], Vector<T> (&rest)[n]) {
   using Constants = ExpConstants<T>;
   using Index = typename VectorOf<T>::index;
-  const Vector<T> shifted = x * Constants::log2_e + Constants::round;
-  const Vector<T> k = shifted - Constants::round;
-  const Vector<T> f = (x - k * Constants::ln2_high) - k * Constants::ln2_low;
-  Index bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits << Constants::mantissa) + Constants::one;
-  std::memcpy(&scale, &bits, sizeof bits);
+  Vector<T> f[n];
+#pragma GCC unroll 8
+  for (int j = 0; j < n; ++j) {
+    const Vector<T> shifted = x[j] * Constants::log2_e + Constants::round;
+    const Vector<T> k = shifted - Constants::round;
+    f[j] = (x[j] - k * Constants::ln2_high) - k * Constants::ln2_low;
+    Index bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits << Constants::mantissa) + Constants::one;
+    std::memcpy(&scale[j], &bits, sizeof bits);
+  }
   double inverse[Constants::terms + 1] = {1, 1};
-  for (int n = 2; n <= Constants::terms; ++n) inverse[n] = inverse[n - 1] / n;
-  Vector<T> series = broadcast<T>(T(inverse[Constants::terms]));
+  for (int term = 2; term <= Constants::terms; ++term) inverse[term] = inverse[term - 1] / term;
+#pragma GCC unroll 8
+  for (int j = 0; j < n; ++j) rest[j] = broadcast<T>(T(inverse[Constants::terms]));
 #pragma GCC unroll 16
-  for (int n = Constants::terms - 1; n >= 2; --n) series = series * f + T(inverse[n]);
-  rest = series * (f * f) + f;
+  for (int term = Constants::terms - 1; term >= 2; --term) {
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) rest[j] = rest[j] * f[j] + T(inverse[term]);
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < n; ++j) rest[j] = rest[j] * (f[j] * f[j]) + f[j];
 }
 
 template <typename T>
@@ -70,20 +88,42 @@ SEQMEM_INLINE Vector<T> reciprocal(const Vector<T>& x) {
   return T(1) / x;
 }
 
-// (exp(2x) - 1) / (exp(2x) + 1) with exp(2x) - 1 free of cancellation.
+// In place: 1 / (exp(-x) + 1) of the first `sigmoids` vectors and (exp(2x) - 1) / (exp(2x) + 1) of the `tanhs` after them, with
+// exp(2x) - 1 free of cancellation.
+template <typename T, int sigmoids, int tanhs>
+SEQMEM_INLINE void squash(Vector<T> (&x)[sigmoids + tanhs]) {
+  constexpr int n = sigmoids + tanhs;
+  using Constants = ExpConstants<T>;
+  Vector<T> scale[n], rest[n];
+#pragma GCC unroll 8
+  for (int j = 0; j < n; ++j) {
+    x[j] = j < sigmoids ? clamp<T>(-x[j], Constants::least, Constants::most)
+                        : T(2) * clamp<T>(x[j], -Constants::tanh_is_one, Constants::tanh_is_one);
+  }
+  split_exp<T, n>(x, scale, rest);
+#pragma GCC unroll 8
+  for (int j = 0; j < n; ++j) {
+    if (j < sigmoids) {
+      x[j] = reciprocal<T>(scale[j] * rest[j] + (scale[j] + T(1)));
+    } else {
+      const Vector<T> less_one = scale[j] * rest[j] + (scale[j] - T(1));
+      x[j] = less_one * reciprocal<T>(less_one + T(2));
+    }
+  }
+}
+
 template <typename T>
 SEQMEM_INLINE Vector<T> tanh(const Vector<T>& x) {
-  Vector<T> scale, rest;
-  split_exp<T>(T(2) * clamp<T>(x, -ExpConstants<T>::tanh_is_one, ExpConstants<T>::tanh_is_one), scale, rest);
-  const Vector<T> less_one = scale * rest + (scale - T(1));
-  return less_one * reciprocal<T>(less_one + T(2));
+  Vector<T> y[] = {x};
+  squash<T, 0, 1>(y);
+  return y[0];
 }
 
 template <typename T>
 SEQMEM_INLINE Vector<T> sigmoid(const Vector<T>& x) {
-  Vector<T> scale, rest;
-  split_exp<T>(clamp<T>(-x, ExpConstants<T>::least, ExpConstants<T>::most), scale, rest);
-  return reciprocal<T>(scale * rest + (scale + T(1)));
+  Vector<T> y[] = {x};
+  squash<T, 1, 0>(y);
+  return y[0];
 }
 
 template <typename T>

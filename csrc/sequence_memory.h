@@ -156,9 +156,9 @@ class Memory {
       for (int64_t m = 0; m < s_.memories; ++m) {
         T* const z = sums + (m * panels + panel) * lines * kPanel<T>;
         for (int64_t b = 0; b < blocks_.count; ++b) {
+          const Piece<T> chain{from + place(b * s_.memories + m, stride), Order::by_lanes, order()};
           multiply_block<T>(
-              blocks_.rows(b), Order::by_lanes, from + place(b * s_.memories + m, stride), w, order(), zeros, 0,
-              z + blocks_.line(b) * kPanel<T>);
+              blocks_.rows(b), order() - panel * kPanel<T>, &chain, 1, w, zeros, 0, z + blocks_.line(b) * kPanel<T>);
         }
       }
     }

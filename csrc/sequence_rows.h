@@ -27,6 +27,10 @@ template <typename T>
 SEQMEM_INLINE void prefetch(const T* from, int64_t count) {
   for (int64_t k = 0; k < count; k += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + k);
 }
+template <typename T>
+SEQMEM_INLINE void prefetch_to_write(T* to, int64_t count) {
+  for (int64_t k = 0; k < count; k += 64 / int64_t(sizeof(T))) __builtin_prefetch(to + k, 1);
+}
 
 template <typename T>
 SEQMEM_INLINE Vector<T> load_some(const T* from, int64_t count) {

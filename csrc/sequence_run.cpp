@@ -50,7 +50,7 @@ const SequenceTable& sequence_kernels() {
 }
 
 // From here on what a step gives is not found in a cache again on the way back.
-constexpr size_t kStreamedBytes = size_t(1) << 25;
+constexpr size_t kStreamedBytes = size_t(1) << 24;
 
 bool is_aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 64 == 0; }
 
