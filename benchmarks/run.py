@@ -1,7 +1,8 @@
 """One table of ratios, each taken in one run: ``python -m benchmarks.run`` or ``make bench`` (five minutes, on quiet cores).
 
-Sides take turns, A B A B ..., and a ratio is the median over the turns that both took; a slow side takes one alone. No ratio is
-given where the sides disagree in value or gradient. Peak memory is that of a process that runs one side alone.
+Sides take turns, A B A B ..., and a ratio is the median over the turns that both took; a slow side takes one alone. In a turn a
+fast side goes on for half a second, as a training would. No ratio is given where the sides disagree in value or gradient. Peak
+memory is that of a process that runs one side alone.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from rich.table import Table
 from benchmarks.sides import Case, Result, Side, builders, sides
 from seqmem import ops
 from seqmem.results.provenance import provenance
+from seqmem.training.freed_memory import freed_memory_kept
 
 CASES = [
     Case("legs", 128, 784),
@@ -52,6 +54,8 @@ MEMORY_OF = (Case("legs", 512, 784), Case("igloo", 5, 10_000, 128))
 MEMORY_SIDES = ("seqmem", "seqmem, step by step", "original (dense)", "all patches gathered")
 # Seconds after which a side of a case gets no further turn; what takes as long in its first call is not called again.
 PATIENCE = 6.0
+# Seconds of a turn, if a call is shorter.
+TURN = 0.5
 
 
 def main() -> None:
@@ -72,7 +76,8 @@ def main() -> None:
         print(int(peak) / 1024)
         return
     chosen = [case for case in CASES if arguments.only in case.title]
-    rows = [row for case in chosen for row in measure(case, arguments.turns)]
+    with freed_memory_kept():
+        rows = [row for case in chosen for row in measure(case, arguments.turns)]
     kept = others(arguments.output, chosen)
     save(rows, kept, arguments.output)
     if not arguments.no_memory:
@@ -100,7 +105,7 @@ def measure(case: Case, turns: int) -> list[dict]:
     for _ in range(turns):
         for name, call in calls.items():
             if sum(times[name]) < PATIENCE:
-                _, seconds, worked = clocked(call)
+                _, seconds, worked = clocked(call, TURN)
                 times[name].append(seconds)
                 busy[name].append(worked)
     ours = times["seqmem"]
@@ -123,11 +128,17 @@ def measure(case: Case, turns: int) -> list[dict]:
     return rows
 
 
-def clocked(call: Side) -> tuple[Result | None, float, float]:
-    """What one call gives, its seconds, and the processor's, of all threads: other programs lengthen these less."""
+def clocked(call: Side, turn: float = 0.0) -> tuple[Result | None, float, float]:
+    """What a call gives, its seconds, and the processor's, of all threads, which other programs lengthen less.
+
+    Means over as many calls, one at least, as a turn of so many seconds takes.
+    """
     start, before = time.perf_counter(), time.process_time()
-    result = call()
-    return result, time.perf_counter() - start, time.process_time() - before
+    calls = 0
+    while calls == 0 or time.perf_counter() - start < turn:
+        result = call()
+        calls += 1
+    return result, (time.perf_counter() - start) / calls, (time.process_time() - before) / calls
 
 
 def agrees(ours: Result | None, theirs: Result | None, tolerance: float) -> str:

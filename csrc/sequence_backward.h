@@ -58,7 +58,8 @@ class Backward : Group<T, Rule, half> {
   Backward(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena, T* totals_of_thread)
       : Base(sequence, first_row, count, arena), layout_(totals<T, Rule, half>(sequence)), columns_(layout_.columns),
         hidden_(arena.take(count * padded)), carry_(arena.take(Rule::kHasCarry ? count * padded : 0)),
-        memory_(arena.take(blocks.count * memory * width)), sums_(arena.take(blocks.lines() * kPanel<T>)), zeros_(arena.take(half ? 0 : kPanel<T>)),
+        memory_(arena.take(blocks.count * memory * width)), sums_(arena.take(blocks.lines() * kPanel<T>)),
+        zeros_(arena.take(half ? 0 : kPanel<T>)),
         weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)),
         gradients_(arena.take(Rule::kGradients * layout_.panels * sequence.chunk_steps * count * kPanel<T>)),
         slab_(kSourcesByRows ? round_up(columns_.all, width) : columns_.all * width),

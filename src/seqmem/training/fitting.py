@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from seqmem.batch import Batch
+from seqmem.training.freed_memory import freed_memory_kept
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 
@@ -30,7 +31,7 @@ def fit(
         The optimiser's state after the last step, tensors and plain values; without any epoch, the one that was given.
     """
     optimizer = _OptimizerState(optimizer_state)
-    with quiet_lightning():
+    with quiet_lightning(), freed_memory_kept():
         trainer = pl.Trainer(
             accelerator="auto",
             devices=1,

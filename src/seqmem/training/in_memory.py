@@ -16,6 +16,7 @@ from seqmem.sequences import padded
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.training.config import TrainConfig
 from seqmem.training.finite import not_finite
+from seqmem.training.freed_memory import freed_memory_kept
 from seqmem.training.optimizers import optimizer_for, schedule_for
 
 
@@ -51,7 +52,8 @@ def fit_sequences(
     where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model.to(where)
-        return _fit(model, train, config, validation, _Best(patience), scale, where, progress_bar, on_epoch)
+        with freed_memory_kept():
+            return _fit(model, train, config, validation, _Best(patience), scale, where, progress_bar, on_epoch)
     finally:
         model.to("cpu").train()
 

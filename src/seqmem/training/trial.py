@@ -30,6 +30,7 @@ from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training.checkpoints import check_weights, read_checkpoint
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, model_arguments, runner_config
+from seqmem.training.freed_memory import freed_memory_kept
 from seqmem.training.module import SequenceModule
 from seqmem.training.quiet import quiet_lightning
 from seqmem.training.ranks import in_ranks
@@ -94,7 +95,7 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
     folder.write_record(record)
     start = time.perf_counter()
     try:
-        with quiet_lightning():
+        with quiet_lightning(), freed_memory_kept():
             devices = runner_config(config["runner"]).devices
             arguments = config, data, experiment.data, folder, checkpoint
             record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
@@ -113,7 +114,7 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
 
 
 def _train_quietly(*arguments: Any) -> dict[str, Any]:
-    with quiet_lightning():
+    with quiet_lightning(), freed_memory_kept():
         return _train(*arguments)
 
 

@@ -1,0 +1,71 @@
+"""Memory that a step frees stays with the process while it trains, and goes back afterwards."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from seqmem.training import freed_memory
+
+# The module alone: torch, which its package imports, takes ten times as long as the steps.
+_program = """
+import resource
+import runpy
+import sys
+from contextlib import nullcontext
+
+import numpy
+
+freed_memory_kept = runpy.run_path(sys.argv[2])["freed_memory_kept"]
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def resident():
+    [pages] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")]
+    return int(pages)
+
+def step():
+    for _ in range(4):
+        blocks = [numpy.ones(12_000_000 // 8) for _ in range(8)]
+        del blocks
+
+with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
+    step()
+    before = faults()
+    step()
+    print(faults() - before, end=" ")
+    within = resident()
+print(within - resident())
+"""
+
+
+def _run(how: str, **environment: str) -> tuple[int, int]:
+    """Pages that were fetched anew in steps after the first, and KiB that came back at the end."""
+    clean = {name: value for name, value in os.environ.items() if name not in freed_memory._chosen_by_user}
+    command = [sys.executable, "-c", _program, how, str(freed_memory.__file__)]
+    output = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True).stdout
+    faults, returned = map(int, output.split())
+    return faults, returned
+
+
+@pytest.mark.skipif(freed_memory._glibc() is None, reason="the C library is not glibc")
+def test_a_step_takes_what_the_one_before_freed():
+    usual, _ = _run("usual")
+    kept, returned = _run("kept")
+    assert kept < usual / 20
+    assert returned > 50_000  # of 96 MB
+
+
+@pytest.mark.skipif(freed_memory._glibc() is None, reason="the C library is not glibc")
+def test_the_environment_decides():
+    usual, _ = _run("usual", MALLOC_TRIM_THRESHOLD_="131072")
+    kept, _ = _run("kept", MALLOC_TRIM_THRESHOLD_="131072")
+    assert kept > usual / 2
+
+
+def test_elsewhere_nothing_changes(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with freed_memory.freed_memory_kept():
+        assert freed_memory._glibc() is None
