@@ -1,4 +1,4 @@
-"""The garbage collector rests while a program starts, and no longer."""
+"""What happens before the first training step: the garbage collector rests, and nothing is done twice."""
 
 import gc
 from pathlib import Path
@@ -21,6 +21,13 @@ trial._train = train
 from cfg import startup
 as_ever = startup.begin
 startup.begin = lambda: (as_ever(), print("before:", gc.get_threshold()[0] > usual[0]))
+from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader
+
+def compose(self, *arguments, as_ever=Loader._load_configuration_impl, **options):
+    print("composed", "pandas" in sys.modules)
+    return as_ever(self, *arguments, **options)
+
+Loader._load_configuration_impl = compose
 runpy.run_path(ROOT + "/train.py", run_name="__main__")
 """
 
@@ -34,6 +41,10 @@ def test_garbage_is_collected_as_ever_once_a_program_trains(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("before: True\n") == 1
     assert done.stdout.count("while it trains: True True\n") == 2
+    # Each job to check it, and to train it; what the sweep is told before its jobs, and by Hydra twice.
+    before, _, _ = done.stdout.partition("while it trains")
+    assert before.count("composed") == 2 + 1 + 3
+    assert done.stdout.count("composed") == 2 + 2 + 3
 
 
 def test_a_worker_that_did_not_begin_as_a_program_keeps_its_collector() -> None:

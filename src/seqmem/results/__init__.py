@@ -1,9 +1,11 @@
-"""Run records on disk, aggregation over trials, tables and pictures."""
+"""Run records on disk, aggregation over trials, tables and pictures.
+
+What a trial needs of it imports pandas only when it has a table to read or write: the first training step waits for imports.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from seqmem.results.aggregate import group_trials, summarize
 from seqmem.results.curves import read_curves
@@ -13,6 +15,9 @@ from seqmem.results.reading import find_runs, read_run
 from seqmem.results.record import RunFolder
 from seqmem.results.sweep import Sweep
 from seqmem.results.table import save_table, show_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Experiment",
@@ -29,7 +34,7 @@ __all__ = [
 ]
 
 
-def report(folder: Path, trials: Sequence[RunFolder] | None = None) -> pd.DataFrame:
+def report(folder: Path, trials: Sequence[RunFolder] | None = None) -> "pd.DataFrame":
     """Print the table of trials; save it in ``folder`` with the learning curves.
 
     Writes ``table.md``, ``table.csv`` and, if any run was trained, ``curves.png``. Names each trial that did not finish, and

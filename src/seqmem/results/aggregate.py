@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from seqmem.results.labels import Subject, label
 from seqmem.results.reading import Run
 from seqmem.results.record import settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "dataset",
@@ -101,7 +103,7 @@ def _with_data(runs: list[Run]) -> list[Run]:
     return [run if run.data else replace(run, record={**run.record, "data": known.get(run.folder.path.parent)}) for run in runs]
 
 
-def summarize(trials: Iterable[Trials]) -> pd.DataFrame:
+def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
     """One row for the trials of each config.
 
     Columns: dataset, model, n, unfinished (how many), states (of those: "1 failed, 2 missing"), metric, test_mean, test_std,
@@ -109,6 +111,8 @@ def summarize(trials: Iterable[Trials]) -> pd.DataFrame:
     that was asked for), irreducible_error (where it is known), best_epoch (mean, from 1), parameters, seconds (mean of one
     trial), sequences_per_second, peak_memory_mib.
     """
+    import pandas as pd
+
     return pd.DataFrame([_row(group) for group in trials], columns=list(COLUMNS))
 
 

@@ -21,13 +21,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from seqmem.errors import UserError
 from seqmem.files import locked, write_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NOT_SETTINGS = (
     "seed",
@@ -98,6 +100,8 @@ class RunFolder:
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv."""
+        import pandas as pd
+
         write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
 
     def new_evaluation(self, label: str) -> Path:
@@ -153,12 +157,14 @@ class RunFolder:
             raise UserError(f"{path} is no config of a trial")
         return config
 
-    def read_metrics(self) -> pd.DataFrame:
+    def read_metrics(self) -> "pd.DataFrame":
         """Read metrics.csv; empty if no epoch has ended.
 
         Raises:
             UserError: it is damaged.
         """
+        import pandas as pd
+
         path = self.path / "metrics.csv"
         if not path.exists():
             return pd.DataFrame()

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +12,11 @@ from seqmem.files import write_text
 from seqmem.results import formats
 from seqmem.results.formats import Columns
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def show_table(summary: pd.DataFrame, console: Console | None = None) -> None:
+
+def show_table(summary: "pd.DataFrame", console: Console | None = None) -> None:
     """Print a summary (see :func:`seqmem.results.aggregate.summarize`)."""
     columns = cells(summary)
     table = Table(title="mean +/- standard deviation over n trials")
@@ -24,13 +27,13 @@ def show_table(summary: pd.DataFrame, console: Console | None = None) -> None:
     (console or Console(width=None if Console().is_terminal else 140)).print(table)
 
 
-def save_table(summary: pd.DataFrame, folder: Path) -> None:
+def save_table(summary: "pd.DataFrame", folder: Path) -> None:
     """Write ``table.md`` (as shown) and ``table.csv`` (all columns, full precision) into ``folder``."""
     write_text(folder / "table.md", formats.markdown(cells(summary)))
     write_text(folder / "table.csv", summary.to_csv(index=False))
 
 
-def cells(summary: pd.DataFrame) -> Columns:
+def cells(summary: "pd.DataFrame") -> Columns:
     """What is shown of a summary, rounded. Where the data sets' metrics differ, a column names that of each row."""
     metrics = [metric for metric in summary["metric"].unique() if metric]
     name = f" {metrics[0]}" if len(metrics) == 1 else ""
@@ -60,10 +63,14 @@ def cells(summary: pd.DataFrame) -> Columns:
 
 def number(value: float, sign: str = "") -> str:
     """A value to four decimals, or six digits where it is large and three where small; "-" if it is not a number."""
-    if pd.isna(value):
+    if _is_missing(value):
         return "-"
     form = ".4f" if value == 0 or 1e-3 <= abs(value) < 1e4 else ".6g" if abs(value) >= 1e4 else ".2e"
     return f"{value:{sign}{form}}"
+
+
+def _is_missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
 
 
 def spread(mean: float, deviation: float) -> str:
@@ -71,7 +78,7 @@ def spread(mean: float, deviation: float) -> str:
     return number(mean) if math.isnan(deviation) else f"{number(mean)} +/- {number(deviation)}"
 
 
-def _published(summary: pd.DataFrame, split: str, told: str) -> Columns:
+def _published(summary: "pd.DataFrame", split: str, told: str) -> Columns:
     if f"published_{split}" not in summary:
         return {}
     return {
@@ -81,9 +88,9 @@ def _published(summary: pd.DataFrame, split: str, told: str) -> Columns:
 
 
 def _rounded(values: Sequence[float], form: str) -> list[str]:
-    return ["-" if pd.isna(value) else f"{value:{form}}" for value in values]
+    return ["-" if _is_missing(value) else f"{value:{form}}" for value in values]
 
 
-def _spreads(summary: pd.DataFrame, split: str) -> list[str]:
+def _spreads(summary: "pd.DataFrame", split: str) -> list[str]:
     pairs = zip(summary[f"{split}_mean"], summary[f"{split}_std"], strict=True)
     return [spread(mean, deviation) for mean, deviation in pairs]

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,6 +30,8 @@ def review(
         What of the record tells of it: ``linear_probe_accuracy``, that of the linear classifier of encodings on the test split,
         where there are labels.
     """
+    import pandas as pd
+
     model.eval()
     usual = torch.cat([sequence_errors(model, batch) for batch in validation])
     batches = list(test)
