@@ -1,4 +1,4 @@
-"""One table of ratios, each taken in one run: ``python -m benchmarks.run`` or ``make bench`` (five minutes, on quiet cores).
+"""One table of ratios, each taken in one run: ``python -m benchmarks.run`` or ``make bench`` (seven minutes, on quiet cores).
 
 Sides take turns, A B A B ..., and a ratio is the median over the turns that both took; a slow side takes one alone. In a turn a
 fast side goes on for half a second, as a training would. No ratio is given where the sides disagree in value or gradient. Peak
