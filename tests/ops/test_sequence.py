@@ -43,7 +43,13 @@ CELLS = {
     "gru": (GRU, {}),
     "gru no bias": (GRU, {"bias": False}),
 }
-SIZES = {"one of all": (1, 1, 1, 1), "odd": (3, 7, 2, 7), "tails": (17, 5, 18, 33), "whole vectors": (2, 6, 16, 32)}
+SIZES = {
+    "one of all": (1, 1, 1, 1),
+    "odd": (3, 7, 2, 7),
+    "tails": (17, 5, 18, 33),
+    "whole vectors": (2, 6, 16, 32),
+    "more weights than a product reads at a time": (2, 3, 20, 270),
+}
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "legts", "legt", "lstm", "gru"])
@@ -234,21 +240,21 @@ def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short
 @pytest.mark.parametrize(("size", "dtype"), [(112, torch.float32), (101, torch.float32), (56, torch.float64)])
 @one_of_each
 def test_what_is_too_large_for_the_caches_is_the_same(cell, size, dtype, padded):
-    """From 32 MiB of outputs and kept numbers on these are stored past the caches; quarters of the sequence are below that."""
+    """From 16 MiB of outputs and kept numbers on these are stored past the caches; eighths of the sequence are below that."""
     cell = make(cell, 1, size, dtype)
     inputs = torch.randn(32, 1000, 1, dtype=dtype)
     lengths = torch.randint(1, 1001, (32,)).scatter(0, torch.tensor([5]), 1000) if padded else None
     outputs, state = cell(inputs, lengths=lengths)
-    cotangents = torch.randn_like(outputs).split(250, 1)
+    cotangents = torch.randn_like(outputs).split(125, 1)
     gradients = torch.autograd.grad(outputs, list(cell.parameters()), torch.cat(cotangents, 1))
-    quarters, carried = [], None
-    for k, part in enumerate(inputs.split(250, 1)):
-        output, carried = cell(part, carried, lengths=None if lengths is None else (lengths - 250 * k).clamp(0, 250))
-        quarters.append(output)
+    eighths, carried = [], None
+    for k, part in enumerate(inputs.split(125, 1)):
+        output, carried = cell(part, carried, lengths=None if lengths is None else (lengths - 125 * k).clamp(0, 125))
+        eighths.append(output)
     rounding = 1e-5 if padded else 0
-    assert_close(torch.cat(quarters, 1), outputs, rtol=rounding, atol=rounding)
+    assert_close(torch.cat(eighths, 1), outputs, rtol=rounding, atol=rounding)
     assert_close(carried, state, rtol=rounding, atol=rounding)
-    assert_close(torch.autograd.grad(quarters, list(cell.parameters()), cotangents), gradients, rtol=1e-3, atol=1e-3)
+    assert_close(torch.autograd.grad(eighths, list(cell.parameters()), cotangents), gradients, rtol=1e-3, atol=1e-3)
 
 
 @one_of_each
