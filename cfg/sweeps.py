@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Quote, Quo
 from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from cfg.commandline import compose
@@ -85,7 +86,7 @@ def plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
     if every:
         # Which composes each of them again: half a second for three, minutes for a thousand.
-        Sweeper.validate_batch_is_legal = _checked_by_plan
+        get_class(sweeper._target_).validate_batch_is_legal = _checked_by_plan
     for _, config in jobs:
         devices = config["runner"]["devices"]
         if devices > 1:

@@ -149,7 +149,7 @@ class Forward : Group<T, Rule, half> {
           operands[count++] = {data, source == from_memory ? Order::by_lanes : Order::by_rows, numbers};
         }
       }
-      multiply<T>(blocks, operands, count, s.hidden - first_unit, weights, bias, sums);
+      multiply<T>(blocks, operands, count, half ? kPanel<T> : s.hidden - first_unit, weights, bias, sums);
       for (int source = 0; source < kSources; ++source) {
         if (!Rule::reads(gate, Source(source))) continue;
         if constexpr (half) {

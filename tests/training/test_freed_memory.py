@@ -31,7 +31,10 @@ def step():
         blocks = [numpy.ones(12_000_000 // 8) for _ in range(8)]
         del blocks
 
-with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
+with nullcontext() if sys.argv[1] == "usual" else freed_memory_kept():
+    if sys.argv[1] == "nested":
+        with freed_memory_kept():
+            step()
     step()
     before = faults()
     step()
@@ -59,6 +62,13 @@ def test_a_step_takes_what_the_one_before_freed():
 
 
 @pytest.mark.skipif(freed_memory._glibc() is None, reason="the C library is not glibc")
+def test_it_nests():
+    kept, returned = _run("nested")
+    assert kept < _run("usual")[0] / 20
+    assert returned > 50_000
+
+
+@pytest.mark.skipif(freed_memory._glibc() is None, reason="the C library is not glibc")
 def test_the_environment_decides():
     usual, _ = _run("usual", MALLOC_TRIM_THRESHOLD_="131072")
     kept, _ = _run("kept", MALLOC_TRIM_THRESHOLD_="131072")
@@ -67,5 +77,6 @@ def test_the_environment_decides():
 
 def test_elsewhere_nothing_changes(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(freed_memory, "_enter", None)  # not to be called
     with freed_memory.freed_memory_kept():
-        assert freed_memory._glibc() is None
+        pass
