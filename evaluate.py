@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cfg import commandline, messages
+from seqmem.cli import commandline, messages
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ def main() -> None:
     with messages.one_line_errors():
         checkpoint, config, keys = commandline.of_checkpoint(sys.argv[1:], Keys)
 
-        import datasets
-        from seqmem import models
-        from seqmem.files import write_json
+        from seqmem.training.evaluation.evaluation.predictions import ClassCounts, Predictions, check_predictions
+
+        from seqmem import datasets, models
+        from seqmem.io.files import write_json
         from seqmem.results.evaluations import by_class, changes, checksum, recorded, side_by_side
         from seqmem.results.provenance import provenance
         from seqmem.results.record import RunFolder
-        from seqmem.training.checkpoints import restore
+        from seqmem.training.checkpoints.checkpoints import restore
         from seqmem.training.config import model_arguments
-        from seqmem.training.evaluation import PREFIXES, evaluate
-        from seqmem.training.predictions import ClassCounts, Predictions, check_predictions
+        from seqmem.training.evaluation.evaluation import PREFIXES, evaluate
 
         path = Path(keys.predictions) if keys.predictions else None
         if path:

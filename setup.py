@@ -1,8 +1,9 @@
-"""Builds the compiled operators (csrc/) into src/seqmem/ops/; everything else about the package is in pyproject.toml."""
+"""Build the compiled operators (csrc/) and take in the data sets (datasets/); all else is in pyproject.toml."""
 
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent
@@ -24,6 +25,16 @@ class BuildOperators(cpp_extension.BuildExtension.with_options(no_python_abi_suf
 
     def get_export_symbols(self, ext):
         return []  # loaded by path: there is no PyInit function to export
+
+
+class BuildModules(build_py):
+    """Put the modules of datasets/ into seqmem.datasets, which finds them where they are in a checkout."""
+
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        if package == "seqmem.datasets":
+            modules += [(package, path.stem, str(path.relative_to(ROOT))) for path in sorted(ROOT.glob("datasets/*.py"))]
+        return modules
 
 
 setup(
@@ -48,5 +59,5 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": BuildOperators},
+    cmdclass={"build_ext": BuildOperators, "build_py": BuildModules},
 )

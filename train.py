@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from cfg import commandline, messages, startup, sweeps
-from cfg.run import run
+from seqmem.cli import commandline, messages, startup, sweeps
+from seqmem.cli.run import run
 
 
 @hydra.main(version_base="1.3", config_path="cfg", config_name="config")
@@ -21,9 +21,8 @@ def train(composed: DictConfig) -> float | None:
         config = commandline.settle(composed)
 
         with sweeps.reported(config) as job:
-            import datasets
-            from seqmem import training
-            from seqmem.training import trials  # noqa: F401
+            from seqmem import datasets, training
+            from seqmem.training.engines import trials  # noqa: F401
 
             startup.end()
             data = datasets.load(config["dataset"])

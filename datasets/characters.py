@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from datasets.base import DataSet, EpochSampler
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import generator
-from datasets.splits import SPLITS, Split
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.dataset import DataSet, EpochSampler
+from seqmem.data.masks import valid_steps
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import generator
+from seqmem.data.spec import DataSpec
+from seqmem.data.splits import SPLITS, Split
+from seqmem.data.text import ALPHABET, clean, encode, window_starts
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
-from seqmem.text import ALPHABET, clean, encode, window_starts
 
 BOUNDS = (0.0, 0.9, 0.95, 1.0)
 """Where training, validation and test part begin and end, as fractions of the text: text8's 90, 5 and 5 million characters."""
 
 
 class CharacterSet(DataSet):
-    """A text in the 27 symbols of :mod:`seqmem.text`, cut by position into 90 % training, 5 % validation and 5 % test.
+    """A text in the 27 symbols of :mod:`seqmem.data.text`, cut by position into 90 % training, 5 % validation and 5 % test.
 
     Inputs are tokens (B, T), targets (B, T) the tokens one character later. Without a step, a part is cut into chunks of T
     characters, and the rows of a batch go on where those of the batch before it stopped, so that a model can carry its state.
@@ -91,7 +92,7 @@ class CharacterSet(DataSet):
         taken = tokens[places.clamp(max=len(tokens) - 1)].to(torch.int64)
         inputs, targets = taken[:, :-1], taken[:, 1:]
         if shorter:
-            valid = torch.arange(longest) < lengths[:, None]
+            valid = valid_steps(lengths, longest)
             inputs, targets = inputs.where(valid, 0), targets.where(valid, 0)
         return Batch(inputs, targets, lengths if shorter else None)
 

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt
+from seqmem.datasets.series import Samples, SeriesSet
 
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import Seed
-from datasets.series import Samples, SeriesSet
-from datasets.splits import SPLITS, Split
-from datasets.ts_files import filled, read_problem
 from seqmem.arguments import checked
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed
+from seqmem.data.splits import SPLITS, Split
 from seqmem.errors import UserError
+from seqmem.io.ts_files import filled, read_problem
 
 POINTS_SEED = 56789
 """Of the points that stay where they are dropped at random; the original's, the same for every split."""

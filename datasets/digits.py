@@ -4,14 +4,14 @@ from importlib.metadata import version
 
 import numpy as np
 from pydantic import NonNegativeInt
+from seqmem.datasets.permutation import PermutationName
+from seqmem.datasets.permutation import permutation as named_permutation
+from seqmem.datasets.pixels import PixelSequences
 
-from datasets.permutation import PermutationName
-from datasets.permutation import permutation as named_permutation
-from datasets.pixels import PixelSequences
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import Seed
-from datasets.splits import stratified_split
 from seqmem.arguments import checked
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed
+from seqmem.data.splits import stratified_split
 
 
 class Digits(PixelSequences):
@@ -36,7 +36,7 @@ class Digits(PixelSequences):
 
         Args:
             permute: whether the pixels come in another order than row by row, the same for all images.
-            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (:func:`datasets.permutation.permutation`).
+            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (see :mod:`seqmem.datasets.permutation`).
             reconstruction: the images themselves are wanted, instead of their classes.
             frames: an image is one step, a frame of 8x8 pixels.
             split_seed: of the choice of validation and test images.

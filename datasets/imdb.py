@@ -8,20 +8,20 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
+from seqmem.datasets.reviews import GROUPS, file_sha256, read_reviews
+from seqmem.datasets.words import PADDING, Numbering, tokenize, vocabulary
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from datasets.base import DataSet
-from datasets.download import DownloadError, download_file
-from datasets.provenance import Provenance, sha256
-from datasets.reviews import GROUPS, file_sha256, read_reviews
-from datasets.seeds import Seed
-from datasets.splits import Split, stratified_validation
-from datasets.words import PADDING, Numbering, tokenize, vocabulary
 from seqmem.arguments import checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.dataset import DataSet
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed
+from seqmem.data.spec import DataSpec
+from seqmem.data.splits import Split, stratified_validation
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
+from seqmem.io.download import DownloadError, download_file
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 SIZE = 84_125_825
@@ -37,7 +37,7 @@ class IMDB(DataSet):
     """The 50,000 labelled IMDB reviews (Maas et al., 2011) as sequences of words: 0 negative, 1 positive.
 
     The 25,000 official test reviews are the test split; the validation split is a random part of the others that keeps the
-    share of each class. Words are those of :func:`datasets.words.tokenize`; the vocabulary holds the most frequent ones of the
+    share of each class. Words are those of :mod:`seqmem.datasets.words`; the vocabulary holds the most frequent ones of the
     training split. Inputs are tokens (B, T), 1 for words outside the vocabulary, padded at the end with 0 to the longest review
     of the batch and masked by ``lengths``; targets are (B,).
     """

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from datasets.base import DataSet
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import Seed, generator
-from datasets.splits import Split
 from seqmem.arguments import checked
-from seqmem.batch import Batch
-from seqmem.spec import DataSpec
+from seqmem.data.batch import Batch
+from seqmem.data.dataset import DataSet
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed, generator
+from seqmem.data.spec import DataSpec
+from seqmem.data.splits import Split
 
 TOLERANCE = 1e-8
 """Relative and absolute, of a step of the solver."""

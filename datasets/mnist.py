@@ -7,17 +7,17 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
+from seqmem.datasets.permutation import PermutationName
+from seqmem.datasets.permutation import permutation as named_permutation
+from seqmem.datasets.pixels import PixelSequences
 
-from datasets.download import DownloadError, download
-from datasets.idx import read_idx
-from datasets.permutation import PermutationName
-from datasets.permutation import permutation as named_permutation
-from datasets.pixels import PixelSequences
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import Seed
-from datasets.splits import random_split
 from seqmem.arguments import checked
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed
+from seqmem.data.splits import random_split
 from seqmem.errors import UserError
+from seqmem.io.download import DownloadError, download
+from seqmem.io.idx import read_idx
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MNIST(PixelSequences):
             data_dir: the folder that holds ``MNIST/raw/`` with the four uncompressed idx files, as torchvision leaves them.
                 Missing ones are downloaded; a folder that holds all of them is never written.
             permute: whether the pixels come in another order than row by row, the same for all images.
-            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (:func:`datasets.permutation.permutation`).
+            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed, see :mod:`seqmem.datasets.permutation`.
             validation_fraction: the part of the 60,000 training images that becomes the validation split.
             split_seed: of that choice.
             train_samples: train on this many images only, chosen at random from the training split; None uses all.

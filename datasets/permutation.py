@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from datasets.seeds import Seed
+from seqmem.data.seeds import Seed
 
 PermutationName = Literal["bitreversal", "nru"] | Seed
 """How a permutation is chosen; see :func:`permutation`."""

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.base import DataSet
-from datasets.provenance import Provenance
-from datasets.splits import Split
-from seqmem.batch import Batch
-from seqmem.spec import DataSpec
+from seqmem.data.batch import Batch
+from seqmem.data.dataset import DataSet
+from seqmem.data.provenance import Provenance
+from seqmem.data.spec import DataSpec
+from seqmem.data.splits import Split
 
 
 class PixelSequences(DataSet):

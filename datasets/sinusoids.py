@@ -8,14 +8,14 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from datasets.base import DataSet
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import Seed, generator
-from datasets.splits import Split
 from seqmem.arguments import checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.dataset import DataSet
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed, generator
+from seqmem.data.spec import DataSpec
+from seqmem.data.splits import Split
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 
 STEP = 50 * math.pi / 399
 """Distance in x of two samples: the original has 400 of them from 0 to 50 pi. The waves are some 27 and 160 samples long."""

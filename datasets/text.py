@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
+from seqmem.datasets.characters import CharacterSet
 
-from datasets.characters import CharacterSet
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 
 
 class Text(CharacterSet):
-    """The next character of a text of one's own, brought into text8's 27 symbols by :func:`seqmem.text.clean`."""
+    """The next character of a text of one's own, brought into text8's 27 symbols by :func:`seqmem.data.text.clean`."""
 
     name = "text"
 

@@ -5,12 +5,12 @@ import zipfile
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
+from seqmem.datasets.characters import CharacterSet
 
-from datasets.characters import CharacterSet
-from datasets.download import DownloadError, download
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.zips import DAMAGE, check_size
+from seqmem.io.download import DownloadError, download
+from seqmem.io.zips import DAMAGE, check_size
 
 CHARACTERS = 100_000_000
 ARCHIVE = "text8.zip"

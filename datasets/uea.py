@@ -6,14 +6,14 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeInt
+from seqmem.datasets.series import Samples, SeriesSet
 
-from datasets.provenance import Provenance, sha256
-from datasets.seeds import Seed
-from datasets.series import Samples, SeriesSet
-from datasets.splits import Split, stratified_validation
-from datasets.ts_files import Part, filled, read_problem
 from seqmem.arguments import checked
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed
+from seqmem.data.splits import Split, stratified_validation
 from seqmem.errors import UserError
+from seqmem.io.ts_files import Part, filled, read_problem
 
 _number = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
 

@@ -1,4 +1,4 @@
-"""``python boundaries.py CHECKPOINT``: what it prints and draws for a signal and for a text, and its errors in one line."""
+"""``python -m seqmem.boundaries CHECKPOINT``: what it prints and draws for a signal and a text; its errors in one line."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def text(tmp_path_factory):
 
 
 def see(*arguments, cwd):
-    done = program.run(["boundaries.py", *map(str, arguments)], cwd)
+    done = program.run(["-m", "seqmem.boundaries", *map(str, arguments)], cwd)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -136,7 +136,7 @@ def test_mistakes_end_in_one_line(arguments, message, signal, tmp_path):
     (tmp_path / "words.txt").write_text("not a checkpoint")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "plain.pt")
     arguments = [str(signal) if argument == "TRIAL" else argument for argument in arguments]
-    done = program.run(["boundaries.py", *arguments], tmp_path)
+    done = program.run(["-m", "seqmem.boundaries", *arguments], tmp_path)
     assert done.returncode == 2
     assert "picture" not in done.stdout
     assert done.stderr.startswith("error: ")
@@ -146,7 +146,7 @@ def test_mistakes_end_in_one_line(arguments, message, signal, tmp_path):
 
 def test_a_model_without_boundaries_is_named(tmp_path):
     trial = trained(tmp_path, "dataset=sinusoids", "dataset.length=20", "model=gru")
-    done = program.run(["boundaries.py", str(trial)], tmp_path)
+    done = program.run(["-m", "seqmem.boundaries", str(trial)], tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(
         r"error: .*best\.ckpt is a checkpoint of gru, which finds no boundaries; model=hmlstm does\n", done.stderr

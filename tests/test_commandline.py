@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import datasets
-from cfg import commandline, overrides, sweeps
-from seqmem import cells
+from seqmem import cells, datasets
+from seqmem.cli import commandline, overrides, sweeps
 from seqmem.errors import UserError
 from tests import program
 from tests.data import require

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from seqmem import archive, decode, encode, saved_autoencoder
+from seqmem.cli import decode, encode
 from seqmem.errors import UserError
-from seqmem.series_files import read_encodings, read_series, write_series
+from seqmem.io import archive
+from seqmem.io.series_files import read_encodings, read_series, write_series
+from seqmem.models import saved_autoencoder
 from tests import program
 
 SMALL = ("--epochs", "1", "--encoding-size", "3", "--hidden-sizes", "4")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.results.record import RunFolder
-from seqmem.training.checkpoints import read_checkpoint, restore
+from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
 from tests import program
 
 TINY = ("train.epochs=2", "train.limit_train_batches=2", "train.lr=0.01", "runner.accelerator=cpu", "model.preset=tiny")

@@ -7,9 +7,8 @@ import pytest
 import torch
 import yaml
 
-import datasets
-from cfg import commandline
-from seqmem import training
+from seqmem import datasets, training
+from seqmem.cli import commandline
 from tests.data import require
 from tests.trials import run_trials
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqmem import export, models
+from seqmem import models
+from seqmem.cli import export
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.ops import extension
-from seqmem.spec import DataSpec
 from tests import program
 
 compiled = pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")
@@ -175,7 +176,7 @@ def test_the_programs_file_runs_in_a_process_without_this_project(trial, tmp_pat
     assert described["import first"] is None
     assert described["checkpoint"] == str(trial / "checkpoints" / "best.ckpt")
 
-    from seqmem.training.checkpoints import read_checkpoint, restore
+    from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
 
     checkpoint = read_checkpoint(trial)
     model = restore(checkpoint, checkpoint.config["train"], checkpoint.spec).model.eval()

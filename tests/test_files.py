@@ -9,12 +9,12 @@ import time
 import pytest
 
 from seqmem.errors import UserError
-from seqmem.files import locked
+from seqmem.io.files import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from seqmem.files import locked
+from seqmem.io.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -16,9 +16,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import datasets
-from cfg import commandline, messages, overrides, run, sweeps
-from seqmem import cells, models
+from seqmem import cells, datasets, models
+from seqmem.cli import commandline, messages, overrides, run, sweeps
 from seqmem.errors import UserError
 from seqmem.models.base import _registry as networks
 from seqmem.tasks import task_for

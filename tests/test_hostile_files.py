@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-import datasets
-from cfg import commandline
-from datasets import reviews
-from seqmem import archive, results
+from seqmem import datasets, results
+from seqmem.cli import commandline
+from seqmem.datasets import reviews
 from seqmem.errors import UserError
+from seqmem.io import archive
+from seqmem.io.series_files import read_series, write_series
 from seqmem.results import RunFolder
-from seqmem.series_files import read_series, write_series
-from seqmem.training.checkpoints import load_plain, read_checkpoint, restore
+from seqmem.training.checkpoints.checkpoints import load_plain, read_checkpoint, restore
 from tests.hostile import HOSTILE, MakesFile, write_hostile_zip
 from tests.trials import assert_same, run_trials
 

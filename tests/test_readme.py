@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cfg import commandline
+from seqmem.cli import commandline
 from tests import program
 from tests.data import require
 from tests.engines import commands as engines
@@ -67,7 +67,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     kinds = (
         "python train.py",
         "OMP_NUM_THREADS=1 python train.py",
-        "python boundaries.py",
+        "python -m seqmem.boundaries",
         "python evaluate.py",
         "python -m seqmem",
         "python tests/",
@@ -120,7 +120,7 @@ def small_trial(tmp_path_factory):
     return trial
 
 
-@pytest.mark.parametrize("command", starting_with("python", "boundaries.py"))
+@pytest.mark.parametrize("command", starting_with("python", "-m", "seqmem.boundaries"))
 def test_boundaries_commands(command, small_trial, tmp_path):
     _, script, _, *keys = shlex.split(command)
     done = program.run([script, str(small_trial), *keys], tmp_path)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cfg import startup
+from seqmem.cli import startup
 from tests import program
 
 SCRIPT = """
@@ -14,14 +14,14 @@ import gc, runpy, sys
 
 sys.path.insert(0, ROOT)
 usual = gc.get_threshold()
-import seqmem.training.trial as trial
+import seqmem.training.loop.trial as trial
 
 def train(*arguments, as_ever=trial._train):
     print("while it trains:", gc.get_threshold() == usual, gc.get_freeze_count() > 100_000)
     return as_ever(*arguments)
 
 trial._train = train
-from cfg import startup
+from seqmem.cli import startup
 as_ever = startup.begin
 startup.begin = lambda: (as_ever(), print("before:", gc.get_threshold()[0] > usual[0]))
 from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader
@@ -61,7 +61,7 @@ def test_each_job_of_a_sweep_is_composed_to_check_it_and_to_train_it(told: str) 
 
 
 def test_a_trial_does_without_pandas_until_it_has_a_table_to_write() -> None:
-    code = "import sys, seqmem.training.trial, seqmem.results; print('pandas' in sys.modules)"
+    code = "import sys, seqmem.training.loop.trial, seqmem.results; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cfg import commandline
+from seqmem.cli import commandline
 from tests import program
 from tests.data import require
 

@@ -5,7 +5,7 @@ import doctest
 import numpy as np
 import pytest
 
-from seqmem import text
+from seqmem.data import text
 from seqmem.errors import UserError
 
 

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 import seqmem
 from seqmem import HMLSTMNetwork, convert_to_batches, get_text, models, prepare_inputs
 from seqmem.compat import hmlstm
+from seqmem.data.spec import DataSpec
+from seqmem.data.text import ALPHABET
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
-from seqmem.text import ALPHABET
 
 _config = yaml.safe_load((Path(__file__).parents[2] / "cfg" / "model" / "hmlstm.yaml").read_text())
 

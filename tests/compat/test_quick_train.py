@@ -8,15 +8,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-import datasets
-from seqmem import quick_train
+from seqmem import datasets, quick_train
 from seqmem.compat.quick_train import quick_train as direct
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
 from seqmem.models.sequitur import OfSeries
-from seqmem.spec import DataSpec
 from seqmem.training.config import TrainConfig
-from seqmem.training.in_memory import fit_sequences
+from seqmem.training.loop.in_memory import fit_sequences
 
 SNIPPETS = {
     "numbers": """

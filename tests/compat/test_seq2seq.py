@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from seqmem import archive
 from seqmem.compat.seq2seq import NDS2SAEFactory as DirectFactory
 from seqmem.errors import UserError
-from seqmem.interrupts import deferred_interrupt
+from seqmem.io import archive
 from seqmem.models import NDS2SAEFactory
+from seqmem.training.loop.interrupts import deferred_interrupt
 
 README = """
 from seqmem.models import NDS2SAEFactory

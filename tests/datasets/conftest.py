@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-import datasets
+from seqmem import datasets
+from seqmem.data.text import ALPHABET
 from seqmem.errors import UserError
-from seqmem.text import ALPHABET
 
 CONFIGURATIONS = Path(__file__).parents[2] / "cfg" / "dataset"
 

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SIZES = {"train_samples": 2000, "validation_samples": 20, "test_samples": 10}

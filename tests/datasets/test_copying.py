@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SIZES = {"train_samples": 300, "validation_samples": 20, "test_samples": 10}

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from seqmem.datasets.ct import kept_steps
 from sklearn.model_selection import train_test_split
 
-import datasets
-from cfg.commandline import compose
-from datasets.ct import kept_steps
+from seqmem import datasets
+from seqmem.cli.commandline import compose
 from seqmem.errors import UserError
 
 from .conftest import write_ts
@@ -207,7 +207,7 @@ def test_too_few_series_to_split_are_refused(tmp_path, tiny_strokes):
 
 
 def test_offline_and_absent_says_what_to_put_where_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.ts_files.MIRRORS", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr("seqmem.io.ts_files.MIRRORS", ["http://127.0.0.1:9/"])
     with pytest.raises(UserError) as error:
         datasets.load({"name": "ct", "data_dir": str(tmp_path / "data")})
     message = str(error.value)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from seqmem.datasets.permutation import permutation
 from sklearn.datasets import load_digits
 
-import datasets
-from datasets.permutation import permutation
+from seqmem import datasets
 
 
 def everything(data, split):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-import datasets
-from datasets import download as download_module
-from datasets import imdb, text8
-from datasets.download import DownloadError, download, download_file
+from seqmem import datasets
+from seqmem.datasets import download as download_module
+from seqmem.datasets import imdb, text8
 from seqmem.errors import UserError
+from seqmem.io.download import DownloadError, download, download_file
 from tests.hostile import HOSTILE, write_hostile_zip
 
 from .conftest import idx_bytes

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import datasets
+from seqmem import datasets
 from seqmem.arguments import parameters
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 
 from .conftest import CONFIGURATIONS
 

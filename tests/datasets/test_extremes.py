@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 from .conftest import write_ts

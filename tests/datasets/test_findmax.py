@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SIZES = {"train_samples": 3000, "validation_samples": 20, "test_samples": 10}

@@ -6,8 +6,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from datasets.idx import read_idx
 from seqmem.errors import UserError
+from seqmem.io.idx import read_idx
 
 from .conftest import idx_bytes
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from seqmem.datasets.words import tokenize
 
-import datasets
-from datasets import imdb
-from datasets.words import tokenize
+from seqmem import datasets
+from seqmem.datasets import imdb
 from seqmem.errors import UserError
 
 from .conftest import write_archive

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from seqmem.datasets.mackey_glass import solve
 
-import datasets
-from datasets.mackey_glass import solve
-from datasets.seeds import generator
+from seqmem import datasets
+from seqmem.data.seeds import generator
 from seqmem.errors import UserError
 
 SMALL = {"name": "mackey_glass", "length": 300, "train_samples": 5, "validation_samples": 3, "test_samples": 4}

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from seqmem.datasets.permutation import permutation
 
-import datasets
-from datasets.permutation import permutation
+from seqmem import datasets
 from seqmem.errors import UserError
 
 from .conftest import idx_bytes
@@ -145,7 +145,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, offline):
 
 LOAD = """
 import os, sys
-import datasets
+from seqmem import datasets
 import torchvision.datasets
 from seqmem.errors import UserError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SMALL = {"name": "moving_digits", "train_samples": 60, "validation_samples": 7, "test_samples": 5}

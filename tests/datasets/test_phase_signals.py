@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SMALL = {"name": "phase_signals", "train_samples": 400, "validation_samples": 3, "test_samples": 5}

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from seqmem.datasets.reber import LETTERS, draw_strings, is_valid
 
-import datasets
-from datasets.reber import LETTERS, draw_strings, is_valid
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SIZES = {"train_samples": 3000, "validation_samples": 20, "test_samples": 10}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 
 WITH_CLASSES = ("ct", "digits", "uea")
 

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 import yaml
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 
@@ -54,12 +54,12 @@ def test_the_example_in_the_docstring_is_a_data_set(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"dataset\.length: got 0"):
             datasets.check({"name": "parity", "length": 0})
     finally:
-        sys.modules.pop("datasets.parity", None)
+        sys.modules.pop("seqmem.datasets.parity", None)
 
 
 def test_listing_and_checking_import_no_heavy_package():
     heavy = "{'torchvision', 'sklearn', 'sktime', 'pandas', 'hydra', 'pytorch_lightning'}"
-    program = f"import sys, datasets; datasets.check({{'name': 'mnist'}}); print({heavy} & set(sys.modules))"
+    program = f"import sys; from seqmem import datasets; datasets.check({{'name': 'mnist'}}); print({heavy} & set(sys.modules))"
     environment = {"PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
 
 SMALL = {"name": "sinusoids", "train_samples": 40, "validation_samples": 3, "test_samples": 5}

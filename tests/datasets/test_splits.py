@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from datasets.provenance import sha256
-from datasets.seeds import generator
-from datasets.splits import random_split, stratified_split
+from seqmem.data.provenance import sha256
+from seqmem.data.seeds import generator
+from seqmem.data.splits import random_split, stratified_split
 from seqmem.errors import UserError
 
 

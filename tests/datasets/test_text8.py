@@ -4,12 +4,12 @@ import zipfile
 
 import pytest
 import torch
+from seqmem.datasets.characters import ContiguousSampler
 
-import datasets
-from datasets import text8
-from datasets.characters import ContiguousSampler
+from seqmem import datasets
+from seqmem.data.text import decode
+from seqmem.datasets import text8
 from seqmem.errors import UserError
-from seqmem.text import decode
 
 
 def inputs(batch) -> list[str]:

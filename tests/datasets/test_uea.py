@@ -13,10 +13,10 @@ import sktime
 import torch
 from sktime.datasets import load_basic_motions, load_japanese_vowels
 
-import datasets
-from datasets.splits import stratified_validation
-from datasets.ts_files import filled
+from seqmem import datasets
+from seqmem.data.splits import stratified_validation
 from seqmem.errors import UserError
+from seqmem.io.ts_files import filled
 
 from .conftest import write_ts
 
@@ -305,7 +305,7 @@ def mirror(tmp_path, monkeypatch):
     thread.start()
     monkeypatch.setenv("no_proxy", "*")
     address = f"http://127.0.0.1:{server.server_port}/"
-    monkeypatch.setattr("datasets.ts_files.MIRRORS", [f"{address}first/", address])
+    monkeypatch.setattr("seqmem.io.ts_files.MIRRORS", [f"{address}first/", address])
     yield served
     server.shutdown()
     thread.join()

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from datasets.words import UNKNOWN, Numbering, tokenize, vocabulary
+from seqmem.datasets.words import UNKNOWN, Numbering, tokenize, vocabulary
 
 
 @pytest.mark.parametrize(

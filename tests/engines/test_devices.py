@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed
 
-from seqmem.training.ranks import in_ranks
+from seqmem.training.engines.ranks import in_ranks
 from tests import program
 from tests.engines.commands import TINY, first_metrics, run, start
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 
-from cfg import commandline, messages, sweeps
+from seqmem.cli import commandline, messages, sweeps
 from seqmem.errors import UserError
 from seqmem.training import config
 

@@ -5,10 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from seqmem import models
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.autoencoder import window_size, windows
-from seqmem.spec import DataSpec
 
 SPECS = {
     "linear_ae": DataSpec("series", 3, 3, "reconstruction", None, 9),

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cfg import commandline
 from seqmem import models
-from seqmem.batch import Batch
+from seqmem.cli import commandline
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 from seqmem.training.config import model_arguments
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "cfg/model").glob("*.yaml"))

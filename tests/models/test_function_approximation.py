@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import datasets
-from seqmem import models, training
-from seqmem.batch import Batch
+from seqmem import datasets, models, training
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.hippo import project, reconstruct
 from seqmem.models import function_approximation
-from seqmem.spec import DataSpec
 
 SPEC = DataSpec("noise", 1, 1, "reconstruction", None, 90)
 

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from seqmem import models
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.hmlstm import OutputModule
-from seqmem.spec import DataSpec
 
 _config = yaml.safe_load((Path(__file__).parents[2] / "cfg" / "model" / "hmlstm.yaml").read_text())
 

@@ -5,10 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from seqmem import cells, models
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.recurrent import RecurrentNetwork, last_steps
-from seqmem.spec import DataSpec
 
 
 def spec(**changes):

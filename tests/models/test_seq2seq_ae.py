@@ -6,10 +6,10 @@ import torch
 from torch.testing import assert_close
 
 from seqmem import models
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder, find_stop, with_stop
-from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 
 SPEC = DataSpec("made up", 3, 2, "reconstruction", None, 9)

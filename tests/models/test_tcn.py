@@ -6,9 +6,9 @@ from torch.nn.functional import conv1d, pad
 from torch.testing import assert_close
 
 from seqmem import models
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 
 
 def spec(**changes):

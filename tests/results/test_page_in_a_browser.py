@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from seqmem import report
+from seqmem.cli import report
 from tests.results.synthetic import configuration, write_run
 
 _chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

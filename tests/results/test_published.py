@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from seqmem import report, results
+from seqmem import results
+from seqmem.cli import report
 from seqmem.errors import UserError
 from seqmem.results.published import compare, read_published, with_published
 from seqmem.results.table import cells

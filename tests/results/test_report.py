@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import pytest
 
-from seqmem import report, results
+from seqmem import results
+from seqmem.cli import report
 from seqmem.errors import UserError
 from seqmem.results import formats
 from seqmem.results.curves import mean_curve, read_curve, thinned

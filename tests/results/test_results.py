@@ -13,7 +13,7 @@ import yaml
 
 from seqmem import results
 from seqmem.errors import UserError
-from seqmem.files import write_text
+from seqmem.io.files import write_text
 from seqmem.results.formats import markdown
 from seqmem.results.record import RunFolder, digest
 from seqmem.results.table import cells
@@ -125,7 +125,7 @@ def test_different_metrics_are_named_row_by_row(tmp_path):
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
     path = tmp_path / "record.json"
     script = (
-        "import json, sys; from pathlib import Path; from seqmem.files import write_text\n"
+        "import json, sys; from pathlib import Path; from seqmem.io.files import write_text\n"
         "for k in range(10**9): write_text(Path(sys.argv[1]), json.dumps({'k': k, 'filler': 'x' * 100000}))"
     )
     for wait in range(8):

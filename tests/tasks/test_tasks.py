@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 import torch
 
-from seqmem.batch import Batch
-from seqmem.spec import DataSpec, TaskKind
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec, TaskKind
 from seqmem.tasks import Reconstruction, task_for
 
 

@@ -7,11 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch.nn.functional import cross_entropy
 
-import datasets
-from seqmem import models, training
+from seqmem import datasets, models, training
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig
-from seqmem.training.module import SequenceModule
+from seqmem.training.loop.module import SequenceModule
 from tests.trials import run_trials
 
 pytestmark = [

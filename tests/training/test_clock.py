@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
-import datasets
-from cfg import commandline
-from seqmem import archive
+from seqmem import datasets
+from seqmem.cli import commandline
+from seqmem.io import archive
 from tests.trials import assert_same, run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from seqmem import models
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training import TrainConfig, check_fit
-from seqmem.training.mean import WeightedMean
-from seqmem.training.module import SequenceModule
+from seqmem.training.loop.mean import WeightedMean
+from seqmem.training.loop.module import SequenceModule
 
 MODEL = {
     "network": "recurrent",

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import datasets
+from seqmem import datasets
 from seqmem.errors import UserError
-from seqmem.training.checkpoints import read_checkpoint, restore
-from seqmem.training.evaluation import evaluate
-from seqmem.training.excerpt import Excerpt
+from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
+from seqmem.training.evaluation.evaluation import evaluate
+from seqmem.training.evaluation.excerpt import Excerpt
 from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import datasets
-from cfg import commandline
+from seqmem import datasets
+from seqmem.cli import commandline
 from seqmem.results import RunFolder
 from tests import program
 from tests.datasets.conftest import write_ts

@@ -6,9 +6,8 @@ import sys
 import pytest
 import torch
 
-import datasets
-from seqmem import models
-from seqmem.spec import DataSpec
+from seqmem import datasets, models
+from seqmem.data.spec import DataSpec
 from seqmem.training import fingerprint as module
 from seqmem.training.fingerprint import _needed, _source, fingerprint
 
@@ -33,9 +32,10 @@ def test_a_checksum_for_each_cell_and_data_set_and_the_same_again(digits):
 
 
 def test_what_is_needed_is_followed_and_what_is_not_is_left_out():
-    needed = _needed(["seqmem.training.trial", "seqmem.cells.lstm", "seqmem.models.recurrent"], ("seqmem",))
-    assert {"seqmem.training.module", "seqmem.tasks", "seqmem.ops.sequence", "seqmem.cells.base", "seqmem.spec"} <= needed
-    assert not {"seqmem.cells.hmlstm", "seqmem.cells.orthogonal", "seqmem.results", "seqmem.report"} & needed
+    needed = _needed(["seqmem.training.loop.trial", "seqmem.cells.lstm", "seqmem.models.recurrent"], ("seqmem",))
+    used = {"seqmem.training.loop.module", "seqmem.tasks", "seqmem.ops.sequence", "seqmem.cells.base", "seqmem.data.spec"}
+    assert used <= needed
+    assert not {"seqmem.cells.hmlstm", "seqmem.cells.orthogonal", "seqmem.results", "seqmem.cli.report"} & needed
 
 
 def test_comments_and_docstrings_have_no_influence_and_code_has(tmp_path, monkeypatch):
@@ -51,8 +51,8 @@ def test_comments_and_docstrings_have_no_influence_and_code_has(tmp_path, monkey
     plain, told, changed = (_source(f"fingerprinted_{name}")[0] for name in texts)
     assert plain != changed
     assert told == plain
-    (tmp_path / "fingerprinted_other.py").write_text("import seqmem.spec\nfrom seqmem.cells import LSTM\n")
-    assert set(_source("fingerprinted_other")[1]) == {"seqmem.spec", "seqmem.cells", "seqmem.cells.LSTM"}
+    (tmp_path / "fingerprinted_other.py").write_text("import seqmem.data.spec\nfrom seqmem.cells import LSTM\n")
+    assert set(_source("fingerprinted_other")[1]) == {"seqmem.data.spec", "seqmem.cells", "seqmem.cells.LSTM"}
     assert not any(name.startswith("fingerprinted") for name in sys.modules)
 
 

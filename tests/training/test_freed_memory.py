@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seqmem.training import freed_memory
+from seqmem.training.loop import freed_memory
 
 # The module alone: torch, which its package imports, takes ten times as long as the steps.
 _program = """

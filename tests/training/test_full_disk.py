@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-import datasets
-from cfg import commandline
-from seqmem import archive
+from seqmem import datasets
+from seqmem.cli import commandline
 from seqmem.errors import UserError
+from seqmem.io import archive
+from seqmem.io.series_files import write_series
 from seqmem.results import RunFolder
-from seqmem.series_files import write_series
-from seqmem.training.checkpoints import load_plain, save_plain
-from seqmem.training.module import SequenceModule
+from seqmem.training.checkpoints.checkpoints import load_plain, save_plain
+from seqmem.training.loop.module import SequenceModule
 from tests.program import run
 from tests.trials import assert_same, run_trials
 

@@ -9,12 +9,11 @@ import time
 import pytest
 import torch
 
-import datasets
-from cfg import commandline
-from seqmem import training
+from seqmem import datasets, training
+from seqmem.cli import commandline
 from seqmem.errors import UserError
 from seqmem.results import RunFolder
-from seqmem.training.module import SequenceModule
+from seqmem.training.loop.module import SequenceModule
 from tests.program import ROOT
 from tests.trials import assert_same, run_trials, saved
 
@@ -101,7 +100,7 @@ def test_other_settings_code_or_data_are_another_experiment(tmp_path, monkeypatc
     found = {first.folder}
     found.add(training.experiment({**config, "train": {**config["train"], "lr": 0.5}}, data, tmp_path).folder)
     with monkeypatch.context() as patch:
-        patch.setattr("seqmem.training.trials.fingerprint", lambda model, data: "another")
+        patch.setattr("seqmem.training.engines.trials.fingerprint", lambda model, data: "another")
         found.add(training.experiment(config, data, tmp_path).folder)
     with monkeypatch.context() as patch:
         patch.setattr(type(data), "describe", lambda self: {"files": {"digits": "changed"}})
@@ -305,7 +304,7 @@ def test_what_a_kill_left_half_written_is_removed(stopped, tmp_path):
 def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
     """Each trial is trained once, by one of them, and both have all results."""
     script = (
-        "import sys; sys.argv = ['train.py', *sys.argv[1:]]; import datasets; from cfg import commandline; "
+        "import sys; sys.argv = ['train.py', *sys.argv[1:]]; from seqmem import datasets; from seqmem.cli import commandline; "
         "from seqmem import training; config = commandline.compose(sys.argv[1:]); data = datasets.load(config['dataset']); "
         "print(training.run_trials(config, data, training.experiment(config, data)))"
     )

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from seqmem import models
-from seqmem.batch import Batch
-from seqmem.spec import DataSpec
-from seqmem.training.review import anomaly_scores, probe, review, sequence_errors
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
+from seqmem.training.evaluation.review import anomaly_scores, probe, review, sequence_errors
 
 
 def build(frame=None):

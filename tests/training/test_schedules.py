@@ -2,13 +2,13 @@
 
 import pytest
 
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
 from seqmem.training import check_config
 from seqmem.training.config import TrainConfig
-from seqmem.training.module import SequenceModule
-from seqmem.training.schedules import learning_rate
+from seqmem.training.loop.module import SequenceModule
+from seqmem.training.optimisation.schedules import learning_rate
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import torch
 import yaml
 
 from seqmem import models, training
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.results import aggregate
 from seqmem.results.reading import find_runs, read_run
 from seqmem.results.record import RunFolder
-from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
+from seqmem.training.checkpoints.saving import AtomicCheckpointIO
 from seqmem.training.config import TrainConfig, limited
-from seqmem.training.module import SequenceModule
-from seqmem.training.saving import AtomicCheckpointIO
+from seqmem.training.loop.module import SequenceModule
 from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

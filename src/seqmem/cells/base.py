@@ -9,6 +9,7 @@ from torch._higher_order_ops.scan import scan
 from torch.utils._pytree import tree_map_only
 
 from seqmem.cells.cuda_graph import CapturedLoop
+from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError, suggestion
 
 State = TypeVar("State", bound=tuple[Tensor, ...])
@@ -154,7 +155,7 @@ class Recurrence(nn.Module, Generic[State]):
             fresh: ``state`` is the initial state.
         """
         steps = inputs.shape[1]
-        valid = None if lengths is None else torch.arange(steps, device=inputs.device)[:, None] < lengths[None, :]
+        valid = None if lengths is None else valid_steps(lengths, steps).T
         if valid is not None:
             inputs = inputs.where(valid.T[..., None], 0)  # 0 times NaN is NaN on the way back
         outputs = []
@@ -183,7 +184,7 @@ class Recurrence(nn.Module, Generic[State]):
         else:
             sequences.append(ticks)
         if lengths is not None:
-            valid = torch.arange(steps, device=inputs.device)[:, None] < lengths[None, :]
+            valid = valid_steps(lengths, steps).T
             sequences[0] = sequences[0].where(valid[..., None], 0)
             sequences.append(valid)
 

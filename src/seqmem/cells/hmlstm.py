@@ -10,6 +10,7 @@ from torch.nn.functional import layer_norm, linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
+from seqmem.data.masks import masked, valid_steps
 from seqmem.errors import UserError
 from seqmem.ops import sequence
 from seqmem.ops.multiscale import multiscale_sequence
@@ -214,7 +215,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
     @torch.compiler.disable  # as run_stepwise
     def _stepwise_boundaries(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> Tensor:
         steps = inputs.shape[1]
-        valid = None if lengths is None else (torch.arange(steps, device=inputs.device) < lengths[:, None])[..., None]
+        valid = None if lengths is None else valid_steps(lengths, steps)[..., None]
         if valid is not None:
             inputs = inputs.where(valid, 0)  # 0 times NaN is NaN on the way back
         found = []
@@ -227,8 +228,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
     def _compiled(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> tuple[Tensor, Tensor, HMLSTMState]:
         """Outputs (B, T, D), boundaries (B, T, L) and the state after."""
         steps, bottom = inputs.shape[1], self.layers[0]
-        if lengths is not None:  # 0 times NaN is NaN on the way back
-            inputs = inputs.where((torch.arange(steps) < lengths[:, None])[..., None], 0)
+        inputs = masked(inputs, lengths)
         assert bottom.weight_input is not None
         projected = linear(inputs, bottom.weight_input).to(state.hidden.dtype)
         draws = self._draws(state, steps)

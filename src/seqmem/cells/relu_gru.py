@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from seqmem.arguments import checked
-from seqmem.batch import masked
 from seqmem.cells.base import Recurrence
+from seqmem.data.masks import masked
 
 
 class ReLUGRUState(NamedTuple):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell
+from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update, sequence
 
@@ -95,7 +96,7 @@ class TimestampedCell(MemoryCell):
         before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
         wrong = ~((times >= before) & times.isfinite())
         if lengths is not None:
-            wrong &= torch.arange(times.shape[1], device=times.device) < lengths[:, None]
+            wrong &= valid_steps(lengths, times.shape[1])
         if bool(wrong.any()):
             row, step = (int(index) for index in wrong.nonzero()[0])
             raise UserError(
@@ -126,7 +127,7 @@ class TimestampedCell(MemoryCell):
         held = times.to(dtype)
         lost = (times[:, 1:] > times[:, :-1]) & (held[:, 1:] == held[:, :-1])
         if lengths is not None:
-            lost &= torch.arange(1, times.shape[1], device=times.device) < lengths[:, None]
+            lost &= valid_steps(lengths, times.shape[1])[:, 1:]
         if bool(lost.any()):
             row, step = (int(index) for index in lost.nonzero()[0])
             raise UserError(

@@ -18,16 +18,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from seqmem import models
 from seqmem.arguments import checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
+from seqmem.data.text import ALPHABET, clean, decode, encode, window_starts
 from seqmem.errors import UserError
 from seqmem.results.boundaries import plot_indicators, viz_char_boundaries
-from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.text import ALPHABET, clean, decode, encode, window_starts
-from seqmem.training.checkpoints import load_plain, load_weights, save_plain
+from seqmem.training.checkpoints.checkpoints import load_plain, load_weights, save_plain
 from seqmem.training.config import TrainConfig
-from seqmem.training.fitting import fit
-from seqmem.training.module import SequenceModule
+from seqmem.training.loop.fitting import fit
+from seqmem.training.loop.module import SequenceModule
 
 __all__ = [
     "HMLSTMNetwork",
@@ -238,7 +238,7 @@ def prepare_inputs(
 ) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
     """Cut a text into windows of one-hot characters, in the text's order, consecutive windows in the same batch.
 
-    The text is cleaned as :func:`seqmem.text.clean` does it, to 27 symbols. Windows that do not fill a batch are left out.
+    The text is cleaned as :func:`seqmem.data.text.clean` does it, to 27 symbols. Windows that do not fill a batch are left out.
 
     Args:
         batch_size: B, windows of a batch.

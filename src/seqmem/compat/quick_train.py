@@ -8,15 +8,15 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from seqmem.arguments import check
+from seqmem.data.sequences import as_list
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.models.sequitur import OfFrames, OfSeries, OfValues
 from seqmem.models.standardized import Standardization, StandardizedDecoder, StandardizedEncoder
-from seqmem.sequences import as_list
-from seqmem.spec import DataSpec
 from seqmem.training.config import TrainConfig
-from seqmem.training.in_memory import fit_sequences
+from seqmem.training.loop.in_memory import fit_sequences
 
 
 def quick_train(
@@ -57,7 +57,7 @@ def quick_train(
     Args:
         model: LINEAR_AE for sequences of numbers (L,), all of one length; LSTM_AE for series (T, C), CONV_LSTM_AE for series of
             frames (T, H, W) or (T, D, H, W), of any length.
-        train_set: a list of such tensors, a padded tensor of them, or a data set (:func:`seqmem.sequences.as_list`).
+        train_set: a list of such tensors, a padded tensor of them, or a data set (:func:`seqmem.data.sequences.as_list`).
         encoding_dim: E, the size of an encoding.
         verbose: print the loss after each epoch.
         lr: learning rate in the first epoch.
@@ -73,7 +73,7 @@ def quick_train(
         validation: part of the sequences that is not trained on, but chooses the epoch whose weights are returned.
         patience: stop after so many epochs without a better one in validation; None for never.
         growth: part of the epochs in which windows grow.
-        optimizer: muon (:class:`seqmem.training.muon.Muon`), with which recurrences learn in fewer steps, or adam.
+        optimizer: muon (:class:`seqmem.training.optimisation.muon.Muon`), with which recurrences learn in fewer steps, or adam.
         **kwargs: arguments of ``model``.
 
     Returns:

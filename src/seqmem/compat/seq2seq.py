@@ -10,15 +10,15 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from seqmem import archive
 from seqmem.arguments import check, checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.sequences import as_list, padded
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
-from seqmem.interrupts import deferred_interrupt
+from seqmem.io import archive
 from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder
-from seqmem.sequences import as_list, padded
-from seqmem.spec import DataSpec
-from seqmem.training.schedules import learning_rate
+from seqmem.training.loop.interrupts import deferred_interrupt
+from seqmem.training.optimisation.schedules import learning_rate
 
 Arrays = Sequence[np.ndarray]
 Generator = Callable[[int | None], tuple[Arrays, Arrays, bool]]

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqmem.commands import Parser, at_least, make_folder
 from seqmem.errors import UserError, suggestion
 from seqmem.hippo import Memory, experiment, function_approximation
 from seqmem.hippo.measures import LAGUERRE
 from seqmem.hippo.signals import white_noise
+from seqmem.io.files import make_folder
+from seqmem.io.terminal import Parser, at_least
 from seqmem.ops.transition import MEASURES
 
 COMMANDS = ("errors", "table")

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from seqmem.files import replacing
 from seqmem.hippo.measures import Memory
 from seqmem.hippo.projection import project
 from seqmem.hippo.reconstruction import least_squares, reconstruct
+from seqmem.io.files import replacing
 
 CURVE_POINTS = 100
 # More samples than that add nothing to an error that is a mean over them.

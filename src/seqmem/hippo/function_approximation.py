@@ -31,11 +31,11 @@ from rich.table import Table
 from torch import Tensor
 
 from seqmem import ops
-from seqmem.files import replacing
 from seqmem.hippo import read_out
 from seqmem.hippo.projection import project
 from seqmem.hippo.reconstruction import least_squares, reconstruct
 from seqmem.hippo.signals import spectra, synthesize, white_noise
+from seqmem.io.files import replacing
 from seqmem.results.provenance import provenance
 
 SOURCE = "HiPPO (arXiv 2008.07669), table 3; not verified"

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from seqmem.arguments import check
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel
-from seqmem.spec import DataSpec
 
 
 class Autoencoder(SequenceModel):

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from seqmem.batch import Batch
 from seqmem.cells import Recurrence
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
-from seqmem.spec import DataSpec
 from seqmem.tasks import Task
 
 _registry: dict[str, type["SequenceModel"]] = {}

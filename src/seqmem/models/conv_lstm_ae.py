@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from seqmem.arguments import checked
-from seqmem.batch import masked
+from seqmem.data.masks import masked
 from seqmem.errors import UserError
 from seqmem.models.lstm_ae import LSTM_AE, LSTMDecoder, LSTMEncoder
 from seqmem.models.sequitur_names import also_load

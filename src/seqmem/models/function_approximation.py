@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from seqmem.arguments import check, checked
-from seqmem.batch import Batch
 from seqmem.cells import LSTM
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.hippo import project, reconstruct
 from seqmem.hippo.read_out import LSTM_MEMORY, ridge, with_one
 from seqmem.models.base import SequenceModel
 from seqmem.ops import canonical_discretization
-from seqmem.spec import DataSpec
 
 # Steps that the LSTM takes at a time: its outputs would fill the memory at a million.
 CHUNK = 10_000

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqmem.arguments import checked
-from seqmem.batch import Batch
 from seqmem.cells.hmlstm import HMLSTM, HMLSTMState
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.models.recurrent import RecurrentNetwork
-from seqmem.spec import DataSpec
 
 
 class MultiscaleNetwork(RecurrentNetwork):

@@ -11,10 +11,10 @@ from torch.nn.functional import one_hot
 
 from seqmem import cells
 from seqmem.arguments import check, checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel, refuse_reconstruction
-from seqmem.spec import DataSpec
 
 
 class RecurrentNetwork(SequenceModel):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
 from seqmem.arguments import checked
-from seqmem.batch import Batch
 from seqmem.cells.relu_gru import ReLUGRU, ReLUGRUState
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.models.autoencoder import Autoencoder
-from seqmem.spec import DataSpec
 from seqmem.tasks import Task
 
 TOLERANCE = 0.25

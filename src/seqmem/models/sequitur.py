@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from seqmem.arguments import checked
-from seqmem.batch import Batch, masked
+from seqmem.data.batch import Batch
+from seqmem.data.masks import masked
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.models.conv_lstm_ae import CONV_LSTM_AE, Sizes
 from seqmem.models.linear_ae import LINEAR_AE
 from seqmem.models.lstm_ae import LSTM_AE
-from seqmem.spec import DataSpec
 
 Activation = Literal["id", "tanh", "relu", "sigmoid"]
 

@@ -10,11 +10,11 @@ from torch.nn.functional import conv2d, pad, relu
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqmem.arguments import check, checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.inputs import Inputs
 from seqmem.models.recurrent import last_steps
-from seqmem.spec import DataSpec
 
 
 class TCN(SequenceModel):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seqmem.errors import UserError
-from seqmem.files import replacing
+from seqmem.io.files import replacing
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
 

@@ -7,8 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from seqmem.batch import Batch
-from seqmem.files import replacing
+from seqmem.data.batch import Batch
+from seqmem.io.files import replacing
 
 SHOWN = 6
 """Sequences in a picture, channels of a series and frames of a video."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from seqmem.errors import UserError
-from seqmem.files import locked, write_json, write_text
+from seqmem.io.files import locked, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
-        """Make the folder if need be, and hold its lock within, as :func:`seqmem.files.locked` does."""
+        """Make the folder if need be, and hold its lock within, as :func:`seqmem.io.files.locked` does."""
         return locked(self.path / ".lock", wait)
 
     def clear(self, spared: Iterable[Path] = ()) -> None:

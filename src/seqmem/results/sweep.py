@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqmem.errors import UserError
-from seqmem.files import locked, write_text
+from seqmem.io.files import locked, write_text
 
 _KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
 

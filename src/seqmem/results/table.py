@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from seqmem.files import write_text
+from seqmem.io.files import write_text
 from seqmem.results import formats
 from seqmem.results.formats import Columns
 

@@ -1,6 +1,6 @@
 """What is learned: loss and metrics of each kind of task."""
 
-from seqmem.spec import DataSpec
+from seqmem.data.spec import DataSpec
 from seqmem.tasks.base import Task
 from seqmem.tasks.classification import Classification
 from seqmem.tasks.forecasting import Forecasting

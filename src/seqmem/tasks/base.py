@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from seqmem.batch import Batch
-from seqmem.spec import DataSpec
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 
 
 class Task:

@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
 from seqmem.tasks.base import Task
 
 

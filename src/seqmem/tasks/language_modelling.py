@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, MetricCollection
 
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
 from seqmem.tasks.base import Task
 
 
@@ -75,5 +76,5 @@ def _valid(outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (n, K) and targets (n,) at all valid steps."""
     if batch.lengths is None:
         return outputs.flatten(0, 1), batch.targets.flatten()
-    valid = torch.arange(outputs.shape[1], device=outputs.device) < batch.lengths[:, None]
+    valid = valid_steps(batch.lengths, outputs.shape[1])
     return outputs[valid], batch.targets[valid]

@@ -1,12 +1,12 @@
 """A whole sequence that is to be given back, from what was kept of it."""
 
-import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanSquaredError
 
-from seqmem.batch import Batch
-from seqmem.spec import DataSpec
+from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
+from seqmem.data.spec import DataSpec
 from seqmem.tasks.base import Task
 
 
@@ -50,5 +50,5 @@ def valid_values(outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     lengths = batch.output_lengths
     if lengths is None:
         return outputs, batch.targets
-    valid = torch.arange(outputs.shape[1], device=outputs.device) < lengths[:, None]
+    valid = valid_steps(lengths, outputs.shape[1])
     return outputs[valid], batch.targets[valid]

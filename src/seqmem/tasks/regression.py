@@ -5,7 +5,7 @@ from torch.nn.functional import mse_loss
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanSquaredError
 
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
 from seqmem.tasks.base import Task
 
 

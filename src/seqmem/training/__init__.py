@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from seqmem.training.config import RunnerConfig, TrainConfig, check_config, check_fit, check_installed
 
 if TYPE_CHECKING:
-    from seqmem.training.module import SequenceModule
-    from seqmem.training.trial import Data, run_trial
-    from seqmem.training.trials import experiment, run_trials
+    from seqmem.training.engines.trials import experiment, run_trials
+    from seqmem.training.loop.module import SequenceModule
+    from seqmem.training.loop.trial import Data, run_trial
 
 __all__ = [
     "Data",
@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 _homes = {
-    "Data": "trial",
-    "SequenceModule": "module",
-    "experiment": "trials",
-    "run_trial": "trial",
-    "run_trials": "trials",
+    "Data": "loop.trial",
+    "SequenceModule": "loop.module",
+    "experiment": "engines.trials",
+    "run_trial": "loop.trial",
+    "run_trials": "engines.trials",
 }
 
 

@@ -10,9 +10,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from seqmem import models
 from seqmem.arguments import check
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, not_installed
-from seqmem.spec import DataSpec
-from seqmem.training.schedules import Schedule
+from seqmem.training.optimisation.schedules import Schedule
 
 SMOKE_BATCHES = 5
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
@@ -23,7 +23,7 @@ class TrainConfig:
     """How one model is trained.
 
     Attributes:
-        optimizer: adam, adamw, rmsprop or sgd of torch.optim; muon: :class:`seqmem.training.muon.Muon`.
+        optimizer: adam, adamw, rmsprop or sgd of torch.optim; muon: :class:`seqmem.training.optimisation.muon.Muon`.
         lr: learning rate.
         lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
         schedule: of the learning rate over the epochs: constant, or from ``lr`` to ``final_lr``, exponential or cosine.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 _root = "seqmem"
-_entry = "seqmem.training.trial"
+_entry = "seqmem.training.loop.trial"
 _without_influence = ("seqmem.results",)  # what is written down, and how, changes no number
 
 

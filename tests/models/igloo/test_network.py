@@ -8,17 +8,16 @@ import torch
 import yaml
 from torch.testing import assert_close
 
-import datasets
-from cfg import commandline
-from seqmem import models, training
-from seqmem.batch import Batch
+from seqmem import datasets, models, training
+from seqmem.cli import commandline
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.spec import DataSpec
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints import read_checkpoint, restore
+from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
 from seqmem.training.config import TrainConfig, model_arguments
-from seqmem.training.evaluation import evaluate
-from seqmem.training.module import SequenceModule
+from seqmem.training.evaluation.evaluation import evaluate
+from seqmem.training.loop.module import SequenceModule
 from tests.data import require
 from tests.trials import run_trials
 

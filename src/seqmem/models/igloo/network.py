@@ -7,12 +7,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from seqmem.arguments import check, checked
-from seqmem.batch import Batch
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.igloo.layer import IGLOO1D
 from seqmem.models.inputs import Inputs
-from seqmem.spec import DataSpec
 
 
 class IGLOONetwork(SequenceModel):

@@ -1,0 +1,54 @@
+"""``python -m seqmem.decode``: the encodings of ``python -m seqmem.encode``, changed or not, back to series."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from seqmem.errors import UserError
+from seqmem.io.files import refuse_existing
+from seqmem.io.series_files import read_encodings, write_series
+from seqmem.io.terminal import Parser, at_least
+from seqmem.models import saved_autoencoder
+
+DESCRIPTION = """\
+Make series of encodings.
+
+FILE is a .csv as python -m seqmem.encode writes it: columns series, length and z0, z1, ...; others are not looked at. No
+file is written over one that is there.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    with parser.one_line_errors():
+        run(given)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Read, decode and write."""
+    output = given.output or given.file.with_name("series.csv")
+    refuse_existing(output)
+    names, lengths, encodings = read_encodings(given.file)
+    kind, _, decoder = saved_autoencoder.load(given.model or given.file.with_name("autoencoder.zip"))
+    if kind == "LINEAR_AE" and given.length is not None:
+        raise UserError("--length: a LINEAR_AE gives series of one length")
+    series = []
+    with torch.no_grad():
+        for length, encoding in zip(lengths, torch.from_numpy(encodings), strict=True):
+            decoded = decoder(encoding) if kind == "LINEAR_AE" else decoder(encoding, given.length or length)
+            series.append(decoded.reshape(len(decoded), -1).numpy() if decoded.dim() < 3 else decoded.numpy())
+    write_series(output, names, series)
+    print(f"{len(series)} series in {output}")
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m seqmem.decode", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, metavar="FILE", help="encodings: .csv")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="(default autoencoder.zip beside FILE)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="series: .csv or .npz (default series.csv beside FILE)")
+    parser.add_argument("--length", type=at_least(1), metavar="T", help="steps of each series, instead of the column length")
+    return parser

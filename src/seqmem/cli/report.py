@@ -1,0 +1,103 @@
+"""``python -m seqmem.report``: from the run records below a folder to tables, pictures and one HTML page."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from seqmem.errors import UserError
+from seqmem.io.files import make_folder, write_text
+from seqmem.io.terminal import Parser
+from seqmem.results import formats
+from seqmem.results.aggregate import group_trials, summarize
+from seqmem.results.curves import read_curves
+from seqmem.results.page import page
+from seqmem.results.plots import plot_bars, plot_learning_curves, save_figure
+from seqmem.results.published import columns, compare, read_published, with_published
+from seqmem.results.reading import find_runs
+from seqmem.results.table import cells
+from seqmem.results.trial_rows import trial_rows
+
+DESCRIPTION = """\
+Report all trials below a folder, or those of the sweep whose manifest (sweep.json) it holds.
+
+  report.html          everything: opens without a server or network
+  table.txt .md .tex   mean and sample standard deviation over the finished trials of each config and version of the code
+  table.csv            the same, all columns in full precision
+  trials.csv           every trial: seed, status and why, results, commit, machine, date, folder
+  curves.png bars.png  learning curves; test results with error bars and each trial as a point
+  comparison.csv       with --against: published values beside ours
+
+Trials that failed, were interrupted, run still, are missing or cannot be read are listed with the reason.
+
+A FILE of published values has columns task, model, metric and value; paper, table and source are shown if there. Task and model
+are names of a data set and a model as in table.md, or names that the papers use (seqmem.results.paper_names). metric is
+"test" or "validation" and accuracy, bpc, mse or nrmse, with "(%)" for a hundred times that.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    with parser.one_line_errors():
+        write(given.folder, given.out, given.against)
+
+
+def write(source: Path, out: Path | None = None, against: Path | None = None) -> pd.DataFrame:
+    """Write the report and say where it is.
+
+    Args:
+        source: where run folders are, at any depth, or a sweep's folder.
+        out: where to write; None for ``source``.
+        against: published values.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: there is nothing to report, or it cannot be read or written.
+    """
+    published = read_published(against) if against else []
+    runs = find_runs(source)
+    if not runs:
+        raise UserError(f"there is no run record below {source}; a run's folder holds record.json")
+    folder = make_folder(out or source)
+    groups = group_trials(runs)
+    curves, problems = read_curves(groups)
+    comparisons = compare(published, groups)
+    summary = with_published(summarize(groups), comparisons)
+
+    trials = list(trial_rows(groups, problems, folder))
+    troubles = [f"{trial['status']}: {trial['folder']}: {trial['reason']}" for trial in trials if trial["reason"]]
+    compared = columns(comparisons, groups)
+    figures = {"curves": plot_learning_curves(groups, curves), "bars": plot_bars(groups)}
+
+    tables = [cells(summary), *([compared] if comparisons else [])]
+    write_text(folder / "table.txt", "\n".join([*map(formats.text, tables), *troubles]) + "\n")
+    write_text(
+        folder / "table.md",
+        "\n".join([*map(formats.markdown, tables), *(f"- {formats.in_markdown(trouble)}" for trouble in troubles)]) + "\n",
+    )
+    write_text(folder / "table.tex", formats.latex(cells(summary)) + "".join(f"% {trouble}\n" for trouble in troubles))
+    write_text(folder / "table.csv", summary.to_csv(index=False))
+    write_text(folder / "trials.csv", formats.comma_separated({key: [trial[key] for trial in trials] for key in trials[0]}))
+    if comparisons:
+        write_text(folder / "comparison.csv", formats.comma_separated(compared))
+    for name, figure in figures.items():
+        if figure:
+            save_figure(figure, folder / f"{name}.png")
+    write_text(folder / "report.html", page(source.resolve().name, groups, summary, trials, curves, comparisons, figures))
+    unfinished = sum(not run.finished for run in runs)
+    told = f", {unfinished} of them not finished" if unfinished else ""
+    print(f"{len(runs)} trials{told}, in {len(groups)} rows: {folder / 'report.html'}")
+    return summary
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m seqmem.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where run folders are, at any depth, or a sweep's folder")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="published values: .csv")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: FOLDER)")
+    return parser

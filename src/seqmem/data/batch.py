@@ -1,0 +1,65 @@
+"""What a data set hands to a model, one training step at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from seqmem.errors import UserError
+
+
+@dataclass
+class Batch:
+    """A batch of B sequences of at most T steps, T > 0.
+
+    Attributes:
+        inputs: (B, T, C) floating point, or (B, T) int64 tokens.
+        targets: what the task wants; (B,) or (B, K) class indices, (B, D) or (B, K, D) values.
+        lengths: (B,) int64, the number of valid leading steps of each row; None if all T are valid.
+        times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
+        target_lengths: (B,) int64 valid leading steps of targets (B, T', D) that have lengths of their own; None if they have
+            those of the inputs.
+        labels: (B,) int64 the class of each sequence where that is known and not what is learned; None otherwise.
+
+    Raises:
+        UserError: the sequences have no step.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor | None = None
+    times: Tensor | None = None
+    target_lengths: Tensor | None = None
+    labels: Tensor | None = None
+
+    @property
+    def output_lengths(self) -> Tensor | None:
+        """``target_lengths``, or else ``lengths``."""
+        return self.lengths if self.target_lengths is None else self.target_lengths
+
+    def __post_init__(self) -> None:
+        if self.inputs.shape[1] == 0:
+            raise UserError(
+                f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, wanted T > 0"
+            )
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same batch with every tensor on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def rows(self, which: slice) -> Self:
+        """Some of its rows."""
+        return self._map(lambda tensor: tensor[which])
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory (called by DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        changed = {f.name: function(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(self, **changed)

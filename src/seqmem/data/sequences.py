@@ -1,0 +1,63 @@
+"""Sequences as people have them (lists, padded tensors, data sets) and as a batch wants them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from seqmem.data.batch import Batch
+from seqmem.errors import UserError
+
+
+def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
+    """A list of sequences, float32 on the CPU.
+
+    Args:
+        sequences: a list of tensors or arrays (T, ...) of any T; a padded tensor (n, T, ...); a data set with ``spec`` and
+            ``batch`` (its training split); or one of torch.utils.data, each item a sequence or a tuple that begins with one.
+        lengths: (n,) valid steps of each sequence of a padded tensor; None for all.
+
+    Raises:
+        UserError: there is none, one is empty, has a value that is no finite number, or another shape of step than the first.
+    """
+    if hasattr(sequences, "spec") and hasattr(sequences, "batch"):
+        batch = sequences.batch("train", torch.arange(sequences.sizes["train"]))
+        frame = sequences.spec.frame
+        sequences = batch.inputs if frame is None else batch.inputs.unflatten(-1, frame)
+        lengths = batch.lengths
+    try:
+        items = [sequences[k] for k in range(len(sequences))]
+        tensors = [torch.as_tensor(item[0] if isinstance(item, tuple) else item).detach().cpu().float() for item in items]
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"got a {type(sequences).__name__}, wanted sequences of numbers ({error})") from None
+    if lengths is not None:
+        tensors = _cut(tensors, [int(length) for length in lengths])
+    if not tensors:
+        raise UserError("got no sequences, wanted at least one")
+    for k, tensor in enumerate(tensors):
+        if tensor.dim() == 0 or tensor.numel() == 0:
+            raise UserError(f"sequence {k}: got a tensor of shape {tuple(tensor.shape)}, wanted at least one step")
+        if tensor.shape[1:] != tensors[0].shape[1:]:
+            raise UserError(f"sequence {k}: got steps of shape {tuple(tensor.shape[1:])}, wanted {tuple(tensors[0].shape[1:])}")
+        if not tensor.isfinite().all():
+            step = int((~tensor.isfinite()).nonzero()[0, 0])
+            raise UserError(f"sequence {k}: got a value at step {step} that is no finite number")
+    return tensors
+
+
+def _cut(tensors: list[Tensor], lengths: list[int]) -> list[Tensor]:
+    if len(lengths) != len(tensors):
+        raise UserError(f"got {len(lengths)} lengths of {len(tensors)} sequences, wanted one for each")
+    for k, (tensor, length) in enumerate(zip(tensors, lengths, strict=True)):
+        if not 1 <= length <= len(tensor):
+            raise UserError(f"sequence {k}: got a length of {length}, wanted 1 to {len(tensor)}")
+    return [tensor[:length] for tensor, length in zip(tensors, lengths, strict=True)]
+
+
+def padded(sequences: Sequence[Tensor]) -> Batch:
+    """Sequences (T, C) as a batch whose targets are its inputs; without lengths if all are equally long."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    inputs = pad_sequence(list(sequences), batch_first=True)
+    return Batch(inputs, inputs, None if bool((lengths == lengths[0]).all()) else lengths)

@@ -1,0 +1,73 @@
+"""Characters as tokens: the 27 symbols of text8, the cleaning that leaves nothing else, and windows over a text."""
+
+import re
+
+import numpy as np
+
+from seqmem.errors import UserError
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz "
+"""A symbol's place in it is its token: a to z are 0 to 25, the space is 26."""
+
+_spaces = re.compile(r"  +")
+_other = re.compile(r"[^a-z ]")
+_symbols = np.frombuffer(ALPHABET.encode(), np.uint8)
+_tokens = np.full(128, len(ALPHABET), np.uint8)
+_tokens[_symbols] = np.arange(len(ALPHABET))
+
+
+def clean(text: str) -> str:
+    """Bring a text into the 27 symbols.
+
+    Line ends become spaces, runs of spaces become one, letters lower case; then each character that is left outside the
+    alphabet becomes a space of its own.
+
+    >>> clean("It's\\n  GREAT")
+    'it s great'
+    """
+    line = text.replace("\r", " ").replace("\n", " ")
+    return _other.sub(" ", _spaces.sub(" ", line).lower())
+
+
+def encode(text: str) -> np.ndarray:
+    """(n,) uint8: the token of each character of a cleaned text.
+
+    Raises:
+        UserError: a character outside the alphabet.
+
+    >>> encode("a z").tolist()
+    [0, 26, 25]
+    """
+    tokens = _tokens[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
+    if len(foreign := np.flatnonzero(tokens == len(ALPHABET))):
+        raise UserError(
+            f"got {text[foreign[0]]!r} at character {foreign[0]}, wanted a to z and spaces only; seqmem.data.text.clean"
+            " leaves those"
+        )
+    return tokens
+
+
+def decode(tokens: np.ndarray) -> str:
+    """The text of (n,) tokens, integers from 0 to 26.
+
+    >>> decode(np.array([7, 8, 26, 0]))
+    'hi a'
+    """
+    return _symbols[tokens].tobytes().decode()
+
+
+def window_starts(characters: int, length: int, step: int) -> np.ndarray:
+    """Where the windows of a text begin: at 0, ``step``, ... as long as a window has its ``length`` and one character after it.
+
+    Args:
+        characters: n of the text.
+        length: of a window; the one character more is the last one's target.
+        step: from one window to the next.
+
+    Returns:
+        (k,) int64.
+
+    >>> window_starts(9, 4, 2).tolist()
+    [0, 2, 4]
+    """
+    return np.arange(0, characters - length, step)

@@ -1,0 +1,176 @@
+"""Series in CSV and NumPy files, and back."""
+
+import csv
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from seqmem.errors import UserError
+from seqmem.io.archive import DAMAGE, read_arrays, write_arrays
+from seqmem.io.files import replacing
+from seqmem.io.zips import check_size
+
+LABEL = "series"
+"""The column of a CSV file that says which series a row belongs to."""
+
+
+def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
+    """Names and series of a file.
+
+    * CSV with a line of names, ``series`` among them: each row is a step of the series that it names, the other columns are
+      channels.
+    * CSV of numbers alone: each row is a series of one channel, which ends before empty cells.
+    * NPY: (n, T) or (n, T, ...). NPZ: each array is a series (T,) or (T, ...), of any T, and its name the series'.
+
+    Returns:
+        The names, and for each series an array (T, ...), (T, 1) where it has one channel; float32.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else, or a value that is no finite number.
+    """
+    if path.suffix.lower() == ".csv":
+        return _of_rows(_rows(path), path)
+    try:
+        match path.suffix.lower():
+            case ".npy":
+                with open(path, "rb") as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                found = {str(k): each for k, each in enumerate(array if array.ndim > 1 else [])}
+            case ".npz":
+                with zipfile.ZipFile(path) as archive:
+                    check_size(archive)
+                    found = read_arrays(archive)
+            case suffix:
+                raise UserError(f"cannot read {path}: got a file '{suffix}', wanted .csv, .npy or .npz")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    except UserError:
+        raise
+    except DAMAGE as error:
+        raise UserError(f"cannot read {path} ({error})") from None
+    if not found or any(each.dtype.kind not in "fiub" or each.ndim == 0 for each in found.values()):
+        raise UserError(f"{path} holds no series of numbers; wanted (n, T) or (n, T, C), or in .npz arrays (T, C)")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        series = [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
+    for name, each in zip(found, series, strict=True):
+        if not np.isfinite(each).all():
+            step = int(np.argwhere(~np.isfinite(each))[0, 0])
+            raise UserError(f"{path}, series {name}: got a value at step {step} that is no finite number")
+    return list(found), series
+
+
+def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray]) -> None:
+    """Write series (T, ...) so that :func:`read_series` reads them: .csv with a column ``series``, or .npz.
+
+    Raises:
+        UserError: another suffix, frames in a CSV file, or the file cannot be written.
+    """
+    if path.suffix.lower() == ".npz":
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            write_arrays(archive, dict(zip(names, series, strict=True)))
+        return
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"cannot write {path}: got a file '{path.suffix}', wanted .csv or .npz")
+    if any(each.ndim != 2 for each in series):
+        raise UserError(f"cannot write {path}: a CSV file holds series of numbers or vectors, these have frames; give a .npz")
+    header = [LABEL, *(f"x{channel}" for channel in range(series[0].shape[1]))]
+    rows = [[name, *map(repr, row)] for name, each in zip(names, series, strict=True) for row in each.tolist()]
+    write_rows(path, [header, *rows])
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
+    """Names (n), lengths (n) and encodings (n, E) of a CSV file with columns ``series``, ``length`` and ``z0``, ``z1``, ...
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    (_, header), *rows = _rows(path) or [(1, [])]
+    places = [k for k, name in enumerate(header) if name[:1] == "z" and name[1:].isdigit()]
+    if not {LABEL, "length"} <= set(header) or not places or not rows:
+        raise UserError(f"{path} holds no encodings; wanted columns {LABEL}, length, z0, z1, ... and a row for each series")
+    length, label = header.index("length"), header.index(LABEL)
+    values: list[np.ndarray] = []
+    names: list[str] = []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {line}: got {len(row)} cells, wanted {len(header)} as in the first line")
+        values.append(_numbers([row[length], *(row[place] for place in places)], path, line))
+        if values[-1][0] < 1 or values[-1][0] % 1:
+            raise UserError(f"{path}, line {line}: got length '{row[length]}', wanted a whole number of at least 1")
+        if row[label] in names:
+            raise UserError(f"{path}, line {line}: got series '{row[label]}' a second time, wanted each once")
+        names.append(row[label])
+    table = np.stack(values)
+    return names, table[:, 0].astype(int).tolist(), table[:, 1:]
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with the number of its line."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            return [(reader.line_num, row) for row in reader if row]
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path} ({error})") from None
+
+
+def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], list[np.ndarray]]:
+    if rows and _is_number(rows[0][1][0]):
+        series = [_numbers(_stripped(row), path, line)[:, None] for line, row in rows]
+        return [str(k) for k in range(len(series))], series
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    if len(rows) < 2:
+        raise UserError(f"{path} holds no series")
+    if LABEL not in header:
+        raise UserError(
+            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), wanted a column '{LABEL}' that "
+            "says which series a row is a step of, or no names where each row is a series"
+        )
+    place = header.index(LABEL)
+    found: dict[str, list[np.ndarray]] = {}
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {line}: got {len(row)} cells, wanted {len(header)} as in the first line")
+        found.setdefault(row[place], []).append(_numbers(row[:place] + row[place + 1 :], path, line))
+    return list(found), [np.stack(steps) for steps in found.values()]
+
+
+def _shortened(header: list[str]) -> str:
+    return ", ".join([*header[:4], *(["..."] if len(header) > 4 else [])])
+
+
+def _stripped(row: list[str]) -> list[str]:
+    end = len(row)
+    while end and not row[end - 1].strip():
+        end -= 1
+    return row[:end]
+
+
+def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
+    wrong = next((cell for cell in cells if not _is_number(cell)), None)
+    if wrong is not None:
+        raise UserError(f"{path}, line {line}: got '{wrong}', wanted a number")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        values = np.array([float(cell) for cell in cells]).astype(np.float32)
+    if not np.isfinite(values).all():
+        wrong = cells[int(np.argmin(np.isfinite(values)))]
+        raise UserError(f"{path}, line {line}: got '{wrong}', wanted a finite number")
+    return values
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

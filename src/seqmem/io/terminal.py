@@ -1,0 +1,42 @@
+"""Command lines of ``python -m seqmem.NAME``: a parser whose errors are one line."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from seqmem.errors import UserError, suggestion
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message += suggestion(unknown.split()[0], self._option_string_actions)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    @contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Complain so of what the user can mend within, too."""
+        try:
+            yield
+        except UserError as error:
+            self.error(str(error))
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of at least ``least``."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text.replace("_", ""))
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"got '{text}', wanted a whole number of at least {least}")
+        return number
+
+    return parse

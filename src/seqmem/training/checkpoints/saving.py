@@ -1,0 +1,124 @@
+"""Checkpoints of a training, written so that a kill or a full disk cannot cut them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.trainer.states import TrainerFn
+
+from seqmem.errors import UserError
+from seqmem.training.checkpoints.checkpoints import save_plain
+from seqmem.training.config import TrainConfig
+from seqmem.training.loop.module import SequenceModule
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it into it: the old one stays until the new one is whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_plain(checkpoint, Path(path))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """After each epoch, ``last.ckpt``, and ``best.ckpt`` if the epoch is the best so far by what it monitors."""
+
+    def __init__(self, folder: Path, monitor: str, mode: str):
+        super().__init__(
+            folder,
+            "best",
+            monitor,
+            mode=mode,
+            save_on_train_epoch_end=True,  # when all of the epoch is known, its row of metrics too
+            enable_version_counter=False,
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save both, if the weights are finite. Lightning's own last.ckpt is that of the last epoch that was the best."""
+        assert self.dirpath is not None
+        last = Path(self.dirpath) / "last.ckpt"
+        _check_finite(trainer, pl_module, last)
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(last)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, which may have been moved with its folder."""
+        assert self.dirpath is not None
+        here = str(Path(self.dirpath) / "best.ckpt") if state_dict["best_model_path"] else ""
+        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here}
+        best = dict.fromkeys([here] if here else [], state_dict["best_model_score"])
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "last_model_path": ""})
+
+
+class WithinEpoch(pl.Callback):
+    """Writes ``last.ckpt`` within epochs, too, with what training only holds until the epoch's end.
+
+    Args:
+        path: the file.
+        minutes: between two checkpoints; 0 for one after each batch.
+    """
+
+    def __init__(self, path: Path, minutes: float):
+        self.path = path
+        self.seconds = 60 * minutes
+        self._saving = False
+        self._found: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give back what the checkpoint held from which the training goes on."""
+        self._written = time.monotonic()
+        if self._found is not None:
+            assert isinstance(pl_module, SequenceModule)
+            pl_module.continue_epoch(self._found)
+            self._found = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A checkpoint is written now in any case."""
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write one if it is time and the weights are finite."""
+        if trainer.is_last_batch or time.monotonic() < self._written + self.seconds:
+            return
+        _check_finite(trainer, pl_module, self.path)
+        self._saving = True
+        trainer.save_checkpoint(self.path)
+        self._saving = False
+        self._written = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what the epoch has gathered so far."""
+        if self._saving:
+            assert isinstance(pl_module, SequenceModule)
+            checkpoint["within_epoch"] = pl_module.within_epoch()
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep it until all is on its device."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._found = checkpoint.get("within_epoch")
+
+
+def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -> None:
+    """Let no checkpoint of broken weights take the place of the last good one.
+
+    Raises:
+        UserError: a weight is not finite.
+    """
+    broken = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
+    if not broken:
+        return
+    config = module.train_config
+    assert isinstance(config, TrainConfig)
+    kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
+    rate = trainer.optimizers[0].param_groups[0]["lr"]
+    raise UserError(
+        f"{broken[0]} is no longer finite after step {trainer.global_step}, in epoch {trainer.current_epoch + 1} "
+        f"(learning rate {rate:g}); {kept}; {config.if_not_finite}"
+    )

@@ -1,0 +1,154 @@
+"""What a model answers to each sequence of a split, counted by class and written to a file."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
+from seqmem.errors import UserError
+from seqmem.io.archive import write_arrays
+from seqmem.io.files import replacing
+from seqmem.io.series_files import write_rows
+from seqmem.training.evaluation.evaluation import Listener
+
+
+class ClassCounts(Listener):
+    """How many targets of each class were given which class.
+
+    Attributes:
+        counts: (K, K) int64, targets by row, answers by column.
+    """
+
+    def __init__(self, spec: DataSpec):
+        self.counts = torch.zeros(spec.output_size, spec.output_size, dtype=torch.int64)
+
+    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
+        """Count the batch."""
+        classes = len(self.counts)
+        pairs = batch.targets.flatten() * classes + made["outputs"].argmax(-1).flatten()
+        self.counts += pairs.cpu().bincount(minlength=classes**2).view(classes, classes)
+
+
+class Predictions(Listener):
+    """Keeps targets and answers of every sequence in memory until they are written.
+
+    Of classification an answer is the class of the largest logit, with the probabilities of all classes; of language modelling
+    the likeliest symbol, with the probability of the right one; else the values. Where batches are contiguous, a row is all
+    that one row of the batches read.
+
+    Args:
+        spec: of the data set.
+    """
+
+    def __init__(self, spec: DataSpec):
+        self.spec = spec
+        self._rows: list[list[dict[str, np.ndarray]]] = []
+        self._lengths: list[int] = []
+
+    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
+        """Keep the batch."""
+        answers = self._answers(made["outputs"].float(), batch)
+        whole = torch.full((len(batch),), batch.inputs.shape[1])
+        lengths = whole if batch.lengths is None else batch.lengths
+        steps = None
+        if self.spec.output_steps is None:
+            given = lengths if batch.target_lengths is None else batch.target_lengths
+            steps = given.clamp(max=batch.targets.shape[1]).tolist()
+        kept = {name: values.cpu().numpy() for name, values in answers.items()}
+        for row in range(len(batch)):
+            part = {name: values[row] if steps is None else values[row, : steps[row]] for name, values in kept.items()}
+            if self.spec.contiguous and row < len(self._rows):
+                self._rows[row].append(part)
+                self._lengths[row] += int(lengths[row])
+            else:
+                self._rows.append([part])
+                self._lengths.append(int(lengths[row]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def write(self, path: Path) -> None:
+        """Write what was kept, whole or not at all.
+
+        ``.npz`` has arrays ``row`` and ``length`` (n,), the number of a sequence in its split and the steps of its inputs;
+        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where there are answers at
+        every step, these begin (n, T), with zeros after the first ``steps`` (n,) of each. ``.csv`` has a line for each answer,
+        with its ``step`` where a sequence has several, and numbers its values and classes: ``prediction_0``,
+        ``probability_3``.
+
+        Raises:
+            UserError: as :func:`check_predictions`, or the file cannot be written.
+        """
+        check_predictions(path)  # again: an evaluation may take an hour
+        if path.suffix.lower() == ".npz":
+            with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                write_arrays(archive, self._arrays())
+        else:
+            write_rows(path, self._lines())
+
+    def _answers(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        targets = batch.targets
+        match self.spec.task:
+            case "classification":
+                return {"target": targets, "prediction": outputs.argmax(-1), "probability": outputs.softmax(-1)}
+            case "language_modelling":
+                right = outputs.log_softmax(-1).gather(-1, targets[..., None])[..., 0].exp()
+                return {"target": targets, "prediction": outputs.argmax(-1), "probability": right}
+            case _:
+                return {"target": targets, "prediction": outputs}
+
+    def _joined(self) -> Iterator[dict[str, np.ndarray]]:
+        for parts in self._rows:
+            yield {name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name] for name in parts[0]}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"row": np.arange(len(self._rows)), "length": np.array(self._lengths)}
+        rows = list(self._joined())
+        if self.spec.output_steps is None:
+            steps = np.array([len(row["target"]) for row in rows])
+            longest = int(steps.max())
+            rows = [{name: _padded(values, longest) for name, values in row.items()} for row in rows]
+            arrays["steps"] = steps
+        return arrays | {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _lines(self) -> Iterator[list[str]]:
+        several = self.spec.output_steps != 0
+        for number, (row, length) in enumerate(zip(self._joined(), self._lengths, strict=True)):
+            if not several:
+                row = {name: values[None] for name, values in row.items()}
+            if number == 0:
+                header = [name for key, values in row.items() for name in _columns(key, values)]
+                yield ["row", "length", *(["step"] if several else []), *header]
+            columns = np.concatenate([values.reshape(len(values), -1).astype(object) for values in row.values()], 1)
+            for step, values in enumerate(columns.tolist()):
+                yield [str(number), str(length), *([str(step)] if several else []), *map(repr, values)]
+
+
+def check_predictions(path: Path) -> None:
+    """Check that predictions can be written to ``path``, before there are any.
+
+    Raises:
+        UserError: another suffix than .npz or .csv, no such folder, or the file is there already.
+    """
+    if path.suffix.lower() not in (".npz", ".csv"):
+        raise UserError(f"predictions: got {path}, wanted a name that ends in .npz or .csv")
+    if not path.parent.is_dir():
+        raise UserError(f"predictions: got {path}, but there is no folder {path.parent}")
+    if path.exists():
+        raise UserError(f"predictions: got {path}, which is there already; wanted the name of a new file")
+
+
+def _padded(values: np.ndarray, steps: int) -> np.ndarray:
+    return np.pad(values, [(0, steps - len(values)), *[(0, 0)] * (values.ndim - 1)])
+
+
+def _columns(key: str, values: np.ndarray) -> list[str]:
+    """The names of the columns of (T,) or (T, D) values."""
+    if values.ndim == 1 or (values.shape[1] == 1 and key != "probability"):
+        return [key]
+    return [f"{key}_{k}" for k in range(values.shape[1])]

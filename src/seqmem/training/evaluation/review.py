@@ -1,0 +1,95 @@
+"""What a trained autoencoder makes of its data: pictures, anomaly scores, and how well its encodings tell classes apart."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqmem.data.batch import Batch
+from seqmem.data.masks import masked
+from seqmem.io.files import write_text
+from seqmem.models.autoencoder import Autoencoder
+from seqmem.results.reconstructions import plot_encodings, plot_reconstructions
+
+
+@torch.no_grad()
+def review(
+    model: Autoencoder, train: Iterable[Batch], validation: Iterable[Batch], test: Iterable[Batch], folder: Path
+) -> dict[str, Any]:
+    """Write ``reconstructions.png``, ``encodings.png`` and ``anomalies.csv`` of the test split into a run's folder.
+
+    Args:
+        model: trained.
+        train: batches on whose encodings the linear classifier is trained, where they have ``labels``.
+        validation: batches whose errors a test sequence's error is compared with.
+        test: batches.
+        folder: the run's.
+
+    Returns:
+        What of the record tells of it: ``linear_probe_accuracy``, that of the linear classifier of encodings on the test split,
+        where there are labels.
+    """
+    import pandas as pd
+
+    model.eval()
+    usual = torch.cat([sequence_errors(model, batch) for batch in validation])
+    batches = list(test)
+    errors = torch.cat([sequence_errors(model, batch) for batch in batches])
+    encodings = torch.cat([model.encode(batch) for batch in batches])
+    labels = _labels(batches)
+    plot_reconstructions(batches[0], model(batches[0]), model.spec.frame, folder / "reconstructions.png")
+    plot_encodings(encodings, labels, folder / "encodings.png")
+    table = pd.DataFrame(
+        {"sequence": range(len(errors)), "error": errors.tolist(), "score": anomaly_scores(errors, usual).tolist()}
+    )
+    if labels is not None:
+        table.insert(1, "label", labels.tolist())
+    write_text(folder / "anomalies.csv", table.to_csv(index=False))
+    if labels is None:
+        return {}
+    learned = list(train)
+    return {
+        "linear_probe_accuracy": probe(
+            torch.cat([model.encode(batch) for batch in learned]), _labels(learned), encodings, labels
+        )
+    }
+
+
+def sequence_errors(model: Autoencoder, batch: Batch) -> Tensor:
+    """(B,) the mean squared error of each sequence's values."""
+    squared = (model(batch) - batch.targets).square().mean(-1)
+    lengths = batch.output_lengths
+    return squared.mean(1) if lengths is None else masked(squared, lengths).sum(1) / lengths
+
+
+def anomaly_scores(errors: Tensor, usual: Tensor) -> Tensor:
+    """How unusual errors (n,) are among usual ones (m,): (e - median) / (m's 84th percentile - median), 1 for one deviation.
+
+    The two are mean and standard deviation where usual errors are normal, and an odd one among them does not move them.
+    """
+    middle, upper = (usual.double().quantile(q) for q in (0.5, 0.8413))
+    return (errors.double() - middle) / (upper - middle).clamp(min=1e-12)
+
+
+def probe(encodings: Tensor, labels: Any, test_encodings: Tensor, test_labels: Tensor) -> float:
+    """Accuracy on the test encodings of logistic regression on standardised encodings (n, E) of classes (n,).
+
+    Where there is a single class to learn from, it is named each time.
+    """
+    if len(labels.unique()) == 1:
+        return float((test_labels == labels[0]).double().mean())
+    # Imported here because it takes a second.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=10, max_iter=2000))
+    classifier.fit(encodings.double().cpu().numpy(), labels.cpu().numpy())
+    return float(classifier.score(test_encodings.double().cpu().numpy(), test_labels.cpu().numpy()))
+
+
+def _labels(batches: list[Batch]) -> Tensor | None:
+    found = [batch.labels for batch in batches if batch.labels is not None]
+    return torch.cat(found) if found else None

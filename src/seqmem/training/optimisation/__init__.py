@@ -1,0 +1,1 @@
+"""Optimisers, schedules of the learning rate, and the parameter groups that both act on."""
