@@ -18,7 +18,7 @@ def train(composed: DictConfig) -> float | None:
         The mean of the validation metric over the trials, for a search to optimise; None if the job failed.
     """
     with messages.one_line_errors():
-        config = commandline.settle(composed)
+        config = commandline.resolve(composed)
 
         with sweeps.reported(config) as job:
             from seqmem import datasets, training

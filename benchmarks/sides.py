@@ -114,7 +114,7 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         return call
 
     def stepwise() -> Side:
-        return trained(lambda: cell.run_stepwise(inputs, cell.initial_state(len(inputs)), None, True)[0])
+        return trained(lambda: cell.stepwise_forward(inputs, cell.initial_state(len(inputs)), None, True)[0])
 
     def dense() -> Side:
         network = DenseLegS(cell, case.steps)
@@ -175,7 +175,7 @@ def _multiscale(case: Case) -> dict[str, Callable[[], Side]]:
     return {
         "seqmem": lambda: trained(stack, lambda: stack(inputs)[0]),
         "seqmem, step by step": lambda: trained(
-            stack, lambda: stack.run_stepwise(inputs, stack.initial_state(case.batch_size), None, True)[0]
+            stack, lambda: stack.stepwise_forward(inputs, stack.initial_state(case.batch_size), None, True)[0]
         ),
         "torch.nn.LSTM": lambda: trained(lstm, lambda: lstm(inputs)[0]),
     }

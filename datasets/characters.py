@@ -50,7 +50,7 @@ class CharacterSet(DataSet):
         try:
             tokens = encode(clean(content.decode()))
         except UnicodeDecodeError as error:
-            raise UserError(f"{name}: got a byte at {error.start} that is no UTF-8, wanted a plain text") from None
+            raise UserError(f"{name}: got a byte at {error.start} that is no UTF-8, expected a plain text") from None
         if characters is not None and characters > len(tokens):
             raise UserError(f"dataset.characters: got {characters}, but {name} has only {len(tokens)}")
         tokens = tokens[:characters]
@@ -60,7 +60,7 @@ class CharacterSet(DataSet):
         for split, part in parts.items():
             if len(part) <= least[split]:
                 raise UserError(
-                    f"{name}: the {split} part has {len(part)} of {len(tokens)} characters, wanted more than {least[split]}"
+                    f"{name}: the {split} part has {len(part)} of {len(tokens)} characters, expected more than {least[split]}"
                     + (", which is dataset.length" if least[split] == length else "")
                 )
         self._length = length

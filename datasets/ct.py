@@ -106,7 +106,7 @@ class CharacterTrajectories(SeriesSet):
                 flag = "train_hz" if split == "train" else "eval_hz"
                 shortest = min(len(values) for values in standardised)
                 raise UserError(
-                    f"dataset.{flag}: got {hz}, which keeps no step of a series of {shortest}, wanted a larger part"
+                    f"dataset.{flag}: got {hz}, which keeps no step of a series of {shortest}, expected a larger part"
                 )
             steps = kept_steps([len(values) for values in standardised], hz, uniform)
             samples[split] = Samples(

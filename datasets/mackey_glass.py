@@ -24,7 +24,7 @@ class MackeyGlass(DataSet):
     """Series of dx/dt = 0.2 x(t - tau) / (1 + x(t - tau)^10) - 0.1 x(t), of which the value ``horizon`` steps ahead is wanted.
 
     A step is one unit of time. A series is tanh(x - 1) less the mean of the training series; inputs are (B, T, 1), and targets
-    (B, T, 1) are the inputs ``horizon`` steps later, wanted at every step. Predicting no change has an NRMSE of about 1.62 at
+    (B, T, 1) are the inputs ``horizon`` steps later, expected at every step. Predicting no change has an NRMSE of about 1.62 at
     the default horizon.
 
     The defaults are those of the LMU paper's experiment (Voelker et al., 2019) in its corrected form, which forecasts the

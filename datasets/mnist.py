@@ -118,12 +118,14 @@ def _read_images(folder: Path, images_file: _File, labels_file: _File) -> tuple[
     images, images_sum = read_idx(folder / images_file.name, images_file.dimensions, images_file.size)
     labels, labels_sum = read_idx(folder / labels_file.name, labels_file.dimensions, labels_file.size)
     if images.shape[1:] != (28, 28):
-        raise UserError(f"{folder / images_file.name} holds images of {images.shape[1]}x{images.shape[2]} pixels, wanted 28x28")
+        raise UserError(
+            f"{folder / images_file.name} holds images of {images.shape[1]}x{images.shape[2]} pixels, expected 28x28"
+        )
     if len(images) != len(labels) or not len(images):
         raise UserError(
             f"{folder} holds {len(images)} images in {images_file.name} and {len(labels)} labels in {labels_file.name},"
-            " wanted one label for each image and at least one image"
+            " expected one label for each image and at least one image"
         )
     if labels.max() > 9:
-        raise UserError(f"{folder / labels_file.name} holds the label {labels.max()}, wanted 0 to 9")
+        raise UserError(f"{folder / labels_file.name} holds the label {labels.max()}, expected 0 to 9")
     return images.reshape(len(images), -1), labels, {images_file.name: images_sum, labels_file.name: labels_sum}

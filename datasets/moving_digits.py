@@ -56,7 +56,7 @@ class MovingDigits(DataSet):
             UserError: a frame in which a digit cannot move.
         """
         if size <= DIGIT:
-            raise UserError(f"dataset.size: got {size}, wanted more than {DIGIT}, the side of a digit")
+            raise UserError(f"dataset.size: got {size}, expected more than {DIGIT}, the side of a digit")
         # Imported here because it takes a second, and listing the data sets must not.
         from sklearn.datasets import load_digits
 

@@ -55,7 +55,7 @@ class PhaseSignals(DataSet):
             UserError: ``longest`` is less than ``shortest``, or more than the grid has.
         """
         if not shortest <= longest < POINTS:
-            raise UserError(f"dataset.longest: got {longest}, wanted between dataset.shortest={shortest} and {POINTS - 1}")
+            raise UserError(f"dataset.longest: got {longest}, expected between dataset.shortest={shortest} and {POINTS - 1}")
         sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
         self._longest, self._stride = longest, stride
         self._cuts: dict[Split, Tensor] = {}

@@ -79,7 +79,7 @@ class Reber(DataSet):
             UserError: ``shortest`` is more than ``length``.
         """
         if shortest > length:
-            raise UserError(f"dataset.shortest: got {shortest}, wanted at most dataset.length={length}")
+            raise UserError(f"dataset.shortest: got {shortest}, expected at most dataset.length={length}")
         self._strings: dict[Split, Tensor] = {}
         self._lengths: dict[Split, Tensor] = {}
         self._valid: dict[Split, Tensor] = {}

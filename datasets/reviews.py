@@ -69,7 +69,7 @@ def _archived(archive: Path) -> Iterator[Review]:
             # A link would be read as whatever it points to.
             if member.isreg() and _review.fullmatch(member.name):
                 if member.size > LONGEST:
-                    raise UserError(f"{archive} holds {member.name} of {member.size} bytes, wanted at most {LONGEST}")
+                    raise UserError(f"{archive} holds {member.name} of {member.size} bytes, expected at most {LONGEST}")
                 content = members.extractfile(member)
                 assert content is not None
                 yield Review(member.name, content.read().decode())

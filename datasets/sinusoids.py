@@ -72,7 +72,7 @@ class Sinusoids(DataSet):
             UserError: ``horizon`` leaves no step of ``length``.
         """
         if horizon >= length and not reconstruction:
-            raise UserError(f"dataset.horizon: got {horizon}, wanted less than dataset.length={length}")
+            raise UserError(f"dataset.horizon: got {horizon}, expected less than dataset.length={length}")
         sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
         x = STEP * np.arange(length)
         self._horizon = 0 if reconstruction else horizon

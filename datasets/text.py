@@ -41,5 +41,7 @@ class Text(CharacterSet):
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise UserError(f"dataset.path: cannot read {file} ({error.strerror}); wanted a plain text file in UTF-8") from None
+            raise UserError(
+                f"dataset.path: cannot read {file} ({error.strerror}); expected a plain text file in UTF-8"
+            ) from None
         super().__init__(file.stem, content, length, step, characters, num_workers)

@@ -71,7 +71,7 @@ class UEA(SeriesSet):
         archive_train, archive_test = read_problem(self.name, problem, data_dir, {})
         classes, labels, test_labels = _numbered(archive_train.labels, archive_test.labels)
         if classes < 2:
-            raise UserError(f"dataset.problem: {problem} has a single class, wanted at least 2")
+            raise UserError(f"dataset.problem: {problem} has a single class, expected at least 2")
         train, validation = stratified_validation(labels, validation_fraction, split_seed)
 
         mean, deviation = _statistics(archive_train, train) if standardize else (0.0, 1.0)

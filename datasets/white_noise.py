@@ -56,7 +56,7 @@ class WhiteNoise(DataSet):
             UserError: more oscillations than so few samples can hold.
         """
         if length <= 2 * frequency:
-            raise UserError(f"dataset.length: got {length}, wanted more than {2 * frequency}, for {frequency} oscillations")
+            raise UserError(f"dataset.length: got {length}, expected more than {2 * frequency}, for {frequency} oscillations")
         sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
         self._length = length
         self._amplitudes = {split: _amplitudes(size, frequency, rms, seed, split) for split, size in sizes.items()}

@@ -36,16 +36,16 @@ def test_defaults_are_filled_in_and_integers_pass_for_floats():
     ("given", "message"),
     [
         ({}, "a.size: a value is required"),
-        ({"size": 0}, "a.size: got 0, wanted greater than 0"),
-        ({"size": True}, "a.size: got True, wanted a valid integer"),
-        ({"size": 2.0}, "a.size: got 2.0, wanted a valid integer"),
-        ({"size": None}, "a.size: got None, wanted a valid integer"),
-        ({"size": 3, "rate": float("nan")}, "a.rate: got nan, wanted a finite number"),
-        ({"size": 3, "mode": "fats"}, "a.mode: got 'fats', wanted 'fast' or 'slow'; did you mean 'fast'?"),
-        ({"size": 3, "limit": "non"}, "a.limit: got 'non', wanted a valid integer or 'none'; did you mean 'none'?"),
-        ({"size": 3, "widths": [4, -1]}, "a.widths.1: got -1, wanted greater than 0"),
+        ({"size": 0}, "a.size: got 0, expected greater than 0"),
+        ({"size": True}, "a.size: got True, expected a valid integer"),
+        ({"size": 2.0}, "a.size: got 2.0, expected a valid integer"),
+        ({"size": None}, "a.size: got None, expected a valid integer"),
+        ({"size": 3, "rate": float("nan")}, "a.rate: got nan, expected a finite number"),
+        ({"size": 3, "mode": "fats"}, "a.mode: got 'fats', expected 'fast' or 'slow'; did you mean 'fast'?"),
+        ({"size": 3, "limit": "non"}, "a.limit: got 'non', expected a valid integer or 'none'; did you mean 'none'?"),
+        ({"size": 3, "widths": [4, -1]}, "a.widths.1: got -1, expected greater than 0"),
         ({"size": 3, "dept": 1}, "a.dept: thing takes no argument 'dept'; did you mean 'depth'?"),
-        ({"size": -1, "rate": "x"}, "a.size: got -1, wanted greater than 0; a.rate: got 'x', wanted a valid number"),
+        ({"size": -1, "rate": "x"}, "a.size: got -1, expected greater than 0; a.rate: got 'x', expected a valid number"),
     ],
 )
 def test_errors(given, message):
@@ -55,7 +55,7 @@ def test_errors(given, message):
 
 
 def test_constructors_are_checked_alike():
-    with pytest.raises(UserError, match="size: got 0, wanted greater than 0"):
+    with pytest.raises(UserError, match="size: got 0, expected greater than 0"):
         Thing(0)
     with pytest.raises(UserError, match="Thing takes no argument 'dept'; did you mean 'depth'"):
         Thing(3, dept=1)
@@ -63,7 +63,7 @@ def test_constructors_are_checked_alike():
         Thing()
     with pytest.raises(UserError, match=r"^Thing: too many positional arguments$"):
         Thing(*range(8))
-    with pytest.raises(UserError, match=r"^size: got \[0, 0, .{,70} \.\.\., wanted a valid integer$"):
+    with pytest.raises(UserError, match=r"^size: got \[0, 0, .{,70} \.\.\., expected a valid integer$"):
         Thing([0] * 1000)
 
 

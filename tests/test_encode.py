@@ -93,18 +93,18 @@ def test_kinds_of_csv(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "1,2\n3,x\n", r"a\.csv, line 2: got 'x', wanted a number"),
-        ("b.csv", "series,x\na,1\nb\n", r"b\.csv, line 3: got 1 cells, wanted 2"),
-        ("blank.csv", "1,2\n\n3,x\n", r"blank\.csv, line 3: got 'x', wanted a number"),
-        ("nan.csv", "1,2\n3,NaN\n", r"nan\.csv, line 2: got 'NaN', wanted a finite number"),
-        ("large.csv", "series,x\na,1\na,1e60\n", r"large\.csv, line 3: got '1e60', wanted a finite number"),
+        ("a.csv", "1,2\n3,x\n", r"a\.csv, line 2: got 'x', expected a number"),
+        ("b.csv", "series,x\na,1\nb\n", r"b\.csv, line 3: got 1 cells, expected 2"),
+        ("blank.csv", "1,2\n\n3,x\n", r"blank\.csv, line 3: got 'x', expected a number"),
+        ("nan.csv", "1,2\n3,NaN\n", r"nan\.csv, line 2: got 'NaN', expected a finite number"),
+        ("large.csv", "series,x\na,1\na,1e60\n", r"large\.csv, line 3: got '1e60', expected a finite number"),
         (
             "time.csv",
             "time,x,y,z,v\n0,1,2,3,4\n",
-            r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), wanted a column",
+            r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), expected a column",
         ),
         ("c.csv", "", r"c\.csv holds no series"),
-        ("d.txt", "1", r"got a file '\.txt', wanted \.csv, \.npy or \.npz"),
+        ("d.txt", "1", r"got a file '\.txt', expected \.csv, \.npy or \.npz"),
         ("e.npy", "no array", r"cannot read .*e\.npy"),
         ("f.npz", "no archive", r"cannot read .*f\.npz"),
     ],
@@ -180,7 +180,7 @@ def test_a_hostile_model_is_refused_in_one_line(tmp_path):
         ({"arguments": {"input_dim": 2}}, {}, "its arguments make no LSTM_AE"),
         ({"arguments": {**arguments, "h_dims": [10**12]}}, {}, "its arguments make no LSTM_AE"),
         ({"arguments": {**arguments, "encoding_dim": 10**6}}, {}, "holds another model than the settings say"),
-        ({}, {"mean": torch.zeros(3)}, r"got mean \(3,\), wanted \(2,\)"),
+        ({}, {"mean": torch.zeros(3)}, r"got mean \(3,\), expected \(2,\)"),
     ):
         archive.write(path, {**meta, **changed}, {**arrays, **others})
         with pytest.raises(UserError, match=message):
@@ -190,7 +190,7 @@ def test_a_hostile_model_is_refused_in_one_line(tmp_path):
 def test_a_model_refuses_series_of_other_channels(tmp_path):
     np.save(tmp_path / "two.npy", waves((6, 5, 2)))
     np.save(tmp_path / "one.npy", waves((6, 5, 1)))
-    for name, kind, wanted in (("two", [], r"wanted \(T, 2\)"), ("one", ["--linear"], "wanted a single channel")):
+    for name, kind, wanted in (("two", [], r"expected \(T, 2\)"), ("one", ["--linear"], "expected a single channel")):
         encode.main([str(tmp_path / f"{name}.npy"), "--output", str(tmp_path / name), *kind, *SMALL])
         other = tmp_path / ("one.npy" if name == "two" else "two.npy")
         parser = ["--output", str(tmp_path / "out"), "--model", str(tmp_path / name / "autoencoder.zip")]
@@ -217,9 +217,9 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
     ("command", "message"),
     [
         ("encode nowhere.csv", "cannot read nowhere.csv (No such file or directory)"),
-        ("encode x.npy --epoch 0", "got '0', wanted a whole number of at least 1"),
+        ("encode x.npy --epoch 0", "got '0', expected a whole number of at least 1"),
         ("encode x.npy --lr 0", "quick_train.lr: got 0.0"),
-        ("encode x.npy --linear", "--linear: got series with steps of shape (2,), wanted a single channel"),
+        ("encode x.npy --linear", "--linear: got series with steps of shape (2,), expected a single channel"),
         ("encode x.npy --model x.npy --lr 0.1", "--lr is for learning, and --model x.npy is learned already"),
         ("encode x.npy --model x.npy", "x.npy is no file of a model, or damaged"),
         ("decode x.csv", "cannot read x.csv (No such file or directory)"),

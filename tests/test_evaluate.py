@@ -164,14 +164,14 @@ def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(traine
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "wanted a checkpoint or the folder of a finished trial first"),
-        (("TRIAL", "split=tests"), "split: got 'tests', wanted 'test', 'validation' or 'train'; did you mean 'test'?"),
+        ((), "expected a checkpoint or the folder of a finished trial first"),
+        (("TRIAL", "split=tests"), "split: got 'tests', expected 'test', 'validation' or 'train'; did you mean 'test'?"),
         (("TRIAL", "prediction=a.csv"), "there is no key 'prediction'; did you mean 'predictions'?"),
-        (("TRIAL", "predictions=a.txt"), "predictions: got a.txt, wanted a name that ends in .npz or .csv"),
+        (("TRIAL", "predictions=a.txt"), "predictions: got a.txt, expected a name that ends in .npz or .csv"),
         (("TRIAL", "predictions=no/a.csv"), "predictions: got no/a.csv, but there is no folder no"),
         (("TRIAL", "predictions=there.csv"), "predictions: got there.csv, which is there already"),
         (("TRIAL", "dataset.lenght=3"), "did you mean 'length'?"),
-        (("TRIAL", "dataset=digits"), "digits has output_size=10, wanted output_size=1"),
+        (("TRIAL", "dataset=digits"), "digits has output_size=10, expected output_size=1"),
         (("TRIAL", "model=lstm"), "the model of a finished trial stays as it was trained"),
     ],
 )

@@ -28,7 +28,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import torch
 program = torch.export.load(sys.argv[1]).module()
-inputs, wanted = torch.load(sys.argv[2])
+inputs, expected = torch.load(sys.argv[2])
 print((program(*inputs) - wanted).abs().max().item())
 """
 
@@ -201,10 +201,10 @@ def test_a_program_with_required_operators_says_what_to_import(trial, tmp_path):
     ("arguments", "message"),
     [
         (("nowhere",), "cannot read the checkpoint nowhere"),
-        (("TRIAL", "--out", "a.pt"), "--out: got a.pt, wanted a name that ends in .pt2"),
+        (("TRIAL", "--out", "a.pt"), "--out: got a.pt, expected a name that ends in .pt2"),
         (("TRIAL", "--out", "no/a.pt2"), "--out: got no/a.pt2, but there is no folder no"),
         (("TRIAL", "--out", "there.pt2"), "there.pt2 is there already"),
-        (("TRIAL", "--length", "0"), "argument --length: got '0', wanted a whole number of at least 1"),
+        (("TRIAL", "--length", "0"), "argument --length: got '0', expected a whole number of at least 1"),
         (("TRIAL", "--operator", "all"), "invalid choice: 'all'"),
     ],
 )

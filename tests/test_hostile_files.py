@@ -147,12 +147,12 @@ def test_weights_that_are_not_the_models_are_refused_before_it_is_made(trial, da
     huge = {"cell_args": {**arguments["cell_args"], "hidden_size": 10**6}}
     for changes, message in (
         ({"weights": {name: torch.zeros(2, 2)}}, rf"is a checkpoint of another model: got {name} of shape \(2, 2\), wanted"),
-        ({"weights": {"more": torch.zeros(2)}}, r"got more of shape \(2,\), wanted nothing"),
+        ({"weights": {"more": torch.zeros(2)}}, r"got more of shape \(2,\), expected nothing"),
         ({"weights": {name: "x"}}, "its weights are no plain tensors by name"),
         ({"weights": {name: content["state_dict"][name].to_sparse()}}, "is not a checkpoint"),
         ({"weights": {name: content["state_dict"][name].to("meta")}}, "its weights are no plain tensors by name"),
         ({"model": {"cell": "gru"}}, "is a checkpoint of another model: got"),
-        ({"model": huge}, r"is a checkpoint of another model: got .*, wanted \(4000000"),  # 16 TB of weights
+        ({"model": huge}, r"is a checkpoint of another model: got .*, expected \(4000000"),  # 16 TB of weights
     ):
         with pytest.raises(UserError, match=message):
             loaded(**changes)
@@ -231,7 +231,7 @@ def test_a_review_that_would_fill_memory_is_not_read(tmp_path):
         member = tarfile.TarInfo("aclImdb/train/pos/1_10.txt")
         member.size = 2 * reviews.LONGEST
         file.addfile(member, io.BytesIO(bytes(member.size)))
-    with pytest.raises(UserError, match=r"x\.tar\.gz holds aclImdb/train/pos/1_10\.txt of 2097152 bytes, wanted at most"):
+    with pytest.raises(UserError, match=r"x\.tar\.gz holds aclImdb/train/pos/1_10\.txt of 2097152 bytes, expected at most"):
         list(reviews.read_reviews(tmp_path / "x.tar.gz"))
 
 

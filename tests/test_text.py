@@ -42,7 +42,7 @@ def test_tokens_are_a_to_z_and_then_the_space():
     ("raw", "place"), [("abC", "'C' at character 2"), ("\u00e9", "at character 0"), ("a\x7fb", "character 1")]
 )
 def test_what_is_not_clean_is_refused(raw, place):
-    with pytest.raises(UserError, match=f"{place}, wanted a to z and spaces only"):
+    with pytest.raises(UserError, match=f"{place}, expected a to z and spaces only"):
         text.encode(raw)
 
 

@@ -107,7 +107,7 @@ def _refuse_long_integers(given: Any, where: str) -> None:
         for name, value in parts:
             _refuse_long_integers(value, f"{where}.{name}".lstrip("."))
     elif isinstance(given, int) and given.bit_length() > 63:
-        raise UserError(f"{where}: got {given}, wanted an integer of at most 64 bits")
+        raise UserError(f"{where}: got {given}, expected an integer of at most 64 bits")
 
 
 def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where: str, schema: Any) -> str:
@@ -124,7 +124,7 @@ def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where
         elif item["type"] == "missing":
             problems.setdefault(f"{'.'.join([key, str(item['loc'][-1])]).lstrip('.')}: ", []).append("a value is required")
         else:
-            start = f"{key}: got {shorten(repr(item['input']), 80, placeholder=' ...')}, wanted "
+            start = f"{key}: got {shorten(repr(item['input']), 80, placeholder=' ...')}, expected "
             wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if item["type"] == "literal_error":
                 choices = [choice.strip("' ") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(",")]

@@ -81,7 +81,7 @@ def test_state_is_carried_on(name):
         for part, wanted in zip(carried, final, strict=True):
             assert_close(part, wanted)
     assert_close(cell.step(inputs[:, 5], tuple(state))[0], second[:, 0])
-    with pytest.raises(UserError, match=f"got a state of {len(state) + 1} parts, wanted {len(state)}"):
+    with pytest.raises(UserError, match=f"got a state of {len(state) + 1} parts, expected {len(state)}"):
         cell(inputs[:, 5:], (*state, state[0]))
 
 
@@ -130,7 +130,7 @@ def test_padding_gets_no_gradient(name):
 
 
 @every_cell
-@pytest.mark.parametrize("path", ["forward", "run_stepwise"])
+@pytest.mark.parametrize("path", ["forward", "stepwise_forward"])
 def test_an_extreme_value_stays_in_its_row_and_in_what_follows(name, path):
     cell = make(name, dtype=torch.float32)
     inputs = sample(name, 4, 7, torch.float32)
@@ -138,7 +138,7 @@ def test_an_extreme_value_stays_in_its_row_and_in_what_follows(name, path):
     def run(given):
         if path == "forward":
             return cell(given)
-        return cell.run_stepwise(given, cell.initial_state(4), None, True)
+        return cell.stepwise_forward(given, cell.initial_state(4), None, True)
 
     outputs, state = run(inputs)
     others = [0, 2, 3]
@@ -238,11 +238,11 @@ def test_times_join_the_inputs_as_first_channel(name):
 @pytest.mark.parametrize(
     ("shape", "keywords", "message"),
     [
-        ((5, 3), {}, r"shape \(5, 3\), wanted \(B, T, C\)"),
-        ((2, 5, 4), {}, "4 channels, wanted input_size=3"),
-        ((2, 5, 3), {"lengths": torch.tensor([5])}, r"lengths of shape \(1,\), wanted \(2,\)"),
+        ((5, 3), {}, r"shape \(5, 3\), expected \(B, T, C\)"),
+        ((2, 5, 4), {}, "4 channels, expected input_size=3"),
+        ((2, 5, 3), {"lengths": torch.tensor([5])}, r"lengths of shape \(1,\), expected \(2,\)"),
         ((2, 5, 3), {"lengths": torch.tensor([6, 1])}, "between 0 and T=5"),
-        ((2, 5, 2), {"times": torch.zeros(2, 4)}, r"times of shape \(2, 4\), wanted \(2, 5\)"),
+        ((2, 5, 2), {"times": torch.zeros(2, 4)}, r"times of shape \(2, 4\), expected \(2, 5\)"),
     ],
 )
 def test_wrong_shapes_are_named(name, shape, keywords, message):
@@ -254,8 +254,8 @@ def test_wrong_shapes_are_named(name, shape, keywords, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": -3}, "hidden_size: got -3, wanted greater than 0"),
-        ({"hidden_size": "8"}, "hidden_size: got '8', wanted a valid integer"),
+        ({"hidden_size": -3}, "hidden_size: got -3, expected greater than 0"),
+        ({"hidden_size": "8"}, "hidden_size: got '8', expected a valid integer"),
         ({"hiden_size": 8}, "takes no argument 'hiden_size'; did you mean 'hidden_size'"),
     ],
 )

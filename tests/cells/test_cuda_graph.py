@@ -67,7 +67,7 @@ def gradients(cell, outputs):
 
 def stepwise(cell, inputs, state=None, lengths=None):
     fresh = state is None
-    return cell.run_stepwise(inputs, cell.initial_state(len(inputs)) if fresh else state, lengths, fresh)
+    return cell.stepwise_forward(inputs, cell.initial_state(len(inputs)) if fresh else state, lengths, fresh)
 
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([6, 0])])
@@ -170,6 +170,6 @@ def test_a_buffer_that_was_moved_is_read_anew():
         cell._buffers["slope"] = cell.slope.clone()
         cell.on_epoch(4)
         after, _ = loop(inputs, state, None, True)
-        assert_close(after, cell.run_stepwise(inputs, state, None, True)[0])
+        assert_close(after, cell.stepwise_forward(inputs, state, None, True)[0])
     assert loop.used
     assert (after - before).abs().max() > 1e-3

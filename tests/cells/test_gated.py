@@ -97,7 +97,7 @@ def test_one_compiled_call_gives_the_loops_values_and_gradients(name, hidden_act
     state = type(cell.initial_state(1))(hidden)
     cotangent = torch.randn(5, 9, SIZE, dtype=torch.float64)
     results, gradients = [], []
-    for run in (cell.forward, lambda *given: cell.run_stepwise(*given, fresh=False)):
+    for run in (cell.forward, lambda *given: cell.stepwise_forward(*given, fresh=False)):
         outputs, (after,) = run(inputs, state, lengths)
         results.append((outputs, after))
         loss = (outputs * cotangent).sum() + (after * cotangent[:, 0]).sum()

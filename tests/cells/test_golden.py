@@ -16,7 +16,7 @@ def test_values_and_gradients_equal_the_originals(case, stepwise):
     cell = golden.cell(case)
     timestamped = case == "tlsi"  # the compiled sequence has no gradient for times
     inputs = data["x"].transpose(0, 1).clone().requires_grad_(stepwise or not timestamped)
-    outputs, state = cell.run_stepwise(inputs, cell.initial_state(len(inputs)), None, True) if stepwise else cell(inputs)
+    outputs, state = cell.stepwise_forward(inputs, cell.initial_state(len(inputs)), None, True) if stepwise else cell(inputs)
     if not stepwise and not extension.REASON and case != "gru_reset":
         assert cell.path == ("step by step (there is no compiled sequence of RNN)" if case == "rnn" else "one compiled call")
     (outputs * data["cotangent"].transpose(0, 1)).sum().backward()

@@ -328,7 +328,7 @@ def test_on_a_gpu_drawn_boundaries_stay_out_of_the_graph(boundary, training, cap
 
         def __call__(self, *arguments):
             calls.append(arguments)
-            return cell.run_stepwise(*arguments)
+            return cell.stepwise_forward(*arguments)
 
     cell._loop = Loop()
     outputs, state = cell._captured(inputs, cell.initial_state(3), None, True)
@@ -379,13 +379,13 @@ def test_weights_are_saved_and_loaded_with_every_parameter():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hidden_size": [3, 5]}, r"hidden_size: got \[3, 5\], wanted one size or as many as num_layers=3"),
-        ({"hidden_size": [3, 0, 5]}, "hidden_size.1: got 0, wanted greater than 0"),
+        ({"hidden_size": [3, 5]}, r"hidden_size: got \[3, 5\], expected one size or as many as num_layers=3"),
+        ({"hidden_size": [3, 0, 5]}, "hidden_size.1: got 0, expected greater than 0"),
         ({"num_layers": 0}, "num_layers: got 0"),
-        ({"slope": 6.0}, "slope: got 6.0, wanted at most max_slope=5.0"),
-        ({"boundary_bias": [0.5]}, r"boundary_bias: got \[0.5\], wanted one number or as many as detectors, 2"),
-        ({"boundary_bias": 0.5, "num_layers": 1}, "boundary_bias: got 0.5, wanted one number or as many as detectors, 0"),
-        ({"boundary_bias": 0.5, "bias": False}, "boundary_bias: got 0.5, wanted 0 with bias=false"),
+        ({"slope": 6.0}, "slope: got 6.0, expected at most max_slope=5.0"),
+        ({"boundary_bias": [0.5]}, r"boundary_bias: got \[0.5\], expected one number or as many as detectors, 2"),
+        ({"boundary_bias": 0.5, "num_layers": 1}, "boundary_bias: got 0.5, expected one number or as many as detectors, 0"),
+        ({"boundary_bias": 0.5, "bias": False}, "boundary_bias: got 0.5, expected 0 with bias=false"),
         ({"boundary": "stp"}, "did you mean 'step'"),
         ({"boundary_activation": "sigmod"}, "did you mean 'sigmoid'"),
     ],

@@ -193,7 +193,7 @@ def test_initializers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"memory_order": 0}, "memory_order: got 0, wanted greater than 0 or -1"),
+        ({"memory_order": 0}, "memory_order: got 0, expected greater than 0 or -1"),
         ({"discretization": "bilnear"}, "did you mean 'bilinear'"),
         ({"architecture": {"ux": False, "uh": False}}, "ux, uh and um all off"),
         ({"architecture": {"hx": False, "hm": False}}, "hx, hm and hh all off"),

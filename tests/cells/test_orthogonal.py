@@ -285,9 +285,9 @@ def test_copies_and_can_be_made_on_no_device(kind, method):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "dtrv"}, "method: got 'dtrv', wanted 'exprnn', 'dtriv' or 'cayley'; did you mean 'dtriv'"),
-        ({"init": "henaf"}, "init: got 'henaf', wanted 'cayley' or 'henaff'; did you mean 'henaff'"),
-        ({"K": 0}, "K: got 0, wanted greater than 0"),
+        ({"method": "dtrv"}, "method: got 'dtrv', expected 'exprnn', 'dtriv' or 'cayley'; did you mean 'dtriv'"),
+        ({"init": "henaf"}, "init: got 'henaf', expected 'cayley' or 'henaff'; did you mean 'henaff'"),
+        ({"K": 0}, "K: got 0, expected greater than 0"),
         ({"k": 3}, "takes no argument 'k'"),
     ],
 )

@@ -48,7 +48,7 @@ def test_its_own_way_back_is_autograds(lengths):
     state = type(cell.initial_state(4))(torch.randn(4, 5, dtype=torch.float64))
     weights = torch.randn(4, 7, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     found = []
-    for run in (cell.run_compiled, cell.run_stepwise):
+    for run in (cell.fused_forward, cell.stepwise_forward):
         x, h = inputs.clone().requires_grad_(), state.hidden.clone().requires_grad_()
         outputs, after = run(x, type(state)(h), lengths, False)
         total = (outputs * weights[0]).sum() + (after.hidden * weights[1]).sum()

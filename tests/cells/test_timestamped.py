@@ -27,7 +27,7 @@ def run(cell, inputs, stepwise, state=None, lengths=None):
     fresh = state is None
     state = cell.initial_state(len(inputs)) if fresh else state
     cell.check_inputs(inputs, state, lengths)
-    return (cell.run_stepwise if stepwise else cell.run_compiled)(inputs, state, lengths, fresh)
+    return (cell.stepwise_forward if stepwise else cell.fused_forward)(inputs, state, lengths, fresh)
 
 
 @both_ways
@@ -127,7 +127,7 @@ def test_the_gradient_reaches_times(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_size": 1}, "input_size: got 1, wanted at least 2"),
+        ({"input_size": 1}, "input_size: got 1, expected at least 2"),
         ({"discretization": "zoh"}, "discretization: got 'zoh'"),
         ({"measure": "legz"}, "there is no measure 'legz'"),
         ({"measure_args": {"beta": 1.0}}, "takes no argument 'beta'"),
@@ -164,5 +164,5 @@ def test_a_learned_layer_below_leaves_the_compiled_sequence(kind):
     assert cell.path == "one compiled call"
     gradient, features.grad = features.grad, None
     inputs = torch.cat([times[..., None], features], -1)
-    cell.run_stepwise(inputs, cell.initial_state(2), None, True)[0].sum().backward()
+    cell.stepwise_forward(inputs, cell.initial_state(2), None, True)[0].sum().backward()
     assert_close(gradient, features.grad)

@@ -271,10 +271,10 @@ def test_as_many_batches_as_wanted(step, tmp_path):
     ("arguments", "message"),
     [
         ({"text_path": "nowhere.txt"}, "text_path: cannot read nowhere.txt"),
-        ({"truncate_len": 8}, "the 8 characters of .* make 0 windows, wanted 10 for 1 batch"),
-        ({"batch_size": 2, "truncate_len": 4, "num_batches": 3, "step_size": 4}, "make 1 windows, wanted 6 for 3 batches"),
-        ({"truncate_len": 4, "step_size": 5, "num_batches": 1}, "step_size: got 5, wanted at most truncate_len=4"),
-        ({"batch_size": 0}, "batch_size: got 0, wanted greater than 0"),
+        ({"truncate_len": 8}, "the 8 characters of .* make 0 windows, expected 10 for 1 batch"),
+        ({"batch_size": 2, "truncate_len": 4, "num_batches": 3, "step_size": 4}, "make 1 windows, expected 6 for 3 batches"),
+        ({"truncate_len": 4, "step_size": 5, "num_batches": 1}, "step_size: got 5, expected at most truncate_len=4"),
+        ({"batch_size": 0}, "batch_size: got 0, expected greater than 0"),
     ],
 )
 def test_texts_that_make_no_batches(arguments, message, tmp_path):
@@ -300,9 +300,9 @@ def test_batches_of_signals_keep_the_last_full_one_and_the_channels_apart():
     ("given", "message"),
     [
         ([[1.0, 2.0], [1.0]], "signals: got some of different shapes"),
-        (np.zeros(5), r"signals: got an array of shape \(5,\), wanted \(N, T\) or \(N, T, C\)"),
-        (np.zeros((1, 5)), "signals: got 1, wanted at least batch_size=2"),
-        (np.zeros((2, 3)), "steps_ahead: got 3, wanted less than the 3 steps"),
+        (np.zeros(5), r"signals: got an array of shape \(5,\), expected \(N, T\) or \(N, T, C\)"),
+        (np.zeros((1, 5)), "signals: got 1, expected at least batch_size=2"),
+        (np.zeros((2, 3)), "steps_ahead: got 3, expected less than the 3 steps"),
     ],
 )
 def test_signals_that_make_no_batches(given, message):
@@ -315,7 +315,7 @@ def test_text_of_scores_takes_the_first_of_the_largest():
     scores[0, [4, 7]] = 2
     scores[1, 26] = 0.5
     assert get_text(scores) == "e a"
-    with pytest.raises(UserError, match=r"got an array of shape \(3, 5\), wanted \(T, 27\)"):
+    with pytest.raises(UserError, match=r"got an array of shape \(3, 5\), expected \(T, 27\)"):
         get_text(scores[:, :5])
 
 
@@ -354,11 +354,11 @@ def test_files_that_are_not_of_this_network(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             made.load_variables(name)
     assert not Path("executed").exists()
-    with pytest.raises(UserError, match=r"variable_path: got the folder \., wanted a file"):
+    with pytest.raises(UserError, match=r"variable_path: got the folder \., expected a file"):
         made.train(*signals(), variable_path=".", save_vars_to_disk=True)
     np.testing.assert_array_equal(made.predict(signals()[0][0]), before)
     with pytest.raises(
-        UserError, match=r"another network: got hidden_state_sizes=\[3, 4\], wanted hidden_state_sizes=\[4, 3\]"
+        UserError, match=r"another network: got hidden_state_sizes=\[3, 4\], expected hidden_state_sizes=\[4, 3\]"
     ):
         network(hidden_state_sizes=[4, 3]).predict(signals()[0][0], "good")
     with pytest.raises(UserError, match=r"there is no \./hmlstm_ckpt to load, and this network has not been trained"):
@@ -368,7 +368,10 @@ def test_files_that_are_not_of_this_network(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_state_sizes": [3, 4, 5]}, r"hidden_state_sizes: got \[3, 4, 5\], wanted one size or as many as num_layers=2"),
+        (
+            {"hidden_state_sizes": [3, 4, 5]},
+            r"hidden_state_sizes: got \[3, 4, 5\], expected one size or as many as num_layers=2",
+        ),
         ({"task": "regresion"}, "did you mean 'regression'"),
         ({"embed_size": 0}, "embed_size: got 0"),
         ({"hidden_size": 3}, "takes no argument 'hidden_size'; did you mean"),
@@ -384,8 +387,8 @@ def test_wrong_arguments_are_named(changes, message):
     [
         (lambda i, o: (i[:-1], o), "got 2 batches_in and 3 batches_out"),
         (lambda i, o: (i[:0], o[:0]), "got 0 batches_in and 0 batches_out"),
-        (lambda i, o: (i[..., 0], o), r"batches_in\[0\]: got shape \(7, 10\), wanted \(B, T, 1\)"),
-        (lambda i, o: (i, o[:, :, :-1]), r"batches_out\[0\]: got shape \(7, 9, 1\), wanted the \(7, 10\) of batches_in\[0\]"),
+        (lambda i, o: (i[..., 0], o), r"batches_in\[0\]: got shape \(7, 10\), expected \(B, T, 1\)"),
+        (lambda i, o: (i, o[:, :, :-1]), r"batches_out\[0\]: got shape \(7, 9, 1\), expected the \(7, 10\) of batches_in\[0\]"),
         (lambda i, o: (i * np.nan, o), r"batches_in\[0\]: got a value that is not finite"),
     ],
 )

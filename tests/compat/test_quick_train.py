@@ -238,7 +238,7 @@ def test_it_trains_where_gradients_are_off_and_units_die():
 
 def test_encoders_take_no_other_number_of_channels():
     encoder, _, _, _ = quick_train(LSTM_AE, [torch.randn(4, 2)], 2, epochs=1)
-    with pytest.raises(UserError, match=r"got a tensor of shape \(4, 1\), wanted \(T, 2\) or \(B, T, 2\)"):
+    with pytest.raises(UserError, match=r"got a tensor of shape \(4, 1\), expected \(T, 2\) or \(B, T, 2\)"):
         encoder(torch.randn(4, 1))
 
 
@@ -247,19 +247,19 @@ def test_encoders_take_no_other_number_of_channels():
     [
         ((nn.Linear, [torch.randn(3, 2)], 2), {}, "got model=Linear; choose from: LINEAR_AE, LSTM_AE, CONV_LSTM_AE"),
         ((LSTM_AE, [], 2), {}, "got no sequences"),
-        ((LSTM_AE, [torch.randn(10, 5, 5)], 2), {}, r"LSTM_AE: got sequences of shape \(10, 5, 5\), wanted \(T, C\)"),
+        ((LSTM_AE, [torch.randn(10, 5, 5)], 2), {}, r"LSTM_AE: got sequences of shape \(10, 5, 5\), expected \(T, C\)"),
         (
             (LINEAR_AE, [torch.randn(4), torch.randn(5)], 2),
             {},
-            "LINEAR_AE: got sequences of 4 and 5 numbers, wanted one length",
+            "LINEAR_AE: got sequences of 4 and 5 numbers, expected one length",
         ),
-        ((LSTM_AE, [torch.randn(4, 2), torch.randn(5, 3)], 2), {}, r"sequence 1: got steps of shape \(3,\), wanted \(2,\)"),
+        ((LSTM_AE, [torch.randn(4, 2), torch.randn(5, 3)], 2), {}, r"sequence 1: got steps of shape \(3,\), expected \(2,\)"),
         ((LSTM_AE, [torch.randn(4, 2), torch.full((3, 2), math.nan)], 2), {}, "sequence 1: got a value at step 0"),
-        ((LSTM_AE, [torch.randn(4, 2)], 0), {}, "quick_train.encoding_dim: got 0, wanted greater than 0"),
-        ((LSTM_AE, None, 2), {}, "got a NoneType, wanted sequences of numbers"),
-        ((LSTM_AE, ["ab", "cd"], 2), {}, "got a list, wanted sequences of numbers"),
+        ((LSTM_AE, [torch.randn(4, 2)], 0), {}, "quick_train.encoding_dim: got 0, expected greater than 0"),
+        ((LSTM_AE, None, 2), {}, "got a NoneType, expected sequences of numbers"),
+        ((LSTM_AE, ["ab", "cd"], 2), {}, "got a list, expected sequences of numbers"),
         ((LSTM_AE, torch.randn(2, 4, 2), 2), {"lengths": [4]}, "got 1 lengths of 2 sequences"),
-        ((LSTM_AE, torch.randn(2, 4, 2), 2), {"lengths": [4, 5]}, "sequence 1: got a length of 5, wanted 1 to 4"),
+        ((LSTM_AE, torch.randn(2, 4, 2), 2), {"lengths": [4, 5]}, "sequence 1: got a length of 5, expected 1 to 4"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"device": "abacus"}, "quick_train.device: got 'abacus', which cannot be used"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"lr": -1.0}, "quick_train.lr: got -1.0"),
         ((LSTM_AE, [torch.randn(4, 2)], 2), {"validation": 0.5}, "got validation=0.5 of 1 sequences"),

@@ -195,10 +195,10 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
         ({"layer_sizes": []}, "NDS2SAEFactory.layer_sizes"),
         ({"keep_prob": 0.0}, "NDS2SAEFactory.keep_prob: got 0.0"),
         ({"lrtype": "linear"}, "NDS2SAEFactory.lrtype: got 'linear'"),
-        ({"lrtype": "expdecay"}, "lrargs: got lr for expdecay, wanted start_lr, finish_lr, decay_steps"),
+        ({"lrtype": "expdecay"}, "lrargs: got lr for expdecay, expected start_lr, finish_lr, decay_steps"),
         (
             {"lrtype": "expdecay", "lrargs": {"start_lr": 0.1, "finish_lr": 0.2, "decay_steps": 3}},
-            "wanted at most start_lr=0.1",
+            "expected at most start_lr=0.1",
         ),
     ],
 )
@@ -235,8 +235,8 @@ def test_a_hostile_or_damaged_file_is_refused_in_one_line(tmp_path):
         ({"settings": [1]}, {}, "holds no model of NDS2SAEFactory"),
         ({"settings": {**meta["settings"], "layer_sizes": [10**5]}}, {}, "holds another model than the settings say"),
         ({"settings": {**meta["settings"], "layer_sizes": [10**15]}}, {}, "no model can be made of its settings"),
-        ({}, {moment: torch.zeros(3)}, rf"got {moment} \(3,\), wanted \(1, 6\)"),
-        ({}, {"weights/more": torch.zeros(3)}, r"got weights/more \(3,\), wanted none"),
+        ({}, {moment: torch.zeros(3)}, rf"got {moment} \(3,\), expected \(1, 6\)"),
+        ({}, {"weights/more": torch.zeros(3)}, r"got weights/more \(3,\), expected none"),
     ):
         archive.write(path, {**meta, **changed}, {**arrays, **others})
         with pytest.raises(UserError, match=message):
@@ -264,7 +264,7 @@ def test_arguments_of_training_and_prediction_are_checked(tmp_path):
     with pytest.raises(UserError, match="display_step: got 0"):
         model.train(Waves(1), Waves(1), 3, 2, display_step=0)
     for lengths in ([3], [3, 0]):
-        with pytest.raises(UserError, match="wanted a length of at least 1 for each of 2 sequences"):
+        with pytest.raises(UserError, match="expected a length of at least 1 for each of 2 sequences"):
             model.predict([np.zeros((4, 2))] * 2, res_len=lengths)
 
 
@@ -284,7 +284,7 @@ def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
     archive.write(tmp_path / "b.zip", {"settings": {"input_dim": "two"}}, {})
     with pytest.raises(UserError, match=r"b\.zip\.input_dim: got 'two'"):
         NDS2SAEFactory().set_output(tmp_path / "b.zip")
-    with pytest.raises(UserError, match=r"got input sequences of shape \(4, 3\), wanted \(T, input_dim=2\)"):
+    with pytest.raises(UserError, match=r"got input sequences of shape \(4, 3\), expected \(T, input_dim=2\)"):
         small(tmp_path / "c.zip").encode([np.zeros((4, 3))])
     with pytest.raises(UserError, match="got 2 input and 1 output sequences"):
         small(tmp_path / "c.zip").train(lambda _: ([np.zeros((4, 2))] * 2, [np.zeros((4, 1))], True), Waves(1), 1, 2)

@@ -41,7 +41,7 @@ def test_the_default_size_loads_quickly():
 
 
 def test_one_step_has_no_halves():
-    with pytest.raises(UserError, match=r"^dataset\.length: got 1, wanted greater than or equal to 2$"):
+    with pytest.raises(UserError, match=r"^dataset\.length: got 1, expected greater than or equal to 2$"):
         datasets.check({"name": "adding", "length": 1})
 
 

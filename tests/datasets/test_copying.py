@@ -88,7 +88,7 @@ def test_large_data_is_cheap():
     ],
 )
 def test_wrong_values_are_refused(argument, value, wanted):
-    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, wanted {wanted}$"):
+    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {wanted}$"):
         datasets.check({"name": "copying", argument: value})
 
 

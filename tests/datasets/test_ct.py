@@ -189,7 +189,7 @@ def test_the_record_holds_the_checksums_of_the_files(load, tiny_ct):
     ],
 )
 def test_a_wrong_flag_is_refused_before_any_file_is_read(flag, value):
-    with pytest.raises(UserError, match=rf"^dataset\.{flag}: got {value!r}, wanted "):
+    with pytest.raises(UserError, match=rf"^dataset\.{flag}: got {value!r}, expected "):
         datasets.load({"name": "ct", "data_dir": "nowhere", flag: value})
 
 

@@ -212,7 +212,7 @@ def test_wrong_loader_arguments_are_refused(name, load_small):
     data = load_small(name)
     with pytest.raises(UserError, match=r"split: got 'trian', .* did you mean 'train'\?"):
         data.loader("trian", 7)
-    with pytest.raises(UserError, match="batch_size: got 0, wanted greater than 0"):
+    with pytest.raises(UserError, match="batch_size: got 0, expected greater than 0"):
         data.loader("train", 0)
     with pytest.raises(UserError, match="seed: got -1"):
         data.loader("train", 7, -1)

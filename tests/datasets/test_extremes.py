@@ -29,15 +29,15 @@ def test_a_series_with_an_extreme_value_gives_finite_batches(value, standardize,
 
 @pytest.mark.parametrize("standardize", [True, False])
 def test_a_value_beyond_float32_is_refused(standardize, tmp_path):
-    with pytest.raises(UserError, match=r"Made_TRAIN\.ts holds a value of size 1e\+300, wanted at most 3\.4e38"):
+    with pytest.raises(UserError, match=r"Made_TRAIN\.ts holds a value of size 1e\+300, expected at most 3\.4e38"):
         load(tmp_path, [*CONSTANT, ([[2.0], [-1e300]], "a")], standardize=standardize)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "white_noise", "rms": 1e39}, r"dataset\.rms: got 1e\+39, wanted less than or equal to 1000000"),
-        ({"name": "sinusoids", "noise": 1e300}, r"dataset\.noise: got 1e\+300, wanted less than or equal to 1000000"),
+        ({"name": "white_noise", "rms": 1e39}, r"dataset\.rms: got 1e\+39, expected less than or equal to 1000000"),
+        ({"name": "sinusoids", "noise": 1e300}, r"dataset\.noise: got 1e\+300, expected less than or equal to 1000000"),
         ({"name": "sinusoids", "noise": float("nan")}, r"dataset\.noise: got nan, wanted"),
     ],
 )

@@ -34,5 +34,5 @@ def test_every_class_step_and_channel_is_as_likely_and_the_numbers_are_normal():
 
 
 def test_an_odd_number_of_channels_has_no_halves():
-    with pytest.raises(UserError, match=r"^dataset\.channels: got 5, wanted an even number$"):
+    with pytest.raises(UserError, match=r"^dataset\.channels: got 5, expected an even number$"):
         datasets.check({"name": "findmax", "channels": 5})

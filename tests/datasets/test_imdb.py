@@ -252,7 +252,7 @@ def test_offline_and_absent_says_what_to_put_where_and_leaves_nothing(tmp_path, 
     ],
 )
 def test_wrong_values_are_refused(argument, value, wanted):
-    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, wanted {wanted}"):
+    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {wanted}"):
         datasets.check({"name": "imdb", argument: value})
 
 

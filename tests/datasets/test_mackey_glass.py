@@ -127,7 +127,7 @@ def test_a_split_does_not_depend_on_the_size_of_another():
     ],
 )
 def test_wrong_values_are_refused(argument, value, wanted):
-    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, wanted {wanted}"):
+    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {wanted}"):
         datasets.check({"name": "mackey_glass", argument: value})
 
 

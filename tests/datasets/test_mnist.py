@@ -94,13 +94,13 @@ def test_a_home_folder_is_understood(tiny_mnist, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"\0\0\x08", "found 3 bytes, wanted 47040016"),
-        ("train-images-idx3-ubyte", idx_bytes(np.zeros((37, 28, 28)))[:5000], "found 5000 bytes, wanted 29024"),
-        ("t10k-images-idx3-ubyte", idx_bytes(np.zeros((11, 14, 28))), "holds images of 14x28 pixels, wanted 28x28"),
+        ("train-images-idx3-ubyte", b"\0\0\x08", "found 3 bytes, expected 47040016"),
+        ("train-images-idx3-ubyte", idx_bytes(np.zeros((37, 28, 28)))[:5000], "found 5000 bytes, expected 29024"),
+        ("t10k-images-idx3-ubyte", idx_bytes(np.zeros((11, 14, 28))), "holds images of 14x28 pixels, expected 28x28"),
         ("t10k-images-idx3-ubyte", idx_bytes(np.zeros((0, 28, 28))), "holds 0 images"),
         ("t10k-labels-idx1-ubyte", idx_bytes(np.zeros(12)), "holds 11 images in t10k-images-idx3-ubyte and 12 labels"),
-        ("t10k-labels-idx1-ubyte", idx_bytes(np.full(11, 10)), "holds the label 10, wanted 0 to 9"),
-        ("t10k-labels-idx1-ubyte", idx_bytes(np.zeros((1, 1, 1))), "found magic number 2051, wanted 2049"),
+        ("t10k-labels-idx1-ubyte", idx_bytes(np.full(11, 10)), "holds the label 10, expected 0 to 9"),
+        ("t10k-labels-idx1-ubyte", idx_bytes(np.zeros((1, 1, 1))), "found magic number 2051, expected 2049"),
     ],
     ids=["no header", "truncated", "wrong size", "no images", "count of labels", "label", "magic"],
 )

@@ -46,5 +46,5 @@ def test_splits_share_no_image():
 
 
 def test_a_frame_that_holds_no_more_than_a_digit_is_refused():
-    with pytest.raises(UserError, match=r"dataset\.size: got 8, wanted more than 8"):
+    with pytest.raises(UserError, match=r"dataset\.size: got 8, expected more than 8"):
         datasets.load({**SMALL, "size": 8})

@@ -32,5 +32,5 @@ def test_inputs_and_targets_are_their_formula(stride):
 
 @pytest.mark.parametrize("arguments", [{"shortest": 41}, {"longest": 1000}])
 def test_wrong_lengths_are_refused(arguments):
-    with pytest.raises(UserError, match=r"dataset\.longest: got .*, wanted between"):
+    with pytest.raises(UserError, match=r"dataset\.longest: got .*, expected between"):
         datasets.load({**SMALL, **arguments})

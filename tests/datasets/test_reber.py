@@ -65,7 +65,7 @@ def test_long_strings_can_be_drawn():
 
 
 def test_impossible_lengths_are_refused():
-    with pytest.raises(UserError, match=r"^dataset\.shortest: got 30, wanted at most dataset\.length=20$"):
+    with pytest.raises(UserError, match=r"^dataset\.shortest: got 30, expected at most dataset\.length=20$"):
         datasets.load({"name": "reber", "length": 20})
-    with pytest.raises(UserError, match=r"^dataset\.length: got 8, wanted greater than or equal to 9$"):
+    with pytest.raises(UserError, match=r"^dataset\.length: got 8, expected greater than or equal to 9$"):
         datasets.check({"name": "reber", "length": 8})

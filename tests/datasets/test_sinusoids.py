@@ -72,10 +72,10 @@ def test_who_knows_the_waves_reaches_the_irreducible_error():
     ("arguments", "message"),
     [
         ({"horizon": 0}, r"dataset\.horizon: got 0"),
-        ({"horizon": 400}, r"dataset\.horizon: got 400, wanted less than dataset\.length=400"),
+        ({"horizon": 400}, r"dataset\.horizon: got 400, expected less than dataset\.length=400"),
         ({"channels": 0}, r"dataset\.channels: got 0"),
         ({"noise": -0.5}, r"dataset\.noise: got -0\.5"),
-        ({"length": 1}, r"dataset\.horizon: got 3, wanted less than dataset\.length=1"),
+        ({"length": 1}, r"dataset\.horizon: got 3, expected less than dataset\.length=1"),
     ],
 )
 def test_wrong_values_are_refused(arguments, message):

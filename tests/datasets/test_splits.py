@@ -30,7 +30,7 @@ def test_training_part_is_in_random_order():
 @pytest.mark.parametrize(("count", "fraction"), [(1, 0.5), (3, 0.1), (3, 0.9)])
 def test_an_empty_part_is_refused(count, fraction):
     with pytest.raises(
-        UserError, match=rf"validation_fraction={fraction} of {count} samples leaves .* wanted at least 1 for each"
+        UserError, match=rf"validation_fraction={fraction} of {count} samples leaves .* expected at least 1 for each"
     ):
         random_split(count, fraction, seed=0)
 

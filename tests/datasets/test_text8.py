@@ -164,9 +164,9 @@ def test_text_of_ones_own(tmp_path):
     [
         ({"path": "nowhere.txt"}, r"dataset\.path: cannot read nowhere\.txt \(No such file"),
         ({"path": "."}, r"dataset\.path: cannot read \. \(Is a directory"),
-        ({"length": 5407}, "the train part has 5406 of 6007 characters, wanted more than 5407, which is dataset.length"),
-        ({"length": 301, "step": 1}, "the validation part has 301 of 6007 characters, wanted more than 301"),
-        ({"characters": 19, "length": 1}, "the validation part has 1 of 19 characters, wanted more than 1"),
+        ({"length": 5407}, "the train part has 5406 of 6007 characters, expected more than 5407, which is dataset.length"),
+        ({"length": 301, "step": 1}, "the validation part has 301 of 6007 characters, expected more than 301"),
+        ({"characters": 19, "length": 1}, "the validation part has 1 of 19 characters, expected more than 1"),
         ({"characters": 6008}, "dataset.characters: got 6008, but text text8 has only 6007"),
         ({"characters": 0}, "dataset.characters: got 0"),
         ({"step": 0}, "dataset.step: got 0"),
@@ -181,5 +181,5 @@ def test_wrong_arguments_are_named(arguments, message, tiny_text8):
 def test_bytes_that_are_no_text_are_named(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(b"abc\xff" * 100)
-    with pytest.raises(UserError, match="text picture: got a byte at 3 that is no UTF-8, wanted a plain text"):
+    with pytest.raises(UserError, match="text picture: got a byte at 3 that is no UTF-8, expected a plain text"):
         datasets.load({"name": "text", "path": str(path)})

@@ -237,12 +237,12 @@ CASES = [([[1.0, 2.0]], "a"), ([[3.0, 4.0]], "b"), ([[5.0, 4.0]], "b")]
 @pytest.mark.parametrize(
     ("train", "test", "tags", "message"),
     [
-        (CASES, CASES, {"targetLabel": "true"}, r"Made_TRAIN\.ts is a regression problem \(@targetLabel\), wanted a class"),
+        (CASES, CASES, {"targetLabel": "true"}, r"Made_TRAIN\.ts is a regression problem \(@targetLabel\), expected a class"),
         (CASES, CASES, {"classLabel": "false"}, r"Made_TRAIN\.ts has no class labels \(@classLabel false\)"),
-        (CASES, CASES, {"timeStamps": "true"}, r"Made_TRAIN\.ts has time stamps \(@timeStamps true\), wanted evenly spaced"),
-        (CASES, [([[1.0], [2.0]], "a")], {}, r"holds 1 channels in Made_TRAIN\.ts and 2 in Made_TEST\.ts, wanted as many"),
+        (CASES, CASES, {"timeStamps": "true"}, r"Made_TRAIN\.ts has time stamps \(@timeStamps true\), expected evenly spaced"),
+        (CASES, [([[1.0], [2.0]], "a")], {}, r"holds 1 channels in Made_TRAIN\.ts and 2 in Made_TEST\.ts, expected as many"),
         (CASES, [], {}, r"Made_TEST\.ts is no \.ts file that sktime can read: "),
-        (CASES[1:], CASES[1:], {}, r"dataset\.problem: Made has a single class, wanted at least 2"),
+        (CASES[1:], CASES[1:], {}, r"dataset\.problem: Made has a single class, expected at least 2"),
         (CASES[:1], CASES, {}, "1 sample cannot be split"),
         (
             CASES,

@@ -55,12 +55,12 @@ def test_the_result_is_that_of_all_rows(folders):
 def test_it_is_refused_where_it_cannot_be(tmp_path):
     done = program.run(["train.py", "-m", *TINY, "model=lstm,rnn", "runner.devices=2"], tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: runner.devices: got 2 with -m, wanted 1")
+    assert done.stderr.startswith("error: runner.devices: got 2 with -m, expected 1")
     (tmp_path / "book.txt").write_text("it was the best of times " * 400)
     text = ("dataset=text", "dataset.path=book.txt", "model=lstm", "model.preset=tiny")
     done = program.run(["train.py", *text, "runner.devices=2"], tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: runner.devices: got 2, wanted 1 on ")
+    assert done.stderr.startswith("error: runner.devices: got 2, expected 1 on ")
 
 
 def test_a_failure_ends_every_process_in_one_line(tmp_path):

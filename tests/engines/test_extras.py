@@ -39,7 +39,7 @@ def test_hydra_is_pinned_beside_its_plugins():
 
 
 def test_an_interval_without_a_search_is_refused():
-    with pytest.raises(UserError, match=r"an interval is searched; wanted hydra/sweeper=optuna"):
+    with pytest.raises(UserError, match=r"an interval is searched; expected hydra/sweeper=optuna"):
         sweeps.plan(["dataset=digits", "model=rnn", "train.lr=interval(0.1,1)"], [])
 
 

@@ -84,9 +84,9 @@ def test_published_numbers_are_those_of_the_paper():
     ("arguments", "line"),
     [
         (["tabel"], "there is no command 'tabel'; did you mean 'table'?"),
-        (["--order", "0"], "argument --order: got '0', wanted a whole number of at least 1"),
-        (["--length", "many"], "argument --length: got 'many', wanted a whole number of at least 1"),
-        (["--theta", "-3"], "argument --theta: got '-3', wanted a number above 0"),
+        (["--order", "0"], "argument --order: got '0', expected a whole number of at least 1"),
+        (["--length", "many"], "argument --length: got 'many', expected a whole number of at least 1"),
+        (["--theta", "-3"], "argument --theta: got '-3', expected a number above 0"),
         (["--measures", "legs", "legz"], "argument --measures: there is no measure 'legz'; did you mean 'legt'?"),
         (["--discretization", "zho"], "there is no discretization 'zho'; did you mean 'zoh'?"),
         (["--length", "10", "--frequency", "5"], "5 oscillations need more than 10 samples, got 10"),

@@ -62,7 +62,7 @@ def test_each_is_its_architecture():
     short = Batch(one.inputs[:, :4], one.targets[:, :4])
     continued = torch.cat([one.inputs[:, :4], torch.zeros(3, 5, 3)], 1)
     assert_close(model.encode(short), model.network.encoder(continued.flatten(1)))
-    with pytest.raises(UserError, match="linear_ae: got 10 steps to decode, wanted at most 9"):
+    with pytest.raises(UserError, match="linear_ae: got 10 steps to decode, expected at most 9"):
         model.decode(model.encode(one), 10)
 
 

@@ -76,7 +76,7 @@ def test_the_smallest_batches_work(name):
 
 
 def test_sequences_without_a_step_are_refused():
-    with pytest.raises(UserError, match=r"without a step: got inputs of shape \(3, 0, 3\), wanted T > 0"):
+    with pytest.raises(UserError, match=r"without a step: got inputs of shape \(3, 0, 3\), expected T > 0"):
         batch(LABELLED, steps=0)
 
 

@@ -61,8 +61,8 @@ def test_an_lstm_is_read_by_the_best_linear_map(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"memory": "legs", "theta": 4.0}, "model.theta: got 4.0, wanted null"),
-        ({"memory": "lstm", "discretization": "zoh"}, "model.discretization: got zoh, wanted null"),
+        ({"memory": "legs", "theta": 4.0}, "model.theta: got 4.0, expected null"),
+        ({"memory": "lstm", "discretization": "zoh"}, "model.discretization: got zoh, expected null"),
         ({"memory": "legs", "discretization": "bilnear"}, r"model\.discretization: .*bilnear"),
         ({"memory": "lgs"}, "did you mean 'legs'"),
         ({"order": 0}, "order: got 0"),
@@ -86,7 +86,7 @@ def test_it_cannot_be_trained():
         "train": {"epochs": 3},
         "runner": {"name": "pl"},
     }
-    with pytest.raises(UserError, match=r"train\.epochs: got 3, wanted 0, since legs has nothing to train"):
+    with pytest.raises(UserError, match=r"train\.epochs: got 3, expected 0, since legs has nothing to train"):
         training.check_fit(config, SPEC)
 
 
@@ -97,5 +97,5 @@ def test_signals_have_the_band_and_the_size_that_is_asked_for():
     power = torch.fft.rfft(signals).abs()
     assert (power[:, 1:8] > 1e-3).all()
     assert power[:, [0, *range(8, 151)]].max() < 1e-3
-    with pytest.raises(UserError, match=r"dataset\.length: got 14, wanted more than 14"):
+    with pytest.raises(UserError, match=r"dataset\.length: got 14, expected more than 14"):
         datasets.load({"name": "white_noise", "length": 14, "frequency": 7})

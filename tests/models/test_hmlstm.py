@@ -153,8 +153,8 @@ def test_a_checkpoint_round_trips(preset):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cell": "lstm"}, "model.cell: got 'lstm', wanted 'hmlstm'"),
-        ({"cell_args": {"hidden_size": [3, 5]}}, r"model.cell_args.hidden_size: got \[3, 5\], wanted one size or as many as"),
+        ({"cell": "lstm"}, "model.cell: got 'lstm', expected 'hmlstm'"),
+        ({"cell_args": {"hidden_size": [3, 5]}}, r"model.cell_args.hidden_size: got \[3, 5\], expected one size or as many as"),
         ({"cell_args": {"slope_grwth": 1.0}}, "did you mean 'slope_growth'"),
         ({"num_layers": 2}, "hmlstm takes no argument 'num_layers'"),
         ({"output_embedding_size": 0}, "model.output_embedding_size: got 0"),

@@ -126,7 +126,7 @@ def test_dropout_keeps_one_mask_a_sequence_and_is_off_in_evaluation():
         ({"cell_args": {"memory_ordr": 3}}, "model.cell_args.memory_ordr: legs takes no argument.*did you mean 'memory_order'"),
         ({"cell_args": {"input_size": 3}}, "legs takes no argument 'input_size'"),
         ({"num_layers": 0}, "model.num_layers: got 0"),
-        ({"dropout": 1.0}, "model.dropout: got 1.0, wanted less than 1"),
+        ({"dropout": 1.0}, "model.dropout: got 1.0, expected less than 1"),
         ({"embedding_size": 3}, "made up has no tokens"),
         ({"network": "recurent"}, "no network is called 'recurent'; did you mean 'recurrent'"),
         ({"drpout": 0.1}, "takes no argument 'drpout'; did you mean 'dropout'"),

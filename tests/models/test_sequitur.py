@@ -158,7 +158,7 @@ def test_the_decoder_remembers_the_length_or_is_told(name):
     assert model.decoder(code).shape == (7, *shape)
     assert copied.decoder(code).shape == (5, *shape)
     assert_close(model.decoder(code, seq_len=4), model.decoder(code, seq_len=6)[:4])
-    with pytest.raises(UserError, match="got seq_len=0, wanted at least 1"):
+    with pytest.raises(UserError, match="got seq_len=0, expected at least 1"):
         model.decoder(code, seq_len=0)
 
 
@@ -206,19 +206,19 @@ def test_activations_are_where_they_belong():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LSTM_AE(0, 3), "input_dim: got 0, wanted greater than 0"),
+        (lambda: LSTM_AE(0, 3), "input_dim: got 0, expected greater than 0"),
         (lambda: LSTM_AE(2, 3, h_dim=[4]), "takes no argument 'h_dim'; did you mean 'h_dims'"),
         (lambda: LSTM_AE(2, 3, [4, 0]), "h_dims.1: got 0"),
         (lambda: LINEAR_AE(2, 3, h_activ="relu"), "h_activ: got 'relu'"),
-        (lambda: LINEAR_AE(5, 3)(torch.randn(2, 4)), r"got a tensor of shape \(2, 4\), wanted \(5,\) or \(B, 5\)"),
-        (lambda: LSTM_AE(5, 3)(torch.randn(10, 4)), r"got a tensor of shape \(10, 4\), wanted \(T, 5\) or \(B, T, 5\)$"),
+        (lambda: LINEAR_AE(5, 3)(torch.randn(2, 4)), r"got a tensor of shape \(2, 4\), expected \(5,\) or \(B, 5\)"),
+        (lambda: LSTM_AE(5, 3)(torch.randn(10, 4)), r"got a tensor of shape \(10, 4\), expected \(T, 5\) or \(B, T, 5\)$"),
         (lambda: LSTM_AE(5, 3)(torch.randn(0, 5)), r"got a tensor of shape \(0, 5\)"),
         (lambda: LSTM_AE(5, 3)(torch.randn(10, 2, 2, 5)), "CONV_LSTM_AE takes sequences of frames"),
-        (lambda: LSTM_AE(5, 3).decoder(torch.randn(4), 7), r"got encodings of shape \(4,\), wanted \(3,\) or \(B, 3\)"),
-        (lambda: CONV_LSTM_AE((5,), 3), r"got input_dims=\(5,\), wanted the shape of a frame"),
-        (lambda: CONV_LSTM_AE((5, 6), 3, kernel=(2, 2, 2)), r"got kernel=\(2, 2, 2\), wanted one size, or one for each of 2"),
+        (lambda: LSTM_AE(5, 3).decoder(torch.randn(4), 7), r"got encodings of shape \(4,\), expected \(3,\) or \(B, 3\)"),
+        (lambda: CONV_LSTM_AE((5,), 3), r"got input_dims=\(5,\), expected the shape of a frame"),
+        (lambda: CONV_LSTM_AE((5, 6), 3, kernel=(2, 2, 2)), r"got kernel=\(2, 2, 2\), expected one size, or one for each of 2"),
         (lambda: CONV_LSTM_AE((9, 5), 3, 4, 2, [1, 1]), r"a frame of \(9, 5\) becomes \(3, 1\)"),
-        (lambda: CONV_LSTM_AE((5, 6), 3)(torch.randn(4, 6, 5)), r"wanted \(T, 5, 6\) or \(B, T, 5, 6\)"),
+        (lambda: CONV_LSTM_AE((5, 6), 3)(torch.randn(4, 6, 5)), r"expected \(T, 5, 6\) or \(B, T, 5, 6\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(make, message):

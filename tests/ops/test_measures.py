@@ -180,8 +180,8 @@ def test_a_fixed_step_discretised_once_equals_an_update(measure, arguments, meth
     [
         ("legz", {}, "there is no measure 'legz'; did you mean"),
         ("legs", {"beta": 1.0}, "takes no argument 'beta'"),
-        ("lagt", {"beta": -1.0}, "beta: got -1.0, wanted greater than 0"),
-        ("glagt", {"alpha": 1.0}, "alpha: got 1.0, wanted above -1 and below 1"),
+        ("lagt", {"beta": -1.0}, "beta: got -1.0, expected greater than 0"),
+        ("glagt", {"alpha": 1.0}, "alpha: got 1.0, expected above -1 and below 1"),
     ],
 )
 def test_wrong_measures_are_named(measure, arguments, message):

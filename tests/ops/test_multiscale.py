@@ -64,7 +64,7 @@ def run(cell, inputs, state, lengths, compiled):
     inputs = inputs.clone().requires_grad_()
     state = HMLSTMState(*(part.clone().requires_grad_() for part in state))
     torch.manual_seed(5)  # of sampled boundaries
-    outputs, after = (cell.run_compiled if compiled else cell.run_stepwise)(inputs, state, lengths, False)
+    outputs, after = (cell.fused_forward if compiled else cell.stepwise_forward)(inputs, state, lengths, False)
     results = {"outputs": outputs} | after._asdict()
     generator = torch.Generator().manual_seed(3)
     total = sum((part * torch.randn(part.shape, generator=generator).to(part)).sum() for part in results.values())
@@ -115,7 +115,7 @@ def test_gradients_through_the_boundaries(boundary):
             found = cell.boundaries(inputs)
         else:
             stepped, state = [], cell.initial_state(3)
-            for t, tick in enumerate(cell.clock(state, 8, True)):
+            for t, tick in enumerate(cell.schedule(state, 8, True)):
                 _, state = cell.advance(cell.project(inputs[:, t]), state, tick)
                 stepped.append(state.boundary)
             found = torch.stack(stepped, 1)

@@ -67,7 +67,7 @@ def test_a_figure_is_pyplots_no_business_and_is_saved_whole(tmp_path):
         check_picture(tmp_path / name)
         save_figure(figure, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pdf", "one.png"]
-    with pytest.raises(UserError, match=r"picture: got .*one.xyz, wanted a name that ends in one of: .*\.png"):
+    with pytest.raises(UserError, match=r"picture: got .*one.xyz, expected a name that ends in one of: .*\.png"):
         check_picture(tmp_path / "one.xyz")
     with pytest.raises(UserError, match=r"picture: got .*, but there is no folder"):
         check_picture(tmp_path / "no" / "one.png")
@@ -104,11 +104,11 @@ def test_a_picture_of_a_text_has_a_box_for_each_boundary_and_a_letter_for_each_c
             (np.zeros(4), np.zeros(5), np.zeros((1, 4))),
             r"truth of shape \(4,\) and prediction of shape \(5,\)",
         ),
-        (plot_indicators, (np.zeros(4), np.zeros(4), np.zeros((4, 2))), r"indicators of shape \(4, 2\), wanted \(L, 4\)"),
-        (plot_indicators, (np.zeros(4), np.zeros(4), np.zeros(4)), r"indicators of shape \(4,\), wanted \(L, 4\)"),
+        (plot_indicators, (np.zeros(4), np.zeros(4), np.zeros((4, 2))), r"indicators of shape \(4, 2\), expected \(L, 4\)"),
+        (plot_indicators, (np.zeros(4), np.zeros(4), np.zeros(4)), r"indicators of shape \(4,\), expected \(L, 4\)"),
         (viz_char_boundaries, ("abc", "ab", np.zeros((1, 3))), "got 3 characters of truth and 2 of predictions"),
         (viz_char_boundaries, ("abc", "abc", np.zeros((1, 3)), 0), "got row_len=0"),
-        (plot_characters, ("abc", "abc", np.zeros((2, 4))), r"wanted \(L, 3\)"),
+        (plot_characters, ("abc", "abc", np.zeros((2, 4))), r"expected \(L, 3\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(function, arguments, message):

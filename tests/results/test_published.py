@@ -107,7 +107,7 @@ def test_columns_and_values_that_are_wrong_are_named(tmp_path):
     with pytest.raises(UserError, match=r"values\.csv: there is no column 'model'; did you mean 'modell'\?"):
         read_published(path)
     path.write_text("task,model,metric,value\na,b,accuracy,1\na,b,accuracy,about 5\n")
-    with pytest.raises(UserError, match=r"values\.csv, line 3: value: got 'about 5', wanted a number"):
+    with pytest.raises(UserError, match=r"values\.csv, line 3: value: got 'about 5', expected a number"):
         read_published(path)
     with pytest.raises(UserError, match=r"cannot read .*nowhere\.csv"):
         read_published(tmp_path / "nowhere.csv")

@@ -46,7 +46,7 @@ def written(folder, *arguments):
     [
         ("", "cannot be read"),
         ('{"status": "finished", "gro', "cannot be read"),
-        ("[1]", "holds a list, wanted an object"),
+        ("[1]", "holds a list, expected an object"),
         ('{"status": "finished"}', "does not tell its dataset, model, group, seed"),
         (None, "there is no record.json"),
     ],

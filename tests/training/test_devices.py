@@ -78,5 +78,5 @@ def test_gradients_and_losses_add_up_to_those_of_the_whole_batch(task, rows, pro
 def test_a_text_is_not_shared_by_devices():
     spec = DataSpec("text", 27, 27, "language_modelling", output_steps=5, max_length=5, tokens=True, contiguous=True)
     config = {"model": MODEL, "train": {"epochs": 1}, "runner": {"name": "pl", "devices": 2}}
-    with pytest.raises(UserError, match=r"runner\.devices: got 2, wanted 1 on text"):
+    with pytest.raises(UserError, match=r"runner\.devices: got 2, expected 1 on text"):
         check_fit(config, spec)

@@ -104,7 +104,7 @@ def test_other_data_of_the_same_shape_can_be_read_and_of_another_not(signals):
     assert evaluate(restore(checkpoint, config["train"], longer.spec), longer, config)["test/mse"] > 0
     several = datasets.load({**SIGNALS, "channels": 2})
     with pytest.raises(
-        UserError, match=r"sinusoids has input_size=2, wanted input_size=1, since the model of .* was trained on"
+        UserError, match=r"sinusoids has input_size=2, expected input_size=1, since the model of .* was trained on"
     ):
         restore(checkpoint, config["train"], several.spec)
 
@@ -122,7 +122,7 @@ def test_an_excerpt_is_the_sequence_as_the_model_alone_reads_it(signals):
     assert torch.equal(targets, alone.targets[0, :20])
     absent = Excerpt(data.spec, sequence=7, steps=20)
     evaluate(module, data, config, callbacks=[absent])
-    with pytest.raises(UserError, match="sequence: got 7, wanted less than 7, the sequences that were read"):
+    with pytest.raises(UserError, match="sequence: got 7, expected less than 7, the sequences that were read"):
         absent.parts()
 
 

@@ -42,9 +42,9 @@ def test_a_weight_whose_gradient_has_vanished_comes_to_rest(shape):
 
 
 def test_parameters_it_cannot_move_are_refused_or_left():
-    with pytest.raises(UserError, match=r"got a parameter of shape \(9, 4\), wanted rows for 2 blocks"):
+    with pytest.raises(UserError, match=r"got a parameter of shape \(9, 4\), expected rows for 2 blocks"):
         Muon([{"params": [nn.Parameter(torch.ones(9, 4))], "blocks": 2}])
-    with pytest.raises(UserError, match=r"got a parameter of torch\.complex64, wanted real numbers"):
+    with pytest.raises(UserError, match=r"got a parameter of torch\.complex64, expected real numbers"):
         Muon([nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))])
     empty, half = nn.Parameter(torch.ones(0, 3)), nn.Parameter(torch.ones(3, 3, dtype=torch.bfloat16))
     empty.grad, half.grad = torch.ones(0, 3), torch.eye(3, dtype=torch.bfloat16)

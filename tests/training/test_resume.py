@@ -134,14 +134,14 @@ def test_a_trial_goes_on_from_a_named_checkpoint_for_more_epochs(tmp_path, monke
     assert resumed.path != short.path
     assert_same(whole, resumed)
     for changes, wanted in {
-        ("train.lr=0.5",): "train.lr=0.001, wanted 0.5",
-        ("seed=1",): "seed=0, wanted 1",
-        ("train.epochs=1",): "has 2 epochs behind it, wanted at most train.epochs=1",
-        ("train.schedule=cosine", "train.epochs=2"): "train.schedule=constant, wanted cosine",
+        ("train.lr=0.5",): "train.lr=0.001, expected 0.5",
+        ("seed=1",): "seed=0, expected 1",
+        ("train.epochs=1",): "has 2 epochs behind it, expected at most train.epochs=1",
+        ("train.schedule=cosine", "train.epochs=2"): "train.schedule=constant, expected cosine",
     }.items():
         with pytest.raises(UserError, match=wanted):
             run_trials(settings(f"train.resume={short.path}", *changes), data, tmp_path)
-    with pytest.raises(UserError, match=r"train.resume: got nowhere for 2 trials, wanted runner.ntrials=1"):
+    with pytest.raises(UserError, match=r"train.resume: got nowhere for 2 trials, expected runner.ntrials=1"):
         settings("train.resume=nowhere", "runner.ntrials=2")
 
 

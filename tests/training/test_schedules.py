@@ -37,5 +37,5 @@ def test_the_optimisers_rate_follows_the_epochs():
 
 def test_a_final_rate_without_a_schedule_is_refused():
     plain = {"model": {"network": "recurrent"}, "dataset": {}, "train": {"final_lr": 0.1}, "runner": {}}
-    with pytest.raises(UserError, match=r"train\.final_lr: got 0.1, wanted null, since train.schedule is constant"):
+    with pytest.raises(UserError, match=r"train\.final_lr: got 0.1, expected null, since train.schedule is constant"):
         check_config(plain)

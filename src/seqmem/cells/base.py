@@ -61,7 +61,7 @@ class Recurrence(nn.Module, Generic[State]):
         """What a step needs of its input: (..., C) -> (..., P)."""
         return inputs
 
-    def clock(self, state: State, steps: int, fresh: bool) -> Sequence[Any]:
+    def schedule(self, state: State, steps: int, fresh: bool) -> Sequence[Any]:
         """What each of the next ``steps`` steps needs to know of its position, one item a step.
 
         Args:
@@ -71,12 +71,12 @@ class Recurrence(nn.Module, Generic[State]):
         """
         return [None] * steps
 
-    def clock_tensor(self, state: State, steps: int) -> Tensor | None:
-        """:meth:`clock` from the initial state on as one tensor (T, ...); None where its items are all the same."""
+    def schedule_tensor(self, state: State, steps: int) -> Tensor | None:
+        """:meth:`schedule` from the initial state on as one tensor (T, ...); None where its items are all the same."""
         return None
 
     def advance(self, projected: Tensor, state: State, tick: Any) -> tuple[Tensor, State]:
-        """One step: (B, P) and a state -> (B, H) and the next state; ``tick`` is this step's item of :meth:`clock`."""
+        """One step: (B, P) and a state -> (B, H) and the next state; ``tick`` is this step's item of :meth:`schedule`."""
         raise NotImplementedError
 
     def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
@@ -95,7 +95,7 @@ class Recurrence(nn.Module, Generic[State]):
         state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], 1, state, None)
         self.check_inputs(joined, state, None)
-        return self.advance(self.project(joined.squeeze(1)), state, self.clock(state, 1, fresh)[0])
+        return self.advance(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
 
     def forward(
         self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None, times: Tensor | None = None
@@ -123,29 +123,29 @@ class Recurrence(nn.Module, Generic[State]):
         exporting = torch.compiler.is_exporting()  # a program has no branches that depend on values
         if not exporting:
             self.check_inputs(inputs, state, lengths)
-        why = self.obstacle(inputs)
+        why = self.fallback_reason(inputs)
         self.path = f"step by step ({why})" if why else "one compiled call"
         if not why:
-            return self.run_compiled(inputs, state, lengths, fresh)
+            return self.fused_forward(inputs, state, lengths, fresh)
         if exporting:
-            return self.run_scanned(inputs, state, lengths)
+            return self.scan_forward(inputs, state, lengths)
         if inputs.is_cuda:
             return self._captured(inputs, state, lengths, fresh)
-        return self.run_stepwise(inputs, state, lengths, fresh)
+        return self.stepwise_forward(inputs, state, lengths, fresh)
 
     def check_inputs(self, inputs: Tensor, state: State, lengths: Tensor | None) -> None:
         """Refuse inputs (B, T, C) that the cell cannot make sense of, with a UserError that names row and step."""
 
-    def obstacle(self, inputs: Tensor) -> str:
-        """Why :meth:`run_compiled` does not take these inputs; empty if it does."""
+    def fallback_reason(self, inputs: Tensor) -> str:
+        """Why :meth:`fused_forward` does not take these inputs; empty if it does."""
         return f"there is no compiled sequence of {self._label()}"
 
-    def run_compiled(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
-        """What :meth:`run_stepwise` does, in one compiled call; for a subclass that has one."""
+    def fused_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+        """What :meth:`stepwise_forward` does, in one compiled call; for a subclass that has one."""
         raise NotImplementedError
 
     @torch.compiler.disable  # a graph of all steps would take minutes to compile, and one of a step runs slower than none
-    def run_stepwise(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+    def stepwise_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """The time loop, step by step: the reference for any faster path.
 
         Args:
@@ -159,7 +159,7 @@ class Recurrence(nn.Module, Generic[State]):
         if valid is not None:
             inputs = inputs.where(valid.T[..., None], 0)  # 0 times NaN is NaN on the way back
         outputs = []
-        ticks = self.clock(state, steps, fresh)
+        ticks = self.schedule(state, steps, fresh)
         for t, projected in enumerate(self.project(inputs.transpose(0, 1)).unbind(0)):
             output, following = self.advance(projected, state, ticks[t])
             if valid is not None:
@@ -170,17 +170,17 @@ class Recurrence(nn.Module, Generic[State]):
         stacked = torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, self.output_size)
         return stacked, state
 
-    def run_scanned(self, inputs: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """:meth:`run_stepwise` from the initial state on as one operator of torch's, so that an exported program is short and
-        takes any number of steps."""
+    def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """:meth:`stepwise_forward` from the initial state on as one operator of torch, so that an exported program is short
+        and takes any number of steps."""
         steps = inputs.shape[1]
         sequences = [self.project(inputs.transpose(0, 1))]
-        ticks = self.clock_tensor(state, steps)
+        ticks = self.schedule_tensor(state, steps)
         # Copies, since scan takes no two names of one tensor.
         initial = [part.clone() for part in state]
         tick = None
         if ticks is None:
-            tick = tree_map_only(Tensor, torch.clone, self.clock(state, 1, True)[0])
+            tick = tree_map_only(Tensor, torch.clone, self.schedule(state, 1, True)[0])
         else:
             sequences.append(ticks)
         if lengths is not None:
@@ -215,27 +215,29 @@ class Recurrence(nn.Module, Generic[State]):
 
     def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
         if inputs.dim() != 3:
-            raise UserError(f"{self._label()}: got inputs of shape {tuple(inputs.shape)}, wanted (B, T, C)")
+            raise UserError(f"{self._label()}: got inputs of shape {tuple(inputs.shape)}, expected (B, T, C)")
         if times is not None:
             if times.shape != inputs.shape[:2]:
-                raise UserError(f"{self._label()}: got times of shape {tuple(times.shape)}, wanted {tuple(inputs.shape[:2])}")
+                raise UserError(f"{self._label()}: got times of shape {tuple(times.shape)}, expected {tuple(inputs.shape[:2])}")
             inputs = torch.cat([times.unsqueeze(-1).to(inputs.dtype), inputs], -1)
         if inputs.shape[-1] != self.input_size:
             raise UserError(
-                f"{self._label()}: got inputs with {inputs.shape[-1]} channels, wanted input_size={self.input_size}"
+                f"{self._label()}: got inputs with {inputs.shape[-1]} channels, expected input_size={self.input_size}"
             )
         return inputs
 
     def _check_rows(self, batch_size: int, steps: int, state: State, lengths: Tensor | None) -> None:
         for part in state:
             if part.shape[0] != batch_size:
-                raise UserError(f"{self._label()}: got a state of {part.shape[0]} rows, wanted {batch_size} as the inputs have")
+                raise UserError(
+                    f"{self._label()}: got a state of {part.shape[0]} rows, expected {batch_size} as the inputs have"
+                )
         if lengths is not None and lengths.shape != (batch_size,):
-            raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, wanted ({batch_size},)")
+            raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
         if torch.compiler.is_exporting():
             return
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= steps)).all()):
-            raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, wanted each between 0 and T={steps}")
+            raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, expected each between 0 and T={steps}")
 
     def _named(self, state: State) -> State:
         """A plain tuple, as detaching each part of a state makes it, under the names of the cell's own."""
@@ -243,7 +245,7 @@ class Recurrence(nn.Module, Generic[State]):
             return state
         like = self.initial_state(0)
         if len(state) != len(like):
-            raise UserError(f"{self._label()}: got a state of {len(state)} parts, wanted {len(like)}")
+            raise UserError(f"{self._label()}: got a state of {len(state)} parts, expected {len(like)}")
         return _rebuild(like, list(state))
 
     def _label(self) -> str:

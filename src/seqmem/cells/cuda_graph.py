@@ -53,7 +53,7 @@ class CapturedLoop:
         graph = None if self._is_pending() else self._graph(cell, names, arguments, state, lengths is not None, fresh)
         self.used = graph is not None
         if graph is None:
-            return cell.run_stepwise(inputs, state, lengths, fresh)
+            return cell.stepwise_forward(inputs, state, lengths, fresh)
         self._replays += 1
         outputs, *parts = (value.clone() for value in graph(*arguments))
         if any(value.requires_grad for value in (outputs, *parts)):
@@ -114,7 +114,7 @@ class _Stepwise(nn.Module):
         self.cell = cell
 
     def forward(self, *arguments: Any) -> Any:
-        return self.cell.run_stepwise(*arguments)
+        return self.cell.stepwise_forward(*arguments)
 
 
 class _Taken(torch.autograd.Function):

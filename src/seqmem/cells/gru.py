@@ -57,7 +57,7 @@ class GRU(Recurrence[GRUState]):
         """W x + b of all three rows."""
         return linear(inputs, self.weight_ih, self.bias_ih)
 
-    def clock(self, state: GRUState, steps: int, fresh: bool) -> list[Any]:
+    def schedule(self, state: GRUState, steps: int, fresh: bool) -> list[Any]:
         """What acts on h: U and b' of all rows, or of r and z and of n apart where r comes between; the same at each step."""
         if self.reset_after:
             return [(self.weight_hh, self.bias_hh)] * steps
@@ -80,11 +80,11 @@ class GRU(Recurrence[GRUState]):
         hidden = new + z * (state.hidden - new)
         return hidden, GRUState(hidden)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs) if self.reset_after else "the reset gate acts before the product"
+        return sequence.fallback_reason(inputs) if self.reset_after else "the reset gate acts before the product"
 
-    def run_compiled(self, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, GRUState]:
+    def fused_forward(self, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, GRUState]:
         """All steps in one call."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         outputs, hidden = sequence.gru_sequence(inputs, state.hidden, lengths, *weights)

@@ -40,6 +40,6 @@ class GRUS(MGU):
         hidden = torch.lerp(state.hidden, gated, gate / (state.step + 1)[:, None])
         return hidden, GRUSState(hidden, state.step + 1)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step."""
-        return Recurrence.obstacle(self, inputs)
+        return Recurrence.fallback_reason(self, inputs)

@@ -93,15 +93,15 @@ class HMLSTM(Recurrence[HMLSTMState]):
         super().__init__()
         self.sizes = hidden_size if isinstance(hidden_size, list) else [hidden_size] * num_layers
         if len(self.sizes) != num_layers:
-            raise UserError(f"hidden_size: got {hidden_size}, wanted one size or as many as num_layers={num_layers}")
+            raise UserError(f"hidden_size: got {hidden_size}, expected one size or as many as num_layers={num_layers}")
         if slope > max_slope:
-            raise UserError(f"slope: got {slope}, wanted at most max_slope={max_slope}")
+            raise UserError(f"slope: got {slope}, expected at most max_slope={max_slope}")
         detectors = num_layers - (not top_detector)
         biases = boundary_bias if isinstance(boundary_bias, list) else [boundary_bias] * detectors
         if len(biases) != detectors or (not biases and boundary_bias):
-            raise UserError(f"boundary_bias: got {boundary_bias}, wanted one number or as many as detectors, {detectors}")
+            raise UserError(f"boundary_bias: got {boundary_bias}, expected one number or as many as detectors, {detectors}")
         if any(biases) and not bias:
-            raise UserError(f"boundary_bias: got {boundary_bias}, wanted 0 with bias=false")
+            raise UserError(f"boundary_bias: got {boundary_bias}, expected 0 with bias=false")
         self.input_size, self.output_size = input_size, sum(self.sizes)
         self.boundary, self.boundary_activation = boundary, boundary_activation
         self.first_slope, self.slope_growth, self.max_slope = slope, slope_growth, max_slope
@@ -135,7 +135,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         assert bottom.weight_input is not None
         return linear(inputs, bottom.weight_input, bottom.summed_bias)
 
-    def clock(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
+    def schedule(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
         """A step's uniform random numbers, (B, L), if boundaries are sampled."""
         draws = self._draws(state, steps)
         return [None] * steps if draws is None else draws.unbind(0)
@@ -173,11 +173,11 @@ class HMLSTM(Recurrence[HMLSTMState]):
         outputs = torch.cat(hidden, -1)
         return outputs, HMLSTMState(outputs, torch.cat(memory, -1), torch.cat(boundary, -1))
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs, half_products=False)
+        return sequence.fallback_reason(inputs, half_products=False)
 
-    def run_compiled(
+    def fused_forward(
         self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, HMLSTMState]:
         """All steps in one call; under autocast only the inputs' projection is in bfloat16."""
@@ -208,18 +208,18 @@ class HMLSTM(Recurrence[HMLSTMState]):
         inputs = self._joined(inputs, times)
         state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
-        if not self.obstacle(inputs):
+        if not self.fallback_reason(inputs):
             return self._compiled(inputs, state, lengths)[1]
         return self._stepwise_boundaries(inputs, state, lengths)
 
-    @torch.compiler.disable  # as run_stepwise
+    @torch.compiler.disable  # as stepwise_forward
     def _stepwise_boundaries(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> Tensor:
         steps = inputs.shape[1]
         valid = None if lengths is None else valid_steps(lengths, steps)[..., None]
         if valid is not None:
             inputs = inputs.where(valid, 0)  # 0 times NaN is NaN on the way back
         found = []
-        for t, tick in enumerate(self.clock(state, steps, False)):
+        for t, tick in enumerate(self.schedule(state, steps, False)):
             _, state = self.advance(self.project(inputs[:, t]), state, tick)
             found.append(state.boundary)
         stacked = torch.stack(found, 1) if found else inputs.new_zeros(inputs.shape[0], 0, len(self.sizes))
@@ -273,7 +273,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
 
     def _captured(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, HMLSTMState]:
         if self._samples():  # a graph would replay the draws that it was captured with
-            return self.run_stepwise(inputs, state, lengths, fresh)
+            return self.stepwise_forward(inputs, state, lengths, fresh)
         return super()._captured(inputs, state, lengths, fresh)
 
 

@@ -64,11 +64,11 @@ class LSTM(Recurrence[LSTMState]):
         hidden = torch.sigmoid(o) * torch.tanh(memory)
         return hidden, LSTMState(hidden, memory)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs)
+        return sequence.fallback_reason(inputs)
 
-    def run_compiled(self, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, LSTMState]:
+    def fused_forward(self, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, LSTMState]:
         """All steps in one call."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         outputs, hidden, memory = sequence.lstm_sequence(inputs, state.hidden, state.memory, lengths, *weights)

@@ -71,12 +71,12 @@ class MemoryState(NamedTuple):
 
 
 class MemoryCell(Recurrence[MemoryState]):
-    """A hidden state h in R^H and M memories m of order N, each the coefficients of what was written so far.
+    """A hidden state h in R^H and M memories m of order N, each the coefficients of its inputs so far.
 
-    One step, with a subclass's linear ``remember``::
+    One step, with a subclass's linear ``update_memory``::
 
         u = act_m(W_ux x + W_uh h + <W_um, m> + b_u)            in R^M
-        m = remember(m, u)
+        m = update_memory(m, u)
         c = act_h(W_hx x + W_hm vec(m) + W_hh h + b_h)
         g = sigmoid(W_gx x + W_gm vec(m) + W_gh h + b_g)
         h = (1 - g) h + g c                                    (gate "N": h = c)
@@ -90,7 +90,7 @@ class MemoryCell(Recurrence[MemoryState]):
         hidden_size: H.
         memory_size: M, how many functions are remembered.
         memory_order: N, how many coefficients each; -1 for hidden_size.
-        memory_activation: act_m, of what is written to the memory.
+        memory_activation: act_m, of the memory inputs.
         hidden_activation: act_h, of the candidate.
         gate: "G" for a gated hidden state, "N" for none.
         memory_output: output [h, vec(m)] instead of h.
@@ -132,9 +132,9 @@ class MemoryCell(Recurrence[MemoryState]):
         super().__init__()
         on: dict[str, bool] = {**self.default_architecture, **architecture}  # type: ignore[dict-item]
         if not (on["ux"] or on["uh"] or on["um"]):
-            raise UserError("architecture: got ux, uh and um all off, wanted at least one of them to feed the memory")
+            raise UserError("architecture: got ux, uh and um all off, expected at least one of them to feed the memory")
         if not (on["hx"] or on["hm"] or on["hh"]):
-            raise UserError("architecture: got hx, hm and hh all off, wanted at least one of them to feed the hidden state")
+            raise UserError("architecture: got hx, hm and hh all off, expected at least one of them to feed the hidden state")
         self.input_size, self.hidden_size = input_size, hidden_size
         self.memory_size = memory_size
         self.memory_order = hidden_size if memory_order == -1 else memory_order
@@ -187,8 +187,8 @@ class MemoryCell(Recurrence[MemoryState]):
             torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         )
 
-    def remember(self, memory: Tensor, written: Tensor, tick: Any) -> Tensor:
-        """The memory's linear update: memory (B, M, N) and what is written to it (B, M) -> (B, M, N)."""
+    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: Any) -> Tensor:
+        """The memory's linear update: memory (B, M, N) and its inputs (B, M) -> (B, M, N)."""
         raise NotImplementedError
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -202,11 +202,11 @@ class MemoryCell(Recurrence[MemoryState]):
         """The memory's step over a whole sequence (B, T, C), as :func:`seqmem.ops.sequence.memory_sequence` takes it."""
         raise NotImplementedError
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs)
+        return sequence.fallback_reason(inputs)
 
-    def run_compiled(
+    def fused_forward(
         self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, MemoryState]:
         """All steps in one call."""
@@ -246,14 +246,14 @@ class MemoryCell(Recurrence[MemoryState]):
 
     def hidden_after(self, projected: Tensor, hidden: Tensor, memory: Tensor, tick: Any) -> tuple[Tensor, Tensor]:
         """Hidden state (B, H) and memory (B, M, N) after one step."""
-        written, read = projected.split([self.memory_size, self._rows], -1)
+        memory_input, read = projected.split([self.memory_size, self._rows], -1)
         if self.weight_uh is not None:
-            written = written + linear(hidden, self.weight_uh)
+            memory_input = memory_input + linear(hidden, self.weight_uh)
         if self.weight_um is not None:
-            written = written + (memory * self.weight_um).sum(-1)
+            memory_input = memory_input + (memory * self.weight_um).sum(-1)
         # Under autocast products come in half precision; the state keeps its own.
-        written = activation(self.memory_activation)(written).to(memory.dtype)
-        memory = self.remember(memory, written, tick)
+        memory_input = activation(self.memory_activation)(memory_input).to(memory.dtype)
+        memory = self.update_memory(memory, memory_input, tick)
 
         if self.weight_hm is not None:
             read = read + linear(memory.flatten(1), self.weight_hm)

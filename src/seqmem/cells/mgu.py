@@ -80,11 +80,11 @@ class MGU(Recurrence[RNNState]):
         candidate, gate = (projected + linear(hidden, self.weight_hh)).to(hidden.dtype).chunk(2, -1)
         return activation(self.hidden_activation)(candidate), torch.sigmoid(gate)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs)
+        return sequence.fallback_reason(inputs)
 
-    def run_compiled(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
+    def fused_forward(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
         """All steps in one call."""
         return gated_sequence(
             inputs, state, lengths, self.weight_hx, self.weight_hh, self._bias(), activation=self.hidden_activation

@@ -72,11 +72,11 @@ class MinimalRNN(Recurrence[RNNState]):
         hidden = torch.lerp(state.hidden, candidate, gate)
         return hidden, RNNState(hidden)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs)
+        return sequence.fallback_reason(inputs)
 
-    def run_compiled(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
+    def fused_forward(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
         """All steps in one call."""
         weight_hh = pad(self.weight_gh, (0, 0, self.output_size, 0))
         return gated_sequence(

@@ -84,7 +84,7 @@ class Orthogonal(Recurrence[RNNState]):
         """W_hx x."""
         return linear(inputs, self.weight_hx, self.bias_hx)
 
-    def clock(self, state: RNNState, steps: int, fresh: bool) -> list[Tensor]:
+    def schedule(self, state: RNNState, steps: int, fresh: bool) -> list[Tensor]:
         """Q, the same at each step."""
         with torch.autocast(state.hidden.device.type, enabled=False):
             return [self.recurrent.weight] * steps
@@ -97,7 +97,7 @@ class Orthogonal(Recurrence[RNNState]):
 
     def _captured(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
         # A CUDA graph cannot hold the way to Q, which waits for the GPU.
-        return self.run_stepwise(inputs, state, lengths, fresh)
+        return self.stepwise_forward(inputs, state, lengths, fresh)
 
 
 class ExpRNN(Orthogonal):

@@ -56,7 +56,7 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
         """W x + b of all three rows."""
         return linear(inputs, self.weight_ih, self.bias)
 
-    def clock(self, state: ReLUGRUState, steps: int, fresh: bool) -> list[tuple[Tensor, ...]]:
+    def schedule(self, state: ReLUGRUState, steps: int, fresh: bool) -> list[tuple[Tensor, ...]]:
         """What acts on h, the same at each step: the rows of r and u, and those of n."""
         return [self.weight_hh.split([2 * self.output_size, self.output_size])] * steps
 
@@ -69,7 +69,7 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
         hidden = new + u * (state.hidden - new)
         return hidden, ReLUGRUState(hidden)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes back step by step through what autograd noted; empty if it does not."""
         if torch.compiler.is_exporting():
             return "an exported program has no way back"
@@ -78,7 +78,7 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
         return "its own way back knows no autocast" if torch.is_autocast_enabled("cpu") else ""
 
     @torch.compiler.disable
-    def run_compiled(
+    def fused_forward(
         self, inputs: Tensor, state: ReLUGRUState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, ReLUGRUState]:
         """All steps, with a gradient that is written out."""

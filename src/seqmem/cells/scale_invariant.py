@@ -51,23 +51,23 @@ class ScaleInvariantCell(MemoryCell):
         with torch.device("cpu"):
             self.generators = generators(self.measure, self.memory_order, **measure_args)
 
-    def clock(self, state: MemoryState, steps: int, fresh: bool) -> Sequence[float | Tensor]:
+    def schedule(self, state: MemoryState, steps: int, fresh: bool) -> Sequence[float | Tensor]:
         """The step size of each step, 1 / t (zoh: ln((t + 1) / t)), infinite at t = 0."""
         if fresh:
             return [self._step_size(k + self.init_t) for k in range(steps)]
         return self._step_sizes(state.step, steps).to(state.memory.dtype).unbind(0)
 
-    def clock_tensor(self, state: MemoryState, steps: int) -> Tensor:
+    def schedule_tensor(self, state: MemoryState, steps: int) -> Tensor:
         """The step sizes of all steps, (T,)."""
         return self._step_sizes(state.step[:1] * 0, steps)[:, 0].to(state.memory.dtype)
 
-    def remember(self, memory: Tensor, written: Tensor, tick: float | Tensor) -> Tensor:
+    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: float | Tensor) -> Tensor:
         """One step of the memory."""
-        return memory_update(memory, written, tick, self.measure, self.discretization, **self.measure_args)
+        return memory_update(memory, memory_input, tick, self.measure, self.discretization, **self.measure_args)
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return sequence.obstacle(inputs, self.discretization)
+        return sequence.fallback_reason(inputs, self.discretization)
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """Step sizes of all steps, one for all rows where these stand at the same position."""

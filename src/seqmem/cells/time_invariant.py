@@ -58,7 +58,7 @@ class TimeInvariantCell(MemoryCell):
                 self.weight_a.copy_(A / sqrt(trainable_scale))
                 self.weight_b.copy_(B / sqrt(trainable_scale))
 
-    def clock(self, state: MemoryState, steps: int, fresh: bool) -> list[tuple[Tensor, Tensor]]:
+    def schedule(self, state: MemoryState, steps: int, fresh: bool) -> list[tuple[Tensor, Tensor]]:
         """A_d (N, N) and B_d (N,), the same at each step."""
         if self.trainable_scale > 0:
             scale = sqrt(self.trainable_scale)
@@ -66,16 +66,16 @@ class TimeInvariantCell(MemoryCell):
         A, B = self._exact_step()
         return [(A.to(state.memory), B.to(state.memory))] * steps
 
-    def remember(self, memory: Tensor, written: Tensor, tick: tuple[Tensor, Tensor]) -> Tensor:
+    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: tuple[Tensor, Tensor]) -> Tensor:
         """One step of the memory."""
         A, B = tick
         # In the memory's own precision, under autocast too.
         with torch.autocast(memory.device.type, enabled=False):
-            return memory @ A.T + written[..., None] * B
+            return memory @ A.T + memory_input[..., None] * B
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
-        return "the memory's step is learned" if self.trainable_scale > 0 else sequence.obstacle(inputs)
+        return "the memory's step is learned" if self.trainable_scale > 0 else sequence.fallback_reason(inputs)
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """The step of all times."""

@@ -52,7 +52,9 @@ class TimestampedCell(MemoryCell):
         **shared: Any,
     ):
         if input_size < 2:
-            raise UserError(f"input_size: got {input_size}, wanted at least 2 for {self.name}: the time, and what is read then")
+            raise UserError(
+                f"input_size: got {input_size}, expected at least 2 for {self.name}: the time, and what is read then"
+            )
         self.discretization = canonical_discretization(discretization)
         if self.discretization == "zoh":
             raise UserError(f"discretization: got 'zoh', which {self.name} has not; choose from: forward, backward, bilinear")
@@ -86,9 +88,9 @@ class TimestampedCell(MemoryCell):
         output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
         return output, TimedState(hidden, memory, time)
 
-    def remember(self, memory: Tensor, written: Tensor, tick: Tensor) -> Tensor:
+    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: Tensor) -> Tensor:
         """One step of the memory."""
-        return memory_update(memory, written, tick, self.measure, self.discretization, **self.measure_args)
+        return memory_update(memory, memory_input, tick, self.measure, self.discretization, **self.measure_args)
 
     def check_inputs(self, inputs: Tensor, state: TimedState, lengths: Tensor | None) -> None:  # type: ignore[override]
         """Refuse times that decrease within a row's valid steps, or are not numbers."""
@@ -101,7 +103,7 @@ class TimestampedCell(MemoryCell):
             row, step = (int(index) for index in wrong.nonzero()[0])
             raise UserError(
                 f"{self.name}: the time of row {row} goes from {before[row, step]:g} to {times[row, step]:g} at step {step}, "
-                "wanted times that do not decrease"
+                "expected times that do not decrease"
             )
 
     def forward(  # type: ignore[override]
@@ -135,13 +137,13 @@ class TimestampedCell(MemoryCell):
                 "first time of each row, or give inputs in float64"
             )
 
-    def obstacle(self, inputs: Tensor) -> str:
+    def fallback_reason(self, inputs: Tensor) -> str:
         """Why a sequence goes step by step; empty if it does not."""
         if self._times_need_gradient and torch.is_grad_enabled():
             return "the compiled sequence has no gradient for timestamps"
-        return sequence.obstacle(inputs, self.discretization)
+        return sequence.fallback_reason(inputs, self.discretization)
 
-    def run_compiled(  # type: ignore[override]
+    def fused_forward(  # type: ignore[override]
         self, inputs: Tensor, state: TimedState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, TimedState]:
         """All steps in one call."""

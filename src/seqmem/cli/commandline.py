@@ -33,12 +33,12 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     arguments = translate(overrides)
     _, changes = split_flags(arguments)
     try:
-        return settle(composed_config(arguments), changes)
+        return resolve(composed_config(arguments), changes)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, arguments)) from None
 
 
-def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+def resolve(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
     """Resolve a composed config, apply the model's preset, and check every section.
 
     Args:
@@ -57,7 +57,9 @@ def settle(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict
         overrides = list(HydraConfig.get().overrides.task)
     for section in SECTIONS:
         if not OmegaConf.is_dict(composed.get(section)):
-            raise UserError(f"{section}: got {composed.get(section)}, wanted a section of keys, as {section}=NAME selects one")
+            raise UserError(
+                f"{section}: got {composed.get(section)}, expected a section of keys, as {section}=NAME selects one"
+            )
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
     config.pop("hydra", None)
     checked = _checked(config)
@@ -80,14 +82,14 @@ def of_checkpoint(arguments: Sequence[str], own: type[Keys]) -> tuple["Checkpoin
     """
     flags, given = split_flags(arguments)
     if flags:
-        raise UserError(f"got {flags[0]}, wanted CHECKPOINT [KEY=VALUE ...]; --help tells the keys")
+        raise UserError(f"got {flags[0]}, expected CHECKPOINT [KEY=VALUE ...]; --help tells the keys")
     if not given or "=" in given[0]:
-        raise UserError("wanted a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]")
+        raise UserError("expected a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]")
     check_overrides(given[1:])
     overrides = OverridesParser.create().parse_overrides(given[1:])
     for override in overrides:
         if override.type != OverrideType.CHANGE or override.is_sweep_override():
-            raise UserError(f"cannot read '{override.input_line}': wanted KEY=VALUE, one value to a key")
+            raise UserError(f"cannot read '{override.input_line}': expected KEY=VALUE, one value to a key")
 
     from seqmem.training.checkpoints.checkpoints import read_checkpoint
 
@@ -139,7 +141,7 @@ def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     model = config.model
     presets: Any = OmegaConf.to_container(model).get("presets")  # type: ignore[union-attr]
     if not isinstance(presets, dict):
-        raise UserError(f"model.presets: got {presets}, wanted the presets of cfg/model/")
+        raise UserError(f"model.presets: got {presets}, expected the presets of cfg/model/")
     if model.preset is not None:
         if model.preset not in presets:
             raise UserError(f"model.preset: there is no preset '{model.preset}'{suggestion(model.preset, presets)}")

@@ -93,7 +93,7 @@ def run(given: argparse.Namespace) -> None:
 
 def _single_channel(each: Tensor, wanting: Any) -> Tensor:
     if each.shape[1:] != (1,):
-        raise UserError(f"{wanting}: got series with steps of shape {tuple(each.shape[1:])}, wanted a single channel")
+        raise UserError(f"{wanting}: got series with steps of shape {tuple(each.shape[1:])}, expected a single channel")
     return each[:, 0]
 
 

@@ -86,7 +86,7 @@ def run(given: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(given.checkpoint)
     path = given.out or checkpoint.folder / "model.pt2"
     if path.suffix != ".pt2":
-        raise UserError(f"--out: got {path}, wanted a name that ends in .pt2")
+        raise UserError(f"--out: got {path}, expected a name that ends in .pt2")
     if not path.parent.is_dir():
         raise UserError(f"--out: got {path}, but there is no folder {path.parent}")
     if path.exists():

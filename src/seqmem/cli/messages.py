@@ -79,7 +79,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
             choices = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
         return f"{group}={choice}: there is no {group} of that name{suggestion(choice, choices)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': wanted KEY=VALUE, with quotes around a VALUE of several words"
+        return f"cannot read '{error.override}': expected KEY=VALUE, with quotes around a VALUE of several words"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
     if several:

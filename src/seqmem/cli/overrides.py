@@ -71,12 +71,12 @@ def check_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if override.startswith("="):
-            raise UserError(f"cannot read '{override}': wanted KEY=VALUE")
+            raise UserError(f"cannot read '{override}': expected KEY=VALUE")
         if (key in SECTIONS and equals and not re.match(r"[A-Za-z_]", value)) or (value == "null" and key in SECTIONS):
-            raise UserError(f"{key}: got {value or 'nothing'}, wanted the name of a file in cfg/{key}/")
+            raise UserError(f"{key}: got {value or 'nothing'}, expected the name of a file in cfg/{key}/")
         group = key.lstrip("+~")
         if (group in GROUPS or "/" in group) and any(map(_no_name.fullmatch, [value, *value.split(",")])):
-            raise UserError(f"{key}: got {value}, wanted the name of a file of the group, or a list of names")
+            raise UserError(f"{key}: got {value}, expected the name of a file of the group, or a list of names")
         if re.search(r"\d{1000}", override):
             raise UserError(f"{key}: got a number of more than a thousand digits")
         if key.lstrip("+~").startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):

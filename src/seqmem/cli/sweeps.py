@@ -80,7 +80,9 @@ def plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
         raise UserError(f"got a sweep of more than {_most_jobs:,} jobs; give fewer values, or several commands")
     for override in parser.parse_overrides([*overrides, *params]):
         if every and override.is_interval_sweep():
-            raise UserError(f"{override.input_line}: an interval is searched; wanted hydra/sweeper=optuna beside it, or values")
+            raise UserError(
+                f"{override.input_line}: an interval is searched; expected hydra/sweeper=optuna beside it, or values"
+            )
     if count > _many_jobs:
         print(f"checking {count} jobs before the first begins")
     jobs = [(list(job), compose([*flags, *job])) for job in (product(*choices) if every else _one_at_a_time(choices))]
@@ -90,7 +92,7 @@ def plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
     for _, config in jobs:
         devices = config["runner"]["devices"]
         if devices > 1:
-            raise UserError(f"runner.devices: got {devices} with -m, wanted 1: several devices are for one job at a time")
+            raise UserError(f"runner.devices: got {devices} with -m, expected 1: several devices are for one job at a time")
     planned = [_planned(config, job) for job, config in jobs]
     _refuse_namesakes(planned, [config for _, config in jobs])
     identity: list[Any]

@@ -72,7 +72,7 @@ class HMLSTMNetwork:
     ):
         sizes = hidden_state_sizes if isinstance(hidden_state_sizes, list) else [hidden_state_sizes] * num_layers
         if len(sizes) != num_layers:
-            raise UserError(f"hidden_state_sizes: got {sizes}, wanted one size or as many as num_layers={num_layers}")
+            raise UserError(f"hidden_state_sizes: got {sizes}, expected one size or as many as num_layers={num_layers}")
         self._architecture: dict[str, Any] = {
             "input_size": input_size,
             "output_size": output_size,
@@ -125,10 +125,10 @@ class HMLSTMNetwork:
         """
         if len(batches_in) != len(batches_out) or not len(batches_in):
             raise UserError(
-                f"train: got {len(batches_in)} batches_in and {len(batches_out)} batches_out, wanted as many, 1 at least"
+                f"train: got {len(batches_in)} batches_in and {len(batches_out)} batches_out, expected as many, 1 at least"
             )
         if save_vars_to_disk and Path(variable_path).is_dir():
-            raise UserError(f"variable_path: got the folder {variable_path}, wanted a file")
+            raise UserError(f"variable_path: got the folder {variable_path}, expected a file")
         if save_vars_to_disk and not Path(variable_path).parent.is_dir():
             raise UserError(f"variable_path: got {variable_path}, but there is no folder {Path(variable_path).parent}")
         if load_vars_from_disk:
@@ -212,7 +212,7 @@ class HMLSTMNetwork:
         for name, wanted in self._architecture.items():
             got = architecture.get(name)
             if got != wanted:
-                raise UserError(f"{path} is a checkpoint of another network: got {name}={got}, wanted {name}={wanted}")
+                raise UserError(f"{path} is a checkpoint of another network: got {name}={got}, expected {name}={wanted}")
         load_weights(self._model, content["weights"], Path(path))
         self._optimizer_state = optimizer
         self._has_variables = True
@@ -257,13 +257,13 @@ def prepare_inputs(
     """
     step = step_size or max(1, truncate_len // 2)
     if num_batches is not None and step > truncate_len:
-        raise UserError(f"step_size: got {step}, wanted at most truncate_len={truncate_len}, since num_batches is given")
+        raise UserError(f"step_size: got {step}, expected at most truncate_len={truncate_len}, since num_batches is given")
     try:
         text = clean(Path(text_path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"text_path: cannot read {text_path} ({error.strerror}); wanted a plain text file") from None
+        raise UserError(f"text_path: cannot read {text_path} ({error.strerror}); expected a plain text file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"text_path: {text_path} has a byte at {error.start} that is no UTF-8, wanted a plain text") from None
+        raise UserError(f"text_path: {text_path} has a byte at {error.start} that is no UTF-8, expected a plain text") from None
     if num_batches is not None:
         text = text[: batch_size * num_batches * truncate_len + 1]
     windows = window_starts(len(text), truncate_len, step)
@@ -271,7 +271,7 @@ def prepare_inputs(
     if len(windows) < wanted * batch_size:
         raise UserError(
             f"text_path: the {len(text)} characters of {text_path} make {len(windows)} windows, "
-            f"wanted {wanted * batch_size} for {wanted} {'batch' if wanted == 1 else 'batches'}"
+            f"expected {wanted * batch_size} for {wanted} {'batch' if wanted == 1 else 'batches'}"
         )
     symbols = np.eye(len(ALPHABET), dtype=np.int8)[encode(text)]
     symbols.flags.writeable = False
@@ -304,13 +304,13 @@ def convert_to_batches(
     try:
         values = np.asarray(signals, dtype=float)
     except (TypeError, ValueError):
-        raise UserError("signals: got some of different shapes, or no numbers; wanted (T,) or (T, C) of each") from None
+        raise UserError("signals: got some of different shapes, or no numbers; expected (T,) or (T, C) of each") from None
     if values.ndim not in (2, 3):
-        raise UserError(f"signals: got an array of shape {values.shape}, wanted (N, T) or (N, T, C)")
+        raise UserError(f"signals: got an array of shape {values.shape}, expected (N, T) or (N, T, C)")
     if len(values) < batch_size:
-        raise UserError(f"signals: got {len(values)}, wanted at least batch_size={batch_size}")
+        raise UserError(f"signals: got {len(values)}, expected at least batch_size={batch_size}")
     if values.shape[1] <= steps_ahead:
-        raise UserError(f"steps_ahead: got {steps_ahead}, wanted less than the {values.shape[1]} steps of a signal")
+        raise UserError(f"steps_ahead: got {steps_ahead}, expected less than the {values.shape[1]} steps of a signal")
     batches = len(values) // batch_size
     values = values[: batches * batch_size].reshape(batches, batch_size, values.shape[1], -1)
     return values[:, :, :-steps_ahead], values[:, :, steps_ahead:]
@@ -324,7 +324,7 @@ def get_text(scores: Any) -> str:
     """
     array = np.asarray(scores)
     if array.ndim != 2 or array.shape[1] != len(ALPHABET):
-        raise UserError(f"get_text: got an array of shape {array.shape}, wanted (T, {len(ALPHABET)})")
+        raise UserError(f"get_text: got an array of shape {array.shape}, expected (T, {len(ALPHABET)})")
     return decode(array.argmax(-1))
 
 
@@ -342,7 +342,7 @@ class _Pairs(Dataset):
         targets = _values(self.targets[k], self.spec.output_size, f"batches_out[{k}]")
         if inputs.shape[:2] != targets.shape[:2]:
             raise UserError(
-                f"batches_out[{k}]: got shape {tuple(targets.shape)}, wanted the {tuple(inputs.shape[:2])} of batches_in[{k}]"
+                f"batches_out[{k}]: got shape {tuple(targets.shape)}, expected the {tuple(inputs.shape[:2])} of batches_in[{k}]"
             )
         return Batch(inputs, targets.argmax(-1) if self.spec.task == "classification" else targets)
 
@@ -368,9 +368,9 @@ def _values(given: Any, channels: int, name: str) -> Tensor:
     try:
         array = np.asarray(given, dtype=np.float32)
     except (TypeError, ValueError):
-        raise UserError(f"{name}: got rows of different shapes, or no numbers; wanted (B, T, {channels})") from None
+        raise UserError(f"{name}: got rows of different shapes, or no numbers; expected (B, T, {channels})") from None
     if array.ndim != 3 or array.shape[2] != channels or not array.size:
-        raise UserError(f"{name}: got shape {array.shape}, wanted (B, T, {channels})")
+        raise UserError(f"{name}: got shape {array.shape}, expected (B, T, {channels})")
     if not np.isfinite(array).all():
-        raise UserError(f"{name}: got a value that is not finite, wanted numbers only")
+        raise UserError(f"{name}: got a value that is not finite, expected numbers only")
     return torch.tensor(array)

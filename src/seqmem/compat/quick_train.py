@@ -88,7 +88,7 @@ def quick_train(
     elsewhere = ("model", "train_set", "lengths", "kwargs")
     check(quick_train, {name: value for name, value in settings.items() if name not in elsewhere}, "quick_train", elsewhere)
     if patience is not None and validation == 0:
-        raise UserError(f"quick_train: got patience={patience} without a validation set, wanted validation above 0")
+        raise UserError(f"quick_train: got patience={patience} without a validation set, expected validation above 0")
     kind = next((kind for kind in _kinds if isinstance(model, type) and issubclass(model, kind)), None)
     if kind is None:
         raise UserError(f"quick_train: got model={getattr(model, '__name__', model)}; choose from: {_names}")
@@ -96,9 +96,9 @@ def quick_train(
     sequences = as_list(train_set, lengths)
     adapter, dimensions, argument, shape = _kinds[kind]
     if sequences[0].dim() not in dimensions:
-        raise UserError(f"{kind.__name__}: got sequences of shape {tuple(sequences[0].shape)}, wanted {shape}")
+        raise UserError(f"{kind.__name__}: got sequences of shape {tuple(sequences[0].shape)}, expected {shape}")
     if kind is LINEAR_AE and (odd := next((x for x in sequences if len(x) != len(sequences[0])), None)) is not None:
-        raise UserError(f"LINEAR_AE: got sequences of {len(sequences[0])} and {len(odd)} numbers, wanted one length")
+        raise UserError(f"LINEAR_AE: got sequences of {len(sequences[0])} and {len(odd)} numbers, expected one length")
     step = tuple(sequences[0].shape[1:])
     size = {LINEAR_AE: len(sequences[0]), LSTM_AE: step[-1] if step else 0, CONV_LSTM_AE: step}[kind]
     network = model(**{argument: size}, encoding_dim=encoding_dim, **kwargs)
@@ -166,6 +166,6 @@ def _split(count: int, part: float) -> tuple[list[int], list[int]]:
     """Places of the sequences to train on, in order, and of those for validation."""
     size = round(count * part)
     if part > 0 and not 0 < size < count:
-        raise UserError(f"quick_train: got validation={part} of {count} sequences, wanted at least one, and one to train on")
+        raise UserError(f"quick_train: got validation={part} of {count} sequences, expected at least one, and one to train on")
     held = set(torch.randperm(count)[:size].tolist())
     return [k for k in range(count) if k not in held], sorted(held)

@@ -231,7 +231,9 @@ class NDS2SAE:
             UserError: sequences of another size, or ``res_len`` of another number of them, or below 1.
         """
         if res_len is not None and (len(res_len) != len(test_seq) or min(res_len) < 1):
-            raise UserError(f"got res_len={list(res_len)}, wanted a length of at least 1 for each of {len(test_seq)} sequences")
+            raise UserError(
+                f"got res_len={list(res_len)}, expected a length of at least 1 for each of {len(test_seq)} sequences"
+            )
         encodings = self._encoded(test_seq)
         with torch.no_grad():
             if res_len is None:
@@ -264,7 +266,7 @@ class NDS2SAE:
             UserError: the file is damaged, or of a model of other sizes.
         """
         if not isinstance(meta.get("iteration"), int) or meta["iteration"] < 0:
-            raise UserError(f"{self.path} is damaged: got iteration {meta.get('iteration')!r}, wanted a whole number")
+            raise UserError(f"{self.path} is damaged: got iteration {meta.get('iteration')!r}, expected a whole number")
         weights = {f"weights/{name}": tuple(value.shape) for name, value in self.autoencoder.state_dict().items()}
         saved = {name: value for name, value in arrays.items() if not name.startswith("optimizer/")}
         archive.check_shapes(self.path, saved, weights)
@@ -319,7 +321,7 @@ class NDS2SAE:
         while not last:
             inputs, outputs, last = generator(batch_size)
             if len(inputs) != len(outputs):
-                raise UserError(f"got {len(inputs)} input and {len(outputs)} output sequences, wanted as many")
+                raise UserError(f"got {len(inputs)} input and {len(outputs)} output sequences, expected as many")
             batch, wanted = self._inputs(inputs), _padded(outputs, self.settings.output_dim, "output")
             yield Batch(batch.inputs, wanted.inputs, batch.lengths, target_lengths=_lengths(wanted))
 
@@ -335,7 +337,7 @@ class NDS2SAE:
 def _padded(sequences: Arrays, size: int, side: str) -> Batch:
     tensors = as_list(sequences)
     if tensors[0].dim() != 2 or tensors[0].shape[1] != size:
-        raise UserError(f"got {side} sequences of shape {tuple(tensors[0].shape)}, wanted (T, {side}_dim={size})")
+        raise UserError(f"got {side} sequences of shape {tuple(tensors[0].shape)}, expected (T, {side}_dim={size})")
     return padded(tensors)
 
 
@@ -349,9 +351,9 @@ def _checked(given: dict[str, Any], where: str) -> dict[str, Any]:
     wanted = RATES[settings["lrtype"]]
     if set(settings["lrargs"]) != set(wanted):
         raise UserError(
-            f"{where}.lrargs: got {', '.join(settings['lrargs'])} for {settings['lrtype']}, wanted {', '.join(wanted)}"
+            f"{where}.lrargs: got {', '.join(settings['lrargs'])} for {settings['lrtype']}, expected {', '.join(wanted)}"
         )
     rates = settings["lrargs"]
     if settings["lrtype"] == "expdecay" and rates["finish_lr"] > rates["start_lr"]:
-        raise UserError(f"{where}.lrargs: got finish_lr={rates['finish_lr']}, wanted at most start_lr={rates['start_lr']}")
+        raise UserError(f"{where}.lrargs: got finish_lr={rates['finish_lr']}, expected at most start_lr={rates['start_lr']}")
     return settings

@@ -42,7 +42,7 @@ class Batch:
     def __post_init__(self) -> None:
         if self.inputs.shape[1] == 0:
             raise UserError(
-                f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, wanted T > 0"
+                f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, expected T > 0"
             )
 
     def __len__(self) -> int:

@@ -31,16 +31,18 @@ def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
         items = [sequences[k] for k in range(len(sequences))]
         tensors = [torch.as_tensor(item[0] if isinstance(item, tuple) else item).detach().cpu().float() for item in items]
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"got a {type(sequences).__name__}, wanted sequences of numbers ({error})") from None
+        raise UserError(f"got a {type(sequences).__name__}, expected sequences of numbers ({error})") from None
     if lengths is not None:
         tensors = _cut(tensors, [int(length) for length in lengths])
     if not tensors:
-        raise UserError("got no sequences, wanted at least one")
+        raise UserError("got no sequences, expected at least one")
     for k, tensor in enumerate(tensors):
         if tensor.dim() == 0 or tensor.numel() == 0:
-            raise UserError(f"sequence {k}: got a tensor of shape {tuple(tensor.shape)}, wanted at least one step")
+            raise UserError(f"sequence {k}: got a tensor of shape {tuple(tensor.shape)}, expected at least one step")
         if tensor.shape[1:] != tensors[0].shape[1:]:
-            raise UserError(f"sequence {k}: got steps of shape {tuple(tensor.shape[1:])}, wanted {tuple(tensors[0].shape[1:])}")
+            raise UserError(
+                f"sequence {k}: got steps of shape {tuple(tensor.shape[1:])}, expected {tuple(tensors[0].shape[1:])}"
+            )
         if not tensor.isfinite().all():
             step = int((~tensor.isfinite()).nonzero()[0, 0])
             raise UserError(f"sequence {k}: got a value at step {step} that is no finite number")
@@ -49,10 +51,10 @@ def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
 
 def _cut(tensors: list[Tensor], lengths: list[int]) -> list[Tensor]:
     if len(lengths) != len(tensors):
-        raise UserError(f"got {len(lengths)} lengths of {len(tensors)} sequences, wanted one for each")
+        raise UserError(f"got {len(lengths)} lengths of {len(tensors)} sequences, expected one for each")
     for k, (tensor, length) in enumerate(zip(tensors, lengths, strict=True)):
         if not 1 <= length <= len(tensor):
-            raise UserError(f"sequence {k}: got a length of {length}, wanted 1 to {len(tensor)}")
+            raise UserError(f"sequence {k}: got a length of {length}, expected 1 to {len(tensor)}")
     return [tensor[:length] for tensor, length in zip(tensors, lengths, strict=True)]
 
 

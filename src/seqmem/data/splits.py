@@ -29,7 +29,7 @@ def random_split(count: int, validation_fraction: float, seed: int) -> tuple[np.
     if not 0 < validation < count:
         raise UserError(
             f"validation_fraction={validation_fraction} of {count} samples leaves {count - validation} for training"
-            f" and {validation} for validation, wanted at least 1 for each"
+            f" and {validation} for validation, expected at least 1 for each"
         )
     order = generator(seed, "split").permutation(count)
     return order[validation:], order[:validation]
@@ -53,7 +53,7 @@ def stratified_validation(labels: np.ndarray, validation_fraction: float, seed: 
         UserError: there is only one sample.
     """
     if len(labels) < 2:
-        raise UserError(f"{len(labels)} sample cannot be split into a training and a validation part, wanted at least 2")
+        raise UserError(f"{len(labels)} sample cannot be split into a training and a validation part, expected at least 2")
     order = generator(seed, "split").permutation(len(labels))
     # The k-th of n samples of a class stands at (k + 1/2) / n, so the first part of all holds the same part of each class.
     places = np.empty(len(labels))

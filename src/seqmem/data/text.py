@@ -41,7 +41,7 @@ def encode(text: str) -> np.ndarray:
     tokens = _tokens[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
     if len(foreign := np.flatnonzero(tokens == len(ALPHABET))):
         raise UserError(
-            f"got {text[foreign[0]]!r} at character {foreign[0]}, wanted a to z and spaces only; seqmem.data.text.clean"
+            f"got {text[foreign[0]]!r} at character {foreign[0]}, expected a to z and spaces only; seqmem.data.text.clean"
             " leaves those"
         )
     return tokens

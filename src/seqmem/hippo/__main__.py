@@ -125,7 +125,7 @@ def _positive(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"got '{text}', wanted a number above 0")
+        raise argparse.ArgumentTypeError(f"got '{text}', expected a number above 0")
     return number
 
 

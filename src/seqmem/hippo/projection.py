@@ -13,7 +13,7 @@ from seqmem.errors import UserError
 from seqmem.hippo.measures import Memory
 from seqmem.hippo.reconstruction import as_signal, reconstruct
 from seqmem.ops import discretize, legs_function_approximation, legs_update, transition
-from seqmem.ops.discretization import implicit_share
+from seqmem.ops.discretization import alpha_of
 from seqmem.ops.reference import describe
 
 
@@ -187,7 +187,7 @@ class _Blocks:
         A, B = transition(memory.measure, memory.order, **memory.measure_args)
         self.A, self.B = discretize(A, B, 1 / memory.theta, memory.method)
         # From alpha = 1/2 on, what decays in continuous time does so in steps of any size.
-        if (implicit_share(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
+        if (alpha_of(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
             raise UserError(
                 f"{memory.measure} of order {memory.order} with theta {memory.theta:g} grows without bound "
                 f"by discretization '{memory.discretization}'; choose zoh or bilinear, or a larger theta"

@@ -87,4 +87,4 @@ def check_shapes(path: Path, arrays: Mapping[str, Tensor], wanted: Mapping[str, 
         found = tuple(arrays[name].shape) if name in arrays else "none"
         expected = tuple(wanted[name]) if name in wanted else "none"
         if found != expected:
-            raise UserError(f"{path} holds another model than the settings say: got {name} {found}, wanted {expected}")
+            raise UserError(f"{path} holds another model than the settings say: got {name} {found}, expected {expected}")

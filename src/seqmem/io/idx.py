@@ -33,13 +33,13 @@ def read_idx(path: Path, dimensions: int, expected_size: int) -> tuple[np.ndarra
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     header = 4 * (1 + dimensions)
     if len(content) < header:
-        raise UserError(f"{path} is truncated: found {len(content)} bytes, wanted {expected_size}")
+        raise UserError(f"{path} is truncated: found {len(content)} bytes, expected {expected_size}")
     magic, *shape = struct.unpack(f">{1 + dimensions}I", content[:header])
     if magic != 0x0800 + dimensions:
         hint = "; it is compressed: unpack it with gunzip" if content.startswith(GZIP) else ""
-        raise UserError(f"{path} is not such an idx file: found magic number {magic}, wanted {0x0800 + dimensions}{hint}")
+        raise UserError(f"{path} is not such an idx file: found magic number {magic}, expected {0x0800 + dimensions}{hint}")
     wanted = header + math.prod(shape)
     if len(content) != wanted:
         fault = "truncated" if len(content) < wanted else "too long"
-        raise UserError(f"{path} is {fault}: found {len(content)} bytes, wanted {wanted}")
+        raise UserError(f"{path} is {fault}: found {len(content)} bytes, expected {wanted}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape), hashlib.sha256(content).hexdigest()

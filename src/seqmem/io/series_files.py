@@ -43,7 +43,7 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
                     check_size(archive)
                     found = read_arrays(archive)
             case suffix:
-                raise UserError(f"cannot read {path}: got a file '{suffix}', wanted .csv, .npy or .npz")
+                raise UserError(f"cannot read {path}: got a file '{suffix}', expected .csv, .npy or .npz")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
     except UserError:
@@ -51,7 +51,7 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
     except DAMAGE as error:
         raise UserError(f"cannot read {path} ({error})") from None
     if not found or any(each.dtype.kind not in "fiub" or each.ndim == 0 for each in found.values()):
-        raise UserError(f"{path} holds no series of numbers; wanted (n, T) or (n, T, C), or in .npz arrays (T, C)")
+        raise UserError(f"{path} holds no series of numbers; expected (n, T) or (n, T, C), or in .npz arrays (T, C)")
     with np.errstate(over="ignore"):  # what is too large becomes infinite
         series = [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
     for name, each in zip(found, series, strict=True):
@@ -72,7 +72,7 @@ def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray])
             write_arrays(archive, dict(zip(names, series, strict=True)))
         return
     if path.suffix.lower() != ".csv":
-        raise UserError(f"cannot write {path}: got a file '{path.suffix}', wanted .csv or .npz")
+        raise UserError(f"cannot write {path}: got a file '{path.suffix}', expected .csv or .npz")
     if any(each.ndim != 2 for each in series):
         raise UserError(f"cannot write {path}: a CSV file holds series of numbers or vectors, these have frames; give a .npz")
     header = [LABEL, *(f"x{channel}" for channel in range(series[0].shape[1]))]
@@ -95,18 +95,18 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
     (_, header), *rows = _rows(path) or [(1, [])]
     places = [k for k, name in enumerate(header) if name[:1] == "z" and name[1:].isdigit()]
     if not {LABEL, "length"} <= set(header) or not places or not rows:
-        raise UserError(f"{path} holds no encodings; wanted columns {LABEL}, length, z0, z1, ... and a row for each series")
+        raise UserError(f"{path} holds no encodings; expected columns {LABEL}, length, z0, z1, ... and a row for each series")
     length, label = header.index("length"), header.index(LABEL)
     values: list[np.ndarray] = []
     names: list[str] = []
     for line, row in rows:
         if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: got {len(row)} cells, wanted {len(header)} as in the first line")
+            raise UserError(f"{path}, line {line}: got {len(row)} cells, expected {len(header)} as in the first line")
         values.append(_numbers([row[length], *(row[place] for place in places)], path, line))
         if values[-1][0] < 1 or values[-1][0] % 1:
-            raise UserError(f"{path}, line {line}: got length '{row[length]}', wanted a whole number of at least 1")
+            raise UserError(f"{path}, line {line}: got length '{row[length]}', expected a whole number of at least 1")
         if row[label] in names:
-            raise UserError(f"{path}, line {line}: got series '{row[label]}' a second time, wanted each once")
+            raise UserError(f"{path}, line {line}: got series '{row[label]}' a second time, expected each once")
         names.append(row[label])
     table = np.stack(values)
     return names, table[:, 0].astype(int).tolist(), table[:, 1:]
@@ -133,14 +133,14 @@ def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], 
         raise UserError(f"{path} holds no series")
     if LABEL not in header:
         raise UserError(
-            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), wanted a column '{LABEL}' that "
+            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), expected a column '{LABEL}' that "
             "says which series a row is a step of, or no names where each row is a series"
         )
     place = header.index(LABEL)
     found: dict[str, list[np.ndarray]] = {}
     for line, row in rows[1:]:
         if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: got {len(row)} cells, wanted {len(header)} as in the first line")
+            raise UserError(f"{path}, line {line}: got {len(row)} cells, expected {len(header)} as in the first line")
         found.setdefault(row[place], []).append(_numbers(row[:place] + row[place + 1 :], path, line))
     return list(found), [np.stack(steps) for steps in found.values()]
 
@@ -159,12 +159,12 @@ def _stripped(row: list[str]) -> list[str]:
 def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
     wrong = next((cell for cell in cells if not _is_number(cell)), None)
     if wrong is not None:
-        raise UserError(f"{path}, line {line}: got '{wrong}', wanted a number")
+        raise UserError(f"{path}, line {line}: got '{wrong}', expected a number")
     with np.errstate(over="ignore"):  # what is too large becomes infinite
         values = np.array([float(cell) for cell in cells]).astype(np.float32)
     if not np.isfinite(values).all():
         wrong = cells[int(np.argmin(np.isfinite(values)))]
-        raise UserError(f"{path}, line {line}: got '{wrong}', wanted a finite number")
+        raise UserError(f"{path}, line {line}: got '{wrong}', expected a finite number")
     return values
 
 

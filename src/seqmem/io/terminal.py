@@ -36,7 +36,7 @@ def at_least(least: int) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f"got '{text}', wanted a whole number of at least {least}")
+            raise argparse.ArgumentTypeError(f"got '{text}', expected a whole number of at least {least}")
         return number
 
     return parse

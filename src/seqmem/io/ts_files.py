@@ -60,7 +60,9 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mappi
     train, test = (_read(folder / name, f"{prefix}{problem}/{name}") for name in names)
     channels = train.series[0].shape[1], test.series[0].shape[1]
     if channels[0] != channels[1]:
-        raise UserError(f"{folder} holds {channels[0]} channels in {names[0]} and {channels[1]} in {names[1]}, wanted as many")
+        raise UserError(
+            f"{folder} holds {channels[0]} channels in {names[0]} and {channels[1]} in {names[1]}, expected as many"
+        )
     return train, test
 
 
@@ -121,11 +123,11 @@ def _read(path: Path, name: str) -> Part:
         raise UserError(f"{path} is no .ts file that sktime can read: {error}") from None
     if len(series) != len(labels) or not series:
         raise UserError(
-            f"{path} holds {len(series)} series and {len(labels)} labels, wanted at least one series and as many labels"
+            f"{path} holds {len(series)} series and {len(labels)} labels, expected at least one series and as many labels"
         )
     largest = max(float(np.nanmax(np.abs(case), initial=0.0)) for case in series)
     if largest > float(np.finfo(np.float32).max):
-        raise UserError(f"{path} holds a value of size {largest:g}, wanted at most 3.4e38, the largest that float32 has")
+        raise UserError(f"{path} holds a value of size {largest:g}, expected at most 3.4e38, the largest that float32 has")
     return Part(series, [str(label) for label in labels], name, hashlib.sha256(content).hexdigest())
 
 
@@ -141,11 +143,11 @@ def _check_header(path: Path, text: str) -> None:
     header = [line.split() for line in text.lower().partition("@data")[0].splitlines() if line.startswith("@")]
     tags = {words[0]: words[1:] for words in header}
     if "@targetlabel" in tags:
-        raise UserError(f"{path} is a regression problem (@targetLabel), wanted a classification problem (@classLabel)")
+        raise UserError(f"{path} is a regression problem (@targetLabel), expected a classification problem (@classLabel)")
     if tags.get("@classlabel", [])[:1] == ["false"]:
-        raise UserError(f"{path} has no class labels (@classLabel false), wanted a classification problem")
+        raise UserError(f"{path} has no class labels (@classLabel false), expected a classification problem")
     if tags.get("@timestamps", [])[:1] == ["true"]:
-        raise UserError(f"{path} has time stamps (@timeStamps true), wanted evenly spaced series")
+        raise UserError(f"{path} has time stamps (@timeStamps true), expected evenly spaced series")
 
 
 def _columns(channels: list[np.ndarray]) -> np.ndarray:

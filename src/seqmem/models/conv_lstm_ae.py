@@ -54,7 +54,7 @@ class CONV_LSTM_AE(nn.Module):
         super().__init__()
         if len(input_dims) not in (2, 3):
             raise UserError(
-                f"CONV_LSTM_AE: got input_dims={tuple(input_dims)}, wanted the shape of a frame, (H, W) or (D, H, W)"
+                f"CONV_LSTM_AE: got input_dims={tuple(input_dims)}, expected the shape of a frame, (H, W) or (D, H, W)"
             )
         kernels, strides = _each("kernel", kernel, len(input_dims)), _each("stride", stride, len(input_dims))
         sizes = [tuple(input_dims)]
@@ -63,7 +63,7 @@ class CONV_LSTM_AE(nn.Module):
             if min(sizes[-1]) < 1:
                 raise UserError(
                     f"CONV_LSTM_AE: got kernel={kernels} and stride={strides} for {len(h_conv_channels)} convolutions, "
-                    f"wanted smaller ones, since a frame of {sizes[0]} becomes {sizes[-2]}"
+                    f"expected smaller ones, since a frame of {sizes[0]} becomes {sizes[-2]}"
                 )
         width = sum(input_dims)
         sequences = LSTM_AE(width, encoding_dim, h_lstm_channels)
@@ -105,7 +105,7 @@ class ConvLSTMEncoder(nn.Module):
         if len(steps) not in (1, 2) or inputs.shape[len(steps) :] != frame or steps[-1] == 0:
             shape = ", ".join(map(str, frame))
             raise UserError(
-                f"CONV_LSTM_AE: got a tensor of shape {tuple(inputs.shape)}, wanted (T, {shape}) or (B, T, {shape})"
+                f"CONV_LSTM_AE: got a tensor of shape {tuple(inputs.shape)}, expected (T, {shape}) or (B, T, {shape})"
             )
         return self.sequence(self.frames(masked(inputs, lengths)), lengths)
 
@@ -161,5 +161,5 @@ class FrameDecoder(nn.Module):
 def _each(name: str, value: Any, dimensions: int) -> tuple[int, ...]:
     sizes = (value,) * dimensions if isinstance(value, int) else tuple(value)
     if len(sizes) != dimensions:
-        raise UserError(f"CONV_LSTM_AE: got {name}={sizes}, wanted one size, or one for each of {dimensions} dimensions")
+        raise UserError(f"CONV_LSTM_AE: got {name}={sizes}, expected one size, or one for each of {dimensions} dimensions")
     return sizes

@@ -61,9 +61,9 @@ class FunctionApproximation(SequenceModel):
                 "else; dataset=white_noise asks for that"
             )
         if theta is not None and memory != "lmu":
-            raise UserError(f"model.theta: got {theta}, wanted null, since {memory} has none")
+            raise UserError(f"model.theta: got {theta}, expected null, since {memory} has none")
         if discretization is not None and memory == "lstm":
-            raise UserError(f"model.discretization: got {discretization}, wanted null, since lstm has none")
+            raise UserError(f"model.discretization: got {discretization}, expected null, since lstm has none")
         if discretization is not None:
             try:
                 canonical_discretization(discretization)

@@ -28,7 +28,7 @@ class Inputs(nn.Module):
         super().__init__()
         if embedding_size is not None and not spec.tokens:
             raise UserError(
-                f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
+                f"model.embedding_size: got {embedding_size}, expected null, since {spec.name} has no tokens to embed"
             )
         embedding_size = embedding_size or spec.embedding_size
         self.spec = spec

@@ -68,7 +68,7 @@ class Chain(nn.Module):
         *hidden, last = self.layers
         width = self.layers[0].in_features
         if inputs.dim() == 0 or inputs.shape[-1] != width:
-            raise UserError(f"got a tensor of shape {tuple(inputs.shape)}, wanted ({width},) or (B, {width})")
+            raise UserError(f"got a tensor of shape {tuple(inputs.shape)}, expected ({width},) or (B, {width})")
         for layer in hidden:
             inputs = self.h_activ(layer(inputs))
         return self.out_activ(last(inputs))

@@ -95,7 +95,7 @@ class LSTMEncoder(nn.Module):
         if inputs.dim() not in (2, 3) or inputs.shape[-1] != first.input_size or inputs.shape[-2] == 0:
             shape = f"(T, {first.input_size})"
             also = "; CONV_LSTM_AE takes sequences of frames" if inputs.dim() > 3 else ""
-            raise UserError(f"LSTM_AE: got a tensor of shape {tuple(inputs.shape)}, wanted {shape} or (B, {shape[1:]}{also}")
+            raise UserError(f"LSTM_AE: got a tensor of shape {tuple(inputs.shape)}, expected {shape} or (B, {shape[1:]}{also}")
         self.length.steps = inputs.shape[-2]
         outputs, state = first(inputs if inputs.dim() == 3 else inputs[None], lengths=lengths)
         for layer in others:
@@ -134,7 +134,7 @@ class LSTMDecoder(nn.Module):
         first, *others = self.layers
         if encodings.dim() not in (1, 2) or encodings.shape[-1] != first.input_size:
             shape = f"({first.input_size},) or (B, {first.input_size})"
-            raise UserError(f"decoder: got encodings of shape {tuple(encodings.shape)}, wanted {shape}")
+            raise UserError(f"decoder: got encodings of shape {tuple(encodings.shape)}, expected {shape}")
         steps = self.length.resolve(seq_len)
         outputs, _ = first(encodings.reshape(-1, 1, encodings.shape[-1]).expand(-1, steps, -1), lengths=lengths)
         for layer in others:

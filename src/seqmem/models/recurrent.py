@@ -61,7 +61,7 @@ class RecurrentNetwork(SequenceModel):
         check(make, cell_args, "model.cell_args", skip=("input_size",))
         if embedding_size is not None and not (spec.tokens or self.embeds_values):
             raise UserError(
-                f"model.embedding_size: got {embedding_size}, wanted null, since {spec.name} has no tokens to embed"
+                f"model.embedding_size: got {embedding_size}, expected null, since {spec.name} has no tokens to embed"
             )
         if make.timed and not spec.times:
             raise UserError(

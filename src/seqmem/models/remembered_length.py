@@ -23,5 +23,5 @@ class RememberedLength:
         if seq_len is None:
             raise UserError("decoder: nothing has been encoded yet whose length could be meant; give seq_len")
         if seq_len < 1:
-            raise UserError(f"decoder: got seq_len={seq_len}, wanted at least 1")
+            raise UserError(f"decoder: got seq_len={seq_len}, expected at least 1")
         return seq_len

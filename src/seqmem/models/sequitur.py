@@ -34,7 +34,9 @@ class OfValues(Autoencoder):
     def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
         """The first ``steps`` of the longest sequence's."""
         if steps > self.spec.max_length:
-            raise UserError(f"linear_ae: got {steps} steps to decode, wanted at most {self.spec.max_length}, the longest seen")
+            raise UserError(
+                f"linear_ae: got {steps} steps to decode, expected at most {self.spec.max_length}, the longest seen"
+            )
         return masked(self.network.decoder(encodings).unflatten(1, (-1, self.spec.input_size))[:, :steps], lengths)
 
 

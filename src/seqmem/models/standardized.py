@@ -41,7 +41,7 @@ class Standardization(nn.Module):
         """
         if self.mean.dim() and (values.dim() == 0 or values.shape[-1] != len(self.mean)):
             channels = f"(T, {len(self.mean)})"
-            raise UserError(f"got a tensor of shape {tuple(values.shape)}, wanted {channels} or (B, {channels[1:]}")
+            raise UserError(f"got a tensor of shape {tuple(values.shape)}, expected {channels} or (B, {channels[1:]}")
         return (values.to(self.mean.device) - self.mean) / self.deviation
 
     def undo(self, values: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ ALIASES: dict[str, Literal["forward", "backward", "bilinear", "zoh"]] = {name: n
     "trapezoidal": "bilinear",
 }
 
-_SHARES: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "backward": 1.0}
+_ALPHAS: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "backward": 1.0}
 
 
 def canonical_discretization(name: str | float) -> Discretization:
@@ -54,17 +54,17 @@ def canonical_discretization(name: str | float) -> Discretization:
     if isinstance(name, int | float):
         if not 0 <= name <= 1:
             raise UserError(f"the discretization's alpha must be between 0 (forward) and 1 (backward), got {name}")
-        return next((known for known, share in _SHARES.items() if share == name), float(name))
+        return next((known for known, alpha in _ALPHAS.items() if alpha == name), float(name))
     if name not in ALIASES:
         raise UserError(f"there is no discretization '{name}'{suggestion(name, ALIASES)}")
     return ALIASES[name]
 
 
-def implicit_share(discretization: Discretization) -> float | None:
-    """Alpha, the share of a step that a general bilinear transform takes implicitly; None for zero-order hold."""
+def alpha_of(discretization: Discretization) -> float | None:
+    """Alpha, the part of a step that a general bilinear transform takes implicitly; None for zero-order hold."""
     if isinstance(discretization, float):
         return discretization
-    return _SHARES.get(discretization)
+    return _ALPHAS.get(discretization)
 
 
 def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | float) -> tuple[Tensor, Tensor]:
@@ -84,8 +84,8 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
     """
     method = canonical_discretization(discretization)
     A, B = A.double(), B.double()
-    share = implicit_share(method)
-    if share is None:
+    alpha = alpha_of(method)
+    if alpha is None:
         # exp of [[A, B], [0, 0]] dt holds both; it needs no inverse of A.
         from scipy.linalg import expm
 
@@ -94,6 +94,6 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
         held = torch.from_numpy(expm((joint * step_size).numpy()))
         return held[:-1, :-1].clone(), held[:-1, -1].clone()
     identity = torch.eye(len(B), dtype=A.dtype)
-    implicit = identity - share * step_size * A
-    explicit = identity + (1 - share) * step_size * A
+    implicit = identity - alpha * step_size * A
+    explicit = identity + (1 - alpha) * step_size * A
     return torch.linalg.solve(implicit, explicit), torch.linalg.solve(implicit, step_size * B)

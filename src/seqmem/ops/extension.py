@@ -172,29 +172,29 @@ def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
         return (weight * rate).sum((1, 2))
 
     def keep(ctx, inputs, output):
-        memory, written, dt, generators, ctx.implicit = inputs
-        ctx.save_for_backward(memory, written, dt, generators, output)
+        memory, memory_input, dt, generators, ctx.implicit = inputs
+        ctx.save_for_backward(memory, memory_input, dt, generators, output)
 
     def backward(ctx, grad):
-        memory, written, dt, generators, updated = ctx.saved_tensors
+        memory, memory_input, dt, generators, updated = ctx.saved_tensors
         grad_memory, grad_written = back(grad, dt, generators, ctx.implicit)
         grad_dt = None
         if ctx.needs_input_grad[2]:
             at, weight = torch.lerp(memory, updated, ctx.implicit), torch.lerp(grad, grad_memory, ctx.implicit)
-            grad_dt = slope(weight, at, written, generators)
+            grad_dt = slope(weight, at, memory_input, generators)
         return grad_memory, grad_written, grad_dt, None, None
 
     def keep_adjoint(ctx, inputs, output):
         grad, dt, generators, ctx.implicit = inputs
         ctx.save_for_backward(grad, dt, generators, output[0])
 
-    def backward_adjoint(ctx, memory, written):
+    def backward_adjoint(ctx, memory, memory_input):
         grad, dt, generators, grad_memory = ctx.saved_tensors
-        updated = step(memory, written, dt, generators, ctx.implicit)
+        updated = step(memory, memory_input, dt, generators, ctx.implicit)
         grad_dt = None
         if ctx.needs_input_grad[1]:
             at, weight = torch.lerp(memory, updated, ctx.implicit), torch.lerp(grad, grad_memory, ctx.implicit)
-            grad_dt = slope(weight, at, written, generators)
+            grad_dt = slope(weight, at, memory_input, generators)
         return updated, grad_dt, None, None
 
     register_shapes(name, lambda mem, input, dt, generators, implicit: update(mem, input, dt))

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from seqmem.errors import UserError
 from seqmem.ops import extension, reference
-from seqmem.ops.discretization import ALIASES, Discretization, canonical_discretization, implicit_share
+from seqmem.ops.discretization import ALIASES, Discretization, alpha_of, canonical_discretization
 from seqmem.ops.reference import check_signal
 from seqmem.ops.transition import checked_measure, generators
 
@@ -198,16 +198,16 @@ def _update(method: _Method, memory: Tensor, inputs: Tensor, step_size: float | 
         operator = method.by_tensor
         if step_size.dtype != memory.dtype:
             step_size = step_size.to(memory.dtype)
-    share = implicit_share(method.discretization)
-    if _compiled(memory, updates=operator is not None and share is not None):
+    alpha = alpha_of(method.discretization)
+    if _compiled(memory, updates=operator is not None and alpha is not None):
         if isinstance(step_size, Tensor) and step_size.dim() == 0:
             step_size = step_size.expand(memory.shape[0])
         if operator is not None:
             return operator(memory, inputs, step_size)
-        if share is not None and memory.dim() == 3:
+        if alpha is not None and memory.dim() == 3:
             dt = step_size if isinstance(step_size, Tensor) else memory.new_full((memory.shape[0],), step_size)
             numbers = _generators(method.measure, memory.shape[2], tuple(sorted(method.measure_args.items())))
-            return torch.ops.seqmem.quasiseparable_update(memory, inputs, dt, numbers, share)
+            return torch.ops.seqmem.quasiseparable_update(memory, inputs, dt, numbers, alpha)
     return reference.update(method.measure, memory, inputs, step_size, method.discretization, **method.measure_args)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.linalg import solve
 
 from seqmem.errors import UserError
-from seqmem.ops.discretization import Discretization, implicit_share
+from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.transition import transition
 
 
@@ -42,12 +42,12 @@ def update(
     if memory.numel() == 0:
         return memory + inputs[..., None]
     given = memory.dtype
-    share = implicit_share(discretization)
-    kind = torch.float64 if share is None else torch.promote_types(given, torch.float32)
+    alpha = alpha_of(discretization)
+    kind = torch.float64 if alpha is None else torch.promote_types(given, torch.float32)
     A, B = (matrix.to(memory.device, kind) for matrix in transition(measure, memory.shape[-1], **measure_args))
     identity = torch.eye(len(B), dtype=kind, device=memory.device)
 
-    # Rows are vectors, hence the transposes. Rows that share dt are one group (R, N), else there is one group (M, N) to a dt.
+    # Rows are vectors, hence the transposes. Rows that alpha dt are one group (R, N), else there is one group (M, N) to a dt.
     x, f = memory.to(kind), inputs.to(kind)[..., None]
     dt = torch.as_tensor(step_size, dtype=kind, device=memory.device)
     if not together:
@@ -55,12 +55,12 @@ def update(
     else:
         x, f = x.flatten(0, 1), f.flatten(0, 1)
 
-    if share is None:
+    if alpha is None:
         held = torch.matrix_exp(dt * A)
         y = x @ held.mT + f * solve(A, (held - identity) @ B[:, None]).mT
     else:
-        explicit = x + (1 - share) * dt * (x @ A.T) + dt * f * B
-        y = solve(identity - share * dt * A.T, explicit, left=False) if share > 0 else explicit
+        explicit = x + (1 - alpha) * dt * (x @ A.T) + dt * f * B
+        y = solve(identity - alpha * dt * A.T, explicit, left=False) if alpha > 0 else explicit
     return y.reshape(memory.shape).to(given)
 
 

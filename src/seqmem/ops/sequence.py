@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import extension
-from seqmem.ops.discretization import Discretization, implicit_share
+from seqmem.ops.discretization import Discretization, alpha_of
 
 # Rows of (step, batch) that the way back holds at a time: enough for the products that give the weights' gradients, few enough
 # to stay in cache.
 _CHUNK_ROWS = 800
 
 
-def obstacle(inputs: Tensor, discretization: Discretization = "bilinear", half_products: bool = True) -> str:
+def fallback_reason(inputs: Tensor, discretization: Discretization = "bilinear", half_products: bool = True) -> str:
     """Why the calls of this module do not take these inputs, so that the cell goes step by step; empty if they do.
 
     Under autocast to bfloat16 the products of float32 weights are in bfloat16, with float32 sums, states and outputs.
@@ -31,7 +31,7 @@ def obstacle(inputs: Tensor, discretization: Discretization = "bilinear", half_p
         return extension.REASON
     if not inputs.is_cpu:
         return f"the compiled sequences run on the CPU only, the inputs are on {inputs.device}"
-    if implicit_share(discretization) is None:
+    if alpha_of(discretization) is None:
         return f"there is no compiled sequence for the discretization '{discretization}'"
     kinds = (torch.float32, torch.float64)
     if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
@@ -114,7 +114,7 @@ def memory_sequence(
         drive,
         lengths,
         *weights,
-        implicit_share(discretization),
+        alpha_of(discretization),
         memory_activation,
         hidden_activation,
         gated,

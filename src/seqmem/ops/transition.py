@@ -131,7 +131,7 @@ def glagt_weight(n: Tensor, alpha: float) -> Tensor:
         UserError: alpha is not between -1 and 1.
     """
     if not -1 < alpha < 1:
-        raise UserError(f"measure_args.alpha: got {alpha}, wanted above -1 and below 1")
+        raise UserError(f"measure_args.alpha: got {alpha}, expected above -1 and below 1")
     return torch.exp((torch.lgamma(n + alpha + 1) - torch.lgamma(n + 1)) / 2)
 
 

@@ -23,7 +23,7 @@ def _compose(a_first, b_first, a_then, b_then):
 
 @triton.jit
 def _legs_kernel(
-    source, written, dt, target, grad_input, order, rows_per_dt, implicit, ADJOINT: tl.constexpr, BLOCK: tl.constexpr
+    source, memory_input, dt, target, grad_input, order, rows_per_dt, implicit, ADJOINT: tl.constexpr, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0)
     n = tl.arange(0, BLOCK)
@@ -49,13 +49,13 @@ def _legs_kernel(
         last = (1.0 - count * i) * d * r - scale * d * x
         tl.store(grad_input + row, -step * tl.sum(tl.where(n == 0, last, 0.0), 0))
     else:
-        r = a * tl.load(written + row) + b
+        r = a * tl.load(memory_input + row) + b
     y = (1.0 - (count + 1.0) * (step - i)) * d * x + step * scale * d * r
     tl.store(target + row * order + n, y, mask=n < order)
 
 
 @triton.jit
-def _legt_kernel(source, written, dt, target, grad_input, order, rows_per_dt, ADJOINT: tl.constexpr, BLOCK: tl.constexpr):
+def _legt_kernel(source, memory_input, dt, target, grad_input, order, rows_per_dt, ADJOINT: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     n = tl.arange(0, BLOCK)
     x = tl.load(source + row * order + n, mask=n < order, other=0.0)
@@ -71,7 +71,7 @@ def _legt_kernel(source, written, dt, target, grad_input, order, rows_per_dt, AD
         y = x + step * total
         tl.store(grad_input + row, step * tl.sum(even - odd, 0))
     else:
-        u = tl.load(written + row)
+        u = tl.load(memory_input + row)
         y = x + step * weight * (total + tl.where(is_even, u, -u))
     tl.store(target + row * order + n, y, mask=n < order)
 
@@ -124,7 +124,13 @@ def _bound(function, name):
 
 
 def _launch(
-    name: str, adjoint: bool, source: Tensor, written: Tensor, step_size: float | Tensor, target: Tensor, grad_input: Tensor
+    name: str,
+    adjoint: bool,
+    source: Tensor,
+    memory_input: Tensor,
+    step_size: float | Tensor,
+    target: Tensor,
+    grad_input: Tensor,
 ) -> None:
     batch, size, order = source.shape
     if source.numel() == 0:
@@ -133,7 +139,7 @@ def _launch(
         dt, rows_per_dt = step_size.contiguous(), size
     else:
         dt, rows_per_dt = torch.full((1,), step_size, dtype=source.dtype, device=source.device), batch * size
-    shared = (source, written, dt, target, grad_input, order, rows_per_dt)
+    shared = (source, memory_input, dt, target, grad_input, order, rows_per_dt)
     block = triton.next_power_of_2(order)
     if name == "legt_euler_forward":
         _legt_kernel[(batch * size,)](*shared, ADJOINT=adjoint, BLOCK=block)

@@ -29,7 +29,7 @@ def plot_indicators(truth: Any, prediction: Any, indicators: Any) -> Figure:
     truth, prediction = np.asarray(truth, dtype=float), np.asarray(prediction, dtype=float)
     if truth.shape != prediction.shape or truth.ndim not in (1, 2) or not truth.size:
         raise UserError(
-            f"plot_indicators: got truth of shape {truth.shape} and prediction of shape {prediction.shape}, wanted both (T,) "
+            f"plot_indicators: got truth of shape {truth.shape} and prediction of shape {prediction.shape}, expected both (T,) "
             "or both (T, C)"
         )
     found = _found("plot_indicators", indicators, len(truth))
@@ -120,15 +120,17 @@ def _found(name: str, indicators: Any, steps: int) -> np.ndarray:
     """(L, T) bool: where each layer found a boundary."""
     indicators = np.asarray(indicators)
     if indicators.ndim != 2 or indicators.shape[1] != steps or not len(indicators):
-        raise UserError(f"{name}: got indicators of shape {indicators.shape}, wanted (L, {steps}), one number a layer and step")
+        raise UserError(
+            f"{name}: got indicators of shape {indicators.shape}, expected (L, {steps}), one number a layer and step"
+        )
     return indicators > 0.5
 
 
 def _of_text(name: str, truth: str, predictions: str, indicators: Any, row_len: int) -> np.ndarray:
     if len(truth) != len(predictions):
-        raise UserError(f"{name}: got {len(truth)} characters of truth and {len(predictions)} of predictions, wanted as many")
+        raise UserError(f"{name}: got {len(truth)} characters of truth and {len(predictions)} of predictions, expected as many")
     if row_len < 1:
-        raise UserError(f"{name}: got row_len={row_len}, wanted at least 1")
+        raise UserError(f"{name}: got row_len={row_len}, expected at least 1")
     return _found(name, indicators, len(truth))
 
 

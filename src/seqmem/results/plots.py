@@ -116,7 +116,7 @@ def check_picture(path: Path) -> None:
     """
     formats = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
-        raise UserError(f"picture: got {path}, wanted a name that ends in one of: .{', .'.join(sorted(formats))}")
+        raise UserError(f"picture: got {path}, expected a name that ends in one of: .{', .'.join(sorted(formats))}")
     if not path.parent.is_dir():
         raise UserError(f"picture: got {path}, but there is no folder {path.parent}")
 

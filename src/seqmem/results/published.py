@@ -145,7 +145,7 @@ def _published(line: Mapping[str, str], place: str) -> Published:
     try:
         value = float(line["value"])
     except (TypeError, ValueError):
-        raise UserError(f"{place}: value: got '{line['value']}', wanted a number") from None
+        raise UserError(f"{place}: value: got '{line['value']}', expected a number") from None
     found = re.fullmatch(r"(?:(test|validation) )?(.*?)( \(%\))?", told["metric"])
     assert found is not None
     split, metric, percent = found.groups()

@@ -66,7 +66,7 @@ def find_runs(folder: Path) -> list[Run]:
         UserError: there is no such folder, or its manifest cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f"got {folder}, which is not a folder, wanted one with run records below it")
+        raise UserError(f"got {folder}, which is not a folder, expected one with run records below it")
     if (folder / MANIFEST).exists():
         return list(_of_sweep(folder / MANIFEST))
     paths, manifests = _run_folders(folder)
@@ -92,7 +92,7 @@ def read_run(folder: RunFolder) -> Run:
     except (OSError, ValueError) as error:
         return Run(folder, "damaged", f"record.json cannot be read ({error})", unknown)
     if not isinstance(record, dict):
-        return Run(folder, "damaged", f"record.json holds a {type(record).__name__}, wanted an object", unknown)
+        return Run(folder, "damaged", f"record.json holds a {type(record).__name__}, expected an object", unknown)
     lost = [key for key, kind in _IDENTITY.items() if not isinstance(record.get(key), kind)]
     odd = [key for key, kind in _OPTIONAL.items() if not isinstance(record.get(key), kind | None)]
     if lost or odd:

@@ -130,7 +130,7 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error})") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path} is damaged (it holds a {type(record).__name__}, wanted an object)")
+            raise UserError(f"{path} is damaged (it holds a {type(record).__name__}, expected an object)")
         return record
 
     def finished(self) -> dict[str, Any] | None:

@@ -147,19 +147,19 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     general = check(top_level, {key: value for key, value in config.items() if key not in sections})
     train = check(TrainConfig, config["train"], "train")
     if train["schedule"] == "constant" and train["final_lr"] is not None:
-        raise UserError(f"train.final_lr: got {train['final_lr']}, wanted null, since train.schedule is constant")
+        raise UserError(f"train.final_lr: got {train['final_lr']}, expected null, since train.schedule is constant")
     if train["schedule"] != "constant" and train["lr_decay"] > 0:
         raise UserError(
-            f"train.lr_decay: got {train['lr_decay']} with train.schedule={train['schedule']}, wanted one of the two"
+            f"train.lr_decay: got {train['lr_decay']} with train.schedule={train['schedule']}, expected one of the two"
         )
     runner = check(_schema(config["runner"]), config["runner"], "runner")
     elsewhere = runner.get("address") is not None
     if train["resume"] is not None and runner["ntrials"] > 1:
-        raise UserError(f"train.resume: got {train['resume']} for {runner['ntrials']} trials, wanted runner.ntrials=1")
+        raise UserError(f"train.resume: got {train['resume']} for {runner['ntrials']} trials, expected runner.ntrials=1")
     if general["seed"] + runner["ntrials"] > 2**32:
-        raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, wanted seeds below 2**32")
+        raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, expected seeds below 2**32")
     if runner["accelerator"] == "gpu" and runner.get("gpus", 1) == 0:
-        raise UserError("runner.gpus: got 0 with runner.accelerator=gpu, wanted the part of a GPU that a trial needs")
+        raise UserError("runner.gpus: got 0 with runner.accelerator=gpu, expected the part of a GPU that a trial needs")
     if runner["accelerator"] == "gpu" and not elsewhere and not torch.cuda.is_available():
         raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
     found = torch.cuda.device_count()
@@ -193,12 +193,12 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel
     """
     devices = runner_config(config["runner"]).devices
     if devices > 1 and spec.contiguous:
-        raise UserError(f"runner.devices: got {devices}, wanted 1 on {spec.name}, which is read as one text, not row by row")
+        raise UserError(f"runner.devices: got {devices}, expected 1 on {spec.name}, which is read as one text, not row by row")
     with torch.device("meta"):
         model = models.build(model_arguments(config), spec)
     if config["train"]["epochs"] > 0 and not any(parameter.requires_grad for parameter in model.parameters()):
         label = models.label(model_arguments(config))
-        raise UserError(f"train.epochs: got {config['train']['epochs']}, wanted 0, since {label} has nothing to train")
+        raise UserError(f"train.epochs: got {config['train']['epochs']}, expected 0, since {label} has nothing to train")
     return model
 
 

@@ -51,15 +51,15 @@ def test_random_combinations_of_arguments(trial):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"return_sequences": True, "stretch_factor": 4}, "stretch_factor: got 4, wanted a divisor of the 42 steps"),
-        ({"return_sequences": False, "nb_patches": 13}, "nb_patches: got 13, wanted at least 14"),
-        ({"return_sequences": True, "nb_patches": 13, "build_backbone": True}, "nb_patches: got 13, wanted at least 14"),
-        ({"return_sequences": True, "nb_sequences": 43}, "nb_sequences: got 43, wanted -1 for all steps, or 1 to 42"),
+        ({"return_sequences": True, "stretch_factor": 4}, "stretch_factor: got 4, expected a divisor of the 42 steps"),
+        ({"return_sequences": False, "nb_patches": 13}, "nb_patches: got 13, expected at least 14"),
+        ({"return_sequences": True, "nb_patches": 13, "build_backbone": True}, "nb_patches: got 13, expected at least 14"),
+        ({"return_sequences": True, "nb_sequences": 43}, "nb_sequences: got 43, expected -1 for all steps, or 1 to 42"),
         ({"return_sequences": True, "nb_sequences": 0}, "nb_sequences: got 0"),
-        ({"return_sequences": True, "max_pooling_kernel": 2}, "max_pooling_kernel: got 2, wanted 1"),
-        ({"return_sequences": False, "max_pooling_kernel": 43}, "max_pooling_kernel: got 43, wanted at most 42"),
-        ({"return_sequences": False, "stretch_factor": 2}, "stretch_factor: got 2, wanted 1"),
-        ({"return_sequences": False, "nb_sequences": 10}, "nb_sequences: got 10, wanted -1"),
+        ({"return_sequences": True, "max_pooling_kernel": 2}, "max_pooling_kernel: got 2, expected 1"),
+        ({"return_sequences": False, "max_pooling_kernel": 43}, "max_pooling_kernel: got 43, expected at most 42"),
+        ({"return_sequences": False, "stretch_factor": 2}, "stretch_factor: got 2, expected 1"),
+        ({"return_sequences": False, "nb_sequences": 10}, "nb_sequences: got 10, expected -1"),
         ({"return_sequences": False, "l2reg": 0.1, "l2_reg": 0.2}, "l2reg and l2_reg mean the same, got 0.1 and 0.2"),
         ({"return_sequences": False, "padding_style": "casual"}, "did you mean 'causal'"),
         ({"return_sequences": False, "DR": 1.0}, "DR: got 1.0"),
@@ -75,19 +75,19 @@ def test_wrong_arguments_are_named(changes, message):
 def test_a_call_in_the_manner_of_the_original_is_told_what_is_wanted():
     with pytest.raises(UserError, match=r"^return_sequences: a value is required$"):
         IGLOO1D((42, 2), nb_patches=20, nb_filters_conv1d=3)
-    with pytest.raises(UserError, match=r"^shape: got tensor.{,80}, wanted a valid tuple$"):
+    with pytest.raises(UserError, match=r"^shape: got tensor.{,80}, expected a valid tuple$"):
         IGLOO1D(torch.zeros(5, 42, 2), 20, 3, False)
 
 
 @pytest.mark.parametrize(
     ("inputs", "lengths", "message"),
     [
-        (torch.zeros(3, 43, 2), None, r"inputs of shape \(3, 43, 2\), wanted \(B, at most 42, 2\)"),
+        (torch.zeros(3, 43, 2), None, r"inputs of shape \(3, 43, 2\), expected \(B, at most 42, 2\)"),
         (torch.zeros(3, 42, 1), None, r"inputs of shape \(3, 42, 1\)"),
         (torch.zeros(3, 42), None, r"inputs of shape \(3, 42\)"),
-        (torch.zeros(3, 42, 2), torch.ones(2), r"lengths of shape \(2,\), wanted \(3,\)"),
-        (torch.zeros(2, 30, 2), torch.tensor([30, 31]), r"lengths \[30, 31\], wanted each between 0 and T'=30"),
-        (torch.zeros(1, 42, 2), torch.tensor([-1]), r"lengths \[-1\], wanted each between 0 and T'=42"),
+        (torch.zeros(3, 42, 2), torch.ones(2), r"lengths of shape \(2,\), expected \(3,\)"),
+        (torch.zeros(2, 30, 2), torch.tensor([30, 31]), r"lengths \[30, 31\], expected each between 0 and T'=30"),
+        (torch.zeros(1, 42, 2), torch.tensor([-1]), r"lengths \[-1\], expected each between 0 and T'=42"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(inputs, lengths, message):

@@ -34,7 +34,7 @@ def test_the_backbone_of_every_lighthouse():
 
 
 def test_too_few_patches_for_the_backbone():
-    with pytest.raises(UserError, match=r"nb_patches: got 33, wanted at least 34, .* to cover 100 steps with patches of 4"):
+    with pytest.raises(UserError, match=r"nb_patches: got 33, expected at least 34, .* to cover 100 steps with patches of 4"):
         draw_patches(random(), np.array([99]), 33, 4, backbone=True)
     assert draw_patches(random(), np.array([99]), 33, 4, backbone=False).shape == (1, 33, 4)
 

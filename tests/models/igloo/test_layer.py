@@ -139,7 +139,7 @@ def test_the_state_of_a_layer_for_another_length_is_refused(name, steps):
     layer, other = make(USES[name]), make(USES[name], steps=steps)
     model = nn.ModuleDict({"igloo": layer})
     before = copy.deepcopy(layer.state_dict())
-    with pytest.raises(UserError, match=f"^igloo.steps: got a state for sequences of {steps} steps, wanted 42$"):
+    with pytest.raises(UserError, match=f"^igloo.steps: got a state for sequences of {steps} steps, expected 42$"):
         model.load_state_dict({f"igloo.{key}": value for key, value in other.state_dict().items()})
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
@@ -147,10 +147,10 @@ def test_the_state_of_a_layer_for_another_length_is_refused(name, steps):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda i: i.index_fill(0, torch.tensor(3), 4), "got a patch of step 3 that takes step 4, wanted steps from 0 to 3"),
-        (lambda i: i - 1, "got a patch of step 0 that takes step -1, wanted steps from 0 to 0"),
-        (lambda i: i.double(), "got torch.float64, wanted whole numbers"),
-        (lambda i: i[:, :5], r"got shape \(42, 5, 4\), wanted \(42, 20, 4\)"),
+        (lambda i: i.index_fill(0, torch.tensor(3), 4), "got a patch of step 3 that takes step 4, expected steps from 0 to 3"),
+        (lambda i: i - 1, "got a patch of step 0 that takes step -1, expected steps from 0 to 0"),
+        (lambda i: i.double(), "got torch.float64, expected whole numbers"),
+        (lambda i: i[:, :5], r"got shape \(42, 5, 4\), expected \(42, 20, 4\)"),
     ],
     ids=["future", "negative", "fractions", "shape"],
 )

@@ -176,10 +176,10 @@ def test_the_yaml_has_the_layers_defaults():
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
-        ({}, {"nb_patches": 9}, r"^model\.nb_patches: got 9, wanted at least 10"),
-        ({"output_steps": None}, {"stretch_factor": 7}, r"^model\.stretch_factor: got 7, wanted a divisor of the 30 steps"),
-        ({"output_steps": None}, {"padding_style": "same"}, r"^model\.padding_style: got 'same', wanted 'causal'"),
-        ({}, {"embedding_size": 4}, r"^model\.embedding_size: got 4, wanted null, since made up has no tokens"),
+        ({}, {"nb_patches": 9}, r"^model\.nb_patches: got 9, expected at least 10"),
+        ({"output_steps": None}, {"stretch_factor": 7}, r"^model\.stretch_factor: got 7, expected a divisor of the 30 steps"),
+        ({"output_steps": None}, {"padding_style": "same"}, r"^model\.padding_style: got 'same', expected 'causal'"),
+        ({}, {"embedding_size": 4}, r"^model\.embedding_size: got 4, expected null, since made up has no tokens"),
         ({"task": "reconstruction"}, {}, r"^model\.network: igloo answers step by step"),
         ({"contiguous": True, "output_steps": None}, {}, r"igloo carries no state.*dataset\.step=30"),
     ],

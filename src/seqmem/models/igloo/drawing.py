@@ -29,7 +29,8 @@ def draw_patches(random: np.random.Generator, ends: np.ndarray, count: int, size
     needed = int(ends.max()) // stride + 1
     if backbone and needed > count:
         raise UserError(
-            f"nb_patches: got {count}, wanted at least {needed}, which the backbone takes to cover {ends.max() + 1} steps with "
+            f"nb_patches: got {count}, expected at least {needed}, which the backbone takes to cover "
+            f"{ends.max() + 1} steps with "
             f"patches of {size}; build_backbone=False does without"
         )
     drawn = _subsets(random, np.broadcast_to(ends[:, None] + 1, (len(ends), count)), size)

@@ -180,13 +180,13 @@ class IGLOO1D(nn.Module):
         """
         if inputs.dim() != 3 or inputs.shape[1] > self.shape[0] or inputs.shape[2] != self.shape[1]:
             steps, channels = self.shape
-            raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, wanted (B, at most {steps}, {channels})")
+            raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, expected (B, at most {steps}, {channels})")
         if lengths is not None and lengths.shape != inputs.shape[:1]:
-            raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, wanted ({len(inputs)},)")
+            raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, expected ({len(inputs)},)")
         if torch.compiler.is_exporting():
             return torch.cat([self.represent(inputs, lengths, None, block) for block in range(len(self._wanted))], 1)
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
-            raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, wanted each between 0 and T'={inputs.shape[1]}")
+            raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, expected each between 0 and T'={inputs.shape[1]}")
         rows = self._at_a_time(len(inputs))
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
@@ -288,7 +288,7 @@ class IGLOO1D(nn.Module):
         # Before any part is loaded, so that the layer is left whole.
         saved = state_dict.get(f"{prefix}steps", self.steps)
         if saved.tolist() != self.shape[0]:
-            raise UserError(f"{prefix}steps: got a state for sequences of {saved.tolist()} steps, wanted {self.shape[0]}")
+            raise UserError(f"{prefix}steps: got a state for sequences of {saved.tolist()} steps, expected {self.shape[0]}")
         for name, patches in self.named_modules(prefix=prefix.removesuffix(".")):
             key = f"{name}.indices"
             if isinstance(patches, Patches) and key in state_dict:

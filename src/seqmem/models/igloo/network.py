@@ -59,7 +59,8 @@ class IGLOONetwork(SequenceModel):
         refuse_reconstruction(self, spec)
         if padding_style != "causal" and spec.output_steps is None:
             raise UserError(
-                f"model.padding_style: got {padding_style!r}, wanted 'causal', since an output of {spec.name} is of the steps "
+                f"model.padding_style: got {padding_style!r}, expected 'causal', since an output of "
+                f"{spec.name} is of the steps "
                 "up to its own"
             )
         self.inputs = Inputs(spec, embedding_size)

@@ -129,14 +129,14 @@ class Patches(nn.Module):
             UserError: it states what one of the patches takes.
         """
         if saved.is_floating_point() or saved.is_complex():
-            raise UserError(f"{name}: got {saved.dtype}, wanted whole numbers")
+            raise UserError(f"{name}: got {saved.dtype}, expected whole numbers")
         if saved.shape != self.indices.shape:
-            raise UserError(f"{name}: got shape {tuple(saved.shape)}, wanted {tuple(self.indices.shape)}")
+            raise UserError(f"{name}: got shape {tuple(saved.shape)}, expected {tuple(self.indices.shape)}")
         ends = torch.from_numpy(self.ends).to(saved.device)[:, None, None].expand_as(saved)
         wrong = (saved < 0) | (saved > ends)
         if wrong.any():
             step, end = int(saved[wrong][0]), int(ends[wrong][0])
-            raise UserError(f"{name}: got a patch of step {end} that takes step {step}, wanted steps from 0 to {end}")
+            raise UserError(f"{name}: got a patch of step {end} that takes step {step}, expected steps from 0 to {end}")
 
     def _index(self, number: int) -> PatchIndex:
         steps, places = self.blocks[number], self.indices[0].numel()

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
         if not (path / "checkpoints" / name).is_file():
             trials = ", ".join(str(trial) for trial in sorted(path.glob("seed_*"))[:3])
             raise UserError(
-                f"{path} holds no checkpoints/{name}; wanted a checkpoint or the folder of a finished trial"
+                f"{path} holds no checkpoints/{name}; expected a checkpoint or the folder of a finished trial"
                 + (f", as {trials}" if trials else "")
             )
         path = path / "checkpoints" / name
@@ -119,7 +119,7 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
     for name in _SHAPE:
         if getattr(spec, name) != getattr(trained, name):
             raise UserError(
-                f"{spec.name} has {name}={getattr(spec, name)}, wanted {name}={getattr(trained, name)}, since the model of "
+                f"{spec.name} has {name}={getattr(spec, name)}, expected {name}={getattr(trained, name)}, since the model of "
                 f"{checkpoint.path} was trained on {trained.name}"
             )
     # What the model made of the length of its training data is part of what it learned.
@@ -168,7 +168,7 @@ def check_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         name = next(name for name in [*own, *given] if own.get(name) != given.get(name))
         raise UserError(
             f"{path} is a checkpoint of another model: got {name} of shape {given.get(name, 'nothing')}, "
-            f"wanted {own.get(name, 'nothing')}"
+            f"expected {own.get(name, 'nothing')}"
         )
 
 

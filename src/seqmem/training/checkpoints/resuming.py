@@ -41,12 +41,12 @@ def resumable(path: Path, config: Mapping[str, Any], data: str) -> Path | None:
     checkpoint = read_checkpoint(Path(named), "last.ckpt")
     for key, (given, wanted) in _differences(checkpoint, config).items():
         if key != "train.epochs" or config["train"]["schedule"] != "constant":
-            raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, wanted {wanted}")
+            raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, expected {wanted}")
     if checkpoint.data not in (None, data):
         raise UserError(f"train.resume: {checkpoint.path} was trained on other data of the name {checkpoint.spec.name}")
     if checkpoint.epoch >= config["train"]["epochs"]:
         raise UserError(
-            f"train.resume: {checkpoint.path} has {checkpoint.epoch + 1} epochs behind it, wanted at most "
+            f"train.resume: {checkpoint.path} has {checkpoint.epoch + 1} epochs behind it, expected at most "
             f"train.epochs={config['train']['epochs']}"
         )
     best = checkpoint.path.with_name("best.ckpt")

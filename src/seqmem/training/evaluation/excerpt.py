@@ -32,7 +32,7 @@ class Excerpt(Listener):
         """
         if not self._parts:
             what = "chunks of the first row" if self.spec.contiguous else "sequences"
-            raise UserError(f"sequence: got {self.sequence}, wanted less than {self._passed}, the {what} that were read")
+            raise UserError(f"sequence: got {self.sequence}, expected less than {self._passed}, the {what} that were read")
         targets, outputs, boundaries = (torch.cat(part) for part in zip(*self._parts, strict=True))
         return targets, outputs, boundaries
 

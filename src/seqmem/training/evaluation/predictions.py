@@ -136,11 +136,11 @@ def check_predictions(path: Path) -> None:
         UserError: another suffix than .npz or .csv, no such folder, or the file is there already.
     """
     if path.suffix.lower() not in (".npz", ".csv"):
-        raise UserError(f"predictions: got {path}, wanted a name that ends in .npz or .csv")
+        raise UserError(f"predictions: got {path}, expected a name that ends in .npz or .csv")
     if not path.parent.is_dir():
         raise UserError(f"predictions: got {path}, but there is no folder {path.parent}")
     if path.exists():
-        raise UserError(f"predictions: got {path}, which is there already; wanted the name of a new file")
+        raise UserError(f"predictions: got {path}, which is there already; expected the name of a new file")
 
 
 def _padded(values: np.ndarray, steps: int) -> np.ndarray:

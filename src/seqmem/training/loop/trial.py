@@ -179,7 +179,7 @@ def _train(config: Mapping[str, Any], data: Data, checksum: str, folder: RunFold
             trainer.validate(module, loaders["validation"], verbose=False)
             score = trainer.callback_metrics[monitor].item()
             if not math.isfinite(score):
-                raise UserError(f"{monitor} of the initial weights is {score}, wanted a finite number")
+                raise UserError(f"{monitor} of the initial weights is {score}, expected a finite number")
             trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
             [tested] = trainer.test(module, loaders["test"], verbose=False)
             outcome = {

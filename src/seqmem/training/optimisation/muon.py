@@ -54,9 +54,9 @@ class Muon(Optimizer):
         blocks = self.param_groups[-1]["blocks"]
         for parameter in self.param_groups[-1]["params"]:
             if parameter.is_complex():
-                raise UserError(f"muon: got a parameter of {parameter.dtype}, wanted real numbers")
+                raise UserError(f"muon: got a parameter of {parameter.dtype}, expected real numbers")
             if blocks > 1 and (parameter.dim() == 0 or len(parameter) % blocks):
-                raise UserError(f"muon: got a parameter of shape {tuple(parameter.shape)}, wanted rows for {blocks} blocks")
+                raise UserError(f"muon: got a parameter of shape {tuple(parameter.shape)}, expected rows for {blocks} blocks")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
