@@ -4,11 +4,11 @@ from importlib.metadata import version
 
 import numpy as np
 from pydantic import NonNegativeInt
-from seqmem.datasets.permutation import PermutationName
-from seqmem.datasets.permutation import permutation as named_permutation
 from seqmem.datasets.pixels import PixelSequences
 
 from seqmem.arguments import checked
+from seqmem.data.permutation import PermutationName
+from seqmem.data.permutation import permutation as named_permutation
 from seqmem.data.provenance import Provenance, sha256
 from seqmem.data.seeds import Seed
 from seqmem.data.splits import stratified_split
@@ -36,7 +36,7 @@ class Digits(PixelSequences):
 
         Args:
             permute: whether the pixels come in another order than row by row, the same for all images.
-            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (see :mod:`seqmem.datasets.permutation`).
+            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (see :mod:`seqmem.data.permutation`).
             reconstruction: the images themselves are wanted, instead of their classes.
             frames: an image is one step, a frame of 8x8 pixels.
             split_seed: of the choice of validation and test images.

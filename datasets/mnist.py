@@ -7,11 +7,11 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
-from seqmem.datasets.permutation import PermutationName
-from seqmem.datasets.permutation import permutation as named_permutation
 from seqmem.datasets.pixels import PixelSequences
 
 from seqmem.arguments import checked
+from seqmem.data.permutation import PermutationName
+from seqmem.data.permutation import permutation as named_permutation
 from seqmem.data.provenance import Provenance, sha256
 from seqmem.data.seeds import Seed
 from seqmem.data.splits import random_split
@@ -61,7 +61,7 @@ class MNIST(PixelSequences):
             data_dir: the folder that holds ``MNIST/raw/`` with the four uncompressed idx files, as torchvision leaves them.
                 Missing ones are downloaded; a folder that holds all of them is never written.
             permute: whether the pixels come in another order than row by row, the same for all images.
-            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed, see :mod:`seqmem.datasets.permutation`.
+            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed, see :mod:`seqmem.data.permutation`.
             validation_fraction: the part of the 60,000 training images that becomes the validation split.
             split_seed: of that choice.
             train_samples: train on this many images only, chosen at random from the training split; None uses all.

@@ -199,8 +199,8 @@ def test_initializers():
         ({"architecture": {"hx": False, "hm": False}}, "hx, hm and hh all off"),
         ({"architecture": {"xu": True}}, "architecture.xu: architecture has no key 'xu'; choose from: ux, uh"),
         ({"initializers": {"hx": "xavier"}}, "hx.*'xavier'.*did you mean 'xavier_normal'"),
-        ({"max_length": 0}, "max_length: got 0, wanted"),
-        ({"init_t": -1}, "init_t: got -1, wanted"),
+        ({"max_length": 0}, "max_length: got 0, expected"),
+        ({"init_t": -1}, "init_t: got -1, expected"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

@@ -88,7 +88,7 @@ def test_a_step_goes_as_far_as_the_time(measure, stepwise):
 def test_a_time_that_decreases_is_named(kind, row, step, time):
     inputs = series(torch.arange(1.0, 6.0).expand(3, 5).clone())
     inputs[row, step, 0] = time
-    with pytest.raises(ValueError, match=rf"the time of row {row} goes from {step} to .* at step {step}, wanted"):
+    with pytest.raises(ValueError, match=rf"the time of row {row} goes from {step} to .* at step {step}, expected"):
         make(kind)(inputs)
     make(kind)(inputs, lengths=torch.full((3,), step))  # padding may hold anything
 

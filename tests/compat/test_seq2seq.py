@@ -275,7 +275,7 @@ def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"text\.zip is no file of a model, or damaged"):
         NDS2SAEFactory().set_output(tmp_path / "text.zip")
     small(tmp_path / "a.zip").save()
-    with pytest.raises(UserError, match=r"a\.zip holds another model than the settings say: got weights/.* wanted"):
+    with pytest.raises(UserError, match=r"a\.zip holds another model than the settings say: got weights/.* expected"):
         small(tmp_path / "a.zip", layer_sizes=[7, 4])
     content = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(content[: len(content) // 2])

@@ -195,7 +195,9 @@ def test_a_wrong_flag_is_refused_before_any_file_is_read(flag, value):
 
 @pytest.mark.parametrize(("flag", "padding", "shortest"), [("train_hz", "last", 11), ("eval_hz", "mask", 4)])
 def test_a_rate_that_keeps_nothing_is_refused(flag, padding, shortest, load):
-    with pytest.raises(UserError, match=rf"^dataset\.{flag}: got 0\.05, which keeps no step of a series of {shortest}, wanted"):
+    with pytest.raises(
+        UserError, match=rf"^dataset\.{flag}: got 0\.05, which keeps no step of a series of {shortest}, expected"
+    ):
         load(padding=padding, **{flag: 0.05})
 
 

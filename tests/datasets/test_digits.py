@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from seqmem.datasets.permutation import permutation
 from sklearn.datasets import load_digits
 
 from seqmem import datasets
+from seqmem.data.permutation import permutation
 
 
 def everything(data, split):

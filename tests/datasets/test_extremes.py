@@ -38,7 +38,7 @@ def test_a_value_beyond_float32_is_refused(standardize, tmp_path):
     [
         ({"name": "white_noise", "rms": 1e39}, r"dataset\.rms: got 1e\+39, expected less than or equal to 1000000"),
         ({"name": "sinusoids", "noise": 1e300}, r"dataset\.noise: got 1e\+300, expected less than or equal to 1000000"),
-        ({"name": "sinusoids", "noise": float("nan")}, r"dataset\.noise: got nan, wanted"),
+        ({"name": "sinusoids", "noise": float("nan")}, r"dataset\.noise: got nan, expected"),
     ],
 )
 def test_settings_beyond_float32_are_refused(arguments, message):

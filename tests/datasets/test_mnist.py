@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seqmem.datasets.permutation import permutation
 
 from seqmem import datasets
+from seqmem.data.permutation import permutation
 from seqmem.errors import UserError
 
 from .conftest import idx_bytes

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from seqmem.datasets.permutation import permutation
+
+from seqmem.data.permutation import permutation
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 63, 64, 65, 784, 1000])

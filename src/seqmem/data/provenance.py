@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from seqmem.data.permutation import Permutation
 from seqmem.data.splits import Split
-from seqmem.datasets.permutation import Permutation
 
 
 @dataclass(frozen=True)
