@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 from seqmem.cells import HMLSTM, LSTM, LegS
-from seqmem.cells.cuda_graph import CapturedLoop
+from seqmem.sequence.cuda_graph import CapturedLoop
 
 
 class Graph:

@@ -8,9 +8,9 @@ import torch
 from torch.nn.utils.parametrize import cached
 from torch.testing import assert_close
 
-from seqmem.cells.activations import modrelu
 from seqmem.cells.orthogonal import ExpRNN, Orthogonal
 from seqmem.errors import UserError
+from seqmem.ops.activations import modrelu
 
 every_method = pytest.mark.parametrize("method", ["exprnn", "dtriv", "cayley"])
 both = pytest.mark.parametrize("kind", [ExpRNN, Orthogonal])

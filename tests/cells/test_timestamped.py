@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from seqmem.cells import TLSI, TLTI, LegS
 from seqmem.errors import UserError
 from seqmem.ops import reference
+from tests.cells import paths
 
 both = pytest.mark.parametrize("kind", [TLSI, TLTI])
 both_ways = pytest.mark.parametrize("stepwise", [False, True], ids=["as chosen", "step by step"])
@@ -27,7 +28,7 @@ def run(cell, inputs, stepwise, state=None, lengths=None):
     fresh = state is None
     state = cell.initial_state(len(inputs)) if fresh else state
     cell.check_inputs(inputs, state, lengths)
-    return (cell.stepwise_forward if stepwise else cell.fused_forward)(inputs, state, lengths, fresh)
+    return (paths.stepwise if stepwise else paths.fused)(cell, inputs, state, lengths, fresh)
 
 
 @both_ways

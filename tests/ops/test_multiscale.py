@@ -12,7 +12,9 @@ from torch.testing import assert_close
 
 from seqmem.cells import HMLSTM
 from seqmem.cells.hmlstm import HMLSTMState
-from seqmem.ops import extension, sequence
+from seqmem.ops import compiled_sequence, extension
+from seqmem.ops.multiscale import flattened
+from tests.cells.paths import fused, stepwise
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
@@ -37,7 +39,7 @@ every_boundary = pytest.mark.parametrize("boundary", ["step", "sample", "soft"])
 @pytest.fixture
 def short_chunks(monkeypatch):
     """So few rows that a sequence has many chunks."""
-    monkeypatch.setattr(sequence, "_CHUNK_ROWS", 8)
+    monkeypatch.setattr(compiled_sequence, "_CHUNK_ROWS", 8)
 
 
 def make(sizes, variant, boundary, dtype=torch.float64):
@@ -64,7 +66,7 @@ def run(cell, inputs, state, lengths, compiled):
     inputs = inputs.clone().requires_grad_()
     state = HMLSTMState(*(part.clone().requires_grad_() for part in state))
     torch.manual_seed(5)  # of sampled boundaries
-    outputs, after = (cell.fused_forward if compiled else cell.stepwise_forward)(inputs, state, lengths, False)
+    outputs, after = (fused if compiled else stepwise)(cell, inputs, state, lengths, False)
     results = {"outputs": outputs} | after._asdict()
     generator = torch.Generator().manual_seed(3)
     total = sum((part * torch.randn(part.shape, generator=generator).to(part)).sum() for part in results.values())
@@ -190,7 +192,7 @@ def arguments():
     cell = make([16, 16], "normalised without bias", "soft")
     inputs = torch.randn(2, 4, 4, dtype=torch.float64)
     projected = cell.project(inputs).detach().requires_grad_()
-    parameters = torch.cat([parameter.flatten() for layer in cell.layers for parameter in layer.stacked()])
+    parameters = flattened([layer.weights() for layer in cell.layers])
     state = (part.requires_grad_() for part in random_state(cell, 2, inputs))
     settings = ([16, 16], True, False, True, True, True, 3)
     given = (

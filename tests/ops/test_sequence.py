@@ -10,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from seqmem.cells import GRU, LMU, LMUT, LSTM, TLSI, TLTI, LagT, LagTS, LegS, LegT, LegTS
-from seqmem.cells.base import Recurrence
-from seqmem.ops import extension, generators, sequence
+from seqmem.ops import compiled_sequence, extension, generators
+from tests.cells.paths import fused, stepwise
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
@@ -58,7 +58,7 @@ one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "legts", "
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Several checkpoints even in short sequences."""
-    monkeypatch.setattr(sequence, "_CHUNK_ROWS", 7)
+    monkeypatch.setattr(compiled_sequence, "_CHUNK_ROWS", 7)
 
 
 def make(name, channels, size, dtype=torch.float64):
@@ -84,7 +84,7 @@ def run(cell, inputs, lengths=None, state=None, loop=False):
     state = cell.initial_state(len(inputs)) if state is None else state
     state = type(state)(*(part.clone().requires_grad_() if part.is_floating_point() else part for part in state))
     inputs = inputs.clone().requires_grad_()
-    outputs, final = (Recurrence.stepwise_forward if loop else type(cell).fused_forward)(cell, inputs, state, lengths, fresh)
+    outputs, final = (stepwise if loop else fused)(cell, inputs, state, lengths, fresh)
     results = {"outputs": outputs} | dict(zip(final._fields, final, strict=True))
     noise = torch.Generator().manual_seed(1)
     loss = sum(
@@ -148,7 +148,7 @@ def test_every_row_goes_by_its_own_times(kind, arguments, measure, short_chunks)
     inputs[5, 2:6, 0] = inputs[5, 2:3, 0]  # stands still
     lengths = torch.randint(0, 10, (19,))
     results = []
-    for loop in (kind.fused_forward, kind.stepwise_forward):
+    for loop in (fused, stepwise):
         state = cell.initial_state(19)
         outputs, final = loop(cell, inputs, state, lengths, True)
         loss = (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view_as(outputs)).sum()
@@ -200,7 +200,7 @@ def test_gradients_that_vanish_on_their_way_back(cell, first, short_chunks):
     inputs[:, :first] *= 1e4
     inputs.requires_grad_()
     gradients = []
-    for loop in (type(cell).fused_forward, Recurrence.stepwise_forward):
+    for loop in (fused, stepwise):
         outputs, _ = loop(cell, inputs, cell.initial_state(4), None, True)
         gradients.append(
             torch.autograd.grad(outputs[:, -1].sum(), [inputs, *cell.parameters()], materialize_grads=True, allow_unused=True)
@@ -226,8 +226,8 @@ def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short
     exact = run(cell, inputs, lengths, loop=True)
     exact.pop("step", None)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not sequence.fallback_reason(inputs)
-        assert not sequence.fallback_reason(inputs.bfloat16())
+        assert not compiled_sequence.fallback_reason(inputs)
+        assert not compiled_sequence.fallback_reason(inputs.bfloat16())
         given, loop = run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True)
     assert given["outputs"].dtype == torch.float32
     ours, theirs = error(given, exact), error(loop, exact)
@@ -310,7 +310,7 @@ def test_only_what_is_asked_for_flows_back(cell):
     for pick in (lambda outputs, state: outputs[:, -1], lambda outputs, state: state.hidden):
         given, wanted = (
             torch.autograd.grad(pick(*loop(cell, inputs, cell.initial_state(2), None, True)).sum(), leaf)[0]
-            for loop in (type(cell).fused_forward, Recurrence.stepwise_forward)
+            for loop in (fused, stepwise)
         )
         assert_close(given, wanted)
 
@@ -383,8 +383,8 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for(cell):
     kept = [part.numel() for part in operator(*given[:-1], 0)][-1]
     assert kept == 0
     with torch.no_grad():
-        assert sequence.chunk_steps(given[0]) == 0
-    assert sequence.chunk_steps(given[0]) > 0
+        assert compiled_sequence.chunk_steps(given[0]) == 0
+    assert compiled_sequence.chunk_steps(given[0]) > 0
 
 
 @one_of_each
@@ -417,17 +417,17 @@ def test_what_does_not_fit_is_named(changes, message):
 
 def test_what_is_not_covered_goes_step_by_step(monkeypatch):
     inputs = torch.zeros(1, 2, 3)
-    assert not sequence.fallback_reason(inputs)
-    assert sequence.fallback_reason(inputs, "zoh")
-    assert sequence.fallback_reason(inputs.half())
-    assert sequence.fallback_reason(torch.zeros(1, 2, 3, device="meta"))
-    assert sequence.fallback_reason(inputs.bfloat16())
+    assert not compiled_sequence.fallback_reason(inputs)
+    assert LegS(2, discretization="zoh").fallback_reason(inputs)
+    assert compiled_sequence.fallback_reason(inputs.half())
+    assert compiled_sequence.fallback_reason(torch.zeros(1, 2, 3, device="meta"))
+    assert compiled_sequence.fallback_reason(inputs.bfloat16())
     with torch.autocast("cpu", torch.float16):
-        assert sequence.fallback_reason(inputs)
-        assert not sequence.fallback_reason(inputs.double())
+        assert compiled_sequence.fallback_reason(inputs)
+        assert not compiled_sequence.fallback_reason(inputs.double())
     monkeypatch.setattr(extension, "REASON", "SEQMEM_REFERENCE is set")
     monkeypatch.setattr(extension, "FORCED", True)
-    assert sequence.fallback_reason(inputs)
+    assert compiled_sequence.fallback_reason(inputs)
 
 
 def test_what_is_kept_grows_no_faster_than_the_length():

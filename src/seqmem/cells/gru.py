@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
-from seqmem.ops import sequence
+from seqmem.ops.gru import gru_step, gru_step_reset_before
 
 
 class GRUState(NamedTuple):
@@ -36,6 +36,7 @@ class GRU(Recurrence[GRUState]):
     """
 
     name = "gru"
+    operator = "gru"
 
     @checked
     def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256, bias: bool = True, reset_after: bool = True):
@@ -54,38 +55,31 @@ class GRU(Recurrence[GRUState]):
         return GRUState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """W x + b of all three rows."""
+        """Compute W x + b of all three rows."""
         return linear(inputs, self.weight_ih, self.bias_ih)
 
     def schedule(self, state: GRUState, steps: int, fresh: bool) -> list[Any]:
-        """What acts on h: U and b' of all rows, or of r and z and of n apart where r comes between; the same at each step."""
+        """Return U and b' of all rows, or of r and z and of n apart where r comes between; the same at each step."""
         if self.reset_after:
             return [(self.weight_hh, self.bias_hh)] * steps
         sizes = [2 * self.output_size, self.output_size]
         biases = (None, None) if self.bias_hh is None else self.bias_hh.split(sizes)
         return [tuple(zip(self.weight_hh.split(sizes), biases, strict=True))] * steps
 
-    def advance(self, projected: Tensor, state: GRUState, tick: Any) -> tuple[Tensor, GRUState]:
-        """One step."""
-        sizes = [2 * self.output_size, self.output_size]
-        x_gates, x_new = projected.split(sizes, -1)
-        if self.reset_after:
-            h_gates, h_new = linear(state.hidden, *tick).split(sizes, -1)
-            r, z = torch.sigmoid(x_gates + h_gates).chunk(2, -1)
-            new = torch.tanh(x_new + r * h_new)
-        else:
-            gates, candidate = tick
-            r, z = torch.sigmoid(x_gates + linear(state.hidden, *gates)).chunk(2, -1)
-            new = torch.tanh(x_new + linear(r * state.hidden, *candidate))
-        hidden = new + z * (state.hidden - new)
+    def advance(self, projected: Tensor, state: GRUState, scheduled: Any) -> tuple[Tensor, GRUState]:
+        """Compute one step."""
+        step = gru_step if self.reset_after else gru_step_reset_before
+        hidden = step(projected, state.hidden, *scheduled)
         return hidden, GRUState(hidden)
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs) if self.reset_after else "the reset gate acts before the product"
+    def operator_options(self) -> dict[str, Any]:
+        """Return where the reset gate acts."""
+        return {"reset_after": self.reset_after}
 
-    def fused_forward(self, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, GRUState]:
-        """All steps in one call."""
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, GRUState]:
+        """Compute a whole sequence."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        outputs, hidden = sequence.gru_sequence(inputs, state.hidden, lengths, *weights)
+        outputs, hidden = run(inputs, state.hidden, lengths, *weights)
         return outputs, GRUState(hidden)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seqmem.cells.base import Recurrence
 from seqmem.cells.mgu import MGU
 
 
@@ -27,19 +26,16 @@ class GRUS(MGU):
     """
 
     name = "grus"
+    operator = ""
 
     def initial_state(self, batch_size: int) -> GRUSState:  # type: ignore[override]
         """Zero hidden state, step 0."""
         (hidden,) = super().initial_state(batch_size)
         return GRUSState(hidden, torch.zeros(batch_size, dtype=torch.int64, device=hidden.device))
 
-    def advance(self, projected: Tensor, state: GRUSState, tick: None) -> tuple[Tensor, GRUSState]:  # type: ignore[override]
-        """One step."""
+    def advance(self, projected: Tensor, state: GRUSState, scheduled: None) -> tuple[Tensor, GRUSState]:  # type: ignore[override]
+        """Compute one step."""
         candidate, gate = self.candidate_and_gate(projected, state.hidden)
         gated = torch.lerp(state.hidden, candidate, gate)
         hidden = torch.lerp(state.hidden, gated, gate / (state.step + 1)[:, None])
         return hidden, GRUSState(hidden, state.step + 1)
-
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step."""
-        return Recurrence.fallback_reason(self, inputs)

@@ -6,14 +6,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
-from seqmem.data.masks import masked, valid_steps
+from seqmem.data.masks import masked
 from seqmem.errors import UserError
-from seqmem.ops import sequence
-from seqmem.ops.multiscale import multiscale_sequence
+from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.multiscale import Boundaries, LayerWeights, flattened, multiscale_step
 
 
 class HMLSTMState(NamedTuple):
@@ -70,6 +70,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
     """
 
     name = "hmlstm"
+    operator = "multiscale"
 
     slope: Tensor
     layers: Sequence["_Layer"]
@@ -130,58 +131,29 @@ class HMLSTM(Recurrence[HMLSTMState]):
         self.slope.fill_(min(self.max_slope, self.first_slope + self.slope_growth * epoch))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """What the bottom layer reads of x, its bias included."""
+        """Compute the bottom layer's terms in x, its bias included."""
         bottom = self.layers[0]
         assert bottom.weight_input is not None
-        return linear(inputs, bottom.weight_input, bottom.summed_bias)
+        return linear(inputs, bottom.weight_input, bottom.weights().summed_bias)
 
     def schedule(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
-        """A step's uniform random numbers, (B, L), if boundaries are sampled."""
+        """Return the weights of all layers and the uniform random numbers (B, L) of each step, None if none are drawn."""
         draws = self._draws(state, steps)
-        return [None] * steps if draws is None else draws.unbind(0)
+        weights = [layer.weights() for layer in self.layers]
+        return [(weights, None if draws is None else draws[t]) for t in range(steps)]
 
-    def advance(self, projected: Tensor, state: HMLSTMState, tick: Tensor | None) -> tuple[Tensor, HMLSTMState]:
-        """One step of all layers, from the bottom up."""
-        old_hidden, old_memory = state.hidden.split(self.sizes, -1), state.memory.split(self.sizes, -1)
-        old_boundary = state.boundary.split(1, -1)
-        remains = (1 - self._choosing(state.boundary)).split(1, -1)
-        hidden: list[Tensor] = []
-        memory: list[Tensor] = []
-        boundary: list[Tensor] = []
-        for k, layer in enumerate(self.layers):
-            read = [old_hidden[k]]
-            if k + 1 < len(self.sizes):
-                read.append(old_boundary[k] * old_hidden[k + 1])
-            if k == 0:
-                summed = projected + linear(torch.cat(read, -1), layer.weight)
-            else:
-                read.append(boundary[-1] * hidden[-1])
-                summed = linear(torch.cat(read, -1), layer.weight, layer.summed_bias)
-            f, i, o, g, s = layer.gates(summed.to(state.hidden.dtype))
-            # update (f c' + i g) + copy c' + flush i g, the three adding up to 1; the bottom layer never copies.
-            if k == 0:
-                c = torch.addcmul(i * g, remains[k] * f, old_memory[k])
-                h = o * layer.squashed(c)
-            else:
-                update = remains[k] * self._choosing(boundary[-1])
-                copy = remains[k] - update
-                c = torch.addcmul(((1 - copy) * i) * g, torch.addcmul(copy, update, f), old_memory[k])
-                h = torch.lerp(o * layer.squashed(c), old_hidden[k], copy)
-            hidden.append(h)
-            memory.append(c)
-            boundary.append(old_boundary[k] if s is None else self._boundary(s, None if tick is None else tick[:, k : k + 1]))
-        outputs = torch.cat(hidden, -1)
-        return outputs, HMLSTMState(outputs, torch.cat(memory, -1), torch.cat(boundary, -1))
-
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs, half_products=False)
+    def advance(self, projected: Tensor, state: HMLSTMState, scheduled: Any) -> tuple[Tensor, HMLSTMState]:
+        """Compute one step of all layers, from the bottom up."""
+        weights, draws = scheduled
+        boundaries = Boundaries(self.slope, self.boundary == "soft", self.boundary_activation == "hard_sigmoid")
+        after = HMLSTMState(*multiscale_step(projected, *state, weights, self.sizes, boundaries, draws))
+        return after.hidden, after
 
     def fused_forward(
-        self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
+        self, run: Any, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, HMLSTMState]:
-        """All steps in one call; under autocast only the inputs' projection is in bfloat16."""
-        outputs, _, state = self._compiled(inputs, state, lengths)
+        """Compute a whole sequence; under autocast only the inputs' projection is in bfloat16."""
+        outputs, _, state = self._with_boundaries(run, inputs, state, lengths)
         return outputs, state
 
     def boundaries(
@@ -208,37 +180,37 @@ class HMLSTM(Recurrence[HMLSTMState]):
         inputs = self._joined(inputs, times)
         state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
-        if not self.fallback_reason(inputs):
-            return self._compiled(inputs, state, lengths)[1]
-        return self._stepwise_boundaries(inputs, state, lengths)
+        run = self.choose(inputs).run
+        if run is None:
+            return self._stepwise_boundaries(inputs, state, lengths)
+        return self._with_boundaries(run, inputs, state, lengths)[1]
 
     @torch.compiler.disable  # as stepwise_forward
     def _stepwise_boundaries(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> Tensor:
         steps = inputs.shape[1]
-        valid = None if lengths is None else valid_steps(lengths, steps)[..., None]
-        if valid is not None:
-            inputs = inputs.where(valid, 0)  # 0 times NaN is NaN on the way back
-        found = []
-        for t, tick in enumerate(self.schedule(state, steps, False)):
-            _, state = self.advance(self.project(inputs[:, t]), state, tick)
-            found.append(state.boundary)
-        stacked = torch.stack(found, 1) if found else inputs.new_zeros(inputs.shape[0], 0, len(self.sizes))
-        return stacked if valid is None else stacked.where(valid, 0)
+        items = zip(masked(inputs, lengths).unbind(1), self.schedule(state, steps, False), strict=True)
 
-    def _compiled(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> tuple[Tensor, Tensor, HMLSTMState]:
+        def step(item: Any, before: HMLSTMState) -> tuple[Tensor, HMLSTMState]:
+            _, after = self.advance(self.project(item[0]), before, item[1])
+            return after.boundary, after
+
+        found, _ = run_steps(step, items, state, lengths, steps)
+        return stacked(found, inputs, len(self.sizes))
+
+    def _with_boundaries(
+        self, run: Any, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, HMLSTMState]:
         """Outputs (B, T, D), boundaries (B, T, L) and the state after."""
-        steps, bottom = inputs.shape[1], self.layers[0]
-        inputs = masked(inputs, lengths)
+        bottom = self.layers[0]
         assert bottom.weight_input is not None
-        projected = linear(inputs, bottom.weight_input).to(state.hidden.dtype)
-        draws = self._draws(state, steps)
-        parameters = torch.cat([parameter.flatten() for layer in self.layers for parameter in layer.stacked()])
-        outputs, boundaries, hidden, memory, boundary = multiscale_sequence(
+        projected = linear(masked(inputs, lengths), bottom.weight_input).to(state.hidden.dtype)
+        draws = self._draws(state, inputs.shape[1])
+        outputs, boundaries, *after = run(
             projected,
             *state,
             lengths,
             None if draws is None else draws.to(projected),
-            parameters,
+            flattened([layer.weights() for layer in self.layers]),
             self.slope,
             self.sizes,
             top_detector=self.layers[-1].detects,
@@ -247,7 +219,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
             soft=self.boundary == "soft",
             hard_sigmoid=self.boundary_activation == "hard_sigmoid",
         )
-        return outputs, boundaries, HMLSTMState(hidden, memory, boundary)
+        return outputs, boundaries, HMLSTMState(*after)
 
     def _draws(self, state: HMLSTMState, steps: int) -> Tensor | None:
         """Uniform random numbers, (T, B, L), if boundaries are sampled."""
@@ -259,26 +231,13 @@ class HMLSTM(Recurrence[HMLSTMState]):
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training
 
-    def _choosing(self, boundary: Tensor) -> Tensor:
-        """z as a branch is chosen by it: only a soft choice has a gradient."""
-        return boundary if self.boundary == "soft" else boundary.detach()
-
-    def _boundary(self, s: Tensor, draws: Tensor | None) -> Tensor:
-        steep = self.slope * s
-        p = ((steep + 1) / 2).clamp(0, 1) if self.boundary_activation == "hard_sigmoid" else torch.sigmoid(steep)
-        if self.boundary == "soft":
-            return p
-        z = p > 0.5 if draws is None else draws < p
-        return z.to(p.dtype) + (p - p.detach())  # straight-through: the sum is exactly z, its gradient that of p
-
-    def _captured(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, HMLSTMState]:
-        if self._samples():  # a graph would replay the draws that it was captured with
-            return self.stepwise_forward(inputs, state, lengths, fresh)
-        return super()._captured(inputs, state, lengths, fresh)
+    def capturable(self) -> bool:
+        """Return whether no boundary is drawn: a CUDA graph repeats the draws that it was captured with."""
+        return not self._samples()
 
 
 class _Layer(nn.Module):
-    """The parameters of one layer, and what its gates make of the sum s."""
+    """The parameters of one layer."""
 
     def __init__(self, size: int, above: int, below: int, inputs: int, detects: bool, bias: bool, normalized: bool):
         super().__init__()
@@ -293,31 +252,7 @@ class _Layer(nn.Module):
         self.memory_norm = nn.LayerNorm(size, bias=bias) if normalized else None
         self.size, self.detects = size, detects
 
-    @property
-    def summed_bias(self) -> Tensor | None:
-        """The bias that is part of s; one that follows a normalisation is not."""
-        return self.bias if self.gain is None else None
-
-    def stacked(self) -> list[Tensor]:
-        """All but ``weight_input``, in the order of :func:`multiscale_sequence`."""
+    def weights(self) -> LayerWeights:
+        """Return all but ``weight_input``."""
         norm = self.memory_norm
-        given = (self.weight, self.bias, self.gain, *((None, None) if norm is None else (norm.weight, norm.bias)))
-        return [parameter for parameter in given if parameter is not None]
-
-    def gates(self, summed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """s (B, rows) -> f, i, o and g (B, D_l) each, and s of the detector (B, 1), None without."""
-        gates, detector = summed, None
-        if self.detects:
-            gates, detector = summed.split([4 * self.size, 1], -1)
-        if self.gain is not None:
-            gates = layer_norm(gates.unflatten(-1, (4, self.size)), (self.size,)).flatten(-2) * self.gain
-            if self.bias is not None:
-                gates = gates + self.bias[: 4 * self.size]
-                detector = None if detector is None else detector + self.bias[4 * self.size :]
-        opened, candidate = gates.split([3 * self.size, self.size], -1)
-        f, i, o = torch.sigmoid(opened).chunk(3, -1)
-        return f, i, o, torch.tanh(candidate), detector
-
-    def squashed(self, memory: Tensor) -> Tensor:
-        """Tanh of c (B, D_l), normalised or not."""
-        return torch.tanh(memory if self.memory_norm is None else self.memory_norm(memory))
+        return LayerWeights(self.weight, self.bias, self.gain, *((None, None) if norm is None else (norm.weight, norm.bias)))

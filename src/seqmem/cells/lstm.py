@@ -1,15 +1,14 @@
 """Long short-term memory (Hochreiter and Schmidhuber, 1997; with forget gate, Gers et al., 2000)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
-from seqmem.ops import sequence
+from seqmem.ops.lstm import lstm_projection, lstm_step
 
 
 class LSTMState(NamedTuple):
@@ -35,6 +34,7 @@ class LSTM(Recurrence[LSTMState]):
     """
 
     name = "lstm"
+    operator = "lstm"
 
     @checked
     def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256, bias: bool = True):
@@ -53,23 +53,18 @@ class LSTM(Recurrence[LSTMState]):
         return LSTMState(zeros, zeros)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """W x + b of all four gates."""
-        bias = None if self.bias_ih is None or self.bias_hh is None else self.bias_ih + self.bias_hh
-        return linear(inputs, self.weight_ih, bias)
+        """Compute W x + b of all four gates."""
+        return lstm_projection(inputs, self.weight_ih, self.bias_ih, self.bias_hh)
 
-    def advance(self, projected: Tensor, state: LSTMState, tick: None) -> tuple[Tensor, LSTMState]:
-        """One step."""
-        i, f, g, o = (projected + linear(state.hidden, self.weight_hh)).chunk(4, -1)
-        memory = torch.sigmoid(f) * state.memory + torch.sigmoid(i) * torch.tanh(g)
-        hidden = torch.sigmoid(o) * torch.tanh(memory)
+    def advance(self, projected: Tensor, state: LSTMState, scheduled: None) -> tuple[Tensor, LSTMState]:
+        """Compute one step."""
+        hidden, memory = lstm_step(projected, state.hidden, state.memory, self.weight_hh)
         return hidden, LSTMState(hidden, memory)
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs)
-
-    def fused_forward(self, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, LSTMState]:
-        """All steps in one call."""
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: LSTMState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, LSTMState]:
+        """Compute a whole sequence."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        outputs, hidden, memory = sequence.lstm_sequence(inputs, state.hidden, state.memory, lengths, *weights)
+        outputs, hidden, memory = run(inputs, state.hidden, state.memory, lengths, *weights)
         return outputs, LSTMState(hidden, memory)

@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from typing_extensions import TypedDict
 
 from seqmem.arguments import checked
-from seqmem.cells.activations import Activation, activation
 from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.errors import UserError
-from seqmem.ops import sequence
+from seqmem.ops.activations import Activation
+from seqmem.ops.memory_network import memory_network_step, memory_projection
 
 
 class Architecture(TypedDict, total=False):
@@ -101,6 +100,8 @@ class MemoryCell(Recurrence[MemoryState]):
     Raises:
         UserError: an argument of the wrong type or range.
     """
+
+    operator = "memory_network"
 
     default_architecture: ClassVar[Architecture] = DEFAULT_ARCHITECTURE
     default_initializers: ClassVar[Initializers] = DEFAULT_INITIALIZERS
@@ -187,38 +188,52 @@ class MemoryCell(Recurrence[MemoryState]):
             torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         )
 
-    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: Any) -> Tensor:
-        """The memory's linear update: memory (B, M, N) and its inputs (B, M) -> (B, M, N)."""
+    def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Any) -> Tensor:
+        """Compute the memory's linear update: memory (B, M, N) and its inputs (B, M) -> (B, M, N)."""
         raise NotImplementedError
 
     def project(self, inputs: Tensor) -> Tensor:
-        """What u, the candidate and the gate read of x, biases included, side by side: (..., M + 2H)."""
-        parts = ((self.weight_ux, self.bias_u, self.memory_size), (self.weight_hx, self.bias_h, self._rows))
-        weights = [inputs.new_zeros(rows, self._features) if weight is None else weight for weight, _, rows in parts]
-        biases = [inputs.new_zeros(rows) if bias is None else bias for _, bias, rows in parts]
-        return linear(inputs, torch.cat(weights), torch.cat(biases))
+        """Compute the terms of u, the candidate and the gate in x, biases included, side by side: (..., M + 2H)."""
+        sizes = (self.memory_size, self._rows)
+        return memory_projection(inputs, self.weight_ux, self.bias_u, self.weight_hx, self.bias_h, sizes)
+
+    def advance(self, projected: Tensor, state: MemoryState, scheduled: Any) -> tuple[Tensor, MemoryState]:
+        """Compute one step."""
+        hidden, memory = self.next_state(projected, state.hidden, state.memory, scheduled)
+        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
+        return output, MemoryState(hidden, memory, state.step + 1)
+
+    def next_state(self, projected: Tensor, hidden: Tensor, memory: Tensor, step_size: Any) -> tuple[Tensor, Tensor]:
+        """Compute hidden state (B, H) and memory (B, M, N) after one step."""
+        return memory_network_step(
+            projected,
+            hidden,
+            memory,
+            lambda before, memory_input: self.update_memory(before, memory_input, step_size),
+            weight_uh=self.weight_uh,
+            weight_um=self.weight_um,
+            weight_hm=self.weight_hm,
+            weight_hh=self.weight_hh,
+            memory_activation=self.memory_activation,
+            hidden_activation=self.hidden_activation,
+        )
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
-        """The memory's step over a whole sequence (B, T, C), as :func:`seqmem.ops.sequence.memory_sequence` takes it."""
+        """Return the memory's steps over a whole sequence (B, T, C), as :mod:`seqmem.ops.memory_network` takes them."""
         raise NotImplementedError
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs)
-
     def fused_forward(
-        self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
+        self, run: Any, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, MemoryState]:
-        """All steps in one call."""
-        dynamics = self.dynamics(inputs, state, fresh)
-        outputs, hidden, memory = self.compiled_sequence(inputs, state, lengths, dynamics)
+        """Compute a whole sequence."""
+        outputs, hidden, memory = self.run_network(run, inputs, state, lengths, self.dynamics(inputs, state, fresh))
         return outputs, MemoryState(hidden, memory, state.step + (inputs.shape[1] if lengths is None else lengths))
 
-    def compiled_sequence(
-        self, inputs: Tensor, state: Any, lengths: Tensor | None, dynamics: dict[str, Any]
+    def run_network(
+        self, run: Any, inputs: Tensor, state: Any, lengths: Tensor | None, dynamics: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, hidden state and memory by :func:`seqmem.ops.sequence.memory_sequence`, given the memory's step."""
-        return sequence.memory_sequence(
+        """Compute outputs, hidden state and memory by ``run``, given the memory's steps."""
+        return run(
             inputs,
             state.hidden,
             state.memory,
@@ -237,31 +252,6 @@ class MemoryCell(Recurrence[MemoryState]):
             gated=self.gate == "G",
             memory_output=self.memory_output,
         )
-
-    def advance(self, projected: Tensor, state: MemoryState, tick: Any) -> tuple[Tensor, MemoryState]:
-        """One step."""
-        hidden, memory = self.hidden_after(projected, state.hidden, state.memory, tick)
-        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
-        return output, MemoryState(hidden, memory, state.step + 1)
-
-    def hidden_after(self, projected: Tensor, hidden: Tensor, memory: Tensor, tick: Any) -> tuple[Tensor, Tensor]:
-        """Hidden state (B, H) and memory (B, M, N) after one step."""
-        memory_input, read = projected.split([self.memory_size, self._rows], -1)
-        if self.weight_uh is not None:
-            memory_input = memory_input + linear(hidden, self.weight_uh)
-        if self.weight_um is not None:
-            memory_input = memory_input + (memory * self.weight_um).sum(-1)
-        # Under autocast products come in half precision; the state keeps its own.
-        memory_input = activation(self.memory_activation)(memory_input).to(memory.dtype)
-        memory = self.update_memory(memory, memory_input, tick)
-
-        if self.weight_hm is not None:
-            read = read + linear(memory.flatten(1), self.weight_hm)
-        if self.weight_hh is not None:
-            read = read + linear(hidden, self.weight_hh)
-        candidate, *gate = read.to(hidden.dtype).split(self.hidden_size, -1)
-        candidate = activation(self.hidden_activation)(candidate)
-        return torch.lerp(hidden, candidate, torch.sigmoid(gate[0])) if gate else candidate, memory
 
     @property
     def _features(self) -> int:

@@ -1,16 +1,18 @@
 """Minimal gated unit: a GRU without reset gate."""
 
+from typing import Any
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqmem.arguments import checked
-from seqmem.cells.activations import Activation, activation
 from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.cells.rnn import RNNState
-from seqmem.ops import sequence
+from seqmem.ops.activations import Activation
+from seqmem.ops.gated import candidate_and_gate
 
 
 class MGU(Recurrence[RNNState]):
@@ -35,6 +37,7 @@ class MGU(Recurrence[RNNState]):
     """
 
     name = "mgu"
+    operator = "gated"
 
     @checked
     def __init__(
@@ -66,29 +69,25 @@ class MGU(Recurrence[RNNState]):
         return RNNState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """What the candidate and the gate read of x, all biases included: (..., 2H)."""
+        """Compute the terms of the candidate and the gate in x, all biases included: (..., 2H)."""
         return linear(inputs, self.weight_hx, self._bias())
 
-    def advance(self, projected: Tensor, state: RNNState, tick: None) -> tuple[Tensor, RNNState]:
-        """One step."""
-        candidate, gate = self.candidate_and_gate(projected, state.hidden)
-        hidden = torch.lerp(state.hidden, candidate, gate)
+    def advance(self, projected: Tensor, state: RNNState, scheduled: None) -> tuple[Tensor, RNNState]:
+        """Compute one step."""
+        hidden = torch.lerp(state.hidden, *self.candidate_and_gate(projected, state.hidden))
         return hidden, RNNState(hidden)
 
     def candidate_and_gate(self, projected: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """c and g, (B, H) each, in the hidden state's precision."""
-        candidate, gate = (projected + linear(hidden, self.weight_hh)).to(hidden.dtype).chunk(2, -1)
-        return activation(self.hidden_activation)(candidate), torch.sigmoid(gate)
+        """Compute c and g, (B, H) each, in the hidden state's precision."""
+        return candidate_and_gate(projected, hidden, self.weight_hh, self.hidden_activation)
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs)
-
-    def fused_forward(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
-        """All steps in one call."""
-        return gated_sequence(
-            inputs, state, lengths, self.weight_hx, self.weight_hh, self._bias(), activation=self.hidden_activation
-        )
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, RNNState]:
+        """Compute a whole sequence."""
+        weights = (self.weight_hx, self.weight_hh, self._bias())
+        outputs, hidden = run(inputs, state.hidden, lengths, *weights, self.hidden_activation)
+        return outputs, RNNState(hidden)
 
     def _bias(self) -> Tensor:
         return torch.cat([self.bias_hx[: self.output_size] + self.bias_hh, self.bias_hx[self.output_size :]])
@@ -101,41 +100,3 @@ def initialize_gate(from_input: Tensor, from_hidden: Tensor, bias: Tensor) -> No
     from_input.copy_(joint[:, : from_input.shape[1]])
     from_hidden.copy_(joint[:, from_input.shape[1] :])
     initialize_bias(bias, joint.shape[1])
-
-
-def gated_sequence(
-    inputs: Tensor,
-    state: RNNState,
-    lengths: Tensor | None,
-    weight_hx: Tensor,
-    weight_hh: Tensor,
-    bias_h: Tensor,
-    activation: Activation,
-) -> tuple[Tensor, RNNState]:
-    """A whole sequence of a gated cell: the compiled sequence of a memory cell, with a memory that is not read and stays zero.
-
-    Args:
-        inputs: (B, T, C).
-        state: before the first step.
-        lengths: (B,) valid steps of each row, or None.
-        weight_hx: (2H, C), rows of the candidate, then of the gate.
-        weight_hh: (2H, H).
-        bias_h: (2H,).
-        activation: of the candidate.
-
-    Returns:
-        outputs (B, T, H) and the state after each row's last valid step.
-    """
-    outputs, hidden, _ = sequence.memory_sequence(
-        inputs,
-        state.hidden,
-        state.hidden.new_zeros(inputs.shape[0], 1, 1),
-        lengths,
-        step=torch.zeros(1, 1, dtype=torch.float64),
-        drive=torch.zeros(1, dtype=torch.float64),
-        weight_hx=weight_hx,
-        weight_hh=weight_hh,
-        bias_h=bias_h,
-        hidden_activation=activation,
-    )
-    return outputs, RNNState(hidden)

@@ -1,17 +1,18 @@
 """Minimal recurrent network (Chen, 2017): the hidden state meets the input in the gate alone."""
 
+from typing import Any
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from seqmem.arguments import checked
-from seqmem.cells.activations import Activation, activation
 from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
-from seqmem.cells.mgu import gated_sequence, initialize_gate
+from seqmem.cells.mgu import initialize_gate
 from seqmem.cells.rnn import RNNState
-from seqmem.ops import sequence
+from seqmem.ops.activations import Activation, activation
 
 
 class MinimalRNN(Recurrence[RNNState]):
@@ -34,6 +35,7 @@ class MinimalRNN(Recurrence[RNNState]):
     """
 
     name = "mrnn"
+    operator = "gated"
 
     @checked
     def __init__(
@@ -61,24 +63,21 @@ class MinimalRNN(Recurrence[RNNState]):
         return RNNState(self.weight_gh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """c before its activation, and what the gate reads of x: (..., 2H)."""
+        """Compute c before its activation, and the gate's term in x: (..., 2H)."""
         return linear(inputs, self.weight_hx, self.bias_hx)
 
-    def advance(self, projected: Tensor, state: RNNState, tick: None) -> tuple[Tensor, RNNState]:
-        """One step."""
+    def advance(self, projected: Tensor, state: RNNState, scheduled: None) -> tuple[Tensor, RNNState]:
+        """Compute one step."""
         candidate, gate = projected.chunk(2, -1)
         candidate = activation(self.hidden_activation)(candidate.to(state.hidden.dtype))
         gate = torch.sigmoid((gate + linear(state.hidden, self.weight_gh)).to(state.hidden.dtype))
         hidden = torch.lerp(state.hidden, candidate, gate)
         return hidden, RNNState(hidden)
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs)
-
-    def fused_forward(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
-        """All steps in one call."""
-        weight_hh = pad(self.weight_gh, (0, 0, self.output_size, 0))
-        return gated_sequence(
-            inputs, state, lengths, self.weight_hx, weight_hh, self.bias_hx, activation=self.hidden_activation
-        )
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, RNNState]:
+        """Compute a whole sequence: that of a gated cell whose candidate has no term in h."""
+        weights = (self.weight_hx, pad(self.weight_gh, (0, 0, self.output_size, 0)), self.bias_hx)
+        outputs, hidden = run(inputs, state.hidden, lengths, *weights, self.hidden_activation)
+        return outputs, RNNState(hidden)

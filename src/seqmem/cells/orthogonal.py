@@ -16,10 +16,10 @@ from torch.nn.utils.parametrizations import orthogonal
 from torch.nn.utils.parametrize import register_parametrization
 
 from seqmem.arguments import checked, extends
-from seqmem.cells.activations import modrelu
 from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.cells.rnn import RNNState
+from seqmem.ops.activations import modrelu
 
 Method = Literal["exprnn", "dtriv", "cayley"]
 SkewInitializer = Literal["cayley", "henaff"]
@@ -81,23 +81,23 @@ class Orthogonal(Recurrence[RNNState]):
         return super().forward(inputs, state, lengths, times)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """W_hx x."""
+        """Compute W_hx x."""
         return linear(inputs, self.weight_hx, self.bias_hx)
 
     def schedule(self, state: RNNState, steps: int, fresh: bool) -> list[Tensor]:
-        """Q, the same at each step."""
+        """Return Q, the same at each step."""
         with torch.autocast(state.hidden.device.type, enabled=False):
             return [self.recurrent.weight] * steps
 
-    def advance(self, projected: Tensor, state: RNNState, tick: Tensor) -> tuple[Tensor, RNNState]:
-        """One step; ``tick`` is Q."""
+    def advance(self, projected: Tensor, state: RNNState, scheduled: Tensor) -> tuple[Tensor, RNNState]:
+        """Compute one step; ``scheduled`` is Q."""
         with torch.autocast(state.hidden.device.type, enabled=False):
-            hidden = modrelu(projected.to(state.hidden.dtype) + linear(state.hidden, tick), self.bias_modrelu)
+            hidden = modrelu(projected.to(state.hidden.dtype) + linear(state.hidden, scheduled), self.bias_modrelu)
         return hidden, RNNState(hidden)
 
-    def _captured(self, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, RNNState]:
-        # A CUDA graph cannot hold the way to Q, which waits for the GPU.
-        return self.stepwise_forward(inputs, state, lengths, fresh)
+    def capturable(self) -> bool:
+        """Return False: the decomposition that Q follows from waits for the GPU."""
+        return False
 
 
 class ExpRNN(Orthogonal):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqmem.arguments import checked
-from seqmem.cells.activations import Activation, activation
 from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
+from seqmem.ops.activations import Activation, activation
 
 
 class RNNState(NamedTuple):
@@ -64,10 +64,10 @@ class RNN(Recurrence[RNNState]):
         return RNNState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """W_hx x + b_hx + b_hh."""
+        """Compute W_hx x + b_hx + b_hh."""
         return linear(inputs, self.weight_hx, self.bias_hx + self.bias_hh)
 
-    def advance(self, projected: Tensor, state: RNNState, tick: None) -> tuple[Tensor, RNNState]:
-        """One step."""
+    def advance(self, projected: Tensor, state: RNNState, scheduled: None) -> tuple[Tensor, RNNState]:
+        """Compute one step."""
         hidden = self.activation(projected + linear(state.hidden, self.weight_hh)).to(state.hidden.dtype)
         return hidden, RNNState(hidden)

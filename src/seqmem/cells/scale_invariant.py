@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell, MemoryState
-from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update, sequence
+from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 
 
 class ScaleInvariantCell(MemoryCell):
@@ -61,13 +61,13 @@ class ScaleInvariantCell(MemoryCell):
         """The step sizes of all steps, (T,)."""
         return self._step_sizes(state.step[:1] * 0, steps)[:, 0].to(state.memory.dtype)
 
-    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: float | Tensor) -> Tensor:
+    def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: float | Tensor) -> Tensor:
         """One step of the memory."""
-        return memory_update(memory, memory_input, tick, self.measure, self.discretization, **self.measure_args)
+        return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return sequence.fallback_reason(inputs, self.discretization)
+    def operator_options(self) -> dict[str, Any]:
+        """Return the discretization."""
+        return {"discretization": self.discretization}
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """Step sizes of all steps, one for all rows where these stand at the same position."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import Architecture, Initializers, MemoryCell, MemoryState
-from seqmem.ops import DiscretizationName, canonical_discretization, discretize, sequence, transition
+from seqmem.ops import DiscretizationName, canonical_discretization, discretize, transition
 
 
 class TimeInvariantCell(MemoryCell):
@@ -66,16 +66,16 @@ class TimeInvariantCell(MemoryCell):
         A, B = self._exact_step()
         return [(A.to(state.memory), B.to(state.memory))] * steps
 
-    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: tuple[Tensor, Tensor]) -> Tensor:
+    def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: tuple[Tensor, Tensor]) -> Tensor:
         """One step of the memory."""
-        A, B = tick
+        A, B = step_size
         # In the memory's own precision, under autocast too.
         with torch.autocast(memory.device.type, enabled=False):
             return memory @ A.T + memory_input[..., None] * B
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        return "the memory's step is learned" if self.trainable_scale > 0 else sequence.fallback_reason(inputs)
+    def operator_options(self) -> dict[str, Any]:
+        """Return whether A and B are learned."""
+        return {"learned_step": self.trainable_scale > 0}
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """The step of all times."""

@@ -10,7 +10,7 @@ from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
-from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update, sequence
+from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 
 
 class TimedState(NamedTuple):
@@ -80,17 +80,17 @@ class TimestampedCell(MemoryCell):
         """The time, and what u, the candidate and the gate read of x: (..., 1 + M + 2H)."""
         return torch.cat([inputs[..., :1], super().project(inputs[..., 1:])], -1)
 
-    def advance(self, projected: Tensor, state: TimedState, tick: None) -> tuple[Tensor, TimedState]:  # type: ignore[override]
+    def advance(self, projected: Tensor, state: TimedState, scheduled: None) -> tuple[Tensor, TimedState]:  # type: ignore[override]
         """One step."""
         time = projected[:, 0].to(state.time.dtype)
         step_size = self.step_sizes(state.time, time)
-        hidden, memory = self.hidden_after(projected[:, 1:], state.hidden, state.memory, step_size)
+        hidden, memory = self.next_state(projected[:, 1:], state.hidden, state.memory, step_size)
         output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
         return output, TimedState(hidden, memory, time)
 
-    def update_memory(self, memory: Tensor, memory_input: Tensor, tick: Tensor) -> Tensor:
+    def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Tensor) -> Tensor:
         """One step of the memory."""
-        return memory_update(memory, memory_input, tick, self.measure, self.discretization, **self.measure_args)
+        return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
 
     def check_inputs(self, inputs: Tensor, state: TimedState, lengths: Tensor | None) -> None:  # type: ignore[override]
         """Refuse times that decrease within a row's valid steps, or are not numbers."""
@@ -119,7 +119,7 @@ class TimestampedCell(MemoryCell):
             UserError: times decrease, or differ by less than the inputs' type can tell.
         """
         given = inputs[..., :1] if times is None else times
-        state = None if state is None else self._named(state)  # type: ignore[assignment,arg-type]
+        state = None if state is None else self._named(state)  # type: ignore[assignment]
         self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
         if times is not None and times.dim() == 2 and not torch.compiler.is_exporting():
             self._check_precision(times, inputs.dtype, lengths)
@@ -137,18 +137,16 @@ class TimestampedCell(MemoryCell):
                 "first time of each row, or give inputs in float64"
             )
 
-    def fallback_reason(self, inputs: Tensor) -> str:
-        """Why a sequence goes step by step; empty if it does not."""
-        if self._times_need_gradient and torch.is_grad_enabled():
-            return "the compiled sequence has no gradient for timestamps"
-        return sequence.fallback_reason(inputs, self.discretization)
+    def operator_options(self) -> dict[str, Any]:
+        """Return the discretization, and whether the times need a gradient."""
+        return {"discretization": self.discretization, "times_need_gradient": self._times_need_gradient}
 
     def fused_forward(  # type: ignore[override]
-        self, inputs: Tensor, state: TimedState, lengths: Tensor | None, fresh: bool
+        self, run: Any, inputs: Tensor, state: TimedState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, TimedState]:
-        """All steps in one call."""
+        """Compute a whole sequence."""
         times = torch.cat([state.time[:, None].to(inputs.dtype), inputs[..., 0]], 1).detach()
-        outputs, hidden, memory = self.compiled_sequence(inputs[..., 1:], state, lengths, self._dynamics(times))
+        outputs, hidden, memory = self.run_network(run, inputs[..., 1:], state, lengths, self._dynamics(times))
         last = times[:, -1] if lengths is None else times.gather(1, lengths[:, None])[:, 0]
         return outputs, TimedState(hidden, memory, last.to(state.time.dtype))
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seqmem.models.base import SequenceModel, build, check, label
 from seqmem.models.conv_lstm_ae import CONV_LSTM_AE
@@ -11,9 +11,7 @@ from seqmem.models.igloo import IGLOO1D
 from seqmem.models.linear_ae import LINEAR_AE
 from seqmem.models.lstm_ae import LSTM_AE
 from seqmem.models.recurrent import RecurrentNetwork
-
-if TYPE_CHECKING:
-    from seqmem.compat.seq2seq import NDS2SAEFactory
+from seqmem.models.stack import StackNetwork
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -24,15 +22,15 @@ __all__ = [
     "LINEAR_AE",
     "LSTM_AE",
     "MultiscaleNetwork",
-    "NDS2SAEFactory",
     "RecurrentNetwork",
     "SequenceModel",
+    "StackNetwork",
     "build",
     "check",
     "label",
 ]
 
-# Faces that train, imported when first asked for.
+# A face that trains, under the name that its original's programs import; all else of compat/ is above this package.
 _faces = {"NDS2SAEFactory": "seqmem.compat.seq2seq"}
 
 

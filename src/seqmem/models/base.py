@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from seqmem.cells import Recurrence
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
+from seqmem.sequence import SequenceLayer
 from seqmem.tasks import Task
 
 _registry: dict[str, type["SequenceModel"]] = {}
@@ -44,7 +44,7 @@ class SequenceModel(nn.Module):
 
     def paths(self) -> list[str]:
         """How the latest sequence went through each recurrence: in "one compiled call", or "step by step" and why."""
-        return [module.path for module in self.modules() if isinstance(module, Recurrence)]
+        return [module.path for module in self.modules() if isinstance(module, SequenceLayer)]
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Called once with the training batches, before training: for what is computed from them and not learned."""
@@ -52,7 +52,7 @@ class SequenceModel(nn.Module):
     def on_epoch(self, epoch: int) -> None:
         """Tell each recurrence the number of the epoch, from 0, that begins or that a loaded checkpoint is of."""
         for module in self.modules():
-            if isinstance(module, Recurrence):
+            if isinstance(module, SequenceLayer):
                 module.on_epoch(epoch)
 
     def penalty(self) -> Tensor | None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from seqmem.cells.base import Recurrence
+from seqmem.sequence import SequenceLayer
 from seqmem.training.config import TrainConfig
 from seqmem.training.optimisation.muon import Muon
 from seqmem.training.optimisation.schedules import learning_rate
@@ -56,6 +56,6 @@ def _described(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, 
     """Each parameter, the scale of its learning rate, and of how many gates it holds the rows."""
     scale = scale * getattr(module, "lr_scale", 1.0)
     for name, parameter in module.named_parameters(recurse=False):
-        yield parameter, scale, module.gates(name) if isinstance(module, Recurrence) else 1
+        yield parameter, scale, module.gates(name) if isinstance(module, SequenceLayer) else 1
     for child in module.children():
         yield from _described(child, scale)

@@ -1,0 +1,24 @@
+"""Sequence layers that are parallel over time, under the contract that cells share. One file a layer.
+
+    >>> import torch
+    >>> from seqmem.layers import EMA
+    >>> layer = EMA(input_size=3, hidden_size=16)
+    >>> outputs, state = layer(torch.randn(8, 100, 3))               # (B, T, C) -> (B, T, H)
+    >>> output, state = layer.step(torch.randn(8, 3), state)         # one step more
+    >>> output.shape
+    torch.Size([8, 16])
+
+To add a layer, write a module here with a subclass of ``SequenceLayer`` that has a ``name``, and ``cfg/model/NAME.yaml`` with
+``network: stack`` and ``mixer: NAME``: every module of this package is imported, so nothing else has to be edited.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from seqmem.layers.bidirectional import Bidirectional
+from seqmem.layers.ema import EMA
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["EMA", "Bidirectional"]

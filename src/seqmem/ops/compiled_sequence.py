@@ -1,0 +1,137 @@
+"""What the compiled sequences share: fallback reasons, gradients, and shapes for tensors without numbers.
+
+The kernels are in ``csrc/sequence_run.cpp`` (memory network, LSTM, GRU) and ``csrc/multiscale.cpp`` (HM-LSTM).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqmem.ops import extension
+
+# Rows of (step, batch) that backward holds at a time: enough for the products that give the weights' gradients, few enough to
+# stay in cache.
+_CHUNK_ROWS = 800
+
+# Arguments without a gradient.
+_CONSTANT = ("step_sizes", "generators", "step", "drive", "lengths", "draws", "slope")
+
+
+def fallback_reason(inputs: Tensor, half_products: bool = True) -> str:
+    """Return why the compiled sequences cannot run on inputs (B, T, C), or an empty string.
+
+    Under autocast to bfloat16 the products of float32 weights are in bfloat16, with float32 sums, states and outputs.
+
+    Args:
+        inputs: (B, T, C).
+        half_products: the operator has products in bfloat16, and needs them under autocast.
+    """
+    if extension.REASON:
+        extension.warn_once()
+        return extension.REASON
+    if not inputs.is_cpu:
+        return f"the compiled sequences run on the CPU only, the inputs are on {inputs.device}"
+    dtypes = (torch.float32, torch.float64)
+    if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
+        if not half_products:
+            return ""
+        half = torch.get_autocast_dtype("cpu")
+        if half != torch.bfloat16 or torch.ops.seqmem.bfloat16_products() == "":
+            return f"this processor has no compiled sequences with products in {half}"
+        dtypes = (torch.float32, torch.bfloat16)
+    return "" if inputs.dtype in dtypes else f"there are no compiled sequences of {inputs.dtype}"
+
+
+def products_in_half(hidden: Tensor) -> bool:
+    """Return whether autocast requests products in bfloat16 for states of this type."""
+    return hidden.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
+
+
+def chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
+    """Return the steps of a chunk of backward, with a checkpoint before each chunk; 0 if no tensor needs a gradient."""
+    if not torch.is_grad_enabled() or not any(tensor is not None and tensor.requires_grad for tensor in (inputs, *others)):
+        return 0
+    return max(1, min(inputs.shape[1], -(-_CHUNK_ROWS // max(1, inputs.shape[0]))))
+
+
+def padded_size(hidden: Tensor) -> int:
+    """Return H of hidden (B, H), rounded up to whole panels of 16 units."""
+    return -(-hidden.shape[1] // 16) * 16
+
+
+def register_sequence(
+    name: str,
+    states: int,
+    shapes: Callable[..., tuple[Tensor, ...]],
+    outputs: int = 1,
+    gradient_shapes: Callable[..., list[Tensor]] | None = None,
+) -> None:
+    """Register the shapes and the gradient of a compiled sequence, if the library is loaded.
+
+    Args:
+        name: of the operator. It takes the inputs, the states before the first step, all other tensors, then what is not a
+            tensor, ``chunk_steps`` last; it returns the outputs, the states after the last step, and tensors for backward.
+        states: how many tensors a state has.
+        shapes: given the operator's arguments, returns empty tensors like its results.
+        outputs: how many outputs there are; backward uses them.
+        gradient_shapes: the same for backward; None where each gradient has the shape of its argument.
+    """
+    if extension.REASON:
+        return
+    extension.register_shapes(f"seqmem::{name}", shapes)
+    extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes or _gradient_shapes(name))
+    _register_gradient(name, states, outputs)
+
+
+def _register_gradient(name: str, states: int, outputs: int) -> None:
+    operator = getattr(torch.ops.seqmem, f"{name}_backward").default
+    arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
+    tensors = [name for name, is_tensor in arguments if is_tensor]
+    differentiable = [name for name in tensors if name not in _CONSTANT]
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        given = dict(zip((name for name, _ in arguments), inputs, strict=True))
+        saved = output[outputs + states :]
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*saved)
+        ctx.settings = {name: given[name] for name, is_tensor in arguments if not is_tensor}
+        ctx.save_for_backward(*(given[name] for name in tensors), *output[:outputs], *saved)
+
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        given = dict(zip(tensors, ctx.saved_tensors, strict=False)) | ctx.settings
+        results: dict[str, Tensor | None] = {name: None for name, _ in arguments}
+        incoming = grads[: outputs + states]
+        if any(grad is not None for grad in incoming):
+            values = operator(*incoming, *ctx.saved_tensors[len(tensors) :], *given.values(), ctx.needs_input_grad[0])
+            results |= dict(zip(differentiable, values, strict=True))
+        return tuple(None if given[name] is None else result for name, result in results.items())
+
+    torch.library.register_autograd(f"seqmem::{name}", backward, setup_context=setup_context)
+    torch.library.register_autograd(f"seqmem::{name}_backward", _refuse_second_derivative)
+
+
+def _schema(name: str) -> torch.FunctionSchema:
+    return getattr(torch.ops.seqmem, name).default._schema
+
+
+def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
+    raise NotImplementedError(
+        "a compiled sequence is differentiable once; with SEQMEM_REFERENCE=1 it runs step by step, differentiable to any order"
+    )
+
+
+def _gradient_shapes(name: str) -> Callable[..., list[Tensor]]:
+    arguments = [argument.name for argument in _schema(f"{name}_backward").arguments]
+    states = ("inputs", "hidden", "memory")
+
+    def shapes(*values: Any) -> list[Tensor]:
+        given = dict(zip(arguments, values, strict=True))
+        none = given["inputs"].new_empty(0)
+        sources = {name: value for name, value in given.items() if name in states or name.startswith(("weight_", "bias_"))}
+        if not given["input_gradient"]:
+            sources["inputs"] = None
+        return [none if value is None else value.new_empty(value.shape) for value in sources.values()]
+
+    return shapes

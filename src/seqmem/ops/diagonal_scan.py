@@ -1,0 +1,113 @@
+"""Elementwise linear recurrence h_t = a_t h_{t-1} + b_t, real or complex: step by step, and parallel over time."""
+
+import torch
+from torch import Tensor
+
+from seqmem.data.masks import valid_steps
+from seqmem.errors import UserError
+from seqmem.ops.export import scan
+
+
+def diagonal_scan_reference(
+    a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compute h_t = a_t h_{t-1} + b_t step by step.
+
+    Args:
+        a: (N,) the same at each step, or (B, T, N); of the type of b.
+        b: (B, T, N), real or complex.
+        initial: (B, N) the state before the first step; None for zero.
+        lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        reverse: h_t = a_t h_{t+1} + b_t, from each row's last valid step backward in time.
+
+    Returns:
+        h, (B, T, N), zero in the padding, and the state after each row's last step, (B, N).
+
+    Raises:
+        UserError: shapes or types that do not match.
+    """
+    factors, terms, state = _prepared(a, b, initial, lengths)
+    states = []
+    for t in reversed(range(b.shape[1])) if reverse else range(b.shape[1]):
+        state = (factors if factors.dim() == 1 else factors[:, t]) * state + terms[:, t]
+        states.append(state)
+    if not states:
+        return b, state
+    return _outputs(torch.stack(states[::-1] if reverse else states, 1), lengths), state
+
+
+def diagonal_scan_parallel(
+    a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compute what :func:`diagonal_scan_reference` does in O(log T) operations on whole sequences (Hillis and Steele, 1986).
+
+    The pair (a, b) stands for the map h -> a h + b. After the pass with offset d, each step holds the composition of the 2 d
+    maps up to its own.
+    """
+    factors, terms, state = _prepared(a, b, initial, lengths)
+    steps = b.shape[1]
+    if steps == 0:
+        return b, state
+    if reverse:
+        terms, factors = terms.flip(1), factors if factors.dim() == 1 else factors.flip(1)
+    first = (factors if factors.dim() == 1 else factors[:, 0]) * state
+    terms = torch.cat([(terms[:, 0] + first).unsqueeze(1), terms[:, 1:]], 1)
+    offset = 1
+    while offset < steps:
+        if factors.dim() == 1:
+            later = terms[:, offset:] + factors * terms[:, :-offset]
+            factors = factors * factors
+        else:
+            later = terms[:, offset:] + factors[:, offset:] * terms[:, :-offset]
+            factors = torch.cat([factors[:, :offset], factors[:, offset:] * factors[:, :-offset]], 1)
+        terms = torch.cat([terms[:, :offset], later], 1)
+        offset *= 2
+    return _outputs(terms.flip(1) if reverse else terms, lengths), terms[:, -1]
+
+
+def diagonal_scan_exported(
+    a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compute what :func:`diagonal_scan_reference` does by torch's scan operator, for exported programs of any length."""
+    factors, terms, state = _prepared(a, b, initial, lengths)
+    factors = factors.expand_as(terms)
+    sequences = [tensor.transpose(0, 1) for tensor in (factors, terms)]
+    if reverse:
+        sequences = [sequence.flip(0) for sequence in sequences]
+    if b.is_complex():  # the operator takes real tensors
+        sequences, state = [torch.view_as_real(sequence) for sequence in sequences], torch.view_as_real(state)
+
+    def step(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        [h], (factor, term) = parts, items
+        if b.is_complex():
+            (x, y), (u, v) = h.unbind(-1), factor.unbind(-1)
+            h = torch.stack([u * x - v * y, u * y + v * x], -1) + term
+        else:
+            h = factor * h + term
+        return [h], h.clone()
+
+    [last], states = scan(step, [state.clone()], [sequence.clone() for sequence in sequences])
+    if b.is_complex():
+        last, states = torch.view_as_complex(last), torch.view_as_complex(states)
+    states = states.flip(0) if reverse else states
+    return _outputs(states.transpose(0, 1), lengths), last
+
+
+def _prepared(a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors, terms and the initial state; padding keeps the state, by a factor of 1 and a term of 0."""
+    if b.dim() != 3 or a.shape not in (b.shape, b.shape[2:]):
+        raise UserError(
+            f"diagonal_scan: got a {tuple(a.shape)} and b {tuple(b.shape)}, expected a (N,) or as b, and b (B, T, N)"
+        )
+    if initial is not None and initial.shape != (b.shape[0], b.shape[2]):
+        raise UserError(f"diagonal_scan: got initial {tuple(initial.shape)}, expected {(b.shape[0], b.shape[2])}")
+    state = b.new_zeros(b.shape[0], b.shape[2]) if initial is None else initial.to(b.dtype)
+    a = a.to(b.dtype)
+    if lengths is None:
+        return a, b, state
+    valid = valid_steps(lengths, b.shape[1])[..., None]
+    return torch.where(valid, a, 1), torch.where(valid, b, 0), state
+
+
+def _outputs(states: Tensor, lengths: Tensor | None) -> Tensor:
+    return states if lengths is None else states.where(valid_steps(lengths, states.shape[1])[..., None], 0)

@@ -1,0 +1,83 @@
+"""A gated cell without reset gate (MGU, the minimal RNN): one step, a sequence by it, and a sequence in one compiled call."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from seqmem.data.masks import masked
+from seqmem.ops.activations import Activation, activation
+from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.memory_network import memory_network_sequence
+
+
+def candidate_and_gate(
+    projected: Tensor, hidden: Tensor, weight_hh: Tensor, hidden_activation: Activation
+) -> tuple[Tensor, Tensor]:
+    """Compute c = f(W_hx x + b + W_hh h) and g = sigmoid(W_gx x + b + W_gh h), (B, H) each, in the hidden state's precision.
+
+    Args:
+        projected: all terms in x and the biases, (B, 2H), rows of the candidate, then of the gate.
+        hidden: h, (B, H).
+        weight_hh: (2H, H).
+        hidden_activation: f.
+    """
+    candidate, gate = (projected + linear(hidden, weight_hh)).to(hidden.dtype).chunk(2, -1)
+    return activation(hidden_activation)(candidate), torch.sigmoid(gate)
+
+
+def gated_reference(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_hx: Tensor,
+    weight_hh: Tensor,
+    bias_h: Tensor,
+    hidden_activation: Activation,
+) -> tuple[Tensor, Tensor]:
+    """Compute h' = (1 - g) h + g c step by step; arguments and results are those of :func:`gated_sequence`."""
+    projected = linear(masked(inputs, lengths).transpose(0, 1), weight_hx, bias_h)
+
+    def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        after = torch.lerp(state, *candidate_and_gate(item, state, weight_hh, hidden_activation))
+        return after, after
+
+    outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
+    return stacked(outputs, inputs, hidden.shape[1]), after
+
+
+def gated_sequence(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_hx: Tensor,
+    weight_hh: Tensor,
+    bias_h: Tensor,
+    hidden_activation: Activation,
+) -> tuple[Tensor, Tensor]:
+    """Compute a whole sequence: that of a memory network whose memory has no weight and stays zero.
+
+    Args:
+        inputs: (B, T, C).
+        hidden: (B, H) before the first step.
+        lengths: (B,) valid steps of each row; None if all T are valid.
+        weight_hx: (2H, C), rows of the candidate, then of the gate.
+        weight_hh: (2H, H).
+        bias_h: (2H,).
+        hidden_activation: of the candidate.
+
+    Returns:
+        outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step.
+    """
+    outputs, hidden, _ = memory_network_sequence(
+        inputs,
+        hidden,
+        hidden.new_zeros(inputs.shape[0], 1, 1),
+        lengths,
+        step=torch.zeros(1, 1, dtype=torch.float64),
+        drive=torch.zeros(1, dtype=torch.float64),
+        weight_hx=weight_hx,
+        weight_hh=weight_hh,
+        bias_h=bias_h,
+        hidden_activation=hidden_activation,
+    )
+    return outputs, hidden

@@ -1,0 +1,124 @@
+"""Gated recurrent unit: one step as the formula, a sequence by it, and a sequence in one compiled call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from seqmem.data.masks import masked
+from seqmem.ops.compiled_sequence import chunk_steps, padded_size, products_in_half, register_sequence
+from seqmem.ops.loop import run_steps, stacked
+
+
+def gru_step(projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> Tensor:
+    """Compute r, z = sigmoid(W x + b + U h + b'), n = tanh(W_n x + b_n + r (U_n h + b'_n)), h' = (1 - z) n + z h.
+
+    Args:
+        projected: W x + b, (B, 3H), rows r, z, n.
+        hidden: h, (B, H).
+        weight_hh: U, (3H, H).
+        bias_hh: b', (3H,), or None.
+
+    Returns:
+        h', (B, H).
+    """
+    sizes = [2 * hidden.shape[1], hidden.shape[1]]
+    x_gates, x_new = projected.split(sizes, -1)
+    h_gates, h_new = linear(hidden, weight_hh, bias_hh).split(sizes, -1)
+    r, z = torch.sigmoid(x_gates + h_gates).chunk(2, -1)
+    new = torch.tanh(x_new + r * h_new)
+    return new + z * (hidden - new)
+
+
+def gru_step_reset_before(
+    projected: Tensor,
+    hidden: Tensor,
+    gates: tuple[Tensor, Tensor | None],
+    candidate: tuple[Tensor, Tensor | None],
+    activation: Callable[[Tensor], Tensor] = torch.tanh,
+) -> Tensor:
+    """Compute a step whose reset gate acts before the product (Cho et al., 2014, equation 8).
+
+    n = tanh(W_n x + b_n + U_n (r h) + b'_n); all else as in :func:`gru_step`.
+
+    Args:
+        projected: W x + b, (B, 3H), rows r, z, n.
+        hidden: h, (B, H).
+        gates: U (2H, H) and b' (2H,) or None, rows r, z.
+        candidate: U_n (H, H) and b'_n (H,) or None.
+        activation: of n.
+
+    Returns:
+        h', (B, H).
+    """
+    x_gates, x_new = projected.split([2 * hidden.shape[1], hidden.shape[1]], -1)
+    r, z = torch.sigmoid(x_gates + linear(hidden, *gates)).chunk(2, -1)
+    new = activation(x_new + linear(r * hidden, *candidate))
+    return new + z * (hidden - new)
+
+
+def gru_reference(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute a whole sequence by :func:`gru_step`; arguments and results are those of :func:`gru_sequence`."""
+    projected = linear(masked(inputs, lengths).transpose(0, 1), weight_ih, bias_ih)
+
+    def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        after = gru_step(item, state, weight_hh, bias_hh)
+        return after, after
+
+    outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
+    return stacked(outputs, inputs, hidden.shape[1]), after
+
+
+def gru_sequence(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute one layer of torch.nn.GRU over a whole sequence, in ``csrc/sequence_run.cpp``.
+
+    Args:
+        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
+        hidden: (B, H) before the first step.
+        lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        weight_ih: (3H, C), rows r, z, n.
+        weight_hh: (3H, H).
+        bias_ih: (3H,); None, as the next, for none.
+        bias_hh: (3H,).
+
+    Returns:
+        outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step. Differentiable once.
+
+    Raises:
+        ValueError: shapes or types that do not match.
+    """
+    inputs = inputs.to(hidden.dtype)
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    steps = chunk_steps(inputs, hidden, *weights)
+    outputs, hidden, _ = torch.ops.seqmem.gru_sequence(inputs, hidden, lengths, *weights, products_in_half(hidden), steps)
+    return outputs, hidden
+
+
+def _shapes(inputs: Tensor, hidden: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    batch, steps = inputs.shape[:2]
+    return (
+        inputs.new_empty(batch, steps, hidden.shape[1]),
+        hidden.new_empty(hidden.shape),
+        inputs.new_empty(steps if others[-1] > 0 else 0, batch, 4, padded_size(hidden)),
+    )
+
+
+register_sequence("gru_sequence", 1, _shapes)

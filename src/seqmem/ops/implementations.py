@@ -1,0 +1,128 @@
+"""The table of sequence implementations: which one computes a whole sequence, by device, type and options, and why.
+
+A sequence operator has a reference that reads like the formula (``NAME_reference`` in the operator's file) and faster
+implementations that agree with it in value and gradient. All have the signature of the reference. To add an implementation for
+another device, write its function and its fallback reason in a file of ``seqmem/ops``, and add a row to :data:`TABLE`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqmem.ops import compiled_sequence
+from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
+from seqmem.ops.discretization import Discretization, alpha_of
+from seqmem.ops.gated import gated_sequence
+from seqmem.ops.gru import gru_sequence
+from seqmem.ops.lstm import lstm_sequence
+from seqmem.ops.memory_network import memory_network_sequence
+from seqmem.ops.multiscale import multiscale_sequence
+from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
+
+
+class Implementation(NamedTuple):
+    """One way to compute a sequence operator.
+
+    name: what :attr:`seqmem.sequence.SequenceLayer.path` says of it.
+    device: type of the tensors' device, as torch names it; empty for any.
+    fallback_reason: inputs (B, T, C) and the layer's options -> why it cannot run, or an empty string.
+    run: the function, with the signature of the operator's reference.
+    """
+
+    name: str
+    device: str
+    fallback_reason: Callable[..., str]
+    run: Callable[..., Any]
+
+
+class Choice(NamedTuple):
+    """The implementation that was chosen.
+
+    run: its function; None for step by step.
+    path: what to tell the user of it.
+    fallback_reason: why it is step by step; empty if it is not.
+    """
+
+    run: Callable[..., Any] | None
+    path: str
+    fallback_reason: str
+
+
+COMPILED = "one compiled call"
+STEPWISE = "step by step"
+
+
+def _memory_network_reason(
+    inputs: Tensor, discretization: Discretization = "bilinear", learned_step: bool = False, times_need_gradient: bool = False
+) -> str:
+    if times_need_gradient and torch.is_grad_enabled():
+        return "the compiled sequence has no gradient for timestamps"
+    if learned_step:
+        return "the memory's step is learned"
+    if alpha_of(discretization) is None:
+        return f"there is no compiled sequence for the discretization '{discretization}'"
+    return compiled_sequence.fallback_reason(inputs)
+
+
+def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
+    return compiled_sequence.fallback_reason(inputs) if reset_after else "the reset gate acts before the product"
+
+
+def _multiscale_reason(inputs: Tensor) -> str:
+    return compiled_sequence.fallback_reason(inputs, half_products=False)
+
+
+def _exported_reason(inputs: Tensor) -> str:
+    return "" if torch.compiler.is_exporting() else "it is for exported programs"
+
+
+def _always(inputs: Tensor) -> str:
+    return ""
+
+
+TABLE: dict[str, tuple[Implementation, ...]] = {
+    "memory_network": (Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),),
+    "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
+    "lstm": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),),
+    "gru": (Implementation(COMPILED, "cpu", _gru_reason, gru_sequence),),
+    "relu_gru": (
+        Implementation("step by step, with a backward of its own", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
+    ),
+    "multiscale": (Implementation(COMPILED, "cpu", _multiscale_reason, multiscale_sequence),),
+    "diagonal_scan": (
+        Implementation("torch's scan operator", "", _exported_reason, diagonal_scan_exported),
+        Implementation("parallel scan", "", _always, diagonal_scan_parallel),
+    ),
+}
+"""Of each operator its implementations, the preferred ones first."""
+
+
+def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str) -> Choice:
+    """Look up the implementation for some inputs.
+
+    Args:
+        operator: a key of :data:`TABLE`; empty for a layer without one.
+        inputs: (B, T, C), whose device and type count.
+        options: settings of the layer that the fallback reasons take.
+        label: of the layer, for the reason.
+    """
+    rows = TABLE.get(operator, ())
+    own = [row for row in rows if row.device in ("", inputs.device.type)]
+    reasons = []
+    for row in own or rows:
+        reason = row.fallback_reason(inputs, **options)
+        if not reason and row in own:
+            return Choice(row.run, row.name, "")
+        reasons.append(reason or f"{row.name} is for the device {row.device}, the inputs are on {inputs.device}")
+    reason = reasons[-1] if reasons else f"there is no compiled sequence of {label}"
+    return Choice(None, f"{STEPWISE} ({reason})", reason)
+
+
+def describe() -> dict[str, str]:
+    """Return of each operator its implementations, each with the devices it is for, as ``python -m seqmem.ops`` prints them."""
+    return {
+        operator: ", ".join(f"{row.name} ({row.device or 'any device'})" for row in rows) + f", {STEPWISE} (any device)"
+        for operator, rows in TABLE.items()
+    }

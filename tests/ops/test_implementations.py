@@ -1,0 +1,87 @@
+"""The table of implementations: every fast path agrees with its reference, and a fallback has a reason."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem.cells import GRU, HMLSTM, LMU, LSTM, MGU, TLSI, TLTI, LegS, LegT
+from seqmem.cells.relu_gru import ReLUGRU
+from seqmem.ops import extension, implementations
+from seqmem.ops.gated import gated_reference
+from seqmem.ops.gru import gru_reference
+from seqmem.ops.lstm import lstm_reference
+from seqmem.ops.memory_network import memory_network_reference
+from seqmem.ops.multiscale import multiscale_reference
+from seqmem.ops.relu_gru import relu_gru_reference
+from seqmem.ops.states import mapped, parts
+
+CASES = {
+    "lstm": (LSTM(3, 5), lstm_reference),
+    "lstm without bias": (LSTM(3, 17, bias=False), lstm_reference),
+    "gru": (GRU(3, 5), gru_reference),
+    "relu_gru": (ReLUGRU(3, 5), relu_gru_reference),
+    "mgu": (MGU(3, 5), gated_reference),
+    "legs": (LegS(3, 5, memory_order=7), memory_network_reference),
+    "legs, euler, no gate": (LegS(3, 5, discretization="euler", gate="N", memory_size=2), memory_network_reference),
+    "legt": (LegT(3, 5, memory_order=6, memory_output=True), memory_network_reference),
+    "lmu": (LMU(3, 5, memory_order=4, theta=9.0), memory_network_reference),
+    "tlsi": (TLSI(3, 5, discretization=0.3), memory_network_reference),
+    "tlti": (TLTI(3, 5, measure="lmu", discretization="backward"), memory_network_reference),
+    "hmlstm": (HMLSTM(3, [4, 5], 2, top_detector=True, slope=2.0), multiscale_reference),
+    "hmlstm, soft, no norm": (HMLSTM(3, [4, 5], 2, boundary="soft", layer_norm=False), multiscale_reference),
+}
+
+
+@pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")
+@pytest.mark.parametrize("lengths", [None, [11, 4, 0]], ids=["whole", "lengths"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_implementation_agrees_with_its_reference(case, lengths):
+    torch.manual_seed(0)
+    cell, reference = CASES[case]
+    cell = cell.double()
+    lengths = None if lengths is None else torch.tensor(lengths)
+    inputs = torch.randn(3, 11, 3, dtype=torch.float64)
+    if cell.timed:
+        inputs[..., 0] = inputs[..., 0].abs().cumsum(1)
+    state = mapped(lambda part: torch.rand_like(part).round() if part.is_floating_point() else part, cell.initial_state(3))
+    if cell.timed:
+        state = state._replace(time=torch.zeros(3, dtype=torch.float64))
+    results = []
+    for run in (cell.choose(inputs).run, reference):
+        outputs, after = cell.fused_forward(run, inputs, state, lengths, False)
+        loss = (outputs * torch.linspace(-1, 1, outputs.numel()).view_as(outputs)).sum()
+        loss = loss + sum(part.square().sum() for part in parts(after) if part.is_floating_point())
+        gradients = torch.autograd.grad(loss, list(cell.parameters()), allow_unused=True)
+        given = [torch.zeros(()) if gradient is None else gradient for gradient in gradients]
+        results.append((outputs, *parts(after), *given))
+    for fast, slow in zip(*results, strict=True):
+        assert_close(fast, slow.expand_as(fast), rtol=1e-9, atol=1e-10)
+
+
+def test_every_operator_has_cells_or_layers_of_its_own():
+    named = {type(cell).operator for cell, _ in CASES.values()}
+    assert named | {"diagonal_scan"} == set(implementations.TABLE)
+    assert set(implementations.describe()) == set(implementations.TABLE)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (GRU(3, 4, reset_after=False), "the reset gate acts before the product"),
+        (LegS(3, 4, discretization="zoh"), "there is no compiled sequence for the discretization 'zoh'"),
+        (LegT(3, 4, trainable_scale=1.0), "the memory's step is learned"),
+        (LSTM(3, 4).half(), "there are no compiled sequences of torch.float16"),
+    ],
+    ids=["gru", "zoh", "learned step", "half"],
+)
+def test_a_fallback_has_a_reason(cell, reason):
+    inputs = torch.zeros(1, 2, 3, dtype=next(cell.parameters()).dtype)
+    choice = cell.choose(inputs)
+    if extension.REASON:
+        reason = choice.fallback_reason
+    assert choice == (None, f"step by step ({reason})", reason)
+    assert cell.fallback_reason(inputs) == reason
+
+
+def test_another_device_has_a_reason():
+    assert "the inputs are on meta" in LSTM(3, 4).fallback_reason(torch.zeros(1, 2, 3, device="meta"))
