@@ -4,10 +4,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from seqmem.layers.igloo import IGLOO1D
 from seqmem.models.base import SequenceModel, build, check, label
 from seqmem.models.conv_lstm_ae import CONV_LSTM_AE
 from seqmem.models.hmlstm import MultiscaleNetwork
-from seqmem.models.igloo import IGLOO1D
 from seqmem.models.linear_ae import LINEAR_AE
 from seqmem.models.lstm_ae import LSTM_AE
 from seqmem.models.recurrent import RecurrentNetwork

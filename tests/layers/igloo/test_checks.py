@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from seqmem.errors import UserError
 from seqmem.models import IGLOO1D
-from tests.models.igloo.uses import USES, make
+from tests.layers.igloo.uses import USES, make
 
 
 @pytest.mark.parametrize("trial", range(40))

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from seqmem.models import IGLOO1D
-from tests.models.igloo.uses import STEPS, USES, by_hand, data, every_use, make
+from tests.layers.igloo.uses import STEPS, USES, by_hand, data, every_use, make
 
 
 @every_use

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
-    from seqmem.models.igloo.layer import IGLOO1D
+    from seqmem.layers.igloo.layer import IGLOO1D
 
 
 class PartByPart(torch.autograd.Function):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqmem.errors import UserError
-from seqmem.models.igloo.drawing import draw_local_patches, draw_patches
+from seqmem.layers.igloo.sampling import draw_local_patches, draw_patches
 
 
 def random():

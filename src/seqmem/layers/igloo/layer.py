@@ -11,10 +11,10 @@ from torch.nn.functional import max_pool2d, pad
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.models.igloo.checks import check_sequences, check_whole
-from seqmem.models.igloo.drawing import draw_local_patches, draw_patches
-from seqmem.models.igloo.parts import DILATION, FeatureMap, Patches, Stack, dropped
-from seqmem.models.igloo.passes import PartByPart, generator_of
+from seqmem.layers.igloo.checks import check_sequences, check_whole
+from seqmem.layers.igloo.recompute import PartByPart, generator_of
+from seqmem.layers.igloo.sampling import draw_local_patches, draw_patches
+from seqmem.layers.igloo.stack import DILATION, FeatureMap, Patches, Stack, dropped
 
 WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs that are worked on at a time, in some ten copies."""

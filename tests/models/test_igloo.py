@@ -21,7 +21,7 @@ from seqmem.training.loop.module import SequenceModule
 from tests.data import require
 from tests.trials import run_trials
 
-_cfg = Path(__file__).parents[3] / "cfg" / "model"
+_cfg = Path(__file__).parents[2] / "cfg" / "model"
 
 MATCHED = ["igloo", "legs", "lstm", "gru", "tcn"]
 

@@ -10,8 +10,8 @@ from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.layers.igloo import IGLOO1D
 from seqmem.models.base import SequenceModel, refuse_reconstruction
-from seqmem.models.igloo.layer import IGLOO1D
 from seqmem.models.inputs import Inputs
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
+from seqmem.layers.igloo.stack import Patches
 from seqmem.models import IGLOO1D
-from seqmem.models.igloo.parts import Patches
-from tests.models.igloo.uses import STEPS, USES, by_hand, data, every_use, make
+from tests.layers.igloo.uses import STEPS, USES, by_hand, data, every_use, make
 
 CAUSAL = {name: use for name, use in USES.items() if use["return_sequences"] and use.get("padding_style") != "same"}
 
