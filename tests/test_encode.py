@@ -8,7 +8,7 @@ from seqmem.cli import decode, encode
 from seqmem.errors import UserError
 from seqmem.io import archive
 from seqmem.io.series_files import read_encodings, read_series, write_series
-from seqmem.models import saved_autoencoder
+from seqmem.models import autoencoder_file
 from tests import program
 
 SMALL = ("--epochs", "1", "--encoding-size", "3", "--hidden-sizes", "4")
@@ -172,19 +172,19 @@ def test_a_hostile_model_is_refused_in_one_line(tmp_path):
     encode.main([str(tmp_path / "x.npy"), "--output", str(tmp_path), *SMALL])
     path = tmp_path / "autoencoder.zip"
     meta, arrays = archive.read(path)
-    saved_autoencoder.load(path)
+    autoencoder_file.load(path)
     arguments = meta["arguments"]
     for changed, others, message in (
-        ({"architecture": ["LSTM_AE"]}, {}, "holds no autoencoder"),
-        ({"arguments": None}, {}, "holds no autoencoder"),
-        ({"arguments": {"input_dim": 2}}, {}, "its arguments make no LSTM_AE"),
-        ({"arguments": {**arguments, "h_dims": [10**12]}}, {}, "its arguments make no LSTM_AE"),
+        ({"architecture": ["LSTM_AE"]}, {}, "is not an autoencoder"),
+        ({"arguments": None}, {}, "is not an autoencoder"),
+        ({"arguments": {"input_dim": 2}}, {}, "its arguments do not fit a LSTM_AE"),
+        ({"arguments": {**arguments, "h_dims": [10**12]}}, {}, "its arguments do not fit a LSTM_AE"),
         ({"arguments": {**arguments, "encoding_dim": 10**6}}, {}, "holds another model than the settings say"),
         ({}, {"mean": torch.zeros(3)}, r"got mean \(3,\), expected \(2,\)"),
     ):
         archive.write(path, {**meta, **changed}, {**arrays, **others})
         with pytest.raises(UserError, match=message):
-            saved_autoencoder.load(path)
+            autoencoder_file.load(path)
 
 
 def test_a_model_refuses_series_of_other_channels(tmp_path):

@@ -13,7 +13,7 @@ from seqmem.compat.quick_train import quick_train as direct
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
-from seqmem.models.sequitur import OfSeries
+from seqmem.models.sequitur_models import SeriesAutoencoder
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.in_memory import fit_sequences
 
@@ -197,7 +197,7 @@ def test_denoising_learns_from_noise_and_normalisation_can_be_left_out():
     assert losses["denoise"] != losses["plain"]
     assert losses["raw"] != losses["plain"]
     encoder, decoder, _, _ = quick_train(LINEAR_AE, torch.randn(6, 5), 2, epochs=1, normalize=False)
-    assert type(encoder).__name__ == type(decoder).__name__ == "Chain"
+    assert type(encoder).__name__ == type(decoder).__name__ == "MLP"
 
 
 def test_validation_chooses_the_weights_and_patience_stops():
@@ -213,7 +213,7 @@ def test_the_weights_that_are_left_are_the_best_in_validation():
     train, held = torch.randn(8, 14, 2), torch.randn(4, 14, 2)
     network = LSTM_AE(2, 2, [3])
     spec = DataSpec("noise", 2, 2, "reconstruction", None, 14)
-    model = OfSeries(spec, network, growth_epochs=5)
+    model = SeriesAutoencoder(spec, network, growth_epochs=5)
     seen = []
 
     def note(epoch, loss):

@@ -10,7 +10,7 @@ from seqmem.errors import UserError
 from seqmem.io.files import refuse_existing
 from seqmem.io.series_files import read_encodings, write_series
 from seqmem.io.terminal import Parser, at_least
-from seqmem.models import saved_autoencoder
+from seqmem.models import autoencoder_file
 
 DESCRIPTION = """\
 Make series of encodings.
@@ -33,7 +33,7 @@ def run(given: argparse.Namespace) -> None:
     output = given.output or given.file.with_name("series.csv")
     refuse_existing(output)
     names, lengths, encodings = read_encodings(given.file)
-    kind, _, decoder = saved_autoencoder.load(given.model or given.file.with_name("autoencoder.zip"))
+    kind, _, decoder = autoencoder_file.load(given.model or given.file.with_name("autoencoder.zip"))
     if kind == "LINEAR_AE" and given.length is not None:
         raise UserError("--length: a LINEAR_AE gives series of one length")
     series = []

@@ -13,8 +13,8 @@ from seqmem.errors import UserError
 from seqmem.io.files import make_folder, refuse_existing
 from seqmem.io.series_files import LABEL, read_series, write_rows
 from seqmem.io.terminal import Parser, at_least
-from seqmem.models import saved_autoencoder
-from seqmem.models.standardized import StandardizedDecoder, StandardizedEncoder
+from seqmem.models import autoencoder_file
+from seqmem.models.standardization import StandardizedDecoder, StandardizedEncoder
 
 DESCRIPTION = """\
 Learn an autoencoder of the series in a file, and write the encoding of each.
@@ -58,7 +58,7 @@ def run(given: argparse.Namespace) -> None:
         torch.manual_seed(given.seed)
         sizes = {key: value for key, value in arguments.items() if key not in ("input_dim", "input_dims", "encoding_dim")}
         encoder, decoder, _, _ = quick_train(
-            saved_autoencoder.ARCHITECTURES[kind],
+            autoencoder_file.ARCHITECTURES[kind],
             flat,
             given.encoding_size,
             verbose=given.verbose,
@@ -69,9 +69,9 @@ def run(given: argparse.Namespace) -> None:
         )
         assert isinstance(encoder, StandardizedEncoder)
         assert isinstance(decoder, StandardizedDecoder)
-        saved_autoencoder.save(folder / "autoencoder.zip", kind, arguments, encoder, decoder)
+        autoencoder_file.save(folder / "autoencoder.zip", kind, arguments, encoder, decoder)
     else:
-        kind, encoder, decoder = saved_autoencoder.load(given.model)
+        kind, encoder, decoder = autoencoder_file.load(given.model)
         flat = [_single_channel(each, given.model) for each in series] if kind == "LINEAR_AE" else series
     rows, errors = [], []
     with torch.no_grad():

@@ -13,8 +13,8 @@ from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models import CONV_LSTM_AE, LINEAR_AE, LSTM_AE
 from seqmem.models.autoencoder import Autoencoder
-from seqmem.models.sequitur import OfFrames, OfSeries, OfValues
-from seqmem.models.standardized import Standardization, StandardizedDecoder, StandardizedEncoder
+from seqmem.models.sequitur_models import FlatAutoencoder, FrameAutoencoder, SeriesAutoencoder
+from seqmem.models.standardization import Standardization, StandardizedDecoder, StandardizedEncoder
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.in_memory import fit_sequences
 
@@ -146,9 +146,9 @@ def quick_train(
 
 
 _kinds: dict[type[nn.Module], tuple[type[Autoencoder], tuple[int, ...], str, str]] = {
-    LINEAR_AE: (OfValues, (1,), "input_dim", "(L,)"),
-    LSTM_AE: (OfSeries, (2,), "input_dim", "(T, C)"),
-    CONV_LSTM_AE: (OfFrames, (3, 4), "input_dims", "(T, H, W) or (T, D, H, W)"),
+    LINEAR_AE: (FlatAutoencoder, (1,), "input_dim", "(L,)"),
+    LSTM_AE: (SeriesAutoencoder, (2,), "input_dim", "(T, C)"),
+    CONV_LSTM_AE: (FrameAutoencoder, (3, 4), "input_dims", "(T, H, W) or (T, D, H, W)"),
 }
 _names = ", ".join(kind.__name__ for kind in _kinds)
 

@@ -1,4 +1,4 @@
-"""Sequence models: built from a data set's spec, called on its batches. One file a model; every module here is imported."""
+"""Sequence models, built from a data set's spec and called on its batches; importing the package registers all of them."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -30,11 +30,11 @@ __all__ = [
     "label",
 ]
 
-# A face that trains, under the name that its original's programs import; all else of compat/ is above this package.
-_faces = {"NDS2SAEFactory": "seqmem.compat.seq2seq"}
+# compat/ is above this package; the original's programs import this name from here.
+_lazy = {"NDS2SAEFactory": "seqmem.compat.seq2seq"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _faces:
+    if name not in _lazy:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_faces[name]), name)
+    return getattr(import_module(_lazy[name]), name)

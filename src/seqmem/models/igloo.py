@@ -1,4 +1,4 @@
-"""IGLOO for any data set: the layer, and a linear head on what it says of the sequence or of its steps."""
+"""IGLOO as a network: the layer and a linear head."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,20 +16,22 @@ from seqmem.models.inputs import Inputs
 
 
 class IGLOONetwork(SequenceModel):
-    """:class:`IGLOO1D` as a whole, for each step or for the last ones, as the data set wants outputs, and a linear head.
+    """:class:`seqmem.layers.igloo.IGLOO1D` and a linear head, for any data set with labels or targets.
+
+    The data set chooses between one output per sequence, one per step, and one for each of the last steps.
 
     Args:
-        spec: the data set it is for.
-        nb_patches: L; None for as many as the sequence has steps, or for 50 if there are outputs at several of them.
+        spec: the data set's spec.
+        nb_patches: L; None for the number of steps, or for 50 where several steps have an output.
         nb_filters_conv1d: K.
-        embedding_size: width of a learned embedding of tokens; None for the one that the data set names, or for one-hot if it
-            names none. Only for tokens.
-        seed: of the patches; None to draw it from torch's random state, so that every trial has patches of its own.
+        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it names none. Only
+            for tokens.
+        seed: of the patches; None to take it from torch's random state, so that each trial has different patches.
 
-    The other arguments are the layer's, where ``l2reg`` is a part of the training loss.
+    The other arguments are those of the layer. Its penalty, weighted by ``l2reg``, is added to the training loss.
 
     Raises:
-        UserError: an argument of the wrong type or range, or one that does not go with the data set or another.
+        UserError: an argument has the wrong type or range, or does not fit the data set or another argument.
     """
 
     name = "igloo"
@@ -59,9 +61,8 @@ class IGLOONetwork(SequenceModel):
         refuse_reconstruction(self, spec)
         if padding_style != "causal" and spec.output_steps is None:
             raise UserError(
-                f"model.padding_style: got {padding_style!r}, expected 'causal', since an output of "
-                f"{spec.name} is of the steps "
-                "up to its own"
+                f"model.padding_style: got {padding_style!r}, expected 'causal', since an output of {spec.name} may not "
+                "depend on later steps"
             )
         self.inputs = Inputs(spec, embedding_size)
         try:
@@ -95,9 +96,9 @@ class IGLOONetwork(SequenceModel):
         check(cls, arguments, "model", skip=("spec",))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        """Return outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         return self.head(self.layer(self.inputs(batch, self.head.weight.dtype), batch.lengths))
 
     def penalty(self) -> Tensor:
-        """The layer's."""
+        """Return the layer's penalty."""
         return self.layer.penalty()

@@ -1,4 +1,4 @@
-"""What a model that takes a sequence as a whole makes of a batch's inputs."""
+"""Inputs of networks that take a whole sequence at once."""
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,17 @@ from seqmem.errors import UserError
 
 
 class Inputs(nn.Module):
-    """Values as they are, tokens embedded or one-hot, and the times of the steps, where there are any, as first channel.
+    """Values, or tokens embedded or one-hot; the times of the steps, if any, are the first channel.
 
     Args:
-        spec: the data set they are of.
-        embedding_size: width of a learned embedding of tokens; None for the one that the data set names, or for one-hot if it
-            names none.
+        spec: the data set's spec.
+        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it names none.
 
     Attributes:
-        size: C.
+        size: C, channels of the result.
 
     Raises:
-        UserError: an embedding of inputs that are no tokens.
+        UserError: an embedding is requested for inputs that are not tokens.
     """
 
     def __init__(self, spec: DataSpec, embedding_size: int | None):
@@ -36,7 +35,7 @@ class Inputs(nn.Module):
         self.size = (embedding_size or spec.input_size) + spec.times
 
     def forward(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        """(B, T, C) of a floating-point type, which one-hot tokens have too."""
+        """Return the inputs of a batch as (B, T, C); one-hot tokens get ``dtype``."""
         inputs = batch.inputs
         if self.embedding is not None:
             inputs = self.embedding(inputs)

@@ -1,4 +1,4 @@
-"""An autoencoder of fully connected layers, for sequences of numbers of one length (sequitur's LINEAR_AE)."""
+"""Autoencoder of fully connected layers, for sequences of numbers of one length (sequitur's LINEAR_AE)."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.models.sequitur_names import also_load
+from seqmem.models.sequitur_state_dict import accept_sequitur_names
 
 
 class LINEAR_AE(nn.Module):
-    """Linear layers down to the encoding and back up, with activations between them.
+    """Fully connected encoder and decoder.
 
         >>> import torch
         >>> model = LINEAR_AE(input_dim=10, encoding_dim=4, h_dims=[8, 6])
@@ -24,12 +24,12 @@ class LINEAR_AE(nn.Module):
     Args:
         input_dim: L, numbers in a sequence.
         encoding_dim: E.
-        h_dims: widths of the encoder's hidden layers; the decoder's are the same in reverse.
-        h_activ: after each hidden layer; None for none.
-        out_activ: of the encoding; None for none. The reconstruction has none.
+        h_dims: widths of the encoder's hidden layers; the decoder has the same widths in reverse.
+        h_activ: activation after each hidden layer; None for none.
+        out_activ: activation of the encoding; None for none. The reconstruction has none.
 
     Raises:
-        UserError: an argument of the wrong type or range.
+        UserError: an argument has the wrong type or range.
     """
 
     @checked
@@ -42,28 +42,34 @@ class LINEAR_AE(nn.Module):
         out_activ: nn.Module | None = nn.Tanh(),  # noqa: B008
     ):
         super().__init__()
-        self.encoder = Chain([input_dim, *h_dims, encoding_dim], h_activ, out_activ)
-        self.decoder = Chain([encoding_dim, *reversed(h_dims), input_dim], h_activ, None)
+        self.encoder = MLP([input_dim, *h_dims, encoding_dim], h_activ, out_activ)
+        self.decoder = MLP([encoding_dim, *reversed(h_dims), input_dim], h_activ, None)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Sequences (..., L) -> their reconstructions (..., L)."""
+        """Reconstruct sequences (..., L)."""
         return self.decoder(self.encoder(inputs))
 
 
-class Chain(nn.Module):
-    """Linear layers of the given widths: ``h_activ`` between them, ``out_activ`` at the end. Either may be None."""
+class MLP(nn.Module):
+    """Linear layers with an activation between them and one at the end.
+
+    Args:
+        widths: of the input and of each layer's output.
+        h_activ: activation between layers; None for none.
+        out_activ: activation of the last layer's output; None for none.
+    """
 
     def __init__(self, widths: Sequence[int], h_activ: nn.Module | None, out_activ: nn.Module | None):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
-        self.h_activ, self.out_activ = own(h_activ), own(out_activ)
-        also_load(self, r"nn\.(?P<index>\d+)\.(?P<rest>\w+)", "layers.{index}.{rest}")
+        self.h_activ, self.out_activ = copy_activation(h_activ), copy_activation(out_activ)
+        accept_sequitur_names(self, r"nn\.(?P<index>\d+)\.(?P<rest>\w+)", "layers.{index}.{rest}")
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., first width) -> (..., last width).
+        """Map (..., first width) to (..., last width).
 
         Raises:
-            UserError: another width.
+            UserError: the inputs have a different width.
         """
         *hidden, last = self.layers
         width = self.layers[0].in_features
@@ -74,6 +80,6 @@ class Chain(nn.Module):
         return self.out_activ(last(inputs))
 
 
-def own(activation: nn.Module | None) -> nn.Module:
-    """A copy for one half of a model alone: training one, or learning its parameters, is not to change another's."""
+def copy_activation(activation: nn.Module | None) -> nn.Module:
+    """Copy an activation, so that neither its mode nor its parameters are shared; None becomes the identity."""
     return nn.Identity() if activation is None else deepcopy(activation)

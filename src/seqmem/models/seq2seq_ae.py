@@ -1,4 +1,4 @@
-"""A sequence-to-sequence autoencoder of real values, whose outputs may have another size and length than its inputs."""
+"""Sequence-to-sequence autoencoder of real values; outputs may differ from inputs in size and length."""
 
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -16,36 +16,37 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.tasks import Task
 
 TOLERANCE = 0.25
-"""How near to the stop token outputs count as it."""
+"""Largest distance to the stop token, in any channel, of an output that counts as the token."""
 
 
 class Seq2SeqAutoencoder(Autoencoder):
-    """GRUs that read a sequence, and GRUs that start from their last states and write one, fed with what they wrote before.
+    """GRU encoder and autoregressive GRU decoder, which starts from the encoder's last states.
 
-    In training the decoder is fed with the targets (teacher forcing). Where the output ends, it says in one of two ways:
+    In training the inputs of the decoder are the targets (teacher forcing), otherwise its own outputs. There are two ways to
+    mark the end of an output:
 
-    * head: a linear map of its last hidden state gives the logit of "the sequence has ended by now", learned on the targets'
-      steps and ``stop_steps`` more by cross-entropy.
-    * token: ``stop_steps`` rows that hold ``stop_token`` follow each input and each target, are read by the encoder, and
-      learned by the decoder as values like any other. A signal that rests at that value looks the same.
+    * head: a linear map of the decoder's last hidden state gives the logit of "the sequence has ended". It is trained by
+      cross-entropy on the targets' steps and ``stop_steps`` more.
+    * token: ``stop_steps`` rows of the value ``stop_token`` follow each input and each target. The encoder reads them, and
+      the decoder learns them like other values. A signal that stays at that value looks the same as its end.
 
-    The encoding of a sequence is all layers' last states, in the decoder's order. The loss is the squared error summed over
-    channels and averaged over the valid steps of each row (with "token" those of the stop rows, too), then over rows, and the
-    head's cross-entropy averaged in the same way.
+    The encoding of a sequence is the last state of every layer, in the decoder's order. The loss is the squared error, summed
+    over channels, averaged over the valid steps of each row, then over rows. With "token" the stop rows count as valid. With
+    "head" the cross-entropy is added, averaged in the same way.
 
     Args:
-        spec: the data set it is for.
-        layer_sizes: of the encoder's GRUs.
-        symmetric: the decoder's layers have these sizes in reverse, and take the encoder's states in reverse (50:30:30:50);
-            otherwise in the same order (50:30:50:30).
-        dropout: probability with which a channel of what each of the two reads is dropped at a step in training.
+        spec: the data set's spec.
+        layer_sizes: hidden sizes of the encoder's GRUs.
+        symmetric: the decoder has these sizes and takes the encoder's states in reverse order (50:30:30:50), otherwise in the
+            same order (50:30:50:30).
+        dropout: probability to drop a channel of the encoder's or decoder's inputs at a step, in training.
         stop: "head" or "token".
-        stop_steps: steps after the last one on which stopping is learned.
-        stop_token: what the stop rows hold.
-        go_token: what the decoder reads in the first step, in all channels.
+        stop_steps: steps after the last one that train the end of an output.
+        stop_token: value of the stop rows.
+        go_token: value of every channel of the decoder's first input.
 
     Raises:
-        UserError: an argument of the wrong type or range, or a data set that it is not for.
+        UserError: an argument has the wrong type or range, or the data set does not fit.
     """
 
     name = "seq2seq_ae"
@@ -69,26 +70,26 @@ class Seq2SeqAutoencoder(Autoencoder):
         self.register_buffer("longest", torch.tensor(0))
 
     def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E): the last states of all layers, in the decoder's order."""
+        """Return encodings (B, E): the last states of all layers, in the decoder's order."""
         return torch.cat(self.network.ordered(self._states(batch)), -1)
 
     def centre(self, batch: Batch) -> Tensor:
-        """Last states (B, H) of the encoder's last layer alone."""
+        """Return the last state (B, H) of the encoder's last layer alone."""
         return self._states(batch)[-1]
 
     def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """Sequences (B, T, D) of just so many steps, the decoder's own outputs being fed back; ``lengths`` change nothing."""
+        """Return sequences (B, T, D) of T = ``steps``, decoded from the decoder's own outputs; ``lengths`` have no effect."""
         return self._write(encodings, steps, until_stop=False)[0]
 
     def write(self, encodings: Tensor, max_steps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Sequences that end where the decoder says so.
+        """Decode sequences up to the end that the decoder marks.
 
         Args:
             encodings: (B, E).
-            max_steps: the most steps that a sequence may have; None for twice as many as the longest target in training.
+            max_steps: limit of a sequence's steps; None for twice the longest target seen in training.
 
         Returns:
-            outputs (B, T, D) with T of the longest, and lengths (B,) int64.
+            outputs (B, T, D) with T steps of the longest sequence, and lengths (B,) int64.
         """
         limit = max_steps or 2 * max(int(self.longest), 1)
         outputs, logits = self._write(encodings, limit + self.stop_steps, until_stop=True)
@@ -97,7 +98,7 @@ class Seq2SeqAutoencoder(Autoencoder):
         return outputs[:, : int(lengths.max())], lengths
 
     def learn(self, batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
-        """Outputs (B, T, D), of a decoder fed with the targets in training, else with its own, and the loss."""
+        """Return outputs (B, T, D) and the loss; the decoder's inputs are the targets in training, else its own outputs."""
         steps = batch.targets.shape[1]
         encodings = self.encode(batch)
         forced, squared, stopping = self._forced(encodings, batch)
@@ -107,7 +108,7 @@ class Seq2SeqAutoencoder(Autoencoder):
         return self.decode(encodings, steps), squared + stopping
 
     def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The two parts of the loss: the squared error, and the stop head's cross-entropy (0 without one)."""
+        """Return the two parts of the loss: the squared error, and the stop head's cross-entropy (0 without a head)."""
         return self._forced(self.encode(batch), batch)[1:]
 
     def _states(self, batch: Batch) -> list[Tensor]:
@@ -117,7 +118,7 @@ class Seq2SeqAutoencoder(Autoencoder):
         return self.network.read(inputs, lengths)
 
     def _forced(self, encodings: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs (B, T + S, D) when fed with the targets, and the two parts of the loss."""
+        """Return outputs (B, T + S, D) for the targets as inputs, and the two parts of the loss."""
         targets, lengths = with_stop(batch.targets, batch.output_lengths, self.stop_steps, self.stop_token)
         go = targets.new_full((len(targets), 1, targets.shape[-1]), self.go_token)
         outputs, logits = self.network.write(torch.cat([go, targets[:, :-1]], 1), encodings)
@@ -130,7 +131,7 @@ class Seq2SeqAutoencoder(Autoencoder):
         return outputs, _mean(squared, ~ended), _mean(wrong, step < lengths[:, None])
 
     def _write(self, encodings: Tensor, steps: int, until_stop: bool) -> tuple[Tensor, Tensor]:
-        """Outputs (B, T, D) and stop logits (B, T) of at most ``steps`` steps, each fed with the output before."""
+        """Return outputs (B, T, D) and stop logits (B, T) of at most ``steps`` steps; each input is the previous output."""
         states = self.network.split(encodings)
         value = encodings.new_full((encodings.shape[0], self.spec.output_size), self.go_token)
         outputs, logits = [], []
@@ -146,9 +147,10 @@ class Seq2SeqAutoencoder(Autoencoder):
 
 
 class EncoderDecoder(nn.Module):
-    """The GRUs of both sides, the linear map to outputs, and the stop head.
+    """Encoder and decoder GRUs, the projection to outputs, and the stop head.
 
-    The map starts normal with deviation 0.1, cut at two deviations, and its bias 0.
+    The projection's weights start from a normal distribution of standard deviation 0.1, truncated at two deviations, and its
+    bias at 0.
     """
 
     def __init__(self, input_size: int, output_size: int, layer_sizes: list[int], symmetric: bool, dropout: float):
@@ -163,7 +165,7 @@ class EncoderDecoder(nn.Module):
         self.stop = nn.Linear(self.sizes[-1], 1)
 
     def read(self, inputs: Tensor, lengths: Tensor | None) -> list[Tensor]:
-        """(B, T, C) -> the last state (B, H) of each layer of the encoder."""
+        """Return the last state (B, H) of each layer of the encoder for inputs (B, T, C)."""
         states = []
         outputs = dropout(inputs, self.dropout, self.training)
         for layer in self.encoder:
@@ -172,22 +174,22 @@ class EncoderDecoder(nn.Module):
         return states
 
     def ordered(self, states: list[Tensor]) -> list[Tensor]:
-        """The encoder's states in the order of the decoder's layers that take them."""
+        """Return the encoder's states in the order of the decoder's layers."""
         return states[::-1] if self.symmetric else states
 
     def split(self, encodings: Tensor) -> list[ReLUGRUState]:
-        """The decoder's first states in encodings (B, E)."""
+        """Split encodings (B, E) into the initial states of the decoder's layers."""
         return [ReLUGRUState(part) for part in encodings.split(self.sizes, -1)]
 
     def write(self, inputs: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (B, T, D) and stop logits (B, T) of a decoder that is fed with (B, T, D)."""
+        """Return the decoder's outputs (B, T, D) and stop logits (B, T) for inputs (B, T, D)."""
         outputs = dropout(inputs, self.dropout, self.training)
         for layer, state in zip(self.decoder, self.split(encodings), strict=True):
             outputs, _ = layer(outputs, state)
         return self.projection(outputs), self.stop(outputs)[..., 0]
 
     def step(self, value: Tensor, states: list[ReLUGRUState]) -> tuple[Tensor, Tensor, list[ReLUGRUState]]:
-        """The next output (B, D), its stop logit (B,) and the states after it, from the one before."""
+        """Return the next output (B, D), its stop logit (B,) and the new states, given the previous output."""
         outputs, after = dropout(value, self.dropout, self.training), []
         for layer, state in zip(self.decoder, states, strict=True):
             assert isinstance(layer, ReLUGRU)
@@ -197,7 +199,7 @@ class EncoderDecoder(nn.Module):
 
 
 def with_stop(values: Tensor, lengths: Tensor | None, steps: int, token: float) -> tuple[Tensor, Tensor]:
-    """(B, T, D) with ``steps`` rows of ``token`` after each row's valid steps, and the lengths with them; zeros after that."""
+    """Append ``steps`` stop rows after each row's valid steps (B, T, D), with zeros after them; return the new lengths too."""
     rows, longest, channels = values.shape
     if lengths is None:
         lengths = torch.full((rows,), longest, device=values.device)
@@ -209,22 +211,22 @@ def with_stop(values: Tensor, lengths: Tensor | None, steps: int, token: float) 
 
 
 def find_stop(outputs: Tensor, token: float = 0.0, steps: int = 5, tolerance: float = TOLERANCE) -> Tensor:
-    """Where the stop rows begin: the first step from which ``steps`` rows, or all that are left, are within ``tolerance``.
+    """Find where the stop rows begin: the first step from which ``steps`` rows, or all remaining, are near the token.
 
     Args:
         outputs: (B, T, D).
-        token: what the stop rows hold.
-        steps: how many there are.
-        tolerance: largest distance in any channel.
+        token: value of the stop rows.
+        steps: number of stop rows.
+        tolerance: largest distance to the token in any channel.
 
     Returns:
-        (B,) int64, T where there are none.
+        (B,) int64; T for a row without stop rows.
     """
     return first_true(_at_token(outputs, token, steps, tolerance))
 
 
 def first_true(found: Tensor) -> Tensor:
-    """(B, T) bool -> (B,) the first place that is true, T where there is none."""
+    """Return the first True in each row (B, T), or T for a row without one."""
     places = torch.arange(found.shape[1], device=found.device)
     return places.where(found, found.shape[1]).amin(1)
 
@@ -236,5 +238,5 @@ def _at_token(outputs: Tensor, token: float, steps: int, tolerance: float = TOLE
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Of (B, T): over the valid steps of each row, then over rows."""
+    """Average (B, T) over the valid steps of each row, then over rows."""
     return (values.where(valid, 0).sum(1) / valid.sum(1)).mean()

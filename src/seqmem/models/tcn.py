@@ -1,5 +1,4 @@
-"""Causal dilated convolutions (Bai, Kolter and Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent
-Networks for Sequence Modeling", 2018)."""
+"""Temporal convolutional network: causal dilated convolutions in residual blocks."""
 
 from typing import Annotated, Any
 
@@ -18,21 +17,22 @@ from seqmem.models.recurrent import last_steps
 
 
 class TCN(SequenceModel):
-    """Residual blocks of two causal convolutions, dilated by 1, 2, 4 and so on, and a linear head on the wanted outputs.
+    """Residual blocks of two causal convolutions each, with dilations 1, 2, 4, ..., and a linear head.
 
-    With kernels of k taps, n blocks see 1 + 2 (k - 1) (2^n - 1) steps.
+    Bai, Kolter and Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling",
+    2018. The receptive field of n blocks with kernels of k taps is 1 + 2 (k - 1) (2^n - 1) steps.
 
     Args:
-        spec: the data set it is for.
+        spec: the data set's spec.
         hidden_size: channels of every convolution.
         kernel_size: k.
-        num_layers: n; None for as many as see the longest sequence.
-        embedding_size: width of a learned embedding of tokens; None for the one that the data set names, or for one-hot if it
-            names none. Only for tokens.
+        num_layers: n; None for the fewest whose receptive field covers the longest sequence.
+        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it names none. Only
+            for tokens.
         dropout: probability with which an output channel of a convolution is dropped for a whole sequence.
 
     Raises:
-        UserError: an argument of the wrong type or range.
+        UserError: an argument has the wrong type or range.
     """
 
     name = "tcn"
@@ -65,13 +65,15 @@ class TCN(SequenceModel):
         check(cls, arguments, "model", skip=("spec",))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        """Return outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         outputs = self.blocks(self.inputs(batch, self.head.weight.dtype).mT).mT
         return self.head(last_steps(outputs, self.output_steps, batch.lengths))
 
 
 class Block(nn.Module):
-    """relu(f(f(x)) + x), f a causal convolution with normed weights, ReLU and dropout; x through a linear map if it widens.
+    """Residual block relu(f(f(x)) + x); f is a weight-normalised causal convolution, ReLU and dropout.
+
+    Where the number of channels changes, a linear map is applied to the x of the skip connection.
 
     Args:
         input_size: C.
@@ -98,10 +100,11 @@ class Block(nn.Module):
 
 
 class CausalConvolution(nn.Conv1d):
-    """A convolution whose output t sees the inputs t, t - d, ..., t - (k - 1) d; zeros stand before the first.
+    """Convolution whose output t depends on the inputs t, t - d, ..., t - (k - 1) d, with zeros before the first.
 
-    It runs as a two-dimensional one of height 1 with the channels of a step side by side in memory, as batches hold them: of
-    torch's convolutions on a CPU the fast one (27 channels, 7 taps, 10,000 steps: a block in two thirds of Conv1d's time).
+    Computed as a two-dimensional convolution of height 1 in channels-last memory format, the layout of a batch. That is the
+    fastest of torch's convolutions on a CPU: with 27 channels, 7 taps and 10,000 steps a block takes two thirds of the time
+    with Conv1d.
 
     Args:
         input_size: C.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
-from seqmem.layers.igloo.stack import Patches
+from seqmem.layers.igloo.patches import Patches
 from seqmem.models import IGLOO1D
 from tests.layers.igloo.uses import STEPS, USES, by_hand, data, every_use, make
 

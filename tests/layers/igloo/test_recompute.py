@@ -16,13 +16,13 @@ from tests.layers.igloo.uses import STEPS, USES, by_hand, data, every_use, make
 @every_use
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_few_rows_at_a_time_are_the_batch(use, rows, with_lengths):
+def test_a_few_rows_chunk_rows_are_the_batch(use, rows, with_lengths):
     """Values and gradients of inputs and parameters."""
     layer = make(use)
     lengths = torch.tensor([9, 37, 5, 42, 20]) if with_lengths else None
     found = []
     for at_a_time in (rows, 5):
-        layer._at_a_time = lambda _, part=at_a_time: part
+        layer._chunk_rows = lambda _, part=at_a_time: part
         inputs = data().requires_grad_()
         outputs = layer(inputs, lengths)
         gradients = torch.autograd.grad(outputs.sin().sum(), [inputs, *layer.parameters()])
@@ -37,10 +37,10 @@ def test_a_few_rows_at_a_time_are_the_batch(use, rows, with_lengths):
     ids=["each step", "stretched", "last steps, stretched", "patches longer than the sequence"],
 )
 @pytest.mark.parametrize("given", [STEPS, 17])
-def test_a_block_of_steps_at_a_time_is_the_sequence(use, given):
+def test_a_block_of_steps_chunk_rows_is_the_sequence(use, given):
     """Values and gradients, of layers whose many patches make blocks of them, against the formula."""
     layer = make({"return_sequences": True, "nb_patches": 70, "nb_filters_conv1d": 2, "DR": 0.0, **use})
-    assert len(layer._wanted) > 2
+    assert len(layer.blocks) > 2
     found = []
     for answer in (layer, lambda x, lengths: whole_at_once(layer, x, lengths)):
         inputs, lengths = data(steps=given).requires_grad_(), torch.tensor([9, given, 5, given - 1, 12])
@@ -53,12 +53,12 @@ def test_a_block_of_steps_at_a_time_is_the_sequence(use, given):
 
 def whole_at_once(layer, inputs, lengths):
     """Blocks joined by torch's own way back."""
-    return torch.cat([layer.represent(inputs, lengths, None, block) for block in range(len(layer._wanted))], 1)
+    return torch.cat([layer.forward_block(inputs, lengths, None, block) for block in range(len(layer.blocks))], 1)
 
 
 def test_blocks_are_the_specification():
     layer = make({"return_sequences": True, "nb_patches": 70, "stretch_factor": 3, "nb_sequences": 40, "nb_stacks": 2})
-    assert len(layer._wanted) > 2
+    assert len(layer.blocks) > 2
     assert_close(layer(data()), by_hand(layer, data(), same=False))
 
 
@@ -67,7 +67,7 @@ def test_an_update_between_two_ways_back_counts():
     found = []
     for rows in (2, 100):
         torch.manual_seed(0)
-        layer._at_a_time = lambda _, part=rows: part
+        layer._chunk_rows = lambda _, part=rows: part
         for seed in range(2):
             with torch.no_grad():
                 layer.stacks[0].global_patches.weight.data.normal_(generator=torch.Generator().manual_seed(seed))
@@ -77,9 +77,9 @@ def test_an_update_between_two_ways_back_counts():
     assert_close(*found)
 
 
-def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_at_a_time():
+def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_chunk_rows():
     layer = make(USES["each step"])
-    layer._at_a_time = lambda _: 2
+    layer._chunk_rows = lambda _: 2
     layer.stacks[0].local_patches.requires_grad_(False)
     layer(data()).sum().backward()
     assert [name for name, p in layer.named_parameters() if p.grad is None] == [
@@ -91,7 +91,7 @@ def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_at_a_t
 @pytest.mark.parametrize("use", [USES["whole"], USES["stretched"]], ids=["whole", "stretched"])
 def test_gradients_are_those_of_finite_differences(use):
     layer = make(use)
-    layer._at_a_time = lambda _: 2
+    layer._chunk_rows = lambda _: 2
     lengths = torch.tensor([42, 11, 30])
     weights = dict(layer.named_parameters())
     some = [weights["stacks.0.features.weight"], weights["stacks.0.global_patches.bias"]]
@@ -101,7 +101,7 @@ def test_gradients_are_those_of_finite_differences(use):
 @pytest.mark.parametrize("rows", [2, 100])
 def test_dropout_drops_channels_for_a_whole_sequence_and_alike_on_the_way_back(rows):
     layer = make(USES["each step"], steps=12, DR=0.5, nb_filters_conv1d=50, add_residual=False)
-    layer._at_a_time = lambda _, part=rows: part
+    layer._chunk_rows = lambda _, part=rows: part
     inputs = torch.ones(5, 12, 2, dtype=torch.float64)
     seen = []
     layer.stacks[0].features.register_forward_hook(lambda _, __, features: seen.append(features.detach()))
@@ -121,7 +121,7 @@ def test_dropout_drops_channels_for_a_whole_sequence_and_alike_on_the_way_back(r
 def test_bfloat16_autocast_is_near_float32():
     layer = make(USES["stretched"]).float()
     for rows in (2, 100):
-        layer._at_a_time = lambda _, part=rows: part
+        layer._chunk_rows = lambda _, part=rows: part
         inputs = data().float().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             outputs = layer(inputs)

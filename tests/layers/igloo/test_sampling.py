@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqmem.errors import UserError
-from seqmem.layers.igloo.sampling import draw_local_patches, draw_patches
+from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
 
 
 def random():
@@ -17,7 +17,7 @@ def random():
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 5, 6, 7, 41, 100])
 def test_the_backbone_covers_every_step(last, size):
     needed = last // max(size - 1, 1) + 1
-    [drawn] = draw_patches(random(), np.array([last]), needed, size, backbone=True)
+    [drawn] = sample_patches(random(), np.array([last]), needed, size, backbone=True)
     assert set(drawn.flatten()) == set(range(last + 1))
     for first, row in enumerate(drawn):
         start = last - first * max(size - 1, 1)
@@ -26,7 +26,7 @@ def test_the_backbone_covers_every_step(last, size):
 
 def test_the_backbone_of_every_lighthouse():
     ends = np.array([0, 3, 6, 40])
-    drawn = draw_patches(random(), ends, 16, 4, backbone=True)
+    drawn = sample_patches(random(), ends, 16, 4, backbone=True)
     assert drawn.shape == (4, 16, 4)
     for end, patches in zip(ends, drawn, strict=True):
         assert set(patches[: end // 3 + 1].flatten()) == set(range(end + 1))
@@ -35,14 +35,14 @@ def test_the_backbone_of_every_lighthouse():
 
 def test_too_few_patches_for_the_backbone():
     with pytest.raises(UserError, match=r"nb_patches: got 33, expected at least 34, .* to cover 100 steps with patches of 4"):
-        draw_patches(random(), np.array([99]), 33, 4, backbone=True)
-    assert draw_patches(random(), np.array([99]), 33, 4, backbone=False).shape == (1, 33, 4)
+        sample_patches(random(), np.array([99]), 33, 4, backbone=True)
+    assert sample_patches(random(), np.array([99]), 33, 4, backbone=False).shape == (1, 33, 4)
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
 def test_patches_are_of_different_steps_up_to_their_own(size):
     ends = np.arange(30)
-    drawn = draw_patches(random(), ends, 500, size, backbone=False)
+    drawn = sample_patches(random(), ends, 500, size, backbone=False)
     for end, patches in zip(ends, drawn, strict=True):
         assert patches.min() >= 0
         assert patches.max() <= end
@@ -52,7 +52,7 @@ def test_patches_are_of_different_steps_up_to_their_own(size):
 
 
 def test_every_subset_is_as_likely():
-    [drawn] = draw_patches(random(), np.array([5]), 20_000, 3, backbone=False)
+    [drawn] = sample_patches(random(), np.array([5]), 20_000, 3, backbone=False)
     _, counts = np.unique(np.sort(drawn), axis=0, return_counts=True)
     expected = 20_000 / math.comb(6, 3)
     assert len(counts) == math.comb(6, 3)
@@ -63,7 +63,7 @@ def test_every_subset_is_as_likely():
 @pytest.mark.parametrize("stretch", [1, 7, 60])
 def test_local_patches_end_at_their_step_and_stay_near_it(stretch, size):
     ends = np.arange(120)
-    drawn = draw_local_patches(random(), ends, 9, size, stretch)
+    drawn = sample_local_patches(random(), ends, 9, size, stretch)
     seen = [set() for _ in ends]
     for end, patches in zip(ends, drawn, strict=True):
         assert patches.min() >= 0

@@ -1,4 +1,4 @@
-"""IGLOO1D: a sequence is represented by what many small patches of it, taken from anywhere, add up to."""
+"""IGLOO1D: a sequence represented by many weighted patches of a few steps each."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -11,77 +11,84 @@ from torch.nn.functional import max_pool2d, pad
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.layers.igloo.checks import check_sequences, check_whole
-from seqmem.layers.igloo.recompute import PartByPart, generator_of
-from seqmem.layers.igloo.sampling import draw_local_patches, draw_patches
-from seqmem.layers.igloo.stack import DILATION, FeatureMap, Patches, Stack, dropped
+from seqmem.layers.igloo.checks import check_sequence_output, check_single_output
+from seqmem.layers.igloo.feature_map import FeatureMap, apply_dropout
+from seqmem.layers.igloo.layout import Layout, make_layout
+from seqmem.layers.igloo.patches import Patches
+from seqmem.layers.igloo.recompute import Recomputed, dropout_generator
+from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
+from seqmem.layers.igloo.stack import Stack
 
 WORKING_SET = 8 * 2**20
-"""Bytes of feature maps and outputs that are worked on at a time, in some ten copies."""
+"""Bytes of feature maps and outputs in one chunk; some ten copies of them exist at a time."""
 
-ROWS = (8, 16)
-"""Rows of a batch that are worked on at a time: with fewer, products with patches take as long, with more hardly less a row."""
+CHUNK_ROWS = (8, 16)
+"""Rows in a chunk: fewer take as long per product, more gain little per row."""
 
+DILATION = 3
+"""Dilation of the convolutions of every stack after the first."""
 
 _L2REG = 1e-5
 
 
 class IGLOO1D(nn.Module):
-    """IGLOO (Sourkov, "IGLOO: Slicing the Feature Space to Represent Long Sequences", 2018).
+    """IGLOO layer (Sourkov, "IGLOO: Slicing the Feature Space to Represent Long Sequences", 2018).
 
-    A causal convolution with K filters makes a feature map y of the inputs. A patch takes p steps of it, all channels of
-    each, and answers phi(<W, patch> + b), phi being a leaky ReLU of slope 0.1; each patch has weights of its own. Three uses::
+    A causal convolution with K filters computes a feature map y of the inputs. A patch holds p steps of y with all their
+    channels. Its output is phi(<W, patch> + b) with its own W and b; phi is a leaky ReLU of slope 0.1. Three uses::
 
-        IGLOO1D((T, C), L, K, return_sequences=False)                  # (B, T, C) -> (B, L), the sequence as a whole
-        IGLOO1D((T, C), L, K, return_sequences=True)                   # (B, T, C) -> (B, T, L + L'), each step and its past
+        IGLOO1D((T, C), L, K, return_sequences=False)                  # (B, T, C) -> (B, L), one output per sequence
+        IGLOO1D((T, C), L, K, return_sequences=True)                   # (B, T, C) -> (B, T, L + L'), one per step
         IGLOO1D((T, C), L, K, return_sequences=True, nb_sequences=10)  # (B, T, C) -> (B, 10, L + L'), the last 10 steps
 
-    As a whole: L patches of all T steps, of which the first are the backbone, windows that cover every step.
+    One output per sequence: L patches of all T steps. The first of them are the backbone, windows that cover every step.
 
-    Each step: L global patches of the steps 0 to t, drawn anew and with new weights at every ``stretch_factor``-th step (a
-    lighthouse) and valid until the next; and L' = max(floor(psy L), p - 1, 1) local patches of the step and its near past, at
-    least the 4 p steps before it. With ``add_residual`` the outputs are phi(patches + phi(A y + a)).
+    One output per step: L global patches of the steps 0 to t. They and their weights change at every ``stretch_factor``-th
+    step (a lighthouse). L' = max(floor(psy L), p - 1, 1) local patches hold the step and its recent past, at least the 4 p
+    steps before it. With ``add_residual`` the outputs are phi(patches + phi(A y + a)).
 
-    With ``nb_stacks`` > 1 further feature maps, with patches of their own, add their outputs as channels: convolutions of
-    dilation 3, of the feature map of the stack before (as a whole) or of the inputs (each step).
+    With ``nb_stacks`` > 1, further feature maps with patches of their own add their outputs as channels. Their convolutions
+    have dilation 3. Their input is the previous stack's feature map (one output per sequence) or the layer's input (one per
+    step).
 
-    Rows may be shorter than T: padding has no influence, on the rows that have it or on others. It counts as zero, in the
-    inputs and in the feature map. Each step: a row begins at step 0, and outputs beyond its end are zero. Otherwise (as a
-    whole, the last steps) a row ends at step T - 1, so that the last n steps are its own last n.
+    Rows may be shorter than T. Padding counts as zero in the inputs and in the feature map, so it changes no output. With one
+    output per step, a row begins at step 0, and outputs after its end are zero. Otherwise a row ends at step T - 1, so that
+    the last n outputs are those of its own last n steps.
 
-    The patches are drawn from ``seed`` alone. They are buffers: a state dict holds them, and loading it brings them back. One
-    of a layer for another T, or with patches that look beyond their step, is refused with a UserError.
+    The patches depend on ``seed`` alone. They are buffers of the state dict. Loading refuses those of a layer for a different
+    T, or with patches of later steps.
 
-    Departures from the original, all where that goes against its own description: ``build_backbone`` counts, the residual
-    convolution is trained, local patches are more than the step before where every step is a lighthouse, and they and the
-    residual are there for the last n steps too, with any stretch factor.
+    Differences from the original, each where it contradicts its own description: ``build_backbone`` has an effect, the
+    residual convolution is trained, local patches reach further back than one step, and local patches and residual also exist
+    for the last n steps, with any stretch factor.
 
     Args:
         shape: (T, C), steps of the longest sequence and channels.
         nb_patches: L.
         nb_filters_conv1d: K.
-        return_sequences: an output for each step instead of one for the sequence.
+        return_sequences: one output per step instead of one per sequence.
         patch_size: p, steps in a patch.
-        padding_style: "causal", or "same" for a convolution that also sees the steps to come.
-        stretch_factor: s, the distance of two lighthouses; divides T. Only for sequences.
-        nb_stacks: feature maps.
-        l2reg: the sum of squares of all patches' W and b, times this, is :meth:`penalty`.
+        padding_style: "causal", or "same" for a convolution that also sees later steps.
+        stretch_factor: s, steps between two lighthouses; divides T. Only with one output per step.
+        nb_stacks: number of feature maps.
+        l2reg: weight of :meth:`penalty`.
         conv1d_kernel: taps of the convolutions.
-        max_pooling_kernel: maxima of so many steps take the place of the steps; what is left of T at its end has none. Only as
-            a whole.
-        DR: probability with which a channel of a feature map is dropped for a whole sequence and, as a whole, an output.
-        add_residual: as above; as a whole it has no meaning.
-        nb_sequences: n, the last steps alone have outputs; -1 for all of them.
-        build_backbone: the first patches of each lighthouse cover all its past; None for yes as a whole and no for each step.
-        psy: local patches as a part of L; 0 for none. As a whole it has no meaning.
-        l2_reg: another spelling of ``l2reg``; None where that one is given.
+        max_pooling_kernel: steps of the first feature map in one maximum; remaining steps are dropped. Only with one output
+            per sequence.
+        DR: probability to drop a channel of a feature map for a whole sequence, and an output with one per sequence.
+        add_residual: as above. No effect with one output per sequence.
+        nb_sequences: n, the number of last steps that have an output; -1 for all.
+        build_backbone: whether the first patches of each lighthouse cover its whole past; None for True with one output per
+            sequence and False with one per step.
+        psy: local patches as a fraction of L; 0 for none. No effect with one output per sequence.
+        l2_reg: alias of ``l2reg``; None if that one is given.
         seed: of the patches.
 
     Attributes:
         output_size: channels of the outputs.
 
     Raises:
-        UserError: an argument of the wrong type or range, or arguments that do not go together; it states both.
+        UserError: an argument has the wrong type or range, or arguments contradict each other.
     """
 
     steps: Tensor
@@ -110,124 +117,91 @@ class IGLOO1D(nn.Module):
     ):
         super().__init__()
         if l2_reg is not None and l2reg not in (_L2REG, l2_reg):
-            raise UserError(f"l2reg and l2_reg mean the same, got {l2reg} and {l2_reg}; give one of them")
-        if return_sequences:
-            check_sequences(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
-        else:
-            check_whole(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
+            raise UserError(f"l2_reg: got {l2_reg}, expected {l2reg}, the value of its alias l2reg; give one of them")
+        check = check_sequence_output if return_sequences else check_single_output
+        check(shape[0], stretch_factor, nb_sequences, max_pooling_kernel)
         self.shape, self.return_sequences = shape, return_sequences
         self.l2reg = l2reg if l2_reg is None else l2_reg
-        self.dropout = DR
-        # What ends at the last step, and not what begins at the first, is alike in rows of all lengths.
+        self.dropout, self.pool = DR, max_pooling_kernel
         self.aligns_ends = not return_sequences or nb_sequences > 0
         steps, filters = shape[0] // max_pooling_kernel, nb_filters_conv1d
-        first = steps - nb_sequences if nb_sequences > 0 else 0 if return_sequences else steps - 1
-        ends = np.arange(first, steps)
-        lighthouses = np.arange(first // stretch_factor, -(-steps // stretch_factor)) * stretch_factor
         backbone = not return_sequences if build_backbone is None else build_backbone
         local = max(int(psy * nb_patches), patch_size - 1, 1) if return_sequences and psy > 0 else 0
-        # Each block makes the feature maps again, so that its outputs have to be more than these.
-        count = max(len(ends) * (nb_patches + local) // (4 * steps * filters), 1)
-        size = -(-len(lighthouses) // count)
-        lit = [slice(start, min(start + size, len(lighthouses))) for start in range(0, len(lighthouses), size)]
-        # Steps of the sequence, and the same among those that have outputs; the first lighthouse may stand before these.
-        blocks = [slice(max(int(lighthouses[b.start]), first), int(lighthouses[b.stop - 1]) + stretch_factor) for b in lit]
-        self._wanted = [slice(block.start - first, block.stop - first) for block in blocks]
+        outputs = nb_sequences if nb_sequences > 0 else steps if return_sequences else 1
+        layout = make_layout(steps, stretch_factor, outputs, nb_patches + local, filters)
+        self.blocks = layout.blocks
+
         random = np.random.default_rng(seed)
-        stacks: list[Stack] = []
+        self.stacks = nn.ModuleList()
         for number in range(nb_stacks):
-            chained = number > 0 and not return_sequences
+            channels = filters if number > 0 and not return_sequences else shape[1]
+            dilation = DILATION if number > 0 else 1
             stack = Stack(
-                FeatureMap(
-                    filters if chained else shape[1], filters, conv1d_kernel, DILATION if number else 1, padding_style, DR
-                ),
-                Patches(draw_patches(random, lighthouses, nb_patches, patch_size, backbone), lighthouses, steps, filters, lit),
-                Patches(draw_local_patches(random, ends, local, patch_size, stretch_factor), ends, steps, filters, self._wanted)
-                if local
-                else None,
+                FeatureMap(channels, filters, conv1d_kernel, dilation, padding_style, DR),
+                _global_patches(layout, random, nb_patches, patch_size, filters, backbone),
+                _local_patches(layout, random, local, patch_size, filters),
                 nn.Linear(filters, nb_patches + local) if return_sequences and add_residual else None,
                 stretch_factor,
-                blocks,
+                [block.steps for block in layout.blocks],
             )
-            stacks.append(stack)
-        self.stacks = nn.ModuleList(stacks)
-        # In the state dict, since patches of a shorter sequence fit a longer one.
+            self.stacks.append(stack)
+        # In the state dict, since the patches of a shorter sequence would also fit a longer one.
         self.register_buffer("steps", torch.tensor(shape[0]))
-        self.pool = max_pooling_kernel
         self.output_size = nb_stacks * (nb_patches + local)
-        self._numbers_of_a_row = nb_stacks * (shape[0] * filters + len(ends) * (nb_patches + local) // len(lit))
-        at_a_time = WORKING_SET // (4 * self._numbers_of_a_row)
-        # The outputs are most of the memory where there are blocks of them, and copies of those of 16 rows too much of it.
-        self._rows = ROWS[1] if at_a_time >= ROWS[1] and len(lit) == 1 else ROWS[0]
+        self._row_numel = nb_stacks * (shape[0] * filters + outputs * (nb_patches + local) // len(layout.blocks))
 
-    @torch.compiler.disable  # it is a few large operators, of which the largest is no graph's
+    @torch.compiler.disable  # a few large operators; the largest one cannot be part of a graph
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Represent sequences.
 
-        A large batch goes through a few rows, and many outputs a block of steps, at a time, of which nothing is kept but the
-        inputs and outputs: the way back goes forward through them once more. The memory of a training step is then that of the
-        inputs, outputs and parameters, their gradients, and of what is worked on at a time.
+        Large batches and outputs are computed for a few rows and one block of steps at a time. Only inputs and outputs are
+        kept; backward computes the activations again. A training step needs the memory of inputs, outputs, parameters, their
+        gradients, and one chunk.
 
         Args:
             inputs: (B, T', C) with T' <= T.
-            lengths: (B,) int64 valid steps of each row, the rest being padding; None if all T' are valid.
+            lengths: (B,) int64 valid steps of each row; the rest is padding. None if all T' are valid.
 
         Returns:
-            (B, L) as a whole, else (B, n, L + L') or (B, T', L + L'), zero where padded; nb_stacks times as many channels.
+            (B, L) with one output per sequence, else (B, n, L + L') or (B, T', L + L'), zero where padded; with
+            ``nb_stacks`` times as many channels.
 
         Raises:
             UserError: the shapes do not fit, or a length is not between 0 and T'.
         """
-        if inputs.dim() != 3 or inputs.shape[1] > self.shape[0] or inputs.shape[2] != self.shape[1]:
-            steps, channels = self.shape
-            raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, expected (B, at most {steps}, {channels})")
-        if lengths is not None and lengths.shape != inputs.shape[:1]:
-            raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, expected ({len(inputs)},)")
+        self._check_shapes(inputs, lengths)
         if torch.compiler.is_exporting():
-            return torch.cat([self.represent(inputs, lengths, None, block) for block in range(len(self._wanted))], 1)
+            return torch.cat([self.forward_block(inputs, lengths, None, block) for block in range(len(self.blocks))], 1)
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
             raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, expected each between 0 and T'={inputs.shape[1]}")
-        rows = self._at_a_time(len(inputs))
+        rows = self._chunk_rows(len(inputs))
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
             seeds = torch.randint(2**62, (-(-len(inputs) // rows),))
-        if len(inputs) <= rows and len(self._wanted) == 1:
-            return self.represent(inputs, lengths, generator_of(inputs, seeds, 0), 0)
-        return PartByPart.apply(self, rows, inputs, lengths, seeds, *self.parameters())
+        if len(inputs) <= rows and len(self.blocks) == 1:
+            return self.forward_block(inputs, lengths, dropout_generator(inputs, seeds, 0), 0)
+        return Recomputed.apply(self, rows, inputs, lengths, seeds, *self.parameters())
 
     def penalty(self) -> Tensor:
-        """What a training loss has to add: ``l2reg`` times the sum of squares of the patches' weights and biases, a scalar."""
+        """Return ``l2reg`` times the sum of squares of the patches' weights and biases, to add to a training loss."""
         parameters = [parameter.flatten() for patches in self.patches() for parameter in patches.parameters()]
         return self.l2reg * torch.stack([parameter.dot(parameter) for parameter in parameters]).sum()
 
-    def patches(self) -> list["Patches"]:
-        """Global and local patches of all stacks."""
+    def patches(self) -> list[Patches]:
+        """Return the global and local patches of all stacks."""
         return [module for module in self.modules() if isinstance(module, Patches)]
 
-    def _stacks(self) -> Iterator["Stack"]:
-        for stack in self.stacks:
-            assert isinstance(stack, Stack)
-            yield stack
+    def forward_block(self, inputs: Tensor, lengths: Tensor | None, generator: torch.Generator | None, block: int) -> Tensor:
+        """Compute :meth:`forward` for one block of steps, all rows at once.
 
-    def _at_a_time(self, rows: int) -> int:
-        """Few of all rows, since copies of theirs come on top; more where the parameters outweigh these anyway."""
-        light = sum(parameter.numel() for parameter in self.parameters()) // self._numbers_of_a_row
-        part = max(rows // 4, light) if len(self._wanted) == 1 else max(rows // 10, light // 8)
-        return min(self._rows, max(part, 1))
-
-    def parts(self, rows: int, at_a_time: int) -> Iterator[tuple[int, slice, list[tuple[int, slice]]]]:
-        """Blocks of steps: number, where their outputs are, and for each the numbered parts of a batch."""
-        slices = [slice(start, start + at_a_time) for start in range(0, rows, at_a_time)]
-        for number, wanted in enumerate(self._wanted):
-            yield number, wanted, list(enumerate(slices))
-
-    def represent(self, inputs: Tensor, lengths: Tensor | None, generator: torch.Generator | None, block: int) -> Tensor:
-        """:meth:`forward` of all rows at once, for one block of steps.
-
-        What is to be dropped is drawn from ``generator``; None drops nothing.
+        Args:
+            inputs: as in :meth:`forward`.
+            lengths: as in :meth:`forward`.
+            generator: source of dropout's random numbers; None drops nothing.
+            block: number of the block.
         """
-        given = inputs.shape[1]
-        inputs, valid = self._aligned(inputs, lengths)
+        steps = inputs.shape[1]
+        inputs, valid = self._align(inputs, lengths)
         below = inputs = inputs.permute(1, 2, 0)
         outputs = []
         for number, stack in enumerate(self._stacks()):
@@ -236,28 +210,48 @@ class IGLOO1D(nn.Module):
                 features = max_pool2d(features.flatten(1)[None], (self.pool, 1))[0].unflatten(1, features.shape[1:])
                 valid = None if valid is None else max_pool2d(valid[None].to(features.dtype), (self.pool, 1))[0] > 0
             responses = stack(features, block)
-            outputs.append(responses if self.return_sequences else dropped(responses[:, 0], self.dropout, generator))
+            outputs.append(responses if self.return_sequences else apply_dropout(responses[:, 0], self.dropout, generator))
             below = inputs if self.return_sequences else features
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        if not self.return_sequences:
-            return output
-        wanted = self._wanted[block]
-        if valid is not None:
-            output = output.where(valid[len(valid) - self._wanted[-1].stop :][wanted].t()[..., None], 0)
-        return output if self.aligns_ends else output[:, : max(given - wanted.start, 0)]
+        return self._mask_outputs(output, valid, steps, block) if self.return_sequences else output
 
     def output_shape(self, inputs: Tensor) -> tuple[int, ...]:
-        """Of the outputs of some inputs."""
+        """Return the shape of :meth:`forward`'s outputs for some inputs."""
         if not self.return_sequences:
             return len(inputs), self.output_size
-        return len(inputs), self._wanted[-1].stop if self.aligns_ends else inputs.shape[1], self.output_size
+        return len(inputs), self.blocks[-1].outputs.stop if self.aligns_ends else inputs.shape[1], self.output_size
 
-    def place(self, part: slice, wanted: slice) -> slice | tuple[slice, slice]:
-        """Where outputs of some rows and steps are among all."""
-        return (part, wanted) if self.return_sequences else part
+    def output_place(self, rows: slice, block: int) -> slice | tuple[slice, slice]:
+        """Return the index of some rows' outputs in one block among all outputs."""
+        return (rows, self.blocks[block].outputs) if self.return_sequences else rows
 
-    def _aligned(self, inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Rows brought to T steps, (B, T, C), and which of these are theirs, (T, B), None if all are."""
+    def _stacks(self) -> Iterator[Stack]:
+        for stack in self.stacks:
+            assert isinstance(stack, Stack)
+            yield stack
+
+    def _check_shapes(self, inputs: Tensor, lengths: Tensor | None) -> None:
+        steps, channels = self.shape
+        if inputs.dim() != 3 or inputs.shape[1] > steps or inputs.shape[2] != channels:
+            raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, expected (B, at most {steps}, {channels})")
+        if lengths is not None and lengths.shape != inputs.shape[:1]:
+            raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, expected ({len(inputs)},)")
+
+    def _chunk_rows(self, rows: int) -> int:
+        """Return the rows of a chunk: a fraction of the batch, since their copies add to its memory.
+
+        The fraction is larger where the parameters outweigh these copies.
+        """
+        few, many = CHUNK_ROWS
+        single = len(self.blocks) == 1
+        # With several blocks, the outputs are most of the memory, and 16 rows of them are too much.
+        most = many if single and WORKING_SET // (4 * self._row_numel) >= many else few
+        light = sum(parameter.numel() for parameter in self.parameters()) // self._row_numel
+        part = max(rows // 4, light) if single else max(rows // 10, light // 8)
+        return min(most, max(part, 1))
+
+    def _align(self, inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Pad rows to T steps (B, T, C), and return which of them are valid (T, B), or None if all are."""
         missing = self.shape[0] - inputs.shape[1]
         step = torch.arange(self.shape[0], device=inputs.device)[:, None]
         if lengths is None:
@@ -275,6 +269,14 @@ class IGLOO1D(nn.Module):
             inputs = inputs.gather(1, source.t()[..., None].expand_as(inputs))
         return inputs.where(valid.t()[..., None], 0), valid
 
+    def _mask_outputs(self, output: Tensor, valid: Tensor | None, steps: int, block: int) -> Tensor:
+        """Set the outputs of padding to zero, and cut those after the last of the given steps."""
+        outputs = self.blocks[block].outputs
+        if valid is not None:
+            first = len(valid) - self.blocks[-1].outputs.stop
+            output = output.where(valid[first:][outputs].t()[..., None], 0)
+        return output if self.aligns_ends else output[:, : max(steps - outputs.start, 0)]
+
     def _load_from_state_dict(
         self,
         state_dict: Mapping[str, Any],
@@ -285,7 +287,7 @@ class IGLOO1D(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # Before any part is loaded, so that the layer is left whole.
+        # Checked before any part is loaded, so that an error leaves the layer unchanged.
         saved = state_dict.get(f"{prefix}steps", self.steps)
         if saved.tolist() != self.shape[0]:
             raise UserError(f"{prefix}steps: got a state for sequences of {saved.tolist()} steps, expected {self.shape[0]}")
@@ -294,3 +296,17 @@ class IGLOO1D(nn.Module):
             if isinstance(patches, Patches) and key in state_dict:
                 patches.check_indices(state_dict[key], key)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+
+def _global_patches(
+    layout: Layout, random: np.random.Generator, count: int, size: int, filters: int, backbone: bool
+) -> Patches:
+    indices = sample_patches(random, layout.lighthouses, count, size, backbone)
+    return Patches(indices, layout.lighthouses, layout.steps, filters, [block.lighthouses for block in layout.blocks])
+
+
+def _local_patches(layout: Layout, random: np.random.Generator, count: int, size: int, filters: int) -> Patches | None:
+    if count == 0:
+        return None
+    indices = sample_local_patches(random, layout.outputs, count, size, layout.stretch)
+    return Patches(indices, layout.outputs, layout.steps, filters, [block.outputs for block in layout.blocks])

@@ -1,76 +1,104 @@
-"""Forward and backward through an IGLOO layer in the memory of its inputs and outputs: a part at a time, each twice."""
+"""Activation recomputation: forward and backward of a layer for a few rows and one block of steps at a time."""
 
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-if TYPE_CHECKING:
-    from seqmem.layers.igloo.layer import IGLOO1D
+from seqmem.layers.igloo.layout import Block
+from seqmem.layers.igloo.patches import Patches
 
 
-class PartByPart(torch.autograd.Function):
-    """:meth:`IGLOO1D.represent` of a few rows and a block of steps at a time, forward and, from the inputs again, backward."""
+class BlockwiseLayer(Protocol):
+    """What :class:`Recomputed` needs of a layer."""
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Blocks of steps whose outputs can be computed independently."""
+
+    def patches(self) -> Iterable[Patches]:
+        """Every module whose backward passes share work."""
+
+    def forward_block(self, inputs: Tensor, lengths: Tensor | None, generator: torch.Generator | None, block: int) -> Tensor:
+        """Compute the outputs of one block of steps for some rows."""
+
+    def output_shape(self, inputs: Tensor) -> tuple[int, ...]:
+        """Return the shape of all outputs of some inputs."""
+
+    def output_place(self, rows: slice, block: int) -> slice | tuple[slice, slice]:
+        """Return the index of some rows' outputs in one block among all outputs."""
+
+
+class Recomputed(torch.autograd.Function):
+    """A layer's outputs, of which backward computes every activation again.
+
+    Only inputs, outputs and parameters are kept, so a training step needs little more memory than these and their gradients.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, layer: "IGLOO1D", rows: int, inputs: Tensor, lengths: Tensor | None, seeds: Tensor, *parameters: Tensor
+        ctx: Any, layer: BlockwiseLayer, rows: int, inputs: Tensor, lengths: Tensor | None, seeds: Tensor, *parameters: Tensor
     ):
         device = inputs.device.type
         ctx.layer, ctx.rows, ctx.has_lengths = layer, rows, lengths is not None
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-        # The parameters are saved for autograd's check that nothing has changed them before the way back.
+        # Saved so that autograd checks that nothing changes the parameters before backward.
         ctx.save_for_backward(seeds, inputs, *([] if lengths is None else [lengths]), *parameters)
-        outputs = inputs.new_empty(0)
-        for block, wanted, parts in layer.parts(len(inputs), rows):
-            for number, part in parts:
-                own = None if lengths is None else lengths[part]
-                made = layer.represent(inputs[part], own, generator_of(inputs, seeds, number), block)
-                if block == number == 0:
+        outputs = None
+        for block in range(len(layer.blocks)):
+            for number, chunk in enumerate(_chunks(len(inputs), rows)):
+                made = layer.forward_block(
+                    inputs[chunk], _take(lengths, chunk), dropout_generator(inputs, seeds, number), block
+                )
+                if outputs is None:
                     outputs = made.new_empty(layer.output_shape(inputs))
-                outputs[layer.place(part, wanted)] = made
+                outputs[layer.output_place(chunk, block)] = made
                 del made
-        return outputs
+        return inputs.new_empty(0) if outputs is None else outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         seeds, inputs, *rest = ctx.saved_tensors
         lengths = rest.pop(0) if ctx.has_lengths else None
-        trained = [p for p, needed in zip(rest, ctx.needs_input_grad[5:], strict=True) if needed]
-        totals = {p: torch.zeros_like(p, memory_format=torch.contiguous_format) for p in trained}
+        needs_parameters = ctx.needs_input_grad[5:]
+        trained = [parameter for parameter, needed in zip(rest, needs_parameters, strict=True) if needed]
+        totals = {parameter: torch.zeros_like(parameter, memory_format=torch.contiguous_format) for parameter in trained}
         grad_inputs = torch.zeros_like(inputs) if ctx.needs_input_grad[2] else None
-        for block, wanted, parts in ctx.layer.parts(len(inputs), ctx.rows):
+        chunks = _chunks(len(inputs), ctx.rows)
+        for block in range(len(ctx.layer.blocks)):
             with ExitStack() as stack:
                 for patches in ctx.layer.patches():
-                    stack.enter_context(patches.unchanged(block, totals.get(patches.weight), len(parts) > 1))
-                for number, part in parts:
-                    own = None if lengths is None else lengths[part]
-                    given = inputs[part].detach().requires_grad_(grad_inputs is not None)
+                    stack.enter_context(patches.sharing_backward(block, totals.get(patches.weight), len(chunks) > 1))
+                for number, chunk in enumerate(chunks):
+                    part = inputs[chunk].detach().requires_grad_(grad_inputs is not None)
                     with torch.enable_grad(), torch.autocast(*ctx.autocast):
-                        made = ctx.layer.represent(given, own, generator_of(inputs, seeds, number), block)
-                    wrt = [*trained, *([] if grad_inputs is None else [given])]
-                    # Patches have added the gradients of their weights themselves, and none comes back.
-                    found = torch.autograd.grad(made, wrt, grad[ctx.layer.place(part, wanted)], allow_unused=True)
+                        generator = dropout_generator(inputs, seeds, number)
+                        made = ctx.layer.forward_block(part, _take(lengths, chunk), generator, block)
+                    sources = [*trained, *([] if grad_inputs is None else [part])]
+                    # Patches add the gradients of their weights to the totals themselves and return None.
+                    found = torch.autograd.grad(made, sources, grad[ctx.layer.output_place(chunk, block)], allow_unused=True)
                     if grad_inputs is not None:
-                        grad_inputs[part] += found[-1]
-                    for total, share in zip(totals.values(), found, strict=False):
-                        if share is not None:
-                            total += share
+                        grad_inputs[chunk] += found[-1]
+                    for total, gradient in zip(totals.values(), found, strict=False):
+                        if gradient is not None:
+                            total += gradient
                     del made, found
         gradients = iter(totals.values())
-        return (
-            None,
-            None,
-            grad_inputs,
-            None,
-            None,
-            *(next(gradients) if needed else None for needed in ctx.needs_input_grad[5:]),
-        )
+        return None, None, grad_inputs, None, None, *(next(gradients) if needed else None for needed in needs_parameters)
 
 
-def generator_of(inputs: Tensor, seeds: Tensor, number: int) -> torch.Generator | None:
-    """What is dropped in a part of the batch, the same each time; None where there are no seeds."""
-    return torch.Generator(inputs.device).manual_seed(int(seeds[number])) if len(seeds) else None
+def dropout_generator(inputs: Tensor, seeds: Tensor, chunk: int) -> torch.Generator | None:
+    """Return a chunk's dropout generator, the same in forward and backward; None if there are no seeds."""
+    return torch.Generator(inputs.device).manual_seed(int(seeds[chunk])) if len(seeds) else None
+
+
+def _chunks(rows: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _take(lengths: Tensor | None, chunk: slice) -> Tensor | None:
+    return None if lengths is None else lengths[chunk]

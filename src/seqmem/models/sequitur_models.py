@@ -1,4 +1,4 @@
-"""sequitur's three architectures in the framework's (B, T, C), and as models of a config."""
+"""sequitur's three architectures as models of a config: linear_ae, lstm_ae, conv_lstm_ae."""
 
 from typing import Literal
 
@@ -21,67 +21,67 @@ Activation = Literal["id", "tanh", "relu", "sigmoid"]
 _activations: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "id": nn.Identity}
 
 
-class OfValues(Autoencoder):
-    """A LINEAR_AE of all values of a sequence at once; a shorter one is continued with zeros to the longest one's length."""
+class FlatAutoencoder(Autoencoder):
+    """A LINEAR_AE of all values of a sequence, padded with zeros to the length of the longest sequence."""
 
     network: LINEAR_AE
 
     def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
+        """Return encodings (B, E) of the inputs."""
         inputs = masked(batch.inputs, batch.lengths)
         return self.network.encoder(pad(inputs, (0, 0, 0, self.spec.max_length - inputs.shape[1])).flatten(1))
 
     def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """The first ``steps`` of the longest sequence's."""
+        """Return the first ``steps`` steps of the decoded sequences, (B, T, C)."""
         if steps > self.spec.max_length:
             raise UserError(
-                f"linear_ae: got {steps} steps to decode, expected at most {self.spec.max_length}, the longest seen"
+                f"linear_ae: got {steps} steps to decode, expected at most {self.spec.max_length}, the longest sequence"
             )
         return masked(self.network.decoder(encodings).unflatten(1, (-1, self.spec.input_size))[:, :steps], lengths)
 
 
-class OfSeries(Autoencoder):
-    """An LSTM_AE."""
+class SeriesAutoencoder(Autoencoder):
+    """An LSTM_AE of series."""
 
     network: LSTM_AE
 
     def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
+        """Return encodings (B, E) of the inputs."""
         return self.network.encoder(batch.inputs, batch.lengths)
 
     def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """Sequences (B, T, C)."""
+        """Return sequences (B, T, C)."""
         return self.network.decoder(encodings, steps, lengths)
 
 
-class OfFrames(Autoencoder):
-    """A CONV_LSTM_AE of frames whose values are the channels, row by row."""
+class FrameAutoencoder(Autoencoder):
+    """A CONV_LSTM_AE of frames; the channels of a step are a frame's values, row by row."""
 
     network: CONV_LSTM_AE
 
     def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
+        """Return encodings (B, E) of the inputs."""
         assert self.spec.frame is not None
         return self.network.encoder(batch.inputs.unflatten(-1, self.spec.frame), batch.lengths)
 
     def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """Sequences (B, T, C)."""
+        """Return sequences (B, T, C)."""
         return self.network.decoder(encodings, steps, lengths).flatten(2)
 
 
-class LinearAutoencoder(OfValues):
-    """All values of a sequence into a LINEAR_AE at once; a shorter one is continued with zeros to the longest one's length.
+class LinearAutoencoder(FlatAutoencoder):
+    """Model ``linear_ae``: a LINEAR_AE of all values of a sequence.
 
     Args:
-        spec: the data set it is for.
+        spec: the data set's spec.
         encoding_size: E.
-        hidden_sizes: widths of the encoder's hidden layers; the decoder's are the same in reverse.
-        hidden_activation: after each hidden layer.
-        encoding_activation: of the encoding.
-        noise: standard deviation of noise on the inputs in training.
+        hidden_sizes: widths of the encoder's hidden layers; the decoder has the same widths in reverse.
+        hidden_activation: activation after each hidden layer.
+        encoding_activation: activation of the encoding.
+        noise: standard deviation of noise that training adds to the inputs.
 
     Raises:
-        UserError: an argument of the wrong type or range, or a data set that it is not for.
+        UserError: an argument has the wrong type or range, or the data set does not fit.
     """
 
     name = "linear_ae"
@@ -101,21 +101,22 @@ class LinearAutoencoder(OfValues):
         super().__init__(spec, network, noise=noise)
 
 
-class LSTMAutoencoder(OfSeries):
-    """An LSTM_AE.
+class LSTMAutoencoder(SeriesAutoencoder):
+    """Model ``lstm_ae``: an LSTM_AE of series.
 
     Args:
-        spec: the data set it is for.
+        spec: the data set's spec.
         encoding_size: E.
-        hidden_sizes: widths of the encoder's layers before the last; the decoder's are the same in reverse, the last twice.
-        hidden_activation: of the sequences between two layers.
-        encoding_activation: of the encoding.
-        noise: standard deviation of noise on the inputs in training.
-        growth_epochs: windows of the sequences are trained on in the first so many epochs, and grow to the whole.
+        hidden_sizes: widths of the encoder's layers before the last. The decoder has the same widths in reverse, and the last
+            of them twice.
+        hidden_activation: activation of the sequences between two layers.
+        encoding_activation: activation of the encoding.
+        noise: standard deviation of noise that training adds to the inputs.
+        growth_epochs: epochs that train on windows of the sequences, which grow to the whole sequences.
         first_window: steps of a window in the first epoch.
 
     Raises:
-        UserError: an argument of the wrong type or range, or a data set that it is not for.
+        UserError: an argument has the wrong type or range, or the data set does not fit.
     """
 
     name = "lstm_ae"
@@ -137,22 +138,22 @@ class LSTMAutoencoder(OfSeries):
         super().__init__(spec, network, noise=noise, growth_epochs=growth_epochs, first_window=first_window)
 
 
-class ConvLSTMAutoencoder(OfFrames):
-    """A CONV_LSTM_AE.
+class ConvLSTMAutoencoder(FrameAutoencoder):
+    """Model ``conv_lstm_ae``: a CONV_LSTM_AE of frames.
 
     Args:
-        spec: a data set whose steps are frames.
+        spec: spec of a data set whose steps are frames.
         encoding_size: E.
-        kernel: size of the convolutions, or one size a dimension of the frame.
-        stride: the same.
+        kernel: size of every convolution's kernel; one number, or one per dimension of the frame.
+        stride: stride of every convolution; one number, or one per dimension of the frame.
         conv_channels: channels of each convolution.
         hidden_sizes: widths of the LSTMs before the encoding.
-        noise: standard deviation of noise on the inputs in training.
-        growth_epochs: windows of the sequences are trained on in the first so many epochs, and grow to the whole.
+        noise: standard deviation of noise that training adds to the inputs.
+        growth_epochs: epochs that train on windows of the sequences, which grow to the whole sequences.
         first_window: steps of a window in the first epoch.
 
     Raises:
-        UserError: an argument of the wrong type or range, or a data set that it is not for.
+        UserError: an argument has the wrong type or range, or the data set does not fit.
     """
 
     name = "conv_lstm_ae"
@@ -172,8 +173,8 @@ class ConvLSTMAutoencoder(OfFrames):
     ):
         if spec.frame is None:
             raise UserError(
-                f"model.network: {self.name} reads frames, and the steps of {spec.name} are none; dataset=moving_digits and "
-                "dataset=digits dataset.frames=true have them"
+                f"model.network: got {self.name} for {spec.name}, expected a data set of frames: dataset=moving_digits, or "
+                "dataset=digits dataset.frames=true"
             )
         network = CONV_LSTM_AE(spec.frame, encoding_size, kernel, stride, conv_channels, hidden_sizes)
         super().__init__(spec, network, noise=noise, growth_epochs=growth_epochs, first_window=first_window)

@@ -1,4 +1,4 @@
-"""Weights under the names that sequitur, where these autoencoders come from, saves them."""
+"""State dicts with the parameter names of sequitur, the origin of these autoencoders."""
 
 import re
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from torch import nn
 
 
-def also_load(module: nn.Module, pattern: str, name: str) -> None:
-    """Let ``module.load_state_dict`` take sequitur's names beside its own.
+def accept_sequitur_names(module: nn.Module, pattern: str, name: str) -> None:
+    """Let ``module.load_state_dict`` also accept sequitur's parameter names.
 
     Args:
-        module: its names begin where the pattern does.
-        pattern: a regular expression of a whole name there, with named groups. One called ``index`` is a number, and becomes
-            its place among those of all names that match: the original numbers activations along with the layers.
-        name: what the name becomes, a format of the groups.
+        module: the module whose names start where the pattern does.
+        pattern: a regular expression that matches a whole name, with named groups. The group ``index``, a number, is replaced
+            by its rank among the indices of all matching names: the original numbers activations along with layers.
+        name: this module's name for the parameter, a format string of the groups.
     """
     compiled = re.compile(pattern)
 

@@ -1,4 +1,4 @@
-"""Encoders and decoders of data in their own units, around ones of data of mean 0 and deviation 1."""
+"""Standardization of data, and encoders and decoders that apply it."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from seqmem.errors import UserError
 
 
 class Standardization(nn.Module):
-    """x' = (x - mean) / deviation, and back; moves what it is given to where it is itself.
+    """The map x' = (x - mean) / deviation and its inverse; results are on the device of this module.
 
     Args:
-        mean: of each channel, or of all values.
-        deviation: the same; not 0.
+        mean: (C,) one per channel, or a scalar for all values.
+        deviation: the same shape; not 0.
     """
 
     mean: Tensor
@@ -26,7 +26,10 @@ class Standardization(nn.Module):
 
     @classmethod
     def of(cls, sequences: Sequence[Tensor]) -> "Standardization":
-        """Mean and deviation of each channel of series (T, C), or of all values of others; a constant is only shifted."""
+        """Compute the statistics of each channel of series (T, C), or of all values of sequences of other shapes.
+
+        A constant channel is only shifted: its deviation is set to 1.
+        """
         series = sequences[0].dim() == 2
         values = torch.cat([sequence if series else sequence.reshape(-1, 1) for sequence in sequences]).double()
         mean, deviation = values.mean(0), values.std(0, correction=0)
@@ -34,10 +37,10 @@ class Standardization(nn.Module):
         return cls(*(each.float() if series else each[0].float() for each in (mean, deviation)))
 
     def forward(self, values: Tensor) -> Tensor:
-        """In units of the deviation from the mean.
+        """Standardize values.
 
         Raises:
-            UserError: another number of channels, which would be spread over those that there are.
+            UserError: the number of channels differs; broadcasting would hide that.
         """
         if self.mean.dim() and (values.dim() == 0 or values.shape[-1] != len(self.mean)):
             channels = f"(T, {len(self.mean)})"
@@ -45,30 +48,30 @@ class Standardization(nn.Module):
         return (values.to(self.mean.device) - self.mean) / self.deviation
 
     def undo(self, values: Tensor) -> Tensor:
-        """In the data's units."""
+        """Convert standardized values back to the data's units."""
         return values.to(self.mean.device) * self.deviation + self.mean
 
 
 class StandardizedEncoder(nn.Module):
-    """An encoder of data in their own units."""
+    """An encoder that takes data in its own units."""
 
     def __init__(self, standardization: Standardization, encoder: nn.Module):
         super().__init__()
         self.standardization, self.encoder = standardization, encoder
 
     def forward(self, inputs: Tensor, *arguments: Tensor | None) -> Tensor:
-        """What ``encoder`` gives for standardised inputs; other arguments are the encoder's."""
+        """Encode the standardized inputs; further arguments go to ``encoder``."""
         return self.encoder(self.standardization(inputs), *arguments)
 
 
 class StandardizedDecoder(nn.Module):
-    """A decoder to data in their own units."""
+    """A decoder that returns data in its own units."""
 
     def __init__(self, standardization: Standardization, decoder: nn.Module):
         super().__init__()
         self.standardization, self.decoder = standardization, decoder
 
     def forward(self, encodings: Tensor, seq_len: int | None = None, lengths: Tensor | None = None) -> Tensor:
-        """What ``decoder`` gives, with the standardisation undone; beyond ``lengths`` it means nothing."""
-        given = {name: value for name, value in (("seq_len", seq_len), ("lengths", lengths)) if value is not None}
-        return self.standardization.undo(self.decoder(encodings.to(self.standardization.mean.device), **given))
+        """Decode and undo the standardization; outputs beyond ``lengths`` have no meaning."""
+        options = {name: value for name, value in (("seq_len", seq_len), ("lengths", lengths)) if value is not None}
+        return self.standardization.undo(self.decoder(encodings.to(self.standardization.mean.device), **options))
