@@ -13,25 +13,33 @@ from seqmem.layers.igloo.patches import Patches
 from seqmem.models import IGLOO1D
 from tests.layers.igloo.uses import STEPS, USES, by_hand, data, every_use, make
 
-CAUSAL = {name: use for name, use in USES.items() if use["return_sequences"] and use.get("padding_style") != "same"}
+CAUSAL = ["stretched", "no residual", "last steps"]
+RELOADED = ["whole, pooled", "stretched", "last steps, stretched"]
+PADDED = ["whole, pooled", "stretched", "last steps, stretched", "no local", "same"]
 
 
-def steps_before(layer):
-    """The outputs that a row's first step has to be: n of the last ones start here."""
+def first_output(layer):
+    """The step of the first output: the last n outputs start later than step 0."""
     return 0 if not layer.aligns_ends else STEPS - layer(data(1)).shape[1]
 
 
 @every_use
 def test_it_is_the_specification(use):
+    """Values by hand, no need for the lengths of full rows, and a gradient for every parameter."""
     layer = make(use)
-    assert_close(layer(data()), by_hand(layer, data(), use.get("padding_style") == "same"))
-    assert layer(data()).shape[-1] == layer.output_size
+    outputs = layer(data())
+    assert_close(outputs, by_hand(layer, data(), use.get("padding_style") == "same"))
+    assert outputs.shape[-1] == layer.output_size
+    assert_close(layer(data(), torch.full((5,), STEPS)), outputs)
+    outputs.square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert (parameter.grad != 0).all(), name
 
 
-@pytest.mark.parametrize("use", CAUSAL.values(), ids=CAUSAL)
-def test_no_future_input_reaches_an_output(use):
-    layer, inputs = make(use), data(1)
-    first = steps_before(layer)
+@pytest.mark.parametrize("name", CAUSAL)
+def test_no_future_input_reaches_an_output(name):
+    layer, inputs = make(USES[name]), data(1)
+    first = first_output(layer)
     outputs = layer(inputs)
     for t in range(first, STEPS - 1):
         changed = inputs.clone()
@@ -48,29 +56,21 @@ def test_same_padding_sees_the_steps_to_come():
     assert not torch.equal(layer(changed)[:, 19], layer(inputs)[:, 19])
 
 
-@pytest.mark.parametrize("pool", [1, 3])
-def test_the_backbone_lets_every_step_reach_the_representation(pool):
-    layer = make({"return_sequences": False}, nb_patches=14, max_pooling_kernel=pool)
-    inputs = data(1).requires_grad_()
-    layer(inputs).sum().backward()
-    kept = inputs.grad[0].abs().sum(1) > 0
-    assert kept.all() if pool == 1 else kept.view(-1, 3).any(1).all()
+def test_the_backbone_lets_every_step_reach_the_representation():
+    for pool in (1, 3):
+        layer = make({"return_sequences": False}, nb_patches=14, max_pooling_kernel=pool)
+        inputs = data(1).requires_grad_()
+        layer(inputs).sum().backward()
+        kept = inputs.grad[0].abs().sum(1) > 0
+        assert kept.all() if pool == 1 else kept.view(-1, 3).any(1).all()
 
 
-@every_use
-def test_every_parameter_receives_gradient(use):
-    layer = make(use)
-    layer(data()).square().sum().backward()
-    for name, parameter in layer.named_parameters():
-        assert (parameter.grad != 0).all(), name
-
-
-@every_use
-def test_a_reloaded_layer_gives_the_same_bits(use):
-    layer, file = make(use, seed=3), io.BytesIO()
+@pytest.mark.parametrize("name", RELOADED)
+def test_a_reloaded_layer_gives_the_same_bits(name):
+    layer, file = make(USES[name], seed=3), io.BytesIO()
     torch.save(layer.state_dict(), file)
     file.seek(0)
-    other = make(use, seed=4)
+    other = make(USES[name], seed=4)
     assert not torch.equal(other(data()), layer(data()))
     other.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(other(data()), layer(data()))
@@ -82,7 +82,7 @@ def test_a_reloaded_layer_gives_the_same_bits(use):
     assert torch.equal(*gradients)
 
 
-def test_patches_hang_on_the_seed_alone():
+def test_patches_depend_on_the_seed_alone():
     def patches(seed):
         return [p.indices for p in IGLOO1D((STEPS, 2), 20, 3, True, nb_stacks=2, seed=seed).patches()]
 
@@ -92,74 +92,64 @@ def test_patches_hang_on_the_seed_alone():
     again, other = patches(3), patches(4)
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert not torch.equal(one[0], one[2])  # those of the second stack are its own
+    assert not torch.equal(one[0], one[2])  # each stack has different patches
 
 
-@every_use
-@pytest.mark.parametrize("given", [STEPS, 37])
-def test_padding_and_batch_mates_never_change_a_row(use, given):
-    layer, lengths = make(use), torch.tensor([1, 37, 5, 36, 20])
-    inputs = data(steps=given)
-    padded = inputs.clone()
-    for row, length in zip(padded, lengths, strict=True):
-        row[length:] = torch.nan
-    outputs = layer(padded, lengths)
-    for k, length in enumerate(lengths.tolist()):
-        alone = layer(inputs[k : k + 1, :length])[0]
-        assert_close(outputs[k, : len(alone)] if use["return_sequences"] else outputs[k], alone)
-        if use["return_sequences"] and not layer.aligns_ends:
-            assert alone.shape[0] == length
-            assert not outputs[k, length:].any()
-        elif use["return_sequences"]:
-            assert not outputs[k, : max(outputs.shape[1] - length, 0)].any()
-    assert outputs.shape[1] == given or not (use["return_sequences"] and not layer.aligns_ends)
+@pytest.mark.parametrize("name", PADDED)
+def test_padding_and_other_rows_never_change_a_row(name):
+    layer, lengths = make(USES[name]), torch.tensor([1, 37, 5, 36, 20])
+    by_step = USES[name]["return_sequences"]
+    for steps in (STEPS, 37):
+        inputs = data(steps=steps)
+        padded = inputs.clone()
+        for row, length in zip(padded, lengths, strict=True):
+            row[length:] = torch.nan
+        outputs = layer(padded, lengths)
+        for k, length in enumerate(lengths.tolist()):
+            alone = layer(inputs[k : k + 1, :length])[0]
+            assert_close(outputs[k, : len(alone)] if by_step else outputs[k], alone)
+            if by_step and not layer.aligns_ends:
+                assert alone.shape[0] == length
+                assert not outputs[k, length:].any()
+            elif by_step:
+                assert not outputs[k, : max(outputs.shape[1] - length, 0)].any()
+        assert outputs.shape[1] == steps or not (by_step and not layer.aligns_ends)
 
 
-@every_use
-def test_full_rows_need_no_lengths(use):
-    layer = make(use)
-    assert_close(layer(data(), torch.full((5,), STEPS)), layer(data()))
+def test_a_short_row_ends_where_a_long_one_does():
+    """Its last step is the layer's last, as in a row whose first features are zero."""
+    for name in ("whole", "last steps"):
+        layer = make(USES[name], conv1d_kernel=1)
+        with torch.no_grad():
+            layer.stacks[0].features.bias.zero_()
+        inputs = data()
+        whole = inputs.clone()
+        whole[:, :30] = 0
+        assert_close(layer(inputs[:, 30:])[..., :20], layer(whole)[..., :20])
 
 
-@pytest.mark.parametrize("use", [USES["whole"], USES["last steps"]], ids=["whole", "last steps"])
-def test_a_short_row_ends_where_a_long_one_does(use):
-    """Its last step is the layer's last: as the last steps of a row whose first features are zero."""
-    layer = make(use, conv1d_kernel=1)
-    with torch.no_grad():
-        layer.stacks[0].features.bias.zero_()
-    inputs = data()
-    whole = inputs.clone()
-    whole[:, :30] = 0
-    assert_close(layer(inputs[:, 30:])[..., :20], layer(whole)[..., :20])
+def test_the_state_of_a_layer_for_a_different_length_is_refused():
+    for name, steps in (("whole", 30), ("whole, no backbone", 54), ("each step", 54), ("last steps", 30)):
+        layer, other = make(USES[name]), make(USES[name], steps=steps)
+        model = nn.ModuleDict({"igloo": layer})
+        before = copy.deepcopy(layer.state_dict())
+        with pytest.raises(UserError, match=f"^igloo.steps: got a state for sequences of {steps} steps, expected 42$"):
+            model.load_state_dict({f"igloo.{key}": value for key, value in other.state_dict().items()})
+        assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["whole", "whole, no backbone", "each step", "last steps"])
-@pytest.mark.parametrize("steps", [30, 54])
-def test_the_state_of_a_layer_for_another_length_is_refused(name, steps):
-    layer, other = make(USES[name]), make(USES[name], steps=steps)
-    model = nn.ModuleDict({"igloo": layer})
-    before = copy.deepcopy(layer.state_dict())
-    with pytest.raises(UserError, match=f"^igloo.steps: got a state for sequences of {steps} steps, expected 42$"):
-        model.load_state_dict({f"igloo.{key}": value for key, value in other.state_dict().items()})
-    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda i: i.index_fill(0, torch.tensor(3), 4), "got a patch of step 3 that takes step 4, expected steps from 0 to 3"),
-        (lambda i: i - 1, "got a patch of step 0 that takes step -1, expected steps from 0 to 0"),
+def test_a_state_with_impossible_patches_is_refused():
+    for change, message in (
+        (lambda i: i.index_fill(0, torch.tensor(3), 4), "got step 4 in a patch of step 3, expected steps from 0 to 3"),
+        (lambda i: i - 1, "got step -1 in a patch of step 0, expected steps from 0 to 0"),
         (lambda i: i.double(), "got torch.float64, expected whole numbers"),
         (lambda i: i[:, :5], r"got shape \(42, 5, 4\), expected \(42, 20, 4\)"),
-    ],
-    ids=["future", "negative", "fractions", "shape"],
-)
-def test_a_state_with_patches_that_make_no_sense_is_refused(change, message):
-    layer = make(USES["each step"])
-    state = layer.state_dict()
-    state["stacks.0.global_patches.indices"] = change(state["stacks.0.global_patches.indices"])
-    with pytest.raises(UserError, match=f"^stacks.0.global_patches.indices: {message}"):
-        layer.load_state_dict(state)
+    ):
+        layer = make(USES["each step"])
+        state = layer.state_dict()
+        state["stacks.0.global_patches.indices"] = change(state["stacks.0.global_patches.indices"])
+        with pytest.raises(UserError, match=f"^stacks.0.global_patches.indices: {message}"):
+            layer.load_state_dict(state)
 
 
 def test_dropout_keeps_the_mean_of_a_representation():
@@ -176,8 +166,8 @@ def test_the_penalty_is_the_sum_of_squares_of_the_patches():
     layer = make(USES["stretched"], l2reg=0.25)
     patches = [m for m in layer.modules() if isinstance(m, Patches)]
     assert len(patches) == 6
-    wanted = 0.25 * sum(m.weight.square().sum() + m.bias.square().sum() for m in patches)
-    assert_close(layer.penalty(), wanted)
+    expected = 0.25 * sum(m.weight.square().sum() + m.bias.square().sum() for m in patches)
+    assert_close(layer.penalty(), expected)
     layer.penalty().backward()
     for m in patches:
         assert_close(m.weight.grad, 0.5 * m.weight)
@@ -201,15 +191,15 @@ def test_weights_start_as_the_originals():
 
 
 def test_the_copy_example_has_the_parameters_of_the_original():
-    """20 of the convolution, 1,240,000 + 62,000 global, 124,000 + 6,200 local; the residual is there now."""
+    """20 of the convolution, 1,240,000 + 62,000 global, 124,000 + 6,200 local, and those of the residual."""
     layer = IGLOO1D((10_020, 1), 6200, 5, True, nb_sequences=10, psy=0.1)
     assert sum(p.numel() for p in layer.parameters()) == 20 + 1_302_000 + 130_200 + 6 * 6820
     plain = IGLOO1D((10_020, 1), 6200, 5, True, nb_sequences=10, psy=0.1, add_residual=False)
     assert sum(p.numel() for p in plain.parameters()) == 20 + 1_302_000 + 130_200
 
 
-def test_it_composes_with_torch(tmp_path):
-    """As one layer of a model of one's own, and compiled with the rest of it."""
+def test_it_composes_with_torch():
+    """As one layer of a compiled model."""
     model = nn.Sequential(make(USES["whole"]).float(), nn.Linear(20, 3))
     inputs = data().float()
     assert_close(torch.compile(model, backend="eager")(inputs), model(inputs))

@@ -1,4 +1,4 @@
-"""A few rows and a block of steps of the IGLOO layer at a time: as all at once, in little memory."""
+"""Recomputation for a few rows and one block of steps at a time: the same as all at once, in little memory."""
 
 import os
 import subprocess
@@ -10,13 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from seqmem.models import IGLOO1D
-from tests.layers.igloo.uses import STEPS, USES, by_hand, data, every_use, make
+from tests.layers.igloo.uses import STEPS, USES, by_hand, data, make
 
 
-@every_use
-@pytest.mark.parametrize("with_lengths", [False, True])
-@pytest.mark.parametrize("rows", [1, 3])
-def test_a_few_rows_chunk_rows_are_the_batch(use, rows, with_lengths):
+def assert_chunks_are_the_batch(use, rows, with_lengths):
     """Values and gradients of inputs and parameters."""
     layer = make(use)
     lengths = torch.tensor([9, 37, 5, 42, 20]) if with_lengths else None
@@ -32,28 +29,59 @@ def test_a_few_rows_chunk_rows_are_the_batch(use, rows, with_lengths):
 
 
 @pytest.mark.parametrize(
-    "use",
-    [{}, {"stretch_factor": 6, "nb_stacks": 2}, {"stretch_factor": 6, "nb_sequences": 38}, {"psy": 0.0, "patch_size": 90}],
-    ids=["each step", "stretched", "last steps, stretched", "patches longer than the sequence"],
+    ("name", "rows", "with_lengths"),
+    [
+        ("whole", 1, True),
+        ("whole, pooled", 3, False),
+        ("stretched", 3, True),
+        ("last steps, stretched", 1, False),
+        ("same", 3, False),
+    ],
 )
-@pytest.mark.parametrize("given", [STEPS, 17])
-def test_a_block_of_steps_chunk_rows_is_the_sequence(use, given):
-    """Values and gradients, of layers whose many patches make blocks of them, against the formula."""
+def test_a_few_rows_at_a_time_are_the_batch(name, rows, with_lengths):
+    assert_chunks_are_the_batch(USES[name], rows, with_lengths)
+
+
+@pytest.mark.slow
+def test_a_few_rows_at_a_time_are_the_batch_in_every_use():
+    for use in USES.values():
+        for rows in (1, 3):
+            for with_lengths in (False, True):
+                assert_chunks_are_the_batch(use, rows, with_lengths)
+
+
+def assert_blocks_are_the_sequence(use, steps):
+    """Values and gradients of a layer that has several blocks, against autograd without recomputation."""
     layer = make({"return_sequences": True, "nb_patches": 70, "nb_filters_conv1d": 2, "DR": 0.0, **use})
     assert len(layer.blocks) > 2
     found = []
-    for answer in (layer, lambda x, lengths: whole_at_once(layer, x, lengths)):
-        inputs, lengths = data(steps=given).requires_grad_(), torch.tensor([9, given, 5, given - 1, 12])
-        outputs = answer(inputs, lengths)
+    for outputs_of in (layer, lambda x, lengths: without_recomputation(layer, x, lengths)):
+        inputs, lengths = data(steps=steps).requires_grad_(), torch.tensor([9, steps, 5, steps - 1, 12])
+        outputs = outputs_of(inputs, lengths)
         gradients = torch.autograd.grad(outputs.sin().sum(), [inputs, *layer.parameters()])
         found.append([outputs.detach(), *gradients])
     for one, other in zip(*found, strict=True):
         assert_close(one, other)
 
 
-def whole_at_once(layer, inputs, lengths):
-    """Blocks joined by torch's own way back."""
+def without_recomputation(layer, inputs, lengths):
     return torch.cat([layer.forward_block(inputs, lengths, None, block) for block in range(len(layer.blocks))], 1)
+
+
+LAST_STEPS = {"stretch_factor": 6, "nb_sequences": 38}
+LONG_PATCHES = {"psy": 0.0, "patch_size": 90}  # longer than the sequence
+
+
+@pytest.mark.parametrize(("use", "steps"), [({}, 17), (LAST_STEPS, STEPS), (LONG_PATCHES, 17)])
+def test_a_block_of_steps_at_a_time_is_the_sequence(use, steps):
+    assert_blocks_are_the_sequence(use, steps)
+
+
+@pytest.mark.slow
+def test_a_block_of_steps_at_a_time_is_the_sequence_in_every_use():
+    for use in ({}, {"stretch_factor": 6, "nb_stacks": 2}, LAST_STEPS, LONG_PATCHES):
+        for steps in (STEPS, 17):
+            assert_blocks_are_the_sequence(use, steps)
 
 
 def test_blocks_are_the_specification():
@@ -62,7 +90,7 @@ def test_blocks_are_the_specification():
     assert_close(layer(data()), by_hand(layer, data(), same=False))
 
 
-def test_an_update_between_two_ways_back_counts():
+def test_an_update_between_two_backward_passes_counts():
     layer = make(USES["stretched"])
     found = []
     for rows in (2, 100):
@@ -77,7 +105,7 @@ def test_an_update_between_two_ways_back_counts():
     assert_close(*found)
 
 
-def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_chunk_rows():
+def test_frozen_parameters_and_constant_inputs_get_no_gradient():
     layer = make(USES["each step"])
     layer._chunk_rows = lambda _: 2
     layer.stacks[0].local_patches.requires_grad_(False)
@@ -88,9 +116,8 @@ def test_frozen_parameters_and_constant_inputs_get_no_gradient_a_few_rows_chunk_
     ]
 
 
-@pytest.mark.parametrize("use", [USES["whole"], USES["stretched"]], ids=["whole", "stretched"])
-def test_gradients_are_those_of_finite_differences(use):
-    layer = make(use)
+def test_gradients_are_those_of_finite_differences():
+    layer = make(USES["stretched"])
     layer._chunk_rows = lambda _: 2
     lengths = torch.tensor([42, 11, 30])
     weights = dict(layer.named_parameters())
@@ -98,24 +125,24 @@ def test_gradients_are_those_of_finite_differences(use):
     assert torch.autograd.gradcheck(lambda x, *_: layer(x, lengths), (data(3).requires_grad_(), *some), fast_mode=True)
 
 
-@pytest.mark.parametrize("rows", [2, 100])
-def test_dropout_drops_channels_for_a_whole_sequence_and_alike_on_the_way_back(rows):
-    layer = make(USES["each step"], steps=12, DR=0.5, nb_filters_conv1d=50, add_residual=False)
-    layer._chunk_rows = lambda _, part=rows: part
-    inputs = torch.ones(5, 12, 2, dtype=torch.float64)
-    seen = []
-    layer.stacks[0].features.register_forward_hook(lambda _, __, features: seen.append(features.detach()))
-    torch.manual_seed(0)
-    layer(inputs).sum().backward()
-    one_pass = len(seen) // (2 if rows < 5 else 1)
-    kept = torch.cat([features != 0 for features in seen[:one_pass]], -1)  # (T, K, B)
-    assert (kept == kept[:1]).all()
-    assert 0.3 < kept[0].float().mean() < 0.7
-    assert len(kept[0].T.unique(dim=0)) == 5
-    if rows < 5:
-        assert all(torch.equal(a, b) for a, b in zip(seen[:one_pass], seen[one_pass:], strict=True))
-    layer.eval()
-    assert torch.equal(layer(inputs), layer(inputs))
+def test_dropout_drops_channels_for_a_whole_sequence_and_the_same_in_backward():
+    for rows in (2, 100):
+        layer = make(USES["each step"], steps=12, DR=0.5, nb_filters_conv1d=50, add_residual=False)
+        layer._chunk_rows = lambda _, part=rows: part
+        inputs = torch.ones(5, 12, 2, dtype=torch.float64)
+        seen = []
+        layer.stacks[0].features.register_forward_hook(lambda _, __, features, seen=seen: seen.append(features.detach()))
+        torch.manual_seed(0)
+        layer(inputs).sum().backward()
+        one_pass = len(seen) // (2 if rows < 5 else 1)
+        kept = torch.cat([features != 0 for features in seen[:one_pass]], -1)  # (T, K, B)
+        assert (kept == kept[:1]).all()
+        assert 0.3 < kept[0].float().mean() < 0.7
+        assert len(kept[0].T.unique(dim=0)) == 5
+        if rows < 5:
+            assert all(torch.equal(a, b) for a, b in zip(seen[:one_pass], seen[one_pass:], strict=True))
+        layer.eval()
+        assert torch.equal(layer(inputs), layer(inputs))
 
 
 def test_bfloat16_autocast_is_near_float32():
@@ -134,32 +161,56 @@ def test_bfloat16_autocast_is_near_float32():
         assert (half - inputs.grad).norm() < 0.05 * inputs.grad.norm()
 
 
-# Sequences, rows and a use; in one process, since to start one takes longer than all of these.
-LEAN = {
+# Steps, rows and arguments, for a process of its own: to start one takes longer than all of these.
+RESIDENT = {
     "copy memory": (10_020, 128, {"nb_patches": 6200, "return_sequences": True, "nb_sequences": 10, "psy": 0.1}),
     "whole": (10_020, 128, {"nb_patches": 3400, "return_sequences": False}),
     "each step, stretched": (2_520, 128, {"nb_patches": 50, "return_sequences": True, "stretch_factor": 20}),
     "each step": (2_511, 128, {"nb_patches": 50, "return_sequences": True}),
 }
 
-# Smaller batches and other uses, by what torch allocates: what a process is given hangs too much on what it freed before.
-SMALL = {
-    "copy memory, row": (10_020, 1, LEAN["copy memory"][2]),
-    "copy memory, 8 rows": (10_020, 8, LEAN["copy memory"][2]),
-    "whole, row": (10_020, 1, LEAN["whole"][2]),
-    "whole, pooled, 8 rows": (10_020, 8, LEAN["whole"][2] | {"max_pooling_kernel": 4}),
-    "whole, two stacks, 8 rows": (10_020, 8, LEAN["whole"][2] | {"nb_stacks": 2}),
-    "each step, 8 rows": (2_511, 8, LEAN["each step"][2]),
-    "each step, many local patches, 8 rows": (2_511, 8, LEAN["each step"][2] | {"psy": 1.0}),
-    "stretched, row": (2_520, 1, LEAN["each step, stretched"][2]),
-    "stretched, 8 rows": (2_520, 8, LEAN["each step, stretched"][2]),
-    "stretched, 64 rows": (2_520, 64, LEAN["each step, stretched"][2]),
+# Smaller batches, by what torch allocates: resident memory depends too much on what the process freed before.
+ALLOCATED = {
+    "copy memory, row": (10_020, 1, RESIDENT["copy memory"][2]),
+    "copy memory, 8 rows": (10_020, 8, RESIDENT["copy memory"][2]),
+    "whole, row": (10_020, 1, RESIDENT["whole"][2]),
+    "whole, pooled, 8 rows": (10_020, 8, RESIDENT["whole"][2] | {"max_pooling_kernel": 4}),
+    "whole, two stacks, 8 rows": (10_020, 8, RESIDENT["whole"][2] | {"nb_stacks": 2}),
+    "each step, 8 rows": (2_511, 8, RESIDENT["each step"][2]),
+    "each step, many local patches, 8 rows": (2_511, 8, RESIDENT["each step"][2] | {"psy": 1.0}),
+    "stretched, row": (2_520, 1, RESIDENT["each step, stretched"][2]),
+    "stretched, 8 rows": (2_520, 8, RESIDENT["each step, stretched"][2]),
+    "stretched, 64 rows": (2_520, 64, RESIDENT["each step, stretched"][2]),
 }
+QUICK = ["copy memory, 8 rows", "whole, two stacks, 8 rows", "stretched, 64 rows"]
 
 
-@pytest.fixture(scope="module")
-def growth():
-    """Memory of a training step in parts of the sum of inputs, feature map, parameters and outputs."""
+def assert_allocations_are_small(steps, rows, use):
+    """A training step allocates at most twice the memory of inputs, feature map, outputs and parameters."""
+    layer = IGLOO1D((steps, 1), nb_filters_conv1d=5, **use)
+    inputs = torch.randn(rows, steps, 1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        outputs = layer(inputs)
+        outputs.backward(torch.ones_like(outputs))
+    allocated = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    numbers = inputs.numel() * (1 + 5) + outputs.numel() + sum(p.numel() for p in layer.parameters())
+    assert 0.5 < max(accumulate(allocated)) / (4 * numbers) <= 2
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_training_step_allocates_little(name):
+    assert_allocations_are_small(*ALLOCATED[name])
+
+
+@pytest.mark.slow
+def test_a_training_step_allocates_little_in_every_use():
+    for case in ALLOCATED.values():
+        assert_allocations_are_small(*case)
+
+
+@pytest.mark.slow
+def test_a_training_step_of_long_sequences_grows_the_process_little():
+    """By at most twice the same sum; a gather of all patches takes far more."""
     program = f"""
 import gc, torch
 from pathlib import Path
@@ -169,7 +220,7 @@ def resident(kind):
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind)]
     return 1024 * int(line.split()[1])
 
-for name, (steps, rows, use) in {LEAN!r}.items():
+for name, (steps, rows, use) in {RESIDENT!r}.items():
     layer = IGLOO1D((steps, 1), nb_filters_conv1d=5, **use)
     inputs = torch.randn(rows, steps, 1)
     layer(inputs[:2, :500]).sum().backward()
@@ -184,28 +235,12 @@ for name, (steps, rows, use) in {LEAN!r}.items():
     print(name, grown / (4 * numbers), sep=":")
     del layer, inputs, outputs
 """
-    # Blocks of memory that are freed go back to the system, so that what is counted is what is in use.
+    # Freed blocks go back to the system at once, so that only memory in use is counted.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    return {name: float(part) for name, part in (line.split(":") for line in done.stdout.splitlines())}
-
-
-@pytest.mark.parametrize(("steps", "rows", "use"), SMALL.values(), ids=SMALL)
-def test_a_training_step_of_few_sequences_is_lean(steps, rows, use):
-    layer = IGLOO1D((steps, 1), nb_filters_conv1d=5, **use)
-    inputs = torch.randn(rows, steps, 1)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        outputs = layer(inputs)
-        outputs.backward(torch.ones_like(outputs))
-    allocated = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    numbers = inputs.numel() * (1 + 5) + outputs.numel() + sum(p.numel() for p in layer.parameters())
-    assert 0.5 < max(accumulate(allocated)) / (4 * numbers) <= 2
-
-
-@pytest.mark.parametrize("name", LEAN)
-def test_a_training_step_of_long_sequences_is_lean(growth, name):
-    """Memory grows by at most twice the sum; a gather of all patches takes far more."""
-    assert 0.2 < growth[name] <= 2
+    growth = {name: float(part) for name, part in (line.split(":") for line in done.stdout.splitlines())}
+    assert growth.keys() == RESIDENT.keys()
+    assert all(0.2 < part <= 2 for part in growth.values()), growth

@@ -1,4 +1,4 @@
-"""Layers in every use, small data for them, and the specification patch by patch."""
+"""Arguments of IGLOO layers in every use, small data, and the specification patch by patch."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def by_hand(layer, inputs, same):
     def phi(x):
         return leaky_relu(x, 0.1)
 
-    def answers(patches, features, s):
+    def responses(patches, features, s):
         rows = []
         for l in range(patches.weight.shape[1]):  # noqa: E741
             vector = features[:, patches.indices[s, l].long()]
@@ -58,15 +58,15 @@ def by_hand(layer, inputs, same):
             features = max_pool1d(features, layer.pool)
         features = features.mT
         if not layer.return_sequences:
-            outputs.append(answers(stack.global_patches, features, 0))
+            outputs.append(responses(stack.global_patches, features, 0))
             below = features
             continue
         made = []
         first = STEPS - (stack.blocks[-1].stop - stack.blocks[0].start)
         for t in range(first, STEPS):
-            parts = [answers(stack.global_patches, features, t // stack.stretch - first // stack.stretch)]
+            parts = [responses(stack.global_patches, features, t // stack.stretch - first // stack.stretch)]
             if stack.local_patches is not None:
-                parts.append(answers(stack.local_patches, features, t - first))
+                parts.append(responses(stack.local_patches, features, t - first))
             made.append(torch.cat(parts, 1))
             if stack.residual is not None:
                 made[-1] = phi(made[-1] + phi(stack.residual(features[:, t])))
