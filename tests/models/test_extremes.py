@@ -1,4 +1,7 @@
-"""Extreme inputs to every model of ``cfg/model/``, as its tiny preset: they work, in their row alone, or are refused."""
+"""Extreme inputs to every network, in its tiny preset: they work, change their row alone, or are refused.
+
+The default tests take one model of each network. The cells have the same tests of their own (tests/cells/test_battery.py).
+"""
 
 import math
 from dataclasses import replace
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from seqmem import models
 from seqmem.cli import commandline
@@ -15,7 +19,9 @@ from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.training.config import model_arguments
 
-NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "cfg/model").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "cfg" / "model"
+NETWORKS = {path.stem: yaml.safe_load(path.read_text())["network"] for path in sorted(FOLDER.glob("*.yaml"))}
+SAMPLE = ["legs", *(name for name, network in NETWORKS.items() if network != "recurrent")]
 LABELLED = DataSpec("made", 3, 4, "classification", 0, 12, times=True)
 SPECS = (
     LABELLED,
@@ -24,12 +30,10 @@ SPECS = (
     replace(LABELLED, task="reconstruction", input_size=64, output_size=64, output_steps=None, times=False, frame=(8, 8)),
 )
 
-every_model = pytest.mark.parametrize("name", NAMES)
-
 
 @cache
 def made(name):
-    """A model, and the spec of the first data set that it fits."""
+    """A model, and the first spec that it fits."""
     arguments = model_arguments(commandline.compose([f"model={name}", "model.preset=tiny"]))
     for spec in SPECS:
         torch.manual_seed(0)
@@ -50,24 +54,22 @@ def batch(spec, rows=3, steps=12):
     return Batch(inputs, targets, times=times)
 
 
-@every_model
 @torch.no_grad()
-def test_an_extreme_value_stays_in_its_row(name):
+def assert_extremes_stay_in_their_row(name):
     model, spec = made(name)
     given = batch(spec)
-    wanted = model(given)
-    assert wanted.isfinite().all()
+    expected = model(given)
+    assert expected.isfinite().all()
     for value in (math.nan, math.inf, 1e30):
         spoilt = replace(given, inputs=given.inputs.clone())
         spoilt.inputs[1, 2] = value
         outputs = model(spoilt)
-        assert torch.equal(outputs[[0, 2]], wanted[[0, 2]])
-        assert outputs.shape == wanted.shape
+        assert torch.equal(outputs[[0, 2]], expected[[0, 2]])
+        assert outputs.shape == expected.shape
 
 
-@every_model
 @torch.no_grad()
-def test_the_smallest_batches_work(name):
+def assert_smallest_batches_work(name):
     model, spec = made(name)
     assert model(batch(spec, rows=0)).shape[0] == 0
     outputs = model(batch(spec, rows=2, steps=1))
@@ -75,13 +77,8 @@ def test_the_smallest_batches_work(name):
     assert outputs.isfinite().all()
 
 
-def test_sequences_without_a_step_are_refused():
-    with pytest.raises(UserError, match=r"without a step: got inputs of shape \(3, 0, 3\), expected T > 0"):
-        batch(LABELLED, steps=0)
-
-
-@every_model
-def test_constant_channels_give_finite_outputs_and_gradients(name):
+def assert_constant_channels_are_finite(name):
+    """Outputs and gradients."""
     model, spec = made(name)
     for value in (0.0, 1.0, -1e6):
         given = batch(spec)
@@ -92,3 +89,23 @@ def test_constant_channels_give_finite_outputs_and_gradients(name):
             outputs.sum().backward()
         assert outputs.isfinite().all()
         assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_extreme_inputs_and_the_smallest_batches_work(name):
+    assert_extremes_stay_in_their_row(name)
+    assert_smallest_batches_work(name)
+    assert_constant_channels_are_finite(name)
+
+
+@pytest.mark.slow
+def test_extreme_inputs_and_the_smallest_batches_work_with_every_cell():
+    for name in sorted(NETWORKS.keys() - SAMPLE):
+        assert_extremes_stay_in_their_row(name)
+        assert_smallest_batches_work(name)
+        assert_constant_channels_are_finite(name)
+
+
+def test_sequences_without_a_step_are_refused():
+    with pytest.raises(UserError, match=r"without a step: got inputs of shape \(3, 0, 3\), expected T > 0"):
+        batch(LABELLED, steps=0)

@@ -38,15 +38,15 @@ def network(data, preset="tiny", **changes):
 def test_the_output_module_is_its_equations():
     module = OutputModule([2, 3, 1], 5, [7, 4], 2).double()
     h = torch.randn(6, dtype=torch.float64)
-    wanted = torch.zeros(5, dtype=torch.float64)
+    expected = torch.zeros(5, dtype=torch.float64)
     for k, (start, end) in enumerate([(0, 2), (2, 5), (5, 6)]):
-        wanted += torch.sigmoid(module.gate[k] @ h) * (module.embedding[:, start:end] @ h[start:end])
-    wanted = wanted.relu()
+        expected += torch.sigmoid(module.gate[k] @ h) * (module.embedding[:, start:end] @ h[start:end])
+    expected = expected.relu()
     for layer in module.layers[:2]:
-        wanted = torch.tanh(layer.weight @ wanted + layer.bias)
-    wanted = module.layers[2].weight @ wanted + module.layers[2].bias
-    assert_close(module(h), wanted)
-    assert_close(module(h.expand(3, 2, 6)), wanted.expand(3, 2, 2))
+        expected = torch.tanh(layer.weight @ expected + layer.bias)
+    expected = module.layers[2].weight @ expected + module.layers[2].bias
+    assert_close(module(h), expected)
+    assert_close(module(h.expand(3, 2, 6)), expected.expand(3, 2, 2))
 
 
 def test_weights_and_biases_of_the_output_module_start_glorot_uniform():
@@ -62,28 +62,28 @@ def test_weights_and_biases_of_the_output_module_start_glorot_uniform():
         assert bound * 0.9 < parameter.abs().max() <= bound
 
 
-@pytest.mark.parametrize("output_steps", [0, 3, None])
 @pytest.mark.parametrize("preset", ["tiny", "reference"])
-def test_outputs_are_where_the_data_set_wants_them(output_steps, preset):
-    model = network(spec(output_steps=output_steps), preset)
-    inputs, lengths = torch.randn(2, 9, 3), torch.tensor([9, 5])
-    outputs = model(Batch(inputs, None, lengths=lengths))
-    everywhere = model.head(model.layers[0](inputs, lengths=lengths)[0])
-    if output_steps is None:
-        wanted = everywhere
-    elif output_steps == 0:
-        wanted = torch.stack([everywhere[0, 8], everywhere[1, 4]])
-    else:
-        wanted = torch.stack([everywhere[0, 6:9], everywhere[1, 2:5]])
-    assert_close(outputs, wanted)
+def test_outputs_are_where_the_data_set_expects_them(preset):
+    for output_steps in (0, 3, None):
+        model = network(spec(output_steps=output_steps), preset)
+        inputs, lengths = torch.randn(2, 9, 3), torch.tensor([9, 5])
+        outputs = model(Batch(inputs, None, lengths=lengths))
+        everywhere = model.head(model.layers[0](inputs, lengths=lengths)[0])
+        if output_steps is None:
+            expected = everywhere
+        elif output_steps == 0:
+            expected = torch.stack([everywhere[0, 8], everywhere[1, 4]])
+        else:
+            expected = torch.stack([everywhere[0, 6:9], everywhere[1, 2:5]])
+        assert_close(outputs, expected)
 
 
 def test_values_are_embedded_by_a_linear_map_and_tokens_by_a_table():
     values = network(spec(), embedding_size=6)
     inputs = torch.randn(2, 9, 3)
     assert values.layers[0].input_size == 6
-    wanted = values.head(values.layers[0](inputs @ values.embedding.weight.T)[0])
-    assert_close(values(Batch(inputs, None)), wanted)
+    expected = values.head(values.layers[0](inputs @ values.embedding.weight.T)[0])
+    assert_close(values(Batch(inputs, None)), expected)
     tokens = torch.randint(0, 5, (2, 9))
     table = network(spec(input_size=5, tokens=True), embedding_size=6)
     assert_close(table(Batch(tokens, None)), table.head(table.layers[0](table.embedding.weight[tokens])[0]))
@@ -137,12 +137,11 @@ def test_the_reference_preset_has_the_size_of_the_implementation():
     assert sum(parameter.numel() for parameter in model.parameters()) == recurrent + output
 
 
-@pytest.mark.parametrize("preset", ["tiny", "reference"])
-def test_a_checkpoint_round_trips(preset):
-    model, file = network(spec(), preset), io.BytesIO()
+def test_a_checkpoint_round_trips():
+    model, file = network(spec(), "reference"), io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    other = models.build(section(preset), spec())
+    other = models.build(section("reference"), spec())
     batch = Batch(torch.randn(2, 9, 3), None)
     assert not torch.equal(other(batch), model(batch))
     other.load_state_dict(torch.load(file, weights_only=True))
@@ -150,16 +149,13 @@ def test_a_checkpoint_round_trips(preset):
     assert torch.equal(other.boundaries(batch), model.boundaries(batch))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_wrong_arguments_are_named():
+    for changes, message in (
         ({"cell": "lstm"}, "model.cell: got 'lstm', expected 'hmlstm'"),
         ({"cell_args": {"hidden_size": [3, 5]}}, r"model.cell_args.hidden_size: got \[3, 5\], expected one size or as many as"),
         ({"cell_args": {"slope_grwth": 1.0}}, "did you mean 'slope_growth'"),
         ({"num_layers": 2}, "hmlstm takes no argument 'num_layers'"),
         ({"output_embedding_size": 0}, "model.output_embedding_size: got 0"),
-    ],
-)
-def test_wrong_arguments_are_named(changes, message):
-    with pytest.raises(UserError, match=message):
-        models.check({**section("paper"), **changes})
+    ):
+        with pytest.raises(UserError, match=message):
+            models.check({**section("paper"), **changes})

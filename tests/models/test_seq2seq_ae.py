@@ -1,4 +1,4 @@
-"""The sequence-to-sequence autoencoder: its loss by hand, how it stops, and that rows know nothing of each other."""
+"""The sequence-to-sequence autoencoder: its loss by hand, the end of outputs, and independent rows."""
 
 import numpy as np
 import pytest
@@ -50,19 +50,18 @@ def by_hand(net, one, k, stop):
     _, states = rolled(net.encoder, x, [x.new_zeros(1, size) for size in (5, 4)])
     states = states[::-1] if net.symmetric else states
     code = torch.cat(states, -1)[0]
-    wanted = torch.cat([y, torch.full((2, 2), 0.5, dtype=y.dtype)])
-    fed = torch.cat([torch.full((1, 2), -3.0, dtype=y.dtype), wanted[:-1]])
+    expected = torch.cat([y, torch.full((2, 2), 0.5, dtype=y.dtype)])
+    fed = torch.cat([torch.full((1, 2), -3.0, dtype=y.dtype), expected[:-1]])
     hidden, _ = rolled(net.decoder, fed, list(states))
     made, p = net.projection(hidden), net.stop(hidden)[:, 0].sigmoid()
-    errors = (made - wanted).square().sum(1)
+    errors = (made - expected).square().sum(1)
     if stop == "token":
         return errors.mean(), torch.zeros((), dtype=y.dtype), code
     n = len(y)
     return errors[:n].mean(), -torch.cat([(1 - p[:n]).log(), p[n:].log()]).mean(), code
 
 
-@pytest.mark.parametrize("stop", ["head", "token"])
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("stop", "symmetric"), [("head", True), ("head", False), ("token", True)])
 def test_the_loss_is_its_formula(stop, symmetric):
     made = model(stop=stop, symmetric=symmetric, stop_token=0.5)
     assert [layer.output_size for layer in made.network.decoder] == ([4, 5] if symmetric else [5, 4])
@@ -79,7 +78,7 @@ def test_the_loss_is_its_formula(stop, symmetric):
 
 
 @pytest.mark.parametrize("stop", ["head", "token"])
-def test_padding_and_batch_mates_have_no_say(stop):
+def test_padding_and_other_rows_change_nothing(stop):
     made, one = model(stop=stop).eval(), batch()
     for row in range(3):
         one.inputs[row, LENGTHS[row] :] = float("nan")
@@ -97,7 +96,7 @@ def test_padding_and_batch_mates_have_no_say(stop):
         assert name in unused or parameter.grad.isfinite().all()
 
 
-def test_its_own_outputs_are_fed_back_where_there_are_no_targets():
+def test_its_own_outputs_are_its_inputs_without_targets():
     made, one = model().eval(), batch()
     code = made.encode(one)
     outputs = made.decode(code, 7)
@@ -122,8 +121,8 @@ def test_the_head_ends_an_output_where_it_crosses_one_half():
         logits = made._write(code, 20, until_stop=False)[1] + 1e6
         made.network.stop.bias.fill_(-1e6 - logits[1, 2].item() + 1e6 + 1e-6)
         crossing = logits - logits[1, 2] + 1e-6 > 0
-    wanted = [min(int(row.int().argmax()), 8) if row.any() else 8 for row in crossing]
-    assert made.write(code)[1].tolist() == wanted
+    expected = [min(int(row.int().argmax()), 8) if row.any() else 8 for row in crossing]
+    assert made.write(code)[1].tolist() == expected
     with torch.no_grad():
         made.network.stop.bias.fill_(1e6)
     assert made.write(code)[1].tolist() == [0, 0, 0]
@@ -160,7 +159,7 @@ def test_dropout_is_for_training_alone():
     assert torch.equal(made.decode(made.encode(one), 5), made.decode(made.encode(one), 5))
 
 
-def test_how_its_weights_start():
+def test_initial_weights():
     torch.manual_seed(0)
     made = Seq2SeqAutoencoder(SPEC, [200])
     weight = made.network.projection.weight
@@ -169,16 +168,13 @@ def test_how_its_weights_start():
     assert (made.network.projection.bias == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_wrong_arguments_are_named():
+    for changes, message in (
         ({"layer_sizes": []}, "layer_sizes"),
         ({"layer_sizes": [3, 0]}, "layer_sizes.1: got 0"),
         ({"dropout": 1.0}, "dropout: got 1.0"),
         ({"stop": "heads"}, "did you mean 'head'"),
         ({"stop_step": 1}, "did you mean 'stop_steps'"),
-    ],
-)
-def test_wrong_arguments_are_named(changes, message):
-    with pytest.raises(UserError, match=message):
-        models.check({"network": "seq2seq_ae", **changes})
+    ):
+        with pytest.raises(UserError, match=message):
+            models.check({"network": "seq2seq_ae", **changes})
