@@ -120,6 +120,20 @@ def test_a_frame_becomes_a_vector_and_a_vector_a_frame(arguments):
     assert back[0, 0].shape == frame.shape
 
 
+def test_initial_weights_undo_the_activation_between_layers():
+    """To first order around 0, where a sigmoid is 1/2 + x / 4; forget gates start open."""
+    model = LSTM_AE(2, 5, [40, 30])
+    first, *others = [*model.encoder.layers]
+    for layer, scale in ((first, 1), *((other, 4) for other in others)):
+        bound = scale * (6 / (layer.input_size + layer.output_size)) ** 0.5
+        assert 0.95 * bound < layer.weight_ih.abs().max() < 1.01 * bound
+        offset = layer.bias_ih + layer.bias_hh + (layer.weight_ih.sum(1) / 2 if layer is not first else 0)
+        assert_close(offset, torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat_interleave(layer.output_size), atol=1e-5, rtol=0)
+        assert_close(
+            layer.weight_hh[: layer.output_size] @ layer.weight_hh[: layer.output_size].T, torch.eye(layer.output_size)
+        )
+
+
 def sequence_models():
     return {"lstm": LSTM_AE(3, 4, [6])} | {name: CONV_LSTM_AE(encoding_dim=4, **each) for name, each in FRAMES.items()}
 

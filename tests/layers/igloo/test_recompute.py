@@ -147,6 +147,7 @@ def test_dropout_drops_channels_for_a_whole_sequence_and_the_same_in_backward():
 
 def test_bfloat16_autocast_is_near_float32():
     layer = make(USES["stretched"]).float()
+    gradients = []
     for rows in (2, 100):
         layer._chunk_rows = lambda _, part=rows: part
         inputs = data().float().requires_grad_()
@@ -159,6 +160,9 @@ def test_bfloat16_autocast_is_near_float32():
         exact.sum().backward()
         assert_close(outputs.float(), exact, rtol=0.05, atol=0.05)
         assert (half - inputs.grad).norm() < 0.05 * inputs.grad.norm()
+        gradients.append(half)
+    # Recomputation has the same precision as the forward pass.
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
 
 
 # Steps, rows and arguments, for a process of its own: to start one takes longer than all of these.

@@ -26,8 +26,12 @@ every_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
 
 
 def make(use, steps=STEPS, **changes):
+    """A layer whose convolutions have biases: with the initial zeros, padding has zero features without a mask."""
     torch.manual_seed(0)
-    return IGLOO1D((steps, 2), **{"nb_patches": 20, "nb_filters_conv1d": 3, **use, **changes}).double()
+    layer = IGLOO1D((steps, 2), **{"nb_patches": 20, "nb_filters_conv1d": 3, **use, **changes}).double()
+    for stack in layer.stacks:
+        torch.nn.init.normal_(stack.features.bias)
+    return layer
 
 
 def data(rows=5, steps=STEPS):
