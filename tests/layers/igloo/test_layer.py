@@ -25,13 +25,15 @@ def first_output(layer):
 
 @every_use
 def test_it_is_the_specification(use):
-    """Values by hand, no need for the lengths of full rows, and a gradient for every parameter."""
-    layer = make(use)
-    outputs = layer(data())
-    assert_close(outputs, by_hand(layer, data(), use.get("padding_style") == "same"))
+    """Values of padded rows by hand, full rows without lengths, and a gradient for every parameter."""
+    layer, lengths = make(use), torch.tensor([STEPS, 37, 5, 20, 1])
+    outputs = layer(data(), lengths)
+    assert_close(outputs, by_hand(layer, data(), lengths, use.get("padding_style") == "same"))
     assert outputs.shape[-1] == layer.output_size
-    assert_close(layer(data(), torch.full((5,), STEPS)), outputs)
-    outputs.square().sum().backward()
+    whole = layer(data())
+    assert_close(whole[0], outputs[0])
+    assert_close(layer(data(), torch.full((5,), STEPS)), whole)
+    whole.square().sum().backward()
     for name, parameter in layer.named_parameters():
         assert (parameter.grad != 0).all(), name
 

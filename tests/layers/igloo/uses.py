@@ -38,8 +38,14 @@ def data(rows=5, steps=STEPS):
     return torch.randn(rows, steps, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def by_hand(layer, inputs, same):
-    """The specification, patch by patch, with torch's own convolutions."""
+def by_hand(layer, inputs, lengths, same):
+    """The specification, patch by patch, with torch's own convolutions; padding is zero in inputs and features."""
+    valid = torch.zeros(len(inputs), STEPS, 1, dtype=torch.float64)
+    aligned = torch.zeros_like(inputs)
+    for row, length in enumerate(lengths.tolist()):
+        steps = slice(STEPS - length, STEPS) if layer.aligns_ends else slice(length)
+        aligned[row, steps], valid[row, steps] = inputs[row, :length], 1
+    inputs = aligned
 
     def phi(x):
         return leaky_relu(x, 0.1)
@@ -57,9 +63,9 @@ def by_hand(layer, inputs, same):
         span = (1 if number == 0 else 3) * (conv.weight.shape[-1] - 1)
         left = span // 2 if same else span
         padded = pad(below.mT, (left, span - left))
-        features = phi(conv1d(padded, conv.weight, conv.bias, dilation=1 if number == 0 else 3))
+        features = phi(conv1d(padded, conv.weight, conv.bias, dilation=1 if number == 0 else 3)) * valid.mT
         if number == 0 and layer.pool > 1:
-            features = max_pool1d(features, layer.pool)
+            features, valid = max_pool1d(features, layer.pool), max_pool1d(valid.mT, layer.pool).mT
         features = features.mT
         if not layer.return_sequences:
             outputs.append(responses(stack.global_patches, features, 0))
@@ -74,5 +80,5 @@ def by_hand(layer, inputs, same):
             made.append(torch.cat(parts, 1))
             if stack.residual is not None:
                 made[-1] = phi(made[-1] + phi(stack.residual(features[:, t])))
-        outputs.append(torch.stack(made, 1))
+        outputs.append(torch.stack(made, 1) * valid[:, first:])
     return torch.cat(outputs, -1)
