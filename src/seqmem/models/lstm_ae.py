@@ -32,8 +32,8 @@ class LSTM_AE(nn.Module):
     Args:
         input_dim: C, the size of a step.
         encoding_dim: E.
-        h_dims: widths of the encoder's layers before the last. The decoder has the same widths in reverse, and the last of
-            them twice. Empty for one layer of width E in each.
+        h_dims: widths of the encoder's layers before the last. The decoder has the same widths in reverse, the last one
+            repeated. Empty for one layer of width E in each.
         h_activ: activation of the sequences between two layers; None for none.
         out_activ: activation of the encoding; None for none.
 

@@ -86,7 +86,7 @@ class Seq2SeqAutoencoder(Autoencoder):
 
         Args:
             encodings: (B, E).
-            max_steps: limit of a sequence's steps; None for twice the longest target seen in training.
+            max_steps: limit of a sequence's steps; None for two times the longest target in training.
 
         Returns:
             outputs (B, T, D) with T steps of the longest sequence, and lengths (B,) int64.

@@ -107,8 +107,8 @@ class LSTMAutoencoder(SeriesAutoencoder):
     Args:
         spec: the data set's spec.
         encoding_size: E.
-        hidden_sizes: widths of the encoder's layers before the last. The decoder has the same widths in reverse, and the last
-            of them twice.
+        hidden_sizes: widths of the encoder's layers before the last. The decoder has the same widths in reverse, the last one
+            repeated.
         hidden_activation: activation of the sequences between two layers.
         encoding_activation: activation of the encoding.
         noise: standard deviation of noise that training adds to the inputs.
