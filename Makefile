@@ -12,7 +12,7 @@
 # make clean      remove what set-up and builds made
 #
 # PYTHON=python3.12 chooses another interpreter for .venv. VENV=PATH uses an environment of yours instead of .venv.
-# VERSIONS=lowest or newest installs the ends of requirements/ranges.txt instead of the tested requirements/locked.txt.
+# VERSIONS=lowest or newest installs the ends of requirements/ranges.txt instead of the tested requirements.txt.
 # PIP_FLAGS="..." is passed to pip; KEEP_TORCH=1 leaves the torch and torchvision that are installed (README, "Set-up").
 
 PYTHON ?= python3.11
@@ -35,7 +35,7 @@ sanitized := build/sanitize/_extension.so
 sanitize_flags := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1
 
 # What pip installs.
-wanted_locked := requirements/locked.txt
+wanted_locked := requirements.txt
 flags_locked := --require-hashes -r $(wanted_locked)
 wanted_lowest := $(VENV)/lowest.txt
 flags_lowest := -r $(wanted_lowest)
@@ -44,7 +44,7 @@ flags_newest := --upgrade -r $(wanted_newest)
 wanted_kept_torch := $(VENV)/all_but_torch.txt $(VENV)/constraints.txt
 flags_kept_torch := -r $(VENV)/all_but_torch.txt -c $(VENV)/constraints.txt
 ifndef wanted_$(versions)
-$(error VERSIONS: got '$(VERSIONS)', wanted locked, lowest or newest)
+$(error VERSIONS: got '$(VERSIONS)', expected locked, lowest or newest)
 endif
 
 comma := ,
@@ -116,7 +116,7 @@ $(VENV)/all_but_torch.txt: requirements/ranges.txt | $(python)
 	grep -vE '^torch(vision)?>' $< >$@
 
 # A torch that is kept may have come with CUDA libraries of its own.
-$(VENV)/constraints.txt: requirements/locked.txt | $(python)
+$(VENV)/constraints.txt: requirements.txt | $(python)
 	grep -oE '^[A-Za-z0-9._-]+==[^ ]+' $< | grep -vE '^(torch|torchvision|triton|cuda-.*|nvidia-.*)==' >$@
 
 $(built): $(installed) $(sources)

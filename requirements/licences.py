@@ -1,4 +1,4 @@
-"""List the licences of what locked.txt installs, as the packages themselves state them: ``python requirements/licences.py``."""
+"""Write licences.csv, the licence that each package of requirements.txt states: ``python requirements/licences.py``."""
 
 import csv
 import re
@@ -14,13 +14,13 @@ ELSEWHERE = {"cuda-toolkit": "LicenseRef-NVIDIA-Proprietary"}
 
 
 def locked() -> dict[str, str]:
-    """Name -> version of every package in locked.txt."""
-    found = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", (HERE / "locked.txt").read_text(), re.MULTILINE)
+    """Name -> version of every package in requirements.txt."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", (HERE.parent / "requirements.txt").read_text(), re.MULTILINE)
     return {name.lower(): version for name, version in found}
 
 
 def licence(name: str) -> str:
-    """What an installed package states: an SPDX expression, else its own short words, else the classifier's."""
+    """Licence of an installed package: its SPDX expression, else its short text, else its classifier."""
     stated = metadata(name)
     for text in (stated.get("License-Expression"), stated.get("License")):
         if text and "\n" not in text and len(text) < 120 and text != "UNKNOWN":
@@ -30,7 +30,7 @@ def licence(name: str) -> str:
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
-    """Name, version and licence of those that this platform installs."""
+    """Name, version and licence of each package that this platform installs."""
     for name, version in sorted(locked().items()):
         try:
             yield name, version, licence(name)

@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-LOCKED = (ROOT / "requirements/locked.txt").read_text()
+LOCKED = (ROOT / "requirements.txt").read_text()
 
 
 def ranges():
@@ -32,7 +32,7 @@ def test_every_locked_package_has_its_hashes():
 
 @pytest.mark.parametrize("wanted", ranges(), ids=str)
 def test_the_locked_version_is_within_its_range(wanted):
-    assert wanted.name.lower() in locked(), f"{wanted.name} is not locked: make requirements/locked.txt again"
+    assert wanted.name.lower() in locked(), f"{wanted.name} is not locked: make requirements.txt again"
     assert wanted.specifier.contains(locked()[wanted.name.lower()][0])
 
 
