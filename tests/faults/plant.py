@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults (default: all)")
     parser.add_argument("--faults", type=Path, default=Path(__file__).with_name("faults.toml"), help="their list")
     parser.add_argument("--tree", type=Path, default=ROOT, help="where they are planted, in a copy (default: this checkout)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that run tests (default 1)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that run tests (default 0: this one)")
     given = parser.parse_args()
     listed = {name: Fault(name, **entry) for name, entry in tomllib.loads(given.faults.read_text()).items()}
     if unknown := [name for name in given.names if name not in listed]:

@@ -138,7 +138,7 @@ class _PatchProducts(torch.autograd.Function):
 
 def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: Tensor) -> None:
     """Add to n c numbers the entries in the given (n, c) columns of each row of the product of (n, B) and (B, m)."""
-    _beta_warned()
+    _csr_warned()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)
     products = torch.sparse_csr_tensor(ends, columns.flatten(), total.view(-1), (rows, right.shape[1]), check_invariants=False)
@@ -146,8 +146,8 @@ def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: T
 
 
 @cache
-def _beta_warned() -> None:
-    """Let torch give its one warning that CSR tensors are in beta, unseen."""
+def _csr_warned() -> None:
+    """Trigger unseen the warnings that torch gives once for CSR tensors: beta and, before torch 2.13, unchecked indices."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.eye(1, device="cpu").to_sparse_csr()
+        torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), device="cpu", check_invariants=False)
