@@ -193,7 +193,8 @@ def assert_allocations_are_small(steps, rows, use):
     """A training step allocates at most twice the memory of inputs, feature map, outputs and parameters."""
     layer = IGLOO1D((steps, 1), nb_filters_conv1d=5, **use)
     inputs = torch.randn(rows, steps, 1)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         outputs = layer(inputs)
         outputs.backward(torch.ones_like(outputs))
     allocated = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
