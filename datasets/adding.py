@@ -1,4 +1,4 @@
-"""The adding problem: find two marked numbers in a long sequence and add them."""
+"""Adding problem: find the two marked numbers in a long sequence and add them."""
 
 from typing import Annotated
 
@@ -8,19 +8,16 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
 
 
 class Adding(DataSet):
-    """Sequences of T numbers uniform on [0, 1), one marked in each half; the sum of the two marked ones is wanted at the end.
+    """Sequences of T numbers uniform on [0, 1), one marked in each half; the target at the end is the sum of the two.
 
-    Inputs are (B, T, 2): channel 0 the numbers, channel 1 the markers (1 at the two marked steps, 0 elsewhere); targets are
-    (B, 1). The first half is the first floor(T / 2) steps. Predicting 1 always has a mean squared error of 1/6.
+    Inputs are (B, T, 2): channel 0 has the numbers, channel 1 the markers (1 at the two marked steps, 0 elsewhere). Targets are
+    (B, 1). The first half is the first floor(T / 2) steps. Always predicting 1 has a mean squared error of 1/6.
+
+    Source: Hochreiter and Schmidhuber (1997), in the form of Arjovsky, Shah and Bengio (2016).
     """
 
     name = "adding"
@@ -42,8 +39,8 @@ class Adding(DataSet):
             train_samples: sequences for training.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of all three splits, which are drawn independently of each other.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of all three splits, which are drawn independently.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         self._numbers: dict[Split, Tensor] = {}
         self._marked: dict[Split, Tensor] = {}
@@ -60,22 +57,22 @@ class Adding(DataSet):
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def draw_marks(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
-        """The two marked steps of each sequence, (size, 2)."""
+        """Draw the two marked steps of each sequence, (size, 2) int64."""
         return random.integers([0, length // 2], [length // 2, length], (size, 2))
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, 2) float32, targets (B, 1) float32."""
+        """Return inputs (B, T, 2) float32 and targets (B, 1) float32."""
         numbers, marked = self._numbers[split][indices], self._marked[split][indices]
         markers = torch.zeros_like(numbers).scatter_(1, marked, 1.0)
         return Batch(torch.stack([numbers, markers], dim=-1), numbers.gather(1, marked).sum(dim=1, keepdim=True))
 
 
 class Addition(Adding):
-    """The adding problem with the two marks at any two different steps, as in IGLOO's original code."""
+    """The adding problem with two marks at any two different steps, as in IGLOO's original code; shapes as in ``adding``."""
 
     name = "addition"
 
     def draw_marks(self, random: np.random.Generator, size: int, length: int) -> np.ndarray:
-        """The two marked steps of each sequence, (size, 2)."""
+        """Draw the two marked steps of each sequence, (size, 2) int64."""
         first, second = random.integers(0, [length, length - 1], (size, 2)).T
         return np.stack([first, second + (second >= first)], 1)

@@ -1,4 +1,4 @@
-"""The copying task: remember a few symbols over a long delay and repeat them in order."""
+"""Copying task: remember a few symbols over a long delay and repeat them in order."""
 
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -9,24 +9,21 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
 
 BLANK = 0
 
 
 class Copying(DataSet):
-    """Sequences of L + 2M symbols out of an alphabet of A.
+    """Sequences of L + 2M symbols from an alphabet of A.
 
-    M symbols to remember, each uniform on 1 to A-2, stand in front, or, if ``variable``, at random positions among the first
-    L + M, in order. The rest of those are blanks (0); M markers (A-1) follow. At the k-th marker the k-th symbol is wanted: the
-    last M outputs are a classification over A classes, for any M and A.
+    M symbols to remember, each uniform on 1 to A-2, come first, or, if ``variable``, at random positions among the first L + M,
+    in order. The other steps among these are blanks (0), and M markers (A-1) follow. The target at the k-th marker is the k-th
+    symbol: the last M outputs are a classification over A classes.
 
-    Inputs are tokens (B, L + 2M), targets (B, M). Every sequence is drawn independently, so splits share one only by chance.
+    Inputs are tokens (B, L + 2M), targets (B, M). All sequences are drawn independently, so splits share one only by chance.
+
+    Source: Hochreiter and Schmidhuber (1997); ``variable`` as in HiPPO's original code.
     """
 
     name = "copying"
@@ -44,18 +41,18 @@ class Copying(DataSet):
         seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
-        """Draw the symbols and their positions; the sequences are written out a batch at a time.
+        """Draw the symbols and their positions; sequences are built batch by batch.
 
         Args:
-            length: L, the blanks in a sequence.
-            tokens: M, the symbols to remember.
-            alphabet: A, the symbols to remember together with the blank and the marker.
-            variable: whether the symbols stand at random positions instead of in front.
+            length: L, number of blanks in a sequence.
+            tokens: M, number of symbols to remember.
+            alphabet: A, number of different symbols, the blank and the marker included.
+            variable: place the symbols at random positions instead of at the beginning.
             train_samples: sequences for training.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of all three splits, which are drawn independently of each other.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of all three splits, which are drawn independently.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         self._marker = alphabet - 1
         self._symbols: dict[Split, Tensor] = {}
@@ -77,7 +74,7 @@ class Copying(DataSet):
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, L + 2M) int64 tokens, targets (B, M) int64."""
+        """Return inputs (B, L + 2M) int64 tokens and targets (B, M) int64."""
         symbols = self._symbols[split][indices]
         rows, tokens = symbols.shape
         inputs = torch.full((rows, self.spec.max_length), BLANK)
@@ -89,10 +86,10 @@ class Copying(DataSet):
 class CopyMemory(Copying):
     """The copy memory task of IGLOO's original code: sequences of T + 20 symbols.
 
-    Ten symbols to remember, each uniform on 0 to 7, stand in front; T - 1 blanks (8) and 11 markers (9) follow. At the last ten
-    markers the symbols are wanted in order, a classification over 8 classes: guessing is right in one case of eight.
+    Ten symbols to remember, each uniform on 0 to 7, come first; T - 1 blanks (8) and 11 markers (9) follow. The targets at the
+    last ten markers are the symbols in order, a classification over 8 classes: guessing has an accuracy of 1/8.
 
-    Inputs are the symbols as they are, (B, T + 20, 1) floating point, or tokens (B, T + 20); targets are (B, 10).
+    Inputs are the symbols as numbers, (B, T + 20, 1) floating point, or as tokens (B, T + 20); targets are (B, 10).
     """
 
     name = "copy_memory"
@@ -108,16 +105,16 @@ class CopyMemory(Copying):
         seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
-        """Draw the symbols; the sequences are written out a batch at a time.
+        """Draw the symbols; sequences are built batch by batch.
 
         Args:
             length: T; a sequence has ``length + 20`` steps.
-            encoding: "raw" for numbers, as in the original, "one_hot" for tokens, which models see one-hot or embedded.
+            encoding: "raw" for numbers, as in the original; "one_hot" for tokens, which models encode one-hot or embed.
             train_samples: sequences for training; 45,000 and 5,000 for validation as in the original.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of all three splits, which are drawn independently of each other.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of all three splits, which are drawn independently.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         sizes = {"train_samples": train_samples, "validation_samples": validation_samples, "test_samples": test_samples}
         super().__init__(length=length, tokens=10, alphabet=10, seed=seed, num_workers=num_workers, **sizes)
@@ -125,19 +122,19 @@ class CopyMemory(Copying):
         self.spec = replace(self.spec, input_size=10 if tokens else 1, output_size=8, tokens=tokens)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T + 20) int64 tokens or (B, T + 20, 1) float32, targets (B, 10) int64."""
+        """Return inputs (B, T + 20) int64 tokens or (B, T + 20, 1) float32, and targets (B, 10) int64."""
         copying = super().batch(split, indices)
         inputs = copying.inputs
         inputs[:, -11] = self._marker
-        # From blanks 0, symbols 1 to 8 and markers 9: the symbols move down, the blanks between them and the markers.
+        # From blanks 0, symbols 1 to 8 and markers 9 to symbols 0 to 7, blanks 8 and markers 9.
         inputs = torch.where(inputs == self._marker, inputs, (inputs - 1) % self._marker)
         return Batch(inputs if self.spec.tokens else inputs.float()[..., None], copying.targets - 1)
 
 
 def _sorted_subsets(random: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
     """(rows, size) int64: in each row a uniformly random subset of 0 to ``count - 1``, sorted."""
-    # The places of the smallest of random keys are such a subset. In blocks: the keys of all rows may not fit in memory, nor
-    # may the whole arrays that the subsets are cut from.
+    # The positions of the smallest random keys are such a subset. The keys of all rows may not fit into memory, so they are
+    # drawn in blocks; a copy of each block's subsets lets the block be freed.
     block = max(1, 2**22 // count)
     subsets = [
         np.argpartition(random.random((min(block, rows - start), count)), size - 1, axis=1)[:, :size].copy()

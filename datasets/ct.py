@@ -1,4 +1,4 @@
-"""CharacterTrajectories: pen strokes, and how well a model takes another sampling rate or missing points at test time."""
+"""CharacterTrajectories: pen strokes, with a different sampling rate or missing points at test time."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,46 +6,46 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt
-from seqmem.datasets.series import Samples, SeriesSet
 
 from seqmem.arguments import checked
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed
-from seqmem.data.splits import SPLITS, Split
+from seqmem.data import SPLITS, Provenance, Seed, Split, sha256
+from seqmem.datasets.series import Samples, SeriesSet
 from seqmem.errors import UserError
 from seqmem.io.ts_files import filled, read_problem
 
 POINTS_SEED = 56789
-"""Of the points that stay where they are dropped at random; the original's, the same for every split."""
+"""Seed of the points that are kept if points are dropped at random; the original's, the same for every split."""
 
 KNOWN = {
     "CharacterTrajectories_TRAIN.ts": "4702263 bytes, sha256 41b645a7294211df27cd0449b8486fc4a0198596ec15d9140970cc09c7db626b",
     "CharacterTrajectories_TEST.ts": "4746801 bytes, sha256 349f7be1025f94766516e81e613a1cc6d9fa179e2d62a90e5ef7ba61ca75aaae",
 }
-"""The files that this project's numbers were measured with. The archive changed its own on 2023-11-01; others are accepted."""
+"""The files that this project's results were measured with. The archive changed its files on 2023-11-01; these work as well."""
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Scale = Annotated[float, Field(gt=0)]
 
 
 class CharacterTrajectories(SeriesSet):
-    """The 2858 pen strokes of 20 letters from the UEA archive (3 channels, 60 to 182 steps), by the protocol of HiPPO.
+    """The 2858 pen strokes of 20 letters from the UEA archive, by the protocol of HiPPO (section 4.3).
 
-    Both files of the archive are pooled and split anew, stratified by class: 70 % for training, and of the rest one half each
-    for validation and test (2000, 429 and 429 series). Classes are numbered by order of appearance. Each series continues to
-    the common length of 182 with its last value, unless ``padding`` is "mask". Channels are standardised, x' = (x - mean) /
-    (std + 1e-5), with the mean and standard deviation of all steps of the training split at the full rate, padding by the last
-    value included.
+    A step is a sample of x and y velocity and pen force. Inputs are (B, T, 3), of 60 to 182 steps before padding; targets are
+    (B,) of 20 classes, numbered by order of appearance.
 
-    The flags ``train_...`` act on the training split, ``eval_...`` on validation and test, so that a model can be asked to take
-    a sampling rate or a time scale that it was not trained on. Of a series of L steps, a rate ``hz`` keeps n = int(L * hz):
+    Both files of the archive are pooled and split again, stratified by class: 70 % for training, and half of the rest each for
+    validation and test (2000, 429 and 429 series). Each series is continued to the common length of 182 with its last value,
+    unless ``padding`` is "mask". Channels are standardised, x' = (x - mean) / (std + 1e-5), with the mean and standard
+    deviation of all steps of the training split at the full rate, padding by the last value included.
+
+    The flags ``train_...`` act on the training split, ``eval_...`` on validation and test, so that a model can be tested at a
+    sampling rate or time scale that it was not trained on. A rate ``hz`` keeps n = int(L * hz) of the L steps of a series:
 
     * uniform: steps floor(k / hz) for k = 0 to n - 1, the same signal at a lower rate;
-    * not uniform: n steps at random in their order, others for each series. This drops points where hz < 1; where hz = 1 it
-      keeps them all, so the "missing values" commands of HiPPO's README (hz=1) drop none and only scale the time stamps.
+    * not uniform: n random steps in their order, different ones for each series. This drops points if hz < 1. With hz = 1 it
+      keeps all, so the "missing values" commands of HiPPO's README (hz=1) drop none and only scale the time stamps.
 
-    With ``timestamp``, ``Batch.times`` of a step is its index before any was dropped, times ``train_ts`` or ``eval_ts``; it is
-    not standardised. The published 200 Hz is the full rate, 100 Hz is hz=0.5.
+    With ``timestamp``, ``Batch.times`` of a step is its index before any was dropped, multiplied by ``train_ts`` or
+    ``eval_ts``; it is not standardised. The published 200 Hz is the full rate, 100 Hz is hz=0.5.
     """
 
     name = "ct"
@@ -66,27 +66,27 @@ class CharacterTrajectories(SeriesSet):
         split_seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
-        """Load the series, split them, and keep the steps that the flags ask for.
+        """Load the series, split them, and keep the steps that the flags select.
 
         Args:
-            data_dir: the folder that holds ``CharacterTrajectories/`` with ``CharacterTrajectories_TRAIN.ts`` and ``_TEST.ts``.
-                Both are downloaded if neither is there.
-            train_hz: part of the steps that is kept in the training split, above 0 and at most 1.
-            eval_hz: the same for the validation and test splits.
-            train_uniform: whether the steps kept for training are evenly spaced, or chosen at random.
+            data_dir: folder with ``CharacterTrajectories/CharacterTrajectories_TRAIN.ts`` and ``_TEST.ts``. Both are downloaded
+                if neither exists.
+            train_hz: fraction of the steps kept in the training split, above 0 and at most 1.
+            eval_hz: the same for validation and test.
+            train_uniform: keep evenly spaced steps for training (true) or random ones (false).
             eval_uniform: the same for validation and test.
-            timestamp: whether batches carry the times of their steps.
+            timestamp: batches have ``times``.
             train_ts: factor of the times in the training split.
             eval_ts: the same for validation and test.
-            padding: "last" continues every series to the longest one's length with its last value; "mask" gives lengths
-                instead, with statistics over the true steps alone and rates that act on each series' true length.
-            reconstruction: the series themselves are wanted, instead of their classes.
-            split_seed: of the random split; 0 is the original's.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            padding: "last" continues every series to the length of the longest with its last value; "mask" gives ``lengths``
+                instead, with statistics of the valid steps alone and rates that act on each series' own length.
+            reconstruction: the targets are the series, and the classes are ``Batch.labels``.
+            split_seed: seed of the random split; 0 is the original's.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: a file is missing and cannot be downloaded, or cannot be read; there are too few series to split; or a
-                rate keeps no step of some series.
+                rate keeps no step of a series.
         """
         parts = read_problem(self.name, "CharacterTrajectories", data_dir, KNOWN)
         series = [filled(values) for part in parts for values in part.series]
@@ -102,13 +102,9 @@ class CharacterTrajectories(SeriesSet):
         for split in SPLITS:
             hz, uniform, ts = (train_hz, train_uniform, train_ts) if split == "train" else (eval_hz, eval_uniform, eval_ts)
             standardised = [(series[row] - mean) / (deviation + 1e-5) for row in rows[split]]
-            if min(int(len(values) * hz) for values in standardised) == 0:
-                flag = "train_hz" if split == "train" else "eval_hz"
-                shortest = min(len(values) for values in standardised)
-                raise UserError(
-                    f"dataset.{flag}: got {hz}, which keeps no step of a series of {shortest}, expected a larger part"
-                )
-            steps = kept_steps([len(values) for values in standardised], hz, uniform)
+            lengths = [len(values) for values in standardised]
+            _check_rate("train_hz" if split == "train" else "eval_hz", hz, min(lengths))
+            steps = kept_steps(lengths, hz, uniform)
             samples[split] = Samples(
                 [values[kept] for values, kept in zip(standardised, steps, strict=True)],
                 labels[rows[split]],
@@ -125,12 +121,12 @@ class CharacterTrajectories(SeriesSet):
 
 
 def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]:
-    """Which steps of each series stay at a lower rate.
+    """Choose the steps of each series that are kept at a lower rate.
 
     Args:
         lengths: L, the steps of each series.
-        hz: the part of the steps that stays, above 0 and at most 1.
-        uniform: evenly spaced, or chosen at random with :data:`POINTS_SEED`.
+        hz: fraction of the steps to keep, above 0 and at most 1.
+        uniform: evenly spaced steps, or random ones with :data:`POINTS_SEED`.
 
     Returns:
         For each series int(L * hz) indices in increasing order, int64.
@@ -142,15 +138,20 @@ def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]
     return [order.sort().values.numpy() for order in orders]
 
 
+def _check_rate(key: str, hz: float, shortest: int) -> None:
+    if int(shortest * hz) == 0:
+        raise UserError(f"dataset.{key}: got {hz}, which keeps no step of a series of {shortest}, expected a larger fraction")
+
+
 def _by_appearance(labels: list[str]) -> tuple[list[str], np.ndarray]:
-    """The different labels in the order in which they first appear, and for each label its place there."""
+    """The different labels in order of first appearance, and the position of each label among them."""
     places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
     return list(places), np.array([places[label] for label in labels])
 
 
 def _split(labels: np.ndarray, seed: int) -> dict[Split, np.ndarray]:
-    """70 % for training, then halves of the rest, with the seeds of the original: ``seed``, then ``seed + 1``."""
-    # Imported here because it takes a second, and listing the data sets must not.
+    """70 % for training, half of the rest for validation, with the original's seeds: ``seed``, then ``seed + 1``."""
+    # Imported here because it takes a second, and listing the data sets must be fast.
     from sklearn.model_selection import train_test_split
 
     try:

@@ -1,23 +1,20 @@
-"""Sequential and permuted digits: small real images that need no download."""
+"""Sequential and permuted digits: small real images, without a download."""
 
 from importlib.metadata import version
 
 import numpy as np
 from pydantic import NonNegativeInt
-from seqmem.datasets.pixels import PixelSequences
 
 from seqmem.arguments import checked
-from seqmem.data.permutation import PermutationName
-from seqmem.data.permutation import permutation as named_permutation
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed
-from seqmem.data.splits import stratified_split
+from seqmem.data import PermutationName, Provenance, Seed, named_permutation, sha256, stratified_split
+from seqmem.datasets.pixels import PixelSequences
 
 
 class Digits(PixelSequences):
-    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn, as sequences of 64 pixels or as frames.
+    """The 1797 handwritten digits of 8x8 pixels in scikit-learn, as sequences of 64 pixels or as frames.
 
-    Splits are stratified by class: 1257 for training, 270 for validation, 270 for test.
+    A step is a pixel: inputs are (B, 64, 1) in [0, 1], targets (B,) of 10 classes. With ``frames`` a step is an image: inputs
+    are (B, 1, 64). Splits are stratified by class: 1257 for training, 270 for validation, 270 for test.
     """
 
     name = "digits"
@@ -35,14 +32,14 @@ class Digits(PixelSequences):
         """Load the images and split them.
 
         Args:
-            permute: whether the pixels come in another order than row by row, the same for all images.
-            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed (see :mod:`seqmem.data.permutation`).
-            reconstruction: the images themselves are wanted, instead of their classes.
+            permute: permute the pixels, in the same way for all images; false keeps them row by row.
+            permutation: their order if ``permute``: "bitreversal", "nru" or a seed (:mod:`seqmem.data.permutations`).
+            reconstruction: the targets are the images, and the classes are ``Batch.labels``.
             frames: an image is one step, a frame of 8x8 pixels.
-            split_seed: of the choice of validation and test images.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            split_seed: seed of the choice of validation and test images.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
-        # Imported here because it takes a second, and listing the data sets must not.
+        # Imported here because it takes a second, and listing the data sets must be fast.
         from sklearn.datasets import load_digits
 
         values, labels = load_digits(return_X_y=True)

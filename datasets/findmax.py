@@ -1,4 +1,4 @@
-"""Finding maxima: at how many steps of a sequence is the largest channel one of the upper half?"""
+"""Finding maxima: count the steps of a sequence whose largest channel is in the upper half."""
 
 from typing import Annotated
 
@@ -8,12 +8,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
 
 
 def _even(value: int) -> int:
@@ -25,8 +20,9 @@ def _even(value: int) -> int:
 class FindMax(DataSet):
     """Sequences of T vectors of C normal numbers; the class is the number of steps whose maximum is in channels C/2 to C - 1.
 
-    That number is uniform on 0 to T, and so are the steps, given the number: at each the vector is standard normal under the
-    condition that its maximum lies where it should. (Of free vectors about half would have it there in nearly every sequence.)
+    That number is uniform on 0 to T, and the steps are uniform given the number. Each vector is standard normal under the
+    condition that its maximum is in the chosen half. (Without the condition, nearly every sequence would have about T / 2 such
+    steps.)
 
     Inputs are (B, T, C), targets (B,) of T + 1 classes.
     """
@@ -52,8 +48,8 @@ class FindMax(DataSet):
             train_samples: sequences for training.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of all three splits, which are drawn independently of each other.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of all three splits, which are drawn independently.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         self._vectors: dict[Split, Tensor] = {}
         self._counts: dict[Split, Tensor] = {}
@@ -62,10 +58,11 @@ class FindMax(DataSet):
         for split, size in sizes.items():
             random = generator(seed, self.name, split)
             counts = random.integers(0, length + 1, size)
-            wanted = random.permuted(np.arange(length) < counts[:, None], axis=1)
+            upper = random.permuted(np.arange(length) < counts[:, None], axis=1)
             vectors = random.standard_normal((size, length, channels), dtype=np.float32)
-            # Changing the halves over makes the one condition the other, and leaves all else as likely.
-            wrong = (vectors.argmax(-1) >= channels // 2) != wanted
+            # Swapping the halves of a vector moves its maximum to the other half and does not change the distribution
+            # otherwise.
+            wrong = (vectors.argmax(-1) >= channels // 2) != upper
             vectors[wrong] = np.roll(vectors[wrong], channels // 2, axis=-1)
             self._vectors[split], self._counts[split] = torch.from_numpy(vectors), torch.from_numpy(counts)
             sums[split] = sha256(vectors, counts)
@@ -73,5 +70,5 @@ class FindMax(DataSet):
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, C) float32, targets (B,) int64."""
+        """Return inputs (B, T, C) float32 and targets (B,) int64."""
         return Batch(self._vectors[split][indices], self._counts[split][indices])

@@ -1,4 +1,4 @@
-"""Film reviews: does the author recommend the film?"""
+"""IMDB reviews: sentiment classification of sequences of words."""
 
 import hashlib
 import os
@@ -8,18 +8,13 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
-from seqmem.datasets.reviews import GROUPS, file_sha256, read_reviews
-from seqmem.datasets.words import PADDING, Numbering, tokenize, vocabulary
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split, stratified_validation
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, sha256, stratified_validation
+from seqmem.datasets.reviews import GROUPS, file_sha256, read_reviews
+from seqmem.datasets.words import PADDING, Numbering, tokenize, vocabulary
 from seqmem.errors import UserError
 from seqmem.io.download import DownloadError, download_file
 
@@ -27,19 +22,20 @@ ARCHIVE = "aclImdb_v1.tar.gz"
 SIZE = 84_125_825
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
-"""The official download. A file of the user's may be any other archive of the same folders."""
+"""The official download. A file of the user may be any archive of the same folders."""
 
 EMBEDDING_SIZE = 100
-"""HiPPO's. Models take it unless told another: one-hot words would take gigabytes a batch."""
+"""Default width of the embedding, HiPPO's. One-hot words would take gigabytes a batch."""
 
 
 class IMDB(DataSet):
     """The 50,000 labelled IMDB reviews (Maas et al., 2011) as sequences of words: 0 negative, 1 positive.
 
-    The 25,000 official test reviews are the test split; the validation split is a random part of the others that keeps the
-    share of each class. Words are those of :mod:`seqmem.datasets.words`; the vocabulary holds the most frequent ones of the
-    training split. Inputs are tokens (B, T), 1 for words outside the vocabulary, padded at the end with 0 to the longest review
-    of the batch and masked by ``lengths``; targets are (B,).
+    A step is a word, as :mod:`seqmem.datasets.words` tokenizes them. Inputs are tokens (B, T), 1 for words outside the
+    vocabulary, padded with 0 to the longest review of the batch, with ``lengths``; targets are (B,).
+
+    The 25,000 official test reviews are the test split. The validation split is a random stratified part of the other reviews.
+    The vocabulary has the most frequent words of the training split.
     """
 
     name = "imdb"
@@ -58,15 +54,15 @@ class IMDB(DataSet):
         """Read the reviews, split them and number their words.
 
         Args:
-            data_dir: the folder that holds ``aclImdb_v1.tar.gz``, which is read as it is, or else the unpacked folder
-                ``aclImdb``. The archive is downloaded if neither is there.
-            vocabulary_size: words that are told apart, with padding and the unknown word; fewer if there are fewer.
-            max_length: the longest T; of a longer review the first ``max_length`` words are kept and its end is cut off.
-            validation_fraction: the part of the official training reviews that becomes the validation split.
-            split_seed: of that choice.
-            train_samples: train on this many reviews only, chosen at random from the training split, and take the vocabulary
-                from them; None uses all.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            data_dir: folder with ``aclImdb_v1.tar.gz``, which is read without unpacking, or the unpacked folder ``aclImdb``.
+                The archive is downloaded if neither exists.
+            vocabulary_size: largest number of tokens, padding and the unknown word included.
+            max_length: the longest T; the end of a longer review is cut off.
+            validation_fraction: fraction of the official training reviews for the validation split.
+            split_seed: seed of that choice.
+            train_samples: number of training reviews, a random part of the training split, from which the vocabulary is taken
+                too; None for all.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: the reviews are missing and cannot be downloaded, are damaged or cannot be read, or there are fewer
@@ -79,7 +75,7 @@ class IMDB(DataSet):
         for review in read_reviews(source):
             words = tokenize(review.text)
             if not words:
-                raise UserError(f"{review.path} of {source} holds no word")
+                raise UserError(f"{review.path} of {source} has no words")
             texts[review.path] = numbering(words)
             digests[review.path] = hashlib.sha256(review.text.encode()).digest()
         training, test = _official_parts(source, sorted(texts, key=_order))
@@ -116,13 +112,13 @@ class IMDB(DataSet):
         provenance = Provenance(
             split_seed,
             {"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test)))},
-            # The reviews are the same whichever archive they come in.
+            # The checksum of the reviews does not depend on the archive that they are read from.
             files={"aclImdb": contents.hexdigest(), **({} if source.is_dir() else {source.name: file_sha256(source)})},
         )
         super().__init__(spec, {split: len(paths) for split, paths in parts.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T) int64 tokens, T the length of the longest of these reviews; targets (B,), lengths (B,)."""
+        """Return inputs (B, T) int64 tokens, T of the longest of these reviews, targets (B,) and lengths (B,)."""
         words = pad_sequence([self._words[split][index] for index in indices.tolist()], True, PADDING)
         return Batch(words.to(torch.int64), self._labels[split][indices], self._lengths[split][indices])
 
@@ -135,8 +131,8 @@ def _source(data_dir: Path) -> Path:
         download_file(data_dir, ARCHIVE, MD5, URL)
     except DownloadError as error:
         raise UserError(
-            f"imdb: {data_dir} lacks {ARCHIVE} ({SIZE} bytes, md5 {MD5}); the download failed ({error}); put the file or the"
-            " unpacked folder aclImdb there, or give dataset.data_dir the folder that holds one of them"
+            f"imdb: {data_dir} has no {ARCHIVE} ({SIZE} bytes, md5 {MD5}), and the download failed ({error}); put the file or"
+            " the unpacked folder aclImdb there, or set dataset.data_dir to the folder that has one of them"
         ) from None
     return data_dir / ARCHIVE
 
@@ -144,13 +140,13 @@ def _source(data_dir: Path) -> Path:
 def _official_parts(source: Path, paths: list[str]) -> tuple[list[str], list[str]]:
     for group in GROUPS:
         if not any(path.startswith(f"{group}/") for path in paths):
-            raise UserError(f"{source} holds no review {group}/ID_RATING.txt")
+            raise UserError(f"{source} has no review {group}/ID_RATING.txt")
     training = [path for path in paths if path.startswith("aclImdb/train/")]
     return training, [path for path in paths if path.startswith("aclImdb/test/")]
 
 
 def _order(path: str) -> tuple[int, str]:
-    # By number, so that both classes alternate: the first so many test reviews are a fair sample.
+    # By number, so that the classes alternate: the first test reviews are a balanced sample.
     return int(path.rpartition("/")[2].partition("_")[0]), path
 
 

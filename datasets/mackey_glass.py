@@ -1,4 +1,4 @@
-"""The Mackey-Glass equation: forecast a chaotic series from its past."""
+"""Mackey-Glass equation: forecast a chaotic series from its past."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -9,28 +9,23 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
 
 TOLERANCE = 1e-8
-"""Relative and absolute, of a step of the solver."""
+"""Relative and absolute tolerance of a step of the solver."""
 
 
 class MackeyGlass(DataSet):
-    """Series of dx/dt = 0.2 x(t - tau) / (1 + x(t - tau)^10) - 0.1 x(t), of which the value ``horizon`` steps ahead is wanted.
+    """Series of dx/dt = 0.2 x(t - tau) / (1 + x(t - tau)^10) - 0.1 x(t); the targets are the values ``horizon`` steps ahead.
 
-    A step is one unit of time. A series is tanh(x - 1) less the mean of the training series; inputs are (B, T, 1), and targets
-    (B, T, 1) are the inputs ``horizon`` steps later, expected at every step. Predicting no change has an NRMSE of about 1.62 at
-    the default horizon.
+    A step is one unit of time. A series is tanh(x - 1) minus the mean of the training series. Inputs are (B, T, 1), and targets
+    (B, T, 1) are the inputs ``horizon`` steps later, one for every step. Predicting no change has an NRMSE of about 1.62 at the
+    default horizon of 15.
 
     The defaults are those of the LMU paper's experiment (Voelker et al., 2019) in its corrected form, which forecasts the
-    future: 64 series of 5000 steps to train on and 64 to test on. That has no validation series; here 32 more are drawn for
-    them. Its series come from almost the same past and stay alike for long; here each has a past of its own, a constant uniform
-    on [0.5, 1.5).
+    future: 64 series of 5000 steps for training and 64 for test. The paper has no validation series; here 32 more are drawn.
+    Its series start from almost the same past and stay similar for long; here each starts from a different past, a constant
+    uniform on [0.5, 1.5).
     """
 
     name = "mackey_glass"
@@ -50,19 +45,19 @@ class MackeyGlass(DataSet):
     ):
         """Solve the equation (seconds at the default size).
 
-        Rounding grows as about e^(0.006 t) for tau = 17, so after some thousand steps another machine's series may be others of
-        the same kind; the record holds their checksums.
+        Rounding errors grow as about e^(0.006 t) for tau = 17. After some thousand steps the series of different machines may
+        differ, although they have the same distribution; the provenance has their checksums.
 
         Args:
             length: T, steps of a sequence.
-            horizon: how many steps ahead the target lies.
+            horizon: how many steps ahead the target is.
             tau: the delay in steps; 17 is mildly chaotic, 30 more so.
-            washout: steps that are solved and thrown away before a series begins.
+            washout: steps that are solved and discarded before a series begins.
             train_samples: series for training.
             validation_samples: series for validation.
             test_samples: series for test.
-            seed: of the pasts, which are drawn independently for the three splits.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of the pasts, which are drawn independently for the three splits.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
         times = np.arange(washout, washout + length + horizon)
@@ -78,7 +73,7 @@ class MackeyGlass(DataSet):
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, 1) float32, targets (B, T, 1) float32."""
+        """Return inputs (B, T, 1) float32 and targets (B, T, 1) float32."""
         series = self._series[split][indices].unsqueeze(-1)
         return Batch(series[:, : -self._horizon], series[:, self._horizon :])
 
@@ -86,19 +81,19 @@ class MackeyGlass(DataSet):
 def solve(past: np.ndarray, tau: float, times: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
     """Solve the Mackey-Glass equation by the method of steps.
 
-    Between two multiples of tau, x(t - tau) is known from the interval before, so there the equation is an ordinary one; the
-    kinks of its solution lie at the multiples of tau, where the solver starts anew.
+    Between two multiples of tau, x(t - tau) is known from the previous interval, so the equation is an ordinary one there. The
+    derivatives of its solution jump at the multiples of tau, where the solver is restarted.
 
     Args:
         past: (n,) the constant value of each series up to time 0.
         tau: the delay.
         times: (T,) increasing and not negative.
-        tolerance: relative and absolute, of a step of the solver.
+        tolerance: relative and absolute tolerance of a step of the solver.
 
     Returns:
-        (n, T) float64: x at these times.
+        x at these times, (n, T) float64.
     """
-    # Imported here because most runs need no solver.
+    # Imported here because only this data set needs a solver.
     from scipy.integrate import solve_ivp
 
     series = np.empty((len(past), len(times)))

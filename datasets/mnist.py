@@ -7,14 +7,10 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
-from seqmem.datasets.pixels import PixelSequences
 
 from seqmem.arguments import checked
-from seqmem.data.permutation import PermutationName
-from seqmem.data.permutation import permutation as named_permutation
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed
-from seqmem.data.splits import random_split
+from seqmem.data import PermutationName, Provenance, Seed, named_permutation, random_split, sha256
+from seqmem.datasets.pixels import PixelSequences
 from seqmem.errors import UserError
 from seqmem.io.download import DownloadError, download
 from seqmem.io.idx import read_idx
@@ -36,10 +32,10 @@ FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 
 class MNIST(PixelSequences):
-    """The 70,000 handwritten digits of 28x28 pixels, as sequences of 784 pixels (784 steps, 1 channel, 10 classes).
+    """The 70,000 handwritten digits of 28x28 pixels (LeCun et al., 1998), as sequences of 784 pixels.
 
-    Grey values are divided by 255 and not standardised. The 10,000 official test images are the test split; the validation
-    split is a random part of the other 60,000.
+    A step is a pixel: inputs are (B, 784, 1), grey values divided by 255 and not standardised; targets are (B,) of 10 classes.
+    The 10,000 official test images are the test split; the validation split is a random part of the other 60,000.
     """
 
     name = "mnist"
@@ -58,14 +54,14 @@ class MNIST(PixelSequences):
         """Load the images and split them.
 
         Args:
-            data_dir: the folder that holds ``MNIST/raw/`` with the four uncompressed idx files, as torchvision leaves them.
-                Missing ones are downloaded; a folder that holds all of them is never written.
-            permute: whether the pixels come in another order than row by row, the same for all images.
-            permutation: that order, if ``permute``: "bitreversal", "nru" or a seed, see :mod:`seqmem.data.permutation`.
-            validation_fraction: the part of the 60,000 training images that becomes the validation split.
-            split_seed: of that choice.
-            train_samples: train on this many images only, chosen at random from the training split; None uses all.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            data_dir: folder with the four uncompressed idx files in ``MNIST/raw/``, as torchvision leaves them. Missing files
+                are downloaded; a folder that has all of them is never written to.
+            permute: permute the pixels, in the same way for all images; false keeps them row by row.
+            permutation: their order if ``permute``: "bitreversal", "nru" or a seed (:mod:`seqmem.data.permutations`).
+            validation_fraction: fraction of the 60,000 training images for the validation split.
+            split_seed: seed of that choice.
+            train_samples: number of training images, a random part of the training split; None for all.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: a file is missing and cannot be downloaded, is damaged or cannot be read, or there are fewer images
@@ -100,17 +96,17 @@ def _require_files(folder: Path) -> None:
     missing = [file for file in FILES if not os.path.isfile(folder / file.name)]
     if not missing:
         return
-    # Imported here because it takes a second and most runs find their files.
+    # Imported here because it takes a second, and most runs find their files.
     from torchvision.datasets import MNIST as Official
 
     archives = dict(Official.resources)
     try:
         download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, Official.mirrors)
     except DownloadError as error:
-        wanted = ", ".join(f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing)
+        files = ", ".join(f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing)
         raise UserError(
-            f"mnist: {folder} lacks {wanted}; the download failed ({error}); put the files there,"
-            " or give dataset.data_dir the folder that holds MNIST/raw"
+            f"mnist: {folder} has no {files}, and the download failed ({error}); put the files there,"
+            " or set dataset.data_dir to the folder that has MNIST/raw"
         ) from None
 
 
@@ -119,13 +115,13 @@ def _read_images(folder: Path, images_file: _File, labels_file: _File) -> tuple[
     labels, labels_sum = read_idx(folder / labels_file.name, labels_file.dimensions, labels_file.size)
     if images.shape[1:] != (28, 28):
         raise UserError(
-            f"{folder / images_file.name} holds images of {images.shape[1]}x{images.shape[2]} pixels, expected 28x28"
+            f"{folder / images_file.name}: got images of {images.shape[1]}x{images.shape[2]} pixels, expected 28x28"
         )
     if len(images) != len(labels) or not len(images):
         raise UserError(
-            f"{folder} holds {len(images)} images in {images_file.name} and {len(labels)} labels in {labels_file.name},"
+            f"{folder}: got {len(images)} images in {images_file.name} and {len(labels)} labels in {labels_file.name},"
             " expected one label for each image and at least one image"
         )
     if labels.max() > 9:
-        raise UserError(f"{folder / labels_file.name} holds the label {labels.max()}, expected 0 to 9")
+        raise UserError(f"{folder / labels_file.name}: got the label {labels.max()}, expected 0 to 9")
     return images.reshape(len(images), -1), labels, {images_file.name: images_sum, labels_file.name: labels_sum}

@@ -1,4 +1,4 @@
-"""Small videos: a digit that moves and bounces off the edges."""
+"""Moving digits: small videos of a digit that bounces off the edges."""
 
 from importlib.metadata import version
 
@@ -8,12 +8,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split, stratified_split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256, stratified_split
 from seqmem.errors import UserError
 
 DIGIT = 8
@@ -21,11 +16,11 @@ DIGIT = 8
 
 
 class MovingDigits(DataSet):
-    """One of scikit-learn's digits of 8x8 pixels on a black square, after the Moving MNIST of Srivastava et al. (2015).
+    """One of scikit-learn's digits of 8x8 pixels on a black square, after Moving MNIST (Srivastava et al., 2015).
 
-    It starts anywhere and moves by up to two pixels a frame down and to the right, or the other way; at an edge it turns round.
-    A step is a frame, of which the values in [0, 1] are given row by row; inputs and targets are the same video, and
-    ``Batch.labels`` says which digit it is. No two splits share an image.
+    A step is a frame of S x S values in [0, 1], row by row: inputs and targets are the same video, (B, T, S * S), and
+    ``Batch.labels`` is the digit. The digit starts at a random position and moves by up to two pixels a frame in each
+    direction; at an edge it turns back. No image is in two splits.
     """
 
     name = "moving_digits"
@@ -41,23 +36,23 @@ class MovingDigits(DataSet):
         seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
-        """Draw images, places and speeds; a video is made of them when its batch is asked for.
+        """Draw images, positions and velocities; videos are computed batch by batch.
 
         Args:
             length: T, frames of a video.
-            size: pixels of a frame's side, more than the 8 of a digit.
+            size: S, pixels of a frame's side, more than the 8 of a digit.
             train_samples: videos for training.
             validation_samples: videos for validation.
             test_samples: videos for test.
-            seed: of all that is drawn.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of the split and of all random numbers.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
-            UserError: a frame in which a digit cannot move.
+            UserError: ``size`` is at most 8.
         """
         if size <= DIGIT:
             raise UserError(f"dataset.size: got {size}, expected more than {DIGIT}, the side of a digit")
-        # Imported here because it takes a second, and listing the data sets must not.
+        # Imported here because it takes a second, and listing the data sets must be fast.
         from sklearn.datasets import load_digits
 
         values, labels = load_digits(return_X_y=True)
@@ -70,8 +65,8 @@ class MovingDigits(DataSet):
         for split, count in sizes.items():
             random = generator(seed, self.name, split)
             chosen = random.choice(images[split], count)
-            places, speeds = random.uniform(0, size - DIGIT, (count, 2)), random.uniform(-2, 2, (count, 2))
-            self._drawn[split] = tuple(torch.from_numpy(each) for each in (chosen, places, speeds))
+            starts, velocities = random.uniform(0, size - DIGIT, (count, 2)), random.uniform(-2, 2, (count, 2))
+            self._drawn[split] = tuple(torch.from_numpy(each) for each in (chosen, starts, velocities))
         spec = DataSpec(self.name, size**2, size**2, "reconstruction", output_steps=None, max_length=length, frame=(size, size))
         provenance = Provenance(
             seed=seed,
@@ -81,10 +76,10 @@ class MovingDigits(DataSet):
         super().__init__(spec, sizes, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, size * size) float32, which are the targets too; labels (B,)."""
-        chosen, places, speeds = (each[indices] for each in self._drawn[split])
+        """Return inputs (B, T, S * S) float32, equal targets, and labels (B,)."""
+        chosen, starts, velocities = (each[indices] for each in self._drawn[split])
         span = self._frame - DIGIT
-        moved = places[:, None] + speeds[:, None] * torch.arange(self._length)[:, None]
+        moved = starts[:, None] + velocities[:, None] * torch.arange(self._length)[:, None]
         corners = (span - (moved % (2 * span) - span).abs()).round().long()  # a triangle wave between 0 and span
         rows, columns = (corners[..., axis, None] + torch.arange(DIGIT) for axis in (0, 1))
         frames = torch.zeros(len(indices), self._length, self._frame, self._frame)

@@ -1,4 +1,4 @@
-"""Stretches of two waves from which a third is made: sequences of other size than what is wanted for them."""
+"""Phase signals: predict the sum of two waves, with targets of a different size and length than the inputs."""
 
 import numpy as np
 import torch
@@ -6,23 +6,19 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, masked, sha256
 from seqmem.errors import UserError
 
 POINTS, END = 1000, 150.0
-"""The stretches are cut from so many points at equal distances from 0 to this: a point is 0.15 rad further than the last."""
+"""The grid: 1000 points at equal distances of 0.15 rad, from 0 to 150."""
 
 
 class PhaseSignals(DataSet):
-    """Inputs (2 sin t, 2 cos t) at consecutive points of a grid, targets 2 sin t + 2 cos t at the same points, or at some.
+    """Inputs (2 sin t, 2 cos t) at consecutive points of a grid, targets 2 sin t + 2 cos t at every ``stride``-th of them.
 
-    The toy data of the original of ``seq2seq_ae``. A stretch starts anywhere on the grid and has between 20 and 40 points, all
-    equally likely. ``stride`` wants every so many of the targets only, from the first on: another length than the inputs'.
+    Inputs are (B, T, 2), targets (B, T', 1) with T' = ceil(T / stride), both padded with 0, with ``lengths`` and, if ``stride``
+    is above 1, ``target_lengths``. A sequence starts at a random point of the grid; all lengths from ``shortest`` to
+    ``longest`` are equally likely. Source: the toy data of the original code of ``seq2seq_ae``.
     """
 
     name = "phase_signals"
@@ -39,17 +35,17 @@ class PhaseSignals(DataSet):
         seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
     ):
-        """Draw the stretches.
+        """Draw the start and the length of each sequence.
 
         Args:
-            shortest: points of the shortest stretch.
-            longest: points of the longest.
-            stride: the targets are those of every so many points.
+            shortest: steps of the shortest sequence.
+            longest: steps of the longest sequence.
+            stride: distance in steps of the targets, the first of which belongs to the first step.
             train_samples: sequences for training.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of the stretches.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of starts and lengths.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: ``longest`` is less than ``shortest``, or more than the grid has.
@@ -69,17 +65,15 @@ class PhaseSignals(DataSet):
         )
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, 2) and targets (B, T', 1) float32, 0 where padded; lengths (B,) of both."""
+        """Return inputs (B, T, 2) and targets (B, T', 1) float32, and the lengths (B,) of both."""
         starts, lengths = self._cuts[split][indices].unbind(1)
-        steps = torch.arange(self._longest)
-        t = (starts[:, None] + steps).double() * (END / (POINTS - 1))
+        t = (starts[:, None] + torch.arange(self._longest)).double() * (END / (POINTS - 1))
         inputs = 2 * torch.stack([t.sin(), t.cos()], -1)
         targets = inputs.sum(-1, keepdim=True)[:, :: self._stride]
-        valid = steps < lengths[:, None]
-        wanted = torch.arange(targets.shape[1]) * self._stride < lengths[:, None]
+        target_lengths = -(-lengths // self._stride)
         return Batch(
-            inputs.where(valid[..., None], 0).float(),
-            targets.where(wanted[..., None], 0).float(),
+            masked(inputs, lengths).float(),
+            masked(targets, target_lengths).float(),
             lengths=lengths,
-            target_lengths=None if self._stride == 1 else -(-lengths // self._stride),
+            target_lengths=None if self._stride == 1 else target_lengths,
         )

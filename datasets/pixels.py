@@ -1,4 +1,4 @@
-"""Images as sequences: what ``mnist`` and ``digits`` share."""
+"""Images as sequences of pixels: the base class of ``mnist`` and ``digits``."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Split
 
 
 class PixelSequences(DataSet):
-    """Images given as sequences of grey values in [0, 1], row by row unless permuted; to be classified, or given back."""
+    """Images as sequences of grey values in [0, 1], row by row unless permuted, for classification or reconstruction."""
 
     def __init__(
         self,
@@ -27,17 +23,17 @@ class PixelSequences(DataSet):
         reconstruction: bool = False,
         frame: tuple[int, int] | None = None,
     ):
-        """Called last by a subclass.
+        """Permute and store the images; a subclass calls it last.
 
         Args:
             images: for each split (n, T) uint8 grey values; they stay uint8 in memory.
             labels: for each split (n,) class numbers from 0.
             white: the grey value that becomes 1.
             classes: number of classes.
-            provenance: its permutation, if any, is applied here.
+            provenance: its permutation, if any, is applied to the images.
             num_workers: as in :class:`DataSet`.
-            reconstruction: the targets are the images themselves, and the classes are ``Batch.labels``.
-            frame: the shape of an image that is a single step of all its pixels; None for a step a pixel.
+            reconstruction: the targets are the images, and the classes are ``Batch.labels``.
+            frame: shape (H, W) of an image if it is a single step; None if a step is a pixel.
         """
         order = slice(None) if provenance.permutation is None else provenance.permutation.indices
         self._images = {split: torch.from_numpy(np.array(array[:, order], order="C")) for split, array in images.items()}
@@ -59,7 +55,7 @@ class PixelSequences(DataSet):
         super().__init__(spec, {split: len(array) for split, array in images.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, 1) in [0, 1], or (B, 1, T) as frames; targets (B,), or the inputs and ``labels``."""
+        """Return inputs (B, T, 1) in [0, 1], (B, 1, T) as frames, and targets (B,); or the inputs as targets and ``labels``."""
         inputs = self._images[split][indices].to(torch.float32).div_(self._white).view(-1, *self._step)
         labels = self._labels[split][indices]
         return Batch(inputs, inputs.clone(), labels=labels) if self._reconstruction else Batch(inputs, labels)

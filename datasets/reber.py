@@ -1,4 +1,4 @@
-"""The embedded Reber grammar: does a string of letters belong to it, or is it spliced of two that do?"""
+"""Embedded Reber grammar: classify strings of letters as inside or outside of the grammar."""
 
 from typing import Annotated
 
@@ -8,12 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
 from seqmem.errors import UserError
 
 LETTERS = "BEPSTVX"
@@ -27,28 +22,28 @@ GRAPH = {
     5: {"P": 4, "V": 6},
     6: {"E": 7},
 }
-"""The Reber grammar (Reber, 1967): from each state which letter leads where; 7 is the end."""
+"""The Reber grammar (Reber, 1967): for each state, the next state by letter; 7 is the end."""
 
 END = len(GRAPH)
 SHORTEST = 9
 """Letters of the shortest string of the embedded grammar."""
 
-# The graph as an array: the next state by state and letter, -1 where there is none.
+# The graph as an array: the next state by state and letter, -1 for none.
 _NEXT = np.full((END + 1, len(LETTERS)), -1)
-for _state, _ways in GRAPH.items():
-    for _letter, _next in _ways.items():
+for _state, _edges in GRAPH.items():
+    for _letter, _next in _edges.items():
         _NEXT[_state, LETTERS.index(_letter)] = _next
 
 
 class Reber(DataSet):
-    """Strings over B, E, P, S, T, V, X: class 1 for those of the embedded Reber grammar, class 0 for the others, half of each.
+    """Strings over B, E, P, S, T, V, X, half of them in the embedded Reber grammar (class 1), half not (class 0).
 
-    The grammar (Hochreiter and Schmidhuber, 1997): B, then T or P, then a string of the Reber grammar, then T or P as before,
-    then E. Strings of the grammar are walks through its graph in which both ways out of a state are as likely, given the
-    length, which is uniform. The others are the first part of one such string and the rest of another of that length, cut
-    where the whole is not in the grammar. There are few short strings, so that splits may share some of them.
+    A step is a letter. Inputs are tokens (B, T), padded with 0, with lengths (B,); targets are (B,).
 
-    Inputs are tokens (B, T), padded, with lengths (B,); targets are (B,).
+    The grammar (Hochreiter and Schmidhuber, 1997): B, then T or P, then a string of the Reber grammar, then the same T or P,
+    then E. A string of class 1 is a random walk through the graph that takes both edges of a state with equal probability,
+    given the length, which is uniform. A string of class 0 is the beginning of one such string and the rest of another of equal
+    length, cut such that the whole is not in the grammar. There are few short strings, so some may be in several splits.
     """
 
     name = "reber"
@@ -72,8 +67,8 @@ class Reber(DataSet):
             train_samples: sequences for training.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of all three splits, which are drawn independently of each other.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of all three splits, which are drawn independently.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: ``shortest`` is more than ``length``.
@@ -99,33 +94,42 @@ class Reber(DataSet):
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T) int64 tokens, targets (B,) int64, lengths (B,) int64."""
+        """Return inputs (B, T) int64 tokens, targets (B,) int64 and lengths (B,) int64."""
         return Batch(self._strings[split][indices].long(), self._valid[split][indices], lengths=self._lengths[split][indices])
 
 
 def draw_strings(random: np.random.Generator, lengths: np.ndarray, longest: int) -> np.ndarray:
-    """Strings of the embedded grammar of the given lengths, (n, longest) int8 numbers of letters, padded with 0."""
+    """Draw strings of the embedded grammar.
+
+    Args:
+        random: random numbers.
+        lengths: (n,) letters of each string, at least 9.
+        longest: letters of the longest string.
+
+    Returns:
+        (n, longest) int8 tokens, padded with 0.
+    """
     rows = np.arange(len(lengths))
     strings = np.zeros((len(lengths), longest), np.int8)
     frame = random.choice([LETTERS.index("T"), LETTERS.index("P")], len(lengths))
     strings[:, 0], strings[:, 1] = LETTERS.index("B"), frame
     strings[rows, lengths - 2], strings[rows, lengths - 1] = frame, LETTERS.index("E")
-    ends = _chance_to_end(longest - 4)
+    ends = _end_probabilities(longest - 4)
     states, left = np.zeros(len(lengths), np.int64), lengths - 4
     for place in range(2, longest - 2):
         [walking] = (left > 0).nonzero()
-        ways = _NEXT[states[walking]]
-        chances = (ways >= 0) * ends[left[walking] - 1][np.arange(len(walking))[:, None], ways]
+        following = _NEXT[states[walking]]
+        chances = (following >= 0) * ends[left[walking] - 1][np.arange(len(walking))[:, None], following]
         bounds = chances.cumsum(1)
         chosen = (random.random((len(walking), 1)) * bounds[:, -1:] >= bounds).sum(1)
         strings[walking, place] = chosen
-        states[walking] = ways[np.arange(len(walking)), chosen]
+        states[walking] = following[np.arange(len(walking)), chosen]
         left -= 1
     return strings
 
 
 def splice_strings(random: np.random.Generator, lengths: np.ndarray, longest: int) -> np.ndarray:
-    """Strings that are not in the embedded grammar, each of two strings of it that are as long; as :func:`draw_strings`."""
+    """Draw strings outside the embedded grammar, each spliced from two strings of it; arguments of :func:`draw_strings`."""
     strings = np.zeros((len(lengths), longest), np.int8)
     todo = np.arange(len(lengths))
     while len(todo):
@@ -137,7 +141,7 @@ def splice_strings(random: np.random.Generator, lengths: np.ndarray, longest: in
 
 
 def is_valid(strings: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Whether strings as of :func:`draw_strings` are in the embedded grammar, (n,) bool."""
+    """Return (n,) bool: which strings, in the form of :func:`draw_strings`, are in the embedded grammar."""
     rows = np.arange(len(lengths))
     letters = {letter: number for number, letter in enumerate(LETTERS)}
     valid = (strings[:, 0] == letters["B"]) & (strings[rows, lengths - 1] == letters["E"])
@@ -150,13 +154,13 @@ def is_valid(strings: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return valid & (states == END)
 
 
-def _chance_to_end(longest: int) -> np.ndarray:
-    """(longest + 1, states): in row k how likely a walk from each state ends after k letters, up to a factor of each row."""
+def _end_probabilities(longest: int) -> np.ndarray:
+    """Row k: the probabilities that walks from each state end after k letters, up to a factor; (longest + 1, states)."""
     chances = np.zeros((longest + 1, END + 1))
     chances[0, END] = 1
-    ways = (_NEXT >= 0) / np.maximum((_NEXT >= 0).sum(1, keepdims=True), 1)
+    edges = (_NEXT >= 0) / np.maximum((_NEXT >= 0).sum(1, keepdims=True), 1)
     for k in range(1, longest + 1):
-        chances[k] = (ways * chances[k - 1][_NEXT]).sum(1)
-        # They fall by a factor with every letter, and would vanish.
+        chances[k] = (edges * chances[k - 1][_NEXT]).sum(1)
+        # They fall by a factor with every letter and would underflow.
         chances[k] /= chances[k].max()
     return chances

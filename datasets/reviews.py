@@ -1,4 +1,4 @@
-"""The folders of the IMDB reviews, read out of their archive without unpacking it."""
+"""Reader of the IMDB reviews: from their archive, without unpacking it, or from the unpacked folder."""
 
 import hashlib
 import lzma
@@ -15,7 +15,7 @@ from seqmem.errors import UserError
 GROUPS = ("aclImdb/test/neg", "aclImdb/test/pos", "aclImdb/train/neg", "aclImdb/train/pos")
 
 LONGEST = 2**20
-"""Bytes of a review, far more than any has. A small archive can announce, and compress, any size."""
+"""Most bytes of a review, far more than any has. A small archive can declare, and compress, any size."""
 
 _review = re.compile(rf"({'|'.join(GROUPS)})/[0-9]+_[0-9]+\.txt")
 
@@ -26,7 +26,7 @@ class Review:
 
     Attributes:
         path: ``aclImdb/PART/LABEL/ID_RATING.txt``, PART being train or test, LABEL neg or pos.
-        text: as written, with HTML line breaks.
+        text: the unchanged text, with HTML line breaks.
     """
 
     path: str
@@ -34,27 +34,27 @@ class Review:
 
 
 def read_reviews(source: Path) -> Iterator[Review]:
-    """The reviews in a tar file, compressed or not, in its order, or in a folder ``aclImdb``, in alphabetical order.
+    """Yield the reviews of a tar file, compressed or not, in its order, or of a folder ``aclImdb`` in alphabetical order.
 
-    Nothing is unpacked; whatever is no review by its path is passed over.
+    Nothing is unpacked. Members whose path is not that of a review are skipped.
 
     Raises:
-        UserError: something cannot be read or is damaged, or a review is not UTF-8, or in an archive of more than a mebibyte.
+        UserError: a file is damaged or cannot be read, a review is not UTF-8, or one in an archive has more than a mebibyte.
     """
     try:
         yield from _unpacked(source) if source.is_dir() else _archived(source)
     except UnicodeDecodeError as error:
-        raise UserError(f"{source} holds a review that is not UTF-8: {error}") from None
+        raise UserError(f"{source} has a review that is not UTF-8: {error}") from None
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         where = getattr(error, "filename", None) or source
         raise UserError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal.
+    """Return the sha256 of a file, in hexadecimal.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -66,10 +66,10 @@ def file_sha256(path: Path) -> str:
 def _archived(archive: Path) -> Iterator[Review]:
     with tarfile.open(archive) as members:
         for member in members:
-            # A link would be read as whatever it points to.
+            # Reading a link would read the file that it points to.
             if member.isreg() and _review.fullmatch(member.name):
                 if member.size > LONGEST:
-                    raise UserError(f"{archive} holds {member.name} of {member.size} bytes, expected at most {LONGEST}")
+                    raise UserError(f"{archive}: got {member.name} of {member.size} bytes, expected at most {LONGEST}")
                 content = members.extractfile(member)
                 assert content is not None
                 yield Review(member.name, content.read().decode())

@@ -1,4 +1,4 @@
-"""Real-valued series that lie in memory, to be classified or given back: what ``ct`` and ``uea`` share."""
+"""Labelled real-valued series in memory: the base class of ``ct`` and ``uea``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import SPLITS, Split
+from seqmem.data import SPLITS, Batch, DataSet, DataSpec, Provenance, Split
 from seqmem.errors import UserError
 
 
@@ -21,7 +17,7 @@ class Samples:
     """The sequences of a split.
 
     Attributes:
-        series: for each sequence (T, C) floating point, T differing between them, without missing values.
+        series: for each sequence (T, C) floating point without missing values; T may differ.
         labels: (n,) class numbers from 0.
         times: for each sequence (T,) the time of each step, non-decreasing; None if steps are evenly spaced.
     """
@@ -32,7 +28,7 @@ class Samples:
 
 
 class SeriesSet(DataSet):
-    """Real-valued sequences with one class each; shorter ones are padded and their lengths given."""
+    """Real-valued sequences with one class each, for classification or reconstruction; shorter ones are padded."""
 
     def __init__(
         self,
@@ -43,21 +39,21 @@ class SeriesSet(DataSet):
         problem: str = "",
         reconstruction: bool = False,
     ):
-        """Called last by a subclass.
+        """Pad and store the sequences; a subclass calls it last.
 
         Args:
             samples: the sequences of each split, with times in all of them or in none.
             classes: number of classes.
-            provenance: where the sequences came from and how they were split.
+            provenance: origin of the sequences and of their split.
             num_workers: as in :class:`DataSet`.
-            problem: which of the data set's problems this is, for messages and tables; empty if there is one only.
-            reconstruction: the targets are the series themselves, and the classes are ``Batch.labels``.
+            problem: name of the data set's problem in messages and tables; empty if it has only one.
+            reconstruction: the targets are the series, and the classes are ``Batch.labels``.
 
         Raises:
             UserError: a value or a time is too large for float32.
         """
         lengths = {split: np.array([len(series) for series in samples[split].series]) for split in SPLITS}
-        # A split whose sequences are all equally long has no padding, so its lengths say nothing.
+        # None for a split whose sequences are all equally long: it has no padding.
         self._lengths = {
             split: None if (array == array[0]).all() else torch.from_numpy(array) for split, array in lengths.items()
         }
@@ -81,7 +77,7 @@ class SeriesSet(DataSet):
         super().__init__(spec, {split: len(array) for split, array in lengths.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, C); targets (B,), or the inputs and ``labels``; lengths and times where there are some."""
+        """Return inputs (B, T, C) and targets (B,), or the inputs as targets and ``labels``, with any lengths and times."""
         lengths, times = self._lengths[split], self._times[split]
         inputs, labels = self._inputs[split][indices], self._labels[split][indices]
         return Batch(
@@ -94,11 +90,11 @@ class SeriesSet(DataSet):
 
 
 def _padded(series: Sequence[np.ndarray], mode: Literal["constant", "edge"] = "constant") -> Tensor:
-    """(n, T, C) float32 with T of the longest; the others continue with 0, or with their last value if ``mode`` is "edge"."""
+    """(n, T, C) float32 with T of the longest; the others are padded with 0, or with their last value if ``mode`` is "edge"."""
     longest = max(len(array) for array in series)
     with np.errstate(over="ignore"):
         rows = [np.pad(array.astype(np.float32), ((0, longest - len(array)), (0, 0)), mode) for array in series]
     values = np.stack(rows)
     if not np.isfinite(values).all():
-        raise UserError("a series or its times hold a value beyond 3.4e38, the largest that float32 has")
+        raise UserError("a series or its times have a value beyond 3.4e38, the largest of float32")
     return torch.from_numpy(values)

@@ -1,4 +1,4 @@
-"""Noisy signals with sinusoids of two scales: forecast them some steps ahead, or give them back."""
+"""Noisy sums of two sinusoids: predict them some steps ahead, or reconstruct them."""
 
 import math
 from typing import Annotated
@@ -9,33 +9,28 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
 from seqmem.errors import UserError
 
 STEP = 50 * math.pi / 399
-"""Distance in x of two samples: the original has 400 of them from 0 to 50 pi. The waves are some 27 and 160 samples long."""
+"""Distance in x of two samples: the original has 400 from 0 to 50 pi. The periods are about 27 and 160 samples."""
 
 AMPLITUDES = np.array([2.0, 5.0])
-"""Of the two sinusoids."""
+"""Amplitudes of the two sinusoids."""
 
 FREQUENCIES = np.array([0.6, 0.1])
-"""Of the two sinusoids, in x."""
+"""Angular frequencies of the two sinusoids, in x."""
 
 
 class Sinusoids(DataSet):
-    """Signals 2 sin(0.6 x + p) + 5 sin(0.1 x + q) + noise, of which the value ``horizon`` steps ahead is wanted at every step.
+    """Signals 2 sin(0.6 x + p) + 5 sin(0.1 x + q) + noise; the target of every step is the value ``horizon`` steps ahead.
 
-    These are the signals of HM-LSTM's original code. The phases p and q are uniform on [0, 10) and the noise is normal, all
-    drawn anew for every signal and channel. A signal of L samples gives inputs (B, L - horizon, C) and targets of the same
-    shape, the same signal ``horizon`` steps later. The noise of the target cannot be foreseen, so no mean squared error is
-    expected below its variance; a model that has to find the phases out from noisy inputs stays above it.
+    Inputs are (B, L - horizon, C); targets have the same shape and are the signal ``horizon`` steps later. With
+    ``reconstruction`` inputs and targets are both the whole signal, (B, L, C). The phases p and q are uniform on [0, 10) and
+    the noise is normal, drawn for every signal and channel.
 
-    With ``reconstruction`` inputs and targets are the whole signal, (B, L, C) both.
+    The noise of the target cannot be predicted, so the expected mean squared error is at least its variance. A model has to
+    estimate the phases from noisy inputs and stays above it. Source: HM-LSTM's original code.
     """
 
     name = "sinusoids"
@@ -58,18 +53,18 @@ class Sinusoids(DataSet):
 
         Args:
             length: L, samples of a signal; a sequence has ``length - horizon`` steps.
-            horizon: how many steps ahead the target lies.
-            channels: C, signals side by side, independent of each other.
+            horizon: how many steps ahead the target is.
+            channels: C, independent signals in one sequence.
             noise: standard deviation of the noise; at most 10^6.
-            reconstruction: the signal itself is wanted; ``horizon`` has no say.
+            reconstruction: the targets are the inputs; ``horizon`` is ignored.
             train_samples: sequences for training; 290 as in the original's example.
             validation_samples: sequences for validation.
             test_samples: sequences for test.
-            seed: of all three splits, which are drawn independently of each other.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            seed: seed of all three splits, which are drawn independently.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
-            UserError: ``horizon`` leaves no step of ``length``.
+            UserError: ``horizon`` is not less than ``length``.
         """
         if horizon >= length and not reconstruction:
             raise UserError(f"dataset.horizon: got {horizon}, expected less than dataset.length={length}")
@@ -95,6 +90,6 @@ class Sinusoids(DataSet):
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Inputs (B, T, C) float32, targets (B, T, C) float32."""
+        """Return inputs (B, T, C) float32 and targets (B, T, C) float32."""
         signals = self._signals[split][indices]
         return Batch(signals[:, : signals.shape[1] - self._horizon], signals[:, self._horizon :])

@@ -1,17 +1,20 @@
-"""Any plain text, as characters."""
+"""Next-character prediction on any plain text."""
 
 import os
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
-from seqmem.datasets.characters import CharacterSet
 
 from seqmem.arguments import checked
+from seqmem.datasets.characters import CharacterSet
 from seqmem.errors import UserError
 
 
 class Text(CharacterSet):
-    """The next character of a text of one's own, brought into text8's 27 symbols by :func:`seqmem.data.text.clean`."""
+    """The next character of a text of the user, reduced to text8's 27 symbols by :func:`seqmem.data.text.clean`.
+
+    A step is a character: inputs and targets are tokens (B, T). The three splits are cut by position: 90, 5 and 5 %.
+    """
 
     name = "text"
 
@@ -29,13 +32,13 @@ class Text(CharacterSet):
         Args:
             path: the file, in UTF-8.
             length: T, characters of a chunk or window.
-            step: None for chunks that follow each other, so that the state can be carried; a number for shuffled windows that
-                begin every so many characters.
-            characters: use the first so many characters only; None uses all.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            step: None for consecutive chunks, between which a model can carry its state; a number for shuffled windows that
+                begin every ``step`` characters.
+            characters: number of characters to use, from the beginning of the text; None for all.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
-            UserError: the file cannot be read, is not UTF-8 or too short.
+            UserError: the file cannot be read, is not UTF-8, or is too short.
         """
         file = Path(os.path.expanduser(path))
         try:

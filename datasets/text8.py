@@ -5,9 +5,9 @@ import zipfile
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
-from seqmem.datasets.characters import CharacterSet
 
 from seqmem.arguments import checked
+from seqmem.datasets.characters import CharacterSet
 from seqmem.errors import UserError
 from seqmem.io.download import DownloadError, download
 from seqmem.io.zips import DAMAGE, check_size
@@ -18,11 +18,14 @@ SIZE = 31_344_016
 MD5 = "3bea1919949baf155f99411df5fada7e"
 MIRRORS = ["https://mattmahoney.net/dc/", "http://mattmahoney.net/dc/"]
 PLACES = ("text8/text8", "text8/text8.zip", "text8", "text8.zip")
-"""Where in the data folder the file or its archive may lie, in this order."""
+"""Paths of the file or its archive below the data folder, in order of preference."""
 
 
 class Text8(CharacterSet):
-    """The next character of text8; 90, 5 and 5 million characters. A shorter file is named "text8 prefix" in every table."""
+    """The next character of text8, 10^8 characters of 27 symbols. A shorter file is called "text8 prefix" in tables.
+
+    A step is a character: inputs and targets are tokens (B, T). The splits are cut by position: 90, 5 and 5 million characters.
+    """
 
     name = "text8"
 
@@ -38,12 +41,12 @@ class Text8(CharacterSet):
         """Read the text.
 
         Args:
-            data_dir: the folder that holds ``text8/text8`` or ``text8.zip``; downloaded if neither is there.
+            data_dir: folder with ``text8/text8`` or ``text8.zip``; downloaded if neither exists.
             length: T, characters of a chunk or window.
-            step: None for chunks that follow each other, so that the state can be carried; a number for shuffled windows that
-                begin every so many characters (HM-LSTM's original code: half of ``length``).
-            characters: use the first so many characters only; None uses all.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            step: None for consecutive chunks, between which a model can carry its state; a number for shuffled windows that
+                begin every ``step`` characters (HM-LSTM's original code: half of ``length``).
+            characters: number of characters to use, from the beginning of the text; None for all.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: the file is missing and cannot be downloaded, is damaged, cannot be read or is too short.
@@ -61,8 +64,8 @@ def _content(data_dir: Path) -> bytes:
             download(folder, {ARCHIVE: MD5}, MIRRORS)
         except DownloadError as error:
             raise UserError(
-                f"text8: {folder} lacks {ARCHIVE} ({SIZE} bytes, md5 {MD5}); the download failed ({error}); put the archive or"
-                " the file text8 there, or give dataset.data_dir the folder that holds the folder text8"
+                f"text8: {folder} has no {ARCHIVE} ({SIZE} bytes, md5 {MD5}), and the download failed ({error}); put the"
+                " archive or the file text8 there, or set dataset.data_dir to the folder that has the folder text8"
             ) from None
         found = [folder / "text8"]
     try:
@@ -72,4 +75,4 @@ def _content(data_dir: Path) -> bytes:
             check_size(archive)
             return archive.read("text8")
     except (OSError, *DAMAGE) as error:
-        raise UserError(f"text8: {found[0]} cannot be read ({error}); remove it, and it is downloaded anew") from None
+        raise UserError(f"text8: cannot read {found[0]} ({error}); remove it to have it downloaded again") from None

@@ -1,4 +1,4 @@
-"""Any classification problem of the UEA and UCR archives."""
+"""UEA and UCR archives: any of their time series classification problems."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,10 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeInt
-from seqmem.datasets.series import Samples, SeriesSet
 
 from seqmem.arguments import checked
-from seqmem.data.provenance import Provenance, sha256
-from seqmem.data.seeds import Seed
-from seqmem.data.splits import Split, stratified_validation
+from seqmem.data import Provenance, Seed, Split, sha256, stratified_validation
+from seqmem.datasets.series import Samples, SeriesSet
 from seqmem.errors import UserError
 from seqmem.io.ts_files import Part, filled, read_problem
 
@@ -19,7 +17,7 @@ _number = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
 
 
 def _problem_name(name: str) -> str:
-    # A name becomes a part of paths and addresses.
+    # The name becomes a part of paths and URLs.
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError("the name of a problem, such as JapaneseVowels")
     return name
@@ -28,11 +26,13 @@ def _problem_name(name: str) -> str:
 class UEA(SeriesSet):
     """A problem of the UEA (multivariate) and UCR (univariate) archives of time series classification.
 
-    The archive's test part is the test split; the validation split is a random part of its training part that keeps the share
-    of each class. Series of unequal length are padded with 0 at the end and masked by ``Batch.lengths``, which is None if all
-    of a split are equally long. A missing value becomes the last one before it in its channel, or else the first one after it;
-    a channel without any is 0 throughout, which is the mean if channels are standardised. Classes are numbered in the order of
-    their labels, as numbers if all are; those that only the test part has are counted too.
+    A step is a sample of all C channels. Inputs are (B, T, C), padded with 0, with ``lengths`` unless all series of the split
+    are equally long; targets are (B,). Classes are numbered in the order of their labels, as numbers if all labels are numbers;
+    classes of the test part alone are included.
+
+    The archive's test part is the test split. The validation split is a random stratified part of its training part. A missing
+    value becomes the previous value of its channel, or else the next one. A channel without values is 0, which is the mean if
+    channels are standardised.
     """
 
     name = "uea"
@@ -52,26 +52,26 @@ class UEA(SeriesSet):
         """Load a problem and split off its validation part.
 
         Args:
-            problem: its name in the archive; JapaneseVowels, BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf,
-                ACSF1 and PLAID come with sktime.
-            data_dir: the folder that holds ``NAME/NAME_TRAIN.ts`` and ``NAME/NAME_TEST.ts``. If both are missing, those that
-                come with sktime are taken, and the files of any other problem are downloaded to there.
-            standardize: whether each channel is shifted and scaled to mean 0 and standard deviation 1 over the values that are
-                there in the training split; a channel that is constant there is only shifted.
-            missing_mask: whether as many channels are appended, 1 where a value was there and 0 where it was missing.
-            reconstruction: the series themselves are wanted, instead of their classes.
-            validation_fraction: the part of the archive's training part that becomes the validation split.
-            split_seed: of that choice.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            problem: its name in the archive; sktime includes JapaneseVowels, BasicMotions, ArrowHead, GunPoint,
+                ItalyPowerDemand, OSULeaf, ACSF1 and PLAID.
+            data_dir: folder with ``NAME/NAME_TRAIN.ts`` and ``NAME/NAME_TEST.ts``. If both are missing, those in sktime are
+                taken, and the files of any other problem are downloaded to this folder.
+            standardize: shift and scale each channel to mean 0 and standard deviation 1 over the values of the training split
+                that are not missing; a channel that is constant in them is only shifted.
+            missing_mask: append C channels, 1 for a value and 0 for a missing one.
+            reconstruction: the targets are the series, and the classes are ``Batch.labels``.
+            validation_fraction: fraction of the archive's training part for the validation split.
+            split_seed: seed of that choice.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
-            UserError: there is no such problem, its files are missing and cannot be downloaded, cannot be read or hold no
-                classification problem, or it has a single class or training series.
+            UserError: there is no such problem; its files are missing and cannot be downloaded, cannot be read or are not a
+                classification problem; or it has a single class or training series.
         """
         archive_train, archive_test = read_problem(self.name, problem, data_dir, {})
         classes, labels, test_labels = _numbered(archive_train.labels, archive_test.labels)
         if classes < 2:
-            raise UserError(f"dataset.problem: {problem} has a single class, expected at least 2")
+            raise UserError(f"dataset.problem: got {problem}, which has a single class, expected at least 2 classes")
         train, validation = stratified_validation(labels, validation_fraction, split_seed)
 
         mean, deviation = _statistics(archive_train, train) if standardize else (0.0, 1.0)
@@ -94,16 +94,16 @@ class UEA(SeriesSet):
 
 
 def _numbered(train: list[str], test: list[str]) -> tuple[int, np.ndarray, np.ndarray]:
-    """The number of different labels, and for each label its place among them in order."""
+    """The number of different labels, and for each label its position among them in order."""
     labels = [*train, *test]
-    # Some files write 1 in one part and 1.0 in the other.
+    # Some problems have the label 1 in one part and 1.0 in the other.
     keys = [float(label) for label in labels] if all(_number.fullmatch(label) for label in labels) else labels
     different, places = np.unique(np.array(keys), return_inverse=True)
     return len(different), places[: len(train)], places[len(train) :]
 
 
 def _statistics(part: Part, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel (C,) over the values that are there; 0 and 1 where there is none."""
+    """Mean and standard deviation of each channel (C,) over the values that are not missing; 0 and 1 if all are."""
     values = np.ma.masked_invalid(np.concatenate([part.series[row] for row in rows]))
     mean, deviation = values.mean(axis=0).filled(0.0), values.std(axis=0).filled(1.0)
     # The deviation of a constant channel is 0 up to rounding.

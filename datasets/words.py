@@ -1,4 +1,4 @@
-"""From texts to numbers: a small word tokenizer and a vocabulary."""
+"""Word tokenizer and vocabulary."""
 
 import re
 from collections import defaultdict
@@ -8,7 +8,7 @@ import numpy as np
 
 PADDING = 0
 UNKNOWN = 1
-"""Numbers that stand for no word: what fills a batch up, and any word outside the vocabulary."""
+"""Tokens of the padding, and of any word outside the vocabulary."""
 
 _line_break = re.compile(r"<br\s*/?>")
 _word = re.compile(r"[^\W_]+(?:'[^\W_]+)*|\S")
@@ -17,8 +17,8 @@ _word = re.compile(r"[^\W_]+(?:'[^\W_]+)*|\S")
 def tokenize(text: str) -> list[str]:
     """Split a text into lower-case tokens.
 
-    A token is a run of letters and digits, with apostrophes inside it, or any other single character that is not white space.
-    HTML line breaks separate tokens and leave none.
+    A token is a run of letters and digits, which may have apostrophes inside, or any other single character that is not white
+    space. HTML line breaks separate tokens and are not tokens.
 
     >>> tokenize("It's <br /><br />GREAT (8/10)!")
     ["it's", 'great', '(', '8', '/', '10', ')', '!']
@@ -27,32 +27,32 @@ def tokenize(text: str) -> list[str]:
 
 
 class Numbering:
-    """Numbers words in the order in which they first appear, so that texts need not be kept as strings."""
+    """Numbers words in the order of first appearance, so that texts can be kept as integers."""
 
     def __init__(self) -> None:
         self._numbers: defaultdict[str, int] = defaultdict()
         self._numbers.default_factory = self._numbers.__len__
 
     def __call__(self, words: Sequence[str]) -> np.ndarray:
-        """(n,) int32: the number of each word; a new word takes the next one."""
+        """Return the number of each word, (n,) int32; a new word gets the next number."""
         return np.fromiter(map(self._numbers.__getitem__, words), np.int32, len(words))
 
     def words(self) -> list[str]:
-        """All words so far, in the order of their numbers."""
+        """Return all words so far, in the order of their numbers."""
         return list(self._numbers)
 
 
 def vocabulary(words: Sequence[str], texts: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """Number words anew by how frequent they are.
+    """Build a vocabulary of the most frequent words.
 
     Args:
         words: every word, in the order of its number in ``texts``.
-        texts: (n,) int32 each; the most frequent words of these texts make up the vocabulary.
-        size: of the vocabulary at most, with :data:`PADDING` and :data:`UNKNOWN`.
+        texts: the texts whose words are counted, (n,) int32 each.
+        size: largest number of tokens, :data:`PADDING` and :data:`UNKNOWN` included.
 
     Returns:
-        (len(words),) int32: the number of each word in the vocabulary, 2 for the most frequent one and so on (equally frequent
-        words in alphabetical order), :data:`UNKNOWN` for words outside.
+        (len(words),) int32: the token of each word, 2 for the most frequent word, 3 for the next (equally frequent words in
+        alphabetical order), and :data:`UNKNOWN` for words outside the vocabulary.
     """
     counts = np.bincount(np.concatenate(texts), minlength=len(words)).tolist()
     present = [number for number, count in enumerate(counts) if count]

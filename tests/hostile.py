@@ -11,9 +11,9 @@ HOSTILE = {
     "absolute": "its member '/seqmem_hostile' would leave the folder",
     "backslashes": r"its member '\.\./evil' would leave the folder",
     "drive": "its member 'C:/evil' would leave the folder",
-    "link": "its member 'link' is no file",
-    "device": "its member 'null' is no file",
-    "bomb": r"its \d+ bytes announce 2000\d+",
+    "link": "its member 'link' is not a file",
+    "device": "its member 'null' is not a file",
+    "bomb": r"its \d+ bytes declare 2000\d+",
 }
 """Kinds of hostile zips, and what is said of them."""
 

@@ -14,7 +14,7 @@ from seqmem import cells, datasets
 from seqmem.cli import commandline, overrides, sweeps
 from seqmem.errors import UserError
 from tests import program
-from tests.data import require
+from tests.data_files import require
 
 _root = Path(__file__).parents[1]
 

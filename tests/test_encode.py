@@ -103,7 +103,7 @@ def test_kinds_of_csv(tmp_path):
             "time,x,y,z,v\n0,1,2,3,4\n",
             r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), expected a column",
         ),
-        ("c.csv", "", r"c\.csv holds no series"),
+        ("c.csv", "", r"c\.csv has no series"),
         ("d.txt", "1", r"got a file '\.txt', expected \.csv, \.npy or \.npz"),
         ("e.npy", "no array", r"cannot read .*e\.npy"),
         ("f.npz", "no archive", r"cannot read .*f\.npz"),
@@ -142,7 +142,7 @@ def test_nothing_is_written_over(tmp_path, capsys):
     ):
         with pytest.raises(SystemExit):
             call(arguments)
-        assert f"out/{name} is there already, and would be lost; give another --output" in capsys.readouterr().err
+        assert f"--output: out/{name} exists and would be overwritten; give a different --output" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -179,7 +179,7 @@ def test_a_hostile_model_is_refused_in_one_line(tmp_path):
         ({"arguments": None}, {}, "is not an autoencoder"),
         ({"arguments": {"input_dim": 2}}, {}, "its arguments do not fit a LSTM_AE"),
         ({"arguments": {**arguments, "h_dims": [10**12]}}, {}, "its arguments do not fit a LSTM_AE"),
-        ({"arguments": {**arguments, "encoding_dim": 10**6}}, {}, "holds another model than the settings say"),
+        ({"arguments": {**arguments, "encoding_dim": 10**6}}, {}, "does not match its settings"),
         ({}, {"mean": torch.zeros(3)}, r"got mean \(3,\), expected \(2,\)"),
     ):
         archive.write(path, {**meta, **changed}, {**arrays, **others})
@@ -221,9 +221,9 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
         ("encode x.npy --lr 0", "quick_train.lr: got 0.0"),
         ("encode x.npy --linear", "--linear: got series with steps of shape (2,), expected a single channel"),
         ("encode x.npy --model x.npy --lr 0.1", "--lr is for learning, and --model x.npy is learned already"),
-        ("encode x.npy --model x.npy", "x.npy is no file of a model, or damaged"),
+        ("encode x.npy --model x.npy", "x.npy is not a file of a model, or damaged"),
         ("decode x.csv", "cannot read x.csv (No such file or directory)"),
-        ("decode table.csv", "table.csv holds no encodings"),
+        ("decode table.csv", "table.csv has no encodings"),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(command, message, tmp_path):

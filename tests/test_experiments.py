@@ -9,7 +9,7 @@ import yaml
 
 from seqmem import datasets, training
 from seqmem.cli import commandline
-from tests.data import require
+from tests.data_files import require
 from tests.trials import run_trials
 
 _root = Path(__file__).parents[1] / "cfg" / "experiment"

@@ -14,7 +14,7 @@ import pytest
 
 from seqmem.cli import commandline
 from tests import program
-from tests.data import require
+from tests.data_files import require
 from tests.engines import commands as engines
 from tests.results.synthetic import configuration, write_run
 

@@ -12,7 +12,7 @@ import pytest
 
 from seqmem.cli import commandline
 from tests import program
-from tests.data import require
+from tests.data_files import require
 
 ROOT = Path(__file__).parents[1]
 TIMED = ["seconds", "sequences_per_second", "peak_memory_mib"]

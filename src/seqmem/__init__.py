@@ -1,8 +1,7 @@
 """seqmem: models that remember long sequences.
 
-Nothing in this package needs Hydra or ``train.py``: cells, models and operators can be imported into any PyTorch program. The
-names of packages whose models live here now (``from seqmem import HMLSTMNetwork``) are found in :mod:`seqmem.compat`, which is
-imported when one of them is first asked for.
+Cells, models and operators can be imported into any PyTorch program, without Hydra or ``train.py``. The names of the original
+packages (``from seqmem import HMLSTMNetwork``) are imported from :mod:`seqmem.compat` on first use.
 """
 
 from importlib import import_module
@@ -35,10 +34,10 @@ __all__ = [
     "viz_char_boundaries",
 ]
 
-_faces = dict.fromkeys(__all__, "hmlstm") | {"quick_train": "quick_train"}
+_modules = dict.fromkeys(__all__, "hmlstm") | {"quick_train": "quick_train"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _faces:
+    if name not in _modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.compat.{_faces[name]}"), name)
+    return getattr(import_module(f"{__name__}.compat.{_modules[name]}"), name)

@@ -1,7 +1,7 @@
-"""Arguments checked against the signature that takes them, with errors that a person can act on.
+"""Checks of arguments against the annotations of a signature, with one-line errors.
 
-The annotations of a constructor are its schema: ``hidden_size: PositiveInt``, ``gate: Literal["G", "N"] = "G"``. A value from
-the command line and a value from Python code go through the same check.
+The annotations of a constructor are its schema: ``hidden_size: PositiveInt``, ``gate: Literal["G", "N"] = "G"``. Values from
+the command line and from Python code are checked in the same way.
 """
 
 import inspect
@@ -18,13 +18,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", skip: Collection[str] = ()) -> dict[str, Any]:
-    """Check keyword arguments against what ``owner`` (a class, a dataclass or a function) takes.
+    """Check keyword arguments against the signature of a class, a dataclass or a function.
 
     Args:
-        owner: its signature names the arguments, their types, ranges and defaults.
+        owner: its signature has the arguments, their types, ranges and defaults.
         given: the arguments by name.
-        where: prefix of a name in an error, ``"model.cell_args"`` say.
-        skip: parameters of ``owner`` that are supplied by the program: they may not be given here.
+        where: prefix of a name in an error, for example ``"model.cell_args"``.
+        skip: parameters of ``owner`` that the program supplies, and that ``given`` may not have.
 
     Returns:
         ``given`` with defaults filled in.
@@ -42,7 +42,7 @@ def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", 
 
 
 def checked(function: Function) -> Function:
-    """Decorator: check the arguments of a call (``__init__`` included) as :func:`check` does."""
+    """Decorate a function or an ``__init__`` so that the arguments of its calls are checked by :func:`check`."""
     signature = inspect.signature(function)
     supplied = {name for name in signature.parameters if name == "self"}
 
@@ -63,7 +63,7 @@ def checked(function: Function) -> Function:
 
 
 def extends(base: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Decorator for a function with ``**rest``, to go below :func:`checked`: ``rest`` are arguments of ``base``.
+    """Decorate a function with ``**rest`` that passes ``rest`` to ``base``; use it below :func:`checked`.
 
     The function's signature becomes that of ``base`` with the function's own parameters, which replace those of the same name
     and otherwise come last.
@@ -83,7 +83,7 @@ def extends(base: Callable[..., Any]) -> Callable[[Function], Function]:
 
 
 def parameters(owner: Callable[..., Any], skip: Collection[str] = ()) -> dict[str, Any]:
-    """The arguments that ``owner`` takes with their defaults (``inspect.Parameter.empty`` where there is none)."""
+    """Return the arguments of ``owner`` with their defaults, ``inspect.Parameter.empty`` for a required one."""
     signature = inspect.signature(owner)
     return {name: p.default for name, p in signature.parameters.items() if name not in skip and name != "self"}
 
@@ -101,7 +101,7 @@ def _schema(owner: Callable[..., Any], skip: frozenset[str]) -> Any:
 
 
 def _refuse_long_integers(given: Any, where: str) -> None:
-    """Raise UserError for an integer beyond the 64 bits that tensors are counted in."""
+    """Raise UserError for an integer beyond the 64 bits of a tensor's sizes."""
     if isinstance(given, Mapping | list | tuple):
         parts = given.items() if isinstance(given, Mapping) else enumerate(given)
         for name, value in parts:
@@ -125,17 +125,17 @@ def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where
             problems.setdefault(f"{'.'.join([key, str(item['loc'][-1])]).lstrip('.')}: ", []).append("a value is required")
         else:
             start = f"{key}: got {shorten(repr(item['input']), 80, placeholder=' ...')}, expected "
-            wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if item["type"] == "literal_error":
                 choices = [choice.strip("' ") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
                 near = suggestion(item["input"], choices)
                 nearest[start] = near if near.endswith("?") else ""
-            problems.setdefault(start, []).append(wanted)
+            problems.setdefault(start, []).append(expected)
     return "; ".join(start + " or ".join(dict.fromkeys(ends)) + nearest.get(start, "") for start, ends in problems.items())
 
 
 def _path(location: tuple[int | str, ...], given: Any) -> list[str]:
-    """The keys of ``location`` that lead into ``given``; pydantic mixes them with names of types."""
+    """The keys of ``location`` that exist in ``given``; pydantic mixes them with names of types."""
     path = []
     for part in location:
         try:

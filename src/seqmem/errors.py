@@ -1,18 +1,18 @@
-"""Errors that a user can act on: one line that says what was given, what was wanted and the nearest valid choice."""
+"""Errors that a user can act on: one line with the value, what was expected and the nearest valid choice."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Bad input. The message is a single line meant for the person who typed it, so it is shown without a traceback."""
+    """Bad input. The message is a single line for the user, so it is shown without a traceback."""
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.split()))
 
 
 def suggestion(given: object, choices: Iterable[object]) -> str:
-    """The end of an error line: the nearest of ``choices`` to ``given`` if one is near, else all of them.
+    """Return the end of an error line: the choice nearest to ``given`` if one is near, else all choices.
 
     >>> suggestion("legz", ["legs", "lstm"])
     "; did you mean 'legs'?"
@@ -27,5 +27,5 @@ def suggestion(given: object, choices: Iterable[object]) -> str:
 
 
 def not_installed(extra: str) -> str:
-    """The end of an error line: how to install what an extra of pyproject.toml brings."""
-    return f"is not installed: pip install --no-build-isolation -e '.[{extra}]' brings it"
+    """Return the end of an error line: how to install an extra of pyproject.toml."""
+    return f"is not installed; install it with: pip install --no-build-isolation -e '.[{extra}]'"

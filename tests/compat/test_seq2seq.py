@@ -233,7 +233,7 @@ def test_a_hostile_or_damaged_file_is_refused_in_one_line(tmp_path):
         ({"iteration": "x"}, {}, "got iteration 'x'"),
         ({"iteration": -1}, {}, "got iteration -1"),
         ({"settings": [1]}, {}, "holds no model of NDS2SAEFactory"),
-        ({"settings": {**meta["settings"], "layer_sizes": [10**5]}}, {}, "holds another model than the settings say"),
+        ({"settings": {**meta["settings"], "layer_sizes": [10**5]}}, {}, "does not match its settings"),
         ({"settings": {**meta["settings"], "layer_sizes": [10**15]}}, {}, "no model can be made of its settings"),
         ({}, {moment: torch.zeros(3)}, rf"got {moment} \(3,\), expected \(1, 6\)"),
         ({}, {"weights/more": torch.zeros(3)}, r"got weights/more \(3,\), expected none"),
@@ -272,10 +272,10 @@ def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"call set_output\(FILE\) before build"):
         NDS2SAEFactory().build()
     (tmp_path / "text.zip").write_text("no zip")
-    with pytest.raises(UserError, match=r"text\.zip is no file of a model, or damaged"):
+    with pytest.raises(UserError, match=r"text\.zip is not a file of a model, or damaged"):
         NDS2SAEFactory().set_output(tmp_path / "text.zip")
     small(tmp_path / "a.zip").save()
-    with pytest.raises(UserError, match=r"a\.zip holds another model than the settings say: got weights/.* expected"):
+    with pytest.raises(UserError, match=r"a\.zip does not match its settings: got weights/.* expected"):
         small(tmp_path / "a.zip", layer_sizes=[7, 4])
     content = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(content[: len(content) // 2])

@@ -11,9 +11,9 @@ from numpy.polynomial.laguerre import laggauss
 from scipy.integrate import solve_ivp
 from scipy.special import eval_genlaguerre, eval_legendre, gamma, gammaln
 
+from seqmem.data.signals import white_noise
 from seqmem.errors import UserError
 from seqmem.hippo import Memory, OnlineProjection, least_squares, project, reconstruct
-from seqmem.hippo.signals import white_noise
 from seqmem.ops import transition
 
 WINDOWED = [("legt", {}), ("lmu", {})]
@@ -50,16 +50,16 @@ def mean_squared_error(made: torch.Tensor, signal: torch.Tensor) -> float:
     return (made - signal).square().mean().item()
 
 
-@pytest.mark.parametrize("module", ["projection", "reconstruction", "measures", "signals"])
-def test_examples(module):
-    module = importlib.import_module(f"seqmem.hippo.{module}")
+def test_examples():
     names = {"torch": torch, "project": project, "reconstruct": reconstruct}
-    assert doctest.testmod(module, extraglobs=names).failed == 0
+    for module in ("projection", "reconstruction"):
+        found = doctest.testmod(importlib.import_module(f"seqmem.hippo.{module}"), extraglobs=names)
+        assert (found.failed, found.attempted > 0) == (0, True)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_noise_is_reconstructed_wherever_it_is_asked_for(seed):
-    """A thousand samples, order 64: where the samples lie in time matters a hundredfold, and the start more."""
+@pytest.mark.parametrize("seed", [0, 5])
+def test_noise_is_reconstructed_at_any_moment(seed):
+    """A thousand samples, order 64: the positions of the samples in time change the error a hundredfold, the start even more."""
     signal = noise(seed, 1000)
     coefficients = project(signal, 64)
     error = mean_squared_error(reconstruct(coefficients, 1000), signal)
@@ -86,10 +86,11 @@ def test_between_two_samples():
     torch.testing.assert_close(made, fine[:2998], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 17, 100, 1023])
-@pytest.mark.parametrize("discretization", ["bilinear", "forward", "backward", "zoh", 0.3])
+@pytest.mark.parametrize(
+    ("length", "discretization"),
+    [(1, "bilinear"), (2, "zoh"), (3, 0.3), (17, "forward"), (100, "backward"), (1023, "bilinear"), (1023, "zoh")],
+)
 def test_a_constant_is_exact_at_any_length(length, discretization):
-    """From one sample on, with no regard to a maximum length."""
     signal = torch.full((2, length), 1.0, dtype=torch.float64) * torch.tensor([[3.7], [-0.2]])
     order = 4 if discretization == "forward" else 9  # its first steps grow with the order
     coefficients = project(signal, order, discretization=discretization)
@@ -98,9 +99,9 @@ def test_a_constant_is_exact_at_any_length(length, discretization):
     torch.testing.assert_close(made, signal, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("degree", range(1, 8))
-def test_a_polynomial_to_an_error_that_falls_with_the_length(degree):
-    """Below degree / length by a wide margin, and by its square; by least squares to rounding."""
+@pytest.mark.parametrize("degree", [1, 4, 7])
+def test_the_error_of_a_polynomial_falls_with_the_length(degree):
+    """It is far below degree / length and falls with the square of the length; least squares is exact up to rounding."""
 
     def errors(length: int) -> tuple[float, float]:
         signal = torch.linspace(-1, 1, length, dtype=torch.float64) ** degree
@@ -114,9 +115,10 @@ def test_a_polynomial_to_an_error_that_falls_with_the_length(degree):
     assert max(fitted_shorter, fitted_longer) < 1e-13
 
 
-@pytest.mark.parametrize(("measure", "arguments"), [("legs", {}), *WINDOWED, ("tlagt", {})])
-@pytest.mark.parametrize("length", [23, 200])
-def test_least_squares_has_every_polynomial(measure, arguments, length):
+@pytest.mark.parametrize(
+    ("measure", "arguments", "length"), [("legs", {}, 23), ("legt", {}, 200), ("lmu", {}, 23), ("tlagt", {}, 200)]
+)
+def test_least_squares_reproduces_every_polynomial(measure, arguments, length):
     signal = torch.stack([torch.linspace(-1, 1, length, dtype=torch.float64) ** degree for degree in range(5)])
     theta = theta_of(measure, 40)
     made = reconstruct(least_squares(signal, 5, measure, theta, **arguments), length, measure, theta, **arguments)
@@ -151,8 +153,7 @@ def test_an_online_projection_comes_close_to_the_best():
     assert mean_squared_error(made, best) < 1e-5
 
 
-@pytest.mark.parametrize("factor", [2, 3])
-@pytest.mark.parametrize("frequency", [2, 7])
+@pytest.mark.parametrize(("factor", "frequency"), [(2, 7), (3, 2)])
 def test_timescale_equivariance(factor, frequency):
     """The same signal sampled more densely has the same LegS coefficients, to the error of discretisation."""
     coarse, middle, fine = (project(noise(3, length, frequency), 16) for length in (500, 500 * factor, 500 * factor**2))
@@ -160,8 +161,8 @@ def test_timescale_equivariance(factor, frequency):
     assert (fine - middle).norm() < (middle - coarse).norm() / factor**0.9  # the first sample stands for half a step less
 
 
-@pytest.mark.parametrize("length", [1, 2, 5, 301])
-@pytest.mark.parametrize(("measure", "arguments"), FADING)
+@pytest.mark.parametrize("length", [2, 301])
+@pytest.mark.parametrize(("measure", "arguments"), [FADING[1], FADING[3], FADING[5]])
 def test_laguerre_coefficients_are_integrals(measure, arguments, length):
     """Of the held signal, by zero-order hold: c_n = kappa / W_n int f(s) exp(-(1 + tilt) s / 2) L_n^(alpha)(s) ds."""
     order, theta, signal = 7, 20.0, random(length)
@@ -172,16 +173,16 @@ def test_laguerre_coefficients_are_integrals(measure, arguments, length):
     nodes, weights = np.polynomial.legendre.leggauss(20)
     ages = (length - 1 - np.arange(length)[:, None] + (nodes + 1) / 2) / theta
     held = signal.numpy()[:, None] * weights / 2 / theta * np.exp(-(1 + tilt) / 2 * ages)
-    wanted = [
+    expected = [
         kappa * np.exp((gammaln(n + 1) - gammaln(n + alpha + 1)) / 2) * np.sum(held * eval_genlaguerre(n, alpha, ages))
         for n in range(order)
     ]
-    torch.testing.assert_close(project(signal, order, measure, theta, **arguments), torch.tensor(wanted), rtol=0, atol=1e-10)
+    torch.testing.assert_close(project(signal, order, measure, theta, **arguments), torch.tensor(expected), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("measure", "arguments"), FADING)
 def test_laguerre_functions_are_orthonormal(measure, arguments):
-    """Under the measure, and but for the scale of B: the weighted products integrate to 1 / kappa^2 times the identity."""
+    """Under the measure, up to the scale of B: the weighted products integrate to 1 / kappa^2 times the identity."""
     memory = Memory(9, measure, 1.0, measure_args=arguments)
     alpha = arguments.get("alpha", 0.0)
     if alpha:  # a power of s is not a polynomial: substitute s = x^10, whose powers then are
@@ -203,7 +204,7 @@ def test_laguerre_functions_of_a_high_order_reach_far():
     """At s = 2000 the factor exp(-s / 2) underflows, and the function does not."""
     *_, last = Memory(600, "lagt", 1.0).functions(torch.tensor([2000.0, 1600.0], dtype=torch.float64))
     s = np.array([2000.0, 1600.0])
-    scaled = [np.zeros(2), np.exp(-s / 4)]  # the other half of the factor is put in on the way
+    scaled = [np.zeros(2), np.exp(-s / 4)]  # the other half of the factor is multiplied at n = 100
     for n in range(599):
         scaled.append(((2 * n + 1 - s) * scaled[-1] - n * scaled[-2]) / (n + 1))
         if n == 100:
@@ -222,10 +223,12 @@ def test_zoh_is_the_differential_equation_of_a_held_signal(measure, arguments):
     torch.testing.assert_close(project(signal, order, measure, theta, **arguments), torch.from_numpy(state), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("discretization", ["bilinear", "zoh", "backward", 0.7])
-@pytest.mark.parametrize("measure", ["legs", "legt", "lagt"])
+@pytest.mark.parametrize(
+    ("measure", "discretization"),
+    [("legs", "bilinear"), ("legs", "zoh"), ("legs", 0.7), ("legt", "bilinear"), ("legt", "backward"), ("lagt", "zoh")],
+)
 def test_steps_converge_to_the_differential_equation(measure, discretization):
-    """f(t) = cos(5 t) on [0, 1], sampled more and more densely; from the first order on, or the second."""
+    """f(t) = cos(5 t) on [0, 1], sampled more and more densely; convergence of first or second order."""
     order, window = 4, 0.4
     A, B = (matrix.numpy() for matrix in transition(measure, order))
 
@@ -251,22 +254,21 @@ def test_steps_converge_to_the_differential_equation(measure, discretization):
     assert error(400) / error(1600) > 3**accuracy  # 4^accuracy in the limit
 
 
-@pytest.mark.parametrize("measure", ["legt", "lmu"])
-@pytest.mark.parametrize(("length", "theta"), [(1500, 300), (1500, 300.5), (301, 100)])
+@pytest.mark.parametrize(("measure", "length", "theta"), [("legt", 1500, 300.5), ("legt", 301, 100), ("lmu", 1500, 300)])
 def test_a_window_is_reconstructed(measure, length, theta):
     signal = noise(4, 3 * length, 12)[:length]
     made = reconstruct(project(signal, 24, measure, theta), length, measure, theta)
     window = signal[-int(theta + 0.5) :]
     assert mean_squared_error(made, window) < 1e-5
-    # The other way round the error is that of an unrelated signal.
+    # Reversed in time the error is that of an unrelated signal.
     assert mean_squared_error(made.flip(0), window) > 1e-2
 
 
-@pytest.mark.parametrize("measure", ["legt", "lmu"])
-def test_a_constant_fills_the_window_exactly(measure):
+def test_a_constant_fills_the_window_exactly():
     signal = torch.full((900,), 2.5, dtype=torch.float64)
-    made = reconstruct(project(signal, 6, measure, 30), 900, measure, 30)
-    torch.testing.assert_close(made, signal[:30], rtol=0, atol=1e-10)
+    for measure in ("legt", "lmu"):
+        made = reconstruct(project(signal, 6, measure, 30), 900, measure, 30)
+        torch.testing.assert_close(made, signal[:30], rtol=0, atol=1e-10)
 
 
 def test_legt_and_lmu_are_the_same_function():
@@ -275,7 +277,7 @@ def test_legt_and_lmu_are_the_same_function():
     torch.testing.assert_close(lmu, legt * (-1.0) ** n * torch.sqrt(2 * n + 1.0))
 
 
-@pytest.mark.parametrize(("measure", "arguments"), FADING)
+@pytest.mark.parametrize(("measure", "arguments"), FADING[::2])
 def test_a_fading_past_is_reconstructed(measure, arguments):
     """A signal that rises from 0 and that the order resolves."""
     length, theta = 801, 20.0
@@ -287,11 +289,8 @@ def test_a_fading_past_is_reconstructed(measure, arguments):
     assert error < (1e-2 if arguments.get("alpha") else 1e-4)
 
 
-@pytest.mark.parametrize("discretization", [None, "backward"])
-@pytest.mark.parametrize(("measure", "arguments"), EVERY_MEASURE)
-@pytest.mark.parametrize("length", [1, 2, 7, 300])
-def test_a_stream_is_a_chain_of_steps(measure, arguments, length, discretization):
-    """Chunks of any size, single steps, all coefficients on the way: one recurrence."""
+def check_stream(measure, arguments, length, discretization):
+    """Chunks of any size, single steps and intermediate coefficients are the same recurrence."""
     signal, theta = random(3, length), theta_of(measure, 9.0)
     settings = dict(theta=theta, discretization=discretization, **arguments)
     final = project(signal, 6, measure, **settings)
@@ -312,8 +311,27 @@ def test_a_stream_is_a_chain_of_steps(measure, arguments, length, discretization
     torch.testing.assert_close(alone, final[1])
 
 
-@pytest.mark.parametrize("measure", ["legs", "legt"])
-@pytest.mark.parametrize("every", [1, 3, 7, 50, 300, 1000])
+@pytest.mark.parametrize(("measure", "arguments"), EVERY_MEASURE)
+def test_a_stream_is_a_chain_of_steps(measure, arguments):
+    check_stream(measure, arguments, 300, None)
+    check_stream(measure, arguments, 7, "backward")
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_stream_may_be_short(length):
+    check_stream("legs", {}, length, None)
+    check_stream("legt", {}, length, "backward")
+
+
+@pytest.mark.slow
+def test_streams_of_every_measure_length_and_discretization():
+    for measure, arguments in EVERY_MEASURE:
+        for length in (1, 2, 7, 300):
+            for discretization in (None, "backward"):
+                check_stream(measure, arguments, length, discretization)
+
+
+@pytest.mark.parametrize(("measure", "every"), [("legs", 1), ("legs", 50), ("legt", 7), ("legt", 1000)])
 def test_every(measure, every):
     signal, theta = random(700), theta_of(measure, 40)
     each = project(signal, 5, measure, theta, every=1)
@@ -324,7 +342,7 @@ def test_every(measure, every):
     torch.testing.assert_close(torch.cat(parts), each[every - 1 :: every], rtol=1e-9, atol=1e-10)
 
 
-def test_coefficients_on_the_way_are_reconstructed_at_their_own_length():
+def test_intermediate_coefficients_are_reconstructed_at_their_own_length():
     signal = noise(0, 600, 3)
     for k, row in enumerate(project(signal, 40, every=200), start=1):
         assert mean_squared_error(reconstruct(row, 200 * k), signal[: 200 * k]) < 1e-7
@@ -343,51 +361,51 @@ def test_many_signals_and_types():
     torch.testing.assert_close(project(signal.numpy(), 4), project(signal, 4))
 
 
-@pytest.mark.parametrize(("measure", "arguments"), EVERY_MEASURE)
+@pytest.mark.parametrize(("measure", "arguments"), [("legs", {}), ("legt", {}), ("lmu", {}), FADING[5]])
 def test_gradients(measure, arguments):
     theta = theta_of(measure, 5.0)
     signal = random(2, 11).requires_grad_()
 
-    def back_and_forth(signal):
+    def projected_and_reconstructed(signal):
         return reconstruct(project(signal, 3, measure, theta, **arguments), 11, measure, theta, **arguments)
 
-    assert torch.autograd.gradcheck(back_and_forth, signal)
+    assert torch.autograd.gradcheck(projected_and_reconstructed, signal)
 
 
-@pytest.mark.parametrize(
-    ("call", "line"),
-    [
-        (lambda: project(torch.zeros(0), 3), r"the signal must be \(T,\) or \(B, T\).*got \(0,\)"),
-        (lambda: project(torch.arange(4), 3), r"the signal must be .* got \(4,\) int64"),
-        (lambda: project(torch.zeros(4), 0), "order must be positive, got 0|order must be a positive whole number, got 0"),
-        (lambda: project(torch.zeros(4), 3, "legz"), "no measure 'legz'; did you mean"),
-        (lambda: project(torch.zeros(4), 3, "legt"), r"legt needs theta > 0, its window in samples, got None"),
-        (lambda: project(torch.zeros(4), 3, "lagt", -1.0), r"lagt needs theta > 0, its time scale in samples, got -1"),
-        (lambda: project(torch.zeros(4), 3, theta=10), "legs remembers all of the past and takes no theta, got 10"),
-        (lambda: project(torch.zeros(4), 3, every=0), "'every' must be a positive number of samples, got 0"),
-        (lambda: project(torch.zeros(4), 3, discretization="zho"), "no discretization 'zho'; did you mean 'zoh'"),
-        (lambda: project(torch.zeros(4), 3, "lagt", 9, alpha=2.0), "lagt takes no argument 'alpha'"),
-        (lambda: project(torch.zeros(4), 30, "legt", 50, discretization="forward"), "grows without bound .* choose zoh"),
-        (lambda: reconstruct(torch.tensor(1.0), 5), r"coefficients must be \(\.\.\., N\) floating point, got \(\)"),
-        (lambda: reconstruct(torch.zeros(3), 0), "at least 1, got 0"),
-        (lambda: reconstruct(torch.zeros(3), 5, at=[[1.0]]), r"'at' must be \(P,\), got \(1, 1\)"),
-        (lambda: reconstruct(torch.zeros(3), 5, at=[1.0, 5.0]), "after 5 samples legs remembers the moments 0 to 4.5, got 5"),
-        (lambda: reconstruct(torch.zeros(3), 50, "legt", 10, at=[39]), "legt remembers the moments 39.5 to 49.5, got 39"),
-        (lambda: reconstruct(torch.zeros(3), 5, at=[float("nan")]), "got nan"),
-        (lambda: OnlineProjection(3).coefficients, "no coefficients before its first sample"),
-    ],
-)
-def test_bad_input_is_one_line(call, line):
-    with pytest.raises(UserError, match=line) as caught:
-        call()
-    assert "\n" not in str(caught.value)
+BAD_INPUT = {
+    r"signal.*got \(0,\)": lambda: project(torch.zeros(0), 3),
+    r"signal.*got \(4,\) int64": lambda: project(torch.arange(4), 3),
+    "order.*got 0": lambda: project(torch.zeros(4), 0),
+    "no measure 'legz'; did you mean": lambda: project(torch.zeros(4), 3, "legz"),
+    "theta: got None, expected a number above 0, the window of legt": lambda: project(torch.zeros(4), 3, "legt"),
+    "theta: got -1.0, .* the time scale of lagt in samples": lambda: project(torch.zeros(4), 3, "lagt", -1.0),
+    "theta: got 10, expected none for legs": lambda: project(torch.zeros(4), 3, theta=10),
+    "every: got 0, expected a positive number of samples": lambda: project(torch.zeros(4), 3, every=0),
+    "no discretization 'zho'; did you mean 'zoh'": lambda: project(torch.zeros(4), 3, discretization="zho"),
+    "lagt takes no argument 'alpha'": lambda: project(torch.zeros(4), 3, "lagt", 9, alpha=2.0),
+    "grows without bound .* choose zoh": lambda: project(torch.zeros(4), 30, "legt", 50, discretization="forward"),
+    r"coefficients: got \(\) .*expected \(\.\.\., N\) floating point": lambda: reconstruct(torch.tensor(1.0), 5),
+    "length: got 0, .* at least 1": lambda: reconstruct(torch.zeros(3), 0),
+    r"at: got \(1, 1\) .*expected moments \(P,\)": lambda: reconstruct(torch.zeros(3), 5, at=[[1.0]]),
+    "at: got 5, expected 0 to 4.5, which legs remembers": lambda: reconstruct(torch.zeros(3), 5, at=[1.0, 5.0]),
+    "at: got 39, expected 39.5 to 49.5": lambda: reconstruct(torch.zeros(3), 50, "legt", 10, at=[39]),
+    "at: got nan": lambda: reconstruct(torch.zeros(3), 5, at=[float("nan")]),
+    "no coefficients before its first sample": lambda: OnlineProjection(3).coefficients,
+}
 
 
-def test_chunks_that_do_not_fit():
+def test_bad_input_is_one_line():
+    for line, call in BAD_INPUT.items():
+        with pytest.raises(UserError, match=line) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_chunks_of_a_different_number_of_signals():
     stream = OnlineProjection(3)
     stream.update(torch.zeros(2, 5))
-    with pytest.raises(UserError, match=r"the chunks so far were \(2, T\), got \(3, 5\)"):
+    with pytest.raises(UserError, match=r"chunk: got \(3, 5\) .*expected \(2, T\) as before"):
         stream.update(torch.zeros(3, 5))
-    with pytest.raises(UserError, match=r"the chunks so far were \(2, T\), got \(1,\)"):
+    with pytest.raises(UserError, match=r"chunk: got \(1,\) .*expected \(2, T\) as before"):
         stream.step(0.0)
     assert stream.length == 5

@@ -18,7 +18,7 @@ from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
 from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.evaluation.evaluation import evaluate
 from seqmem.training.loop.module import SequenceModule
-from tests.data import require
+from tests.data_files import require
 from tests.trials import run_trials
 
 _cfg = Path(__file__).parents[2] / "cfg" / "model"

@@ -1,13 +1,37 @@
-"""The contract between data sets and models: batches, specs, splits, masks, and sequences in memory.
+"""The contract between data sets and models: batches, specs, splits, masks, seeds and provenance.
 
-A data set gives batches and a spec; a model is built from the spec and called on the batches. Neither knows the other.
+A data set makes batches and describes them by a spec. A model is built from the spec and called on the batches. Neither imports
+the other. All that a data set needs is imported from here; :mod:`seqmem.data.sequences`, :mod:`seqmem.data.text` and
+:mod:`seqmem.data.signals` have helpers for single kinds of data.
 """
 
 from seqmem.data.batch import Batch
-from seqmem.data.dataset import DataSet
+from seqmem.data.dataset import DataSet, EpochSampler
 from seqmem.data.masks import masked, valid_steps
-from seqmem.data.provenance import Provenance
-from seqmem.data.spec import DataSpec
-from seqmem.data.splits import SPLITS, Split
+from seqmem.data.permutations import Permutation, PermutationName, named_permutation
+from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.seeds import Seed, generator
+from seqmem.data.spec import DataSpec, TaskKind
+from seqmem.data.splits import SPLITS, Split, random_split, stratified_split, stratified_validation
 
-__all__ = ["SPLITS", "Batch", "DataSet", "DataSpec", "Provenance", "Split", "masked", "valid_steps"]
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "DataSet",
+    "DataSpec",
+    "EpochSampler",
+    "Permutation",
+    "PermutationName",
+    "Provenance",
+    "Seed",
+    "Split",
+    "TaskKind",
+    "generator",
+    "masked",
+    "named_permutation",
+    "random_split",
+    "sha256",
+    "stratified_split",
+    "stratified_validation",
+    "valid_steps",
+]

@@ -1,4 +1,4 @@
-"""What a data set hands to a model, one training step at a time."""
+"""Batch: the input of a model and of its loss, one training step at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -16,15 +16,14 @@ class Batch:
 
     Attributes:
         inputs: (B, T, C) floating point, or (B, T) int64 tokens.
-        targets: what the task wants; (B,) or (B, K) class indices, (B, D) or (B, K, D) values.
-        lengths: (B,) int64, the number of valid leading steps of each row; None if all T are valid.
+        targets: class indices int64, (B,) for one output, (B, K) for K; or values floating point, (B, D) or (B, K, D).
+        lengths: (B,) int64, number of valid leading steps of each row; None if all T are valid.
         times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
-        target_lengths: (B,) int64 valid leading steps of targets (B, T', D) that have lengths of their own; None if they have
-            those of the inputs.
-        labels: (B,) int64 the class of each sequence where that is known and not what is learned; None otherwise.
+        target_lengths: (B,) int64, valid leading steps of targets (B, T', D); None if those of the inputs apply.
+        labels: (B,) int64, the class of each sequence if it is known and not the target; None otherwise.
 
     Raises:
-        UserError: the sequences have no step.
+        UserError: T is 0.
     """
 
     inputs: Tensor
@@ -36,7 +35,7 @@ class Batch:
 
     @property
     def output_lengths(self) -> Tensor | None:
-        """``target_lengths``, or else ``lengths``."""
+        """Valid leading steps of the targets: ``target_lengths``, or else ``lengths``."""
         return self.lengths if self.target_lengths is None else self.target_lengths
 
     def __post_init__(self) -> None:
@@ -49,15 +48,15 @@ class Batch:
         return self.inputs.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same batch with every tensor on ``device``."""
+        """Return the same batch with every tensor on ``device``."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def rows(self, which: slice) -> Self:
-        """Some of its rows."""
+        """Return some of the rows as a batch."""
         return self._map(lambda tensor: tensor[which])
 
     def pin_memory(self) -> Self:
-        """The same batch in page-locked memory (called by DataLoader)."""
+        """Return the same batch in page-locked memory; called by DataLoader."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:

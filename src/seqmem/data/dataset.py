@@ -1,4 +1,4 @@
-"""What every data set offers: a spec, three splits, loaders of whole batches and a record of where the data came from."""
+"""DataSet: a spec, three splits, loaders of whole batches, and provenance."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,24 +20,24 @@ from seqmem.data.splits import Split
 
 
 class DataSet(ABC):
-    """Sequences in three splits. A subclass with a ``name`` is a data set; its constructor gets the data ready.
+    """Sequences in three splits. A subclass with a ``name`` is registered; its constructor loads or draws the data.
 
     Attributes:
-        name: what ``dataset=`` on the command line picks.
-        spec: what a model needs to know to be built for this data.
-        sizes: number of sequences in each split.
+        name: the value of ``dataset=`` on the command line.
+        spec: the shapes and the task that models are built from.
+        sizes: number of sequences of each split.
     """
 
     name: ClassVar[str]
 
     def __init__(self, spec: DataSpec, sizes: Mapping[Split, int], provenance: Provenance, num_workers: int = 0):
-        """Called last by a subclass.
+        """Store the contract; a subclass calls it last.
 
         Args:
-            spec: what a model needs to know.
-            sizes: number of sequences in each split.
-            provenance: where the data came from and how it was split.
-            num_workers: processes that make batches; 0 makes them in the main one.
+            spec: the shapes and the task.
+            sizes: number of sequences of each split.
+            provenance: origin of the data and of its split.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         self.spec = spec
         self.sizes = dict(sizes)
@@ -46,22 +46,27 @@ class DataSet(ABC):
 
     @abstractmethod
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """The sequences of a split at ``indices``, (B,) int64 from 0 to ``sizes[split] - 1``, as one batch."""
+        """Return the sequences at ``indices`` of a split as one batch.
+
+        Args:
+            split: "train", "validation" or "test".
+            indices: (B,) int64, from 0 to ``sizes[split] - 1``.
+        """
 
     @checked
     def loader(self, split: Split, batch_size: PositiveInt, seed: Seed | None = 0) -> DataLoader:
-        """Batches of a split; the last one may be smaller.
+        """Return a loader of the batches of a split; the last batch may be smaller.
 
         Args:
-            split: "train" is shuffled, "validation" and "test" keep their order; where ``spec.contiguous``, each row of the
-                batches keeps it, and that of "train" begins somewhere else in every epoch.
+            split: "train" is shuffled, "validation" and "test" keep their order. If ``spec.contiguous``, each row of the
+                batches keeps its order, and "train" begins at a different place in every epoch.
             batch_size: B, sequences in a batch.
-            seed: the order of "train" depends on it and on the epoch (``loader.sampler.set_epoch``, which Lightning calls)
-                alone: neither on the global random state, which loading leaves as it is, nor on ``num_workers``. None reads
-                it in the order of its numbers, as the other splits.
+            seed: the order of "train" depends on this seed and on the epoch alone (``loader.sampler.set_epoch``, which
+                Lightning calls). It does not depend on the global random state, which stays unchanged, nor on ``num_workers``.
+                None keeps the order of the indices.
 
         Raises:
-            UserError: no such split, or a number out of range.
+            UserError: an unknown split, or a number out of range.
         """
         sampler = self.sampler(split, batch_size, seed)
         return (BatchLoader if isinstance(sampler, EpochSampler) else DataLoader)(
@@ -71,28 +76,29 @@ class DataSet(ABC):
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            # DataLoader draws a seed for its workers on every pass: from here, not from the global state.
+            # DataLoader draws a seed for its workers on every pass: from this generator, not from the global state.
             generator=torch.Generator().manual_seed(seed or 0),
         )
 
     def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
-        """The order of a split: "train" shuffled if there is a seed, else as it is; for a subclass with an order of its own."""
+        """Return the order of a split: "train" shuffled if ``seed`` is not None, else as it is. A subclass may override it."""
         size = self.sizes[split]
         return SequentialSampler(range(size)) if split != "train" or seed is None else ShuffledSampler(size, seed)
 
     def describe(self) -> dict[str, Any]:
-        """Where the data came from and how it was split, as values that JSON can hold; recorded with each run."""
+        """Return name, sizes and provenance as values that JSON can hold; each run records them."""
         known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
         return {"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)}
 
 
 class BatchLoader(DataLoader):
-    """Batches of an :class:`EpochSampler`. Its place within an epoch can be saved, and taken up again by the next pass."""
+    """Batches in the order of an :class:`EpochSampler`. Its position within an epoch can be saved and restored."""
 
     _given = 0
     _skipped = 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        assert isinstance(self.sampler, EpochSampler)
         self._given, self._skipped = self._skipped, 0
         self.sampler.skipped = self._given * (self.batch_size or 1)
         for batch in super().__iter__():
@@ -100,19 +106,19 @@ class BatchLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches the pass has given so far."""
+        """Return the position: ``batches``, the number of batches of this pass so far."""
         return {"batches": self._given}
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        """Let the next pass begin after so many batches."""
+        """Let the next pass begin at a saved position."""
         self._skipped = state_dict["batches"]
 
 
 class EpochSampler(Sampler[int]):
-    """All of 0 to ``size - 1`` in an order of a subclass, which may depend on the epoch.
+    """All indices from 0 to ``size - 1``, in an order that a subclass derives from the epoch.
 
     Attributes:
-        skipped: how many of them the next pass leaves out at its beginning.
+        skipped: number of indices that the next pass leaves out at its beginning.
     """
 
     def __init__(self, size: int):
@@ -122,14 +128,14 @@ class EpochSampler(Sampler[int]):
 
     @abstractmethod
     def order(self) -> Iterable[int]:
-        """The order of the epoch."""
+        """Return the order of the current epoch."""
 
     def __iter__(self) -> Iterator[int]:
         return islice(self.order(), self.skipped, None)
 
     @checked
     def set_epoch(self, epoch: NonNegativeInt) -> None:
-        """Choose the order of the next pass."""
+        """Set the epoch, counted from 0, that the order of the next pass depends on."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -137,18 +143,20 @@ class EpochSampler(Sampler[int]):
 
 
 class ShuffledSampler(EpochSampler):
-    """An order that depends on the seed and the epoch alone."""
+    """A permutation that depends on the seed and the epoch alone."""
 
     def __init__(self, size: int, seed: int):
         super().__init__(size)
         self._seed = seed
 
     def order(self) -> Iterable[int]:
-        """A permutation."""
+        """Return a permutation of the indices."""
         return generator(self._seed, "order", self._epoch).permutation(self._size).tolist()
 
 
 class _SplitView(Dataset):
+    """One split as a map-style data set of torch whose items are fetched as whole batches."""
+
     def __init__(self, data: DataSet, split: Split):
         self._data = data
         self._split = split

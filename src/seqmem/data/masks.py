@@ -1,11 +1,19 @@
-"""The padding mask: which steps of a padded batch are valid."""
+"""Padding mask: the valid steps of a padded batch."""
 
 import torch
 from torch import Tensor
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
-    """Return (B, T) bool, true at the first ``lengths`` (B,) of ``steps`` T steps."""
+    """Return the padding mask of a batch.
+
+    Args:
+        lengths: (B,) valid leading steps of each row.
+        steps: T.
+
+    Returns:
+        (B, T) bool, true at valid steps, on the device of ``lengths``.
+    """
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
@@ -16,7 +24,7 @@ def masked(values: Tensor, lengths: Tensor | None) -> Tensor:
 
     Args:
         values: (B, T, ...).
-        lengths: (B,) valid steps of each row; None if all T are valid.
+        lengths: (B,) valid leading steps of each row; None if all T are valid.
     """
     if lengths is None:
         return values

@@ -1,4 +1,4 @@
-"""Where a data set came from and how it was split: what a reader needs to know that two runs saw the same data."""
+"""Provenance of a data set: its files, its split and its random numbers, so that two runs can be compared."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seqmem.data.permutation import Permutation
+from seqmem.data.permutations import Permutation
 from seqmem.data.splits import Split
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """A record that JSON can hold (``DataSet.describe`` shows it).
+    """Origin of a data set, as values that JSON can hold. ``DataSet.describe`` returns it and each run records it.
 
     Attributes:
-        seed: of the split, or of the whole data where it is generated; None if nothing is drawn.
-        sha256: for each split, of the indices of its samples in the source, or of its arrays where the data is generated
-            (:func:`sha256`).
-        permutation: of the steps of every sequence; None if they keep their order.
+        seed: seed of the split, or of the whole data if it is generated; None if nothing is random.
+        sha256: by split, the checksum (:func:`sha256`) of the indices of its samples in the source, or of its arrays if the
+            data is generated.
+        permutation: permutation of the steps of every sequence; None for the original order.
         files: sha256 of each file or bundled array that was read, by its name.
     """
 
@@ -29,7 +29,7 @@ class Provenance:
 
 
 def sha256(*arrays: np.ndarray) -> str:
-    """The sha256, in hexadecimal, of the arrays' elements in row-major order, little-endian, one array after the other."""
+    """Return the sha256, in hexadecimal, of the elements of all arrays, row-major and little-endian."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)

@@ -1,4 +1,4 @@
-"""Sequences as people have them (lists, padded tensors, data sets) and as a batch wants them."""
+"""Conversion of sequences in memory (lists, padded tensors, data sets) to tensors and batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +12,17 @@ from seqmem.errors import UserError
 
 
 def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
-    """A list of sequences, float32 on the CPU.
+    """Return sequences as a list of float32 tensors (T, ...) on the CPU.
 
     Args:
         sequences: a list of tensors or arrays (T, ...) of any T; a padded tensor (n, T, ...); a data set with ``spec`` and
-            ``batch`` (its training split); or one of torch.utils.data, each item a sequence or a tuple that begins with one.
+            ``batch``, of which the training split is taken; or a map-style data set of torch whose items are sequences, or
+            tuples that begin with one.
         lengths: (n,) valid steps of each sequence of a padded tensor; None for all.
 
     Raises:
-        UserError: there is none, one is empty, has a value that is no finite number, or another shape of step than the first.
+        UserError: there are no sequences, or one is empty, has a value that is not finite, or has steps of a different shape
+            than the first one.
     """
     if hasattr(sequences, "spec") and hasattr(sequences, "batch"):
         batch = sequences.batch("train", torch.arange(sequences.sizes["train"]))
@@ -37,16 +39,15 @@ def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
     if not tensors:
         raise UserError("got no sequences, expected at least one")
     for k, tensor in enumerate(tensors):
-        if tensor.dim() == 0 or tensor.numel() == 0:
-            raise UserError(f"sequence {k}: got a tensor of shape {tuple(tensor.shape)}, expected at least one step")
-        if tensor.shape[1:] != tensors[0].shape[1:]:
-            raise UserError(
-                f"sequence {k}: got steps of shape {tuple(tensor.shape[1:])}, expected {tuple(tensors[0].shape[1:])}"
-            )
-        if not tensor.isfinite().all():
-            step = int((~tensor.isfinite()).nonzero()[0, 0])
-            raise UserError(f"sequence {k}: got a value at step {step} that is no finite number")
+        _check_sequence(k, tensor, tensors[0].shape[1:])
     return tensors
+
+
+def padded(sequences: Sequence[Tensor]) -> Batch:
+    """Return sequences (T, C) as a batch whose targets are its inputs; ``lengths`` is None if all are equally long."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    inputs = pad_sequence(list(sequences), batch_first=True)
+    return Batch(inputs, inputs, None if bool((lengths == lengths[0]).all()) else lengths)
 
 
 def _cut(tensors: list[Tensor], lengths: list[int]) -> list[Tensor]:
@@ -58,8 +59,11 @@ def _cut(tensors: list[Tensor], lengths: list[int]) -> list[Tensor]:
     return [tensor[:length] for tensor, length in zip(tensors, lengths, strict=True)]
 
 
-def padded(sequences: Sequence[Tensor]) -> Batch:
-    """Sequences (T, C) as a batch whose targets are its inputs; without lengths if all are equally long."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    inputs = pad_sequence(list(sequences), batch_first=True)
-    return Batch(inputs, inputs, None if bool((lengths == lengths[0]).all()) else lengths)
+def _check_sequence(k: int, tensor: Tensor, step_shape: torch.Size) -> None:
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        raise UserError(f"sequence {k}: got a tensor of shape {tuple(tensor.shape)}, expected at least one step")
+    if tensor.shape[1:] != step_shape:
+        raise UserError(f"sequence {k}: got steps of shape {tuple(tensor.shape[1:])}, expected {tuple(step_shape)}")
+    if not tensor.isfinite().all():
+        step = int((~tensor.isfinite()).nonzero()[0, 0])
+        raise UserError(f"sequence {k}: got a value at step {step} that is not finite")

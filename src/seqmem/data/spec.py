@@ -1,4 +1,4 @@
-"""What a model needs to know of a data set to be built for it."""
+"""DataSpec: the shapes and the task of a data set, from which models are built."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,22 @@ TaskKind = Literal["classification", "forecasting", "language_modelling", "recon
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The shape of a data set, so that any model can be combined with it.
+    """The shapes and the task of a data set, so that any model can be combined with it.
 
     Attributes:
-        name: the data set's name, for messages and tables.
-        input_size: C, the channels of a float input, or the size of the vocabulary if ``tokens``.
-        output_size: number of classes, or of predicted values.
-        task: what is learned from an output; names a class of ``seqmem.tasks``.
-        output_steps: 0 for one output at the end of the sequence, k > 0 for the last k steps, None for every step.
+        name: the data set's name in messages and tables.
+        input_size: C, channels of a floating-point input; the size of the vocabulary if ``tokens``.
+        output_size: D, number of classes or of predicted values.
+        task: name of a class of ``seqmem.tasks``, which has the loss and the metrics.
+        output_steps: 0 for one output at the end of the sequence, K > 0 for the last K steps, None for every step.
         max_length: T of the longest sequence.
         tokens: inputs are (B, T) int64 instead of (B, T, C) floating point.
-        times: batches carry ``times``.
-        embedding_size: width in which a model embeds tokens if it is not told another; None where one-hot will do.
-        contiguous: the rows of a batch go on where the first rows of the batch before it stopped, from the beginning of each
-            pass over a split, so that a model carries its state.
-        frame: shape (H, W) or (D, H, W) of the frame whose values, row by row, are the C channels of a step; None for others.
-        irreducible_error: what the task's metric is expected to be at the best, where that is known; None where it is not.
+        times: batches have ``times``.
+        embedding_size: default width of the embedding of tokens; None for one-hot inputs.
+        contiguous: row b of a batch continues row b of the previous batch, from the beginning of each pass over a split, so
+            that a model can carry its state.
+        irreducible_error: the expected value of the task's metric for the best predictor; None if it is not known.
+        frame: shape (H, W) or (D, H, W) of a step whose C channels are the values of a frame, row by row; None otherwise.
     """
 
     name: str

@@ -16,8 +16,8 @@ def random_split(count: int, validation_fraction: float, seed: int) -> tuple[np.
 
     Args:
         count: number of samples.
-        validation_fraction: the part for validation, above 0 and below 1; rounded to whole samples.
-        seed: of the random order.
+        validation_fraction: fraction for validation, above 0 and below 1; rounded to whole samples.
+        seed: seed of the random order.
 
     Returns:
         The indices for training and those for validation, int64.
@@ -36,15 +36,15 @@ def random_split(count: int, validation_fraction: float, seed: int) -> tuple[np.
 
 
 def stratified_validation(labels: np.ndarray, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split samples into a training and a validation part in which every class has the same share, as far as that goes.
+    """Split samples into a training and a validation part with equal class frequencies, as far as rounding allows.
 
-    Both parts get at least one sample. The last sample of a class leaves the training part only where there is no other choice,
-    as with one sample a class.
+    Both parts get at least one sample. The last sample of a class leaves the training part only if no other sample is left to
+    choose, for example with one sample a class.
 
     Args:
         labels: (n,) the class of each sample.
-        validation_fraction: the part for validation, above 0 and below 1; rounded to whole samples.
-        seed: of the random choice.
+        validation_fraction: fraction for validation, above 0 and below 1; rounded to whole samples.
+        seed: seed of the random choice.
 
     Returns:
         The indices for training and those for validation, int64, both in random order.
@@ -55,7 +55,8 @@ def stratified_validation(labels: np.ndarray, validation_fraction: float, seed: 
     if len(labels) < 2:
         raise UserError(f"{len(labels)} sample cannot be split into a training and a validation part, expected at least 2")
     order = generator(seed, "split").permutation(len(labels))
-    # The k-th of n samples of a class stands at (k + 1/2) / n, so the first part of all holds the same part of each class.
+    # The k-th of n samples of a class is ranked at (k + 1/2) / n, so that the first samples hold the same fraction of each
+    # class.
     places = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]
@@ -67,17 +68,17 @@ def stratified_validation(labels: np.ndarray, validation_fraction: float, seed: 
 
 
 def stratified_split(labels: np.ndarray, held_out: float, seed: int) -> dict[Split, np.ndarray]:
-    """Split samples in three so that every class has the same share in each part.
+    """Split samples into three parts with equal class frequencies.
 
     Args:
         labels: (n,) the class of each sample.
-        held_out: the part for validation, and again the part for test; below 0.5.
-        seed: of the random choice.
+        held_out: fraction for validation, and the same fraction for test; below 0.5.
+        seed: seed of the random choice.
 
     Returns:
         The indices of each split, int64.
     """
-    # Imported here because it takes a second, and listing the data sets must not.
+    # Imported here because it takes a second, and listing the data sets must be fast.
     from sklearn.model_selection import train_test_split
 
     size = round(len(labels) * held_out)

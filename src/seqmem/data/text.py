@@ -1,4 +1,4 @@
-"""Characters as tokens: the 27 symbols of text8, the cleaning that leaves nothing else, and windows over a text."""
+"""Characters as tokens: the 27 symbols of text8, cleaning to these symbols, and windows over a text."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 from seqmem.errors import UserError
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
-"""A symbol's place in it is its token: a to z are 0 to 25, the space is 26."""
+"""The symbols in the order of their tokens: a to z are 0 to 25, the space is 26."""
 
 _spaces = re.compile(r"  +")
 _other = re.compile(r"[^a-z ]")
@@ -17,10 +17,10 @@ _tokens[_symbols] = np.arange(len(ALPHABET))
 
 
 def clean(text: str) -> str:
-    """Bring a text into the 27 symbols.
+    """Reduce a text to the 27 symbols.
 
-    Line ends become spaces, runs of spaces become one, letters lower case; then each character that is left outside the
-    alphabet becomes a space of its own.
+    Line ends become spaces, runs of spaces become one space, letters lower case. Then each character outside the alphabet
+    becomes a space of its own.
 
     >>> clean("It's\\n  GREAT")
     'it s great'
@@ -30,7 +30,7 @@ def clean(text: str) -> str:
 
 
 def encode(text: str) -> np.ndarray:
-    """(n,) uint8: the token of each character of a cleaned text.
+    """Return the token of each character of a cleaned text, (n,) uint8.
 
     Raises:
         UserError: a character outside the alphabet.
@@ -42,13 +42,13 @@ def encode(text: str) -> np.ndarray:
     if len(foreign := np.flatnonzero(tokens == len(ALPHABET))):
         raise UserError(
             f"got {text[foreign[0]]!r} at character {foreign[0]}, expected a to z and spaces only; seqmem.data.text.clean"
-            " leaves those"
+            " replaces other characters"
         )
     return tokens
 
 
 def decode(tokens: np.ndarray) -> str:
-    """The text of (n,) tokens, integers from 0 to 26.
+    """Return the text of (n,) tokens, integers from 0 to 26.
 
     >>> decode(np.array([7, 8, 26, 0]))
     'hi a'
@@ -57,12 +57,12 @@ def decode(tokens: np.ndarray) -> str:
 
 
 def window_starts(characters: int, length: int, step: int) -> np.ndarray:
-    """Where the windows of a text begin: at 0, ``step``, ... as long as a window has its ``length`` and one character after it.
+    """Return the starts of the windows of a text: 0, ``step``, ... up to the last window that one character follows.
 
     Args:
-        characters: n of the text.
-        length: of a window; the one character more is the last one's target.
-        step: from one window to the next.
+        characters: n, characters of the text.
+        length: characters of a window; the character after it is the target of its last one.
+        step: distance of the starts.
 
     Returns:
         (k,) int64.

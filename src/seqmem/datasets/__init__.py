@@ -1,4 +1,4 @@
-'''Data sets: how each is got, split and batched. They know nothing of models.
+'''Data sets, one module each: how the data are loaded or drawn, split and batched. They do not depend on models.
 
     from seqmem import datasets
 
@@ -6,24 +6,19 @@
     for batch in data.loader("train", batch_size=50, seed=0):
         batch.inputs  # (50, 64, 1)
 
-How to add a data set: one module here and one YAML with the same arguments in ``cfg/dataset/``; nothing else is edited.
-The arguments of the constructor, with their annotations, are the schema of the configuration, so a wrong value is refused
-before anything is loaded. The tests in ``tests/datasets`` pick the new data set up. ``datasets/parity.py`` could be::
+To add a data set, write one module in ``datasets/`` and one YAML with the same arguments in ``cfg/dataset/``; nothing else has
+to be edited. The annotations of the constructor's arguments are the schema of the configuration, so a wrong value is refused
+before anything is loaded. The tests in ``tests/datasets`` include every data set. For example, ``datasets/parity.py``::
 
     import torch
     from pydantic import NonNegativeInt, PositiveInt
 
-    from seqmem.data.dataset import DataSet
-    from seqmem.data.provenance import Provenance, sha256
-    from seqmem.data.seeds import Seed, generator
-    from seqmem.data.splits import SPLITS
     from seqmem.arguments import checked
-    from seqmem.data.batch import Batch
-    from seqmem.data.spec import DataSpec
+    from seqmem.data import SPLITS, Batch, DataSet, DataSpec, Provenance, Seed, generator, sha256
 
 
     class Parity(DataSet):
-        """Is the number of ones in a sequence of bits even (class 0) or odd (class 1)?"""
+        """Bits (B, T); the target at the end is the parity of their sum: 0 for even, 1 for odd."""
 
         name = "parity"
 
@@ -39,12 +34,14 @@ before anything is loaded. The tests in ``tests/datasets`` pick the new data set
             bits = self._bits[split][indices]
             return Batch(bits, bits.sum(dim=1) % 2)
 
-and ``cfg/dataset/parity.yaml``, after which ``python train.py dataset=parity dataset.length=200`` runs::
+and ``cfg/dataset/parity.yaml``::
 
     name: parity
     length: 50  # bits in a sequence
-    seed: 0  # of the sequences
-    num_workers: 0  # processes that make batches; 0: the main one
+    seed: 0  # seed of the sequences
+    num_workers: 0  # worker processes that make batches; 0: the main process
+
+Then ``python train.py dataset=parity dataset.length=200`` runs.
 '''
 
 import pkgutil
@@ -54,44 +51,43 @@ from pathlib import Path
 from typing import Any
 
 from seqmem import arguments as _arguments
-from seqmem.data.dataset import DataSet
-from seqmem.data.splits import SPLITS, Split
+from seqmem.data import SPLITS, DataSet, Split
 from seqmem.errors import UserError, suggestion
 
 __all__ = ["SPLITS", "DataSet", "Split", "check", "load", "names"]
 
-# In a checkout the data sets lie in its datasets/, which has no __init__.py: Hugging Face's library keeps the name "datasets".
-# The build puts them beside this file.
+# A checkout has the data sets in its datasets/, which has no __init__.py so that Hugging Face's library keeps the name
+# "datasets". The build copies them to the folder of this file.
 _checkout = Path(__file__).parents[3] / "datasets"
 if _checkout.is_dir():
     __path__.append(str(_checkout))
 
 
 def names() -> list[str]:
-    """The data sets that :func:`load` knows, in alphabetical order."""
+    """Return the names of all data sets, in alphabetical order."""
     return sorted(_classes())
 
 
 def check(arguments: Mapping[str, Any]) -> None:
-    """Check the arguments of a data set without touching any file.
+    """Check the arguments of a data set without reading any file.
 
     Args:
-        arguments: ``name`` picks the data set; the rest are arguments of its constructor.
+        arguments: ``name`` of the data set, and arguments of its constructor.
 
     Raises:
-        UserError: no such data set, an argument that it does not take, or a value of the wrong type or out of range.
+        UserError: an unknown data set or argument, or a value of the wrong type or out of range.
     """
     _resolve(arguments)
 
 
 def load(arguments: Mapping[str, Any]) -> DataSet:
-    """Get a data set ready for use; its files are downloaded only if they are not there.
+    """Load or draw a data set; its files are downloaded if they do not exist.
 
     Args:
         arguments: as in :func:`check`, which is called first.
 
     Raises:
-        UserError: as in :func:`check`; or a file is missing and cannot be had, damaged, or cannot be read or written.
+        UserError: as in :func:`check`; or a file is missing and cannot be downloaded, is damaged, or cannot be read or written.
     """
     owner, checked = _resolve(arguments)
     return owner(**checked)
@@ -111,5 +107,5 @@ def _resolve(arguments: Mapping[str, Any]) -> tuple[type[DataSet], dict[str, Any
 def _classes() -> dict[str, type[DataSet]]:
     modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     found = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    # A shared base class has no name of its own, so it is not taken for a data set.
+    # A base class of several data sets does not define "name" and is left out.
     return {owner.name: owner for owner in found if issubclass(owner, DataSet) and "name" in vars(owner)}

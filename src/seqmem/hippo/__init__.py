@@ -1,7 +1,8 @@
-"""HiPPO without a network: signals onto coefficients and back. ``python -m seqmem.hippo`` draws what that looks like.
+"""HiPPO without a network: project signals onto coefficients and reconstruct them. ``python -m seqmem.hippo`` draws the errors.
 
-``measures.py`` says what the coefficients of each measure stand for, ``projection.py`` has the online projection,
-``reconstruction.py`` the way back and the least-squares projector that it can be held against.
+``measures.py`` defines what the coefficients of each measure mean, ``projection.py`` has the online projection,
+``reconstruction.py`` the reconstruction and the least-squares projection to compare with, ``approximation.py`` the reading and
+reconstruction of whole signals (table 3 of the paper, which ``table.py`` prints).
 """
 
 from seqmem.hippo.measures import Memory

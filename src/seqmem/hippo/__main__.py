@@ -1,15 +1,17 @@
-"""``python -m seqmem.hippo``: how well memories hold a signal, in a table and a picture; ``table``: the paper's table 3."""
+"""``python -m seqmem.hippo``: errors of memories on a signal, as table and picture; ``table``: table 3 of the paper."""
 
 import argparse
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqmem import ops
+from seqmem.data.signals import white_noise
 from seqmem.errors import UserError, suggestion
-from seqmem.hippo import Memory, experiment, function_approximation
+from seqmem.hippo import Memory, experiment, table
 from seqmem.hippo.measures import LAGUERRE
-from seqmem.hippo.signals import white_noise
 from seqmem.io.files import make_folder
 from seqmem.io.terminal import Parser, at_least
 from seqmem.ops.transition import MEASURES
@@ -19,8 +21,8 @@ DEFAULTS = {
     "errors": {"length": 10_000, "order": 64, "frequency": 8},
     "table": {"length": 1_000_000, "order": 256, "frequency": 100},
 }
-# What the table does not take.
-OF_ERRORS = ("measures", "theta", "timescale", "discretization")
+ERRORS_ONLY = ("measures", "theta", "timescale", "discretization")
+"""Options that the table does not take."""
 
 DESCRIPTION = """\
 Band-limited white noise is projected online onto the coefficients of HiPPO memories, and reconstructed from them.
@@ -43,18 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setattr(given, name, default)
     with parser.one_line_errors():
         if command == "table":
-            unused = [f"--{name}" for name in OF_ERRORS if getattr(given, name) is not None]
+            unused = [f"--{name}" for name in ERRORS_ONLY if getattr(given, name) is not None]
             if unused:
                 raise UserError(f"the table takes no {unused[0]}; errors does")
-            table(given)
+            run_table(given)
         else:
-            errors(given)
+            run_errors(given)
 
 
-def errors(given: argparse.Namespace) -> None:
-    """Several measures on one signal."""
+def run_errors(given: argparse.Namespace) -> None:
+    """Compare several measures on one signal."""
     theta = given.length / 4 if given.theta is None else given.theta
-    # With it the functions reach back over the signal and are as fine there as their number allows.
+    # With this time scale the N functions cover the whole signal, as finely as N functions can.
     timescale = given.length / (2 * given.order) if given.timescale is None else given.timescale
     memories = [
         Memory(given.order, name, None if name == "legs" else timescale if name in LAGUERRE else theta, given.discretization)
@@ -69,16 +71,32 @@ def errors(given: argparse.Namespace) -> None:
     print(f"errors.csv (the error over time) and errors.png are in {folder}")
 
 
-def table(given: argparse.Namespace) -> None:
-    """The paper's table 3."""
+def run_table(given: argparse.Namespace) -> None:
+    """Measure and print the paper's table 3."""
     folder = None if given.output is None else make_folder(given.output)
-    signal, made, rows = function_approximation.measure(given.length, given.order, given.frequency, given.seed)
-    function_approximation.show(rows, f"{_signal(given)}, variance 0.25, into {given.order} numbers")
+    signal, reconstructions, rows = table.measure(given.length, given.order, given.frequency, given.seed)
+    table.show(rows, f"{_signal(given)}, variance 0.25, into {given.order} numbers")
     if folder is not None:
         settings = {name: getattr(given, name) for name in ("length", "order", "frequency", "seed")}
-        function_approximation.save(rows, settings, folder / "table.csv")
-        function_approximation.draw(signal, made, folder / "table.png")
+        table.save(rows, settings | _environment(), folder / "table.csv")
+        table.draw(signal, reconstructions, folder / "table.png")
         print(f"table.csv and table.png are in {folder}")
+
+
+def _environment() -> dict[str, object]:
+    """The machine, the versions and the implementation that the rows were measured with."""
+    # Imported here, as only a saved table needs it: the rest of hippo does not depend on seqmem.results.
+    from seqmem.results.provenance import provenance
+
+    found = provenance()
+    return {
+        "processor": found["machine"]["processor"],
+        "threads": found["machine"]["threads"],
+        "commit": found["commit"],
+        "date": time.strftime("%Y-%m-%d"),
+        "torch": found["versions"]["torch"],
+        "operators": ops.paths()["legs_function_approx_trapezoidal"],
+    }
 
 
 def _signal(given: argparse.Namespace) -> str:
@@ -96,16 +114,16 @@ def _parser() -> Parser:
         metavar="F",
         help=f"highest number of oscillations over the signal {_default('frequency')}",
     )
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the signal (default 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="seed of the signal (default 0)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for CSV and picture (default outputs/hippo; table: none)"
     )
-    only = parser.add_argument_group("of errors")
+    only = parser.add_argument_group("options of errors")
     only.add_argument(
-        "--measures", nargs="+", type=_measure, metavar="NAME", help=f"of {', '.join(MEASURES)} (default legs legt lagt)"
+        "--measures", nargs="+", type=_measure, metavar="NAME", help=f"any of {', '.join(MEASURES)} (default legs legt lagt)"
     )
     only.add_argument("--theta", type=_positive, help="window of legt and lmu in samples (default T/4)")
-    only.add_argument("--timescale", type=_positive, help="of lagt, tlagt and glagt in samples (default T/(2N))")
+    only.add_argument("--timescale", type=_positive, help="time scale of lagt, tlagt and glagt in samples (default T/(2N))")
     only.add_argument(
         "--discretization",
         type=_discretization,

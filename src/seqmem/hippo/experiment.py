@@ -1,4 +1,4 @@
-"""How well memories of several measures hold one signal: the errors of ``python -m seqmem.hippo``."""
+"""Errors of memories of several measures on one signal, for ``python -m seqmem.hippo``."""
 
 import csv
 import time
@@ -17,23 +17,23 @@ from seqmem.hippo.reconstruction import least_squares, reconstruct
 from seqmem.io.files import replacing
 
 CURVE_POINTS = 100
-# More samples than that add nothing to an error that is a mean over them.
 ERROR_POINTS = 1000
+"""Largest number of samples of an error, which is a mean over them and hardly changes with more."""
 
 
 @dataclass
 class Trace:
-    """What one memory made of a signal.
+    """Reconstruction of a signal from one memory, and its errors.
 
     Attributes:
-        memory: its settings.
-        moments: (P,) the samples that it remembers in the end, counted from 0.
-        values: (P,) what it makes of them.
+        memory: settings of the memory.
+        moments: (P,) the samples that are remembered after the last one, counted from 0.
+        values: (P,) their reconstruction.
         error: mean squared error over the remembered samples, weighted by the measure.
-        best: the same of the least-squares projection onto the same functions.
+        best: the same error of the least-squares projection onto the same functions.
         steps: (K,) numbers of samples.
-        errors: (K,) the error after so many.
-        steps_per_second: of the projection.
+        errors: (K,) the error after each of them.
+        steps_per_second: speed of the projection.
     """
 
     memory: Memory
@@ -47,17 +47,17 @@ class Trace:
 
 
 def follow(signal: Tensor, memory: Memory) -> Trace:
-    """Project a signal (T,) onto one memory, and look back from the end and from moments before it."""
+    """Project a signal (T,) onto one memory, and compute the error at the end and at about 100 earlier steps."""
     length = len(signal)
     every = max(1, length // CURVE_POINTS)
     steps = list(range(every, length + 1, every))
-    on_the_way = project(signal, memory.order, every=every, **memory.settings)
+    intermediate = project(signal, memory.order, every=every, **memory.settings)
     start = time.perf_counter()
     coefficients = project(signal, memory.order, **memory.settings)
     seconds = time.perf_counter() - start
 
     moments = memory.samples(length)
-    # The matrix of a long signal's least-squares problem would not fit; a sparser signal has the same best projection.
+    # The least-squares matrix of a long signal would not fit into memory; a sparser signal has nearly the same projection.
     stride = max(1, len(moments) // (10 * ERROR_POINTS))
     sparse = replace(memory, theta=None if memory.theta is None else memory.theta / stride)
     sparse_signal = signal[stride // 2 :: stride]
@@ -69,13 +69,13 @@ def follow(signal: Tensor, memory: Memory) -> Trace:
         error(signal, coefficients, memory),
         error(sparse_signal, best, sparse),
         steps,
-        [error(signal[:step], row, memory) for step, row in zip(steps, on_the_way, strict=True)],
+        [error(signal[:step], row, memory) for step, row in zip(steps, intermediate, strict=True)],
         length / seconds,
     )
 
 
 def error(signal: Tensor, coefficients: Tensor, memory: Memory) -> float:
-    """Mean squared error over the remembered samples of a signal (T,), weighted by the measure."""
+    """Compute the mean squared error over the remembered samples of a signal (T,), weighted by the measure."""
     length = len(signal)
     moments = memory.samples(length)
     moments = moments[:: max(1, len(moments) // ERROR_POINTS)]
@@ -96,7 +96,7 @@ def show(traces: Sequence[Trace], title: str) -> None:
             memory.measure,
             str(memory.order),
             "-" if memory.theta is None else f"{memory.theta:g}",
-            remembers(memory),
+            remembered_part(memory),
             f"{trace.error:.2e}",
             f"{trace.best:.2e}",
             f"{trace.steps_per_second:,.0f}",
@@ -104,8 +104,8 @@ def show(traces: Sequence[Trace], title: str) -> None:
     Console(width=None if Console().is_terminal else 140).print(table)
 
 
-def remembers(memory: Memory) -> str:
-    """In words."""
+def remembered_part(memory: Memory) -> str:
+    """Describe in words which samples a memory remembers."""
     if memory.is_scaled:
         return "all samples evenly"
     if memory.measure in ("legt", "lmu"):
@@ -114,7 +114,7 @@ def remembers(memory: Memory) -> str:
 
 
 def save(traces: Sequence[Trace], path: Path) -> None:
-    """Write the error curves as CSV: one row a measure and number of samples."""
+    """Write the error curves as CSV, one row for each measure and number of samples."""
     with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("measure", "order", "theta", "samples", "mean_squared_error"))
@@ -125,7 +125,7 @@ def save(traces: Sequence[Trace], path: Path) -> None:
 
 
 def draw(signal: Tensor, traces: Sequence[Trace], path: Path) -> None:
-    """Draw the signal (T,) with what each memory makes of it in the end, and the error over time."""
+    """Draw the signal (T,) with each memory's reconstruction, and the errors over time."""
     figure = Figure(figsize=(10.0, 7.0), layout="constrained")
     past, curve = figure.subplots(2, 1)
     past.plot(signal.numpy(), color="black", linewidth=2.5, alpha=0.35, label="signal")
@@ -135,7 +135,7 @@ def draw(signal: Tensor, traces: Sequence[Trace], path: Path) -> None:
         curve.semilogy(trace.steps, trace.errors, color=f"C{number}", label=label)
     span = signal.abs().max().item()
     past.set(xlabel="sample", ylabel="reconstruction after the last", xlim=(0, len(signal)), ylim=(-1.5 * span, 1.5 * span))
-    curve.set(xlabel="samples so far", ylabel="mean squared error over what is remembered", xlim=(0, len(signal)))
+    curve.set(xlabel="samples so far", ylabel="mean squared error of the remembered samples", xlim=(0, len(signal)))
     for axis in (past, curve):
         axis.grid(alpha=0.3)
     past.legend(loc="upper left", ncols=len(traces) + 1)

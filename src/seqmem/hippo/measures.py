@@ -1,13 +1,13 @@
-"""What a memory's coefficients stand for: the functions of age that they multiply.
+"""Measures: the functions of age that the coefficients of a memory multiply.
 
-A measure says how much each moment of the past counts (HiPPO, section 2), by its age s: 0 is now, and one unit is the whole
-past (LegS), the window theta (LegT, the Legendre Memory Unit) or the time scale theta (Laguerre). The coefficients c of a
-memory stand for f(s) = sum_n c_n b_n(s), with
+A measure weights each moment of the past (HiPPO, section 2) by its age s: 0 is now, and one unit is the whole past (LegS), the
+window theta (LegT, the Legendre Memory Unit) or the time scale theta (Laguerre). The coefficients c of a memory represent
+f(s) = sum_n c_n b_n(s), with
 
     legs, legt            b_n(s) = sqrt(2n+1) P_n(1 - 2s), orthonormal on [0, 1]
     lmu                   b_n(s) = P_n(2s - 1)
     lagt, tlagt, glagt    b_n(s) = s^alpha exp(-(1 - tilt) s / 2) L_n^(alpha)(s) / (W_n kappa), orthonormal under the measure
-                          s^(-alpha) exp(-tilt s) but for kappa, the scale of B; tilt is 0 (lagt) or beta, W_n the norm of
+                          s^(-alpha) exp(-tilt s) except for kappa, the scale of B; tilt is 0 (lagt) or beta, W_n the norm of
                           L_n^(alpha) under s^alpha exp(-s)
 """
 
@@ -28,22 +28,23 @@ LAGUERRE = ("lagt", "tlagt", "glagt")
 
 @dataclass(frozen=True)
 class Memory:
-    """A measure, the order N, and how samples become steps.
+    """Settings of a memory: the measure, the order N, and the discretization.
 
-    Where the samples lie in time: each stands for a step and lies in its middle, so the newest has an age of half a step. LegS
-    takes the first for half a step, so its past is T - 1/2 steps long after T samples: with its own step t, from t - 1/2 to
-    t + 1/2, a bilinear step of 1/t is the midpoint rule. Zero-order hold takes the first for a whole one, its past is T long.
+    Positions of the samples in time: each sample represents a step and is in its middle, so the newest has an age of half a
+    step. LegS counts the first sample as half a step, so its past has T - 1/2 steps after T samples: for step t, from t - 1/2
+    to t + 1/2, a bilinear step of size 1/t is the midpoint rule. Zero-order hold counts the first sample as a whole step, so
+    its past has T steps.
 
     Args:
         order: N > 0.
         measure: legs, legt, lmu, lagt, tlagt or glagt, see :func:`seqmem.ops.transition`.
-        theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples; legs has none.
+        theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples; None for legs.
         discretization: see :func:`seqmem.ops.canonical_discretization`; default bilinear for legs and zoh for the others.
-        measure_args: of the measure.
+        measure_args: arguments of the measure.
 
     Raises:
-        UserError: an unknown measure, argument or discretization; an order or theta that is not positive; a theta that lacks
-            or is too much.
+        UserError: an unknown measure, argument or discretization; an order or theta that is not positive; a missing theta, or a
+            theta for legs.
     """
 
     order: int
@@ -54,13 +55,15 @@ class Memory:
 
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order < 1:
-            raise UserError(f"the memory order must be a positive whole number, got {self.order}")
+            raise UserError(f"order: got {self.order}, expected a positive whole number")
         checked_measure(self.measure, self.measure_args)
         if self.is_scaled and self.theta is not None:
-            raise UserError(f"legs remembers all of the past and takes no theta, got {self.theta}; legt has a window")
+            raise UserError(
+                f"theta: got {self.theta}, expected none for legs, which remembers all of the past; legt has a window"
+            )
         if not self.is_scaled and (self.theta is None or not 0 < self.theta < math.inf):
             meaning = "time scale" if self.measure in LAGUERRE else "window"
-            raise UserError(f"{self.measure} needs theta > 0, its {meaning} in samples, got {self.theta}")
+            raise UserError(f"theta: got {self.theta}, expected a number above 0, the {meaning} of {self.measure} in samples")
         if self.discretization is not None:
             canonical_discretization(self.discretization)
 
@@ -71,7 +74,7 @@ class Memory:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``project``, ``reconstruct`` and ``least_squares`` take, but for the order."""
+        """Arguments of ``project``, ``reconstruct`` and ``least_squares``, except the order."""
         own = {"measure": self.measure, "theta": self.theta, "discretization": self.discretization}
         return own | self.measure_args
 
@@ -82,27 +85,27 @@ class Memory:
         return canonical_discretization(default if self.discretization is None else self.discretization)
 
     def scale(self, length: int) -> float:
-        """How many samples a unit of age is after ``length`` samples."""
+        """Return the number of samples in a unit of age after ``length`` samples."""
         if self.theta is not None:
             return self.theta
         return length if self.method == "zoh" else length - 0.5
 
     def ages(self, length: int, at: Tensor) -> Tensor:
-        """Ages of the moments ``at`` (in samples from the first, which is 0) after ``length`` samples."""
+        """Return the ages of the moments ``at`` (in samples, 0 is the first one) after ``length`` samples."""
         return (length - 0.5 - at) / self.scale(length)
 
     def oldest(self, length: int) -> float:
-        """The oldest moment that is remembered after ``length`` samples, in samples from the first."""
+        """Return the oldest moment that is remembered after ``length`` samples, in samples from the first."""
         if self.measure in ("legt", "lmu"):
             return max(0.0, length - 0.5 - self.scale(length))
         return 0.0
 
     def samples(self, length: int) -> Tensor:
-        """The samples that are remembered after ``length`` samples, (P,) float64, counted from 0."""
+        """Return the samples that are remembered after ``length`` samples, (P,) float64, counted from 0."""
         return torch.arange(math.ceil(self.oldest(length)), length, dtype=torch.float64)
 
     def functions(self, ages: Tensor) -> Iterator[Tensor]:
-        """b_0, b_1, ... b_(N-1) at these ages (P,), each (P,)."""
+        """Yield b_0, b_1, ... b_(N-1) at ages (P,), each (P,)."""
         if self.measure in LAGUERRE:
             A, B = transition(self.measure, 1, **self.measure_args)
             alpha = self.measure_args.get("alpha", 0.0)
@@ -119,7 +122,7 @@ class Memory:
                 yield math.sqrt(2 * n + 1) * value
 
     def weights(self, ages: Tensor) -> Tensor:
-        """The measure at these ages, up to a factor: how much an error counts."""
+        """Return the measure at ages (P,), up to a factor: the weight of an error, (P,)."""
         if self.measure not in LAGUERRE:
             return torch.ones_like(ages)
         tilt = -1 - 2 * transition(self.measure, 1, **self.measure_args)[0].item()
@@ -127,7 +130,7 @@ class Memory:
 
 
 def legendre(order: int, x: Tensor) -> Iterator[Tensor]:
-    """P_0(x) ... P_(order-1)(x)."""
+    """Yield the Legendre polynomials P_0(x) ... P_(order-1)(x)."""
     before, value = torch.zeros_like(x), torch.ones_like(x)
     for n in range(order):
         yield value
@@ -135,12 +138,12 @@ def legendre(order: int, x: Tensor) -> Iterator[Tensor]:
 
 
 def laguerre(order: int, x: Tensor, alpha: float, log_factor: Tensor) -> Iterator[Tensor]:
-    """L_0^(alpha)(x) ... L_(order-1)^(alpha)(x), each times exp(log_factor)."""
+    """Yield the Laguerre polynomials L_0^(alpha)(x) ... L_(order-1)^(alpha)(x), each times exp(log_factor)."""
     before, value = torch.zeros_like(x), torch.ones_like(x)
     for n in range(order):
         yield value * torch.exp(log_factor)
         before, value = value, ((2 * n + 1 + alpha - x) * value - (n + alpha) * before) / (n + 1)
-        # The factor underflows where the polynomial is yet to grow as much: keep them apart, and the polynomial small.
+        # The factor underflows before the polynomial has grown as much: keep them separate, and the polynomial small.
         shift = 100 * (value.abs() > 1e100).to(x.dtype)
         shrink = 10.0**-shift
         before, value, log_factor = before * shrink, value * shrink, log_factor + math.log(10) * shift

@@ -1,4 +1,4 @@
-"""Online projection: the coefficients of a signal's past, updated sample by sample (HiPPO, sections 2 and 3)."""
+"""Online projection: coefficients of a signal's past, updated sample by sample (HiPPO, sections 2 and 3)."""
 
 import math
 from collections.abc import Sequence
@@ -26,31 +26,31 @@ def project(
     discretization: str | float | None = None,
     **measure_args: float,
 ) -> Tensor:
-    """Project a signal onto the first functions of a measure, as an online memory would that reads it once.
+    """Project a signal onto the first N functions of a measure, as an online memory that reads each sample once.
 
     Computed in float64; differentiable in the signal.
 
     Args:
         signal: (T,) or (B, T) floating point, T > 0; samples at equal distances.
-        order: N, how many coefficients.
+        order: N, number of coefficients.
         measure: ``"legs"`` (all of the past, weighted evenly), ``"legt"`` (the last theta samples, weighted evenly), ``"lmu"``
             (the same in the normalisation of the Legendre Memory Unit), ``"lagt"``, ``"tlagt"`` or ``"glagt"`` (Laguerre: the
             past weighted by its age over theta), see :mod:`seqmem.hippo.measures`.
-        theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples; legs has none. Before the first sample the
-            signal counts as 0; legs knows no time before.
-        every: give the coefficients after every so many samples instead of the final ones; 1 is each.
-        discretization: forward, backward, bilinear, zoh, another name they go by, or alpha of the general bilinear transform.
-            Default bilinear for legs and zoh for the others. Forward is unstable where theta is small against the order's
-            square.
-        measure_args: of the measure, see :func:`seqmem.ops.transition`.
+        theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples; None for legs. Before the first sample the
+            signal counts as 0, except for legs, whose past begins there.
+        every: return the coefficients after every ``every`` samples instead of the final ones.
+        discretization: forward, backward, bilinear, zoh, a synonym of these, or alpha of the general bilinear transform.
+            Default bilinear for legs and zoh for the others. Forward is unstable if theta is small compared to the square of
+            the order.
+        measure_args: arguments of the measure, see :func:`seqmem.ops.transition`.
 
     Returns:
         The final coefficients, (N,) or (B, N); with ``every`` those after samples every, 2 every, ...: (K, N) or (B, K, N),
         K = T // every. Of the signal's type.
 
     Raises:
-        UserError: a signal of another shape or type, an unknown measure or discretization, a theta that lacks or is too much,
-            or a number that is not positive.
+        UserError: a signal of a different shape or type, an unknown measure or discretization, a missing theta or a theta for
+            legs, or a number that is not positive.
 
     >>> project(torch.full((5,), 2.0), order=3)
     tensor([2., 0., 0.])
@@ -63,16 +63,16 @@ def project(
 
 
 class OnlineProjection:
-    """A projection that is fed as the samples come, for as long as they come.
+    """A projection of a stream of samples of any length.
 
-    Its memory is N numbers a signal, whatever has gone through it; coefficients are float64.
+    It stores N float64 coefficients a signal, however many samples it has read.
 
     Args:
-        order: as in :func:`project`, like all others.
+        order: N; this and the others as in :func:`project`.
         measure: legs, legt, lmu, lagt, tlagt or glagt.
         theta: window or time scale in samples.
-        discretization: how a sample becomes a step.
-        measure_args: of the measure.
+        discretization: discretization of a step.
+        measure_args: arguments of the measure.
 
     Raises:
         UserError: as :func:`project`.
@@ -103,41 +103,41 @@ class OnlineProjection:
 
     @property
     def coefficients(self) -> Tensor:
-        """The coefficients after the samples so far: (N,), or (B, N) where B signals are fed side by side.
+        """The coefficients after the samples so far: (N,), or (B, N) for B signals.
 
         Raises:
-            UserError: there was no sample yet.
+            UserError: there were no samples yet.
         """
         if self._coefficients is None:
             raise UserError("the projection has no coefficients before its first sample")
         return self._coefficients
 
     def step(self, value: Tensor | float) -> Tensor:
-        """Take one sample: a number, or (B,) for B signals. Returns the coefficients."""
+        """Read one sample, a number or (B,) for B signals, and return the coefficients."""
         return self.update(torch.as_tensor(value, dtype=torch.float64)[..., None])
 
     def update(self, chunk: Tensor | np.ndarray | Sequence[float], every: int | None = None) -> Tensor:
-        """Take the samples that came since.
+        """Read the next samples.
 
         Args:
             chunk: (T,) or (B, T) floating point, T > 0.
-            every: give all coefficients after a multiple of so many samples, counted from the stream's first.
+            every: return the coefficients after each multiple of ``every`` samples, counted from the stream's first.
 
         Returns:
-            The coefficients (N,) or (B, N), or with ``every`` (K, N) or (B, K, N) where the chunk reached K multiples.
+            The coefficients (N,) or (B, N); with ``every`` (K, N) or (B, K, N), K the number of multiples in the chunk.
 
         Raises:
-            UserError: another shape than chunks before had, or ``every`` is not positive.
+            UserError: a different B than that of previous chunks, or ``every`` is not positive.
         """
         chunk = as_signal(chunk).double()
         if every is not None and every < 1:
-            raise UserError(f"'every' must be a positive number of samples, got {every}")
+            raise UserError(f"every: got {every}, expected a positive number of samples")
         order, batch = self.memory.order, chunk.shape[:-1]
         if self._coefficients is None:
             self._coefficients = chunk.new_zeros(*batch, order)
         elif self._coefficients.shape[:-1] != batch:
-            wanted = ", ".join([*map(str, self._coefficients.shape[:-1]), "T"])
-            raise UserError(f"the chunks so far were ({wanted}), got {describe(chunk)}")
+            expected = ", ".join([*map(str, self._coefficients.shape[:-1]), "T"])
+            raise UserError(f"chunk: got {describe(chunk)}, expected ({expected}) as before")
         rows, coefficients = chunk.reshape(-1, chunk.shape[-1]), self._coefficients.reshape(-1, order)
         kept: list[Tensor] = []
         start = 0
@@ -155,11 +155,11 @@ class OnlineProjection:
         return stacked.reshape(*batch, len(kept), order)
 
     def reconstruct(self, at: Tensor | Sequence[float] | None = None) -> Tensor:
-        """The past as the coefficients have it now, see :func:`seqmem.hippo.reconstruct`."""
+        """Reconstruct the past from the current coefficients, see :func:`seqmem.hippo.reconstruct`."""
         return reconstruct(self.coefficients, self.length, at=at, **self.memory.settings)
 
     def _advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
-        """From (B, N) over the samples (B, T) that follow."""
+        """Advance coefficients (B, N) over the next samples (B, T)."""
         if self._blocks is not None:
             return self._blocks.advance(coefficients, rows)
         if self.length == 0 and self.memory.method == "bilinear":
@@ -171,14 +171,14 @@ class OnlineProjection:
         memory = coefficients[:, None]
         for t, samples in enumerate(rows.T, start=self.length):
             if t == 0:
-                memory = pad(samples[:, None, None], (0, self.memory.order - 1))  # f_0 e_0: a constant so far
+                memory = pad(samples[:, None, None], (0, self.memory.order - 1))  # f_0 e_0, the first sample as a constant
             else:
                 memory = legs_update(memory, samples[:, None], math.log1p(1 / t) if method == "zoh" else 1 / t, method)
         return memory[:, 0]
 
 
 class _Blocks:
-    """c = A_d c + B_d f, taken over 2^i samples at once: A_d^(2^i) c + sum_j A_d^(2^i-1-j) B_d f_j."""
+    """Steps c = A_d c + B_d f over 2^i samples at once: A_d^(2^i) c + sum_j A_d^(2^i-1-j) B_d f_j."""
 
     largest = 256
 
@@ -186,7 +186,7 @@ class _Blocks:
         assert memory.theta is not None
         A, B = transition(memory.measure, memory.order, **memory.measure_args)
         self.A, self.B = discretize(A, B, 1 / memory.theta, memory.method)
-        # From alpha = 1/2 on, what decays in continuous time does so in steps of any size.
+        # For alpha >= 1/2 the steps of a stable system are stable for any step size.
         if (alpha_of(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
             raise UserError(
                 f"{memory.measure} of order {memory.order} with theta {memory.theta:g} grows without bound "
@@ -195,7 +195,7 @@ class _Blocks:
 
     @cached_property
     def tables(self) -> tuple[dict[int, Tensor], Tensor]:
-        """A_d^k for k = 1, 2, 4 ...; and (largest, N) the responses to a sample, the newest last."""
+        """A_d^k (N, N) for k = 1, 2, 4, ...; and the responses (largest, N) to a sample, the newest last."""
         powers, kernel, power = {1: self.A}, self.B[None], self.A
         while len(kernel) < self.largest:
             kernel = torch.cat((kernel @ power.T, kernel))
@@ -204,12 +204,12 @@ class _Blocks:
         return powers, kernel
 
     def advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
-        """From (B, N) over (B, T)."""
+        """Advance coefficients (B, N) over samples (B, T)."""
         powers, kernel = self.tables
         start = 0
         while start < rows.shape[1]:
             size = min(self.largest, 1 << ((rows.shape[1] - start).bit_length() - 1))
-            written = rows[:, start : start + size] @ kernel[-size:].to(rows.device)
-            coefficients = coefficients @ powers[size].T.to(rows.device) + written
+            response = rows[:, start : start + size] @ kernel[-size:].to(rows.device)
+            coefficients = coefficients @ powers[size].T.to(rows.device) + response
             start += size
         return coefficients

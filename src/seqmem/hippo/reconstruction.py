@@ -1,4 +1,4 @@
-"""From coefficients back to the signal, and the best coefficients that there are."""
+"""Reconstruction of a signal from coefficients, and the least-squares projection to compare with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,17 +21,17 @@ def reconstruct(
     discretization: str | float | None = None,
     **measure_args: float,
 ) -> Tensor:
-    """The signal that coefficients stand for, at any moments of the past.
+    """Reconstruct a signal from its coefficients, at any moments of the past.
 
     Args:
         coefficients: (N,), or (..., N) for many signals.
-        length: how many samples the projection has seen. Any: nothing depends on a maximum.
+        length: number of samples that were projected; there is no maximum.
         measure: as in :func:`seqmem.hippo.project`, like theta, discretization and measure_args.
         theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples.
-        at: (P,) the moments, counted in samples: 0 is the first sample, ``length - 1`` the newest, and what lies between two
-            samples may be asked for. Default: every sample that is remembered, all of them or (legt, lmu) the last theta.
-        discretization: with which the coefficients were made.
-        measure_args: of the measure.
+        at: (P,) the moments in samples: 0 is the first sample, ``length - 1`` the newest, and fractions are between samples.
+            Default: every sample that is remembered, all of them or (legt, lmu) the last theta.
+        discretization: the one that the coefficients were computed with.
+        measure_args: arguments of the measure.
 
     Returns:
         (P,), or (..., P); floating point of the coefficients' type.
@@ -46,14 +46,14 @@ def reconstruct(
     """
     coefficients = torch.as_tensor(coefficients)
     if coefficients.dim() == 0 or not coefficients.is_floating_point():
-        raise UserError(f"the coefficients must be (..., N) floating point, got {describe(coefficients)}")
+        raise UserError(f"coefficients: got {describe(coefficients)}, expected (..., N) floating point")
     if length < 1:
-        raise UserError(f"the length must be the number of samples projected, at least 1, got {length}")
+        raise UserError(f"length: got {length}, expected the number of projected samples, at least 1")
     memory = Memory(coefficients.shape[-1], measure, theta, discretization, measure_args)
     moments = memory.samples(length) if at is None else torch.as_tensor(at, dtype=torch.float64)
     _check_moments(memory, length, moments)
     ages = memory.ages(length, moments.to(coefficients.device))
-    # One function of age at a time: P values and no (P, N) matrix, which at a million samples would fill the memory.
+    # One function of age at a time: P values instead of a (P, N) matrix, which at 10^6 samples would fill the memory.
     values = coefficients.new_zeros(*coefficients.shape[:-1], len(moments), dtype=torch.float64)
     for n, function in enumerate(memory.functions(ages)):
         values = torch.addcmul(values, coefficients[..., n, None].double(), function)
@@ -68,24 +68,25 @@ def least_squares(
     discretization: str | float | None = None,
     **measure_args: float,
 ) -> Tensor:
-    """The coefficients with which :func:`reconstruct` comes closest to the samples: what a projection can at best reach.
+    """Compute the coefficients whose reconstruction is closest to the samples: the optimum of any projection.
 
-    It minimises the sum of squared errors over the remembered samples, each weighted by the measure. It needs the whole
-    signal, a matrix of T x N numbers and O(T N^2) operations. With fewer samples than coefficients it takes the smallest.
+    They minimise the sum of squared errors over the remembered samples, each weighted by the measure. This needs the whole
+    signal, a matrix of T x N numbers and O(T N^2) operations. With fewer samples than coefficients, the solution of least norm
+    is taken.
 
     Args:
         signal: (T,) or (B, T) floating point, T > 0.
         order: N.
         measure: as in :func:`seqmem.hippo.project`, like theta, discretization and measure_args.
         theta: window (legt, lmu) or time scale (lagt, tlagt, glagt) in samples.
-        discretization: says where the samples lie in time.
-        measure_args: of the measure.
+        discretization: determines the positions of the samples in time.
+        measure_args: arguments of the measure.
 
     Returns:
         (N,) or (B, N), of the signal's type.
 
     Raises:
-        UserError: a signal of another shape or type, or settings as in :func:`seqmem.hippo.project`.
+        UserError: a signal of a different shape or type, or wrong settings as in :func:`seqmem.hippo.project`.
 
     >>> signal = torch.linspace(0, 1, 101, dtype=torch.float64) ** 2
     >>> (reconstruct(least_squares(signal, order=3), 101) - signal).abs().max() < 1e-13
@@ -97,17 +98,17 @@ def least_squares(
     ages = memory.ages(signal.shape[-1], samples)
     weight = memory.weights(ages).sqrt()[:, None]
     basis = torch.stack(list(memory.functions(ages)), dim=1)
-    wanted = signal[..., -len(samples) :].double().reshape(-1, len(samples)).T
-    driver = "gelsd" if signal.is_cpu else "gels"  # of these, gelsd alone takes matrices without full rank
-    solution = torch.linalg.lstsq(weight * basis, weight * wanted, driver=driver).solution
+    values = signal[..., -len(samples) :].double().reshape(-1, len(samples)).T
+    driver = "gelsd" if signal.is_cpu else "gels"  # only gelsd solves problems without full rank
+    solution = torch.linalg.lstsq(weight * basis, weight * values, driver=driver).solution
     return solution.T.reshape(*signal.shape[:-1], order).to(signal.dtype)
 
 
 def as_signal(signal: Any, order: int = 1) -> Tensor:
-    """A tensor (T,) or (B, T) of floating-point samples, made of what was given.
+    """Convert samples to a tensor (T,) or (B, T) of floating point.
 
     Raises:
-        UserError: saying what was wanted.
+        UserError: a different shape or type.
     """
     tensor = torch.as_tensor(signal)
     check_signal(tensor, order)
@@ -116,10 +117,11 @@ def as_signal(signal: Any, order: int = 1) -> Tensor:
 
 def _check_moments(memory: Memory, length: int, moments: Tensor) -> None:
     if moments.dim() != 1:
-        raise UserError(f"the moments 'at' must be (P,), got {describe(moments)}")
+        raise UserError(f"at: got {describe(moments)}, expected moments (P,)")
     first, last = memory.oldest(length), length - 0.5
     outside = moments[~((moments >= first) & (moments <= last))]
     if len(outside):
         raise UserError(
-            f"after {length} samples {memory.measure} remembers the moments {first:g} to {last:g}, got {outside[0].item():g}"
+            f"at: got {outside[0].item():g}, expected {first:g} to {last:g}, "
+            f"which {memory.measure} remembers after {length} samples"
         )

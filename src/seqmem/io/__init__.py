@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, archives, downloads, and the formats that data sets come in."""
+"""Files: atomic writes, locks, archives, downloads, and readers of the formats of data sets."""

@@ -1,4 +1,4 @@
-"""Settings and arrays in one file that holds nothing that could be executed: a zip of ``meta.json`` and ``NAME.npy``."""
+"""Settings and arrays in one file without executable content: a zip of ``meta.json`` and ``NAME.npy``."""
 
 import io
 import json
@@ -18,18 +18,18 @@ from seqmem.io.files import replacing
 
 DAMAGE = (
     *zips.DAMAGE,
-    tokenize.TokenError,  # numpy reads old headers as Python's
+    tokenize.TokenError,  # numpy parses old headers as Python source
     TypeError,
 )
-"""What reading a zip of arrays ends in where it is damaged, or made by someone else."""
+"""Exceptions of reading a zip of arrays that is damaged or hostile."""
 
 
 def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-    """Write a file so that a kill at any moment leaves the old one or the new one.
+    """Write settings and arrays so that a kill at any moment leaves the old file or the new one.
 
     Args:
         path: the file.
-        meta: values that JSON can hold.
+        meta: settings, as values that JSON can hold.
         arrays: tensors by name.
 
     Raises:
@@ -41,10 +41,10 @@ def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> 
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What :func:`write` wrote: the settings, and the tensors by name.
+    """Read the settings, and the tensors by name, that :func:`write` wrote.
 
     Raises:
-        UserError: there is no such file, or it is damaged or something else.
+        UserError: the file does not exist, is damaged, or is not such a file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -54,14 +54,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
     except DAMAGE as error:
-        raise UserError(f"{path} is no file of a model, or damaged ({error})") from None
+        raise UserError(f"{path} is not a file of a model, or damaged ({error})") from None
     if not isinstance(meta, dict):
-        raise UserError(f"{path} is no file of a model (its meta.json holds no settings)")
+        raise UserError(f"{path} is not a file of a model (its meta.json has no settings)")
     return meta, arrays
 
 
 def write_arrays(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> None:
-    """Add arrays to an open zip, as ``np.savez`` does, which has no way to take the names ``file`` and ``allow_pickle``."""
+    """Add arrays to an open zip, as ``np.savez`` does, which cannot take the names ``file`` and ``allow_pickle``."""
     for name, array in arrays.items():
         content = io.BytesIO()
         np.lib.format.write_array(content, array, allow_pickle=False)
@@ -69,7 +69,7 @@ def write_arrays(archive: zipfile.ZipFile, arrays: Mapping[str, np.ndarray]) -> 
 
 
 def read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """The arrays in an open zip by name, none of which may hold Python objects; raises one of ``DAMAGE``."""
+    """Return the arrays in an open zip by name; one that holds Python objects raises one of ``DAMAGE``."""
     return {
         name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
         for name in archive.namelist()
@@ -77,14 +77,19 @@ def read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     }
 
 
-def check_shapes(path: Path, arrays: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse arrays of other names or shapes than are ``wanted``, before anything of the size that a file claims is made.
+def check_shapes(path: Path, arrays: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse arrays with different names or shapes than expected, before a model of the size that a file claims is built.
+
+    Args:
+        path: the file, for the message.
+        arrays: the arrays of the file by name.
+        expected: the shapes by name.
 
     Raises:
-        UserError: naming the first of them.
+        UserError: naming the first array that differs.
     """
-    for name in [*wanted, *arrays]:
-        found = tuple(arrays[name].shape) if name in arrays else "none"
-        expected = tuple(wanted[name]) if name in wanted else "none"
-        if found != expected:
-            raise UserError(f"{path} holds another model than the settings say: got {name} {found}, expected {expected}")
+    for name in [*expected, *arrays]:
+        got = tuple(arrays[name].shape) if name in arrays else "none"
+        shape = tuple(expected[name]) if name in expected else "none"
+        if got != shape:
+            raise UserError(f"{path} does not match its settings: got {name} {got}, expected {shape}")

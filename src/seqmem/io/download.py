@@ -13,27 +13,27 @@ from pathlib import Path
 from seqmem.io.zips import DAMAGE, check_members
 
 TIMEOUT = 15.0
-"""Seconds without an answer after which a server is given up."""
+"""Seconds without a response after which a server is given up."""
 
 
 class DownloadError(Exception):
-    """No server could be reached, what it sent was damaged or hostile, or there is no place to write it to."""
+    """No server was reached, its file was damaged or hostile, or the folder cannot be written."""
 
 
 def download(folder: Path, archives: Mapping[str, str | None], mirrors: Sequence[str]) -> None:
-    """Download archives and put what they hold into a folder, which is made if it is not there.
+    """Download archives and unpack them into a folder, which is created if it does not exist.
 
-    Everything is loaded into a temporary folder inside and moved from there once all of it is complete, so a failed or
-    interrupted download leaves no file behind that a later run could take for a whole one. A terminal sees a progress bar.
+    Everything is written to a temporary folder inside and moved from there once it is complete, so a failed or interrupted
+    download leaves no partial file that a later run could mistake for a whole one. A terminal shows a progress bar.
 
     Args:
-        folder: where the unpacked files go.
-        archives: md5 of each archive, a .zip or .gz, by its name; None where its publisher gives none.
-        mirrors: addresses of folders that hold the archives, with a trailing slash, tried in this order.
+        folder: destination of the unpacked files.
+        archives: md5 of each archive, a .zip or .gz, by its name; None if its publisher gives none.
+        mirrors: URLs of folders with the archives, with a trailing slash, tried in this order.
 
     Raises:
-        DownloadError: no mirror gave an archive with the right md5 that can be unpacked and holds nothing that would go
-            elsewhere, or the folder cannot be made or written.
+        DownloadError: no mirror has an archive with the right md5 that unpacks into the folder alone, or the folder cannot be
+            created or written.
     """
     with _staging(folder) as staging:
         for name, md5 in archives.items():
@@ -41,16 +41,16 @@ def download(folder: Path, archives: Mapping[str, str | None], mirrors: Sequence
 
 
 def download_file(folder: Path, name: str, md5: str, url: str) -> None:
-    """Download one file as it is into a folder, which is made if it is not there, with the promises of :func:`download`.
+    """Download one file without unpacking it, with the guarantees of :func:`download`.
 
     Args:
-        folder: where the file goes.
-        name: its name there.
-        md5: of the file.
-        url: its address.
+        folder: destination, created if it does not exist.
+        name: name of the file there.
+        md5: md5 of the file.
+        url: URL of the file.
 
     Raises:
-        DownloadError: no file with the right md5 came, or the folder cannot be made or written.
+        DownloadError: the file cannot be downloaded or has a different md5, or the folder cannot be created or written.
     """
     with _staging(folder) as staging:
         try:
@@ -94,7 +94,7 @@ def _unpack(archive: Path) -> None:
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    created = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _staging(folder: Path) -> Iterator[Path]:
             except OSError as error:
                 raise DownloadError(f"{error.filename2}: {error.strerror}") from None
     finally:
-        for path in made:
-            # Fails where a folder is in use, which is as it should be.
+        for path in created:
+            # Removes empty folders only.
             with contextlib.suppress(OSError):
                 path.rmdir()

@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old content or the new one, by one process at a time."""
+"""Atomic writes, after which a file has the old content or the new one, and locks between processes."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file so that a kill at any moment leaves the old content or the new one.
 
     Raises:
-        UserError: the file cannot be written, the disk is full say; nothing is left behind.
+        UserError: the file cannot be written, for example because the disk is full; no temporary file is left.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -29,7 +29,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` to write to, which takes its place if all goes well, and is removed if not.
+    """Yield a temporary file in the folder of ``path``; it replaces ``path`` on success and is removed on failure.
 
     Raises:
         UserError: the file cannot be written.
@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_left_behind(folder: Path) -> None:
-    """Remove what :func:`replacing` could not, because its process was killed; nobody else may be writing to the folder."""
+    """Remove the temporary files of killed processes; no other process may be writing to the folder."""
     for path in folder.glob(f".{'[0-9a-f]' * 12}.*"):
         with suppress(OSError):
             path.unlink()
@@ -56,17 +56,17 @@ def remove_left_behind(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock within, which the system takes back from a process that dies, however it dies.
+    """Hold a lock for the length of a ``with`` block. The system releases the lock of a process that dies.
 
     Args:
-        path: an empty file that stands for what is locked; made with its folder if it does not exist, and never removed.
-        wait: until another process lets go of it.
+        path: an empty file that represents the lock; created with its folder if it does not exist, and never removed.
+        wait: wait until another process releases the lock.
 
-    Returns:
-        Whether the lock is held: without ``wait``, another process may have it.
+    Yields:
+        Whether the lock is held; false only without ``wait``, if another process holds it.
 
     Raises:
-        UserError: the file cannot be made, or its file system has no locks.
+        UserError: the file cannot be created, or its file system has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,28 +84,28 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             held = True
         yield held
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # workers forked meanwhile have the file open, too
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # processes forked in the meantime also have the file open
         os.close(descriptor)
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made if it is not there.
+    """Create a folder if it does not exist, and return it.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder} ({error.strerror})") from None
+        raise UserError(f"cannot create the folder {folder} ({error.strerror})") from None
     return folder
 
 
 def refuse_existing(path: Path) -> None:
-    """Let no command write over what an earlier one, or the user, left.
+    """Refuse to overwrite an existing file or folder.
 
     Raises:
-        UserError: ``path`` is there.
+        UserError: ``path`` exists.
     """
     if path.exists():
-        raise UserError(f"{path} is there already, and would be lost; give another --output, or remove it")
+        raise UserError(f"--output: {path} exists and would be overwritten; give a different --output, or remove it")

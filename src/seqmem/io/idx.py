@@ -1,4 +1,4 @@
-"""The idx format of the MNIST files, read with errors that say what is wrong with a file."""
+"""Reader of the idx format of the MNIST files."""
 
 import hashlib
 import math
@@ -18,14 +18,14 @@ def read_idx(path: Path, dimensions: int, expected_size: int) -> tuple[np.ndarra
     Args:
         path: the file, not compressed. It starts with a big-endian magic number (0x0800 + ``dimensions``) and the size of
             each dimension, four bytes each; the values follow.
-        dimensions: how many dimensions it should have; 3 for images, 1 for labels.
-        expected_size: the usual size of this file in bytes, for the message if it is too short to tell.
+        dimensions: expected number of dimensions; 3 for images, 1 for labels.
+        expected_size: the usual size of this file in bytes, for the message if it has no header.
 
     Returns:
         The uint8 array and the sha256 of the file, in hexadecimal.
 
     Raises:
-        UserError: the file cannot be read, is no such idx file, or its size is not the one that its header announces.
+        UserError: the file cannot be read, is not an idx file of so many dimensions, or its size differs from its header.
     """
     try:
         content = path.read_bytes()
@@ -38,8 +38,8 @@ def read_idx(path: Path, dimensions: int, expected_size: int) -> tuple[np.ndarra
     if magic != 0x0800 + dimensions:
         hint = "; it is compressed: unpack it with gunzip" if content.startswith(GZIP) else ""
         raise UserError(f"{path} is not such an idx file: found magic number {magic}, expected {0x0800 + dimensions}{hint}")
-    wanted = header + math.prod(shape)
-    if len(content) != wanted:
-        fault = "truncated" if len(content) < wanted else "too long"
-        raise UserError(f"{path} is {fault}: found {len(content)} bytes, expected {wanted}")
+    size = header + math.prod(shape)
+    if len(content) != size:
+        fault = "truncated" if len(content) < size else "too long"
+        raise UserError(f"{path} is {fault}: found {len(content)} bytes, expected {size}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape), hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Series in CSV and NumPy files, and back."""
+"""Readers and writers of series in CSV and NumPy files."""
 
 import csv
 import zipfile
@@ -13,22 +13,22 @@ from seqmem.io.files import replacing
 from seqmem.io.zips import check_size
 
 LABEL = "series"
-"""The column of a CSV file that says which series a row belongs to."""
+"""Column of a CSV file with the name of a row's series."""
 
 
 def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Names and series of a file.
+    """Read the names and the series of a file.
 
-    * CSV with a line of names, ``series`` among them: each row is a step of the series that it names, the other columns are
+    * CSV with a header that has a column ``series``: each row is a step of the series that it names, the other columns are
       channels.
-    * CSV of numbers alone: each row is a series of one channel, which ends before empty cells.
-    * NPY: (n, T) or (n, T, ...). NPZ: each array is a series (T,) or (T, ...), of any T, and its name the series'.
+    * CSV of numbers alone: each row is a series of one channel, which ends before trailing empty cells.
+    * NPY: (n, T) or (n, T, ...). NPZ: each array is a series (T,) or (T, ...), of any T, with its name.
 
     Returns:
-        The names, and for each series an array (T, ...), (T, 1) where it has one channel; float32.
+        The names, and for each series an array (T, ...) float32, (T, 1) for one channel.
 
     Raises:
-        UserError: the file cannot be read, or holds something else, or a value that is no finite number.
+        UserError: the file cannot be read, has a different content, or a value that is not finite.
     """
     if path.suffix.lower() == ".csv":
         return _of_rows(_rows(path), path)
@@ -51,21 +51,21 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
     except DAMAGE as error:
         raise UserError(f"cannot read {path} ({error})") from None
     if not found or any(each.dtype.kind not in "fiub" or each.ndim == 0 for each in found.values()):
-        raise UserError(f"{path} holds no series of numbers; expected (n, T) or (n, T, C), or in .npz arrays (T, C)")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        raise UserError(f"{path} has no series of numbers; expected (n, T) or (n, T, C), or in .npz arrays (T, C)")
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite
         series = [(each[:, None] if each.ndim == 1 else each).astype(np.float32) for each in found.values()]
     for name, each in zip(found, series, strict=True):
         if not np.isfinite(each).all():
             step = int(np.argwhere(~np.isfinite(each))[0, 0])
-            raise UserError(f"{path}, series {name}: got a value at step {step} that is no finite number")
+            raise UserError(f"{path}, series {name}: got a value at step {step} that is not finite")
     return list(found), series
 
 
 def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray]) -> None:
-    """Write series (T, ...) so that :func:`read_series` reads them: .csv with a column ``series``, or .npz.
+    """Write series (T, ...) in a format of :func:`read_series`: .csv with a column ``series``, or .npz.
 
     Raises:
-        UserError: another suffix, frames in a CSV file, or the file cannot be written.
+        UserError: an unknown suffix, frames in a CSV file, or the file cannot be written.
     """
     if path.suffix.lower() == ".npz":
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -74,28 +74,28 @@ def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray])
     if path.suffix.lower() != ".csv":
         raise UserError(f"cannot write {path}: got a file '{path.suffix}', expected .csv or .npz")
     if any(each.ndim != 2 for each in series):
-        raise UserError(f"cannot write {path}: a CSV file holds series of numbers or vectors, these have frames; give a .npz")
+        raise UserError(f"cannot write {path}: got series of frames, expected numbers or vectors in a CSV file; give a .npz")
     header = [LABEL, *(f"x{channel}" for channel in range(series[0].shape[1]))]
     rows = [[name, *map(repr, row)] for name, each in zip(names, series, strict=True) for row in each.tolist()]
     write_rows(path, [header, *rows])
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Write a CSV file, whole or not at all."""
+    """Write a CSV file atomically."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
-    """Names (n), lengths (n) and encodings (n, E) of a CSV file with columns ``series``, ``length`` and ``z0``, ``z1``, ...
+    """Read names (n), lengths (n) and encodings (n, E) from a CSV file with columns ``series``, ``length``, ``z0``, ``z1``, ...
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or has a different content.
     """
     (_, header), *rows = _rows(path) or [(1, [])]
     places = [k for k, name in enumerate(header) if name[:1] == "z" and name[1:].isdigit()]
     if not {LABEL, "length"} <= set(header) or not places or not rows:
-        raise UserError(f"{path} holds no encodings; expected columns {LABEL}, length, z0, z1, ... and a row for each series")
+        raise UserError(f"{path} has no encodings; expected columns {LABEL}, length, z0, z1, ... and a row for each series")
     length, label = header.index("length"), header.index(LABEL)
     values: list[np.ndarray] = []
     names: list[str] = []
@@ -130,11 +130,11 @@ def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], 
         return [str(k) for k in range(len(series))], series
     header = [name.strip() for name in rows[0][1]] if rows else []
     if len(rows) < 2:
-        raise UserError(f"{path} holds no series")
+        raise UserError(f"{path} has no series")
     if LABEL not in header:
         raise UserError(
-            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), expected a column '{LABEL}' that "
-            "says which series a row is a step of, or no names where each row is a series"
+            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), expected a column '{LABEL}' with "
+            "the name of each step's series, or no names if each row is a series"
         )
     place = header.index(LABEL)
     found: dict[str, list[np.ndarray]] = {}
@@ -160,7 +160,7 @@ def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
     wrong = next((cell for cell in cells if not _is_number(cell)), None)
     if wrong is not None:
         raise UserError(f"{path}, line {line}: got '{wrong}', expected a number")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite
         values = np.array([float(cell) for cell in cells]).astype(np.float32)
     if not np.isfinite(values).all():
         wrong = cells[int(np.argmin(np.isfinite(values)))]

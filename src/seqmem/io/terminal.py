@@ -1,4 +1,4 @@
-"""Command lines of ``python -m seqmem.NAME``: a parser whose errors are one line."""
+"""Command-line parser of ``python -m seqmem.NAME``, with one-line errors."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from seqmem.errors import UserError, suggestion
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
+    """An argument parser that prints an error as one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
+        """Print one line and exit with status 2."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             message += suggestion(unknown.split()[0], self._option_string_actions)
@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
-        """Complain so of what the user can mend within, too."""
+        """Print a UserError raised inside the ``with`` block as one line, too."""
         try:
             yield
         except UserError as error:
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number of at least ``least``."""
+    """Return the type of an argument that is a whole number of at least ``least``."""
 
     def parse(text: str) -> int:
         try:

@@ -1,4 +1,4 @@
-"""Problems of the UEA and UCR archives: where their files are found, and the series and labels in them.
+"""Problems of the UEA and UCR archives: their files, series and labels.
 
 A problem NAME is two text files, ``NAME/NAME_TRAIN.ts`` and ``NAME/NAME_TEST.ts``, which sktime reads.
 """
@@ -18,18 +18,18 @@ MIRRORS = (
     "https://timeseriesclassification.com/aeon-toolkit/",
     "https://github.com/sktime/sktime-datasets/raw/main/TSC/",
 )
-"""Folders of the web that hold ``NAME.zip`` for every problem; the archive publishes no checksums."""
+"""URLs of folders with ``NAME.zip`` for every problem; the archive publishes no checksums."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one file holds.
+    """Content of one file.
 
     Attributes:
-        series: for each case (T, C) float64, T differing between cases; NaN where a value is missing.
-        labels: the class of each case as it is written in the file, in lower case.
-        file: the file's name for a record.
-        sha256: of the file, in hexadecimal.
+        series: for each case (T, C) float64; T may differ; NaN for a missing value.
+        labels: the class of each case as in the file, in lower case.
+        file: the file's name for provenance.
+        sha256: checksum of the file, in hexadecimal.
     """
 
     series: list[np.ndarray]
@@ -41,17 +41,17 @@ class Part:
 def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mapping[str, str]) -> tuple[Part, Part]:
     """Read the training and the test part of a problem.
 
-    The files are looked for in ``data_dir/NAME/``, then among those that come with sktime, and are downloaded to the first
-    place if they are in neither.
+    The files are searched in ``data_dir/NAME/``, then among those in sktime, and are downloaded to the first folder if they are
+    in neither.
 
     Args:
-        data_set: the name of the data set, for messages.
+        data_set: name of the data set, for messages.
         problem: NAME.
-        data_dir: the folder that holds one folder for each problem.
-        known: what is known of each file, its size and checksum say, by its name; for the message if it is not there.
+        data_dir: folder with one folder for each problem.
+        known: size and checksum of each file by its name, for the message if it is missing.
 
     Raises:
-        UserError: there is no such problem, a file is missing and cannot be downloaded, cannot be read, or holds no
+        UserError: there is no such problem; or a file is missing and cannot be downloaded, cannot be read, or is not a
             classification problem.
     """
     own = Path(os.path.expanduser(data_dir)) / problem
@@ -61,23 +61,23 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mappi
     channels = train.series[0].shape[1], test.series[0].shape[1]
     if channels[0] != channels[1]:
         raise UserError(
-            f"{folder} holds {channels[0]} channels in {names[0]} and {channels[1]} in {names[1]}, expected as many"
+            f"{folder}: got {channels[0]} channels in {names[0]} and {channels[1]} in {names[1]}, expected equal numbers"
         )
     return train, test
 
 
 def _find(data_set: str, problem: str, own: Path, names: list[str], known: Mapping[str, str]) -> tuple[Path, str]:
-    """The folder that holds the files, and what a record puts before their names."""
+    """The folder of the files, and the prefix of their names in the provenance."""
     missing = [name for name in names if not os.path.isfile(own / name)]
     if not missing:
         return own, ""
-    wanted = ", ".join(f"{name} ({known[name]})" if name in known else name for name in missing)
-    where = f"put the files there, or give dataset.data_dir the folder that holds {problem}/"
+    files = ", ".join(f"{name} ({known[name]})" if name in known else name for name in missing)
+    remedy = f"put the files there, or set dataset.data_dir to the folder that has {problem}/"
     if len(missing) < len(names):
-        # The archive has changed its files over time, so a half of another origin would not fit.
-        raise UserError(f"{data_set}: {own} lacks {wanted}; {where}")
+        # The archive has changed its files over time, so a file from a different version may not fit the other.
+        raise UserError(f"{data_set}: {own} has no {files}; {remedy}")
 
-    # Imported here because it takes seconds, and listing the data sets must not.
+    # Imported here because it takes seconds, and listing the data sets must be fast.
     import sktime
     from sktime.datasets import tsc_dataset_names
 
@@ -89,17 +89,15 @@ def _find(data_set: str, problem: str, own: Path, names: list[str], known: Mappi
     if problem not in listed:
         local = {folder.name for folder in own.parent.glob("*") if (folder / f"{folder.name}_TRAIN.ts").is_file()}
         near = suggestion(problem, sorted(listed | local))
-        hint = near if near.endswith("?") else "; JapaneseVowels, for one, comes with sktime"
-        raise UserError(f"dataset.problem: there is no {problem!r} in the UEA and UCR archives, and {own} lacks {wanted}{hint}")
+        hint = near if near.endswith("?") else "; sktime includes JapaneseVowels, for example"
+        raise UserError(f"dataset.problem: there is no {problem!r} in the UEA and UCR archives, and {own} has no {files}{hint}")
     try:
         download(own, {f"{problem}.zip": None}, MIRRORS)
     except DownloadError as error:
-        raise UserError(f"{data_set}: {own} lacks {wanted}; the download failed ({error}); {where}") from None
+        raise UserError(f"{data_set}: {own} has no {files}, and the download failed ({error}); {remedy}") from None
     absent = [name for name in names if not os.path.isfile(own / name)]
     if absent:
-        raise UserError(
-            f"{data_set}: {own} lacks {', '.join(absent)}, which the downloaded {problem}.zip did not hold; {where}"
-        )
+        raise UserError(f"{data_set}: the downloaded {problem}.zip has no {', '.join(absent)}; {remedy}")
     return own, ""
 
 
@@ -111,7 +109,7 @@ def _read(path: Path, name: str) -> Part:
     encoding = _encoding(content)
     _check_header(path, content.decode(encoding))
 
-    # Imported here because it takes seconds, and listing the data sets must not.
+    # Imported here because it takes seconds, and listing the data sets must be fast.
     from sktime.datasets import load_from_tsfile
 
     try:
@@ -119,15 +117,15 @@ def _read(path: Path, name: str) -> Part:
         # A channel may have no value at all, or end before the others of its case.
         series = [_columns([cell.to_numpy(dtype=np.float64) for cell in case]) for case in frame.to_numpy()]
     except Exception as error:
-        # sktime's reader has no error class of its own: a damaged file ends in whatever its parser stumbled over.
-        raise UserError(f"{path} is no .ts file that sktime can read: {error}") from None
+        # sktime's reader has no error class of its own: a damaged file raises exceptions of many kinds.
+        raise UserError(f"{path} is not a .ts file that sktime can read: {error}") from None
     if len(series) != len(labels) or not series:
         raise UserError(
-            f"{path} holds {len(series)} series and {len(labels)} labels, expected at least one series and as many labels"
+            f"{path}: got {len(series)} series and {len(labels)} labels, expected at least one series and a label for each"
         )
     largest = max(float(np.nanmax(np.abs(case), initial=0.0)) for case in series)
     if largest > float(np.finfo(np.float32).max):
-        raise UserError(f"{path} holds a value of size {largest:g}, expected at most 3.4e38, the largest that float32 has")
+        raise UserError(f"{path}: got a value of size {largest:g}, expected at most 3.4e38, the largest of float32")
     return Part(series, [str(label) for label in labels], name, hashlib.sha256(content).hexdigest())
 
 
@@ -151,7 +149,7 @@ def _check_header(path: Path, text: str) -> None:
 
 
 def _columns(channels: list[np.ndarray]) -> np.ndarray:
-    """Channels of any lengths side by side: (T, C) with T of the longest, at least 1; NaN where there is no finite value."""
+    """Channels of any lengths as columns: (T, C) with T of the longest, at least 1; NaN for a value that is not finite."""
     series = np.full((max(1, *(len(channel) for channel in channels)), len(channels)), np.nan)
     for index, channel in enumerate(channels):
         series[: len(channel), index] = np.where(np.isfinite(channel), channel, np.nan)
@@ -159,10 +157,10 @@ def _columns(channels: list[np.ndarray]) -> np.ndarray:
 
 
 def filled(series: np.ndarray) -> np.ndarray:
-    """A series (T, C) in which a missing value is the last one before it, or else the first one after it, or else 0."""
+    """Replace each missing value of a series (T, C) by the previous value of its channel, else the next one, else 0."""
     if not np.isnan(series).any():
         return series
-    # Imported here because it takes a second, and listing the data sets must not.
+    # Imported here because it takes a second, and listing the data sets must be fast.
     import pandas as pd
 
     return pd.DataFrame(series).ffill().bfill().fillna(0.0).to_numpy()

@@ -1,4 +1,4 @@
-"""Zips: what one of a stranger's may hold, and how one is written whatever the clock says."""
+"""Zips: checks of files from untrusted sources, and writing independent of the date."""
 
 import lzma
 import stat
@@ -19,29 +19,29 @@ DAMAGE = (
     RuntimeError,  # a password, an unknown compression, a nesting too deep
     MemoryError,
 )
-"""What reading a zip ends in, beside OSError, where it is damaged, or made by someone who means harm."""
+"""Exceptions, in addition to OSError, of reading a zip that is damaged or hostile."""
 
 _ALWAYS = 2**27
 _EXPANSION = 100
 
 
 def check_size(archive: zipfile.ZipFile) -> None:
-    """Refuse a zip, before anything of it is read, that could fill memory or disk.
+    """Refuse a zip that could fill memory or disk, before any member is read.
 
     Args:
-        archive: an open one, of a file.
+        archive: an open zip with a file name.
 
     Raises:
-        zipfile.BadZipFile: the members are of more than 128 MiB together, and of more than a hundred times the file's size.
+        zipfile.BadZipFile: all members together have more than 128 MiB, and more than a hundred times the file's size.
     """
     assert archive.filename is not None
     packed, unpacked = Path(archive.filename).stat().st_size, sum(member.file_size for member in archive.infolist())
     if unpacked > max(_ALWAYS, _EXPANSION * packed):
-        raise zipfile.BadZipFile(f"its {packed} bytes announce {unpacked}")
+        raise zipfile.BadZipFile(f"its {packed} bytes declare {unpacked}")
 
 
 def check_members(archive: zipfile.ZipFile) -> None:
-    """Refuse a zip, before anything of it is unpacked, that could write elsewhere, or fill memory or disk.
+    """Refuse a zip that could write outside of its folder or fill memory or disk, before any member is unpacked.
 
     Args:
         archive: as for :func:`check_size`.
@@ -55,12 +55,12 @@ def check_members(archive: zipfile.ZipFile) -> None:
         if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts:
             raise zipfile.BadZipFile(f"its member {name!r} would leave the folder")
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise zipfile.BadZipFile(f"its member {name!r} is no file")
+            raise zipfile.BadZipFile(f"its member {name!r} is not a file")
     check_size(archive)
 
 
 def add_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a file to an open zip, compressed and without a date: a zip knows none before 1980, where clocks may well stand."""
+    """Add a file to an open zip, compressed, with the date 1980-01-01: a zip cannot store the earlier date of a wrong clock."""
     member = zipfile.ZipInfo(name)
     member.external_attr = 0o644 << 16
     archive.writestr(member, content, zipfile.ZIP_DEFLATED)

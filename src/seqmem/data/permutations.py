@@ -1,4 +1,4 @@
-"""Fixed permutations of the steps of a sequence, by name or by seed."""
+"""Fixed permutations of the steps of a sequence, chosen by name or by seed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ import numpy as np
 from seqmem.data.seeds import Seed
 
 PermutationName = Literal["bitreversal", "nru"] | Seed
-"""How a permutation is chosen; see :func:`permutation`."""
+"""Choice of a permutation; see :func:`named_permutation`."""
 
 NRU_SEED = 92916
 
@@ -18,7 +18,7 @@ class Permutation:
     """A permutation of the steps of a sequence.
 
     Attributes:
-        name: what it was chosen by.
+        name: the name or seed that it was chosen by.
         indices: step t of the permuted sequence is step ``indices[t]`` of the original one.
     """
 
@@ -26,19 +26,19 @@ class Permutation:
     indices: list[int]
 
 
-def permutation(name: PermutationName, length: int) -> Permutation:
-    """The permutation of ``length`` steps that goes by a name.
+def named_permutation(name: PermutationName, length: int) -> Permutation:
+    """Return the permutation of ``length`` steps that a name or seed stands for.
 
     Args:
-        name: "bitreversal", the order of HiPPO's permuted MNIST: 0, 1, 2, ... with the binary digits of each reversed, those
-            not below ``length`` left out. "nru", the order of the NRU and LMU papers: the seed 92916. Or any seed, which
+        name: "bitreversal" is the order of HiPPO's permuted MNIST: the numbers from 0 with their binary digits reversed,
+            without those that are not below ``length``. "nru" is the order of the NRU and LMU papers, the seed 92916. A seed
             gives ``numpy.random.RandomState(seed).permutation(length)``.
-        length: number of steps.
+        length: T, number of steps.
     """
     if name == "bitreversal":
         return Permutation(name, _bit_reversal(length))
     seed = NRU_SEED if name == "nru" else name
-    # RandomState rather than a newer generator: its stream never changes, and published results depend on it.
+    # RandomState and not a newer generator: its stream never changes, and published results depend on it.
     return Permutation(name, np.random.RandomState(seed).permutation(length).tolist())
 
 
