@@ -47,7 +47,7 @@ def main() -> None:
         from seqmem import datasets, models
         from seqmem.io.files import write_json
         from seqmem.results.evaluations import by_class, changes, checksum, recorded, side_by_side
-        from seqmem.results.provenance import provenance
+        from seqmem.io.provenance import provenance
         from seqmem.results.record import RunFolder
         from seqmem.training.checkpoints.checkpoints import restore
         from seqmem.training.config import model_arguments

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.sides import Case, Result, Side, builders, sides
 from seqmem import ops
-from seqmem.results.provenance import provenance
+from seqmem.io.provenance import provenance
 from seqmem.training.loop.freed_memory import freed_memory_kept
 
 CASES = [

@@ -1,4 +1,4 @@
-"""Files that a stranger might send."""
+"""Hostile files: pickles that execute code, and zips that write elsewhere or fill memory."""
 
 import stat
 import zipfile
@@ -15,11 +15,11 @@ HOSTILE = {
     "device": "its member 'null' is not a file",
     "bomb": r"its \d+ bytes declare 2000\d+",
 }
-"""Kinds of hostile zips, and what is said of them."""
+"""Kinds of hostile zips, and the message for each, a pattern."""
 
 
 class MakesFile:
-    """Unpickled, it makes a file: what a hostile pickle does, but for the harm."""
+    """An object that creates a file when it is unpickled, as a harmless stand-in for other code."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -29,7 +29,7 @@ class MakesFile:
 
 
 def write_hostile_zip(path: Path, kind: str, content: bytes = b"", name: str = "first") -> str:
-    """Write a zip of a harmless member, ``name`` with ``content``, and a hostile one; what is said of it, a pattern."""
+    """Write a zip of a harmless member, ``name`` with ``content``, and a hostile one; return the message, a pattern."""
     members = {
         "parent": ("../evil", 0),
         "parent of a folder": ("a/../../evil", 0),
@@ -46,10 +46,7 @@ def write_hostile_zip(path: Path, kind: str, content: bytes = b"", name: str = "
         entry = zipfile.ZipInfo(member)
         entry.external_attr = mode << 16
         entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, b"../outside")
         if kind == "bomb":
-            with archive.open(entry, "w") as file:
-                for _ in range(200):
-                    file.write(bytes(10**6))
-        else:
-            archive.writestr(entry, b"../outside")
+            entry.file_size = 200_000_000  # in the archive's directory, as if so many zeros followed
     return HOSTILE[kind]

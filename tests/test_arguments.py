@@ -1,4 +1,4 @@
-"""Arguments are refused in one line that names what came, what was wanted and what is near."""
+"""Checks of arguments: wrong ones are refused in one line with the value, what was expected and the nearest choice."""
 
 from typing import Literal
 
@@ -32,29 +32,29 @@ def test_defaults_are_filled_in_and_integers_pass_for_floats():
     assert parameters(Thing, skip=("size",)) == {name: filled[name] for name in list(filled)[1:]} | {"rate": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({}, "a.size: a value is required"),
-        ({"size": 0}, "a.size: got 0, expected greater than 0"),
-        ({"size": True}, "a.size: got True, expected a valid integer"),
-        ({"size": 2.0}, "a.size: got 2.0, expected a valid integer"),
-        ({"size": None}, "a.size: got None, expected a valid integer"),
-        ({"size": 3, "rate": float("nan")}, "a.rate: got nan, expected a finite number"),
-        ({"size": 3, "mode": "fats"}, "a.mode: got 'fats', expected 'fast' or 'slow'; did you mean 'fast'?"),
-        ({"size": 3, "limit": "non"}, "a.limit: got 'non', expected a valid integer or 'none'; did you mean 'none'?"),
-        ({"size": 3, "widths": [4, -1]}, "a.widths.1: got -1, expected greater than 0"),
-        ({"size": 3, "dept": 1}, "a.dept: thing takes no argument 'dept'; did you mean 'depth'?"),
-        ({"size": -1, "rate": "x"}, "a.size: got -1, expected greater than 0; a.rate: got 'x', expected a valid number"),
-    ],
-)
-def test_errors(given, message):
-    with pytest.raises(UserError) as caught:
-        check(Thing, given, "a")
-    assert str(caught.value) == message
+ERRORS = [
+    ({}, "a.size: a value is required"),
+    ({"size": 0}, "a.size: got 0, expected greater than 0"),
+    ({"size": True}, "a.size: got True, expected a valid integer"),
+    ({"size": 2.0}, "a.size: got 2.0, expected a valid integer"),
+    ({"size": None}, "a.size: got None, expected a valid integer"),
+    ({"size": 3, "rate": float("nan")}, "a.rate: got nan, expected a finite number"),
+    ({"size": 3, "mode": "fats"}, "a.mode: got 'fats', expected 'fast' or 'slow'; did you mean 'fast'?"),
+    ({"size": 3, "limit": "non"}, "a.limit: got 'non', expected a valid integer or 'none'; did you mean 'none'?"),
+    ({"size": 3, "widths": [4, -1]}, "a.widths.1: got -1, expected greater than 0"),
+    ({"size": 3, "dept": 1}, "a.dept: thing takes no argument 'dept'; did you mean 'depth'?"),
+    ({"size": -1, "rate": "x"}, "a.size: got -1, expected greater than 0; a.rate: got 'x', expected a valid number"),
+]
 
 
-def test_constructors_are_checked_alike():
+def test_errors():
+    for given, message in ERRORS:
+        with pytest.raises(UserError) as caught:
+            check(Thing, given, "a")
+        assert str(caught.value) == message
+
+
+def test_constructors_are_checked_in_the_same_way():
     with pytest.raises(UserError, match="size: got 0, expected greater than 0"):
         Thing(0)
     with pytest.raises(UserError, match="Thing takes no argument 'dept'; did you mean 'depth'"):

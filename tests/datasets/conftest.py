@@ -1,9 +1,6 @@
-"""A tiny MNIST, tiny pen strokes and tiny reviews in the real layout, and every data set at a size that loads at once."""
+"""Tiny MNIST, pen strokes, reviews and text in the real layout, and every data set at a size that loads at once."""
 
-import io
-import struct
-import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +10,10 @@ from omegaconf import OmegaConf
 from seqmem import datasets
 from seqmem.data.text import ALPHABET
 from seqmem.errors import UserError
+from tests.serving import serving
+from tests.tiny_files import idx_bytes, write_archive, write_ts
 
 CONFIGURATIONS = Path(__file__).parents[2] / "cfg" / "dataset"
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-
-
-def write_ts(
-    data_dir: Path, problem: str, part: str, cases: Iterable[tuple[Sequence[Sequence[float]], str]], **tags: str
-) -> Path:
-    """Write a file of the UEA archive; a case is its channels, each as long as it likes, and its label."""
-    cases = list(cases)
-    labels = " ".join(dict.fromkeys(label for _, label in cases))
-    header = {"problemName": problem, "timeStamps": "false", "univariate": "false", "classLabel": f"true {labels}"} | tags
-    lines = [f"@{tag} {value}" for tag, value in header.items()]
-    lines.append("@data")
-    for channels, label in cases:
-        texts = [",".join("?" if np.isnan(value) else repr(float(value)) for value in channel) for channel in channels]
-        lines.append(":".join([*texts, label]))
-    path = data_dir / problem / f"{problem}_{part}.ts"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +38,7 @@ def tiny_ct(tmp_path, tiny_strokes) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_mnist_arrays() -> dict[str, np.ndarray]:
-    """37 training and 11 test images of noise, no two alike."""
+    """37 training and 11 test images of noise, all different."""
     random = np.random.default_rng(0)
     return {
         "train-images-idx3-ubyte": random.integers(0, 256, (37, 28, 28), dtype=np.uint8),
@@ -81,21 +58,9 @@ def tiny_mnist(tmp_path, tiny_mnist_arrays) -> Path:
     return tmp_path / "data"
 
 
-def write_archive(data_dir: Path, members: Mapping[str, bytes]) -> Path:
-    """Write ``aclImdb_v1.tar.gz`` with these members."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    path = data_dir / "aclImdb_v1.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
 @pytest.fixture(scope="session")
 def tiny_reviews() -> dict[str, str]:
-    """41 training and 11 test reviews of 2 to 30 words from 50, no two alike, by their paths."""
+    """41 training and 11 test reviews of 2 to 30 words from 50, all different, by their paths."""
     random = np.random.default_rng(0)
     words = [f"word{number}" for number in range(50)]
     reviews = {}
@@ -115,7 +80,7 @@ def tiny_imdb(tmp_path, tiny_reviews) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_text() -> str:
-    """6007 characters of the 27 symbols, no two stretches alike."""
+    """6007 characters of the 27 symbols, no two long substrings equal."""
     return "".join(np.random.default_rng(0).choice(list(ALPHABET), 6007)).replace("  ", "xy")
 
 
@@ -129,8 +94,16 @@ def tiny_text8(tmp_path, tiny_text) -> Path:
 
 
 @pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server of the test's own: the folder of its files, and its URL."""
+    monkeypatch.setenv("no_proxy", "*")
+    with serving(tmp_path / "served") as url:
+        yield tmp_path / "served", url
+
+
+@pytest.fixture
 def configuration(monkeypatch) -> Callable[[str], dict]:
-    """The arguments that the YAML of a data set gives it."""
+    """The arguments in the YAML of a data set."""
     monkeypatch.delenv("SEQMEM_DATA", raising=False)
 
     def read(name: str) -> dict:
@@ -140,19 +113,19 @@ def configuration(monkeypatch) -> Callable[[str], dict]:
 
 
 @pytest.fixture
-def load_small(configuration, tiny_mnist, tiny_ct, tiny_imdb, tiny_text8) -> Callable[..., datasets.DataSet]:
-    """Load a data set by name, cut down to a few samples where it takes ``..._samples`` and to a few steps where ``length``."""
-    folders = {"mnist": tiny_mnist, "ct": tiny_ct, "uea": tiny_ct, "imdb": tiny_imdb, "text8": tiny_text8}
+def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
+    """Load a data set by name, with 23 samples if it takes ``..._samples`` and 50 steps if it takes ``length``."""
+    folders = {"mnist": "tiny_mnist", "ct": "tiny_ct", "uea": "tiny_ct", "imdb": "tiny_imdb", "text8": "tiny_text8"}
 
     def load(name: str, **overrides) -> datasets.DataSet:
         arguments = configuration(name)
         few = {"length": 50, "frequency": 5}
         small = {key: 23 for key in arguments if key.endswith("_samples")} | {key: few[key] for key in arguments if key in few}
-        files = {"data_dir": str(folders[name])} if name in folders else {}
+        files = {"data_dir": str(request.getfixturevalue(folders[name]))} if name in folders else {}
         if name == "uea":
             files["problem"] = "CharacterTrajectories"
         if name == "text":
-            files["path"] = str(tiny_text8 / "text8" / "text8")
+            files["path"] = str(request.getfixturevalue("tiny_text8") / "text8" / "text8")
         try:
             return datasets.load(arguments | small | files | overrides)
         except UserError as error:

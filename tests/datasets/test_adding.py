@@ -1,4 +1,4 @@
-"""The adding problem, rebuilt from its definition."""
+"""The adding problem against its definition."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from seqmem.errors import UserError
 SIZES = {"train_samples": 2000, "validation_samples": 20, "test_samples": 10}
 
 
-@pytest.mark.parametrize("length", [2, 3, 63, 100])
+@pytest.mark.parametrize("length", [2, 3, 100])
 def test_targets_are_the_sums_of_marked_numbers(length):
     data = datasets.load({"name": "adding", "length": length, **SIZES})
     for batch in data.loader("train", 333):
@@ -24,7 +24,7 @@ def test_targets_are_the_sums_of_marked_numbers(length):
         torch.testing.assert_close(batch.targets, (numbers * markers).sum(1, keepdim=True))
 
 
-def test_marks_reach_every_step_and_predicting_one_costs_a_sixth():
+def test_every_step_is_marked_and_predicting_one_has_an_error_of_a_sixth():
     data = datasets.load({"name": "adding", "length": 21, **SIZES})
     batch = data.batch("train", torch.arange(2000))
     assert (batch.inputs[..., 1].sum(0) > 0).all()
@@ -40,13 +40,13 @@ def test_the_default_size_loads_quickly():
     assert next(iter(data.loader("train", 50))).inputs.shape == (50, 1000, 2)
 
 
-def test_one_step_has_no_halves():
+def test_one_step_is_refused():
     with pytest.raises(UserError, match=r"^dataset\.length: got 1, expected greater than or equal to 2$"):
         datasets.check({"name": "adding", "length": 1})
 
 
-@pytest.mark.parametrize("length", [2, 3, 21])
-def test_additions_marks_are_any_two_different_steps(length):
+@pytest.mark.parametrize("length", [2, 21])
+def test_the_marks_of_addition_are_any_two_different_steps(length):
     data = datasets.load({"name": "addition", "length": length, **SIZES})
     batch = data.batch("train", torch.arange(2000))
     numbers, markers = batch.inputs.unbind(-1)

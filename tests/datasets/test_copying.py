@@ -1,4 +1,4 @@
-"""The copying task, rebuilt from its definition."""
+"""The copying task against its definition."""
 
 import math
 import tracemalloc
@@ -13,8 +13,10 @@ from seqmem.errors import UserError
 SIZES = {"train_samples": 300, "validation_samples": 20, "test_samples": 10}
 
 
-@pytest.mark.parametrize("variable", [False, True])
-@pytest.mark.parametrize(("length", "tokens", "alphabet"), [(100, 10, 10), (1, 1, 3), (5, 12, 4), (31, 3, 17)])
+@pytest.mark.parametrize(
+    ("length", "tokens", "alphabet", "variable"),
+    [(100, 10, 10, False), (1, 1, 3, False), (5, 12, 4, True), (31, 3, 17, True)],
+)
 def test_sequences_are_as_defined(length, tokens, alphabet, variable):
     data = datasets.load(
         {"name": "copying", "length": length, "tokens": tokens, "alphabet": alphabet, "variable": variable, **SIZES}
@@ -26,10 +28,10 @@ def test_sequences_are_as_defined(length, tokens, alphabet, variable):
         inputs, targets = batch.inputs.numpy(), batch.targets.numpy()
         assert inputs.shape[1] == length + 2 * tokens
         assert (inputs[:, -tokens:] == alphabet - 1).all()
-        for row, wanted in zip(inputs[:, :-tokens], targets, strict=True):
-            assert (row[row != 0] == wanted).all()
+        for row, target in zip(inputs[:, :-tokens], targets, strict=True):
+            assert (row[row != 0] == target).all()
             assert (row == 0).sum() == length
-            assert 1 <= wanted.min() <= wanted.max() <= alphabet - 2
+            assert 1 <= target.min() <= target.max() <= alphabet - 2
         if not variable:
             assert (inputs[:, :tokens] == targets).all()
 
@@ -61,51 +63,38 @@ def test_variable_positions_are_uniform_over_long_sequences():
     assert (counts - expected).abs().max() < 5 * math.sqrt(expected)
 
 
-@pytest.mark.parametrize(("tokens", "alphabet"), [(10, 10), (12, 10), (3, 17)])
-def test_perfect_prediction_has_no_loss(tokens, alphabet):
-    data = datasets.load({"name": "copying", "tokens": tokens, "alphabet": alphabet, **SIZES})
-    batch = next(iter(data.loader("validation", 20)))
-    logits = 100.0 * torch.nn.functional.one_hot(batch.targets, data.spec.output_size)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
-    assert loss < 1e-6
-
-
-def test_large_data_is_cheap():
-    """Sequences are written out a batch at a time, so long ones cost no memory at the start."""
+def test_large_data_are_cheap():
+    """Sequences are built batch by batch, so long ones take no memory before."""
     data = datasets.load({"name": "copying", "length": 1_000_000, **SIZES})
     assert next(iter(data.loader("test", 2))).inputs.shape == (2, 1_000_020)
 
 
-@pytest.mark.parametrize(
-    ("argument", "value", "wanted"),
-    [
+def test_wrong_values_are_refused():
+    for argument, value, expected in (
         ("length", 0, "greater than 0"),
         ("tokens", -3, "greater than 0"),
         ("alphabet", 2, "greater than or equal to 3"),
         ("variable", "yes", "a valid boolean"),
         ("train_samples", True, "a valid integer"),
         ("seed", 2**32, "less than 4294967296"),
-    ],
-)
-def test_wrong_values_are_refused(argument, value, wanted):
-    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {wanted}$"):
-        datasets.check({"name": "copying", argument: value})
+    ):
+        with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {expected}$"):
+            datasets.check({"name": "copying", argument: value})
 
 
-def test_variable_positions_in_long_sequences_keep_only_what_is_needed():
-    sizes = {"train_samples": 5000, "validation_samples": 1, "test_samples": 1}
+def test_variable_positions_are_drawn_in_blocks_of_memory():
+    sizes = {"train_samples": 2000, "validation_samples": 1, "test_samples": 1}
     tracemalloc.start()
     datasets.load({"name": "copying", "length": 10_000, "variable": True, **sizes})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # One block of keys and one of their order take 32 MiB each; the order of all rows together would take 400 MB.
-    assert peak < 150e6
+    # One block of keys and one of their order take 32 MiB each; the order of all rows together would take 160 MB.
+    assert peak < 120e6
 
 
-@pytest.mark.parametrize("encoding", ["raw", "one_hot"])
-@pytest.mark.parametrize("length", [1, 2, 100, 25_000])
+@pytest.mark.parametrize(("length", "encoding"), [(1, "raw"), (2, "one_hot"), (25_000, "raw")])
 def test_copy_memory_is_as_defined(length, encoding):
-    """Ten symbols of 0 to 7, T - 1 blanks (8), 11 markers (9); the symbols are wanted at the last ten steps."""
+    """Ten symbols of 0 to 7, T - 1 blanks (8), 11 markers (9); the targets of the last ten steps are the symbols."""
     data = datasets.load({"name": "copy_memory", "length": length, "encoding": encoding, **SIZES})
     assert (data.spec.output_steps, data.spec.output_size, data.spec.max_length) == (10, 8, length + 20)
     assert (data.spec.tokens, data.spec.input_size) == ((True, 10) if encoding == "one_hot" else (False, 1))

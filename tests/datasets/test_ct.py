@@ -1,4 +1,4 @@
-"""CharacterTrajectories against its protocol, on tiny pen strokes, and on the real files where SEQMEM_DATA has them."""
+"""CharacterTrajectories against its protocol, on tiny pen strokes and on the real files in SEQMEM_DATA."""
 
 import os
 from itertools import pairwise
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seqmem.datasets.ct import kept_steps
 from sklearn.model_selection import train_test_split
 
 from seqmem import datasets
 from seqmem.cli.commandline import compose
+from seqmem.data import valid_steps
+from seqmem.datasets.ct import kept_steps
 from seqmem.errors import UserError
-
-from .conftest import write_ts
+from tests.tiny_files import write_ts
 
 
 @pytest.fixture
@@ -69,17 +69,17 @@ def test_classes_are_numbered_by_order_of_appearance(load, tiny_strokes):
     assert counts == [[letter for _, letter in tiny_strokes].count(letter) for letter in letters]
 
 
-@pytest.mark.parametrize("hz", [1, 0.99, 0.5, 0.3, 1 / 3, 0.1])
-@pytest.mark.parametrize("length", [10, 11, 60, 182])
-def test_uniform_steps_are_evenly_spaced(length, hz):
-    (steps,) = kept_steps([length], hz, uniform=True)
-    assert len(steps) == int(length * hz)
-    assert steps.dtype == np.int64
-    assert steps[0] == 0
-    assert steps[-1] < length
-    assert all(later - earlier in (int(1 / hz), int(1 / hz) + 1) for earlier, later in pairwise(steps))
-    if hz == 0.5:
-        assert steps.tolist() == list(range(0, 2 * (length // 2), 2))
+@pytest.mark.parametrize("hz", [1, 0.99, 0.5, 1 / 3, 0.1])
+def test_uniform_steps_are_evenly_spaced(hz):
+    for length in (10, 11, 60, 182):
+        (steps,) = kept_steps([length], hz, uniform=True)
+        assert len(steps) == int(length * hz)
+        assert steps.dtype == np.int64
+        assert steps[0] == 0
+        assert steps[-1] < length
+        assert all(later - earlier in (int(1 / hz), int(1 / hz) + 1) for earlier, later in pairwise(steps))
+        if hz == 0.5:
+            assert steps.tolist() == list(range(0, 2 * (length // 2), 2))
 
 
 def test_random_steps_are_the_first_of_a_permutation_in_order():
@@ -98,8 +98,10 @@ def test_all_steps_at_random_are_all_steps(load):
         assert torch.equal(everything(plain, split).times, everything(shuffled, split).times)
 
 
-@pytest.mark.parametrize(("train_hz", "eval_hz"), [(0.5, 1), (1, 0.5), (0.3, 0.7)])
-@pytest.mark.parametrize(("train_uniform", "eval_uniform"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("train_hz", "eval_hz", "train_uniform", "eval_uniform"),
+    [(0.5, 1, True, True), (1, 0.5, True, False), (0.3, 0.7, False, True)],
+)
 def test_rates_keep_the_values_of_the_full_rate(train_hz, eval_hz, train_uniform, eval_uniform, load):
     flags = {"train_hz": train_hz, "eval_hz": eval_hz, "train_uniform": train_uniform, "eval_uniform": eval_uniform}
     full, data = load(), load(timestamp=True, **flags)
@@ -132,7 +134,7 @@ def test_masked_lengths_are_the_true_ones_with_their_own_statistics(load, tiny_s
         lengths += batch.lengths.tolist()
     assert sorted(lengths) == sorted(len(stroke) for stroke, _ in tiny_strokes)
     batch, with_padding = everything(masked, "train"), everything(padded, "train")
-    valid = torch.arange(11) < batch.lengths[:, None]
+    valid = valid_steps(batch.lengths, 11)
     torch.testing.assert_close(batch.inputs[valid].mean(0), torch.zeros(3), rtol=0, atol=1e-6)
     torch.testing.assert_close(batch.inputs[valid].std(0), torch.ones(3), rtol=0, atol=1e-3)
     for channel in range(3):
@@ -176,21 +178,19 @@ def test_the_record_holds_the_checksums_of_the_files(load, tiny_ct):
     assert {name for name, _ in before.items() ^ after.items()} == {f"CharacterTrajectories/{path.name}"}
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [
-        ("train_hz", 0),
-        ("eval_hz", 1.01),
-        ("train_ts", 0),
-        ("eval_ts", -1),
-        ("train_uniform", 1),
-        ("timestamp", "yes"),
-        ("padding", "lest"),
-    ],
-)
-def test_a_wrong_flag_is_refused_before_any_file_is_read(flag, value):
-    with pytest.raises(UserError, match=rf"^dataset\.{flag}: got {value!r}, expected "):
-        datasets.load({"name": "ct", "data_dir": "nowhere", flag: value})
+def test_a_wrong_flag_is_refused_before_any_file_is_read():
+    wrong = {
+        "train_hz": 0,
+        "eval_hz": 1.01,
+        "train_ts": 0,
+        "eval_ts": -1,
+        "train_uniform": 1,
+        "timestamp": "yes",
+        "padding": "x",
+    }
+    for flag, value in wrong.items():
+        with pytest.raises(UserError, match=rf"^dataset\.{flag}: got {value!r}, expected "):
+            datasets.load({"name": "ct", "data_dir": "nowhere", flag: value})
 
 
 @pytest.mark.parametrize(("flag", "padding", "shortest"), [("train_hz", "last", 11), ("eval_hz", "mask", 4)])
@@ -208,26 +208,26 @@ def test_too_few_series_to_split_are_refused(tmp_path, tiny_strokes):
         datasets.load({"name": "ct", "data_dir": str(tmp_path)})
 
 
-def test_offline_and_absent_says_what_to_put_where_and_leaves_nothing(tmp_path, monkeypatch):
+def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr("seqmem.io.ts_files.MIRRORS", ["http://127.0.0.1:9/"])
     with pytest.raises(UserError) as error:
         datasets.load({"name": "ct", "data_dir": str(tmp_path / "data")})
     message = str(error.value)
     assert "\n" not in message
-    for wanted in (
-        f"ct: {tmp_path}/data/CharacterTrajectories lacks CharacterTrajectories_TRAIN.ts (4702263 bytes, sha256 41b645a7",
+    for part in (
+        f"ct: {tmp_path}/data/CharacterTrajectories has no CharacterTrajectories_TRAIN.ts (4702263 bytes, sha256 41b645a7",
         "CharacterTrajectories_TEST.ts (4746801 bytes, sha256 349f7be1",
         "the download failed (http://127.0.0.1:9/CharacterTrajectories.zip: ",
-        "dataset.data_dir the folder that holds CharacterTrajectories/",
+        "set dataset.data_dir to the folder that has CharacterTrajectories/",
     ):
-        assert wanted in message
+        assert part in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_file_is_not_completed_by_another_version(tiny_ct):
     (tiny_ct / "CharacterTrajectories/CharacterTrajectories_TEST.ts").unlink()
     with pytest.raises(
-        UserError, match=r"ct: .* lacks CharacterTrajectories_TEST\.ts \(4746801 bytes, sha256 \w+\); put the files"
+        UserError, match=r"ct: .* has no CharacterTrajectories_TEST\.ts \(4746801 bytes, sha256 \w+\); put the files"
     ):
         datasets.load({"name": "ct", "data_dir": str(tiny_ct)})
 
@@ -256,9 +256,9 @@ def test_the_real_series(real_ct):
     torch.testing.assert_close(batch.inputs.mean((0, 1)), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(batch.inputs.flatten(0, 1).std(0), torch.ones(3), rtol=0, atol=1e-3)
     total = sum(everything(real_ct, split).targets.bincount() for split in datasets.SPLITS)
-    for split, share in {"train": 0.7, "validation": 0.15, "test": 0.15}.items():
-        assert (everything(real_ct, split).targets.bincount() - share * total).abs().max() <= 2
-    # Strokes end where the pen does: the last value is repeated after a series' own end.
+    for split, fraction in {"train": 0.7, "validation": 0.15, "test": 0.15}.items():
+        assert (everything(real_ct, split).targets.bincount() - fraction * total).abs().max() <= 2
+    # The last value is repeated after the end of a series.
     equal_steps = (batch.inputs.flip(1) != batch.inputs[:, -1:]).any(-1).int().argmax(1)
     assert equal_steps.min() == 1
     assert 182 - 60 - 20 < equal_steps.max() <= 1 + 182 - 60

@@ -6,14 +6,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from seqmem import datasets
-from seqmem.data.permutation import permutation
+from seqmem.data import named_permutation
 
 
 def everything(data, split):
     return data.batch(split, torch.arange(data.sizes[split]))
 
 
-def test_splits_cover_all_digits_once_and_are_stratified():
+def test_splits_have_all_digits_once_and_are_stratified():
     data = datasets.load({"name": "digits"})
     images, labels = load_digits(return_X_y=True)
     assert data.sizes == {"train": 1257, "validation": 270, "test": 270}
@@ -31,11 +31,11 @@ def test_values_are_between_0_and_1():
     assert (inputs.min(), inputs.max()) == (0, 1)
 
 
-@pytest.mark.parametrize("name", ["bitreversal", "nru", 5])
+@pytest.mark.parametrize("name", ["bitreversal", "nru"])
 def test_permuted_digits_are_the_same_images_in_the_recorded_order(name):
     plain, permuted = datasets.load({"name": "digits"}), datasets.load({"name": "digits", "permute": True, "permutation": name})
     record = permuted.describe()["permutation"]
-    assert record == {"name": name, "indices": permutation(name, 64).indices}
+    assert record == {"name": name, "indices": named_permutation(name, 64).indices}
     assert plain.describe()["permutation"] is None
     for split in datasets.SPLITS:
         assert torch.equal(everything(permuted, split).inputs, everything(plain, split).inputs[:, record["indices"]])

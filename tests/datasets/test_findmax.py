@@ -1,4 +1,4 @@
-"""Finding maxima, rebuilt from its definition."""
+"""Finding maxima, against its definition."""
 
 import math
 
@@ -20,12 +20,12 @@ def test_classes_count_the_maxima_of_the_upper_half(length, channels):
         assert torch.equal(upper.sum(1), batch.targets)
 
 
-def test_every_class_step_and_channel_is_as_likely_and_the_numbers_are_normal():
+def test_classes_steps_and_channels_are_uniform_and_the_numbers_are_normal():
     data = datasets.load({"name": "findmax", "length": 9, "channels": 4, **SIZES})
     batch = data.batch("train", torch.arange(3000))
     for values, classes in ((batch.targets, 10), (batch.inputs.argmax(-1).flatten(), 4)):
         expected = len(values) / classes
-        # Steps of a sequence share its class, so that the channels' counts spread more than independent ones would.
+        # Steps of a sequence have one class, so the channels' counts vary more than independent ones would.
         assert (values.bincount(minlength=classes) - expected).abs().max() < 8 * math.sqrt(expected)
     at_step = (batch.inputs.argmax(-1) >= 2).float().mean(0)
     assert (at_step - 0.5).abs().max() < 5 * 0.5 / math.sqrt(3000)
@@ -33,6 +33,6 @@ def test_every_class_step_and_channel_is_as_likely_and_the_numbers_are_normal():
     assert abs(batch.inputs.square().mean() - 1) < 5 * math.sqrt(2 / batch.inputs.numel())
 
 
-def test_an_odd_number_of_channels_has_no_halves():
+def test_an_odd_number_of_channels_is_refused():
     with pytest.raises(UserError, match=r"^dataset\.channels: got 5, expected an even number$"):
         datasets.check({"name": "findmax", "channels": 5})

@@ -1,6 +1,7 @@
-"""Reviews in a tiny archive of the real layout, and the real ones where SEQMEM_DATA has them."""
+"""Reviews in a tiny archive of the real layout, and the real ones in SEQMEM_DATA."""
 
 import hashlib
+import io
 import os
 import tarfile
 from collections import Counter
@@ -8,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from seqmem.datasets.words import tokenize
 
 from seqmem import datasets
-from seqmem.datasets import imdb
+from seqmem.data import valid_steps
+from seqmem.datasets import imdb, reviews
+from seqmem.datasets.words import tokenize
 from seqmem.errors import UserError
-
-from .conftest import write_archive
+from tests.tiny_files import write_archive
 
 
 def load(data_dir: Path, **arguments) -> datasets.DataSet:
@@ -37,7 +38,7 @@ def encoded(reviews: dict[str, str]) -> dict[str, bytes]:
 
 @pytest.fixture
 def offline(monkeypatch):
-    """The address is never answered."""
+    """No server responds."""
     monkeypatch.setattr(imdb, "URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
 
 
@@ -58,7 +59,7 @@ def test_tokens_are_the_words_of_the_reviews(tiny_imdb, tiny_reviews):
     assert [counts[number] for number in sorted(counts)] == sorted(counts.values(), reverse=True)
 
 
-def test_every_token_stands_for_one_word(tiny_imdb, tiny_reviews):
+def test_every_token_is_one_word(tiny_imdb, tiny_reviews):
     data = load(tiny_imdb)
     test = sorted(
         (path for path in tiny_reviews if "/test/" in path), key=lambda path: (int(Path(path).name.split("_")[0]), path)
@@ -71,7 +72,7 @@ def test_every_token_stands_for_one_word(tiny_imdb, tiny_reviews):
     assert len(set(word_of.values())) == len(word_of)
 
 
-def test_the_vocabulary_knows_the_training_split_alone(tmp_path, tiny_imdb, tiny_reviews):
+def test_the_vocabulary_has_words_of_the_training_split_alone(tmp_path, tiny_imdb, tiny_reviews):
     before = load(tiny_imdb)
     changed = {
         path: f"{text} word1 word1 word1 unheard" if path.startswith("aclImdb/test") else text
@@ -95,13 +96,14 @@ def test_validation_reviews_are_not_counted(tiny_imdb, tiny_reviews):
     assert data.spec.input_size - 2 < len({word for text in tiny_reviews.values() for word in tokenize(text)})
 
 
-@pytest.mark.parametrize("size", [3, 10])
-def test_a_small_vocabulary_keeps_the_frequent_words(size, tiny_imdb):
-    whole, small = load(tiny_imdb), load(tiny_imdb, vocabulary_size=size)
-    assert small.spec.input_size == size
-    for split in datasets.SPLITS:
-        inputs, expected = everything(small, split).inputs, everything(whole, split).inputs
-        assert torch.equal(inputs, torch.where(expected < size, expected, 1))
+def test_a_small_vocabulary_keeps_the_frequent_words(tiny_imdb):
+    whole = load(tiny_imdb)
+    for size in (3, 10):
+        small = load(tiny_imdb, vocabulary_size=size)
+        assert small.spec.input_size == size
+        for split in datasets.SPLITS:
+            inputs, expected = everything(small, split).inputs, everything(whole, split).inputs
+            assert torch.equal(inputs, torch.where(expected < size, expected, 1))
 
 
 def test_the_end_of_a_long_review_is_cut_off(tiny_imdb):
@@ -120,8 +122,7 @@ def test_batches_are_padded_to_their_longest_review(tiny_imdb):
     widths = set()
     for batch in data.loader("train", 3):
         assert batch.inputs.shape[1] == batch.lengths.max()
-        beyond = torch.arange(batch.inputs.shape[1]) >= batch.lengths[:, None]
-        assert ((batch.inputs == 0) == beyond).all()
+        assert ((batch.inputs != 0) == valid_steps(batch.lengths, batch.inputs.shape[1])).all()
         widths.add(batch.inputs.shape[1])
     assert len(widths) > 1
 
@@ -150,7 +151,7 @@ def test_the_unpacked_folder_gives_the_same_data(tmp_path, tiny_imdb):
     assert packed.describe()["sha256"] == unpacked.describe()["sha256"]
 
 
-def test_the_record_tells_other_reviews_apart(tmp_path, tiny_imdb, tiny_reviews):
+def test_the_record_distinguishes_different_reviews(tmp_path, tiny_imdb, tiny_reviews):
     first, *_ = tiny_reviews
     write_archive(tmp_path / "changed", encoded(tiny_reviews | {first: "other words"}))
     records = [load(folder).describe()["files"] for folder in (tiny_imdb, tmp_path / "changed")]
@@ -182,32 +183,28 @@ def test_only_reviews_are_read_and_nothing_is_unpacked(tmp_path, tiny_imdb, tiny
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda content: content[: len(content) // 2], "cannot be read: .*end-of-stream"),
-        (lambda content: content[:300] + bytes(9) + content[309:], "cannot be read: "),
-        (lambda content: b"no archive", "cannot be read: file could not be opened"),
-        (lambda content: b"", "cannot be read: "),
-    ],
-    ids=["cut off", "flipped", "no archive", "empty"],
-)
-def test_a_damaged_archive_is_named_and_never_replaced(damage, message, tiny_imdb, offline):
+def test_a_damaged_archive_is_named_and_never_replaced(tiny_imdb, offline):
     path = tiny_imdb / "aclImdb_v1.tar.gz"
-    content = damage(path.read_bytes())
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as error:
-        load(tiny_imdb)
-    assert str(error.value).startswith(str(path))
-    assert "\n" not in str(error.value)
-    assert path.read_bytes() == content
+    whole = path.read_bytes()
+    for content, message in (
+        (whole[: len(whole) // 2], "cannot be read: .*end-of-stream"),
+        (whole[:300] + bytes(9) + whole[309:], "cannot be read: "),
+        (b"no archive", "cannot be read: file could not be opened"),
+        (b"", "cannot be read: "),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message) as error:
+            load(tiny_imdb)
+        assert str(error.value).startswith(str(path))
+        assert "\n" not in str(error.value)
+        assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        ("aclImdb/train/pos/0_7.txt", b"caf\xe9", "holds a review that is not UTF-8: .*byte 0xe9 in position 3"),
-        ("aclImdb/train/pos/0_7.txt", b"<br />\n", r"^aclImdb/train/pos/0_7.txt of .* holds no word$"),
+        ("aclImdb/train/pos/0_7.txt", b"caf\xe9", "has a review that is not UTF-8: .*byte 0xe9 in position 3"),
+        ("aclImdb/train/pos/0_7.txt", b"<br />\n", r"^aclImdb/train/pos/0_7.txt of .* has no words$"),
     ],
     ids=["encoding", "empty"],
 )
@@ -217,12 +214,21 @@ def test_a_damaged_review_is_refused(path, content, message, tmp_path, tiny_revi
         load(tmp_path / "damaged")
 
 
-@pytest.mark.parametrize("group", ["train/pos", "train/neg", "test/pos", "test/neg"])
-def test_a_missing_group_is_named(group, tmp_path, tiny_reviews):
-    rest = {path: text for path, text in tiny_reviews.items() if group not in path}
-    write_archive(tmp_path / "part", encoded(rest))
-    with pytest.raises(UserError, match=rf"aclImdb_v1.tar.gz holds no review aclImdb/{group}/ID_RATING.txt$"):
-        load(tmp_path / "part")
+def test_a_review_that_would_fill_memory_is_not_read(tmp_path):
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as file:
+        member = tarfile.TarInfo("aclImdb/train/pos/1_10.txt")
+        member.size = 2 * reviews.LONGEST
+        file.addfile(member, io.BytesIO(bytes(member.size)))
+    with pytest.raises(UserError, match=r"x\.tar\.gz: got aclImdb/train/pos/1_10\.txt of 2097152 bytes, expected at most"):
+        list(reviews.read_reviews(tmp_path / "x.tar.gz"))
+
+
+def test_a_missing_group_is_named(tmp_path, tiny_reviews):
+    for group in ("train/pos", "train/neg", "test/pos", "test/neg"):
+        rest = {path: text for path, text in tiny_reviews.items() if group not in path}
+        write_archive(tmp_path / "part", encoded(rest))
+        with pytest.raises(UserError, match=rf"aclImdb_v1.tar.gz has no review aclImdb/{group}/ID_RATING.txt$"):
+            load(tmp_path / "part")
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -231,36 +237,46 @@ def test_a_missing_folder_is_named(tmp_path):
         load(tmp_path)
 
 
-def test_offline_and_absent_says_what_to_put_where_and_leaves_nothing(tmp_path, offline):
+def test_the_archive_is_downloaded_once_and_not_unpacked(server, tmp_path, tiny_imdb, monkeypatch):
+    served, url = server
+    content = (tiny_imdb / imdb.ARCHIVE).read_bytes()
+    (served / imdb.ARCHIVE).write_bytes(content)
+    monkeypatch.setattr(imdb, "URL", url + imdb.ARCHIVE)
+    monkeypatch.setattr(imdb, "MD5", hashlib.md5(content).hexdigest())
+    assert load(tmp_path / "new" / "data").sizes == {"train": 37, "validation": 4, "test": 11}
+    assert [path.name for path in (tmp_path / "new/data").iterdir()] == [imdb.ARCHIVE]
+    assert (tmp_path / "new/data" / imdb.ARCHIVE).read_bytes() == content
+    (served / imdb.ARCHIVE).unlink()
+    assert load(tmp_path / "new" / "data").sizes["test"] == 11
+
+
+def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(tmp_path, offline):
     with pytest.raises(UserError) as error:
         load(tmp_path / "new" / "data")
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"imdb: {tmp_path / 'new/data'} lacks aclImdb_v1.tar.gz (84125825 bytes, md5 7c2ac02c")
+    assert message.startswith(f"imdb: {tmp_path / 'new/data'} has no aclImdb_v1.tar.gz (84125825 bytes, md5 7c2ac02c")
     assert "the download failed (http://127.0.0.1:9/" in message
-    assert "the unpacked folder aclImdb there, or give dataset.data_dir" in message
+    assert "the unpacked folder aclImdb there, or set dataset.data_dir" in message
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("argument", "value", "wanted"),
-    [
+def test_wrong_values_are_refused():
+    for argument, value, expected in (
         ("vocabulary_size", 2, "greater than or equal to 3"),
         ("max_length", 0, "greater than 0"),
         ("validation_fraction", 1.0, "less than 1"),
         ("train_samples", 0, "greater than 0"),
-    ],
-)
-def test_wrong_values_are_refused(argument, value, wanted):
-    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {wanted}"):
-        datasets.check({"name": "imdb", argument: value})
+    ):
+        with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {expected}"):
+            datasets.check({"name": "imdb", argument: value})
 
 
 @pytest.mark.slow
 def test_the_real_reviews():
     folder = Path(os.environ.get("SEQMEM_DATA", "data"))
     if not (folder / "aclImdb_v1.tar.gz").is_file():
-        pytest.skip("the real reviews are not here: set SEQMEM_DATA to the folder that holds aclImdb_v1.tar.gz")
+        pytest.skip("the real reviews are missing: set SEQMEM_DATA to the folder with aclImdb_v1.tar.gz")
     data = load(folder)
     assert data.sizes == {"train": 22_500, "validation": 2_500, "test": 25_000}
     assert data.spec.input_size == 25_000

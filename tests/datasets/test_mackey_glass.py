@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from seqmem.datasets.mackey_glass import solve
 
 from seqmem import datasets
-from seqmem.data.seeds import generator
+from seqmem.data import generator
+from seqmem.datasets.mackey_glass import solve
 from seqmem.errors import UserError
 
 SMALL = {"name": "mackey_glass", "length": 300, "train_samples": 5, "validation_samples": 3, "test_samples": 4}
@@ -29,7 +29,7 @@ def first_interval(past, times):
     return level + (past - level) * np.exp(-times / 10)
 
 
-@pytest.mark.parametrize("tau", [17.0, 30, 2.5])
+@pytest.mark.parametrize("tau", [17.0, 2.5])
 def test_the_first_interval_by_hand(tau):
     past, times = np.array([0.5, 0.97, 1.4]), np.linspace(0, tau, 23, endpoint=False)
     found = solve(past, tau, times)
@@ -67,9 +67,9 @@ def test_later_times_alone_give_the_same_values():
     np.testing.assert_array_equal(solve(past, 17.0, np.arange(100, 150)), solve(past, 17.0, np.arange(150))[:, 100:])
 
 
-@pytest.mark.parametrize("horizon", [1, 15, 40])
+@pytest.mark.parametrize("horizon", [1, 40])
 def test_targets_are_the_future_of_the_inputs(horizon):
-    data = datasets.load({**SMALL, "horizon": horizon})
+    data = datasets.load({**SMALL, "horizon": horizon, "washout": 0})
     assert data.spec.output_steps is None
     for split in datasets.SPLITS:
         batch = everything(data, split)
@@ -77,9 +77,9 @@ def test_targets_are_the_future_of_the_inputs(horizon):
         assert torch.equal(batch.inputs[:, horizon:], batch.targets[:, :-horizon])
 
 
-def test_washout_throws_the_first_steps_away():
+def test_washout_discards_the_first_steps():
     whole, late = (everything(datasets.load({**SMALL, "washout": washout}), "test").inputs for washout in (0, 100))
-    # Equal but for the means that were taken off.
+    # Equal up to the means that were subtracted.
     assert (whole[:, 100:] - late[:, :-100]).std() < 1e-6
     assert (whole[:, :-100] - late[:, :-100]).std() > 0.1
 
@@ -95,15 +95,11 @@ def test_values_are_squashed_and_centred_by_the_training_mean():
     np.testing.assert_allclose(series["train"].squeeze(-1), values - values.mean(), atol=1e-7)
 
 
-def test_series_are_what_the_paper_describes():
-    """Its baseline, predicting no change, has an NRMSE of 162.4 %; the mean of tanh(x - 1) is about -0.066."""
-    data = datasets.load({**SMALL, "length": 1500, "train_samples": 40})
+def test_series_have_the_papers_baseline_and_are_not_alike():
+    """Its baseline, predicting no change, has an NRMSE of 162.4 %."""
+    data = datasets.load({**SMALL, "length": 1000, "train_samples": 40})
     batch = everything(data, "train")
     assert (batch.inputs - batch.targets).norm() / batch.targets.norm() == pytest.approx(1.624, abs=0.02)
-
-
-def test_no_two_series_are_alike():
-    data = datasets.load({**SMALL, "train_samples": 40})
     series = torch.cat([everything(data, split).inputs.squeeze(-1) for split in datasets.SPLITS])
     between = torch.corrcoef(series)[torch.triu_indices(len(series), len(series), 1).unbind()]
     # Series in step would have correlations near 1.
@@ -116,20 +112,14 @@ def test_a_split_does_not_depend_on_the_size_of_another():
     assert shift.std() < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("argument", "value", "wanted"),
-    [
+def test_wrong_values_are_refused():
+    datasets.check({"name": "mackey_glass", "tau": 30})
+    for argument, value, expected in (
         ("length", 0, "greater than 0"),
         ("horizon", 0, "greater than 0"),
         ("tau", 0.5, "greater than or equal to 1"),
         ("washout", -1, "greater than or equal to 0"),
         ("tau", "17", "a valid number"),
-    ],
-)
-def test_wrong_values_are_refused(argument, value, wanted):
-    with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {wanted}"):
-        datasets.check({"name": "mackey_glass", argument: value})
-
-
-def test_a_whole_number_is_a_delay():
-    datasets.check({"name": "mackey_glass", "tau": 30})
+    ):
+        with pytest.raises(UserError, match=rf"^dataset\.{argument}: got {value!r}, expected {expected}"):
+            datasets.check({"name": "mackey_glass", argument: value})

@@ -1,4 +1,4 @@
-"""The videos: a digit that is one of scikit-learn's, whole, moving by constant steps, and turning at the edges."""
+"""The videos: one of scikit-learn's digits, whole, moving by constant steps and turning at the edges."""
 
 import numpy as np
 import pytest
@@ -45,6 +45,6 @@ def test_splits_share_no_image():
     assert not drawn["test"] & (drawn["train"] | drawn["validation"])
 
 
-def test_a_frame_that_holds_no_more_than_a_digit_is_refused():
+def test_a_frame_that_is_not_larger_than_a_digit_is_refused():
     with pytest.raises(UserError, match=r"dataset\.size: got 8, expected more than 8"):
         datasets.load({**SMALL, "size": 8})

@@ -17,20 +17,20 @@ def test_inputs_and_targets_are_their_formula(stride):
     assert (data.spec.input_size, data.spec.output_size, data.spec.max_length) == (2, 1, 40)
     assert set(batch.lengths.tolist()) == set(range(20, 41))
     grid = np.linspace(0, 150, 1000)
-    wanted_lengths = batch.lengths if stride == 1 else batch.target_lengths
-    for x, y, length, wanted in zip(batch.inputs, batch.targets, batch.lengths, wanted_lengths, strict=True):
+    target_lengths = batch.lengths if stride == 1 else batch.target_lengths
+    for x, y, length, count in zip(batch.inputs, batch.targets, batch.lengths, target_lengths, strict=True):
         start = int(np.abs(2 * np.sin(grid) - x[0, 0].item()).__add__(np.abs(2 * np.cos(grid) - x[0, 1].item())).argmin())
         t = grid[start : start + length]
         assert len(t) == length
         np.testing.assert_allclose(x[:length], np.stack([2 * np.sin(t), 2 * np.cos(t)], 1), atol=1e-5)
         full = (2 * np.sin(t) + 2 * np.cos(t))[::stride]
-        assert len(full) == wanted
-        np.testing.assert_allclose(y[:wanted, 0], full, atol=1e-5)
+        assert len(full) == count
+        np.testing.assert_allclose(y[:count, 0], full, atol=1e-5)
         assert not x[length:].any()
-        assert not y[wanted:].any()
+        assert not y[count:].any()
 
 
-@pytest.mark.parametrize("arguments", [{"shortest": 41}, {"longest": 1000}])
-def test_wrong_lengths_are_refused(arguments):
-    with pytest.raises(UserError, match=r"dataset\.longest: got .*, expected between"):
-        datasets.load({**SMALL, **arguments})
+def test_wrong_lengths_are_refused():
+    for arguments in ({"shortest": 41}, {"longest": 1000}):
+        with pytest.raises(UserError, match=r"dataset\.longest: got .*, expected between"):
+            datasets.load({**SMALL, **arguments})

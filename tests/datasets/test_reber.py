@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from seqmem.datasets.reber import LETTERS, draw_strings, is_valid
 
 from seqmem import datasets
+from seqmem.datasets.reber import LETTERS, draw_strings, is_valid
 from seqmem.errors import UserError
 
 SIZES = {"train_samples": 3000, "validation_samples": 20, "test_samples": 10}
 
-# From the second T loop (state 3) on: T* then V, or T* V P X again by way of states 5 and 4.
+# From the second T loop (state 3) on: T* then V, or T* V P X again through states 5 and 4.
 _REST = "(?:T*VPX)*T*V(?:V|PS)"
 GRAMMAR = re.compile(f"B([TP])B(?:TS*X(?:S|X{_REST})|P{_REST})E\\1E")
 
@@ -21,7 +21,7 @@ def texts(strings, lengths):
     return ["".join(LETTERS[number] for number in row[:length]) for row, length in zip(strings, lengths, strict=True)]
 
 
-@pytest.mark.parametrize(("length", "shortest"), [(60, 30), (9, 9), (11, 10), (200, 9)])
+@pytest.mark.parametrize(("length", "shortest"), [(60, 30), (9, 9), (11, 10)])
 def test_classes_are_those_of_the_grammar(length, shortest):
     data = datasets.load({"name": "reber", "length": length, "shortest": shortest, **SIZES})
     batch = data.batch("train", torch.arange(3000))
@@ -35,18 +35,18 @@ def test_classes_are_those_of_the_grammar(length, shortest):
     assert len(batch.lengths.unique()) == length - shortest + 1
 
 
-def test_a_spliced_string_is_a_string_everywhere_but_at_one_cut():
+def test_a_spliced_string_is_wrong_at_one_cut_only():
     data = datasets.load({"name": "reber", **SIZES})
     batch = data.batch("train", torch.arange(3000))
     spliced = batch.targets == 0
     found = texts(batch.inputs[spliced].tolist(), batch.lengths[spliced].tolist())
     assert all(text[0] == "B" and text[-1] == "E" for text in found)
     far = [text for text in found if GRAMMAR.fullmatch(text[:-2] + text[1] + "E")]
-    assert len(far) > 10  # of some only the second letter tells that the last but one is wrong
+    assert len(far) > 10  # strings of which only the second letter shows that the last but one is wrong
 
 
-def test_every_walk_of_a_length_is_as_likely_as_the_graph_says():
-    """Inner strings of seven letters, each way out of a state having half of it."""
+def test_walks_have_the_probabilities_of_the_graph():
+    """Inner strings of seven letters; both edges of a state are equally likely."""
     random = np.random.default_rng(0)
     inner = [text[2:-2] for text in texts(draw_strings(random, np.full(20_000, 11), 11), [11] * 20_000)]
     chances = {"BTSSXSE": 2**-5, "BTXXVVE": 2**-5, "BPTTVVE": 2**-5, "BPTVPSE": 2**-5}

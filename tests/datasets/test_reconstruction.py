@@ -1,4 +1,4 @@
-"""Data sets that give the sequences themselves as targets, and classes as labels."""
+"""Data sets whose targets can be their inputs, with the classes as labels."""
 
 import pytest
 import torch
@@ -9,26 +9,26 @@ WITH_CLASSES = ("ct", "digits", "uea")
 
 
 @pytest.mark.parametrize("name", [*WITH_CLASSES, "sinusoids"])
-@pytest.mark.parametrize("split", datasets.SPLITS)
-def test_targets_are_the_inputs_and_labels_the_classes(name, split, load_small):
-    masked = {"padding": "mask"} if name == "ct" else {}
-    plain, asked = load_small(name, **masked), load_small(name, reconstruction=True, **masked)
-    everything = torch.arange(plain.sizes[split])
-    before, batch = plain.batch(split, everything), asked.batch(split, everything)
-    assert asked.spec.task == "reconstruction"
-    assert asked.spec.output_size == asked.spec.input_size == plain.spec.input_size
-    assert asked.spec.output_steps is None
-    assert torch.equal(batch.targets, batch.inputs)
-    assert batch.inputs.shape[1] <= asked.spec.max_length
-    if name in WITH_CLASSES:
-        assert torch.equal(batch.inputs, before.inputs)
-        assert torch.equal(batch.labels, before.targets)
-        assert before.labels is None
-        assert (batch.lengths is None) == (before.lengths is None)
-    else:
-        assert torch.equal(batch.inputs[:, : before.inputs.shape[1]], before.inputs)
-        assert batch.inputs.shape[1] == asked.spec.max_length == plain.spec.max_length + 3
-        assert asked.spec.irreducible_error is None
+def test_targets_are_the_inputs_and_labels_the_classes(name, load_small):
+    padding = {"padding": "mask"} if name == "ct" else {}
+    plain, data = load_small(name, **padding), load_small(name, reconstruction=True, **padding)
+    assert data.spec.task == "reconstruction"
+    assert data.spec.output_size == data.spec.input_size == plain.spec.input_size
+    assert data.spec.output_steps is None
+    for split in datasets.SPLITS:
+        everything = torch.arange(plain.sizes[split])
+        before, batch = plain.batch(split, everything), data.batch(split, everything)
+        assert torch.equal(batch.targets, batch.inputs)
+        assert batch.inputs.shape[1] <= data.spec.max_length
+        if name in WITH_CLASSES:
+            assert torch.equal(batch.inputs, before.inputs)
+            assert torch.equal(batch.labels, before.targets)
+            assert before.labels is None
+            assert (batch.lengths is None) == (before.lengths is None)
+        else:
+            assert torch.equal(batch.inputs[:, : before.inputs.shape[1]], before.inputs)
+            assert batch.inputs.shape[1] == data.spec.max_length == plain.spec.max_length + 3
+            assert data.spec.irreducible_error is None
 
 
 def test_digits_as_frames_are_the_same_pixels(load_small):
@@ -40,6 +40,6 @@ def test_digits_as_frames_are_the_same_pixels(load_small):
     assert load_small("digits", frames=True).batch("test", few).targets.shape == (9,)
 
 
-def test_a_signal_shorter_than_the_horizon_can_be_given_back():
+def test_a_signal_shorter_than_the_horizon_can_be_reconstructed():
     data = datasets.load({"name": "sinusoids", "length": 2, "reconstruction": True, "train_samples": 3})
     assert data.batch("train", torch.arange(3)).inputs.shape == (3, 2, 1)

@@ -1,4 +1,4 @@
-"""Picking a data set by name, and adding one as the package's docstring says."""
+"""Picking a data set by name, adding one as the package's docstring says, and the names of the packages."""
 
 import subprocess
 import sys
@@ -14,21 +14,15 @@ from seqmem.errors import UserError
 def test_names_are_the_modules_that_define_a_data_set():
     assert datasets.names() == sorted(datasets.names())
     assert {"adding", "copying", "digits", "mnist"} <= set(datasets.names())
-    assert not {"base", "pixels", "splits", "idx"} & set(datasets.names())
+    assert not {"characters", "pixels", "series", "words"} & set(datasets.names())
 
 
-def test_the_unknown_name_is_answered_with_the_nearest():
+def test_unknown_names_are_refused():
     with pytest.raises(UserError, match=r"^dataset\.name: there is no data set 'mnits'; did you mean 'mnist'\?$"):
         datasets.check({"name": "mnits"})
-
-
-@pytest.mark.parametrize("name", ["wikipedia", 3, None, True])
-def test_a_hopeless_name_is_answered_with_all_names(name):
-    with pytest.raises(UserError, match=r"choose from: .*copying, .*digits, .*mnist"):
-        datasets.check({"name": name})
-
-
-def test_the_missing_name_is_asked_for():
+    for name in ("wikipedia", 3, None, True):
+        with pytest.raises(UserError, match=r"choose from: .*copying, .*digits, .*mnist"):
+            datasets.check({"name": name})
     with pytest.raises(UserError, match=r"^dataset\.name: a value is required; choose from: .*mnist"):
         datasets.load({"permute": True})
 
@@ -42,7 +36,7 @@ def test_arguments_are_not_changed():
 
 def test_the_example_in_the_docstring_is_a_data_set(tmp_path, monkeypatch):
     blocks = datasets.__doc__.split("::\n")
-    module, configuration = blocks[1].split("\nand ``cfg")[0], blocks[2]
+    module, configuration = blocks[1].split("\nand ``cfg")[0], blocks[2].split("\nThen ``python")[0]
     (tmp_path / "parity.py").write_text(textwrap.dedent(module))
     monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
     try:
@@ -57,12 +51,42 @@ def test_the_example_in_the_docstring_is_a_data_set(tmp_path, monkeypatch):
         sys.modules.pop("seqmem.datasets.parity", None)
 
 
-def test_listing_and_checking_import_no_heavy_package():
-    heavy = "{'torchvision', 'sklearn', 'sktime', 'pandas', 'hydra', 'pytorch_lightning'}"
-    program = f"import sys; from seqmem import datasets; datasets.check({{'name': 'mnist'}}); print({heavy} & set(sys.modules))"
-    environment = {"PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr
+SEVERAL = """
+import sys
+import datasets
+assert datasets.marker == "a regular package of this name", datasets.__path__
+from seqmem import datasets as ours
+ours.check({"name": "mnist"})
+assert "mnist" in ours.names()
+heavy = {"torchvision", "sklearn", "sktime", "pandas", "hydra", "pytorch_lightning"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+def test_a_library_called_datasets_can_be_imported_in_the_checkout(tmp_path, repository):
+    """The folder datasets/ has no __init__.py, so that of Hugging Face wins. Listing and checking import no heavy package."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text('marker = "a regular package of this name"\n')
+    (tmp_path / "program.py").write_text(SEVERAL)
+    # "python -m" puts the current folder, the checkout's root, first in the path.
+    environment = {"PYTHONPATH": f"{tmp_path}:{repository / 'src'}"}
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_build_has_the_data_sets(tmp_path, repository):
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path / "lib")]
+    subprocess.run(command, cwd=repository, check=True, capture_output=True, timeout=300)
+    built = tmp_path / "lib" / "seqmem" / "datasets"
+    assert (built / "mnist.py").read_bytes() == (repository / "datasets" / "mnist.py").read_bytes()
+    program = "from seqmem import datasets; print(datasets.__file__, len(datasets.names()))"
+    environment = {"PYTHONPATH": str(tmp_path / "lib")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(built / "__init__.py"), str(len(datasets.names()))]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

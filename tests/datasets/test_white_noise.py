@@ -21,5 +21,5 @@ def test_signals_have_the_requested_band_and_size():
 
 def test_the_signals_of_a_seed_do_not_change():
     data = datasets.load({"name": "white_noise", "length": 50, "frequency": 5, "train_samples": 3})
-    assert data.describe()["sha256"]["train"].startswith("7310536f")
-    assert_close(data.batch("train", torch.arange(1)).inputs[0, :3, 0], torch.tensor([0.79219580, 0.56237423, 0.18446241]), rtol=1e-6, atol=0)
+    first = data.batch("train", torch.arange(1)).inputs[0, :3, 0]
+    assert_close(first, torch.tensor([0.79219580, 0.56237423, 0.18446241]), rtol=1e-6, atol=0)

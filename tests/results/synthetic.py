@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, without training."""
+"""Run folders in the form that training writes them, without training."""
 
 import json
 import math
@@ -92,7 +92,7 @@ def write_run(path, config, test=0.5, metric="accuracy", best="max", code="1a2b3
 
 
 def write_many(folder: Path, records: int, trials: int = 3) -> None:
-    """Trials of ``records / trials`` configs: two data sets of different metrics, seven models, learning rates without end."""
+    """Write trials of ``records / trials`` configs: two data sets of different metrics, seven models, many learning rates."""
     draw = random.Random(0)
     left = records
     for k in count():

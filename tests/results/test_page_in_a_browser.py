@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: it sorts, opens and filters, and nothing goes wrong meanwhile."""
+"""The page in a headless Chromium: it sorts, opens and filters, without errors on the console."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def page(tmp_path_factory):
 
 
 def dom(page, script):
-    """The document after a script of the test has run in it."""
+    """The document after a script of the test."""
     changed = page.with_name("changed.html")
     changed.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
     command = [
@@ -98,9 +98,9 @@ def test_a_curve_leads_to_its_row(page):
     script = """
         const curve = document.querySelector("#curves a[*|href='#row-2'] path");
         curve.dispatchEvent(new MouseEvent("mousemove", { bubbles: true }));
-        const told = document.getElementById("tip").textContent;
+        const shown = document.getElementById("tip").textContent;
         curve.dispatchEvent(new MouseEvent("click", { bubbles: true }));
-        document.title = told + ": " + document.getElementById("row-2").className;
+        document.title = shown + ": " + document.getElementById("row-2").className;
     """
     assert "<title>lstm on digits: open</title>" in dom(page, script)
 

@@ -1,4 +1,4 @@
-"""Published values beside ours: which belongs to which, and by how much they differ."""
+"""Comparison with published values: matching rows and differences."""
 
 import csv
 import math
@@ -40,7 +40,7 @@ def test_a_percentage_is_compared_with_our_fraction(tmp_path):
     assert table["published validation"] == ["0.9000"]
 
 
-def test_of_several_values_the_first_stands_in_the_table_and_all_in_the_list(tmp_path):
+def test_of_several_values_the_first_is_in_the_table_and_all_are_in_the_list(tmp_path):
     write_run(tmp_path / "a", configuration("legs"), 0.9)
     write_run(tmp_path / "b", configuration("lstm"), 0.8)
     values = published(tmp_path, "digits,legs,accuracy,0.5", "Digits,LegS,accuracy,0.6")
@@ -62,7 +62,7 @@ def test_of_several_values_the_first_stands_in_the_table_and_all_in_the_list(tmp
         ("digits,legs,elements per second,1", "runs do not record this metric"),
     ],
 )
-def test_what_has_no_match_says_why(line, note, tmp_path):
+def test_a_value_without_a_match_has_a_reason(line, note, tmp_path):
     write_run(tmp_path / "a", configuration("legs"))
     write_run(tmp_path / "b", configuration("lstm"), status="failed")
     write_run(tmp_path / "c", configuration("legs", "mnist", permute=False))
@@ -71,7 +71,7 @@ def test_what_has_no_match_says_why(line, note, tmp_path):
     assert math.isnan(alone.difference)
 
 
-def test_a_run_on_a_part_of_the_data_is_told_from_one_on_all(tmp_path):
+def test_a_run_on_a_part_of_the_data_has_a_note(tmp_path):
     config = configuration("legs", train_samples=100)
     config["train"]["limit_test_batches"] = 1
     write_run(tmp_path / "a", {**config, "smoke_test": True})
@@ -113,7 +113,7 @@ def test_columns_and_values_that_are_wrong_are_named(tmp_path):
         read_published(tmp_path / "nowhere.csv")
 
 
-def test_all_published_values_are_in_every_file_that_tells_of_them(tmp_path):
+def test_all_published_values_are_in_every_file_of_the_comparison(tmp_path):
     write_run(tmp_path / "a", configuration("legs"), 0.9)
     published(tmp_path, "digits,legs,test accuracy (%),88.5", "enwik8,hmlstm,bits per character,1.34")
     report.main([str(tmp_path), "--against", str(tmp_path / "published.csv"), "--out", str(tmp_path / "out")])

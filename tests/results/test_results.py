@@ -1,19 +1,12 @@
-"""From records to a table, with records made by hand."""
-
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
+"""From records to a table, with records written by hand."""
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from seqmem import results
-from seqmem.errors import UserError
-from seqmem.io.files import write_text
+from seqmem.results.evaluations import by_class, changes, side_by_side
 from seqmem.results.formats import markdown
 from seqmem.results.record import RunFolder, digest
 from seqmem.results.table import cells
@@ -60,7 +53,7 @@ def test_mean_sample_deviation_and_count(tmp_path):
     assert pd.isna(summary.loc["lstm", "test_std"])
 
 
-def test_models_of_one_name_are_told_apart_by_what_differs(tmp_path):
+def test_models_of_equal_name_are_distinguished_by_their_settings(tmp_path):
     write_run(tmp_path, "legs", 0, 0.7, 0.5, lr=0.1)
     write_run(tmp_path, "legs", 1, 0.7, 0.5, lr=0.1)
     write_run(tmp_path, "legs", 0, 0.9, 0.5, lr=0.2)
@@ -69,7 +62,7 @@ def test_models_of_one_name_are_told_apart_by_what_differs(tmp_path):
     assert models == ["legs (train.lr=0.1)", "legs (train.lr=0.2)", "lstm"]
 
 
-def test_what_is_irreducible_stands_beside_the_test(tmp_path):
+def test_the_irreducible_error_has_a_column(tmp_path):
     write_run(tmp_path / "a", "lstm", 0, 0.4, 0.5, metric="mse", dataset="waves")
     write_run(tmp_path / "b", "lstm", 0, 0.3, 0.35, metric="mse", dataset="plain")
     [waves] = (run for run in results.find_runs(tmp_path) if run.record["dataset"] == "waves")
@@ -122,35 +115,25 @@ def test_different_metrics_are_named_row_by_row(tmp_path):
     assert "| sums | gru | mse |" in table
 
 
-def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
-    path = tmp_path / "record.json"
-    script = (
-        "import json, sys; from pathlib import Path; from seqmem.io.files import write_text\n"
-        "for k in range(10**9): write_text(Path(sys.argv[1]), json.dumps({'k': k, 'filler': 'x' * 100000}))"
-    )
-    for wait in range(8):
-        path.unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", script, str(path)])
-        while not path.exists():
-            time.sleep(0.01)
-        time.sleep(0.013 * wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
-        assert len(json.loads(path.read_text())["filler"]) == 100000
+def test_metrics_of_an_evaluation_are_aligned():
+    assert by_class(torch.tensor([[5, 1], [0, 12]])).splitlines() == [
+        "class  targets  correct  predictions",
+        "0            6        5            5",
+        "1           12       12           13",
+    ]
+    assert side_by_side({"test/mse": 0.5}, {"test/mse": 0.25}).splitlines() == [
+        "     now  in training",
+        "mse  0.5         0.25",
+    ]
 
 
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    path = tmp_path / "record.json"
-    write_text(path, "old")
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*record.json \(No space left on device\)"):
-        write_text(path, "new")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
-    assert path.read_text() == "old"
+def test_changes_of_a_config_are_compared_as_written():
+    before, after = {"train": {"limit_test_batches": 1.0, "lr": 0.1}}, {"train": {"limit_test_batches": 1, "epochs": 2}}
+    assert changes(before, after) == {
+        "train.limit_test_batches": (1.0, 1),
+        "train.lr": (0.1, None),
+        "train.epochs": (None, 2),
+    }
 
 
 def test_digest_ignores_the_order_of_keys():

@@ -13,6 +13,7 @@ from seqmem.errors import UserError, suggestion
 from seqmem.hippo import Memory, experiment, table
 from seqmem.hippo.measures import LAGUERRE
 from seqmem.io.files import make_folder
+from seqmem.io.provenance import provenance
 from seqmem.io.terminal import Parser, at_least
 from seqmem.ops.transition import MEASURES
 
@@ -85,9 +86,6 @@ def run_table(given: argparse.Namespace) -> None:
 
 def _environment() -> dict[str, object]:
     """The machine, the versions and the implementation that the rows were measured with."""
-    # Imported here, as only a saved table needs it: the rest of hippo does not depend on seqmem.results.
-    from seqmem.results.provenance import provenance
-
     found = provenance()
     return {
         "processor": found["machine"]["processor"],

@@ -1,1 +1,1 @@
-"""Files: atomic writes, locks, archives, downloads, and readers of the formats of data sets."""
+"""Files and the machine: atomic writes, locks, archives, downloads, readers of data sets' formats, command-line errors."""

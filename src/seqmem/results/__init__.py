@@ -1,6 +1,6 @@
-"""Run records on disk, aggregation over trials, tables and pictures.
+"""Run records on disk, aggregation over trials, tables and figures.
 
-What a trial needs of it imports pandas only when it has a table to read or write: the first training step waits for imports.
+The modules that a trial imports load pandas only to read or write a table, since imports delay the first training step.
 """
 
 from collections.abc import Sequence
@@ -35,14 +35,17 @@ __all__ = [
 
 
 def report(folder: Path, trials: Sequence[RunFolder] | None = None) -> "pd.DataFrame":
-    """Print the table of trials; save it in ``folder`` with the learning curves.
+    """Print the table of trials, and save it in a folder with the learning curves.
 
-    Writes ``table.md``, ``table.csv`` and, if any run was trained, ``curves.png``. Names each trial that did not finish, and
-    why. Returns the table.
+    Writes ``table.md``, ``table.csv`` and, if any run was trained, ``curves.png``. Prints each trial that did not finish with
+    the reason.
 
     Args:
         folder: as for :func:`find_runs`.
-        trials: None for what that function finds.
+        trials: the trials; None for those that :func:`find_runs` finds.
+
+    Returns:
+        The table, as :func:`summarize` returns it.
     """
     groups = group_trials(find_runs(folder) if trials is None else [read_run(trial) for trial in trials])
     summary = summarize(groups)

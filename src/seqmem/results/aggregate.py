@@ -1,4 +1,4 @@
-"""From trials to rows of a table: mean, standard deviation and count over the seeds of equal configs, code and data."""
+"""Aggregation of trials to rows: mean, standard deviation and count over seeds of equal config, code and data."""
 
 import math
 from collections import Counter
@@ -43,13 +43,13 @@ class Trials:
     """The trials of one config, one version of the code and the same data.
 
     Attributes:
-        dataset: the data set's name, with the settings in brackets that tell it from others of that name in the same table.
-        model: the model's name, likewise.
-        metric: what is compared; empty where no trial on these data has told it.
-        best: whether the "max" or the "min" of it is better.
-        settings: the config, flat; None where it could not be read.
-        runs: all of them.
-        note: what could not be read beside a record; empty if all could.
+        dataset: name of the data set, with the settings in brackets that distinguish it from others of that name in the table.
+        model: name of the model, likewise.
+        metric: the metric to compare; empty if no trial on these data has recorded it.
+        best: "max" or "min", the better end of the metric.
+        settings: the flat config; None if it could not be read.
+        runs: all trials.
+        note: the file that could not be read in addition to a record, and why; empty if all could.
     """
 
     dataset: str
@@ -62,21 +62,21 @@ class Trials:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that count."""
+        """The trials with a result."""
         return [run for run in self.runs if run.finished]
 
     @property
     def unfinished(self) -> list[Run]:
-        """The others."""
+        """The trials without a result."""
         return [run for run in self.runs if not run.finished]
 
     def results(self, split: str) -> list[float]:
-        """The metric of each finished run, on "test" or "val"."""
+        """Return the metric of each finished trial on a split, "test" or "val"."""
         return [run.record["result"][f"{split}/{self.metric}"] for run in self.finished]
 
 
 def group_trials(runs: Iterable[Run]) -> list[Trials]:
-    """The trials of equal configs, code and data together, data set by data set, in order of first appearance."""
+    """Group trials of equal config, code and data, ordered by data set and first appearance."""
     members: dict[tuple[str, str, str, str, str], list[Run]] = {}
     for run in _with_data(list(runs)):
         key = (run.record["dataset"], run.record["model"], run.record["group"], run.version, run.data)
@@ -88,9 +88,9 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
         for (dataset, model, digest, version, data), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
-    told = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
+    metrics = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
     found = [
-        Trials(dataset, model, *(next(iter(_metrics(group)), None) or told.get(dataset, ("", "max"))), config, group, note)
+        Trials(dataset, model, *(next(iter(_metrics(group)), None) or metrics.get(dataset, ("", "max"))), config, group, note)
         for (dataset, model), group, (config, note) in zip(labels, groups, read, strict=True)
     ]
     places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
@@ -98,18 +98,18 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
 
 
 def _with_data(runs: list[Run]) -> list[Run]:
-    """A trial that left no word of its data is counted with those of its folder."""
+    """Give a trial without a checksum of its data the checksum of the other trials in its folder."""
     known = {run.folder.path.parent: run.record["data"] for run in runs if run.data}
     return [run if run.data else replace(run, record={**run.record, "data": known.get(run.folder.path.parent)}) for run in runs]
 
 
 def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
-    """One row for the trials of each config.
+    """Return one row for each group of trials.
 
-    Columns: dataset, model, n, unfinished (how many), states (of those: "1 failed, 2 missing"), metric, test_mean, test_std,
-    val_mean, val_std (sample standard deviation, missing for one trial), last_mean, last_std (test after the last epoch, where
-    that was asked for), irreducible_error (where it is known), best_epoch (mean, from 1), parameters, seconds (mean of one
-    trial), sequences_per_second, peak_memory_mib.
+    Columns: dataset, model, n (finished trials), unfinished (number), states (of the unfinished: "1 failed, 2 missing"),
+    metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing for one trial), last_mean, last_std (test
+    after the last epoch, if ``train.test_last``), irreducible_error (if known), best_epoch (mean, from 1), parameters, seconds
+    (mean of one trial), sequences_per_second (mean), peak_memory_mib (largest).
     """
     import pandas as pd
 
@@ -117,7 +117,7 @@ def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; not a number where there are too few, or one is not finite."""
+    """Return mean and sample standard deviation; NaN for too few values, or if a value is not finite."""
     if not values:
         return math.nan, math.nan
     finite = all(map(math.isfinite, values))
@@ -129,7 +129,7 @@ def _metrics(group: Iterable[Run]) -> Iterable[tuple[str, str]]:
 
 
 def _settings(group: Sequence[Run]) -> tuple[dict[str, Any] | None, str]:
-    """The settings that a group has in common, from the first config that can be read, and why not if none can."""
+    """The settings of a group from the first config that can be read, and the reason if none can."""
     problem = ""
     for run in group:
         if not run.record["group"]:

@@ -1,30 +1,31 @@
-"""Boundaries as one sees them: over a signal, and above a text."""
+"""Figures and rows of the boundaries of an HM-LSTM, over a signal and above a text."""
 
 from itertools import count
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqmem.errors import UserError
 
 
 def plot_indicators(truth: Any, prediction: Any, indicators: Any) -> Figure:
-    """Draw a signal, its prediction, and a vertical line wherever a layer found a boundary.
+    """Draw a signal, its prediction, and a vertical line for each boundary of each layer.
 
-    Each layer has a band of its own, the lowest at the bottom. A signal of several channels has an axis for each.
+    Each layer has its own band, the lowest at the bottom. A signal of several channels has an axis for each.
 
     Args:
         truth: (T,) or (T, C).
         prediction: of the same shape.
-        indicators: (L, T), layers from the bottom up; a boundary is where it is above a half.
+        indicators: (L, T), layers from the bottom up; a value above 1/2 is a boundary.
 
     Returns:
-        The figure, which is neither shown nor known to pyplot: ``figure.savefig("boundaries.png")``.
+        The figure, not registered with pyplot; save it by ``figure.savefig("boundaries.png")``.
 
     Raises:
-        UserError: the shapes do not fit together.
+        UserError: the shapes do not match.
     """
     truth, prediction = np.asarray(truth, dtype=float), np.asarray(prediction, dtype=float)
     if truth.shape != prediction.shape or truth.ndim not in (1, 2) or not truth.size:
@@ -40,10 +41,7 @@ def plot_indicators(truth: Any, prediction: Any, indicators: Any) -> Figure:
     for channel, axis in enumerate(axes):
         axis.plot(truth[:, channel], color="black", linewidth=1, label="truth")
         axis.plot(prediction[:, channel], color="tab:red", linewidth=1, label="prediction")
-        for k, (layer, color) in enumerate(zip(found, _colors(len(found)), strict=True)):
-            low, high = k / len(found), (k + 1) / len(found)
-            across = axis.get_xaxis_transform()  # steps along x, fractions of the axis along y
-            axis.vlines(np.flatnonzero(layer), low, high, transform=across, colors=[color], alpha=0.3, label=f"layer {k + 1}")
+        _draw_bands(axis, found)
         axis.set_ylabel("value" if channels == 1 else f"channel {channel + 1}")
     axes[-1].set_xlabel("step")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
@@ -56,11 +54,11 @@ def viz_char_boundaries(truth: str, predictions: str, indicators: Any, row_len: 
     Args:
         truth: T characters.
         predictions: T characters.
-        indicators: (L, T), layers from the bottom up; 1 is printed where it is above a half.
+        indicators: (L, T), layers from the bottom up; a value above 1/2 is printed as 1.
         row_len: characters of a row.
 
     Raises:
-        UserError: the lengths do not fit together.
+        UserError: the lengths do not match.
     """
     found = _of_text("viz_char_boundaries", truth, predictions, indicators, row_len)
     for start in range(0, len(truth), row_len):
@@ -73,19 +71,19 @@ def viz_char_boundaries(truth: str, predictions: str, indicators: Any, row_len: 
 
 
 def plot_characters(truth: str, predictions: str, indicators: Any, row_len: int = 60) -> Figure:
-    """Draw what :func:`viz_char_boundaries` prints, a box for each boundary.
+    """Draw the rows of :func:`viz_char_boundaries`, with a box for each boundary.
 
     Args:
         truth: T characters.
         predictions: T characters.
-        indicators: (L, T), layers from the bottom up; a boundary is where it is above a half.
+        indicators: (L, T), layers from the bottom up; a value above 1/2 is a boundary.
         row_len: characters of a row.
 
     Returns:
-        The figure, which is neither shown nor known to pyplot.
+        The figure, not registered with pyplot.
 
     Raises:
-        UserError: the lengths do not fit together.
+        UserError: the lengths do not match.
     """
     found = _of_text("plot_characters", truth, predictions, indicators, row_len)
     layers = [(f"layer {k + 1}", layer, color) for k, (layer, color) in enumerate(zip(found, _colors(len(found)), strict=True))]
@@ -116,8 +114,15 @@ def plot_characters(truth: str, predictions: str, indicators: Any, row_len: int 
     return figure
 
 
+def _draw_bands(axis: Axes, found: np.ndarray) -> None:
+    for k, (layer, color) in enumerate(zip(found, _colors(len(found)), strict=True)):
+        low, high = k / len(found), (k + 1) / len(found)
+        across = axis.get_xaxis_transform()  # steps along x, fractions of the axis along y
+        axis.vlines(np.flatnonzero(layer), low, high, transform=across, colors=[color], alpha=0.3, label=f"layer {k + 1}")
+
+
 def _found(name: str, indicators: Any, steps: int) -> np.ndarray:
-    """(L, T) bool: where each layer found a boundary."""
+    """(L, T) bool: the boundaries of each layer."""
     indicators = np.asarray(indicators)
     if indicators.ndim != 2 or indicators.shape[1] != steps or not len(indicators):
         raise UserError(
@@ -128,7 +133,9 @@ def _found(name: str, indicators: Any, steps: int) -> np.ndarray:
 
 def _of_text(name: str, truth: str, predictions: str, indicators: Any, row_len: int) -> np.ndarray:
     if len(truth) != len(predictions):
-        raise UserError(f"{name}: got {len(truth)} characters of truth and {len(predictions)} of predictions, expected as many")
+        raise UserError(
+            f"{name}: got {len(truth)} characters of truth and {len(predictions)} of predictions, expected equal numbers"
+        )
     if row_len < 1:
         raise UserError(f"{name}: got row_len={row_len}, expected at least 1")
     return _found(name, indicators, len(truth))

@@ -1,4 +1,4 @@
-"""Learning curves: read from a trial's metrics.csv, averaged over trials, thinned for a picture."""
+"""Learning curves: read from metrics.csv, averaged over trials, and thinned for a figure."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,13 @@ from seqmem.results.record import RunFolder
 
 Point = TypeVar("Point")
 Curve = list[tuple[int, float]]
-"""(epoch, from 1; value) of each epoch that has one."""
+"""(epoch from 1, value) of each epoch with a value."""
 MeanCurve = list[tuple[int, float, float, float]]
-"""(epoch, mean, least, largest) over the trials that have the epoch."""
+"""(epoch, mean, minimum, maximum) over the trials that have the epoch."""
 
 
 def read_curve(folder: RunFolder, column: str) -> Curve:
-    """A column of metrics.csv; empty if no epoch has ended.
+    """Read a column of metrics.csv; empty if no epoch has ended.
 
     Raises:
         UserError: the file is damaged.
@@ -36,7 +36,7 @@ def read_curve(folder: RunFolder, column: str) -> Curve:
 
 
 def read_curves(groups: Iterable[Trials]) -> tuple[dict[Path, Curve], dict[Path, str]]:
-    """The validation metric of every run whose metric is known, and what is wrong with those that cannot be read."""
+    """Read the validation metric of every run with a known metric; also return the problems of those that cannot be read."""
     curves: dict[Path, Curve] = {}
     problems: dict[Path, str] = {}
     for group in groups:
@@ -52,7 +52,7 @@ def read_curves(groups: Iterable[Trials]) -> tuple[dict[Path, Curve], dict[Path,
 
 
 def mean_curve(curves: Sequence[Curve]) -> MeanCurve:
-    """The mean of trials, and how far they spread."""
+    """Return mean, minimum and maximum of several curves at each epoch."""
     values: dict[int, list[float]] = {}
     for curve in curves:
         for epoch, value in curve:
@@ -61,7 +61,7 @@ def mean_curve(curves: Sequence[Curve]) -> MeanCurve:
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """At most ``most`` points, evenly spread, the first and the last among them.
+    """Return at most ``most`` evenly spaced points, including the first and the last.
 
     >>> thinned([0, 1, 2, 3, 4], 3)
     [0, 2, 4]

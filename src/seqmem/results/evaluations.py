@@ -1,4 +1,4 @@
-"""A finished trial evaluated again: what its record says of the same weights, and the numbers side by side."""
+"""Evaluation of a finished trial: the recorded metrics of the same weights, and comparison with the new ones."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from seqmem.results.record import RunFolder, settings
 
 
 def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
-    """What the training of a trial measured of the weights after an epoch.
+    """Read the metrics that the training of a trial recorded for the weights after an epoch.
 
     Args:
-        folder: the trial's.
-        epoch: from 0.
-        prefix: of a split's names, ``test/``, ``val/`` or ``train/``. Those of training are means over the epoch, during which
-            the weights changed.
+        folder: the trial's folder.
+        epoch: number of the epoch, from 0.
+        prefix: prefix of a split's metrics, ``test/``, ``val/`` or ``train/``. Those of training are means over the epoch,
+            during which the weights changed.
 
     Returns:
-        By name; empty where there is no record, or it says nothing of these weights.
+        The metrics by name; empty if there is no record of these weights.
 
     Raises:
         UserError: the record cannot be read.
@@ -46,14 +46,14 @@ def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ between two configs, by name: the one and the other, None where there is none."""
+    """Return the settings that differ between two configs: by name the old and the new value, None for a missing one."""
     old, new = settings(before), settings(after)
-    # As written: of batches, 1 is one and 1.0 all.
+    # Compared by repr, as limit_..._batches=1 is one batch and 1.0 all of them.
     return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}
 
 
 def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
-    """A line for each metric: its name without the split, what was measured now and what in training."""
+    """Return a line for each metric: its name without the split, its value now, and its value in training."""
     rows: list[tuple[str, ...]] = [("", "now", "in training")] if before else []
     for name, value in measured.items():
         old = [f"{before[name]:.6g}" if name in before else "-"] if before else []
@@ -62,15 +62,19 @@ def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> 
 
 
 def by_class(counts: Tensor) -> str:
-    """A line for each class of counts (K, K), targets by row: how many there are, how many of them were told, how often it was
-    answered."""
-    right = counts.diagonal()
-    columns = (range(len(counts)), counts.sum(1).tolist(), right.tolist(), counts.sum(0).tolist())
-    return _aligned([("class", "targets", "right", "answers"), *zip(*(map(str, column) for column in columns), strict=True)])
+    """Return a line for each class: the number of its targets, of correct predictions, and of all predictions of it.
+
+    Args:
+        counts: (K, K) confusion matrix, targets by row.
+    """
+    correct = counts.diagonal()
+    columns = (range(len(counts)), counts.sum(1).tolist(), correct.tolist(), counts.sum(0).tolist())
+    heading = ("class", "targets", "correct", "predictions")
+    return _aligned([heading, *zip(*(map(str, column) for column in columns), strict=True)])
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Where the trials of one experiment lie, so that the same command finds them again."""
+"""Folders of the trials of one experiment, so that the same command finds them again."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ from seqmem.results.record import RunFolder
 
 @dataclass(frozen=True)
 class Experiment:
-    """The trials of one config, by one state of the code, on the same data. They share a folder that nothing else has.
+    """The trials of one config, one version of the code and the same data, in a folder of their own.
 
     Attributes:
-        folder: ``OUTPUT_DIR/DATASET_MODEL_CHECKSUM``, of which the checksum is that of the three below; trials lie in
-            ``seed_0``, ``seed_1`` and so on.
+        folder: ``OUTPUT_DIR/DATASET_MODEL_CHECKSUM``, with a checksum of the following three; the trials are in ``seed_0``,
+            ``seed_1`` and so on.
         group: checksum of the config's settings.
         code: checksum of the code that trains.
-        data: checksum of what describes the data.
+        data: checksum of the description of the data.
     """
 
     folder: Path
@@ -29,20 +29,20 @@ class Experiment:
 
     @classmethod
     def of(cls, output_dir: Path, label: str, group: str, code: str, description: Mapping[str, Any]) -> "Experiment":
-        """The experiment of what its results depend on.
+        """Return the experiment of a config, a version of the code and a description of the data.
 
         Args:
-            output_dir: what its folder lies in.
-            label: of data set and model, for people.
-            group: as above.
-            code: as above.
-            description: of the data.
+            output_dir: parent of the experiment's folder.
+            label: readable name of data set and model.
+            group: checksum of the config's settings.
+            code: checksum of the code that trains.
+            description: description of the data, see ``DataSet.describe``.
         """
         data = _checksum(json.dumps(description, sort_keys=True))
         return cls(output_dir / f"{label}_{_checksum(f'{group} {code} {data}')}", group, code, data)
 
     def trial(self, seed: int) -> RunFolder:
-        """The folder of a trial, which may not exist yet."""
+        """Return the folder of a trial, which may not exist yet."""
         return RunFolder(self.folder / f"seed_{seed}")
 
 

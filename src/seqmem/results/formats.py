@@ -1,4 +1,4 @@
-"""A table of strings as plain text, Markdown, LaTeX and CSV."""
+"""Tables of strings as plain text, Markdown, LaTeX and CSV."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ LEFT = (
     "source",
     "note",
 )
-"""Columns of words; all others are of numbers."""
+"""Columns of words, aligned left; all others are numbers, aligned right."""
 
 _latex = {
     "\\": r"\textbackslash{}",
@@ -35,31 +35,31 @@ _latex = {
 
 
 def rows(columns: Columns) -> list[tuple[str, ...]]:
-    """The cells row by row."""
+    """Return the cells row by row."""
     return list(zip(*columns.values(), strict=True))
 
 
 def text(columns: Columns) -> str:
-    """In columns of one width."""
+    """Return plain text with aligned columns."""
     lines = [tuple(columns), *rows(columns)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))
-    return "".join("  ".join(map(_placed, columns, line, widths)).rstrip() + "\n" for line in lines)
+    return "".join("  ".join(map(_justified, columns, line, widths)).rstrip() + "\n" for line in lines)
 
 
 def markdown(columns: Columns) -> str:
-    """With bars; numbers to the right."""
+    """Return a Markdown table with numbers aligned right."""
     lines = [tuple(columns), tuple("---" if name in LEFT else "---:" for name in columns), *rows(columns)]
     return "".join(f"| {' | '.join(map(in_markdown, line))} |\n" for line in lines)
 
 
 def in_markdown(words: str) -> str:
-    """Words as they are, whatever they hold."""
+    """Escape a text for a cell of a Markdown table."""
     return words.replace("|", r"\|").replace("<", "&lt;")
 
 
 def latex(columns: Columns) -> str:
-    """A ``tabular`` that wants the package booktabs."""
+    """Return a LaTeX ``tabular``, which needs the package booktabs."""
     body = [" & ".join(map(_in_latex, line)) + r" \\" for line in (tuple(columns), *rows(columns))]
     head = "".join("l" if name in LEFT else "r" for name in columns)
     lines = [rf"\begin{{tabular}}{{{head}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]
@@ -67,13 +67,13 @@ def latex(columns: Columns) -> str:
 
 
 def comma_separated(columns: Columns) -> str:
-    """As a CSV file."""
+    """Return the text of a CSV file."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([tuple(columns), *rows(columns)])
     return stream.getvalue()
 
 
-def _placed(name: str, cell: str, width: int) -> str:
+def _justified(name: str, cell: str, width: int) -> str:
     return cell.ljust(width) if name in LEFT else cell.rjust(width)
 
 

@@ -1,4 +1,4 @@
-"""What rows of a table are called: data set and model, with the settings that tell each from its namesakes."""
+"""Labels of the rows of a table: data set and model, with the settings that distinguish equal names."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Subject:
-    """What the trials of a row have in common.
+    """Common properties of the trials of a row.
 
     Attributes:
-        dataset: the data set's name.
-        model: the model's name.
-        settings: the config, flat, as :func:`seqmem.results.record.settings` gives it; None where it could not be read.
-        overrides: of the command line; they stand in for settings that are not known.
+        dataset: name of the data set.
+        model: name of the model.
+        settings: the flat config of :func:`seqmem.results.record.settings`; None if it could not be read.
+        overrides: overrides of the command line, which replace unknown settings in the label.
         version: ``code=FINGERPRINT`` or ``commit=HASH``.
-        group: the settings' digest.
-        data: a checksum of the data; empty where it is not known.
+        group: digest of the settings.
+        data: checksum of the data; empty if it is not known.
     """
 
     dataset: str
@@ -29,7 +29,7 @@ class Subject:
 
 
 def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
-    """The keys that do not have one value in all of the ``settings`` that are known, in order of appearance."""
+    """Return the keys whose values differ between the known ``settings``, or that some of them miss, in order of appearance."""
     known = [each for each in settings if each is not None]
     values: dict[str, set[str]] = {}
     counts: dict[str, int] = {}
@@ -41,11 +41,11 @@ def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
 
 
 def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
-    """(data set, model) of each, no two equal.
+    """Return (data set, model) for each subject, all different.
 
-    Settings of the data set that differ between data sets of one name stand with the data set, others that differ between
-    models of one name on the same data stand with the model. Data, version and the settings' digest are told only where all
-    else is equal and they differ.
+    Settings of the data set that differ between data sets of equal name are added to the data set. Other settings that differ
+    between models of equal name on the same data are added to the model. Data, version and the settings' digest are added only
+    if everything else is equal and they differ.
     """
     datasets = _named(
         [subject.dataset for subject in subjects],
@@ -61,20 +61,20 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
         lambda key: not key.startswith("dataset."),
     )
     labels = list(zip(datasets, models, strict=True))
-    for tell in (_overrides, _data, _version, _group):
-        told = list(map(tell, subjects))
-        ways: dict[tuple[str, str], set[str]] = {}
-        for place, words in zip(labels, told, strict=True):
-            ways.setdefault(place, set()).add(", ".join(words))
+    for parts_of in (_overrides, _data, _version, _group):
+        parts = list(map(parts_of, subjects))
+        variants: dict[tuple[str, str], set[str]] = {}
+        for each, words in zip(labels, parts, strict=True):
+            variants.setdefault(each, set()).add(", ".join(words))
         labels = [
-            (dataset, _with(model, words)) if len(ways[dataset, model]) > 1 else (dataset, model)
-            for (dataset, model), words in zip(labels, told, strict=True)
+            (dataset, _with(model, words)) if len(variants[dataset, model]) > 1 else (dataset, model)
+            for (dataset, model), words in zip(labels, parts, strict=True)
         ]
     return labels
 
 
 def short_version(version: str) -> str:
-    """The first seven characters of a commit or fingerprint, and whether there were changes that are not in it."""
+    """Return the first seven characters of a commit or fingerprint, with its ``-dirty`` if it has one."""
     return version[:7] + "-dirty" * version.endswith("-dirty")
 
 
@@ -98,23 +98,23 @@ def _group(subject: Subject) -> list[str]:
 def _named(
     names: Sequence[str],
     settings: Sequence[dict[str, Any] | None],
-    kin: Sequence[Hashable],
-    wanted: Callable[[str], bool],
+    groups: Sequence[Hashable],
+    is_shown: Callable[[str], bool],
     prefix: str = "",
 ) -> list[str]:
-    """Each name with those wanted settings in brackets that vary among its kin."""
-    families: dict[Hashable, list[dict[str, Any] | None]] = {}
-    for family, own in zip(kin, settings, strict=True):
-        families.setdefault(family, []).append(own)
-    differing = {family: [key for key in varying(members) if wanted(key)] for family, members in families.items()}
+    """Each name with those of its settings in brackets that vary within its group and may be shown."""
+    members: dict[Hashable, list[dict[str, Any] | None]] = {}
+    for group, own in zip(groups, settings, strict=True):
+        members.setdefault(group, []).append(own)
+    differing = {group: [key for key in varying(found) if is_shown(key)] for group, found in members.items()}
     return [
-        _with(name, [f"{key.removeprefix(prefix)}={own[key]}" for key in differing[family] if key in own] if own else [])
-        for name, own, family in zip(names, settings, kin, strict=True)
+        _with(name, [f"{key.removeprefix(prefix)}={own[key]}" for key in differing[group] if key in own] if own else [])
+        for name, own, group in zip(names, settings, groups, strict=True)
     ]
 
 
 def _with(name: str, parts: Sequence[str]) -> str:
     if not parts:
         return name
-    told = f"{name[:-1]}, " if name.endswith(")") else f"{name} ("
-    return f"{told}{', '.join(parts)})"
+    start = f"{name[:-1]}, " if name.endswith(")") else f"{name} ("
+    return f"{start}{', '.join(parts)})"

@@ -1,4 +1,4 @@
-"""One HTML page with everything: it needs no server, no network and no other file."""
+"""HTML page of a report: a single file that needs no server and no network."""
 
 import math
 import time
@@ -24,7 +24,7 @@ from seqmem.results.reading import Run
 from seqmem.results.table import cells, number
 
 WIDTH, HEIGHT = 320, 90
-"""Of the picture of a row's trials, in units of the SVG."""
+"""Size of the picture of a row's trials, in units of the SVG."""
 MOST_POINTS = 100
 
 
@@ -37,17 +37,59 @@ def page(
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Figure | None],
 ) -> str:
-    """The page.
+    """Return the HTML of the page.
 
     Args:
-        title: what the page is about.
+        title: title of the page.
         groups: trials, a row each.
-        summary: their table, with published values if there are any.
-        trials: what is known of each (see :func:`seqmem.results.trial_rows.trial_rows`), folders relative to the page's.
-        curves: of each run's folder.
-        comparisons: of published values; empty for none.
-        figures: "curves" and "bars", None where there was nothing to draw.
+        summary: their table, with any published values.
+        trials: the single trials, see :func:`seqmem.results.trial_rows.trial_rows`, with folders relative to the page's.
+        curves: learning curves by the run's folder.
+        comparisons: comparisons with published values; empty for none.
+        figures: "curves" and "bars", each None if there is nothing to draw.
     """
+    differing = varying(group.settings for group in groups)
+    known = [group.settings for group in groups if group.settings is not None]
+    of_row: dict[int, list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        of_row.setdefault(trial["row"], []).append(trial)
+    columns = cells(summary)
+    rows = [
+        {
+            "name": f"{group.model} on {group.dataset}",
+            "cells": line,
+            "metric": group.metric,
+            "settings": {key: value for key, value in (group.settings or {}).items() if key in differing},
+            "trials": of_row[k],
+            "commands": _commands(group.runs),
+            "picture": _picture(group.runs, curves),
+        }
+        for k, (group, line) in enumerate(zip(groups, formats.rows(columns), strict=True))
+    ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            width=WIDTH,
+            height=HEIGHT,
+            written=time.strftime("%Y-%m-%d %H:%M"),
+            states=Counter(trial["status"] for trial in trials),
+            columns=columns,
+            words=formats.LEFT,
+            rows=rows,
+            differing=differing,
+            common={key: value for key, value in (known[0] if known else {}).items() if key not in differing},
+            problems=[trial for trial in trials if trial["reason"]],
+            figures={name: figure and Markup(svg(figure, name)) for name, figure in figures.items()},
+            compared=published_columns(comparisons, groups),
+            matched={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
+            unmatched=[line for line, comparison in enumerate(comparisons) if comparison.row is None],
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("page_parts")),
         autoescape=True,
@@ -58,53 +100,20 @@ def page(
     environment.filters |= {
         "signs": _with_signs,
         "number": lambda value: "-" if value is None else number(value),
-        "told": lambda value: "-" if value is None else value,
+        "known": lambda value: "-" if value is None else value,
         "version": lambda value: "-" if value is None else short_version(value),
         "link": quote,
     }
-    differing = varying(group.settings for group in groups)
-    known = [group.settings for group in groups if group.settings is not None]
-    of_row: dict[int, list[Mapping[str, Any]]] = {}
-    for trial in trials:
-        of_row.setdefault(trial["row"], []).append(trial)
-    columns = cells(summary)
-    return environment.get_template("page.html").render(
-        title=title,
-        width=WIDTH,
-        height=HEIGHT,
-        written=time.strftime("%Y-%m-%d %H:%M"),
-        states=Counter(trial["status"] for trial in trials),
-        columns=columns,
-        words=formats.LEFT,
-        rows=[
-            {
-                "name": f"{group.model} on {group.dataset}",
-                "cells": line,
-                "metric": group.metric,
-                "settings": {key: value for key, value in (group.settings or {}).items() if key in differing},
-                "trials": of_row[k],
-                "commands": _commands(group.runs),
-                "picture": _picture(group.runs, curves),
-            }
-            for k, (group, line) in enumerate(zip(groups, formats.rows(columns), strict=True))
-        ],
-        differing=differing,
-        common={key: value for key, value in (known[0] if known else {}).items() if key not in differing},
-        troubles=[trial for trial in trials if trial["reason"]],
-        figures={name: figure and Markup(svg(figure, name)) for name, figure in figures.items()},
-        compared=published_columns(comparisons, groups),
-        beside={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
-        alone=[line for line, comparison in enumerate(comparisons) if comparison.row is None],
-    )
+    return environment
 
 
 def _with_signs(cell: str) -> Markup:
-    """A cell with the signs that ASCII lacks."""
+    """A cell with the signs that ASCII does not have."""
     return Markup(str(escape(cell)).replace("+/-", "&plusmn;"))
 
 
 def _commands(runs: Sequence[Run]) -> list[str]:
-    """The command lines that made the runs, each once."""
+    """The command lines of the runs, each once."""
     given = [run.record.get("command") for run in runs]
     return list(dict.fromkeys(" ".join(map(str, command)) for command in given if isinstance(command, list)))
 

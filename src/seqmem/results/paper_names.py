@@ -1,4 +1,4 @@
-"""What papers call tasks, models and metrics, and what that is here."""
+"""Names of tasks, models and metrics in papers, and the data sets, models and settings that they stand for here."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "function approximation, 10^6 steps, order 256": ("white_noise", {"dataset.length": 1_000_000, "model.order": 256}),
     "Mackey-Glass, 15 steps ahead": ("mackey_glass", {"dataset.horizon": 15}),
 }
-"""Data set and settings of a task as papers name it."""
+"""Data set and settings by the name of a task in papers."""
 
 MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "legt_theta20": [("legt", {"model.cell_args.dt": 0.05})],
@@ -24,7 +24,7 @@ MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "hmlstm": [("hmlstm", {"model.cell_args.layer_norm": False})],
     "hmlstm with layer norm": [("hmlstm", {"model.cell_args.layer_norm": True})],
 }
-"""Models and settings that a paper's name of a model stands for."""
+"""Models and settings by the name of a model in papers."""
 
 METRICS = {
     "accuracy": "accuracy",
@@ -32,4 +32,4 @@ METRICS = {
     "mean squared error": "mse",
     "normalised RMSE": "nrmse",
 }
-"""Our names of metrics as papers name them."""
+"""Names of our metrics by their names in papers."""

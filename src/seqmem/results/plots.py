@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Figures of learning curves and test results."""
 
 import io
 import math
@@ -21,23 +21,22 @@ from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
 
 MOST_NAMES = 10
-"""Rows that a legend names, and curves that have a band; beyond that they would hide each other."""
+"""Largest number of rows with a legend and a band; more would hide each other."""
 MOST_BARS = 20
 MOST_EPOCHS = 200
 
 
 def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve]) -> Figure | None:
-    """Draw the validation metric of each epoch: the mean over finished trials as a line, from least to largest as a band.
+    """Draw the validation metric of each epoch: the mean over finished trials as a line, minimum to maximum as a band.
 
-    Where more than ``MOST_NAMES`` rows share an axis there is no band and no legend. In an SVG the line of row k links to
-    ``#row-k``.
+    An axis with more than ``MOST_NAMES`` rows has no bands and no legend. In an SVG the line of row k links to ``#row-k``.
 
     Args:
-        groups: trials; those of one data set share an axis.
-        curves: of each run's folder.
+        groups: trials, a row each; one axis for each data set.
+        curves: learning curves by the run's folder.
 
     Returns:
-        The figure; None if there is nothing to draw, that is no finished trial that was trained.
+        The figure; None if no finished trial was trained.
     """
     datasets: dict[str, list[tuple[int, Trials, MeanCurve]]] = {}
     for k, group in enumerate(groups):
@@ -58,18 +57,18 @@ def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(_short(dataset, 70) + ("" if few else f", {len(rows)} rows"), fontsize="medium")
         axis.grid(alpha=0.3)
-    figure.tight_layout()  # once, instead of anew for each format it is saved in
+    figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure
 
 
 def plot_bars(groups: Sequence[Trials]) -> Figure | None:
     """Draw each row's mean test metric as a bar, with its sample standard deviation, and its trials as points.
 
-    The best come first; no more than ``MOST_BARS`` of a data set are drawn, of which the title tells. In an SVG the bar of row
-    k links to ``#row-k``.
+    The best row comes first. At most ``MOST_BARS`` rows of a data set are drawn; the title says so if there are more. In an SVG
+    the bar of row k links to ``#row-k``.
 
     Args:
-        groups: trials; those of one data set share an axis.
+        groups: trials, a row each; one axis for each data set.
 
     Returns:
         The figure; None if no trial finished with a finite result.
@@ -86,19 +85,20 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
     axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (name, rows) in zip(axes, shown.items(), strict=True):
         _draw_bars(axis, rows)
-        left_out = len(datasets[name]) > len(rows)
-        told = f", the best {len(rows)} of {len(datasets[name])} rows" if left_out else ""
-        axis.set_title(_short(name, 90) + told, fontsize="medium")
-    figure.tight_layout()  # once, instead of anew for each format it is saved in
+        count = len(datasets[name])
+        axis.set_title(
+            _short(name, 90) + (f", the best {len(rows)} of {count} rows" if count > len(rows) else ""), fontsize="medium"
+        )
+    figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """A figure as an ``<svg>`` element to stand in a page.
+    """Return a figure as an ``<svg>`` element of a page.
 
     Args:
-        figure: what to draw.
-        salt: a word of this figure's own, which keeps its identifiers apart from those of others in the page.
+        figure: the figure.
+        salt: a word that no other figure of the page has, so that identifiers are unique.
     """
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
@@ -109,7 +109,7 @@ def svg(figure: Figure, salt: str) -> str:
 
 
 def check_picture(path: Path) -> None:
-    """Check, before there is one, that a picture can be written to ``path``.
+    """Check that a picture can be written to ``path``, before it is drawn.
 
     Raises:
         UserError: its folder does not exist, or no format has this suffix.
@@ -122,7 +122,7 @@ def check_picture(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture whole or not at all; the suffix of ``path`` names the format.
+    """Write a figure atomically, in the format of the suffix of ``path``.
 
     Raises:
         UserError: it cannot be written.
@@ -176,7 +176,7 @@ def _name(group: Trials) -> str:
 
 def _short(text: str, most: int) -> str:
     shortened = text if len(text) <= most else f"{text[: most - 4]} ..."
-    return shortened.replace("$", r"\$")  # which would begin a formula
+    return shortened.replace("$", r"\$")  # "$" would begin a formula
 
 
 def _colors(count: int) -> list[tuple[float, ...]]:

@@ -1,14 +1,14 @@
-"""Published values beside ours.
+"""Comparison with published values.
 
-A file of published values is a CSV with the columns task, model, metric and value; paper, table and source are shown if there.
-A value stands beside each row of ours
+A file of published values is a CSV with the columns task, model, metric and value; paper, table and source are optional. A
+value is compared with each row of ours that has
 
-- on its task: a name in ``paper_names.TASKS``, for data sets with the settings given there; else the name of a data set;
-- of its model: a name in ``paper_names.MODELS``, likewise; else the name of a model;
-- whose metric is its metric: "test accuracy (%)" is a hundred times ``test/accuracy``, "validation ..." is the validation
-  metric, and what says neither is of the test.
+- its task: a name in ``paper_names.TASKS``, for data sets with the settings given there; else the name of a data set;
+- its model: a name in ``paper_names.MODELS``, likewise; else the name of a model;
+- its metric: "test accuracy (%)" is a hundred times ``test/accuracy``, "validation ..." is the validation metric, and without
+  either word it is the test metric.
 
-Case, blanks and punctuation make no difference in names.
+Case, blanks and punctuation of names are ignored.
 """
 
 import csv
@@ -33,7 +33,7 @@ _WHOLE = {
     "train.limit_train_batches": 1.0,
     "train.limit_test_batches": 1.0,
 }
-"""Settings with which nothing is left out; of batches, 1 would be a single one and 1.0 is all."""
+"""Settings of a run on all data; as a limit of batches, 1 is a single batch and 1.0 all of them."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Published:
     """A row of the file.
 
     Attributes:
-        paper, table, task, model, metric, source: as they stand there; empty where they do not.
-        value: in the unit of our metric.
+        paper, table, task, model, metric, source: as in the file; empty if missing.
+        value: value in the unit of our metric.
         split: "test" or "val".
-        name: of our metric; empty if it is none of ours.
+        name: name of our metric; empty if we have none.
     """
 
     paper: str
@@ -60,13 +60,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published value beside a row of ours, or why it stands alone.
+    """A published value with a row of ours, or the reason why there is none.
 
     Attributes:
         published: the value.
-        row: the index of our row; None if there is none.
-        mean, deviation, n: of ours.
-        note: why it stands alone, or which part of the data ours is of.
+        row: index of our row; None if there is none.
+        mean, deviation, n: mean, sample standard deviation and number of our trials.
+        note: the reason why there is no row, or the settings that reduce the data of ours.
     """
 
     published: Published
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Ours less the published one."""
+        """Our mean minus the published value."""
         return self.mean - self.published.value
 
 
@@ -86,30 +86,30 @@ def read_published(path: Path) -> list[Published]:
     """Read a file of published values.
 
     Raises:
-        UserError: it cannot be read, lacks a column, or has a value that is not a number.
+        UserError: the file cannot be read, misses a column, or has a value that is not a number.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             header = reader.fieldnames or []
-            lacking = [name for name in ("task", "model", "metric", "value") if name not in header]
-            if lacking:
-                raise UserError(f"{path}: there is no column '{lacking[0]}'{suggestion(lacking[0], header)}")
+            missing = [name for name in ("task", "model", "metric", "value") if name not in header]
+            if missing:
+                raise UserError(f"{path}: there is no column '{missing[0]}'{suggestion(missing[0], header)}")
             return [_published(line, f"{path}, line {reader.line_num}") for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error})") from None
 
 
 def compare(published: Sequence[Published], groups: Sequence[Trials]) -> list[Comparison]:
-    """Each published value beside every row of ours that it is about; those that no row is about stand alone, at the end."""
-    found = [comparison for value in published for comparison in _beside(value, groups)]
+    """Compare each published value with every matching row of ours; values without a matching row come last."""
+    found = [comparison for value in published for comparison in _comparisons(value, groups)]
     return sorted(found, key=lambda comparison: comparison.row is None)
 
 
 def with_published(summary: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A summary with columns published_test and test_difference, published_val and val_difference, where there are any.
+    """Add the columns published_test and test_difference, published_val and val_difference to a summary, if not empty.
 
-    Of several values for one number the file's first is taken.
+    Of several values for one number the first of the file is taken.
     """
     added = summary.copy()
     for split in ("test", "val"):
@@ -122,7 +122,7 @@ def with_published(summary: pd.DataFrame, comparisons: Sequence[Comparison]) -> 
 
 
 def columns(comparisons: Sequence[Comparison], groups: Sequence[Trials]) -> Columns:
-    """The comparisons as a table of strings."""
+    """Return the comparisons as a table of strings."""
     ours = [None if each.row is None else groups[each.row] for each in comparisons]
     return {
         "paper": [f"{each.published.paper} {each.published.table}".strip() for each in comparisons],
@@ -141,24 +141,24 @@ def columns(comparisons: Sequence[Comparison], groups: Sequence[Trials]) -> Colu
 
 
 def _published(line: Mapping[str, str], place: str) -> Published:
-    told = {key: (line.get(key) or "").strip() for key in ("paper", "table", "task", "model", "metric", "source")}
+    texts = {key: (line.get(key) or "").strip() for key in ("paper", "table", "task", "model", "metric", "source")}
     try:
         value = float(line["value"])
     except (TypeError, ValueError):
         raise UserError(f"{place}: value: got '{line['value']}', expected a number") from None
-    found = re.fullmatch(r"(?:(test|validation) )?(.*?)( \(%\))?", told["metric"])
+    found = re.fullmatch(r"(?:(test|validation) )?(.*?)( \(%\))?", texts["metric"])
     assert found is not None
     split, metric, percent = found.groups()
     names = {_plain(name): ours for paper, ours in METRICS.items() for name in (paper, ours)}
     return Published(
-        **told,
+        **texts,
         value=value / 100 if percent else value,
         split="val" if split == "validation" else "test",
         name=names.get(_plain(metric), ""),
     )
 
 
-def _beside(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
+def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
     if not value.name:
         return [Comparison(value, note="runs do not record this metric")]
     tasks = {_plain(name): [meaning] for name, meaning in TASKS.items()}
@@ -169,8 +169,8 @@ def _beside(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
         return [Comparison(value, note="no run of this model on this task" if on_task else "no run on this task")]
     found = [(k, group) for k, group in of_model if group.finished and group.metric == value.name]
     if not found:
-        told = sorted({group.metric for _, group in of_model if group.finished})
-        return [Comparison(value, note=f"runs record {', '.join(told)}" if told else "no run has finished")]
+        metrics = sorted({group.metric for _, group in of_model if group.finished})
+        return [Comparison(value, note=f"runs record {', '.join(metrics)}" if metrics else "no run has finished")]
     return [
         Comparison(
             value,
@@ -187,8 +187,8 @@ def _is(group: Trials, ours: str, theirs: str, known: Mapping[str, Sequence[tupl
     """Whether a paper's name of a task or model stands for the data set or model of ours."""
     settings = group.settings or {}
     return any(
-        _plain(ours) == _plain(name) and all(key in settings and settings[key] == value for key, value in wanted.items())
-        for name, wanted in known.get(_plain(theirs), [(theirs, {})])
+        _plain(ours) == _plain(name) and all(key in settings and settings[key] == value for key, value in required.items())
+        for name, required in known.get(_plain(theirs), [(theirs, {})])
     )
 
 

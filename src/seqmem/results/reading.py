@@ -1,4 +1,4 @@
-"""Run folders read back: thousands of them quickly, and none of them trusted to be whole."""
+"""Reader of run folders: fast for thousands of them, and robust to damaged records."""
 
 import json
 import os
@@ -16,21 +16,22 @@ UNKNOWN = "unknown"
 _IDENTITY = {"dataset": str, "model": str, "group": str, "seed": int}
 _OPTIONAL = {"code": str, "commit": str, "data": str, "result_last": dict, "overrides": list}
 _STATES = ("finished", "failed", "interrupted", "running")
-_NOTHING_TOLD = {"dataset": UNKNOWN, "model": UNKNOWN, "group": "", "seed": None}
+_UNKNOWN_RECORD = {"dataset": UNKNOWN, "model": UNKNOWN, "group": "", "seed": None}
 _NOT_RUNS = ("checkpoints", "tensorboard")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trial as it was found.
+    """State of a trial on disk.
 
     Attributes:
-        folder: where its record is, or should be.
-        status: "finished", "failed", "interrupted" or "running" as its record says; "missing" for a trial of a sweep that has
-            no record; "damaged" for a record that cannot be read, or tells of an end without a result; "repeated" for one that
-            was found before, in another folder.
+        folder: folder of the record, which may not exist.
+        status: "finished", "failed", "interrupted" or "running" as recorded; "missing" for a trial of a sweep without a record;
+            "damaged" for a record that cannot be read, or is finished without a result; "repeated" for a trial that was found
+            before in a different folder.
         reason: why it is not finished, in one line; empty if it is.
-        record: what could be read; dataset, model, group and seed are always there, seed None where it is not known.
+        record: the part of the record that could be read; dataset, model, group and seed always exist, seed is None if it is
+            not known.
     """
 
     folder: RunFolder
@@ -40,27 +41,27 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it has a result that counts."""
+        """Whether it has a result."""
         return self.status == "finished"
 
     @property
     def version(self) -> str:
-        """What the code was: ``code=`` with the sources' fingerprint, in older records ``commit=``."""
+        """Version of the code: ``code=`` with the fingerprint of the sources, in older records ``commit=``."""
         key = "code" if self.record.get("code") else "commit"
         return f"{key}={self.record.get(key) or UNKNOWN}"
 
     @property
     def data(self) -> str:
-        """A checksum of what the data were; empty where that is not known."""
+        """Checksum of the data; empty if it is not known."""
         return self.record.get("data") or ""
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """The trials of the sweep whose manifest ``folder`` holds, or where it holds none, all below it as they were started.
+    """Find the trials of the sweep in ``folder``, or without a manifest all trials below it, in the order of their starts.
 
-    A manifest's trial without a record is "missing", also where the manifest lies below the folder, unless the trial has a
-    record elsewhere below it. Of trials of equal settings, seed, data and code the first that finished counts, and the others
-    are "repeated".
+    A trial of a manifest without a record is "missing", also if the manifest is below the folder, unless the trial has a record
+    elsewhere below it. Of trials of equal settings, seed, data and code the first finished one counts, and the others are
+    "repeated".
 
     Raises:
         UserError: there is no such folder, or its manifest cannot be read.
@@ -71,20 +72,20 @@ def find_runs(folder: Path) -> list[Run]:
         return list(_of_sweep(folder / MANIFEST))
     paths, manifests = _run_folders(folder)
     runs = _adopted([read_run(RunFolder(path)) for path in paths])
-    there = {_trial(run) for run in runs}
+    known = {_trial(run) for run in runs}
     for manifest in manifests:
         try:
-            missing = [run for run in _named(manifest) if not _has_record(run) and _trial(run) not in there]
+            missing = [run for run in _named(manifest) if not _has_record(run) and _trial(run) not in known]
         except UserError as error:
-            missing = [Run(RunFolder(manifest.parent), "damaged", str(error), dict(_NOTHING_TOLD))]
-        there |= set(map(_trial, missing))
+            missing = [Run(RunFolder(manifest.parent), "damaged", str(error), dict(_UNKNOWN_RECORD))]
+        known |= set(map(_trial, missing))
         runs += missing
     return _once(sorted(runs, key=lambda run: str(run.record.get("started") or "later")))
 
 
 def read_run(folder: RunFolder) -> Run:
-    """A trial's record, or what is wrong with it."""
-    unknown = dict(_NOTHING_TOLD)
+    """Read a trial's record; a problem with it becomes the status "damaged" and its reason."""
+    unknown = dict(_UNKNOWN_RECORD)
     try:
         record = folder.read_record()
     except FileNotFoundError:
@@ -92,38 +93,38 @@ def read_run(folder: RunFolder) -> Run:
     except (OSError, ValueError) as error:
         return Run(folder, "damaged", f"record.json cannot be read ({error})", unknown)
     if not isinstance(record, dict):
-        return Run(folder, "damaged", f"record.json holds a {type(record).__name__}, expected an object", unknown)
-    lost = [key for key, kind in _IDENTITY.items() if not isinstance(record.get(key), kind)]
-    odd = [key for key, kind in _OPTIONAL.items() if not isinstance(record.get(key), kind | None)]
-    if lost or odd:
-        told = {key: value for key, value in record.items() if key not in odd}
-        reason = f"record.json does not tell its {', '.join(lost + odd)}"
-        return Run(folder, "damaged", reason, {**told, **unknown} if lost else told)
+        return Run(folder, "damaged", f"record.json: got a {type(record).__name__}, expected an object", unknown)
+    missing = [key for key, kind in _IDENTITY.items() if not isinstance(record.get(key), kind)]
+    invalid = [key for key, kind in _OPTIONAL.items() if not isinstance(record.get(key), kind | None)]
+    if missing or invalid:
+        valid = {key: value for key, value in record.items() if key not in invalid}
+        reason = f"record.json has no valid {', '.join(missing + invalid)}"
+        return Run(folder, "damaged", reason, {**valid, **unknown} if missing else valid)
     status = record.get("status")
     if status == "finished":
         reason = _unusable_result(record)
         return Run(folder, "damaged" if reason else "finished", reason, record)
     if status == "running":
         process = record.get("process")
-        return Run(folder, status, f"no end is recorded: it runs still, or was killed (process {process})", record)
+        return Run(folder, status, f"no end is recorded: it is still running, or was killed (process {process})", record)
     if status not in _STATES:
-        return Run(folder, "damaged", "record.json does not tell its status", record)
+        return Run(folder, "damaged", "record.json has no valid status", record)
     return Run(folder, status, " ".join(str(record.get("reason") or "no reason is recorded").split()), record)
 
 
 def _unusable_result(record: Mapping[str, Any]) -> str:
-    """Why a finished record's result cannot be averaged; empty if it can."""
+    """The reason why a finished record's result cannot be averaged; empty if it can."""
     metric, result = record.get("metric"), record.get("result")
     if not isinstance(metric, str) or not isinstance(result, dict):
-        return "record.json says finished, but has no result"
+        return "record.json is finished, but has no result"
     for name in (f"test/{metric}", f"val/{metric}"):
         if not isinstance(result.get(name), int | float):
-            return f"record.json says finished, but its result has no number for {name}"
+            return f"record.json is finished, but its result has no number for {name}"
     return ""
 
 
 def _run_folders(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Of trials, and the manifests of sweeps."""
+    """The folders of trials and the manifests of sweeps below a folder."""
     trials: list[Path] = []
     manifests: list[Path] = []
     for path, folders, files in os.walk(folder):
@@ -136,7 +137,7 @@ def _run_folders(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _trial(run: Run) -> tuple[Any, ...]:
-    """What a trial is of, whatever the code and the data."""
+    """Identity of a trial, independent of the code and the data."""
     return tuple(run.record[key] for key in _IDENTITY)
 
 
@@ -154,10 +155,10 @@ def _once(runs: list[Run]) -> list[Run]:
 
 
 def _adopted(runs: list[Run]) -> list[Run]:
-    """A record that does not tell what it was of belongs with its folder's others, where these agree."""
+    """Give a record without an identity that of the others in its folder, if these agree."""
     found = []
-    for _, neighbours in groupby(runs, key=lambda run: run.folder.path.parent):
-        members = list(neighbours)
+    for _, siblings in groupby(runs, key=lambda run: run.folder.path.parent):
+        members = list(siblings)
         keys = ("dataset", "model", "group", "code", "commit", "data")
         known = [{key: run.record.get(key) for key in keys} for run in members if run.record["group"]]
         agreed = known[0] if known and all(each == known[0] for each in known) else {}
@@ -166,7 +167,7 @@ def _adopted(runs: list[Run]) -> list[Run]:
 
 
 def _of_sweep(manifest: Path) -> Iterator[Run]:
-    """The trials that a manifest names, each once, in its order."""
+    """The trials of a manifest, each once, in its order."""
     for named in _named(manifest):
         if _has_record(named):
             run = read_run(named.folder)
@@ -176,7 +177,7 @@ def _of_sweep(manifest: Path) -> Iterator[Run]:
 
 
 def _named(manifest: Path) -> list[Run]:
-    """What a manifest says of its trials, as if none had left a record."""
+    """The trials of a manifest, as if none had a record."""
     try:
         jobs = json.loads(manifest.read_text(encoding="utf-8"))["jobs"]
         trials = {
@@ -198,7 +199,7 @@ def _expected(path: Path, job: Mapping[str, Any], seed: int) -> Run:
         "overrides": job.get("overrides") or [],
         "seed": seed,
     }
-    reason = job.get("failure") or ("it was begun, but left no record" if path.exists() else "it was not begun")
+    reason = job.get("failure") or ("it was started, but has no record" if path.exists() else "it was not started")
     return Run(RunFolder(path), "missing", reason, record)
 
 

@@ -1,17 +1,17 @@
-"""The run record: what one trial leaves on disk.
+"""Run record: the files of one trial.
 
-A run folder holds
+A run folder has
 
     config.yaml     the resolved config, from which the run can be repeated
     record.json     status, seed, versions, git commit, machine, wall time, throughput, peak memory, the final result
-    data.json       where the data came from: checksums, splits, permutation
-    metrics.csv     one row an epoch
+    data.json       provenance of the data: checksums, splits, permutation
+    metrics.csv     one row for each epoch
     reconstructions.png, encodings.png, anomalies.csv: of an autoencoder
-    checkpoints/    best.ckpt (chosen by validation) and last.ckpt, from which a killed trial goes on
-    evaluations/    one JSON file for each time that evaluate.py read a checkpoint
+    checkpoints/    best.ckpt (chosen by validation) and last.ckpt, from which a killed trial resumes
+    evaluations/    one JSON file for each evaluation by evaluate.py
     .lock           held by the process that trains
 
-Every file is written beside its place and renamed into it: a kill at any moment leaves the old file or the new one.
+Every file is written to a temporary file and renamed: a kill at any moment leaves the old file or the new one.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ _OF_A_FINISHED_TRIAL = {
     "parameters",
 }
 _OF_AN_ATTEMPT = ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
-_loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as fast where it is there
+_loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, if available, is ten times as fast
 
 
 class RunFolder:
@@ -64,18 +64,21 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the trial's checkpoints lie."""
+        """Folder of the trial's checkpoints."""
         return self.path / "checkpoints"
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
-        """Make the folder if need be, and hold its lock within, as :func:`seqmem.io.files.locked` does."""
+        """Create the folder if it does not exist, and hold its lock in a ``with`` block, see :func:`seqmem.io.files.locked`."""
         return locked(self.path / ".lock", wait)
 
     def clear(self, spared: Iterable[Path] = ()) -> None:
-        """Make the folder as an attempt finds it that begins anew, but for files that it begins with.
+        """Create the folder, and remove the metrics and checkpoints of an earlier attempt.
+
+        Args:
+            spared: checkpoints to keep, for example the one to resume from.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: the folder cannot be created or cleared.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,7 @@ class RunFolder:
                 if path.resolve() not in kept:
                     path.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make {self.checkpoints} ({error.strerror})") from None
+            raise UserError(f"cannot create {self.checkpoints} ({error.strerror})") from None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml."""
@@ -105,24 +108,24 @@ class RunFolder:
         write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
 
     def new_evaluation(self, label: str) -> Path:
-        """A file of an evaluation that is about to be made: ``evaluations/DATE_TIME_label_RANDOM.json``; its folder is made.
+        """Return the path of a new evaluation, ``evaluations/DATE_TIME_label_RANDOM.json``, and create its folder.
 
         Raises:
-            UserError: it cannot be made.
+            UserError: the folder cannot be created.
         """
         folder = self.path / "evaluations"
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make {folder} ({error.strerror})") from None
+            raise UserError(f"cannot create {folder} ({error.strerror})") from None
         return folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{label}_{secrets.token_hex(3)}.json"
 
     def read_record(self) -> dict[str, Any]:
-        """Read record.json.
+        """Read record.json; its values are not checked.
 
         Raises:
             OSError: it cannot be read.
-            UserError: it is damaged. What it tells is not checked.
+            UserError: it is damaged.
         """
         path = self.path / "record.json"
         try:
@@ -130,11 +133,11 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error})") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path} is damaged (it holds a {type(record).__name__}, expected an object)")
+            raise UserError(f"{path} is damaged (got a {type(record).__name__}, expected an object)")
         return record
 
     def finished(self) -> dict[str, Any] | None:
-        """The record, if it is that of a trial that came to its end."""
+        """Return the record of a finished trial; None if the trial has not finished."""
         try:
             record = self.read_record()
         except (OSError, ValueError):
@@ -146,7 +149,7 @@ class RunFolder:
 
         Raises:
             OSError: it cannot be read.
-            UserError: it is no config.
+            UserError: it is not a config.
         """
         path = self.path / "config.yaml"
         try:
@@ -154,7 +157,7 @@ class RunFolder:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error})") from None
         if not isinstance(config, dict):
-            raise UserError(f"{path} is no config of a trial")
+            raise UserError(f"{path} is not a config of a trial")
         return config
 
     def read_metrics(self) -> "pd.DataFrame":
@@ -178,15 +181,15 @@ class RunFolder:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What sets one experiment apart from another: a config's keys as ``train.lr``, less those of ``_NOT_SETTINGS``."""
+    """Return the settings that identify an experiment: a config's keys as ``train.lr``, without those of ``_NOT_SETTINGS``."""
     found = {key: value for key, value in _flat(config).items() if not key.startswith(_NOT_SETTINGS)}
     devices = _flat(config).get("runner.devices", 1)
-    # With dropout, or where a batch's statistics count, several devices give other numbers than one.
+    # With dropout or batch statistics, several devices give different numbers than one.
     return found | ({"runner.devices": devices} if devices != 1 else {})
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """A short checksum of a config's settings, in any order: trials of equal digest are averaged."""
+    """Return a short checksum of a config's settings, independent of their order; trials of equal digest are averaged."""
     return hashlib.sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:12]
 
 

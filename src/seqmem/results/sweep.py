@@ -1,6 +1,7 @@
-"""What a sweep consists of, written down before it begins, so that what is missing can be told from what was never asked for.
+"""Manifest of a sweep: its jobs, written before the first one starts, so that missing trials are known.
 
-The folder of a sweep holds ``sweep.json`` and the tables of its jobs. The trials lie elsewhere: other sweeps may share them.
+The folder of a sweep has ``sweep.json`` and the tables of its jobs. The trials are elsewhere, as several sweeps may have the
+same.
 """
 
 import json
@@ -22,11 +23,11 @@ class Sweep:
         self.folder = folder
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, in the order in which they were added; none if the folder is not that of a sweep.
+        """Return the jobs in the order in which they were added; an empty list if the folder has no manifest.
 
         Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
-        ``folder`` (of its trials, relative to the sweep's; None until it has begun), ``code``, ``failure`` (a line; None if
-        there was none) and ``status`` (the exit status of that failure).
+        ``folder`` (of its trials, relative to the sweep's; None until it has started), ``code``, ``failure`` (a line; None if
+        it has not failed) and ``status`` (the exit status of the failure).
 
         Raises:
             UserError: the manifest cannot be read.
@@ -34,11 +35,12 @@ class Sweep:
         return self._read()["jobs"]
 
     def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str] = ()) -> None:
-        """Add jobs; what is said of one whose settings and seeds are there already changes.
+        """Add jobs, or update those whose settings and seeds are in the manifest.
 
         Args:
-            jobs: as :meth:`jobs` gives them, folders as they are; what is left out stays as it is.
-            command: the command line, for the reader; what is there stays if it is left out.
+            jobs: jobs as :meth:`jobs` returns them, but with folders that are not relative to the sweep's; missing keys are not
+                changed.
+            command: the command line, for readers of the manifest; empty keeps the recorded one.
 
         Raises:
             UserError: the manifest cannot be written.

@@ -1,4 +1,4 @@
-"""The summary as a table: on the terminal, and in files of four formats."""
+"""Summary table: on the terminal, and in files of four formats."""
 
 import math
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ def show_table(summary: "pd.DataFrame", console: Console | None = None) -> None:
 
 
 def save_table(summary: "pd.DataFrame", folder: Path) -> None:
-    """Write ``table.md`` (as shown) and ``table.csv`` (all columns, full precision) into ``folder``."""
+    """Write ``table.md`` (rounded) and ``table.csv`` (all columns, full precision) to ``folder``."""
     write_text(folder / "table.md", formats.markdown(cells(summary)))
     write_text(folder / "table.csv", summary.to_csv(index=False))
 
 
 def cells(summary: "pd.DataFrame") -> Columns:
-    """What is shown of a summary, rounded. Where the data sets' metrics differ, a column names that of each row."""
+    """Return the rounded columns of a summary to show. If the rows have different metrics, a column names them."""
     metrics = [metric for metric in summary["metric"].unique() if metric]
     name = f" {metrics[0]}" if len(metrics) == 1 else ""
     columns = {
@@ -62,7 +62,7 @@ def cells(summary: "pd.DataFrame") -> Columns:
 
 
 def number(value: float, sign: str = "") -> str:
-    """A value to four decimals, or six digits where it is large and three where small; "-" if it is not a number."""
+    """Format a value with four decimals, six digits if it is large, three if it is small; "-" for NaN."""
     if _is_missing(value):
         return "-"
     form = ".4f" if value == 0 or 1e-3 <= abs(value) < 1e4 else ".6g" if abs(value) >= 1e4 else ".2e"
@@ -74,16 +74,16 @@ def _is_missing(value: float | None) -> bool:
 
 
 def spread(mean: float, deviation: float) -> str:
-    """A mean and its standard deviation, which is left out if it is not a number."""
+    """Format a mean and its standard deviation, which is left out if it is NaN."""
     return number(mean) if math.isnan(deviation) else f"{number(mean)} +/- {number(deviation)}"
 
 
-def _published(summary: "pd.DataFrame", split: str, told: str) -> Columns:
+def _published(summary: "pd.DataFrame", split: str, name: str) -> Columns:
     if f"published_{split}" not in summary:
         return {}
     return {
-        f"published {told}": [number(value) for value in summary[f"published_{split}"]],
-        f"{told} difference": [number(value, "+") for value in summary[f"{split}_difference"]],
+        f"published {name}": [number(value) for value in summary[f"published_{split}"]],
+        f"{name} difference": [number(value, "+") for value in summary[f"{split}_difference"]],
     }
 
 

@@ -1,4 +1,4 @@
-"""Every trial of a table: where it stands, what it gave, what made it."""
+"""Rows of a table of single trials: status, result, machine and version."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,17 @@ from seqmem.results.reading import Run
 
 
 def trial_rows(groups: Sequence[Trials], problems: Mapping[Path, str], folder: Path) -> Iterator[dict[str, Any]]:
-    """What is known of each run, None where it is not.
+    """Yield a row for each trial; an unknown value is None.
 
     Args:
-        groups: trials, a row of the table each.
-        problems: what of a run's folder could not be read beside its record.
-        folder: paths are relative to it.
+        groups: trials, a row of the summary each.
+        problems: by run folder, the file other than the record that could not be read, and why.
+        folder: folder that paths are relative to.
 
     Yields:
-        row (index of the group), dataset, model, seed, status, reason (why not finished, or what could not be read), metric,
-        test, validation, best_epoch (from 1), epochs, seconds, code, commit, gpu, processor, threads, started, folder.
+        row (index of the group), dataset, model, seed, status, reason (why it is not finished, or which file could not be
+        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, gpu, processor, threads, started,
+        folder.
     """
     for k, group in enumerate(groups):
         for run in group.runs:

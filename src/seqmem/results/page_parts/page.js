@@ -1,6 +1,6 @@
 "use strict";
 
-// A heading sorts the bodies of its table: numbers from the largest, words from A, again the other way; "-" stays last.
+// A heading sorts the bodies of its table: numbers from the largest, words from A; a second click reverses; "-" stays last.
 function sort(heading) {
   const table = heading.closest("table");
   const word = heading.classList.contains("word");
@@ -23,7 +23,7 @@ for (const button of document.querySelectorAll(".sortable th button")) {
   button.addEventListener("click", () => sort(button.parentNode));
 }
 
-// A link to a row opens it; within the row it closes it again.
+// A link to a row opens it; a link within the row opens and closes it.
 function target(link) {
   return document.getElementById((link.getAttribute("href") || link.getAttribute("xlink:href")).slice(1));
 }
@@ -56,7 +56,7 @@ document.getElementById("filter").addEventListener("input", (event) => {
   }
 });
 
-// Pictures: what the mouse is on stands out and says which row it is.
+// Figures: a tip names the row of the mark under the mouse.
 const tip = document.getElementById("tip");
 for (const mark of document.querySelectorAll(".drawing a[*|href^='#row-']")) {
   const row = target(mark);

@@ -22,9 +22,9 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.io.files import remove_left_behind
+from seqmem.io.provenance import provenance
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
-from seqmem.results.provenance import provenance
 from seqmem.results.record import RunFolder
 from seqmem.tasks import task_for
 from seqmem.training.checkpoints.checkpoints import check_weights, read_checkpoint

@@ -1,4 +1,4 @@
-"""What produced a result: code version, package versions, machine."""
+"""Provenance of a result: commit of the code, versions of packages, and machine."""
 
 import platform
 import subprocess
@@ -14,7 +14,7 @@ _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Versions, git commit (``-dirty`` if tracked files were changed), processor and threads, as JSON-able values."""
+    """Return versions, git commit (``-dirty`` if tracked files were changed) and machine, as values that JSON can hold."""
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _packages},
