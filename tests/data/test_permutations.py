@@ -1,17 +1,16 @@
 """Permutations against their definitions."""
 
 import numpy as np
-import pytest
 
 from seqmem.data import named_permutation
 
 
-@pytest.mark.parametrize("name", ["bitreversal", "nru", 7])
-def test_every_step_is_taken_once(name):
-    for length in (1, 2, 3, 8, 63, 64, 65, 784, 1000):
-        result = named_permutation(name, length)
-        assert sorted(result.indices) == list(range(length))
-        assert result.name == name
+def test_every_step_is_taken_once():
+    for name in ["bitreversal", "nru", 7]:
+        for length in (1, 2, 3, 8, 63, 64, 65, 784, 1000):
+            result = named_permutation(name, length)
+            assert sorted(result.indices) == list(range(length))
+            assert result.name == name
 
 
 def test_bit_reversal_of_short_sequences():

@@ -14,12 +14,14 @@ def test_the_example_in_the_docstring():
     assert doctest.testmod(signals, extraglobs={"torch": torch}).failed == 0
 
 
-@pytest.mark.parametrize("length", [201, 200])
-def test_white_noise_is_flat_below_its_limit(length):
-    assert signals.white_noise(length, 30, seed=0).square().mean().item() == pytest.approx(0.25)
-    power = torch.fft.rfft(torch.stack([signals.white_noise(length, 30, seed) for seed in range(200)])).abs().square().mean(0)
-    assert power[1:31].max() / power[1:31].min() < 2.2
-    assert max(power[0], power[31:].max()) < 1e-20 * power[1]
+def test_white_noise_is_flat_below_its_limit():
+    for length in [201, 200]:
+        assert signals.white_noise(length, 30, seed=0).square().mean().item() == pytest.approx(0.25)
+        power = (
+            torch.fft.rfft(torch.stack([signals.white_noise(length, 30, seed) for seed in range(200)])).abs().square().mean(0)
+        )
+        assert power[1:31].max() / power[1:31].min() < 2.2
+        assert max(power[0], power[31:].max()) < 1e-20 * power[1]
 
 
 def test_a_signal_is_the_sum_of_its_oscillations():

@@ -69,17 +69,17 @@ def test_classes_are_numbered_by_order_of_appearance(load, tiny_strokes):
     assert counts == [[letter for _, letter in tiny_strokes].count(letter) for letter in letters]
 
 
-@pytest.mark.parametrize("hz", [1, 0.99, 0.5, 1 / 3, 0.1])
-def test_uniform_steps_are_evenly_spaced(hz):
-    for length in (10, 11, 60, 182):
-        (steps,) = kept_steps([length], hz, uniform=True)
-        assert len(steps) == int(length * hz)
-        assert steps.dtype == np.int64
-        assert steps[0] == 0
-        assert steps[-1] < length
-        assert all(later - earlier in (int(1 / hz), int(1 / hz) + 1) for earlier, later in pairwise(steps))
-        if hz == 0.5:
-            assert steps.tolist() == list(range(0, 2 * (length // 2), 2))
+def test_uniform_steps_are_evenly_spaced():
+    for hz in [1, 0.99, 0.5, 1 / 3, 0.1]:
+        for length in (10, 11, 60, 182):
+            (steps,) = kept_steps([length], hz, uniform=True)
+            assert len(steps) == int(length * hz)
+            assert steps.dtype == np.int64
+            assert steps[0] == 0
+            assert steps[-1] < length
+            assert all(later - earlier in (int(1 / hz), int(1 / hz) + 1) for earlier, later in pairwise(steps))
+            if hz == 0.5:
+                assert steps.tolist() == list(range(0, 2 * (length // 2), 2))
 
 
 def test_random_steps_are_the_first_of_a_permutation_in_order():
@@ -144,17 +144,17 @@ def test_masked_lengths_are_the_true_ones_with_their_own_statistics(load, tiny_s
         assert not torch.allclose(*values, rtol=1e-3)
 
 
-@pytest.mark.parametrize("uniform", [True, False])
-def test_rates_act_on_true_lengths_and_times_stay_in_order(uniform, load):
-    full = load(padding="mask")
-    data = load(padding="mask", timestamp=True, train_hz=0.5, train_uniform=uniform)
-    whole, batch = everything(full, "train"), everything(data, "train")
-    assert batch.lengths.tolist() == [int(length * 0.5) for length in whole.lengths.tolist()]
-    assert (batch.times.diff(dim=1) >= 0).all()
-    for row, length in enumerate(batch.lengths):
-        steps = batch.times[row, :length].to(torch.int64)
-        assert steps.max() < whole.lengths[row]
-        assert torch.equal(batch.inputs[row, :length], whole.inputs[row, steps])
+def test_rates_act_on_true_lengths_and_times_stay_in_order(load):
+    for uniform in [True, False]:
+        full = load(padding="mask")
+        data = load(padding="mask", timestamp=True, train_hz=0.5, train_uniform=uniform)
+        whole, batch = everything(full, "train"), everything(data, "train")
+        assert batch.lengths.tolist() == [int(length * 0.5) for length in whole.lengths.tolist()]
+        assert (batch.times.diff(dim=1) >= 0).all()
+        for row, length in enumerate(batch.lengths):
+            steps = batch.times[row, :length].to(torch.int64)
+            assert steps.max() < whole.lengths[row]
+            assert torch.equal(batch.inputs[row, :length], whole.inputs[row, steps])
 
 
 def test_missing_values_are_filled(tiny_ct, tiny_strokes):
@@ -193,12 +193,12 @@ def test_a_wrong_flag_is_refused_before_any_file_is_read():
             datasets.load({"name": "ct", "data_dir": "nowhere", flag: value})
 
 
-@pytest.mark.parametrize(("flag", "padding", "shortest"), [("train_hz", "last", 11), ("eval_hz", "mask", 4)])
-def test_a_rate_that_keeps_nothing_is_refused(flag, padding, shortest, load):
-    with pytest.raises(
-        UserError, match=rf"^dataset\.{flag}: got 0\.05, which keeps no step of a series of {shortest}, expected"
-    ):
-        load(padding=padding, **{flag: 0.05})
+def test_a_rate_that_keeps_nothing_is_refused(load):
+    for flag, padding, shortest in [("train_hz", "last", 11), ("eval_hz", "mask", 4)]:
+        with pytest.raises(
+            UserError, match=rf"^dataset\.{flag}: got 0\.05, which keeps no step of a series of {shortest}, expected"
+        ):
+            load(padding=padding, **{flag: 0.05})
 
 
 def test_too_few_series_to_split_are_refused(tmp_path, tiny_strokes):

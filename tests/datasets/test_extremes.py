@@ -16,13 +16,13 @@ def load(tmp_path, cases, **arguments):
     return datasets.load({"name": "uea", "problem": "Made", "data_dir": str(tmp_path), "validation_fraction": 0.5, **arguments})
 
 
-@pytest.mark.parametrize("value", [1e30, -3e38, 1e-45, float("nan"), float("inf")])
-def test_a_series_with_an_extreme_value_gives_finite_batches(value, tmp_path):
-    cases = [*CONSTANT, ([[2.0, 2.0], [value, 3.0]], "a"), ([[value], [1.0]], "b")]
-    for standardize in (True, False):
-        data = load(tmp_path, cases, standardize=standardize)
-        for split in datasets.SPLITS:
-            assert data.batch(split, torch.arange(data.sizes[split])).inputs.isfinite().all()
+def test_a_series_with_an_extreme_value_gives_finite_batches(tmp_path):
+    for value in [1e30, -3e38, 1e-45, float("nan"), float("inf")]:
+        cases = [*CONSTANT, ([[2.0, 2.0], [value, 3.0]], "a"), ([[value], [1.0]], "b")]
+        for standardize in (True, False):
+            data = load(tmp_path, cases, standardize=standardize)
+            for split in datasets.SPLITS:
+                assert data.batch(split, torch.arange(data.sizes[split])).inputs.isfinite().all()
 
 
 def test_a_value_beyond_float32_is_refused(tmp_path):

@@ -11,13 +11,13 @@ from seqmem.errors import UserError
 SIZES = {"train_samples": 3000, "validation_samples": 20, "test_samples": 10}
 
 
-@pytest.mark.parametrize(("length", "channels"), [(20, 10), (1, 2), (7, 6)])
-def test_classes_count_the_maxima_of_the_upper_half(length, channels):
-    data = datasets.load({"name": "findmax", "length": length, "channels": channels, **SIZES})
-    assert data.spec.output_size == length + 1
-    for batch in data.loader("train", 777):
-        upper = batch.inputs.argmax(-1) >= channels // 2
-        assert torch.equal(upper.sum(1), batch.targets)
+def test_classes_count_the_maxima_of_the_upper_half():
+    for length, channels in [(20, 10), (1, 2), (7, 6)]:
+        data = datasets.load({"name": "findmax", "length": length, "channels": channels, **SIZES})
+        assert data.spec.output_size == length + 1
+        for batch in data.loader("train", 777):
+            upper = batch.inputs.argmax(-1) >= channels // 2
+            assert torch.equal(upper.sum(1), batch.targets)
 
 
 def test_classes_steps_and_channels_are_uniform_and_the_numbers_are_normal():

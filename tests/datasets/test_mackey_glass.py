@@ -29,12 +29,12 @@ def first_interval(past, times):
     return level + (past - level) * np.exp(-times / 10)
 
 
-@pytest.mark.parametrize("tau", [17.0, 2.5])
-def test_the_first_interval_by_hand(tau):
-    past, times = np.array([0.5, 0.97, 1.4]), np.linspace(0, tau, 23, endpoint=False)
-    found = solve(past, tau, times)
-    np.testing.assert_allclose(found, first_interval(past[:, None], times), atol=1e-7)
-    np.testing.assert_allclose(found[:, 0], past, atol=0, rtol=1e-15)
+def test_the_first_interval_by_hand():
+    for tau in [17.0, 2.5]:
+        past, times = np.array([0.5, 0.97, 1.4]), np.linspace(0, tau, 23, endpoint=False)
+        found = solve(past, tau, times)
+        np.testing.assert_allclose(found, first_interval(past[:, None], times), atol=1e-7)
+        np.testing.assert_allclose(found[:, 0], past, atol=0, rtol=1e-15)
 
 
 @pytest.mark.parametrize("tau", [17.0, 4.3])
@@ -67,14 +67,14 @@ def test_later_times_alone_give_the_same_values():
     np.testing.assert_array_equal(solve(past, 17.0, np.arange(100, 150)), solve(past, 17.0, np.arange(150))[:, 100:])
 
 
-@pytest.mark.parametrize("horizon", [1, 40])
-def test_targets_are_the_future_of_the_inputs(horizon):
-    data = datasets.load({**SMALL, "horizon": horizon, "washout": 0})
-    assert data.spec.output_steps is None
-    for split in datasets.SPLITS:
-        batch = everything(data, split)
-        assert batch.inputs.shape == batch.targets.shape == (data.sizes[split], 300, 1)
-        assert torch.equal(batch.inputs[:, horizon:], batch.targets[:, :-horizon])
+def test_targets_are_the_future_of_the_inputs():
+    for horizon in [1, 40]:
+        data = datasets.load({**SMALL, "horizon": horizon, "washout": 0})
+        assert data.spec.output_steps is None
+        for split in datasets.SPLITS:
+            batch = everything(data, split)
+            assert batch.inputs.shape == batch.targets.shape == (data.sizes[split], 300, 1)
+            assert torch.equal(batch.inputs[:, horizon:], batch.targets[:, :-horizon])
 
 
 def test_washout_discards_the_first_steps():

@@ -77,7 +77,8 @@ def test_a_library_called_datasets_can_be_imported_in_the_checkout(tmp_path, rep
 
 @pytest.mark.slow
 def test_a_build_has_the_data_sets(tmp_path, repository):
-    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path / "lib")]
+    steps = ["egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib", str(tmp_path / "lib")]
+    command = [sys.executable, "setup.py", "--quiet", *steps]
     subprocess.run(command, cwd=repository, check=True, capture_output=True, timeout=300)
     built = tmp_path / "lib" / "seqmem" / "datasets"
     assert (built / "mnist.py").read_bytes() == (repository / "datasets" / "mnist.py").read_bytes()

@@ -50,30 +50,30 @@ def load(tiny_text8):
     return load
 
 
-@pytest.mark.parametrize("length", [1, 37, 4000])
-def test_one_row_reads_a_whole_part_and_predicts_all_but_its_first_character(length, load, parts):
-    data = load(length=length)
-    for split in ("validation", "test"):
-        loader = data.loader(split, 1)
-        assert rows_of(loader) == [parts[split][:-1]]
-        assert "".join(text for batch in loader for text in targets(batch)) == parts[split][1:]
-        assert len(loader) == -(-(len(parts[split]) - 1) // length)
+def test_one_row_reads_a_whole_part_and_predicts_all_but_its_first_character(load, parts):
+    for length in [1, 37, 4000]:
+        data = load(length=length)
+        for split in ("validation", "test"):
+            loader = data.loader(split, 1)
+            assert rows_of(loader) == [parts[split][:-1]]
+            assert "".join(text for batch in loader for text in targets(batch)) == parts[split][1:]
+            assert len(loader) == -(-(len(parts[split]) - 1) // length)
 
 
-@pytest.mark.parametrize(("length", "batch_size"), [(37, 7), (100, 8), (100, 1000)])
-def test_each_row_of_training_continues_the_previous_batch(length, batch_size, load, parts):
-    loader = load(length=length).loader("train", batch_size, seed=3)
-    whole = parts["train"][: (len(parts["train"]) - 1) // length * length]
-    seen = set()
-    for epoch in range(3):
-        loader.sampler.set_epoch(epoch)
-        rows = rows_of(loader)
-        assert all(row in whole + whole for row in rows)
-        together = "".join(rows)
-        assert len(together) == len(whole)
-        assert together in whole + whole
-        seen.add(rows[0])
-    assert len(seen) > 1
+def test_each_row_of_training_continues_the_previous_batch(load, parts):
+    for length, batch_size in [(37, 7), (100, 8), (100, 1000)]:
+        loader = load(length=length).loader("train", batch_size, seed=3)
+        whole = parts["train"][: (len(parts["train"]) - 1) // length * length]
+        seen = set()
+        for epoch in range(3):
+            loader.sampler.set_epoch(epoch)
+            rows = rows_of(loader)
+            assert all(row in whole + whole for row in rows)
+            together = "".join(rows)
+            assert len(together) == len(whole)
+            assert together in whole + whole
+            seen.add(rows[0])
+        assert len(seen) > 1
 
 
 def test_training_has_no_padding(load):
@@ -89,21 +89,21 @@ def test_numbers_are_assigned_to_rows():
         assert [number for column in columns for number in column] == list(range(size))
 
 
-@pytest.mark.parametrize(("length", "step"), [(10, 5), (7, 13), (100, 3)])
-def test_windows(length, step, load, parts):
-    data = load(length=length, step=step)
-    assert not data.spec.contiguous
-    for split, part in parts.items():
-        expected = [part[start : start + length + 1] for start in range(0, len(part) - length, step)]
-        batch = data.batch(split, torch.arange(data.sizes[split]))
-        assert batch.lengths is None
-        assert inputs(batch) == [window[:-1] for window in expected]
-        assert targets(batch) == [window[1:] for window in expected]
-    loader = data.loader("train", 7)
-    assert sorted(text for batch in loader for text in inputs(batch)) == sorted(
-        inputs(data.batch("train", torch.arange(data.sizes["train"])))
-    )
-    assert inputs(next(iter(loader))) != inputs(data.batch("train", torch.arange(7)))
+def test_windows(load, parts):
+    for length, step in [(10, 5), (7, 13), (100, 3)]:
+        data = load(length=length, step=step)
+        assert not data.spec.contiguous
+        for split, part in parts.items():
+            expected = [part[start : start + length + 1] for start in range(0, len(part) - length, step)]
+            batch = data.batch(split, torch.arange(data.sizes[split]))
+            assert batch.lengths is None
+            assert inputs(batch) == [window[:-1] for window in expected]
+            assert targets(batch) == [window[1:] for window in expected]
+        loader = data.loader("train", 7)
+        assert sorted(text for batch in loader for text in inputs(batch)) == sorted(
+            inputs(data.batch("train", torch.arange(data.sizes["train"])))
+        )
+        assert inputs(next(iter(loader))) != inputs(data.batch("train", torch.arange(7)))
 
 
 def test_a_prefix_has_its_own_name(load, monkeypatch):
@@ -166,21 +166,21 @@ def test_a_zip_that_would_fill_memory_is_not_read(tmp_path):
         datasets.load({"name": "text8", "data_dir": str(tmp_path)})
 
 
-@pytest.mark.parametrize("content", [b"no archive", None, "garbled"])
-def test_a_damaged_archive_is_named(content, tmp_path):
-    path = tmp_path / "text8.zip"
-    if content == "garbled":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("text8", "some words " * 999)
-        whole = path.read_bytes()
-        path.write_bytes(whole[:40] + bytes(255 - byte for byte in whole[40:60]) + whole[60:])
-    elif content is None:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("text9", "abc")
-    else:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*text8\.zip \(.+\); remove it"):
-        datasets.load({"name": "text8", "data_dir": str(tmp_path)})
+def test_a_damaged_archive_is_named(tmp_path):
+    for content in [b"no archive", None, "garbled"]:
+        path = tmp_path / "text8.zip"
+        if content == "garbled":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("text8", "some words " * 999)
+            whole = path.read_bytes()
+            path.write_bytes(whole[:40] + bytes(255 - byte for byte in whole[40:60]) + whole[60:])
+        elif content is None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("text9", "abc")
+        else:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot read .*text8\.zip \(.+\); remove it"):
+            datasets.load({"name": "text8", "data_dir": str(tmp_path)})
 
 
 def test_a_text_of_the_user(tmp_path):
@@ -192,9 +192,8 @@ def test_a_text_of_the_user(tmp_path):
     assert data.describe()["seed"] is None
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_arguments_are_named(tiny_text8):
+    for arguments, message in [
         ({"path": "nowhere.txt"}, r"dataset\.path: cannot read nowhere\.txt \(No such file"),
         ({"path": "."}, r"dataset\.path: cannot read \. \(Is a directory"),
         ({"length": 5407}, "the train part has 5406 of 6007 characters, expected more than 5407, which is dataset.length"),
@@ -204,11 +203,9 @@ def test_a_text_of_the_user(tmp_path):
         ({"characters": 0}, "dataset.characters: got 0"),
         ({"step": 0}, "dataset.step: got 0"),
         ({"length": 0}, "dataset.length: got 0"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message, tiny_text8):
-    with pytest.raises(UserError, match=message):
-        datasets.load({"name": "text", "path": str(tiny_text8 / "text8/text8"), **arguments})
+    ]:
+        with pytest.raises(UserError, match=message):
+            datasets.load({"name": "text", "path": str(tiny_text8 / "text8/text8"), **arguments})
 
 
 def test_bytes_that_are_not_text_are_named(tmp_path):

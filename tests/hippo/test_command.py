@@ -81,9 +81,8 @@ def test_lmu_step_by_step_is_the_projection():
     assert (table.lmu_step_by_step(signal, 12) - project_lmu).abs().max() < 1e-9 * project_lmu.abs().max()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
+def test_bad_input_is_one_line(capsys, tmp_path):
+    for arguments, line in [
         (["tabel"], "there is no command 'tabel'; did you mean 'table'?"),
         (["--order", "0"], "argument --order: got '0', expected a whole number of at least 1"),
         (["--length", "many"], "argument --length: got 'many', expected a whole number of at least 1"),
@@ -93,14 +92,12 @@ def test_lmu_step_by_step_is_the_projection():
         (["table", "--theta", "4"], "the table takes no --theta; errors does"),
         (["--lenght", "300"], "unrecognized arguments: --lenght; did you mean '--length'?"),
         (["--output", "occupied/inner"], "cannot create the folder occupied/inner (Not a directory)"),
-    ],
-)
-def test_bad_input_is_one_line(arguments, line, capsys, tmp_path):
-    (tmp_path / "occupied").write_text("a file")
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == f"python -m seqmem.hippo: {line}\n"
+    ]:
+        (tmp_path / "occupied").write_text("a file")
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+        assert capsys.readouterr().err == f"python -m seqmem.hippo: {line}\n"
 
 
 def test_a_discretization_is_checked(capsys):

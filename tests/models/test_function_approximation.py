@@ -50,19 +50,16 @@ def test_an_lstm_is_read_by_the_best_linear_map():
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_settings_of_a_memory_are_refused():
+    for arguments, message in [
         ({"memory": "legs", "theta": 4.0}, "model.theta: got 4.0, expected null"),
         ({"memory": "lstm", "discretization": "zoh"}, "model.discretization: got zoh, expected null"),
         ({"memory": "legs", "discretization": "bilnear"}, r"model\.discretization: .*bilnear"),
         ({"memory": "lgs"}, "did you mean 'legs'"),
         ({"order": 0}, "order: got 0"),
-    ],
-)
-def test_wrong_settings_of_a_memory_are_refused(arguments, message):
-    with pytest.raises(UserError, match=message):
-        build(**arguments)
+    ]:
+        with pytest.raises(UserError, match=message):
+            build(**arguments)
 
 
 def test_data_and_models_that_do_not_fit_are_both_named():
@@ -80,5 +77,3 @@ def test_it_cannot_be_trained():
     }
     with pytest.raises(UserError, match=r"train\.epochs: got 3, expected 0, since legs has nothing to train"):
         training.check_fit(config, SPEC)
-
-

@@ -96,9 +96,8 @@ def test_a_picture_of_a_text_has_a_box_for_each_boundary_and_a_letter_for_each_c
     assert boxes == {1: [2], 2: [0, 2, 3], 6: [1], 7: [1], 8: [1]}
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments", "message"),
-    [
+def test_shapes_that_do_not_match_are_named():
+    for function, arguments, message in [
         (
             plot_indicators,
             (np.zeros(4), np.zeros(5), np.zeros((1, 4))),
@@ -109,8 +108,6 @@ def test_a_picture_of_a_text_has_a_box_for_each_boundary_and_a_letter_for_each_c
         (viz_char_boundaries, ("abc", "ab", np.zeros((1, 3))), "got 3 characters of truth and 2 of predictions"),
         (viz_char_boundaries, ("abc", "abc", np.zeros((1, 3)), 0), "got row_len=0"),
         (plot_characters, ("abc", "abc", np.zeros((2, 4))), r"expected \(L, 3\)"),
-    ],
-)
-def test_shapes_that_do_not_match_are_named(function, arguments, message):
-    with pytest.raises(UserError, match=f"^{function.__name__}: .*{message}"):
-        function(*arguments)
+    ]:
+        with pytest.raises(UserError, match=f"^{function.__name__}: .*{message}"):
+            function(*arguments)
