@@ -142,7 +142,7 @@ def test_nothing_is_written_over(tmp_path, capsys):
     ):
         with pytest.raises(SystemExit):
             call(arguments)
-        assert f"--output: out/{name} exists and would be overwritten; give a different --output" in capsys.readouterr().err
+        assert f"out/{name} exists and would be overwritten; give a different --output" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqmem import cells
-from seqmem.hippo.signals import white_noise
+from seqmem.data.signals import white_noise
 
 LENGTHS = (10**2, 10**3, 10**4, 10**5, 10**6)
 EPSILON = torch.finfo(torch.float32).eps
