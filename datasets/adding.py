@@ -12,10 +12,11 @@ from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, gener
 
 
 class Adding(DataSet):
-    """Sequences of T numbers uniform on [0, 1), one marked in each half; the target at the end is the sum of the two.
+    """Sequences of T random numbers; the target at the end is the sum of the two marked ones.
 
-    Inputs are (B, T, 2): channel 0 has the numbers, channel 1 the markers (1 at the two marked steps, 0 elsewhere). Targets are
-    (B, 1). The first half is the first floor(T / 2) steps. Always predicting 1 has a mean squared error of 1/6.
+    Inputs are (B, T, 2): channel 0 has the numbers, uniform on [0, 1), channel 1 the markers (1 at the two marked steps, 0
+    elsewhere). Targets are (B, 1). One step of each half is marked; the first half is the first floor(T / 2) steps. Always
+    predicting 1 has a mean squared error of 1/6.
 
     Source: Hochreiter and Schmidhuber (1997), in the form of Arjovsky, Shah and Bengio (2016).
     """
@@ -68,7 +69,10 @@ class Adding(DataSet):
 
 
 class Addition(Adding):
-    """The adding problem with two marks at any two different steps, as in IGLOO's original code; shapes as in ``adding``."""
+    """The adding problem with the marks at any two different steps, as in IGLOO's original code.
+
+    Inputs are (B, T, 2), targets (B, 1), as in ``adding``.
+    """
 
     name = "addition"
 

@@ -18,12 +18,13 @@ BOUNDS = (0.0, 0.9, 0.95, 1.0)
 
 
 class CharacterSet(DataSet):
-    """A text in the 27 symbols of :mod:`seqmem.data.text`, cut by position into 90 % training, 5 % validation and 5 % test.
+    """A text in the 27 symbols of :mod:`seqmem.data.text`, cut by position into three splits.
 
-    Inputs are tokens (B, T), targets (B, T) the tokens one character later. Without ``step``, a part is cut into consecutive
-    chunks of T characters, and each row of a batch continues the same row of the previous batch, so that a model can carry its
-    state. The last chunk of validation and test may be shorter: it is padded and has ``lengths``; training leaves it out. With
-    ``step``, windows of T characters begin every ``step`` characters, and each is an independent sequence.
+    Training has the first 90 % of the text, validation and test 5 % each. Inputs are tokens (B, T), targets (B, T) the tokens
+    one character later. Without ``step``, a part is cut into consecutive chunks of T characters, and each row of a batch
+    continues the same row of the previous batch, so that a model can carry its state. The last chunk of validation and test may
+    be shorter: it is padded and has ``lengths``; training leaves it out. With ``step``, windows of T characters begin every
+    ``step`` characters, and each is an independent sequence.
     """
 
     def __init__(self, label: str, content: bytes, length: int, step: int | None, characters: int | None, num_workers: int):
@@ -86,7 +87,7 @@ class CharacterSet(DataSet):
 
 
 class ContiguousSampler(EpochSampler):
-    """Assigns the numbers 0 to ``size - 1`` to ``rows`` rows, each of which gets consecutive numbers, one a batch.
+    """An order in which each of ``rows`` rows gets consecutive numbers from 0 to ``size - 1``, one a batch.
 
     If ``size`` is not a multiple of ``rows``, the first rows get one number more, and the last batch has only these rows.
 

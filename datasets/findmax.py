@@ -18,11 +18,11 @@ def _even(value: int) -> int:
 
 
 class FindMax(DataSet):
-    """Sequences of T vectors of C normal numbers; the class is the number of steps whose maximum is in channels C/2 to C - 1.
+    """Sequences of T vectors of C numbers; the class is the number of steps with the maximum in the upper half.
 
-    That number is uniform on 0 to T, and the steps are uniform given the number. Each vector is standard normal under the
-    condition that its maximum is in the chosen half. (Without the condition, nearly every sequence would have about T / 2 such
-    steps.)
+    The upper half are channels C/2 to C - 1. The number of such steps is uniform on 0 to T, and the steps are uniform given the
+    number. Each vector is standard normal under the condition that its maximum is in the chosen half. (Without the condition,
+    nearly every sequence would have about T / 2 such steps.)
 
     Inputs are (B, T, C), targets (B,) of T + 1 classes.
     """

@@ -70,14 +70,7 @@ class IMDB(DataSet):
         """
         source = _source(Path(os.path.expanduser(data_dir)))
         numbering = Numbering()
-        texts: dict[str, np.ndarray] = {}
-        digests: dict[str, bytes] = {}
-        for review in read_reviews(source):
-            words = tokenize(review.text)
-            if not words:
-                raise UserError(f"{review.path} of {source} has no words")
-            texts[review.path] = numbering(words)
-            digests[review.path] = hashlib.sha256(review.text.encode()).digest()
+        texts, contents = _read(source, numbering)
         training, test = _official_parts(source, sorted(texts, key=_order))
 
         train, validation = stratified_validation(
@@ -108,12 +101,11 @@ class IMDB(DataSet):
             tokens=True,
             embedding_size=EMBEDDING_SIZE,
         )
-        contents = hashlib.sha256(b"".join(path.encode() + digests[path] for path in sorted(digests)))
         provenance = Provenance(
             split_seed,
             {"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test)))},
             # The checksum of the reviews does not depend on the archive that they are read from.
-            files={"aclImdb": contents.hexdigest(), **({} if source.is_dir() else {source.name: file_sha256(source)})},
+            files={"aclImdb": contents, **({} if source.is_dir() else {source.name: file_sha256(source)})},
         )
         super().__init__(spec, {split: len(paths) for split, paths in parts.items()}, provenance, num_workers)
 
@@ -135,6 +127,20 @@ def _source(data_dir: Path) -> Path:
             " the unpacked folder aclImdb there, or set dataset.data_dir to the folder that has one of them"
         ) from None
     return data_dir / ARCHIVE
+
+
+def _read(source: Path, numbering: Numbering) -> tuple[dict[str, np.ndarray], str]:
+    """The numbered words of each review by its path, and the checksum of all reviews."""
+    texts: dict[str, np.ndarray] = {}
+    digests: dict[str, bytes] = {}
+    for review in read_reviews(source):
+        words = tokenize(review.text)
+        if not words:
+            raise UserError(f"{review.path} of {source} has no words")
+        texts[review.path] = numbering(words)
+        digests[review.path] = hashlib.sha256(review.text.encode()).digest()
+    contents = hashlib.sha256(b"".join(path.encode() + digests[path] for path in sorted(digests)))
+    return texts, contents.hexdigest()
 
 
 def _official_parts(source: Path, paths: list[str]) -> tuple[list[str], list[str]]:

@@ -16,11 +16,11 @@ TOLERANCE = 1e-8
 
 
 class MackeyGlass(DataSet):
-    """Series of dx/dt = 0.2 x(t - tau) / (1 + x(t - tau)^10) - 0.1 x(t); the targets are the values ``horizon`` steps ahead.
+    """Chaotic series; the target of every step is the value ``horizon`` steps ahead.
 
-    A step is one unit of time. A series is tanh(x - 1) minus the mean of the training series. Inputs are (B, T, 1), and targets
-    (B, T, 1) are the inputs ``horizon`` steps later, one for every step. Predicting no change has an NRMSE of about 1.62 at the
-    default horizon of 15.
+    The equation is dx/dt = 0.2 x(t - tau) / (1 + x(t - tau)^10) - 0.1 x(t). A step is one unit of time. A series is tanh(x - 1)
+    minus the mean of the training series. Inputs are (B, T, 1), and targets (B, T, 1) are the inputs ``horizon`` steps later,
+    one for every step. Predicting no change has an NRMSE of about 1.62 at the default horizon of 15.
 
     The defaults are those of the LMU paper's experiment (Voelker et al., 2019) in its corrected form, which forecasts the
     future: 64 series of 5000 steps for training and 64 for test. The paper has no validation series; here 32 more are drawn.

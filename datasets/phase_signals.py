@@ -1,4 +1,4 @@
-"""Phase signals: predict the sum of two waves, with targets of a different size and length than the inputs."""
+"""Phase signals: predict the sum of two waves, in a different size and length."""
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ POINTS, END = 1000, 150.0
 
 
 class PhaseSignals(DataSet):
-    """Inputs (2 sin t, 2 cos t) at consecutive points of a grid, targets 2 sin t + 2 cos t at every ``stride``-th of them.
+    """Two waves at consecutive points t of a grid; the targets are their sum at every ``stride``-th point.
 
-    Inputs are (B, T, 2), targets (B, T', 1) with T' = ceil(T / stride), both padded with 0, with ``lengths`` and, if ``stride``
-    is above 1, ``target_lengths``. A sequence starts at a random point of the grid; all lengths from ``shortest`` to
-    ``longest`` are equally likely. Source: the toy data of the original code of ``seq2seq_ae``.
+    Inputs are (2 sin t, 2 cos t), (B, T, 2). Targets are 2 sin t + 2 cos t, (B, T', 1) with T' = ceil(T / stride), both padded
+    with 0, with ``lengths`` and, if ``stride`` is above 1, ``target_lengths``. A sequence starts at a random point of the grid;
+    all lengths from ``shortest`` to ``longest`` are equally likely. Source: the toy data of the original code of
+    ``seq2seq_ae``.
     """
 
     name = "phase_signals"

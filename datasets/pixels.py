@@ -55,7 +55,10 @@ class PixelSequences(DataSet):
         super().__init__(spec, {split: len(array) for split, array in images.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Return inputs (B, T, 1) in [0, 1], (B, 1, T) as frames, and targets (B,); or the inputs as targets and ``labels``."""
+        """Return inputs (B, T, 1), or (B, 1, T) as frames, and targets (B,).
+
+        For reconstruction the targets are the inputs, and the classes are ``labels`` (B,).
+        """
         inputs = self._images[split][indices].to(torch.float32).div_(self._white).view(-1, *self._step)
         labels = self._labels[split][indices]
         return Batch(inputs, inputs.clone(), labels=labels) if self._reconstruction else Batch(inputs, labels)

@@ -36,9 +36,10 @@ for _state, _edges in GRAPH.items():
 
 
 class Reber(DataSet):
-    """Strings over B, E, P, S, T, V, X, half of them in the embedded Reber grammar (class 1), half not (class 0).
+    """Strings of letters, half of them in the embedded Reber grammar (class 1), half not (class 0).
 
-    A step is a letter. Inputs are tokens (B, T), padded with 0, with lengths (B,); targets are (B,).
+    A step is one of the letters B, E, P, S, T, V, X. Inputs are tokens (B, T), padded with 0, with lengths (B,); targets are
+    (B,).
 
     The grammar (Hochreiter and Schmidhuber, 1997): B, then T or P, then a string of the Reber grammar, then the same T or P,
     then E. A string of class 1 is a random walk through the graph that takes both edges of a state with equal probability,

@@ -77,7 +77,10 @@ class SeriesSet(DataSet):
         super().__init__(spec, {split: len(array) for split, array in lengths.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Return inputs (B, T, C) and targets (B,), or the inputs as targets and ``labels``, with any lengths and times."""
+        """Return inputs (B, T, C) and targets (B,), with any lengths and times.
+
+        For reconstruction the targets are the inputs, and the classes are ``labels`` (B,).
+        """
         lengths, times = self._lengths[split], self._times[split]
         inputs, labels = self._inputs[split][indices], self._labels[split][indices]
         return Batch(

@@ -23,11 +23,11 @@ FREQUENCIES = np.array([0.6, 0.1])
 
 
 class Sinusoids(DataSet):
-    """Signals 2 sin(0.6 x + p) + 5 sin(0.1 x + q) + noise; the target of every step is the value ``horizon`` steps ahead.
+    """Noisy sums of two sinusoids; the target of every step is the value ``horizon`` steps ahead.
 
-    Inputs are (B, L - horizon, C); targets have the same shape and are the signal ``horizon`` steps later. With
-    ``reconstruction`` inputs and targets are both the whole signal, (B, L, C). The phases p and q are uniform on [0, 10) and
-    the noise is normal, drawn for every signal and channel.
+    A signal is 2 sin(0.6 x + p) + 5 sin(0.1 x + q) + noise. Inputs are (B, L - horizon, C); targets have the same shape and are
+    the signal ``horizon`` steps later. With ``reconstruction`` inputs and targets are both the whole signal, (B, L, C). The
+    phases p and q are uniform on [0, 10) and the noise is normal, drawn for every signal and channel.
 
     The noise of the target cannot be predicted, so the expected mean squared error is at least its variance. A model has to
     estimate the phases from noisy inputs and stays above it. Source: HM-LSTM's original code.

@@ -1,18 +1,18 @@
-"""Errors that a user can act on: one line with the value, what was expected and the nearest valid choice."""
+"""Errors for users: one line with the value, the expected ones and the nearest valid choice."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Bad input. The message is a single line for the user, so it is shown without a traceback."""
+    """Bad input, with a one-line message for the user that is shown without a traceback."""
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.split()))
 
 
 def suggestion(given: object, choices: Iterable[object]) -> str:
-    """Return the end of an error line: the choice nearest to ``given`` if one is near, else all choices.
+    """Return the end of an error line: the choice nearest to ``given``, or else all choices.
 
     >>> suggestion("legz", ["legs", "lstm"])
     "; did you mean 'legs'?"

@@ -20,7 +20,9 @@ from seqmem.data.splits import Split
 
 
 class DataSet(ABC):
-    """Sequences in three splits. A subclass with a ``name`` is registered; its constructor loads or draws the data.
+    """Base class of data sets: sequences in three splits.
+
+    A subclass with a ``name`` is registered. Its constructor loads or draws the data.
 
     Attributes:
         name: the value of ``dataset=`` on the command line.
@@ -81,7 +83,10 @@ class DataSet(ABC):
         )
 
     def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
-        """Return the order of a split: "train" shuffled if ``seed`` is not None, else as it is. A subclass may override it."""
+        """Return the order of a split; a subclass may override it.
+
+        "train" is shuffled unless ``seed`` is None; the other splits keep their order.
+        """
         size = self.sizes[split]
         return SequentialSampler(range(size)) if split != "train" or seed is None else ShuffledSampler(size, seed)
 

@@ -1,4 +1,4 @@
-"""Provenance of a data set: its files, its split and its random numbers, so that two runs can be compared."""
+"""Provenance of a data set: its files, split and random numbers."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ from seqmem.data.splits import Split
 
 @dataclass(frozen=True)
 class Provenance:
-    """Origin of a data set, as values that JSON can hold. ``DataSet.describe`` returns it and each run records it.
+    """Origin of a data set, from which two runs on equal data are recognised.
+
+    ``DataSet.describe`` returns it as values that JSON can hold, and each run records it.
 
     Attributes:
         seed: seed of the split, or of the whole data if it is generated; None if nothing is random.

@@ -1,4 +1,4 @@
-"""Random numbers from a seed and a purpose, so that different uses of one seed are independent."""
+"""Random numbers from a seed and a purpose: different uses of one seed are independent."""
 
 from typing import Annotated
 
@@ -10,6 +10,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """Return a generator that depends on the seed and on every word of the purpose, as in ``generator(0, "order", epoch)``."""
+    """Return a generator that depends on the seed and the purpose, for example ``generator(0, "order", epoch)``."""
     words = "/".join(str(word) for word in purpose)
     return np.random.default_rng([seed, *words.encode()])

@@ -44,7 +44,7 @@ def as_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
 
 
 def padded(sequences: Sequence[Tensor]) -> Batch:
-    """Return sequences (T, C) as a batch whose targets are its inputs; ``lengths`` is None if all are equally long."""
+    """Pad sequences (T, C) to a batch whose targets are its inputs, without ``lengths`` if all are equal."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     inputs = pad_sequence(list(sequences), batch_first=True)
     return Batch(inputs, inputs, None if bool((lengths == lengths[0]).all()) else lengths)

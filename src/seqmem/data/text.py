@@ -1,4 +1,4 @@
-"""Characters as tokens: the 27 symbols of text8, cleaning to these symbols, and windows over a text."""
+"""Characters as tokens: the 27 symbols of text8, cleaning, and windows over a text."""
 
 import re
 
@@ -57,7 +57,7 @@ def decode(tokens: np.ndarray) -> str:
 
 
 def window_starts(characters: int, length: int, step: int) -> np.ndarray:
-    """Return the starts of the windows of a text: 0, ``step``, ... up to the last window that one character follows.
+    """Return the starts 0, ``step``, ... of all windows of a text that a character follows.
 
     Args:
         characters: n, characters of the text.

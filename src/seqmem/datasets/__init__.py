@@ -1,4 +1,4 @@
-'''Data sets, one module each: how the data are loaded or drawn, split and batched. They do not depend on models.
+'''Data sets, one module each: loading or drawing, splitting and batching, without models.
 
     from seqmem import datasets
 

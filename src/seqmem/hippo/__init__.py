@@ -1,8 +1,8 @@
-"""HiPPO without a network: project signals onto coefficients and reconstruct them. ``python -m seqmem.hippo`` draws the errors.
+"""HiPPO without a network: projection of signals onto coefficients, and reconstruction.
 
-``measures.py`` defines what the coefficients of each measure mean, ``projection.py`` has the online projection,
-``reconstruction.py`` the reconstruction and the least-squares projection to compare with, ``approximation.py`` the reading and
-reconstruction of whole signals (table 3 of the paper, which ``table.py`` prints).
+``measures.py`` has the functions that the coefficients of each measure multiply, ``projection.py`` the online projection,
+``reconstruction.py`` the reconstruction and the least-squares projection, ``approximation.py`` the reading and reconstruction
+of whole signals. ``python -m seqmem.hippo`` draws errors (``experiment.py``) and prints table 3 of the paper (``table.py``).
 """
 
 from seqmem.hippo.measures import Memory

@@ -1,4 +1,4 @@
-"""``python -m seqmem.hippo``: errors of memories on a signal, as table and picture; ``table``: table 3 of the paper."""
+"""Commands of ``python -m seqmem.hippo``: errors of memories on a signal, and table 3 of the paper."""
 
 import argparse
 import math

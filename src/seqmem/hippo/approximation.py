@@ -1,4 +1,4 @@
-"""Function approximation (HiPPO, section 4): read a signal once into N numbers, then reconstruct all of it from these.
+"""Function approximation (HiPPO, table 3): reconstruct a signal from N numbers that it was read into.
 
 A polynomial memory (LegS, LMU) reads a signal by :func:`seqmem.hippo.project`, and :func:`approximate` reconstructs it. A
 recurrent network reads it by :func:`last_hidden`; :func:`fit_read_out` fits a linear map from its last hidden state to numbers

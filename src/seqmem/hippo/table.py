@@ -1,5 +1,6 @@
-"""Table 3 of the HiPPO paper: the error of 10^6 samples in 256 numbers, and the speed (``python -m seqmem.hippo table``).
+"""Table 3 of the HiPPO paper: error and speed of function approximation (``python -m seqmem.hippo table``).
 
+10^6 samples are read into 256 numbers, from which they are reconstructed.
 The signal is band-limited white noise (:func:`seqmem.data.signals.white_noise`) of variance 1/4. A polynomial of order N holds
 somewhat fewer than N / pi oscillations, 81 for order 256. The default of 100 is beyond that, and gives errors like the
 published ones. The paper's own frequency is not known. The error is that of the whole signal, reconstructed from the last
@@ -122,7 +123,7 @@ def best_error(signal: Tensor, order: int) -> float:
 
 
 def lmu_step_by_step(signal: Tensor, order: int) -> Tensor:
-    """Run the memory of a Legendre Memory Unit sample by sample, c = A_d c + B_d f, with theta = T.
+    """Run the memory of a Legendre Memory Unit sample by sample: c = A_d c + B_d f with theta = T.
 
     Args:
         signal: (T,) float64.

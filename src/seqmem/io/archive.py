@@ -25,7 +25,7 @@ DAMAGE = (
 
 
 def write(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-    """Write settings and arrays so that a kill at any moment leaves the old file or the new one.
+    """Write settings and arrays atomically.
 
     Args:
         path: the file.
@@ -78,7 +78,7 @@ def read_arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
 
 
 def check_shapes(path: Path, arrays: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse arrays with different names or shapes than expected, before a model of the size that a file claims is built.
+    """Refuse arrays with unexpected names or shapes, before a model of their size is built.
 
     Args:
         path: the file, for the message.

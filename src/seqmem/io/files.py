@@ -1,4 +1,4 @@
-"""Atomic writes, after which a file has the old content or the new one, and locks between processes."""
+"""Atomic writes of files, and locks between processes."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from seqmem.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a kill at any moment leaves the old content or the new one.
+    """Write a file atomically: a kill at any moment leaves the old content or the new one.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full; no temporary file is left.
@@ -29,7 +29,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file in the folder of ``path``; it replaces ``path`` on success and is removed on failure.
+    """Yield a temporary file that replaces ``path`` on success and is removed on failure.
 
     Raises:
         UserError: the file cannot be written.
@@ -56,7 +56,7 @@ def remove_left_behind(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock for the length of a ``with`` block. The system releases the lock of a process that dies.
+    """Hold a lock in a ``with`` block; the system releases the lock of a process that dies.
 
     Args:
         path: an empty file that represents the lock; created with its folder if it does not exist, and never removed.

@@ -14,7 +14,10 @@ _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Return versions, git commit (``-dirty`` if tracked files were changed) and machine, as values that JSON can hold."""
+    """Return versions, git commit and machine, as values that JSON can hold.
+
+    The commit ends in ``-dirty`` if tracked files were changed, and is None outside of a repository.
+    """
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _packages},

@@ -41,7 +41,7 @@ def check_size(archive: zipfile.ZipFile) -> None:
 
 
 def check_members(archive: zipfile.ZipFile) -> None:
-    """Refuse a zip that could write outside of its folder or fill memory or disk, before any member is unpacked.
+    """Refuse a zip that could write outside of its folder, or fill memory or disk.
 
     Args:
         archive: as for :func:`check_size`.
@@ -60,7 +60,7 @@ def check_members(archive: zipfile.ZipFile) -> None:
 
 
 def add_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a file to an open zip, compressed, with the date 1980-01-01: a zip cannot store the earlier date of a wrong clock."""
+    """Add a file to an open zip, compressed and dated 1980-01-01, as a zip cannot store earlier dates."""
     member = zipfile.ZipInfo(name)
     member.external_attr = 0o644 << 16
     archive.writestr(member, content, zipfile.ZIP_DEFLATED)

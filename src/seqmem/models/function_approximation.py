@@ -1,4 +1,4 @@
-"""Function approximation (HiPPO, table 3): reconstruct a signal from the last state of a memory that read it once."""
+"""Function approximation (HiPPO, table 3): reconstruct a signal from the last state of a memory."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from seqmem.ops import canonical_discretization
 
 
 class FunctionApproximation(SequenceModel):
-    """Reads a signal sample by sample into N numbers and reconstructs all of it from these. Nothing is trained.
+    """Reads a signal sample by sample into N numbers and reconstructs it from these, without training.
 
     legs: the projection of :func:`seqmem.hippo.project`, float64.
     lmu: the memory of a Legendre Memory Unit, computed likewise.

@@ -1,4 +1,4 @@
-"""Aggregation of trials to rows: mean, standard deviation and count over seeds of equal config, code and data."""
+"""Aggregation of the trials of equal config, code and data: mean, standard deviation and count."""
 
 import math
 from collections import Counter

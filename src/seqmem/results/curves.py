@@ -36,7 +36,7 @@ def read_curve(folder: RunFolder, column: str) -> Curve:
 
 
 def read_curves(groups: Iterable[Trials]) -> tuple[dict[Path, Curve], dict[Path, str]]:
-    """Read the validation metric of every run with a known metric; also return the problems of those that cannot be read."""
+    """Read the validation curve of every run with a known metric, and the problems of those that fail, by folder."""
     curves: dict[Path, Curve] = {}
     problems: dict[Path, str] = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""Evaluation of a finished trial: the recorded metrics of the same weights, and comparison with the new ones."""
+"""Comparison of an evaluation of a finished trial with its recorded metrics."""
 
 import hashlib
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ between two configs: by name the old and the new value, None for a missing one."""
+    """Return the settings that differ between two configs by name: (old, new), None for a missing one."""
     old, new = settings(before), settings(after)
     # Compared by repr, as limit_..._batches=1 is one batch and 1.0 all of them.
     return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}

@@ -12,7 +12,7 @@ from seqmem.results.record import RunFolder
 
 @dataclass(frozen=True)
 class Experiment:
-    """The trials of one config, one version of the code and the same data, in a folder of their own.
+    """The trials of one config, one version of the code and the same data, in one folder.
 
     Attributes:
         folder: ``OUTPUT_DIR/DATASET_MODEL_CHECKSUM``, with a checksum of the following three; the trials are in ``seed_0``,

@@ -1,4 +1,4 @@
-"""Labels of the rows of a table: data set and model, with the settings that distinguish equal names."""
+"""Labels of a table's rows: data set and model, with the settings that distinguish equal names."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Subject:
 
 
 def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
-    """Return the keys whose values differ between the known ``settings``, or that some of them miss, in order of appearance."""
+    """Return the keys that differ between the known ``settings`` or are missing in some, in order of appearance."""
     known = [each for each in settings if each is not None]
     values: dict[str, set[str]] = {}
     counts: dict[str, int] = {}

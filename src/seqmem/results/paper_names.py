@@ -1,4 +1,4 @@
-"""Names of tasks, models and metrics in papers, and the data sets, models and settings that they stand for here."""
+"""Names of tasks, models and metrics in papers, with our data sets, models and settings."""
 
 from typing import Any
 

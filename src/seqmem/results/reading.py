@@ -57,7 +57,9 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Find the trials of the sweep in ``folder``, or without a manifest all trials below it, in the order of their starts.
+    """Find the trials of a sweep's folder, or all trials below any other folder.
+
+    Those of a sweep are in the order of its manifest, others in the order of their starts.
 
     A trial of a manifest without a record is "missing", also if the manifest is below the folder, unless the trial has a record
     elsewhere below it. Of trials of equal settings, seed, data and code the first finished one counts, and the others are

@@ -68,7 +68,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def lock(self, wait: bool) -> AbstractContextManager[bool]:
-        """Create the folder if it does not exist, and hold its lock in a ``with`` block, see :func:`seqmem.io.files.locked`."""
+        """Create the folder and hold its lock in a ``with`` block, see :func:`seqmem.io.files.locked`."""
         return locked(self.path / ".lock", wait)
 
     def clear(self, spared: Iterable[Path] = ()) -> None:
@@ -189,7 +189,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Return a short checksum of a config's settings, independent of their order; trials of equal digest are averaged."""
+    """Return a short checksum of a config's settings in any order; trials of equal digest are averaged."""
     return hashlib.sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""Manifest of a sweep: its jobs, written before the first one starts, so that missing trials are known.
+"""Manifest of a sweep: its jobs, written before the first one starts so that missing trials are known.
 
 The folder of a sweep has ``sweep.json`` and the tables of its jobs. The trials are elsewhere, as several sweeps may have the
 same.
@@ -23,7 +23,7 @@ class Sweep:
         self.folder = folder
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return the jobs in the order in which they were added; an empty list if the folder has no manifest.
+        """Return the jobs in the order of their addition; an empty list without a manifest.
 
         Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
         ``folder`` (of its trials, relative to the sweep's; None until it has started), ``code``, ``failure`` (a line; None if
