@@ -1,71 +1,79 @@
-// What an operator says of tensors that do not fit together.
+// Argument checks of the operators, and typed access to the data of tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <string>
 
 namespace seqmem {
 
-using Maybe = std::optional<at::Tensor>;
+using OptionalTensor = std::optional<at::Tensor>;
 
-inline void check_shape(const char* name, const char* what, const at::Tensor& given, const at::Tensor& inputs, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(given.sizes() == shape, name, ": ", what, " must have shape ", shape, ", got ", given.sizes());
+// The name that Python uses, such as float32.
+inline std::string dtype_name(at::ScalarType type) { return std::string(c10::getDtypeNames(type).first); }
+
+// Requires the shape, and the type and device of `like`.
+inline void check_tensor(
+    const char* name, const char* argument, const at::Tensor& tensor, const at::Tensor& like, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(tensor.sizes() == shape, name, ": ", argument, ": got shape ", tensor.sizes(), ", expected ", shape);
   TORCH_CHECK_VALUE(
-      given.scalar_type() == inputs.scalar_type(), name, ": ", what, " must be ", inputs.scalar_type(), " as the inputs, got ",
-      given.scalar_type());
-  TORCH_CHECK_VALUE(given.device() == inputs.device(), name, ": ", what, " must be on ", inputs.device(), ", got ", given.device());
+      tensor.scalar_type() == like.scalar_type(), name, ": ", argument, ": got ", dtype_name(tensor.scalar_type()),
+      ", expected ", dtype_name(like.scalar_type()));
+  TORCH_CHECK_VALUE(
+      tensor.device() == like.device(), name, ": ", argument, ": got device ", tensor.device(), ", expected ", like.device());
 }
 
-inline void check_shape(const char* name, const char* what, const Maybe& given, const at::Tensor& inputs, at::IntArrayRef shape) {
-  if (given) check_shape(name, what, *given, inputs, shape);
+inline void check_tensor(
+    const char* name, const char* argument, const OptionalTensor& tensor, const at::Tensor& like, at::IntArrayRef shape) {
+  if (tensor) check_tensor(name, argument, *tensor, like, shape);
 }
 
-// So that what is counted of a few sizes stays within 64 bits: expanded tensors may have any.
-inline void check_extent(const char* name, const at::Tensor& given) {
-  for (const int64_t size : given.sizes()) {
-    TORCH_CHECK_VALUE(size < int64_t(1) << 30, name, ": sizes must be below 2^30, got ", given.sizes());
+// Bounds each size, so that products of a few sizes fit into 64 bits: expanded tensors may have any size.
+inline void check_sizes(const char* name, const at::Tensor& tensor) {
+  for (const int64_t size : tensor.sizes()) {
+    TORCH_CHECK_VALUE(size < int64_t(1) << 30, name, ": got sizes ", tensor.sizes(), ", expected each below 2^30");
   }
 }
 
-inline void check_double(const char* name, const char* what, const at::Tensor& given, at::IntArrayRef shape) {
+inline void check_float64(const char* name, const char* argument, const at::Tensor& tensor, at::IntArrayRef shape) {
   TORCH_CHECK_VALUE(
-      given.sizes() == shape && given.scalar_type() == at::kDouble, name, ": ", what, " must be ", shape, " float64, got ",
-      given.sizes(), " ", given.scalar_type());
+      tensor.sizes() == shape && tensor.scalar_type() == at::kDouble, name, ": ", argument, ": got ", tensor.sizes(), " ",
+      dtype_name(tensor.scalar_type()), ", expected ", shape, " float64");
 }
 
-inline void check_floating(const char* name, const char* what, const at::Tensor& given) {
+inline void check_floating(const char* name, const char* argument, const at::Tensor& tensor) {
   TORCH_CHECK_VALUE(
-      given.scalar_type() == at::kFloat || given.scalar_type() == at::kDouble, name, ": ", what, " must be float32 or float64, got ",
-      given.scalar_type());
+      tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, name, ": ", argument, ": got ",
+      dtype_name(tensor.scalar_type()), ", expected float32 or float64");
 }
 
-// Steps of each row, made contiguous.
-inline void check_lengths(const char* name, Maybe& lengths, int64_t batch) {
+// Valid steps of each row; made contiguous.
+inline void check_lengths(const char* name, OptionalTensor& lengths, int64_t batch) {
   if (!lengths) return;
   TORCH_CHECK_VALUE(
-      lengths->sizes() == at::IntArrayRef({batch}) && lengths->scalar_type() == at::kLong, name,
-      ": lengths must be (B,) int64 with B = ", batch, ", got ", lengths->sizes(), " ", lengths->scalar_type());
+      lengths->sizes() == at::IntArrayRef({batch}) && lengths->scalar_type() == at::kLong, name, ": lengths: got ",
+      lengths->sizes(), " ", dtype_name(lengths->scalar_type()), ", expected (B,) int64 with B = ", batch);
   lengths = lengths->contiguous();
 }
 
-// Numbers of a contiguous tensor. Never null, not even of an empty one: null stands for what is not given, and even no number may
-// not be copied from there.
+// Data of a contiguous tensor. Never null, even for an empty tensor: null means that an optional tensor is absent, and copying
+// zero bytes from null is undefined.
 template <typename T>
-T* writable(const at::Tensor& tensor) {
-  static T none{};
-  return tensor.numel() > 0 ? tensor.mutable_data_ptr<T>() : &none;
+T* mutable_data(const at::Tensor& tensor) {
+  static T placeholder{};
+  return tensor.numel() > 0 ? tensor.mutable_data_ptr<T>() : &placeholder;
 }
 
 template <typename T>
-const T* readable(const at::Tensor& tensor) {
-  static const T none{};
-  return tensor.numel() > 0 ? tensor.const_data_ptr<T>() : &none;
+const T* const_data(const at::Tensor& tensor) {
+  static const T placeholder{};
+  return tensor.numel() > 0 ? tensor.const_data_ptr<T>() : &placeholder;
 }
 
 template <typename T>
-const T* data(const Maybe& tensor) {
-  return tensor ? readable<T>(*tensor) : nullptr;
+const T* optional_data(const OptionalTensor& tensor) {
+  return tensor ? const_data<T>(*tensor) : nullptr;
 }
 
 }  // namespace seqmem

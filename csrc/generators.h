@@ -1,17 +1,17 @@
-// What a quasiseparable transition is made of, see quasiseparable.h.
+// Generators of a quasiseparable transition, see quasiseparable.h.
 #pragma once
 
 #include <cstdint>
 
 namespace seqmem {
 
-// (6, N): p, q, d, g, h and B.
+// The rows p, q, d, g, h and B of a (6, N) tensor.
 template <typename T>
 struct Generators {
   int64_t order;
   const T *p, *q, *d, *g, *h, *b;
-  const double* exact;  // the same rows in double
-  bool triangular;  // g = 0 and B = scale p
+  const double* f64;  // the same (6, N) rows in float64
+  bool triangular;    // g = 0 and B = scale p
   T scale;
 };
 

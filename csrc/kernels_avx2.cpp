@@ -1,10 +1,10 @@
-// The row kernels for x86-64 processors with AVX2 and FMA. Standard headers come before the pragma: code of theirs that is
-// shared with other files must stay within what every processor can run.
+// Row kernels for x86-64 processors with AVX2 and FMA. Standard headers precede the pragma: other files share their inline
+// code, which must run on every processor.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <cstdint>
 #include <cstring>
 #pragma GCC target("avx2,fma")
 #define SEQMEM_ISA avx2
 #define SEQMEM_VECTOR_BYTES 32
-#include "table.h"
+#include "kernels_table.h"
 #endif

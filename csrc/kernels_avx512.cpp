@@ -1,5 +1,5 @@
-// The row kernels for x86-64 processors with AVX-512. Standard headers come before the pragma: code of theirs that is shared
-// with other files must stay within what every processor can run.
+// Row kernels for x86-64 processors with AVX-512. Standard headers precede the pragma: other files share their inline code,
+// which must run on every processor.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <immintrin.h>
 
@@ -8,5 +8,5 @@
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 #define SEQMEM_ISA avx512
 #define SEQMEM_VECTOR_BYTES 64
-#include "table.h"
+#include "kernels_table.h"
 #endif

@@ -1,4 +1,4 @@
-// The row kernels for every processor of this architecture.
+// Row kernels for every processor of the architecture.
 #define SEQMEM_ISA baseline
 #define SEQMEM_VECTOR_BYTES 16
-#include "table.h"
+#include "kernels_table.h"

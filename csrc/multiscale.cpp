@@ -1,5 +1,5 @@
-// The operator torch.ops.seqmem.multiscale_sequence and its gradient: checks, the split of the batch over threads, and the
-// products that give the weights' gradients. The gradient is tied to the operator in seqmem/ops/multiscale.py.
+// The operator torch.ops.seqmem.multiscale_sequence and its backward operator: checks, the loops run by several threads, and
+// the products of the weight gradients. seqmem/ops/multiscale.py registers the gradient.
 #include "multiscale.h"
 
 #include <ATen/Parallel.h>
@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "checks.h"
-#include "groups.h"
 #include "kernels.h"
+#include "row_groups.h"
 
 namespace seqmem {
 
@@ -38,7 +38,7 @@ namespace {
 using at::Tensor;
 
 const MultiscaleTable& multiscale_kernels() {
-  static const MultiscaleTable chosen = [] {
+  static const MultiscaleTable selected = [] {
 #if defined(__x86_64__) && !defined(__clang__)
     const std::string instruction_set = kernels().instruction_set;
     if (instruction_set == "avx512") return avx512::multiscale_table();
@@ -46,29 +46,29 @@ const MultiscaleTable& multiscale_kernels() {
 #endif
     return baseline::multiscale_table();
   }();
-  return chosen;
+  return selected;
 }
 
 template <typename T>
 const MultiscaleKernels<T>& kernels_of() {
   if constexpr (std::is_same_v<T, float>) {
-    return multiscale_kernels().single;
+    return multiscale_kernels().f32;
   } else {
-    return multiscale_kernels().twice;
+    return multiscale_kernels().f64;
   }
 }
 
-// Units of all layers, so that what is counted of them stays within 64 bits.
-constexpr int64_t kMostUnits = int64_t(1) << 24;
+// Most units of all layers, so that products of sizes fit into 64 bits.
+constexpr int64_t kMaxUnits = int64_t(1) << 24;
 
 struct Arguments {
   const char* name;
   Tensor projected, hidden, memory, boundary;
-  Maybe lengths, draws;
+  OptionalTensor lengths, draws;
   Tensor parameters, slope;
   at::IntArrayRef sizes;
   bool top_detector, bias, layer_norm, soft, hard_sigmoid;
-  int64_t chunk_steps;  // steps that the way back holds at a time; 0 where there is none
+  int64_t chunk_steps;  // steps that backward processes at a time; 0 without gradients
   std::vector<Layer> layers = {};
 
   int64_t batch() const { return projected.size(0); }
@@ -78,31 +78,42 @@ struct Arguments {
   bool empty() const { return batch() == 0 || steps() == 0; }
 };
 
-// The layers one after the other, and how many parameters they have.
-int64_t lay_out(Arguments& a) {
-  int64_t unit = 0, place = 0, parameter = 0, most = kMostUnits;
+// Computes the offsets of all layers; returns the number of parameters.
+int64_t compute_layers(Arguments& a) {
+  int64_t unit = 0, padded_unit = 0, parameter = 0, remaining = kMaxUnits;
   for (const int64_t size : a.sizes) {
     TORCH_CHECK_VALUE(
-        size > 0 && size <= most, a.name, ": sizes must be positive, got ", a.sizes, " (at most ", kMostUnits, " together)");
-    most -= size;
+        size > 0 && size <= remaining, a.name, ": sizes: got ", a.sizes, ", expected each above 0 and at most ", kMaxUnits,
+        " together");
+    remaining -= size;
   }
   const int64_t count = int64_t(a.sizes.size());
-  const auto take = [&](bool wanted, int64_t numbers) {
-    const int64_t at = wanted ? parameter : -1;
-    parameter += wanted ? numbers : 0;
-    return at;
+  const auto allocate = [&](bool exists, int64_t numbers) {
+    const int64_t offset = exists ? parameter : -1;
+    parameter += exists ? numbers : 0;
+    return offset;
   };
   for (int64_t l = 0; l < count; ++l) {
     const int64_t size = a.sizes[l];
-    Layer y{size, l + 1 < count ? a.sizes[l + 1] : 0, l > 0 ? a.sizes[l - 1] : 0, l + 1 < count || a.top_detector, unit, place,
-            0, 0, 0, 0, 0};
-    y.weight = take(true, y.rows() * y.reads());
-    y.bias = take(a.bias, y.rows());
-    y.gain = take(a.layer_norm, kMultiscaleGates * size);
-    y.memory_gain = take(a.layer_norm, size);
-    y.memory_bias = take(a.layer_norm && a.bias, size);
+    Layer y{
+        size,
+        l + 1 < count ? a.sizes[l + 1] : 0,
+        l > 0 ? a.sizes[l - 1] : 0,
+        l + 1 < count || a.top_detector,
+        unit,
+        padded_unit,
+        0,
+        0,
+        0,
+        0,
+        0};
+    y.weight = allocate(true, y.rows() * y.input_size());
+    y.bias = allocate(a.bias, y.rows());
+    y.gain = allocate(a.layer_norm, kMultiscaleGates * size);
+    y.memory_gain = allocate(a.layer_norm, size);
+    y.memory_bias = allocate(a.layer_norm && a.bias, size);
     unit += size;
-    place += y.padded();
+    padded_unit += y.padded();
     a.layers.push_back(y);
   }
   return parameter;
@@ -110,18 +121,18 @@ int64_t lay_out(Arguments& a) {
 
 void check(Arguments& a) {
   const char* const name = a.name;
-  TORCH_CHECK_VALUE(a.projected.dim() == 3, name, ": projected must have shape (B, T, P), got ", a.projected.sizes());
+  TORCH_CHECK_VALUE(a.projected.dim() == 3, name, ": projected: got shape ", a.projected.sizes(), ", expected (B, T, P)");
   check_floating(name, "projected", a.projected);
-  TORCH_CHECK_VALUE(!a.sizes.empty(), name, ": sizes must name at least one layer");
-  const int64_t parameters = lay_out(a), batch = a.batch();
-  check_shape(name, "projected", a.projected, a.projected, {batch, a.steps(), a.layers[0].rows()});
-  check_shape(name, "hidden", a.hidden, a.projected, {batch, a.units()});
-  check_shape(name, "memory", a.memory, a.projected, {batch, a.units()});
-  check_shape(name, "boundary", a.boundary, a.projected, {batch, a.count()});
-  check_shape(name, "parameters", a.parameters, a.projected, {parameters});
-  check_shape(name, "draws", a.draws, a.projected, {a.steps(), batch, a.count()});
-  TORCH_CHECK_VALUE(!a.soft || !a.draws, name, ": soft boundaries are not drawn");
-  TORCH_CHECK_VALUE(a.slope.numel() == 1, name, ": slope must be one number, got ", a.slope.sizes());
+  TORCH_CHECK_VALUE(!a.sizes.empty(), name, ": sizes: got no layer, expected at least one");
+  const int64_t parameters = compute_layers(a), batch = a.batch();
+  check_tensor(name, "projected", a.projected, a.projected, {batch, a.steps(), a.layers[0].rows()});
+  check_tensor(name, "hidden", a.hidden, a.projected, {batch, a.units()});
+  check_tensor(name, "memory", a.memory, a.projected, {batch, a.units()});
+  check_tensor(name, "boundary", a.boundary, a.projected, {batch, a.count()});
+  check_tensor(name, "parameters", a.parameters, a.projected, {parameters});
+  check_tensor(name, "draws", a.draws, a.projected, {a.steps(), batch, a.count()});
+  TORCH_CHECK_VALUE(!a.soft || !a.draws, name, ": draws: got a tensor, expected None with soft boundaries");
+  TORCH_CHECK_VALUE(a.slope.numel() == 1, name, ": slope: got shape ", a.slope.sizes(), ", expected one number");
   check_lengths(name, a.lengths, batch);
   if (a.draws) a.draws = a.draws->contiguous();
   for (Tensor* tensor : {&a.projected, &a.hidden, &a.memory, &a.boundary, &a.parameters}) *tensor = tensor->contiguous();
@@ -132,38 +143,38 @@ struct Results {
 };
 
 template <typename T>
-Multiscale<T> describe(const Arguments& a, const Results& results) {
+Multiscale<T> kernel_arguments(const Arguments& a, const Results& results) {
   Multiscale<T> s{};
   s.layers = a.layers.data();
   s.count = a.count();
   s.units = a.units();
-  s.places = a.layers.back().place + a.layers.back().padded();
+  s.padded_units = a.layers.back().padded_unit + a.layers.back().padded();
   s.steps = a.steps();
   s.batch = a.batch();
   s.width = a.layers[0].rows();
   s.soft = a.soft;
   s.hard_sigmoid = a.hard_sigmoid;
   s.slope = T(a.slope.item<double>());
-  s.lengths = data<int64_t>(a.lengths);
-  s.projected = readable<T>(a.projected);
-  s.draws = data<T>(a.draws);
-  s.hidden_before = readable<T>(a.hidden);
-  s.memory_before = readable<T>(a.memory);
-  s.boundary_before = readable<T>(a.boundary);
-  s.parameters = readable<T>(a.parameters);
-  s.outputs = writable<T>(results.outputs);
-  s.boundaries = writable<T>(results.boundaries);
-  s.saved = a.chunk_steps > 0 ? writable<T>(results.saved) : nullptr;
-  s.kept = kept_numbers(s);
+  s.lengths = optional_data<int64_t>(a.lengths);
+  s.projected = const_data<T>(a.projected);
+  s.draws = optional_data<T>(a.draws);
+  s.hidden_before = const_data<T>(a.hidden);
+  s.memory_before = const_data<T>(a.memory);
+  s.boundary_before = const_data<T>(a.boundary);
+  s.parameters = const_data<T>(a.parameters);
+  s.outputs = mutable_data<T>(results.outputs);
+  s.boundaries = mutable_data<T>(results.boundaries);
+  s.saved = a.chunk_steps > 0 ? mutable_data<T>(results.saved) : nullptr;
+  s.saved_size = saved_size(s);
   s.chunk_steps = a.chunk_steps;
   return s;
 }
 
 template <typename T>
-Tensor packed(Multiscale<T>& s, bool backward, const at::TensorOptions& options) {
+Tensor pack_parameters(Multiscale<T>& s, bool backward, const at::TensorOptions& options) {
   const MultiscaleKernels<T>& kernels = kernels_of<T>();
   const Tensor storage = empty_large({kernels.packed(s, backward)}, options);
-  s.packed = writable<T>(storage);
+  s.packed = mutable_data<T>(storage);
   at::parallel_for(0, s.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t l = begin; l < end; ++l) kernels.pack(s, backward, l);
   });
@@ -171,46 +182,61 @@ Tensor packed(Multiscale<T>& s, bool backward, const at::TensorOptions& options)
 }
 
 template <typename T>
-void run(const Arguments& a, Results& results) {
+void run_forward(const Arguments& a, Results& results) {
   const MultiscaleKernels<T>& kernels = kernels_of<T>();
-  Multiscale<T> s = describe<T>(a, results);
-  s.hidden_after = writable<T>(results.hidden);
-  s.memory_after = writable<T>(results.memory);
-  s.boundary_after = writable<T>(results.boundary);
-  const Tensor parameters = packed<T>(s, false, a.projected.options());
-  const Groups groups(a.batch(), kernels.most_rows);
-  const int64_t size = round_up(kernels.workspace(s, groups.most(), false), kMaxLanes);
+  Multiscale<T> s = kernel_arguments<T>(a, results);
+  s.hidden_after = mutable_data<T>(results.hidden);
+  s.memory_after = mutable_data<T>(results.memory);
+  s.boundary_after = mutable_data<T>(results.boundary);
+  const Tensor parameters = pack_parameters<T>(s, false, a.projected.options());
+  const RowGroups groups(a.batch(), kernels.group_rows);
+  const int64_t size = round_up(kernels.workspace(s, groups.max_rows(), false), kMaxLanes);
   const Tensor workspace = at::empty({groups.count, size}, a.projected.options());
-  T* const pieces = writable<T>(workspace);
+  T* const workspace_data = mutable_data<T>(workspace);
   at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     [[maybe_unused]] const FlushDenormals flush;
     for (int64_t group = begin; group < end; ++group) {
-      kernels.forward(s, groups.first(group), groups.rows(group), pieces + group * size);
+      kernels.forward(s, groups.first_row(group), groups.rows(group), workspace_data + group * size);
     }
   });
 }
 
 template <typename T>
-int64_t numbers_kept(const Arguments& a) {
+int64_t saved_size(const Arguments& a) {
   Multiscale<T> s{};
   s.count = a.count();
-  s.places = a.layers.back().place + a.layers.back().padded();
-  return kept_numbers(s);
+  s.padded_units = a.layers.back().padded_unit + a.layers.back().padded();
+  return saved_size(s);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> multiscale_sequence(
-    const Tensor& projected, const Tensor& hidden, const Tensor& memory, const Tensor& boundary, const Maybe& lengths,
-    const Maybe& draws, const Tensor& parameters, const Tensor& slope, at::IntArrayRef sizes, bool top_detector, bool bias,
-    bool layer_norm, bool soft, bool hard_sigmoid, int64_t chunk_steps) {
-  Arguments a{"seqmem::multiscale_sequence", projected, hidden, memory, boundary, lengths, draws, parameters, slope, sizes,
-              top_detector, bias, layer_norm, soft, hard_sigmoid, chunk_steps};
+    const Tensor& projected, const Tensor& hidden, const Tensor& memory, const Tensor& boundary, const OptionalTensor& lengths,
+    const OptionalTensor& draws, const Tensor& parameters, const Tensor& slope, at::IntArrayRef sizes, bool top_detector,
+    bool bias, bool layer_norm, bool soft, bool hard_sigmoid, int64_t chunk_steps) {
+  Arguments a{
+      "seqmem::multiscale_sequence",
+      projected,
+      hidden,
+      memory,
+      boundary,
+      lengths,
+      draws,
+      parameters,
+      slope,
+      sizes,
+      top_detector,
+      bias,
+      layer_norm,
+      soft,
+      hard_sigmoid,
+      chunk_steps};
   check(a);
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto options = a.projected.options();
   Results r;
   r.outputs = empty_large({a.batch(), a.steps(), a.units()}, options);
   r.boundaries = at::empty({a.batch(), a.steps(), a.count()}, options);
-  r.saved = empty_large({a.chunk_steps > 0 ? a.steps() : 0, a.batch(), numbers_kept<float>(a)}, options);
+  r.saved = empty_large({a.chunk_steps > 0 ? a.steps() : 0, a.batch(), saved_size<float>(a)}, options);
   if (a.empty()) {
     r.hidden = a.hidden.clone();
     r.memory = a.memory.clone();
@@ -219,156 +245,175 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> multiscale_sequence(
     r.hidden = at::empty_like(a.hidden);
     r.memory = at::empty_like(a.memory);
     r.boundary = at::empty_like(a.boundary);
-    a.projected.scalar_type() == at::kFloat ? run<float>(a, r) : run<double>(a, r);
+    a.projected.scalar_type() == at::kFloat ? run_forward<float>(a, r) : run_forward<double>(a, r);
   }
   return {r.outputs, r.boundaries, r.hidden, r.memory, r.boundary, r.saved};
 }
 
-struct Flows {
-  Maybe outputs, boundaries, hidden, memory, boundary;
+struct OutputGradients {
+  OptionalTensor outputs, boundaries, hidden, memory, boundary;
 };
 
 struct Gradients {
   Tensor projected, hidden, memory, boundary, parameters;
 };
 
-// What one group of rows collects for the weights of one layer.
-struct Collection {
-  Tensor gradients, reads;
+// Factors of the gradients of one layer's gate weights for one group of rows, see GradientOperands.
+struct Factors {
+  Tensor gradients, inputs;
 };
 
-// Adds the share of a chunk to the gradient of a layer's weight, of which those of the gates are the first rows.
+// Adds the products of a chunk to the gradient of the gates' weights, the first rows of a layer's weight.
 template <typename T>
-void add_products(const Layer& layer, const Collection& collection, const Collected<T>& collected, Tensor weight) {
+void add_products(const Layer& layer, const Factors& factors, const GradientOperands<T>& operands, Tensor weight) {
   weight = weight.narrow(0, 0, kMultiscaleGates * layer.size);
   int64_t row = 0;
-  for (int branch = 0; branch < kBranches; row += collected.count[branch++]) {
-    const int64_t count = collected.count[branch];
+  for (int branch = 0; branch < kBranches; row += operands.count[branch++]) {
+    const int64_t count = operands.count[branch];
     if (count == 0) continue;
-    const Tensor gradients = collection.gradients.narrow(0, row, count).t();
+    const Tensor gradients = factors.gradients.narrow(0, row, count).t(), inputs = factors.inputs.narrow(0, row, count);
     const auto add = [&](int64_t column, int64_t columns) {
-      if (columns > 0) weight.narrow(1, column, columns).addmm_(gradients, collection.reads.narrow(0, row, count).narrow(1, column, columns));
+      if (columns > 0) weight.narrow(1, column, columns).addmm_(gradients, inputs.narrow(1, column, columns));
     };
-    if (branch == reads_below) {
+    if (branch == below_only) {
       add(0, layer.size);
       add(layer.size + layer.above, layer.below);
     } else {
-      add(0, layer.size + layer.above + (branch == reads_both ? layer.below : 0));
+      add(0, layer.size + layer.above + (branch == above_and_below ? layer.below : 0));
     }
   }
 }
 
-// Adds what the threads summed to the gradients of a layer's parameters.
-void add_totals(const Layer& y, const LayerTotals& at, const Tensor& totals, const Tensor& parameters) {
+// Adds the sum over the threads to the gradients of a layer's parameters.
+void add_layer_gradients(const Layer& y, const LayerGradients& layout, const Tensor& sums, const Tensor& parameters) {
   const auto gates = [&](int64_t start) {
-    return totals.narrow(0, start, kMultiscaleGates * y.padded()).view({kMultiscaleGates, y.padded()}).narrow(1, 0, y.size);
+    return sums.narrow(0, start, kMultiscaleGates * y.padded()).view({kMultiscaleGates, y.padded()}).narrow(1, 0, y.size);
   };
   const auto to = [&](int64_t start, int64_t count) { return parameters.narrow(0, start, count); };
-  if (y.bias >= 0) to(y.bias, kMultiscaleGates * y.size).view({kMultiscaleGates, y.size}).add_(gates(at.bias));
+  if (y.bias >= 0) to(y.bias, kMultiscaleGates * y.size).view({kMultiscaleGates, y.size}).add_(gates(layout.bias));
   if (y.gain >= 0) {
-    to(y.gain, kMultiscaleGates * y.size).view({kMultiscaleGates, y.size}).add_(gates(at.gain));
-    to(y.memory_gain, y.size).add_(totals.narrow(0, at.memory_gain, y.size));
+    to(y.gain, kMultiscaleGates * y.size).view({kMultiscaleGates, y.size}).add_(gates(layout.gain));
+    to(y.memory_gain, y.size).add_(sums.narrow(0, layout.memory_gain, y.size));
   }
-  if (y.memory_bias >= 0) to(y.memory_bias, y.size).add_(totals.narrow(0, at.memory_bias, y.size));
-  if (!y.detects) return;
-  int64_t start = y.weight + kMultiscaleGates * y.size * y.reads();
+  if (y.memory_bias >= 0) to(y.memory_bias, y.size).add_(sums.narrow(0, layout.memory_bias, y.size));
+  if (!y.has_detector) return;
+  int64_t start = y.weight + kMultiscaleGates * y.size * y.input_size();
   for (int part = 0; part < kParts; start += part_size(y, part++)) {
-    to(start, part_size(y, part)).add_(totals.narrow(0, at.detector[part], part_size(y, part)));
+    to(start, part_size(y, part)).add_(sums.narrow(0, layout.detector[part], part_size(y, part)));
   }
-  if (y.bias >= 0) to(y.bias + kMultiscaleGates * y.size, 1).add_(totals.narrow(0, at.detector_bias, 1));
+  if (y.bias >= 0) to(y.bias + kMultiscaleGates * y.size, 1).add_(sums.narrow(0, layout.detector_bias, 1));
 }
 
 template <typename T>
-void run_backward(const Arguments& a, const Results& results, const Flows& flows, Gradients& g) {
+void run_backward(const Arguments& a, const Results& results, const OutputGradients& grads, Gradients& g) {
   const auto options = a.projected.options();
   const MultiscaleKernels<T>& kernels = kernels_of<T>();
-  Multiscale<T> s = describe<T>(a, results);
-  s.grad_outputs = data<T>(flows.outputs);
-  s.grad_boundaries = data<T>(flows.boundaries);
-  s.grad_hidden_after = data<T>(flows.hidden);
-  s.grad_memory_after = data<T>(flows.memory);
-  s.grad_boundary_after = data<T>(flows.boundary);
-  s.grad_projected = g.projected.dim() == 3 ? writable<T>(g.projected) : nullptr;
-  s.grad_hidden_before = writable<T>(g.hidden);
-  s.grad_memory_before = writable<T>(g.memory);
-  s.grad_boundary_before = writable<T>(g.boundary);
-  const Tensor parameters = packed<T>(s, true, options);
-  const Groups groups(a.batch(), kernels.most_rows);
-  const int64_t size = round_up(kernels.workspace(s, groups.most(), true), kMaxLanes);
-  std::vector<LayerTotals> places;
-  for (const Layer& layer : a.layers) places.emplace_back(layer, places.empty() ? 0 : places.back().end);
+  Multiscale<T> s = kernel_arguments<T>(a, results);
+  s.grad_outputs = optional_data<T>(grads.outputs);
+  s.grad_boundaries = optional_data<T>(grads.boundaries);
+  s.grad_hidden_after = optional_data<T>(grads.hidden);
+  s.grad_memory_after = optional_data<T>(grads.memory);
+  s.grad_boundary_after = optional_data<T>(grads.boundary);
+  s.grad_projected = g.projected.dim() == 3 ? mutable_data<T>(g.projected) : nullptr;
+  s.grad_hidden_before = mutable_data<T>(g.hidden);
+  s.grad_memory_before = mutable_data<T>(g.memory);
+  s.grad_boundary_before = mutable_data<T>(g.boundary);
+  const Tensor parameters = pack_parameters<T>(s, true, options);
+  const RowGroups groups(a.batch(), kernels.group_rows);
+  const int64_t size = round_up(kernels.workspace(s, groups.max_rows(), true), kMaxLanes);
+  std::vector<LayerGradients> layouts;
+  for (const Layer& layer : a.layers) layouts.emplace_back(layer, layouts.empty() ? 0 : layouts.back().end);
   const Tensor workspace = empty_large({groups.count, size}, options);
-  const Tensor totals = at::zeros({groups.count, places.back().end}, options);
-  std::vector<Collection> collections;
-  std::vector<Collected<T>> collected;
+  const Tensor weight_grads = at::zeros({groups.count, layouts.back().end}, options);
+  std::vector<Factors> factors;
+  std::vector<GradientOperands<T>> operands;
   for (int64_t group = 0; group < groups.count; ++group) {
-    const int64_t most = groups.rows(group) * std::min(a.chunk_steps, a.steps());
+    const int64_t rows = groups.rows(group) * std::min(a.chunk_steps, a.steps());
     for (const Layer& layer : a.layers) {
-      collections.push_back({empty_large({most, kMultiscaleGates * layer.size}, options), empty_large({most, layer.reads()}, options)});
-      const Collection& last = collections.back();
-      collected.push_back({writable<T>(last.gradients), writable<T>(last.reads), {}});
+      factors.push_back(
+          {empty_large({rows, kMultiscaleGates * layer.size}, options), empty_large({rows, layer.input_size()}, options)});
+      operands.push_back({mutable_data<T>(factors.back().gradients), mutable_data<T>(factors.back().inputs), {}});
     }
   }
-  T* const pieces = writable<T>(workspace);
-  T* const sums = writable<T>(totals);
+  T* const workspace_data = mutable_data<T>(workspace);
+  T* const weight_grads_data = mutable_data<T>(weight_grads);
   for (int64_t chunk = (a.steps() - 1) / a.chunk_steps; chunk >= 0; --chunk) {
     const int64_t first_step = chunk * a.chunk_steps, end_step = std::min(a.steps(), first_step + a.chunk_steps);
     at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
       [[maybe_unused]] const FlushDenormals flush;
       for (int64_t group = begin; group < end; ++group) {
         kernels.backward(
-            s, groups.first(group), groups.rows(group), first_step, end_step, pieces + group * size,
-            sums + group * places.back().end, collected.data() + group * s.count);
+            s, groups.first_row(group), groups.rows(group), first_step, end_step, workspace_data + group * size,
+            weight_grads_data + group * layouts.back().end, operands.data() + group * s.count);
       }
     });
     for (int64_t l = 0; l < s.count; ++l) {
       const Layer& layer = a.layers[l];
-      const Tensor weight = g.parameters.narrow(0, layer.weight, layer.rows() * layer.reads()).view({layer.rows(), layer.reads()});
+      const Tensor weight =
+          g.parameters.narrow(0, layer.weight, layer.rows() * layer.input_size()).view({layer.rows(), layer.input_size()});
       for (int64_t group = 0; group < groups.count; ++group) {
-        add_products(layer, collections[group * s.count + l], collected[group * s.count + l], weight);
+        add_products(layer, factors[group * s.count + l], operands[group * s.count + l], weight);
       }
     }
   }
-  const Tensor total = totals.sum(0);
-  for (int64_t l = 0; l < s.count; ++l) add_totals(a.layers[l], places[l], total, g.parameters);
+  const Tensor sums = weight_grads.sum(0);
+  for (int64_t l = 0; l < s.count; ++l) add_layer_gradients(a.layers[l], layouts[l], sums, g.parameters);
 }
 
 std::vector<Tensor> multiscale_sequence_backward(
-    const Maybe& grad_outputs, const Maybe& grad_boundaries, const Maybe& grad_hidden, const Maybe& grad_memory,
-    const Maybe& grad_boundary, const Tensor& outputs, const Tensor& boundaries, const Tensor& saved, const Tensor& projected,
-    const Tensor& hidden, const Tensor& memory, const Tensor& boundary, const Maybe& lengths, const Maybe& draws,
-    const Tensor& parameters, const Tensor& slope, at::IntArrayRef sizes, bool top_detector, bool bias, bool layer_norm, bool soft,
-    bool hard_sigmoid, int64_t chunk_steps, bool input_gradient) {
-  Arguments a{"seqmem::multiscale_sequence_backward", projected, hidden, memory, boundary, lengths, draws, parameters, slope, sizes,
-              top_detector, bias, layer_norm, soft, hard_sigmoid, chunk_steps};
+    const OptionalTensor& grad_outputs, const OptionalTensor& grad_boundaries, const OptionalTensor& grad_hidden,
+    const OptionalTensor& grad_memory, const OptionalTensor& grad_boundary, const Tensor& outputs, const Tensor& boundaries,
+    const Tensor& saved, const Tensor& projected, const Tensor& hidden, const Tensor& memory, const Tensor& boundary,
+    const OptionalTensor& lengths, const OptionalTensor& draws, const Tensor& parameters, const Tensor& slope,
+    at::IntArrayRef sizes, bool top_detector, bool bias, bool layer_norm, bool soft, bool hard_sigmoid, int64_t chunk_steps,
+    bool input_gradient) {
+  Arguments a{
+      "seqmem::multiscale_sequence_backward",
+      projected,
+      hidden,
+      memory,
+      boundary,
+      lengths,
+      draws,
+      parameters,
+      slope,
+      sizes,
+      top_detector,
+      bias,
+      layer_norm,
+      soft,
+      hard_sigmoid,
+      chunk_steps};
   check(a);
   const at::AutoDispatchBelowADInplaceOrView guard;
-  TORCH_CHECK_VALUE(a.chunk_steps > 0, a.name, ": chunk_steps must be positive, as in the call that goes back, got ", a.chunk_steps);
-  check_shape(a.name, "outputs", outputs, a.projected, {a.batch(), a.steps(), a.units()});
-  check_shape(a.name, "boundaries", boundaries, a.projected, {a.batch(), a.steps(), a.count()});
-  check_shape(a.name, "saved", saved, a.projected, {a.steps(), a.batch(), numbers_kept<float>(a)});
+  TORCH_CHECK_VALUE(
+      a.chunk_steps > 0, a.name, ": chunk_steps: got ", a.chunk_steps, ", expected that of the forward call, above 0");
+  check_tensor(a.name, "outputs", outputs, a.projected, {a.batch(), a.steps(), a.units()});
+  check_tensor(a.name, "boundaries", boundaries, a.projected, {a.batch(), a.steps(), a.count()});
+  check_tensor(a.name, "saved", saved, a.projected, {a.steps(), a.batch(), saved_size<float>(a)});
   const Results results{outputs.contiguous(), boundaries.contiguous(), {}, {}, {}, saved.contiguous()};
-  Flows flows{grad_outputs, grad_boundaries, grad_hidden, grad_memory, grad_boundary};
-  check_shape(a.name, "the gradient of outputs", flows.outputs, a.projected, outputs.sizes());
-  check_shape(a.name, "the gradient of boundaries", flows.boundaries, a.projected, boundaries.sizes());
-  check_shape(a.name, "the gradient of hidden", flows.hidden, a.projected, a.hidden.sizes());
-  check_shape(a.name, "the gradient of memory", flows.memory, a.projected, a.memory.sizes());
-  check_shape(a.name, "the gradient of boundary", flows.boundary, a.projected, a.boundary.sizes());
-  for (Maybe* flow : {&flows.outputs, &flows.boundaries, &flows.hidden, &flows.memory, &flows.boundary}) {
-    if (*flow) *flow = (*flow)->contiguous();
+  OutputGradients grads{grad_outputs, grad_boundaries, grad_hidden, grad_memory, grad_boundary};
+  check_tensor(a.name, "grad_outputs", grads.outputs, a.projected, outputs.sizes());
+  check_tensor(a.name, "grad_boundaries", grads.boundaries, a.projected, boundaries.sizes());
+  check_tensor(a.name, "grad_hidden", grads.hidden, a.projected, a.hidden.sizes());
+  check_tensor(a.name, "grad_memory", grads.memory, a.projected, a.memory.sizes());
+  check_tensor(a.name, "grad_boundary", grads.boundary, a.projected, a.boundary.sizes());
+  for (OptionalTensor* grad : {&grads.outputs, &grads.boundaries, &grads.hidden, &grads.memory, &grads.boundary}) {
+    if (*grad) *grad = (*grad)->contiguous();
   }
   Gradients g;
   g.parameters = at::zeros_like(a.parameters);
   g.projected = at::empty(input_gradient ? a.projected.sizes() : at::IntArrayRef({0}), a.projected.options());
   if (a.empty()) {
-    g.hidden = flows.hidden ? flows.hidden->clone() : at::zeros_like(a.hidden);
-    g.memory = flows.memory ? flows.memory->clone() : at::zeros_like(a.memory);
-    g.boundary = flows.boundary ? flows.boundary->clone() : at::zeros_like(a.boundary);
+    g.hidden = grads.hidden ? grads.hidden->clone() : at::zeros_like(a.hidden);
+    g.memory = grads.memory ? grads.memory->clone() : at::zeros_like(a.memory);
+    g.boundary = grads.boundary ? grads.boundary->clone() : at::zeros_like(a.boundary);
   } else {
     g.hidden = at::empty_like(a.hidden);
     g.memory = at::empty_like(a.memory);
     g.boundary = at::empty_like(a.boundary);
-    a.projected.scalar_type() == at::kFloat ? run_backward<float>(a, results, flows, g) : run_backward<double>(a, results, flows, g);
+    const bool is_float = a.projected.scalar_type() == at::kFloat;
+    is_float ? run_backward<float>(a, results, grads, g) : run_backward<double>(a, results, grads, g);
   }
   return {g.projected, g.hidden, g.memory, g.boundary, g.parameters};
 }
@@ -376,17 +421,17 @@ std::vector<Tensor> multiscale_sequence_backward(
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(seqmem, library) {
-  const std::string given =
+  const std::string arguments =
       "Tensor projected, Tensor hidden, Tensor memory, Tensor boundary, Tensor? lengths, Tensor? draws, Tensor parameters, "
       "Tensor slope, int[] sizes, bool top_detector, bool bias, bool layer_norm, bool soft, bool hard_sigmoid, int chunk_steps";
-  library.def(
-      ("multiscale_sequence(" + given +
-       ") -> (Tensor outputs, Tensor boundaries, Tensor hidden_after, Tensor memory_after, Tensor boundary_after, Tensor saved)")
-          .c_str());
+  library.def(("multiscale_sequence(" + arguments +
+               ") -> (Tensor outputs, Tensor boundaries, Tensor hidden_after, Tensor memory_after, Tensor boundary_after, "
+               "Tensor saved)")
+                  .c_str());
   library.def(
       ("multiscale_sequence_backward(Tensor? grad_outputs, Tensor? grad_boundaries, Tensor? grad_hidden, Tensor? grad_memory, "
        "Tensor? grad_boundary, Tensor outputs, Tensor boundaries, Tensor saved, " +
-       given + ", bool input_gradient) -> Tensor[]")
+       arguments + ", bool input_gradient) -> Tensor[]")
           .c_str());
 }
 

@@ -1,7 +1,7 @@
-// What one call over a whole sequence of a hierarchical multiscale LSTM is given, and the loops that run it, one table for each
-// instruction set. seqmem/cells/hmlstm.py has the equations.
+// Arguments of a call over a whole sequence of a hierarchical multiscale LSTM, and the table of its loops for one instruction
+// set. seqmem/cells/hmlstm.py has the equations.
 //
-// Rows of the batch are independent: each thread carries its rows through all layers and steps without waiting for the others.
+// Batch rows are independent: each thread runs its rows through all layers and steps without synchronisation.
 #pragma once
 
 #include <cstdint>
@@ -13,23 +13,23 @@ namespace seqmem {
 
 constexpr int kMultiscaleGates = 4;  // f, i, o, g
 
-// One layer, and where its numbers are among those of all.
+// Sizes of one layer, and its offsets into the states and parameters of all layers.
 struct Layer {
-  int64_t size, above, below;  // units of it and of its neighbours, 0 where there is none
-  bool detects;
-  int64_t unit;     // its first unit
-  int64_t place;    // the same where each layer has whole vectors of kMaxLanes
-  int64_t weight;   // its parameters, in the order of these: (rows, reads)
-  int64_t bias;     // (rows,); -1, as the next, for none
-  int64_t gain;     // (4 size,) of the normalised gates
-  int64_t memory_gain, memory_bias;  // (size,) of the normalised memory
+  int64_t size, above, below;  // units of the layer and of its neighbours; 0 for a missing neighbour
+  bool has_detector;
+  int64_t unit;                      // first unit
+  int64_t padded_unit;               // first unit if every layer is padded to whole vectors of kMaxLanes
+  int64_t weight;                    // offset of the weight (rows, input_size), as the following of the other parameters
+  int64_t bias;                      // (rows,); -1, as the next, if absent
+  int64_t gain;                      // (4 size,) of the gates' normalisation
+  int64_t memory_gain, memory_bias;  // (size,) of the memory's normalisation
 
   int64_t padded() const { return round_up(size, kMaxLanes); }
-  int64_t reads() const { return size + above + below; }
-  int64_t rows() const { return kMultiscaleGates * size + detects; }
+  int64_t input_size() const { return size + above + below; }
+  int64_t rows() const { return kMultiscaleGates * size + has_detector; }
 };
 
-// The parts of what a layer reads, side by side in this order: itself and the layer above at the step before, the layer below.
+// Inputs of a layer, concatenated in this order: itself and the layer above at the previous step, and the layer below.
 enum Part { from_itself, from_above, from_below, kParts };
 
 inline int64_t part_size(const Layer& layer, int part) {
@@ -39,14 +39,14 @@ inline int64_t part_size(const Layer& layer, int part) {
 template <typename T>
 struct Multiscale {
   const Layer* layers;
-  int64_t count, units, places;  // layers, and the units of all of them: as they are, and in whole vectors
-  int64_t steps, batch, width;   // width of what the bottom layer reads of the inputs
+  int64_t count, units, padded_units;  // number of layers; units of all layers, without and with padding
+  int64_t steps, batch, width;         // width of the projected inputs
   bool soft, hard_sigmoid;
   T slope;
 
   const int64_t* lengths;  // (B,)
   const T* projected;      // (B, T, width)
-  const T* draws;          // (T, B, L); null where no boundary is drawn
+  const T* draws;          // (T, B, L) uniform numbers; null for deterministic boundaries
   const T* hidden_before;  // (B, units)
   const T* memory_before;
   const T* boundary_before;  // (B, L)
@@ -58,8 +58,9 @@ struct Multiscale {
   T* hidden_after;
   T* memory_after;
   T* boundary_after;
-  T* saved;      // (T, B, kept); null for none. Of each layer: gates' sums, normalised or not, and c; then kNumbers of each
-  int64_t kept;
+  // (T, B, saved_size): gate sums (normalised) and c of every layer, then kSavedScalars of each; null without gradients.
+  T* saved;
+  int64_t saved_size;
 
   const T* grad_outputs;  // null for zero, as the next
   const T* grad_boundaries;
@@ -73,20 +74,20 @@ struct Multiscale {
   int64_t chunk_steps;
 };
 
-// Single numbers kept of a layer: of each gate what its sums were multiplied with to normalise them, and dp/ds of the detector.
-constexpr int64_t kNumbers = kMultiscaleGates + 1;
+// Scalars saved per layer: the scale that normalised each gate's sums, and dp/ds of the detector.
+constexpr int64_t kSavedScalars = kMultiscaleGates + 1;
 
 template <typename T>
-int64_t kept_numbers(const Multiscale<T>& s) {
-  return (kMultiscaleGates + 1) * s.places + round_up(kNumbers * s.count, kMaxLanes);
+int64_t saved_size(const Multiscale<T>& s) {
+  return (kMultiscaleGates + 1) * s.padded_units + round_up(kSavedScalars * s.count, kMaxLanes);
 }
 
-// What a thread sums of the gradients of a layer, from `start` on: detector's weights on each part, bias, gain, memory's gain and
-// bias, each in whole vectors, and the detector's bias.
-struct LayerTotals {
+// Offsets, from `start` on, of the gradients that a thread accumulates for a layer: detector weights of each part, bias, gain,
+// and memory gain and bias, each padded to whole vectors, and the detector bias. The gates' weights are in GradientOperands.
+struct LayerGradients {
   int64_t detector[kParts], bias, gain, memory_gain, memory_bias, detector_bias, end;
 
-  LayerTotals(const Layer& layer, int64_t start) {
+  LayerGradients(const Layer& layer, int64_t start) {
     const auto take = [&](int64_t numbers) {
       const int64_t at = start;
       start += round_up(numbers, kMaxLanes);
@@ -102,35 +103,36 @@ struct LayerTotals {
   }
 };
 
-// What the gates' weights' gradients of one layer are products of, for the rows and steps of a chunk that did not copy. They are
-// sorted by what they read besides their own layer.
-enum Branch { reads_above, reads_both, reads_below, kBranches };
+// Branch of a layer's update at a step, by the neighbours that are inputs: FLUSH (above_only, above_and_below) or UPDATE
+// (below_only). COPY has no branch.
+enum Branch { above_only, above_and_below, below_only, kBranches };
 
+// Factors of the gradients of one layer's gate weights: the rows of all steps of a chunk not in COPY, sorted by branch.
 template <typename T>
-struct Collected {
-  T* gradients;  // (rows and steps, 4 size)
-  T* reads;      // (rows and steps, reads); parts that a branch does not read are left as they are
+struct GradientOperands {
+  T* gradients;  // (rows, 4 size)
+  T* inputs;     // (rows, input_size); inputs that a branch does not use are undefined
   int64_t count[kBranches];
 };
 
 template <typename T>
 struct MultiscaleKernels {
-  int most_rows;  // that one group should carry
-  // Numbers of T that a group of `rows` rows works in, and that the packed parameters take.
+  int group_rows;  // most rows of a group
+  // Numbers of the workspace of a group of `rows` rows, and of the packed parameters.
   int64_t (*workspace)(const Multiscale<T>&, int64_t rows, bool backward);
   int64_t (*packed)(const Multiscale<T>&, bool backward);
   void (*pack)(const Multiscale<T>&, bool backward, int64_t layer);
   void (*forward)(const Multiscale<T>&, int64_t first, int64_t rows, T* workspace);
-  // Steps [begin, end), which must come in the order from the last; the workspace holds what flows between chunks. Adds to
-  // `totals`, the LayerTotals of all layers, and fills `collected`, one for each layer.
+  // Steps [begin, end) of a chunk. Chunks must run from the last to the first; the workspace carries the state gradients
+  // between them. Adds to `weight_grads`, the LayerGradients of all layers, and fills `operands` of each layer.
   void (*backward)(
-      const Multiscale<T>&, int64_t first, int64_t rows, int64_t begin, int64_t end, T* workspace, T* totals,
-      Collected<T>* collected);
+      const Multiscale<T>&, int64_t first, int64_t rows, int64_t begin, int64_t end, T* workspace, T* weight_grads,
+      GradientOperands<T>* operands);
 };
 
 struct MultiscaleTable {
-  MultiscaleKernels<float> single;
-  MultiscaleKernels<double> twice;
+  MultiscaleKernels<float> f32;
+  MultiscaleKernels<double> f64;
 };
 
 }  // namespace seqmem

@@ -1,5 +1,5 @@
-// The multiscale loops for x86-64 processors with AVX2 and FMA. Standard headers come before the pragma: code of theirs that is
-// shared with other files must stay within what every processor can run.
+// Multiscale loops for x86-64 processors with AVX2 and FMA. Standard headers precede the pragma: other files share their inline
+// code, which must run on every processor.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <cstdint>
 #include <cstring>

@@ -1,4 +1,4 @@
-// The multiscale loops for every processor of this architecture.
+// Multiscale loops for every processor of the architecture.
 #define SEQMEM_ISA baseline
 #define SEQMEM_VECTOR_BYTES 16
 #include "multiscale_table.h"

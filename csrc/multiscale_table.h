@@ -1,4 +1,4 @@
-// The multiscale loops of this instruction set; the last lines of the multiscale_*.cpp.
+// Table of the multiscale loops of one instruction set; included last by each multiscale_*.cpp.
 #pragma once
 
 #include "multiscale_backward.h"
@@ -25,16 +25,16 @@ static void multiscale_forward(const Multiscale<T>& s, int64_t first, int64_t ro
 
 template <typename T>
 static void multiscale_backward(
-    const Multiscale<T>& s, int64_t first, int64_t rows, int64_t begin, int64_t end, T* workspace, T* totals,
-    Collected<T>* collected) {
+    const Multiscale<T>& s, int64_t first, int64_t rows, int64_t begin, int64_t end, T* workspace, T* weight_grads,
+    GradientOperands<T>* operands) {
   Arena<T> arena{workspace};
-  MultiscaleBackward<T>(s, first, rows, arena, totals, collected).run(begin, end);
+  MultiscaleBackward<T>(s, first, rows, arena, weight_grads, operands).run(begin, end);
 }
 
 template <typename T>
 static MultiscaleKernels<T> multiscale_kernels() {
-  return {
-      8 * kMaxRows<T>, multiscale_workspace<T>, multiscale_packed<T>, multiscale_pack<T>, multiscale_forward<T>, multiscale_backward<T>};
+  return {8 * kMaxRows<T>,    multiscale_workspace<T>, multiscale_packed_size<T>,
+          multiscale_pack<T>, multiscale_forward<T>,   multiscale_backward<T>};
 }
 
 MultiscaleTable multiscale_table() { return {multiscale_kernels<float>(), multiscale_kernels<double>()}; }

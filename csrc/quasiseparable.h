@@ -1,20 +1,23 @@
-// One step of c' = A c + B f for a quasiseparable A,
-//   A_nk = -p_n q_k (n > k), -d_n (n = k), -g_n h_k (n < k),
-// which every measure's transition is (seqmem/ops/transition.py names the generators). A vector holds one coefficient of W rows.
+// One O(N) step of c' = A c + B f for a quasiseparable transition,
+//   A_nk = -p_n q_k (n > k), -d_n (n = k), -g_n h_k (n < k).
+// The transition of every measure has this form; seqmem/ops/transition.py has the generators, seqmem/ops/reference.py the dense
+// step. A vector holds one coefficient of W rows.
 //
-// The generalised bilinear step, with the share i = implicit * dt taken implicitly and e = dt - i explicitly, solves
+// The generalised bilinear step, with i = alpha dt and e = dt - i, solves
 //   M y = (I + e A) x + dt B u,   M = I - i A,
-// in O(N): M = L U with L_jn = p_j a_n (j > n), 1 (j = n) and U_nk = D_n (k = n), s_n h_k (k > n). Eliminating n changes what is
-// left of M by a multiple of p h^T, so that one number y_n says how far it has come:
-//   t_n = i q_n - y_n h_n   s_n = i g_n - y_n p_n   D_n = 1 + i d_n - y_n p_n h_n   a_n = t_n / D_n   y_{n+1} = y_n + t_n s_n / D_n
-// No pivoting is needed: the symmetric part of -A is not negative in the right basis, so that of M is at least the identity.
+// by M = L U with L_jn = p_j a_n (j > n), 1 (j = n) and U_nk = D_n (k = n), s_n h_k (k > n). Eliminating n changes the
+// remaining matrix by a multiple of p h^T, so one number E_n describes it:
+//   t_n = i q_n - E_n h_n       s_n = i g_n - E_n p_n   D_n = 1 + i d_n - E_n p_n h_n
+//   E_{n+1} = E_n + t_n s_n / D_n   a_n = t_n / D_n
+// No pivoting is needed: in a suitable basis the symmetric part of -A is positive semidefinite, so that of M is at least the
+// identity.
 //
-// Where nothing lies above the diagonal and B = scale p, the explicit half and the elimination are one recurrence: with
+// If A is lower triangular and B = scale p, the explicit half and the elimination are one recurrence. With
 // dt r_n = dt scale u - sum_{k<n} q_k (e x_k + i y_k),
 //   y_n     = keep_n x_n + gain_n r_n      keep_n  = 1 - dt d_n D_n       gain_n = dt p_n D_n      D_n = 1 / (1 + d_n i)
 //   r_{n+1} = carry_n r_n + feed_n x_n     carry_n = 1 - i p_n q_n D_n    feed_n = -q_n D_n
-// and the transpose is the same recurrence run from n = N-1 down to 0 with gain and feed exchanged and r_N = 0; the gradient of u
-// is scale r_0.
+// The transpose is the same recurrence from n = N-1 down to 0 with gain and feed exchanged and r_N = 0; the gradient of u is
+// scale r_0.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +27,8 @@
 
 namespace seqmem::SEQMEM_ISA {
 
-// One number for all rows, or one for each.
-template <typename T, bool own>
+// A scalar for all rows, or one number per row.
+template <typename T, bool per_row>
 struct CoefficientOf {
   using type = T;
 };
@@ -33,28 +36,28 @@ template <typename T>
 struct CoefficientOf<T, true> {
   using type = Vector<T>;
 };
-template <typename T, bool own>
-using Coefficient = typename CoefficientOf<T, own>::type;
+template <typename T, bool per_row>
+using Coefficient = typename CoefficientOf<T, per_row>::type;
 
-// The step sizes of a step: dt, the shares of it, and where rows have their own those that start anew, with c = u e_0.
-template <typename T, bool own>
+// dt, alpha dt and (1 - alpha) dt of a step. With one step size per row, `started` marks the rows that start with c = u e_0.
+template <typename T, bool per_row>
 struct StepSize {
-  Coefficient<T, own> dt, implicit, rest;
+  Coefficient<T, per_row> dt, implicit_dt, explicit_dt;
   typename VectorOf<T>::index started;
 };
 
-// An infinite dt, the 1 / t of t = 0, starts a memory.
+// An infinite dt, 1 / t at t = 0, starts a memory.
 template <typename T>
-SEQMEM_INLINE StepSize<T, true> own_step_size(const Vector<T>& given, T share) {
+SEQMEM_INLINE StepSize<T, true> per_row_step_size(const Vector<T>& dt, T alpha) {
   StepSize<T, true> step;
-  step.started = given > T(3e38);
-  step.dt = step.started ? Vector<T>{} : given;
-  step.implicit = share * step.dt;
-  step.rest = step.dt - step.implicit;
+  step.started = dt > T(3e38);
+  step.dt = step.started ? Vector<T>{} : dt;
+  step.implicit_dt = alpha * step.dt;
+  step.explicit_dt = step.dt - step.implicit_dt;
   return step;
 }
 
-// The numbers of a step that is triangular, each (order,) of T, or of W where rows have their own step sizes.
+// Coefficients (order,) of a triangular step with one dt for all rows.
 template <typename T>
 struct TriangularTable {
   T *keep, *gain, *carry, *feed;
@@ -63,71 +66,72 @@ struct TriangularTable {
   TriangularTable(T* storage, int64_t order)
       : keep(storage), gain(storage + order), carry(storage + 2 * order), feed(storage + 3 * order) {}
 
-  // In double: rounding that is the same at every step adds up over a long sequence.
-  void fill(const Generators<T>& m, double dt, double share) const {
+  // In float64: the same rounding error at every step would accumulate over a long sequence.
+  void fill(const Generators<T>& m, double dt, double alpha) const {
     if (dt > 3e38) {
       for (int64_t n = 0; n < 4 * m.order; ++n) keep[n] = T(0);
       if (m.order > 0) gain[0] = T(1) / m.scale;
       return;
     }
-    const double implicit = dt * share, *const p = m.exact, *const q = p + m.order, *const d = q + m.order;
+    const double implicit_dt = dt * alpha, *const p = m.f64, *const q = p + m.order, *const d = q + m.order;
     for (int64_t n = 0; n < m.order; ++n) {
-      const double inverse = 1 / (1 + d[n] * implicit);
+      const double inverse = 1 / (1 + d[n] * implicit_dt);
       keep[n] = T(1 - d[n] * dt * inverse);
       gain[n] = T(dt * p[n] * inverse);
-      carry[n] = T(1 - p[n] * q[n] * implicit * inverse);
+      carry[n] = T(1 - p[n] * q[n] * implicit_dt * inverse);
       feed[n] = T(-q[n] * inverse);
     }
   }
 };
 
-// a, s and 1 / D of the elimination.
-template <typename T, bool own>
+// a, s and 1 / D of the LU factorisation.
+template <typename T, bool per_row>
 struct EliminationTable {
   T *a, *s, *inverse;
   int64_t stride;
 
-  static constexpr int64_t size(int64_t order) { return 3 * order * (own ? kLanes<T> : 1); }
+  static constexpr int64_t size(int64_t order) { return 3 * order * (per_row ? kLanes<T> : 1); }
   EliminationTable(T* storage, int64_t order)
-      : a(storage), s(storage + size(order) / 3), inverse(storage + 2 * (size(order) / 3)), stride(own ? kLanes<T> : 1) {}
+      : a(storage), s(storage + size(order) / 3), inverse(storage + 2 * (size(order) / 3)), stride(per_row ? kLanes<T> : 1) {}
 
-  Coefficient<T, own> at(const T* table, int64_t n) const {
-    if constexpr (own) {
+  Coefficient<T, per_row> get(const T* table, int64_t n) const {
+    if constexpr (per_row) {
       return load<T>(table + n * stride);
     } else {
       return table[n];
     }
   }
-  void put(T* table, int64_t n, const Coefficient<T, own>& value) const {
-    if constexpr (own) {
+  void set(T* table, int64_t n, const Coefficient<T, per_row>& value) const {
+    if constexpr (per_row) {
       store<T>(table + n * stride, value);
     } else {
       table[n] = value;
     }
   }
 
-  void fill(const Generators<T>& m, const Coefficient<T, own>& implicit) const {
-    Coefficient<T, own> gone{};
+  void fill(const Generators<T>& m, const Coefficient<T, per_row>& implicit_dt) const {
+    Coefficient<T, per_row> eliminated{};  // E_n
     for (int64_t n = 0; n < m.order; ++n) {
-      const Coefficient<T, own> down = m.q[n] * implicit - gone * m.h[n], along = m.g[n] * implicit - gone * m.p[n];
-      const Coefficient<T, own> scaled = T(1) / (T(1) + m.d[n] * implicit - gone * (m.p[n] * m.h[n]));
-      put(a, n, down * scaled);
-      put(s, n, along);
-      put(inverse, n, scaled);
-      gone += down * along * scaled;
+      const Coefficient<T, per_row> t_n = m.q[n] * implicit_dt - eliminated * m.h[n];
+      const Coefficient<T, per_row> s_n = m.g[n] * implicit_dt - eliminated * m.p[n];
+      const Coefficient<T, per_row> inverse_n = T(1) / (T(1) + m.d[n] * implicit_dt - eliminated * (m.p[n] * m.h[n]));
+      set(a, n, t_n * inverse_n);
+      set(s, n, s_n);
+      set(inverse, n, inverse_n);
+      eliminated += t_n * s_n * inverse_n;
     }
   }
 };
 
-// `count` memories of one block each, (order, W) at x[c] to y[c], which may be the same. Their recurrences run side by side, as
-// each is one long chain of dependent operations. Rows that are not valid keep their memory.
+// Steps `count` memories of one block each, from (order, W) at x[c] to y[c], which may alias. The recurrences run interleaved,
+// because each is one long dependency chain. Rows that are not valid keep their memory.
 template <typename T, bool adjoint, int count>
 static void triangular_step(
-    const Generators<T>& m, const TriangularTable<T>& table, const T* const* x, T* const* y, T* const* written,
+    const Generators<T>& m, const TriangularTable<T>& table, const T* const* x, T* const* y, T* const* memory_input,
     const typename VectorOf<T>::index* valid) {
   constexpr int width = kLanes<T>;
   Vector<T> r[count];
-  for (int c = 0; c < count; ++c) r[c] = adjoint ? Vector<T>{} : m.scale * load<T>(written[c]);
+  for (int c = 0; c < count; ++c) r[c] = adjoint ? Vector<T>{} : m.scale * load<T>(memory_input[c]);
   for (int64_t k = 0; k < m.order; ++k) {
     const int64_t n = adjoint ? m.order - 1 - k : k;
     const T keep = table.keep[n], gain = adjoint ? table.feed[n] : table.gain[n], carry = table.carry[n],
@@ -141,96 +145,96 @@ static void triangular_step(
     }
   }
   if (adjoint) {
-    for (int c = 0; c < count; ++c) store<T>(written[c], valid[c] ? m.scale * r[c] : Vector<T>{});
+    for (int c = 0; c < count; ++c) store<T>(memory_input[c], valid[c] ? m.scale * r[c] : Vector<T>{});
   }
 }
 
 template <typename T, bool adjoint>
-static void own_triangular_step(
-    const Generators<T>& m, const StepSize<T, true>& step, const T* x, T* y, T* written,
+static void per_row_triangular_step(
+    const Generators<T>& m, const StepSize<T, true>& step, const T* x, T* y, T* memory_input,
     const typename VectorOf<T>::index& valid) {
   constexpr int width = kLanes<T>;
-  const Vector<T> u = adjoint ? Vector<T>{} : load<T>(written);
+  const Vector<T> u = adjoint ? Vector<T>{} : load<T>(memory_input);
   Vector<T> r = m.scale * u, first{};
   for (int64_t k = 0; k < m.order; ++k) {
     const int64_t n = adjoint ? m.order - 1 - k : k;
-    const Vector<T> d = T(1) / (T(1) + m.d[n] * step.implicit);
+    const Vector<T> d = T(1) / (T(1) + m.d[n] * step.implicit_dt);
     const Vector<T> before = load<T>(x + n * width);
-    // What changes is small against what stays: keep - 1 and carry - 1 by themselves.
+    // Adds the change to x and r: computing keep and carry would lose digits, as both are close to 1.
     Vector<T> after;
     if constexpr (adjoint) {
       after = before - d * (step.dt * m.d[n] * before + m.q[n] * r);
-      r += d * m.p[n] * (step.dt * before - step.implicit * m.q[n] * r);
+      r += d * m.p[n] * (step.dt * before - step.implicit_dt * m.q[n] * r);
     } else {
       after = before + d * step.dt * (m.p[n] * r - m.d[n] * before);
-      r -= d * m.q[n] * (before + step.implicit * m.p[n] * r);
+      r -= d * m.q[n] * (before + step.implicit_dt * m.p[n] * r);
     }
     if (n == 0) first = before;
     after = step.started ? (n == 0 && !adjoint ? u : Vector<T>{}) : after;
     store<T>(y + n * width, valid ? after : before);
   }
-  if (adjoint) store<T>(written, valid ? (step.started ? first : m.scale * r) : Vector<T>{});
+  if (adjoint) store<T>(memory_input, valid ? (step.started ? first : m.scale * r) : Vector<T>{});
 }
 
-// The general case, in three passes; z is a workspace of (order, W). A step that starts all memories is not for this function.
-template <typename T, bool own>
+// The general case, in three passes; z is a workspace of (order, W). The caller handles a step that starts all memories.
+template <typename T, bool per_row>
 static void general_step(
-    const Generators<T>& m, const EliminationTable<T, own>& table, const StepSize<T, own>& step, const T* x, T* y,
+    const Generators<T>& m, const EliminationTable<T, per_row>& table, const StepSize<T, per_row>& step, const T* x, T* y,
     const Vector<T>& u, const typename VectorOf<T>::index& valid, T* z) {
   constexpr int width = kLanes<T>;
-  const Vector<T> driven = step.dt * u;
-  Vector<T> above{}, below{}, gone{};
+  const Vector<T> dt_u = step.dt * u;
+  Vector<T> upper_sum{}, lower_sum{}, solve_sum{};
   for (int64_t n = m.order - 1; n >= 0; --n) {
     const Vector<T> before = load<T>(x + n * width);
-    store<T>(z + n * width, before - step.rest * (m.d[n] * before + m.g[n] * above) + m.b[n] * driven);
-    above += m.h[n] * before;
+    store<T>(z + n * width, before - step.explicit_dt * (m.d[n] * before + m.g[n] * upper_sum) + m.b[n] * dt_u);
+    upper_sum += m.h[n] * before;
   }
   for (int64_t n = 0; n < m.order; ++n) {
-    const Vector<T> w = load<T>(z + n * width) - m.p[n] * (step.rest * below + gone);
-    below += m.q[n] * load<T>(x + n * width);
-    gone += table.at(table.a, n) * w;
+    const Vector<T> w = load<T>(z + n * width) - m.p[n] * (step.explicit_dt * lower_sum + solve_sum);
+    lower_sum += m.q[n] * load<T>(x + n * width);
+    solve_sum += table.get(table.a, n) * w;
     store<T>(z + n * width, w);
   }
-  Vector<T> later{};
+  Vector<T> back_sum{};
   for (int64_t n = m.order - 1; n >= 0; --n) {
-    Vector<T> after = (load<T>(z + n * width) - table.at(table.s, n) * later) * table.at(table.inverse, n);
-    later += m.h[n] * after;
-    if constexpr (own) after = step.started ? (n == 0 ? u : Vector<T>{}) : after;
+    Vector<T> after = (load<T>(z + n * width) - table.get(table.s, n) * back_sum) * table.get(table.inverse, n);
+    back_sum += m.h[n] * after;
+    if constexpr (per_row) after = step.started ? (n == 0 ? u : Vector<T>{}) : after;
     store<T>(y + n * width, valid ? after : load<T>(x + n * width));
   }
 }
 
-// Its transpose: v = M^-T x, y = (I + e A^T) v, and dt B . v for what was written.
-template <typename T, bool own>
+// Its transpose: v = M^-T x and y = (I + e A^T) v. Returns dt B . v, the gradient of the memory input.
+template <typename T, bool per_row>
 static Vector<T> general_adjoint(
-    const Generators<T>& m, const EliminationTable<T, own>& table, const StepSize<T, own>& step, const T* x, T* y,
+    const Generators<T>& m, const EliminationTable<T, per_row>& table, const StepSize<T, per_row>& step, const T* x, T* y,
     const typename VectorOf<T>::index& valid, T* z) {
   constexpr int width = kLanes<T>;
   const Vector<T> first = m.order > 0 ? load<T>(x) : Vector<T>{};
-  Vector<T> earlier{}, later{}, drive{}, above{};
+  Vector<T> solve_sum{}, lower_sum{}, drive{}, upper_sum{};
   for (int64_t n = 0; n < m.order; ++n) {
-    const Vector<T> w = (load<T>(x + n * width) - m.h[n] * earlier) * table.at(table.inverse, n);
-    earlier += table.at(table.s, n) * w;
+    const Vector<T> w = (load<T>(x + n * width) - m.h[n] * solve_sum) * table.get(table.inverse, n);
+    solve_sum += table.get(table.s, n) * w;
     store<T>(z + n * width, w);
   }
   for (int64_t n = m.order - 1; n >= 0; --n) {
-    const Vector<T> v = load<T>(z + n * width) - table.at(table.a, n) * later;
+    const Vector<T> v = load<T>(z + n * width) - table.get(table.a, n) * lower_sum;
     store<T>(z + n * width, v);
-    const Vector<T> partial = v - step.rest * (m.d[n] * v + m.q[n] * later);
-    later += m.p[n] * v;
+    const Vector<T> partial = v - step.explicit_dt * (m.d[n] * v + m.q[n] * lower_sum);
+    lower_sum += m.p[n] * v;
     drive += m.b[n] * v;
-    // The part above the diagonal is still to come, and rows that are not valid are to stay as they are.
+    // The next loop adds the part above the diagonal. Rows that are not valid keep their gradient.
     store<T>(y + n * width, valid ? partial : load<T>(x + n * width));
   }
   for (int64_t n = 0; n < m.order; ++n) {
     Vector<T> after = load<T>(y + n * width);
-    after = valid ? after - step.rest * (m.h[n] * above) : after;
-    above += m.g[n] * load<T>(z + n * width);
-    if constexpr (own) after = valid && step.started ? Vector<T>{} : after;
+    after = valid ? after - step.explicit_dt * (m.h[n] * upper_sum) : after;
+    upper_sum += m.g[n] * load<T>(z + n * width);
+    if constexpr (per_row) after = valid && step.started ? Vector<T>{} : after;
     store<T>(y + n * width, after);
   }
   Vector<T> gradient = step.dt * drive;
-  if constexpr (own) gradient = step.started ? first : gradient;
+  if constexpr (per_row) gradient = step.started ? first : gradient;
   return valid ? gradient : Vector<T>{};
 }
 

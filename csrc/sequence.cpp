@@ -1,4 +1,4 @@
-// The operators torch.ops.seqmem.*_sequence and their gradients. Gradients are tied to the operators in seqmem/ops/sequence.py.
+// The operators torch.ops.seqmem.*_sequence and their backward operators. seqmem/ops/sequence.py registers the gradients.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
@@ -14,20 +14,21 @@
 namespace seqmem::sequences {
 namespace {
 
-Activation activation(const char* name, const std::string& given) {
-  if (given == "id") return Activation::identity;
-  if (given == "tanh") return Activation::tanh;
-  if (given == "relu") return Activation::relu;
-  if (given == "sigmoid") return Activation::sigmoid;
-  TORCH_CHECK_VALUE(false, name, ": an activation must be 'id', 'tanh', 'relu' or 'sigmoid', got '", given, "'");
+Activation activation(const char* name, const std::string& activation_name) {
+  if (activation_name == "id") return Activation::identity;
+  if (activation_name == "tanh") return Activation::tanh;
+  if (activation_name == "relu") return Activation::relu;
+  if (activation_name == "sigmoid") return Activation::sigmoid;
+  TORCH_CHECK_VALUE(false, name, ": activation: got '", activation_name, "', expected 'id', 'tanh', 'relu' or 'sigmoid'");
 }
 
 Arguments memory_arguments(
-    const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& step_sizes,
-    const Maybe& generators, const Maybe& step, const Maybe& drive, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u,
-    const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit,
-    const std::string& memory_activation, const std::string& hidden_activation, bool gated, bool memory_output,
-    bool bfloat16, int64_t chunk_steps) {
+    const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const OptionalTensor& step_sizes,
+    const OptionalTensor& generators, const OptionalTensor& step, const OptionalTensor& drive, const OptionalTensor& lengths,
+    const OptionalTensor& weight_ux, const OptionalTensor& weight_uh, const OptionalTensor& weight_um,
+    const OptionalTensor& bias_u, const OptionalTensor& weight_hx, const OptionalTensor& weight_hm,
+    const OptionalTensor& weight_hh, const OptionalTensor& bias_h, double alpha, const std::string& memory_activation,
+    const std::string& hidden_activation, bool gated, bool memory_output, bool bfloat16, int64_t chunk_steps) {
   Arguments a{gated ? Cell::memory : Cell::memory_ungated, name, inputs, hidden, memory, lengths, {}, bias_h};
   a.step_sizes = step_sizes;
   a.generators = generators;
@@ -40,7 +41,7 @@ Arguments memory_arguments(
   a.weight_uh = weight_uh;
   a.weight_um = weight_um;
   a.bias_u = bias_u;
-  a.implicit = implicit;
+  a.alpha = alpha;
   a.memory_activation = activation(name, memory_activation);
   a.hidden_activation = activation(name, hidden_activation);
   a.memory_output = memory_output;
@@ -50,64 +51,75 @@ Arguments memory_arguments(
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> memory_sequence(
-    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& step_sizes, const Maybe& generators,
-    const Maybe& step, const Maybe& drive, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um, const Maybe& bias_u, const Maybe& weight_hx,
-    const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h, double implicit, std::string memory_activation,
+    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const OptionalTensor& step_sizes,
+    const OptionalTensor& generators, const OptionalTensor& step, const OptionalTensor& drive, const OptionalTensor& lengths,
+    const OptionalTensor& weight_ux, const OptionalTensor& weight_uh, const OptionalTensor& weight_um,
+    const OptionalTensor& bias_u, const OptionalTensor& weight_hx, const OptionalTensor& weight_hm,
+    const OptionalTensor& weight_hh, const OptionalTensor& bias_h, double alpha, std::string memory_activation,
     std::string hidden_activation, bool gated, bool memory_output, bool bfloat16, int64_t chunk_steps) {
   Arguments a = memory_arguments(
-      "seqmem::memory_sequence", inputs, hidden, memory, step_sizes, generators, step, drive, lengths, weight_ux, weight_uh, weight_um, bias_u, weight_hx,
-      weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, bfloat16,
-      chunk_steps);
+      "seqmem::memory_sequence", inputs, hidden, memory, step_sizes, generators, step, drive, lengths, weight_ux, weight_uh,
+      weight_um, bias_u, weight_hx, weight_hm, weight_hh, bias_h, alpha, memory_activation, hidden_activation, gated,
+      memory_output, bfloat16, chunk_steps);
   const Results r = forward(a);
-  return {r.outputs, r.hidden, r.memory, r.saved, r.written, r.checkpoints};
+  return {r.outputs, r.hidden, r.memory, r.saved, r.memory_inputs, r.checkpoints};
 }
 
 std::vector<Tensor> memory_sequence_backward(
-    const Maybe& grad_outputs, const Maybe& grad_hidden, const Maybe& grad_memory, const Tensor& outputs, const Tensor& saved,
-    const Tensor& written, const Tensor& checkpoints, const Tensor& inputs, const Tensor& hidden, const Tensor& memory,
-    const Maybe& step_sizes, const Maybe& generators, const Maybe& step, const Maybe& drive, const Maybe& lengths, const Maybe& weight_ux, const Maybe& weight_uh, const Maybe& weight_um,
-    const Maybe& bias_u, const Maybe& weight_hx, const Maybe& weight_hm, const Maybe& weight_hh, const Maybe& bias_h,
-    double implicit, std::string memory_activation, std::string hidden_activation, bool gated, bool memory_output,
-    bool bfloat16, int64_t chunk_steps, bool input_gradient) {
+    const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const OptionalTensor& grad_memory,
+    const Tensor& outputs, const Tensor& saved, const Tensor& memory_inputs, const Tensor& checkpoints, const Tensor& inputs,
+    const Tensor& hidden, const Tensor& memory, const OptionalTensor& step_sizes, const OptionalTensor& generators,
+    const OptionalTensor& step, const OptionalTensor& drive, const OptionalTensor& lengths, const OptionalTensor& weight_ux,
+    const OptionalTensor& weight_uh, const OptionalTensor& weight_um, const OptionalTensor& bias_u,
+    const OptionalTensor& weight_hx, const OptionalTensor& weight_hm, const OptionalTensor& weight_hh,
+    const OptionalTensor& bias_h, double alpha, std::string memory_activation, std::string hidden_activation, bool gated,
+    bool memory_output, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
   Arguments a = memory_arguments(
-      "seqmem::memory_sequence_backward", inputs, hidden, memory, step_sizes, generators, step, drive, lengths, weight_ux, weight_uh, weight_um, bias_u,
-      weight_hx, weight_hm, weight_hh, bias_h, implicit, memory_activation, hidden_activation, gated, memory_output, bfloat16,
-      chunk_steps);
-  const Results results{outputs, {}, {}, saved, written, checkpoints};
+      "seqmem::memory_sequence_backward", inputs, hidden, memory, step_sizes, generators, step, drive, lengths, weight_ux,
+      weight_uh, weight_um, bias_u, weight_hx, weight_hm, weight_hh, bias_h, alpha, memory_activation, hidden_activation, gated,
+      memory_output, bfloat16, chunk_steps);
+  const Results results{outputs, {}, {}, saved, memory_inputs, checkpoints};
   const Gradients g = backward(a, results, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
-  const Tensor none = at::empty({0}, inputs.options());
+  const Tensor absent = at::empty({0}, inputs.options());
   const Columns& columns = g.layout.columns;
   const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
-  const auto gates = [&](const Maybe& weight, int64_t column, int64_t count) {
-    return weight ? g.gates(a, 0, a.gradients(), column, count).view(weight->sizes()) : none;
+  const auto gates = [&](const OptionalTensor& weight, int64_t column, int64_t count) {
+    return weight ? g.gates(a, 0, a.gradients(), column, count).view(weight->sizes()) : absent;
   };
-  const auto over_lanes = [&](const Maybe& weight, int64_t start) {
-    return weight ? g.part(start, {weight->numel(), g.lanes}).sum(1).view(weight->sizes()) : none;
+  const auto sum_lanes = [&](const OptionalTensor& weight, int64_t start) {
+    return weight ? g.part(start, {weight->numel(), g.lanes}).sum(1).view(weight->sizes()) : absent;
   };
-  const Tensor to_uh = weight_uh
-      ? g.part(g.layout.weight_uh, {memories, round_up(a.size(), g.lanes)}).narrow(1, 0, a.size()).clone(at::MemoryFormat::Contiguous)
-      : none;
+  const auto padded_uh = [&] { return g.part(g.layout.weight_uh, {memories, round_up(a.size(), g.lanes)}); };
+  const Tensor grad_uh = weight_uh ? padded_uh().narrow(1, 0, a.size()).clone(at::MemoryFormat::Contiguous) : absent;
   return {
-      g.inputs, g.hidden, g.memory, over_lanes(weight_ux, g.layout.weight_ux), to_uh,
-      over_lanes(weight_um, g.layout.weight_um), over_lanes(bias_u, g.layout.bias_u), gates(weight_hx, columns.input, channels),
-      gates(weight_hm, 0, memories * order), gates(weight_hh, columns.hidden, a.size()), gates(bias_h, columns.one, 1)};
+      g.inputs,
+      g.hidden,
+      g.memory,
+      sum_lanes(weight_ux, g.layout.weight_ux),
+      grad_uh,
+      sum_lanes(weight_um, g.layout.weight_um),
+      sum_lanes(bias_u, g.layout.bias_u),
+      gates(weight_hx, columns.input, channels),
+      gates(weight_hm, 0, memories * order),
+      gates(weight_hh, columns.hidden, a.size()),
+      gates(bias_h, columns.bias, 1)};
 }
 
 Arguments gated_arguments(
-    Cell cell, const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths,
-    const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16,
-    int64_t chunk_steps) {
+    Cell cell, const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory,
+    const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
+    const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps) {
   const int64_t gates = cell == Cell::lstm ? 4 : 3;
   TORCH_CHECK_VALUE(
-      inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs must be (B, T, C) and hidden (B, H), got ", inputs.sizes(), " and ",
-      hidden.sizes());
-  check_extent(name, hidden);
+      inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs and hidden: got shapes ", inputs.sizes(), " and ", hidden.sizes(),
+      ", expected (B, T, C) and (B, H)");
+  check_sizes(name, hidden);
   const int64_t size = hidden.size(1);
-  check_shape(name, "weight_ih", weight_ih, inputs, {gates * size, inputs.size(2)});
-  check_shape(name, "weight_hh", weight_hh, inputs, {gates * size, size});
-  check_shape(name, "bias_ih", bias_ih, inputs, {gates * size});
-  check_shape(name, "bias_hh", bias_hh, inputs, {gates * size});
-  TORCH_CHECK_VALUE(bool(bias_ih) == bool(bias_hh), name, ": bias_ih and bias_hh must be given both or neither");
+  check_tensor(name, "weight_ih", weight_ih, inputs, {gates * size, inputs.size(2)});
+  check_tensor(name, "weight_hh", weight_hh, inputs, {gates * size, size});
+  check_tensor(name, "bias_ih", bias_ih, inputs, {gates * size});
+  check_tensor(name, "bias_hh", bias_hh, inputs, {gates * size});
+  TORCH_CHECK_VALUE(bool(bias_ih) == bool(bias_hh), name, ": got one of bias_ih and bias_hh, expected both or neither");
   Arguments a{cell, name, inputs, hidden, memory, lengths};
   a.bfloat16 = bfloat16;
   a.chunk_steps = chunk_steps;
@@ -117,15 +129,16 @@ Arguments gated_arguments(
     const at::AutoDispatchBelowADInplaceOrView guard;
     a.bias = *bias_ih + *bias_hh;
     if (cell == Cell::gru) {
-      a.bias = at::cat({a.bias->narrow(0, 0, 2 * size), bias_hh->narrow(0, 2 * size, size), bias_ih->narrow(0, 2 * size, size)});
+      const Tensor candidate_hh = bias_hh->narrow(0, 2 * size, size), candidate_ih = bias_ih->narrow(0, 2 * size, size);
+      a.bias = at::cat({a.bias->narrow(0, 0, 2 * size), candidate_hh, candidate_ih});
     }
   }
   return a;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_sequence(
-    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths, const Tensor& weight_ih,
-    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps) {
+    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const OptionalTensor& lengths, const Tensor& weight_ih,
+    const Tensor& weight_hh, const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps) {
   Arguments a = gated_arguments(
       Cell::lstm, "seqmem::lstm_sequence", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
       chunk_steps);
@@ -134,24 +147,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_sequence(
 }
 
 std::vector<Tensor> lstm_sequence_backward(
-    const Maybe& grad_outputs, const Maybe& grad_hidden, const Maybe& grad_memory, const Tensor& outputs, const Tensor& saved,
-    const Tensor& inputs, const Tensor& hidden, const Tensor& memory, const Maybe& lengths, const Tensor& weight_ih,
-    const Tensor& weight_hh, const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
+    const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const OptionalTensor& grad_memory,
+    const Tensor& outputs, const Tensor& saved, const Tensor& inputs, const Tensor& hidden, const Tensor& memory,
+    const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
+    const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
   Arguments a = gated_arguments(
-      Cell::lstm, "seqmem::lstm_sequence_backward", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
-      chunk_steps);
-  const Tensor none = at::empty({0}, inputs.options());
-  const Gradients g = backward(a, {outputs, {}, {}, saved, none, none}, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
+      Cell::lstm, "seqmem::lstm_sequence_backward", inputs, hidden, memory, lengths, weight_ih, weight_hh, bias_ih, bias_hh,
+      bfloat16, chunk_steps);
+  const Tensor absent = at::empty({0}, inputs.options());
+  const OutputGradients grads{grad_outputs, grad_hidden, grad_memory};
+  const Gradients g = backward(a, {outputs, {}, {}, saved, absent, absent}, grads, input_gradient);
   const Columns& columns = g.layout.columns;
-  const Tensor bias = bias_ih ? g.gates(a, 0, 4, columns.one, 1).squeeze(1) : none;
-  return {
-      g.inputs, g.hidden, g.memory, g.gates(a, 0, 4, columns.input, a.channels()), g.gates(a, 0, 4, columns.hidden, a.size()),
-      bias, bias.clone()};
+  const Tensor bias = bias_ih ? g.gates(a, 0, 4, columns.bias, 1).squeeze(1) : absent;
+  return {g.inputs,
+          g.hidden,
+          g.memory,
+          g.gates(a, 0, 4, columns.input, a.channels()),
+          g.gates(a, 0, 4, columns.hidden, a.size()),
+          bias,
+          bias.clone()};
 }
 
 std::tuple<Tensor, Tensor, Tensor> gru_sequence(
-    const Tensor& inputs, const Tensor& hidden, const Maybe& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
-    const Maybe& bias_ih, const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps) {
+    const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
+    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps) {
   Arguments a = gated_arguments(
       Cell::gru, "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
       chunk_steps);
@@ -160,54 +179,61 @@ std::tuple<Tensor, Tensor, Tensor> gru_sequence(
 }
 
 std::vector<Tensor> gru_sequence_backward(
-    const Maybe& grad_outputs, const Maybe& grad_hidden, const Tensor& outputs, const Tensor& saved, const Tensor& inputs,
-    const Tensor& hidden, const Maybe& lengths, const Tensor& weight_ih, const Tensor& weight_hh, const Maybe& bias_ih,
-    const Maybe& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
+    const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const Tensor& outputs, const Tensor& saved,
+    const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
+    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
   Arguments a = gated_arguments(
-      Cell::gru, "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
-      chunk_steps);
-  const Tensor none = at::empty({0}, inputs.options());
-  const Gradients g = backward(a, {outputs, {}, {}, saved, none, none}, {grad_outputs, grad_hidden, {}}, input_gradient);
+      Cell::gru, "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh,
+      bfloat16, chunk_steps);
+  const Tensor absent = at::empty({0}, inputs.options());
+  const Gradients g = backward(a, {outputs, {}, {}, saved, absent, absent}, {grad_outputs, grad_hidden, {}}, input_gradient);
   const Columns& columns = g.layout.columns;
-  // Sections are n, r, z, and n once more as the hidden state sees it.
+  // The sections are the gradients of n, r, z and z_2, see GruPointwise.
   const auto input_side = [&](int64_t column, int64_t count) {
     return at::cat({g.gates(a, 1, 2, column, count), g.gates(a, 0, 1, column, count)});
   };
   return {
-      g.inputs, g.hidden, input_side(columns.input, a.channels()), g.gates(a, 1, 3, columns.hidden, a.size()),
-      bias_ih ? input_side(columns.one, 1).squeeze(1) : none, bias_hh ? g.gates(a, 1, 3, columns.one, 1).squeeze(1) : none};
+      g.inputs,
+      g.hidden,
+      input_side(columns.input, a.channels()),
+      g.gates(a, 1, 3, columns.hidden, a.size()),
+      bias_ih ? input_side(columns.bias, 1).squeeze(1) : absent,
+      bias_hh ? g.gates(a, 1, 3, columns.bias, 1).squeeze(1) : absent};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(seqmem, library) {
   const auto define = [&](const std::string& schema) { library.def(schema.c_str()); };
-  const std::string network =
+  const std::string memory_schema =
       "Tensor inputs, Tensor hidden, Tensor memory, Tensor? step_sizes, Tensor? generators, Tensor? step, Tensor? drive, "
       "Tensor? lengths, Tensor? weight_ux, Tensor? weight_uh, "
       "Tensor? weight_um, Tensor? bias_u, Tensor? weight_hx, Tensor? weight_hm, Tensor? weight_hh, Tensor? bias_h, "
-      "float implicit, str memory_activation, str hidden_activation, bool gated, bool memory_output, bool bfloat16, ";
-  const std::string weights =
+      "float alpha, str memory_activation, str hidden_activation, bool gated, bool memory_output, bool bfloat16, ";
+  const std::string gated_schema =
       "Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, bool bfloat16, ";
   library.def("bfloat16_products() -> str", bfloat16_products);
-  const std::string flows = "(Tensor? grad_outputs, Tensor? grad_hidden, ";
+  const std::string grads = "(Tensor? grad_outputs, Tensor? grad_hidden, ";
   define(
-      "memory_sequence(" + network +
-      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved, Tensor written, Tensor checkpoints)");
+      "memory_sequence(" + memory_schema +
+      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved, Tensor memory_inputs, "
+      "Tensor checkpoints)");
   define(
-      "memory_sequence_backward" + flows + "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor written, Tensor checkpoints, " +
-      network + "int chunk_steps, bool input_gradient) -> Tensor[]");
-  define(
-      "lstm_sequence(Tensor inputs, Tensor hidden, Tensor memory, " + weights +
-      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved)");
-  define(
-      "lstm_sequence_backward" + flows +
-      "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, Tensor memory, " + weights +
+      "memory_sequence_backward" + grads +
+      "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor memory_inputs, Tensor checkpoints, " + memory_schema +
       "int chunk_steps, bool input_gradient) -> Tensor[]");
   define(
-      "gru_sequence(Tensor inputs, Tensor hidden, " + weights + "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
+      "lstm_sequence(Tensor inputs, Tensor hidden, Tensor memory, " + gated_schema +
+      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved)");
   define(
-      "gru_sequence_backward" + flows + "Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, " + weights +
+      "lstm_sequence_backward" + grads +
+      "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, Tensor memory, " + gated_schema +
+      "int chunk_steps, bool input_gradient) -> Tensor[]");
+  define(
+      "gru_sequence(Tensor inputs, Tensor hidden, " + gated_schema +
+      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
+  define(
+      "gru_sequence_backward" + grads + "Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, " + gated_schema +
       "int chunk_steps, bool input_gradient) -> Tensor[]");
 }
 

@@ -1,5 +1,5 @@
-// The time loops in bfloat16, for x86-64 processors with AVX-512, and AMX where those have it. Standard headers come
-// before the pragma: code of theirs that is shared with other files must stay within what every processor can run.
+// Time loops with bfloat16 products for x86-64 processors with AVX-512, and AMX if present. Standard headers precede the
+// pragma: other files share their inline code, which must run on every processor.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <immintrin.h>
 

@@ -1,4 +1,4 @@
-// The way back: a group of rows goes back through all steps, chunk by chunk.
+// Backward time loop: runs a group of rows through all steps in reverse, chunk by chunk.
 #pragma once
 
 #include <cstdint>
@@ -9,70 +9,73 @@
 
 namespace seqmem::SEQMEM_ISA {
 
-template <typename T, typename Rule, bool half>
-static Totals totals(const Sequence<T>& s) {
+template <typename T, typename Pointwise, bool bf16>
+static GradientLayout gradient_layout(const Sequence<T>& s) {
   constexpr int64_t width = kLanes<T>;
-  Totals totals{};
-  Columns& columns = totals.columns;
-  const int64_t memory = Rule::kHasMemory ? s.memories * s.order : 0;
+  GradientLayout layout{};
+  Columns& columns = layout.columns;
+  const int64_t memory = Pointwise::kHasMemory ? s.memories * s.order : 0;
   columns.hidden = s.weight[from_memory] != nullptr || s.weight_um != nullptr ? memory : 0;
-  columns.one = columns.hidden + (s.weight[from_hidden] != nullptr ? s.hidden : 0);
-  columns.input = columns.one + 1;
-  columns.all = columns.input + s.channels;
-  totals.sections = Rule::kGradients;
-  totals.panels = (s.hidden + kPanel<T> - 1) / kPanel<T>;
+  columns.bias = columns.hidden + (s.weight[from_hidden] != nullptr ? s.hidden : 0);
+  columns.input = columns.bias + 1;
+  columns.count = columns.input + s.channels;
+  layout.sections = Pointwise::kGradients;
+  layout.panels = (s.hidden + kPanel<T> - 1) / kPanel<T>;
   Arena<T> arena{nullptr};
-  const auto place = [&](int64_t numbers) {
+  const auto allocate = [&](int64_t numbers) {
     const int64_t start = arena.used;
-    arena.take(numbers);
+    arena.allocate(numbers);
     return start;
   };
-  totals.lines = half ? round_up(columns.all, kTileLines) : columns.all;
-  totals.gates = place(totals.sections * totals.panels * totals.lines * kPanel<T>);
-  if constexpr (Rule::kHasMemory) {
-    totals.weight_uh = place(s.memories * round_up(s.hidden, width));
-    totals.weight_um = place(memory * width);
-    totals.weight_ux = place(s.memories * s.channels * width);
-    totals.bias_u = place(s.memories * width);
+  layout.rows = bf16 ? round_up(columns.count, kTileRows) : columns.count;
+  layout.gates = allocate(layout.sections * layout.panels * layout.rows * kPanel<T>);
+  if constexpr (Pointwise::kHasMemory) {
+    layout.weight_uh = allocate(s.memories * round_up(s.hidden, width));
+    layout.weight_um = allocate(memory * width);
+    layout.weight_ux = allocate(s.memories * s.channels * width);
+    layout.bias_u = allocate(s.memories * width);
   }
-  totals.size = arena.used;
-  return totals;
+  layout.size = arena.used;
+  return layout;
 }
 
-// Rows of (step, batch) that are summed into the weights' gradients at a time.
-constexpr int64_t kTotalRows = 400;
+// Rows of (step, batch) per product that adds to the weight gradients.
+constexpr int64_t kProductRows = 400;
 
-// Goes back chunk by chunk. What the weights' gradients need is kept for the steps of one chunk: the gradients of the gates'
-// sums, and by lanes the sources they are multiplied with, the memory among them recomputed from the chunk's checkpoint.
-template <typename T, typename Rule, bool half>
-class Backward : Group<T, Rule, half> {
-  using Base = Group<T, Rule, half>;
+// Keeps the factors of the weight gradients for the steps of one chunk: the gradients of the gates' sums, and the sources. The
+// memory, one of the sources, is recomputed from the checkpoint of the chunk.
+template <typename T, typename Pointwise, bool bf16>
+class Backward : Group<T, Pointwise, bf16> {
+  using Base = Group<T, Pointwise, bf16>;
   using Mask = typename Base::Mask;
-  using Base::at, Base::blocks, Base::first, Base::memory, Base::padded, Base::rows, Base::s, Base::stored, Base::valid,
-      Base::width, Base::written;
+  using Base::blocks, Base::first, Base::memory, Base::memory_input, Base::offset, Base::padded, Base::rows, Base::s,
+      Base::valid, Base::width;
 
-  // A memory is recomputed by lanes, and bfloat16 is packed from there.
-  static constexpr bool kSourcesByRows = !Rule::kHasMemory && !half;
+  // The memory is recomputed by lanes, and the bfloat16 operands are packed from lanes.
+  static constexpr bool kSourcesByRows = !Pointwise::kHasMemory && !bf16;
 
  public:
-  Backward(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena, T* totals_of_thread)
-      : Base(sequence, first_row, count, arena), layout_(totals<T, Rule, half>(sequence)), columns_(layout_.columns),
-        hidden_(arena.take(count * padded)), carry_(arena.take(Rule::kHasCarry ? count * padded : 0)),
-        memory_(arena.take(blocks.count * memory * width)), sums_(arena.take(blocks.lines() * kPanel<T>)),
-        zeros_(arena.take(half ? 0 : kPanel<T>)),
-        weight_uh_(arena.take(Rule::kHasMemory ? sequence.memories * padded : 0)),
-        gradients_(arena.take(Rule::kGradients * layout_.panels * sequence.chunk_steps * count * kPanel<T>)),
-        slab_(kSourcesByRows ? round_up(columns_.all, width) : columns_.all * width),
-        sources_(arena.take((1 + sequence.chunk_steps) * (kSourcesByRows ? count : blocks.count) * slab_)),
-        together_(kTotalRows / count > 1 ? kTotalRows / count : 1),
-        together_padded_(round_up(kTotalRows > count ? kTotalRows : count, kTileDepth)),
-        packed_(arena.take(
-            half ? together_padded_ * kTileLines + kTileDepth : kSourcesByRows ? 0 : together_padded_ * width)),
-        narrow_gradients_(arena.take(half ? Rule::kGradients * layout_.panels * together_padded_ * kPanel<T> / 2 : 0)),
-        narrow_(Base::take_narrow(arena, all_narrow())), totals_(totals_of_thread) {}
+  Backward(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena, T* weight_grads)
+      : Base(sequence, first_row, count, arena), layout_(gradient_layout<T, Pointwise, bf16>(sequence)),
+        columns_(layout_.columns), hidden_(arena.allocate(count * padded)),
+        carry_(arena.allocate(Pointwise::kHasCarry ? count * padded : 0)),
+        memory_(arena.allocate(blocks.count * memory * width)), sums_(arena.allocate(blocks.sum_rows() * kPanel<T>)),
+        zeros_(arena.allocate(bf16 ? 0 : kPanel<T>)),
+        weight_uh_(arena.allocate(Pointwise::kHasMemory ? sequence.memories * padded : 0)),
+        gradients_(arena.allocate(Pointwise::kGradients * layout_.panels * sequence.chunk_steps * count * kPanel<T>)),
+        source_stride_(kSourcesByRows ? round_up(columns_.count, width) : columns_.count * width),
+        sources_(arena.allocate((1 + sequence.chunk_steps) * (kSourcesByRows ? count : blocks.count) * source_stride_)),
+        product_steps_(kProductRows / count > 1 ? kProductRows / count : 1),
+        product_rows_(round_up(kProductRows > count ? kProductRows : count, kTileDepth)),
+        packed_(arena.allocate(
+            bf16             ? product_rows_ * kTileRows + kTileDepth
+            : kSourcesByRows ? 0
+                             : product_rows_ * width)),
+        bf16_products_(arena.allocate(bf16 ? Pointwise::kGradients * layout_.panels * product_rows_ * kPanel<T> / 2 : 0)),
+        bf16_gradients_(Base::allocate_bf16(arena, bf16_row_size())), weight_grads_(weight_grads) {}
 
   void run() {
-    const typename Base::Unit unit(s.tiles);
+    const typename Base::Unit unit(s.amx);
     start();
     const int64_t longest = Base::longest();
     if (s.grad_inputs != nullptr) {
@@ -81,49 +84,50 @@ class Backward : Group<T, Rule, half> {
     for (int64_t chunk = (longest - 1) / s.chunk_steps; chunk >= 0 && longest > 0; --chunk) {
       begin_ = chunk * s.chunk_steps;
       const int64_t end = begin_ + s.chunk_steps < longest ? begin_ + s.chunk_steps : longest;
-      if (columns_.hidden > 0) recompute(end);
+      if (columns_.hidden > 0) recompute_memory(end);
       int64_t first_step = end;
       for (int64_t t = end - 1; t >= begin_; --t) {
-        Base::find_valid(t);
-        read_sources(t);
-        if (through_gates(t)) {
-          through_products(unit, t);
+        Base::find_valid_rows(t);
+        load_sources(t);
+        if (gates_backward(t)) {
+          products_backward(unit, t);
           first_step = t;
         } else if (s.grad_inputs != nullptr) {
           for (int64_t r = 0; r < rows; ++r) std::memset(grad_input(r, t), 0, s.channels * sizeof(T));
         }
-        if constexpr (Rule::kHasMemory) through_memory(t);
+        if constexpr (Pointwise::kHasMemory) memory_backward(t);
       }
-      add_to_totals(unit, first_step - begin_, end - begin_);
+      add_weight_gradients(unit, first_step - begin_, end - begin_);
     }
-    Base::give_rows(hidden_, s.grad_hidden_before);
-    if constexpr (Rule::kHasCarry) Base::give_rows(carry_, s.grad_memory_before);
-    if constexpr (Rule::kHasMemory) Base::scatter(memory_, memory, s.grad_memory_before, memory);
+    Base::store_rows(hidden_, s.grad_hidden_before);
+    if constexpr (Pointwise::kHasCarry) Base::store_rows(carry_, s.grad_memory_before);
+    if constexpr (Pointwise::kHasMemory) Base::scatter(memory_, memory, s.grad_memory_before, memory);
   }
 
  private:
   const T* hidden_before(int64_t row, int64_t t) const {
     return t == 0 ? s.hidden_before + (first + row) * s.hidden : s.outputs + ((first + row) * s.steps + t - 1) * s.output_width;
   }
-  const T* saved(int64_t row, int64_t t) const { return s.saved + (t * s.batch + first + row) * Rule::kSaved * stored; }
-  const T* grad_output(int64_t row, int64_t t) const {
-    return s.grad_outputs + ((first + row) * s.steps + t) * s.output_width;
+  const T* saved(int64_t row, int64_t t) const {
+    return s.saved + (t * s.batch + first + row) * Pointwise::kSaved * Base::saved_stride;
   }
+  const T* grad_output(int64_t row, int64_t t) const { return s.grad_outputs + ((first + row) * s.steps + t) * s.output_width; }
   T* grad_input(int64_t row, int64_t t) const { return s.grad_inputs + ((first + row) * s.steps + t) * s.channels; }
-  // The sources of step t of a block; at begin_ - 1 only the memory before the chunk.
-  T* sources(int64_t t, int64_t block) const { return sources_ + ((t + 1 - begin_) * blocks.count + block) * slab_; }
-  T* row_sources(int64_t t, int64_t row) const { return sources_ + ((t + 1 - begin_) * rows + row) * slab_; }
+  // Sources of step t of a block; at begin_ - 1 only the memory before the chunk.
+  T* sources(int64_t t, int64_t block) const { return sources_ + ((t + 1 - begin_) * blocks.count + block) * source_stride_; }
+  T* row_sources(int64_t t, int64_t row) const { return sources_ + ((t + 1 - begin_) * rows + row) * source_stride_; }
+
   void start() {
     std::memset(hidden_, 0, rows * padded * sizeof(T));
-    if (s.grad_hidden_after != nullptr) Base::take_rows(s.grad_hidden_after, hidden_);
-    if constexpr (Rule::kHasCarry) {
+    if (s.grad_hidden_after != nullptr) Base::load_rows(s.grad_hidden_after, hidden_);
+    if constexpr (Pointwise::kHasCarry) {
       std::memset(carry_, 0, rows * padded * sizeof(T));
-      if (s.grad_memory_after != nullptr) Base::take_rows(s.grad_memory_after, carry_);
+      if (s.grad_memory_after != nullptr) Base::load_rows(s.grad_memory_after, carry_);
     }
-    if (!half) std::memset(zeros_, 0, kPanel<T> * sizeof(T));
-    Base::clear(narrow_, all_narrow());
-    std::memset(gradients_, 0, Rule::kGradients * layout_.panels * s.chunk_steps * rows * kPanel<T> * sizeof(T));
-    if constexpr (Rule::kHasMemory) {
+    if (!bf16) std::memset(zeros_, 0, kPanel<T> * sizeof(T));
+    Base::clear_bf16(bf16_gradients_, bf16_row_size());
+    std::memset(gradients_, 0, Pointwise::kGradients * layout_.panels * s.chunk_steps * rows * kPanel<T> * sizeof(T));
+    if constexpr (Pointwise::kHasMemory) {
       std::memset(memory_, 0, blocks.count * memory * width * sizeof(T));
       if (s.grad_memory_after != nullptr) Base::gather(s.grad_memory_after, memory, memory, memory_);
       if (s.weight_uh != nullptr) {
@@ -134,38 +138,39 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  // What was written to memory m of a block at step t.
-  Vector<T> read_written(int64_t t, int64_t b, int64_t m) const {
-    const T* const from = s.written + (t * s.batch + first + blocks.start(b)) * s.memories + m;
+  // Input of memory m of a block at step t.
+  Vector<T> load_memory_input(int64_t t, int64_t b, int64_t m) const {
+    const T* const from = s.memory_inputs + (t * s.batch + first + blocks.start(b)) * s.memories + m;
     Vector<T> u{};
     for (int r = 0; r < blocks.rows(b); ++r) u[r] = from[r * s.memories];
     return u;
   }
 
-  void recompute(int64_t end) {
+  void recompute_memory(int64_t end) {
     const T* const checkpoint = s.checkpoints + (begin_ / s.chunk_steps * s.batch + first) * memory;
     for (int64_t b = 0; b < blocks.count; ++b) {
       rows_to_lanes<T>(checkpoint + blocks.start(b) * memory, memory, blocks.rows(b), memory, sources(begin_ - 1, b));
     }
     for (int64_t t = begin_; t < end; ++t) {
-      Base::find_valid(t);
+      Base::find_valid_rows(t);
       for (int64_t b = 0; b < blocks.count; ++b) {
-        for (int64_t m = 0; m < s.memories; ++m) store<T>(written + (b * s.memories + m) * width, read_written(t, b, m));
+        for (int64_t m = 0; m < s.memories; ++m)
+          store<T>(memory_input + (b * s.memories + m) * width, load_memory_input(t, b, m));
       }
-      Base::update.prepare(t);
-      Base::update.update(t, sources(t - 1, 0), sources(t, 0), slab_, written, valid);
+      Base::memory_update.prepare(t);
+      Base::memory_update.update(t, sources(t - 1, 0), sources(t, 0), source_stride_, memory_input, valid);
     }
   }
 
-  // All of a step's sources but the memory. Whatever padding holds, NaN even, has no share in the weights' gradients.
-  void read_sources(int64_t t) {
+  // Loads the sources of a step except the memory. Padding may hold NaN, so its inputs are replaced by zeros.
+  void load_sources(int64_t t) {
     if constexpr (kSourcesByRows) {
       for (int64_t b = 0; b < blocks.count; ++b) {
         for (int r = 0; r < blocks.rows(b); ++r) {
           const int64_t row = blocks.start(b) + r;
           T* const to = row_sources(t, row);
-          if (columns_.one > 0) std::memcpy(to, hidden_before(row, t), s.hidden * sizeof(T));
-          to[columns_.one] = T(1);
+          if (columns_.bias > 0) std::memcpy(to, hidden_before(row, t), s.hidden * sizeof(T));
+          to[columns_.bias] = T(1);
           if (valid[b][r]) {
             std::memcpy(to + columns_.input, Base::input(row, t), s.channels * sizeof(T));
           } else {
@@ -179,25 +184,26 @@ class Backward : Group<T, Rule, half> {
     for (int64_t b = 0; b < blocks.count; ++b) {
       T* const to = sources(t, b);
       const int64_t row = blocks.start(b);
-      if (columns_.one > columns_.hidden) {
+      if (columns_.bias > columns_.hidden) {
         const int64_t stride = t == 0 ? s.hidden : s.steps * s.output_width;
         rows_to_lanes<T>(hidden_before(row, t), stride, blocks.rows(b), s.hidden, to + columns_.hidden * width);
       }
-      store<T>(to + columns_.one * width, broadcast<T>(T(1)));
+      store<T>(to + columns_.bias * width, broadcast<T>(T(1)));
       rows_to_lanes<T>(Base::input(row, t), s.input_row, blocks.rows(b), s.channels, to + columns_.input * width);
       for (int r = 0; t > 0 && r < blocks.rows(b); ++r) prefetch(Base::input(row + r, t - 1), s.channels);
-      for (int64_t k = columns_.input; k < columns_.all; ++k) {
+      for (int64_t k = columns_.input; k < columns_.count; ++k) {
         store<T>(to + k * width, valid[b] ? load<T>(to + k * width) : Vector<T>{});
       }
     }
   }
 
-  // False where nothing flows back to the gates: what came from later steps has vanished.
-  bool through_gates(int64_t t) {
-    Mask some{};
-    // Copies, as a vector store may alias whatever is read through a pointer.
+  // Gradients of the gates' sums. Returns false if all are zero: the gradient from later steps has vanished.
+  bool gates_backward(int64_t t) {
+    Mask nonzero{};
+    // Local copies, because a vector store may alias anything that is read through a pointer.
     const Sequence<T> sequence = s;
-    const int64_t kept_stride = stored, units = padded, apart = sequence.batch * Rule::kSaved * kept_stride;
+    const int64_t saved_stride = Base::saved_stride, units = padded,
+                  step_stride = sequence.batch * Pointwise::kSaved * saved_stride;
     const int64_t panel_size = sequence.chunk_steps * rows * kPanel<T>, section_size = layout_.panels * panel_size;
     T *const hidden = hidden_, *const carry = carry_;
     for (int64_t b = 0; b < blocks.count; ++b) {
@@ -206,7 +212,7 @@ class Backward : Group<T, Rule, half> {
         const int64_t row = blocks.start(b) + r;
         T* const to = gradients_ + ((t - begin_) * rows + row) * kPanel<T>;
         const bool is_valid = valid[b][r];
-        const T* const kept = saved(row, t);
+        const T* const saved_gates = saved(row, t);
         const T* const before = hidden_before(row, t);
         const T* const out = sequence.grad_outputs == nullptr ? nullptr : grad_output(row, t);
         if (t > 1) {
@@ -214,33 +220,34 @@ class Backward : Group<T, Rule, half> {
           if (out != nullptr) prefetch(out - sequence.output_width, sequence.hidden);
         }
         for (int64_t u = 0; u < units; u += width) {
-          const int64_t place = at(b, r, u), left = sequence.hidden - u;
-          Vector<T> dz[Rule::kGradients];
+          const int64_t at = offset(b, r, u), remaining = sequence.hidden - u;
+          Vector<T> dz[Pointwise::kGradients];
           if (is_valid) {
-            Vector<T> values[Rule::kSaved], dc{}, c_before{};
-            for (int k = 0; k < Rule::kSaved; ++k) {
-              values[k] = load<T>(kept + k * kept_stride + u);
-              if (t > 1) __builtin_prefetch(kept + k * kept_stride + u - 2 * apart, 0, 2);
+            Vector<T> values[Pointwise::kSaved], dc{}, c_before{};
+            for (int k = 0; k < Pointwise::kSaved; ++k) {
+              values[k] = load<T>(saved_gates + k * saved_stride + u);
+              if (t > 1) __builtin_prefetch(saved_gates + k * saved_stride + u - 2 * step_stride, 0, 2);
             }
-            Vector<T> dh = load<T>(hidden + place);
-            if (out != nullptr) dh += load_some<T>(out + u, left);
-            if constexpr (Rule::kHasCarry) {
-              dc = load<T>(carry + place);
-              c_before = t == 0 ? load_some<T>(sequence.memory_before + (first + row) * sequence.hidden + u, left)
-                                : load<T>(saved(row, t - 1) + (Rule::kSaved - 1) * kept_stride + u);
+            Vector<T> dh = load<T>(hidden + at);
+            if (out != nullptr) dh += load_partial<T>(out + u, remaining);
+            if constexpr (Pointwise::kHasCarry) {
+              dc = load<T>(carry + at);
+              c_before = t == 0 ? load_partial<T>(sequence.memory_before + (first + row) * sequence.hidden + u, remaining)
+                                : load<T>(saved(row, t - 1) + (Pointwise::kSaved - 1) * saved_stride + u);
             }
-            Rule::backward(sequence, values, load_some<T>(before + u, left), c_before, dh, dc, dz);
-            store<T>(hidden + place, dh);
-            if constexpr (Rule::kHasCarry) store<T>(carry + place, dc);
+            Pointwise::backward(sequence, values, load_partial<T>(before + u, remaining), c_before, dh, dc, dz);
+            store<T>(hidden + at, dh);
+            if constexpr (Pointwise::kHasCarry) store<T>(carry + at, dc);
           } else {
-            for (int k = 0; k < Rule::kGradients; ++k) dz[k] = Vector<T>{};
+            for (int k = 0; k < Pointwise::kGradients; ++k) dz[k] = Vector<T>{};
           }
-          for (int k = 0; k < Rule::kGradients; ++k) {
+          for (int k = 0; k < Pointwise::kGradients; ++k) {
             Mask bits;
             std::memcpy(&bits, &dz[k], sizeof bits);
-            some |= bits;
-            if constexpr (half) {
-              store_half(Base::narrow_at(narrow_, all_narrow(), b, r, k * tile_groups(sequence.hidden) * kTileDepth + u), dz[k]);
+            nonzero |= bits;
+            if constexpr (bf16) {
+              const int64_t column = k * tile_groups(sequence.hidden) * kTileDepth + u;
+              store_bfloat16(Base::bf16_at(bf16_gradients_, bf16_row_size(), b, r, column), dz[k]);
             }
             store<T>(to + k * section_size + u / kPanel<T> * panel_size + u % kPanel<T>, dz[k]);
           }
@@ -248,33 +255,34 @@ class Backward : Group<T, Rule, half> {
       }
     }
     bool any = false;
-    for (int j = 0; j < width; ++j) any = any || some[j] << 1 != 0;  // but for the sign of zero
+    for (int j = 0; j < width; ++j) any = any || nonzero[j] << 1 != 0;  // ignores the sign of zero
     return any;
   }
 
-  // Numbers of a row of narrow_.
-  int64_t all_narrow() const { return half ? Rule::kGradients * tile_groups(s.hidden) * kTileDepth : 0; }
+  // Numbers of a row of bf16_gradients_.
+  int64_t bf16_row_size() const { return bf16 ? Pointwise::kGradients * tile_groups(s.hidden) * kTileDepth : 0; }
 
-  void through_products(const typename Base::Unit& unit, int64_t t) {
+  void products_backward(const typename Base::Unit& unit, int64_t t) {
     const T* w = s.packed;
     for (int source = 0; source < kSources; ++source) {
-      const int64_t all = target<T, Rule>(s, source);
+      const int64_t all = gradient_depth<T, Pointwise>(s, source);
       for (int64_t column = 0; column < all; column += kPanel<T>) {
-        if constexpr (half) {
+        if constexpr (bf16) {
           const int64_t groups = tile_groups(s.hidden);
-          Base::template multiply_narrow<true>(
-              unit, narrow_, Rule::kGradients * groups, first_section<Rule>(source) * groups, Rule::kProducts * groups, w, sums_);
-          w += Rule::kProducts * groups * kGroup / 2;
+          Base::template multiply_bf16<true>(
+              unit, bf16_gradients_, Pointwise::kGradients * groups, first_section<Pointwise>(source) * groups,
+              Pointwise::kProducts * groups, w, sums_);
+          w += Pointwise::kProducts * groups * kGroup / 2;
         } else {
-          Operand<T> operands[Rule::kProducts];
-          for (int p = 0; p < Rule::kProducts; ++p) {
-            const int64_t section = first_section<Rule>(source) + p, panel_size = s.chunk_steps * rows * kPanel<T>;
+          Operand<T> operands[Pointwise::kProducts];
+          for (int p = 0; p < Pointwise::kProducts; ++p) {
+            const int64_t section = first_section<Pointwise>(source) + p, panel_size = s.chunk_steps * rows * kPanel<T>;
             operands[p] = {
-                gradients_ + section * layout_.panels * panel_size + (t - begin_) * rows * kPanel<T>, Order::by_panels, s.hidden,
-                panel_size};
+                gradients_ + section * layout_.panels * panel_size + (t - begin_) * rows * kPanel<T>, Layout::by_panels,
+                s.hidden, panel_size};
           }
-          multiply<T>(blocks, operands, Rule::kProducts, all - column, w, zeros_, sums_);
-          w += Rule::kProducts * s.hidden * kPanel<T>;
+          multiply<T>(blocks, operands, Pointwise::kProducts, all - column, w, zeros_, sums_);
+          w += Pointwise::kProducts * s.hidden * kPanel<T>;
         }
         for (int64_t k = column; k < column + kPanel<T> && k < all; k += width) {
           if (source == from_memory) {
@@ -282,7 +290,7 @@ class Backward : Group<T, Rule, half> {
           } else if (source == from_hidden) {
             add_to_hidden(k, k - column);
           } else {
-            give_to_input(t, k, k - column);
+            store_input_gradient(t, k, k - column);
           }
         }
       }
@@ -292,13 +300,13 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  void give_to_input(int64_t t, int64_t k, int64_t column) {
+  void store_input_gradient(int64_t t, int64_t k, int64_t column) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
-        const T* const from = sums_ + (blocks.line(b) + r) * kPanel<T> + column;
+        const T* const from = sums_ + (blocks.sum_row(b) + r) * kPanel<T> + column;
         T* const to = grad_input(blocks.start(b) + r, t) + k;
-        store_some<T>(to, load<T>(from), s.channels - k);
-        if (t > 0) prefetch_to_write(to - s.channels, width);
+        store_partial<T>(to, load<T>(from), s.channels - k);
+        if (t > 0) prefetch_for_write(to - s.channels, width);
       }
     }
   }
@@ -306,7 +314,7 @@ class Backward : Group<T, Rule, half> {
   void add_to_memory(int64_t k, int64_t column) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       Vector<T> tile[width];
-      load_lanes<T>(sums_ + blocks.line(b) * kPanel<T> + column, kPanel<T>, blocks.rows(b), width, tile);
+      load_lanes<T>(sums_ + blocks.sum_row(b) * kPanel<T> + column, kPanel<T>, blocks.rows(b), width, tile);
       T* const to = memory_ + (b * memory + k) * width;
       for (int c = 0; c < width && k + c < memory; ++c) store<T>(to + c * width, load<T>(to + c * width) + tile[c]);
     }
@@ -315,32 +323,32 @@ class Backward : Group<T, Rule, half> {
   void add_to_hidden(int64_t unit, int64_t column) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
-        T* const to = hidden_ + at(b, r, unit);
-        store<T>(to, load<T>(to) + load<T>(sums_ + (blocks.line(b) + r) * kPanel<T> + column));
+        T* const to = hidden_ + offset(b, r, unit);
+        store<T>(to, load<T>(to) + load<T>(sums_ + (blocks.sum_row(b) + r) * kPanel<T> + column));
       }
     }
   }
 
-  void through_memory(int64_t t) {
-    if (s.output_width != s.hidden && s.grad_outputs != nullptr) add_grad_of_output(t);
-    Base::update.prepare(t);
-    Base::update.adjoint(t, memory_, memory_, memory * width, written, valid);
+  void memory_backward(int64_t t) {
+    if (s.output_width != s.hidden && s.grad_outputs != nullptr) add_output_gradient(t);
+    Base::memory_update.prepare(t);
+    Base::memory_update.adjoint(t, memory_, memory_, memory * width, memory_input, valid);
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int64_t m = 0; m < s.memories; ++m) {
-        const Vector<T> u = read_written(t, b, m);
-        // Whatever padding holds, NaN even, has no share.
-        const Vector<T> flowing = load<T>(written + (b * s.memories + m) * width) * slope<T>(s.memory_activation, u);
-        const Vector<T> du = valid[b] ? flowing : Vector<T>{};
-        if (s.bias_u != nullptr) add(totals_ + layout_.bias_u + m * width, du);
+        const Vector<T> u = load_memory_input(t, b, m);
+        // Padding may hold NaN, and 0 * NaN is NaN.
+        const Vector<T> product = load<T>(memory_input + (b * s.memories + m) * width) * derivative<T>(s.memory_activation, u);
+        const Vector<T> du = valid[b] ? product : Vector<T>{};
+        if (s.bias_u != nullptr) add(weight_grads_ + layout_.bias_u + m * width, du);
         if (s.weight_ux != nullptr) {
-          T* const total = totals_ + layout_.weight_ux + m * s.channels * width;
+          T* const total = weight_grads_ + layout_.weight_ux + m * s.channels * width;
           for (int64_t k = 0; k < s.channels; ++k) {
             add(total + k * width, du * load<T>(sources(t, b) + (columns_.input + k) * width));
           }
         }
         if (s.weight_um != nullptr) {
           T* const chain = memory_ + (b * memory + m * s.order) * width;
-          T* const total = totals_ + layout_.weight_um + m * s.order * width;
+          T* const total = weight_grads_ + layout_.weight_um + m * s.order * width;
           const T* const before = sources(t - 1, b) + m * s.order * width;
           for (int64_t n = 0; n < s.order; ++n) {
             add(chain + n * width, s.weight_um[m * s.order + n] * du);
@@ -348,7 +356,7 @@ class Backward : Group<T, Rule, half> {
           }
         }
         for (int r = 0; r < blocks.rows(b); ++r) {
-          if (valid[b][r]) through_row(t, b, r, m, du[r]);
+          if (valid[b][r]) memory_input_backward(t, b, r, m, du[r]);
         }
       }
     }
@@ -356,15 +364,15 @@ class Backward : Group<T, Rule, half> {
 
   SEQMEM_INLINE void add(T* to, const Vector<T>& value) { store<T>(to, load<T>(to) + value); }
 
-  // From what row r wrote to memory m to the hidden state and the input it was made of.
-  void through_row(int64_t t, int64_t b, int r, int64_t m, T du) {
+  // From the gradient of the input of memory m of row r to the gradients of the hidden state and of the cell's input.
+  void memory_input_backward(int64_t t, int64_t b, int r, int64_t m, T du) {
     const int64_t row = blocks.start(b) + r;
     if (s.weight_uh != nullptr) {
       const T* const before = hidden_before(row, t);
-      T* const total = totals_ + layout_.weight_uh + m * padded;
+      T* const total = weight_grads_ + layout_.weight_uh + m * padded;
       for (int64_t u = 0; u < padded; u += width) {
-        add(hidden_ + at(b, r, u), du * load<T>(weight_uh_ + m * padded + u));
-        add(total + u, du * load_some<T>(before + u, s.hidden - u));
+        add(hidden_ + offset(b, r, u), du * load<T>(weight_uh_ + m * padded + u));
+        add(total + u, du * load_partial<T>(before + u, s.hidden - u));
       }
     }
     if (s.weight_ux != nullptr && s.grad_inputs != nullptr) {
@@ -372,7 +380,7 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  void add_grad_of_output(int64_t t) {
+  void add_output_gradient(int64_t t) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int64_t k = 0; k < memory; k += width) {
         Vector<T> tile[width];
@@ -384,33 +392,34 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  // The weights' share of a chunk from step `begin` of it on, a few steps at a time: a few sources of all their rows, packed, times
+  // Adds the weight gradients of steps [begin, steps) of the chunk: for a few steps at a time, a tile of packed sources times
   // every panel of gradients.
-  void add_to_totals(const typename Base::Unit& unit, int64_t begin, int64_t steps) {
-    const Blocks tiles(columns_.all, half ? 2 * kTileLines : kMaxRows<T>);
-    for (int64_t step = begin; step < steps; step += together_) {
-      const int64_t count = steps - step < together_ ? steps - step : together_;
-      if constexpr (half) this->narrow_gradients(step, count * rows);
+  void add_weight_gradients(const typename Base::Unit& unit, int64_t begin, int64_t steps) {
+    const Blocks tiles(columns_.count, bf16 ? 2 * kTileRows : kMaxRows<T>);
+    for (int64_t step = begin; step < steps; step += product_steps_) {
+      const int64_t count = steps - step < product_steps_ ? steps - step : product_steps_;
+      if constexpr (bf16) this->gradients_to_bf16(step, count * rows);
       for (int64_t tile = 0; tile < tiles.count; ++tile) {
-        const int64_t column = half ? tile * 2 * kTileLines : tiles.start(tile);
-        const int64_t end = half ? column + 2 * kTileLines : column + tiles.rows(tile);
-        if constexpr (half) {
-          this->narrow_sources(step, count, column, end);
+        const int64_t column = bf16 ? tile * 2 * kTileRows : tiles.start(tile);
+        const int64_t end = bf16 ? column + 2 * kTileRows : column + tiles.rows(tile);
+        if constexpr (bf16) {
+          this->sources_to_bf16(step, count, column, end);
         } else if constexpr (!kSourcesByRows) {
           pack_sources(begin_ + step, count, column, end);
         }
-        for (int section = 0; section < Rule::kGradients; ++section) {
-          if (section >= Rule::kProducts && column >= columns_.input) continue;
-          if (section < Rule::kGradients - Rule::kProducts && end <= columns_.one) continue;
+        for (int section = 0; section < Pointwise::kGradients; ++section) {
+          if (section >= Pointwise::kProducts && column >= columns_.input) continue;
+          if (section < Pointwise::kGradients - Pointwise::kProducts && end <= columns_.bias) continue;
           for (int64_t panel = 0; panel < layout_.panels; ++panel) {
             const int64_t index = section * layout_.panels + panel;
-            T* const total = totals_ + layout_.gates + (index * layout_.lines + column) * kPanel<T>;
-            if constexpr (half) {
-              this->multiply_totals(unit, end, column, count * rows, index, total);
+            T* const total = weight_grads_ + layout_.gates + (index * layout_.rows + column) * kPanel<T>;
+            if constexpr (bf16) {
+              this->add_bf16_products(unit, end, column, count * rows, index, total);
             } else {
-              const Piece<T> piece = kSourcesByRows
-                  ? Piece<T>{row_sources(begin_ + step, 0) + column, Order::by_lanes, count * rows, slab_}
-                  : Piece<T>{packed_, Order::by_lanes, count * rows};
+              const Piece<T> piece =
+                  kSourcesByRows
+                      ? Piece<T>{row_sources(begin_ + step, 0) + column, Layout::by_lanes, count * rows, source_stride_}
+                      : Piece<T>{packed_, Layout::by_lanes, count * rows};
               multiply_block<T>(
                   tiles.rows(tile), s.hidden - panel * kPanel<T>, &piece, 1,
                   gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>, total, kPanel<T>, total);
@@ -422,14 +431,14 @@ class Backward : Group<T, Rule, half> {
   }
 
 #if SEQMEM_VECTOR_BYTES == 64
-  // The gradients of `depth` rows from step `step` of the chunk on, as the tiles read them.
-  void narrow_gradients(int64_t step, int64_t depth) {
+  // Converts the gradients of `depth` rows from step `step` of the chunk on to the layout of tiles.
+  void gradients_to_bf16(int64_t step, int64_t depth) {
     const int64_t groups = tile_groups(depth);
-    for (int64_t index = 0; index < Rule::kGradients * layout_.panels; ++index) {
+    for (int64_t index = 0; index < Pointwise::kGradients * layout_.panels; ++index) {
       const T* const from = gradients_ + (index * s.chunk_steps + step) * rows * kPanel<T>;
-      Half* const to = reinterpret_cast<Half*>(narrow_gradients_) + index * together_padded_ * kTileColumns;
+      Bfloat16* const to = reinterpret_cast<Bfloat16*>(bf16_products_) + index * product_rows_ * kTileColumns;
       for (int64_t k = 0; k < groups * kTileDepth; k += 2) {
-        Half* const pair = to + k / kTileDepth * kGroup + k % kTileDepth / 2 * kTileColumns;
+        Bfloat16* const pair = to + k / kTileDepth * kGroup + k % kTileDepth / 2 * kTileColumns;
         for (int part = 0; part < 2; ++part) {
           const T* const line = from + k * kPanel<T> + part * width;
           store_pair(
@@ -440,33 +449,33 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  // Sources [column, end) of `count` steps: (sources, rows of all steps) in bfloat16, zero from there to a whole group.
-  void narrow_sources(int64_t step, int64_t count, int64_t column, int64_t end) {
+  // Converts sources [column, end) of `count` steps to (sources, rows of all steps), padded with zeros to whole groups.
+  void sources_to_bf16(int64_t step, int64_t count, int64_t column, int64_t end) {
     for (int64_t n = column; n < end; ++n) {
-      Half* const line = reinterpret_cast<Half*>(packed_) + (n - column) * together_padded_;
-      Half* to = line;
+      Bfloat16* const first = reinterpret_cast<Bfloat16*>(packed_) + (n - column) * product_rows_;
+      Bfloat16* to = first;
       for (int64_t i = 0; i < count * blocks.count; ++i) {
-        const T* const from = sources(begin_ + step, 0) + i * slab_ + n * width;
-        store_half(to, n < columns_.all ? load<T>(from) : Vector<T>{});
+        const T* const from = sources(begin_ + step, 0) + i * source_stride_ + n * width;
+        store_bfloat16(to, n < columns_.count ? load<T>(from) : Vector<T>{});
         to += blocks.rows(i % blocks.count);
       }
-      std::memset(to, 0, (line + round_up(count * rows, kTileDepth) - to) * sizeof(Half));
+      std::memset(to, 0, (first + round_up(count * rows, kTileDepth) - to) * sizeof(Bfloat16));
     }
   }
 
-  void multiply_totals(const Tiles& unit, int64_t end, int64_t column, int64_t depth, int64_t index, T* total) const {
-    const int64_t lines = (end < layout_.lines ? end : layout_.lines) - column;
+  void add_bf16_products(const MatrixUnit& unit, int64_t end, int64_t column, int64_t depth, int64_t index, T* total) const {
+    const int64_t tile_rows = (end < layout_.rows ? end : layout_.rows) - column;
     unit.multiply<false>(
-        lines / kTileLines, reinterpret_cast<const Half*>(packed_), kTileLines * together_padded_, together_padded_, kTileDepth,
-        reinterpret_cast<const Half*>(narrow_gradients_) + index * together_padded_ * kTileColumns, tile_groups(depth), total);
+        tile_rows / kTileRows, reinterpret_cast<const Bfloat16*>(packed_), kTileRows * product_rows_, product_rows_, kTileDepth,
+        reinterpret_cast<const Bfloat16*>(bf16_products_) + index * product_rows_ * kTileColumns, tile_groups(depth), total);
   }
 #endif
 
-  // Sources [column, end) of `count` steps, (steps, rows, W).
+  // Packs sources [column, end) of `count` steps as (steps, rows, W).
   void pack_sources(int64_t t, int64_t count, int64_t column, int64_t end) {
     T* to = packed_;
     for (int64_t i = 0; i < count * blocks.count; ++i) {
-      const T* const from = sources(t, 0) + i * slab_ + column * width;
+      const T* const from = sources(t, 0) + i * source_stride_ + column * width;
       Vector<T> tile[width];
       for (int n = 0; n < width; ++n) tile[n] = column + n < end ? load<T>(from + n * width) : Vector<T>{};
       transpose<T>(tile);
@@ -474,23 +483,23 @@ class Backward : Group<T, Rule, half> {
     }
   }
 
-  const Totals layout_;
+  const GradientLayout layout_;
   const Columns columns_;
-  T* const hidden_;  // gradients of what the step reads: by rows, as the next
+  T* const hidden_;  // gradients of the states before the step: by rows, as the next
   T* const carry_;
   T* const memory_;  // by lanes
   T* const sums_;
   T* const zeros_;
   T* const weight_uh_;
-  T* const gradients_;  // of the gates' sums at the steps of the chunk, (kGradients, panels, steps, rows, 2W)
-  const int64_t slab_;
-  T* const sources_;    // (1 + steps, blocks, columns, W), or (1 + steps, rows, columns)
-  const int64_t together_;  // steps that are added to the totals at a time
-  const int64_t together_padded_;  // room for their rows, which no group of fewer rows exceeds
+  T* const gradients_;           // of the gates' sums at the steps of the chunk, (kGradients, panels, steps, rows, 2W)
+  const int64_t source_stride_;  // numbers of the sources of one step and block, or row
+  T* const sources_;             // (1 + steps, blocks, columns, W), or (1 + steps, rows, columns)
+  const int64_t product_steps_;  // steps per product that adds to the weight gradients
+  const int64_t product_rows_;   // bound on the rows of these steps
   T* const packed_;
-  T* const narrow_gradients_;
-  T* const narrow_;  // those of this step in bfloat16, one section after the other, each from a whole group on
-  T* const totals_;
+  T* const bf16_products_;   // gradients of the steps of a product, in tiles
+  T* const bf16_gradients_;  // gradients of this step, each section padded to whole groups
+  T* const weight_grads_;
   int64_t begin_ = 0;
 };
 

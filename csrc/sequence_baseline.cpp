@@ -1,4 +1,4 @@
-// The time loops for every processor of this architecture.
+// Time loops for every processor of the architecture.
 #define SEQMEM_ISA baseline
 #define SEQMEM_VECTOR_BYTES 16
 #include "sequence_table.h"

@@ -1,8 +1,8 @@
-// What each cell does between its products, for W hidden units of one row at a time: from the gates' sums to the new hidden
-// state, and from the gradient of the new hidden state to those of the sums.
+// Pointwise part of each cell, for W hidden units of one row: forward from the gates' sums to the new hidden state, backward
+// from its gradient to the gradients of the sums.
 //
-// kGates sums come in, kSaved numbers are kept for the way back, kGradients gradients come out. The first kProducts of these
-// belong to weights that read the input, the last kProducts to weights that read the memory and the hidden state.
+// A cell has kGates sums, kSaved numbers saved for backward, and kGradients gradients. The first kProducts of the gradients are
+// multiplied with the weights of the input, the last kProducts with the weights of the memory and of the hidden state.
 #pragma once
 
 #include "sequence.h"
@@ -10,24 +10,24 @@
 
 namespace seqmem::SEQMEM_ISA {
 
-// Of W hidden units of one row: the gates' sums, the state before a step and then the one after it, and what is kept.
-template <typename T, typename Rule>
-struct Units {
-  Vector<T> z[Rule::kGates], h, c, saved[Rule::kSaved];
+// W hidden units of one row: the gates' sums z, the state h and c before and then after the step, and the saved numbers.
+template <typename T, typename Pointwise>
+struct UnitState {
+  Vector<T> z[Pointwise::kGates], h, c, saved[Pointwise::kSaved];
 };
 
-// c = act(z_0), g = sigmoid(z_1), h = h + g (c - h); without gate h = c.
+// Memory cell: c = act(z_0), g = sigmoid(z_1), h = h + g (c - h); without a gate h = c.
 template <typename T, bool gated>
-struct MemoryRule {
+struct MemoryPointwise {
   static constexpr int kGates = gated ? 2 : 1, kSaved = kGates, kGradients = kGates, kProducts = kGates;
   static constexpr bool kHasMemory = true, kHasCarry = false;
-  static constexpr bool reads(int, Source) { return true; }
+  static constexpr bool uses(int, Source) { return true; }
   static constexpr int weight_row(int gate) { return gate; }
   static constexpr int gradient_row(Source, int section) { return section; }
 
   template <int n>
-  static inline __attribute__((always_inline)) void forward(const Sequence<T>& s, Units<T, MemoryRule> (&all)[n]) {
-    for (auto& [z, h, c, saved] : all) {
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>& s, UnitState<T, MemoryPointwise> (&units)[n]) {
+    for (auto& [z, h, c, saved] : units) {
       saved[0] = activate<T>(s.hidden_activation, z[0]);
       if constexpr (gated) {
         saved[1] = sigmoid<T>(z[1]);
@@ -43,90 +43,92 @@ struct MemoryRule {
       Vector<T>* dz) {
     if constexpr (gated) {
       const Vector<T> c = saved[0], g = saved[1];
-      dz[0] = dh * g * slope<T>(s.hidden_activation, c);
+      dz[0] = dh * g * derivative<T>(s.hidden_activation, c);
       dz[1] = dh * (c - h_before) * (g * (T(1) - g));
       dh = dh * (T(1) - g);
     } else {
-      dz[0] = dh * slope<T>(s.hidden_activation, saved[0]);
+      dz[0] = dh * derivative<T>(s.hidden_activation, saved[0]);
       dh = Vector<T>{};
     }
   }
 };
 
-// i, f, o = sigmoid, g = tanh of their sums, c = f c + i g, h = o tanh(c); kept: i, f, g, o, c.
+// LSTM: i, f, o = sigmoid and g = tanh of their sums, c = f c + i g, h = o tanh(c); saved: i, f, g, o, c.
 template <typename T>
-struct LstmRule {
+struct LstmPointwise {
   static constexpr int kGates = 4, kSaved = 5, kGradients = 4, kProducts = 4;
   static constexpr bool kHasMemory = false, kHasCarry = true;
-  static constexpr bool reads(int, Source source) { return source != from_memory; }
+  static constexpr bool uses(int, Source source) { return source != from_memory; }
   static constexpr int weight_row(int gate) { return gate; }
   static constexpr int gradient_row(Source, int section) { return section; }
 
   template <int n>
-  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, Units<T, LstmRule> (&all)[n]) {
-    Vector<T> squashed[n];
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, UnitState<T, LstmPointwise> (&units)[n]) {
+    Vector<T> tanh_c[n];
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
-      auto& [z, h, c, saved] = all[j];
+      auto& [z, h, c, saved] = units[j];
       Vector<T> gates[] = {z[0], z[1], z[3], z[2]};
-      squash<T, 3, 1>(gates);
+      sigmoid_tanh<T, 3, 1>(gates);
       saved[0] = gates[0];
       saved[1] = gates[1];
       saved[2] = gates[3];
       saved[3] = gates[2];
       c = saved[1] * c + saved[0] * saved[2];
       saved[4] = c;
-      squashed[j] = c;
+      tanh_c[j] = c;
     }
-    squash<T, 0, n>(squashed);
+    sigmoid_tanh<T, 0, n>(tanh_c);
 #pragma GCC unroll 8
-    for (int j = 0; j < n; ++j) all[j].h = all[j].saved[3] * squashed[j];
+    for (int j = 0; j < n; ++j) units[j].h = units[j].saved[3] * tanh_c[j];
   }
 
   static inline __attribute__((always_inline)) void backward(
       const Sequence<T>&, const Vector<T>* saved, const Vector<T>&, const Vector<T>& c_before, Vector<T>& dh, Vector<T>& dc,
       Vector<T>* dz) {
-    const Vector<T> i = saved[0], f = saved[1], g = saved[2], o = saved[3], squashed = tanh<T>(saved[4]);
-    const Vector<T> total = dc + dh * o * (T(1) - squashed * squashed);
-    dz[0] = total * g * (i * (T(1) - i));
-    dz[1] = total * c_before * (f * (T(1) - f));
-    dz[2] = total * i * (T(1) - g * g);
-    dz[3] = dh * squashed * (o * (T(1) - o));
-    dc = total * f;
+    const Vector<T> i = saved[0], f = saved[1], g = saved[2], o = saved[3], tanh_c = tanh<T>(saved[4]);
+    const Vector<T> dc_total = dc + dh * o * (T(1) - tanh_c * tanh_c);
+    dz[0] = dc_total * g * (i * (T(1) - i));
+    dz[1] = dc_total * c_before * (f * (T(1) - f));
+    dz[2] = dc_total * i * (T(1) - g * g);
+    dz[3] = dh * tanh_c * (o * (T(1) - o));
+    dc = dc_total * f;
     dh = Vector<T>{};
   }
 };
 
-// r, z = sigmoid, n = tanh(z_3 + r z_2) with z_2 of the hidden state alone and z_3 of the input alone, h = n + z (h - n);
-// kept: r, z, n, z_2. Gradients come as those of n, r, z, z_2, so that the first three read the input and the last three h.
+// GRU: r, z = sigmoid, n = tanh(z_3 + r z_2) with z_2 of the hidden state and z_3 of the input, h = n + z (h - n); saved: r, z,
+// n, z_2. The gradients are those of n, r, z, z_2: the first three for the weights of the input, the last three for those of h.
 template <typename T>
-struct GruRule {
+struct GruPointwise {
   static constexpr int kGates = 4, kSaved = 4, kGradients = 4, kProducts = 3;
   static constexpr bool kHasMemory = false, kHasCarry = false;
-  static constexpr bool reads(int gate, Source source) {
+  static constexpr bool uses(int gate, Source source) {
     return source == from_hidden ? gate != 3 : source == from_input && gate != 2;
   }
   static constexpr int weight_row(int gate) { return gate < 2 ? gate : 2; }
-  static constexpr int gradient_row(Source source, int section) { return source == from_input ? (section + 2) % 3 : section - 1; }
+  static constexpr int gradient_row(Source source, int section) {
+    return source == from_input ? (section + 2) % 3 : section - 1;
+  }
 
   template <int n>
-  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, Units<T, GruRule> (&all)[n]) {
-    Vector<T> squashed[n];
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, UnitState<T, GruPointwise> (&units)[n]) {
+    Vector<T> candidate[n];
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
-      auto& [z, h, c, saved] = all[j];
+      auto& [z, h, c, saved] = units[j];
       Vector<T> gates[] = {z[0], z[1]};
-      squash<T, 2, 0>(gates);
+      sigmoid_tanh<T, 2, 0>(gates);
       saved[0] = gates[0];
       saved[1] = gates[1];
       saved[3] = z[2];
-      squashed[j] = z[3] + saved[0] * z[2];
+      candidate[j] = z[3] + saved[0] * z[2];
     }
-    squash<T, 0, n>(squashed);
+    sigmoid_tanh<T, 0, n>(candidate);
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
-      all[j].saved[2] = squashed[j];
-      all[j].h = squashed[j] + all[j].saved[1] * (all[j].h - squashed[j]);
+      units[j].saved[2] = candidate[j];
+      units[j].h = candidate[j] + units[j].saved[1] * (units[j].h - candidate[j]);
     }
   }
 

@@ -1,4 +1,4 @@
-// What the loops of both directions share: sizes of a group of rows, its split into blocks, and which rows are within their lengths.
+// Base of the forward and the backward time loop: a group of rows, its blocks, and its valid rows.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,11 @@
 #include "sequence_memory.h"
 #include "sequence_product.h"
 #include "sequence_rows.h"
-#include "sequence_tiles.h"
+#include "sequence_bfloat16.h"
 
 namespace seqmem::SEQMEM_ISA {
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 struct Group {
   static constexpr int width = kLanes<T>;
   using Mask = typename VectorOf<T>::index;
@@ -19,41 +19,42 @@ struct Group {
   const Sequence<T>& s;
   const int64_t first, rows;
   const Blocks blocks;
-  const int64_t padded;   // hidden units in whole vectors
-  const int64_t stored;   // numbers kept of each of a row's gates
-  const int64_t memory;   // M N
-  Mask* const valid;      // (blocks,)
-  T* const written;       // (blocks, M, W)
-  Memory<T> update;
+  const int64_t padded;        // H rounded up to whole vectors
+  const int64_t saved_stride;  // numbers saved per gate and row
+  const int64_t memory;        // M N
+  Mask* const valid;           // (blocks,)
+  T* const memory_input;       // (blocks, M, W)
+  Memory<T> memory_update;
 
   Group(const Sequence<T>& sequence, int64_t first_row, int64_t count, Arena<T>& arena)
-      : s(sequence), first(first_row), rows(count), blocks(count, kMaxRows<T>, half ? kTileLines : 0),
-        padded(round_up(sequence.hidden, width)),
-        stored(round_up(sequence.hidden, kMaxLanes)),
-        memory(Rule::kHasMemory ? sequence.memories * sequence.order : 0),
-        valid(reinterpret_cast<Mask*>(arena.take(blocks.count * width))),
-        written(arena.take(Rule::kHasMemory ? blocks.count * sequence.memories * width : 0)),
-        update(sequence, blocks, first_row, arena.take(Rule::kHasMemory ? Memory<T>::workspace(sequence, blocks) : 0)) {}
+      : s(sequence), first(first_row), rows(count), blocks(count, kMaxRows<T>, bf16 ? kTileRows : 0),
+        padded(round_up(sequence.hidden, width)), saved_stride(round_up(sequence.hidden, kMaxLanes)),
+        memory(Pointwise::kHasMemory ? sequence.memories * sequence.order : 0),
+        valid(reinterpret_cast<Mask*>(arena.allocate(blocks.count * width))),
+        memory_input(arena.allocate(Pointwise::kHasMemory ? blocks.count * sequence.memories * width : 0)),
+        memory_update(
+            sequence, blocks, first_row, arena.allocate(Pointwise::kHasMemory ? Memory<T>::workspace(sequence, blocks) : 0)) {}
 
   bool is_valid(int64_t row, int64_t t) const { return s.lengths == nullptr || t < s.lengths[first + row]; }
 
-  void find_valid(int64_t t) {
+  void find_valid_rows(int64_t t) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int j = 0; j < width; ++j) valid[b][j] = j < blocks.rows(b) && is_valid(blocks.start(b) + j, t) ? -1 : 0;
     }
   }
 
-  // Steps after which no row goes on.
+  // Steps of the longest row.
   int64_t longest() const {
     if (s.lengths == nullptr) return s.steps;
-    int64_t most = 0;
-    for (int64_t r = 0; r < rows; ++r) most = s.lengths[first + r] > most ? s.lengths[first + r] : most;
-    return most < s.steps ? most : s.steps;
+    int64_t longest_length = 0;
+    for (int64_t r = 0; r < rows; ++r)
+      longest_length = s.lengths[first + r] > longest_length ? s.lengths[first + r] : longest_length;
+    return longest_length < s.steps ? longest_length : s.steps;
   }
 
   const T* input(int64_t row, int64_t t) const { return s.inputs + (first + row) * s.input_row + t * s.input_step; }
 
-  // (rows, count) of the batch from or to (blocks, count, W).
+  // Converts (rows, count) of the batch to and from (blocks, count, W).
   void gather(const T* from, int64_t stride, int64_t count, T* lanes) const {
     for (int64_t b = 0; b < blocks.count; ++b) {
       rows_to_lanes<T>(from + (first + blocks.start(b)) * stride, stride, blocks.rows(b), count, lanes + b * count * width);
@@ -65,69 +66,70 @@ struct Group {
     }
   }
 
-  // (rows, units) of the batch from or to numbers by rows.
-  void take_rows(const T* from, T* by_rows) const {
+  // Converts (rows, H) of the batch to and from the layout by rows.
+  void load_rows(const T* from, T* by_rows) const {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
         const T* const row = from + (first + blocks.start(b) + r) * s.hidden;
-        for (int64_t u = 0; u < padded; u += width) store<T>(by_rows + at(b, r, u), load_some<T>(row + u, s.hidden - u));
+        for (int64_t u = 0; u < padded; u += width) store<T>(by_rows + offset(b, r, u), load_partial<T>(row + u, s.hidden - u));
       }
     }
   }
-  void give_rows(const T* by_rows, T* to) const {
+  void store_rows(const T* by_rows, T* to) const {
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
         T* const row = to + (first + blocks.start(b) + r) * s.hidden;
-        for (int64_t u = 0; u < padded; u += width) store_some<T>(row + u, load<T>(by_rows + at(b, r, u)), s.hidden - u);
+        for (int64_t u = 0; u < padded; u += width) store_partial<T>(row + u, load<T>(by_rows + offset(b, r, u)), s.hidden - u);
       }
     }
   }
 
-  // Numbers of each row in bfloat16 as the tiles read them, (blocks, groups of 32, 16 rows, 32); rows that are not there are zero.
-  int64_t narrow_size(int64_t depth) const { return blocks.count * tile_groups(depth) * kTileLines * kTileDepth; }
-  T* take_narrow(Arena<T>& arena, int64_t depth) const { return arena.take(narrow_size(depth) / 2); }
-  void clear(T* narrow, int64_t depth) const { std::memset(narrow, 0, narrow_size(depth) * 2); }
+  // bfloat16 operands in the layout of tiles, (blocks, groups of 32, 16 rows, 32); missing rows are zero.
+  int64_t bf16_size(int64_t depth) const { return blocks.count * tile_groups(depth) * kTileRows * kTileDepth; }
+  T* allocate_bf16(Arena<T>& arena, int64_t depth) const { return arena.allocate(bf16_size(depth) / 2); }
+  void clear_bf16(T* operand, int64_t depth) const { std::memset(operand, 0, bf16_size(depth) * 2); }
 
 #if SEQMEM_VECTOR_BYTES == 64
-  using Unit = Tiles;
+  using Unit = MatrixUnit;
 
-  Half* narrow_at(T* narrow, int64_t depth, int64_t b, int r, int64_t k) const {
-    return reinterpret_cast<Half*>(narrow) +
-        ((b * tile_groups(depth) + k / kTileDepth) * kTileLines + r) * kTileDepth + k % kTileDepth;
+  Bfloat16* bf16_at(T* operand, int64_t depth, int64_t b, int r, int64_t k) const {
+    return reinterpret_cast<Bfloat16*>(operand) + ((b * tile_groups(depth) + k / kTileDepth) * kTileRows + r) * kTileDepth +
+           k % kTileDepth;
   }
 
-  void narrow_lanes(const T* lanes, int64_t depth, T* narrow) const {
+  void lanes_to_bf16(const T* lanes, int64_t depth, T* operand) const {
     for (int64_t b = 0; b < blocks.count; ++b) {
       const T* const from = lanes + b * depth * width;
       for (int64_t k = 0; k < depth; k += width) {
         Vector<T> tile[width];
         for (int c = 0; c < width; ++c) tile[c] = k + c < depth ? load<T>(from + (k + c) * width) : Vector<T>{};
         transpose<T>(tile);
-        for (int r = 0; r < blocks.rows(b); ++r) store_half(narrow_at(narrow, depth, b, r, k), tile[r]);
+        for (int r = 0; r < blocks.rows(b); ++r) store_bfloat16(bf16_at(operand, depth, b, r, k), tile[r]);
       }
     }
   }
 
-  void narrow_rows(const T* by_rows, int64_t depth, T* narrow) const {
-    const int64_t whole = round_up(depth, width);
+  void rows_to_bf16(const T* by_rows, int64_t depth, T* operand) const {
+    const int64_t padded_depth = round_up(depth, width);
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int64_t k = 0; k < depth; k += width) {
         for (int r = 0; r < blocks.rows(b); ++r) {
-          store_half(
-              narrow_at(narrow, depth, b, r, k), load<T>(by_rows + blocks.start(b) * whole + k * blocks.rows(b) + r * width));
+          store_bfloat16(
+              bf16_at(operand, depth, b, r, k),
+              load<T>(by_rows + blocks.start(b) * padded_depth + k * blocks.rows(b) + r * width));
         }
       }
     }
   }
 
-  // Products with `groups` groups of 32 k from group `begin` of `all` on.
-  template <bool fresh>
-  void multiply_narrow(
-      const Tiles& unit, const T* narrow, int64_t all, int64_t begin, int64_t groups, const T* w, T* sums) const {
-    constexpr int64_t group = kTileLines * kTileDepth;
-    const Half* const from = reinterpret_cast<const Half*>(narrow) + begin * group;
-    unit.multiply<fresh>(
-        blocks.count, from, all * group, kTileDepth, group, reinterpret_cast<const Half*>(w), groups, sums);
+  // Products with groups [begin, begin + groups) of the `total` groups of 32 k.
+  template <bool overwrite>
+  void multiply_bf16(
+      const MatrixUnit& unit, const T* operand, int64_t total, int64_t begin, int64_t groups, const T* w, T* sums) const {
+    constexpr int64_t group = kTileRows * kTileDepth;
+    const Bfloat16* const from = reinterpret_cast<const Bfloat16*>(operand) + begin * group;
+    unit.multiply<overwrite>(
+        blocks.count, from, total * group, kTileDepth, group, reinterpret_cast<const Bfloat16*>(w), groups, sums);
   }
 #else
   struct Unit {
@@ -135,8 +137,8 @@ struct Group {
   };
 #endif
 
-  // Where W hidden units of row r of a block start.
-  int64_t at(int64_t b, int r, int64_t unit) const { return blocks.start(b) * padded + unit * blocks.rows(b) + r * width; }
+  // Offset of W hidden units of row r of a block.
+  int64_t offset(int64_t b, int r, int64_t unit) const { return blocks.start(b) * padded + unit * blocks.rows(b) + r * width; }
 };
 
 }  // namespace seqmem::SEQMEM_ISA

@@ -1,4 +1,4 @@
-// The loops of each cell as the table of an instruction set holds them.
+// Time loops of each cell, as entries of the table of an instruction set.
 #pragma once
 
 #include <cstdint>
@@ -9,56 +9,56 @@
 
 namespace seqmem::SEQMEM_ISA {
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 static int64_t workspace(const Sequence<T>& s, int64_t rows, bool backward) {
   Arena<T> arena{nullptr};
   if (backward) {
-    Backward<T, Rule, half>(s, 0, rows, arena, nullptr);
+    Backward<T, Pointwise, bf16>(s, 0, rows, arena, nullptr);
   } else {
-    Forward<T, Rule, half>(s, 0, rows, arena);
+    Forward<T, Pointwise, bf16>(s, 0, rows, arena);
   }
   return arena.used;
 }
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 static void forward(const Sequence<T>& s, int64_t first, int64_t rows, T* workspace) {
   Arena<T> arena{workspace};
-  Forward<T, Rule, half>(s, first, rows, arena).run();
+  Forward<T, Pointwise, bf16>(s, first, rows, arena).run();
 }
 
-template <typename T, typename Rule, bool half>
-static void backward(const Sequence<T>& s, int64_t first, int64_t rows, T* workspace, T* totals) {
+template <typename T, typename Pointwise, bool bf16>
+static void backward(const Sequence<T>& s, int64_t first, int64_t rows, T* workspace, T* weight_grads) {
   Arena<T> arena{workspace};
-  Backward<T, Rule, half>(s, first, rows, arena, totals).run();
+  Backward<T, Pointwise, bf16>(s, first, rows, arena, weight_grads).run();
 }
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 static SequenceKernels<T> kernels_of() {
   return {
       kLanes<T>,
       8 * kMaxRows<T>,
-      totals<T, Rule, half>,
-      workspace<T, Rule, half>,
-      packed<T, Rule, half>,
-      panels<T, Rule>,
-      pack<T, Rule, half>,
-      forward<T, Rule, half>,
-      backward<T, Rule, half>};
+      gradient_layout<T, Pointwise, bf16>,
+      workspace<T, Pointwise, bf16>,
+      packed_size<T, Pointwise, bf16>,
+      panels<T, Pointwise>,
+      pack<T, Pointwise, bf16>,
+      forward<T, Pointwise, bf16>,
+      backward<T, Pointwise, bf16>};
 }
 
-template <typename T, bool half>
+template <typename T, bool bf16>
 static SequenceKernels<T> kernels_for(Cell cell) {
   switch (cell) {
     case Cell::lstm:
-      return kernels_of<T, LstmRule<T>, half>();
+      return kernels_of<T, LstmPointwise<T>, bf16>();
     case Cell::gru:
-      return kernels_of<T, GruRule<T>, half>();
+      return kernels_of<T, GruPointwise<T>, bf16>();
     case Cell::memory_ungated:
-      return kernels_of<T, MemoryRule<T, false>, half>();
+      return kernels_of<T, MemoryPointwise<T, false>, bf16>();
     case Cell::memory:
       break;
   }
-  return kernels_of<T, MemoryRule<T, true>, half>();
+  return kernels_of<T, MemoryPointwise<T, true>, bf16>();
 }
 
 }  // namespace seqmem::SEQMEM_ISA

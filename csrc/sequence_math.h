@@ -1,4 +1,4 @@
-// tanh and sigmoid of W numbers at a time, to a few units in the last place.
+// Vectorised tanh and sigmoid, accurate to a few units in the last place, and the cells' activations.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ template <>
 struct ExpConstants<float> {
   static constexpr float round = 0x1.8p23f;  // adding it rounds to an integer and leaves that in the low bits
   static constexpr float log2_e = 0x1.715476p+0f, ln2_high = 0x1.62e400p-1f, ln2_low = 0x1.7f7d1cp-20f;
-  static constexpr float least = -87.0f, most = 88.0f;
+  static constexpr float min = -87.0f, max = 88.0f;
   static constexpr float tanh_is_one = 9.25f;
   static constexpr int terms = 7, mantissa = 23;
   static constexpr int32_t one = 0x3f800000;
@@ -26,29 +26,29 @@ template <>
 struct ExpConstants<double> {
   static constexpr double round = 0x1.8p52;
   static constexpr double log2_e = 0x1.71547652b82fep+0, ln2_high = 0x1.62e42fefa0000p-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
-  static constexpr double least = -708.0, most = 709.0;
+  static constexpr double min = -708.0, max = 709.0;
   static constexpr double tanh_is_one = 19.5;
   static constexpr int terms = 13, mantissa = 52;
   static constexpr int64_t one = 0x3ff0000000000000;
 };
 
-// NaN stays.
+// Clamps each number; NaN stays NaN.
 template <typename T>
-SEQMEM_INLINE Vector<T> clamp(const Vector<T>& x, T least, T most) {
-  const Vector<T> low = broadcast<T>(least), high = broadcast<T>(most);
+SEQMEM_INLINE Vector<T> clamp(const Vector<T>& x, T min, T max) {
+  const Vector<T> low = broadcast<T>(min), high = broadcast<T>(max);
 #if SEQMEM_VECTOR_BYTES == 64
-  // One instruction each, which GCC does not make of the comparisons below.
+  // One instruction each; GCC does not generate it from the comparisons below.
   if constexpr (sizeof(T) == 4) {
-    const __m512 raised = _mm512_maskz_max_ps(__mmask16(-1), (__m512)low, (__m512)x);
-    return (Vector<T>)_mm512_maskz_min_ps(__mmask16(-1), (__m512)high, raised);
+    const __m512 at_least_min = _mm512_maskz_max_ps(__mmask16(-1), (__m512)low, (__m512)x);
+    return (Vector<T>)_mm512_maskz_min_ps(__mmask16(-1), (__m512)high, at_least_min);
   }
 #endif
-  const Vector<T> raised = x < low ? low : x;
-  return raised > high ? high : raised;
+  const Vector<T> at_least_min = x < low ? low : x;
+  return at_least_min > high ? high : at_least_min;
 }
 
-// exp(x) = scale (1 + rest): x = k ln 2 + f with |f| <= ln(2) / 2, scale = 2^k, rest = exp(f) - 1 by its Taylor series.
-// Of n vectors in step: the series of one alone would wait for itself at every term.
+// exp(x) = scale (1 + rest): x = k ln 2 + f with |f| <= ln(2) / 2, scale = 2^k, and rest = exp(f) - 1 by its Taylor series.
+// Runs n vectors interleaved, because the series of one vector is a single dependency chain.
 template <typename T, int n>
 SEQMEM_INLINE void split_exp(const Vector<T> (&x)[n], Vector<T> (&scale)[n], Vector<T> (&rest)[n]) {
   using Constants = ExpConstants<T>;
@@ -88,16 +88,16 @@ SEQMEM_INLINE Vector<T> reciprocal(const Vector<T>& x) {
   return T(1) / x;
 }
 
-// In place: 1 / (exp(-x) + 1) of the first `sigmoids` vectors and (exp(2x) - 1) / (exp(2x) + 1) of the `tanhs` after them, with
-// exp(2x) - 1 free of cancellation.
+// In place: sigmoid 1 / (exp(-x) + 1) of the first `sigmoids` vectors and tanh (exp(2x) - 1) / (exp(2x) + 1) of the next
+// `tanhs`, where exp(2x) - 1 is free of cancellation.
 template <typename T, int sigmoids, int tanhs>
-SEQMEM_INLINE void squash(Vector<T> (&x)[sigmoids + tanhs]) {
+SEQMEM_INLINE void sigmoid_tanh(Vector<T> (&x)[sigmoids + tanhs]) {
   constexpr int n = sigmoids + tanhs;
   using Constants = ExpConstants<T>;
   Vector<T> scale[n], rest[n];
 #pragma GCC unroll 8
   for (int j = 0; j < n; ++j) {
-    x[j] = j < sigmoids ? clamp<T>(-x[j], Constants::least, Constants::most)
+    x[j] = j < sigmoids ? clamp<T>(-x[j], Constants::min, Constants::max)
                         : T(2) * clamp<T>(x[j], -Constants::tanh_is_one, Constants::tanh_is_one);
   }
   split_exp<T, n>(x, scale, rest);
@@ -106,8 +106,8 @@ SEQMEM_INLINE void squash(Vector<T> (&x)[sigmoids + tanhs]) {
     if (j < sigmoids) {
       x[j] = reciprocal<T>(scale[j] * rest[j] + (scale[j] + T(1)));
     } else {
-      const Vector<T> less_one = scale[j] * rest[j] + (scale[j] - T(1));
-      x[j] = less_one * reciprocal<T>(less_one + T(2));
+      const Vector<T> exp_minus_one = scale[j] * rest[j] + (scale[j] - T(1));
+      x[j] = exp_minus_one * reciprocal<T>(exp_minus_one + T(2));
     }
   }
 }
@@ -115,14 +115,14 @@ SEQMEM_INLINE void squash(Vector<T> (&x)[sigmoids + tanhs]) {
 template <typename T>
 SEQMEM_INLINE Vector<T> tanh(const Vector<T>& x) {
   Vector<T> y[] = {x};
-  squash<T, 0, 1>(y);
+  sigmoid_tanh<T, 0, 1>(y);
   return y[0];
 }
 
 template <typename T>
 SEQMEM_INLINE Vector<T> sigmoid(const Vector<T>& x) {
   Vector<T> y[] = {x};
-  squash<T, 1, 0>(y);
+  sigmoid_tanh<T, 1, 0>(y);
   return y[0];
 }
 
@@ -141,9 +141,9 @@ SEQMEM_INLINE Vector<T> activate(Activation kind, const Vector<T>& x) {
   return x;
 }
 
-// The derivative where the activation's value is y.
+// Derivative of an activation, from its value y.
 template <typename T>
-SEQMEM_INLINE Vector<T> slope(Activation kind, const Vector<T>& y) {
+SEQMEM_INLINE Vector<T> derivative(Activation kind, const Vector<T>& y) {
   switch (kind) {
     case Activation::tanh:
       return T(1) - y * y;

@@ -1,7 +1,6 @@
-// A linear memory as the time loops see it: a forward update of blocks of rows, by lanes, and its transpose.
+// Linear memory of the time loops: the update of blocks of rows, by lanes, and its adjoint.
 //
-// Two kinds: a quasiseparable transition with its step sizes (quasiseparable.h), and a step that is the same at all times, as a
-// dense matrix.
+// The transition is either quasiseparable with step sizes (quasiseparable.h), or a fixed step as a dense matrix.
 #pragma once
 
 #include <cstdint>
@@ -19,158 +18,161 @@ class Memory {
   using Mask = typename VectorOf<T>::index;
 
   static int64_t workspace(const Sequence<T>& s, const Blocks& blocks) {
-    if (s.step != nullptr) return blocks.lines() * dense_columns(s) + 2 * kPanel<T>;
+    if (s.step != nullptr) return blocks.sum_rows() * dense_columns(s) + 2 * kPanel<T>;
     const int64_t order = s.generators.order;
-    if (s.generators.triangular) return s.own_step_sizes ? 0 : TriangularTable<T>::size(order);
-    return order * kLanes<T> + (s.own_step_sizes ? EliminationTable<T, true>::size(order) : EliminationTable<T, false>::size(order));
+    if (s.generators.triangular) return s.per_row_step_sizes ? 0 : TriangularTable<T>::size(order);
+    const int64_t table =
+        s.per_row_step_sizes ? EliminationTable<T, true>::size(order) : EliminationTable<T, false>::size(order);
+    return order * kLanes<T> + table;
   }
 
   Memory(const Sequence<T>& sequence, const Blocks& blocks, int64_t first, T* workspace)
       : s_(sequence), blocks_(blocks), first_(first), workspace_(workspace) {}
 
-  // What all rows share of step t.
+  // Computes what all rows share of step t.
   void prepare(int64_t t) {
-    if (s_.step != nullptr || s_.own_step_sizes) return;
+    if (s_.step != nullptr || s_.per_row_step_sizes) return;
     dt_ = s_.step_sizes[t];
     if (s_.generators.triangular) {
-      TriangularTable<T>(workspace_, order()).fill(s_.generators, dt_, s_.implicit);
+      TriangularTable<T>(workspace_, order()).fill(s_.generators, dt_, s_.alpha);
     } else if (!starts()) {
-      EliminationTable<T, false>(workspace_, order()).fill(s_.generators, T(dt_ * s_.implicit));
+      EliminationTable<T, false>(workspace_, order()).fill(s_.generators, T(dt_ * s_.alpha));
     }
   }
 
-  // Memory (M, N, W) of blocks that are `stride` numbers apart, written (blocks, M, W): rows that are not valid keep their
-  // memory. `from` and `to` may be the same.
-  void update(int64_t t, const T* from, T* to, int64_t stride, const T* written, const Mask* valid) const {
-    run<false>(t, from, to, stride, const_cast<T*>(written), valid);
+  // One step of the memory (M, N, W) of each block; blocks are `stride` numbers apart. memory_input is (blocks, M, W). Rows
+  // that are not valid keep their memory. `from` and `to` may alias.
+  void update(int64_t t, const T* from, T* to, int64_t stride, const T* memory_input, const Mask* valid) const {
+    run<false>(t, from, to, stride, const_cast<T*>(memory_input), valid);
   }
 
-  // From the gradient of the new memory to that of the old one, and of what was written.
-  void adjoint(int64_t t, const T* from, T* to, int64_t stride, T* written, const Mask* valid) const {
-    run<true>(t, from, to, stride, written, valid);
+  // From the gradient of the new memory to the gradients of the previous memory and of the memory input.
+  void adjoint(int64_t t, const T* from, T* to, int64_t stride, T* memory_input, const Mask* valid) const {
+    run<true>(t, from, to, stride, memory_input, valid);
   }
 
  private:
-  static constexpr int kTogether = 4;
+  static constexpr int kInterleaved = 4;
 
   static int64_t dense_columns(const Sequence<T>& s) { return s.memories * round_up(s.order, kPanel<T>); }
   int64_t order() const { return s_.order; }
   bool starts() const { return dt_ > 3e38; }
+  // A chain is one memory of one block: a serial recurrence along the order.
   int64_t chains() const { return blocks_.count * s_.memories; }
-  // Where a chain's numbers start.
-  int64_t place(int64_t chain, int64_t stride) const {
+  // Offset of a chain.
+  int64_t offset(int64_t chain, int64_t stride) const {
     return chain / s_.memories * stride + chain % s_.memories * s_.order * kLanes<T>;
   }
 
   template <bool adjoint>
-  void run(int64_t t, const T* from, T* to, int64_t stride, T* written, const Mask* valid) const {
-    if (s_.step != nullptr) return dense<adjoint>(from, to, stride, written, valid);
+  void run(int64_t t, const T* from, T* to, int64_t stride, T* memory_input, const Mask* valid) const {
+    if (s_.step != nullptr) return dense<adjoint>(from, to, stride, memory_input, valid);
     for (int64_t chain = 0; chain < chains();) {
-      if (s_.own_step_sizes) {
-        own<adjoint>(t, chain, from, to, stride, written, valid[chain / s_.memories]);
+      if (s_.per_row_step_sizes) {
+        per_row<adjoint>(t, chain, from, to, stride, memory_input, valid[chain / s_.memories]);
         ++chain;
       } else if (!s_.generators.triangular) {
-        general<adjoint>(chain, from, to, stride, written, valid[chain / s_.memories]);
+        general<adjoint>(chain, from, to, stride, memory_input, valid[chain / s_.memories]);
         ++chain;
-      } else if (chains() - chain >= kTogether) {
-        triangular<adjoint, kTogether>(chain, from, to, stride, written, valid);
-        chain += kTogether;
+      } else if (chains() - chain >= kInterleaved) {
+        triangular<adjoint, kInterleaved>(chain, from, to, stride, memory_input, valid);
+        chain += kInterleaved;
       } else {
-        triangular<adjoint, 1>(chain, from, to, stride, written, valid);
+        triangular<adjoint, 1>(chain, from, to, stride, memory_input, valid);
         ++chain;
       }
     }
   }
 
   template <bool adjoint, int count>
-  void triangular(int64_t chain, const T* from, T* to, int64_t stride, T* written, const Mask* valid) const {
+  void triangular(int64_t chain, const T* from, T* to, int64_t stride, T* memory_input, const Mask* valid) const {
     const T* x[count];
-    T *y[count], *with[count];
+    T *y[count], *input[count];
     Mask mask[count];
     for (int c = 0; c < count; ++c) {
-      x[c] = from + place(chain + c, stride);
-      y[c] = to + place(chain + c, stride);
-      with[c] = written + (chain + c) * kLanes<T>;
+      x[c] = from + offset(chain + c, stride);
+      y[c] = to + offset(chain + c, stride);
+      input[c] = memory_input + (chain + c) * kLanes<T>;
       mask[c] = valid[(chain + c) / s_.memories];
     }
-    triangular_step<T, adjoint, count>(s_.generators, TriangularTable<T>(workspace_, order()), x, y, with, mask);
+    triangular_step<T, adjoint, count>(s_.generators, TriangularTable<T>(workspace_, order()), x, y, input, mask);
   }
 
   template <bool adjoint>
-  void general(int64_t chain, const T* from, T* to, int64_t stride, T* written, const Mask& valid) const {
-    const T* const x = from + place(chain, stride);
-    T *const y = to + place(chain, stride), *const with = written + chain * kLanes<T>;
-    if (starts()) return start<adjoint>(x, y, with, valid);
+  void general(int64_t chain, const T* from, T* to, int64_t stride, T* memory_input, const Mask& valid) const {
+    const T* const x = from + offset(chain, stride);
+    T *const y = to + offset(chain, stride), *const input = memory_input + chain * kLanes<T>;
+    if (starts()) return start<adjoint>(x, y, input, valid);
     const EliminationTable<T, false> table(workspace_, order());
     T* const z = workspace_ + EliminationTable<T, false>::size(order());
-    const StepSize<T, false> step{T(dt_), T(dt_ * s_.implicit), T(dt_ - dt_ * s_.implicit), {}};
+    const StepSize<T, false> step{T(dt_), T(dt_ * s_.alpha), T(dt_ - dt_ * s_.alpha), {}};
     if constexpr (adjoint) {
-      store<T>(with, general_adjoint<T, false>(s_.generators, table, step, x, y, valid, z));
+      store<T>(input, general_adjoint<T, false>(s_.generators, table, step, x, y, valid, z));
     } else {
-      general_step<T, false>(s_.generators, table, step, x, y, load<T>(with), valid, z);
+      general_step<T, false>(s_.generators, table, step, x, y, load<T>(input), valid, z);
     }
   }
 
   template <bool adjoint>
-  void start(const T* x, T* y, T* written, const Mask& valid) const {
+  void start(const T* x, T* y, T* memory_input, const Mask& valid) const {
     constexpr int width = kLanes<T>;
-    const Vector<T> first = load<T>(x), u = load<T>(written);
+    const Vector<T> first = load<T>(x), u = load<T>(memory_input);
     for (int64_t n = 0; n < order(); ++n) {
       const Vector<T> after = n == 0 && !adjoint ? u : Vector<T>{};
       store<T>(y + n * width, valid ? after : load<T>(x + n * width));
     }
-    if (adjoint) store<T>(written, valid ? first : Vector<T>{});
+    if (adjoint) store<T>(memory_input, valid ? first : Vector<T>{});
   }
 
-  // Rows with step sizes of their own.
+  // One step size per row.
   template <bool adjoint>
-  void own(int64_t t, int64_t chain, const T* from, T* to, int64_t stride, T* written, const Mask& valid) const {
+  void per_row(int64_t t, int64_t chain, const T* from, T* to, int64_t stride, T* memory_input, const Mask& valid) const {
     const int64_t block = chain / s_.memories, rows = blocks_.rows(block);
     const double* const sizes = s_.step_sizes + t * s_.batch + first_ + blocks_.start(block);
     Vector<T> dt;
     for (int j = 0; j < kLanes<T>; ++j) dt[j] = T(sizes[j < rows ? j : rows - 1]);
-    const StepSize<T, true> step = own_step_size<T>(dt, T(s_.implicit));
-    const T* const x = from + place(chain, stride);
-    T *const y = to + place(chain, stride), *const with = written + chain * kLanes<T>;
-    if (s_.generators.triangular) return own_triangular_step<T, adjoint>(s_.generators, step, x, y, with, valid);
+    const StepSize<T, true> step = per_row_step_size<T>(dt, T(s_.alpha));
+    const T* const x = from + offset(chain, stride);
+    T *const y = to + offset(chain, stride), *const input = memory_input + chain * kLanes<T>;
+    if (s_.generators.triangular) return per_row_triangular_step<T, adjoint>(s_.generators, step, x, y, input, valid);
     const EliminationTable<T, true> table(workspace_, order());
     T* const z = workspace_ + EliminationTable<T, true>::size(order());
-    // The memories of a block have their step sizes in common.
-    if (chain % s_.memories == 0) table.fill(s_.generators, step.implicit);
+    // All memories of a block share the table.
+    if (chain % s_.memories == 0) table.fill(s_.generators, step.implicit_dt);
     if constexpr (adjoint) {
-      store<T>(with, general_adjoint<T, true>(s_.generators, table, step, x, y, valid, z));
+      store<T>(input, general_adjoint<T, true>(s_.generators, table, step, x, y, valid, z));
     } else {
-      general_step<T, true>(s_.generators, table, step, x, y, load<T>(with), valid, z);
+      general_step<T, true>(s_.generators, table, step, x, y, load<T>(input), valid, z);
     }
   }
 
-  // y = S x + b u for a dense S of all times, which lies packed as the products read it.
+  // y = S x + b u with the packed dense matrix S of a fixed step.
   template <bool adjoint>
-  void dense(const T* from, T* to, int64_t stride, T* written, const Mask* valid) const {
+  void dense(const T* from, T* to, int64_t stride, T* memory_input, const Mask* valid) const {
     constexpr int width = kLanes<T>;
-    const int64_t lines = blocks_.lines(), panels = round_up(order(), kPanel<T>) / kPanel<T>;
+    const int64_t sum_rows = blocks_.sum_rows(), panels = round_up(order(), kPanel<T>) / kPanel<T>;
     T *const zeros = workspace_, *const sums = workspace_ + 2 * kPanel<T>;
     const T* w = adjoint ? s_.step_transposed : s_.step;
     for (int64_t k = 0; k < kPanel<T>; ++k) zeros[k] = T(0);
     for (int64_t panel = 0; panel < panels; ++panel, w += order() * kPanel<T>) {
       for (int64_t m = 0; m < s_.memories; ++m) {
-        T* const z = sums + (m * panels + panel) * lines * kPanel<T>;
+        T* const z = sums + (m * panels + panel) * sum_rows * kPanel<T>;
         for (int64_t b = 0; b < blocks_.count; ++b) {
-          const Piece<T> chain{from + place(b * s_.memories + m, stride), Order::by_lanes, order()};
+          const Piece<T> piece{from + offset(b * s_.memories + m, stride), Layout::by_lanes, order()};
           multiply_block<T>(
-              blocks_.rows(b), order() - panel * kPanel<T>, &chain, 1, w, zeros, 0, z + blocks_.line(b) * kPanel<T>);
+              blocks_.rows(b), order() - panel * kPanel<T>, &piece, 1, w, zeros, 0, z + blocks_.sum_row(b) * kPanel<T>);
         }
       }
     }
     for (int64_t chain = 0; chain < chains(); ++chain) {
       const int64_t b = chain / s_.memories, m = chain % s_.memories;
-      const T* const x = from + place(chain, stride);
-      T *const y = to + place(chain, stride), *const with = written + chain * width;
-      const Vector<T> u = load<T>(with);
+      const T* const x = from + offset(chain, stride);
+      T *const y = to + offset(chain, stride), *const input = memory_input + chain * width;
+      const Vector<T> u = load<T>(input);
       Vector<T> drive{};
       for (int64_t n = 0; n < order(); n += width) {
         Vector<T> tile[width];
-        const T* const z = sums + ((m * panels + n / kPanel<T>)*lines + blocks_.line(b)) * kPanel<T> + n % kPanel<T>;
+        const T* const z = sums + ((m * panels + n / kPanel<T>)*sum_rows + blocks_.sum_row(b)) * kPanel<T> + n % kPanel<T>;
         for (int j = 0; j < width; ++j) tile[j] = load<T>(z + (j < blocks_.rows(b) ? j : blocks_.rows(b) - 1) * kPanel<T>);
         transpose<T>(tile);
         for (int c = 0; c < width && n + c < order(); ++c) {
@@ -180,7 +182,7 @@ class Memory {
           store<T>(y + (n + c) * width, valid[b] ? after : before);
         }
       }
-      if (adjoint) store<T>(with, valid[b] ? drive : Vector<T>{});
+      if (adjoint) store<T>(input, valid[b] ? drive : Vector<T>{});
     }
   }
 

@@ -1,4 +1,4 @@
-// The weights as the loops read them, and where what they are multiplied with comes from.
+// Packing of the weights into panels for the products of the time loops.
 #pragma once
 
 #include <cstdint>
@@ -7,95 +7,97 @@
 #include "sequence_cells.h"
 #include "sequence_product.h"
 #include "sequence_rows.h"
-#include "sequence_tiles.h"
+#include "sequence_bfloat16.h"
 
 namespace seqmem::SEQMEM_ISA {
 
-template <typename T, typename Rule>
+template <typename T, typename Pointwise>
 static int64_t depth(const Sequence<T>& s, Source source) {
   if (s.weight[source] == nullptr) return 0;
   return source == from_memory ? s.memories * s.order : source == from_hidden ? s.hidden : s.channels;
 }
 
-// Whether a source is multiplied in bfloat16: a narrow input is not worth it.
-template <typename T, bool half>
-static bool is_half(const Sequence<T>& s, int source) {
-  return half && (source != from_input || s.channels >= kTileDepth);
+// Whether a source is multiplied in bfloat16; an input with few channels is not.
+template <typename T, bool bf16>
+static bool uses_bf16(const Sequence<T>& s, int source) {
+  return bf16 && (source != from_input || s.channels >= kTileDepth);
 }
 
-// Rows of 2W numbers that the weights on a source take: one for each k, or for two where they are in bfloat16.
-template <typename T, typename Rule, bool half>
+// Rows of 2W numbers of the packed weights of a source: one per k, or one per two k in bfloat16.
+template <typename T, typename Pointwise, bool bf16>
 static int64_t packed_rows(const Sequence<T>& s, int source) {
-  const int64_t numbers = depth<T, Rule>(s, Source(source));
-  return is_half<T, half>(s, source) ? tile_groups(numbers) * kTileDepth / 2 : numbers;
+  const int64_t numbers = depth<T, Pointwise>(s, Source(source));
+  return uses_bf16<T, bf16>(s, source) ? tile_groups(numbers) * kTileDepth / 2 : numbers;
 }
 
-// Rows of a packed panel: for each gate its bias, then its weights on each source.
-template <typename T, typename Rule, bool half>
+// Rows of a packed panel: for each gate its bias, then its weights of each source.
+template <typename T, typename Pointwise, bool bf16>
 static int64_t panel_rows(const Sequence<T>& s) {
   int64_t rows = 0;
-  for (int gate = 0; gate < Rule::kGates; ++gate) {
+  for (int gate = 0; gate < Pointwise::kGates; ++gate) {
     ++rows;
     for (int source = 0; source < kSources; ++source) {
-      if (Rule::reads(gate, Source(source))) rows += packed_rows<T, Rule, half>(s, source);
+      if (Pointwise::uses(gate, Source(source))) rows += packed_rows<T, Pointwise, bf16>(s, source);
     }
   }
   return rows;
 }
 
-// Where the gates' gradients go back to, and its size.
-template <typename T, typename Rule>
-static int64_t target(const Sequence<T>& s, int source) {
-  return source == from_input && s.grad_inputs == nullptr ? 0 : depth<T, Rule>(s, Source(source));
+// Size of a source that needs a gradient, else 0.
+template <typename T, typename Pointwise>
+static int64_t gradient_depth(const Sequence<T>& s, int source) {
+  return source == from_input && s.grad_inputs == nullptr ? 0 : depth<T, Pointwise>(s, Source(source));
 }
 
-// Forward: one panel for each 2W hidden units. Back: one for each 2W numbers of the memory, the hidden state and the input.
-template <typename T, typename Rule>
+// Forward: one panel per 2W hidden units. Backward: one per 2W numbers of the memory, the hidden state and the input.
+template <typename T, typename Pointwise>
 static int64_t panels(const Sequence<T>& s, bool backward) {
   constexpr int64_t columns = kPanel<T>;
   if (!backward) return (s.hidden + columns - 1) / columns;
   int64_t count = 0;
-  for (int source = 0; source < kSources; ++source) count += (target<T, Rule>(s, source) + columns - 1) / columns;
+  for (int source = 0; source < kSources; ++source) count += (gradient_depth<T, Pointwise>(s, source) + columns - 1) / columns;
   return count;
 }
 
-template <typename T, typename Rule, bool half>
-static int64_t packed(const Sequence<T>& s, bool backward) {
-  const int64_t rows = half ? tile_groups(s.hidden) * kTileDepth / 2 : s.hidden;
-  return panels<T, Rule>(s, backward) * kPanel<T> * (backward ? Rule::kProducts * rows : panel_rows<T, Rule, half>(s));
+template <typename T, typename Pointwise, bool bf16>
+static int64_t packed_size(const Sequence<T>& s, bool backward) {
+  const int64_t rows = bf16 ? tile_groups(s.hidden) * kTileDepth / 2 : s.hidden;
+  return panels<T, Pointwise>(s, backward) * kPanel<T> *
+         (backward ? Pointwise::kProducts * rows : panel_rows<T, Pointwise, bf16>(s));
 }
 
-// The first of the sections of gradients that go back to a source.
-template <typename Rule>
+// First section of the gates' gradients that a source's weights multiply.
+template <typename Pointwise>
 constexpr int first_section(int source) {
-  return source == from_input ? 0 : Rule::kGradients - Rule::kProducts;
+  return source == from_input ? 0 : Pointwise::kGradients - Pointwise::kProducts;
 }
 
-// Weights (depth, columns) as the tiles read them. Number (k, column) is at weights[k * down + column * along].
+// Packs weights (depth, columns) into bfloat16 tiles. Number (k, column) is at weights[k * k_stride + column * column_stride].
 template <typename T>
-static T* pack_tiles(const T* weights, int64_t down, int64_t along, int64_t depth, int64_t columns, T* to) {
-  Half* const halves = reinterpret_cast<Half*>(to);
+static T* pack_tiles(const T* weights, int64_t k_stride, int64_t column_stride, int64_t depth, int64_t columns, T* to) {
+  Bfloat16* const tiles = reinterpret_cast<Bfloat16*>(to);
   for (int64_t k = 0; k < round_up(depth, kTileDepth); ++k) {
-    Half* const group = halves + k / kTileDepth * kGroup + k % kTileDepth / 2 * kTileColumns + k % 2;
+    Bfloat16* const group = tiles + k / kTileDepth * kGroup + k % kTileDepth / 2 * kTileColumns + k % 2;
     for (int64_t column = 0; column < kTileColumns; ++column) {
       const bool inside = k < depth && column < columns;
-      group[column / 16 * (kGroup / 2) + column % 16 * 2] = inside ? to_half(float(weights[k * down + column * along])) : Half(0);
+      group[column / 16 * (kGroup / 2) + column % 16 * 2] =
+          inside ? to_bfloat16(float(weights[k * k_stride + column * column_stride])) : Bfloat16(0);
     }
   }
   return to + tile_groups(depth) * kGroup / 2;
 }
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 static void pack_forward(const Sequence<T>& s, int64_t panel, T* to) {
   const int64_t unit = panel * kPanel<T>, count = s.hidden - unit < kPanel<T> ? s.hidden - unit : kPanel<T>;
-  for (int gate = 0; gate < Rule::kGates; ++gate) {
+  for (int gate = 0; gate < Pointwise::kGates; ++gate) {
     for (int64_t u = 0; u < kPanel<T>; ++u) to[u] = s.bias != nullptr && u < count ? s.bias[gate * s.hidden + unit + u] : T(0);
     to += kPanel<T>;
     for (int source = 0; source < kSources; ++source) {
-      const int64_t all = Rule::reads(gate, Source(source)) ? depth<T, Rule>(s, Source(source)) : 0;
+      const int64_t all = Pointwise::uses(gate, Source(source)) ? depth<T, Pointwise>(s, Source(source)) : 0;
       if (all == 0) continue;
-      const T* const rows = s.weight[source] + (Rule::weight_row(gate) * s.hidden + unit) * all;
-      if (is_half<T, half>(s, source)) {
+      const T* const rows = s.weight[source] + (Pointwise::weight_row(gate) * s.hidden + unit) * all;
+      if (uses_bf16<T, bf16>(s, source)) {
         to = pack_tiles<T>(rows, 1, all, all, count, to);
       } else {
         to = pack_transposed<T>(rows, all, count, to);
@@ -104,34 +106,34 @@ static void pack_forward(const Sequence<T>& s, int64_t panel, T* to) {
   }
 }
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 static void pack_backward(const Sequence<T>& s, int64_t panel, T* to) {
   constexpr int width = kLanes<T>;
   int source = 0;
   int64_t column = panel * kPanel<T>;
-  for (; column >= round_up(target<T, Rule>(s, source), kPanel<T>); ++source) {
-    column -= round_up(target<T, Rule>(s, source), kPanel<T>);
+  for (; column >= round_up(gradient_depth<T, Pointwise>(s, source), kPanel<T>); ++source) {
+    column -= round_up(gradient_depth<T, Pointwise>(s, source), kPanel<T>);
   }
-  const int64_t all = target<T, Rule>(s, source);
-  for (int p = 0; p < Rule::kProducts; ++p) {
-    const int rows = Rule::gradient_row(Source(source), first_section<Rule>(source) + p);
+  const int64_t all = gradient_depth<T, Pointwise>(s, source);
+  for (int p = 0; p < Pointwise::kProducts; ++p) {
+    const int rows = Pointwise::gradient_row(Source(source), first_section<Pointwise>(source) + p);
     const T* row = s.weight[source] + rows * s.hidden * all + column;
-    if (half) {
+    if (bf16) {
       to = pack_tiles<T>(row, all, 1, s.hidden, all - column, to);
       continue;
     }
     for (int64_t k = 0; k < s.hidden; ++k, row += all, to += kPanel<T>) {
-      store<T>(to, load_some<T>(row, all - column));
-      store<T>(to + width, column + width < all ? load_some<T>(row + width, all - column - width) : Vector<T>{});
+      store<T>(to, load_partial<T>(row, all - column));
+      store<T>(to + width, column + width < all ? load_partial<T>(row + width, all - column - width) : Vector<T>{});
     }
   }
 }
 
-template <typename T, typename Rule, bool half>
+template <typename T, typename Pointwise, bool bf16>
 static void pack(const Sequence<T>& s, bool backward, int64_t begin, int64_t end) {
-  const int64_t size = packed<T, Rule, half>(s, backward) / panels<T, Rule>(s, backward);
+  const int64_t size = packed_size<T, Pointwise, bf16>(s, backward) / panels<T, Pointwise>(s, backward);
   for (int64_t panel = begin; panel < end; ++panel) {
-    (backward ? pack_backward<T, Rule, half> : pack_forward<T, Rule, half>)(s, panel, s.packed + panel * size);
+    (backward ? pack_backward<T, Pointwise, bf16> : pack_forward<T, Pointwise, bf16>)(s, panel, s.packed + panel * size);
   }
 }
 

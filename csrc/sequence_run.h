@@ -1,4 +1,4 @@
-// A call over a whole sequence: its tensors under one roof, and what becomes of them forward and back.
+// Forward and backward of a call over a whole sequence, common to all cells.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,30 +6,30 @@
 #include <string>
 
 #include "checks.h"
-#include "held.h"
+#include "converted_tensors.h"
 #include "sequence.h"
 
 namespace seqmem::sequences {
 
 using at::Tensor;
 
-// A cell's arguments under one roof.
+// Arguments of the operators of all cells.
 struct Arguments {
   Cell cell;
   const char* name;
   Tensor inputs, hidden, memory;
-  Maybe lengths;
-  Maybe weight[kSources];
-  Maybe bias;  // (kGates H,)
-  Maybe weight_ux, weight_uh, weight_um, bias_u;
-  Maybe step_sizes, generators;  // of the memory: (T,) or (T, B), (6, N) float64
-  Maybe step, drive;             // or one step for all times: (N, N), (N,) float64
-  double implicit = 0;
+  OptionalTensor lengths;
+  OptionalTensor weight[kSources];
+  OptionalTensor bias;  // (kGates H,)
+  OptionalTensor weight_ux, weight_uh, weight_um, bias_u;
+  OptionalTensor step_sizes, generators;  // of the memory: (T,) or (T, B), and (6, N) float64
+  OptionalTensor step, drive;             // or a fixed step: (N, N) and (N,) float64
+  double alpha = 0;                       // of the generalised bilinear transform
   Activation memory_activation = Activation::identity, hidden_activation = Activation::tanh;
   bool memory_output = false;
-  bool bfloat16 = false;    // products of float32 tensors in bfloat16, with float32 sums
-  Held held;
-  int64_t chunk_steps = 0;  // steps between two checkpoints, all that is held of the way back at a time; 0 where there is none
+  bool bfloat16 = false;  // products of float32 tensors in bfloat16, with float32 sums
+  ConvertedTensors converted;
+  int64_t chunk_steps = 0;  // steps between two checkpoints, which backward processes at a time; 0 without gradients
 
   int64_t batch() const { return inputs.size(0); }
   int64_t steps() const { return inputs.size(1); }
@@ -39,48 +39,50 @@ struct Arguments {
   int64_t memories() const { return has_memory() ? memory.size(1) : 0; }
   int64_t order() const { return has_memory() ? memory.size(2) : 0; }
   int64_t output_width() const { return size() + (memory_output ? memories() * order() : 0); }
-  int64_t saved_numbers() const { return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : cell == Cell::lstm ? 5 : 4; }
+  int64_t saved_per_unit() const {
+    return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : cell == Cell::lstm ? 5 : 4;
+  }
   int64_t gradients() const { return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : 4; }
   int64_t chunks() const { return (steps() + chunk_steps - 1) / chunk_steps; }
   bool empty() const { return batch() == 0 || steps() == 0; }
 };
 
 struct Results {
-  Tensor outputs, hidden, memory, saved, written, checkpoints;
+  Tensor outputs, hidden, memory, saved, memory_inputs, checkpoints;
 };
 
-// What flows back besides what the forward pass kept.
-struct Incoming {
-  Maybe outputs, hidden, memory;
+// Gradients of the results; absent for zero.
+struct OutputGradients {
+  OptionalTensor outputs, hidden, memory;
 };
 
 struct Gradients {
   Tensor inputs, hidden, memory;
-  Totals layout;
+  GradientLayout layout;
   int64_t lanes;
-  Tensor totals;  // (layout.size,)
+  Tensor weights;  // (layout.size,)
 
   Tensor part(int64_t start, at::IntArrayRef sizes) const {
-    return totals.narrow(0, start, c10::multiply_integers(sizes)).view(sizes);
+    return weights.narrow(0, start, c10::multiply_integers(sizes)).view(sizes);
   }
-  // Sections [first, first + count) of the gates' gradients times `columns` columns from `column` on: (count H, columns).
+  // Weight gradients of sections [first, first + count) and columns [column, column + columns): (count H, columns).
   Tensor gates(const Arguments& a, int64_t first, int64_t count, int64_t column, int64_t columns) const {
-    const Tensor all = part(layout.gates, {layout.sections, layout.panels, layout.lines, 2 * lanes});
-    const Tensor chosen = all.narrow(0, first, count)
-        .narrow(2, column, columns)
-        .transpose(2, 3)
-        .reshape({count, layout.panels * 2 * lanes, columns})
-        .narrow(1, 0, a.size())
-        .reshape({count * a.size(), columns});
-    return chosen.is_alias_of(totals) ? chosen.clone(at::MemoryFormat::Contiguous) : chosen;
+    const Tensor panels = part(layout.gates, {layout.sections, layout.panels, layout.rows, 2 * lanes});
+    const Tensor selected = panels.narrow(0, first, count)
+                                .narrow(2, column, columns)
+                                .transpose(2, 3)
+                                .reshape({count, layout.panels * 2 * lanes, columns})
+                                .narrow(1, 0, a.size())
+                                .reshape({count * a.size(), columns});
+    return selected.is_alias_of(weights) ? selected.clone(at::MemoryFormat::Contiguous) : selected;
   }
 };
 
-// Raises ValueErrors where tensors do not fit together.
+// Both raise ValueError for inconsistent arguments.
 Results forward(Arguments& a);
-Gradients backward(Arguments& a, Results results, const Incoming& incoming, bool input_gradient);
+Gradients backward(Arguments& a, Results results, const OutputGradients& output_grads, bool input_gradient);
 
-// How the sequences multiply in bfloat16: by tiles, by vectors, or not at all (empty).
+// Implementation of the bfloat16 products: "tiles" (AMX), "vectors" (AVX-512), or empty if this processor has none.
 std::string bfloat16_products();
 
 }  // namespace seqmem::sequences

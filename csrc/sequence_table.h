@@ -1,5 +1,5 @@
-// The table of this instruction set; the last lines of the sequence_*.cpp. The loops in bfloat16 have a file of their own, as they
-// take as long to compile as the others.
+// Table of the time loops of one instruction set; included last by each sequence_*.cpp. The bfloat16 loops are compiled in a
+// separate file, because they take as long as all others.
 #pragma once
 
 #include "sequence_loop.h"
@@ -8,11 +8,11 @@ namespace seqmem::SEQMEM_ISA {
 
 #if SEQMEM_VECTOR_BYTES == 64
 SequenceKernels<float> bfloat16_kernels(Cell cell);
-constexpr auto half_kernels = bfloat16_kernels;
+constexpr auto optional_bfloat16_kernels = bfloat16_kernels;
 #else
-constexpr SequenceKernels<float> (*half_kernels)(Cell) = nullptr;
+constexpr SequenceKernels<float> (*optional_bfloat16_kernels)(Cell) = nullptr;
 #endif
 
-SequenceTable sequence_table() { return {kernels_for<float, false>, kernels_for<double, false>, half_kernels}; }
+SequenceTable sequence_table() { return {kernels_for<float, false>, kernels_for<double, false>, optional_bfloat16_kernels}; }
 
 }  // namespace seqmem::SEQMEM_ISA

@@ -1,9 +1,9 @@
-// W = kLanes<T> numbers in one register, and tiles of W such registers.
+// Vectors of W = kLanes<T> numbers in one register, and tiles of W vectors.
 //
-// The recurrences of this folder are serial along the memory order, so a vector holds the same coefficient of W rows. Rows lie
-// one after the other in storage: a W x W tile is read row by row and transposed in registers.
+// The recurrences are serial along the memory order, so a vector holds one coefficient of W rows. Rows are contiguous in
+// memory: a W x W tile is loaded row by row and transposed in registers.
 //
-// Compiled once for every instruction set: SEQMEM_ISA names the namespace, SEQMEM_VECTOR_BYTES the width of a register.
+// Compiled once per instruction set: SEQMEM_ISA names the namespace, SEQMEM_VECTOR_BYTES is the width of a register.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +46,8 @@ SEQMEM_INLINE void store(T* to, const Vector<T>& value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-// Stores past the caches, for what is not read again soon: no line is fetched before it is overwritten, and none is driven out.
-// Only where a vector is a whole line, at an address that is a multiple of its size. `finish_streams` before others read it.
+// Non-temporal store, for data that is not read again soon: it neither fetches nor evicts a cache line. Requires vectors of a
+// whole cache line at aligned addresses, and `finish_streams` before another thread reads the data.
 constexpr bool kCanStream = SEQMEM_VECTOR_BYTES == 64;
 
 template <typename T>
@@ -77,9 +77,9 @@ template <typename T>
 SEQMEM_INLINE Vector<T> shift_in(const Vector<T>& before, const Vector<T>& a) {
   constexpr int width = kLanes<T>;
 #if defined(__clang__)
-  Vector<T> moved;
-  for (int j = 0; j < width; ++j) moved[j] = j == 0 ? before[width - 1] : a[j - 1];
-  return moved;
+  Vector<T> shifted;
+  for (int j = 0; j < width; ++j) shifted[j] = j == 0 ? before[width - 1] : a[j - 1];
+  return shifted;
 #else
   typename VectorOf<T>::index lanes;
   for (int j = 0; j < width; ++j) lanes[j] = width - 1 + j;
@@ -92,9 +92,9 @@ template <typename T, bool high>
 SEQMEM_INLINE Vector<T> interleave(const Vector<T>& a, const Vector<T>& b) {
   constexpr int width = kLanes<T>;
 #if defined(__clang__)
-  Vector<T> mixed;
-  for (int j = 0; j < width; ++j) mixed[j] = (j % 2 ? b : a)[j / 2 + (high ? width / 2 : 0)];
-  return mixed;
+  Vector<T> shuffled;
+  for (int j = 0; j < width; ++j) shuffled[j] = (j % 2 ? b : a)[j / 2 + (high ? width / 2 : 0)];
+  return shuffled;
 #else
   typename VectorOf<T>::index lanes;
   for (int j = 0; j < width; ++j) lanes[j] = j / 2 + (high ? width / 2 : 0) + (j % 2 ? width : 0);
@@ -102,27 +102,28 @@ SEQMEM_INLINE Vector<T> interleave(const Vector<T>& a, const Vector<T>& b) {
 #endif
 }
 
-// Transpose in place by log2(W) perfect shuffles: each round interleaves the first half of the vectors with the second.
+// Transposes in place by log2(W) perfect shuffles: each round interleaves the first half of the vectors with the second.
 template <typename T>
 SEQMEM_INLINE void transpose(Vector<T> (&tile)[kLanes<T>]) {
   constexpr int width = kLanes<T>;
 #pragma GCC unroll 4
   for (int round = 1; round < width; round *= 2) {
-    Vector<T> mixed[width];
+    Vector<T> shuffled[width];
 #pragma GCC unroll 16
     for (int j = 0; j < width / 2; ++j) {
-      mixed[2 * j] = interleave<T, false>(tile[j], tile[j + width / 2]);
-      mixed[2 * j + 1] = interleave<T, true>(tile[j], tile[j + width / 2]);
+      shuffled[2 * j] = interleave<T, false>(tile[j], tile[j + width / 2]);
+      shuffled[2 * j + 1] = interleave<T, true>(tile[j], tile[j + width / 2]);
     }
 #pragma GCC unroll 16
-    for (int j = 0; j < width; ++j) tile[j] = mixed[j];
+    for (int j = 0; j < width; ++j) tile[j] = shuffled[j];
   }
 }
 
-// Read columns [column, column + columns) of `rows` rows so that tile[c] holds column c of every row. Missing rows repeat the
-// last one and missing columns are zero, so that no lane ever computes with garbage.
+// Loads columns [column, column + columns) of `rows` rows, so that tile[c] holds column c of every row. Missing rows repeat the
+// last row and missing columns are zero, so that every lane computes with defined values.
 template <typename T>
-SEQMEM_INLINE void load_tile(const T* from, int64_t stride, int rows, int64_t column, int columns, Vector<T> (&tile)[kLanes<T>]) {
+SEQMEM_INLINE void load_tile(
+    const T* from, int64_t stride, int rows, int64_t column, int columns, Vector<T> (&tile)[kLanes<T>]) {
   constexpr int width = kLanes<T>;
   if (rows == width && columns == width) {
 #pragma GCC unroll 16
@@ -136,7 +137,7 @@ SEQMEM_INLINE void load_tile(const T* from, int64_t stride, int rows, int64_t co
   transpose<T>(tile);
 }
 
-// The inverse of load_tile; missing rows and columns are not written. The tile is left transposed.
+// Inverse of load_tile: stores no missing rows and columns. Leaves the tile transposed.
 template <typename T>
 SEQMEM_INLINE void store_tile(T* to, int64_t stride, int rows, int64_t column, int columns, Vector<T> (&tile)[kLanes<T>]) {
   constexpr int width = kLanes<T>;

@@ -1,4 +1,4 @@
-// The names of the memory updates, and what sets the LegS ones apart.
+// Names and parameters of the operators that update a LegS or LegT memory.
 #pragma once
 
 namespace seqmem {
@@ -37,8 +37,8 @@ constexpr const char* adjoint_name(Method method) {
   return "";
 }
 
-// The share of the step size that is taken implicitly; zero-order hold is neither and never asks.
-constexpr double implicit_share(Method method) {
+// Alpha of the generalised bilinear transform; unused for zero-order hold.
+constexpr double alpha_of(Method method) {
   return method == Method::legs_euler_backward ? 1.0 : method == Method::legs_trapezoidal ? 0.5 : 0.0;
 }
 

@@ -1,4 +1,4 @@
-// The table of this instruction set; the last lines of every kernels_*.cpp.
+// Kernel table of one instruction set; included last by each kernels_*.cpp.
 #pragma once
 
 #include "kernels.h"
@@ -13,7 +13,7 @@ static RowKernels<T> row_kernels() {
   return {kLanes<T>, legs_step<T>, legt_step<T>, quasiseparable_rows<T>, legs_approximation<T>};
 }
 
-Kernels table(const char* instruction_set) {
+Kernels kernel_table(const char* instruction_set) {
   static_assert(kLanes<float> <= kMaxLanes);
   return {instruction_set, row_kernels<float>(), row_kernels<double>(), legs_exponential};
 }

@@ -1,4 +1,4 @@
-// How an operator goes over the rows of a batch: which thread takes which, where they are kept, and in what arithmetic.
+// Partition of the batch rows into groups for threads, large workspaces, and flushing of denormals.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -18,7 +18,7 @@
 
 namespace seqmem {
 
-// From here on huge pages are worth asking for.
+// Tensors of at least this size are placed on huge pages.
 constexpr size_t kLargeBytes = size_t(1) << 24;
 
 inline at::Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
@@ -34,32 +34,32 @@ inline at::Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& op
   return tensor;
 }
 
-// While it lives, numbers below the least normal one (1e-38 in float32) count as zero on this thread: gradients that vanish on
-// their way back would otherwise make every product with them many times slower.
+// Flushes denormals (below 1e-38 in float32) to zero on this thread during its lifetime. Products with denormals are many times
+// slower, and vanishing gradients reach that range.
 class FlushDenormals {
 #if defined(__x86_64__)
  public:
-  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(before_); }
+  FlushDenormals() : previous_mode_(_mm_getcsr()) { _mm_setcsr(previous_mode_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(previous_mode_); }
   FlushDenormals(const FlushDenormals&) = delete;
   FlushDenormals& operator=(const FlushDenormals&) = delete;
 
  private:
-  const unsigned before_;
+  const unsigned previous_mode_;
 #endif
 };
 
-// The batch in groups of rows, as many for each thread as keep a group's numbers in cache.
-struct Groups {
+// Equal groups of batch rows: a multiple of the thread count, each of at most `limit` rows so that its data stays in cache.
+struct RowGroups {
   int64_t batch, count;
 
-  Groups(int64_t rows, int64_t most) : batch(rows) {
+  RowGroups(int64_t rows, int64_t limit) : batch(rows) {
     const int64_t threads = at::get_num_threads();
-    count = std::min(rows, threads * ((rows + threads * most - 1) / (threads * most)));
+    count = std::min(rows, threads * ((rows + threads * limit - 1) / (threads * limit)));
   }
-  int64_t first(int64_t group) const { return group * batch / count; }
-  int64_t rows(int64_t group) const { return first(group + 1) - first(group); }
-  int64_t most() const { return (batch + count - 1) / count; }
+  int64_t first_row(int64_t group) const { return group * batch / count; }
+  int64_t rows(int64_t group) const { return first_row(group + 1) - first_row(group); }
+  int64_t max_rows() const { return (batch + count - 1) / count; }
 };
 
 }  // namespace seqmem
