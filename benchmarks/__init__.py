@@ -1,1 +1,1 @@
-"""Speed and memory side by side with what a user would otherwise run: ``make bench``."""
+"""Speed and memory of seqmem compared with alternative implementations: ``make bench``."""

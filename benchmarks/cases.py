@@ -1,4 +1,4 @@
-"""The two or more sides of a comparison: each runs the same training step, forward and backward, its own way."""
+"""Cases of the benchmark, and the implementations ("sides") that each compares on the same training step."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,37 +8,40 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.opponents import jax_scan
-from benchmarks.opponents.dense_legs import DenseLegS
-from benchmarks.opponents.dense_timestamped import DenseTimestamped
-from benchmarks.opponents.gathered_patches import GatheredPatches
-from benchmarks.opponents.one_by_one import OneByOne
-from benchmarks.opponents.products import BareProducts
-from benchmarks.opponents.projection import project
+from benchmarks.baselines import jax_scan
+from benchmarks.baselines.dense_legs import DenseLegS
+from benchmarks.baselines.dense_timestamped import DenseTimestamped
+from benchmarks.baselines.gathered_patches import GatheredPatches
+from benchmarks.baselines.matrix_products import MatrixProducts
+from benchmarks.baselines.projection import project
+from benchmarks.baselines.single_sequence_ae import SingleSequenceAE
 from seqmem import cells
 from seqmem.cells import HMLSTM, TLSI, LegS
 from seqmem.models import IGLOO1D, LSTM_AE
 from seqmem.ops import legs_function_approximation
 
-LAYERS = 3  # of an HM-LSTM
-SYMBOLS = 27  # that it reads, as from text8
+HMLSTM_LAYERS = 3
+HMLSTM_CHANNELS = 27  # symbols of text8
 
 Result = tuple[Tensor, list[Tensor]]
+"""Outputs and gradients."""
+
 Side = Callable[[], Result | None]
+"""A training step, forward and backward; it returns None if its values cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A comparison: ``kind`` legs, tlsi, lstm, gru (forward and backward of a cell), hmlstm, igloo (a layer), lstm_ae (with its
-    update), or projection.
+    """A comparison of implementations on one task and size.
 
     Attributes:
-        kind: what runs.
-        hidden_size: H (and N), N for a projection, or K for igloo.
+        kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), lstm_ae (with the weight
+            update), or projection.
+        hidden_size: H (and N); N for a projection, K for igloo.
         steps: T.
         batch_size: B.
-        dtype: of weights and inputs; bfloat16 means float32 under autocast to it.
-        loss: whether gradients flow from every step's output or, as in classification, from the last one alone.
+        dtype: type of weights and inputs; bfloat16 means float32 under autocast to bfloat16.
+        loss: whether gradients flow from the outputs of all steps or, as in classification, of the last step.
     """
 
     kind: str
@@ -50,134 +53,142 @@ class Case:
 
     @property
     def title(self) -> str:
-        """How the table calls it."""
-        number = str(self.dtype).removeprefix("torch.")
+        """Name of the case in tables."""
+        dtype = str(self.dtype).removeprefix("torch.")
         if self.kind == "projection":
             signals = "one signal, one thread" if self.batch_size == 1 else f"{self.batch_size} signals, all threads"
-            return f"projection, order {self.hidden_size}, {self.steps:,} steps, {number}, {signals}"
+            return f"projection, order {self.hidden_size}, {self.steps:,} steps, {dtype}, {signals}"
         if self.kind == "igloo":
-            answers = f"{patches(self.steps):,} patches of {self.hidden_size} filters for each of the last 10 steps"
-            return f"igloo, {answers}, length {self.steps:,}, batch {self.batch_size}, {number}"
+            outputs = f"{patches(self.steps):,} patches of {self.hidden_size} filters for each of the last 10 steps"
+            return f"igloo, {outputs}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
         if self.kind == "lstm_ae":
-            return f"lstm_ae, hidden {self.hidden_size}, encoding 16, length {self.steps}, batch {self.batch_size}, {number}"
+            return f"lstm_ae, hidden {self.hidden_size}, encoding 16, length {self.steps}, batch {self.batch_size}, {dtype}"
         if self.kind == "hmlstm":
-            sizes = f"{LAYERS} layers of {self.hidden_size}"
-            return f"hmlstm, {sizes}, {SYMBOLS} channels, length {self.steps:,}, batch {self.batch_size}, {number}"
+            sizes = f"{HMLSTM_LAYERS} layers of {self.hidden_size}"
+            return f"hmlstm, {sizes}, {HMLSTM_CHANNELS} channels, length {self.steps:,}, batch {self.batch_size}, {dtype}"
         loss = "" if self.loss == "all" else ", loss on the last output"
-        return f"{self.kind}, hidden {self.hidden_size}, length {self.steps:,}, batch {self.batch_size}, {number}{loss}"
+        return f"{self.kind}, hidden {self.hidden_size}, length {self.steps:,}, batch {self.batch_size}, {dtype}{loss}"
 
 
 def sides(case: Case) -> dict[str, Side]:
-    """Every side that can run here by its name, ours first. A side returns outputs and gradients, or None if it has none."""
+    """Build every implementation that can run here, by name, seqmem first."""
     return {name: build() for name, build in builders(case).items()}
 
 
 def builders(case: Case) -> dict[str, Callable[[], Side]]:
-    """What makes each side: with one of them alone a process holds nothing of the others'."""
-    if case.kind == "projection":
-        return _projections(case)
-    if case.kind == "igloo":
-        return _patches(case)
-    if case.kind == "hmlstm":
-        return _multiscale(case)
-    if case.kind == "lstm_ae":
-        return _autoencoders(case)
-    torch.manual_seed(0)
-    half = case.dtype == torch.bfloat16
-    kind = torch.float32 if half else case.dtype
-    make = cells.get(case.kind)
-    cell = make(input_size=1 + make.timed, hidden_size=case.hidden_size).to(kind)
-    inputs = torch.randn(case.batch_size, case.steps, 1, dtype=kind)
-    if make.timed:
-        inputs = torch.cat([torch.rand_like(inputs).cumsum(1), inputs], -1)
-    cotangent = torch.randn(case.batch_size, case.steps, case.hidden_size, dtype=kind)
-    if case.loss == "last":
-        cotangent[:, :-1] = 0
-    parameters = list(cell.parameters())
+    """Builders of the implementations, by name; building one alone allocates nothing for the others."""
+    special = {"projection": _projections, "igloo": _igloo, "hmlstm": _hmlstm, "lstm_ae": _autoencoders}
+    return special[case.kind](case) if case.kind in special else _Cells(case).builders()
 
-    def trained(forward: Callable[[], Tensor], autocast: bool = False) -> Side:
+
+def patches(steps: int) -> int:
+    """Number of patches for a length, in the ratio of the original's copy memory task: 6,200 for 10,000 steps."""
+    return steps * 62 // 100
+
+
+class _Cells:
+    """Implementations of the training step of a cell, all with the same weights."""
+
+    def __init__(self, case: Case):
+        torch.manual_seed(0)
+        self.case = case
+        self.autocast = case.dtype == torch.bfloat16
+        self.dtype = torch.float32 if self.autocast else case.dtype
+        make = cells.get(case.kind)
+        self.cell = make(input_size=1 + make.timed, hidden_size=case.hidden_size).to(self.dtype)
+        self.inputs = torch.randn(case.batch_size, case.steps, 1, dtype=self.dtype)
+        if make.timed:
+            self.inputs = torch.cat([torch.rand_like(self.inputs).cumsum(1), self.inputs], -1)
+        self.cotangent = torch.randn(case.batch_size, case.steps, case.hidden_size, dtype=self.dtype)
+        if case.loss == "last":
+            self.cotangent[:, :-1] = 0
+        self.parameters = list(self.cell.parameters())
+
+    def builders(self) -> dict[str, Callable[[], Side]]:
+        case, cell = self.case, self.cell
+        found: dict[str, Callable[[], Side]] = {"seqmem": lambda: self.training_step(self.forward, self.autocast)}
+        if self.autocast:
+            found["seqmem, float32"] = lambda: self.training_step(self.forward)
+        elif case.loss == "all":
+            found["seqmem, torch.compile"] = self.torch_compile
+            found["seqmem, step by step"] = self.stepwise
+        if isinstance(cell, TLSI):
+            found["original (dense)"] = lambda: self.module(DenseTimestamped(cell))
+        elif isinstance(cell, LegS):
+            found["original (dense)" + ", float32" * self.autocast] = lambda: self.module(DenseLegS(cell, case.steps))
+        else:
+            found[f"torch.nn.{case.kind.upper()}"] = self.torch_nn
+        # JAX takes half a minute to compile at hidden size 512.
+        if case.kind in ("legs", "lstm") and case.dtype == torch.float32 and case.hidden_size <= 256 and jax_scan.available():
+            found["JAX scan"] = lambda: jax_scan.training_step(cell, self.inputs, self.cotangent)
+        found["bare products"] = self.matrix_products
+        return found
+
+    def training_step(self, forward: Callable[[], Tensor], autocast: bool = False) -> Side:
         def call() -> Result:
             with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
                 outputs = forward()
-            if case.loss == "last":
-                gradients = torch.autograd.grad(outputs[:, -1], parameters, cotangent[:, -1])
+            if self.case.loss == "last":
+                gradients = torch.autograd.grad(outputs[:, -1], self.parameters, self.cotangent[:, -1])
             else:
-                gradients = torch.autograd.grad(outputs, parameters, cotangent)
+                gradients = torch.autograd.grad(outputs, self.parameters, self.cotangent)
             return outputs.detach(), list(gradients)
 
         return call
 
-    def compiled() -> Side:
-        graph = torch.compile(cell)
-        call = trained(lambda: graph(inputs)[0])
+    def forward(self) -> Tensor:
+        return self.cell(self.inputs)[0]
+
+    def module(self, network: nn.Module) -> Side:
+        return self.training_step(lambda: network(self.inputs))
+
+    def torch_compile(self) -> Side:
+        graph = torch.compile(self.cell)
+        call = self.training_step(lambda: graph(self.inputs)[0])
         call()
         return call
 
-    def stepwise() -> Side:
-        return trained(lambda: cell.stepwise_forward(inputs, cell.initial_state(len(inputs)), None, True)[0])
+    def stepwise(self) -> Side:
+        state = self.cell.initial_state(len(self.inputs))
+        return self.training_step(lambda: self.cell.stepwise_forward(self.inputs, state, None, True)[0])
 
-    def dense() -> Side:
-        network = DenseLegS(cell, case.steps)
-        return trained(lambda: network(inputs))
+    def torch_nn(self) -> Side:
+        network = getattr(nn, self.case.kind.upper())(1, self.case.hidden_size, batch_first=True).to(self.dtype)
+        for name, parameter in self.cell.named_parameters():
+            setattr(network, f"{name}_l0", parameter)
+        return self.training_step(lambda: network(self.inputs)[0])
 
-    def dense_timestamped() -> Side:
-        network = DenseTimestamped(cell)
-        return trained(lambda: network(inputs))
-
-    def torch_nn() -> Side:
-        twin = getattr(nn, case.kind.upper())(1, case.hidden_size, batch_first=True).to(kind)
-        for name, parameter in cell.named_parameters():
-            setattr(twin, f"{name}_l0", parameter)
-        return trained(lambda: twin(inputs)[0])
-
-    def products() -> Side:
+    def matrix_products(self) -> Side:
+        case = self.case
         gates = {"legs": 2, "tlsi": 2, "lstm": 4, "gru": 3}[case.kind] * case.hidden_size
-        bare = BareProducts(case.hidden_size, gates, case.batch_size, case.steps, case.dtype)
+        products = MatrixProducts(case.hidden_size, gates, case.batch_size, case.steps, case.dtype)
 
         def call() -> None:
-            bare()
+            products()
 
         return call
 
-    found: dict[str, Callable[[], Side]] = {"seqmem": lambda: trained(lambda: cell(inputs)[0], half)}
-    if half:
-        found["seqmem, float32"] = lambda: trained(lambda: cell(inputs)[0])
-    elif case.loss == "all":
-        found["seqmem, torch.compile"] = compiled
-        found["seqmem, step by step"] = stepwise
-    if isinstance(cell, TLSI):
-        found["original (dense)"] = dense_timestamped
-    elif isinstance(cell, LegS):
-        found["original (dense)" + ", float32" * half] = dense
-    else:
-        found[f"torch.nn.{case.kind.upper()}"] = torch_nn
-    # At 512 it takes half a minute to compile.
-    if case.kind in ("legs", "lstm") and case.dtype == torch.float32 and case.hidden_size <= 256 and jax_scan.available():
-        found["JAX scan"] = lambda: jax_scan.trained(cell, inputs, cotangent)
-    found["bare products"] = products
-    return found
 
-
-def _multiscale(case: Case) -> dict[str, Callable[[], Side]]:
+def _hmlstm(case: Case) -> dict[str, Callable[[], Side]]:
     torch.manual_seed(0)
-    stack = HMLSTM(SYMBOLS, case.hidden_size, LAYERS).to(case.dtype)
-    lstm = nn.LSTM(SYMBOLS, case.hidden_size, LAYERS, batch_first=True).to(case.dtype)
-    inputs = torch.randn(case.batch_size, case.steps, SYMBOLS, dtype=case.dtype)
+    stack = HMLSTM(HMLSTM_CHANNELS, case.hidden_size, HMLSTM_LAYERS).to(case.dtype)
+    lstm = nn.LSTM(HMLSTM_CHANNELS, case.hidden_size, HMLSTM_LAYERS, batch_first=True).to(case.dtype)
+    inputs = torch.randn(case.batch_size, case.steps, HMLSTM_CHANNELS, dtype=case.dtype)
 
-    def trained(network: nn.Module, forward: Callable[[], Tensor]) -> Side:
-        # No values: torch.nn.LSTM is another network, and in float32 a boundary near its threshold falls to either side of it
-        # by rounding, after which two ways part. Tests compare them in float64.
+    def training_step(network: nn.Module, forward: Callable[[], Tensor]) -> Side:
+        # Returns no values: torch.nn.LSTM is a different network, and rounding in float32 flips boundaries near their
+        # threshold. The tests compare the implementations in float64.
         def call() -> None:
             torch.autograd.grad(forward().sum(), list(network.parameters()))
 
         return call
 
     return {
-        "seqmem": lambda: trained(stack, lambda: stack(inputs)[0]),
-        "seqmem, step by step": lambda: trained(
+        "seqmem": lambda: training_step(stack, lambda: stack(inputs)[0]),
+        "seqmem, step by step": lambda: training_step(
             stack, lambda: stack.stepwise_forward(inputs, stack.initial_state(case.batch_size), None, True)[0]
         ),
-        "torch.nn.LSTM": lambda: trained(lstm, lambda: lstm(inputs)[0]),
+        "torch.nn.LSTM": lambda: training_step(lstm, lambda: lstm(inputs)[0]),
     }
 
 
@@ -186,32 +197,27 @@ def _autoencoders(case: Case) -> dict[str, Callable[[], Side]]:
     model = LSTM_AE(2, 16, [case.hidden_size]).to(case.dtype)
     inputs = torch.randn(case.batch_size, case.steps, 2, dtype=case.dtype)
     parameters = list(model.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=0.0)  # all of an update's work, and weights that sides can be compared with
+    optimizer = torch.optim.Adam(parameters, lr=0.0)  # full cost of an update, with constant weights for the comparison
 
-    def trained(network: nn.Module, rows: Tensor) -> Side:
+    def training_step(network: nn.Module, items: Tensor) -> Side:
         def call() -> Result:
             optimizer.zero_grad()
             outputs = []
-            for row in rows:
-                outputs.append(network(row))
-                (outputs[-1] - row).square().sum().backward()
+            for item in items:
+                outputs.append(network(item))
+                (outputs[-1] - item).square().sum().backward()
                 optimizer.step()
             return torch.cat(outputs).detach().view_as(inputs), [parameter.grad.clone() for parameter in parameters]
 
         return call
 
     return {
-        "seqmem": lambda: trained(model, inputs[None]),
-        "original (one sequence at a time)": lambda: trained(OneByOne(model), inputs),
+        "seqmem": lambda: training_step(model, inputs[None]),
+        "original (one sequence at a time)": lambda: training_step(SingleSequenceAE(model), inputs),
     }
 
 
-def patches(steps: int) -> int:
-    """As many patches for their steps as the original's copy memory has: 6,200 for 10,000."""
-    return steps * 62 // 100
-
-
-def _patches(case: Case) -> dict[str, Callable[[], Side]]:
+def _igloo(case: Case) -> dict[str, Callable[[], Side]]:
     torch.manual_seed(0)
     layer = IGLOO1D((case.steps, 1), patches(case.steps), case.hidden_size, return_sequences=True, nb_sequences=10, psy=0.1)
     layer.to(case.dtype)
@@ -219,21 +225,24 @@ def _patches(case: Case) -> dict[str, Callable[[], Side]]:
     inputs = torch.randn(case.batch_size, case.steps, 1, dtype=case.dtype)
     cotangent = torch.randn(case.batch_size, 10, layer.output_size, dtype=case.dtype)
 
-    def trained(network: nn.Module) -> Side:
+    def training_step(network: nn.Module) -> Side:
         def call() -> Result:
             outputs = network(inputs)
             return outputs.detach(), list(torch.autograd.grad(outputs, parameters, cotangent))
 
         return call
 
-    return {"seqmem": lambda: trained(layer), "all patches gathered": lambda: trained(GatheredPatches(layer))}
+    return {
+        "seqmem": lambda: training_step(layer),
+        "all patches gathered": lambda: training_step(GatheredPatches(layer)),
+    }
 
 
 def _projections(case: Case) -> dict[str, Callable[[], Side]]:
     torch.manual_seed(0)
     signals = torch.randn(case.batch_size, case.steps, dtype=torch.float64).cumsum(1).div(1000).to(case.dtype)
 
-    def ours() -> Result:
+    def compiled() -> Result:
         threads = torch.get_num_threads()
         torch.set_num_threads(1 if case.batch_size == 1 else threads)
         try:
@@ -241,7 +250,7 @@ def _projections(case: Case) -> dict[str, Callable[[], Side]]:
         finally:
             torch.set_num_threads(threads)
 
-    def theirs() -> Result:
+    def sequential() -> Result:
         return torch.stack([project(signal, case.hidden_size) for signal in signals]), []
 
-    return {"seqmem": lambda: ours, "original (sequential kernel, one thread)": lambda: theirs}
+    return {"seqmem": lambda: compiled, "original (sequential kernel, one thread)": lambda: sequential}

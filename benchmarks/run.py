@@ -1,8 +1,8 @@
-"""One table of ratios, each taken in one run: ``python -m benchmarks.run`` or ``make bench`` (seven minutes, on quiet cores).
+"""Compare implementations of one training step: ``python -m benchmarks.run`` or ``make bench`` (seven minutes, idle cores).
 
-Sides take turns, A B A B ..., and a ratio is the median over the turns that both took; a slow side takes one alone. In a turn a
-fast side goes on for half a second, as a training would. No ratio is given where the sides disagree in value or gradient. Peak
-memory is that of a process that runs one side alone.
+The implementations ("sides") of a case are measured in turns, A B A B ..., and a ratio is the median over the turns that both
+have; a slow side has a single turn. A turn repeats a fast call for half a second. If the sides disagree in value or gradient, no
+ratio is reported. Peak memory is that of a process that runs one side alone.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sides import Case, Result, Side, builders, sides
+from benchmarks.cases import Case, Result, Side, builders, sides
 from seqmem import ops
 from seqmem.io.provenance import provenance
 from seqmem.training.loop.freed_memory import freed_memory_kept
@@ -45,40 +45,42 @@ CASES = [
 ]
 COLUMNS = ("case", "side", "seconds", "times_ours", "processor_seconds", "agreement", "peak_memory_mib")
 RESULTS = Path(__file__).parent / "results"
-# Norm of the difference of two sides relative to that of one, over T steps of rounding.
+# Largest relative norm of the difference of two sides, from the rounding of T steps.
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-3, torch.float64: 1e-9}
-# The sequential kernel's own rounding in 10^6 steps of float32 is 3e-3 (ours is 2e-5, both against float64).
+# In 10^6 float32 steps the rounding error of the sequential kernel is 3e-3 (seqmem: 2e-5, both against float64).
 PROJECTION_TOLERANCE = {**TOLERANCE, torch.float32: 1e-2}
-# The cases whose memory is measured too, and of which sides.
+# Cases and sides with a measurement of peak memory.
 MEMORY_OF = (Case("legs", 512, 784), Case("igloo", 5, 10_000, 128))
 MEMORY_SIDES = ("seqmem", "seqmem, step by step", "original (dense)", "all patches gathered")
-# Seconds after which a side of a case gets no further turn; what takes as long in its first call is not called again.
-PATIENCE = 6.0
-# Seconds of a turn, if a call is shorter.
-TURN = 0.5
+# Most seconds of a side of a case: beyond it the side gets no further turn. A first call as long is the only one.
+MAX_SECONDS = 6.0
+# Seconds of a turn, unless a single call is longer.
+TURN_SECONDS = 0.5
 
 
 def main() -> None:
-    """Parse the command line and run."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="run the cases whose title contains this, keep the CSV's others")
-    parser.add_argument("--turns", type=int, default=3, help="turns of each side (a slow side gets fewer)")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument("--output", type=Path, default=RESULTS / "speed.csv", help="the CSV to write")
+    parser.add_argument(
+        "--only", default="", help="run the cases whose title contains this text; keep the other rows of the CSV"
+    )
+    parser.add_argument("--turns", type=int, default=3, help="turns of each side; a slow side gets fewer")
+    parser.add_argument("--no-memory", action="store_true", help="skip the measurement of peak memory")
+    parser.add_argument("--output", type=Path, default=RESULTS / "speed.csv", help="CSV file to write")
     parser.add_argument("--one", nargs=2, metavar=("TITLE", "SIDE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         title, side = arguments.one
         [case] = [case for case in CASES if case.title == title]
         builders(case)[side]()()
-        # Not getrusage: a process starts with the peak of the one that started it.
+        # Not getrusage: its peak includes that of the parent process.
         [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
         print(int(peak) / 1024)
         return
-    chosen = [case for case in CASES if arguments.only in case.title]
+    selected = [case for case in CASES if arguments.only in case.title]
     with freed_memory_kept():
-        rows = [row for case in chosen for row in measure(case, arguments.turns)]
-    kept = others(arguments.output, chosen)
+        rows = [row for case in selected for row in measure(case, arguments.turns)]
+    kept = other_rows(arguments.output, selected)
     save(rows, kept, arguments.output)
     if not arguments.no_memory:
         titles = [case.title for case in MEMORY_OF]
@@ -90,37 +92,37 @@ def main() -> None:
 
 
 def measure(case: Case, turns: int) -> list[dict]:
-    """The rows of one case, ours first."""
+    """Measure one case; one row per side, seqmem first."""
     console = Console(stderr=True)
-    with console.status(f"{case.title}: getting ready"):
+    with console.status(f"{case.title}: preparing"):
         calls = sides(case)
     results: dict[str, Result | None] = {}
     times: dict[str, list[float]] = {}
-    busy: dict[str, list[float]] = {}
+    processor_times: dict[str, list[float]] = {}
     for name, call in calls.items():
         with console.status(f"{case.title}: {name}"):
-            results[name], first, worked = clocked(call)
-        slow = first > PATIENCE  # else it was for warming up
-        times[name], busy[name] = ([first], [worked]) if slow else ([], [])
+            results[name], seconds, processor = timed(call)
+        is_slow = seconds > MAX_SECONDS  # otherwise the first call is warm-up
+        times[name], processor_times[name] = ([seconds], [processor]) if is_slow else ([], [])
     for _ in range(turns):
         for name, call in calls.items():
-            if sum(times[name]) < PATIENCE:
-                _, seconds, worked = clocked(call, TURN)
+            if sum(times[name]) < MAX_SECONDS:
+                _, seconds, processor = timed(call, TURN_SECONDS)
                 times[name].append(seconds)
-                busy[name].append(worked)
+                processor_times[name].append(processor)
     ours = times["seqmem"]
     tolerance = (PROJECTION_TOLERANCE if case.kind == "projection" else TOLERANCE)[case.dtype]
     rows = []
     for name in calls:
-        agreement = agrees(results["seqmem"], results[name], tolerance)
-        ratios = [theirs / mine for theirs, mine in zip(times[name], ours, strict=False)]
+        agreement = compare(results["seqmem"], results[name], tolerance)
+        ratios = [time / our_time for time, our_time in zip(times[name], ours, strict=False)]
         rows.append(
             {
                 "case": case.title,
                 "side": name,
                 "seconds": statistics.median(times[name]),
                 "times_ours": statistics.median(ratios) if agreement != "DISAGREES" else None,
-                "processor_seconds": statistics.median(busy[name]),
+                "processor_seconds": statistics.median(processor_times[name]),
                 "agreement": agreement,
                 "peak_memory_mib": None,
             }
@@ -128,37 +130,37 @@ def measure(case: Case, turns: int) -> list[dict]:
     return rows
 
 
-def clocked(call: Side, turn: float = 0.0) -> tuple[Result | None, float, float]:
-    """What a call gives, its seconds, and the processor's, of all threads, which other programs lengthen less.
+def timed(call: Side, turn_seconds: float = 0.0) -> tuple[Result | None, float, float]:
+    """Return the result of a call, its wall time and its processor time in seconds.
 
-    Means over as many calls, one at least, as a turn of so many seconds takes.
+    The times are means over the calls of a turn, at least one. Processor time, of all threads, depends less on other programs.
     """
-    start, before = time.perf_counter(), time.process_time()
+    start, processor_start = time.perf_counter(), time.process_time()
     calls = 0
-    while calls == 0 or time.perf_counter() - start < turn:
+    while calls == 0 or time.perf_counter() - start < turn_seconds:
         result = call()
         calls += 1
-    return result, (time.perf_counter() - start) / calls, (time.process_time() - before) / calls
+    return result, (time.perf_counter() - start) / calls, (time.process_time() - processor_start) / calls
 
 
-def agrees(ours: Result | None, theirs: Result | None, tolerance: float) -> str:
-    """Whether outputs and every gradient agree, or that there is nothing to compare."""
-    if ours is None or theirs is None:
+def compare(ours: Result | None, other: Result | None, tolerance: float) -> str:
+    """Return the largest relative difference of outputs and gradients, ``DISAGREES``, or ``no values``."""
+    if ours is None or other is None:
         return "no values"
-    pairs = [(ours[0], theirs[0]), *zip(ours[1], theirs[1], strict=True)]
+    pairs = [(ours[0], other[0]), *zip(ours[1], other[1], strict=True)]
     errors = [((a - b).norm() / b.norm().clamp(min=1e-30)).item() for a, b in pairs]
     return f"{max(errors):.0e}" if all(error <= tolerance for error in errors) else "DISAGREES"  # NaN disagrees
 
 
 def peak_memory(title: str, side: str) -> float | None:
-    """Peak resident memory in MiB of a process that runs one side once."""
+    """Measure the peak resident memory, in MiB, of a process that runs one side once."""
     command = [sys.executable, "-m", "benchmarks.run", "--one", title, side]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return round(float(done.stdout)) if done.returncode == 0 else None
 
 
-def surroundings() -> dict[str, object]:
-    """What a measurement was taken on."""
+def environment() -> dict[str, object]:
+    """Columns that describe the environment of a measurement."""
     found = provenance()
     return {
         "processor": found["machine"]["processor"],
@@ -170,18 +172,18 @@ def surroundings() -> dict[str, object]:
     }
 
 
-def others(path: Path, chosen: list[Case]) -> list[dict]:
-    """The rows of an earlier run for cases that this run does not measure."""
+def other_rows(path: Path, selected: list[Case]) -> list[dict]:
+    """Read the rows of an earlier run for the cases that are not selected."""
     if not path.exists():
         return []
-    titles = {case.title for case in CASES} - {case.title for case in chosen}
+    titles = {case.title for case in CASES} - {case.title for case in selected}
     with open(path, newline="") as file:
         return [row for row in csv.DictReader(file) if row["case"] in titles]
 
 
 def save(rows: list[dict], kept: list[dict], path: Path) -> None:
-    """Write the rows, each with what it was measured on."""
-    where = surroundings()
+    """Write the rows, each with the environment of its measurement."""
+    where = environment()
     order = [case.title for case in CASES]
     merged = sorted([*kept, *({**row, **where} for row in rows)], key=lambda row: order.index(row["case"]))
     with open(path, "w", newline="") as file:

@@ -1,6 +1,6 @@
-"""How the time of a training step grows with the length, the order and the batch: ``python -m benchmarks.scaling``.
+"""Time of a training step by length, memory order and batch size: ``python -m benchmarks.scaling``.
 
-Writes ``scaling.csv`` and ``scaling.png``, the picture of the README.
+Writes ``scaling.csv`` and ``scaling.png``, the figure of the README.
 """
 
 import argparse
@@ -8,8 +8,8 @@ import csv
 import time
 from pathlib import Path
 
-from benchmarks.run import RESULTS, surroundings
-from benchmarks.sides import Case, builders
+from benchmarks.cases import Case, builders
+from benchmarks.run import RESULTS, environment
 
 LENGTHS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
 ORDERS = [16, 32, 64, 128, 256, 512, 1024]
@@ -20,53 +20,53 @@ AXES = {
     "order": [Case(kind, order, 784, 100) for kind in KINDS for order in ORDERS],
     "batch": [Case(kind, 256, 784, batch) for kind in KINDS for batch in BATCHES],
 }
-# Steps of Python that the step-by-step loop and the original are followed for.
-PATIENCE = 3_000
+# Longest sequence of the implementations that step in Python.
+MAX_PYTHON_STEPS = 3_000
 
 
 def main() -> None:
-    """Parse the command line, measure, save and draw."""
+    """Run the command line: measure, save and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder for scaling.csv and scaling.png")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of scaling.csv and scaling.png")
     folder = parser.parse_args().output
     rows = [row for axis, cases in AXES.items() for case in cases for row in measure(axis, case)]
     save(rows, folder / "scaling.csv")
-    draw(rows, folder / "scaling.png")
+    plot(rows, folder / "scaling.png")
 
 
 def measure(axis: str, case: Case) -> list[dict]:
-    """Seconds of one training step of our cell, and on the length axis of those that a user would otherwise run."""
-    made = builders(case)
-    wanted = ["seqmem"]
-    if axis == "length" and case.steps <= PATIENCE:
-        wanted += [name for name in made if name.startswith(("original", "torch.nn"))]
+    """Measure one training step of seqmem and, on the length axis, of its baselines; one row each."""
+    built = builders(case)
+    names = ["seqmem"]
+    if axis == "length" and case.steps <= MAX_PYTHON_STEPS:
+        names += [name for name in built if name.startswith(("original", "torch.nn"))]
     rows = []
-    for name in wanted:
-        call = made[name]()
+    for name in names:
+        call = built[name]()
         call()
         seconds = []
         while len(seconds) < 5 and sum(seconds) < 2:
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
-        place = {"axis": axis, "kind": case.kind, "side": name}
+        labels = {"axis": axis, "kind": case.kind, "side": name}
         sizes = {"length": case.steps, "order": case.hidden_size, "batch": case.batch_size}
-        rows.append({**place, **sizes, "seconds": min(seconds)})
+        rows.append({**labels, **sizes, "seconds": min(seconds)})
         print(*rows[-1].values(), flush=True)
     return rows
 
 
 def save(rows: list[dict], path: Path) -> None:
-    """Write the rows with what they were measured on."""
-    where = surroundings()
+    """Write the rows with the environment of the measurement."""
+    where = environment()
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *where])
         writer.writeheader()
         writer.writerows({**row, **where} for row in rows)
 
 
-def draw(rows: list[dict], path: Path) -> None:
-    """One panel an axis, a line for each kind and side."""
+def plot(rows: list[dict], path: Path) -> None:
+    """Plot one panel per axis, with one line per kind and implementation."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,1 +1,1 @@
-"""What seqmem is measured against, written from the papers' mathematics; one file an opponent."""
+"""Baselines of the benchmarks, written from the papers; one file per baseline."""

@@ -1,4 +1,4 @@
-"""The HiPPO-LegS network as its original code runs it: a dense N x N update a step, from matrices stored for every step."""
+"""HiPPO-LegS network as in the original code: a dense N x N update per step, with stored matrices for every step."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from seqmem.ops import transition
 
 
 class DenseLegS(torch.nn.Module):
-    """A LegS cell's recurrence with its own weights, stepped in Python with dense matrices.
+    """Recurrence of a LegS cell with its weights, step by step in Python with dense matrices.
 
     Args:
-        cell: a LegS cell with the default architecture (u reads x and h, candidate and gate read x and m).
-        steps: the longest sequence, T; A and B of each step are stored, T * N * (N + 1) numbers.
+        cell: LegS cell with the default architecture: u from x and h, candidate and gate from x and m.
+        steps: length of the longest sequence, T; A and B of each step are stored, T * N * (N + 1) numbers.
     """
 
     def __init__(self, cell: LegS, steps: int):
@@ -22,9 +22,9 @@ class DenseLegS(torch.nn.Module):
         identity = torch.eye(len(b), dtype=a.dtype)
         t = torch.arange(1, steps, dtype=a.dtype)[:, None, None]
         implicit = identity - a / (2 * t)
-        kind = cell.weight_ux.dtype
-        self.register_buffer("a", torch.linalg.solve_triangular(implicit, a / t, upper=False).to(kind))
-        self.register_buffer("b", torch.linalg.solve_triangular(implicit, b[:, None] / t, upper=False).to(kind))
+        dtype = cell.weight_ux.dtype
+        self.register_buffer("a", torch.linalg.solve_triangular(implicit, a / t, upper=False).to(dtype))
+        self.register_buffer("b", torch.linalg.solve_triangular(implicit, b[:, None] / t, upper=False).to(dtype))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (B, T, C) -> outputs (B, T, H)."""
@@ -40,8 +40,8 @@ class DenseLegS(torch.nn.Module):
                 memory = torch.nn.functional.pad(u, (0, cell.memory_order - 1))
             else:
                 memory = memory + memory @ self.a[t - 1].T + u @ self.b[t - 1].T
-            read = torch.nn.functional.linear(torch.cat([x, memory.flatten(1)], 1), weight_h, cell.bias_h)
-            candidate, gate = read.chunk(2, 1)
+            projected = torch.nn.functional.linear(torch.cat([x, memory.flatten(1)], 1), weight_h, cell.bias_h)
+            candidate, gate = projected.chunk(2, 1)
             gate = torch.sigmoid(gate)
             hidden = (1 - gate) * hidden + gate * torch.tanh(candidate)
             outputs.append(hidden)

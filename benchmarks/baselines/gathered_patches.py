@@ -1,4 +1,4 @@
-"""IGLOO the original's way: all patches gathered into one tensor, (B, patches, p K)."""
+"""IGLOO as in the original code: all patches gathered into one tensor (B, patches, p K)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from seqmem.models import IGLOO1D
 
 
 class GatheredPatches(nn.Module):
-    """The parameters of a causal layer of one stack for the last n steps, and its result."""
+    """The same function as a causal layer of one stack for the last n steps, with its parameters."""
 
     def __init__(self, layer: IGLOO1D):
         super().__init__()
@@ -19,9 +19,9 @@ class GatheredPatches(nn.Module):
         stem = self.stack.features
         padded = pad(inputs.mT, (stem.before, 0))
         features = leaky_relu(conv1d(padded, stem.weight, stem.bias), 0.1).mT
-        answers = []
+        outputs = []
         for patches in (self.stack.global_patches, self.stack.local_patches):
-            taken = features[:, patches.indices.flatten().long()].unflatten(1, patches.indices.shape).flatten(-2)
-            answers.append(leaky_relu((taken * patches.weight.flatten(-2)).sum(-1) + patches.bias, 0.1))
-        outputs = torch.cat(answers, -1)
-        return leaky_relu(outputs + leaky_relu(self.stack.residual(features[:, -outputs.shape[1] :]), 0.1), 0.1)
+            gathered = features[:, patches.indices.flatten().long()].unflatten(1, patches.indices.shape).flatten(-2)
+            outputs.append(leaky_relu((gathered * patches.weight.flatten(-2)).sum(-1) + patches.bias, 0.1))
+        joined = torch.cat(outputs, -1)
+        return leaky_relu(joined + leaky_relu(self.stack.residual(features[:, -joined.shape[1] :]), 0.1), 0.1)

@@ -1,4 +1,4 @@
-"""LSTM and LegS as jitted JAX scans, today's fastest general way on a CPU. JAX is an optional install: ``pip install jax``."""
+"""LSTM and LegS as jitted JAX scans, a fast general implementation on CPUs. JAX is optional: ``pip install jax``."""
 
 import math
 from collections.abc import Callable
@@ -19,16 +19,16 @@ def available() -> bool:
     return True
 
 
-def trained(cell: LegS | LSTM, inputs: Tensor, cotangent: Tensor) -> Callable[[], tuple[Tensor, list[Tensor]]]:
-    """A function that runs forward and backward through a jitted scan with the cell's weights.
+def training_step(cell: LegS | LSTM, inputs: Tensor, cotangent: Tensor) -> Callable[[], tuple[Tensor, list[Tensor]]]:
+    """Compile forward and backward of a scan with the cell's weights.
 
     Args:
         cell: LegS with the default architecture, or LSTM.
         inputs: (B, T, C).
-        cotangent: (B, T, H), the gradient of the outputs.
+        cotangent: (B, T, H) gradient of the outputs.
 
     Returns:
-        A call that gives the outputs (B, T, H) and the gradients of the cell's parameters, in their order.
+        A function that returns the outputs (B, T, H) and the gradients of the cell's parameters, in their order.
     """
     import jax
     import jax.numpy as jnp
@@ -72,8 +72,8 @@ def _legs(jax: Any, jnp: Any, order: int, steps: int) -> Callable[[dict[str, Any
     scale = jnp.asarray([math.sqrt(2 * n + 1) for n in range(order)], jnp.float32)
     count = jnp.arange(order, dtype=jnp.float32)
 
-    def remember(memory: Any, u: Any, dt: Any) -> Any:
-        """The O(N) step: a running sum forwards, and a scan of affine maps for the implicit half."""
+    def update_memory(memory: Any, u: Any, dt: Any) -> Any:
+        """The O(N) step: a running sum for the explicit half, and a scan of affine maps for the implicit half."""
         sums = jnp.cumsum(scale * memory, -1) - scale * memory
         middle = memory - dt / 2 * (scale * sums + (count + 1) * memory) + dt * u[:, None] * scale
         d = 1 / (1 + (count + 1) * dt / 2)
@@ -91,8 +91,8 @@ def _legs(jax: Any, jnp: Any, order: int, steps: int) -> Callable[[dict[str, Any
             hidden, memory = state
             value, t = at
             u = (value @ p["weight_ux"].T + hidden @ p["weight_uh"].T + p["bias_u"])[:, 0]
-            started = jnp.pad(u[:, None], ((0, 0), (0, order - 1)))
-            memory = jnp.where(t == 0, started, remember(memory, u, 1 / jnp.maximum(t, 1)))
+            initial = jnp.pad(u[:, None], ((0, 0), (0, order - 1)))
+            memory = jnp.where(t == 0, initial, update_memory(memory, u, 1 / jnp.maximum(t, 1)))
             candidate, gate = jnp.split(value @ p["weight_hx"].T + memory @ p["weight_hm"].T + p["bias_h"], 2, -1)
             hidden = hidden + jax.nn.sigmoid(gate) * (jnp.tanh(candidate) - hidden)
             return (hidden, memory), hidden

@@ -1,17 +1,17 @@
-"""The bare matrix products that a recurrent network cannot avoid, and nothing else: a floor for the time of training it."""
+"""Matrix products of a recurrent network alone: a lower bound on the time of a training step."""
 
 import torch
 
 
-class BareProducts:
-    """State to gates at every step, its transpose at every step, and the weight gradient in a few large pieces.
+class MatrixProducts:
+    """Products of state and gates at every step, forward and backward, and of the weight gradient in a few large chunks.
 
     Args:
-        state_size: K, what the gates read of the state (the memory order for LegS, H for LSTM).
-        gates: G, rows of the weight (2H for LegS, 4H for LSTM, 3H for GRU).
+        state_size: K, size of the state that the gates multiply: N for LegS, H for LSTM and GRU.
+        gates: G, rows of the weight: 2H for LegS, 4H for LSTM, 3H for GRU.
         batch_size: B.
         steps: T.
-        dtype: of all matrices.
+        dtype: type of all matrices.
     """
 
     def __init__(self, state_size: int, gates: int, batch_size: int, steps: int, dtype: torch.dtype = torch.float32):
@@ -19,15 +19,15 @@ class BareProducts:
         self.states = torch.randn(steps, batch_size, state_size).to(dtype)
         self.gradients = torch.randn(steps, batch_size, gates).to(dtype)
         self.gates = torch.empty(batch_size, gates, dtype=dtype)
-        self.back = torch.empty(batch_size, state_size, dtype=dtype)
+        self.state_gradient = torch.empty(batch_size, state_size, dtype=dtype)
 
     def __call__(self) -> torch.Tensor:
-        """Run them once; the weight gradient (G, K)."""
+        """Run all products once; return the weight gradient (G, K)."""
         forward, backward = self.weight.T, self.weight
         for state in self.states.unbind(0):
             torch.mm(state, forward, out=self.gates)
         for gradient in self.gradients.unbind(0):
-            torch.mm(gradient, backward, out=self.back)
+            torch.mm(gradient, backward, out=self.state_gradient)
         total = torch.zeros_like(self.weight)
         for gradients, states in zip(self.gradients.split(98), self.states.split(98), strict=True):
             total += gradients.flatten(0, 1).T @ states.flatten(0, 1)

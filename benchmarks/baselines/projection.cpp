@@ -1,5 +1,5 @@
-// Online LegS projection the plain way, one coefficient after the other: the trapezoidal step with dt = 1/t as a forward half
-// and a backward half, each with a running sum, on one thread.
+// Sequential online LegS projection on one thread: the trapezoidal step with dt = 1/t, one coefficient after the other, with
+// running sums of the explicit and the implicit half.
 #include <cmath>
 #include <cstdint>
 #include <vector>

@@ -1,4 +1,4 @@
-"""The sequential projection kernel of ``projection.cpp``, compiled when it is first used."""
+"""Sequential projection kernel of ``projection.cpp``, compiled at the first use."""
 
 import ctypes
 import subprocess

@@ -1,4 +1,4 @@
-"""An LSTM_AE as sequitur trains it: one sequence after the other through torch.nn.LSTM, with an update after each."""
+"""LSTM_AE as sequitur trains it: one sequence at a time through torch.nn.LSTM, with an update after each."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from seqmem.models import LSTM_AE
 
 
-class OneByOne(nn.Module):
-    """The network that ``model`` is, of its weights, for one sequence (T, C)."""
+class SingleSequenceAE(nn.Module):
+    """The same function as ``model`` for one sequence (T, C), with its weights."""
 
     def __init__(self, model: LSTM_AE):
         super().__init__()
         self.model = model
-        self.encoder, self.decoder = (nn.ModuleList(map(_twin, half.layers)) for half in (model.encoder, model.decoder))
+        self.encoder, self.decoder = (nn.ModuleList(map(_torch_lstm, part.layers)) for part in (model.encoder, model.decoder))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -25,8 +25,8 @@ class OneByOne(nn.Module):
         return outputs @ self.model.decoder.dense_matrix
 
 
-def _twin(layer: nn.Module) -> nn.LSTM:
-    twin = nn.LSTM(layer.input_size, layer.output_size)
+def _torch_lstm(layer: nn.Module) -> nn.LSTM:
+    lstm = nn.LSTM(layer.input_size, layer.output_size)
     for name, parameter in layer.named_parameters():
-        setattr(twin, f"{name}_l0", parameter)
-    return twin
+        setattr(lstm, f"{name}_l0", parameter)
+    return lstm

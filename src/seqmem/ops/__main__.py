@@ -1,4 +1,4 @@
-"""``python -m seqmem.ops``: which path every operator takes, and why."""
+"""``python -m seqmem.ops``: path of every operator, and the reason for the reference path."""
 
 import torch
 
@@ -6,20 +6,21 @@ from seqmem.ops import extension, paths
 
 
 def main() -> None:
-    """Print it."""
+    """Print the report."""
     for operator, path in paths().items():
         print(f"{operator:34} {path.split()[0]}")
     print()
     if extension.REASON:
-        print(f"why         {extension.REASON}")
+        print(f"reason      {extension.REASON}")
         if not extension.FORCED:
-            print(f"            {extension.BUILD}")
+            print(f"remedy      {extension.BUILD}")
     else:
         print(f"library     {extension.LIBRARY}")
         print(f"built for   torch {extension.built_for(extension.LIBRARY)}")
         print(f"processor   {torch.ops.seqmem.instruction_set()} instructions, {torch.get_num_threads()} threads")
-        on_gpu = "; on the GPU Triton kernels (zoh and the approximation: reference)" if extension.ON_GPU else ""
-        print(f"covers      float32 and float64 on the CPU{on_gpu}; the reference takes other types and devices")
+        print("compiled    float32 and float64 on the CPU; other types and devices use the reference")
+        if extension.ON_GPU:
+            print("GPU         Triton kernels, except for zoh and the function approximation, which use the reference")
 
 
 if __name__ == "__main__":

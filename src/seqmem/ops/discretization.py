@@ -1,4 +1,4 @@
-"""How a differential equation becomes a step, and what else the literature calls it."""
+"""Discretizations of a linear differential equation, and their names in the literature."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from seqmem.errors import UserError, suggestion
 
 Discretization = Literal["forward", "backward", "bilinear", "zoh"] | float
-"""A float is the general bilinear transform's alpha: 0 is forward, 0.5 bilinear, 1 backward."""
+"""A float is alpha of the generalised bilinear transform: 0 is forward, 0.5 bilinear, 1 backward."""
 
 DiscretizationName = (
     Literal[
@@ -46,35 +46,35 @@ _ALPHAS: dict[Discretization, float] = {"forward": 0.0, "bilinear": 0.5, "backwa
 
 
 def canonical_discretization(name: str | float) -> Discretization:
-    """The one of ``DISCRETIZATIONS`` that ``name`` means, or the alpha of a general bilinear transform.
+    """Resolve a name or alpha to one of ``DISCRETIZATIONS``, or to alpha of the generalised bilinear transform.
 
     Raises:
-        UserError: a name that no discretization goes by, or a number that is not between 0 and 1.
+        UserError: an unknown name, or an alpha that is not between 0 and 1.
     """
     if isinstance(name, int | float):
         if not 0 <= name <= 1:
-            raise UserError(f"the discretization's alpha must be between 0 (forward) and 1 (backward), got {name}")
+            raise UserError(f"discretization: got {name}, expected alpha between 0 (forward) and 1 (backward)")
         return next((known for known, alpha in _ALPHAS.items() if alpha == name), float(name))
     if name not in ALIASES:
-        raise UserError(f"there is no discretization '{name}'{suggestion(name, ALIASES)}")
+        raise UserError(f"discretization: got '{name}', expected a known name or alpha{suggestion(name, ALIASES)}")
     return ALIASES[name]
 
 
 def alpha_of(discretization: Discretization) -> float | None:
-    """Alpha, the part of a step that a general bilinear transform takes implicitly; None for zero-order hold."""
+    """Return alpha, the implicit fraction of a step of the generalised bilinear transform; None for zero-order hold."""
     if isinstance(discretization, float):
         return discretization
     return _ALPHAS.get(discretization)
 
 
 def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | float) -> tuple[Tensor, Tensor]:
-    """A step of c' = A c + B f that is the same at all times: c = A_d c + B_d f (HiPPO, appendix B.3).
+    """Discretise c' = A c + B f with a fixed step size: c = A_d c + B_d f (HiPPO, appendix B.3).
 
     Args:
         A: (N, N).
         B: (N,).
         step_size: dt.
-        discretization: forward, backward, bilinear, zoh, another name they go by, or alpha of the general bilinear transform.
+        discretization: forward, backward, bilinear, zoh, an alias of these, or alpha of the generalised bilinear transform.
 
     Returns:
         A_d (N, N) and B_d (N,), float64.
@@ -86,13 +86,13 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
     A, B = A.double(), B.double()
     alpha = alpha_of(method)
     if alpha is None:
-        # exp of [[A, B], [0, 0]] dt holds both; it needs no inverse of A.
+        # The exponential of [[A, B], [0, 0]] dt contains both, without an inverse of A.
         from scipy.linalg import expm
 
-        joint = torch.zeros(len(B) + 1, len(B) + 1, dtype=A.dtype)
-        joint[:-1, :-1], joint[:-1, -1] = A, B
-        held = torch.from_numpy(expm((joint * step_size).numpy()))
-        return held[:-1, :-1].clone(), held[:-1, -1].clone()
+        augmented = torch.zeros(len(B) + 1, len(B) + 1, dtype=A.dtype)
+        augmented[:-1, :-1], augmented[:-1, -1] = A, B
+        exponential = torch.from_numpy(expm((augmented * step_size).numpy()))
+        return exponential[:-1, :-1].clone(), exponential[:-1, -1].clone()
     identity = torch.eye(len(B), dtype=A.dtype)
     implicit = identity - alpha * step_size * A
     explicit = identity + (1 - alpha) * step_size * A

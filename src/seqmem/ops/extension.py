@@ -1,6 +1,6 @@
-"""The compiled operators ``torch.ops.seqmem.*``: loading them, and what torch.compile must know of them.
+"""Loading of the compiled operators ``torch.ops.seqmem.*``, and registration of their shapes and gradients.
 
-The schemas, kernels and gradients are in ``csrc/``. The library has no Python in it and is loaded by path, never imported.
+The schemas and kernels are in ``csrc/``. The library contains no Python module: it is loaded by path, never imported.
 """
 
 import os
@@ -20,12 +20,12 @@ from seqmem.errors import UserError
 from seqmem.ops.reference import check_signal, check_update
 
 LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or Path(__file__).with_name("_extension.so"))
-"""The compiled operators; ``SEQMEM_EXTENSION`` names another build of them (``make sanitize`` tests one)."""
+"""Path of the compiled operators; ``SEQMEM_EXTENSION`` selects another build (``make sanitize`` tests one)."""
 
 BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
 
 ON_GPU = torch.cuda.is_available() and find_spec("triton") is not None
-"""Whether the updates have kernels for CUDA tensors."""
+"""Whether the memory updates have kernels for CUDA tensors."""
 
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 ANY_MEASURE = "quasiseparable_update"
@@ -34,18 +34,18 @@ SEQUENCES = ("memory_sequence", "lstm_sequence", "gru_sequence", "multiscale_seq
 
 
 class ReferenceWarning(RuntimeWarning):
-    """The plain-torch reference is in use because the compiled operators are not there."""
+    """The plain-torch reference is in use because the compiled operators are not available."""
 
 
 def load(library: Path) -> str:
-    """Load the compiled operators, and return why that cannot be done (empty if it was)."""
-    problem = _unusable(library)
-    if problem:
-        return problem
+    """Load the compiled operators; return the reason if they cannot be loaded, else an empty string."""
+    reason = _unusable_reason(library)
+    if reason:
+        return reason
     try:
         torch.ops.load_library(library)
     except (OSError, RuntimeError) as error:
-        return f"{library} cannot be loaded: {' '.join(str(error).split())}"
+        return f"{library}: loading failed ({' '.join(str(error).split())})"
     _register_fakes()
     if ON_GPU:
         from seqmem.ops import triton_updates
@@ -55,22 +55,22 @@ def load(library: Path) -> str:
 
 
 def built_for(library: Path) -> str:
-    """The version of torch that a library was built for, without loading it; empty if the file does not say."""
+    """Version of torch that a library was built for, without loading it; empty if unknown."""
     match = re.search(rb"seqmem built for torch ([\w.]+)\n", library.read_bytes())
     return match[1].decode() if match else ""
 
 
 def warn_once() -> None:
-    """Say, at the first call only, why the reference is in use, unless it was asked for."""
+    """Warn once that the reference is in use, unless it was requested."""
     global _warned
     if REASON and not FORCED and not _warned and not torch.compiler.is_compiling():
         _warned = True
-        warnings.warn(f"slower reference operators are in use: {REASON}; {BUILD}", ReferenceWarning, stacklevel=3)
+        warnings.warn(f"the slower reference operators are in use: {REASON}; {BUILD}", ReferenceWarning, stacklevel=3)
 
 
 @contextmanager
 def reference_only(reason: str) -> Iterator[None]:
-    """Take the reference wherever there is a choice, as SEQMEM_REFERENCE=1 does for a whole process."""
+    """Use the reference in this context, as SEQMEM_REFERENCE=1 does for a whole process."""
     global REASON, FORCED
     before = REASON, FORCED
     REASON, FORCED = reason, True
@@ -81,44 +81,47 @@ def reference_only(reason: str) -> Iterator[None]:
 
 
 def register_shapes(name: str, shapes: Callable[..., Any]) -> None:
-    """Tell torch what an operator returns, for tensors without numbers.
+    """Register the fake implementation of an operator: the shapes of its results, for torch.compile and meta tensors.
 
     Args:
-        name: of the operator.
-        shapes: given its arguments, returns empty tensors like its results.
+        name: name of the operator.
+        shapes: function of the operator's arguments that returns empty tensors like its results.
     """
 
     def checked(*arguments: Any) -> Any:
         devices = {str(argument.device) for argument in arguments if isinstance(argument, Tensor)}
-        if len(devices) > 1:  # with one of them on the meta device, results on another would come back unwritten
-            raise UserError(f"{name}: all tensors must be on one device, got {' and '.join(sorted(devices))}")
+        if len(devices) > 1:  # with one tensor on the meta device, results on another device would stay uninitialised
+            raise UserError(f"{name}: got tensors on {' and '.join(sorted(devices))}, expected one device")
         return shapes(*arguments)
 
     torch.library.register_fake(name, checked)
 
 
-def _unusable(library: Path) -> str:
-    """What is wrong with a library that would be unsafe to load, or empty."""
+def _unusable_reason(library: Path) -> str:
+    """Reason why a library is unsafe to load, or an empty string."""
     if not library.exists():
-        return f"there is no compiled library {library}"
+        return f"the compiled library {library} does not exist"
     try:
         content = library.read_bytes()
     except OSError as error:
-        return f"{library} cannot be read: {error.strerror}"
-    # The section table ends an ELF file. A library that is cut short before it may kill the process that loads it.
-    if content[:5] == b"\x7fELF\x02":
-        complete = len(content) >= 64
-        if complete:
-            (start,) = struct.unpack_from("<Q", content, 0x28)
-            size, count = struct.unpack_from("<HH", content, 0x3A)
-            complete = len(content) >= start + size * count
-        if not complete:
-            return f"{library} is cut short"
-    wanted = torch.__version__.split("+")[0]
-    given = built_for(library)
-    if not given:
-        return f"{library} is not a library of this package"
-    return "" if given == wanted else f"{library} was built for torch {given}, this is torch {wanted}"
+        return f"{library}: reading failed ({error.strerror})"
+    if _is_truncated(content):
+        return f"{library}: the file is truncated"
+    expected, version = torch.__version__.split("+")[0], built_for(library)
+    if not version:
+        return f"{library}: not a library of seqmem"
+    return "" if version == expected else f"{library}: built for torch {version}, expected torch {expected}"
+
+
+def _is_truncated(content: bytes) -> bool:
+    """Whether an ELF file ends before its section table: loading such a file may kill the process."""
+    if content[:5] != b"\x7fELF\x02":
+        return False
+    if len(content) < 64:
+        return True
+    (start,) = struct.unpack_from("<Q", content, 0x28)
+    size, count = struct.unpack_from("<HH", content, 0x3A)
+    return len(content) < start + size * count
 
 
 def _register_fakes() -> None:
@@ -144,63 +147,62 @@ def _register_fakes() -> None:
     ops = torch.ops.seqmem
     _register_any_measure(ops, update, adjoint)
 
-    # Linear in the signal, so that it and its transpose are each other's gradient.
+    # Linear in the signal: the operator and its transpose are the gradients of each other.
     name, transpose = "seqmem::legs_function_approx_trapezoidal", "seqmem::legs_function_approx_trapezoidal_adjoint"
     register_shapes(name, approximation)
     register_shapes(transpose, approximation_adjoint)
 
-    def keep_size(ctx, inputs, output):
+    def save_size(ctx, inputs, output):
         ctx.size = inputs[0].shape[-1]
 
-    def transposed(ctx, grad):
+    def backward(ctx, grad):
         return ops.legs_function_approx_trapezoidal_adjoint(grad, ctx.size), None
 
-    def direct(ctx, grad):
+    def adjoint_backward(ctx, grad):
         return ops.legs_function_approx_trapezoidal(grad, ctx.size), None
 
-    torch.library.register_autograd(name, transposed, setup_context=keep_size)
-    torch.library.register_autograd(transpose, direct, setup_context=keep_size)
+    torch.library.register_autograd(name, backward, setup_context=save_size)
+    torch.library.register_autograd(transpose, adjoint_backward, setup_context=save_size)
 
 
 def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
-    """Gradients as csrc/autograd.cpp ties them to the updates of single measures, which says why they hold."""
+    """Register shapes and gradients of the update of any measure; csrc/updates_autograd.cpp derives the formulas."""
     name, transpose = f"seqmem::{ANY_MEASURE}", f"seqmem::{ANY_MEASURE}_adjoint"
-    step, back = ops.quasiseparable_update.default, ops.quasiseparable_update_adjoint.default
+    step, step_adjoint = ops.quasiseparable_update.default, ops.quasiseparable_update_adjoint.default
 
-    def slope(weight, at, inputs, generators):
-        rate = step(at, inputs, at.new_ones(at.shape[0]), generators, 0.0) - at
-        return (weight * rate).sum((1, 2))
+    def step_size_gradient(grad, grad_memory, memory, memory_input, updated, generators, alpha):
+        v, w = torch.lerp(memory, updated, alpha), torch.lerp(grad, grad_memory, alpha)
+        derivative = step(v, memory_input, v.new_ones(v.shape[0]), generators, 0.0) - v
+        return (w * derivative).sum((1, 2))
 
-    def keep(ctx, inputs, output):
-        memory, memory_input, dt, generators, ctx.implicit = inputs
+    def save(ctx, inputs, output):
+        memory, memory_input, dt, generators, ctx.alpha = inputs
         ctx.save_for_backward(memory, memory_input, dt, generators, output)
 
     def backward(ctx, grad):
         memory, memory_input, dt, generators, updated = ctx.saved_tensors
-        grad_memory, grad_written = back(grad, dt, generators, ctx.implicit)
+        grad_memory, grad_input = step_adjoint(grad, dt, generators, ctx.alpha)
         grad_dt = None
         if ctx.needs_input_grad[2]:
-            at, weight = torch.lerp(memory, updated, ctx.implicit), torch.lerp(grad, grad_memory, ctx.implicit)
-            grad_dt = slope(weight, at, memory_input, generators)
-        return grad_memory, grad_written, grad_dt, None, None
+            grad_dt = step_size_gradient(grad, grad_memory, memory, memory_input, updated, generators, ctx.alpha)
+        return grad_memory, grad_input, grad_dt, None, None
 
-    def keep_adjoint(ctx, inputs, output):
-        grad, dt, generators, ctx.implicit = inputs
+    def save_adjoint(ctx, inputs, output):
+        grad, dt, generators, ctx.alpha = inputs
         ctx.save_for_backward(grad, dt, generators, output[0])
 
-    def backward_adjoint(ctx, memory, memory_input):
+    def adjoint_backward(ctx, memory, memory_input):
         grad, dt, generators, grad_memory = ctx.saved_tensors
-        updated = step(memory, memory_input, dt, generators, ctx.implicit)
+        updated = step(memory, memory_input, dt, generators, ctx.alpha)
         grad_dt = None
         if ctx.needs_input_grad[1]:
-            at, weight = torch.lerp(memory, updated, ctx.implicit), torch.lerp(grad, grad_memory, ctx.implicit)
-            grad_dt = slope(weight, at, memory_input, generators)
+            grad_dt = step_size_gradient(grad, grad_memory, memory, memory_input, updated, generators, ctx.alpha)
         return updated, grad_dt, None, None
 
-    register_shapes(name, lambda mem, input, dt, generators, implicit: update(mem, input, dt))
-    register_shapes(transpose, lambda grad, dt, generators, implicit: adjoint(grad, dt))
-    torch.library.register_autograd(name, backward, setup_context=keep)
-    torch.library.register_autograd(transpose, backward_adjoint, setup_context=keep_adjoint)
+    register_shapes(name, lambda mem, input, dt, generators, alpha: update(mem, input, dt))
+    register_shapes(transpose, lambda grad, dt, generators, alpha: adjoint(grad, dt))
+    torch.library.register_autograd(name, backward, setup_context=save)
+    torch.library.register_autograd(transpose, adjoint_backward, setup_context=save_adjoint)
 
 
 FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")

@@ -1,12 +1,12 @@
-"""Inner products with patches: each takes a few steps out of a long sequence, all channels of them.
+"""Inner products with patches of a long sequence: a patch is a few steps with all their channels.
 
-The batch is the last dimension, so that what is gathered for a position of a patch, all channels of one step, is one run of
-memory that a vector unit goes through, and an index is read once for all rows.
+The batch is the last dimension: the numbers gathered for one step of a patch are contiguous, and an index is read once for all
+rows.
 
-Forward and gradient of the features are sums of weighted rows of a table, which torch.nn.functional.embedding_bag has a fast
-kernel for; the gradient of the weights is a product sampled where a sparse matrix has entries. In a training step of the layer
-on a CPU these three take about a third of the time. A compiled kernel for all of a patch would spare most of the rest: weights
-brought into the order of steps, outputs transposed, joined and put through their activation one after the other.
+Forward and the gradient of the features are sums of weighted rows of a table, which torch.nn.functional.embedding_bag has a fast
+kernel for. The gradient of the weights is a product sampled at the entries of a sparse matrix. In a training step of the layer
+on a CPU these three take about a third of the time. The rest is mostly the sorting of the weights by step, and the
+transposition, concatenation and activation of the outputs.
 """
 
 import warnings
@@ -20,7 +20,7 @@ from torch.nn.functional import embedding_bag
 
 
 def patch_products_reference(features: Tensor, indices: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """o_n = sum over q and k of W_nqk y(i_nq)_k + b_n, with all patches gathered at once: N p K B numbers.
+    """Reference: o_n = sum over q and k of W_nqk y(i_nq)_k + b_n, with all patches gathered, N p K B numbers.
 
     Args:
         features: y, (T, K, B) floating point.
@@ -35,13 +35,13 @@ def patch_products_reference(features: Tensor, indices: Tensor, weight: Tensor, 
 
 
 class PatchIndex(NamedTuple):
-    """Where patches lie among features that are written as (T K, B), for both ways.
+    """Indices of patches in features (T K, B), for forward and backward.
 
     Attributes:
-        indices: (N, p) the steps of each patch.
-        rows: (N, p K) int32, of the features, for each patch.
-        order: (N p) int32, the places n p + q by the step that they read.
-        starts: (T,) int32, where those of each step begin in ``order``.
+        indices: (N, p) steps of each patch.
+        rows: (N, p K) int32 rows of the features of each patch.
+        order: (N p) int32 positions n p + q, sorted by step.
+        starts: (T,) int32 first position of each step in ``order``.
     """
 
     indices: Tensor
@@ -51,7 +51,7 @@ class PatchIndex(NamedTuple):
 
 
 def patch_index(indices: Tensor, length: int, channels: int) -> PatchIndex:
-    """The index of patches.
+    """Compute the indices of patches.
 
     Args:
         indices: (N, p) integers from 0 to T - 1.
@@ -65,13 +65,13 @@ def patch_index(indices: Tensor, length: int, channels: int) -> PatchIndex:
     return PatchIndex(indices, rows.flatten(1), order.int(), starts.int())
 
 
-class WaysBack(NamedTuple):
-    """What several ways back with the same weights share.
+class SharedBackward(NamedTuple):
+    """Tensors that several backward passes with the same weights share.
 
     Attributes:
-        by_step: (K, N p), :func:`weights_by_step` of each channel, made once for all of them; None for a single way back.
-        total: (N, p, K) contiguous, to which each adds its gradient of the weights instead of returning it; None if nobody
-            wants that.
+        by_step: (K, N p), :func:`weights_by_step` of each channel, computed once; None for a single backward pass.
+        total: (N, p, K) contiguous, to which each backward pass adds the gradient of the weights instead of returning it; None
+            if the weights need no gradient.
     """
 
     by_step: Tensor | None
@@ -79,21 +79,23 @@ class WaysBack(NamedTuple):
 
 
 def weights_by_step(weight: Tensor, index: PatchIndex, channel: int) -> Tensor:
-    """Of weights (N, p, K) those of a channel, (N p,), in the order in which the features' gradient needs them."""
+    """Return the weights (N p,) of one channel, of (N, p, K), sorted by step for the gradient of the features."""
     return weight.flatten(0, 1)[:, channel][index.order]
 
 
-def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor, shared: WaysBack | None = None) -> Tensor:
-    """:func:`patch_products_reference` as products with a sparse matrix (N, T K), of which p K entries a row are not zero.
+def patch_products(
+    features: Tensor, index: PatchIndex, weight: Tensor, bias: Tensor, shared: SharedBackward | None = None
+) -> Tensor:
+    """Compute :func:`patch_products_reference` as products with a sparse matrix (N, T K) with p K entries per row.
 
-    Forward and backward need the memory of their results and of the weights. It can be differentiated once.
+    Forward and backward need only the memory of their results and of the weights. Differentiable once.
 
     Args:
         features: y, (T, K, B) floating point.
-        index: what :func:`patch_index` makes of i.
+        index: :func:`patch_index` of i.
         weight: W, (N, p, K), of the features' type.
         bias: b, (N,).
-        shared: with what several calls with the same weights go back; None for a call that goes back by itself.
+        shared: tensors shared by the backward passes of several calls with the same weights; None for a single call.
 
     Returns:
         o, (N, B).
@@ -105,7 +107,7 @@ def patch_products(features: Tensor, index: PatchIndex, weight: Tensor, bias: Te
 
 class _PatchProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex, shared: WaysBack | None):
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, index: PatchIndex, shared: SharedBackward | None):
         ctx.shared = shared
         ctx.save_for_backward(features, weight, *index)
         outputs = embedding_bag(index.rows, features.flatten(0, 1), mode="sum", per_sample_weights=weight.flatten(1))
@@ -137,8 +139,8 @@ class _PatchProducts(torch.autograd.Function):
 
 
 def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: Tensor) -> None:
-    """Add to n c numbers the entries in the given (n, c) columns of each row of the product of (n, B) and (B, m)."""
-    _csr_warned()
+    """Add to ``total`` (n c numbers) the entries of the product of (n, B) and (B, m) in the given (n, c) columns of each row."""
+    _silence_csr_warnings()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)
     products = torch.sparse_csr_tensor(ends, columns.flatten(), total.view(-1), (rows, right.shape[1]), check_invariants=False)
@@ -146,8 +148,8 @@ def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: T
 
 
 @cache
-def _csr_warned() -> None:
-    """Trigger unseen the warnings that torch gives once for CSR tensors: beta and, before torch 2.13, unchecked indices."""
+def _silence_csr_warnings() -> None:
+    """Trigger and ignore torch's single warnings of CSR tensors: beta and, before torch 2.13, unchecked indices."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), device="cpu", check_invariants=False)

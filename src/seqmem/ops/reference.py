@@ -1,6 +1,9 @@
-"""What every fast path must agree with: the updates as the papers write them, with dense matrices.
+"""Reference of the memory updates of every measure, with dense matrices as in the papers.
 
-Any floating-point type and device, differentiable by autograd. float16 and bfloat16 are computed in float32.
+Every fast implementation must agree with it: the LegS step of ``csrc/legs.h``, the LegT step of ``csrc/legt.h``, the step of any
+measure of ``csrc/quasiseparable.h``, and the GPU kernels of ``triton_updates.py``. The matrices are in ``transition.py``.
+
+Supports any floating-point type and device, and autograd. float16 and bfloat16 are computed in float32.
 """
 
 import torch
@@ -20,52 +23,54 @@ def update(
     discretization: Discretization = "bilinear",
     **measure_args: float,
 ) -> Tensor:
-    """One step of c' = A c + B f, discretised (HiPPO, equation 13 for all but zero-order hold).
+    """One discretised step of c' = A c + B f (HiPPO, equation 13 except for zero-order hold).
 
     Args:
-        measure: names A and B, see :func:`seqmem.ops.transition`.
+        measure: selects A and B, see :func:`seqmem.ops.transition`.
         memory: c, (B, M, N) floating point.
         inputs: f, (B, M) of the memory's type.
         step_size: dt, a number, or () or (B,) of the memory's type.
-        discretization: how the equation becomes a step.
-        measure_args: of the measure.
+        discretization: forward, backward, bilinear, zoh, or alpha of the generalised bilinear transform.
+        measure_args: arguments of the measure.
 
     Returns:
         The new memory, (B, M, N).
 
     Raises:
-        UserError: shapes or types that do not fit together.
+        UserError: inconsistent shapes or types.
     """
-    together = not isinstance(step_size, Tensor) or step_size.dim() == 0
+    is_shared = not isinstance(step_size, Tensor) or step_size.dim() == 0
     expanded = step_size.expand(memory.shape[0]) if isinstance(step_size, Tensor) and step_size.dim() == 0 else step_size
     check_update(memory, inputs, expanded)
     if memory.numel() == 0:
         return memory + inputs[..., None]
-    given = memory.dtype
     alpha = alpha_of(discretization)
-    kind = torch.float64 if alpha is None else torch.promote_types(given, torch.float32)
-    A, B = (matrix.to(memory.device, kind) for matrix in transition(measure, memory.shape[-1], **measure_args))
-    identity = torch.eye(len(B), dtype=kind, device=memory.device)
+    dtype = torch.float64 if alpha is None else torch.promote_types(memory.dtype, torch.float32)
+    A, B = (matrix.to(memory.device, dtype) for matrix in transition(measure, memory.shape[-1], **measure_args))
+    identity = torch.eye(len(B), dtype=dtype, device=memory.device)
 
-    # Rows are vectors, hence the transposes. Rows that alpha dt are one group (R, N), else there is one group (M, N) to a dt.
-    x, f = memory.to(kind), inputs.to(kind)[..., None]
-    dt = torch.as_tensor(step_size, dtype=kind, device=memory.device)
-    if not together:
-        dt = dt[:, None, None]
+    # The vectors c are rows, hence the transposes: (B M, N) with one dt for all rows, (B, M, N) with one dt per batch element.
+    c, f = memory.to(dtype), inputs.to(dtype)[..., None]
+    dt = torch.as_tensor(step_size, dtype=dtype, device=memory.device)
+    if is_shared:
+        c, f = c.flatten(0, 1), f.flatten(0, 1)
     else:
-        x, f = x.flatten(0, 1), f.flatten(0, 1)
+        dt = dt[:, None, None]
 
     if alpha is None:
-        held = torch.matrix_exp(dt * A)
-        y = x @ held.mT + f * solve(A, (held - identity) @ B[:, None]).mT
+        exponential = torch.matrix_exp(dt * A)
+        c = c @ exponential.mT + f * solve(A, (exponential - identity) @ B[:, None]).mT
     else:
-        explicit = x + (1 - alpha) * dt * (x @ A.T) + dt * f * B
-        y = solve(identity - alpha * dt * A.T, explicit, left=False) if alpha > 0 else explicit
-    return y.reshape(memory.shape).to(given)
+        c = c + (1 - alpha) * dt * (c @ A.T) + dt * f * B
+        if alpha > 0:
+            c = solve(identity - alpha * dt * A.T, c, left=False)
+    return c.reshape(memory.shape).to(memory.dtype)
 
 
 def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
     """LegS coefficients of a whole signal: (f_0, 0, ...) at the first sample, then bilinear steps of 1/t, t = 1, 2, ...
+
+    The fast implementation is ``legs_approximation`` in ``csrc/legs.h``.
 
     Args:
         signal: (B, T) floating point, T > 0.
@@ -81,33 +86,33 @@ def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
 
 
 def check_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor) -> None:
-    """Refuse shapes, types and devices that do not fit together.
+    """Check shapes, types and devices of an update.
 
     Raises:
-        UserError: saying what was given and what was wanted.
+        UserError: inconsistent shapes, types or devices.
     """
     if memory.dim() != 3 or not memory.is_floating_point():
-        raise UserError(f"the memory must be (B, M, N) floating point, got {describe(memory)}")
+        raise UserError(f"memory: got {describe(memory)}, expected (B, M, N) floating point")
     if inputs.shape != memory.shape[:2] or inputs.dtype != memory.dtype or inputs.device != memory.device:
-        raise UserError(f"the inputs must be (B, M) like the memory {describe(memory)}, got {describe(inputs)}")
+        raise UserError(f"inputs: got {describe(inputs)}, expected (B, M) like the memory {describe(memory)}")
     if isinstance(step_size, Tensor) and (
         step_size.shape != memory.shape[:1] or step_size.dtype != memory.dtype or step_size.device != memory.device
     ):
-        raise UserError(f"the step size must be a number or (B,) like the memory {describe(memory)}, got {describe(step_size)}")
+        raise UserError(f"step_size: got {describe(step_size)}, expected a number or (B,) like the memory {describe(memory)}")
 
 
 def check_signal(signal: Tensor, order: int) -> None:
-    """Refuse a signal that has no sample, and an order that is not positive.
+    """Check the shape and type of a signal, and the memory order.
 
     Raises:
-        UserError: saying what was given and what was wanted.
+        UserError: a signal without samples or of another shape, or an order that is not positive.
     """
     if signal.dim() not in (1, 2) or signal.shape[-1] == 0 or not signal.is_floating_point():
-        raise UserError(f"the signal must be (T,) or (B, T) floating point with T > 0, got {describe(signal)}")
+        raise UserError(f"signal: got {describe(signal)}, expected (T,) or (B, T) floating point with T > 0")
     if order < 1:
-        raise UserError(f"the memory order must be positive, got {order}")
+        raise UserError(f"order: got {order}, expected above 0")
 
 
 def describe(tensor: Tensor) -> str:
-    """Shape, type and device in a few words."""
+    """Format shape, type and device for a message."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"

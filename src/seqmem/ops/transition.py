@@ -1,4 +1,4 @@
-"""The memories' differential equations c' = A c + B f."""
+"""Transition matrices A and B of the memories' differential equations c' = A c + B f."""
 
 from collections.abc import Callable
 
@@ -11,108 +11,108 @@ from seqmem.errors import UserError, suggestion
 
 
 def transition(measure: str, order: int, **measure_args: float) -> tuple[Tensor, Tensor]:
-    """The transition of a memory that keeps ``order`` coefficients of its input under ``measure``: c' = A c + B f.
+    """Transition A, B of c' = A c + B f, the ``order`` coefficients of the input under ``measure``.
 
     Args:
-        measure: ``"legs"`` (scaled Legendre: all of the past, weighted evenly; HiPPO, Theorem 2, to be divided by the time t),
+        measure: one of ``"legs"`` (scaled Legendre: the whole past with equal weights; HiPPO, Theorem 2, without its factor 1/t),
             ``"legt"`` (translated Legendre: a sliding window of length 1; HiPPO, Theorem 1), ``"lmu"`` (the same window in
-            the normalisation of the Legendre Memory Unit), or an exponentially weighted past: ``"lagt"`` (translated Laguerre
-            as in HiPPO's experiments), ``"tlagt"`` (with a tilt; at its default the LagT of HiPPO, Theorem 1) or ``"glagt"``
-            (generalised Laguerre; HiPPO, appendix D).
+            the normalisation of the Legendre Memory Unit), or, with an exponentially weighted past, ``"lagt"`` (translated
+            Laguerre as in HiPPO's experiments), ``"tlagt"`` (with a tilt; by default the LagT of HiPPO, Theorem 1) or
+            ``"glagt"`` (generalised Laguerre; HiPPO, appendix D).
         order: N > 0.
-        measure_args: of the measure: ``beta`` (lagt: 1, tlagt: 1, glagt: 0.01) and, for glagt, ``alpha`` (0).
+        measure_args: arguments of the measure: ``beta`` (lagt: 1, tlagt: 1, glagt: 0.01) and, for glagt, ``alpha`` (0).
 
     Returns:
         A (N, N) and B (N,), float64.
 
     Raises:
-        UserError: an unknown measure, an argument that it does not take, or an order that is not positive.
+        UserError: an unknown measure or argument, or an order that is not positive.
 
     >>> transition("legs", 2)[0]
     tensor([[-1.0000,  0.0000],
             [-1.7321, -2.0000]], dtype=torch.float64)
     """
-    return MEASURES[checked_measure(measure, measure_args)](_counted(order), **measure_args)
+    return MEASURES[checked_measure(measure, measure_args)](_indices(order), **measure_args)
 
 
 def generators(measure: str, order: int, **measure_args: float) -> Tensor:
-    """The numbers that a transition is made of, from which a step takes O(N).
+    """Generators of the quasiseparable transition of a measure, from which a step costs O(N).
 
-    Every measure's A is quasiseparable: A_nk = -p_n q_k (n > k), -d_n (n = k), -g_n h_k (n < k).
+    A_nk = -p_n q_k (n > k), -d_n (n = k), -g_n h_k (n < k) for every measure. ``csrc/quasiseparable.h`` has the step.
 
     Args:
         measure: as in :func:`transition`, with the same errors.
         order: N > 0.
-        measure_args: of the measure.
+        measure_args: arguments of the measure.
 
     Returns:
         p, q, d, g, h and B, (6, N) float64.
     """
     name = checked_measure(measure, measure_args)
-    n = _counted(order)
-    A, B = MEASURES[name](n[:1], **measure_args)  # all that the Laguerre measures' arguments change but for glagt's scale
-    one, none = torch.ones_like(n), torch.zeros_like(n)
+    n = _indices(order)
+    A, B = MEASURES[name](n[:1], **measure_args)  # the first entries contain the arguments of lagt and tlagt
+    one, zero = torch.ones_like(n), torch.zeros_like(n)
     scale, sign = torch.sqrt(2 * n + 1), alternating(n)
     match name:
         case "legs":
-            rows = (scale, scale, n + 1, none, none, scale)
+            rows = (scale, scale, n + 1, zero, zero, scale)
         case "legt":
             rows = (scale, scale, scale**2, scale * sign, scale * sign, scale)
         case "lmu":
             rows = (scale**2 * sign, sign, scale**2, scale**2, one, scale**2 * sign)
         case "glagt":
             weight = glagt_weight(n, measure_args.get("alpha", 0.0))
-            rows = (1 / weight, weight, -A[0] * one, none, none, MEASURES[name](n, **measure_args)[1])
+            rows = (1 / weight, weight, -A[0] * one, zero, zero, MEASURES[name](n, **measure_args)[1])
         case _:
-            rows = (one, one, -A[0] * one, none, none, B * one)
+            rows = (one, one, -A[0] * one, zero, zero, B * one)
     return torch.stack(rows)
 
 
 def checked_measure(measure: str, measure_args: dict[str, float]) -> str:
-    """The measure's name.
+    """Check a measure and its arguments, and return its name.
 
     Raises:
-        UserError: an unknown measure, or an argument that it does not take.
+        UserError: an unknown measure or argument.
     """
     if measure not in MEASURES:
-        raise UserError(f"there is no measure '{measure}'{suggestion(measure, MEASURES)}")
+        raise UserError(f"measure: got '{measure}', expected a known measure{suggestion(measure, MEASURES)}")
     if not torch.compiler.is_compiling():
         check(MEASURES[measure], measure_args, "measure_args", skip=("n",))
     return measure
 
 
 def legs(n: Tensor) -> tuple[Tensor, Tensor]:
-    """A_nk = -sqrt((2n+1)(2k+1)) if n > k, -(n+1) if n = k, 0 if n < k; B_n = sqrt(2n+1) (HiPPO, equation 3)."""
+    """LegS: A_nk = -sqrt((2n+1)(2k+1)) if n > k, -(n+1) if n = k, 0 if n < k; B_n = sqrt(2n+1) (HiPPO, equation 3)."""
     scale = torch.sqrt(2 * n + 1)
     return torch.tril(-torch.outer(scale, scale), -1) - torch.diag(n + 1), scale
 
 
 def legt(n: Tensor) -> tuple[Tensor, Tensor]:
-    """A_nk = -sqrt((2n+1)(2k+1)) times 1 if n >= k, (-1)^(n-k) if n < k; B_n = sqrt(2n+1) (HiPPO, equation 1)."""
+    """LegT: A_nk = -sqrt((2n+1)(2k+1)) times 1 if n >= k, (-1)^(n-k) if n < k; B_n = sqrt(2n+1) (HiPPO, equation 1)."""
     scale = torch.sqrt(2 * n + 1)
     sign = torch.where(n[:, None] >= n, 1, alternating(n[:, None] - n))
     return -torch.outer(scale, scale) * sign, scale
 
 
 def lmu(n: Tensor) -> tuple[Tensor, Tensor]:
-    """A_nk = (2n+1) times -1 if n < k, (-1)^(n-k+1) if n >= k; B_n = (2n+1) (-1)^n (LMU, equation 2)."""
+    """LMU: A_nk = (2n+1) times -1 if n < k, (-1)^(n-k+1) if n >= k; B_n = (2n+1) (-1)^n (LMU, equation 2)."""
     scale = 2 * n + 1
     sign = torch.where(n[:, None] < n, 1, alternating(n[:, None] - n))
     return -scale[:, None] * sign, scale * alternating(n)
 
 
 def lagt(n: Tensor, beta: PositiveFloat = 1.0) -> tuple[Tensor, Tensor]:
-    """A_nk = -1 if n > k, -1/2 if n = k, 0 if n < k; B_n = beta."""
+    """LagT: A_nk = -1 if n > k, -1/2 if n = k, 0 if n < k; B_n = beta."""
     return torch.eye(len(n), dtype=n.dtype) / 2 - _lower(n), beta * torch.ones_like(n)
 
 
 def tlagt(n: Tensor, beta: PositiveFloat = 1.0) -> tuple[Tensor, Tensor]:
-    """A_nk = -1 if n > k, -(1 + beta)/2 if n = k, 0 if n < k; B_n = beta (HiPPO, equation 2 at beta = 1)."""
+    """Tilted LagT: A_nk = -1 if n > k, -(1 + beta)/2 if n = k, 0 if n < k; B_n = beta (HiPPO, equation 2 at beta = 1)."""
     return (1 - beta) / 2 * torch.eye(len(n), dtype=n.dtype) - _lower(n), beta * torch.ones_like(n)
 
 
 def glagt(n: Tensor, alpha: float = 0.0, beta: PositiveFloat = 0.01) -> tuple[Tensor, Tensor]:
-    """A_nk = -W_k / W_n if n > k, -(1 + beta)/2 if n = k, 0 if n < k; B_n = binom(n + alpha, n) c / W_n.
+    """Generalised LagT: A_nk = -W_k / W_n if n > k, -(1 + beta)/2 if n = k, 0 if n < k; B_n = binom(n + alpha, n) c / W_n.
 
     W_n = sqrt(Gamma(n + alpha + 1) / Gamma(n + 1)) and c = sqrt(beta^(1 - alpha) / Gamma(1 - alpha)) (HiPPO, appendix D.2).
     """
@@ -125,7 +125,7 @@ def glagt(n: Tensor, alpha: float = 0.0, beta: PositiveFloat = 0.01) -> tuple[Te
 
 
 def glagt_weight(n: Tensor, alpha: float) -> Tensor:
-    """sqrt(Gamma(n + alpha + 1) / Gamma(n + 1)).
+    """W_n = sqrt(Gamma(n + alpha + 1) / Gamma(n + 1)) of generalised LagT.
 
     Raises:
         UserError: alpha is not between -1 and 1.
@@ -144,9 +144,9 @@ def _lower(n: Tensor) -> Tensor:
     return torch.tril(torch.ones(len(n), len(n), dtype=n.dtype))
 
 
-def _counted(order: int) -> Tensor:
+def _indices(order: int) -> Tensor:
     if order < 1:
-        raise UserError(f"the memory order must be positive, got {order}")
+        raise UserError(f"order: got {order}, expected above 0")
     return torch.arange(order, dtype=torch.float64)
 
 

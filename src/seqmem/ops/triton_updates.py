@@ -1,9 +1,9 @@
-"""The memory updates on a GPU: Triton kernels behind the same operators ``torch.ops.seqmem.*``.
+"""Triton kernels of the memory updates for CUDA tensors, as kernels of the operators ``torch.ops.seqmem.*``.
 
-One program a row. The recurrences along the memory order (csrc/legs.h and csrc/legt.h give them) are scans of associative
-operations: r' = a r + b composes to another map of that form, so a row takes O(log N) steps of the whole row at once.
+One program per row. The recurrences along the memory order (derived in csrc/legs.h and csrc/legt.h) are associative scans: maps
+r' = a r + b compose to maps of the same form, so a row takes O(log N) parallel steps.
 
-Their gradients are those that csrc/autograd.cpp ties to the operators. TRITON_INTERPRET=1 runs the kernels on the CPU.
+csrc/updates_autograd.cpp registers the gradients. TRITON_INTERPRET=1 runs the kernels on the CPU.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqmem.ops.reference import check_update
 
-_IMPLICIT_SHARE = {"legs_euler_forward": 0.0, "legs_euler_backward": 1.0, "legs_trapezoidal": 0.5}
+_ALPHA = {"legs_euler_forward": 0.0, "legs_euler_backward": 1.0, "legs_trapezoidal": 0.5}
 
 
 @triton.jit
@@ -23,17 +23,17 @@ def _compose(a_first, b_first, a_then, b_then):
 
 @triton.jit
 def _legs_kernel(
-    source, memory_input, dt, target, grad_input, order, rows_per_dt, implicit, ADJOINT: tl.constexpr, BLOCK: tl.constexpr
+    source, memory_input, dt, target, grad_input, order, rows_per_dt, alpha, ADJOINT: tl.constexpr, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0)
     n = tl.arange(0, BLOCK)
     x = tl.load(source + row * order + n, mask=n < order, other=0.0)
     step = tl.load(dt + row // rows_per_dt)
-    i = step * implicit
+    i = step * alpha
     count = n.to(x.dtype)
     d = 1.0 / (1.0 + (count + 1.0) * i)
 
-    # r before coefficient n: the composition of the maps of all coefficients that come earlier (transpose: later) in the order.
+    # r at coefficient n is the composition of the maps of all coefficients below n (adjoint: above n).
     earlier = n + 1 if ADJOINT else n - 1
     exists = (earlier >= 0) & (earlier < order)
     x_earlier = tl.load(source + row * order + earlier, mask=exists, other=0.0)
@@ -65,8 +65,8 @@ def _legt_kernel(source, memory_input, dt, target, grad_input, order, rows_per_d
     terms = weight * x if ADJOINT else x
     even = tl.where(is_even, terms, 0.0)
     odd = tl.where(is_even, 0.0, terms)
-    of_other_parity = tl.where(is_even, tl.cumsum(odd, 0, reverse=ADJOINT), tl.cumsum(even, 0, reverse=ADJOINT))
-    total = 2.0 * of_other_parity - tl.sum(terms, 0)
+    other_parity = tl.where(is_even, tl.cumsum(odd, 0, reverse=ADJOINT), tl.cumsum(even, 0, reverse=ADJOINT))
+    total = 2.0 * other_parity - tl.sum(terms, 0)
     if ADJOINT:
         y = x + step * total
         tl.store(grad_input + row, step * tl.sum(even - odd, 0))
@@ -98,7 +98,7 @@ def adjoint(name: str, grad: Tensor, step_size: float | Tensor) -> tuple[Tensor,
     """The transpose of :func:`update`, as ``torch.ops.seqmem.NAME_adjoint``.
 
     Args:
-        name: as there.
+        name: as in :func:`update`.
         grad: (B, M, N), the gradient of the new memory.
         step_size: dt, a number or (B,).
 
@@ -112,14 +112,14 @@ def adjoint(name: str, grad: Tensor, step_size: float | Tensor) -> tuple[Tensor,
 
 
 def register() -> None:
-    """Make these the operators' kernels for CUDA tensors. The compiled library must be loaded: it has their schemas."""
-    for name in (*_IMPLICIT_SHARE, "legt_euler_forward"):
+    """Register the kernels for CUDA tensors; the compiled library, which has the schemas, must be loaded."""
+    for name in (*_ALPHA, "legt_euler_forward"):
         for overload in ("", ".tensor"):
-            torch.library.impl(f"seqmem::{name}{overload}", "CUDA", _bound(update, name))
-            torch.library.impl(f"seqmem::{name}_adjoint{overload}", "CUDA", _bound(adjoint, name))
+            torch.library.impl(f"seqmem::{name}{overload}", "CUDA", _bind(update, name))
+            torch.library.impl(f"seqmem::{name}_adjoint{overload}", "CUDA", _bind(adjoint, name))
 
 
-def _bound(function, name):
+def _bind(function, name):
     return lambda *arguments: function(name, *arguments)
 
 
@@ -144,4 +144,4 @@ def _launch(
     if name == "legt_euler_forward":
         _legt_kernel[(batch * size,)](*shared, ADJOINT=adjoint, BLOCK=block)
     else:
-        _legs_kernel[(batch * size,)](*shared, _IMPLICIT_SHARE[name], ADJOINT=adjoint, BLOCK=block)
+        _legs_kernel[(batch * size,)](*shared, _ALPHA[name], ADJOINT=adjoint, BLOCK=block)

@@ -11,7 +11,7 @@ from torch.nn.functional import leaky_relu
 
 from seqmem.errors import UserError
 from seqmem.layers.igloo.feature_map import SLOPE
-from seqmem.ops.patches import PatchIndex, WaysBack, patch_index, patch_products, weights_by_step
+from seqmem.ops.patches import PatchIndex, SharedBackward, patch_index, patch_products, weights_by_step
 
 
 class Patches(nn.Module):
@@ -42,7 +42,7 @@ class Patches(nn.Module):
         self.bias = nn.Parameter(torch.empty(steps, count))
         nn.init.normal_(self.weight, std=(2 / (steps * (count + size * filters))) ** 0.5)
         nn.init.normal_(self.bias, std=(2 / (steps + count)) ** 0.5)
-        self._shared: WaysBack | None = None
+        self._shared: SharedBackward | None = None
         self._update_index()
 
     def forward(self, features: Tensor, block: int) -> Tensor:
@@ -70,7 +70,7 @@ class Patches(nn.Module):
             by_step = weight.new_empty(weight.shape[-1], len(index.order))
             for channel, weights in enumerate(by_step):
                 weights.copy_(weights_by_step(weight, index, channel))
-        self._shared = WaysBack(by_step, None if gradient is None else gradient[steps].flatten(0, 1))
+        self._shared = SharedBackward(by_step, None if gradient is None else gradient[steps].flatten(0, 1))
         try:
             yield
         finally:
