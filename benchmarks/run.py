@@ -1,8 +1,8 @@
 """Compare implementations of one training step: ``python -m benchmarks.run`` or ``make bench`` (seven minutes, idle cores).
 
 The implementations ("sides") of a case are measured in turns, A B A B ..., and a ratio is the median over the turns that both
-have; a slow side has a single turn. A turn repeats a fast call for half a second. If the sides disagree in value or gradient, no
-ratio is reported. Peak memory is that of a process that runs one side alone.
+have; a slow side has a single turn. A turn repeats a fast call for half a second. No ratio is reported if the sides disagree in
+value or gradient. Peak memory is that of a process that runs one side alone.
 """
 
 import argparse

@@ -3,10 +3,10 @@
 The batch is the last dimension: the numbers gathered for one step of a patch are contiguous, and an index is read once for all
 rows.
 
-Forward and the gradient of the features are sums of weighted rows of a table, which torch.nn.functional.embedding_bag has a fast
-kernel for. The gradient of the weights is a product sampled at the entries of a sparse matrix. In a training step of the layer
-on a CPU these three take about a third of the time. The rest is mostly the sorting of the weights by step, and the
-transposition, concatenation and activation of the outputs.
+Forward and the gradient of the features are sums of weighted rows of a table, by the fast kernel of
+torch.nn.functional.embedding_bag. The gradient of the weights is a product sampled at the entries of a sparse matrix. In a
+training step of the layer on a CPU these three take about a third of the time. The rest is mostly the sorting of the weights by
+step, and the transposition, concatenation and activation of the outputs.
 """
 
 import warnings
@@ -139,7 +139,7 @@ class _PatchProducts(torch.autograd.Function):
 
 
 def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: Tensor) -> None:
-    """Add to ``total`` (n c numbers) the entries of the product of (n, B) and (B, m) in the given (n, c) columns of each row."""
+    """Add to ``total`` the entries of the product of (n, B) and (B, m) in the given (n, c) columns of each row."""
     _silence_csr_warnings()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)

@@ -14,7 +14,7 @@ def transition(measure: str, order: int, **measure_args: float) -> tuple[Tensor,
     """Transition A, B of c' = A c + B f, the ``order`` coefficients of the input under ``measure``.
 
     Args:
-        measure: one of ``"legs"`` (scaled Legendre: the whole past with equal weights; HiPPO, Theorem 2, without its factor 1/t),
+        measure: ``"legs"`` (scaled Legendre: the whole past with equal weights; HiPPO, Theorem 2, without its factor 1/t),
             ``"legt"`` (translated Legendre: a sliding window of length 1; HiPPO, Theorem 1), ``"lmu"`` (the same window in
             the normalisation of the Legendre Memory Unit), or, with an exponentially weighted past, ``"lagt"`` (translated
             Laguerre as in HiPPO's experiments), ``"tlagt"`` (with a tilt; by default the LagT of HiPPO, Theorem 1) or
