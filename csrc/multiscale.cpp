@@ -1,5 +1,5 @@
 // The operator torch.ops.seqmem.multiscale_sequence and its backward operator: checks, the loops run by several threads, and
-// the products of the weight gradients. seqmem/ops/multiscale.py registers the gradient.
+// the products of the weight gradients. seqmem/ops/compiled_sequence.py registers the gradient.
 #include "multiscale.h"
 
 #include <ATen/Parallel.h>

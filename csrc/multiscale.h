@@ -1,5 +1,5 @@
 // Arguments of a call over a whole sequence of a hierarchical multiscale LSTM, and the table of its loops for one instruction
-// set. seqmem/cells/hmlstm.py has the equations.
+// set. seqmem/ops/multiscale.py has the equations and the reference.
 //
 // Batch rows are independent: each thread runs its rows through all layers and steps without synchronisation.
 #pragma once

@@ -1,4 +1,4 @@
-// The operators torch.ops.seqmem.*_sequence and their backward operators. seqmem/ops/sequence.py registers the gradients.
+// The operators torch.ops.seqmem.*_sequence and their backward operators. seqmem/ops/compiled_sequence.py registers the gradients.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>

@@ -3,6 +3,8 @@
 //
 // A cell has kGates sums, kSaved numbers saved for backward, and kGradients gradients. The first kProducts of the gradients are
 // multiplied with the weights of the input, the last kProducts with the weights of the memory and of the hidden state.
+//
+// The references are memory_network_reference, lstm_reference and gru_reference in seqmem/ops/{memory_network,lstm,gru}.py.
 #pragma once
 
 #include "sequence.h"

@@ -1,4 +1,4 @@
-"""The chooser: which path is taken, what is said about it, and that a bad library is never loaded."""
+"""Loading of the compiled operators: the path in use, the messages about it, and files that must not be loaded."""
 
 import os
 import shutil
@@ -10,104 +10,92 @@ import pytest
 import torch
 
 import seqmem
-from seqmem.ops import extension
+from seqmem.ops import __main__ as report
+from seqmem.ops import extension, paths
 
 UPDATE = "import torch; from seqmem.ops import legs_update; legs_update(torch.zeros(1, 1, 3), torch.ones(1, 1), 0.5)\n"
+VERSION = torch.__version__.split("+")[0]
 
-needs_library = pytest.mark.skipif(not extension.LIBRARY.exists(), reason=f"{extension.LIBRARY.name} is not built")
-
-
-def python(*arguments: str, package: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | variables
-    environment.pop("SEQMEM_REFERENCE", None)
-    environment |= variables
-    if package:
-        environment.pop("SEQMEM_EXTENSION", None)
-        environment["PYTHONPATH"] = str(package)
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+needs_library = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """A copy of the package without its compiled library, to be put on PYTHONPATH."""
-    source = Path(seqmem.__file__).parent
-    shutil.copytree(source, tmp_path / "seqmem", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    return tmp_path
+def python(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in an own process: the library is loaded at import."""
+    removed = ("SEQMEM_REFERENCE", "SEQMEM_EXTENSION")
+    environment = {name: value for name, value in os.environ.items() if name not in removed} | variables
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
 
 
-@needs_library
-def test_the_compiled_path_is_silent():
-    done = python("-W", "error", "-c", UPDATE + "from seqmem.ops import paths; print(set(paths().values()))")
-    assert (done.stdout, done.stderr) == ("{'compiled'}\n", "")
-
-
-def test_the_reference_can_be_asked_for():
-    done = python(
-        "-W", "error", "-c", UPDATE + "from seqmem.ops import paths; print(set(paths().values()))", SEQMEM_REFERENCE="1"
-    )
+def test_seqmem_reference_selects_the_reference_silently():
+    script = "import warnings; warnings.simplefilter('error')\n" + UPDATE
+    done = python(script + "from seqmem.ops import paths; print(set(paths().values()))", SEQMEM_REFERENCE="1")
     assert (done.stdout, done.stderr) == ("{'reference (SEQMEM_REFERENCE is set)'}\n", "")
 
 
-def test_a_missing_library_is_told_once_at_the_first_use(package):
-    assert python("-W", "error", "-c", "import seqmem.ops", package=package).stderr == ""
-    done = python("-c", UPDATE + "legs_update(torch.zeros(1, 1, 3), torch.ones(1, 1), 0.5)", package=package)
-    assert done.returncode == 0
-    assert done.stderr.count("ReferenceWarning") == 1
-    assert "there is no compiled library" in done.stderr
-    assert "pip install -e . --no-build-isolation" in done.stderr
-
-
-def test_the_report_names_each_operator_and_the_reason(package):
-    done = python("-m", "seqmem.ops", package=package)
-    assert done.returncode == 0
-    assert all(name in done.stdout for name in (*extension.UPDATES, "legs_function_approx_trapezoidal"))
-    assert "there is no compiled library" in done.stdout
-
-
-@needs_library
-def test_the_report_of_the_compiled_path():
-    done = python("-m", "seqmem.ops")
-    assert "compiled" in done.stdout
-    assert "reference\n" not in done.stdout
-    assert f"torch {torch.__version__.split('+')[0]}" in done.stdout
+def test_a_missing_library_warns_once_at_the_first_use(tmp_path):
+    """In a copy of the package without its library, as an install without a compiler leaves it."""
+    source = Path(seqmem.__file__).parent
+    shutil.copytree(source, tmp_path / "seqmem", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    script = "import seqmem.ops, sys; print('imported', file=sys.stderr)\n" + UPDATE + UPDATE
+    done = python(script + "from seqmem.ops.__main__ import main; main()", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    before, after = done.stderr.split("imported\n")
+    assert before == ""
+    assert after.count("ReferenceWarning") == 1
+    assert "_extension.so does not exist; build it with `pip install -e . --no-build-isolation" in after
+    assert all(f"{name:34} reference\n" in done.stdout for name in (*extension.UPDATES, *extension.SEQUENCES))
+    assert "reason      the compiled library" in done.stdout
 
 
 @needs_library
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.99])
-def test_a_library_that_is_cut_short_is_not_loaded(package, share):
+def test_the_compiled_path_is_silent_and_reported(capsys, recwarn):
+    extension.warn_once()
+    assert not recwarn
+    assert set(paths().values()) == {"compiled"}
+    report.main()
+    printed = capsys.readouterr().out
+    assert all(f"{name:34} compiled\n" in printed for name in paths())
+    assert f"built for   torch {VERSION}" in printed
+
+
+def test_reference_only_switches_the_path():
+    before = paths()
+    with extension.reference_only("a test"):
+        assert set(paths().values()) == {"reference (a test)"}
+    assert paths() == before
+
+
+@needs_library
+def test_a_truncated_library_is_not_loaded(tmp_path):
     content = extension.LIBRARY.read_bytes()
-    (package / "seqmem" / "ops" / "_extension.so").write_bytes(content[: int(share * len(content))])
-    done = python("-c", UPDATE, package=package)
-    assert done.returncode == 0
-    assert "is cut short" in done.stderr or "is not a library of this package" in done.stderr
+    for fraction in (0.0, 0.00001, 0.001, 0.3, 0.99):
+        library = tmp_path / "_extension.so"
+        library.write_bytes(content[: int(fraction * len(content))])
+        expected = {f"{library}: the file is truncated", f"{library}: not a library of seqmem"}
+        assert extension._unusable_reason(library) in expected
+        assert extension.load(library) in expected
 
 
 @needs_library
 def test_a_library_for_another_torch_is_not_loaded(tmp_path):
-    version = torch.__version__.split("+")[0]
-    library = tmp_path / "_extension.so"
-    other = "0" + version[1:]
-    library.write_bytes(
-        extension.LIBRARY.read_bytes().replace(f"for torch {version}\n".encode(), f"for torch {other}\n".encode())
-    )
-    assert extension.load(library) == f"{library} was built for torch {other}, this is torch {version}"
+    library, other = tmp_path / "_extension.so", "0" + VERSION[1:]
+    content = extension.LIBRARY.read_bytes()
+    library.write_bytes(content.replace(f"for torch {VERSION}\n".encode(), f"for torch {other}\n".encode()))
+    assert extension.load(library) == f"{library}: built for torch {other}, expected torch {VERSION}"
 
 
-def test_a_file_of_something_else_is_not_loaded(tmp_path):
+def test_another_file_is_not_loaded(tmp_path):
     library = tmp_path / "_extension.so"
     library.write_text("hello")
-    assert extension.load(library) == f"{library} is not a library of this package"
+    assert extension.load(library) == f"{library}: not a library of seqmem"
+    library.write_text(f"seqmem built for torch {VERSION}\n")  # the system refuses it
+    assert extension.load(library).startswith(f"{library}: loading failed (")
+    assert extension.load(tmp_path) == f"{tmp_path}: reading failed (Is a directory)"
 
 
-def test_a_library_that_the_system_refuses_is_a_reason(tmp_path):
-    library = tmp_path / "_extension.so"
-    library.write_text(f"seqmem built for torch {torch.__version__.split('+')[0]}\n")
-    assert extension.load(library).startswith(f"{library} cannot be loaded: ")
-
-
-def test_the_extension_is_built_where_it_can_be():
-    """Without it most tests of csrc/ are skipped, and a build that fails would go unnoticed."""
+def test_the_extension_is_built_if_there_is_a_compiler():
+    """Otherwise most tests of csrc/ are skipped, and a failing build stays unnoticed."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or extension.FORCED:
-        pytest.skip("no compiler, or the reference is asked for")
+        pytest.skip("no compiler, or the reference is requested")
     assert extension.REASON == ""

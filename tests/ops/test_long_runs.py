@@ -1,4 +1,4 @@
-"""Rounding over a million steps: each memory in float32 beside the same in float64, as the README tells it."""
+"""Rounding errors over a million steps: each memory in float32 against float64, as the README states."""
 
 import math
 
@@ -11,7 +11,7 @@ from seqmem.data.signals import white_noise
 LENGTHS = (10**2, 10**3, 10**4, 10**5, 10**6)
 EPSILON = torch.finfo(torch.float32).eps
 
-# Of the memory at the end of each length, its error in norm over its norm.
+# Bounds of the relative error of the memory, in norm, after a number of steps.
 GROWING = {
     "legs": lambda steps: 2 * EPSILON * math.sqrt(steps),
     "lagts": lambda steps: 1e-6 + 1e-9 * steps,
@@ -21,25 +21,25 @@ BOUNDED = {"legt": 1e-4, "lmut": 1e-4, "lagt": 1e-2}
 
 
 def errors(name):
-    """For each length the greatest error over three inputs: white noise of 1000 oscillations, a constant, and a step."""
+    """Largest error after each length over three inputs: white noise of 1000 oscillations, a constant, and a step."""
     steps = LENGTHS[-1]
     step = torch.arange(steps) >= steps // 2
     inputs = torch.stack([white_noise(steps, 1000, seed=0), torch.ones(steps), step], 1).T[..., None].float()
-    single, double = (memory(name).to(dtype) for dtype in (torch.float32, torch.float64))
-    found, states = [], (None, None)
+    cell_f32, cell_f64 = (memory(name).to(dtype) for dtype in (torch.float32, torch.float64))
+    results, states = [], (None, None)
     for begin, end in zip((0, *LENGTHS), LENGTHS, strict=False):
         part = inputs[:, begin:end]
-        states = single(part, states[0])[1], double(part.double(), states[1])[1]
-        assert single.path == "one compiled call"
+        states = cell_f32(part, states[0])[1], cell_f64(part.double(), states[1])[1]
+        assert cell_f32.path == "one compiled call"
         memories = [state.memory[:, 0].double() for state in states]
         assert memories[0].isfinite().all()
         error, norm = (memories[0] - memories[1]).norm(dim=1), memories[1].norm(dim=1)
-        found.append((error / norm)[norm > 0].max().item())
-    return found
+        results.append((error / norm)[norm > 0].max().item())
+    return results
 
 
 def memory(name):
-    """A cell that writes its input to a memory of order 32 as it is."""
+    """A cell whose memory input, of order 32, is the input itself."""
     settings = {} if name in GROWING else {"dt": 1e-3}
     cell = cells.get(name)(1, hidden_size=1, memory_order=32, gate="N", architecture={"uh": False, "bias": False}, **settings)
     with torch.no_grad():
@@ -49,8 +49,8 @@ def memory(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROWING)
-def test_a_memory_of_all_times_loses_little(name):
-    # Without fused multiply-add each product is rounded, too.
+def test_the_error_of_an_unbounded_memory_grows_slowly(name):
+    # Without fused multiply-add each product is rounded as well.
     roundings = 8 if torch.ops.seqmem.instruction_set() == "baseline" else 1
     for steps, error in zip(LENGTHS, errors(name), strict=True):
         assert error < roundings * GROWING[name](steps)

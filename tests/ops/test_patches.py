@@ -1,4 +1,4 @@
-"""Products with patches: the sparse way against the formula, in value and in every gradient."""
+"""Products with patches: the sparse implementation against the reference, in value and in every gradient."""
 
 import pytest
 import torch
@@ -25,33 +25,34 @@ def sparse(features, indices, weight, bias):
 
 def test_the_reference_is_the_formula():
     features, indices, weight, bias = arguments(5, 2, 3, 4, 3)
-    wanted = torch.zeros(4, 3, dtype=torch.float64)
+    expected = torch.zeros(4, 3, dtype=torch.float64)
     for n in range(4):
         for b in range(3):
-            wanted[n, b] = bias[n]
+            expected[n, b] = bias[n]
             for q in range(3):
                 for k in range(2):
-                    wanted[n, b] += weight[n, q, k] * features[indices[n, q], k, b]
-    assert_close(patch_products_reference(features, indices, weight, bias), wanted)
+                    expected[n, b] += weight[n, q, k] * features[indices[n, q], k, b]
+    assert_close(patch_products_reference(features, indices, weight, bias), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("sizes", SIZES)
-def test_values_and_gradients_are_the_references(sizes, dtype):
-    features, indices, weight, bias = arguments(*sizes, dtype)
-    ours, theirs = sparse(features, indices, weight, bias), patch_products_reference(features, indices, weight, bias)
-    assert_close(ours, theirs)
-    cotangent = torch.randn_like(ours)
-    for one, other in zip(*(torch.autograd.grad(o, (features, weight, bias), cotangent) for o in (ours, theirs)), strict=True):
-        assert_close(one, other)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_values_and_gradients_equal_the_reference(sizes):
+    for dtype in (torch.float32, torch.float64):
+        features, indices, weight, bias = arguments(*sizes, dtype)
+        results = [f(features, indices, weight, bias) for f in (sparse, patch_products_reference)]
+        assert_close(*results)
+        cotangent = torch.randn_like(results[0])
+        gradients = [torch.autograd.grad(result, (features, weight, bias), cotangent) for result in results]
+        for one, other in zip(*gradients, strict=True):
+            assert_close(one, other)
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     features, indices, weight, bias = arguments(6, 2, 3, 5, 4)
     assert torch.autograd.gradcheck(lambda *values: sparse(values[0], indices, *values[1:]), (features, weight, bias))
 
 
-def test_a_step_that_no_patch_takes_has_no_gradient_and_one_taken_twice_has_both():
+def test_gradients_of_a_step_in_no_patch_and_twice_in_a_patch():
     features, _, weight, bias = arguments(4, 2, 3, 1, 2)
     indices = torch.tensor([[2, 2]], dtype=torch.int32)
     sparse(features, indices, weight, bias).sum().backward()
@@ -59,7 +60,7 @@ def test_a_step_that_no_patch_takes_has_no_gradient_and_one_taken_twice_has_both
     assert_close(features.grad[2], weight.detach().sum(1).T.expand(2, 3))
 
 
-def test_only_what_is_asked_for_is_computed():
+def test_only_required_gradients_are_computed():
     features, indices, weight, bias = arguments(31, 3, 4, 17, 4)
     sparse(features.detach(), indices, weight, bias).sum().backward()
     assert features.grad is None

@@ -1,4 +1,4 @@
-"""The compiled operators called by several threads at once, and with several threads of their own."""
+"""Compiled operators called concurrently, and with several threads of their own."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,17 +14,20 @@ pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled ope
 CALLERS = 8
 
 
-@pytest.fixture(params=[1, 2, 4], ids=lambda threads: f"threads {threads}")
-def threads(request):
-    """How many threads torch uses."""
+@pytest.fixture(autouse=True)
+def restored_threads():
+    """Restores the number of threads of torch."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    yield
     torch.set_num_threads(before)
 
 
 def sequences():
-    """One cell of each operator, rows enough for several groups."""
+    """One cell of each operator, with enough rows for several groups.
+
+    HM-LSTM runs in float64. Its layer normalisation amplifies rounding errors about a thousand times over these steps, and the
+    projection of the inputs, a product of torch, rounds differently with a different number of threads.
+    """
     torch.manual_seed(0)
     cells = [
         LegS(3, hidden_size=18),
@@ -33,18 +36,22 @@ def sequences():
         GRU(3, hidden_size=33),
         HMLSTM(3, hidden_size=9),
     ]
-    return [(cell, torch.randn(70, 23, 3), torch.randint(0, 24, (70,))) for cell in cells]
+    given = [(cell, torch.randn(70, 23, 3), torch.randint(0, 24, (70,))) for cell in cells]
+    return [
+        (cell.double(), inputs.double(), lengths) if isinstance(cell, HMLSTM) else (cell, inputs, lengths)
+        for cell, inputs, lengths in given
+    ]
 
 
 def trained(cell, inputs, lengths):
-    """Outputs and all gradients."""
+    """Outputs and all gradients of a cell."""
     inputs = inputs.clone().requires_grad_()
     outputs, _ = cell(inputs, lengths=lengths)
     return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), [inputs, *cell.parameters()])]
 
 
 def updated(seed):
-    """Updates of memories of all measures, and an approximation."""
+    """Updates of several measures, and a function approximation."""
     noise = torch.Generator().manual_seed(seed)
     memory, inputs, dt = (torch.rand(shape, generator=noise) for shape in [(40, 3, 35), (40, 3), (40,)])
     methods = [("legs", "bilinear"), ("legs", "zoh"), ("lmu", "forward"), ("lagt", "backward"), ("legt", 0.3)]
@@ -52,23 +59,24 @@ def updated(seed):
     return [*results, legs_function_approximation(torch.rand(60, 90, generator=noise), 24)]
 
 
-def assert_equal(given, wanted):
-    for one, other in zip(given, wanted, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_calls_at_once_give_what_they_give_alone(threads):
+@pytest.mark.parametrize("threads", [1, 4])
+def test_concurrent_calls_equal_single_calls(threads):
+    torch.set_num_threads(threads)
     tasks = [lambda given=given: trained(*given) for given in sequences()] + [lambda s=s: updated(s) for s in range(3)]
-    alone = [task() for task in tasks]
+    single = [task() for task in tasks]
     with ThreadPoolExecutor(CALLERS, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         runs = [pool.submit(task) for _ in range(CALLERS) for task in tasks]
-        for run, wanted in zip(runs, alone * CALLERS, strict=True):
-            assert_equal(run.result(), wanted)
+        for run, expected in zip(runs, single * CALLERS, strict=True):
+            for one, other in zip(run.result(), expected, strict=True):
+                assert torch.equal(one, other)
 
 
-def test_the_number_of_threads_changes_nothing_but_the_order_of_sums(threads):
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_the_number_of_threads_changes_only_the_order_of_sums(threads):
+    torch.set_num_threads(threads)
     several = [trained(*given) for given in sequences()]
     torch.set_num_threads(1)
-    for given, wanted in zip(several, [trained(*given) for given in sequences()], strict=True):
-        for one, other in zip(given, wanted, strict=True):
-            assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+    for results, expected in zip(several, [trained(*given) for given in sequences()], strict=True):
+        for one, other in zip(results, expected, strict=True):
+            tolerance = 1e-5 if other.dtype == torch.float32 else 1e-11
+            assert_close(one, other, rtol=0, atol=tolerance * other.abs().max().item())
