@@ -1,4 +1,4 @@
-"""Build the compiled operators (csrc/) and take in the data sets (datasets/); all else is in pyproject.toml."""
+"""Build of the compiled operators (csrc/) and packaging of the data sets (datasets/); pyproject.toml has all other settings."""
 
 from pathlib import Path
 
@@ -10,25 +10,25 @@ ROOT = Path(__file__).parent
 
 
 class BuildOperators(cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)):
-    """Builds where a compiler is found; without one an install goes on, and the package runs on its reference path."""
+    """Build the extension; without a compiler an install continues, and the package uses its reference operators."""
 
     def run(self):
-        # Asked for by name, a build that fails is a failed command; as part of an install it is a slower package.
-        asked_for = "build_ext" in self.distribution.commands
+        # A failed build is an error of `build_ext`, but only a warning of an install.
+        is_requested = "build_ext" in self.distribution.commands
         try:
             super().run()
         except (Exception, SystemExit) as error:
-            if asked_for:
+            if is_requested:
                 raise
             self.extensions = []
-            self.warn(f"the compiled operators were not built; seqmem will use its plain-torch reference: {error}")
+            self.warn(f"the compiled operators were not built, seqmem will use the slower reference: {error}")
 
     def get_export_symbols(self, ext):
-        return []  # loaded by path: there is no PyInit function to export
+        return []  # the library has no PyInit function: it is loaded by path
 
 
 class BuildModules(build_py):
-    """Put the modules of datasets/ into seqmem.datasets, which finds them where they are in a checkout."""
+    """Copy the modules of datasets/ into seqmem.datasets, which in a checkout finds them in place."""
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
@@ -46,7 +46,7 @@ setup(
             include_dirs=cpp_extension.include_paths(),
             library_dirs=cpp_extension.library_paths(),
             libraries=["c10", "torch_cpu"],
-            # OpenMP is compiled for, not linked: at::parallel_for must use the runtime that torch has loaded.
+            # Compiled for OpenMP but not linked with it: at::parallel_for must use the runtime of torch.
             extra_compile_args=[
                 "-O3",
                 "-g0",

@@ -1,4 +1,5 @@
-// The operators torch.ops.seqmem.*_sequence and their backward operators. seqmem/ops/compiled_sequence.py registers the gradients.
+// The operators torch.ops.seqmem.*_sequence and their backward operators; seqmem/ops/compiled_sequence.py registers the
+// gradients.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
@@ -14,12 +15,12 @@
 namespace seqmem::sequences {
 namespace {
 
-Activation activation(const char* name, const std::string& activation_name) {
-  if (activation_name == "id") return Activation::identity;
-  if (activation_name == "tanh") return Activation::tanh;
-  if (activation_name == "relu") return Activation::relu;
-  if (activation_name == "sigmoid") return Activation::sigmoid;
-  TORCH_CHECK_VALUE(false, name, ": activation: got '", activation_name, "', expected 'id', 'tanh', 'relu' or 'sigmoid'");
+Activation activation(const char* name, const char* argument, const std::string& value) {
+  if (value == "id") return Activation::identity;
+  if (value == "tanh") return Activation::tanh;
+  if (value == "relu") return Activation::relu;
+  if (value == "sigmoid") return Activation::sigmoid;
+  TORCH_CHECK_VALUE(false, name, ": ", argument, ": got '", value, "', expected 'id', 'tanh', 'relu' or 'sigmoid'");
 }
 
 Arguments memory_arguments(
@@ -42,8 +43,8 @@ Arguments memory_arguments(
   a.weight_um = weight_um;
   a.bias_u = bias_u;
   a.alpha = alpha;
-  a.memory_activation = activation(name, memory_activation);
-  a.hidden_activation = activation(name, hidden_activation);
+  a.memory_activation = activation(name, "memory_activation", memory_activation);
+  a.hidden_activation = activation(name, "hidden_activation", hidden_activation);
   a.memory_output = memory_output;
   a.bfloat16 = bfloat16;
   a.chunk_steps = chunk_steps;

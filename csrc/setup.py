@@ -1,4 +1,4 @@
-"""``python setup.py install`` here builds the compiled operators and puts them where the ordinary install does."""
+"""``python setup.py install`` in this folder builds the compiled operators in place, as the ordinary install does."""
 
 import os
 import runpy

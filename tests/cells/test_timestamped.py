@@ -130,7 +130,7 @@ def test_the_gradient_reaches_times(kind):
     [
         ({"input_size": 1}, "input_size: got 1, expected at least 2"),
         ({"discretization": "zoh"}, "discretization: got 'zoh'"),
-        ({"measure": "legz"}, "there is no measure 'legz'"),
+        ({"measure": "legz"}, "measure: got 'legz'"),
         ({"measure_args": {"beta": 1.0}}, "takes no argument 'beta'"),
     ],
 )

@@ -268,16 +268,16 @@ def test_second_derivatives_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({1: torch.zeros(3, 32, dtype=torch.float64)}, r"hidden must have shape \[2, 32\], got \[3, 32\]"),
-        ({0: torch.zeros(2, 4, 64, dtype=torch.float64)}, r"projected must have shape \[2, 4, 65\], got \[2, 4, 64\]"),
-        ({0: torch.zeros(2, 4, 65)}, "hidden must be Float as the inputs, got Double"),
-        ({0: torch.zeros(2, 4, 65, dtype=torch.float16)}, "projected must be float32 or float64, got Half"),
-        ({3: torch.zeros(2, 3, dtype=torch.float64)}, r"boundary must have shape \[2, 2\], got \[2, 3\]"),
-        ({4: torch.zeros(2)}, r"lengths must be \(B,\) int64 with B = 2, got \[2\] Float"),
-        ({5: torch.zeros(4, 2, 2, dtype=torch.float64)}, "soft boundaries are not drawn"),
-        ({6: torch.zeros(7, dtype=torch.float64)}, r"parameters must have shape \[\d+\], got \[7\]"),
-        ({8: [16, 0]}, r"sizes must be positive, got \[16, 0\]"),
-        ({8: []}, "sizes must name at least one layer"),
+        ({1: torch.zeros(3, 32, dtype=torch.float64)}, r"hidden: got shape \[3, 32\], expected \[2, 32\]"),
+        ({0: torch.zeros(2, 4, 64, dtype=torch.float64)}, r"projected: got shape \[2, 4, 64\], expected \[2, 4, 65\]"),
+        ({0: torch.zeros(2, 4, 65)}, "hidden: got float64, expected float32"),
+        ({0: torch.zeros(2, 4, 65, dtype=torch.float16)}, "projected: got float16, expected float32 or float64"),
+        ({3: torch.zeros(2, 3, dtype=torch.float64)}, r"boundary: got shape \[2, 3\], expected \[2, 2\]"),
+        ({4: torch.zeros(2)}, r"lengths: got \[2\] float32, expected \(B,\) int64 with B = 2"),
+        ({5: torch.zeros(4, 2, 2, dtype=torch.float64)}, "draws: got a tensor, expected None with soft boundaries"),
+        ({6: torch.zeros(7, dtype=torch.float64)}, r"parameters: got shape \[7\], expected \[\d+\]"),
+        ({8: [16, 0]}, r"sizes: got \[16, 0\], expected each above 0"),
+        ({8: []}, "sizes: got no layer, expected at least one"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, message):

@@ -399,14 +399,14 @@ def test_second_derivatives_are_refused(cell):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({1: torch.zeros(3, 16, dtype=torch.float64)}, r"hidden must have shape \[2, 16\], got \[3, 16\]"),
-        ({0: torch.zeros(2, 4, 3)}, "hidden must be Float as the inputs, got Double"),
-        ({0: torch.zeros(2, 4, 3, dtype=torch.float16)}, "inputs must be float32 or float64, got Half"),
-        ({3: torch.zeros(4)}, r"step_sizes must be \[4\] float64, got \[4\] Float"),
-        ({4: torch.zeros(6, 5, dtype=torch.float64)}, r"generators must be \[6, 16\] float64, got \[6, 5\] Double"),
-        ({4: None}, "a memory has generators and step_sizes, or step and drive"),
-        ({7: torch.zeros(2)}, r"lengths must be \(B,\) int64 with B = 2, got \[2\] Float"),
-        ({17: "elu"}, "an activation must be 'id', 'tanh', 'relu' or 'sigmoid', got 'elu'"),
+        ({1: torch.zeros(3, 16, dtype=torch.float64)}, r"hidden: got shape \[3, 16\], expected \[2, 16\]"),
+        ({0: torch.zeros(2, 4, 3)}, "hidden: got float64, expected float32"),
+        ({0: torch.zeros(2, 4, 3, dtype=torch.float16)}, "inputs: got float16, expected float32 or float64"),
+        ({3: torch.zeros(4)}, r"step_sizes: got \[4\] float32, expected \[4\] float64"),
+        ({4: torch.zeros(6, 5, dtype=torch.float64)}, r"generators: got \[6, 5\] float64, expected \[6, 16\] float64"),
+        ({4: None}, "expected either generators and step_sizes, or step and drive"),
+        ({7: torch.zeros(2)}, r"lengths: got \[2\] float32, expected \(B,\) int64 with B = 2"),
+        ({17: "elu"}, "memory_activation: got 'elu', expected 'id', 'tanh', 'relu' or 'sigmoid'"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, message):
