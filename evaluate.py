@@ -42,16 +42,15 @@ def main() -> None:
     with messages.one_line_errors():
         checkpoint, config, keys = commandline.of_checkpoint(sys.argv[1:], Keys)
 
-        from seqmem.training.evaluation.evaluation.predictions import ClassCounts, Predictions, check_predictions
-
         from seqmem import datasets, models
         from seqmem.io.files import write_json
-        from seqmem.results.evaluations import by_class, changes, checksum, recorded, side_by_side
         from seqmem.io.provenance import provenance
+        from seqmem.results.evaluations import by_class, changes, checksum, recorded, side_by_side
         from seqmem.results.record import RunFolder
         from seqmem.training.checkpoints.checkpoints import restore
         from seqmem.training.config import model_arguments
         from seqmem.training.evaluation.evaluation import PREFIXES, evaluate
+        from seqmem.training.evaluation.evaluation.predictions import ClassCounts, Predictions, check_predictions
 
         path = Path(keys.predictions) if keys.predictions else None
         if path:
