@@ -1,16 +1,16 @@
-"""Recurrences: what happens between two time steps. One file a family.
+"""Recurrent cells, defined by one time step. One file per family.
 
     >>> import torch
     >>> from seqmem.cells import LegS
     >>> cell = LegS(input_size=3, hidden_size=16)
     >>> outputs, state = cell(torch.randn(8, 100, 3))                 # (B, T, C) -> (B, T, H)
-    >>> outputs, state = cell(torch.randn(8, 50, 3), state)           # carried on
-    >>> output, state = cell.step(torch.randn(8, 3), state)           # one step more
+    >>> outputs, state = cell(torch.randn(8, 50, 3), state)           # continued
+    >>> output, state = cell.step(torch.randn(8, 3), state)           # one more step
     >>> output.shape
     torch.Size([8, 16])
 
-To add a cell, write a module here with a subclass of ``Recurrence`` that has a ``name``, and ``cfg/model/NAME.yaml`` that lists
-its arguments: every module of this package is imported, so nothing else has to be edited.
+To add a cell, write a module in this package with a subclass of ``Recurrence`` that has a ``name``, and a
+``cfg/model/NAME.yaml`` that lists its arguments. All modules of the package are imported, so that no other file changes.
 """
 
 from importlib import import_module

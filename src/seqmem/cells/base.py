@@ -1,4 +1,4 @@
-"""Recurrences: what happens between two time steps, and from it over a whole sequence."""
+"""Recurrences: the computation of one time step, from which that of a whole sequence follows."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from seqmem import sequence
 from seqmem.data.masks import masked, valid_steps
 from seqmem.errors import UserError, suggestion
 from seqmem.ops.export import scan
@@ -14,61 +15,59 @@ from seqmem.ops.states import mapped, parts, rebuild, select
 from seqmem.sequence import SequenceLayer
 from seqmem.sequence.cuda_graph import CapturedLoop
 
-State = TypeVar("State", bound=tuple[Tensor, ...])
-
-_registry: dict[str, type["Recurrence"]] = {}
+State = TypeVar("State", bound=tuple[Any, ...])
 
 
 class Recurrence(SequenceLayer[State]):
-    """A sequence layer that computes one step after the other.
+    """A sequence layer that is defined by one step.
 
-    A subclass with a class attribute ``name`` is registered under it. It writes :meth:`initial_state`, :meth:`project` (all
-    that follows from the inputs alone, for many steps at once) and :meth:`advance` (one step); the time loop, carried state and
-    padding are inherited. A cell with a fused sequence names its operator and writes ``fused_forward``.
+    A subclass with a class attribute ``name`` is registered under it. It defines :meth:`initial_state`, :meth:`project` (the
+    terms that depend on the inputs alone, for many steps at once) and :meth:`advance` (one step), and inherits the time loop,
+    the carried state and padding. A cell with a fused sequence names its operator and defines ``fused_forward``.
     """
 
     _loop: CapturedLoop | None = None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "name" in cls.__dict__:
-            _registry[cls.name] = cls
-
     def project(self, inputs: Tensor) -> Tensor:
-        """Compute the terms of a step that follow from its input alone: (..., C) -> (..., P)."""
+        """Compute the terms of a step that depend on its input alone: (..., C) -> (..., P)."""
         return inputs
 
     def schedule(self, state: State, steps: int, fresh: bool) -> Sequence[Any]:
-        """Return what changes from step to step, or is computed once a sequence: one item for each of the next steps.
+        """Return one item for each of the next steps: what changes by step, or is computed once a sequence.
 
         Args:
-            state: the state before the first of them.
-            steps: how many follow.
-            fresh: ``state`` is the initial state, so all rows are at the same position.
+            state: the state before the first of these steps.
+            steps: their number.
+            fresh: ``state`` is the initial state, so that all rows are at the same position.
         """
         return [None] * steps
 
     def schedule_tensor(self, state: State, steps: int) -> Tensor | None:
-        """Return :meth:`schedule` from the initial state as one tensor (T, ...); None where its items are all the same."""
+        """Return :meth:`schedule` from the initial state as one tensor (T, ...), or None if all its items are equal."""
         return None
 
     def advance(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
-        """Compute one step: (B, P) and a state -> (B, H) and the next state.
+        """Compute one step.
 
         Args:
-            projected: what :meth:`project` returned for the step.
+            projected: (B, P), the result of :meth:`project` for the step.
             state: the state before it.
             scheduled: the step's item of :meth:`schedule`.
+
+        Returns:
+            outputs (B, H) and the state after the step.
         """
         raise NotImplementedError
 
     def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
         """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
+        self._check_step(inputs)
         joined = self._joined(inputs.unsqueeze(1), None if times is None else times.unsqueeze(1))
         fresh = state is None
         state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], 1, state, None)
-        self.check_inputs(joined, state, None)
+        if not torch.compiler.is_exporting():
+            self.check_inputs(joined, state, None)
         return self.advance(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
 
     def whole_sequence(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
@@ -84,15 +83,15 @@ class Recurrence(SequenceLayer[State]):
         return self.stepwise_forward(inputs, state, lengths, fresh)
 
     def gates(self, name: str) -> int:
-        """Return how many gates' rows a parameter of this module holds."""
+        """Return the number of gates whose rows are stacked in a parameter of this module."""
         rows = len(self.get_parameter(name))
         return rows // self.output_size if rows % self.output_size == 0 else 1
 
     def capturable(self) -> bool:
-        """Return whether a CUDA graph can hold the time loop: nothing in it is drawn anew or waits for the GPU."""
+        """Return whether a CUDA graph can hold the time loop: it draws no random numbers and never waits for the GPU."""
         return True
 
-    @torch.compiler.disable  # a graph of all steps takes minutes to compile, and one of a step runs slower than none
+    @torch.compiler.disable  # a graph of all steps takes minutes to compile, and one of a single step is slower than eager
     def stepwise_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute a whole sequence step by step, see :meth:`seqmem.sequence.SequenceLayer.whole_sequence`."""
         steps = inputs.shape[1]
@@ -122,12 +121,12 @@ class Recurrence(SequenceLayer[State]):
                 following = [select(given[-1], new, old) for new, old in zip(following, before, strict=True)]
             return [part.clone() for part in following], output.clone()
 
-        # Copies, since the operator takes no two names of one tensor.
+        # The operator refuses aliases: each part is a copy.
         last, outputs = scan(step, [part.clone() for part in parts(state)], sequences)
         return outputs.transpose(0, 1), rebuild(state, list(last))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the captured time loop: a copy captures its own."""
+        """Leave out the captured time loop, which belongs to this instance; a copy captures its own."""
         return {name: value for name, value in super().__getstate__().items() if name != "_loop"}
 
     @torch.compiler.disable
@@ -142,15 +141,17 @@ class Recurrence(SequenceLayer[State]):
 
 def names() -> list[str]:
     """Return the names of all registered cells."""
-    return sorted(_registry)
+    return [name for name in sequence.names() if issubclass(sequence.get(name), Recurrence)]
 
 
 def get(name: str) -> type[Recurrence]:
     """Return the cell registered as ``name``.
 
     Raises:
-        UserError: there is none; the nearest is named.
+        UserError: no cell has this name; the message suggests the nearest one.
     """
-    if name not in _registry:
+    if name not in names():
+        if name in sequence.names():
+            raise UserError(f"'{name}' is not a cell but a parallel layer; use it by model.network=stack model.mixer={name}")
         raise UserError(f"no cell is called '{name}'{suggestion(name, names())}")
-    return _registry[name]
+    return sequence.get(name)  # type: ignore[return-value]

@@ -13,23 +13,27 @@ from seqmem.ops.gru import gru_step, gru_step_reset_before
 
 
 class GRUState(NamedTuple):
-    """hidden: (B, H)."""
+    """State of a GRU: ``hidden`` (B, H)."""
 
     hidden: Tensor
 
 
 class GRU(Recurrence[GRUState]):
-    """The equations, weight layout and initialisation of one layer of torch.nn.GRU.
+    """One layer of torch.nn.GRU: the same equations, weight layout and initialisation::
 
-    r, z = sigmoid(W x + b + U h + b'), n = tanh(W_n x + b_n + r (U_n h + b'_n)), h = (1 - z) n + z h; the rows of the weights
-    hold r, z, n in this order. The reset gate acts after the product with U_n, or before it, as in Cho et al. (2014),
-    equation 8: n = tanh(W_n x + b_n + U_n (r h) + b'_n).
+        r, z = sigmoid(W x + b + U h + b')
+        n = tanh(W_n x + b_n + r (U_n h + b'_n))
+        h' = (1 - z) n + z h
+
+    The rows of the weights hold r, z, n in this order. The reset gate acts after the product with U_n, or before it, as in Cho
+    et al. (2014), equation 8: n = tanh(W_n x + b_n + U_n (r h) + b'_n).
 
     Args:
         input_size: C.
         hidden_size: H.
         bias: add a bias for the input and one for the hidden state.
-        reset_after: where the reset gate acts. If before, the sequence goes step by step; layout and initialisation stay.
+        reset_after: the reset gate acts after the product with U_n. With false sequences run step by step; layout and
+            initialisation are the same.
 
     Raises:
         UserError: an argument of the wrong type or range.
@@ -51,15 +55,15 @@ class GRU(Recurrence[GRUState]):
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 
     def initial_state(self, batch_size: int) -> GRUState:
-        """All zero."""
+        """Return a zero hidden state."""
         return GRUState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Compute W x + b of all three rows."""
+        """Compute W x + b of r, z and n."""
         return linear(inputs, self.weight_ih, self.bias_ih)
 
     def schedule(self, state: GRUState, steps: int, fresh: bool) -> list[Any]:
-        """Return U and b' of all rows, or of r and z and of n apart where r comes between; the same at each step."""
+        """Return U and b', the same at each step: of all rows, or of r, z and of n if the reset gate acts before."""
         if self.reset_after:
             return [(self.weight_hh, self.bias_hh)] * steps
         sizes = [2 * self.output_size, self.output_size]
@@ -73,7 +77,7 @@ class GRU(Recurrence[GRUState]):
         return hidden, GRUState(hidden)
 
     def operator_options(self) -> dict[str, Any]:
-        """Return where the reset gate acts."""
+        """Return whether the reset gate acts after the product."""
         return {"reset_after": self.reset_after}
 
     def fused_forward(

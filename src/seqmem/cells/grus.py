@@ -1,4 +1,4 @@
-"""The gated cell that HiPPO's code calls grus: its gate closes as time goes on."""
+"""The gated cell called grus in HiPPO's code, whose gate closes over time."""
 
 from typing import NamedTuple
 
@@ -9,27 +9,27 @@ from seqmem.cells.mgu import MGU
 
 
 class GRUSState(NamedTuple):
-    """hidden: (B, H); step: (B,) int64, how many steps each row has made."""
+    """State: ``hidden`` (B, H); ``step`` (B,) int64, the number of past steps of each row."""
 
     hidden: Tensor
     step: Tensor
 
 
 class GRUS(MGU):
-    """Step t (from 0), with the candidate c and the gate g of :class:`seqmem.cells.mgu.MGU`::
+    """An MGU whose gate is divided by the number of steps. With candidate c and gate g of MGU, step t from 0 computes::
 
-        h' = (1 - g) h + g c
-        h = (1 - g / (t + 1)) h + g / (t + 1) h'
+        h~ = (1 - g) h + g c
+        h' = (1 - g / (t + 1)) h + g / (t + 1) h~
 
-    The original applies its gate twice, so what remains of it is g^2 / (t + 1), and this is kept for its results. Arguments,
-    parameters and errors are those of MGU.
+    As in the original code the gate is applied twice, so that its effect is g^2 / (t + 1). Arguments, parameters and errors are
+    those of :class:`seqmem.cells.mgu.MGU`.
     """
 
     name = "grus"
     operator = ""
 
     def initial_state(self, batch_size: int) -> GRUSState:  # type: ignore[override]
-        """Zero hidden state, step 0."""
+        """Return a zero hidden state at step 0."""
         (hidden,) = super().initial_state(batch_size)
         return GRUSState(hidden, torch.zeros(batch_size, dtype=torch.int64, device=hidden.device))
 

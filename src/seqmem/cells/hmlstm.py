@@ -1,4 +1,4 @@
-"""Hierarchical multiscale LSTM (Chung, Ahn and Bengio, 2017): layers that find the boundaries of their inputs' segments."""
+"""Hierarchical multiscale LSTM: layers that detect boundaries of segments (Chung, Ahn and Bengio, 2017)."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from seqmem.ops.multiscale import Boundaries, LayerWeights, flattened, multiscal
 
 
 class HMLSTMState(NamedTuple):
-    """hidden: (B, D), h of all layers from the bottom up; memory: (B, D), their c; boundary: (B, L), their z."""
+    """State of all layers from the bottom up: ``hidden`` (B, D), h; ``memory`` (B, D), c; ``boundary`` (B, L), z."""
 
     hidden: Tensor
     memory: Tensor
@@ -25,9 +25,9 @@ class HMLSTMState(NamedTuple):
 
 
 class HMLSTM(Recurrence[HMLSTMState]):
-    """All L layers as one recurrence; its outputs are the hidden states of all of them, (B, T, D) with D the sum of the sizes.
+    """All L layers as one recurrence, whose outputs are their hidden states (B, T, D), D being the sum of the sizes.
 
-    With h, c and z of layer l at step t, and what is primed from step t - 1 (equations 2 to 7 of the paper)::
+    With h, c and z of layer l at step t, and primed values of step t - 1 (equations 2 to 7 of the paper)::
 
         s = U [h'_l; z'_l h'_{l+1}; z_{l-1} h_{l-1}] + b            where h_0 = x, z_0 = 1, and the top layer has none above
         f, i, o = sigmoid(s), g = tanh(s), p = sigma(a s)           by rows
@@ -36,37 +36,37 @@ class HMLSTM(Recurrence[HMLSTMState]):
                    i g, o tanh(c_l)             if z'_l = 1                    FLUSH
         z_l = 1 if p > 0.5 else 0
 
-    The gradient of z with respect to p is taken to be 1 (straight-through). It arrives through z h alone, not through the
-    choice of a branch. A soft boundary is p itself: the branches are weighted by (1 - z'_l) z_{l-1}, (1 - z'_l) (1 - z_{l-1})
-    and z'_l, for c and h alike, and the gradient is the true one.
+    The gradient of z with respect to p is defined as 1 (straight-through). It flows through z h only, not through the choice of
+    a branch. A soft boundary is p itself: c and h are sums of the three branches with weights (1 - z'_l) z_{l-1},
+    (1 - z'_l) (1 - z_{l-1}) and z'_l, and their gradient is exact.
 
-    In float32 a p near 1/2 falls to either side of it by rounding, so that two ways of computing the same sequence (step by
-    step and in one call, say) may part after some steps; in float64 they agree.
+    In float32 rounding may put a p near 1/2 on either side of it. Two implementations, such as the compiled call and the loop,
+    may then diverge after some steps; in float64 they agree.
 
     Parameters of each of the ``layers``, from the bottom up: ``weight`` (4 D_l + 1, D_l + D_{l+1} + D_{l-1}) and ``bias``
-    (4 D_l + 1,), whose rows hold f, i, o, g and the detector's (4 D_l without detector). What the bottom layer reads of x is
-    apart, ``weight_input`` (4 D_1 + 1, C). Weights start Glorot-uniform, biases at zero but for ``boundary_bias``.
+    (4 D_l + 1,) hold the rows of f, i, o, g and the detector (4 D_l rows without detector). The bottom layer's weights of x are
+    a separate parameter, ``weight_input`` (4 D_1 + 1, C). Initial weights are Glorot-uniform; initial biases are zero, except
+    for ``boundary_bias``.
 
     Args:
         input_size: C.
-        hidden_size: D_l, one for all layers or a list of ``num_layers``.
+        hidden_size: D_l, one size for all layers or a list of ``num_layers`` sizes.
         num_layers: L.
-        boundary: "step" as above; "sample": in training z is 1 with probability p, in evaluation as "step"; "soft".
+        boundary: "step" as above; "sample": in training z is 1 with probability p, in evaluation as with "step"; "soft".
         boundary_activation: sigma; "hard_sigmoid" is max(0, min(1, (a s + 1) / 2)).
         slope: a in the first epoch.
-        slope_growth: what is added to a each epoch.
-        max_slope: a grows no further.
-        boundary_bias: what the detectors' biases start at, one for all or a list of one each from the bottom up: the
-            higher, the shorter are the segments that a layer begins with.
-        top_detector: the top layer has a detector too, so that it can FLUSH itself; without, its z stays
-            what the state before the first step says, 0.
-        bias: add b; where there is a normalisation, after it.
-        layer_norm: normalise s of each of the four gates, and c where h is made of it (Ba, Kiros and Hinton, 2016, section 3.1;
-            the HM-LSTM paper does not say what it normalises). The detector's s is a single number and stays as it is.
+        slope_growth: increment of a per epoch.
+        max_slope: upper limit of a.
+        boundary_bias: initial biases of the detectors, one for all or a list from the bottom up. Higher values mean shorter
+            initial segments.
+        top_detector: the top layer has a detector too, so that it can FLUSH itself. Without, its z remains that of the initial
+            state, 0.
+        bias: add b; with layer normalisation, after it.
+        layer_norm: normalise s of each of the four gates, and c in the computation of h (Ba, Kiros and Hinton, 2016, section
+            3.1; the HM-LSTM paper does not specify the details). The detector's s is a single number and is not normalised.
 
     Raises:
-        UserError: an argument of the wrong type or range, not as many sizes as layers or biases as detectors, ``slope`` above
-            ``max_slope``.
+        UserError: an argument of the wrong type or range, a wrong number of sizes or biases, or ``slope`` above ``max_slope``.
     """
 
     name = "hmlstm"
@@ -92,36 +92,27 @@ class HMLSTM(Recurrence[HMLSTMState]):
         layer_norm: bool = True,
     ):
         super().__init__()
-        self.sizes = hidden_size if isinstance(hidden_size, list) else [hidden_size] * num_layers
-        if len(self.sizes) != num_layers:
-            raise UserError(f"hidden_size: got {hidden_size}, expected one size or as many as num_layers={num_layers}")
         if slope > max_slope:
             raise UserError(f"slope: got {slope}, expected at most max_slope={max_slope}")
-        detectors = num_layers - (not top_detector)
-        biases = boundary_bias if isinstance(boundary_bias, list) else [boundary_bias] * detectors
-        if len(biases) != detectors or (not biases and boundary_bias):
-            raise UserError(f"boundary_bias: got {boundary_bias}, expected one number or as many as detectors, {detectors}")
-        if any(biases) and not bias:
-            raise UserError(f"boundary_bias: got {boundary_bias}, expected 0 with bias=false")
+        self.sizes = _layer_sizes(hidden_size, num_layers)
+        biases = _detector_biases(boundary_bias, num_layers if top_detector else num_layers - 1, bias)
         self.input_size, self.output_size = input_size, sum(self.sizes)
         self.boundary, self.boundary_activation = boundary, boundary_activation
         self.first_slope, self.slope_growth, self.max_slope = slope, slope_growth, max_slope
-        # A tensor, so that a captured graph reads it; it follows from the epoch, so no checkpoint holds it.
+        # A tensor, so that a CUDA graph uses its current value. It follows from the epoch, so that no checkpoint holds it.
         self.register_buffer("slope", torch.tensor(slope), persistent=False)
-        layers = []
-        for k, size in enumerate(self.sizes):
-            above = self.sizes[k + 1] if k + 1 < num_layers else 0
-            below = self.sizes[k - 1] if k > 0 else 0
-            detects = top_detector or k + 1 < num_layers
-            layers.append(_Layer(size, above, below, 0 if k > 0 else input_size, detects, bias, layer_norm))
-        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        neighbours = zip([0, *self.sizes], self.sizes, [*self.sizes[1:], 0], strict=False)
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            _Layer(size, above, below, 0 if k > 0 else input_size, k < len(biases), bias, layer_norm)
+            for k, (below, size, above) in enumerate(neighbours)
+        )
         with torch.no_grad():
-            for layer, value in zip(layers, biases, strict=False):
+            for layer, value in zip(self.layers, biases, strict=False):
                 if layer.bias is not None:
                     layer.bias[-1] = value
 
     def initial_state(self, batch_size: int) -> HMLSTMState:
-        """All zero: no layer has found a boundary."""
+        """Return zeros: no layer has detected a boundary."""
         weight = self.layers[0].weight
         zeros = weight.new_zeros(batch_size, self.output_size)
         return HMLSTMState(zeros, zeros, weight.new_zeros(batch_size, len(self.sizes)))
@@ -131,13 +122,13 @@ class HMLSTM(Recurrence[HMLSTMState]):
         self.slope.fill_(min(self.max_slope, self.first_slope + self.slope_growth * epoch))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Compute the bottom layer's terms in x, its bias included."""
+        """Compute the bottom layer's terms in x, with its bias unless it follows a normalisation."""
         bottom = self.layers[0]
         assert bottom.weight_input is not None
         return linear(inputs, bottom.weight_input, bottom.weights().summed_bias)
 
     def schedule(self, state: HMLSTMState, steps: int, fresh: bool) -> Sequence[Any]:
-        """Return the weights of all layers and the uniform random numbers (B, L) of each step, None if none are drawn."""
+        """Return for each step the weights of all layers and uniform random numbers (B, L), None if none are drawn."""
         draws = self._draws(state, steps)
         weights = [layer.weights() for layer in self.layers]
         return [(weights, None if draws is None else draws[t]) for t in range(steps)]
@@ -152,7 +143,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
     def fused_forward(
         self, run: Any, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, HMLSTMState]:
-        """Compute a whole sequence; under autocast only the inputs' projection is in bfloat16."""
+        """Compute a whole sequence; under autocast only the projection of the inputs is in bfloat16."""
         outputs, _, state = self._with_boundaries(run, inputs, state, lengths)
         return outputs, state
 
@@ -163,7 +154,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         lengths: Tensor | None = None,
         times: Tensor | None = None,
     ) -> Tensor:
-        """The boundary indicators z of each step and layer.
+        """Compute the boundary indicators z of each step and layer.
 
         Args:
             inputs: (B, T, C).
@@ -172,10 +163,10 @@ class HMLSTM(Recurrence[HMLSTMState]):
             times: as for :meth:`forward`.
 
         Returns:
-            (B, T, L), layers from the bottom up, zero where padded.
+            (B, T, L), layers from the bottom up, zero in the padding.
 
         Raises:
-            UserError: the shapes do not fit together.
+            UserError: shapes that do not match.
         """
         inputs = self._joined(inputs, times)
         state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
@@ -185,7 +176,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
             return self._stepwise_boundaries(inputs, state, lengths)
         return self._with_boundaries(run, inputs, state, lengths)[1]
 
-    @torch.compiler.disable  # as stepwise_forward
+    @torch.compiler.disable  # for the reason of stepwise_forward
     def _stepwise_boundaries(self, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None) -> Tensor:
         steps = inputs.shape[1]
         items = zip(masked(inputs, lengths).unbind(1), self.schedule(state, steps, False), strict=True)
@@ -200,7 +191,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
     def _with_boundaries(
         self, run: Any, inputs: Tensor, state: HMLSTMState, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor, HMLSTMState]:
-        """Outputs (B, T, D), boundaries (B, T, L) and the state after."""
+        """Compute outputs (B, T, D), boundaries (B, T, L) and the state after the last step."""
         bottom = self.layers[0]
         assert bottom.weight_input is not None
         projected = linear(masked(inputs, lengths), bottom.weight_input).to(state.hidden.dtype)
@@ -222,22 +213,25 @@ class HMLSTM(Recurrence[HMLSTMState]):
         return outputs, boundaries, HMLSTMState(*after)
 
     def _draws(self, state: HMLSTMState, steps: int) -> Tensor | None:
-        """Uniform random numbers, (T, B, L), if boundaries are sampled."""
+        """Draw uniform random numbers (T, B, L) if boundaries are sampled."""
         if not self._samples():
             return None
-        # Drawn on the CPU, so that a seed means the same on every device.
+        # Drawn on the CPU, so that a seed yields the same numbers on every device.
         return torch.rand(steps, *state.boundary.shape, device="cpu").to(state.boundary.device)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training
 
     def capturable(self) -> bool:
-        """Return whether no boundary is drawn: a CUDA graph repeats the draws that it was captured with."""
+        """Return whether no boundary is drawn: a CUDA graph would repeat the draws of its capture."""
         return not self._samples()
 
 
 class _Layer(nn.Module):
-    """The parameters of one layer."""
+    """The parameters of one layer with ``size`` units.
+
+    ``above`` and ``below`` are the sizes of its neighbours, ``inputs`` is C for the bottom layer and 0 for the others.
+    """
 
     def __init__(self, size: int, above: int, below: int, inputs: int, detects: bool, bias: bool, normalized: bool):
         super().__init__()
@@ -253,6 +247,22 @@ class _Layer(nn.Module):
         self.size, self.detects = size, detects
 
     def weights(self) -> LayerWeights:
-        """Return all but ``weight_input``."""
+        """Return all parameters except ``weight_input``."""
         norm = self.memory_norm
         return LayerWeights(self.weight, self.bias, self.gain, *((None, None) if norm is None else (norm.weight, norm.bias)))
+
+
+def _layer_sizes(hidden_size: int | list[int], num_layers: int) -> list[int]:
+    sizes = hidden_size if isinstance(hidden_size, list) else [hidden_size] * num_layers
+    if len(sizes) != num_layers:
+        raise UserError(f"hidden_size: got {hidden_size}, expected one size or as many as num_layers={num_layers}")
+    return sizes
+
+
+def _detector_biases(boundary_bias: float | list[float], detectors: int, bias: bool) -> list[float]:
+    biases = boundary_bias if isinstance(boundary_bias, list) else [boundary_bias] * detectors
+    if len(biases) != detectors or (not biases and boundary_bias):
+        raise UserError(f"boundary_bias: got {boundary_bias}, expected one number or as many as detectors, {detectors}")
+    if any(biases) and not bias:
+        raise UserError(f"boundary_bias: got {boundary_bias}, expected 0 with bias=false")
+    return biases

@@ -1,4 +1,4 @@
-"""Weight initialisers by the names that configs use."""
+"""Weight initialisers by their names in configs."""
 
 from typing import Literal
 

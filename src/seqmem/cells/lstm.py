@@ -12,17 +12,21 @@ from seqmem.ops.lstm import lstm_projection, lstm_step
 
 
 class LSTMState(NamedTuple):
-    """hidden: (B, H); memory: (B, H), the cell state c."""
+    """State of an LSTM: ``hidden`` (B, H); ``memory`` (B, H), the cell state c."""
 
     hidden: Tensor
     memory: Tensor
 
 
 class LSTM(Recurrence[LSTMState]):
-    """The equations, weight layout and initialisation of one layer of torch.nn.LSTM.
+    """One layer of torch.nn.LSTM: the same equations, weight layout and initialisation::
 
-    i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c = f c + i g, h = o tanh(c); the rows of the weights hold
-    i, f, g, o in this order.
+        i, f, o = sigmoid(W x + U h + b)
+        g = tanh(W x + U h + b)
+        c' = f c + i g
+        h' = o tanh(c')
+
+    The rows of the weights hold i, f, g, o in this order.
 
     Args:
         input_size: C.
@@ -48,7 +52,7 @@ class LSTM(Recurrence[LSTMState]):
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 
     def initial_state(self, batch_size: int) -> LSTMState:
-        """All zero."""
+        """Return zeros."""
         zeros = self.weight_hh.new_zeros(batch_size, self.output_size)
         return LSTMState(zeros, zeros)
 

@@ -1,4 +1,4 @@
-"""The HiPPO recurrent network: a gated hidden state that writes to and reads from a linear memory.
+"""The HiPPO recurrent network: a gated hidden state coupled to a linear memory.
 
 Gu, Dao, Ermon, Rudra and Re, "HiPPO: Recurrent Memory with Optimal Polynomial Projections" (2020), section 3.1 and figure 2.
 """
@@ -19,11 +19,16 @@ from seqmem.ops.memory_network import memory_network_step, memory_projection
 
 
 class Architecture(TypedDict, total=False):
-    """Which of input x, hidden state h and memory m feed what. Missing switches keep their defaults.
+    """Switches for the connections between input x, hidden state h and memory m. Missing ones keep their defaults.
 
-    ux, uh, um: what the memory's input u reads (default: x and h).
-    hx, hm, hh: what the candidate and the gate read (default: x and m).
-    bias: add biases (default: yes).
+    Attributes:
+        ux: the memory's input u depends on x (default true).
+        uh: u depends on h (default true).
+        um: u depends on m (default false).
+        hx: the candidate and the gate depend on x (default true).
+        hm: the candidate and the gate depend on m (default true).
+        hh: the candidate and the gate depend on h (default false).
+        bias: add biases (default true).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc] # noqa: RUF012
@@ -40,8 +45,14 @@ class Architecture(TypedDict, total=False):
 class Initializers(TypedDict, total=False):
     """Initialisers of the weights. Missing ones keep their defaults.
 
-    uxh: [W_ux, W_uh] as one matrix (default kaiming_uniform); ux, uh: that block alone (default: as uxh leaves it).
-    um: W_um (default zero). hx, hm, hh: the candidate's blocks, each with its own fans (default xavier_normal).
+    Attributes:
+        uxh: initialiser of [W_ux, W_uh] as one matrix (default kaiming_uniform).
+        ux: initialiser of W_ux that replaces that of uxh (default none).
+        uh: initialiser of W_uh that replaces that of uxh (default none).
+        um: initialiser of W_um (default zero).
+        hx: initialiser of the candidate's W_hx with its own fans (default xavier_normal).
+        hm: initialiser of the candidate's W_hm with its own fans (default xavier_normal).
+        hh: initialiser of the candidate's W_hh with its own fans (default xavier_normal).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc] # noqa: RUF012
@@ -62,7 +73,7 @@ DEFAULT_INITIALIZERS = Initializers(
 
 
 class MemoryState(NamedTuple):
-    """hidden: (B, H); memory: (B, M, N); step: (B,) int64, how many steps each row has made."""
+    """State: ``hidden`` (B, H); ``memory`` (B, M, N); ``step`` (B,) int64, the number of past steps of each row."""
 
     hidden: Tensor
     memory: Tensor
@@ -70,31 +81,31 @@ class MemoryState(NamedTuple):
 
 
 class MemoryCell(Recurrence[MemoryState]):
-    """A hidden state h in R^H and M memories m of order N, each the coefficients of its inputs so far.
+    """A hidden state h in R^H and M memories of order N, each the coefficients of its past inputs.
 
     One step, with a subclass's linear ``update_memory``::
 
         u = act_m(W_ux x + W_uh h + <W_um, m> + b_u)            in R^M
-        m = update_memory(m, u)
-        c = act_h(W_hx x + W_hm vec(m) + W_hh h + b_h)
-        g = sigmoid(W_gx x + W_gm vec(m) + W_gh h + b_g)
-        h = (1 - g) h + g c                                    (gate "N": h = c)
+        m' = update_memory(m, u)
+        c = act_h(W_hx x + W_hm vec(m') + W_hh h + b_h)
+        g = sigmoid(W_gx x + W_gm vec(m') + W_gh h + b_g)
+        h' = (1 - g) h + g c                                    (gate "N": h' = c)
 
     Parameters: ``weight_ux`` (M, C), ``weight_uh`` (M, H), ``weight_um`` (M, N), ``bias_u`` (M,); ``weight_hx`` (2H, C),
-    ``weight_hm`` (2H, M * N), ``weight_hh`` (2H, H), ``bias_h`` (2H,), whose rows hold the candidate's, then the gate's (H rows
-    without gate). Those that are switched off are None.
+    ``weight_hm`` (2H, M * N), ``weight_hh`` (2H, H) and ``bias_h`` (2H,), which hold the rows of the candidate, then those of
+    the gate (H rows without gate). A parameter that is switched off is None.
 
     Args:
         input_size: C.
         hidden_size: H.
-        memory_size: M, how many functions are remembered.
-        memory_order: N, how many coefficients each; -1 for hidden_size.
-        memory_activation: act_m, of the memory inputs.
-        hidden_activation: act_h, of the candidate.
+        memory_size: M, the number of functions to remember.
+        memory_order: N, the number of coefficients of each; -1 for hidden_size.
+        memory_activation: act_m, the activation of the memory's inputs.
+        hidden_activation: act_h, the activation of the candidate.
         gate: "G" for a gated hidden state, "N" for none.
         memory_output: output [h, vec(m)] instead of h.
-        architecture: which of x, h, m feed what, see :class:`Architecture`.
-        initializers: of the weights, see :class:`Initializers`.
+        architecture: connections between x, h and m, see :class:`Architecture`.
+        initializers: initialisers of the weights, see :class:`Initializers`.
         zero_bias_init: start b_h at zero.
 
     Raises:
@@ -131,11 +142,6 @@ class MemoryCell(Recurrence[MemoryState]):
         zero_bias_init: bool = False,
     ):
         super().__init__()
-        on: dict[str, bool] = {**self.default_architecture, **architecture}  # type: ignore[dict-item]
-        if not (on["ux"] or on["uh"] or on["um"]):
-            raise UserError("architecture: got ux, uh and um all off, expected at least one of them to feed the memory")
-        if not (on["hx"] or on["hm"] or on["hh"]):
-            raise UserError("architecture: got hx, hm and hh all off, expected at least one of them to feed the hidden state")
         self.input_size, self.hidden_size = input_size, hidden_size
         self.memory_size = memory_size
         self.memory_order = hidden_size if memory_order == -1 else memory_order
@@ -143,23 +149,28 @@ class MemoryCell(Recurrence[MemoryState]):
         self.gate = gate
         self.memory_output = memory_output
         self.output_size = hidden_size + (memory_size * self.memory_order if memory_output else 0)
-
-        widths = {"x": self._features, "h": hidden_size, "m": self.memory_order}
-        self._add("u", memory_size, {source: widths[source] for source in "xhm" if on[f"u{source}"]}, on["bias"])
-        widths["m"] = memory_size * self.memory_order
-        self._add("h", self._rows, {source: widths[source] for source in "xmh" if on[f"h{source}"]}, on["bias"])
+        self._add_weights(architecture)
         with torch.no_grad():
             self._initialize(initializers, zero_bias_init)
 
     def gates(self, name: str) -> int:
-        """How many gates' rows lie one above the other in a parameter of this module's own: those of the hidden state."""
+        """Return the number of gates whose rows are stacked in a parameter of this module."""
         return self._rows // self.hidden_size if name.startswith(("weight_h", "bias_h")) else 1
 
-    def _add(self, target: str, rows: int, reads: dict[str, int], bias: bool) -> None:
-        for source in "xhm":
-            weight = nn.Parameter(torch.empty(rows, reads[source])) if source in reads else None
-            self.register_parameter(f"weight_{target}{source}", weight)
-        self.register_parameter(f"bias_{target}", nn.Parameter(torch.zeros(rows)) if bias else None)
+    def _add_weights(self, chosen: Architecture) -> None:
+        """Register the parameters of all connections, None for those that are switched off."""
+        on: dict[str, bool] = {**self.default_architecture, **chosen}  # type: ignore[dict-item]
+        for target, name in (("u", "memory"), ("h", "hidden state")):
+            if not any(on[f"{target}{source}"] for source in "xhm"):
+                off = "ux, uh and um" if target == "u" else "hx, hm and hh"
+                raise UserError(f"architecture: got {off} all off, expected at least one of them to feed the {name}")
+        of_memory = {"x": self._features, "h": self.hidden_size, "m": self.memory_order}
+        of_hidden = {**of_memory, "m": self.memory_size * self.memory_order}
+        for target, rows, widths in (("u", self.memory_size, of_memory), ("h", self._rows, of_hidden)):
+            for source, width in widths.items():
+                weight = nn.Parameter(torch.empty(rows, width)) if on[f"{target}{source}"] else None
+                self.register_parameter(f"weight_{target}{source}", weight)
+            self.register_parameter(f"bias_{target}", nn.Parameter(torch.zeros(rows)) if on["bias"] else None)
 
     def _initialize(self, chosen: Initializers, zero_bias_init: bool) -> None:
         how: dict[str, Initializer | None] = {**self.default_initializers, **chosen}  # type: ignore[dict-item]
@@ -180,7 +191,7 @@ class MemoryCell(Recurrence[MemoryState]):
             initialize_bias(gate, sum(weight.shape[1] for weight in to_hidden.values()))
 
     def initial_state(self, batch_size: int) -> MemoryState:
-        """Zero hidden state and memory, step 0."""
+        """Return a zero hidden state and memory at step 0."""
         like = next(self.parameters())
         return MemoryState(
             like.new_zeros(batch_size, self.hidden_size),
@@ -189,11 +200,11 @@ class MemoryCell(Recurrence[MemoryState]):
         )
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Any) -> Tensor:
-        """Compute the memory's linear update: memory (B, M, N) and its inputs (B, M) -> (B, M, N)."""
+        """Compute the memory (B, M, N) after one step, from the memory before it and its inputs (B, M)."""
         raise NotImplementedError
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Compute the terms of u, the candidate and the gate in x, biases included, side by side: (..., M + 2H)."""
+        """Compute the terms of u, the candidate and the gate in x, biases included: (..., C) -> (..., M + 2H)."""
         sizes = (self.memory_size, self._rows)
         return memory_projection(inputs, self.weight_ux, self.bias_u, self.weight_hx, self.bias_h, sizes)
 
@@ -204,7 +215,7 @@ class MemoryCell(Recurrence[MemoryState]):
         return output, MemoryState(hidden, memory, state.step + 1)
 
     def next_state(self, projected: Tensor, hidden: Tensor, memory: Tensor, step_size: Any) -> tuple[Tensor, Tensor]:
-        """Compute hidden state (B, H) and memory (B, M, N) after one step."""
+        """Compute the hidden state (B, H) and the memory (B, M, N) after one step."""
         return memory_network_step(
             projected,
             hidden,
@@ -219,7 +230,7 @@ class MemoryCell(Recurrence[MemoryState]):
         )
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
-        """Return the memory's steps over a whole sequence (B, T, C), as :mod:`seqmem.ops.memory_network` takes them."""
+        """Return the arguments of :mod:`seqmem.ops.memory_network` for the memory's steps over inputs (B, T, C)."""
         raise NotImplementedError
 
     def fused_forward(
@@ -232,7 +243,7 @@ class MemoryCell(Recurrence[MemoryState]):
     def run_network(
         self, run: Any, inputs: Tensor, state: Any, lengths: Tensor | None, dynamics: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute outputs, hidden state and memory by ``run``, given the memory's steps."""
+        """Compute outputs, hidden state and memory by ``run``, with the ``dynamics`` of :meth:`dynamics`."""
         return run(
             inputs,
             state.hidden,
@@ -255,7 +266,7 @@ class MemoryCell(Recurrence[MemoryState]):
 
     @property
     def _features(self) -> int:
-        """Channels of the input that are read as x."""
+        """Number of channels of x."""
         return self.input_size
 
     @property
@@ -264,7 +275,7 @@ class MemoryCell(Recurrence[MemoryState]):
 
 
 def _initialize_joint(blocks: list[Tensor], how: Initializer | None) -> None:
-    """Fill blocks (rows, columns) in place as the columns of one matrix; None leaves them."""
+    """Initialise blocks (rows, columns) in place as the columns of one matrix; None leaves them unchanged."""
     if how is not None and blocks and blocks[0].shape[0] > 0:
         joint = torch.empty(blocks[0].shape[0], sum(block.shape[1] for block in blocks))
         initialize(joint, how)

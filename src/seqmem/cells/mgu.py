@@ -16,20 +16,23 @@ from seqmem.ops.gated import candidate_and_gate
 
 
 class MGU(Recurrence[RNNState]):
-    """c = f(W_hx x + b_hx + W_hh h + b_hh), g = sigmoid(W_gx x + W_gh h + b_g), h = (1 - g) h + g c.
+    """The gated cell of HiPPO's code in its default setting, where it is called gru::
 
-    The gated cell of HiPPO's code in its default setting (there called gru). The unit of Zhou et al. (2016) also has the gate
-    within the candidate, in W_hh (g h).
+        c = f(W_hx x + b_hx + W_hh h + b_hh)
+        g = sigmoid(W_gx x + W_gh h + b_g)
+        h' = (1 - g) h + g c
 
-    Parameters: ``weight_hx`` (2H, C), ``weight_hh`` (2H, H), ``bias_hx`` (2H,), whose rows hold the candidate's, then the
-    gate's; ``bias_hh`` (H,).
+    The unit of Zhou et al. (2016) also applies the gate within the candidate, to W_hh (g h).
+
+    Parameters: ``weight_hx`` (2H, C), ``weight_hh`` (2H, H) and ``bias_hx`` (2H,) hold the rows of the candidate, then those of
+    the gate; ``bias_hh`` (H,).
 
     Args:
         input_size: C.
         hidden_size: H.
         hidden_activation: f.
-        hx_initializer: of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
-        hh_initializer: of W_hh (H, H).
+        hx_initializer: initialiser of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
+        hh_initializer: initialiser of W_hh (H, H).
         zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).
 
     Raises:
@@ -65,11 +68,11 @@ class MGU(Recurrence[RNNState]):
             initialize_bias(self.bias_hh, hidden_size)
 
     def initial_state(self, batch_size: int) -> RNNState:
-        """All zero."""
+        """Return a zero hidden state."""
         return RNNState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Compute the terms of the candidate and the gate in x, all biases included: (..., 2H)."""
+        """Compute the terms of candidate and gate in x, all biases included: (..., C) -> (..., 2H)."""
         return linear(inputs, self.weight_hx, self._bias())
 
     def advance(self, projected: Tensor, state: RNNState, scheduled: None) -> tuple[Tensor, RNNState]:
@@ -78,7 +81,7 @@ class MGU(Recurrence[RNNState]):
         return hidden, RNNState(hidden)
 
     def candidate_and_gate(self, projected: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute c and g, (B, H) each, in the hidden state's precision."""
+        """Compute c and g, (B, H) each, in the precision of the hidden state."""
         return candidate_and_gate(projected, hidden, self.weight_hh, self.hidden_activation)
 
     def fused_forward(
@@ -94,7 +97,7 @@ class MGU(Recurrence[RNNState]):
 
 
 def initialize_gate(from_input: Tensor, from_hidden: Tensor, bias: Tensor) -> None:
-    """Fill a gate's weights (H, C) and (H, H) in place, as one matrix, and its bias (H,)."""
+    """Initialise a gate's weights (H, C) and (H, H) in place, as one matrix, and its bias (H,)."""
     joint = torch.empty(len(bias), from_input.shape[1] + from_hidden.shape[1])
     initialize(joint, "kaiming_normal")
     from_input.copy_(joint[:, : from_input.shape[1]])

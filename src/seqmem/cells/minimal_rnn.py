@@ -1,4 +1,4 @@
-"""Minimal recurrent network (Chen, 2017): the hidden state meets the input in the gate alone."""
+"""Minimal recurrent network (Chen, 2017): only the gate depends on the hidden state."""
 
 from typing import Any
 
@@ -16,18 +16,22 @@ from seqmem.ops.activations import Activation, activation
 
 
 class MinimalRNN(Recurrence[RNNState]):
-    """c = f(W_hx x + b_hx), g = sigmoid(W_gx x + W_gh h + b_g), h = (1 - g) h + g c.
+    """The minimal recurrent network of HiPPO's code::
 
-    As in HiPPO's code, the gate reads x itself; in Chen (2017) it reads c.
+        c = f(W_hx x + b_hx)
+        g = sigmoid(W_gx x + W_gh h + b_g)
+        h' = (1 - g) h + g c
 
-    Parameters: ``weight_hx`` (2H, C) and ``bias_hx`` (2H,), whose rows hold the candidate's, then the gate's; ``weight_gh``
-    (H, H).
+    The gate is a function of x, as in that code, and not of c, as in Chen (2017).
+
+    Parameters: ``weight_hx`` (2H, C) and ``bias_hx`` (2H,) hold the rows of the candidate, then those of the gate;
+    ``weight_gh`` (H, H).
 
     Args:
         input_size: C.
         hidden_size: H.
         hidden_activation: f.
-        hx_initializer: of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
+        hx_initializer: initialiser of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
         zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).
 
     Raises:
@@ -59,11 +63,11 @@ class MinimalRNN(Recurrence[RNNState]):
                 initialize_bias(self.bias_hx[:hidden_size], input_size)
 
     def initial_state(self, batch_size: int) -> RNNState:
-        """All zero."""
+        """Return a zero hidden state."""
         return RNNState(self.weight_gh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Compute c before its activation, and the gate's term in x: (..., 2H)."""
+        """Compute c before its activation, and the gate's terms in x: (..., C) -> (..., 2H)."""
         return linear(inputs, self.weight_hx, self.bias_hx)
 
     def advance(self, projected: Tensor, state: RNNState, scheduled: None) -> tuple[Tensor, RNNState]:
@@ -77,7 +81,7 @@ class MinimalRNN(Recurrence[RNNState]):
     def fused_forward(
         self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, RNNState]:
-        """Compute a whole sequence: that of a gated cell whose candidate has no term in h."""
+        """Compute a whole sequence as that of a gated cell without a term in h in its candidate."""
         weights = (self.weight_hx, pad(self.weight_gh, (0, 0, self.output_size, 0)), self.bias_hx)
         outputs, hidden = run(inputs, state.hidden, lengths, *weights, self.hidden_activation)
         return outputs, RNNState(hidden)

@@ -26,20 +26,20 @@ SkewInitializer = Literal["cayley", "henaff"]
 
 
 class Orthogonal(Recurrence[RNNState]):
-    """h_t = modrelu(W_hx x_t + Q h_{t-1}) with orthogonal Q: the cell of the ExpRNN paper.
+    """The cell of the ExpRNN paper, h_t = modrelu(W_hx x_t + Q h_{t-1}) with orthogonal Q.
 
-    Q is made once a sequence, of the skew-symmetric part of a parameter (H, H) of which the entries below the diagonal count.
-    A loop over :meth:`step` makes it once a step, unless it runs within ``torch.nn.utils.parametrize.cached()``. Under autocast
-    Q and its products keep the parameters' precision, in which Q is orthogonal.
+    Q is computed from a skew-symmetric A, once per sequence. The lower triangle of A is that of a parameter (H, H). A loop over
+    :meth:`step` computes Q at each step, unless it runs within ``torch.nn.utils.parametrize.cached()``. Under autocast Q and
+    its products keep the precision of the parameters, in which Q is orthogonal.
 
     Args:
         input_size: C.
         hidden_size: H.
-        method: how Q follows from the skew-symmetric A. "exprnn": exp(A). "cayley": (I + A/2) (I - A/2)^-1. "dtriv": B exp(A),
-            where every K updates in training B becomes Q and A becomes 0, which leaves Q as it is.
-        init: of Q's rotation angles. "henaff": uniform in [-pi, pi], "cayley": tan(s / 2) with s uniform in [0, pi / 2]; with
-            method "cayley" twice the arc tangent of these.
-        K: updates of A between two changes of B; for "dtriv".
+        method: map from A to Q. "exprnn": exp(A). "cayley": (I + A/2) (I - A/2)^-1. "dtriv": B exp(A), where after every K
+            updates in training B becomes Q and A becomes 0, which does not change Q.
+        init: initial rotation angles of Q. "henaff": uniform in [-pi, pi], "cayley": tan(s / 2) with s uniform in [0, pi / 2];
+            with method "cayley" twice the arc tangent of these.
+        K: number of updates of A between two changes of B; for "dtriv".
 
     Raises:
         UserError: an argument of the wrong type or range.
@@ -69,13 +69,13 @@ class Orthogonal(Recurrence[RNNState]):
         nn.init.kaiming_normal_(self.weight_hx, nonlinearity="relu")
 
     def initial_state(self, batch_size: int) -> RNNState:
-        """All zero."""
+        """Return a zero hidden state."""
         return RNNState(self.weight_hx.new_zeros(batch_size, self.output_size))
 
     def forward(
         self, inputs: Tensor, state: RNNState | None = None, lengths: Tensor | None = None, times: Tensor | None = None
     ) -> tuple[Tensor, RNNState]:
-        """A whole sequence, see :meth:`seqmem.cells.Recurrence.forward`."""
+        """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
         if isinstance(self.recurrent, TrivializedMatrix) and self.training and torch.is_grad_enabled():
             self.recurrent.count_update()
         return super().forward(inputs, state, lengths, times)
@@ -96,17 +96,17 @@ class Orthogonal(Recurrence[RNNState]):
         return hidden, RNNState(hidden)
 
     def capturable(self) -> bool:
-        """Return False: the decomposition that Q follows from waits for the GPU."""
+        """Return False: the matrix decomposition for Q waits for the GPU."""
         return False
 
 
 class ExpRNN(Orthogonal):
-    """h_t = modrelu(W_hx x_t + b_hx + Q h_{t-1}): the plain recurrent network of HiPPO's code with orthogonal Q.
+    """The plain recurrent network of HiPPO's code with orthogonal Q, h_t = modrelu(W_hx x_t + b_hx + Q h_{t-1}).
 
     Args:
-        hx_initializer: of W_hx (H, C).
+        hx_initializer: initialiser of W_hx (H, C).
         zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).
-        shared: those of :class:`Orthogonal`.
+        shared: the arguments of :class:`Orthogonal`.
     """
 
     name = "exprnn"
@@ -131,37 +131,37 @@ class OrthogonalMatrix(nn.Module):
     """An orthogonal ``weight`` (size, size) with determinant 1.
 
     Args:
-        size: rows and columns.
+        size: number of rows and columns.
         init: see :class:`Orthogonal`.
         method: "exprnn" or "cayley", see :class:`Orthogonal`.
 
     Attributes:
-        lr_scale: what training multiplies the learning rate of A by; a tenth, as in the ExpRNN paper and HiPPO's code.
+        lr_scale: factor of the learning rate of A in training; 0.1, as in the ExpRNN paper and HiPPO's code.
     """
 
     lr_scale = 0.1
     weight: Tensor
-    parametrizations: Any  # torch.nn.utils.parametrize puts it here
+    parametrizations: Any  # set by torch.nn.utils.parametrize
 
     def __init__(self, size: int, init: SkewInitializer, method: Literal["exprnn", "cayley"]):
         super().__init__()
         rows = torch.arange(1, size, 2)
         weight = torch.zeros(size, size)
-        # torch's Cayley map halves what it is given.
+        # torch's Cayley map divides A by 2.
         weight[rows, rows - 1] = _rotations(len(rows), init) * (2 if method == "cayley" else 1)
         self.weight = nn.Parameter(weight)
         orthogonal(self, "weight", "cayley" if method == "cayley" else "matrix_exp", use_trivialization=False)
 
 
 class TrivializedMatrix(OrthogonalMatrix):
-    """An orthogonal ``weight`` (size, size) = B exp(A). B becomes the whole, and A zero, after every K updates of A.
+    """An orthogonal ``weight`` (size, size) = B exp(A), where B takes the product's value after every K updates of A.
 
-    torch's own trivialization puts a new tensor in B's place, which it makes by a QR decomposition, and has no K.
+    The trivialization in torch replaces the tensor B by a QR decomposition, and has no K.
 
     Args:
-        size: rows and columns.
+        size: number of rows and columns.
         init: see :class:`Orthogonal`.
-        K: updates of A between two changes of B.
+        K: number of updates of A between two changes of B.
     """
 
     updates: Tensor
@@ -171,29 +171,29 @@ class TrivializedMatrix(OrthogonalMatrix):
         self.K = K
         register_parametrization(self, "weight", _Based(size), unsafe=True)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self._seen = self._counter()
+        self._seen = self._parameter_version()
 
     @torch.compiler.disable
     def count_update(self) -> None:
-        """Count one update if A was changed since the last call, by an optimiser or from a checkpoint."""
-        (seen, before), (parameter, now) = self._seen, self._counter()
+        """Count one update if A changed since the last call, by an optimiser or a checkpoint."""
+        (seen, before), (parameter, now) = self._seen, self._parameter_version()
         if parameter == seen and now != before:
             self.updates += 1
             if self.updates % self.K == 0:
                 self.rebase()
-        self._seen = self._counter()
+        self._seen = self._parameter_version()
 
     @torch.no_grad()
     def rebase(self) -> None:
-        """B becomes B exp(A) and A becomes 0."""
+        """Set B to B exp(A) and A to 0."""
         with torch.autocast(self._skew.device.type, enabled=False):
             Q = self.parametrizations.weight()
-            # A step of Newton's iteration to the nearest orthogonal matrix, lest rounding adds up over the changes.
+            # One Newton step towards the nearest orthogonal matrix, so that rounding does not accumulate.
             self.parametrizations.weight[1].base.copy_(1.5 * Q - 0.5 * Q @ (Q.mT @ Q))
         self._skew.zero_()
 
-    def _counter(self) -> tuple[int, int]:
-        """Which tensor A is, and how often it has been written to."""
+    def _parameter_version(self) -> tuple[int, int]:
+        """Return the identity of the tensor A, and the number of in-place changes to it."""
         return id(self._skew), self._skew._version
 
     @property
@@ -202,6 +202,8 @@ class TrivializedMatrix(OrthogonalMatrix):
 
 
 class _Based(nn.Module):
+    """The product with B, a buffer."""
+
     base: Tensor
 
     def __init__(self, size: int):
@@ -213,7 +215,7 @@ class _Based(nn.Module):
 
 
 def _rotations(count: int, init: SkewInitializer) -> Tensor:
-    """Entries of the skew-symmetric A, one for each pair of coordinates."""
+    """Draw the non-zero entries of A, one for each pair of coordinates."""
     if init == "henaff":
         return torch.empty(count).uniform_(-math.pi, math.pi)
     return torch.tan(torch.empty(count).uniform_(0, math.pi / 2) / 2)

@@ -13,16 +13,20 @@ from seqmem.ops.gru import gru_step_reset_before
 
 
 class ReLUGRUState(NamedTuple):
-    """hidden: (B, H)."""
+    """State: ``hidden`` (B, H)."""
 
     hidden: Tensor
 
 
 class ReLUGRU(Recurrence[ReLUGRUState]):
-    """A GRU whose candidate is rectified, with the reset gate before the product, as in Cho et al. (2014), equation 8.
+    """A GRU with rectified candidate, the reset gate before the product (Cho et al., 2014, equation 8)::
 
-    r, u = sigmoid(W [x; h] + b), n = relu(W_n [x; r h] + b_n), h = u h + (1 - u) n; the rows of the weights hold r, u, n.
-    Weights start Glorot-uniform, those of both gates as one matrix, and biases uniform on [-1, 1).
+        r, u = sigmoid(W [x; h] + b)
+        n = relu(W_n [x; r h] + b_n)
+        h' = u h + (1 - u) n
+
+    The rows of the weights hold r, u, n. Initial weights are Glorot-uniform, those of both gates as one matrix, and initial
+    biases uniform on [-1, 1).
 
     Args:
         input_size: C.
@@ -49,15 +53,15 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
         nn.init.uniform_(self.bias, -1, 1)
 
     def initial_state(self, batch_size: int) -> ReLUGRUState:
-        """All zero."""
+        """Return a zero hidden state."""
         return ReLUGRUState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """W x + b of all three rows."""
+        """Compute W x + b of r, u and n."""
         return linear(inputs, self.weight_ih, self.bias)
 
     def schedule(self, state: ReLUGRUState, steps: int, fresh: bool) -> list[Any]:
-        """Return the weights of h, the same at each step: the rows of r and u, and those of n."""
+        """Return the weights of h, the same at each step: those of r and u, and those of n."""
         gates, candidate = self.weight_hh.split([2 * self.output_size, self.output_size])
         return [((gates, None), (candidate, None))] * steps
 

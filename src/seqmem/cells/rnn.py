@@ -14,20 +14,20 @@ from seqmem.ops.activations import Activation, activation
 
 
 class RNNState(NamedTuple):
-    """hidden: (B, H)."""
+    """State: ``hidden`` (B, H)."""
 
     hidden: Tensor
 
 
 class RNN(Recurrence[RNNState]):
-    """h_t = f(W_hx x_t + b_hx + W_hh h_{t-1} + b_hh).
+    """The plain recurrent network h_t = f(W_hx x_t + b_hx + W_hh h_{t-1} + b_hh).
 
     Args:
         input_size: C.
         hidden_size: H.
         hidden_activation: f.
-        hx_initializer: of W_hx (H, C).
-        hh_initializer: of W_hh (H, H).
+        hx_initializer: initialiser of W_hx (H, C).
+        hh_initializer: initialiser of W_hh (H, H).
         zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).
 
     Raises:
@@ -60,7 +60,7 @@ class RNN(Recurrence[RNNState]):
         initialize_bias(self.bias_hh, hidden_size)
 
     def initial_state(self, batch_size: int) -> RNNState:
-        """All zero."""
+        """Return a zero hidden state."""
         return RNNState(self.weight_hh.new_zeros(batch_size, self.output_size))
 
     def project(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""HiPPO memories that are scaled as time goes on: HiPPO-LegS, a memory of the whole past, and two ablations of it."""
+"""HiPPO memories whose time scale grows with the sequence: HiPPO-LegS and two ablations of it."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,18 @@ from seqmem.ops import DiscretizationName, canonical_discretization, generators,
 
 
 class ScaleInvariantCell(MemoryCell):
-    """The memory follows c' = A c / t + B u / t, with A and B of a subclass's ``measure``.
+    """A memory cell with dm/dt = (A m + B u) / t, where A and B are those of a subclass's ``measure``.
 
-    Step k (from 0) takes t = k + init_t; at t = 0 the memory becomes u e_0, the projection of one value. Each step costs O(N) a
-    memory row (zoh: O(N^2) for LegS, else O(N^3)), and there is no limit on the length.
+    Step k, from 0, uses t = k + init_t. At t = 0 the memory becomes u e_0, the projection of one value. A step costs O(N) per
+    memory (zoh: O(N^2) for LegS, else O(N^3)), and the length of a sequence is not limited.
 
     Args:
-        discretization: of the memory's equation: forward, backward, bilinear, zoh, an alias (euler, tustin, ...), or alpha of
-            the general bilinear transform, from 0 (forward) to 1 (backward).
-        init_t: first-step rule. 0 starts with u e_0; t0 > 0 starts from a zero memory with t = t0.
-        max_length: a t that is never exceeded: from there the memory forgets exponentially (1024 in the original code).
-        measure_args: of the measure, see :func:`seqmem.ops.transition`.
+        discretization: discretization of the memory's equation: forward, backward, bilinear, zoh, an alias (euler, tustin,
+            ...), or alpha of the general bilinear transform, from 0 (forward) to 1 (backward).
+        init_t: t of the first step: 0 starts with u e_0, t0 > 0 starts from a zero memory with t = t0.
+        max_length: upper limit of t, from which on the memory forgets exponentially (1024 in the original code); None for no
+            limit.
+        measure_args: arguments of the measure, see :func:`seqmem.ops.transition`.
         shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`.
 
     Raises:
@@ -52,17 +53,17 @@ class ScaleInvariantCell(MemoryCell):
             self.generators = generators(self.measure, self.memory_order, **measure_args)
 
     def schedule(self, state: MemoryState, steps: int, fresh: bool) -> Sequence[float | Tensor]:
-        """The step size of each step, 1 / t (zoh: ln((t + 1) / t)), infinite at t = 0."""
+        """Return the step size of each step, 1 / t (zoh: ln((t + 1) / t)), infinite at t = 0."""
         if fresh:
             return [self._step_size(k + self.init_t) for k in range(steps)]
         return self._step_sizes(state.step, steps).to(state.memory.dtype).unbind(0)
 
     def schedule_tensor(self, state: MemoryState, steps: int) -> Tensor:
-        """The step sizes of all steps, (T,)."""
+        """Return the step sizes of all steps, (T,)."""
         return self._step_sizes(state.step[:1] * 0, steps)[:, 0].to(state.memory.dtype)
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: float | Tensor) -> Tensor:
-        """One step of the memory."""
+        """Compute one step of the memory."""
         return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
 
     def operator_options(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class ScaleInvariantCell(MemoryCell):
         return {"discretization": self.discretization}
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
-        """Step sizes of all steps, one for all rows where these stand at the same position."""
+        """Return the step sizes of all steps, shared by all rows if these are at the same position."""
         step = state.step
         together = step.shape[0] > 0 and (fresh or bool((step == step[:1]).all()))
         sizes = self._step_sizes(step[:1] if together else step, inputs.shape[1])
@@ -81,7 +82,7 @@ class ScaleInvariantCell(MemoryCell):
         }
 
     def _step_sizes(self, step: Tensor, steps: int) -> Tensor:
-        """Those of rows (B,) that have made ``step`` steps: (T, B) float64."""
+        """Return the step sizes (T, B) in float64 of rows after ``step`` (B,) past steps."""
         t = step + self.init_t + torch.arange(steps, device=step.device)[:, None]
         if self.max_length is not None:
             t = t.clamp(max=self.max_length)
@@ -96,14 +97,17 @@ class ScaleInvariantCell(MemoryCell):
 
 
 class LegS(ScaleInvariantCell):
-    """The HiPPO-LegS recurrent network (Gu et al., 2020, theorem 2 and section 3.1): Legendre polynomials on the whole past."""
+    """HiPPO-LegS: Legendre polynomials on the whole past (Gu et al., 2020, theorem 2 and section 3.1)."""
 
     name = "legs"
     measure = "legs"
 
 
 class LegTS(ScaleInvariantCell):
-    """The window of LegT, stretched to the whole past: an ablation. Its original solved with the lower triangle of A alone."""
+    """The window of LegT, stretched to the whole past: an ablation.
+
+    The original code solves with the lower triangle of A only; this cell uses A.
+    """
 
     name = "legts"
     measure = "legt"

@@ -1,4 +1,4 @@
-"""HiPPO memories with a fixed time scale, whose step is the same at all times: LegT, the Legendre Memory Unit, LagT."""
+"""HiPPO memories with a fixed time scale and a constant step: LegT, the Legendre Memory Unit, LagT."""
 
 from functools import lru_cache
 from math import sqrt
@@ -14,18 +14,18 @@ from seqmem.ops import DiscretizationName, canonical_discretization, discretize,
 
 
 class TimeInvariantCell(MemoryCell):
-    """The memory follows c' = A c + B u, with A and B of a subclass's ``measure``, in steps of ``dt``.
+    """A memory cell with dm/dt = A m + B u in steps of ``dt``, where A and B are those of a subclass's ``measure``.
 
-    A step is one product with a matrix that is made once, in float64. The window of LegT and LMU is 1 / dt steps long.
+    A step is one product with a matrix that is computed once, in float64. The window of LegT and LMU is 1 / dt steps long.
 
     Args:
         dt: step size.
-        discretization: of the memory's equation: forward, backward, bilinear, zoh, an alias (euler, tustin, ...), or alpha of
-            the general bilinear transform, from 0 (forward) to 1 (backward).
-        measure_args: of the measure, see :func:`seqmem.ops.transition`.
-        trainable_scale: 0 leaves A and B as they are. s > 0 makes the discretised ones parameters: ``weight_a`` (N, N) and
-            ``weight_b`` (N,) hold them over sqrt(s), so that they learn s times as fast as others by plain gradient descent,
-            sqrt(s) times by Adam. A sequence then goes step by step.
+        discretization: discretization of the memory's equation: forward, backward, bilinear, zoh, an alias (euler, tustin,
+            ...), or alpha of the general bilinear transform, from 0 (forward) to 1 (backward).
+        measure_args: arguments of the measure, see :func:`seqmem.ops.transition`.
+        trainable_scale: 0 keeps A and B fixed. s > 0 makes the discretised A and B parameters: ``weight_a`` (N, N) and
+            ``weight_b`` (N,) hold them divided by sqrt(s), so that they learn s times as fast as other parameters by gradient
+            descent, and sqrt(s) times by Adam. Sequences then run step by step.
         shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`.
 
     Raises:
@@ -59,7 +59,7 @@ class TimeInvariantCell(MemoryCell):
                 self.weight_b.copy_(B / sqrt(trainable_scale))
 
     def schedule(self, state: MemoryState, steps: int, fresh: bool) -> list[tuple[Tensor, Tensor]]:
-        """A_d (N, N) and B_d (N,), the same at each step."""
+        """Return A_d (N, N) and B_d (N,), the same at each step."""
         if self.trainable_scale > 0:
             scale = sqrt(self.trainable_scale)
             return [(self.weight_a * scale, self.weight_b * scale)] * steps
@@ -67,9 +67,8 @@ class TimeInvariantCell(MemoryCell):
         return [(A.to(state.memory), B.to(state.memory))] * steps
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: tuple[Tensor, Tensor]) -> Tensor:
-        """One step of the memory."""
+        """Compute one step of the memory, in its own precision under autocast too."""
         A, B = step_size
-        # In the memory's own precision, under autocast too.
         with torch.autocast(memory.device.type, enabled=False):
             return memory @ A.T + memory_input[..., None] * B
 
@@ -78,7 +77,7 @@ class TimeInvariantCell(MemoryCell):
         return {"learned_step": self.trainable_scale > 0}
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
-        """The step of all times."""
+        """Return A_d and B_d."""
         A, B = self._exact_step()
         return {"step": A, "drive": B}
 
@@ -110,18 +109,18 @@ class LagT(TimeInvariantCell):
 
 
 class LegST(TimeInvariantCell):
-    """The matrices of LegS in steps of a fixed size: an ablation."""
+    """The matrices of LegS with a fixed step size: an ablation."""
 
     name = "legst"
     measure = "legs"
 
 
 class LegSN(TimeInvariantCell):
-    """The same with noise, N(0, 1) / N on every number of A and B ("Rand" in HiPPO, table 1).
+    """LegST with noise N(0, 1) / N added to each entry of A and B ("Rand" in HiPPO, table 1).
 
     Args:
-        noise_seed: of the noise, which belongs to the cell and not to its parameters.
-        shared: those of :class:`TimeInvariantCell`.
+        noise_seed: seed of the noise, which is independent of the seed of the parameters.
+        shared: the arguments of :class:`TimeInvariantCell`.
     """
 
     name = "legsn"
@@ -145,12 +144,12 @@ _LMU_INITIALIZERS = Initializers(
 
 
 class LMU(TimeInvariantCell):
-    """The Legendre Memory Unit as HiPPO's code has it: gated, and without biases.
+    """The Legendre Memory Unit of HiPPO's code: gated, and without biases.
 
     Args:
         theta: length of the window.
         dt: length of a step, in the unit of theta.
-        shared: those of :class:`TimeInvariantCell`.
+        shared: the arguments of :class:`TimeInvariantCell`.
     """
 
     name = "lmu"
@@ -165,11 +164,11 @@ class LMU(TimeInvariantCell):
 
 
 class LMUPlain(LMU):
-    """The Legendre Memory Unit (Voelker, Kajic and Eliasmith, 2019, equations 1 to 7): no gate, no bias.
+    """The Legendre Memory Unit without gate or bias (Voelker, Kajic and Eliasmith, 2019, equations 1 to 7).
 
     Args:
-        gate: "N".
-        shared: those of :class:`LMU`.
+        gate: "N" for no gate, as in the paper, or "G".
+        shared: the arguments of :class:`LMU`.
     """
 
     name = "lmu_plain"

@@ -1,4 +1,4 @@
-"""HiPPO memories whose steps follow the timestamps of the data, for series that are sampled unevenly or with gaps."""
+"""HiPPO memories whose step sizes follow timestamps, for series with uneven sampling or gaps."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from seqmem.ops import DiscretizationName, canonical_discretization, generators,
 
 
 class TimedState(NamedTuple):
-    """hidden: (B, H); memory: (B, M, N); time: (B,) of the latest step, in the data's unit, 0 before the first."""
+    """State: ``hidden`` (B, H); ``memory`` (B, M, N); ``time`` (B,) of the latest step, 0 before the first."""
 
     hidden: Tensor
     memory: Tensor
@@ -22,17 +22,18 @@ class TimedState(NamedTuple):
 
 
 class TimestampedCell(MemoryCell):
-    """The first channel of the input is the time of the step, which the memory goes by; the other C - 1 are x.
+    """A memory cell whose step sizes follow from times.
 
-    Times do not decrease along a row. At time 0 the memory of the row becomes u e_0, the projection of one value; a time that
-    equals the one before leaves the memory as it is. Each step costs O(N) a memory row.
+    The first channel of the input is the time of the step; the other C - 1 channels are x.
+    Times must not decrease along a row. At time 0 the memory of the row becomes u e_0, the projection of one value. If a time
+    equals the previous one, the memory does not change. A step costs O(N) per memory.
 
     Args:
-        measure: names A and B, see :func:`seqmem.ops.transition`.
-        measure_args: of the measure.
-        discretization: of the memory's equation: forward, backward, bilinear, an alias (euler, tustin, ...), or alpha of the
-            general bilinear transform, from 0 (forward) to 1 (backward); not zoh.
-        shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`; ``input_size`` counts the channel of times.
+        measure: name of A and B, see :func:`seqmem.ops.transition`.
+        measure_args: arguments of the measure.
+        discretization: discretization of the memory's equation: forward, backward, bilinear, an alias (euler, tustin, ...), or
+            alpha of the general bilinear transform, from 0 (forward) to 1 (backward); not zoh.
+        shared: the arguments of :class:`seqmem.cells.memory.MemoryCell`; ``input_size`` includes the channel of times.
 
     Raises:
         UserError: an argument of the wrong type or range; a time that decreases.
@@ -53,11 +54,13 @@ class TimestampedCell(MemoryCell):
     ):
         if input_size < 2:
             raise UserError(
-                f"input_size: got {input_size}, expected at least 2 for {self.name}: the time, and what is read then"
+                f"input_size: got {input_size}, expected at least 2 for {self.name}: the time and at least one feature"
             )
         self.discretization = canonical_discretization(discretization)
         if self.discretization == "zoh":
-            raise UserError(f"discretization: got 'zoh', which {self.name} has not; choose from: forward, backward, bilinear")
+            raise UserError(
+                f"discretization: got 'zoh', which {self.name} does not support; choose from: forward, backward, bilinear"
+            )
         super().__init__(input_size, **shared)
         self.measure, self.measure_args = measure, dict(measure_args)
         with torch.device("cpu"):
@@ -68,20 +71,23 @@ class TimestampedCell(MemoryCell):
         return self.input_size - 1
 
     def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
-        """Step sizes from a time to the next, tensors of the same shape; infinite where the memory starts."""
+        """Compute the step sizes between two times, tensors of the same shape; infinite where the memory starts."""
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> TimedState:  # type: ignore[override]
-        """Zero hidden state and memory, time 0."""
+        """Return a zero hidden state and memory at time 0."""
         hidden, memory, _ = super().initial_state(batch_size)
         return TimedState(hidden, memory, hidden.new_zeros(batch_size))
 
+    def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
+        return super()._joined(inputs if times is None else _full_precision(inputs), times)
+
     def project(self, inputs: Tensor) -> Tensor:
-        """The time, and what u, the candidate and the gate read of x: (..., 1 + M + 2H)."""
+        """Return the time and the terms of u, the candidate and the gate in x: (..., C) -> (..., 1 + M + 2H)."""
         return torch.cat([inputs[..., :1], super().project(inputs[..., 1:])], -1)
 
     def advance(self, projected: Tensor, state: TimedState, scheduled: None) -> tuple[Tensor, TimedState]:  # type: ignore[override]
-        """One step."""
+        """Compute one step."""
         time = projected[:, 0].to(state.time.dtype)
         step_size = self.step_sizes(state.time, time)
         hidden, memory = self.next_state(projected[:, 1:], state.hidden, state.memory, step_size)
@@ -89,11 +95,11 @@ class TimestampedCell(MemoryCell):
         return output, TimedState(hidden, memory, time)
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Tensor) -> Tensor:
-        """One step of the memory."""
+        """Compute one step of the memory."""
         return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
 
     def check_inputs(self, inputs: Tensor, state: TimedState, lengths: Tensor | None) -> None:  # type: ignore[override]
-        """Refuse times that decrease within a row's valid steps, or are not numbers."""
+        """Refuse times that decrease within a row's valid steps, or are not finite."""
         times = inputs[..., 0].detach()
         before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
         wrong = ~((times >= before) & times.isfinite())
@@ -113,21 +119,21 @@ class TimestampedCell(MemoryCell):
         lengths: Tensor | None = None,
         times: Tensor | None = None,
     ) -> tuple[Tensor, TimedState]:
-        """A whole sequence, see :meth:`seqmem.cells.Recurrence.forward`.
+        """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`.
 
         Raises:
-            UserError: times decrease, or differ by less than the inputs' type can tell.
+            UserError: times decrease, or are equal only after rounding to the type of the inputs.
         """
         given = inputs[..., :1] if times is None else times
         state = None if state is None else self._named(state)  # type: ignore[assignment]
         self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
         if times is not None and times.dim() == 2 and not torch.compiler.is_exporting():
-            self._check_precision(times, inputs.dtype, lengths)
+            self._check_precision(times, _full_precision(inputs).dtype, lengths)
         return super().forward(inputs, state, lengths, times)  # type: ignore[arg-type,return-value]
 
     def _check_precision(self, times: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
-        held = times.to(dtype)
-        lost = (times[:, 1:] > times[:, :-1]) & (held[:, 1:] == held[:, :-1])
+        rounded = times.to(dtype)
+        lost = (times[:, 1:] > times[:, :-1]) & (rounded[:, 1:] == rounded[:, :-1])
         if lengths is not None:
             lost &= valid_steps(lengths, times.shape[1])[:, 1:]
         if bool(lost.any()):
@@ -160,22 +166,22 @@ class TimestampedCell(MemoryCell):
 
 
 class TLSI(TimestampedCell):
-    """HiPPO-LegS by timestamps (Gu et al., 2020, section 4.3): from time s to t a step of (t - s) / t, the equation scaled."""
+    """HiPPO-LegS with timestamps (Gu et al., 2020, section 4.3): a step from time s to t has size (t - s) / t."""
 
     name = "tlsi"
 
     def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
-        """(t - s) / t."""
+        """Compute (t - s) / t."""
         started = now == 0
         return torch.where(started, torch.inf, (now - before) / torch.where(started, 1, now))
 
 
 class TLTI(TimestampedCell):
-    """A memory with a fixed time scale by timestamps: from time s to t a step of dt (t - s).
+    """A memory with a fixed time scale and timestamps: step size dt (t - s) from time s to t.
 
     Args:
-        dt: the measure's time that passes in a unit of the data's time.
-        shared: those of :class:`TimestampedCell`.
+        dt: the measure's time per unit of the data's time.
+        shared: the arguments of :class:`TimestampedCell`.
     """
 
     name = "tlti"
@@ -187,5 +193,10 @@ class TLTI(TimestampedCell):
         self.dt = dt
 
     def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
-        """dt (t - s)."""
+        """Compute dt (t - s)."""
         return torch.where(now == 0, torch.inf, self.dt * (now - before))
+
+
+def _full_precision(inputs: Tensor) -> Tensor:
+    """Return inputs in float32 if autocast made them half precision, in which times would be rounded."""
+    return inputs.float() if inputs.element_size() < 4 and torch.is_autocast_enabled(inputs.device.type) else inputs

@@ -1,8 +1,9 @@
-"""Numerical operators: the HiPPO transitions and the memory updates, without any nn.Module.
+"""Numerical operators without any nn.Module: HiPPO transitions, memory updates and whole sequences.
 
-``transition.py`` has the matrices and ``reference.py`` the updates as the papers write them; ``memory.py`` chooses between that
-and the compiled twin in ``csrc/``, which ``extension.py`` loads. ``sequence.py`` runs a whole recurrence in one compiled call,
-where it covers the cell's settings. ``python -m seqmem.ops`` prints which is in use and why.
+``transition.py`` holds the matrices and ``reference.py`` the memory updates as in the papers. ``memory.py`` chooses between
+these and their compiled counterparts in ``csrc/``, which ``extension.py`` loads. Each sequence operator has a file with its
+formula, its reference and its implementations (``lstm.py``, ``memory_network.py``, ``diagonal_scan.py``, ...), and
+``implementations.py`` is the table that chooses among them. ``python -m seqmem.ops`` prints which paths are in use and why.
 """
 
 from seqmem.ops.discretization import (

@@ -1,4 +1,4 @@
-"""Activations by the names that configs use."""
+"""Activation functions by their names in configs."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -17,10 +17,10 @@ _functions: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def activation(name: Activation) -> Callable[[Tensor], Tensor]:
-    """The function called ``name``."""
+    """Return the activation function of a name."""
     return _functions[name]
 
 
 def modrelu(x: Tensor, bias: Tensor) -> Tensor:
-    """sign(x) max(|x| + b, 0) of x (..., H) and b (H,) (modReLU of Arjovsky, Shah and Bengio, 2016, for real numbers)."""
+    """Compute modReLU, sign(x) max(|x| + b, 0), of real x (..., H) and bias b (H,) (Arjovsky, Shah and Bengio, 2016)."""
     return torch.sign(x) * torch.relu(x.abs() + bias)

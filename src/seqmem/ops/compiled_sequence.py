@@ -1,4 +1,4 @@
-"""What the compiled sequences share: fallback reasons, gradients, and shapes for tensors without numbers.
+"""Common parts of the compiled sequences: fallback reasons, gradients, and shapes of meta tensors.
 
 The kernels are in ``csrc/sequence_run.cpp`` (memory network, LSTM, GRU) and ``csrc/multiscale.cpp`` (HM-LSTM).
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqmem.ops import extension
 
-# Rows of (step, batch) that backward holds at a time: enough for the products that give the weights' gradients, few enough to
+# Rows of (step, batch) that backward holds at a time: enough for efficient products for the weights' gradients, few enough to
 # stay in cache.
 _CHUNK_ROWS = 800
 
@@ -26,13 +26,13 @@ def fallback_reason(inputs: Tensor, half_products: bool = True) -> str:
 
     Args:
         inputs: (B, T, C).
-        half_products: the operator has products in bfloat16, and needs them under autocast.
+        half_products: the operator has products in bfloat16 and uses them under autocast.
     """
     if extension.REASON:
         extension.warn_once()
         return extension.REASON
     if not inputs.is_cpu:
-        return f"the compiled sequences run on the CPU only, the inputs are on {inputs.device}"
+        return f"the compiled sequences run on the CPU only; the inputs are on {inputs.device}"
     dtypes = (torch.float32, torch.float64)
     if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
         if not half_products:
@@ -50,14 +50,17 @@ def products_in_half(hidden: Tensor) -> bool:
 
 
 def chunk_steps(inputs: Tensor, *others: Tensor | None) -> int:
-    """Return the steps of a chunk of backward, with a checkpoint before each chunk; 0 if no tensor needs a gradient."""
+    """Return the number of steps in a chunk of backward; 0 if no tensor requires a gradient.
+
+    Forward keeps a checkpoint of the state before each chunk.
+    """
     if not torch.is_grad_enabled() or not any(tensor is not None and tensor.requires_grad for tensor in (inputs, *others)):
         return 0
     return max(1, min(inputs.shape[1], -(-_CHUNK_ROWS // max(1, inputs.shape[0]))))
 
 
 def padded_size(hidden: Tensor) -> int:
-    """Return H of hidden (B, H), rounded up to whole panels of 16 units."""
+    """Return H of hidden (B, H), rounded up to a multiple of 16 units."""
     return -(-hidden.shape[1] // 16) * 16
 
 
@@ -71,12 +74,12 @@ def register_sequence(
     """Register the shapes and the gradient of a compiled sequence, if the library is loaded.
 
     Args:
-        name: of the operator. It takes the inputs, the states before the first step, all other tensors, then what is not a
-            tensor, ``chunk_steps`` last; it returns the outputs, the states after the last step, and tensors for backward.
-        states: how many tensors a state has.
-        shapes: given the operator's arguments, returns empty tensors like its results.
-        outputs: how many outputs there are; backward uses them.
-        gradient_shapes: the same for backward; None where each gradient has the shape of its argument.
+        name: name of the operator. Its arguments are the inputs, the states before the first step, all other tensors, then
+            the settings, ``chunk_steps`` last. It returns the outputs, the states after the last step, and what backward needs.
+        states: number of tensors in a state.
+        shapes: maps the operator's arguments to empty tensors with the shapes of its results.
+        outputs: number of outputs; backward uses them.
+        gradient_shapes: the same for backward; None if each gradient has the shape of its argument.
     """
     if extension.REASON:
         return

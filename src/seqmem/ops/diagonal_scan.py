@@ -1,4 +1,4 @@
-"""Elementwise linear recurrence h_t = a_t h_{t-1} + b_t, real or complex: step by step, and parallel over time."""
+"""The elementwise linear recurrence h_t = a_t h_{t-1} + b_t, real or complex: reference and parallel scan."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def diagonal_scan_reference(
     """Compute h_t = a_t h_{t-1} + b_t step by step.
 
     Args:
-        a: (N,) the same at each step, or (B, T, N); of the type of b.
+        a: (N,) for the same factors at each step, or (B, T, N).
         b: (B, T, N), real or complex.
         initial: (B, N) the state before the first step; None for zero.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
@@ -39,10 +39,10 @@ def diagonal_scan_reference(
 def diagonal_scan_parallel(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Compute what :func:`diagonal_scan_reference` does in O(log T) operations on whole sequences (Hillis and Steele, 1986).
+    """Compute :func:`diagonal_scan_reference` in O(log T) operations on whole sequences (Hillis and Steele, 1986).
 
-    The pair (a, b) stands for the map h -> a h + b. After the pass with offset d, each step holds the composition of the 2 d
-    maps up to its own.
+    The pair (a, b) represents the map h -> a h + b. After the pass with offset d, each step holds the composition of the 2 d
+    maps that end with its own.
     """
     factors, terms, state = _prepared(a, b, initial, lengths)
     steps = b.shape[1]
@@ -68,39 +68,31 @@ def diagonal_scan_parallel(
 def diagonal_scan_exported(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Compute what :func:`diagonal_scan_reference` does by torch's scan operator, for exported programs of any length."""
+    """Compute :func:`diagonal_scan_reference` by torch's scan operator, for exported programs of any length."""
     factors, terms, state = _prepared(a, b, initial, lengths)
     factors = factors.expand_as(terms)
     sequences = [tensor.transpose(0, 1) for tensor in (factors, terms)]
     if reverse:
         sequences = [sequence.flip(0) for sequence in sequences]
-    if b.is_complex():  # the operator takes real tensors
-        sequences, state = [torch.view_as_real(sequence) for sequence in sequences], torch.view_as_real(state)
 
     def step(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        [h], (factor, term) = parts, items
-        if b.is_complex():
-            (x, y), (u, v) = h.unbind(-1), factor.unbind(-1)
-            h = torch.stack([u * x - v * y, u * y + v * x], -1) + term
-        else:
-            h = factor * h + term
+        h = items[0] * parts[0] + items[1]
         return [h], h.clone()
 
     [last], states = scan(step, [state.clone()], [sequence.clone() for sequence in sequences])
-    if b.is_complex():
-        last, states = torch.view_as_complex(last), torch.view_as_complex(states)
     states = states.flip(0) if reverse else states
     return _outputs(states.transpose(0, 1), lengths), last
 
 
 def _prepared(a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors, terms and the initial state; padding keeps the state, by a factor of 1 and a term of 0."""
+    """Return factors, terms and the initial state; in the padding a factor of 1 and a term of 0 keep the state."""
     if b.dim() != 3 or a.shape not in (b.shape, b.shape[2:]):
         raise UserError(
-            f"diagonal_scan: got a {tuple(a.shape)} and b {tuple(b.shape)}, expected a (N,) or as b, and b (B, T, N)"
+            f"diagonal_scan: got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected b (B, T, N) and a (N,) "
+            "or (B, T, N)"
         )
     if initial is not None and initial.shape != (b.shape[0], b.shape[2]):
-        raise UserError(f"diagonal_scan: got initial {tuple(initial.shape)}, expected {(b.shape[0], b.shape[2])}")
+        raise UserError(f"diagonal_scan: got initial of shape {tuple(initial.shape)}, expected {(b.shape[0], b.shape[2])}")
     state = b.new_zeros(b.shape[0], b.shape[2]) if initial is None else initial.to(b.dtype)
     a = a.to(b.dtype)
     if lengths is None:

@@ -1,4 +1,4 @@
-"""torch's scan operator, which keeps an exported program short and lets it take any number of steps."""
+"""torch's scan operator: exported programs stay short and accept any number of steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,16 +14,15 @@ def scan(
     """Apply ``step`` along the first dimension of ``sequences``.
 
     Args:
-        step: parts of the state and the items of one step -> the new parts, and the output.
-        initial: parts of the state before the first step, no two of them the same tensor.
+        step: maps the parts of the state and the items of one step to the new parts and the output.
+        initial: parts of the state before the first step; no two may be the same tensor.
         sequences: (T, ...) each.
 
     Returns:
         The parts after the last step, and the outputs (T, ...).
     """
-    from torch._higher_order_ops.scan import (
-        scan as torch_scan,  # private to torch, so imported only where a program is exported
-    )
+    # The operator is private to torch, so that it is imported only to export a program.
+    from torch._higher_order_ops.scan import scan as torch_scan
 
     result: Any = torch_scan(step, initial, sequences)
     return result

@@ -1,4 +1,4 @@
-"""A gated cell without reset gate (MGU, the minimal RNN): one step, a sequence by it, and a sequence in one compiled call."""
+"""Gated cells without reset gate (MGU, the minimal RNN): one step, the reference sequence, and the fused one."""
 
 import torch
 from torch import Tensor
@@ -13,13 +13,16 @@ from seqmem.ops.memory_network import memory_network_sequence
 def candidate_and_gate(
     projected: Tensor, hidden: Tensor, weight_hh: Tensor, hidden_activation: Activation
 ) -> tuple[Tensor, Tensor]:
-    """Compute c = f(W_hx x + b + W_hh h) and g = sigmoid(W_gx x + b + W_gh h), (B, H) each, in the hidden state's precision.
+    """Compute c = f(W_hx x + b + W_hh h) and g = sigmoid(W_gx x + b + W_gh h).
 
     Args:
         projected: all terms in x and the biases, (B, 2H), rows of the candidate, then of the gate.
         hidden: h, (B, H).
         weight_hh: (2H, H).
         hidden_activation: f.
+
+    Returns:
+        c and g, (B, H) each, in the hidden state's precision.
     """
     candidate, gate = (projected + linear(hidden, weight_hh)).to(hidden.dtype).chunk(2, -1)
     return activation(hidden_activation)(candidate), torch.sigmoid(gate)
@@ -34,7 +37,10 @@ def gated_reference(
     bias_h: Tensor,
     hidden_activation: Activation,
 ) -> tuple[Tensor, Tensor]:
-    """Compute h' = (1 - g) h + g c step by step; arguments and results are those of :func:`gated_sequence`."""
+    """Compute h' = (1 - g) h + g c step by step.
+
+    Arguments and results are those of :func:`gated_sequence`.
+    """
     projected = linear(masked(inputs, lengths).transpose(0, 1), weight_hx, bias_h)
 
     def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +60,7 @@ def gated_sequence(
     bias_h: Tensor,
     hidden_activation: Activation,
 ) -> tuple[Tensor, Tensor]:
-    """Compute a whole sequence: that of a memory network whose memory has no weight and stays zero.
+    """Compute a whole sequence as that of a memory network without memory weights.
 
     Args:
         inputs: (B, T, C).

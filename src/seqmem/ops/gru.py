@@ -1,4 +1,4 @@
-"""Gated recurrent unit: one step as the formula, a sequence by it, and a sequence in one compiled call."""
+"""Gated recurrent unit: one step, the reference sequence, and the fused one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,11 @@ from seqmem.ops.loop import run_steps, stacked
 
 
 def gru_step(projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> Tensor:
-    """Compute r, z = sigmoid(W x + b + U h + b'), n = tanh(W_n x + b_n + r (U_n h + b'_n)), h' = (1 - z) n + z h.
+    """Compute one step with the reset gate after the product (as torch.nn.GRU)::
+
+        r, z = sigmoid(W x + b + U h + b')
+        n = tanh(W_n x + b_n + r (U_n h + b'_n))
+        h' = (1 - z) n + z h
 
     Args:
         projected: W x + b, (B, 3H), rows r, z, n.
@@ -39,9 +43,9 @@ def gru_step_reset_before(
     candidate: tuple[Tensor, Tensor | None],
     activation: Callable[[Tensor], Tensor] = torch.tanh,
 ) -> Tensor:
-    """Compute a step whose reset gate acts before the product (Cho et al., 2014, equation 8).
+    """Compute one step with the reset gate before the product (Cho et al., 2014, equation 8).
 
-    n = tanh(W_n x + b_n + U_n (r h) + b'_n); all else as in :func:`gru_step`.
+    n = tanh(W_n x + b_n + U_n (r h) + b'_n); r, z and h' are those of :func:`gru_step`.
 
     Args:
         projected: W x + b, (B, 3H), rows r, z, n.
@@ -68,7 +72,10 @@ def gru_reference(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute a whole sequence by :func:`gru_step`; arguments and results are those of :func:`gru_sequence`."""
+    """Compute a whole sequence by :func:`gru_step`.
+
+    Arguments and results are those of :func:`gru_sequence`.
+    """
     projected = linear(masked(inputs, lengths).transpose(0, 1), weight_ih, bias_ih)
 
     def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,13 +98,13 @@ def gru_sequence(
     """Compute one layer of torch.nn.GRU over a whole sequence, in ``csrc/sequence_run.cpp``.
 
     Args:
-        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
+        inputs: (B, T, C) in the type of all other tensors, float32 or float64; under autocast also bfloat16.
         hidden: (B, H) before the first step.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
         weight_ih: (3H, C), rows r, z, n.
         weight_hh: (3H, H).
-        bias_ih: (3H,); None, as the next, for none.
-        bias_hh: (3H,).
+        bias_ih: (3H,), or None for no bias.
+        bias_hh: (3H,), or None for no bias.
 
     Returns:
         outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step. Differentiable once.

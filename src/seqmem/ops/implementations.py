@@ -1,6 +1,6 @@
-"""The table of sequence implementations: which one computes a whole sequence, by device, type and options, and why.
+"""The table of sequence implementations, looked up by device, type and options.
 
-A sequence operator has a reference that reads like the formula (``NAME_reference`` in the operator's file) and faster
+A sequence operator has a reference that follows the formula (``NAME_reference`` in the operator's file) and faster
 implementations that agree with it in value and gradient. All have the signature of the reference. To add an implementation for
 another device, write its function and its fallback reason in a file of ``seqmem/ops``, and add a row to :data:`TABLE`.
 """
@@ -23,12 +23,13 @@ from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 
 
 class Implementation(NamedTuple):
-    """One way to compute a sequence operator.
+    """An implementation of a sequence operator.
 
-    name: what :attr:`seqmem.sequence.SequenceLayer.path` says of it.
-    device: type of the tensors' device, as torch names it; empty for any.
-    fallback_reason: inputs (B, T, C) and the layer's options -> why it cannot run, or an empty string.
-    run: the function, with the signature of the operator's reference.
+    Attributes:
+        name: its name in :attr:`seqmem.sequence.SequenceLayer.path`.
+        device: device type of the tensors, as torch names it; empty for any.
+        fallback_reason: maps inputs (B, T, C) and the layer's options to the reason why it cannot run, or an empty string.
+        run: the function, with the signature of the operator's reference.
     """
 
     name: str
@@ -38,11 +39,12 @@ class Implementation(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The implementation that was chosen.
+    """The result of a look-up.
 
-    run: its function; None for step by step.
-    path: what to tell the user of it.
-    fallback_reason: why it is step by step; empty if it is not.
+    Attributes:
+        run: the function of the implementation; None to compute step by step.
+        path: description for the user.
+        fallback_reason: why no implementation can run; empty if one can.
     """
 
     run: Callable[..., Any] | None
@@ -75,7 +77,7 @@ def _multiscale_reason(inputs: Tensor) -> str:
 
 
 def _exported_reason(inputs: Tensor) -> str:
-    return "" if torch.compiler.is_exporting() else "it is for exported programs"
+    return "" if torch.compiler.is_exporting() else "torch's scan operator is for exported programs only"
 
 
 def _always(inputs: Tensor) -> str:
@@ -88,7 +90,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "lstm": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),),
     "gru": (Implementation(COMPILED, "cpu", _gru_reason, gru_sequence),),
     "relu_gru": (
-        Implementation("step by step, with a backward of its own", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
+        Implementation("step by step with a hand-written backward", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
     ),
     "multiscale": (Implementation(COMPILED, "cpu", _multiscale_reason, multiscale_sequence),),
     "diagonal_scan": (
@@ -96,17 +98,17 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("parallel scan", "", _always, diagonal_scan_parallel),
     ),
 }
-"""Of each operator its implementations, the preferred ones first."""
+"""The implementations of each operator, the preferred ones first."""
 
 
 def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str) -> Choice:
-    """Look up the implementation for some inputs.
+    """Look up the first implementation that can run.
 
     Args:
-        operator: a key of :data:`TABLE`; empty for a layer without one.
-        inputs: (B, T, C), whose device and type count.
-        options: settings of the layer that the fallback reasons take.
-        label: of the layer, for the reason.
+        operator: a key of :data:`TABLE`; empty for a layer without an operator.
+        inputs: (B, T, C); their device and type matter, not their values.
+        options: settings of the layer, passed to the fallback reasons.
+        label: name of the layer in the reason.
     """
     rows = TABLE.get(operator, ())
     own = [row for row in rows if row.device in ("", inputs.device.type)]
@@ -115,13 +117,13 @@ def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str
         reason = row.fallback_reason(inputs, **options)
         if not reason and row in own:
             return Choice(row.run, row.name, "")
-        reasons.append(reason or f"{row.name} is for the device {row.device}, the inputs are on {inputs.device}")
+        reasons.append(reason or f"{row.name} is for {row.device} tensors; the inputs are on {inputs.device}")
     reason = reasons[-1] if reasons else f"there is no compiled sequence of {label}"
     return Choice(None, f"{STEPWISE} ({reason})", reason)
 
 
 def describe() -> dict[str, str]:
-    """Return of each operator its implementations, each with the devices it is for, as ``python -m seqmem.ops`` prints them."""
+    """Return a line for each operator that lists its implementations and their devices, for ``python -m seqmem.ops``."""
     return {
         operator: ", ".join(f"{row.name} ({row.device or 'any device'})" for row in rows) + f", {STEPWISE} (any device)"
         for operator, rows in TABLE.items()

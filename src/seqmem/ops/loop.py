@@ -1,4 +1,4 @@
-"""The time loop of a recurrence: the reference of every faster implementation."""
+"""The time loop of a recurrence, the reference for every faster implementation."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -19,12 +19,12 @@ def run_steps(
     lengths: Tensor | None,
     steps: int,
 ) -> tuple[list[Tensor], State]:
-    """Apply ``step`` to each item; padding leaves the state of a row as it is and outputs zero.
+    """Apply ``step`` to each item; in the padding a row keeps its state and its outputs are zero.
 
     Args:
-        step: an item and the state before it -> output (B, ...) and the state after it.
-        items: T of them.
-        state: before the first step.
+        step: maps an item and the state before it to an output (B, ...) and the state after it.
+        items: one for each of the T steps.
+        state: the state before the first step.
         lengths: (B,) valid steps of each row; None if all T are valid.
         steps: T.
 
@@ -45,5 +45,5 @@ def run_steps(
 
 
 def stacked(outputs: list[Tensor], inputs: Tensor, size: int) -> Tensor:
-    """Return T outputs (B, H) as (B, T, H), also where T is 0; ``inputs`` (B, T, C) give B and the type."""
+    """Stack T outputs (B, H) to (B, T, H); if T is 0, ``inputs`` (B, T, C) provide B and the type."""
     return torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, size)

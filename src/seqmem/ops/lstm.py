@@ -1,4 +1,4 @@
-"""Long short-term memory: one step as the formula, a sequence by it, and a sequence in one compiled call."""
+"""Long short-term memory: one step, the reference sequence, and the fused one."""
 
 from typing import Any
 
@@ -12,7 +12,12 @@ from seqmem.ops.loop import run_steps, stacked
 
 
 def lstm_step(projected: Tensor, hidden: Tensor, memory: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c' = f c + i g, h' = o tanh(c').
+    """Compute one step::
+
+        i, f, o = sigmoid(W x + U h + b)
+        g = tanh(W x + U h + b)
+        c' = f c + i g
+        h' = o tanh(c')
 
     Args:
         projected: W x + b, (B, 4H), rows i, f, g, o.
@@ -43,7 +48,10 @@ def lstm_reference(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute a whole sequence by :func:`lstm_step`; arguments and results are those of :func:`lstm_sequence`."""
+    """Compute a whole sequence by :func:`lstm_step`.
+
+    Arguments and results are those of :func:`lstm_sequence`.
+    """
     projected = lstm_projection(masked(inputs, lengths).transpose(0, 1), weight_ih, bias_ih, bias_hh)
 
     def step(item: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -67,14 +75,14 @@ def lstm_sequence(
     """Compute one layer of torch.nn.LSTM over a whole sequence, in ``csrc/sequence_run.cpp``.
 
     Args:
-        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
+        inputs: (B, T, C) in the type of all other tensors, float32 or float64; under autocast also bfloat16.
         hidden: (B, H) before the first step.
         memory: (B, H) cell state before the first step.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
         weight_ih: (4H, C), rows i, f, g, o.
         weight_hh: (4H, H).
-        bias_ih: (4H,); None, as the next, for none.
-        bias_hh: (4H,).
+        bias_ih: (4H,), or None for no bias.
+        bias_hh: (4H,), or None for no bias.
 
     Returns:
         outputs (B, T, H), zero in the padding, and hidden and cell state after each row's last valid step. Differentiable once.

@@ -1,4 +1,4 @@
-"""The HiPPO recurrent network: one step as the formula, a sequence by it, and a sequence in one compiled call.
+"""The HiPPO recurrent network: one step, the reference sequence, and the fused one.
 
 Gu, Dao, Ermon, Rudra and Re, "HiPPO: Recurrent Memory with Optimal Polynomial Projections" (2020), section 3.1 and figure 2.
 """
@@ -42,8 +42,8 @@ def memory_network_step(
         projected: all terms in x and the biases, (B, M + R), R = 2H with gate (rows of the candidate, then the gate), else H.
         hidden: h, (B, H).
         memory: m, (B, M, N).
-        update_memory: the memory's linear update, (B, M, N) and its inputs (B, M) -> (B, M, N).
-        weight_uh: (M, H); this and each of the following is None where it is switched off.
+        update_memory: the memory's linear update: maps m (B, M, N) and its inputs u (B, M) to m' (B, M, N).
+        weight_uh: (M, H); this weight and those below are None if they are switched off.
         weight_um: (M, N).
         weight_hm: (R, M N).
         weight_hh: (R, H).
@@ -59,7 +59,7 @@ def memory_network_step(
         memory_input = memory_input + linear(hidden, weight_uh)
     if weight_um is not None:
         memory_input = memory_input + (memory * weight_um).sum(-1)
-    # Under autocast products come in half precision; the state keeps its own.
+    # Under autocast products are in half precision; the state keeps its own.
     memory_input = activation(memory_activation)(memory_input).to(memory.dtype)
     memory = update_memory(memory, memory_input)
 
@@ -80,7 +80,19 @@ def memory_projection(
     bias_h: Tensor | None,
     sizes: tuple[int, int],
 ) -> Tensor:
-    """Compute all terms of a step in x and the biases, side by side: (..., C) -> (..., M + R), with ``sizes`` M and R."""
+    """Compute the terms of a step in x, biases included, for the memory's input and then the gates.
+
+    Args:
+        inputs: x, (..., C).
+        weight_ux: (M, C); this and the following are None if they are switched off.
+        bias_u: (M,).
+        weight_hx: (R, C).
+        bias_h: (R,).
+        sizes: M and R.
+
+    Returns:
+        (..., M + R).
+    """
     given = ((weight_ux, bias_u, sizes[0]), (weight_hx, bias_h, sizes[1]))
     weights = [inputs.new_zeros(rows, inputs.shape[-1]) if weight is None else weight for weight, _, rows in given]
     biases = [inputs.new_zeros(rows) if bias is None else bias for _, bias, rows in given]
@@ -111,7 +123,7 @@ def memory_network_reference(
     gated: bool = True,
     memory_output: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute a whole sequence by :func:`memory_network_step`, the memory by dense matrices.
+    """Compute a whole sequence by :func:`memory_network_step`, with dense matrices for the memory.
 
     Arguments and results are those of :func:`memory_network_sequence`.
     """
@@ -148,7 +160,7 @@ def memory_network_reference(
 
 
 def dense_transition(generators: Tensor) -> Tensor:
-    """Return A (N, N) of its generators p, q, d, g, h, B (6, N), see :func:`seqmem.ops.generators`.
+    """Compute A (N, N) from the generators p, q, d, g, h, B (6, N) of :func:`seqmem.ops.generators`.
 
     A_nk = -p_n q_k (n > k), -d_n (n = k), -g_n h_k (n < k).
     """
@@ -157,10 +169,10 @@ def dense_transition(generators: Tensor) -> Tensor:
 
 
 def _dense_update(A: Tensor, B: Tensor, step_size: Tensor, alpha: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """(I - alpha dt A) m' = (I + (1 - alpha) dt A) m + dt B u; where dt is infinite, m' = u e_0."""
+    """Return the update (I - alpha dt A) m' = (I + (1 - alpha) dt A) m + dt B u; for an infinite dt m' = u e_0."""
     identity = torch.eye(len(B), dtype=B.dtype, device=B.device)
     starts = torch.isinf(step_size)
-    dt = step_size.where(~starts, 0).view(-1, 1, 1)  # one for all rows, or one each
+    dt = step_size.where(~starts, 0).view(-1, 1, 1)  # (B, 1, 1), or (1, 1, 1) if all rows share it
 
     def update(m: Tensor, u: Tensor) -> Tensor:
         explicit = m + (1 - alpha) * dt * (m @ A.T) + dt * u[..., None] * B
@@ -196,19 +208,19 @@ def memory_network_sequence(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the HiPPO recurrent network over a whole sequence, in ``csrc/sequence_run.cpp``.
 
-    The memory's step is given by generators and step sizes, at O(N) a step, or by one matrix for all times.
+    The memory follows either from generators and step sizes, at O(N) a step, or from one matrix for all steps.
 
     Args:
-        inputs: (B, T, C), float32 or float64 as all others; under autocast bfloat16 too.
+        inputs: (B, T, C) in the type of all other tensors, float32 or float64; under autocast also bfloat16.
         hidden: (B, H) before the first step.
         memory: (B, M, N) before the first step.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
-        step_sizes: (T,), or (T, B) where rows are at different times; float64. An infinite one starts the memory with u e_0.
-        generators: (6, N) float64, see :func:`seqmem.ops.generators`; given with ``step_sizes``.
+        step_sizes: (T,), or (T, B) if rows are at different times; float64. An infinite one starts the memory with u e_0.
+        generators: (6, N) float64, see :func:`seqmem.ops.generators`; required with ``step_sizes``.
         discretization: forward, backward, bilinear, or alpha of the general bilinear transform; used with ``step_sizes``.
-        step: A_d (N, N) float64 of c = A_d c + B_d u; given instead of step sizes and generators.
-        drive: B_d (N,) float64; given with ``step``.
-        weight_ux: (M, C); this and each of the following is None where it is switched off.
+        step: A_d (N, N) float64 of m' = A_d m + B_d u; instead of step sizes and generators.
+        drive: B_d (N,) float64; required with ``step``.
+        weight_ux: (M, C); this weight and those below are None if they are switched off.
         weight_uh: (M, H).
         weight_um: (M, N).
         bias_u: (M,).
@@ -216,14 +228,14 @@ def memory_network_sequence(
         weight_hm: (R, M N).
         weight_hh: (R, H).
         bias_h: (R,).
-        memory_activation: id, tanh, relu or sigmoid, of the memory's input.
-        hidden_activation: the same, of the candidate.
-        gated: whether the hidden state has a gate.
+        memory_activation: activation of the memory's input: id, tanh, relu or sigmoid.
+        hidden_activation: activation of the candidate: id, tanh, relu or sigmoid.
+        gated: the hidden state has a gate.
         memory_output: output [h, vec(m)] instead of h.
 
     Returns:
         outputs (B, T, H) or (B, T, H + M N), zero in the padding, and the hidden state and memory after each row's last valid
-        step. Differentiable once in the first three and the weights.
+        step. Differentiable once with respect to the inputs, the state and the weights.
 
     Raises:
         ValueError: shapes or types that do not match.

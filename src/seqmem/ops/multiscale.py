@@ -1,4 +1,4 @@
-"""Hierarchical multiscale LSTM: one step of all layers, a sequence by it, and a sequence in one compiled call.
+"""Hierarchical multiscale LSTM: one step of all layers, the reference sequence, and the fused one.
 
 Chung, Ahn and Bengio, "Hierarchical Multiscale Recurrent Neural Networks" (2017), equations 2 to 7.
 """
@@ -16,10 +16,14 @@ from seqmem.ops.loop import run_steps
 
 
 class LayerWeights(NamedTuple):
-    """Weights of layer l with D_l units; a gain is that of a layer normalisation, None without.
+    """Weights of layer l with D_l units.
 
-    weight: (4 D_l + 1, D_l + D_{l+1} + D_{l-1}), rows f, i, o, g and the detector's (4 D_l without detector).
-    bias: (4 D_l + 1,) or None. gain: (4 D_l,), of the gates. memory_gain, memory_bias: (D_l,), of c.
+    Attributes:
+        weight: (4 D_l + 1, D_l + D_{l+1} + D_{l-1}), rows f, i, o, g and the detector's (4 D_l rows without detector).
+        bias: (4 D_l + 1,), or None.
+        gain: (4 D_l,) of the gates' layer normalisation; None without normalisation.
+        memory_gain: (D_l,) of the normalisation of c, or None.
+        memory_bias: (D_l,) of the normalisation of c, or None.
     """
 
     weight: Tensor
@@ -30,12 +34,18 @@ class LayerWeights(NamedTuple):
 
     @property
     def summed_bias(self) -> Tensor | None:
-        """The bias as a part of s; one that follows a normalisation is not."""
+        """The bias that is a term of s; with normalisation the bias follows it, and this is None."""
         return self.bias if self.gain is None else None
 
 
 class Boundaries(NamedTuple):
-    """How boundaries follow from the detector's s. slope: a, (); soft: they are not rounded; hard_sigmoid: sigma."""
+    """Settings that map the detector's s to a boundary.
+
+    Attributes:
+        slope: a, ().
+        soft: boundaries are not rounded.
+        hard_sigmoid: sigma is the hard sigmoid; else the logistic one.
+    """
 
     slope: Tensor
     soft: bool
@@ -55,14 +65,14 @@ def multiscale_step(
     """Compute one step of all layers, from the bottom up, see :class:`seqmem.cells.HMLSTM` for the equations.
 
     Args:
-        projected: the bottom layer's terms in x, its bias included where there is no normalisation, (B, 4 D_1 + 1).
+        projected: the bottom layer's terms in x, (B, 4 D_1 + 1), with its bias if there is no normalisation.
         hidden: h of all layers, (B, D).
         memory: c of all layers, (B, D).
         boundary: z of all layers, (B, L).
-        layers: weights of each.
-        sizes: D_l of each.
-        boundaries: how z is computed.
-        draws: (B, L) uniform numbers that boundaries are drawn with; None for a threshold of 1/2.
+        layers: weights of each layer.
+        sizes: D_l of each layer.
+        boundaries: settings of the boundaries.
+        draws: (B, L) uniform random numbers for sampled boundaries; None for a threshold of 1/2.
 
     Returns:
         h, c and z after the step.
@@ -82,7 +92,7 @@ def multiscale_step(
             sources.append(new_boundary[-1] * new_hidden[-1])
             summed = linear(torch.cat(sources, -1), layer.weight, layer.summed_bias)
         f, i, o, g, s = _gates(summed.to(hidden.dtype), layer, sizes[k])
-        # update (f c' + i g) + copy c' + flush i g, the three adding up to 1; the bottom layer never copies.
+        # c = update (f c' + i g) + copy c' + flush i g with weights that sum to 1; the bottom layer never copies.
         if k == 0:
             c = torch.addcmul(i * g, remains[k] * f, old_memory[k])
             h = o * _squashed(c, layer)
@@ -157,22 +167,21 @@ def multiscale_sequence(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute all layers and steps in one call, in ``csrc/multiscale.cpp``.
 
-    A row that COPYs costs a layer its detector only, and parts that are zero cost nothing.
+    For a row that COPYs a layer computes only its detector, and products with zero parts are skipped.
 
     Args:
-        projected: (B, T, 4 D_1 + 1) the bottom layer's terms in the inputs (4 D_1 without detector), float32 or float64 as
-            all others.
+        projected: (B, T, 4 D_1 + 1) the bottom layer's terms in the inputs (4 D_1 without detector), in the type of all other
+            tensors, float32 or float64.
         hidden: (B, D) before the first step, D the sum of the sizes.
         memory: (B, D) before the first step.
         boundary: (B, L) before the first step.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
-        draws: (T, B, L) uniform numbers that boundaries are drawn with; None for a threshold of 1/2.
-        parameters: (P,) of the layers from the bottom up: weight (4 D_l + 1, D_l + D_{l+1} + D_{l-1}), bias (4 D_l + 1,), gain
-            (4 D_l,), and gain and bias of the memory's normalisation (D_l,), each if there is one.
+        draws: (T, B, L) uniform random numbers for sampled boundaries; None for a threshold of 1/2.
+        parameters: (P,) all weights of the layers from the bottom up, see :func:`flattened`.
         slope: () a of the detectors.
         sizes: D_l.
         top_detector: the top layer has a detector.
-        bias: there are biases.
+        bias: layers have biases.
         layer_norm: gates and memory are normalised.
         soft: boundaries are not rounded.
         hard_sigmoid: the detectors' sigma; else the logistic sigmoid.
@@ -193,14 +202,17 @@ def multiscale_sequence(
 
 
 def flattened(layers: Sequence[LayerWeights]) -> Tensor:
-    """Return the weights of all layers as ``parameters`` (P,) of :func:`multiscale_sequence`."""
+    """Concatenate the weights of all layers to ``parameters`` (P,) of :func:`multiscale_sequence`.
+
+    Of each layer from the bottom up: weight, bias, gain, memory_gain and memory_bias, without those that are None.
+    """
     return torch.cat([parameter.flatten() for layer in layers for parameter in layer if parameter is not None])
 
 
 def _unflattened(
     parameters: Tensor, sizes: Sequence[int], top_detector: bool, bias: bool, normalized: bool
 ) -> list[LayerWeights]:
-    """The inverse of :func:`flattened`."""
+    """Invert :func:`flattened`."""
     layers, start = [], 0
     for k, size in enumerate(sizes):
         rows = 4 * size + (top_detector or k + 1 < len(sizes))
@@ -212,17 +224,17 @@ def _unflattened(
             (size,) if normalized else None,
             (size,) if normalized and bias else None,
         ]
-        found: list[Tensor | None] = []
+        weights: list[Tensor | None] = []
         for shape in shapes:
             count = 0 if shape is None else torch.Size(shape).numel()
-            found.append(None if shape is None else parameters[start : start + count].view(shape))
+            weights.append(None if shape is None else parameters[start : start + count].view(shape))
             start += count
-        layers.append(LayerWeights(*found))  # type: ignore[arg-type]
+        layers.append(LayerWeights(*weights))  # type: ignore[arg-type]
     return layers
 
 
 def _gates(summed: Tensor, layer: LayerWeights, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """s (B, rows) -> f, i, o and g (B, D_l) each, and s of the detector (B, 1), None without."""
+    """Map s (B, rows) to f, i, o and g (B, D_l) each, and s of the detector (B, 1), None without detector."""
     gates, detector = summed, None
     if summed.shape[-1] > 4 * size:
         gates, detector = summed.split([4 * size, 1], -1)
@@ -237,25 +249,25 @@ def _gates(summed: Tensor, layer: LayerWeights, size: int) -> tuple[Tensor, Tens
 
 
 def _squashed(memory: Tensor, layer: LayerWeights) -> Tensor:
-    """Tanh of c (B, D_l), normalised or not."""
+    """Compute tanh of c (B, D_l), normalised if the layer does so."""
     if layer.memory_gain is not None:
         memory = layer_norm(memory, memory.shape[-1:], layer.memory_gain, layer.memory_bias)
     return torch.tanh(memory)
 
 
 def _branch(boundary: Tensor, boundaries: Boundaries) -> Tensor:
-    """z as it chooses a branch: only a soft choice has a gradient."""
+    """Return z for the choice of a branch: only a soft choice has a gradient."""
     return boundary if boundaries.soft else boundary.detach()
 
 
 def _boundary(s: Tensor, boundaries: Boundaries, draws: Tensor | None) -> Tensor:
-    """z (B, 1) of the detector's s (B, 1)."""
+    """Compute z (B, 1) from the detector's s (B, 1)."""
     steep = boundaries.slope * s
     p = ((steep + 1) / 2).clamp(0, 1) if boundaries.hard_sigmoid else torch.sigmoid(steep)
     if boundaries.soft:
         return p
     z = p > 0.5 if draws is None else draws < p
-    return z.to(p.dtype) + (p - p.detach())  # straight-through: the sum is exactly z, its gradient that of p
+    return z.to(p.dtype) + (p - p.detach())  # straight-through: exactly z, with the gradient of p
 
 
 def _shapes(projected: Tensor, hidden: Tensor, memory: Tensor, boundary: Tensor, *others: Any) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Parts of a computation that keep their precision under autocast."""
+"""Computations that keep their precision under autocast."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which autocast is off; it does nothing where autocast is off already, as in an exported program."""
+    """Return a context without autocast; it does nothing if autocast is off already, as in an exported program."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

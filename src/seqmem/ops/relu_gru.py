@@ -1,4 +1,4 @@
-"""GRU with a rectified candidate and the reset gate before the product: a sequence, and one with a backward of its own."""
+"""GRU with a rectified candidate: the reference sequence, and one with a hand-written backward."""
 
 from typing import Any
 
@@ -15,9 +15,11 @@ from seqmem.ops.loop import run_steps, stacked
 def relu_gru_reference(
     inputs: Tensor, hidden: Tensor, lengths: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute a whole sequence step by step.
+    """Compute a whole sequence step by step::
 
-    r, u = sigmoid(W x + U h + b), n = relu(W_n x + U_n (r h) + b_n), h' = u h + (1 - u) n.
+        r, u = sigmoid(W x + U h + b)
+        n = relu(W_n x + U_n (r h) + b_n)
+        h' = u h + (1 - u) n
 
     Args:
         inputs: (B, T, C).
@@ -46,7 +48,7 @@ def relu_gru_reference(
 def relu_gru_sequence(
     inputs: Tensor, hidden: Tensor, lengths: Tensor | None, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute what :func:`relu_gru_reference` does, with a backward of its own; differentiable once."""
+    """Compute :func:`relu_gru_reference` with a hand-written backward; differentiable once."""
     projected = linear(masked(inputs, lengths), weight_ih, bias).transpose(0, 1)
     outputs, after = _Sequence.apply(projected, hidden, weight_hh, lengths)
     return outputs.transpose(0, 1), after
@@ -56,11 +58,11 @@ def relu_gru_fallback_reason(inputs: Tensor) -> str:
     """Return why :func:`relu_gru_sequence` cannot run, or an empty string."""
     if torch.compiler.is_exporting():
         return "an exported program has no backward"
-    return "its own backward does not support autocast" if torch.is_autocast_enabled("cpu") else ""
+    return "its hand-written backward does not support autocast" if torch.is_autocast_enabled("cpu") else ""
 
 
 class _Sequence(torch.autograd.Function):
-    """Projected inputs (T, B, 3H) and h (B, H) -> outputs (T, B, H) and the last h (B, H)."""
+    """Map projected inputs (T, B, 3H) and h (B, H) to outputs (T, B, H) and the last h (B, H)."""
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor, hidden: Tensor, weight: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -92,7 +94,7 @@ class _Sequence(torch.autograd.Function):
             if valid is not None:
                 kept, d = d_hidden.where(~valid[t], 0), d.where(valid[t], 0)
             d_new = d * (1 - u) * (n > 0)
-            d_reset = d_new @ weight_new  # of r h
+            d_reset = d_new @ weight_new  # gradient of r h
             d_gates = torch.cat([d_reset * h * r * (1 - r), d * (h - n) * u * (1 - u)], -1)
             d_projected[t, :, : 2 * size], d_projected[t, :, 2 * size :] = d_gates, d_new
             d_hidden = d * u + d_reset * r + d_gates @ weight_gates

@@ -1,4 +1,4 @@
-"""States: a tensor, or tuples and lists of states; None holds nothing.
+"""Recurrent states: a tensor, or tuples and lists of states; None holds nothing.
 
 The first dimension of every tensor is the batch. A part may be complex or integer.
 """
@@ -18,7 +18,7 @@ def parts(state: Any) -> list[Tensor]:
 
 
 def rebuild(like: Any, tensors: list[Tensor]) -> Any:
-    """Return a state of the structure of ``like`` that holds ``tensors``, as :func:`parts` orders them."""
+    """Return a state with the structure of ``like`` and other tensors, in the order of :func:`parts`."""
     return _rebuild(like, iter(tensors))
 
 
@@ -32,11 +32,16 @@ def select(valid: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(valid.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
+def differentiable(part: Tensor) -> bool:
+    """Return whether a part can have a gradient: its type is real or complex, not an integer."""
+    return part.is_floating_point() or part.is_complex()
+
+
 def _rebuild(like: Any, tensors: Iterator[Tensor]) -> Any:
     if like is None:
         return None
     if isinstance(like, Tensor):
         return next(tensors)
     inner = [_rebuild(part, tensors) for part in like]
-    make = getattr(type(like), "_make", type(like))  # a NamedTuple takes its parts one by one
+    make = getattr(type(like), "_make", type(like))  # the constructor of a NamedTuple takes its parts one by one
     return make(inner)

@@ -1,7 +1,7 @@
-"""The contract of sequence layers: what cells, parallel layers and wrappers have in common.
+"""The contract of sequence layers, shared by cells, parallel layers and wrappers.
 
-``layer.py`` holds the contract and the registry of names. Which
-implementation computes a whole sequence is looked up in one table, ``seqmem/ops/implementations.py``.
+``layer.py`` holds the contract and the registry of names. The table in ``seqmem/ops/implementations.py`` chooses the
+implementation that computes a whole sequence.
 """
 
 from seqmem.sequence.layer import SequenceLayer, get, names

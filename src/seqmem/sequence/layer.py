@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from seqmem.data.masks import masked
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
-from seqmem.ops.states import parts, rebuild, select
+from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.states import parts, rebuild
 
 State = TypeVar("State")
 
@@ -16,23 +17,23 @@ _registry: dict[str, type["SequenceLayer"]] = {}
 
 
 class SequenceLayer(nn.Module, Generic[State]):
-    """Maps sequences (B, T, C) to sequences (B, T, H), and carries a state where it is causal.
+    """Map sequences (B, T, C) to sequences (B, T, H), and carry a state if the layer is causal.
 
-    A subclass with a class attribute ``name`` is registered under it. It names the operator of
-    :mod:`seqmem.ops.implementations` that computes its whole sequence, and calls the implementation that the table chooses in
-    :meth:`fused_forward`. A layer that is computed by plain torch alone overrides :meth:`whole_sequence` instead. Checks of the
-    input, times, padding and the step form are inherited.
+    A subclass with a class attribute ``name`` is registered under it. It names an operator of
+    :mod:`seqmem.ops.implementations`, and its :meth:`fused_forward` calls the implementation that the table chooses. A layer of
+    plain torch operations overrides :meth:`whole_sequence` instead. The base class checks the inputs, joins the times, masks
+    the padding and derives the step form.
 
     Rows are independent in evaluation: neither padding nor the other rows of a batch change a row's result.
 
     Attributes:
-        name: the name that command lines and tables use.
-        causal: whether output t depends on inputs 0 to t alone; only such a layer has a step form and carries a state.
-        timed: whether the layer uses the times of its steps; for others they are a feature like any other.
+        name: the name for command lines and tables.
+        causal: output t depends on inputs 0 to t alone; only a causal layer has a step form and carries a state.
+        timed: the layer uses the times of its steps; for other layers times are a feature like any other.
         operator: name of the operator in the table of implementations; empty for none.
-        input_size: C of the inputs, the channel for ``times`` included: given times join the inputs as first channel.
-        output_size: H of the outputs.
-        path: how the latest :meth:`forward` was computed: the implementation, and the fallback reason of faster ones.
+        input_size: C, which includes the channel of the times: times passed to a call become the first channel.
+        output_size: H.
+        path: the implementation that computed the latest sequence; if it ran step by step, also the fallback reason.
     """
 
     name: ClassVar[str]
@@ -50,7 +51,10 @@ class SequenceLayer(nn.Module, Generic[State]):
             _registry[cls.name] = cls
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state before the first step: tensors whose first dimension is ``batch_size``, in tuples of any depth."""
+        """Return the state before the first step.
+
+        It consists of tensors whose first dimension is ``batch_size``, in tuples of any depth. A part may be complex.
+        """
         raise NotImplementedError
 
     def forward(
@@ -60,8 +64,8 @@ class SequenceLayer(nn.Module, Generic[State]):
 
         Args:
             inputs: (B, T, C).
-            state: the state before the first step, from an earlier call for example, or a plain tuple of its parts; None for
-                the initial one.
+            state: the state before the first step, for example that of an earlier call, or a plain tuple of its parts; None
+                for the initial state.
             lengths: (B,) int64 valid steps of each row, the rest being padding; None if all T are valid.
             times: (B, T) time of each step in the data's unit, non-decreasing; None if steps are evenly spaced.
 
@@ -87,17 +91,16 @@ class SequenceLayer(nn.Module, Generic[State]):
 
         Args:
             inputs: (B, C).
-            state: the state so far; None for the initial one.
-            times: (B,) time of this step in the data's unit, or None.
+            state: the state before the step; None for the initial state.
+            times: (B,) time of the step in the data's unit; None if steps are evenly spaced.
 
         Returns:
-            outputs (B, H) and the new state.
+            outputs (B, H) and the state after the step.
 
         Raises:
             UserError: the layer is not causal, or shapes do not match.
         """
-        if not self.causal:
-            raise UserError(f"{self._label()} has no step form: its outputs depend on later inputs")
+        self._check_step(inputs)
         outputs, state = self.forward(inputs.unsqueeze(1), state, times=None if times is None else times.unsqueeze(1))
         return outputs.squeeze(1), state
 
@@ -105,20 +108,25 @@ class SequenceLayer(nn.Module, Generic[State]):
         """Compute checked inputs (B, T, C) by the implementation that the table chooses.
 
         Args:
-            inputs: (B, T, C), ``times`` joined to them.
+            inputs: (B, T, C), joined with the times.
             state: the state before the first step.
             lengths: (B,) valid steps of each row, or None.
             fresh: ``state`` is the initial state.
         """
         choice = self.choose(inputs)
         self.path = choice.path
-        if choice.run is None:
-            return self.stepwise_forward(inputs, state, lengths, fresh)
-        outputs, state = self.fused_forward(choice.run, masked(inputs, lengths), state, lengths, fresh)
-        return masked(outputs, lengths), state
+        if choice.run is not None:
+            outputs, state = self.fused_forward(choice.run, masked(inputs, lengths), state, lengths, fresh)
+            return masked(outputs, lengths), state
+        if type(self).step is SequenceLayer.step:  # which would call this method again
+            raise NotImplementedError(
+                f"{self._label()}: no implementation can run ({choice.fallback_reason}), and the layer defines neither "
+                "whole_sequence nor step"
+            )
+        return self.stepwise_forward(inputs, state, lengths, fresh)
 
     def choose(self, inputs: Tensor) -> implementations.Choice:
-        """Look up the implementation for inputs (B, T, C) of this device, type and these options."""
+        """Look up the implementation for the device and type of inputs (B, T, C) and the layer's options."""
         return implementations.choose(self.operator, inputs, self.operator_options(), self._label())
 
     def fallback_reason(self, inputs: Tensor) -> str:
@@ -126,42 +134,37 @@ class SequenceLayer(nn.Module, Generic[State]):
         return self.choose(inputs).fallback_reason
 
     def operator_options(self) -> dict[str, Any]:
-        """Return the settings that decide which implementations can run, see :mod:`seqmem.ops.implementations`."""
+        """Return the settings that the operator's fallback reasons in :mod:`seqmem.ops.implementations` depend on."""
         return {}
 
     def fused_forward(
         self, run: Any, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, State]:
-        """Compute a whole sequence by ``run``, an implementation of :attr:`operator`; other arguments as above."""
+        """Compute a whole sequence by ``run``, an implementation of :attr:`operator`.
+
+        Arguments and results are those of :meth:`whole_sequence`; padded inputs are zero.
+        """
         raise NotImplementedError
 
     @torch.compiler.disable  # a graph of all steps takes minutes to compile
     def stepwise_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute a whole sequence step by step: the reference for every faster implementation."""
-        inputs = masked(inputs, lengths)
-        outputs = []
-        for t in range(inputs.shape[1]):
-            output, after = self.step(inputs[:, t], state)
-            if lengths is not None:
-                valid = t < lengths
-                output = select(valid, output, torch.zeros_like(output))
-                kept = zip(parts(after), parts(state), strict=True)
-                after = rebuild(after, [select(valid, new, old) for new, old in kept])
-            state = after
-            outputs.append(output)
-        return torch.stack(outputs, 1) if outputs else inputs.new_zeros(len(inputs), 0, self.output_size), state
+        items = masked(inputs, lengths).unbind(1)
+        outputs, state = run_steps(self.step, items, state, lengths, inputs.shape[1])
+        return stacked(outputs, inputs, self.output_size), state
 
     def check_inputs(self, inputs: Tensor, state: State, lengths: Tensor | None) -> None:
         """Refuse values of inputs (B, T, C) that the layer cannot use, with a UserError that names row and step."""
 
     def on_epoch(self, epoch: int) -> None:
-        """Take the number of a training epoch, from 0, before it begins, or that of a loaded checkpoint."""
+        """Receive the number of the training epoch, from 0, that begins or that a loaded checkpoint belongs to."""
 
     def gates(self, name: str) -> int:
-        """Return how many matrices a parameter of this module holds, one above the other: one for each gate."""
+        """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""
         return 1
 
     def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
+        """Return inputs (B, T, C) with the times as first channel."""
         if inputs.dim() != 3:
             raise UserError(f"{self._label()}: got inputs of shape {tuple(inputs.shape)}, expected (B, T, C)")
         if times is not None:
@@ -174,11 +177,17 @@ class SequenceLayer(nn.Module, Generic[State]):
             )
         return inputs
 
+    def _check_step(self, inputs: Tensor) -> None:
+        if not self.causal:
+            raise UserError(f"{self._label()} has no step form: its outputs depend on later inputs")
+        if inputs.dim() != 2:
+            raise UserError(f"{self._label()}: got inputs of one step of shape {tuple(inputs.shape)}, expected (B, C)")
+
     def _check_rows(self, batch_size: int, steps: int, state: State, lengths: Tensor | None) -> None:
         for part in parts(state):
             if part.shape[0] != batch_size:
                 raise UserError(
-                    f"{self._label()}: got a state of {part.shape[0]} rows, expected {batch_size} as the inputs have"
+                    f"{self._label()}: got a state of {part.shape[0]} rows, expected {batch_size}, as many as the inputs have"
                 )
         if lengths is not None and lengths.shape != (batch_size,):
             raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
@@ -188,7 +197,7 @@ class SequenceLayer(nn.Module, Generic[State]):
             raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, expected each between 0 and T={steps}")
 
     def _named(self, state: Any) -> State:
-        """Return a state given as plain tuples, as a checkpoint holds it, in the structure of the layer's own."""
+        """Return a state in the layer's own structure; a checkpoint holds plain tuples."""
         like = self.initial_state(0)
         given = parts(state)
         if len(given) != len(parts(like)):
@@ -208,7 +217,7 @@ def get(name: str) -> type[SequenceLayer]:
     """Return the cell or layer registered as ``name``.
 
     Raises:
-        UserError: there is none; the nearest is named.
+        UserError: no cell or layer has this name; the message suggests the nearest one.
     """
     if name not in _registry:
         raise UserError(f"no cell or layer is called '{name}'{suggestion(name, names())}")
