@@ -1,15 +1,16 @@
-"""Sequence layers that are parallel over time, under the contract that cells share. One file a layer.
+"""Sequence layers that are parallel over time, under the contract that cells share. One file per layer.
 
     >>> import torch
     >>> from seqmem.layers import EMA
     >>> layer = EMA(input_size=3, hidden_size=16)
     >>> outputs, state = layer(torch.randn(8, 100, 3))               # (B, T, C) -> (B, T, H)
-    >>> output, state = layer.step(torch.randn(8, 3), state)         # one step more
+    >>> output, state = layer.step(torch.randn(8, 3), state)         # one more step
     >>> output.shape
     torch.Size([8, 16])
 
-To add a layer, write a module here with a subclass of ``SequenceLayer`` that has a ``name``, and ``cfg/model/NAME.yaml`` with
-``network: stack`` and ``mixer: NAME``: every module of this package is imported, so nothing else has to be edited.
+To add a layer, write a module in this package with a subclass of ``SequenceLayer`` that has a ``name``, and a
+``cfg/model/NAME.yaml`` with ``network: stack`` and ``mixer: NAME``. All modules of the package are imported, so that no other
+file changes.
 """
 
 from importlib import import_module

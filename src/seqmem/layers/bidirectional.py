@@ -11,9 +11,9 @@ from seqmem.sequence import SequenceLayer
 
 
 class Bidirectional(SequenceLayer[None]):
-    """Two copies of a layer, one over the steps as they are and one over them reversed; outputs are concatenated.
+    """Two copies of a layer, one in each direction of time, with concatenated outputs.
 
-    It has no step form and carries no state. The reversed copy begins at each row's last valid step.
+    It has no step form and carries no state. The backward copy starts at each row's last valid step.
 
     Args:
         layer: class of a causal cell or layer.
@@ -21,16 +21,16 @@ class Bidirectional(SequenceLayer[None]):
         arguments: the layer's other arguments.
 
     Raises:
-        UserError: the layer uses the times of its steps, which would decrease, or is not causal.
+        UserError: the layer cannot run backward, see :func:`unsupported_reason`.
     """
 
     causal = False
 
     def __init__(self, layer: type[SequenceLayer], input_size: int, **arguments: Any):
         super().__init__()
-        if layer.timed or not layer.causal:
-            reason = "uses the times of its steps" if layer.timed else "is not causal"
-            raise UserError(f"bidirectional: got {layer.name}, which {reason}, expected a causal layer without times")
+        reason = unsupported_reason(layer)
+        if reason:
+            raise UserError(f"bidirectional: got {layer.__name__}, which {reason}, expected a causal layer without times")
         self.forward_layer = layer(input_size=input_size, **arguments)
         self.backward_layer = layer(input_size=input_size, **arguments)
         self.input_size, self.output_size = input_size, 2 * self.forward_layer.output_size
@@ -40,16 +40,23 @@ class Bidirectional(SequenceLayer[None]):
         return
 
     def whole_sequence(self, inputs: Tensor, state: None, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, None]:
-        """Compute both directions."""
+        """Compute both directions and concatenate them."""
         inputs = masked(inputs, lengths)
-        first, _ = self.forward_layer(inputs, lengths=lengths)
-        second, _ = self.backward_layer(_reversed(inputs, lengths), lengths=lengths)
+        forward, _ = self.forward_layer(inputs, lengths=lengths)
+        backward, _ = self.backward_layer(_reversed(inputs, lengths), lengths=lengths)
         self.path = self.forward_layer.path
-        return torch.cat([first, _reversed(second, lengths)], -1), None
+        return torch.cat([forward, _reversed(backward, lengths)], -1), None
+
+
+def unsupported_reason(layer: type[SequenceLayer]) -> str:
+    """Return why a layer cannot run in both directions, or an empty string."""
+    if layer.timed:
+        return "uses the times of its steps"  # which would decrease
+    return "" if layer.causal else "is not causal"
 
 
 def _reversed(values: Tensor, lengths: Tensor | None) -> Tensor:
-    """Reverse the valid steps of values (B, T, C); padding stays in its place."""
+    """Reverse the valid steps of values (B, T, C); padding keeps its position."""
     if lengths is None:
         return values.flip(1)
     steps = torch.arange(values.shape[1], device=values.device)

@@ -1,42 +1,43 @@
-"""Exponential moving averages with learned complex decays: the simplest layer on the diagonal scan."""
+"""Exponential moving averages with learned complex decays: the simplest layer with a diagonal scan."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqmem.arguments import checked
+from seqmem.errors import UserError
 from seqmem.ops.precision import full_precision
 from seqmem.sequence import SequenceLayer
 
 
 class EMAState(NamedTuple):
-    """averages: (B, N) complex."""
+    """State: ``averages`` (B, N), complex."""
 
     averages: Tensor
 
 
 class EMA(SequenceLayer[EMAState]):
-    """N averages h_t = a h_{t-1} + sqrt(1 - |a|^2) W x_t, and y_t = Re(C h_t) + D x_t.
+    """N moving averages h_t = a h_{t-1} + sqrt(1 - |a|^2) W x_t, and outputs y_t = Re(C h_t) + D x_t.
 
-    The decays a = exp(-exp(nu) + i theta) have a modulus below 1 by their form. The factor keeps the averages' variance near
-    that of W x, as in the LRU of Orvieto et al. (2023), section 3.4.
+    The decays a = exp(-exp(nu) + i theta) have a modulus below 1 by construction. The factor sqrt(1 - |a|^2) keeps the variance
+    of the averages near that of W x, as in the LRU (Orvieto et al., 2023, section 3.4).
 
-    Parameters: ``nu`` and ``theta`` (N,), ``weight_in`` W (N, C), ``weight_out`` C (H, N, 2), real and imaginary parts,
-    ``weight_skip`` D (H, C).
+    Parameters: ``nu`` and ``theta`` (N,), without weight decay; ``weight_in`` W (N, C); ``weight_out`` C (H, N, 2), real and
+    imaginary parts; ``weight_skip`` D (H, C).
 
     Args:
         input_size: C.
         hidden_size: H.
         num_averages: N; None for ``hidden_size``.
-        shortest: time constant 1 / (1 - |a|) of the fastest average at the start, in steps.
-        longest: the same of the slowest one; all others are spread evenly on a logarithmic scale.
+        shortest: initial time constant 1 / (1 - |a|) of the fastest average, in steps.
+        longest: initial time constant of the slowest average; the others are spaced evenly on a logarithmic scale.
 
     Raises:
-        UserError: an argument of the wrong type or range.
+        UserError: an argument of the wrong type or range, or ``longest`` below ``shortest``.
     """
 
     name = "ema"
@@ -48,20 +49,24 @@ class EMA(SequenceLayer[EMAState]):
         input_size: PositiveInt,
         hidden_size: PositiveInt = 256,
         num_averages: PositiveInt | None = None,
-        shortest: PositiveInt = 2,
-        longest: PositiveInt = 1000,
+        shortest: Annotated[int, Field(ge=2)] = 2,
+        longest: Annotated[int, Field(ge=2)] = 1000,
     ):
         super().__init__()
+        if longest < shortest:
+            raise UserError(f"longest: got {longest}, expected at least shortest={shortest}")
         self.input_size, self.output_size = input_size, hidden_size
         size = num_averages or hidden_size
-        constants = torch.logspace(math.log10(shortest), math.log10(max(longest, shortest)), size)
-        self.nu = nn.Parameter(torch.log(-torch.log1p(-1 / constants.clamp(min=1.5))))
+        constants = torch.logspace(math.log10(shortest), math.log10(longest), size)
+        self.nu = nn.Parameter(torch.log(-torch.log1p(-1 / constants)))
         self.theta = nn.Parameter(torch.rand(size) * math.pi / 10)
         self.weight_in = nn.Parameter(torch.empty(size, input_size))
         self.weight_out = nn.Parameter(torch.randn(hidden_size, size, 2) * (2 * size) ** -0.5)
         self.weight_skip = nn.Parameter(torch.empty(hidden_size, input_size))
         for weight in (self.weight_in, self.weight_skip):
             nn.init.xavier_normal_(weight)
+        for decay in (self.nu, self.theta):
+            decay.no_decay = True  # type: ignore[attr-defined]
 
     def initial_state(self, batch_size: int) -> EMAState:
         """Return zeros."""
@@ -70,11 +75,13 @@ class EMA(SequenceLayer[EMAState]):
     def fused_forward(
         self, run: Any, inputs: Tensor, state: EMAState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, EMAState]:
-        """Compute a whole sequence by a diagonal scan; under autocast in the parameters' precision."""
+        """Compute a whole sequence by a diagonal scan; under autocast in the precision of the parameters."""
         with full_precision(inputs.device):
             inputs = inputs.to(self.nu.dtype)
-            decay = torch.exp(torch.complex(-self.nu.exp(), self.theta))
-            driven = linear(inputs, self.weight_in) * (1 - decay.abs().square()).sqrt()
+            rate = self.nu.exp()
+            decay = torch.exp(torch.complex(-rate, self.theta))
+            # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
+            driven = linear(inputs, self.weight_in) * (-torch.expm1(-2 * rate)).sqrt()
             averages, last = run(decay, torch.complex(driven, torch.zeros_like(driven)), state.averages, lengths)
             outputs = linear(averages.real, self.weight_out[..., 0]) - linear(averages.imag, self.weight_out[..., 1])
             return outputs + linear(inputs, self.weight_skip), EMAState(last)

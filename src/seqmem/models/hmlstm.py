@@ -1,4 +1,4 @@
-"""The network of the HM-LSTM paper: one stack of layers, and an output module that weighs them."""
+"""The network of the HM-LSTM paper: a stack of layers and an output module with gated layers."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,20 +17,20 @@ from seqmem.models.recurrent import RecurrentNetwork
 
 
 class MultiscaleNetwork(RecurrentNetwork):
-    """A linear embedding, an HM-LSTM, and its output module on the steps that the data set wants.
+    """A linear embedding, an HM-LSTM, and its output module for the outputs that the data set defines.
 
     Args:
-        spec: the data set it is for.
+        spec: spec of the data set.
         cell: hmlstm.
-        cell_args: arguments of :class:`seqmem.cells.HMLSTM` other than ``input_size``; its layers are its own.
-        embedding_size: width of a learned linear embedding of the inputs; None for the one that the data set names for its
-            tokens, or else for the inputs themselves, tokens one-hot.
-        output_embedding_size: width to which the output module maps the gated layers.
-        output_hiddens: widths of tanh layers between that and the head.
-        dropout: probability with which an output channel of a layer is dropped for a whole sequence.
+        cell_args: arguments of :class:`seqmem.cells.HMLSTM` other than ``input_size``, ``num_layers`` included.
+        embedding_size: width of a learned linear embedding of the inputs; None for the data set's own embedding of tokens, or
+            for the inputs themselves with one-hot tokens.
+        output_embedding_size: width of the output module's embedding of the gated layers.
+        output_hiddens: widths of tanh layers between this embedding and the head.
+        dropout: probability of dropping an output channel of a layer for a whole sequence.
 
     Raises:
-        UserError: an argument of the wrong type or range, or one that the cell does not take.
+        UserError: an argument of the wrong type or range, or an unknown argument of the cell.
     """
 
     name = "hmlstm"
@@ -61,19 +61,19 @@ class MultiscaleNetwork(RecurrentNetwork):
         return stack
 
     def boundaries(self, batch: Batch, state: Sequence[HMLSTMState] | None = None) -> Tensor:
-        """The boundary indicators (B, T, L) of a batch, from the ``state`` on that :meth:`carry` returned."""
+        """Compute the boundary indicators (B, T, L) of a batch, from a ``state`` that :meth:`carry` returned."""
         before = None if state is None else state[0]
         return self._stack.boundaries(self._embedded(batch.inputs), before, batch.lengths, batch.times)
 
 
 class OutputModule(nn.Module):
-    """What is made of the hidden states h of all layers (equations 11 and 12 of the paper)::
+    """The output module for the hidden states h of all layers (equations 11 and 12 of the paper)::
 
         gamma_l = sigmoid(w_l [h_1; ...; h_L])
         e = ReLU(sum over l of gamma_l W_l h_l)
         y = V tanh(... tanh(V_1 e + b_1)) + b
 
-    where the paper has no tanh layers. Weights start Glorot-uniform, and biases too, as matrices of one row.
+    The paper has no tanh layers. Initial weights are Glorot-uniform, and so are initial biases, as matrices of one row.
 
     Args:
         sizes: D_l of each layer.
@@ -93,7 +93,7 @@ class OutputModule(nn.Module):
             nn.init.xavier_uniform_(parameter if parameter.dim() == 2 else parameter.data[None])
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., K)."""
+        """Map hidden states (..., D) to outputs (..., K)."""
         gamma = torch.sigmoid(linear(hidden, self.gate)).split(1, -1)
         gated = [weight * h for weight, h in zip(gamma, hidden.split(self.sizes, -1), strict=True)]
         outputs = torch.relu(linear(torch.cat(gated, -1), self.embedding))

@@ -1,4 +1,4 @@
-"""A recurrent network: cells on top of each other and a linear head."""
+"""A recurrent network: a stack of cells and a linear head."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,23 +18,23 @@ from seqmem.models.base import SequenceModel, refuse_reconstruction
 
 
 class RecurrentNetwork(SequenceModel):
-    """Embedding (for tokens), ``num_layers`` cells, and a head on the outputs that the data set wants.
+    """Embedding of tokens, ``num_layers`` cells, and a head for the outputs that the data set defines.
 
     Attributes:
-        embeds_values: ``embedding_size`` goes for inputs that are values, too: a linear map.
+        embeds_values: ``embedding_size`` also applies to real-valued inputs, as the width of a linear map.
 
     Args:
-        spec: the data set it is for.
+        spec: spec of the data set.
         cell: name of a registered cell, see ``seqmem.cells.names()``.
-        cell_args: the cell's arguments other than ``input_size``.
-        num_layers: cells on top of each other, each reading the outputs of the one below.
-        embedding_size: width of a learned embedding of tokens; None for the one that the data set names (imdb: 100), or for
-            one-hot if it names none. Only for tokens.
-        output_hiddens: widths of linear layers (no activation between) before the head.
-        dropout: probability with which an output channel of a layer is dropped for a whole sequence (Gal and Ghahramani, 2016).
+        cell_args: arguments of the cell other than ``input_size``.
+        num_layers: number of cells; the inputs of each are the outputs of the one below.
+        embedding_size: width of a learned embedding of tokens; None for the data set's own (imdb: 100), or for one-hot tokens
+            if it has none. Only for tokens.
+        output_hiddens: widths of linear layers, without activations, before the head.
+        dropout: probability of dropping an output channel of a layer for a whole sequence (Gal and Ghahramani, 2016).
 
     Raises:
-        UserError: an argument of the wrong type or range, an unknown cell, an argument that the cell does not take.
+        UserError: an argument of the wrong type or range, an unknown cell, or an unknown argument of the cell.
     """
 
     name = "recurrent"
@@ -57,56 +57,46 @@ class RecurrentNetwork(SequenceModel):
     ):
         super().__init__()
         refuse_reconstruction(self, spec)
-        make = cells.get(cell)
-        check(make, cell_args, "model.cell_args", skip=("input_size",))
-        if embedding_size is not None and not (spec.tokens or self.embeds_values):
+        kind = cells.get(cell)
+        check(kind, cell_args, "model.cell_args", skip=("input_size",))
+        if kind.timed and not spec.times:
             raise UserError(
-                f"model.embedding_size: got {embedding_size}, expected null, since {spec.name} has no tokens to embed"
+                f"model.cell: {cell} requires the times of the steps, and {spec.name} has none; "
+                "dataset=ct dataset.timestamp=true has times"
             )
-        if make.timed and not spec.times:
-            raise UserError(
-                f"model.cell: {cell} goes by the times of its steps, and {spec.name} has none; "
-                "dataset=ct dataset.timestamp=true has them"
-            )
-        self.spec = spec
-        embedding_size = embedding_size or spec.embedding_size
-        self.embedding = None
-        if embedding_size:
-            size = (spec.input_size, embedding_size)
-            self.embedding = nn.Embedding(*size) if spec.tokens else nn.Linear(*size, bias=False)
-        width = (embedding_size or spec.input_size) + spec.times
+        self.spec, self.timed, self.dropout = spec, kind.timed, dropout
+        self.embedding = self._make_embedding(embedding_size)
+        width = (embedding_size or spec.embedding_size or spec.input_size) + spec.times
         self.layers = nn.ModuleList()
         for k in range(num_layers):
-            layer = make(input_size=width + (make.timed and k > 0), **cell_args)
+            layer = kind(input_size=width + (kind.timed and k > 0), **cell_args)
             self.layers.append(layer)
             width = layer.output_size
         self.head = self._make_head(width, output_hiddens, spec.output_size)
-        self.dropout = dropout
-        self.timed = make.timed
 
     @classmethod
     def check(cls, arguments: dict[str, Any]) -> None:
         """Check arguments as a config gives them, without building anything."""
         checked = check(cls, arguments, "model", skip=("spec",))
-        make = cells.get(checked["cell"])
-        check(make, checked["cell_args"], "model.cell_args", skip=("input_size",))
+        kind = cells.get(checked["cell"])
+        check(kind, checked["cell_args"], "model.cell_args", skip=("input_size",))
         try:
             with torch.device("meta"):
-                make(input_size=2, **checked["cell_args"])  # a channel of times and one more
+                kind(input_size=2, **checked["cell_args"])  # a channel for the times and one for a feature
         except UserError as error:
             raise UserError(f"model.cell_args.{error}") from None
 
     @classmethod
     def label(cls, arguments: dict[str, Any]) -> str:
-        """The cell's name."""
+        """Return the cell's name."""
         return str(arguments["cell"])
 
     def forward(self, batch: Batch) -> Tensor:
-        """Inputs (B, T, C) -> outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        """Compute outputs: (B, K) at each row's last step, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         return self.carry(batch)[0]
 
     def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
-        """The outputs of :meth:`forward` and the state of each layer, which is also what ``state`` holds."""
+        """Compute the outputs of :meth:`forward` and the list of the layers' states, from such a list."""
         outputs = self._embedded(batch.inputs)
         states = []
         for k, layer in enumerate(self.layers):
@@ -116,8 +106,18 @@ class RecurrentNetwork(SequenceModel):
             states.append(after)
         return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths)), states
 
+    def _make_embedding(self, size: int | None) -> nn.Embedding | nn.Linear | None:
+        """Create the embedding of tokens, or the linear map of real-valued inputs; None for the inputs themselves."""
+        if size is not None and not (self.spec.tokens or self.embeds_values):
+            raise UserError(f"model.embedding_size: got {size}, expected null, since {self.spec.name} has no tokens to embed")
+        size = size or self.spec.embedding_size
+        if not size:
+            return None
+        channels = self.spec.input_size
+        return nn.Embedding(channels, size) if self.spec.tokens else nn.Linear(channels, size, bias=False)
+
     def _make_head(self, width: int, hiddens: list[int], output_size: int) -> nn.Module:
-        """What maps the last layer's outputs (..., width) to (..., output_size)."""
+        """Create the map from the last layer's outputs (..., width) to (..., output_size)."""
         return nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise([width, *hiddens, output_size])))
 
     def _embedded(self, inputs: Tensor) -> Tensor:
@@ -133,15 +133,16 @@ class RecurrentNetwork(SequenceModel):
 
 
 def last_steps(outputs: Tensor, count: int | None, lengths: Tensor | None) -> Tensor:
-    """The outputs that a data set wants.
+    """Select the outputs that a data set's ``output_steps`` defines.
 
     Args:
         outputs: (B, T, H).
-        count: 0 for each row's last valid step, k for its last k valid steps, None for all.
-        lengths: (B,) valid steps of each row, or None.
+        count: 0 for each row's last valid step, k for its last k valid steps, None for all steps. A row with fewer than k valid
+            steps repeats its first step in front of them.
+        lengths: (B,) valid steps of each row; None if all T are valid.
 
     Returns:
-        (B, H) if ``count`` is 0, else (B, count, H), or (B, T, H) if it is None.
+        (B, H) if ``count`` is 0, (B, count, H) if it is positive, or (B, T, H) if it is None.
     """
     if count is None:
         return outputs

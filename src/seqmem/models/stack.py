@@ -1,16 +1,16 @@
 """A deep stack of residual blocks around any registered cell or layer.
 
-Blocks as in S4 (Gu, Goel and Re, 2022), LRU (Orvieto et al., 2023) and S5 (Smith, Warrington and Linderman, 2023).
+The blocks are those of S4 (Gu, Goel and Re, 2022), LRU (Orvieto et al., 2023) and S5 (Smith, Warrington and Linderman, 2023).
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import batch_norm, gelu
 
 from seqmem import cells, sequence
 from seqmem.arguments import check, checked, parameters
@@ -18,7 +18,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.masks import masked, valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.layers import Bidirectional
+from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
 from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.inputs import Inputs
 from seqmem.models.recurrent import last_steps
@@ -33,28 +33,29 @@ class StackNetwork(SequenceModel):
     """Encoder, ``num_layers`` blocks of [norm, mixer, feed-forward, dropout, skip], pooling and a linear head.
 
     Args:
-        spec: the data set it is for.
+        spec: spec of the data set.
         mixer: name of a registered cell or layer, see ``seqmem.sequence.names()``.
-        mixer_args: the mixer's arguments other than ``input_size``; without ``hidden_size``, or null, that is ``model_size``.
+        mixer_args: arguments of the mixer other than ``input_size``; a missing or null ``hidden_size`` is ``model_size``.
         model_size: D, the width of the blocks' inputs and outputs.
-        num_layers: blocks.
-        embedding_size: width of a learned embedding of tokens before the encoder; None for the one that the data set names, or
-            one-hot if it names none. Only for tokens.
-        norm: of each block: over the D channels of a step (layer, rms), or over the batch and its valid steps (batch).
-        norm_first: the norm comes before the mixer; else after the skip.
-        final_norm: one more norm comes before the head.
-        norm_eps: what is added to the variance.
-        feed_forward: what follows the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
-            s sigmoid(W GELU(s)). mlp: a second residual branch with a norm of its own, W GELU(V x). none: nothing.
+        num_layers: number of blocks.
+        embedding_size: width of a learned embedding of tokens before the encoder; None for the data set's own, or for one-hot
+            tokens if it has none. Only for tokens.
+        norm: normalisation of each block: over the D channels of a step (layer, rms), or over all valid steps of the batch
+            (batch).
+        norm_first: the norm precedes the mixer; else it follows the skip.
+        final_norm: one more norm precedes the head.
+        norm_eps: constant that is added to the variance.
+        feed_forward: map of the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
+            s sigmoid(W GELU(s)). mlp: a second residual branch W GELU(V x) with its own norm. none: s.
         expansion: width of the mlp's hidden layer, as a multiple of D.
-        gelu_form: exact, or the approximation by tanh that JAX takes by default.
-        pooling: how the steps of a sequence become one: their mean, the last one, or none for an output at each step; None for
-            mean where the data set expects one output, else none.
+        gelu_form: exact, or the tanh approximation that is the default of JAX.
+        pooling: reduction of a sequence to one output: the mean over its steps, its last step, or none for outputs at several
+            steps; None for mean if the data set defines one output, else none.
         bidirectional: the mixer runs in both directions of time.
-        dropout: probability with which a channel is dropped for a whole sequence (Gal and Ghahramani, 2016).
+        dropout: probability of dropping a channel for a whole sequence (Gal and Ghahramani, 2016).
 
     Raises:
-        UserError: an argument of the wrong type or range, an unknown mixer, or one that does not match the data set.
+        UserError: an argument of the wrong type or range, an unknown mixer, or a setting that the data set does not support.
     """
 
     name = "stack"
@@ -89,18 +90,9 @@ class StackNetwork(SequenceModel):
         self.encoder = nn.Linear(self.inputs.size, model_size)
         make_norm = partial(_norm, norm, model_size, norm_eps)
         activation = partial(gelu, approximate="none" if gelu_form == "exact" else "tanh")
+        settings = BlockSettings(model_size, make_norm, norm_first, feed_forward, expansion * model_size, activation, dropout)
         self.blocks = nn.ModuleList(
-            Block(
-                make_mixer(mixer, mixer_args, model_size, bidirectional),
-                model_size,
-                make_norm,
-                norm_first,
-                feed_forward,
-                expansion * model_size,
-                activation,
-                dropout,
-            )
-            for _ in range(num_layers)
+            Block(make_mixer(mixer, mixer_args, model_size, bidirectional), settings) for _ in range(num_layers)
         )
         self.norm = make_norm() if final_norm else Unnormalized()
         self.head = nn.Linear(model_size, spec.output_size)
@@ -117,22 +109,23 @@ class StackNetwork(SequenceModel):
 
     @classmethod
     def label(cls, arguments: dict[str, Any]) -> str:
-        """Return the mixer's name; one that a recurrent network has too is told apart."""
+        """Return the mixer's name; a cell's gets a prefix, since that name means its recurrent network."""
         mixer = str(arguments["mixer"])
         return f"stack_{mixer}" if mixer in cells.names() else mixer
 
     def forward(self, batch: Batch) -> Tensor:
-        """Inputs (B, T, C) -> outputs (B, K) of each row, (B, k, K) at its last k steps, or (B, T, K) at every step."""
+        """Compute outputs: (B, K) for each row, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         return self.carry(batch)[0]
 
     def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
-        """Return the outputs of :meth:`forward` and the state of each block's mixer, which is also what ``state`` holds."""
-        hidden = self.encoder(self.inputs(batch, self.encoder.weight.dtype))
+        """Compute the outputs of :meth:`forward` and the list of the mixers' states, from such a list."""
+        lengths = batch.lengths
+        hidden = self.encoder(masked(self.inputs(batch, self.encoder.weight.dtype), lengths))
         states = []
         for k, block in enumerate(self.blocks):
-            hidden, after = block(hidden, None if state is None else state[k], batch.lengths, batch.times)
+            hidden, after = block(hidden, None if state is None else state[k], lengths, batch.times)
             states.append(after)
-        return self.head(self._pooled(self.norm(hidden, batch.lengths), batch.lengths)), states
+        return self.head(self._pooled(self.norm(hidden, lengths), lengths)), states
 
     def _pooled(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
         if self.pooling == "none":
@@ -144,51 +137,58 @@ class StackNetwork(SequenceModel):
         return masked(hidden, lengths).sum(1) / lengths.clamp(min=1)[:, None]
 
 
+class BlockSettings(NamedTuple):
+    """Settings that the blocks of a stack share.
+
+    Attributes:
+        size: D.
+        make_norm: creates a norm over D channels.
+        norm_first: the norm precedes the branch; else it follows the skip.
+        feed_forward: see :class:`StackNetwork`.
+        width: width of the mlp's hidden layer.
+        activation: GELU.
+        dropout: probability of dropping a channel for a whole sequence.
+    """
+
+    size: int
+    make_norm: Callable[[], nn.Module]
+    norm_first: bool
+    feed_forward: FeedForward
+    width: int
+    activation: Callable[[Tensor], Tensor]
+    dropout: float
+
+
 class Block(nn.Module):
-    """A residual branch with the mixer, and for ``mlp`` a second one with the feed-forward.
+    """A residual branch with the mixer, and for ``mlp`` a second one with the feed-forward network.
 
     Args:
         mixer: the sequence layer.
-        size: D.
-        make_norm: makes a norm over D channels.
-        norm_first: the norm comes before the branch instead of after the skip.
-        feed_forward: see :class:`StackNetwork`.
-        width: of the mlp's hidden layer.
-        activation: GELU.
-        dropout: probability with which a channel is dropped for a whole sequence.
+        settings: those of all blocks.
     """
 
-    def __init__(
-        self,
-        mixer: SequenceLayer,
-        size: int,
-        make_norm: Callable[[], nn.Module],
-        norm_first: bool,
-        feed_forward: FeedForward,
-        width: int,
-        activation: Callable[[Tensor], Tensor],
-        dropout: float,
-    ):
+    def __init__(self, mixer: SequenceLayer, settings: BlockSettings):
         super().__init__()
-        self.norm_first, self.feed_forward, self.activation = norm_first, feed_forward, activation
-        self.norm, self.mixer = make_norm(), mixer
+        size, feed_forward = settings.size, settings.feed_forward
+        self.norm_first, self.feed_forward, self.activation = settings.norm_first, feed_forward, settings.activation
+        self.norm, self.mixer = settings.make_norm(), mixer
         self.project = nn.Linear(mixer.output_size, size) if mixer.output_size != size else nn.Identity()
-        self.dropout = SequenceDropout(dropout)
+        self.dropout = SequenceDropout(settings.dropout)
         self.mixing = nn.Linear(size, 2 * size if feed_forward == "glu" else size) if "glu" in feed_forward else None
         self.second_norm, self.mlp = None, None
         if feed_forward == "mlp":
-            self.second_norm = make_norm()
-            self.mlp = nn.ModuleList([nn.Linear(size, width), nn.Linear(width, size)])
+            self.second_norm = settings.make_norm()
+            self.mlp = nn.ModuleList([nn.Linear(size, settings.width), nn.Linear(settings.width, size)])
 
     def forward(self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None) -> tuple[Tensor, Any]:
-        """Inputs (B, T, D) and the mixer's state -> outputs (B, T, D) and the state after."""
+        """Compute outputs (B, T, D) and the mixer's state, from inputs (B, T, D) and the state before."""
         mixed, state = self.mixer(
             self.norm(inputs, lengths) if self.norm_first else inputs,
             state,
             lengths=lengths,
             times=times if self.mixer.timed else None,
         )
-        outputs = inputs + self.dropout(self._mixed(self.project(mixed)))
+        outputs = inputs + self.dropout(self._activated(self.project(mixed)))
         outputs = outputs if self.norm_first else self.norm(outputs, lengths)
         if self.mlp is not None and self.second_norm is not None:
             hidden = self.second_norm(outputs, lengths) if self.norm_first else outputs
@@ -197,8 +197,8 @@ class Block(nn.Module):
             outputs = outputs if self.norm_first else self.second_norm(outputs, lengths)
         return outputs, state
 
-    def _mixed(self, outputs: Tensor) -> Tensor:
-        """What ``feed_forward`` computes of the mixer's outputs within the branch."""
+    def _activated(self, outputs: Tensor) -> Tensor:
+        """Apply the part of ``feed_forward`` that lies within the mixer's branch."""
         if self.feed_forward in ("none", "mlp"):
             return outputs
         activated = self.activation(outputs)
@@ -219,7 +219,7 @@ class SequenceDropout(nn.Module):
         self.probability = probability
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Drop channels of values (B, T, D) in training, and scale the others."""
         if not self.training or self.probability == 0:
             return values
         kept = 1 - self.probability
@@ -227,7 +227,7 @@ class SequenceDropout(nn.Module):
 
 
 class Unnormalized(nn.Module):
-    """No norm."""
+    """The identity, with the signature of a norm."""
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """Return ``values``."""
@@ -235,48 +235,64 @@ class Unnormalized(nn.Module):
 
 
 class StepNorm(nn.Module):
-    """A norm over the channels of each step: layer or root mean square."""
+    """Layer or root mean square normalisation over the channels of each step."""
 
-    def __init__(self, norm: nn.Module):
+    def __init__(self, norm: nn.LayerNorm | nn.RMSNorm):
         super().__init__()
         self.norm = norm
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        return self.norm(values)
+        """Normalise values (B, T, D), under autocast too in the precision of the weights."""
+        return self.norm(values.to(self.norm.weight.dtype))
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the valid steps of all rows; padding has no influence on the statistics."""
+    """Batch normalisation over the valid steps of all rows; padding does not affect the statistics."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.norm = nn.BatchNorm1d(size, eps=eps)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Normalise values (B, T, D); in training the padding becomes zero."""
         if lengths is None or not self.training:
-            return self.norm(values.flatten(0, 1)).view_as(values)
+            return self._normalized(values.flatten(0, 1)).view_as(values)
         valid = valid_steps(lengths, values.shape[1])
-        return torch.zeros_like(values).masked_scatter(valid[..., None], self.norm(values[valid]))
+        return torch.zeros_like(values).masked_scatter(valid[..., None], self._normalized(values[valid]))
+
+    def _normalized(self, steps: Tensor) -> Tensor:
+        """Normalise steps (n, D); a single step has no variance, so that the running statistics replace its own."""
+        if self.training and len(steps) < 2:
+            norm = self.norm
+            return batch_norm(steps, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return self.norm(steps)
 
 
 def make_mixer(name: str, arguments: dict[str, Any], size: int, bidirectional: bool) -> SequenceLayer:
-    """Make a registered cell or layer for inputs of ``size`` channels, and outputs of as many where it has ``hidden_size``.
+    """Build a registered cell or layer for inputs of ``size`` channels, with as many outputs if it has ``hidden_size``.
 
     Raises:
-        UserError: an unknown name, or an argument that it does not take.
+        UserError: an unknown name or argument, or a layer that cannot be bidirectional.
     """
-    try:
-        layer = sequence.get(name)
-    except UserError as error:
-        raise UserError(f"model.mixer: {error}") from None
+    layer = _mixer_class(name)
     given = dict(arguments)
     if "hidden_size" in parameters(layer) and given.get("hidden_size") is None:
         given["hidden_size"] = size
     check(layer, given, "model.mixer_args", skip=("input_size",))
-    width = size + layer.timed  # a channel of times joins the inputs
-    return Bidirectional(layer, width, **given) if bidirectional else layer(input_size=width, **given)
+    width = size + layer.timed  # the times join the inputs as one more channel
+    if not bidirectional:
+        return layer(input_size=width, **given)
+    reason = unsupported_reason(layer)
+    if reason:
+        raise UserError(f"model.bidirectional: got true, expected false: the mixer {name} {reason}")
+    return Bidirectional(layer, width, **given)
+
+
+def _mixer_class(name: str) -> type[SequenceLayer]:
+    try:
+        return sequence.get(name)
+    except UserError as error:
+        raise UserError(f"model.mixer: {error}") from None
 
 
 def _norm(kind: Norm, size: int, eps: float) -> nn.Module:
@@ -292,15 +308,20 @@ def _norm(kind: Norm, size: int, eps: float) -> nn.Module:
 
 
 def _refuse_mismatch(spec: DataSpec, mixer: str, bidirectional: bool, pooling: str | None) -> None:
-    """Refuse settings that make no sense on a data set, with a sentence that names both."""
-    if mixer in sequence.names() and sequence.get(mixer).timed and not spec.times:
+    """Refuse settings that the data set does not support, with a message that names both."""
+    layer = _mixer_class(mixer)
+    if layer.timed and not spec.times:
         raise UserError(
-            f"model.mixer: {mixer} uses the times of its steps, and {spec.name} has none; dataset=ct dataset.timestamp=true "
-            "has them"
+            f"model.mixer: {mixer} requires the times of the steps, and {spec.name} has none; "
+            "dataset=ct dataset.timestamp=true has times"
         )
-    if bidirectional and spec.contiguous:
-        raise UserError(f"model.bidirectional: got true, expected false: the batches of {spec.name} continue each other")
-    if bidirectional and spec.output_steps is None and spec.task in ("forecasting", "language_modelling"):
-        raise UserError(f"model.bidirectional: got true, expected false: {spec.name} asks for what follows each step")
+    if bidirectional or not layer.causal:
+        expected = "model.bidirectional: got true, expected false" if bidirectional else f"model.mixer: {mixer} is not causal"
+        if spec.contiguous:
+            raise UserError(f"{expected}: the batches of {spec.name} continue each other")
+        if spec.output_steps is None and spec.task in ("forecasting", "language_modelling"):
+            raise UserError(f"{expected}: {spec.name} predicts the values after each step")
     if pooling in ("mean", "last") and spec.output_steps != 0:
         raise UserError(f"model.pooling: got {pooling}, expected none: {spec.name} expects outputs at several steps")
+    if pooling == "none" and spec.output_steps == 0:
+        raise UserError(f"model.pooling: got none, expected mean or last: {spec.name} expects one output for each sequence")
