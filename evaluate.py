@@ -50,7 +50,7 @@ def main() -> None:
         from seqmem.training.checkpoints.checkpoints import restore
         from seqmem.training.config import model_arguments
         from seqmem.training.evaluation.evaluation import PREFIXES, evaluate
-        from seqmem.training.evaluation.evaluation.predictions import ClassCounts, Predictions, check_predictions
+        from seqmem.training.evaluation.predictions import ClassCounts, Predictions, check_predictions
 
         path = Path(keys.predictions) if keys.predictions else None
         if path:
@@ -60,19 +60,20 @@ def main() -> None:
         module = restore(checkpoint, config["train"], data.spec)
         label, spec = models.label(model_arguments(config)), data.spec
         file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
-        counts = ClassCounts(spec) if spec.task == "classification" else None
-        predictions = Predictions(spec) if path else None
+        task = module.task
+        counts = ClassCounts(task) if task.tabulates_classes else None
+        predictions = Predictions(task) if path else None
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        listeners = [listener for listener in (counts, predictions) if listener is not None]
-        measured = evaluate(module, data, config, keys.split, listeners)
+        observers = [observer for observer in (counts, predictions) if observer is not None]
+        measured = evaluate(module, data, config, keys.split, observers)
         changed = changes(checkpoint.config, config)
 
         print(f"{label} on {spec.name}, epoch {checkpoint.epoch + 1}, {keys.split} split")
         for key, (old, new) in changed.items():
             print(f"{key}={new}, in training {old}")
         print(side_by_side(measured, before))
-        if spec.irreducible_error is not None:
-            print(f"{module.task.metric} is irreducible below {spec.irreducible_error:.4f}")
+        if task.irreducible_error is not None:
+            print(f"{task.metric} is irreducible below {task.irreducible_error:.4f}")
         if counts is not None:
             print(by_class(counts.counts))
         if path and predictions is not None:
@@ -85,7 +86,7 @@ def main() -> None:
             "model": label,
             "dataset": spec.name,
             "split": keys.split,
-            "metric": module.task.metric,
+            "metric": task.metric,
             "result": measured,
             "in_training": before,
             "changed": changed,

@@ -169,7 +169,7 @@ def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(traine
         (("TRIAL", "prediction=a.csv"), "there is no key 'prediction'; did you mean 'predictions'?"),
         (("TRIAL", "predictions=a.txt"), "predictions: got a.txt, expected a name that ends in .npz or .csv"),
         (("TRIAL", "predictions=no/a.csv"), "predictions: got no/a.csv, but there is no folder no"),
-        (("TRIAL", "predictions=there.csv"), "predictions: got there.csv, which is there already"),
+        (("TRIAL", "predictions=there.csv"), "predictions: got there.csv, which exists already"),
         (("TRIAL", "dataset.lenght=3"), "did you mean 'length'?"),
         (("TRIAL", "dataset=digits"), "digits has output_size=10, expected output_size=1"),
         (("TRIAL", "model=lstm"), "the model of a finished trial stays as it was trained"),

@@ -59,26 +59,24 @@ def main() -> None:
         check_picture(path)
         data = datasets.load(config["dataset"])
         module = restore(checkpoint, config["train"], data.spec)
-        label, metric, floor = models.label(model_arguments(config)), module.task.metric, data.spec.irreducible_error
+        label, task = models.label(model_arguments(config)), module.task
         if not module.model.segments:
             raise UserError(f"{checkpoint.path} is a checkpoint of {label}, which finds no boundaries; model=hmlstm does")
         module.boundary_steps = math.inf
-        text = data.spec.task == "language_modelling"
-        series = data.spec.task in ("regression", "forecasting") and data.spec.output_steps is None
-        excerpt = Excerpt(data.spec, keys.sequence, keys.characters if text else math.inf)
-        measured = evaluate(module, data, config, keys.split, [excerpt] if text or series else [])
+        excerpt = Excerpt(data.spec, keys.sequence, keys.characters if task.excerpt == "text" else math.inf)
+        measured = evaluate(module, data, config, keys.split, [excerpt] if task.excerpt else [])
 
         prefix = "val" if keys.split == "validation" else "test"
-        irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
+        irreducible = "" if task.irreducible_error is None else f" ({task.irreducible_error:.4f} is irreducible)"
         print(f"{label} on {data.spec.name}, epoch {checkpoint.epoch + 1}: ", end="")
-        print(f"{keys.split} {metric} {measured[f'{prefix}/{metric}']:.4f}{irreducible}")
+        print(f"{keys.split} {task.metric} {measured[f'{prefix}/{task.metric}']:.4f}{irreducible}")
         rates = [rate for name, rate in measured.items() if name.startswith(f"{prefix}/boundary_rate_")]
         print(f"boundary rates: {', '.join(f'layer {k + 1} {rate:.4f}' for k, rate in enumerate(rates))}")
-        if not (text or series):
+        if task.excerpt is None:
             print(f"no picture: {data.spec.name} does not ask for a value or a character at every step")
             return
         targets, outputs, boundaries = (part.numpy() for part in excerpt.parts())
-        if text:
+        if task.excerpt == "text":
             shown = decode(targets), decode(outputs.argmax(-1)), boundaries.T
             print()
             viz_char_boundaries(*shown)

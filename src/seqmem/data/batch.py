@@ -16,7 +16,8 @@ class Batch:
 
     Attributes:
         inputs: (B, T, C) floating point, or (B, T) int64 tokens.
-        targets: class indices int64, (B,) for one output, (B, K) for K; or values floating point, (B, D) or (B, K, D).
+        targets: class indices int64, (B,) for one output, (B, K) for K; or values floating point, (B, D) or (B, K, D). The
+            class -100 is ignored.
         lengths: (B,) int64, number of valid leading steps of each row; None if all T are valid.
         times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
         target_lengths: (B,) int64, valid leading steps of targets (B, T', D); None if those of the inputs apply.
@@ -37,6 +38,12 @@ class Batch:
     def output_lengths(self) -> Tensor | None:
         """Valid leading steps of the targets: ``target_lengths``, or else ``lengths``."""
         return self.lengths if self.target_lengths is None else self.target_lengths
+
+    @property
+    def row_lengths(self) -> Tensor:
+        """(B,) int64 valid steps of each row of the inputs: ``lengths``, or T for each row."""
+        rows, steps = self.inputs.shape[:2]
+        return torch.full((rows,), steps, device=self.inputs.device) if self.lengths is None else self.lengths
 
     def __post_init__(self) -> None:
         if self.inputs.shape[1] == 0:

@@ -1,9 +1,6 @@
 """DataSpec: the shapes and the task of a data set, from which models are built."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-TaskKind = Literal["classification", "forecasting", "language_modelling", "reconstruction", "regression"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class DataSpec:
     name: str
     input_size: int
     output_size: int
-    task: TaskKind
+    task: str
     output_steps: int | None
     max_length: int
     tokens: bool = False

@@ -11,6 +11,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel
+from seqmem.tasks import task_for
 
 
 class Autoencoder(SequenceModel):
@@ -39,7 +40,7 @@ class Autoencoder(SequenceModel):
         first_window: int = 10,
     ):
         super().__init__()
-        if spec.task != "reconstruction":
+        if not task_for(spec).reconstructs:
             raise UserError(
                 f"model.network: {self.name} gives back the sequences that it reads, and {spec.name} asks for {spec.task}; "
                 "dataset.reconstruction=true asks for that, where a data set has it: ct, digits, sinusoids, uea"

@@ -9,7 +9,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
 from seqmem.sequence import SequenceLayer
-from seqmem.tasks import Task
+from seqmem.tasks import Task, task_for
 
 _registry: dict[str, type["SequenceModel"]] = {}
 
@@ -130,7 +130,7 @@ def label(model: Mapping[str, Any]) -> str:
 
 def refuse_reconstruction(network: SequenceModel, spec: DataSpec) -> None:
     """Raise UserError if a data set requires reconstruction, which a network with outputs at its steps does not support."""
-    if spec.task == "reconstruction":
+    if task_for(spec).reconstructs:
         raise UserError(
             f"model.network: {network.name} predicts outputs at its steps, and {spec.name} requires reconstruction from the "
             "last state; models that do that: function_approximation, conv_lstm_ae, linear_ae, lstm_ae, seq2seq_ae"

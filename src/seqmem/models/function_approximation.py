@@ -15,6 +15,7 @@ from seqmem.hippo import Memory, project
 from seqmem.hippo.approximation import LSTM_MEMORY, apply_read_out, approximate, fit_read_out, last_hidden
 from seqmem.models.base import SequenceModel
 from seqmem.ops import canonical_discretization
+from seqmem.tasks import task_for
 
 
 class FunctionApproximation(SequenceModel):
@@ -49,7 +50,7 @@ class FunctionApproximation(SequenceModel):
         discretization: str | float | None = None,
     ):
         super().__init__()
-        if spec.task != "reconstruction" or spec.input_size != 1:
+        if not task_for(spec).reconstructs or spec.input_size != 1:
             raise UserError(
                 f"model.network: function_approximation reconstructs signals of one channel, but {spec.name} has the task "
                 f"{spec.task} and {spec.input_size} channels; dataset=white_noise fits"

@@ -1,24 +1,31 @@
-"""What is learned: loss and metrics of each kind of task."""
+"""What is learned: loss, metrics, masks and predictions of each kind of task.
 
-from seqmem.data.spec import DataSpec
-from seqmem.tasks.base import Task
+To add a task, write a module here with a subclass of ``Task`` that has a ``name``: every module of this package is imported, so
+nothing else has to be edited. A data set selects it by the ``task`` of its spec.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from seqmem.tasks.base import IGNORE_INDEX, Task, get, names, task_for
 from seqmem.tasks.classification import Classification
 from seqmem.tasks.forecasting import Forecasting
 from seqmem.tasks.language_modelling import LanguageModelling
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.tasks.regression import Regression
 
-__all__ = ["Classification", "Forecasting", "LanguageModelling", "Reconstruction", "Regression", "Task", "task_for"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
-_kinds: dict[str, type[Task]] = {
-    "classification": Classification,
-    "forecasting": Forecasting,
-    "language_modelling": LanguageModelling,
-    "reconstruction": Reconstruction,
-    "regression": Regression,
-}
-
-
-def task_for(spec: DataSpec) -> Task:
-    """The task of a data set."""
-    return _kinds[spec.task](spec)
+__all__ = [
+    "IGNORE_INDEX",
+    "Classification",
+    "Forecasting",
+    "LanguageModelling",
+    "Reconstruction",
+    "Regression",
+    "Task",
+    "get",
+    "names",
+    "task_for",
+]

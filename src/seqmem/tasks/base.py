@@ -1,40 +1,162 @@
-"""The contract of every task."""
+"""The contract of every task, the registry of tasks, and the one place that masks targets."""
 
-from typing import ClassVar, Literal
+from math import prod
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
+from seqmem.errors import UserError, suggestion
+
+IGNORE_INDEX = -100
+"""A class index that loss, metrics and weight leave out; the default of torch's cross-entropy."""
+
+_registry: dict[str, type["Task"]] = {}
 
 
 class Task:
-    """Loss, metrics, and which metric says that one model is better than another.
+    """Loss, metrics and predictions of one kind of task.
+
+    A subclass with a class attribute ``name`` is registered. It implements :meth:`criterion` and :meth:`metrics`. Both get only
+    the targets that count, see :meth:`counted`.
 
     Attributes:
-        metric: the metric that checkpoints are chosen by and tables show; one of :meth:`metrics`' names.
-        best: whether a larger ("max") or a smaller ("min") value of it is better.
+        name: what a data set's spec selects it by.
+        metric: the metric that chooses checkpoints and that tables show; one of :meth:`metrics`' names.
+        metric_label: the metric's name on the axis of a plot.
+        best: whether a larger ("max") or a smaller ("min") value of the metric is better.
+        class_targets: targets are class indices, (B,) or (B, T); otherwise they are values, (B, D) or (B, T, D).
+        tabulates_classes: an evaluation counts targets and predictions by class.
+        reconstructs: outputs are a whole sequence, computed from an encoding of it.
+        excerpt_kind: what a sequence with an output at every step is shown as: a "text", a "series", or None for neither.
+
+    Args:
+        spec: of the data set.
     """
 
+    name: ClassVar[str]
     metric: ClassVar[str]
+    metric_label: ClassVar[str]
     best: ClassVar[Literal["max", "min"]]
+    class_targets: ClassVar[bool] = False
+    tabulates_classes: ClassVar[bool] = False
+    reconstructs: ClassVar[bool] = False
+    excerpt_kind: ClassVar[Literal["text", "series"] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            _registry[cls.name] = cls
 
     def __init__(self, spec: DataSpec):
         self.spec = spec
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The training loss, a scalar: the mean over all wanted outputs of a batch."""
-        raise NotImplementedError
+    @property
+    def irreducible_error(self) -> float | None:
+        """The best expected value of the metric; None if it is not known."""
+        return self.spec.irreducible_error
 
-    def weight(self, batch: Batch) -> int:
-        """How much a batch's loss counts in the mean over a split: the number of outputs that it is the mean of."""
-        return len(batch)
+    @property
+    def excerpt(self) -> Literal["text", "series"] | None:
+        """What one sequence of the data set is shown as; None if it has no picture."""
+        return self.excerpt_kind if self.spec.output_steps is None else None
+
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss, a scalar, over counted targets.
+
+        Args:
+            outputs: (n, K) logits, or values of the targets' shape.
+            targets: (n,) class indices, or values (..., D).
+        """
+        raise NotImplementedError
 
     def metrics(self) -> MetricCollection:
-        """Fresh metrics, by name."""
+        """Create metrics, by name; they are updated with what :meth:`criterion` gets."""
         raise NotImplementedError
 
+    def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Targets and predictions of a batch, by name, as they are written to a file; padding included."""
+        return {"target": batch.targets, "prediction": outputs}
+
+    def counted(self, batch: Batch) -> Tensor | None:
+        """Return a mask, (B,) or (B, T) bool, of the targets that count; None if all do.
+
+        A target counts if its step is a valid one and its class is not ``IGNORE_INDEX``.
+        """
+        valid = self._valid(batch)
+        if not self.class_targets:
+            return valid
+        ignored = batch.targets == IGNORE_INDEX
+        if not ignored.any():
+            return valid
+        return ~ignored if valid is None else valid & ~ignored
+
+    def selected(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the outputs and targets that count: (n, ...) each, or values as they are if all count."""
+        counted = self.counted(batch)
+        if counted is not None:
+            return outputs[counted], batch.targets[counted]
+        if self.class_targets:
+            return outputs.flatten(0, -2), batch.targets.flatten()
+        return outputs, batch.targets
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Training loss, a scalar: the mean over all targets that count, 0 if none does."""
+        outputs, targets = self.selected(outputs, batch)
+        return self.criterion(outputs, targets) if targets.numel() else outputs.sum()
+
+    def weight(self, batch: Batch) -> int:
+        """Number of targets that count: the weight of a batch's loss in the mean over a split."""
+        counted = self.counted(batch)
+        return prod(self._positions(batch)) if counted is None else int(counted.sum())
+
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Add a batch to the metrics."""
-        raise NotImplementedError
+        """Add the targets that count to the metrics."""
+        outputs, targets = self.selected(outputs, batch)
+        if targets.numel():
+            metrics.update(outputs.contiguous(), targets.contiguous())
+
+    def _positions(self, batch: Batch) -> torch.Size:
+        """Shape of the targets without the channels of a value: (B,) or (B, T)."""
+        return batch.targets.shape if self.class_targets else batch.targets.shape[:-1]
+
+    def _valid(self, batch: Batch) -> Tensor | None:
+        """Return (B, T) bool, true where a target's step is valid; None if all are."""
+        lengths, shape = batch.output_lengths, self._positions(batch)
+        if lengths is None or len(shape) == 1:
+            return None
+        valid = valid_steps(lengths, shape[1])
+        # Outputs at the last k steps: in a row of fewer valid steps the first ones do not exist.
+        at_the_end = self.spec.output_steps is not None and batch.target_lengths is None
+        return valid.flip(1) if at_the_end else valid
+
+
+def get(name: str) -> type[Task]:
+    """Return the task class of a name.
+
+    Raises:
+        UserError: no task has this name.
+    """
+    if name not in _registry:
+        raise UserError(f"task: got '{name}', expected the name of a task{suggestion(name, names())}")
+    return _registry[name]
+
+
+def names() -> list[str]:
+    """Return the names of all tasks, sorted."""
+    return sorted(_registry)
+
+
+def task_for(spec: DataSpec) -> Task:
+    """Create the task of a data set.
+
+    Raises:
+        UserError: the spec names an unknown task.
+    """
+    if spec.task not in _registry:
+        raise UserError(f"task of {spec.name}: got '{spec.task}', expected the name of a task{suggestion(spec.task, names())}")
+    return _registry[spec.task](spec)

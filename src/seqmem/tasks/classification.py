@@ -1,4 +1,4 @@
-"""Classes, one for a sequence or one for each of its last steps."""
+"""Class labels: one for each sequence, for each of its last steps, or for every step."""
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -10,19 +10,23 @@ from seqmem.tasks.base import Task
 
 
 class Classification(Task):
-    """Cross-entropy of logits (B, K) with targets (B,), or of logits (B, k, K) with targets (B, k); accuracy in [0, 1]."""
+    """Cross-entropy of logits (B, K) and targets (B,), or of (B, T, K) and (B, T); accuracy in [0, 1]."""
 
+    name = "classification"
     metric = "accuracy"
+    metric_label = "accuracy"
     best = "max"
+    class_targets = True
+    tabulates_classes = True
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats."""
-        return cross_entropy(outputs.flatten(0, -2), batch.targets.flatten())
+        return cross_entropy(outputs, targets)
 
     def metrics(self) -> MetricCollection:
         """Accuracy: the fraction of targets whose class has the largest logit."""
         return MetricCollection({"accuracy": MulticlassAccuracy(self.spec.output_size, average="micro")})
 
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Add a batch to the metrics."""
-        metrics.update(outputs.flatten(0, -2), batch.targets.flatten())
+    def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Target, class of the largest logit, and the probability of each class."""
+        return {"target": batch.targets, "prediction": outputs.argmax(-1), "probability": outputs.softmax(-1)}

@@ -1,4 +1,4 @@
-"""Future values of a series, scored in units of the series itself."""
+"""Future values of a series, with an error in units of the series itself."""
 
 from typing import Any
 
@@ -11,20 +11,22 @@ from seqmem.tasks.regression import Regression
 
 
 class Forecasting(Regression):
-    """Regression that is judged by its normalised error: 0 is perfect, 1 is as bad as always predicting 0."""
+    """Regression with a normalised error: 0 is perfect, 1 is the error of always predicting 0."""
 
+    name = "forecasting"
     metric = "nrmse"
+    metric_label = "normalised RMSE"
 
     def metrics(self) -> MetricCollection:
-        """Mean squared error, and the root of it over the targets' root mean square, both over the whole split."""
+        """Mean squared error, and its root over the targets' root mean square, both over the whole split."""
         return MetricCollection({"mse": MeanSquaredError(), "nrmse": NormalizedRootMeanSquare()})
 
 
 class NormalizedRootMeanSquare(Metric):
     """sqrt(sum of (output - target)^2 / sum of target^2).
 
-    For targets of mean zero it is the error in standard deviations. (torchmetrics divides by the standard deviation around the
-    mean of the targets seen, or by their norm, which grows with their number.)
+    For targets of mean zero it is the error in standard deviations. The metric of torchmetrics divides by the standard
+    deviation around the mean of the targets seen, or by their norm, which grows with their number.
     """
 
     higher_is_better = False
@@ -44,5 +46,5 @@ class NormalizedRootMeanSquare(Metric):
         self.squared_targets += targets.square().sum()
 
     def compute(self) -> Tensor:
-        """The value over everything added so far."""
+        """Value over everything added so far."""
         return (self.squared_errors / self.squared_targets).sqrt()

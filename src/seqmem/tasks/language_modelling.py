@@ -1,4 +1,4 @@
-"""The next symbol of a text at every step, scored by how many bits its coding would take."""
+"""The next symbol of a text at every step, with its code length in bits."""
 
 import math
 from typing import Any
@@ -9,38 +9,40 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, MetricCollection
 
 from seqmem.data.batch import Batch
-from seqmem.data.masks import valid_steps
-from seqmem.tasks.base import Task
+from seqmem.tasks.base import IGNORE_INDEX, Task
 
 
 class LanguageModelling(Task):
-    """Cross-entropy of logits (B, T, K) with targets (B, T) at the valid steps of each row; bits per character, perplexity."""
+    """Cross-entropy of logits (B, T, K) and targets (B, T); bits per character and perplexity."""
 
+    name = "language_modelling"
     metric = "bpc"
+    metric_label = "bits per character"
     best = "min"
+    class_targets = True
+    excerpt_kind = "text"
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a character in nats."""
-        return cross_entropy(*_valid(outputs, batch))
-
-    def weight(self, batch: Batch) -> int:
-        """Characters to predict."""
-        return batch.targets.numel() if batch.lengths is None else int(batch.lengths.sum())
+        return cross_entropy(outputs, targets)
 
     def metrics(self) -> MetricCollection:
         """Bits per character and perplexity, both over all characters of the split."""
         return MetricCollection({"bpc": BitsPerCharacter(), "perplexity": Perplexity()})
 
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Add a batch to the metrics."""
-        metrics.update(*_valid(outputs, batch))
+    def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Target, most likely symbol, and the probability of the target; NaN where the target is ignored."""
+        targets = batch.targets
+        ignored = targets == IGNORE_INDEX
+        probability = outputs.log_softmax(-1).gather(-1, targets.where(~ignored, 0)[..., None])[..., 0].exp()
+        return {"target": targets, "prediction": outputs.argmax(-1), "probability": probability.where(~ignored, math.nan)}
 
 
 class BitsPerCharacter(Metric):
-    """Mean of -log2 p over characters, p being what softmax gives the right one.
+    """Mean of -log2 p over characters, where p is the softmax probability of the target.
 
-    The sum is kept in float64: millions of terms are added in portions that depend on how the text was cut. (The perplexity of
-    torchmetrics adds them in single precision, and takes the logarithm of probabilities that underflow.)
+    The sum is kept in float64: millions of terms are added in portions that depend on how the text was cut. The perplexity of
+    torchmetrics adds them in float32, and takes the logarithm of probabilities that underflow.
     """
 
     higher_is_better = False
@@ -60,21 +62,13 @@ class BitsPerCharacter(Metric):
         self.characters += len(targets)
 
     def compute(self) -> Tensor:
-        """The value over everything added so far."""
+        """Value over everything added so far."""
         return self.nats / self.characters / math.log(2)
 
 
 class Perplexity(BitsPerCharacter):
-    """2 to the power of bits per character: among how many equally likely symbols the choice would be as hard."""
+    """2 to the power of bits per character: the number of equally likely symbols with the same code length."""
 
     def compute(self) -> Tensor:
-        """The value over everything added so far."""
+        """Value over everything added so far."""
         return super().compute().exp2()
-
-
-def _valid(outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits (n, K) and targets (n,) at all valid steps."""
-    if batch.lengths is None:
-        return outputs.flatten(0, 1), batch.targets.flatten()
-    valid = valid_steps(batch.lengths, outputs.shape[1])
-    return outputs[valid], batch.targets[valid]

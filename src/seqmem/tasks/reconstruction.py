@@ -1,11 +1,10 @@
-"""A whole sequence that is to be given back, from what was kept of it."""
+"""A whole sequence, reconstructed from an encoding of it."""
 
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanSquaredError
 
 from seqmem.data.batch import Batch
-from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.tasks.base import Task
 
@@ -14,41 +13,29 @@ class Reconstruction(Task):
     """Mean squared error of outputs and targets (B, T, D) over their valid steps.
 
     Args:
-        spec: the data set's.
-        scale: (D,) factor that takes each channel to the unit in which the metric is given; None for 1.
+        spec: of the data set.
+        scale: (D,) factor of each channel in the metric, which gives it another unit; None for 1.
     """
 
+    name = "reconstruction"
     metric = "mse"
+    metric_label = "mean squared error"
     best = "min"
+    reconstructs = True
 
     def __init__(self, spec: DataSpec, scale: Tensor | None = None):
         super().__init__(spec)
         self.scale = scale
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of a value."""
-        left, right = valid_values(outputs, batch)
-        return (left - right).square().mean()
-
-    def weight(self, batch: Batch) -> int:
-        """Valid steps of the targets."""
-        lengths = batch.output_lengths
-        return batch.targets.shape[0] * batch.targets.shape[1] if lengths is None else int(lengths.sum())
+        return (outputs - targets).square().mean()
 
     def metrics(self) -> MetricCollection:
         """Mean squared error over all valid values of the split, of scaled channels."""
         return MetricCollection({"mse": MeanSquaredError()})
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Add a batch to the metrics."""
+        """Add the valid values, scaled, to the metrics."""
         scale = 1 if self.scale is None else self.scale.to(outputs.device)
-        metrics.update(*((values * scale).contiguous() for values in valid_values(outputs, batch)))
-
-
-def valid_values(outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Outputs and targets at all valid steps: (n, D) each, or (B, T, D) if all are valid."""
-    lengths = batch.output_lengths
-    if lengths is None:
-        return outputs, batch.targets
-    valid = valid_steps(lengths, outputs.shape[1])
-    return outputs[valid], batch.targets[valid]
+        metrics.update(*((values * scale).contiguous() for values in self.selected(outputs, batch)))

@@ -1,28 +1,26 @@
-"""Real values, at the end of a sequence, at its last steps or at every step."""
+"""Real values: for each sequence, for each of its last steps, or for every step."""
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanSquaredError
 
-from seqmem.data.batch import Batch
 from seqmem.tasks.base import Task
 
 
 class Regression(Task):
-    """Mean squared error of outputs and targets of equal shape, (B, D), (B, k, D) or (B, T, D)."""
+    """Mean squared error of outputs and targets of equal shape, (B, D) or (B, T, D)."""
 
+    name = "regression"
     metric = "mse"
+    metric_label = "mean squared error"
     best = "min"
+    excerpt_kind = "series"
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean squared error."""
-        return mse_loss(outputs, batch.targets)
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of a value."""
+        return mse_loss(outputs, targets)
 
     def metrics(self) -> MetricCollection:
         """Mean squared error over the whole split."""
         return MetricCollection({"mse": MeanSquaredError()})
-
-    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Add a batch to the metrics."""
-        metrics.update(outputs.contiguous(), batch.targets.contiguous())

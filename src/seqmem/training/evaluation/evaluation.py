@@ -1,4 +1,4 @@
-"""A trained model on a split of a data set, measured as training measures it."""
+"""Evaluation of a trained model on a split of a data set, with the metrics of its training."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,32 +12,32 @@ from seqmem.data.batch import Batch
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.quiet import quiet_lightning
-from seqmem.training.loop.trial import Data
+from seqmem.training.loop.splits import Data
 
 Part = Literal["test", "validation", "train"]
 
 PREFIXES: dict[Part, str] = {"test": "test/", "validation": "val/", "train": "train/"}
-"""How the names of a split's metrics begin in a run's record."""
+"""Prefix of the names of a split's metrics in a run's record."""
 
 
-class Listener(pl.Callback):
-    """Hears of every batch of an evaluation, whatever the split; a subclass writes :meth:`hear`."""
+class BatchObserver(pl.Callback):
+    """Gets every batch of an evaluation, whatever the split; a subclass implements :meth:`observe`."""
 
-    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
-        """Take what is wanted of a batch and of what the module's step made of it."""
+    def observe(self, batch: Batch, results: dict[str, Tensor]) -> None:
+        """Process a batch and what the module's step returned for it."""
         raise NotImplementedError
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, loader: int = 0
     ) -> None:
         """Called by Lightning."""
-        self.hear(batch, outputs)
+        self.observe(batch, outputs)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int, loader: int = 0
     ) -> None:
         """Called by Lightning."""
-        self.hear(batch, outputs)
+        self.observe(batch, outputs)
 
 
 def evaluate(
@@ -47,19 +47,18 @@ def evaluate(
     split: Part = "test",
     callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, float]:
-    """Loss and metrics, named as in a run's record: ``test/...``, ``val/...`` or ``train/...``.
+    """Return loss and metrics, named as in a run's record: ``test/...``, ``val/...`` or ``train/...``.
 
     Args:
-        module: what is evaluated.
+        module: with the trained model.
         data: the data set.
-        config: a resolved, checked config, of which batch size, limits, precision and accelerator count.
-        split: which part of the data. That of training is read in its own order, by the weights as they are.
-        callbacks: told of every batch, with what the module's step gave.
+        config: a resolved, checked config; batch size, limits, precision and accelerator are used.
+        split: part of the data. The training split is read in the data set's order, with fixed weights.
+        callbacks: called with every batch and its results.
     """
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
-    limits = {"test": train.limit_test_batches, "validation": train.limit_val_batches, "train": train.limit_train_batches}
-    batches = limited(len(loader), limits[split], config["smoke_test"])
+    batches = limited(len(loader), train.limits[split], config["smoke_test"])
     interactive = sys.stdout.isatty()
     with quiet_lightning():
         trainer = pl.Trainer(

@@ -1,4 +1,4 @@
-"""What a model answers to each sequence of a split, counted by class and written to a file."""
+"""Predictions for each sequence of a split, counted by class and written to a file."""
 
 import zipfile
 from collections.abc import Iterator
@@ -9,65 +9,64 @@ import torch
 from torch import Tensor
 
 from seqmem.data.batch import Batch
-from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.io.archive import write_arrays
 from seqmem.io.files import replacing
 from seqmem.io.series_files import write_rows
-from seqmem.training.evaluation.evaluation import Listener
+from seqmem.tasks import Task
+from seqmem.training.evaluation.evaluation import BatchObserver
 
 
-class ClassCounts(Listener):
-    """How many targets of each class were given which class.
+class ClassCounts(BatchObserver):
+    """Counts targets by their class and the predicted class; padded and ignored targets are left out.
 
     Attributes:
-        counts: (K, K) int64, targets by row, answers by column.
+        counts: (K, K) int64, targets by row, predictions by column.
     """
 
-    def __init__(self, spec: DataSpec):
-        self.counts = torch.zeros(spec.output_size, spec.output_size, dtype=torch.int64)
+    def __init__(self, task: Task):
+        self.task = task
+        self.counts = torch.zeros(task.spec.output_size, task.spec.output_size, dtype=torch.int64)
 
-    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
+    def observe(self, batch: Batch, results: dict[str, Tensor]) -> None:
         """Count the batch."""
         classes = len(self.counts)
-        pairs = batch.targets.flatten() * classes + made["outputs"].argmax(-1).flatten()
+        outputs, targets = self.task.selected(results["outputs"], batch)
+        pairs = targets * classes + outputs.argmax(-1)
         self.counts += pairs.cpu().bincount(minlength=classes**2).view(classes, classes)
 
 
-class Predictions(Listener):
-    """Keeps targets and answers of every sequence in memory until they are written.
+class Predictions(BatchObserver):
+    """Keeps targets and predictions of every sequence in memory until they are written.
 
-    Of classification an answer is the class of the largest logit, with the probabilities of all classes; of language modelling
-    the likeliest symbol, with the probability of the right one; else the values. Where batches are contiguous, a row is all
-    that one row of the batches read.
+    Where batches are contiguous, a row of the file is everything that one row of the batches read.
 
     Args:
-        spec: of the data set.
+        task: names what is written (:meth:`seqmem.tasks.Task.predictions`).
     """
 
-    def __init__(self, spec: DataSpec):
-        self.spec = spec
+    def __init__(self, task: Task):
+        self.task, self.spec = task, task.spec
         self._rows: list[list[dict[str, np.ndarray]]] = []
         self._lengths: list[int] = []
 
-    def hear(self, batch: Batch, made: dict[str, Tensor]) -> None:
+    def observe(self, batch: Batch, results: dict[str, Tensor]) -> None:
         """Keep the batch."""
-        answers = self._answers(made["outputs"].float(), batch)
-        whole = torch.full((len(batch),), batch.inputs.shape[1])
-        lengths = whole if batch.lengths is None else batch.lengths
+        predictions = self.task.predictions(results["outputs"].float(), batch)
+        lengths = batch.row_lengths.tolist()
         steps = None
         if self.spec.output_steps is None:
-            given = lengths if batch.target_lengths is None else batch.target_lengths
-            steps = given.clamp(max=batch.targets.shape[1]).tolist()
-        kept = {name: values.cpu().numpy() for name, values in answers.items()}
-        for row in range(len(batch)):
+            target_lengths = batch.row_lengths if batch.target_lengths is None else batch.target_lengths
+            steps = target_lengths.clamp(max=batch.targets.shape[1]).tolist()
+        kept = {name: values.cpu().numpy() for name, values in predictions.items()}
+        for row, length in enumerate(lengths):
             part = {name: values[row] if steps is None else values[row, : steps[row]] for name, values in kept.items()}
             if self.spec.contiguous and row < len(self._rows):
                 self._rows[row].append(part)
-                self._lengths[row] += int(lengths[row])
+                self._lengths[row] += length
             else:
                 self._rows.append([part])
-                self._lengths.append(int(lengths[row]))
+                self._lengths.append(length)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -76,8 +75,8 @@ class Predictions(Listener):
         """Write what was kept, whole or not at all.
 
         ``.npz`` has arrays ``row`` and ``length`` (n,), the number of a sequence in its split and the steps of its inputs;
-        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where there are answers at
-        every step, these begin (n, T), with zeros after the first ``steps`` (n,) of each. ``.csv`` has a line for each answer,
+        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where there are outputs at
+        every step, these begin (n, T), with zeros after the first ``steps`` (n,) of each. ``.csv`` has a line for each output,
         with its ``step`` where a sequence has several, and numbers its values and classes: ``prediction_0``,
         ``probability_3``.
 
@@ -91,18 +90,8 @@ class Predictions(Listener):
         else:
             write_rows(path, self._lines())
 
-    def _answers(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        targets = batch.targets
-        match self.spec.task:
-            case "classification":
-                return {"target": targets, "prediction": outputs.argmax(-1), "probability": outputs.softmax(-1)}
-            case "language_modelling":
-                right = outputs.log_softmax(-1).gather(-1, targets[..., None])[..., 0].exp()
-                return {"target": targets, "prediction": outputs.argmax(-1), "probability": right}
-            case _:
-                return {"target": targets, "prediction": outputs}
-
     def _joined(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield each row with its parts joined."""
         for parts in self._rows:
             yield {name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name] for name in parts[0]}
 
@@ -117,6 +106,7 @@ class Predictions(Listener):
         return arrays | {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _lines(self) -> Iterator[list[str]]:
+        """Yield the lines of a CSV file, a header first."""
         several = self.spec.output_steps != 0
         for number, (row, length) in enumerate(zip(self._joined(), self._lengths, strict=True)):
             if not several:
@@ -130,17 +120,17 @@ class Predictions(Listener):
 
 
 def check_predictions(path: Path) -> None:
-    """Check that predictions can be written to ``path``, before there are any.
+    """Check that predictions can be written to ``path``, before they are computed.
 
     Raises:
-        UserError: another suffix than .npz or .csv, no such folder, or the file is there already.
+        UserError: a suffix other than .npz or .csv, no such folder, or the file exists.
     """
     if path.suffix.lower() not in (".npz", ".csv"):
         raise UserError(f"predictions: got {path}, expected a name that ends in .npz or .csv")
     if not path.parent.is_dir():
         raise UserError(f"predictions: got {path}, but there is no folder {path.parent}")
     if path.exists():
-        raise UserError(f"predictions: got {path}, which is there already; expected the name of a new file")
+        raise UserError(f"predictions: got {path}, which exists already; expected the name of a new file")
 
 
 def _padded(values: np.ndarray, steps: int) -> np.ndarray:
@@ -148,7 +138,7 @@ def _padded(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _columns(key: str, values: np.ndarray) -> list[str]:
-    """The names of the columns of (T,) or (T, D) values."""
+    """Return the names of the columns of (T,) or (T, D) values."""
     if values.ndim == 1 or (values.shape[1] == 1 and key != "probability"):
         return [key]
     return [f"{key}_{k}" for k in range(values.shape[1])]

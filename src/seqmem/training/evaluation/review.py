@@ -1,4 +1,4 @@
-"""What a trained autoencoder makes of its data: pictures, anomaly scores, and how well its encodings tell classes apart."""
+"""Review of a trained autoencoder: pictures, anomaly scores, and a linear classifier of its encodings."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,14 +22,14 @@ def review(
 
     Args:
         model: trained.
-        train: batches on whose encodings the linear classifier is trained, where they have ``labels``.
-        validation: batches whose errors a test sequence's error is compared with.
+        train: batches; the linear classifier is trained on their encodings, if they have ``labels``.
+        validation: batches, whose errors are the usual ones that test errors are compared with.
         test: batches.
         folder: the run's.
 
     Returns:
-        What of the record tells of it: ``linear_probe_accuracy``, that of the linear classifier of encodings on the test split,
-        where there are labels.
+        Part of the run's record: if there are labels, ``linear_probe_accuracy``, the accuracy of the linear classifier of
+        encodings on the test split.
     """
     import pandas as pd
 
@@ -49,34 +49,32 @@ def review(
     write_text(folder / "anomalies.csv", table.to_csv(index=False))
     if labels is None:
         return {}
-    learned = list(train)
-    return {
-        "linear_probe_accuracy": probe(
-            torch.cat([model.encode(batch) for batch in learned]), _labels(learned), encodings, labels
-        )
-    }
+    train_batches = list(train)
+    train_encodings = torch.cat([model.encode(batch) for batch in train_batches])
+    return {"linear_probe_accuracy": probe(train_encodings, _labels(train_batches), encodings, labels)}
 
 
 def sequence_errors(model: Autoencoder, batch: Batch) -> Tensor:
-    """(B,) the mean squared error of each sequence's values."""
+    """Return (B,) the mean squared error of each sequence's valid values."""
     squared = (model(batch) - batch.targets).square().mean(-1)
     lengths = batch.output_lengths
     return squared.mean(1) if lengths is None else masked(squared, lengths).sum(1) / lengths
 
 
 def anomaly_scores(errors: Tensor, usual: Tensor) -> Tensor:
-    """How unusual errors (n,) are among usual ones (m,): (e - median) / (m's 84th percentile - median), 1 for one deviation.
+    """Return (e - median) / (84th percentile - median) of errors e (n,), both of the usual errors (m,).
 
-    The two are mean and standard deviation where usual errors are normal, and an odd one among them does not move them.
+    For normally distributed usual errors it is the distance from the mean in standard deviations. Unlike these, median and
+    percentile are robust to outliers.
     """
     middle, upper = (usual.double().quantile(q) for q in (0.5, 0.8413))
     return (errors.double() - middle) / (upper - middle).clamp(min=1e-12)
 
 
 def probe(encodings: Tensor, labels: Any, test_encodings: Tensor, test_labels: Tensor) -> float:
-    """Accuracy on the test encodings of logistic regression on standardised encodings (n, E) of classes (n,).
+    """Return the test accuracy of logistic regression on standardised encodings (n, E) of classes (n,).
 
-    Where there is a single class to learn from, it is named each time.
+    If the training has a single class, it is always predicted.
     """
     if len(labels.unique()) == 1:
         return float((test_labels == labels[0]).double().mean())
