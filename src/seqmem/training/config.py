@@ -1,4 +1,4 @@
-"""The typed settings of a run: what ``train.*``, ``runner.*`` and the top level may be."""
+"""The typed settings of a run: what ``train.*``, ``runner.*`` and the top level may hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from seqmem import models
 from seqmem.arguments import check
 from seqmem.data.spec import DataSpec
+from seqmem.data.splits import Split
 from seqmem.errors import UserError, not_installed
-from seqmem.training.optimisation.schedules import Schedule
+from seqmem.training.optimisation.optimizers import OptimizerSettings
+from seqmem.training.optimisation.schedules import Constant, Interval, InverseTime, Schedule
 
 SMOKE_BATCHES = 5
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
@@ -23,38 +25,48 @@ class TrainConfig:
     """How one model is trained.
 
     Attributes:
-        optimizer: adam, adamw, rmsprop or sgd of torch.optim; muon: :class:`seqmem.training.optimisation.muon.Muon`.
+        optimizer: name of an optimiser of :mod:`seqmem.training.optimisation.optimizers`.
+        optimizer_args: its own arguments; None for their defaults.
         lr: learning rate.
         lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
-        schedule: of the learning rate over the epochs: constant, or from ``lr`` to ``final_lr``, exponential or cosine.
-        final_lr: where the schedule ends; None for a hundredth of ``lr``.
+        schedule: of the learning rate, a name of :mod:`seqmem.training.optimisation.schedules`.
+        schedule_args: its own arguments; None for their defaults.
+        schedule_interval: the rate changes after each epoch, or after each step.
+        final_lr: rate of the last epoch or step of a schedule that ends; None for a hundredth of ``lr``.
+        warmup_steps: optimiser steps in which the rate grows linearly to ``lr``; a float is a fraction of all steps.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B.
         eval_batch_size: B of validation and test; None for ``batch_size``, or for 1 where batches are contiguous, so that a
             split is read as one text.
-        gradient_clip_val: largest norm of the whole gradient; 0 does not clip.
+        gradient_clip_val: largest norm of the whole gradient, or largest absolute value of an element; 0 does not clip.
+        gradient_clip_algorithm: norm or value.
         limit_train_batches: an integer counts training batches an epoch, a float is a fraction of them.
         limit_val_batches: the same for validation.
         limit_test_batches: the same for the test.
-        test_last: also test the weights after the last epoch; they choose nothing, and have a column of their own.
+        test_last: also test the weights after the last epoch. They choose nothing, and have a column of their own.
         precision: Lightning's name of the number format.
-        compile: compile the network with torch.compile. A sequence that goes step by step stays out of it.
-        checkpoint_minutes: a checkpoint is written after each epoch, and within one every so many minutes, on one device.
-        resume: the folder of a trial, or its last checkpoint, to go on from where the trial's own folder has none. Its settings
-            and seed must be the same, but for ``epochs`` where the schedule is constant.
+        compile: compile the network with torch.compile, except for recurrences that run step by step.
+        checkpoint_minutes: minutes between checkpoints within an epoch, on one device. There is one after each epoch, too.
+        resume: the folder of a trial, or its last checkpoint, to resume from if the trial's own folder has none. Its settings
+            and seed must be the same, except for ``epochs`` where the learning rate does not depend on them.
     """
 
-    optimizer: Literal["adam", "adamw", "muon", "rmsprop", "sgd"] = "adam"
+    optimizer: str = "adam"
+    optimizer_args: dict[str, Any] | None = None
     lr: PositiveFloat = 1e-3
     lr_decay: NonNegativeFloat = 0.0
-    schedule: Schedule = "constant"
+    schedule: str = "constant"
+    schedule_args: dict[str, Any] | None = None
+    schedule_interval: Interval = "epoch"
     final_lr: PositiveFloat | None = None
+    warmup_steps: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] = 0
     wd: NonNegativeFloat = 0.0
     epochs: NonNegativeInt = 50
     batch_size: PositiveInt = 100
     eval_batch_size: PositiveInt | None = None
     gradient_clip_val: NonNegativeFloat = 0.0
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     limit_train_batches: BatchLimit = 1.0
     limit_val_batches: BatchLimit = 1.0
     limit_test_batches: BatchLimit = 1.0
@@ -65,8 +77,29 @@ class TrainConfig:
     resume: str | None = None
 
     @property
-    def if_not_finite(self) -> str:
-        """What to try where numbers have outgrown their type."""
+    def limits(self) -> dict[Split, int | float]:
+        """The limit of each split's batches, see :func:`limited`."""
+        return {
+            "train": self.limit_train_batches,
+            "validation": self.limit_val_batches,
+            "test": self.limit_test_batches,
+        }
+
+    @property
+    def rate_schedule(self) -> tuple[Schedule, Interval]:
+        """The schedule of the learning rate, and what it counts."""
+        if self.lr_decay > 0:
+            return InverseTime(self.lr_decay), "step"
+        return Schedule.select(self.schedule, self.schedule_args), self.schedule_interval
+
+    @property
+    def rate_depends_on_epochs(self) -> bool:
+        """Whether the learning rate of a step would differ in a longer training."""
+        return self.rate_schedule[0].ends or (isinstance(self.warmup_steps, float) and self.warmup_steps > 0)
+
+    @property
+    def advice(self) -> str:
+        """What to try if a number is not finite."""
         slower = f"try a train.lr below {self.lr}"
         return slower if self.gradient_clip_val else f"{slower}, or train.gradient_clip_val=1"
 
@@ -77,12 +110,12 @@ class RunnerConfig:
 
     Attributes:
         name: pl, the trials one after the other in this process with PyTorch Lightning; ray: see :class:`RayConfig`.
-        ntrials: how many; trial k is seeded with seed + k.
+        ntrials: number of trials; trial k is seeded with seed + k.
         accelerator: Lightning's name of the device.
-        tensorboard: also write TensorBoard event files into each trial's folder (metrics.csv is always written).
+        tensorboard: also write TensorBoard event files into each trial's folder, next to metrics.csv.
         wandb: also log to Weights & Biases, online or into each trial's folder; None does not.
         wandb_project: the project there.
-        devices: GPUs, or processes on the CPU, that share the rows of every batch.
+        devices: GPUs, or processes on the CPU, that split the rows of every batch.
     """
 
     name: Literal["pl", "ray"] = "pl"
@@ -99,9 +132,9 @@ class RayConfig(RunnerConfig):
     """How trials are run where ``name`` is ray: several at a time, by the workers of a Ray cluster.
 
     Attributes:
-        workers: how many trials at a time.
-        cpus: processors that Ray keeps for a trial.
-        gpus: the same of GPUs; trials may share one.
+        workers: trials at a time.
+        cpus: processors that Ray reserves for a trial.
+        gpus: GPUs that Ray reserves for a trial; several trials may use one.
         address: of the cluster, as ``ray.init`` takes it; None for one on this machine that ends with the program.
     """
 
@@ -114,27 +147,33 @@ class RayConfig(RunnerConfig):
 
 
 def runner_config(section: Mapping[str, Any]) -> RunnerConfig:
-    """The typed settings of a checked section."""
-    return _schema(section)(**section)
+    """Return the typed settings of a checked section."""
+    return _runner_schema(section)(**section)
 
 
-def _schema(runner: Mapping[str, Any]) -> type[RunnerConfig]:
+def _runner_schema(runner: Mapping[str, Any]) -> type[RunnerConfig]:
     return RayConfig if runner.get("name") == "ray" else RunnerConfig
 
 
 def limited(batches: int, limit: int | float, smoke_test: bool = False) -> int:
-    """How many of ``batches`` a limit leaves: an integer counts, a float is a fraction; at least 1, few in a smoke test."""
+    """Return how many of ``batches`` a limit leaves: at least 1, and at most ``SMOKE_BATCHES`` in a smoke test.
+
+    Args:
+        batches: of the split.
+        limit: an integer counts batches, a float is a fraction of them.
+        smoke_test: see above.
+    """
     count = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
     return min(count, SMOKE_BATCHES) if smoke_test else count
 
 
 def evaluation_batch_size(train: TrainConfig, spec: DataSpec) -> int:
-    """B of validation and test."""
+    """Return B of validation and test."""
     return train.eval_batch_size or (1 if spec.contiguous else train.batch_size)
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Check every section of a config but the data set's, before anything is loaded.
+    """Check every section of a config except the data set's, before anything is loaded.
 
     Returns:
         The config with the defaults of train and runner filled in.
@@ -146,39 +185,49 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     sections = ("model", "dataset", "train", "runner")
     general = check(top_level, {key: value for key, value in config.items() if key not in sections})
     train = check(TrainConfig, config["train"], "train")
-    if train["schedule"] == "constant" and train["final_lr"] is not None:
-        raise UserError(f"train.final_lr: got {train['final_lr']}, expected null, since train.schedule is constant")
-    if train["schedule"] != "constant" and train["lr_decay"] > 0:
-        raise UserError(
-            f"train.lr_decay: got {train['lr_decay']} with train.schedule={train['schedule']}, expected one of the two"
-        )
-    runner = check(_schema(config["runner"]), config["runner"], "runner")
-    elsewhere = runner.get("address") is not None
+    _check_optimisation(TrainConfig(**train))
+    runner = check(_runner_schema(config["runner"]), config["runner"], "runner")
     if train["resume"] is not None and runner["ntrials"] > 1:
         raise UserError(f"train.resume: got {train['resume']} for {runner['ntrials']} trials, expected runner.ntrials=1")
     if general["seed"] + runner["ntrials"] > 2**32:
         raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, expected seeds below 2**32")
-    if runner["accelerator"] == "gpu" and runner.get("gpus", 1) == 0:
-        raise UserError("runner.gpus: got 0 with runner.accelerator=gpu, expected the part of a GPU that a trial needs")
-    if runner["accelerator"] == "gpu" and not elsewhere and not torch.cuda.is_available():
-        raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
-    found = torch.cuda.device_count()
-    if runner["devices"] > found > 0 and runner["accelerator"] != "cpu":
-        raise UserError(f"runner.devices: got {runner['devices']}, but torch finds {found} GPUs here")
+    _check_devices(runner)
     return {"model": config["model"], "dataset": config["dataset"], "train": train, "runner": runner, **general}
 
 
+def _check_optimisation(train: TrainConfig) -> None:
+    """Check names and arguments of optimiser and schedule, and keys that exclude each other."""
+    OptimizerSettings.select(train.optimizer, train.optimizer_args)
+    schedule = Schedule.select(train.schedule, train.schedule_args)
+    if train.final_lr is not None and not schedule.ends:
+        raise UserError(f"train.final_lr: got {train.final_lr}, expected null, since train.schedule is {schedule.name}")
+    if train.lr_decay > 0 and not isinstance(schedule, Constant):
+        raise UserError(f"train.lr_decay: got {train.lr_decay} with train.schedule={schedule.name}, expected one of the two")
+
+
+def _check_devices(runner: Mapping[str, Any]) -> None:
+    """Check that the devices of a runner section exist on this machine."""
+    if runner["accelerator"] == "gpu" and runner.get("gpus", 1) == 0:
+        raise UserError("runner.gpus: got 0 with runner.accelerator=gpu, expected the part of a GPU that a trial needs")
+    remote = runner.get("address") is not None
+    if runner["accelerator"] == "gpu" and not remote and not torch.cuda.is_available():
+        raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
+    count = torch.cuda.device_count()
+    if runner["devices"] > count > 0 and runner["accelerator"] != "cpu":
+        raise UserError(f"runner.devices: got {runner['devices']}, but torch finds {count} GPUs here")
+
+
 def check_installed(runner: Mapping[str, Any]) -> None:
-    """Check that what a config's runner section asks for is there.
+    """Check that the packages which a runner section needs are installed.
 
     Raises:
-        UserError: naming the extra that brings it.
+        UserError: naming the extra that brings the package.
     """
-    for key, package, wanted in (
+    for key, package, needed in (
         ("runner=ray", "ray", runner["name"] == "ray"),
         ("runner.wandb", "wandb", runner["wandb"] is not None),
     ):
-        if wanted and find_spec(package) is None:
+        if needed and find_spec(package) is None:
             raise UserError(f"{key}: {package} {not_installed(package)}")
 
 
@@ -203,7 +252,7 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The model section without the name of the preset, which has been applied."""
+    """Return the model section without the name of the preset, which has been applied."""
     return {key: value for key, value in config["model"].items() if key != "preset"}
 
 

@@ -1,61 +1,125 @@
-"""The optimiser of a config, and its learning rate in the course of training."""
+"""Optimisers that ``train.optimizer`` selects, with the arguments that ``train.optimizer_args`` may hold."""
 
-from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from seqmem.sequence import SequenceLayer
-from seqmem.training.config import TrainConfig
-from seqmem.training.optimisation.muon import Muon
-from seqmem.training.optimisation.schedules import learning_rate
+from seqmem.errors import UserError
+from seqmem.training.optimisation import muon
+from seqmem.training.optimisation.groups import parameter_groups
+from seqmem.training.optimisation.selectable import Selectable
 
-_optimizers: dict[str, type[Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "muon": Muon,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Fraction, Fraction], Field(strict=False)]  # a config holds it as a list
 
 
-def optimizer_for(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """The config's optimiser; a module's ``lr_scale`` scales the learning rate of its parameters."""
-    groups: dict[tuple[float, int], list[nn.Parameter]] = {}
-    seen: set[nn.Parameter] = set()
-    for parameter, scale, blocks in _described(model, 1.0):
-        if parameter in seen:  # tied
-            continue
-        seen.add(parameter)
-        groups.setdefault((scale, blocks if config.optimizer == "muon" else 1), []).append(parameter)
-    described = [
-        {"params": parameters, "lr": config.lr * scale, **({"blocks": blocks} if blocks > 1 else {})}
-        for (scale, blocks), parameters in groups.items()
-    ]
-    return _optimizers[config.optimizer](described, lr=config.lr, weight_decay=config.wd)  # type: ignore[call-arg]
+class OptimizerSettings(Selectable):
+    """An optimiser's own arguments; a dataclass below it with a ``name`` is registered."""
+
+    key = "train.optimizer"
+
+    def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+        """Create the optimiser of a model's parameters, grouped by :func:`parameter_groups`."""
+        raise NotImplementedError
 
 
-def schedule_for(optimizer: Optimizer, config: TrainConfig) -> tuple[LambdaLR, Literal["step", "epoch"]] | None:
-    """What changes the learning rate, and after what it is to be told; None if it stays."""
-    if config.lr_decay > 0:
-        return LambdaLR(optimizer, lambda update: 1 / (1 + config.lr_decay * update)), "step"
-    if config.schedule == "constant":
-        return None
-    last = config.lr / 100 if config.final_lr is None else config.final_lr
+@dataclass(frozen=True)
+class Adam(OptimizerSettings):
+    """Adam (Kingma and Ba, 2015). Weight decay is added to the gradient.
 
-    def factor(epoch: int) -> float:
-        return learning_rate(config.schedule, epoch / max(config.epochs, 1), config.lr, last) / config.lr
+    Attributes:
+        betas: decay of the means of the gradient and of its square.
+        eps: added to the root of the latter.
+        amsgrad: divide by the largest such mean so far (Reddi et al., 2018).
+    """
 
-    return LambdaLR(optimizer, factor), "epoch"
+    name = "adam"
+    betas: Betas = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    amsgrad: bool = False
+
+    def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+        """Create torch's Adam."""
+        groups = parameter_groups(model, lr)
+        return torch.optim.Adam(groups, lr, self.betas, self.eps, weight_decay, self.amsgrad)
 
 
-def _described(module: nn.Module, scale: float) -> Iterator[tuple[nn.Parameter, float, int]]:
-    """Each parameter, the scale of its learning rate, and of how many gates it holds the rows."""
-    scale = scale * getattr(module, "lr_scale", 1.0)
-    for name, parameter in module.named_parameters(recurse=False):
-        yield parameter, scale, module.gates(name) if isinstance(module, SequenceLayer) else 1
-    for child in module.children():
-        yield from _described(child, scale)
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); arguments as for Adam."""
+
+    name = "adamw"
+
+    def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+        """Create torch's AdamW."""
+        groups = parameter_groups(model, lr)
+        return torch.optim.AdamW(groups, lr, self.betas, self.eps, weight_decay, self.amsgrad)
+
+
+@dataclass(frozen=True)
+class Muon(OptimizerSettings):
+    """:class:`seqmem.training.optimisation.muon.Muon`.
+
+    Attributes:
+        momentum: of the gradients.
+        iterations: of Newton and Schulz.
+    """
+
+    name = "muon"
+    momentum: Fraction = 0.8
+    iterations: PositiveInt = 3
+
+    def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+        """Create a Muon that takes each gate as a matrix of its own."""
+        groups = parameter_groups(model, lr, by_gates=True)
+        return muon.Muon(groups, lr, weight_decay, self.momentum, self.iterations)
+
+
+@dataclass(frozen=True)
+class RMSprop(OptimizerSettings):
+    """RMSprop (Tieleman and Hinton, 2012).
+
+    Attributes:
+        alpha: decay of the mean of the squared gradient.
+        eps: added to its root.
+        momentum: of the steps.
+        centered: subtract the square of the gradient's mean.
+    """
+
+    name = "rmsprop"
+    alpha: Fraction = 0.99
+    eps: PositiveFloat = 1e-8
+    momentum: Fraction = 0.0
+    centered: bool = False
+
+    def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+        """Create torch's RMSprop."""
+        groups = parameter_groups(model, lr)
+        return torch.optim.RMSprop(groups, lr, self.alpha, self.eps, weight_decay, self.momentum, self.centered)
+
+
+@dataclass(frozen=True)
+class SGD(OptimizerSettings):
+    """Stochastic gradient descent.
+
+    Attributes:
+        momentum: of the gradients.
+        nesterov: evaluate the gradient ahead (Nesterov, 1983); needs a momentum.
+    """
+
+    name = "sgd"
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise UserError("train.optimizer_args.nesterov: got True without a momentum, expected a momentum above 0")
+
+    def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
+        """Create torch's SGD."""
+        groups = parameter_groups(model, lr)
+        return torch.optim.SGD(groups, lr, self.momentum, weight_decay=weight_decay, nesterov=self.nesterov)
