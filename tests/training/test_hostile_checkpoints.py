@@ -139,13 +139,13 @@ def test_weights_that_are_not_the_models_are_refused_before_it_is_made(trial, da
     arguments = content["hyper_parameters"]["config"]["model"]
     huge = {"cell_args": {**arguments["cell_args"], "hidden_size": 10**6}}
     for changes, message in (
-        ({"weights": {name: torch.zeros(2, 2)}}, rf"is a checkpoint of another model: got {name} of shape \(2, 2\), expected"),
+        ({"weights": {name: torch.zeros(2, 2)}}, rf"is a checkpoint of a different model: got {name} of shape \(2, 2\), expected"),
         ({"weights": {"more": torch.zeros(2)}}, r"got more of shape \(2,\), expected nothing"),
-        ({"weights": {name: "x"}}, "its weights are no plain tensors by name"),
+        ({"weights": {name: "x"}}, "its weights are not plain tensors by name"),
         ({"weights": {name: content["state_dict"][name].to_sparse()}}, "is not a checkpoint"),
-        ({"weights": {name: content["state_dict"][name].to("meta")}}, "its weights are no plain tensors by name"),
-        ({"model": {"cell": "gru"}}, "is a checkpoint of another model: got"),
-        ({"model": huge}, r"is a checkpoint of another model: got .*, expected \(4000000"),  # 16 TB of weights
+        ({"weights": {name: content["state_dict"][name].to("meta")}}, "its weights are not plain tensors by name"),
+        ({"model": {"cell": "gru"}}, "is a checkpoint of a different model: got"),
+        ({"model": huge}, r"is a checkpoint of a different model: got .*, expected \(4000000"),  # 16 TB of weights
     ):
         with pytest.raises(UserError, match=message):
             loaded(**changes)

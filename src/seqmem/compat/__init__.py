@@ -1,1 +1,1 @@
-"""Thin faces with the names and signatures of the packages whose models live here now."""
+"""Interfaces with the names and signatures of the packages that this project's models come from."""

@@ -1,7 +1,7 @@
-"""The interface of the ``hmlstm`` package, whose network was written for TensorFlow 1, over this project's model and training.
+"""The interface of the ``hmlstm`` package for TensorFlow 1, with this project's model and training.
 
-Its README's examples run with the package's name changed. What was wrong there is put right: ``train`` writes only if told to,
-``load_variables`` always loads, networks do not get in each other's way, the last full batch is kept, signals may have several
+The examples of its README run with the package's name changed. Its faults are corrected: ``train`` writes a file only if
+requested, ``load_variables`` always loads, networks are independent, the last full batch is kept, signals may have several
 channels, and any number of layers can be drawn. A file holds tensors and plain values, and nothing in it is executed.
 """
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -23,11 +22,10 @@ from seqmem.data.spec import DataSpec
 from seqmem.data.text import ALPHABET, clean, decode, encode, window_starts
 from seqmem.errors import UserError
 from seqmem.results.boundaries import plot_indicators, viz_char_boundaries
-from seqmem.tasks import task_for
+from seqmem.tasks import Task, task_for
 from seqmem.training.checkpoints.checkpoints import load_plain, load_weights, save_plain
 from seqmem.training.config import TrainConfig
-from seqmem.training.loop.fitting import fit
-from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.lean import LeanLoop, Observer, state_on_cpu, trained_on
 
 __all__ = [
     "HMLSTMNetwork",
@@ -42,9 +40,9 @@ __all__ = [
 class HMLSTMNetwork:
     """A hierarchical multiscale LSTM with the settings of the ``hmlstm`` package (``model=hmlstm model.preset=reference``).
 
-    Sigmoid detectors in every layer, the top one included, no biases in the layers and no normalisation; gated layers embedded
-    by ReLU, then two tanh layers. Trained with Adam at a learning rate of 0.001, each batch from a fresh state. Initial weights
-    come from torch's global generator: ``torch.manual_seed`` repeats them.
+    Every layer, the top one included, has a sigmoid detector, and neither biases nor normalisation. The gated layers are
+    embedded with a ReLU; two tanh layers follow. Training uses Adam at a learning rate of 0.001, and starts each batch from the
+    initial state. Initial weights come from torch's global generator: ``torch.manual_seed`` reproduces them.
 
     Args:
         input_size: C, values of an input.
@@ -56,7 +54,7 @@ class HMLSTMNetwork:
         task: "regression" (mean squared error) or "classification" (cross-entropy; targets one-hot).
 
     Raises:
-        UserError: an argument of the wrong type or range, or not as many sizes as layers.
+        UserError: an argument of the wrong type or range, or a number of sizes other than ``num_layers``.
     """
 
     @checked
@@ -93,7 +91,7 @@ class HMLSTMNetwork:
         self._model = models.MultiscaleNetwork(
             spec, cell_args=cell, output_embedding_size=embed_size, output_hiddens=[out_hidden_size, out_hidden_size]
         )
-        self._module = SequenceModule(self._model, task_for(spec), TrainConfig())
+        self._task = task_for(spec)
         self._optimizer_state: dict[str, Any] | None = None
         self._has_variables = False
 
@@ -108,14 +106,14 @@ class HMLSTMNetwork:
         epochs: NonNegativeInt = 3,
         verbose: bool = True,
     ) -> None:
-        """Train on the batches in their order; a later call goes on, the optimiser's state included.
+        """Train on the batches in their order; a later call continues, with the optimiser's state.
 
         Args:
             batches_in: (batches, B, T, C), an array or nested lists.
             batches_out: (batches, B, T, K).
             variable_path: the file to load from and save to.
-            load_vars_from_disk: go on from that file.
-            save_vars_to_disk: write that file when the training has ended; otherwise nothing is written.
+            load_vars_from_disk: continue from that file.
+            save_vars_to_disk: write that file after the training; otherwise nothing is written.
             epochs: passes over the batches.
             verbose: print the number of each epoch and the loss of each batch.
 
@@ -127,28 +125,34 @@ class HMLSTMNetwork:
             raise UserError(
                 f"train: got {len(batches_in)} batches_in and {len(batches_out)} batches_out, expected as many, 1 at least"
             )
-        if save_vars_to_disk and Path(variable_path).is_dir():
-            raise UserError(f"variable_path: got the folder {variable_path}, expected a file")
-        if save_vars_to_disk and not Path(variable_path).parent.is_dir():
-            raise UserError(f"variable_path: got {variable_path}, but there is no folder {Path(variable_path).parent}")
+        if save_vars_to_disk:
+            _check_writable(Path(variable_path))
         if load_vars_from_disk:
             self.load_variables(variable_path)
-        batches = DataLoader(_Pairs(batches_in, batches_out, self._module.task.spec), batch_size=None)
-        printing = [_Losses()] if verbose else []
-        self._optimizer_state = fit(self._module, batches, epochs, printing, self._optimizer_state)
+        batches = DataLoader(_Batches(batches_in, batches_out, self._task), batch_size=None)
+        self._fit(batches, epochs, _PrintedLosses() if verbose else Observer())
         self._has_variables = True
         if save_vars_to_disk:
             self.save_variables(variable_path)
 
+    def _fit(self, batches: DataLoader, epochs: int, observer: Observer) -> None:
+        with trained_on(None, self._model):
+            loop = LeanLoop(self._model, self._task, TrainConfig(), "try inputs and targets of a smaller scale")
+            if self._optimizer_state is not None:
+                loop.optimizer.load_state_dict(self._optimizer_state)
+            loop.run(lambda: batches, range(epochs), observer)
+        if epochs:
+            self._optimizer_state = state_on_cpu(loop.optimizer)
+
     def predict(
         self, batch: Any, variable_path: str | Path = "./hmlstm_ckpt", return_gradients: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Outputs at every step.
+        """Return outputs at every step.
 
         Args:
             batch: (B, T, C), an array or nested lists.
             variable_path: the file to load from if this network has neither been trained nor loaded yet.
-            return_gradients: also give the gradient of each row's last output (the sum of its K values) by its inputs.
+            return_gradients: also return the gradient of each row's last output (the sum of its K values) by its inputs.
 
         Returns:
             (B, T, K) float32, logits in classification; with gradients a pair, the second (B, T, C).
@@ -159,14 +163,14 @@ class HMLSTMNetwork:
         self._need_variables(variable_path)
         inputs = self._inputs(batch).requires_grad_(return_gradients)
         with torch.set_grad_enabled(return_gradients):
-            outputs = self._model.eval()(_unanswered(inputs))
+            outputs = self._model.eval()(_without_targets(inputs))
         if not return_gradients:
             return outputs.numpy()
         [gradients] = torch.autograd.grad(outputs[:, -1].sum(), inputs)
         return outputs.detach().numpy(), gradients.numpy()
 
     def predict_boundaries(self, batch: Any, variable_path: str | Path = "./hmlstm_ckpt") -> np.ndarray:
-        """The boundary indicators of every layer and step.
+        """Return the boundary indicators of every layer and step.
 
         Args:
             batch: (B, T, C), an array or nested lists.
@@ -180,7 +184,7 @@ class HMLSTMNetwork:
         """
         self._need_variables(variable_path)
         with torch.no_grad():
-            boundaries = self._model.eval().boundaries(_unanswered(self._inputs(batch)))
+            boundaries = self._model.eval().boundaries(_without_targets(self._inputs(batch)))
         return boundaries.transpose(1, 2).long().numpy()
 
     def save_variables(self, path: str | Path = "./hmlstm_ckpt") -> None:
@@ -197,10 +201,10 @@ class HMLSTMNetwork:
         save_plain(content, Path(path))
 
     def load_variables(self, path: str | Path = "./hmlstm_ckpt") -> None:
-        """Read what :meth:`save_variables` wrote, in place of what this network has learned.
+        """Replace weights and optimiser state by those of a file that :meth:`save_variables` wrote.
 
         Raises:
-            UserError: the file cannot be read, or is of a network of another architecture.
+            UserError: the file cannot be read, or is of a network of a different architecture.
         """
         content = load_plain(Path(path))
         if not isinstance(content, dict) or content.keys() != {"architecture", "weights", "optimizer"}:
@@ -209,10 +213,10 @@ class HMLSTMNetwork:
         known = optimizer is None or (isinstance(optimizer, dict) and optimizer.keys() == {"state", "param_groups"})
         if not isinstance(architecture, dict) or not known:
             raise UserError(f"{path} is not a checkpoint of HMLSTMNetwork")
-        for name, wanted in self._architecture.items():
+        for name, expected in self._architecture.items():
             got = architecture.get(name)
-            if got != wanted:
-                raise UserError(f"{path} is a checkpoint of another network: got {name}={got}, expected {name}={wanted}")
+            if got != expected:
+                raise UserError(f"{path} is a checkpoint of a different network: got {name}={got}, expected {name}={expected}")
         load_weights(self._model, content["weights"], Path(path))
         self._optimizer_state = optimizer
         self._has_variables = True
@@ -236,21 +240,21 @@ def prepare_inputs(
     step_size: PositiveInt | None = None,
     num_batches: PositiveInt | None = None,
 ) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
-    """Cut a text into windows of one-hot characters, in the text's order, consecutive windows in the same batch.
+    """Cut a text into windows of one-hot characters, in the text's order, with consecutive windows in the same batch.
 
-    The text is cleaned as :func:`seqmem.data.text.clean` does it, to 27 symbols. Windows that do not fill a batch are left out.
+    :func:`seqmem.data.text.clean` reduces the text to 27 symbols. Windows that do not fill a batch are left out.
 
     Args:
         batch_size: B, windows of a batch.
         truncate_len: T, characters of a window.
         text_path: any plain text in UTF-8.
-        step_size: from the beginning of one window to that of the next; None for half of ``truncate_len``.
-        num_batches: make as many batches and no more, of the first ``batch_size * num_batches * truncate_len`` characters and
-            the one after them, a target; None for all of the text. A ``step_size`` may then be at most ``truncate_len``.
+        step_size: characters from the beginning of one window to that of the next; None for half of ``truncate_len``.
+        num_batches: make this number of batches, of the first ``batch_size * num_batches * truncate_len`` characters and the
+            one after them, a target; None uses the whole text. A ``step_size`` may then be at most ``truncate_len``.
 
     Returns:
-        Inputs and targets, the same windows one character later: lists of batches, each a list of B read-only arrays (T, 27)
-        int8, which share the memory of one text.
+        Inputs and targets, which are the same windows one character later: lists of batches, each a list of B read-only arrays
+        (T, 27) int8, which use the memory of one text.
 
     Raises:
         UserError: the file cannot be read or is too short, or an argument of the wrong type or range.
@@ -263,19 +267,21 @@ def prepare_inputs(
     except OSError as error:
         raise UserError(f"text_path: cannot read {text_path} ({error.strerror}); expected a plain text file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"text_path: {text_path} has a byte at {error.start} that is no UTF-8, expected a plain text") from None
+        raise UserError(
+            f"text_path: {text_path} has a byte at {error.start} that is not UTF-8, expected a plain text"
+        ) from None
     if num_batches is not None:
         text = text[: batch_size * num_batches * truncate_len + 1]
     windows = window_starts(len(text), truncate_len, step)
-    wanted = num_batches or max(1, len(windows) // batch_size)
-    if len(windows) < wanted * batch_size:
+    count = num_batches or max(1, len(windows) // batch_size)
+    if len(windows) < count * batch_size:
         raise UserError(
             f"text_path: the {len(text)} characters of {text_path} make {len(windows)} windows, "
-            f"expected {wanted * batch_size} for {wanted} {'batch' if wanted == 1 else 'batches'}"
+            f"expected {count * batch_size} for {count} {'batch' if count == 1 else 'batches'}"
         )
     symbols = np.eye(len(ALPHABET), dtype=np.int8)[encode(text)]
     symbols.flags.writeable = False
-    batches = windows[: wanted * batch_size].reshape(wanted, batch_size)
+    batches = windows[: count * batch_size].reshape(count, batch_size)
     inputs, targets = (
         [[symbols[start + shift : start + shift + truncate_len] for start in starts] for starts in batches] for shift in (0, 1)
     )
@@ -286,9 +292,9 @@ def prepare_inputs(
 def convert_to_batches(
     signals: Any, batch_size: PositiveInt = 10, steps_ahead: PositiveInt = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make batches of signals, the target of each step being the value ``steps_ahead`` steps later.
+    """Make batches of signals; the target of each step is the value ``steps_ahead`` steps later.
 
-    Every full batch is kept; signals that do not fill one are left out, as arrays have no place for them.
+    Every full batch is kept. Signals that do not fill one are left out.
 
     Args:
         signals: N signals of equal length, (T,) or (T, C) each.
@@ -304,7 +310,9 @@ def convert_to_batches(
     try:
         values = np.asarray(signals, dtype=float)
     except (TypeError, ValueError):
-        raise UserError("signals: got some of different shapes, or no numbers; expected (T,) or (T, C) of each") from None
+        raise UserError(
+            "signals: got different shapes, or values that are not numbers; expected (T,) or (T, C) of each"
+        ) from None
     if values.ndim not in (2, 3):
         raise UserError(f"signals: got an array of shape {values.shape}, expected (N, T) or (N, T, C)")
     if len(values) < batch_size:
@@ -317,10 +325,10 @@ def convert_to_batches(
 
 
 def get_text(scores: Any) -> str:
-    """The text of one-hot characters or scores (T, 27): at each step the symbol of the largest, of equal ones the first.
+    """Return the text of one-hot characters or scores (T, 27): the symbol of the first largest value of each step.
 
     Raises:
-        UserError: another shape.
+        UserError: a different shape.
     """
     array = np.asarray(scores)
     if array.ndim != 2 or array.shape[1] != len(ALPHABET):
@@ -328,47 +336,54 @@ def get_text(scores: Any) -> str:
     return decode(array.argmax(-1))
 
 
-class _Pairs(Dataset):
-    """Batches of inputs and targets as they are handed to ``train``, turned into tensors one at a time."""
+class _Batches(Dataset):
+    """Batches of the arguments of ``train``, converted to tensors one at a time."""
 
-    def __init__(self, inputs: Sequence[Any], targets: Sequence[Any], spec: DataSpec):
-        self.inputs, self.targets, self.spec = inputs, targets, spec
+    def __init__(self, inputs: Sequence[Any], targets: Sequence[Any], task: Task):
+        self.inputs, self.targets, self.task = inputs, targets, task
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, k: int) -> Batch:
-        inputs = _values(self.inputs[k], self.spec.input_size, f"batches_in[{k}]")
-        targets = _values(self.targets[k], self.spec.output_size, f"batches_out[{k}]")
+        inputs = _values(self.inputs[k], self.task.spec.input_size, f"batches_in[{k}]")
+        targets = _values(self.targets[k], self.task.spec.output_size, f"batches_out[{k}]")
         if inputs.shape[:2] != targets.shape[:2]:
             raise UserError(
                 f"batches_out[{k}]: got shape {tuple(targets.shape)}, expected the {tuple(inputs.shape[:2])} of batches_in[{k}]"
             )
-        return Batch(inputs, targets.argmax(-1) if self.spec.task == "classification" else targets)
+        return Batch(inputs, targets.argmax(-1) if self.task.class_targets else targets)
 
 
-class _Losses(pl.Callback):
+class _PrintedLosses(Observer):
     """Prints the number of each epoch and the loss of each batch."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        print(f"Epoch {trainer.current_epoch}")
+    def on_epoch_start(self, epoch: int) -> None:
+        print(f"Epoch {epoch}")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        print(f"loss: {outputs['loss'].item():.6g}", flush=True)
+    def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
+        print(f"loss: {loss.item():.6g}", flush=True)
 
 
-def _unanswered(inputs: Tensor) -> Batch:
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"variable_path: got the folder {path}, expected a file")
+    if not path.parent.is_dir():
+        raise UserError(f"variable_path: got {path}, but there is no folder {path.parent}")
+
+
+def _without_targets(inputs: Tensor) -> Batch:
     return Batch(inputs, targets=inputs.new_empty(0))
 
 
 def _values(given: Any, channels: int, name: str) -> Tensor:
-    """(B, T, channels) float32 of an array or nested lists."""
+    """Return (B, T, channels) float32 of an array or nested lists."""
     try:
         array = np.asarray(given, dtype=np.float32)
     except (TypeError, ValueError):
-        raise UserError(f"{name}: got rows of different shapes, or no numbers; expected (B, T, {channels})") from None
+        raise UserError(
+            f"{name}: got rows of different shapes, or values that are not numbers; expected (B, T, {channels})"
+        ) from None
     if array.ndim != 3 or array.shape[2] != channels or not array.size:
         raise UserError(f"{name}: got shape {array.shape}, expected (B, T, {channels})")
     if not np.isfinite(array).all():

@@ -1,6 +1,8 @@
 """sequitur's ``quick_train``: an autoencoder in one line."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -50,9 +52,9 @@ def quick_train(
         >>> decoder(encoder(torch.randn(7, 3))).shape
         torch.Size([7, 3])
 
-    The learning rate falls along half a cosine to a hundredth. Where a model reads series, the first part of the epochs is
-    trained on windows of them that grow from 10 steps to the whole: a decoder that is asked for 150 steps from the start learns
-    their mean and stays there. The last epoch is always one of whole series.
+    The learning rate falls along half a cosine to a hundredth. The first part of the epochs trains on windows of the series,
+    which grow from 10 steps to the whole: a decoder that begins with series of 150 steps learns their mean and no more. The
+    last epoch always trains on whole series. LINEAR_AE has no windows.
 
     Args:
         model: LINEAR_AE for sequences of numbers (L,), all of one length; LSTM_AE for series (T, C), CONV_LSTM_AE for series of
@@ -63,109 +65,158 @@ def quick_train(
         lr: learning rate in the first epoch.
         epochs: passes over the training set.
         clip_value: largest norm of the gradient; None does not clip.
-        denoise: add noise to the inputs in training; the targets have none.
-        device: where to train, and where encoder and decoder are then; None for a GPU if there is one.
+        denoise: add noise to the inputs in training, but not to the targets.
+        device: of the training, and of the returned encoder and decoder; None for a GPU if there is one.
         batch_size: sequences in a batch; None for a tenth of them, at most 100.
         lengths: (n,) valid steps of each sequence of a padded tensor.
         noise: standard deviation of that noise, in standard deviations of the data if ``normalize``.
-        normalize: train on values of mean 0 and deviation 1 in each channel of series, or over all values of others; encoder
-            and decoder take and give the data's own.
-        validation: part of the sequences that is not trained on, but chooses the epoch whose weights are returned.
-        patience: stop after so many epochs without a better one in validation; None for never.
-        growth: part of the epochs in which windows grow.
+        normalize: train on values of mean 0 and deviation 1, in each channel of series, or over all values of others. Encoder
+            and decoder take and return values in the data's units.
+        validation: fraction of the sequences that is not trained on, and chooses the epoch whose weights are returned.
+        patience: stop after this number of epochs without a better one in validation; None for never.
+        growth: fraction of the epochs in which windows grow.
         optimizer: muon (:class:`seqmem.training.optimisation.muon.Muon`), with which recurrences learn in fewer steps, or adam.
         **kwargs: arguments of ``model``.
 
     Returns:
-        encoder (a sequence, or a batch with lengths, to encodings); decoder (encodings to sequences, as long as what was
-        encoded last or as ``seq_len`` says); the encodings (E,) of the training set, without gradient; for each epoch the mean
-        squared error of a value in training, of windows while these grow.
+        The encoder, of a sequence or of a batch with lengths; the decoder, whose sequences have the length of the last encoded
+        one, or ``seq_len`` steps; the encodings (E,) of the training set, without gradient; for each epoch the mean squared
+        error of a value in training, of windows while these grow.
 
     Raises:
         UserError: an argument of the wrong type or range, or sequences that ``model`` does not take.
     """
-    settings = locals()
-    elsewhere = ("model", "train_set", "lengths", "kwargs")
-    check(quick_train, {name: value for name, value in settings.items() if name not in elsewhere}, "quick_train", elsewhere)
+    given = {name: value for name, value in locals().items() if name not in _CHECKED_ELSEWHERE}
+    check(quick_train, given, "quick_train", _CHECKED_ELSEWHERE)
     if patience is not None and validation == 0:
         raise UserError(f"quick_train: got patience={patience} without a validation set, expected validation above 0")
-    kind = next((kind for kind in _kinds if isinstance(model, type) and issubclass(model, kind)), None)
-    if kind is None:
-        raise UserError(f"quick_train: got model={getattr(model, '__name__', model)}; choose from: {_names}")
-    where = _device(device)
+    kind = _kind_of(model)
+    chosen = _device(device)
     sequences = as_list(train_set, lengths)
-    adapter, dimensions, argument, shape = _kinds[kind]
-    if sequences[0].dim() not in dimensions:
-        raise UserError(f"{kind.__name__}: got sequences of shape {tuple(sequences[0].shape)}, expected {shape}")
-    if kind is LINEAR_AE and (odd := next((x for x in sequences if len(x) != len(sequences[0])), None)) is not None:
-        raise UserError(f"LINEAR_AE: got sequences of {len(sequences[0])} and {len(odd)} numbers, expected one length")
-    step = tuple(sequences[0].shape[1:])
-    size = {LINEAR_AE: len(sequences[0]), LSTM_AE: step[-1] if step else 0, CONV_LSTM_AE: step}[kind]
-    network = model(**{argument: size}, encoding_dim=encoding_dim, **kwargs)
+    kind.check(sequences)
+    network = model(**{kind.argument: kind.size(sequences)}, encoding_dim=encoding_dim, **kwargs)
 
-    trained, held = _split(len(sequences), validation)
+    trained, held_out = _split(len(sequences), validation)
     standardization = Standardization.of([sequences[k] for k in trained]) if normalize else None
-    ready = [(x if standardization is None else standardization(x)).reshape(len(x), -1) for x in sequences]
-    spec = DataSpec(
-        name="sequences",
-        input_size=ready[0].shape[1],
-        output_size=ready[0].shape[1],
-        task="reconstruction",
-        output_steps=None,
-        max_length=max(map(len, ready)),
-        frame=step if kind is CONV_LSTM_AE else None,
-    )
-    growing = 0 if kind is LINEAR_AE else min(int(growth * epochs), epochs - 1)
-    autoencoder = adapter(spec, network, noise=noise if denoise else 0.0, growth_epochs=growing)
-    config = TrainConfig(
-        optimizer=optimizer,
-        lr=lr,
-        schedule="cosine",
-        epochs=epochs,
-        batch_size=batch_size or min(100, -(-len(trained) // 10)),
-        gradient_clip_val=clip_value or 0.0,
-    )
+    inputs = [(x if standardization is None else standardization(x)).reshape(len(x), -1) for x in sequences]
+    spec = _spec(inputs, tuple(sequences[0].shape[1:]) if kind.frames else None)
+    growth_epochs = min(int(growth * epochs), epochs - 1) if kind.grows else 0
     losses = fit_sequences(
-        autoencoder,
-        [ready[k] for k in trained],
-        config,
-        validation=[ready[k] for k in held],
+        kind.adapter(spec, network, noise=noise if denoise else 0.0, growth_epochs=growth_epochs),
+        [inputs[k] for k in trained],
+        TrainConfig(
+            optimizer=optimizer,
+            lr=lr,
+            schedule="cosine",
+            epochs=epochs,
+            batch_size=batch_size or min(100, -(-len(trained) // 10)),
+            gradient_clip_val=clip_value or 0.0,
+        ),
+        validation=[inputs[k] for k in held_out],
         patience=patience,
         scale=None if standardization is None else standardization.deviation.expand(spec.input_size),
-        device=where,
+        device=chosen,
         progress_bar=sys.stdout.isatty(),
         on_epoch=lambda epoch, loss: print(f"Epoch: {epoch + 1}, Loss: {loss}") if verbose else None,
     )
-    encoder, decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
-    if standardization is not None:
-        encoder, decoder = StandardizedEncoder(standardization, encoder), StandardizedDecoder(standardization, decoder)
-    encoder, decoder = encoder.to(where).eval(), decoder.to(where).eval()
+    encoder, decoder = _halves(network, standardization, chosen)
     with torch.no_grad():
-        encodings = [encoder(sequence.to(where)) for sequence in sequences]
+        encodings = [encoder(sequence.to(chosen)) for sequence in sequences]
     return encoder, decoder, encodings, losses
 
 
-_kinds: dict[type[nn.Module], tuple[type[Autoencoder], tuple[int, ...], str, str]] = {
-    LINEAR_AE: (FlatAutoencoder, (1,), "input_dim", "(L,)"),
-    LSTM_AE: (SeriesAutoencoder, (2,), "input_dim", "(T, C)"),
-    CONV_LSTM_AE: (FrameAutoencoder, (3, 4), "input_dims", "(T, H, W) or (T, D, H, W)"),
-}
-_names = ", ".join(kind.__name__ for kind in _kinds)
+_CHECKED_ELSEWHERE = ("model", "train_set", "lengths", "kwargs")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What an architecture needs to know of its training.
+
+    Attributes:
+        model: the architecture.
+        adapter: the autoencoder that trains it.
+        dimensions: possible numbers of dimensions of a sequence.
+        argument: name of the architecture's argument for the size of a sequence or of a step.
+        shape: of a sequence, for messages.
+        grows: the training begins with windows of the sequences.
+        frames: a step is a frame.
+    """
+
+    model: type[nn.Module]
+    adapter: type[Autoencoder]
+    dimensions: tuple[int, ...]
+    argument: str
+    shape: str
+    grows: bool = True
+    frames: bool = False
+
+    def check(self, sequences: Sequence[Tensor]) -> None:
+        """Check the shapes of sequences, whose steps are known to be alike."""
+        name, first = self.model.__name__, sequences[0]
+        if first.dim() not in self.dimensions:
+            raise UserError(f"{name}: got sequences of shape {tuple(first.shape)}, expected {self.shape}")
+        other = next((x for x in sequences if len(x) != len(first)), None)
+        if not self.grows and other is not None:
+            raise UserError(f"{name}: got sequences of {len(first)} and {len(other)} numbers, expected one length")
+
+    def size(self, sequences: Sequence[Tensor]) -> int | tuple[int, ...]:
+        """Return the value of ``argument``."""
+        first = sequences[0]
+        if self.frames:
+            return tuple(first.shape[1:])
+        return first.shape[-1]
+
+
+_kinds = (
+    _Kind(LINEAR_AE, FlatAutoencoder, (1,), "input_dim", "(L,)", grows=False),
+    _Kind(LSTM_AE, SeriesAutoencoder, (2,), "input_dim", "(T, C)"),
+    _Kind(CONV_LSTM_AE, FrameAutoencoder, (3, 4), "input_dims", "(T, H, W) or (T, D, H, W)", frames=True),
+)
+
+
+def _kind_of(model: type[nn.Module]) -> _Kind:
+    for kind in _kinds:
+        if isinstance(model, type) and issubclass(model, kind.model):
+            return kind
+    names = ", ".join(kind.model.__name__ for kind in _kinds)
+    raise UserError(f"quick_train: got model={getattr(model, '__name__', model)}; choose from: {names}")
+
+
+def _spec(inputs: Sequence[Tensor], frame: tuple[int, ...] | None) -> DataSpec:
+    return DataSpec(
+        name="sequences",
+        input_size=inputs[0].shape[1],
+        output_size=inputs[0].shape[1],
+        task="reconstruction",
+        output_steps=None,
+        max_length=max(map(len, inputs)),
+        frame=frame,
+    )
+
+
+def _halves(network: nn.Module, standardization: Standardization | None, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """Return encoder and decoder on the device; with a standardisation they take and return values in the data's units."""
+    encoder, decoder = network.get_submodule("encoder"), network.get_submodule("decoder")
+    if standardization is not None:
+        encoder, decoder = StandardizedEncoder(standardization, encoder), StandardizedDecoder(standardization, decoder)
+    return encoder.to(device).eval(), decoder.to(device).eval()
 
 
 def _device(given: str | torch.device | None) -> torch.device:
     try:
-        where = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=where)
+        device = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"quick_train.device: got '{given}', which cannot be used ({str(error).splitlines()[0]})") from None
-    return where
+    return device
 
 
-def _split(count: int, part: float) -> tuple[list[int], list[int]]:
-    """Places of the sequences to train on, in order, and of those for validation."""
-    size = round(count * part)
-    if part > 0 and not 0 < size < count:
-        raise UserError(f"quick_train: got validation={part} of {count} sequences, expected at least one, and one to train on")
-    held = set(torch.randperm(count)[:size].tolist())
-    return [k for k in range(count) if k not in held], sorted(held)
+def _split(count: int, fraction: float) -> tuple[list[int], list[int]]:
+    """Return the indices of the sequences to train on, in order, and of those for validation."""
+    size = round(count * fraction)
+    if fraction > 0 and not 0 < size < count:
+        raise UserError(
+            f"quick_train: got validation={fraction} of {count} sequences, expected at least one, and one to train on"
+        )
+    held_out = set(torch.randperm(count)[:size].tolist())
+    return [k for k in range(count) if k not in held_out], sorted(held_out)

@@ -1,4 +1,4 @@
-"""The factory of the real-valued sequence-to-sequence autoencoder, with the names of its original."""
+"""The factory of the real-valued sequence-to-sequence autoencoder, with the names of the original package."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -17,8 +17,11 @@ from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
 from seqmem.io import archive
 from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder
+from seqmem.tasks import task_for
+from seqmem.training.config import TrainConfig
 from seqmem.training.loop.interrupts import deferred_interrupt
-from seqmem.training.optimisation.schedules import learning_rate
+from seqmem.training.loop.lean import LeanLoop, Observer
+from seqmem.training.optimisation.schedules import Exponential
 
 Arrays = Sequence[np.ndarray]
 Generator = Callable[[int | None], tuple[Arrays, Arrays, bool]]
@@ -29,24 +32,24 @@ CLIP = 5.0
 _GO_TOKENS = {"head": 0.0, "token": -100.0}
 
 RATES = {"constant": ("lr",), "expdecay": ("start_lr", "finish_lr", "decay_steps")}
-"""Kinds of learning rate, and what each takes."""
+"""Kinds of learning rate, and the arguments of each."""
 
 
 @dataclass
 class Settings:
-    """What a model is made of, as in the file beside its weights.
+    """The settings of a model, which its file holds with the weights.
 
     Attributes:
         input_dim: size of a step of the inputs.
         output_dim: size of a step of the outputs.
         layer_sizes: of the encoder's GRUs.
         symmetric: the decoder's are the same in reverse (50:30:30:50), or in the same order (50:30:50:30).
-        stop: how an output says that it ends: "head", learned, or "token", by rows that hold ``stop_pad_token``.
+        stop: how an output marks its end: "head", learned, or "token", by rows that hold ``stop_pad_token``.
         stop_pad_length: steps after the last one on which stopping is learned.
-        stop_pad_token: what the stop rows hold.
-        go_token: what the decoder reads in the first step; None for 0 with the head, which -100 would drown in the first
-            steps of the training, and for the original's -100 with the token.
-        keep_prob: probability with which a channel of what encoder and decoder read is kept at a step in training; None: 1.
+        stop_pad_token: value of the stop rows.
+        go_token: the decoder's first input. None is 0 with the head, whose loss a -100 would dominate at first, and the
+            original's -100 with the token.
+        keep_prob: probability to keep an input channel of encoder and decoder at a step in training; None: 1.
         lrtype: "constant" or "expdecay".
         lrargs: lr; or start_lr, finish_lr and decay_steps, the iterations from one to the other.
     """
@@ -73,7 +76,7 @@ class NDS2SAEFactory(Settings):
         >>> factory.set_output("toy.zip")
         >>> autoencoder = factory.build()
 
-    :class:`Settings` says what there is to set.
+    :class:`Settings` describes them.
     """
 
     _path: Path | None = None
@@ -85,37 +88,37 @@ class NDS2SAEFactory(Settings):
         super().__setattr__(name, value)
 
     def set_output(self, filename: str | Path) -> None:
-        """Choose the file that a model is saved to, and take over the settings of one that is there already.
+        """Set the file that a model is saved to; if it exists, its settings replace the factory's.
 
         Raises:
-            UserError: there is a file, but not one of such a model.
+            UserError: the file is not one of such a model.
         """
         self._path = Path(filename)
         if self._path.exists():
             meta, _ = archive.read(self._path)
             settings = meta.get("settings")
             if not isinstance(settings, dict):
-                raise UserError(f"{self._path} holds no model of NDS2SAEFactory")
-            for name, value in _checked(settings, str(self._path)).items():
+                raise UserError(f"{self._path} is not a model of NDS2SAEFactory")
+            for name, value in _checked_settings(settings, str(self._path)).items():
                 setattr(self, name, value)
 
     def build(self) -> "NDS2SAE":
-        """The model: from the file where there is one, else a new one.
+        """Create the model, with the file's weights if the file exists.
 
         Raises:
-            UserError: a setting of the wrong type or range, no output file, or a file of other settings.
+            UserError: a setting of the wrong type or range, no output file, or a file of different settings.
         """
         if self._path is None:
             raise UserError("NDS2SAEFactory: no file to save to; call set_output(FILE) before build()")
-        settings = Settings(**_checked(asdict(self), "NDS2SAEFactory"))
+        settings = Settings(**_checked_settings(asdict(self), "NDS2SAEFactory"))
         if not self._path.exists():
             return NDS2SAE(settings, self._path)
         saved = archive.read(self._path)
         try:
-            with torch.device("meta"):  # where sizes cost nothing, whatever a file says they are
+            with torch.device("meta"):  # no memory, however large the sizes of a file are
                 claimed = NDS2SAE(settings, self._path)
         except RuntimeError as error:
-            raise UserError(f"{self._path}: no model can be made of its settings ({error})") from None
+            raise UserError(f"{self._path}: its settings are invalid ({error})") from None
         claimed.check(*saved)
         model = NDS2SAE(settings, self._path)
         model.restore(*saved)
@@ -123,12 +126,14 @@ class NDS2SAEFactory(Settings):
 
 
 class NDS2SAE:
-    """A :class:`Seq2SeqAutoencoder` that is trained, asked and saved.
+    """A :class:`Seq2SeqAutoencoder` with its training and its file.
 
     Attributes:
-        settings: what it is made of.
-        iteration: how many iterations it has been trained for.
+        settings: of the model.
+        path: the file.
+        iteration: number of iterations of training so far.
         autoencoder: the torch module.
+        optimizer: Adam.
     """
 
     def __init__(self, settings: Settings, path: Path):
@@ -150,15 +155,16 @@ class NDS2SAE:
             stop_token=settings.stop_pad_token,
             go_token=_GO_TOKENS[settings.stop] if settings.go_token is None else settings.go_token,
         )
-        self.optimizer = torch.optim.Adam(self.autoencoder.parameters(), lr=self.rate(0))
+        config = TrainConfig(lr=self.rate(0), gradient_clip_val=CLIP, gradient_clip_algorithm="value")
+        self._loop = LeanLoop(self.autoencoder, task_for(spec), config, "try a smaller learning rate")
+        self.optimizer = self._loop.optimizer
 
     def rate(self, iteration: int) -> float:
-        """The learning rate of an iteration."""
+        """Return the learning rate of an iteration."""
         arguments = self.settings.lrargs
         if self.settings.lrtype == "constant":
             return arguments["lr"]
-        progress = iteration / arguments["decay_steps"]
-        return learning_rate("exponential", progress, arguments["start_lr"], arguments["finish_lr"])
+        return Exponential().rate(iteration, arguments["decay_steps"] + 1, arguments["start_lr"], arguments["finish_lr"])
 
     @checked
     def train(
@@ -170,65 +176,46 @@ class NDS2SAE:
         display_step: PositiveInt = 100,
         save_step: PositiveInt | None = None,
     ) -> list[dict[str, float]]:
-        """Train until ``n_iterations`` iterations have been made, those before a save included.
+        """Train until the model has had ``n_iterations`` iterations, those before a save included.
 
         An iteration takes batches from ``training_gen(batch_size)`` until one is the last. Ctrl-C saves after a whole batch.
 
         Args:
-            training_gen: gives input sequences (T, C), output sequences (T', D), and whether this batch is the last.
-            valid_gen: the same; called with None as batch size, or again until the last batch.
-            n_iterations: in all.
-            batch_size: what ``training_gen`` is asked for.
+            training_gen: returns input sequences (T, C), output sequences (T', D), and whether this batch is the last.
+            valid_gen: the same; called with None as batch size, until the last batch.
+            n_iterations: in total.
+            batch_size: argument of ``training_gen``.
             display_step: iterations between two validations, which are printed.
-            save_step: iterations between two saves; None for ``display_step``. The last one is always saved.
+            save_step: iterations between two saves; None for ``display_step``. The last iteration is always saved.
 
         Returns:
             For each validation: iteration, loss (in training, of that iteration), validation_loss, its squared_error and
             stop_error, and learning_rate.
 
         Raises:
-            UserError: an argument of the wrong type or range, sequences of another size, or a loss that is no finite number.
+            UserError: an argument of the wrong type or range, sequences of a different size, or a loss that is not finite.
             KeyboardInterrupt: after saving.
         """
-        history = []
         with deferred_interrupt() as interrupted:
-            while self.iteration < n_iterations:
-                lr = self.rate(self.iteration)
-                losses = []
-                for batch in self._batches(training_gen, batch_size):
-                    losses.append(self._update(batch, lr))
-                    if interrupted():
-                        self.save()
-                        raise KeyboardInterrupt
-                shown = self.iteration % display_step == 0 or self.iteration == n_iterations - 1
-                if shown:
-                    squared, stopping = self._validate(valid_gen)
-                    row = {"iteration": self.iteration, "loss": float(np.mean(losses)), "validation_loss": squared + stopping}
-                    history.append({**row, "squared_error": squared, "stop_error": stopping, "learning_rate": lr})
-                    print(
-                        f"Epoch {self.iteration}/{n_iterations} - Loss {row['loss']:.6g} - "
-                        f"Validation loss {squared + stopping:.6g} - Learning rate {lr:.6g}",
-                        flush=True,
-                    )
-                self.iteration += 1
-                if self.iteration % (save_step or display_step) == 0 or self.iteration == n_iterations:
-                    self.save()
+            observer = _Iterations(self, valid_gen, n_iterations, display_step, save_step or display_step, interrupted)
+            iterations = range(self.iteration, n_iterations)
+            self._loop.run(lambda: self._batches(training_gen, batch_size), iterations, observer)
             if interrupted():  # after the last batch
                 raise KeyboardInterrupt
-        return history
+        return observer.history
 
     def predict(self, test_seq: Arrays, res_len: Sequence[int] | None = None) -> list[np.ndarray]:
-        """The output of each sequence, up to where the model says that it ends.
+        """Return the output of each sequence, up to the end that the model predicts.
 
         Args:
             test_seq: sequences (T, C).
-            res_len: how long each output shall be instead.
+            res_len: length of each output; None for the predicted ones.
 
         Returns:
             Arrays (T', D).
 
         Raises:
-            UserError: sequences of another size, or ``res_len`` of another number of them, or below 1.
+            UserError: sequences of a different size, or a ``res_len`` below 1, or not one for each sequence.
         """
         if res_len is not None and (len(res_len) != len(test_seq) or min(res_len) < 1):
             raise UserError(
@@ -244,7 +231,12 @@ class NDS2SAE:
         return [output[:length].numpy() for output, length in zip(outputs, res_len, strict=True)]
 
     def encode(self, test_seq: Arrays, kernel_only: bool = False) -> list[np.ndarray]:
-        """The states (E,) of all layers after each sequence (T, C), in the decoder's order; or of the last layer alone."""
+        """Return the states (E,) of all layers after each sequence (T, C), in the decoder's order.
+
+        Args:
+            test_seq: sequences (T, C).
+            kernel_only: return the state of the last layer alone.
+        """
         if not kernel_only:
             return list(self._encoded(test_seq).numpy())
         self.autoencoder.eval()
@@ -260,10 +252,10 @@ class NDS2SAE:
         archive.write(self.path, {"settings": asdict(self.settings), "iteration": self.iteration}, arrays)
 
     def check(self, meta: dict[str, Any], arrays: dict[str, Tensor]) -> None:
-        """Refuse what was read from a file unless it is of a model like this one.
+        """Check that the content of a file fits this model.
 
         Raises:
-            UserError: the file is damaged, or of a model of other sizes.
+            UserError: the file is damaged, or of a model of different sizes.
         """
         if not isinstance(meta.get("iteration"), int) or meta["iteration"] < 0:
             raise UserError(f"{self.path} is damaged: got iteration {meta.get('iteration')!r}, expected a whole number")
@@ -279,7 +271,7 @@ class NDS2SAE:
         archive.check_shapes(self.path, {name: arrays[name] for name in arrays.keys() - saved.keys()}, moments)
 
     def restore(self, meta: dict[str, Any], arrays: dict[str, Tensor]) -> None:
-        """Go on from what :meth:`save` wrote; :meth:`check` comes first."""
+        """Restore what :meth:`save` wrote, after :meth:`check`."""
         weights = {name.removeprefix("weights/"): value for name, value in arrays.items() if name.startswith("weights/")}
         self.autoencoder.load_state_dict(weights)
         state = self.optimizer.state_dict()
@@ -291,22 +283,8 @@ class NDS2SAE:
         self.optimizer.load_state_dict(state)
         self.iteration = meta["iteration"]
 
-    def _update(self, batch: Batch, lr: float) -> float:
-        self.autoencoder.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.autoencoder.longest.clamp_(min=batch.targets.shape[1])
-        loss = torch.stack(self.autoencoder.errors(batch)).sum()
-        if not loss.isfinite():
-            raise UserError(f"the loss became {loss.item()} in iteration {self.iteration}; try a smaller learning rate")
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_value_(self.autoencoder.parameters(), CLIP)
-        self.optimizer.step()
-        return loss.item()
-
-    def _validate(self, valid_gen: Generator) -> tuple[float, float]:
-        """Squared error and stop error over the validation set, each sequence counting once."""
+    def validate(self, valid_gen: Generator) -> tuple[float, float]:
+        """Return squared error and stop error, means over the sequences of a validation set."""
         self.autoencoder.eval()
         total, count = torch.zeros(2), 0
         with torch.no_grad():
@@ -322,8 +300,9 @@ class NDS2SAE:
             inputs, outputs, last = generator(batch_size)
             if len(inputs) != len(outputs):
                 raise UserError(f"got {len(inputs)} input and {len(outputs)} output sequences, expected as many")
-            batch, wanted = self._inputs(inputs), _padded(outputs, self.settings.output_dim, "output")
-            yield Batch(batch.inputs, wanted.inputs, batch.lengths, target_lengths=_lengths(wanted))
+            batch, targets = self._inputs(inputs), _padded(outputs, self.settings.output_dim, "output")
+            # Lengths of their own even where there is no padding: None would mean those of the inputs.
+            yield Batch(batch.inputs, targets.inputs, batch.lengths, target_lengths=targets.row_lengths)
 
     def _inputs(self, sequences: Arrays) -> Batch:
         return _padded(sequences, self.settings.input_dim, "input")
@@ -334,6 +313,59 @@ class NDS2SAE:
             return self.autoencoder.encode(self._inputs(sequences))
 
 
+class _Iterations(Observer):
+    """Learning rate, validations, saves and interrupts of a training.
+
+    Attributes:
+        history: a row for each validation.
+    """
+
+    def __init__(
+        self,
+        model: NDS2SAE,
+        valid_gen: Generator,
+        total: int,
+        display_step: int,
+        save_step: int,
+        interrupted: Callable[[], bool],
+    ):
+        self.history: list[dict[str, float]] = []
+        self._model, self._valid_gen, self._interrupted = model, valid_gen, interrupted
+        self._total, self._display_step, self._save_step = total, display_step, save_step
+        self._rate = 0.0
+        self._losses: list[float] = []
+
+    def on_epoch_start(self, epoch: int) -> None:
+        self._losses = []
+        self._rate = self._model.rate(epoch)
+        for group in self._model.optimizer.param_groups:
+            group["lr"] = self._rate
+
+    def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
+        self._losses.append(loss.item())
+        if self._interrupted():
+            self._model.save()
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch: int) -> bool:
+        if epoch % self._display_step == 0 or epoch == self._total - 1:
+            self._validate(epoch)
+        self._model.iteration += 1
+        if self._model.iteration % self._save_step == 0 or self._model.iteration == self._total:
+            self._model.save()
+        return False
+
+    def _validate(self, iteration: int) -> None:
+        squared, stopping = self._model.validate(self._valid_gen)
+        row = {"iteration": iteration, "loss": float(np.mean(self._losses)), "validation_loss": squared + stopping}
+        self.history.append({**row, "squared_error": squared, "stop_error": stopping, "learning_rate": self._rate})
+        print(
+            f"Epoch {iteration}/{self._total} - Loss {row['loss']:.6g} - "
+            f"Validation loss {squared + stopping:.6g} - Learning rate {self._rate:.6g}",
+            flush=True,
+        )
+
+
 def _padded(sequences: Arrays, size: int, side: str) -> Batch:
     tensors = as_list(sequences)
     if tensors[0].dim() != 2 or tensors[0].shape[1] != size:
@@ -341,17 +373,12 @@ def _padded(sequences: Arrays, size: int, side: str) -> Batch:
     return padded(tensors)
 
 
-def _lengths(batch: Batch) -> Tensor:
-    """Where inputs and outputs differ in length, None would mean the inputs'."""
-    return torch.full((len(batch),), batch.inputs.shape[1]) if batch.lengths is None else batch.lengths
-
-
-def _checked(given: dict[str, Any], where: str) -> dict[str, Any]:
+def _checked_settings(given: dict[str, Any], where: str) -> dict[str, Any]:
     settings = check(Settings, given, where)
-    wanted = RATES[settings["lrtype"]]
-    if set(settings["lrargs"]) != set(wanted):
+    expected = RATES[settings["lrtype"]]
+    if set(settings["lrargs"]) != set(expected):
         raise UserError(
-            f"{where}.lrargs: got {', '.join(settings['lrargs'])} for {settings['lrtype']}, expected {', '.join(wanted)}"
+            f"{where}.lrargs: got {', '.join(settings['lrargs'])} for {settings['lrtype']}, expected {', '.join(expected)}"
         )
     rates = settings["lrargs"]
     if settings["lrtype"] == "expdecay" and rates["finish_lr"] > rates["start_lr"]:

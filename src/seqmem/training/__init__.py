@@ -1,7 +1,7 @@
 """Training: the LightningModule, its trials and what they leave on disk.
 
-Lightning takes seconds to import, so it is imported when something that needs it is first asked for: a config is checked, and a
-mistake in it answered, without.
+Importing Lightning takes seconds, so it is imported only when a name that needs it is used. A config is checked without it, so
+that a mistake is reported at once.
 """
 
 from importlib import import_module
@@ -12,7 +12,8 @@ from seqmem.training.config import RunnerConfig, TrainConfig, check_config, chec
 if TYPE_CHECKING:
     from seqmem.training.engines.trials import experiment, run_trials
     from seqmem.training.loop.module import SequenceModule
-    from seqmem.training.loop.trial import Data, run_trial
+    from seqmem.training.loop.splits import Data
+    from seqmem.training.loop.trial import run_trial
 
 __all__ = [
     "Data",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 _homes = {
-    "Data": "loop.trial",
+    "Data": "loop.splits",
     "SequenceModule": "loop.module",
     "experiment": "engines.trials",
     "run_trial": "loop.trial",

@@ -1,4 +1,4 @@
-"""Which code a result depends on: a checksum that changes with it, and with nothing else."""
+"""A checksum of the code that a result depends on."""
 
 import ast
 import hashlib
@@ -13,21 +13,22 @@ from torch import nn
 
 _root = "seqmem"
 _entry = "seqmem.training.loop.trial"
-_without_influence = ("seqmem.results",)  # what is written down, and how, changes no number
+_without_influence = ("seqmem.results",)  # records and tables change no number
 
 
-def fingerprint(model: nn.Module, data: object) -> str:
-    """A short checksum of the code that trains ``model`` on ``data``.
+def fingerprint(model: nn.Module, data: object, task: object) -> str:
+    """Return a short checksum of the code that trains ``model`` on ``data``.
 
-    It covers the modules of this package and of the data set's that they need, as Python reads them (comments and docstrings
-    have no influence), the sources of the compiled operators, and torch's version. A cell, model or data set that is not used
-    has none either, so that adding one leaves the results of the others valid.
+    It covers torch's version, the sources of the compiled operators, and the modules that the training needs, of this package
+    and of the data set's. Comments and docstrings have no influence. Nor has a cell, model, task or data set that is not used,
+    so that adding one leaves the results of the others valid.
 
     Args:
-        model: whose modules' classes count.
-        data: whose class counts.
+        model: the classes of its modules count.
+        data: its class counts.
+        task: its class counts.
     """
-    classes = {type(module) for module in model.modules()} | {type(data)}
+    classes = {type(module) for module in model.modules()} | {type(data), type(task)}
     used = {ancestor.__module__ for owner in classes for ancestor in owner.__mro__}
     packages = (_root, type(data).__module__.partition(".")[0])
     digest = hashlib.sha256(torch.__version__.encode())
@@ -39,7 +40,7 @@ def fingerprint(model: nn.Module, data: object) -> str:
 
 
 def _needed(modules: Iterable[str], packages: tuple[str, ...]) -> set[str]:
-    """The modules and all that they import, directly or not, of the given packages."""
+    """Return the modules and all that they import, directly or not, of the given packages."""
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
@@ -54,7 +55,7 @@ def _needed(modules: Iterable[str], packages: tuple[str, ...]) -> set[str]:
 
 @cache
 def _source(name: str) -> tuple[str, tuple[str, ...]]:
-    """A checksum of a module's code, and the names of what it imports, which may be no modules."""
+    """Return a checksum of a module's code, and the names that it imports, which need not be modules."""
     path = _path(name)
     assert path is not None
     tree = ast.parse(path.read_bytes())
@@ -66,13 +67,13 @@ def _source(name: str) -> tuple[str, tuple[str, ...]]:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
-    # A registry imports its modules by name; those in use are the classes of the model and the data.
+    # A registry imports all its modules; the ones in use are found through the classes of model, data and task.
     registry = any(name.startswith("pkgutil") for name in imported)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), () if registry else tuple(imported)
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """A module or statement and all statements within; not the expressions, which are ten times as many."""
+    """Yield a module or statement and all statements within. Expressions, ten times as many, are left out."""
     yield node
     for field in ("body", "orelse", "finalbody", "handlers", "cases"):
         for inner in getattr(node, field, ()):
@@ -81,7 +82,7 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _path(name: str) -> Path | None:
-    """The file of a module of Python code; None if there is none of that name."""
+    """Return the file of a module of Python code; None if no such module exists."""
     loaded = sys.modules.get(name)
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
@@ -96,7 +97,7 @@ def _path(name: str) -> Path | None:
 
 @cache
 def _operators() -> tuple[str, ...]:
-    """A line for each file that the compiled operators are built from; for what was built where those are not at hand."""
+    """Return a line for each source of the compiled operators, or for the shared object if the sources do not exist."""
     package = Path(__file__).parents[1]
     sources = sorted(package.parents[1].glob("csrc/*.[ch]*")) or sorted(package.glob("ops/*.so"))
     return tuple(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sources)

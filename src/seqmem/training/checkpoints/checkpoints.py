@@ -1,4 +1,4 @@
-"""Checkpoints and what is made of them again, read without running code from them."""
+"""Checkpoints: read without executing code from them, and restored to a trained model."""
 
 import zipfile
 from collections.abc import Mapping
@@ -21,24 +21,24 @@ from seqmem.training.loop.module import SequenceModule
 
 
 class DamagedCheckpointError(UserError):
-    """What a file holds is no checkpoint, or not all of one; a file that cannot be read may be whole."""
+    """The file holds something else, or only a part of a checkpoint. (A file that cannot be read may be intact.)"""
 
 
-# What a model's weights are made for, and another data set may not change.
+# Fields of the spec that a model's weights depend on; a different data set must agree in them.
 _SHAPE = ("input_size", "output_size", "tokens", "times", "task")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a trial's checkpoint holds.
+    """Content of a trial's checkpoint.
 
     Attributes:
-        path: its file.
+        path: the file.
         config: the resolved config of the trial.
-        spec: the spec of the data set that it was trained on.
-        data: the checksum of those data; None where it does not say.
+        spec: of the data set that the trial was trained on.
+        data: checksum of those data; None if it is not known.
         epoch: of the training, from 0.
-        weights: the LightningModule's, by name.
+        weights: of the LightningModule, by name.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """The folder of its trial; the file's own if it lies elsewhere."""
+        """The trial's folder, or the file's own if the file was moved out of it."""
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
 
 
@@ -59,10 +59,10 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
 
     Args:
         path: the file, or the trial's folder.
-        name: which one of a folder; by default the one that validation chose.
+        name: of the file in a trial's folder; by default the checkpoint that validation chose.
 
     Raises:
-        UserError: there is none, or it is not one of a trial.
+        UserError: no such file exists, or it is not a trial's checkpoint.
     """
     if path.is_dir():
         if not (path / "checkpoints" / name).is_file():
@@ -76,15 +76,16 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
 
 
 def of_trial(path: Path, loaded: Any) -> Checkpoint:
-    """What a file held, if it is a trial's.
+    """Create the checkpoint of a file's content.
 
     Raises:
-        DamagedCheckpointError: it is not.
+        DamagedCheckpointError: it is not a trial's checkpoint.
     """
     try:
         saved = loaded["hyper_parameters"]
         config, epoch = saved["config"], loaded["epoch"]
         spec = DataSpec(**check(DataSpec, saved["spec"]))
+        task_for(spec)
         sections = (config[section] for section in ("model", "dataset", "train", "runner"))
         if (
             all(isinstance(section, dict) for section in sections)
@@ -100,17 +101,17 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
 
 
 def _has_names(config: Any) -> bool:
-    """Whether all keys of a config are words."""
+    """Return whether all keys of a config are strings, at any depth."""
     return not isinstance(config, dict) or all(isinstance(key, str) and _has_names(value) for key, value in config.items())
 
 
 def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
-    """The trained model, ready to be evaluated.
+    """Create the trained model, ready to be evaluated.
 
     Args:
-        checkpoint: where its weights come from.
+        checkpoint: with the weights.
         train: the config's section.
-        spec: of the data set to evaluate it on, which may be another than it was trained on.
+        spec: of the data set to evaluate on, which may be a different one than that of the training.
 
     Raises:
         UserError: the data set is not of the shape that the model was built for, or the weights are not those of the model.
@@ -122,9 +123,9 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
                 f"{spec.name} has {name}={getattr(spec, name)}, expected {name}={getattr(trained, name)}, since the model of "
                 f"{checkpoint.path} was trained on {trained.name}"
             )
-    # What the model made of the length of its training data is part of what it learned.
+    # The model may depend on the length of its training data.
     spec = replace(spec, max_length=trained.max_length, embedding_size=trained.embedding_size)
-    with torch.device("meta"):  # nothing of the size that a file claims is made before its weights are of that size
+    with torch.device("meta"):  # no memory of a size that a file claims, until its weights are known to have that size
         check_weights(_module(checkpoint, train, spec), checkpoint.weights, checkpoint.path)
     module = _module(checkpoint, train, spec)
     load_weights(module, checkpoint.weights, checkpoint.path)
@@ -137,7 +138,7 @@ def _module(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load what a checkpoint holds.
+    """Load weights into a module.
 
     Args:
         module: whose parameters are replaced.
@@ -152,28 +153,28 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def check_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are not those of a module, which may be on the meta device.
+    """Check that weights fit a module, which may be on the meta device.
 
     Raises:
-        UserError: a name is missing or unknown, a shape differs, or there are no plain tensors.
+        UserError: a name is missing or unknown, a shape differs, or a weight is not a plain tensor.
     """
     if not isinstance(weights, Mapping) or not all(
         isinstance(value, Tensor) and value.is_cpu and value.layout == torch.strided and not value.is_quantized
         for value in weights.values()
     ):
-        raise UserError(f"{path} is not a checkpoint: its weights are no plain tensors by name")
+        raise UserError(f"{path} is not a checkpoint: its weights are not plain tensors by name")
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if given != own:
         name = next(name for name in [*own, *given] if own.get(name) != given.get(name))
         raise UserError(
-            f"{path} is a checkpoint of another model: got {name} of shape {given.get(name, 'nothing')}, "
+            f"{path} is a checkpoint of a different model: got {name} of shape {given.get(name, 'nothing')}, "
             f"expected {own.get(name, 'nothing')}"
         )
 
 
 def save_plain(content: Any, path: Path) -> None:
-    """Write tensors and plain values so that a kill at any moment leaves the old file or the new one.
+    """Write tensors and plain values; a kill at any moment leaves the old file or the new one.
 
     Raises:
         UserError: the file cannot be written.
@@ -182,19 +183,19 @@ def save_plain(content: Any, path: Path) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # What torch makes of a write that failed, on a full disk say.
+            # torch hides the failed write, on a full disk for example.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
 def load_plain(path: Path) -> Any:
-    """Read what :func:`save_plain` wrote, tensors on the CPU; anything but tensors and plain values is refused.
+    """Read what :func:`save_plain` wrote, tensors on the CPU; refuse anything but tensors and plain values.
 
     Raises:
-        UserError: there is no such file, or it cannot be read.
+        UserError: no such file exists, or it cannot be read.
         DamagedCheckpointError: it holds something else.
-        MemoryError: for a file larger than the memory.
+        MemoryError: the file is larger than the memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -204,7 +205,7 @@ def load_plain(path: Path) -> Any:
         raise UserError(f"cannot read the checkpoint {path} ({error.strerror or error})") from None
     except MemoryError:
         raise
-    except Exception:  # torch raises many kinds, with advice to read the file with code and all
+    except Exception:  # torch raises many kinds, and advises to execute the file's code
         raise DamagedCheckpointError(
             f"{path} is not a checkpoint: it is damaged, or holds more than tensors and plain values"
         ) from None

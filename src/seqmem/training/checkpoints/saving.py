@@ -1,4 +1,4 @@
-"""Checkpoints of a training, written so that a kill or a full disk cannot cut them."""
+"""Checkpoints of a training, which a kill or a full disk cannot cut."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from seqmem.training.loop.module import SequenceModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it into it: the old one stays until the new one is whole."""
+    """Writes a checkpoint to a temporary file and renames it, so that the old one stays until the new one is whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``."""
@@ -26,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """After each epoch, ``last.ckpt``, and ``best.ckpt`` if the epoch is the best so far by what it monitors."""
+    """Saves ``last.ckpt`` after each epoch, and ``best.ckpt`` if the monitored metric is the best so far."""
 
     def __init__(self, folder: Path, monitor: str, mode: str):
         super().__init__(
@@ -34,12 +34,12 @@ class BestCheckpoint(ModelCheckpoint):
             "best",
             monitor,
             mode=mode,
-            save_on_train_epoch_end=True,  # when all of the epoch is known, its row of metrics too
+            save_on_train_epoch_end=True,  # when the epoch's row of metrics exists
             enable_version_counter=False,
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save both, if the weights are finite. Lightning's own last.ckpt is that of the last epoch that was the best."""
+        """Save both, if the weights are finite. Lightning's own last.ckpt would be that of the best epoch."""
         assert self.dirpath is not None
         last = Path(self.dirpath) / "last.ckpt"
         _check_finite(trainer, pl_module, last)
@@ -47,7 +47,7 @@ class BestCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(last)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint, which may have been moved with its folder."""
+        """Resume from a checkpoint, which may have been moved with its folder."""
         assert self.dirpath is not None
         here = str(Path(self.dirpath) / "best.ckpt") if state_dict["best_model_path"] else ""
         moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here}
@@ -56,7 +56,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class WithinEpoch(pl.Callback):
-    """Writes ``last.ckpt`` within epochs, too, with what training only holds until the epoch's end.
+    """Writes ``last.ckpt`` within epochs, too, with the sums that training has gathered since the epoch began.
 
     Args:
         path: the file.
@@ -67,46 +67,46 @@ class WithinEpoch(pl.Callback):
         self.path = path
         self.seconds = 60 * minutes
         self._saving = False
-        self._found: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give back what the checkpoint held from which the training goes on."""
-        self._written = time.monotonic()
-        if self._found is not None:
+        """Restore the sums of the checkpoint from which the training resumes."""
+        self._last_saved = time.monotonic()
+        if self._loaded is not None:
             assert isinstance(pl_module, SequenceModule)
-            pl_module.continue_epoch(self._found)
-            self._found = None
+            pl_module.continue_epoch(self._loaded)
+            self._loaded = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A checkpoint is written now in any case."""
-        self._written = time.monotonic()
+        """Start to measure again: each epoch ends with a checkpoint."""
+        self._last_saved = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write one if it is time and the weights are finite."""
-        if trainer.is_last_batch or time.monotonic() < self._written + self.seconds:
+        """Write a checkpoint if it is due and the weights are finite."""
+        if trainer.is_last_batch or time.monotonic() < self._last_saved + self.seconds:
             return
         _check_finite(trainer, pl_module, self.path)
         self._saving = True
         trainer.save_checkpoint(self.path)
         self._saving = False
-        self._written = time.monotonic()
+        self._last_saved = time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what the epoch has gathered so far."""
+        """Add the sums of the epoch so far."""
         if self._saving:
             assert isinstance(pl_module, SequenceModule)
             checkpoint["within_epoch"] = pl_module.within_epoch()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep it until all is on its device."""
+        """Keep the sums until the module is on its device."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._found = checkpoint.get("within_epoch")
+            self._loaded = checkpoint.get("within_epoch")
 
 
 def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -> None:
-    """Let no checkpoint of broken weights take the place of the last good one.
+    """Check the weights before a checkpoint replaces the last good one.
 
     Raises:
         UserError: a weight is not finite.
@@ -116,9 +116,9 @@ def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -
         return
     config = module.train_config
     assert isinstance(config, TrainConfig)
-    kept = f"{last} is from before" if last.exists() else "there is no checkpoint yet"
+    kept = f"{last} holds the last finite ones" if last.exists() else "there is no checkpoint yet"
     rate = trainer.optimizers[0].param_groups[0]["lr"]
     raise UserError(
         f"{broken[0]} is no longer finite after step {trainer.global_step}, in epoch {trainer.current_epoch + 1} "
-        f"(learning rate {rate:g}); {kept}; {config.if_not_finite}"
+        f"(learning rate {rate:g}); {kept}; {config.advice}"
     )

@@ -1,4 +1,4 @@
-"""All randomness of a training step follows from the trial's seed, the epoch and the batch."""
+"""Random numbers of a training step, which follow from the trial's seed, the epoch and the batch."""
 
 import random
 from typing import Any
@@ -11,16 +11,16 @@ import torch
 class StepSeeds(pl.Callback):
     """Seeds the generators of Python, NumPy and torch before each training step.
 
-    A training that goes on needs no random state of the step before.
+    So a training resumes without the random state of the step before.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed for the step that begins."""
-        ranks = [trainer.global_rank] if trainer.global_rank else []  # the first of several processes draws as one alone does
-        [drawn] = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx, *ranks]).generate_state(1)
-        random.seed(int(drawn))
-        np.random.seed(drawn)  # noqa: NPY002
-        torch.manual_seed(int(drawn))
+        """Seed the step."""
+        ranks = [trainer.global_rank] if trainer.global_rank else []  # the first process draws the numbers of a single one
+        [seed] = np.random.SeedSequence([self.seed, trainer.current_epoch, batch_idx, *ranks]).generate_state(1)
+        random.seed(int(seed))
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(int(seed))

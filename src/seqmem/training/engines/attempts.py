@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqmem.results.experiment import Experiment
-from seqmem.training.loop.trial import Data, run_trial
+from seqmem.training.loop.splits import Data
+from seqmem.training.loop.trial import run_trial
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of an attempt at a trial; neither a record nor a failure if another process trains it.
+    """Outcome of one attempt at a trial; it has neither record nor failure if another process trains the trial.
 
     Attributes:
         seed: of the trial.
         record: its run record, if it has finished.
-        trained: whether now, rather than found finished.
+        trained: it was trained by this attempt, and not found finished.
         failure: why it has not finished.
     """
 
@@ -26,21 +27,21 @@ class Attempt:
 
 
 def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed: int, wait: bool) -> Attempt:
-    """Train a trial, unless it has finished or, without ``wait``, another process trains it.
+    """Train a trial, unless it has finished.
 
     Args:
         config: as for :func:`seqmem.training.engines.trials.run_trials`.
         data: the data set.
-        experiment: where the trial's folder is.
+        experiment: with the trial's folder.
         seed: of the trial.
-        wait: for another process that trains it.
+        wait: for another process that trains it; otherwise return at once.
 
     Raises:
         Exception: the trial failed.
     """
     trial = experiment.trial(seed)
-    with trial.lock(wait) as held:
-        if not held:
+    with trial.lock(wait) as locked:
+        if not locked:
             return Attempt(seed)
         record = trial.finished()
         if record is not None:
@@ -51,10 +52,10 @@ def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed:
 def one_by_one(
     config: Mapping[str, Any], data: Data, experiment: Experiment, seeds: Iterable[int], wait: bool
 ) -> Iterator[Attempt]:
-    """Attempt the trials of several seeds in their order; arguments as for :func:`attempt`."""
+    """Attempt the trials of several seeds in order; arguments as for :func:`attempt`."""
     for seed in seeds:
         try:
-            made = attempt(config, data, experiment, seed, wait)
+            outcome = attempt(config, data, experiment, seed, wait)
         except Exception as error:
-            made = Attempt(seed, failure=error)
-        yield made
+            outcome = Attempt(seed, failure=error)
+        yield outcome

@@ -1,4 +1,4 @@
-"""One function in several processes at once, which form a group of torch.distributed on this machine."""
+"""A function run by several processes at once, which form a torch.distributed group on this machine."""
 
 import os
 import signal
@@ -15,15 +15,15 @@ from torch.multiprocessing import get_context
 
 
 def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``function(*arguments)`` gives in the first of ``count`` processes, all of which run it.
+    """Run ``function(*arguments)`` in ``count`` processes, and return the result of the first one.
 
-    They find the environment that Lightning expects of processes that it has not started itself, and share the threads of this
-    one. If one fails, or this process ends, the others are ended too.
+    The processes get the environment that Lightning expects if it has not started them itself, and divide the threads of this
+    process. If one fails, or this process ends, the others are ended too.
 
     Args:
-        count: of processes.
-        function: a module's, which they import by its name.
-        arguments: what can be pickled; tensors are shared.
+        count: number of processes.
+        function: a function of a module, which the processes import by its name.
+        arguments: values that can be pickled; tensors are shared.
 
     Raises:
         Exception: the first failure.
@@ -34,7 +34,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count),
         "NODE_RANK": "0",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP would tell of each model that leaves no parameter unused
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # DDP warns if no parameter is unused
         "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)),
     }
     processes: list[Any] = []
@@ -59,7 +59,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
         for process in processes:
             if process.pid is not None:
                 process.join(30)
-                process.kill()  # one that hangs would be waited for at the end of this one
+                process.kill()  # otherwise this process would wait at its end for one that hangs
         for connection in connections:
             connection.close()
     return results[0]
@@ -77,7 +77,7 @@ def _received(connection: Connection, process: Any, rank: int) -> Any:
 
 
 def _run(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     try:
         result = function(*arguments)
@@ -90,7 +90,7 @@ def _run(connection: Connection, function: Callable[..., Any], arguments: tuple[
 
 
 def _end_with_parent(connection: Connection) -> None:
-    """The parent sends nothing: what arrives is the end of the pipe."""
+    """End this process when the parent closes the pipe, which it sends nothing through."""
     try:
         connection.recv()
     except EOFError:
@@ -112,6 +112,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

@@ -1,7 +1,7 @@
 """The trials of a job spread over the workers of a Ray cluster (``runner=ray``).
 
-Processes of Ray's train the trials, each as it would be trained alone; the trials' folders lie on a file system that all of
-them see at the same path. A trial whose worker dies goes on in another one from its last checkpoint.
+Each worker trains a trial as this process would. The trials' folders lie on a file system that all workers see at the same
+path. A trial whose worker dies resumes in another one from its last checkpoint.
 """
 
 import logging
@@ -19,9 +19,9 @@ from seqmem.errors import UserError
 from seqmem.results.experiment import Experiment
 from seqmem.training.config import RayConfig
 from seqmem.training.engines.attempts import Attempt, attempt
-from seqmem.training.loop.trial import Data
+from seqmem.training.loop.splits import Data
 
-# What the cluster that this process is connected to was asked for; None for one that the program has connected to itself.
+# Address and processors of the cluster that this module connected to; None if the program connected to one itself.
 _connected: tuple[Any, ...] | None = None
 
 
@@ -33,26 +33,26 @@ def spread(
     Args:
         config: as for :func:`seqmem.training.engines.trials.run_trials`.
         data: the data set, which is sent to the workers.
-        experiment: where the trials' folders are.
+        experiment: with the trials' folders.
         seeds: of the trials.
         wait: for other processes that train them.
 
     Yields:
-        What came of them, as they end.
+        The outcomes, in the order in which the trials end.
 
     Raises:
-        UserError: there is no such cluster, or no machine of it can run one trial.
+        UserError: no such cluster exists, or no machine of it can run one trial.
     """
     waiting = list(seeds)
     if not waiting:
         return
     runner = RayConfig(**config["runner"])
     _connect(runner)
-    if runner.gpus == 0:  # a GPU that the trial was not promised may be there all the same
+    if runner.gpus == 0:  # a worker may see a GPU that Ray did not reserve
         config = {**config, "runner": {**config["runner"], "accelerator": "cpu"}}
-    here = replace(experiment, folder=experiment.folder.resolve())
+    resolved = replace(experiment, folder=experiment.folder.resolve())
     shared = ray.put(data)
-    # Sums in another order are other numbers: a worker has the threads of a run in this process.
+    # The number of threads changes the order of sums, and so the numbers: a worker has as many as this process.
     threads = str(torch.get_num_threads())
     environment = {"PYTHONPATH": _paths(data), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     work = ray.remote(_attempt).options(
@@ -62,16 +62,16 @@ def spread(
     while waiting or running:
         while waiting and len(running) < runner.workers:
             seed = waiting.pop(0)
-            running[work.remote(dict(config), shared, here, seed, wait, sys.argv)] = seed
+            running[work.remote(dict(config), shared, resolved, seed, wait, sys.argv)] = seed
         [done], _ = ray.wait(list(running))
         seed = running.pop(done)
         try:
-            made = ray.get(done)
+            outcome = ray.get(done)
         except ray.exceptions.RayTaskError as error:
-            made = Attempt(seed, failure=error.cause if isinstance(error.cause, Exception) else error)
+            outcome = Attempt(seed, failure=error.cause if isinstance(error.cause, Exception) else error)
         except ray.exceptions.RayError as error:
-            made = Attempt(seed, failure=UserError(f"the Ray worker of seed {seed} died ({error})"))
-        yield made
+            outcome = Attempt(seed, failure=UserError(f"the Ray worker of seed {seed} died ({error})"))
+        yield outcome
 
 
 def _attempt(
@@ -82,14 +82,14 @@ def _attempt(
 
 
 def _connect(runner: RayConfig) -> None:
-    """Start a cluster on this machine, or connect to the one of ``runner.address``; one that fits stays for the next job."""
+    """Start a cluster on this machine, or connect to the one of ``runner.address``; the next job reuses one that fits."""
     global _connected
-    # Of a cluster on this machine, as many processors as its workers are promised, however many there are.
+    # A cluster on this machine gets the processors that its workers reserve, whether or not the machine has them.
     processors = None if runner.address else runner.workers * runner.cpus
-    wanted = runner.address, processors
-    if not ray.is_initialized() or _connected not in (None, wanted):
+    needed = runner.address, processors
+    if not ray.is_initialized() or _connected not in (None, needed):
         ray.shutdown()
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will have it; it warns where nothing is said
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; unset, Ray warns
         try:
             ray.init(
                 runner.address or "local",
@@ -100,7 +100,7 @@ def _connect(runner: RayConfig) -> None:
             )
         except (ConnectionError, ValueError) as error:
             raise UserError(f"runner.address: got '{runner.address}', but no Ray cluster answers there ({error})") from None
-        _connected = wanted
+        _connected = needed
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(node.get("CPU", 0) >= runner.cpus and node.get("GPU", 0) >= runner.gpus for node in nodes):
         largest = {name: max(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
@@ -111,7 +111,7 @@ def _connect(runner: RayConfig) -> None:
 
 
 def _paths(data: Data) -> str:
-    """Where a worker finds the modules of this package and of the data set, beside what it finds by itself."""
+    """Return the PYTHONPATH with which a worker finds this package and the data set's module."""
     modules = [sys.modules[name.partition(".")[0]] for name in (__name__, type(data).__module__)]
     folders = [str(Path(module.__file__).parents[1]) for module in modules if module.__file__]
     return os.pathsep.join(path for path in [*folders, os.environ.get("PYTHONPATH")] if path)

@@ -1,4 +1,4 @@
-"""The trial loop: the same config trained several times, each time from another seed."""
+"""The trials of a config: the same training from several seeds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import Any
 from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
+from seqmem.tasks import task_for
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.fingerprint import fingerprint
-from seqmem.training.loop.trial import Data
+from seqmem.training.loop.splits import Data
 
 
 def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = None) -> Experiment:
-    """Where the trials of a config are, by what they depend on: settings, code and data.
+    """Return the experiment of a config, whose folder depends on settings, code and data.
 
     Args:
         config: as for :func:`run_trials`.
@@ -27,19 +28,19 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
     model = check_fit(config, data.spec)
     label = f"{data.spec.name}_{models.label(model_arguments(config))}"
     folder = Path(config["output_dir"]) if output_dir is None else output_dir
-    return Experiment.of(folder, label, digest(config), fingerprint(model, data), data.describe())
+    code = fingerprint(model, data, task_for(data.spec))
+    return Experiment.of(folder, label, digest(config), code, data.describe())
 
 
 def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:
     """Train ``runner.ntrials`` models, trial k with seed + k, where ``runner.name`` says; print a line after each.
 
-    A trial that has finished is not repeated. One that another process trains at this moment is left for last, and then waited
-    for.
+    A trial that has finished is not repeated. One that another process is training comes last, and is waited for.
 
     Args:
         config: a resolved, checked config: model, train, runner, dataset, seed, smoke_test.
         data: the data set that ``config["dataset"]`` describes.
-        experiment: what :func:`experiment` gives for them.
+        experiment: what :func:`experiment` returns for them.
 
     Returns:
         The trials' folders.
@@ -51,17 +52,17 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
     attempts = _runner(runner_config(config["runner"]).name)
     busy: list[int] = []
     failures: dict[int, Exception] = {}
-    for wait, those in ((False, seeds), (True, busy)):
-        for made in attempts(config, data, experiment, those, wait):
-            folder = experiment.trial(made.seed).path
-            if made.failure is not None:
-                failures[made.seed] = made.failure
-            elif made.record is None:
-                busy.append(made.seed)
+    for wait, chosen in ((False, seeds), (True, busy)):
+        for outcome in attempts(config, data, experiment, chosen, wait):
+            folder = experiment.trial(outcome.seed).path
+            if outcome.failure is not None:
+                failures[outcome.seed] = outcome.failure
+            elif outcome.record is None:
+                busy.append(outcome.seed)
                 print(f"another process trains {folder}: waited for after the others", flush=True)
             else:
-                told = _told(made.record, made.seed - seeds[0] + 1, len(seeds))
-                print(f"{told}; {'in' if made.trained else 'found in'} {folder}", flush=True)
+                line = _summary_line(outcome.record, outcome.seed - seeds[0] + 1, len(seeds))
+                print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}", flush=True)
     if failures:
         raise failures[min(failures)]
     return [experiment.trial(seed) for seed in seeds]
@@ -75,16 +76,17 @@ def _runner(name: str) -> Callable[..., Iterator[Attempt]]:
     return one_by_one
 
 
-def _told(record: Mapping[str, Any], number: int, count: int) -> str:
+def _summary_line(record: Mapping[str, Any], number: int, count: int) -> str:
+    """Return the line that is printed after a trial: its results, and how sequences were computed."""
     name, result, floor = record["metric"], record["result"], record["irreducible_error"]
     irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
+    accuracy = record.get("linear_probe_accuracy")
+    probe = "" if accuracy is None else f", linear classifier of the encodings {accuracy:.4f}"
     paths = ", ".join(sorted(set(record["recurrences"])))
-    probed = record.get("linear_probe_accuracy")
-    told = "" if probed is None else f", linear classifier of the encodings {probed:.4f}"
-    way = f", each sequence {paths}" if paths else ""
+    sequences = f", each sequence {paths}" if paths else ""
     resumed = "".join(f", resumed after {updates} updates" for updates in record["resumed_at"])
     return (
         f"{record['model']} on {record['dataset']}, trial {number} of {count} (seed {record['seed']}): "
         f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
-        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{resumed}{told}{way}"
+        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{resumed}{probe}{sequences}"
     )

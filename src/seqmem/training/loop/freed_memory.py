@@ -1,7 +1,7 @@
-"""Memory that one training step frees and the next one takes stays with the process.
+"""Memory that one training step frees stays with the process for the next step.
 
-Left to itself the allocator of glibc gives what is free at the end of its heap back to the system, which clears every page anew
-for the next step: up to a third of a small model's step. Elsewhere than on Linux nothing changes.
+By default the allocator of glibc returns free memory at the end of its heap to the system, which clears every page again for
+the next step. That takes up to a third of a small model's step. On systems other than Linux nothing changes.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 _kept = 1 << 30  # bytes at the end of the heap
-_mapped = 1 << 25  # a larger block is no part of the heap and goes back at once; the most that the allocator comes to by itself
+_mapped = 1 << 25  # larger blocks are mapped, and unmapped when freed; the most that the allocator reaches by itself
 _trim_threshold, _mmap_threshold = -1, -3  # of mallopt(3)
 _chosen_by_user = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 _lock = Lock()
@@ -21,9 +21,9 @@ _inside = 0  # blocks that keep memory, in any thread
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep what is freed, in blocks of up to 32 MiB, until the block ends: at most 1 GiB at the end of the heap.
+    """Keep freed blocks of up to 32 MiB until the block ends: at most 1 GiB at the end of the heap.
 
-    Nests. Where the environment says how memory is handled (``MALLOC_TRIM_THRESHOLD_`` for one), it is handled so.
+    Nests. An environment that configures the allocator (``MALLOC_TRIM_THRESHOLD_``, for example) wins.
     """
     libc = None if any(name in os.environ for name in _chosen_by_user) else _glibc()
     if libc is None:
@@ -50,7 +50,7 @@ def _leave(libc: ctypes.CDLL) -> None:
     with _lock:
         _inside -= 1
         if _inside == 0:
-            libc.mallopt(_trim_threshold, 2 * _mapped)  # as by itself
+            libc.mallopt(_trim_threshold, 2 * _mapped)  # the allocator's own value after such a block
             libc.malloc_trim(0)
 
 

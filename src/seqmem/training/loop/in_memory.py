@@ -1,26 +1,22 @@
-"""Training an autoencoder on sequences that lie in memory, without a config and without a file.
-
-A loop of its own: a batch of such small models takes Lightning as long as the model.
-"""
+"""Training of an autoencoder on sequences in memory, without a config and without a file."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
+from seqmem.data.batch import Batch
 from seqmem.data.sequences import padded
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.training.config import TrainConfig
-from seqmem.training.loop.finite import not_finite
-from seqmem.training.loop.freed_memory import freed_memory_kept
-from seqmem.training.optimisation.optimizers import optimizer_for, schedule_for
+from seqmem.training.loop.best import BestWeights
+from seqmem.training.loop.lean import LeanLoop, Observer, trained_on
 
 
-@torch.enable_grad()
 def fit_sequences(
     model: Autoencoder,
     train: Sequence[Tensor],
@@ -33,120 +29,94 @@ def fit_sequences(
     progress_bar: bool = False,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> list[float]:
-    """Train ``model``; leave it on the CPU, in training mode, with its last weights or those that were best in validation.
+    """Train an autoencoder in place.
+
+    It ends on the CPU and in training mode, with the weights of the last epoch, or of the best one in validation.
 
     Args:
         model: the autoencoder.
         train: sequences (T, C).
-        config: of a run; how it is optimised, and epochs and batch size.
-        validation: sequences that the best epoch is chosen by, among those that were trained on whole sequences.
-        patience: stop after so many such epochs without a better one; None for never. Needs ``validation``.
-        scale: (C,) factor of each channel's values in the losses that are returned.
+        config: optimisation, epochs and batch size.
+        validation: sequences that choose the best epoch among those that train on whole sequences.
+        patience: stop after this number of such epochs without a better one; None for never. Needs ``validation``.
+        scale: (C,) factor of each channel's values in the returned losses.
         device: where to train; None for a GPU if there is one.
         progress_bar: show one.
         on_epoch: called with the number of each epoch, from 0, and its loss.
 
     Returns:
         For each epoch the mean squared error of a value in training, of scaled channels.
+
+    Raises:
+        UserError: a loss is not finite.
     """
-    where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        model.to(where)
-        with freed_memory_kept():
-            return _fit(model, train, config, validation, _Best(patience), scale, where, progress_bar, on_epoch)
-    finally:
-        model.to("cpu").train()
-
-
-def _fit(
-    model: Autoencoder,
-    train: Sequence[Tensor],
-    config: TrainConfig,
-    validation: Sequence[Tensor],
-    best: "_Best",
-    scale: Tensor | None,
-    where: torch.device,
-    progress_bar: bool,
-    on_epoch: Callable[[int, float], None],
-) -> list[float]:
     task = Reconstruction(model.spec, scale)
-    metrics = task.metrics().to(where)
-    optimizer = optimizer_for(model, config)
-    schedule = schedule_for(optimizer, config)
     loader = _loader(train, config.batch_size, shuffle=True)
-    losses: list[float] = []
-    updates = 0
-    with Progress(transient=True, disable=not progress_bar) as progress:
-        shown = progress.add_task("training", total=config.epochs * len(loader))
-        for epoch in range(config.epochs):
-            model.train()
-            model.on_epoch(epoch)
-            for k, batch in enumerate(loader):
-                seen = model.augment(batch.to(where))
-                outputs, loss = model.learn(seen, task)
-                penalty = model.penalty()
-                if penalty is not None:
-                    loss = loss + penalty
-                if not torch.isfinite(loss):
-                    raise not_finite(loss, epoch, k, updates, optimizer, model.parameters(), config)
-                optimizer.zero_grad()
-                loss.backward()
-                if config.gradient_clip_val:
-                    nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip_val)
-                optimizer.step()
-                updates += 1
-                if schedule is not None and schedule[1] == "step":
-                    schedule[0].step()
-                task.update(metrics, outputs.detach(), seen)
-                progress.advance(shown)
-            if schedule is not None and schedule[1] == "epoch":
-                schedule[0].step()
-            losses.append(_taken(metrics))
-            progress.update(shown, description=f"loss {losses[-1]:.4g}")
-            on_epoch(epoch, losses[-1])
-            if validation and model.reads_whole:
-                best.note(_error(model, task, _loader(validation, config.batch_size, shuffle=False), where), model)
-                if best.is_over:
-                    break
-    if best.weights:
-        model.load_state_dict(best.weights)
-    return losses
+    with trained_on(device, model) as chosen, Progress(transient=True, disable=not progress_bar) as progress:
+        loop = LeanLoop(model, task, config, f"try an lr below {config.lr}", len(loader))
+        validator = _Validator(model, task, _loader(validation, config.batch_size), patience) if validation else None
+        observer = _Losses(task, chosen, validator, progress, config.epochs * len(loader), on_epoch)
+        loop.run(lambda: loader, range(config.epochs), observer)
+        if validator is not None:
+            validator.best.restore(model)
+    return observer.losses
 
 
-def _loader(sequences: Sequence[Tensor], batch_size: int, shuffle: bool) -> DataLoader:
+class _Validator:
+    """Errors of whole sequences after an epoch, and the weights with the smallest one."""
+
+    def __init__(self, model: Autoencoder, task: Reconstruction, loader: DataLoader, patience: int | None):
+        self.model, self.task, self.loader = model, task, loader
+        self.best = BestWeights(patience)
+
+    @torch.no_grad()
+    def should_stop(self) -> bool:
+        """Validate if the epoch trained on whole sequences; return whether to stop early."""
+        if not self.model.reads_whole:
+            return False
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        metrics = self.task.metrics().to(device)
+        for batch in self.loader:
+            moved = batch.to(device)
+            self.task.update(metrics, self.model.learn(moved, self.task)[0], moved)
+        return self.best.update(_mean_squared_error(metrics), self.model)
+
+
+class _Losses(Observer):
+    """The loss of each epoch, reported as it ends."""
+
+    def __init__(
+        self,
+        task: Reconstruction,
+        device: torch.device,
+        validator: _Validator | None,
+        progress: Progress,
+        steps: int,
+        on_epoch: Callable[[int, float], None],
+    ):
+        self.losses: list[float] = []
+        self._task, self._metrics, self._validator = task, task.metrics().to(device), validator
+        self._progress, self._bar = progress, progress.add_task("training", total=steps)
+        self._on_epoch = on_epoch
+
+    def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
+        self._task.update(self._metrics, outputs, batch)
+        self._progress.advance(self._bar)
+
+    def on_epoch_end(self, epoch: int) -> bool:
+        self.losses.append(_mean_squared_error(self._metrics))
+        self._progress.update(self._bar, description=f"loss {self.losses[-1]:.4g}")
+        self._on_epoch(epoch, self.losses[-1])
+        return self._validator is not None and self._validator.should_stop()
+
+
+def _loader(sequences: Sequence[Tensor], batch_size: int, shuffle: bool = False) -> DataLoader:
     return DataLoader(list(sequences), batch_size, shuffle=shuffle, collate_fn=padded)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
-def _error(model: Autoencoder, task: Reconstruction, loader: DataLoader, where: torch.device) -> float:
-    model.eval()
-    metrics = task.metrics().to(where)
-    for batch in loader:
-        seen = batch.to(where)
-        task.update(metrics, model.learn(seen, task)[0], seen)
-    return _taken(metrics)
-
-
-def _taken(metrics: MetricCollection) -> float:
-    """The mean squared error of what has been gathered, which is then forgotten."""
+def _mean_squared_error(metrics: MetricCollection) -> float:
+    """Return the error of what the metrics have gathered, and reset them."""
     error: float = metrics.compute()["mse"].item()
     metrics.reset()
     return error
-
-
-class _Best:
-    """The best weights in validation, and for how long there have been none better."""
-
-    def __init__(self, patience: int | None):
-        self.weights: dict[str, Tensor] = {}
-        self._error, self._since, self._patience = float("inf"), 0, patience
-
-    def note(self, error: float, model: nn.Module) -> None:
-        self._since += 1
-        if error < self._error:
-            self._error, self._since = error, 0
-            self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-    @property
-    def is_over(self) -> bool:
-        return self._patience is not None and self._since >= self._patience

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a moment at which all is whole."""
+"""Ctrl-C that waits until a training step is complete."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,23 +9,26 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, a first Ctrl-C is noted, and a second one acts at once. Gives a function that says whether there was one.
+    """Defer a first Ctrl-C; a second one acts at once.
 
-    Whoever asks it has to raise KeyboardInterrupt then. Only a program's main thread can note it; elsewhere there never is one.
+    Only a program's main thread gets signals; elsewhere nothing changes.
+
+    Yields:
+        A function that says whether there was a Ctrl-C. Its caller then has to raise KeyboardInterrupt.
     """
-    noted = False
+    interrupted = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
-        if noted:
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        noted = True
+        interrupted = True
 
     if current_thread() is not main_thread():
         yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: noted
+        yield lambda: interrupted
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""The mean of a loss over an epoch."""
+"""The mean of a logged value over an epoch."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torchmetrics import Metric
 class WeightedMean(Metric):
     """sum(w v) / sum(w) over all updates, and over the processes if there are several.
 
-    torchmetrics' MeanMetric drops the weights where it lets what is not a number through, as this does.
+    NaN counts. torchmetrics' MeanMetric can let NaN through, too, but then it drops the weights.
     """
 
     full_state_update = False

@@ -1,4 +1,4 @@
-"""Lightning without its own words."""
+"""Lightning without its messages."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from logging import WARNING, getLogger
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """No banner, no hints at options that this project does not offer."""
+    """Suppress Lightning's banner, and its hints at options that this project does not offer."""
     loggers = [getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -20,7 +20,7 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*defined a `validation_step` but have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty.*")
-            # torch.compile's own, about what flows from a recurrence that stays out of it.
+            # From torch.compile, about outputs of a recurrence that is not compiled.
             warnings.filterwarnings("ignore", ".*attribute of a Tensor that is not a leaf.*", UserWarning)
             yield
     finally:

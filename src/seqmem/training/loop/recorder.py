@@ -1,4 +1,4 @@
-"""What a run leaves behind while it trains: one row of metrics an epoch, throughput and peak memory."""
+"""What a run records while it trains: one row of metrics an epoch, throughput and peak memory."""
 
 import resource
 import sys
@@ -15,16 +15,15 @@ from seqmem.results.record import RunFolder
 
 
 class EpochRecorder(pl.Callback):
-    """Writes a run folder's ``metrics.csv`` after each epoch, whole, so that it is never cut in a line.
+    """Writes a run folder's ``metrics.csv`` after each epoch, whole, so that no line is ever cut.
 
     A row holds epoch, step, seconds (since the start of training), sequences_per_second (training batches only) and every
-    metric that was logged. A checkpoint holds the rows so far, so that a training that goes on from it leaves neither a gap nor
-    a row twice.
+    logged metric. A checkpoint holds the rows so far, so that a resumed training has each row once.
 
     Attributes:
         rows: one for each epoch that has ended.
-        resumed_at: after how many updates the training was taken up again, each time that it was.
-        seconds_before: of training, before it was last taken up again.
+        resumed_at: number of updates before each resume.
+        seconds_before: seconds of training before the last resume.
     """
 
     def __init__(self, folder: RunFolder):
@@ -46,30 +45,30 @@ class EpochRecorder(pl.Callback):
         }
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on from a checkpoint, if that is what it is loaded for."""
+        """Resume from a checkpoint, unless it is loaded for a test."""
         if trainer.state.fn == TrainerFn.FITTING:
-            found = checkpoint["epoch_recorder"]
-            self.rows = list(found["rows"])
-            self.resumed_at = [*found["resumed_at"], checkpoint["global_step"]]
-            self.seconds_before = found["seconds"]
-            self._sequences, self._training_seconds = found["sequences"], found["training_seconds"]
+            saved = checkpoint["epoch_recorder"]
+            self.rows = list(saved["rows"])
+            self.resumed_at = [*saved["resumed_at"], checkpoint["global_step"]]
+            self.seconds_before = saved["seconds"]
+            self._sequences, self._training_seconds = saved["sequences"], saved["training_seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start to measure."""
         self._start = time.perf_counter() - self.seconds_before
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing seen yet."""
+        """Reset the throughput."""
         self._sequences, self._training_seconds = 0, 0.0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the batch's clock."""
+        """Start to measure the batch."""
         self._batch_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch's sequences and its time."""
+        """Add the batch's sequences and its time."""
         self._sequences += len(batch)
         self._training_seconds += time.perf_counter() - self._batch_start
 
@@ -89,7 +88,7 @@ class EpochRecorder(pl.Callback):
 
 
 def reset_peak_memory() -> None:
-    """Forget the peak of earlier trials in this process, where the system can."""
+    """Reset the peak of earlier trials in this process, where the system can."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -97,7 +96,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mib() -> float:
-    """Peak memory in MiB since :func:`reset_peak_memory`: the GPU's allocations if there is one, else this process's."""
+    """Return the peak memory in MiB since :func:`reset_peak_memory`: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     with suppress(OSError):

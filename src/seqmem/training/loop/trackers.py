@@ -1,4 +1,4 @@
-"""Where else the metrics of a trial go, beside its metrics.csv: TensorBoard, Weights & Biases."""
+"""Trackers that get the metrics of a trial in addition to metrics.csv: TensorBoard, Weights & Biases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]:
-    """Open the trackers that a runner's config asks for; their files lie in the trial's folder.
+    """Open the trackers of a runner's config, and close them however the trial ends.
 
-    Within, the trial is trained. However it ends, its trackers are closed before the next one opens its own. A trial that goes
-    on after a kill goes on in the same run of Weights & Biases. Of several processes the first alone has that run.
+    Their files lie in the trial's folder. A trial that resumes continues the same run of Weights & Biases. Of several
+    processes only the first has that run.
 
     Args:
         runner: the config.
         folder: of the trial.
 
     Yields:
-        Lightning's loggers; none is an empty list.
+        Lightning's loggers; an empty list if there is none.
 
     Raises:
-        UserError: Weights & Biases refuses to begin.
+        UserError: Weights & Biases cannot start a run.
     """
     loggers: list[Logger] = []
     if runner.tensorboard:

@@ -5,20 +5,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
-from torch.utils.data import DataLoader
 
 from seqmem import models, ops
-from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.io.files import remove_left_behind
@@ -31,52 +29,64 @@ from seqmem.training.checkpoints.checkpoints import check_weights, read_checkpoi
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
 from seqmem.training.checkpoints.seeds import StepSeeds
-from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, model_arguments, runner_config
+from seqmem.training.config import TrainConfig, model_arguments, runner_config
 from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
 from seqmem.training.loop.freed_memory import freed_memory_kept
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
+from seqmem.training.loop.splits import Data, Splits
 from seqmem.training.loop.trackers import tracked
 
-
-class Data(Protocol):
-    """What a data set must offer to be trained on."""
-
-    spec: DataSpec
-
-    def loader(self, split: Literal["train", "validation", "test"], batch_size: int, seed: int | None = 0) -> DataLoader:
-        """Batches of a split; those of "train" in an order that ``seed`` and the epoch determine, None: as they are."""
-
-    def describe(self) -> dict[str, Any]:
-        """Where the data came from, as JSON-able values."""
+Config = Mapping[str, Any]
 
 
-def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> dict[str, Any]:
-    """Train one model, choose its checkpoint by validation, test that once, and leave the record in the trial's folder.
+def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, Any]:
+    """Train one model, choose its checkpoint by validation, test that once, and write the record into the trial's folder.
 
-    A trial that was stopped goes on from its last checkpoint, and ends as if it had never been stopped. Whoever calls this
-    holds the lock of the trial's folder.
+    A trial that was stopped resumes from its last checkpoint, and ends as if it had never been stopped. The caller holds the
+    lock of the trial's folder.
 
     Args:
         config: as for :func:`seqmem.training.engines.trials.run_trials`, with this trial's seed.
         data: the data set.
-        experiment: where the trial's folder is.
+        experiment: with the trial's folder.
 
     Returns:
         The run record.
     """
     folder = experiment.trial(config["seed"])
+    checkpoint = _prepared(folder, config, experiment.data)
+    record = _first_record(config, data, experiment)
+    folder.write_config(config)
+    folder.write_data(data.describe())
+    folder.write_record(record)
+    start = time.perf_counter()
+    arguments = config, data, experiment.data, folder, checkpoint
+    with _failure_recorded(folder, record), quiet_lightning(), freed_memory_kept():
+        devices = runner_config(config["runner"]).devices
+        record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
+    record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
+    folder.write_record(record)
+    return record
+
+
+def _prepared(folder: RunFolder, config: Config, data_checksum: str) -> Path | None:
+    """Remove what an earlier attempt left, and return the checkpoint from which the trial resumes."""
     for place in (folder.path, folder.checkpoints):
         remove_left_behind(place)
     last = folder.checkpoints / "last.ckpt"
-    checkpoint = resumable(last, config, experiment.data)
+    checkpoint = resumable(last, config, data_checksum)
     if checkpoint != last:
         folder.clear(spared=[checkpoint, checkpoint.with_name("best.ckpt")] if checkpoint else [])
         if checkpoint:
             adopt(checkpoint, folder.checkpoints)
-    record: dict[str, Any] = {
+    return checkpoint
+
+
+def _first_record(config: Config, data: Data, experiment: Experiment) -> dict[str, Any]:
+    return {
         "status": "running",
         "group": experiment.group,
         "code": experiment.code,
@@ -90,27 +100,21 @@ def run_trial(config: Mapping[str, Any], data: Data, experiment: Experiment) -> 
         "process": os.getpid(),
         **provenance(),
     }
-    folder.write_config(config)
-    folder.write_data(data.describe())
-    folder.write_record(record)
-    start = time.perf_counter()
+
+
+@contextmanager
+def _failure_recorded(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[None]:
+    """Write into the record why a trial did not finish."""
     try:
-        with quiet_lightning(), freed_memory_kept():
-            devices = runner_config(config["runner"]).devices
-            arguments = config, data, experiment.data, folder, checkpoint
-            record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
+        yield
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning makes the one the other
-        told = {
-            "status": "interrupted" if stopped else "failed",
-            "reason": "stopped from outside; the same command goes on" if stopped else f"{type(error).__name__}: {error}",
-        }
-        with suppress(UserError):  # where the disk is full, what failed first is what to tell
-            folder.write_record({**record, **told})
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning turns the one into the other
+            ending = {"status": "interrupted", "reason": "stopped from outside; the same command resumes"}
+        else:
+            ending = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        with suppress(UserError):  # a full disk: the first error is the one to report
+            folder.write_record({**record, **ending})
         raise
-    record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
-    folder.write_record(record)
-    return record
 
 
 def _train_quietly(*arguments: Any) -> dict[str, Any]:
@@ -118,91 +122,32 @@ def _train_quietly(*arguments: Any) -> dict[str, Any]:
         return _train(*arguments)
 
 
-def _train(config: Mapping[str, Any], data: Data, checksum: str, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
-    train = TrainConfig(**config["train"])
-    runner = runner_config(config["runner"])
+def _train(config: Config, data: Data, data_checksum: str, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
+    """Train and test one model; return what the record says of it."""
+    train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    task = task_for(data.spec)
-    model = models.build(model_arguments(config), data.spec)
-    if train.compile:
-        model.compile()
-    module = SequenceModule(model, task, train)
-    if checkpoint:
-        check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
-    module.save_hyperparameters({"config": dict(config), "spec": asdict(data.spec), "data": checksum})
-
-    evaluated = evaluation_batch_size(train, data.spec)
-    loaders = {
-        "train": data.loader("train", train.batch_size, config["seed"]),
-        "validation": data.loader("validation", evaluated),
-        "test": data.loader("test", evaluated),
-    }
-    limits = {"train": train.limit_train_batches, "validation": train.limit_val_batches, "test": train.limit_test_batches}
-    batches = {split: limited(len(loaders[split]), limit, config["smoke_test"]) for split, limit in limits.items()}
-
-    monitor = f"val/{task.metric}"
-    best = BestCheckpoint(folder.checkpoints, monitor, task.best)
-    # What several processes hold within an epoch differs.
-    within = [WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes)] if runner.devices == 1 else []
+    module = _module(config, data.spec, data_checksum, checkpoint)
+    model, task = module.model, module.task
+    splits = Splits.of(data, train, config["seed"], config["smoke_test"])
+    best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
-    interactive = sys.stdout.isatty()
     with tracked(runner, folder) as loggers:
-        trainer = pl.Trainer(
-            accelerator=runner.accelerator,
-            devices=runner.devices,
-            precision=train.precision,
-            max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
-            gradient_clip_val=train.gradient_clip_val or None,
-            limit_train_batches=batches["train"],
-            limit_val_batches=batches["validation"],
-            limit_test_batches=batches["test"],
-            strategy="auto" if runner.devices == 1 else DDPStrategy(find_unused_parameters=True),
-            plugins=[AtomicCheckpointIO(), *([] if runner.devices == 1 else [LightningEnvironment()])],
-            callbacks=[
-                StepSeeds(config["seed"]),
-                best,
-                recorder,
-                *within,
-                *([RichProgressBar(leave=False)] if interactive else []),
-            ],
-            logger=loggers or False,
-            enable_progress_bar=interactive,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        model.prepare(_first(loaders["train"], batches["train"]))
+        trainer = _trainer(config, splits, folder, best, recorder, loggers)
+        model.prepare(splits.read("train"))
         if train.epochs > 0:
-            outcome = _fit(trainer, module, loaders, best, recorder, train.test_last, checkpoint)
+            outcome = _fit(trainer, module, splits, best, recorder, checkpoint)
         else:
-            trainer.validate(module, loaders["validation"], verbose=False)
-            score = trainer.callback_metrics[monitor].item()
-            if not math.isfinite(score):
-                raise UserError(f"{monitor} of the initial weights is {score}, expected a finite number")
-            trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
-            [tested] = trainer.test(module, loaders["test"], verbose=False)
-            outcome = {
-                "result": {monitor: score, **tested},
-                "result_last": tested if train.test_last else {},
-                "best_epoch": -1,
-                "epochs": 0,
-                "resumed_at": [],
-                "seconds_before": 0.0,
-                "train_seconds": 0.0,
-                "sequences_per_second": None,
-            }
+            outcome = _test_initial_weights(trainer, module, splits, folder)
     reviewed = {}
     if isinstance(model, Autoencoder) and trainer.is_global_zero:
-        device = next(model.parameters()).device
-        ordered = {**loaders, "train": data.loader("train", train.batch_size, None)}  # whatever was trained when
-        parts = {split: [batch.to(device) for batch in _first(ordered[split], batches[split])] for split in ordered}
-        reviewed = review(model, parts["train"], parts["validation"], parts["test"], folder.path)
+        reviewed = _review(model, Splits.of(data, train, None, config["smoke_test"]), folder)
     return {
         **reviewed,
         "metric": task.metric,
+        "metric_label": task.metric_label,
         "best": task.best,
-        "irreducible_error": data.spec.irreducible_error,
+        "irreducible_error": task.irreducible_error,
         **outcome,
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -211,37 +156,79 @@ def _train(config: Mapping[str, Any], data: Data, checksum: str, folder: RunFold
     }
 
 
-def _first(loader: DataLoader, count: int) -> Iterator[Batch]:
-    """The first batches, made only if they are asked for."""
-    yield from islice(loader, count)
+def _module(config: Config, spec: DataSpec, data_checksum: str, checkpoint: Path | None) -> SequenceModule:
+    """Build the model with its initial weights; check that a checkpoint's weights fit it."""
+    train = TrainConfig(**config["train"])
+    model = models.build(model_arguments(config), spec)
+    if train.compile:
+        model.compile()
+    module = SequenceModule(model, task_for(spec), train)
+    if checkpoint:
+        check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
+    module.save_hyperparameters({"config": dict(config), "spec": asdict(spec), "data": data_checksum})
+    return module
+
+
+def _trainer(
+    config: Config,
+    splits: Splits,
+    folder: RunFolder,
+    best: BestCheckpoint,
+    recorder: EpochRecorder,
+    loggers: list[Logger],
+) -> pl.Trainer:
+    train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
+    alone, interactive = runner.devices == 1, sys.stdout.isatty()
+    callbacks: list[pl.Callback] = [StepSeeds(config["seed"]), best, recorder]
+    if alone:  # several processes hold different states within an epoch
+        callbacks.append(WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes))
+    if interactive:
+        callbacks.append(RichProgressBar(leave=False))
+    return pl.Trainer(
+        accelerator=runner.accelerator,
+        devices=runner.devices,
+        precision=train.precision,
+        max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
+        limit_train_batches=splits.counts["train"],
+        limit_val_batches=splits.counts["validation"],
+        limit_test_batches=splits.counts["test"],
+        strategy="auto" if alone else DDPStrategy(find_unused_parameters=True),
+        plugins=[AtomicCheckpointIO(), *([] if alone else [LightningEnvironment()])],
+        callbacks=callbacks,
+        logger=loggers or False,
+        enable_progress_bar=interactive,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
 
 
 def _fit(
     trainer: pl.Trainer,
     module: SequenceModule,
-    loaders: Mapping[str, DataLoader],
+    splits: Splits,
     best: BestCheckpoint,
     recorder: EpochRecorder,
-    test_last: bool,
     checkpoint: Path | None,
 ) -> dict[str, Any]:
-    """Train, and test the checkpoint that validation chose; what of the record tells of it."""
+    """Train, and test the checkpoint that validation chose; return their part of the record."""
+    loaders = splits.loaders
     trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint, weights_only=True)
     assert best.monitor is not None
     if trainer.is_global_zero:
-        recorder.folder.write_metrics(recorder.rows)  # for a trial that was complete when it was gone on from
-    # Lightning takes an infinite value for one that is no number.
+        recorder.folder.write_metrics(recorder.rows)  # a trial that resumed after its last epoch has no file yet
+    # Lightning takes infinity for a value that is not a number.
     if best.best_model_score is None or not math.isfinite(best.best_model_score.item()):
         raise UserError(
             f"no epoch ended with a finite {best.monitor}, so there is no checkpoint to test; try a smaller train.lr"
         )
     score = best.best_model_score.item()
     last = recorder.rows[-1]
-    after_last = trainer.test(module, loaders["test"], verbose=False)[0] if test_last else {}
+    tested_last = trainer.test(module, loaders["test"], verbose=False)[0] if module.train_config.test_last else {}
     tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
     return {
         "result": {best.monitor: score, **tested},
-        "result_last": after_last,
+        "result_last": tested_last,
         "best_epoch": next(row["epoch"] for row in recorder.rows if row[best.monitor] == score),
         "epochs": len(recorder.rows),
         "resumed_at": recorder.resumed_at,
@@ -249,3 +236,31 @@ def _fit(
         "train_seconds": last["seconds"],
         "sequences_per_second": last["sequences_per_second"],
     }
+
+
+def _test_initial_weights(trainer: pl.Trainer, module: SequenceModule, splits: Splits, folder: RunFolder) -> dict[str, Any]:
+    """Validate and test a model that is not trained; return their part of the record."""
+    monitor = f"val/{module.task.metric}"
+    trainer.validate(module, splits.loaders["validation"], verbose=False)
+    score = trainer.callback_metrics[monitor].item()
+    if not math.isfinite(score):
+        raise UserError(f"{monitor} of the initial weights is {score}, expected a finite number")
+    trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
+    [tested] = trainer.test(module, splits.loaders["test"], verbose=False)
+    return {
+        "result": {monitor: score, **tested},
+        "result_last": tested if module.train_config.test_last else {},
+        "best_epoch": -1,
+        "epochs": 0,
+        "resumed_at": [],
+        "seconds_before": 0.0,
+        "train_seconds": 0.0,
+        "sequences_per_second": None,
+    }
+
+
+def _review(model: Autoencoder, splits: Splits, folder: RunFolder) -> dict[str, Any]:
+    """Review the trained autoencoder on the batches in the data set's order, so that a resume changes nothing."""
+    device = next(model.parameters()).device
+    train, validation, test = ([batch.to(device) for batch in splits.read(split)] for split in splits.loaders)
+    return review(model, train, validation, test, folder.path)

@@ -1,0 +1,125 @@
+"""A training loop without Lightning, for small work in memory.
+
+A batch of a small model takes Lightning as long as the model itself. ``quick_train``, ``NDS2SAEFactory`` and ``HMLSTMNetwork``
+use this loop. It writes nothing and chooses no checkpoint; an observer does what else is needed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from seqmem.data.batch import Batch
+from seqmem.models import SequenceModel
+from seqmem.tasks import Task
+from seqmem.training.config import TrainConfig
+from seqmem.training.loop.freed_memory import freed_memory_kept
+from seqmem.training.loop.objective import Position, clip_gradients, not_finite, objective
+from seqmem.training.optimisation.build import optimizer_for, schedule_for
+from seqmem.training.optimisation.schedules import Interval
+
+
+class Observer:
+    """Callbacks of a :class:`LeanLoop`. Each does nothing unless a subclass overrides it."""
+
+    def on_epoch_start(self, epoch: int) -> None:
+        """Called before an epoch, numbered from 0."""
+
+    def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
+        """Called after each optimiser step with the augmented batch, its outputs and its loss, without gradients."""
+
+    def on_epoch_end(self, epoch: int) -> bool:
+        """Called after an epoch; return whether the training should stop."""
+        return False
+
+
+class LeanLoop:
+    """Optimiser steps on batches in memory, on the device where the model is.
+
+    Args:
+        model: trained in place.
+        task: what is learned.
+        config: optimiser, learning rate and its schedule, and clipping. Its other settings have no effect.
+        advice: what the error of a loss that is not finite recommends.
+        steps_per_epoch: number of batches of an epoch, for schedules by steps.
+
+    Attributes:
+        optimizer: of the model's parameters.
+    """
+
+    def __init__(self, model: SequenceModel, task: Task, config: TrainConfig, advice: str, steps_per_epoch: int = 1):
+        self.model, self.task = model, task
+        self.optimizer = optimizer_for(model, config)
+        self._schedule = schedule_for(self.optimizer, config, lambda: steps_per_epoch)
+        self._config, self._advice = config, advice
+        self._steps = 0
+
+    @torch.enable_grad()
+    def run(self, batches: Callable[[], Iterable[Batch]], epochs: range, observer: Observer) -> None:
+        """Train for some epochs.
+
+        Args:
+            batches: returns the batches of an epoch, on any device.
+            epochs: numbers of the epochs, which the model's own schedules and the observer get.
+            observer: called during the training.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        with freed_memory_kept():
+            for epoch in epochs:
+                self.model.train()
+                self.model.on_epoch(epoch)
+                observer.on_epoch_start(epoch)
+                for k, batch in enumerate(batches()):
+                    observer.on_step(*self._step(batch, Position(epoch, k, self._steps)))
+                self._end("epoch")
+                if observer.on_epoch_end(epoch):
+                    return
+
+    def _step(self, batch: Batch, position: Position) -> tuple[Batch, Tensor, Tensor]:
+        """Train on one batch; return it as augmented, its outputs and its loss."""
+        batch = self.model.augment(batch.to(next(self.model.parameters()).device))
+        outputs, loss = self.model.learn(batch, self.task)
+        loss = objective(loss, self.model.penalty(), lambda value: not_finite(value, position, self.optimizer, self._advice))
+        self.optimizer.zero_grad()
+        loss.backward()
+        clip_gradients(self.model.parameters(), self._config.gradient_clip_val, self._config.gradient_clip_algorithm)
+        self.optimizer.step()
+        self._steps += 1
+        self._end("step")
+        return batch, outputs.detach(), loss.detach()
+
+    def _end(self, interval: Interval) -> None:
+        if self._schedule is not None and self._schedule[1] == interval:
+            self._schedule[0].step()
+
+
+@contextmanager
+def trained_on(device: torch.device | None, model: nn.Module) -> Iterator[torch.device]:
+    """Move the model to a device, and at the end back to the CPU, in training mode.
+
+    Args:
+        device: None for a GPU if there is one.
+        model: moved in place.
+
+    Yields:
+        The device.
+    """
+    chosen = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model.to(chosen)
+        yield chosen
+    finally:
+        model.to("cpu").train()
+
+
+def state_on_cpu(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the optimiser's state with its tensors on the CPU."""
+    state = optimizer.state_dict()
+    for values in state["state"].values():
+        values.update({name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)})
+    return state

@@ -1,0 +1,24 @@
+"""Rows of a batch that one of several processes trains on."""
+
+from seqmem.data.batch import Batch
+from seqmem.tasks import Task
+
+
+def own_rows(batch: Batch, task: Task, rank: int, processes: int) -> tuple[Batch, float]:
+    """Return the rows of one process, and a factor of their loss.
+
+    With the factor, the mean over the processes is the loss of the whole batch. Of R processes each takes every R-th row. A
+    process for which no row is left takes the first one, with a factor of 0.
+
+    Args:
+        batch: the whole batch.
+        task: weighs the rows.
+        rank: of the process.
+        processes: that train together.
+    """
+    if processes == 1:
+        return batch, 1.0
+    if rank >= len(batch):
+        return batch.rows(slice(1)), 0.0
+    own = batch.rows(slice(rank, None, processes))
+    return own, processes * task.weight(own) / max(task.weight(batch), 1)

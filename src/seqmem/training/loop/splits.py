@@ -1,0 +1,61 @@
+"""The batches of a data set's splits that a trial reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader
+
+from seqmem.data.batch import Batch
+from seqmem.data.spec import DataSpec
+from seqmem.data.splits import Split
+from seqmem.training.config import TrainConfig, evaluation_batch_size, limited
+
+
+class Data(Protocol):
+    """What a data set must offer to be trained on."""
+
+    spec: DataSpec
+
+    def loader(self, split: Split, batch_size: int, seed: int | None = 0) -> DataLoader:
+        """Return the batches of a split; seed and epoch determine the order of "train", None keeps the data set's."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the data came from, as values that JSON can hold."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Loaders by split, and how many batches of each are read.
+
+    Attributes:
+        loaders: by split.
+        counts: batches read of each split, at most as many as it has.
+    """
+
+    loaders: dict[Split, DataLoader]
+    counts: dict[Split, int]
+
+    @classmethod
+    def of(cls, data: Data, train: TrainConfig, seed: int | None, smoke_test: bool) -> "Splits":
+        """Create the loaders of a data set.
+
+        Args:
+            data: the data set.
+            train: batch sizes and limits.
+            seed: of the order of the training batches; None keeps the data set's order.
+            smoke_test: read a few batches only.
+        """
+        evaluated = evaluation_batch_size(train, data.spec)
+        loaders: dict[Split, DataLoader] = {
+            "train": data.loader("train", train.batch_size, seed),
+            "validation": data.loader("validation", evaluated),
+            "test": data.loader("test", evaluated),
+        }
+        counts = {split: limited(len(loaders[split]), limit, smoke_test) for split, limit in train.limits.items()}
+        return cls(loaders, counts)
+
+    def read(self, split: Split) -> Iterator[Batch]:
+        """Yield the batches that are read; a loader creates none before they are needed."""
+        yield from islice(self.loaders[split], self.counts[split])
