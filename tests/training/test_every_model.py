@@ -18,7 +18,7 @@ from tests.trials import assert_same, run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
-CONFIGS = Path(commandline.__file__).parent / "model"
+CONFIGS = Path(__file__).parents[2] / "cfg" / "model"
 MODELS = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"function_approximation"})  # which has nothing to train
 FEW = [f"dataset.{split}_samples=16" for split in ("train", "validation", "test")]
 OTHER_DATA = {

@@ -9,7 +9,7 @@ from seqmem import cells
 from seqmem.errors import UserError
 from seqmem.training.config import TrainConfig
 from seqmem.training.optimisation.muon import Muon, equalized
-from seqmem.training.optimisation.optimizers import optimizer_for
+from seqmem.training.optimisation.build import optimizer_for
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 8)])
@@ -102,36 +102,6 @@ def test_it_goes_on_from_its_state_and_leaves_what_has_no_gradient():
         found.append(weight.detach())
     assert_close(found[0], found[1], rtol=0, atol=0)
     assert unused.eq(1).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "gates", "settings"),
-    [
-        ("lstm", 4, {}),
-        ("gru", 3, {}),
-        ("mgu", 2, {}),
-        ("rnn", 1, {}),
-        ("legs", 2, {"memory_output": True}),
-        ("legs", 2, {"memory_size": 16}),
-        ("legs", 1, {"memory_size": 16, "gate": "N"}),
-    ],
-)
-def test_the_gates_of_a_recurrence_are_matrices_of_their_own(name, gates, settings):
-    cell = cells.get(name)(3, hidden_size=8, **settings)
-    optimizer = optimizer_for(nn.Sequential(cell, nn.Linear(8, 16)), TrainConfig(optimizer="muon"))
-    blocks = {id(parameter): group["blocks"] for group in optimizer.param_groups for parameter in group["params"]}
-    assert {name: blocks[id(cell.get_parameter(name))] for name, _ in cell.named_parameters()} == {
-        name: gates if name.startswith(("weight_h", "weight_i", "bias_h", "bias_i")) and len(value) == 8 * gates else 1
-        for name, value in cell.named_parameters()
-    }
-    assert gates in blocks.values()
-    assert len(blocks) == len(list(cell.parameters())) + 2
-
-
-def test_a_tied_parameter_moves_once():
-    layer = nn.Linear(3, 3)
-    optimizer = optimizer_for(nn.Sequential(layer, layer), TrainConfig(optimizer="muon"))
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
 
 
 def test_every_cell_learns_with_it():

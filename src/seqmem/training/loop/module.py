@@ -34,6 +34,12 @@ class SequenceModule(pl.LightningModule):
     A model that finds boundaries also logs ``SPLIT/boundary_rate_K`` for val and test, for each layer K from 1, the lowest. It
     is the fraction of valid steps at which the layer's indicator is above a half.
 
+    Args:
+        model: the network.
+        task: what is learned.
+        train: how it is trained.
+        steps_per_epoch: optimiser steps of an epoch, for schedules by steps; None asks the trainer.
+
     Attributes:
         boundary_steps: boundaries are computed in the first batches of a split that have this number of steps together; they
             take a second pass.
@@ -41,11 +47,12 @@ class SequenceModule(pl.LightningModule):
 
     boundary_steps: float = 1000
 
-    def __init__(self, model: SequenceModel, task: Task, train: TrainConfig):
+    def __init__(self, model: SequenceModel, task: Task, train: TrainConfig, steps_per_epoch: int | None = None):
         super().__init__()
         self.model = model
         self.task = task
         self.train_config = train
+        self._given_steps_per_epoch = steps_per_epoch
         self.train_metrics, self.val_metrics, self.test_metrics = task.metrics(), task.metrics(), task.metrics()
         # Metrics, not Lightning's own means: a checkpoint within an epoch holds their sums.
         self.means = nn.ModuleDict()
@@ -188,4 +195,7 @@ class SequenceModule(pl.LightningModule):
         return own_rows(batch, self.task, self._trainer.global_rank, self._trainer.world_size)
 
     def _steps_per_epoch(self) -> int:
+        # The trainer's estimate sets up the data too early for a resume within an epoch.
+        if self._given_steps_per_epoch is not None:
+            return self._given_steps_per_epoch
         return int(self.trainer.estimated_stepping_batches) // max(self.trainer.max_epochs or 1, 1)

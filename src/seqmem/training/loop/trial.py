@@ -127,9 +127,9 @@ def _train(config: Config, data: Data, data_checksum: str, folder: RunFolder, ch
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    module = _module(config, data.spec, data_checksum, checkpoint)
-    model, task = module.model, module.task
     splits = Splits.of(data, train, config["seed"], config["smoke_test"])
+    module = _module(config, data.spec, data_checksum, splits, checkpoint)
+    model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
     with tracked(runner, folder) as loggers:
@@ -156,13 +156,13 @@ def _train(config: Config, data: Data, data_checksum: str, folder: RunFolder, ch
     }
 
 
-def _module(config: Config, spec: DataSpec, data_checksum: str, checkpoint: Path | None) -> SequenceModule:
+def _module(config: Config, spec: DataSpec, data_checksum: str, splits: Splits, checkpoint: Path | None) -> SequenceModule:
     """Build the model with its initial weights; check that a checkpoint's weights fit it."""
     train = TrainConfig(**config["train"])
     model = models.build(model_arguments(config), spec)
     if train.compile:
         model.compile()
-    module = SequenceModule(model, task_for(spec), train)
+    module = SequenceModule(model, task_for(spec), train, splits.counts["train"])
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
     module.save_hyperparameters({"config": dict(config), "spec": asdict(spec), "data": data_checksum})
