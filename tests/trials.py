@@ -10,7 +10,7 @@ import torch
 from seqmem import training
 from seqmem.results import RunFolder
 
-_TOLD = ("result", "result_last", "best_epoch", "epochs", "linear_probe_accuracy")
+_COMPARED = ("result", "result_last", "best_epoch", "epochs", "linear_probe_accuracy")
 
 
 def run_trials(config: Mapping[str, Any], data: training.Data, folder: Path) -> list[RunFolder]:
@@ -37,7 +37,7 @@ def assert_same(first: RunFolder, second: RunFolder) -> None:
     timed = ["seconds", "sequences_per_second"]
     pd.testing.assert_frame_equal(first.read_metrics().drop(columns=timed), second.read_metrics().drop(columns=timed))
     one, other = first.read_record(), second.read_record()
-    assert [one.get(key) for key in _TOLD] == [other.get(key) for key in _TOLD]
+    assert [one.get(key) for key in _COMPARED] == [other.get(key) for key in _COMPARED]
     assert _content(first.path / "anomalies.csv") == _content(second.path / "anomalies.csv")
 
 

@@ -170,7 +170,9 @@ def test_an_ignored_target_does_not_count(kind):
     assert measured(kind, outputs, batch) == pytest.approx(measured(kind, kept, dense))
     padded = Batch(INPUTS, targets, torch.tensor([3, 2]))
     assert kind.weight(padded) == 3
-    assert kind.loss(outputs, padded).item() == pytest.approx(kind.loss(kept[:, :3], Batch(INPUTS, dense.targets[:, :3])).item())
+    assert kind.loss(outputs, padded).item() == pytest.approx(
+        kind.loss(kept[:, :3], Batch(INPUTS, dense.targets[:, :3])).item()
+    )
     written = kind.predictions(outputs, batch)
     assert torch.equal(written["target"], targets)
     assert written["probability"].isnan().sum() == (2 if kind.excerpt == "text" else 0)

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from seqmem import cells
 from seqmem.errors import UserError
 from seqmem.training.config import TrainConfig
-from seqmem.training.optimisation.muon import Muon, equalized
 from seqmem.training.optimisation.build import optimizer_for
+from seqmem.training.optimisation.muon import Muon, equalized
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 8)])

@@ -1,6 +1,7 @@
-"""A trial that was stopped goes on, and ends as if it had never been stopped."""
+"""A trial that was stopped resumes, and ends as if it had never been stopped."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 LIMITS = [f"train.limit_{split}_batches={count}" for split, count in {"train": 3, "val": 2, "test": 2}.items()]
 SMALL = ["dataset=digits", "train.epochs=4", *LIMITS]
+LSTM = [*SMALL, "model=lstm", "model.preset=tiny"]
+BY_STEP = ["train.schedule=cosine", "train.schedule_interval=step", "train.warmup_steps=0.3"]
 CASES = {
     "legs": ["model=legs", "train.lr_decay=0.1"],
-    "lstm_cosine": ["model=lstm", "train.schedule=cosine", "train.gradient_clip_val=0.1"],
-    "igloo_dropout": ["model=igloo", "train.optimizer=rmsprop"],
+    "lstm_cosine": ["model=lstm", *BY_STEP, "train.gradient_clip_val=0.1"],
+    "igloo_dropout": ["model=igloo", "train.optimizer=rmsprop", "train.schedule=cosine"],
     "hmlstm_sampled": ["model=hmlstm", "model.cell_args.boundary=sample", "train.wd=0.01"],
-    "hmlstm_text": ["model=hmlstm", "model.cell_args.boundary=soft", "model.cell_args.slope_growth=0.5"],
+    "sampled_text": ["model=hmlstm", "model.cell_args.boundary=sample", "train.optimizer=muon"],
+    "soft_text": ["model=hmlstm", "model.cell_args.boundary=soft", "model.cell_args.slope_growth=0.5"],
 }
 
 
@@ -36,7 +40,7 @@ def composed(*keys, dataset="digits", **more):
 
 
 class Stop(Exception):
-    """The fault that is injected."""
+    """The injected fault."""
 
 
 def stopping(method, at):
@@ -52,55 +56,80 @@ def stopping(method, at):
     return stop
 
 
-@pytest.mark.parametrize(("case", "minutes"), [*((case, 0) for case in CASES), ("lstm_cosine", 10)])
-def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, minutes, tmp_path, monkeypatch):
-    """With a checkpoint after every batch, and with none within the epochs; a text's state is carried on, workers read it."""
+def stop_at(method, at, config, data, folder):
+    """Run the trials of a config until a fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SequenceModule, method, stopping(method, at))
+        with pytest.raises(Stop):
+            run_trials(config, data, folder)
+
+
+@pytest.mark.parametrize(
+    ("case", "minutes"),
+    [
+        ("lstm_cosine", 0),
+        ("lstm_cosine", 10),
+        ("sampled_text", 0),
+        *(pytest.param(case, 0, marks=pytest.mark.slow) for case in ("legs", "igloo_dropout", "hmlstm_sampled", "soft_text")),
+    ],
+)
+def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, minutes, tmp_path):
+    """With a checkpoint after every batch, and with none within the epochs; the state of a text is carried."""
     data_keys = {}
-    if case == "hmlstm_text":
+    if case.endswith("text"):
         (tmp_path / "words.txt").write_text("the quick brown fox jumps over the lazy dog " * 100)
-        data_keys = {"dataset": "text", "path": tmp_path / "words.txt", "length": 20, "num_workers": 2}
+        data_keys = {"dataset": "text", "path": tmp_path / "words.txt", "length": 20, "num_workers": 2 * (case == "soft_text")}
     keys = ["train.batch_size=5", f"train.checkpoint_minutes={minutes}", "train.test_last=true"]
     config = composed(*CASES[case], *keys, **data_keys)
     data = datasets.load(config["dataset"])
     [whole] = run_trials(config, data, tmp_path / "whole")
-    faults = [("training_step", 2), ("training_step", 5), ("validation_step", 6), ("test_step", 3)]
-    for method, at in faults:
-        with monkeypatch.context() as patch:
-            patch.setattr(SequenceModule, method, stopping(method, at))
-            with pytest.raises(Stop):
-                run_trials(config, data, tmp_path / "stopped")
+    for method, at in (("training_step", 2), ("training_step", 5), ("validation_step", 6), ("test_step", 3)):
+        stop_at(method, at, config, data, tmp_path / "stopped")
     [stopped] = run_trials(config, data, tmp_path / "stopped")
     assert_same(whole, stopped)
     assert stopped.read_record()["resumed_at"] == ([3, 9, 12] if minutes else [1, 5, 11, 12])
 
 
-def test_a_finished_trial_is_found_and_a_folder_may_be_moved_between(tmp_path, monkeypatch, capsys):
-    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
+@pytest.fixture(scope="module")
+def lstm(tmp_path_factory):
+    """Config and data of a small trial, the trial itself, and the folder of one that was stopped in its third epoch."""
+    config = commandline.compose(LSTM)
     data = datasets.load(config["dataset"])
-    with monkeypatch.context() as patch:
-        patch.setattr(SequenceModule, "training_step", stopping("training_step", 8))
-        with pytest.raises(Stop):
-            run_trials(config, data, tmp_path / "before")
-    (tmp_path / "before").rename(tmp_path / "after")
-    [moved] = run_trials(config, data, tmp_path / "after")
-    [whole] = run_trials(config, data, tmp_path / "whole")
+    folder = tmp_path_factory.mktemp("lstm")
+    [whole] = run_trials(config, data, folder / "whole")
+    stop_at("training_step", 8, config, data, folder / "stopped")
+    return config, data, whole, folder / "stopped"
+
+
+@pytest.fixture
+def stopped(lstm, tmp_path):
+    """Config, data, the whole trial, and a copy of the one that was stopped."""
+    config, data, whole, folder = lstm
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    [path] = tmp_path.glob("*/seed_0")
+    return config, data, whole, RunFolder(path)
+
+
+def test_a_trial_in_a_moved_folder_resumes_and_a_finished_one_is_found(stopped, tmp_path, capsys):
+    config, data, whole, _ = stopped
+    [moved] = run_trials(config, data, tmp_path)
     assert_same(whole, moved)
+    assert moved.read_record()["resumed_at"] == [6]
     capsys.readouterr()
     before = (moved.path / "record.json").stat()
-    run_trials(config, data, tmp_path / "after")
+    run_trials(config, data, tmp_path)
     assert "found in" in capsys.readouterr().out
     assert (moved.path / "record.json").stat() == before
 
 
-def test_other_settings_code_or_data_are_another_experiment(tmp_path, monkeypatch):
-    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
-    data = datasets.load(config["dataset"])
+def test_other_settings_code_or_data_are_another_experiment(lstm, tmp_path, monkeypatch):
+    config, data, _, _ = lstm
     first = training.experiment(config, data, tmp_path)
     assert training.experiment({**config, "seed": 5}, data, tmp_path) == first
     found = {first.folder}
     found.add(training.experiment({**config, "train": {**config["train"], "lr": 0.5}}, data, tmp_path).folder)
     with monkeypatch.context() as patch:
-        patch.setattr("seqmem.training.engines.trials.fingerprint", lambda model, data: "another")
+        patch.setattr("seqmem.training.engines.trials.fingerprint", lambda *_: "another")
         found.add(training.experiment(config, data, tmp_path).folder)
     with monkeypatch.context() as patch:
         patch.setattr(type(data), "describe", lambda self: {"files": {"digits": "changed"}})
@@ -108,100 +137,73 @@ def test_other_settings_code_or_data_are_another_experiment(tmp_path, monkeypatc
     assert len(found) == 4
 
 
-def test_a_damaged_checkpoint_is_told_and_the_trial_begins_anew(tmp_path, monkeypatch, capsys):
-    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny"])
-    data = datasets.load(config["dataset"])
-    with monkeypatch.context() as patch:
-        patch.setattr(SequenceModule, "training_step", stopping("training_step", 8))
-        with pytest.raises(Stop):
-            run_trials(config, data, tmp_path)
-    [last] = tmp_path.glob("*/seed_0/checkpoints/last.ckpt")
-    last.write_bytes(last.read_bytes()[:-1000])
-    [folder] = run_trials(config, data, tmp_path)
-    assert "the trial begins anew" in capsys.readouterr().err
-    assert folder.read_record()["resumed_at"] == []
-    assert len(folder.read_metrics()) == 4
+def test_a_trial_resumes_from_a_named_checkpoint_for_more_epochs(lstm, tmp_path):
+    _, data, whole, _ = lstm
 
-
-def test_a_trial_goes_on_from_a_named_checkpoint_for_more_epochs(tmp_path, monkeypatch):
     def settings(*changes):
-        return commandline.compose([*SMALL, "model=lstm", "model.preset=tiny", *changes])
+        return commandline.compose([*LSTM, *changes])
 
-    data = datasets.load(settings()["dataset"])
     [short] = run_trials(settings("train.epochs=2"), data, tmp_path)
     [resumed] = run_trials(settings(f"train.resume={short.path}"), data, tmp_path)
-    [whole] = run_trials(settings(), data, tmp_path / "whole")
     assert resumed.path != short.path
     assert_same(whole, resumed)
-    for changes, wanted in {
+    [complete] = run_trials(settings(f"train.resume={whole.path}"), data, tmp_path / "complete")
+    assert_same(whole, complete)  # its metrics, too
+    for changes, message in {
         ("train.lr=0.5",): "train.lr=0.001, expected 0.5",
         ("seed=1",): "seed=0, expected 1",
-        ("train.epochs=1",): "has 2 epochs behind it, expected at most train.epochs=1",
+        ("train.epochs=1",): "was trained for 2 epochs, expected at most train.epochs=1",
         ("train.schedule=cosine", "train.epochs=2"): "train.schedule=constant, expected cosine",
     }.items():
-        with pytest.raises(UserError, match=wanted):
+        with pytest.raises(UserError, match=message):
             run_trials(settings(f"train.resume={short.path}", *changes), data, tmp_path)
     with pytest.raises(UserError, match=r"train.resume: got nowhere for 2 trials, expected runner.ntrials=1"):
         settings("train.resume=nowhere", "runner.ntrials=2")
 
 
-def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint_stays(tmp_path, monkeypatch):
-    """The gradient of the third epoch's last update is poisoned, where no loss is computed after it."""
-    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
+def test_a_rate_that_depends_on_the_epochs_keeps_their_number(tmp_path):
+    keys = ["model=rnn", "train.warmup_steps=0.5"]
+    config = composed(*keys, "train.epochs=1")
     data = datasets.load(config["dataset"])
+    [short] = run_trials(config, data, tmp_path)
+    with pytest.raises(UserError, match=r"was trained with train\.epochs=1, expected 2"):
+        run_trials(composed(*keys, "train.epochs=2", f"train.resume={short.path}"), data, tmp_path)
 
-    def poison(self, optimizer):
-        if self.global_step == 8:
+
+@pytest.mark.parametrize(
+    ("minutes", "step", "message", "kept"),
+    [
+        (10, 8, r"no longer finite after step 9, in epoch 3 \(learning rate 0.001\)", 6),  # no loss comes after it
+        (0, 4, "no longer finite after step 5, in epoch 2 ", 4),  # the loss is still finite
+    ],
+)
+def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint_stays(
+    minutes, step, message, kept, lstm, tmp_path, monkeypatch
+):
+    """The gradient of an update is spoiled."""
+    _, data, whole, _ = lstm
+    config = commandline.compose([*LSTM, f"train.checkpoint_minutes={minutes}"])
+
+    def spoil(self, optimizer):
+        if self.global_step == step:
             next(self.parameters()).grad.fill_(float("inf"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(SequenceModule, "on_before_optimizer_step", poison)
-        with pytest.raises(UserError, match=r"no longer finite after step 9, in epoch 3 \(learning rate 0.001\)"):
+        patch.setattr(SequenceModule, "on_before_optimizer_step", spoil)
+        with pytest.raises(UserError, match=message):
             run_trials(config, data, tmp_path)
     [path] = tmp_path.glob("*/seed_0")
-    assert all(torch.isfinite(value).all() for value in saved(RunFolder(path), "last.ckpt")["state_dict"].values())
-    [mended] = run_trials(config, data, tmp_path)
-    [whole] = run_trials(config, data, tmp_path / "whole")
-    assert_same(whole, mended)
-
-
-def test_no_checkpoint_within_an_epoch_holds_weights_that_are_not_finite(tmp_path, monkeypatch):
-    """The gradient overflows while the loss is still finite."""
-    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny", "train.checkpoint_minutes=0"])
-    data = datasets.load(config["dataset"])
-
-    def poison(self, optimizer):
-        if self.global_step == 4:
-            next(self.parameters()).grad.fill_(float("inf"))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SequenceModule, "on_before_optimizer_step", poison)
-        with pytest.raises(UserError, match="no longer finite after step 5, in epoch 2 "):
-            run_trials(config, data, tmp_path)
-    [path] = tmp_path.glob("*/seed_0")
-    assert saved(RunFolder(path), "last.ckpt")["global_step"] == 4
-    [mended] = run_trials(config, data, tmp_path)
-    [whole] = run_trials(config, data, tmp_path / "whole")
-    assert_same(whole, mended)
-
-
-@pytest.fixture
-def stopped(tmp_path, monkeypatch):
-    """Config, data and folder of a trial that was stopped in its third epoch."""
-    config = commandline.compose([*SMALL, "model=lstm", "model.preset=tiny"])
-    data = datasets.load(config["dataset"])
-    with monkeypatch.context() as patch:
-        patch.setattr(SequenceModule, "training_step", stopping("training_step", 8))
-        with pytest.raises(Stop):
-            run_trials(config, data, tmp_path)
-    [path] = tmp_path.glob("*/seed_0")
-    return config, data, RunFolder(path)
+    last = saved(RunFolder(path), "last.ckpt")
+    assert last["global_step"] == kept
+    assert all(torch.isfinite(value).all() for value in last["state_dict"].values())
+    [resumed] = run_trials(config, data, tmp_path)
+    assert_same(whole, resumed)
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), PermissionError(13, "Permission denied")])
 def test_a_checkpoint_that_cannot_be_read_now_is_kept(fault, stopped, tmp_path, monkeypatch):
-    config, data, _ = stopped
-    load = torch.load
+    config, data, _, folder = stopped
+    before = (folder.checkpoints / "last.ckpt").read_bytes()
 
     def fail(*args, **kwargs):
         raise fault
@@ -209,32 +211,32 @@ def test_a_checkpoint_that_cannot_be_read_now_is_kept(fault, stopped, tmp_path, 
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises((UserError, MemoryError)):
         run_trials(config, data, tmp_path)
-    monkeypatch.setattr(torch, "load", load)
-    [resumed] = run_trials(config, data, tmp_path)
-    assert resumed.read_record()["resumed_at"] == [6]
-    assert_same(run_trials(config, data, tmp_path / "whole")[0], resumed)
+    assert (folder.checkpoints / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "foreign"])
-def test_a_damaged_best_checkpoint_is_told_before_the_training(damage, stopped, tmp_path, capsys):
-    config, data, folder = stopped
-    best = folder.checkpoints / "best.ckpt"
-    if damage == "cut":
+@pytest.mark.parametrize("damage", ["cut last", "cut", "gone", "foreign"])
+def test_a_damaged_checkpoint_is_reported_and_the_trial_starts_again(damage, stopped, tmp_path, capsys):
+    config, data, whole, folder = stopped
+    best, last = folder.checkpoints / "best.ckpt", folder.checkpoints / "last.ckpt"
+    if damage == "cut last":
+        last.write_bytes(last.read_bytes()[:-1000])
+    elif damage == "cut":
         best.write_bytes(best.read_bytes()[:-500])
     elif damage == "gone":
         best.unlink()
     else:
-        foreign = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny", "train.epochs=1"])
-        [other] = run_trials(foreign, data, tmp_path / "foreign")
-        best.write_bytes((other.checkpoints / "best.ckpt").read_bytes())
-    [anew] = run_trials(config, data, tmp_path)
-    assert "the trial begins anew, and the file is damaged.ckpt now" in capsys.readouterr().err
-    assert (anew.checkpoints / "damaged.ckpt").exists()
-    assert anew.read_record()["resumed_at"] == []
+        content = torch.load(best, weights_only=True)
+        content["hyper_parameters"]["config"]["train"]["lr"] = 0.7
+        torch.save(content, best)
+    run_trials(config, data, tmp_path)
+    assert "the trial starts again, and the file is now damaged.ckpt" in capsys.readouterr().err
+    assert (folder.checkpoints / "damaged.ckpt").exists()
+    assert folder.read_record()["resumed_at"] == []
+    assert_same(whole, folder)
 
 
-def test_a_trial_may_go_on_from_its_own_best_checkpoint(stopped, tmp_path):
-    config, data, folder = stopped
+def test_a_trial_may_resume_from_its_own_best_checkpoint(stopped, tmp_path):
+    config, data, whole, folder = stopped
     last, best = (folder.checkpoints / name for name in ("last.ckpt", "best.ckpt"))
     last.write_bytes(last.read_bytes()[:-500])
     epoch = saved(folder, "best.ckpt")["epoch"]
@@ -242,28 +244,20 @@ def test_a_trial_may_go_on_from_its_own_best_checkpoint(stopped, tmp_path):
     [resumed] = run_trials(again, data, tmp_path)
     assert resumed.path == folder.path
     assert resumed.read_record()["resumed_at"] == [3 * (epoch + 1)]
-    assert_same(run_trials(config, data, tmp_path / "whole")[0], resumed)
+    assert_same(whole, resumed)
 
 
-def test_other_data_of_the_same_name_are_not_gone_on_with(stopped, tmp_path, monkeypatch):
-    config, data, folder = stopped
+def test_a_checkpoint_of_different_data_of_the_same_name_is_refused(stopped, tmp_path, monkeypatch):
+    config, data, _, folder = stopped
     monkeypatch.setattr(type(data), "describe", lambda self: {"files": {"digits": "changed"}})
     again = {**config, "train": {**config["train"], "resume": str(folder.path)}}
-    with pytest.raises(UserError, match=r"was trained on other data of the name digits"):
+    with pytest.raises(UserError, match=r"was trained on different data of the name digits"):
         run_trials(again, data, tmp_path / "other")
 
 
-def test_a_complete_trial_that_is_gone_on_from_has_its_metrics(tmp_path):
-    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny"])
-    data = datasets.load(config["dataset"])
-    [whole] = run_trials(config, data, tmp_path)
-    [other] = run_trials({**config, "train": {**config["train"], "resume": str(whole.path)}}, data, tmp_path / "other")
-    assert_same(whole, other)
-
-
-def test_no_validation_that_is_a_number_ends_in_one_line(tmp_path, monkeypatch):
-    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny", "train.epochs=1"])
-    data = datasets.load(config["dataset"])
+def test_validation_without_a_finite_metric_ends_in_one_line(lstm, tmp_path, monkeypatch):
+    _, data, _, _ = lstm
+    config = composed("model=rnn", "train.epochs=1")
     monkeypatch.setattr("seqmem.tasks.classification.Classification.best", "min")
     log = SequenceModule.log
 
@@ -276,28 +270,20 @@ def test_no_validation_that_is_a_number_ends_in_one_line(tmp_path, monkeypatch):
         run_trials(config, data, tmp_path)
 
 
-def test_a_trial_that_is_interrupted_says_so(tmp_path, monkeypatch):
-    config = commandline.compose([*SMALL, "model=rnn", "model.preset=tiny"])
-    data = datasets.load(config["dataset"])
+def test_an_interrupted_trial_says_so_and_what_a_kill_left_is_removed(stopped, tmp_path, monkeypatch):
+    config, data, _, folder = stopped
+    half_written = folder.checkpoints / ".0123456789ab.last.ckpt"
+    half_written.write_bytes(b"half")
 
     def interrupt(self, *args):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(SequenceModule, "training_step", interrupt)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            run_trials(config, data, tmp_path)
-    [path] = tmp_path.glob("*/seed_0")
-    record = RunFolder(path).read_record()
-    assert (record["status"], record["reason"]) == ("interrupted", "stopped from outside; the same command goes on")
-
-
-def test_what_a_kill_left_half_written_is_removed(stopped, tmp_path):
-    config, data, folder = stopped
-    left = folder.checkpoints / ".0123456789ab.last.ckpt"
-    left.write_bytes(b"half")
-    run_trials(config, data, tmp_path)
-    assert not left.exists()
+    monkeypatch.setattr(SequenceModule, "training_step", interrupt)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run_trials(config, data, tmp_path)
+    record = folder.read_record()
+    assert (record["status"], record["reason"]) == ("interrupted", "stopped from outside; the same command resumes")
+    assert not half_written.exists()
 
 
 @pytest.mark.slow
@@ -319,9 +305,9 @@ def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
         f"output_dir={tmp_path}",
     ]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=200) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    lines = [line for out, _ in told for line in out.splitlines() if ", trial " in line]
+    outputs = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    lines = [line for out, _ in outputs for line in out.splitlines() if ", trial " in line]
     assert len(lines) == 8
     assert sum("; in " in line for line in lines) == 4
     records = [json.loads(path.read_text()) for path in tmp_path.glob("*/seed_*/record.json")]
@@ -330,7 +316,7 @@ def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
 
 
 @pytest.mark.slow  # and a hundred kills more in test_every_model.py
-def test_a_process_that_is_killed_leaves_a_trial_that_goes_on(tmp_path):
+def test_a_process_that_is_killed_leaves_a_trial_that_resumes(tmp_path):
     command = [*SMALL, "model=lstm", "model.preset=tiny", "train.epochs=40", f"output_dir={tmp_path / 'killed'}"]
     started = subprocess.Popen([sys.executable, "train.py", *command], cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200

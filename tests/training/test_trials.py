@@ -16,7 +16,6 @@ from seqmem.results import aggregate
 from seqmem.results.reading import find_runs, read_run
 from seqmem.results.record import RunFolder
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints.saving import AtomicCheckpointIO
 from seqmem.training.config import TrainConfig, limited
 from seqmem.training.loop.module import SequenceModule
 from tests.trials import run_trials
@@ -25,21 +24,22 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 
 class Signs:
-    """Is the first value of a sequence positive? 40 batches a split; counts how often each split is read."""
+    """Is the first value of a sequence positive? Logs each split that is read."""
 
     spec = DataSpec("signs", 1, 2, "classification", 0, 6)
 
-    def __init__(self):
-        self.log = []
+    def __init__(self, batches=8):
+        self.log, self.batches = [], batches
 
     def loader(self, split, batch_size, seed=0):
-        order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
-        inputs = torch.randn(40, batch_size, 6, 1, generator=torch.Generator().manual_seed(len(split)))
+        count = self.batches
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        inputs = torch.randn(count, batch_size, 6, 1, generator=torch.Generator().manual_seed(len(split)))
         data = self
 
         class Batches(torch.utils.data.Dataset):
             def __len__(self):
-                return 40
+                return count
 
             def __getitem__(self, index):
                 data.log.append(split)
@@ -71,16 +71,17 @@ def weights(folder):
 
 
 def test_each_trial_has_its_seed_folder_and_record(tmp_path):
-    folders = run_trials(config(runner={"ntrials": 3}), Signs(), tmp_path)
-    assert [folder.path.name for folder in folders] == ["seed_3", "seed_4", "seed_5"]
+    folders = run_trials(config(runner={"ntrials": 2}), Signs(), tmp_path)
+    assert [folder.path.name for folder in folders] == ["seed_3", "seed_4"]
     assert len({folder.path.parent for folder in folders}) == 1
     records = [folder.read_record() for folder in folders]
-    assert [record["seed"] for record in records] == [3, 4, 5]
+    assert [record["seed"] for record in records] == [3, 4]
     assert len({record["group"] for record in records}) == 1
-    assert len({record["result"]["test/loss"] for record in records}) == 3
+    assert len({record["result"]["test/loss"] for record in records}) == 2
     for folder, record in zip(folders, records, strict=True):
         assert record["status"] == "finished"
         assert record["model"] == "legs"
+        assert (record["metric"], record["metric_label"], record["best"]) == ("accuracy", "accuracy", "max")
         assert record["versions"]["torch"] == version("torch")
         assert record["parameters"] == sum(p.numel() for name, p in weights(folder).items() if name.startswith("model."))
         assert set(record["result"]) == {"val/accuracy", "test/loss", "test/accuracy"}
@@ -90,18 +91,12 @@ def test_each_trial_has_its_seed_folder_and_record(tmp_path):
         with open(folder.path / "metrics.csv") as file:
             rows = list(csv.DictReader(file))
         assert [row["epoch"] for row in rows] == ["0", "1"]
-        assert [row["step"] for row in rows] == ["40", "80"]
+        assert [row["step"] for row in rows] == ["8", "16"]
         assert max(float(row["val/accuracy"]) for row in rows) == record["result"]["val/accuracy"]
         assert {path.name for path in folder.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
-
-
-def test_the_same_seed_gives_the_same_weights(tmp_path):
-    first, second = (tmp_path / name for name in ("first", "second"))
-    [a] = run_trials(config(), Signs(), first)
-    torch.randn(7)
-    [b] = run_trials(config(), Signs(), second)
-    assert all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
-    assert a.read_record()["result"] == b.read_record()["result"]
+        stored = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["hyper_parameters"]
+        assert stored["config"] == folder.read_config()
+        assert DataSpec(**stored["spec"]) == Signs.spec
 
 
 def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_path, monkeypatch):
@@ -115,7 +110,7 @@ def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_p
     monkeypatch.setattr(SequenceModule, "test_step", test_step)
     data = Signs()
     [folder] = run_trials(config(train={"epochs": 3, "lr": 0.5}), data, tmp_path)
-    assert data.log.count("test") == 40
+    assert data.log.count("test") == 8
     assert data.log.index("test") > max(index for index, split in enumerate(data.log) if split != "test")
     best = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(best[name], value) for name, value in tested["weights"].items() if name in best)
@@ -126,9 +121,7 @@ def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_p
 @pytest.mark.parametrize(
     ("changes", "trained", "validation", "test", "epochs"),
     [
-        ({"train": {"limit_train_batches": 5, "limit_val_batches": 3, "limit_test_batches": 2}}, 5, 3, 2, 2),
-        ({"train": {"limit_train_batches": 0.25, "limit_val_batches": 1, "limit_test_batches": 1.0}}, 10, 1, 40, 2),
-        ({"smoke_test": True}, 5, 5, 5, 1),
+        ({"train": {"limit_train_batches": 0.25, "limit_val_batches": 1, "limit_test_batches": 3}}, 2, 1, 3, 2),
         ({"smoke_test": True, "train": {"limit_train_batches": 3}}, 3, 5, 5, 1),
     ],
 )
@@ -138,33 +131,24 @@ def test_limits_count_batches(tmp_path, changes, trained, validation, test, epoc
     assert folder.read_metrics()["step"].tolist() == [trained * (epoch + 1) for epoch in range(epochs)]
     assert data.log.count("validation") == validation * epochs
     assert data.log.count("test") == test
-
-
-def test_limited():
     assert [limited(40, limit) for limit in (1, 100, 1.0, 0.5, 0.001)] == [1, 40, 40, 20, 1]
 
 
-def test_weight_decay_clipping_and_optimizer_are_used(tmp_path):
-    results = {}
-    for name, changes in {
-        "plain": {},
-        "decayed": {"wd": 10.0},
-        "clipped": {"gradient_clip_val": 1e-9, "optimizer": "sgd"},
-        "rmsprop": {"optimizer": "rmsprop"},
-    }.items():
-        [folder] = run_trials(config(train={"limit_train_batches": 3, **changes}), Signs(), tmp_path / name)
-        results[name] = torch.cat([value.flatten() for key, value in weights(folder).items() if key.startswith("model.")])
-    assert results["decayed"].norm() < 0.95 * results["plain"].norm()
-    assert not torch.allclose(results["rmsprop"], results["plain"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped(algorithm, tmp_path):
+    """By plain gradient descent at a rate of 1, a step is the clipped gradient."""
+    clip = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": algorithm}
+    settings = {"limit_train_batches": 1, "epochs": 1, "optimizer": "sgd", "lr": 1.0, **clip}
+    [folder] = run_trials(config(train=settings), Signs(), tmp_path)
     torch.manual_seed(3)
-    fresh = run_trials(config(train={"limit_train_batches": 1, "epochs": 1, "lr": 1e-12}), Signs(), tmp_path / "untrained")[0]
-    start = torch.cat([value.flatten() for key, value in weights(fresh).items() if key.startswith("model.")])
-    assert torch.allclose(results["clipped"], start, atol=1e-7)
-    assert not torch.allclose(results["plain"], start, atol=1e-3)
+    before = models.build(config()["model"], Signs.spec).state_dict()
+    step = torch.cat([(weights(folder)[f"model.{name}"] - value).flatten() for name, value in before.items()])
+    size = step.norm() if algorithm == "norm" else step.abs().max()
+    assert size.item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_learns(tmp_path):
-    [folder] = run_trials(config(train={"epochs": 4}), Signs(), tmp_path)
+    [folder] = run_trials(config(train={"epochs": 3, "lr": 0.03}), Signs(25), tmp_path)
     assert folder.read_record()["result"]["test/accuracy"] > 0.9
 
 
@@ -217,41 +201,16 @@ def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path, clip, clipping):
         run_trials(broken, Signs(), tmp_path)
 
 
-def test_bfloat16_autocast(tmp_path):
-    [folder] = run_trials(config(smoke_test=True, train={"precision": "bf16-mixed"}), Signs(), tmp_path)
-    assert weights(folder)["model.head.0.weight"].dtype == torch.float32
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_precision(precision, dtype, tmp_path):
+    [folder] = run_trials(config(smoke_test=True, train={"precision": precision}), Signs(), tmp_path)
+    assert weights(folder)["model.head.0.weight"].dtype == dtype
 
 
 def test_a_model_that_does_not_fit_is_refused_without_memory():
     with pytest.raises(UserError, match="signs has no tokens"):
         training.check_fit(config(model={"embedding_size": 3}), Signs.spec)
-    training.check_fit(config(model={"cell_args": {"hidden_size": 10**7}}), Signs.spec)
-
-
-def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*last\.ckpt"):
-        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
-    assert torch.load(path, weights_only=True) == {"epoch": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_a_checkpoint_names_what_it_was_trained_with(tmp_path):
-    [folder] = run_trials(config(smoke_test=True), Signs(), tmp_path)
-    stored = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["hyper_parameters"]
-    assert stored["config"] == folder.read_config()
-    assert DataSpec(**stored["spec"]) == Signs.spec
-
-
-def test_double_precision(tmp_path):
-    [folder] = run_trials(config(smoke_test=True, train={"precision": "64-true"}), Signs(), tmp_path)
-    assert weights(folder)["model.head.0.weight"].dtype == torch.float64
+    training.check_fit(config(model={"cell": "lstm", "cell_args": {"hidden_size": 10**7}}), Signs.spec)
 
 
 @pytest.mark.slow
@@ -273,7 +232,7 @@ def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
 def test_the_record_says_which_path_sequences_took(tmp_path, capsys):
     [folder] = run_trials(config(smoke_test=True, model={"cell": "rnn"}), Signs(), tmp_path)
     [path] = folder.read_record()["recurrences"]
-    assert path == "step by step (there is no compiled sequence of RNN)"
+    assert path.startswith("step by step (")
     assert f"each sequence {path}" in capsys.readouterr().out
 
 
@@ -317,17 +276,17 @@ def test_without_epochs_the_initial_weights_are_tested(tmp_path):
 def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint(tmp_path, monkeypatch):
     """The slope of soft boundaries grows by 2 an epoch; the best epoch is not the last one."""
     slopes = {"train": [], "val": [], "test": []}
-    original = SequenceModule._shared_step
+    original = SequenceModule._loss_and_outputs
 
-    def shared_step(self, split, *given):
+    def loss_and_outputs(self, split, *given):
         slopes[split].append(self.model.layers[0].slope.item())
-        loss = original(self, split, *given)
+        found = original(self, split, *given)
         if split == "val" and self.current_epoch > 1:
             for parameter in self.model.head.parameters():
                 parameter.zero_()
-        return loss
+        return found
 
-    monkeypatch.setattr(SequenceModule, "_shared_step", shared_step)
+    monkeypatch.setattr(SequenceModule, "_loss_and_outputs", loss_and_outputs)
     soft = {"hidden_size": 6, "num_layers": 2, "boundary": "soft", "slope_growth": 2.0, "max_slope": 6.0}
     settings = config(
         model={"network": "hmlstm", "cell": "hmlstm", "cell_args": soft},
@@ -337,20 +296,21 @@ def test_epochs_reach_the_schedules_of_a_model_and_come_back_with_its_checkpoint
     record = folder.read_record()
     assert slopes["train"] == slopes["val"] == [1, 1, 3, 3, 5, 5, 6, 6]
     assert record["best_epoch"] < 3
-    assert set(slopes["test"][:40]) == {6.0}
-    assert set(slopes["test"][40:]) == {1.0 + 2 * record["best_epoch"]}
+    assert set(slopes["test"][:8]) == {6.0}
+    assert set(slopes["test"][8:]) == {1.0 + 2 * record["best_epoch"]}
 
 
-def test_the_learning_rate_decays_with_every_update(tmp_path, monkeypatch):
-    """lr / (1 + d i) at update i, counted over epochs, with d given; the same at all of them without."""
+def test_the_learning_rate_follows_every_update(tmp_path, monkeypatch):
+    """A schedule by steps, with a warm-up that is a fraction of all 16 steps; and lr / (1 + d i) at update i."""
     seen = []
     monkeypatch.setattr(
         SequenceModule,
         "on_before_optimizer_step",
         lambda self, optimizer: seen.append(optimizer.param_groups[0]["lr"]),
     )
-    run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5, "lr_decay": 0.1}), Signs(), tmp_path / "decay")
-    assert seen == pytest.approx([0.5 / (1 + 0.1 * update) for update in range(80)])
+    schedule = {"schedule": "exponential", "schedule_interval": "step", "final_lr": 0.1, "warmup_steps": 0.25}
+    run_trials(config(train={"lr": 0.5, **schedule}), Signs(), tmp_path)
+    assert seen == pytest.approx([*(0.5 * k / 4 for k in range(1, 5)), *(0.5 * 0.2 ** (k / 11) for k in range(12))])
     seen.clear()
-    run_trials(config(train={"epochs": 2, "batch_size": 8, "lr": 0.5}), Signs(), tmp_path / "constant")
-    assert seen == [0.5] * 80
+    run_trials(config(train={"epochs": 2, "lr": 0.5, "lr_decay": 0.1, "limit_train_batches": 3}), Signs(), tmp_path)
+    assert seen == pytest.approx([0.5 / (1 + 0.1 * update) for update in range(6)])
