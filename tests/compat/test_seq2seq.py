@@ -1,4 +1,4 @@
-"""The factory as the original's README has it, and its file: saved, gone on from, refused."""
+"""The factory as in the original's README, and its file: saved, resumed from, refused."""
 
 import os
 import pickle
@@ -113,13 +113,13 @@ def test_learning_rates(tmp_path):
     assert falling.optimizer.param_groups[0]["lr"] == pytest.approx(0.002)
 
 
-def test_going_on_from_the_file_is_as_if_there_had_been_no_break(tmp_path):
+def test_resuming_from_the_file_changes_nothing(tmp_path):
     whole, first = (small(tmp_path / name, keep_prob=None) for name in ("whole.zip", "first.zip"))
     batches = Waves(1)
-    made = [batches(4) for _ in range(6)]
+    given = [batches(4) for _ in range(6)]
 
     def replay(start):
-        remaining = iter(made[start:])
+        remaining = iter(given[start:])
         return lambda batch_size: next(remaining)
 
     whole.train(replay(0), Waves(1), 6, batch_size=4)
@@ -132,7 +132,7 @@ def test_going_on_from_the_file_is_as_if_there_had_been_no_break(tmp_path):
     again.train(replay(3), Waves(1), 6, batch_size=4)
     for name, value in whole.autoencoder.state_dict().items():
         assert torch.equal(value, again.autoencoder.state_dict()[name]), name
-    assert np.array_equal(again.predict(made[0][0])[1], whole.predict(made[0][0])[1])
+    assert np.array_equal(again.predict(given[0][0])[1], whole.predict(given[0][0])[1])
 
 
 def test_the_file_is_numbers_and_json(tmp_path):
@@ -188,23 +188,23 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"input_dims": 2}, "NDS2SAEFactory has no setting 'input_dims'; did you mean 'input_dim'"),
-        ({"layer_sizes": []}, "NDS2SAEFactory.layer_sizes"),
-        ({"keep_prob": 0.0}, "NDS2SAEFactory.keep_prob: got 0.0"),
-        ({"lrtype": "linear"}, "NDS2SAEFactory.lrtype: got 'linear'"),
-        ({"lrtype": "expdecay"}, "lrargs: got lr for expdecay, expected start_lr, finish_lr, decay_steps"),
-        (
-            {"lrtype": "expdecay", "lrargs": {"start_lr": 0.1, "finish_lr": 0.2, "decay_steps": 3}},
-            "expected at most start_lr=0.1",
-        ),
-    ],
-)
-def test_wrong_settings_are_named(change, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        small(tmp_path / "a.zip", **change)
+WRONG = [
+    ({"input_dims": 2}, "NDS2SAEFactory has no setting 'input_dims'; did you mean 'input_dim'"),
+    ({"layer_sizes": []}, "NDS2SAEFactory.layer_sizes"),
+    ({"keep_prob": 0.0}, "NDS2SAEFactory.keep_prob: got 0.0"),
+    ({"lrtype": "linear"}, "NDS2SAEFactory.lrtype: got 'linear'"),
+    ({"lrtype": "expdecay"}, "lrargs: got lr for expdecay, expected start_lr, finish_lr, decay_steps"),
+    (
+        {"lrtype": "expdecay", "lrargs": {"start_lr": 0.1, "finish_lr": 0.2, "decay_steps": 3}},
+        "expected at most start_lr=0.1",
+    ),
+]
+
+
+def test_wrong_settings_are_named(tmp_path):
+    for change, message in WRONG:
+        with pytest.raises(UserError, match=message):
+            small(tmp_path / "a.zip", **change)
 
 
 def test_a_hostile_or_damaged_file_is_refused_in_one_line(tmp_path):
@@ -232,9 +232,9 @@ def test_a_hostile_or_damaged_file_is_refused_in_one_line(tmp_path):
     for changed, others, message in (
         ({"iteration": "x"}, {}, "got iteration 'x'"),
         ({"iteration": -1}, {}, "got iteration -1"),
-        ({"settings": [1]}, {}, "holds no model of NDS2SAEFactory"),
+        ({"settings": [1]}, {}, "is not a model of NDS2SAEFactory"),
         ({"settings": {**meta["settings"], "layer_sizes": [10**5]}}, {}, "does not match its settings"),
-        ({"settings": {**meta["settings"], "layer_sizes": [10**15]}}, {}, "no model can be made of its settings"),
+        ({"settings": {**meta["settings"], "layer_sizes": [10**15]}}, {}, "its settings are invalid"),
         ({}, {moment: torch.zeros(3)}, rf"got {moment} \(3,\), expected \(1, 6\)"),
         ({}, {"weights/more": torch.zeros(3)}, r"got weights/more \(3,\), expected none"),
     ):
@@ -254,13 +254,16 @@ def test_an_interrupt_after_the_last_batch_is_not_lost(tmp_path):
     assert small(tmp_path / "a.zip").iteration == 1
 
 
-def test_the_first_input_of_the_decoder_follows_the_way_of_stopping(tmp_path):
+def test_the_first_input_of_the_decoder_depends_on_the_kind_of_stopping(tmp_path):
     for number, (settings, token) in enumerate([({}, 0.0), ({"stop": "token"}, -100.0), ({"go_token": 3.0}, 3.0)]):
         assert small(tmp_path / f"{number}.zip", **settings).autoencoder.go_token == token
 
 
 def test_arguments_of_training_and_prediction_are_checked(tmp_path):
     model = small(tmp_path / "a.zip")
+    large = [np.full((4, 2), 1e30)], [np.full((4, 1), 1e30)], True
+    with pytest.raises(UserError, match=r"loss became (inf|nan) at batch 0 of epoch 1 .*; try a smaller learning rate"):
+        model.train(lambda _: large, Waves(1), 3, 1)
     with pytest.raises(UserError, match="display_step: got 0"):
         model.train(Waves(1), Waves(1), 3, 2, display_step=0)
     for lengths in ([3], [3, 0]):
@@ -268,7 +271,7 @@ def test_arguments_of_training_and_prediction_are_checked(tmp_path):
             model.predict([np.zeros((4, 2))] * 2, res_len=lengths)
 
 
-def test_what_is_no_file_of_such_a_model_is_refused(tmp_path):
+def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"call set_output\(FILE\) before build"):
         NDS2SAEFactory().build()
     (tmp_path / "text.zip").write_text("no zip")

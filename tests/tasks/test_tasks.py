@@ -116,11 +116,11 @@ def test_reconstruction_counts_valid_values_and_scales_its_metric():
     assert kind.weight(whole) == 6
 
 
-@pytest.mark.parametrize("kind", tasks.names())
-def test_padded_steps_do_not_count(kind):
+@pytest.mark.parametrize("name", tasks.names())
+def test_padded_steps_do_not_count(name):
     """Outputs at every step: NaN in the padding reaches neither loss, gradient, weight nor metrics."""
     torch.manual_seed(0)
-    kind = task(kind, 3)
+    kind = task(name, 3)
     lengths = torch.tensor([4, 1, 3])
     outputs = torch.randn(3, 4, 3, requires_grad=True)
     targets = torch.randint(0, 3, (3, 4)) if kind.class_targets else torch.randn(3, 4, 3)
@@ -157,10 +157,10 @@ def test_of_the_last_steps_those_before_the_sequence_do_not_count():
     assert kind.loss(outputs, batch).item() == pytest.approx((1 + 4 + 9) / 3)
 
 
-@pytest.mark.parametrize("kind", ["classification", "language_modelling"])
-def test_an_ignored_target_does_not_count(kind):
+@pytest.mark.parametrize("name", ["classification", "language_modelling"])
+def test_an_ignored_target_does_not_count(name):
     torch.manual_seed(0)
-    kind = task(kind, 5)
+    kind = task(name, 5)
     outputs, targets = torch.randn(2, 3, 5), torch.tensor([[1, IGNORE_INDEX, 2], [IGNORE_INDEX, 4, 0]])
     dense = Batch(INPUTS, torch.tensor([[1, 2, 4, 0]]))
     kept = outputs[targets != IGNORE_INDEX][None]

@@ -19,7 +19,7 @@ JUMPS = (1.8e9, 0.0, 7.3e9, 1e9, 4.2e9)
 
 @pytest.fixture
 def jumping(monkeypatch):
-    """Each look at the clock finds another year."""
+    """Each call returns the time of a different year."""
     moments, strftime = itertools.cycle(JUMPS), time.strftime
     monkeypatch.setattr(time, "time", lambda: next(moments))
     monkeypatch.setattr(time, "time_ns", lambda: int(next(moments) * 1e9))
@@ -32,10 +32,10 @@ def test_a_trial_is_the_same_whatever_the_clock_says(jumping, tmp_path):
             "dataset=digits",
             "model=lstm",
             "model.preset=tiny",
-            "train.epochs=3",
-            "train.limit_train_batches=3",
-            "train.limit_val_batches=2",
-            "train.limit_test_batches=2",
+            "train.epochs=2",
+            "train.limit_train_batches=2",
+            "train.limit_val_batches=1",
+            "train.limit_test_batches=1",
             "runner.tensorboard=true",
         ]
     )
@@ -50,16 +50,16 @@ def test_a_trial_is_the_same_whatever_the_clock_says(jumping, tmp_path):
         assert 0 < record["train_seconds"] <= record["seconds"] < took
         assert rows["seconds"].is_monotonic_increasing
         assert (rows["sequences_per_second"] > 0).all()
-    assert first.read_record()["started"] != second.read_record()["started"]
+        assert record["started"][:4] in ("2027", "1970", "2201", "2001", "2103")
 
 
-@pytest.mark.parametrize("moment", JUMPS)
-def test_a_model_is_saved_whatever_the_clock_says(moment, tmp_path, monkeypatch):
+def test_a_model_is_saved_whatever_the_clock_says(tmp_path, monkeypatch):
     weights = {"weight": torch.arange(3.0)}
     archive.write(tmp_path / "now.zip", {"a": 1}, weights)
-    monkeypatch.setattr(time, "time", lambda: moment)
-    archive.write(tmp_path / "then.zip", {"a": 1}, weights)
-    assert (tmp_path / "then.zip").read_bytes() == (tmp_path / "now.zip").read_bytes()
+    for moment in JUMPS:
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        archive.write(tmp_path / "then.zip", {"a": 1}, weights)
+        assert (tmp_path / "then.zip").read_bytes() == (tmp_path / "now.zip").read_bytes()
     meta, arrays = archive.read(tmp_path / "then.zip")
     assert meta == {"a": 1}
     assert torch.equal(arrays["weight"], weights["weight"])

@@ -1,4 +1,4 @@
-"""Several processes share a batch: what each contributes adds up to what one process alone computes."""
+"""Several processes divide a batch: their gradients and losses add up to those of one process."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from seqmem import models
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.tasks import task_for
+from seqmem.tasks import IGNORE_INDEX, task_for
 from seqmem.training import TrainConfig, check_fit
 from seqmem.training.loop.mean import WeightedMean
 from seqmem.training.loop.module import SequenceModule
@@ -26,7 +26,7 @@ MODEL = {
 
 
 class Logged(SequenceModule):
-    """Keeps what is logged; stands in a trainer of several processes."""
+    """Keeps what is logged, in a trainer of several processes."""
 
     def __init__(self, model, task, rank, processes):
         super().__init__(model, task, TrainConfig())
@@ -38,25 +38,38 @@ class Logged(SequenceModule):
             self.sums[name] = (float(value.total), float(value.weight))
 
 
-@pytest.mark.parametrize("task", ["forecasting", "classification"])
-@pytest.mark.parametrize(("rows", "processes"), [(7, 2), (6, 4), (2, 3), (5, 1)])
-def test_gradients_and_losses_add_up_to_those_of_the_whole_batch(task, rows, processes):
-    torch.manual_seed(0)
-    steps = 5
+TARGETS = ["last steps", "every step", "ignored", "classes"]
+
+
+def batch_of(targets, rows, steps=5):
+    """A padded batch and its spec."""
     lengths = torch.arange(rows) % steps + 1
     inputs = torch.randn(rows, steps, 3, dtype=torch.float64)
-    if task == "forecasting":
-        spec = DataSpec("made", 3, 2, task, output_steps=steps, max_length=steps)
-        batch = Batch(inputs, torch.randn(rows, steps, 2, dtype=torch.float64), lengths)
-    else:
-        spec = DataSpec("made", 3, 4, task, output_steps=0, max_length=steps)
-        batch = Batch(inputs, torch.randint(0, 4, (rows,)), lengths)
+    if targets == "classes":
+        spec = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=steps)
+        return Batch(inputs, torch.randint(0, 4, (rows,)), lengths), spec
+    if targets == "ignored":
+        spec = DataSpec("made", 3, 4, "classification", output_steps=None, max_length=steps)
+        classes = torch.randint(0, 4, (rows, steps))
+        return Batch(inputs, classes.where(torch.rand(rows, steps) < 0.7, IGNORE_INDEX), lengths), spec
+    spec = DataSpec("made", 3, 2, "forecasting", None if targets == "every step" else steps, max_length=steps)
+    return Batch(inputs, torch.randn(rows, steps, 2, dtype=torch.float64), lengths), spec
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_gradients_and_losses_add_up_to_those_of_the_whole_batch(targets):
+    for rows, processes in ((7, 2), (6, 4), (2, 3), (5, 1)):
+        torch.manual_seed(0)
+        check(*batch_of(targets, rows), processes)
+
+
+def check(batch, spec, processes):
     model = models.build(MODEL, spec).double()
     whole = Logged(model, task_for(spec), 0, 1)
     whole.training_step(batch, 0).backward()
-    wanted = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
-    mean = {name: torch.zeros_like(gradient) for name, gradient in wanted.items()}
+    mean = {name: torch.zeros_like(gradient) for name, gradient in expected.items()}
     total = torch.zeros(2, dtype=torch.float64)
     seen = 0
     for rank in range(processes):
@@ -68,11 +81,12 @@ def test_gradients_and_losses_add_up_to_those_of_the_whole_batch(task, rows, pro
         total += torch.tensor(module.sums["train/loss"], dtype=torch.float64)
         [metric] = list(module.train_metrics.values())[:1]
         seen += metric.update_count
-    for name, gradient in wanted.items():
+    for name, gradient in expected.items():
         assert torch.allclose(mean[name], gradient, rtol=1e-12, atol=1e-14), name
     value, weight = whole.sums["train/loss"]
     assert float(total[0] / total[1]) == pytest.approx(value / weight, rel=1e-12)
-    assert seen == min(rows, processes)
+    assert seen <= min(len(batch), processes)
+    assert total[1] == task_for(spec).weight(batch)
 
 
 def test_a_text_is_not_shared_by_devices():

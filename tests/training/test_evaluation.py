@@ -1,4 +1,4 @@
-"""A finished trial is evaluated again: the same numbers, on other data too, and boundary rates as they are counted by hand."""
+"""Evaluations of a finished trial: the same numbers again, different data, and boundary rates by hand."""
 
 import pytest
 import torch
@@ -77,16 +77,16 @@ def test_rates_are_counted_by_hand_and_follow_the_epochs_slope(signals):
     assert folder.read_metrics()["val/boundary_rate_1"].iloc[-1] == pytest.approx(rates[0], rel=1e-6)
 
 
-def test_padded_steps_count_for_nothing_and_only_so_many_steps_are_looked_at(signals, monkeypatch):
+def test_boundary_rates_leave_padding_out_and_are_computed_for_a_number_of_steps(signals, monkeypatch):
     config, data, folder = signals
     module = restore(read_checkpoint(folder.path), config["train"], data.spec)
     logged = {}
     monkeypatch.setattr(module, "log", lambda name, value, **keywords: logged.setdefault(name, []).append((value, keywords)))
     batch = data.batch("test", torch.arange(2))
     batch.lengths = torch.tensor([28, 9])
-    made = module.eval().test_step(batch, 0)
+    results = module.eval().test_step(batch, 0)
     [(rate, keywords)] = logged["test/boundary_rate_1"]
-    both = torch.cat([made["boundaries"][0, :, 0], made["boundaries"][1, :9, 0]])
+    both = torch.cat([results["boundaries"][0, :, 0], results["boundaries"][1, :9, 0]])
     assert rate.compute().item() == pytest.approx((both > 0.5).float().mean().item())
     assert rate.weight == 37
     assert keywords["on_epoch"]
@@ -97,7 +97,7 @@ def test_padded_steps_count_for_nothing_and_only_so_many_steps_are_looked_at(sig
     assert "boundaries" in module.test_step(batch, 0)
 
 
-def test_other_data_of_the_same_shape_can_be_read_and_of_another_not(signals):
+def test_different_data_can_be_read_if_they_have_the_same_shape(signals):
     config, _, folder = signals
     checkpoint = read_checkpoint(folder.path)
     longer = datasets.load({**SIGNALS, "length": 50, "horizon": 1})
@@ -109,7 +109,7 @@ def test_other_data_of_the_same_shape_can_be_read_and_of_another_not(signals):
         restore(checkpoint, config["train"], several.spec)
 
 
-def test_an_excerpt_is_the_sequence_as_the_model_alone_reads_it(signals):
+def test_an_excerpt_is_one_sequence_of_the_split(signals):
     config, data, folder = signals
     module = restore(read_checkpoint(folder.path), config["train"], data.spec)
     excerpt = Excerpt(data.spec, sequence=4, steps=20)
@@ -127,7 +127,7 @@ def test_an_excerpt_is_the_sequence_as_the_model_alone_reads_it(signals):
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_boundaries_of_a_text_go_on_from_chunk_to_chunk(rows, text):
+def test_boundaries_of_a_text_do_not_depend_on_its_chunks(rows, text):
     config, _, folder = text
     found = []
     for length in (13, 5):

@@ -1,4 +1,4 @@
-"""The checksum of the code changes with what a result depends on, and with nothing else."""
+"""The checksum of the code changes with the code that a result depends on, and with nothing else."""
 
 import importlib
 import sys
@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from seqmem import datasets, models
+from seqmem import datasets, models, tasks
 from seqmem.data.spec import DataSpec
+from seqmem.tasks import task_for
 from seqmem.training import fingerprint as module
 from seqmem.training.fingerprint import _needed, _source, fingerprint
 
@@ -26,37 +27,47 @@ def digits():
 
 def test_a_checksum_for_each_cell_and_data_set_and_the_same_again(digits):
     adding = datasets.load({"name": "adding", "train_samples": 3, "validation_samples": 3, "test_samples": 3, "length": 9})
-    found = [fingerprint(model(cell), data) for cell in ("legs", "lstm", "gru") for data in (digits, adding)]
-    assert len(set(found)) == 6
-    assert found[0] == fingerprint(model("legs"), digits)
+    task = task_for(SPEC)
+    found = [fingerprint(model(cell), data, task) for cell in ("legs", "lstm", "gru") for data in (digits, adding)]
+    found.append(fingerprint(model("legs"), digits, tasks.get("forecasting")(SPEC)))
+    assert len(set(found)) == 7
+    assert found[0] == fingerprint(model("legs"), digits, task)
 
 
 def test_what_is_needed_is_followed_and_what_is_not_is_left_out():
     needed = _needed(["seqmem.training.loop.trial", "seqmem.cells.lstm", "seqmem.models.recurrent"], ("seqmem",))
-    used = {"seqmem.training.loop.module", "seqmem.tasks", "seqmem.ops.lstm", "seqmem.cells.base", "seqmem.data.spec"}
+    used = {"seqmem.training.loop.module", "seqmem.tasks.base", "seqmem.ops.lstm", "seqmem.cells.base", "seqmem.data.spec"}
     assert used <= needed
-    assert not {"seqmem.cells.hmlstm", "seqmem.cells.orthogonal", "seqmem.results", "seqmem.cli.report"} & needed
+    assert {"seqmem.training.loop.objective", "seqmem.training.optimisation.schedules"} <= needed
+    unused = {
+        "seqmem.cells.hmlstm",
+        "seqmem.cells.orthogonal",
+        "seqmem.results",
+        "seqmem.cli.report",
+        "seqmem.tasks.regression",
+    }
+    assert not unused & needed
 
 
 def test_comments_and_docstrings_have_no_influence_and_code_has(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     texts = {
         "plain": "def double(x):\n    return 2 * x\n",
-        "told": '"""A module."""\n\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # twice\n',
+        "documented": '"""A module."""\n\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # twice\n',
         "changed": "def double(x):\n    return 3 * x\n",
     }
     for name, text in texts.items():
         (tmp_path / f"fingerprinted_{name}.py").write_text(text)
     importlib.invalidate_caches()
-    plain, told, changed = (_source(f"fingerprinted_{name}")[0] for name in texts)
+    plain, documented, changed = (_source(f"fingerprinted_{name}")[0] for name in texts)
     assert plain != changed
-    assert told == plain
+    assert documented == plain
     (tmp_path / "fingerprinted_other.py").write_text("import seqmem.data.spec\nfrom seqmem.cells import LSTM\n")
     assert set(_source("fingerprinted_other")[1]) == {"seqmem.data.spec", "seqmem.cells", "seqmem.cells.LSTM"}
     assert not any(name.startswith("fingerprinted") for name in sys.modules)
 
 
 def test_the_compiled_sources_count(digits, monkeypatch):
-    before = fingerprint(model("legs"), digits)
+    before = fingerprint(model("legs"), digits, task_for(SPEC))
     monkeypatch.setattr(module, "_operators", lambda: ("another",))
-    assert fingerprint(model("legs"), digits) != before
+    assert fingerprint(model("legs"), digits, task_for(SPEC)) != before

@@ -1,4 +1,4 @@
-"""A disk that fills in the middle of a training: the old files stay valid, one line says what failed, and the trial goes on."""
+"""A disk that fills during a training: the old files stay valid, one line says what failed, and the trial resumes."""
 
 import json
 import re
@@ -36,13 +36,22 @@ TRIAL = [
 
 @contextmanager
 def no_file_longer_than(size):
-    """Within, a write beyond ``size`` bytes of a file fails half-way, as on a full disk. (Python ignores the signal for it.)"""
+    """Let writes beyond ``size`` bytes of a file fail half-way, as on a full disk. (Python ignores the signal for it.)"""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Config, data and the trial on a disk that does not fill."""
+    config = commandline.compose(TRIAL)
+    data = datasets.load(config["dataset"])
+    [trial] = run_trials(config, data, tmp_path_factory.mktemp("whole"))
+    return config, data, trial
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".zip", ".npz", ".csv"])
@@ -76,10 +85,8 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(suffix, tmp_path):
     ],
     ids=["checkpoint", "metrics", "record"],
 )
-def test_a_trial_goes_on_from_where_the_disk_was_full(method, call, size, named, tmp_path, monkeypatch):
-    config = commandline.compose(TRIAL)
-    data = datasets.load(config["dataset"])
-    [whole] = run_trials(config, data, tmp_path / "whole")
+def test_a_trial_resumes_after_the_disk_was_full(method, call, size, named, whole, tmp_path, monkeypatch):
+    config, data, trial = whole
     original, calls = getattr(SequenceModule, method), []
     with monkeypatch.context() as patch, no_file_longer_than(resource.RLIM_INFINITY):
 
@@ -101,10 +108,11 @@ def test_a_trial_goes_on_from_where_the_disk_was_full(method, call, size, named,
     assert [found.name for found in path.rglob(".*")] == [".lock"]
     [resumed] = run_trials(config, data, tmp_path / "full")
     assert resumed.read_record()["resumed_at"] == [3 * epochs]
-    assert_same(whole, resumed)
+    assert_same(trial, resumed)
 
 
-def test_a_small_disk_ends_the_program_with_one_line_and_more_space_lets_it_go_on(tmp_path):
+@pytest.mark.slow
+def test_a_small_disk_ends_the_program_with_one_line_and_more_space_lets_it_resume(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)]

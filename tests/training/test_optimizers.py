@@ -48,32 +48,32 @@ def test_the_defaults_are_those_of_torch():
         assert own.defaults == expected.defaults
 
 
-@pytest.mark.parametrize(
-    ("train", "message"),
-    [
-        ({"optimizer": "adm"}, r"train\.optimizer: got 'adm', expected a registered name; did you mean 'adam'\?"),
-        (
-            {"optimizer_args": {"beta": [1, 2]}},
-            r"train\.optimizer_args\.beta: adam takes no argument 'beta'; did you mean 'betas'",
-        ),
-        ({"optimizer_args": {"betas": [0.9, 1.5]}}, r"train\.optimizer_args\.betas\.1: got 1\.5, expected less than 1"),
-        ({"optimizer": "sgd", "optimizer_args": {"nesterov": True}}, "nesterov: got True without a momentum"),
-        ({"schedule": "cosin"}, r"train\.schedule: got 'cosin', expected a registered name; did you mean 'cosine'\?"),
-        ({"schedule": "inverse_time"}, r"train\.schedule_args\.decay: a value is required"),
-        (
-            {"schedule": "cosine", "schedule_args": {"decay": 1}},
-            r"train\.schedule_args\.decay: cosine takes no argument 'decay'",
-        ),
-        ({"schedule_interval": "steps"}, r"train\.schedule_interval: got 'steps', expected .*; did you mean 'step'\?"),
-        ({"warmup_steps": 1.5}, r"train\.warmup_steps: got 1\.5"),
-        ({"final_lr": 0.1}, r"train\.final_lr: got 0\.1, expected null, since train\.schedule is constant"),
-        ({"lr_decay": 0.1, "schedule": "cosine"}, r"train\.lr_decay: got 0\.1 with train\.schedule=cosine"),
-        ({"gradient_clip_algorithm": "size"}, r"train\.gradient_clip_algorithm: got 'size', expected 'norm' or 'value'"),
-    ],
-)
-def test_wrong_settings_are_named_before_anything_is_loaded(train, message):
-    with pytest.raises(UserError, match=message):
-        checked(**train)
+WRONG = [
+    ({"optimizer": "adm"}, r"train\.optimizer: got 'adm', expected a registered name; did you mean 'adam'\?"),
+    (
+        {"optimizer_args": {"beta": [1, 2]}},
+        r"train\.optimizer_args\.beta: adam takes no argument 'beta'; did you mean 'betas'",
+    ),
+    ({"optimizer_args": {"betas": [0.9, 1.5]}}, r"train\.optimizer_args\.betas\.1: got 1\.5, expected less than 1"),
+    ({"optimizer": "sgd", "optimizer_args": {"nesterov": True}}, "nesterov: got True without a momentum"),
+    ({"schedule": "cosin"}, r"train\.schedule: got 'cosin', expected a registered name; did you mean 'cosine'\?"),
+    ({"schedule": "inverse_time"}, r"train\.schedule_args\.decay: a value is required"),
+    (
+        {"schedule": "cosine", "schedule_args": {"decay": 1}},
+        r"train\.schedule_args\.decay: cosine takes no argument 'decay'",
+    ),
+    ({"schedule_interval": "steps"}, r"train\.schedule_interval: got 'steps', expected .*; did you mean 'step'\?"),
+    ({"warmup_steps": 1.5}, r"train\.warmup_steps: got 1\.5"),
+    ({"final_lr": 0.1}, r"train\.final_lr: got 0\.1, expected null, since train\.schedule is constant"),
+    ({"lr_decay": 0.1, "schedule": "cosine"}, r"train\.lr_decay: got 0\.1 with train\.schedule=cosine"),
+    ({"gradient_clip_algorithm": "size"}, r"train\.gradient_clip_algorithm: got 'size', expected 'norm' or 'value'"),
+]
+
+
+def test_wrong_settings_are_named_before_anything_is_loaded():
+    for train, message in WRONG:
+        with pytest.raises(UserError, match=message):
+            checked(**train)
 
 
 def test_an_optimiser_registers_itself_by_its_name():
@@ -138,23 +138,20 @@ def test_a_tied_parameter_has_one_group():
     assert sum(len(group["params"]) for group in groups) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "gates", "settings"),
-    [
+def test_the_gates_of_a_recurrence_are_matrices_of_their_own():
+    for name, gates, settings in (
         ("lstm", 4, {}),
         ("mgu", 2, {}),
         ("rnn", 1, {}),
         ("legs", 2, {"memory_output": True}),
         ("legs", 1, {"memory_size": 16, "gate": "N"}),
-    ],
-)
-def test_the_gates_of_a_recurrence_are_matrices_of_their_own(name, gates, settings):
-    cell = cells.get(name)(3, hidden_size=8, **settings)
-    optimizer = optimizer_for(nn.Sequential(cell, nn.Linear(8, 16)), TrainConfig(optimizer="muon"))
-    blocks = {id(parameter): group["blocks"] for group in optimizer.param_groups for parameter in group["params"]}
-    assert {name: blocks[id(cell.get_parameter(name))] for name, _ in cell.named_parameters()} == {
-        name: gates if name.startswith(("weight_h", "weight_i", "bias_h", "bias_i")) and len(value) == 8 * gates else 1
-        for name, value in cell.named_parameters()
-    }
-    assert gates in blocks.values()
-    assert len(blocks) == len(list(cell.parameters())) + 2
+    ):
+        cell = cells.get(name)(3, hidden_size=8, **settings)
+        optimizer = optimizer_for(nn.Sequential(cell, nn.Linear(8, 16)), TrainConfig(optimizer="muon"))
+        blocks = {id(parameter): group["blocks"] for group in optimizer.param_groups for parameter in group["params"]}
+        assert {name: blocks[id(cell.get_parameter(name))] for name, _ in cell.named_parameters()} == {
+            name: gates if name.startswith(("weight_h", "weight_i", "bias_h", "bias_i")) and len(value) == 8 * gates else 1
+            for name, value in cell.named_parameters()
+        }
+        assert gates in blocks.values()
+        assert len(blocks) == len(list(cell.parameters())) + 2
