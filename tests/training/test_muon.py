@@ -12,33 +12,33 @@ from seqmem.training.optimisation.build import optimizer_for
 from seqmem.training.optimisation.muon import Muon, equalized
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (3, 8)])
-def test_singular_values_come_near_one_and_vectors_stay(shape):
-    torch.manual_seed(0)
-    left, _, right = torch.linalg.svd(torch.randn(4, *shape, dtype=torch.float64), full_matrices=False)
-    matrices = left * torch.linspace(0.1, 1, min(shape), dtype=torch.float64) @ right
-    result = equalized(matrices, 3)
-    values = left.mT @ result @ right.mT
-    assert_close(values, torch.diag_embed(values.diagonal(dim1=1, dim2=2)), atol=1e-9, rtol=0)
-    assert values.diagonal(dim1=1, dim2=2).min() > 0.5
-    assert values.diagonal(dim1=1, dim2=2).max() < 1.3
-    assert_close(equalized(matrices[:, :, :1], 3), nn.functional.normalize(matrices[:, :, :1], dim=1))
-    assert equalized(torch.zeros(1, *shape), 3).eq(0).all()
-    assert equalized(torch.full((1, *shape), 1e-25), 3).eq(0).all()  # the squares of which underflow
+def test_singular_values_come_near_one_and_vectors_stay():
+    for shape in [(7, 3), (3, 8)]:
+        torch.manual_seed(0)
+        left, _, right = torch.linalg.svd(torch.randn(4, *shape, dtype=torch.float64), full_matrices=False)
+        matrices = left * torch.linspace(0.1, 1, min(shape), dtype=torch.float64) @ right
+        result = equalized(matrices, 3)
+        values = left.mT @ result @ right.mT
+        assert_close(values, torch.diag_embed(values.diagonal(dim1=1, dim2=2)), atol=1e-9, rtol=0)
+        assert values.diagonal(dim1=1, dim2=2).min() > 0.5
+        assert values.diagonal(dim1=1, dim2=2).max() < 1.3
+        assert_close(equalized(matrices[:, :, :1], 3), nn.functional.normalize(matrices[:, :, :1], dim=1))
+        assert equalized(torch.zeros(1, *shape), 3).eq(0).all()
+        assert equalized(torch.full((1, *shape), 1e-25), 3).eq(0).all()  # the squares of which underflow
 
 
-@pytest.mark.parametrize("shape", [(8, 8), ()])
-def test_a_weight_whose_gradient_has_vanished_comes_to_rest(shape):
-    torch.manual_seed(0)
-    weight = nn.Parameter(torch.randn(shape))
-    optimizer = Muon([weight], lr=0.01)
-    for k in range(600):
-        weight.grad = torch.randn(shape) if k == 0 else torch.zeros(shape)
-        optimizer.step()
-        if k == 400:
-            rest = weight.detach().clone()
-    assert weight.isfinite().all()
-    assert_close(weight.detach(), rest, rtol=0, atol=0)
+def test_a_weight_whose_gradient_has_vanished_comes_to_rest():
+    for shape in [(8, 8), ()]:
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(shape))
+        optimizer = Muon([weight], lr=0.01)
+        for k in range(600):
+            weight.grad = torch.randn(shape) if k == 0 else torch.zeros(shape)
+            optimizer.step()
+            if k == 400:
+                rest = weight.detach().clone()
+        assert weight.isfinite().all()
+        assert_close(weight.detach(), rest, rtol=0, atol=0)
 
 
 def test_parameters_it_cannot_move_are_refused_or_left():
@@ -104,9 +104,9 @@ def test_it_resumes_from_its_state_and_leaves_parameters_without_a_gradient():
     assert unused.eq(1).all()
 
 
-def test_every_cell_learns_with_it():
+def test_cells_of_each_kind_learn_with_it():
     torch.manual_seed(0)
-    for name in cells.names():
+    for name in ("exprnn", "hmlstm", "legs", "lstm", "relu_gru", "tlsi"):
         cell = cells.get(name)(2)
         optimizer = optimizer_for(cell, TrainConfig(optimizer="muon", lr=1e-3))
         inputs = torch.rand(3, 7, 2)

@@ -20,23 +20,20 @@ def checked(**train):
     return check_config({**PLAIN, "train": train})["train"]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "arguments", "more"),
-    [
+def test_an_optimiser_gets_its_arguments():
+    for name, kind, arguments, more in [
         ("adam", torch.optim.Adam, {"betas": [0.8, 0.99], "eps": 1e-6}, {"betas": (0.8, 0.99), "eps": 1e-6}),
         ("adamw", torch.optim.AdamW, {"amsgrad": True}, {"amsgrad": True, "betas": (0.9, 0.999)}),
         ("muon", Muon, {"momentum": 0.5, "iterations": 2}, {"momentum": 0.5, "iterations": 2}),
         ("rmsprop", torch.optim.RMSprop, {"alpha": 0.9, "centered": True}, {"alpha": 0.9, "centered": True, "momentum": 0}),
         ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "nesterov": True}),
-    ],
-)
-def test_an_optimiser_gets_its_arguments(name, kind, arguments, more):
-    train = TrainConfig(**checked(optimizer=name, optimizer_args=arguments, lr=0.5, wd=0.25))
-    optimizer = optimizer_for(nn.Linear(3, 2), train)
-    assert type(optimizer) is kind
-    [group] = optimizer.param_groups
-    expected = {"lr": 0.5, "weight_decay": 0.25, **more}
-    assert {key: group[key] for key in expected} == expected
+    ]:
+        train = TrainConfig(**checked(optimizer=name, optimizer_args=arguments, lr=0.5, wd=0.25))
+        optimizer = optimizer_for(nn.Linear(3, 2), train)
+        assert type(optimizer) is kind
+        [group] = optimizer.param_groups
+        expected = {"lr": 0.5, "weight_decay": 0.25, **more}
+        assert {key: group[key] for key in expected} == expected
 
 
 def test_the_defaults_are_those_of_torch():
@@ -106,20 +103,20 @@ class Described(nn.Module):
         self.norm.no_decay = True
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_learning_rates_are_scaled_and_weights_kept_from_decay(optimizer):
-    model = Described()
-    groups = optimizer_for(model, TrainConfig(optimizer=optimizer, lr=1.0, wd=0.5)).param_groups
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-    assert {name: found[id(parameter)] for name, parameter in model.named_parameters()} == {
-        "plain": (1.0, 0.5),
-        "slow": (0.1, 0.5),
-        "free": (1.0, 0.0),
-        "layer.weight": (0.5, 0.5),
-        "layer.bias": (0.05, 0.5),
-        "norm.0.weight": (1.0, 0.0),
-        "norm.0.bias": (1.0, 0.0),
-    }
+def test_learning_rates_are_scaled_and_weights_kept_from_decay():
+    for optimizer in ["adam", "muon"]:
+        model = Described()
+        groups = optimizer_for(model, TrainConfig(optimizer=optimizer, lr=1.0, wd=0.5)).param_groups
+        found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+        assert {name: found[id(parameter)] for name, parameter in model.named_parameters()} == {
+            "plain": (1.0, 0.5),
+            "slow": (0.1, 0.5),
+            "free": (1.0, 0.0),
+            "layer.weight": (0.5, 0.5),
+            "layer.bias": (0.05, 0.5),
+            "norm.0.weight": (1.0, 0.0),
+            "norm.0.bias": (1.0, 0.0),
+        }
 
 
 def test_a_parameter_without_decay_stays_where_its_gradient_is_zero():

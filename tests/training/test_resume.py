@@ -200,18 +200,18 @@ def test_weights_that_are_not_finite_stop_the_trial_and_the_last_good_checkpoint
     assert_same(whole, resumed)
 
 
-@pytest.mark.parametrize("fault", [MemoryError(), PermissionError(13, "Permission denied")])
-def test_a_checkpoint_that_cannot_be_read_now_is_kept(fault, stopped, tmp_path, monkeypatch):
-    config, data, _, folder = stopped
-    before = (folder.checkpoints / "last.ckpt").read_bytes()
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(stopped, tmp_path, monkeypatch):
+    for fault in [MemoryError(), PermissionError(13, "Permission denied")]:
+        config, data, _, folder = stopped
+        before = (folder.checkpoints / "last.ckpt").read_bytes()
 
-    def fail(*args, **kwargs):
-        raise fault
+        def fail(*args, fault=fault, **kwargs):
+            raise fault
 
-    monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises((UserError, MemoryError)):
-        run_trials(config, data, tmp_path)
-    assert (folder.checkpoints / "last.ckpt").read_bytes() == before
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises((UserError, MemoryError)):
+            run_trials(config, data, tmp_path)
+        assert (folder.checkpoints / "last.ckpt").read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["cut last", "cut", "gone", "foreign"])

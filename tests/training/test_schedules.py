@@ -30,46 +30,43 @@ def rates(steps_per_epoch=4, **settings):
     return found
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
+def test_rates_are_their_formulas():
+    """At the first, middle and last of five epochs, and beyond."""
+    for schedule, expected in [
         (Constant(), [0.1, 0.1, 0.1, 0.1]),
         (Exponential(), [0.1, 0.01, 0.001, 0.001]),
         (Cosine(), [0.1, 0.0505, 0.001, 0.001]),
         (InverseTime(0.5), [0.1, 0.05, 0.1 / 3, 0.1 / 4.5]),
-    ],
-)
-def test_rates_are_their_formulas(schedule, expected):
-    """At the first, middle and last of five epochs, and beyond."""
-    assert [schedule.rate(count, 5, 0.1, 0.001) for count in (0, 2, 4, 7)] == pytest.approx(expected)
-    assert schedule.rate(0, 1, 0.1, 0.001) == 0.1
+    ]:
+        assert [schedule.rate(count, 5, 0.1, 0.001) for count in (0, 2, 4, 7)] == pytest.approx(expected)
+        assert schedule.rate(0, 1, 0.1, 0.001) == 0.1
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "exponential"])
-def test_the_last_epoch_or_step_trains_at_the_final_rate(schedule):
-    by_epoch = rates(epochs=5, schedule=schedule, final_lr=0.002)
-    assert by_epoch[:4] == [0.1] * 4
-    assert by_epoch[-4:] == pytest.approx([0.002] * 4)
-    assert len({round(rate, 12) for rate in by_epoch}) == 5
-    by_step = rates(epochs=5, schedule=schedule, final_lr=0.002, schedule_interval="step")
-    assert by_step[0] == 0.1
-    assert by_step[-1] == pytest.approx(0.002)
-    assert by_step == sorted(by_step, reverse=True)
-    assert len(set(by_step)) == 20
-    assert rates(epochs=5, schedule=schedule)[-1] == pytest.approx(0.001)  # a hundredth
+def test_the_last_epoch_or_step_trains_at_the_final_rate():
+    for schedule in ["cosine", "exponential"]:
+        by_epoch = rates(epochs=5, schedule=schedule, final_lr=0.002)
+        assert by_epoch[:4] == [0.1] * 4
+        assert by_epoch[-4:] == pytest.approx([0.002] * 4)
+        assert len({round(rate, 12) for rate in by_epoch}) == 5
+        by_step = rates(epochs=5, schedule=schedule, final_lr=0.002, schedule_interval="step")
+        assert by_step[0] == 0.1
+        assert by_step[-1] == pytest.approx(0.002)
+        assert by_step == sorted(by_step, reverse=True)
+        assert len(set(by_step)) == 20
+        assert rates(epochs=5, schedule=schedule)[-1] == pytest.approx(0.001)  # a hundredth
 
 
-@pytest.mark.parametrize("warmup", [8, 0.4])
-def test_the_warm_up_is_linear_and_the_schedule_follows(warmup):
-    constant = rates(epochs=5, warmup_steps=warmup)
-    assert constant == pytest.approx([0.1 * min((k + 1) / 8, 1) for k in range(20)])
-    by_step = rates(epochs=5, warmup_steps=warmup, schedule="cosine", schedule_interval="step", final_lr=0.01)
-    assert by_step[:8] == pytest.approx(constant[:8])
-    assert by_step[8] == pytest.approx(0.1)
-    assert by_step[8:] == pytest.approx([Cosine().rate(k, 12, 0.1, 0.01) for k in range(12)])
-    by_epoch = rates(epochs=5, warmup_steps=warmup, schedule="cosine", final_lr=0.01)
-    assert by_epoch == pytest.approx([Cosine().rate(k // 4, 5, 0.1, 0.01) * min((k + 1) / 8, 1) for k in range(20)])
-    assert by_epoch[-4:] == pytest.approx([0.01] * 4)
+def test_the_warm_up_is_linear_and_the_schedule_follows():
+    for warmup in [8, 0.4]:
+        constant = rates(epochs=5, warmup_steps=warmup)
+        assert constant == pytest.approx([0.1 * min((k + 1) / 8, 1) for k in range(20)])
+        by_step = rates(epochs=5, warmup_steps=warmup, schedule="cosine", schedule_interval="step", final_lr=0.01)
+        assert by_step[:8] == pytest.approx(constant[:8])
+        assert by_step[8] == pytest.approx(0.1)
+        assert by_step[8:] == pytest.approx([Cosine().rate(k, 12, 0.1, 0.01) for k in range(12)])
+        by_epoch = rates(epochs=5, warmup_steps=warmup, schedule="cosine", final_lr=0.01)
+        assert by_epoch == pytest.approx([Cosine().rate(k // 4, 5, 0.1, 0.01) * min((k + 1) / 8, 1) for k in range(20)])
+        assert by_epoch[-4:] == pytest.approx([0.01] * 4)
 
 
 def test_decay_by_updates_counts_over_epochs():
