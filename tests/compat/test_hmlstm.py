@@ -143,11 +143,11 @@ def test_the_network_is_the_reference_preset():
     spec = DataSpec("made up", 2, 5, "regression", None, 9)
     plain = {key: value for key, value in _config.items() if key not in ("preset", "presets")}
     section = OmegaConf.to_container(OmegaConf.merge(plain, _config["presets"]["reference"]))
-    wanted, made = models.build(section, spec), HMLSTMNetwork(input_size=2, output_size=5)._model
-    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (wanted, made)]
+    expected, made = models.build(section, spec), HMLSTMNetwork(input_size=2, output_size=5)._model
+    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (expected, made)]
     assert shapes[0] == shapes[1]
     for name in ("sizes", "boundary", "boundary_activation", "first_slope", "slope_growth"):
-        assert getattr(wanted.layers[0], name) == getattr(made.layers[0], name)
+        assert getattr(expected.layers[0], name) == getattr(made.layers[0], name)
 
 
 def test_the_loss_of_each_batch_is_printed_and_can_be_silent(capsys):
@@ -182,12 +182,12 @@ def test_training_continues_in_memory_and_from_a_file(tmp_path):
     batches, file = signals(), tmp_path / "variables"
     whole = quickly(network(), *batches, epochs=4)
     twice = quickly(quickly(network(), *batches, epochs=2), *batches, epochs=2, save_vars_to_disk=True, variable_path=file)
-    wanted = whole.predict(batches[0][0])
-    np.testing.assert_array_equal(twice.predict(batches[0][0]), wanted)
+    expected = whole.predict(batches[0][0])
+    np.testing.assert_array_equal(twice.predict(batches[0][0]), expected)
     quickly(network(), *batches, epochs=2, save_vars_to_disk=True, variable_path=file)
     again = network(seed=1)
     quickly(again, *batches, epochs=2, load_vars_from_disk=True, variable_path=file)
-    np.testing.assert_array_equal(again.predict(batches[0][0]), wanted)
+    np.testing.assert_array_equal(again.predict(batches[0][0]), expected)
 
 
 def test_nothing_is_written_unless_requested(tmp_path, monkeypatch):
@@ -230,8 +230,8 @@ def test_gradients_of_the_last_output():
     assert gradients.shape == (4, 6, 2)
     row = torch.tensor(inputs[0, 2:3], dtype=torch.float32, requires_grad=True)
     hidden, _ = made._model.layers[0](row)
-    wanted = sum(torch.autograd.grad(made._model.head(hidden)[0, -1, k], row, retain_graph=True)[0] for k in range(3))
-    np.testing.assert_allclose(gradients[2], wanted[0], rtol=1e-4, atol=1e-7)
+    expected = sum(torch.autograd.grad(made._model.head(hidden)[0, -1, k], row, retain_graph=True)[0] for k in range(3))
+    np.testing.assert_allclose(gradients[2], expected[0], rtol=1e-4, atol=1e-7)
 
 
 def written(tmp_path, text):
@@ -355,7 +355,7 @@ def test_files_that_are_not_of_this_network(tmp_path, monkeypatch):
         UserError, match=r"different network: got hidden_state_sizes=\[3, 4\], expected hidden_state_sizes=\[4, 3\]"
     ):
         network(hidden_state_sizes=[4, 3]).predict(signals()[0][0], "good")
-    with pytest.raises(UserError, match=r"there is no \./hmlstm_ckpt to load, and this network has not been trained"):
+    with pytest.raises(UserError, match=r"\./hmlstm_ckpt does not exist, and this network has not been trained"):
         network().predict(signals()[0][0])
 
 

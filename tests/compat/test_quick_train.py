@@ -1,4 +1,4 @@
-"""sequitur's snippets as its README has them, and what its users asked for."""
+"""The snippets of sequitur's README, and its users' requests."""
 
 import inspect
 import math

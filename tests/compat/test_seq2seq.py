@@ -319,5 +319,5 @@ def test_most_outputs_of_the_toy_signals_stop_within_a_step_of_where_they_should
     history = model.train(Stretches(0), lambda _: (*held, True), 600, batch_size=30, display_step=100)
     assert history[-1]["squared_error"] < 0.0015
     inputs, outputs = Stretches(77).draw(1000)
-    off = [len(made) - len(wanted) for made, wanted in zip(model.predict(inputs), outputs, strict=True)]
+    off = [len(made) - len(expected) for made, expected in zip(model.predict(inputs), outputs, strict=True)]
     assert np.mean(np.abs(off) <= 1) > 0.9

@@ -1,4 +1,4 @@
-"""A clock that jumps by decades changes no result, no duration and no file."""
+"""A system clock that jumps by decades changes no result, no duration and no file."""
 
 import itertools
 import time

@@ -193,11 +193,11 @@ def test_a_loss_that_is_not_finite_stops_the_trial(tmp_path, clip, clipping):
         model={"cell": "rnn", "cell_args": {"hidden_size": 6, "hidden_activation": "relu"}},
         train={"optimizer": "sgd", "lr": 1e30, "gradient_clip_val": clip},
     )
-    wanted = (
+    message = (
         r"the training loss became (nan|inf) at batch .* of epoch 1 \(step [1-9].*, learning rate 1e\+30, norm of the gradient "
         r"before .*\); try a train.lr below 1e\+30"
     )
-    with pytest.raises(UserError, match=wanted + clipping):
+    with pytest.raises(UserError, match=message + clipping):
         run_trials(broken, Signs(), tmp_path)
 
 

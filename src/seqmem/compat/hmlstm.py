@@ -119,7 +119,7 @@ class HMLSTMNetwork:
 
         Raises:
             UserError: no batches, one of the wrong shape or with values that are not finite; a loss that is not finite; a file
-                that cannot be read or written, or is of another network.
+                that cannot be read or written, or is of a different network.
         """
         if len(batches_in) != len(batches_out) or not len(batches_in):
             raise UserError(
@@ -158,7 +158,7 @@ class HMLSTMNetwork:
             (B, T, K) float32, logits in classification; with gradients a pair, the second (B, T, C).
 
         Raises:
-            UserError: a batch of the wrong shape, or a file that cannot be read or is of another network.
+            UserError: a batch of the wrong shape, or a file that cannot be read or is of a different network.
         """
         self._need_variables(variable_path)
         inputs = self._inputs(batch).requires_grad_(return_gradients)
@@ -225,7 +225,7 @@ class HMLSTMNetwork:
         if self._has_variables:
             return
         if not Path(path).exists():
-            raise UserError(f"variable_path: there is no {path} to load, and this network has not been trained")
+            raise UserError(f"variable_path: {path} does not exist, and this network has not been trained")
         self.load_variables(path)
 
     def _inputs(self, batch: Any) -> Tensor:

@@ -301,7 +301,7 @@ class NDS2SAE:
             if len(inputs) != len(outputs):
                 raise UserError(f"got {len(inputs)} input and {len(outputs)} output sequences, expected as many")
             batch, targets = self._inputs(inputs), _padded(outputs, self.settings.output_dim, "output")
-            # Lengths of their own even where there is no padding: None would mean those of the inputs.
+            # Explicit lengths even without padding: None would mean the inputs' lengths.
             yield Batch(batch.inputs, targets.inputs, batch.lengths, target_lengths=targets.row_lengths)
 
     def _inputs(self, sequences: Arrays) -> Batch:

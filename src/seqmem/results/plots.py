@@ -53,7 +53,7 @@ def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve])
         few = len(rows) <= MOST_NAMES
         (_draw_named_curves if few else _draw_many_curves)(axis, rows)
         axis.set_xlabel("epoch")
-        axis.set_ylabel(f"validation {rows[0][1].metric}")
+        axis.set_ylabel(f"validation {_metric_label(rows[0][1])}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(_short(dataset, 70) + ("" if few else f", {len(rows)} rows"), fontsize="medium")
         axis.grid(alpha=0.3)
@@ -162,12 +162,17 @@ def _draw_bars(axis: Axes, rows: Sequence[tuple[int, Trials]]) -> None:
     axis.set_yticks(places, [_name(group) for _, group in rows])
     axis.tick_params(axis="y", labelsize="small", length=0)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlabel(f"test {rows[0][1].metric}")
+    axis.set_xlabel(f"test {_metric_label(rows[0][1])}")
     axis.grid(axis="x", alpha=0.3)
 
 
 def _best(rows: Sequence[tuple[int, Trials]]) -> list[tuple[int, Trials]]:
     return sorted(rows, key=lambda row: mean_and_deviation(row[1].results("test"))[0], reverse=rows[0][1].best == "max")
+
+
+def _metric_label(group: Trials) -> str:
+    """Return the metric's name on an axis: the task's label, which older records do not have, or the name itself."""
+    return next((run.record["metric_label"] for run in group.finished if "metric_label" in run.record), group.metric)
 
 
 def _name(group: Trials) -> str:

@@ -14,7 +14,7 @@ class Reconstruction(Task):
 
     Args:
         spec: of the data set.
-        scale: (D,) factor of each channel in the metric, which gives it another unit; None for 1.
+        scale: (D,) factor that converts each channel to the metric's unit; None for 1.
     """
 
     name = "reconstruction"

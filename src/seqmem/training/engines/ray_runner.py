@@ -1,7 +1,7 @@
 """The trials of a job spread over the workers of a Ray cluster (``runner=ray``).
 
 Each worker trains a trial as this process would. The trials' folders lie on a file system that all workers see at the same
-path. A trial whose worker dies resumes in another one from its last checkpoint.
+path. A trial whose worker dies resumes on a different worker from its last checkpoint.
 """
 
 import logging

@@ -35,7 +35,7 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
 def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:
     """Train ``runner.ntrials`` models, trial k with seed + k, where ``runner.name`` says; print a line after each.
 
-    A trial that has finished is not repeated. One that another process is training comes last, and is waited for.
+    A finished trial is not repeated. If a different process is training one, it comes last, and its end is awaited.
 
     Args:
         config: a resolved, checked config: model, train, runner, dataset, seed, smoke_test.

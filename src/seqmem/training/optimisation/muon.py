@@ -1,4 +1,4 @@
-"""Muon: momentum whose singular values have been made equal (Jordan et al., 2024)."""
+"""Muon: momentum with its singular values made equal (Jordan et al., 2024)."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from seqmem.errors import UserError
 
-# x -> a x + b x^3 + c x^5 of each singular value x, their published numbers: three times bring all from 0.02 to 1 near 1.
+# x -> a x + b x^3 + c x^5 of each singular value x, with the published numbers. Three iterations bring 0.02 to 1 near 1.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
@@ -19,16 +19,16 @@ class Muon(Optimizer):
 
     O keeps about the singular vectors of a matrix (R, C) and brings its singular values near 1, by a few iterations of Newton
     and Schulz. Elements then have a root mean square of 1 / sqrt(max(R, C)), so that ``lr`` is the size of a weight's step, as
-    it is Adam's. A tensor of more dimensions is taken as the matrix of its first and all others; a vector is scaled to norm 1.
+    in Adam. A tensor of more dimensions is the matrix of its first dimension and all others. A vector is scaled to norm 1.
 
-    torch.optim.Muon takes matrices alone, one by one and in bfloat16, which takes a CPU longer than such a model; here those of
-    one shape go together, and a parameter may be several matrices: the gates of a recurrence have gradients of different sizes.
-    (The layers of an HM-LSTM are one matrix each.)
+    torch.optim.Muon takes matrices only, one by one and in bfloat16, which on a CPU takes longer than such a model. Here
+    matrices of one shape are batched. A parameter may also be several matrices, as the gradients of a recurrence's gates differ
+    in size. (The layers of an HM-LSTM are one matrix each.)
 
     Args:
-        params: parameters, or groups of them; a group's ``blocks`` is the number of matrices, one above the other, in each.
+        params: parameters, or groups of them; a group's ``blocks`` is the number of matrices in each, one above the other.
         lr: learning rate.
-        weight_decay: decoupled, as AdamW's.
+        weight_decay: decoupled, as in AdamW.
         momentum: of the gradients, Nesterov's.
         iterations: of Newton and Schulz.
     """
@@ -48,7 +48,7 @@ class Muon(Optimizer):
         """Add parameters.
 
         Raises:
-            UserError: one is complex, or is not ``blocks`` matrices of as many rows.
+            UserError: one is complex, or its rows cannot be divided into ``blocks`` matrices.
         """
         super().add_param_group(param_group)
         blocks = self.param_groups[-1]["blocks"]
@@ -60,22 +60,22 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; gives what ``closure`` gives."""
+        """Take one step; return the result of ``closure``."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[tuple[Any, ...], list[Tensor]] = {}
+            batches: dict[tuple[Any, ...], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.numel() > 0:
-                    alike.setdefault((parameter.shape, parameter.dtype, parameter.device), []).append(parameter)
-            for parameters in alike.values():
-                self._move(parameters, group)
+                    batches.setdefault((parameter.shape, parameter.dtype, parameter.device), []).append(parameter)
+            for parameters in batches.values():
+                self._step(parameters, group)
         return loss
 
-    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of parameters of one shape."""
+    def _step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Take one step of parameters of one shape."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for parameter in parameters:
             if not self.state[parameter]:
@@ -83,26 +83,26 @@ class Muon(Optimizer):
         momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
-        ahead = torch.stack(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
-        ahead = ahead.to(torch.promote_types(ahead.dtype, torch.float32))
-        rows, columns = (ahead.shape[1] // group["blocks"], ahead[0, 0].numel()) if ahead.dim() > 1 else (1, 1)
-        matrices = ahead.reshape(-1, rows, columns)
+        nesterov = torch.stack(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
+        nesterov = nesterov.to(torch.promote_types(nesterov.dtype, torch.float32))
+        rows, columns = (nesterov.shape[1] // group["blocks"], nesterov[0, 0].numel()) if nesterov.dim() > 1 else (1, 1)
+        matrices = nesterov.reshape(-1, rows, columns)
         steps = equalized(matrices, group["iterations"]).mul_(group["lr"] * math.sqrt(max(matrices.shape[1:])))
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_sub_(parameters, list(steps.view_as(ahead).to(parameters[0].dtype).unbind()))
+        torch._foreach_sub_(parameters, list(steps.view_as(nesterov).to(parameters[0].dtype).unbind()))
 
 
 def equalized(matrices: Tensor, iterations: int) -> Tensor:
-    """Matrices (n, R, C) with the singular values of each brought near 1; those whose squares underflow become zero."""
+    """Return matrices (n, R, C) with the singular values of each brought near 1; zero where their squares underflow."""
     norms = matrices.norm(dim=(1, 2), keepdim=True)
     least = 16 * torch.finfo(matrices.dtype).tiny ** 0.5
-    found = torch.where(norms > least, matrices / norms.clamp(min=least), 0)
+    result = torch.where(norms > least, matrices / norms.clamp(min=least), 0)
     if min(matrices.shape[1:]) == 1:
-        return found
+        return result
     tall = matrices.shape[1] > matrices.shape[2]
     if tall:
-        found = found.mT
+        result = result.mT
     for _ in range(iterations):
-        gram = found @ found.mT
-        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), found, beta=_A)
-    return (found.mT if tall else found).contiguous()
+        gram = result @ result.mT
+        result = torch.baddbmm(result, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), result, beta=_A)
+    return (result.mT if tall else result).contiguous()
