@@ -145,7 +145,7 @@ def test_splits_have_states_of_their_own(path):
 
 def test_training_learns_and_leaves_no_state_behind(path, tmp_path):
     data = load(path, length=20)
-    [folder] = run_trials(config(path, train={"epochs": 3, "lr": 0.1}), data, tmp_path)
+    [folder] = run_trials(config(path, train={"epochs": 2, "lr": 0.1}), data, tmp_path)
     record = folder.read_record()
     assert record["metric"] == "bpc"
     assert set(record["result"]) == {"val/bpc", "test/loss", "test/bpc", "test/perplexity"}

@@ -103,7 +103,7 @@ def test_the_three_interfaces_use_it(tmp_path, monkeypatch):
     factory.set_output(tmp_path / "a.zip")
     sequences = [np.zeros((3, 1))]
     factory.build().train(lambda _: (sequences, sequences, True), lambda _: (sequences, sequences, True), 4, 1)
-    assert used == [("OfValues", 2), ("MultiscaleNetwork", 3), ("Seq2SeqAutoencoder", 4)]
+    assert used == [("FlatAutoencoder", 2), ("MultiscaleNetwork", 3), ("Seq2SeqAutoencoder", 4)]
 
 
 def test_an_observer_sees_each_step_and_may_stop():

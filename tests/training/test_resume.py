@@ -68,7 +68,7 @@ def stop_at(method, at, config, data, folder):
     ("case", "minutes"),
     [
         ("lstm_cosine", 0),
-        ("lstm_cosine", 10),
+        pytest.param("lstm_cosine", 10, marks=pytest.mark.slow),
         ("sampled_text", 0),
         *(pytest.param(case, 0, marks=pytest.mark.slow) for case in ("legs", "igloo_dropout", "hmlstm_sampled", "soft_text")),
     ],

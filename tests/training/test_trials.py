@@ -148,7 +148,7 @@ def test_gradients_are_clipped(algorithm, tmp_path):
 
 
 def test_learns(tmp_path):
-    [folder] = run_trials(config(train={"epochs": 3, "lr": 0.03}), Signs(25), tmp_path)
+    [folder] = run_trials(config(train={"epochs": 2, "lr": 0.05}), Signs(20), tmp_path)
     assert folder.read_record()["result"]["test/accuracy"] > 0.9
 
 

@@ -11,7 +11,7 @@ from seqmem.data.masks import masked, valid_steps
 from seqmem.data.permutations import Permutation, PermutationName, named_permutation
 from seqmem.data.provenance import Provenance, sha256
 from seqmem.data.seeds import Seed, generator
-from seqmem.data.spec import DataSpec, TaskKind
+from seqmem.data.spec import DataSpec
 from seqmem.data.splits import SPLITS, Split, random_split, stratified_split, stratified_validation
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Provenance",
     "Seed",
     "Split",
-    "TaskKind",
     "generator",
     "masked",
     "named_permutation",
