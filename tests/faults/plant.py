@@ -92,7 +92,7 @@ def first_failure(tree: Path, tests: list[str], workers: int) -> str:
 def find(fault: Fault, tree: Path, workers: int, only_own: bool) -> tuple[str, bool]:
     """The test that finds a fault, empty if there is none, and whether it is one of the fault's own."""
     own = [name for name in fault.tests if (tree / name).exists()]
-    for tests in ([own] if only_own else [own, []]):
+    for tests in [own] if only_own else [own, []]:
         with fault.planted(tree):
             failed = first_failure(tree, tests, workers)
         if failed and first_failure(tree, [failed], 0):

@@ -388,7 +388,9 @@ BAD_INPUT = {
     "theta: got -1.0, .* the time scale of lagt in samples": lambda: project(torch.zeros(4), 3, "lagt", -1.0),
     "theta: got 10, expected none for legs": lambda: project(torch.zeros(4), 3, theta=10),
     "every: got 0, expected a positive number of samples": lambda: project(torch.zeros(4), 3, every=0),
-    "discretization: got 'zho', expected a known name or alpha; did you mean 'zoh'": lambda: project(torch.zeros(4), 3, discretization="zho"),
+    "discretization: got 'zho', expected a known name or alpha; did you mean 'zoh'": lambda: project(
+        torch.zeros(4), 3, discretization="zho"
+    ),
     "lagt takes no argument 'alpha'": lambda: project(torch.zeros(4), 3, "lagt", 9, alpha=2.0),
     "grows without bound .* choose zoh": lambda: project(torch.zeros(4), 30, "legt", 50, discretization="forward"),
     r"coefficients: got \(\) .*expected \(\.\.\., N\) floating point": lambda: reconstruct(torch.tensor(1.0), 5),

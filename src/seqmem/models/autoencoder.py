@@ -15,19 +15,19 @@ from seqmem.tasks import task_for
 
 
 class Autoencoder(SequenceModel):
-    """Learns to give back sequences from encodings of a fixed size. A subclass writes :meth:`encode` and :meth:`decode`.
+    """An autoencoder of sequences, with encodings of a fixed size. A subclass writes :meth:`encode` and :meth:`decode`.
 
     Args:
         spec: the data set it is for.
         network: the module that encodes and decodes.
-        same: the targets have to be the inputs.
+        same: the targets must be the inputs.
         noise: standard deviation of normal noise that is added to the inputs in training; the targets have none (a denoising
             autoencoder, Vincent et al., 2008).
-        growth_epochs: windows of the sequences are trained on in the first so many epochs, and grow to the whole.
+        growth_epochs: number of epochs in which windows of the sequences grow to whole sequences.
         first_window: steps of a window in the first epoch.
 
     Raises:
-        UserError: a data set that wants something else.
+        UserError: the data set does not match.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Autoencoder(SequenceModel):
         super().__init__()
         if not task_for(spec).reconstructs:
             raise UserError(
-                f"model.network: {self.name} gives back the sequences that it reads, and {spec.name} asks for {spec.task}; "
-                "dataset.reconstruction=true asks for that, where a data set has it: ct, digits, sinusoids, uea"
+                f"model.network: {self.name} reconstructs its inputs, and the task of {spec.name} is {spec.task}; "
+                "set dataset.reconstruction=true, which ct, digits, sinusoids and uea have"
             )
         if spec.times:
-            raise UserError(f"model.network: {self.name} knows no times of steps, and {spec.name} has them")
+            raise UserError(f"model.network: {self.name} does not support times of steps, which {spec.name} has")
         if same and spec.input_size != spec.output_size:
             raise UserError(
-                f"model.network: {self.name} gives back what it reads, and {spec.name} wants {spec.output_size} channels for "
-                f"{spec.input_size}; model=seq2seq_ae does that"
+                f"model.network: {self.name} reconstructs its inputs, and {spec.name} has targets of {spec.output_size} channels "
+                f"for inputs of {spec.input_size}; did you mean model=seq2seq_ae?"
             )
         self.spec, self.network, self.noise = spec, network, noise
         self.growth_epochs, self.first_window = growth_epochs, first_window
@@ -62,25 +62,25 @@ class Autoencoder(SequenceModel):
         check(cls, arguments, "model", skip=("spec",))
 
     def encode(self, batch: Batch) -> Tensor:
-        """Encodings (B, E) of the inputs."""
+        """Compute encodings (B, E) of the inputs."""
         raise NotImplementedError
 
     def decode(self, encodings: Tensor, steps: int, lengths: Tensor | None = None) -> Tensor:
-        """Sequences (B, T, D) of encodings (B, E).
+        """Compute sequences (B, T, D) of encodings (B, E).
 
         Args:
             encodings: (B, E).
             steps: T.
-            lengths: (B,) steps of each row that are wanted, at most T; None for all.
+            lengths: (B,) valid steps of each row, at most T; None for all.
         """
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        """Reconstructions (B, T, D); what is given where targets are padded means nothing."""
+        """Compute reconstructions (B, T, D); values in the padding have no meaning."""
         return self.decode(self.encode(batch), batch.targets.shape[1], batch.output_lengths)
 
     def on_epoch(self, epoch: int) -> None:
-        """Windows follow the number of the epoch."""
+        """Take the number of the epoch, which windows follow."""
         super().on_epoch(epoch)
         self._epoch = epoch
 
@@ -90,7 +90,7 @@ class Autoencoder(SequenceModel):
         return window_size(self._epoch, self.spec.max_length, self.growth_epochs, self.first_window) == self.spec.max_length
 
     def augment(self, batch: Batch) -> Batch:
-        """A window of each sequence while these grow, and noise on the inputs."""
+        """Cut a window of each sequence while windows grow, and add noise to the inputs."""
         steps = batch.inputs.shape[1]
         size = window_size(self._epoch, steps, self.growth_epochs, self.first_window)
         if size < steps:
@@ -101,14 +101,14 @@ class Autoencoder(SequenceModel):
 
 
 def window_size(epoch: int, steps: int, growth_epochs: int, first: int) -> int:
-    """Steps of a window in an epoch: ``first`` in epoch 0, growing by a factor each epoch to ``steps`` in ``growth_epochs``."""
+    """Return the steps of a window: ``first`` in epoch 0, times a constant factor each epoch, ``steps`` from ``growth_epochs``."""
     if epoch >= growth_epochs or first >= steps:
         return steps
     return int(first * (steps / first) ** (epoch / growth_epochs))
 
 
 def windows(batch: Batch, size: int) -> Batch:
-    """Of each row ``size`` steps at random, or all where it has fewer, of inputs and targets alike."""
+    """Cut ``size`` steps at a random place out of each row, or all if it has fewer; inputs and targets at the same place."""
     rows, steps = batch.inputs.shape[:2]
     device = batch.inputs.device
     lengths = torch.full((rows,), steps, device=device) if batch.lengths is None else batch.lengths
