@@ -1,17 +1,18 @@
 # make train      set up (once) and run the quickstart: LegS, LSTM and GRU on permuted digits
 # make test       set up (once) and run the tests
-# make test-all   the long tests too; those of engines that are not installed (README, "Many runs at once") are skipped
-# make table-...  run, or go on with, the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
+# make test-all   the long tests too; tests of engines that are not installed (README, "Many runs at once") are skipped
+# make table-...  run or resume the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
 #                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo; hours to days.
 #                 TABLE_FLAGS=scale=smoke tries it in minutes
 # make setup      set up and stop
-# make bench      speed and memory next to what you would otherwise run (minutes; wants quiet cores)
+# make bench      speed and memory next to other implementations (minutes; needs quiet cores)
 # make sanitize   compile csrc/ under AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize (a quarter of an hour) and
-#                 run the operators' tests on it, the fuzzed ones at length; PYTEST_FLAGS=... for others
+#                 run the operators' tests on it, with the long fuzz; PYTEST_FLAGS=... selects others
+# make configs    write the defaults and comments of cfg/ from the signatures that they belong to
 # make lint       ruff and mypy
-# make clean      remove what set-up and builds made
+# make clean      remove .venv and all build outputs
 #
-# PYTHON=python3.12 chooses another interpreter for .venv. VENV=PATH uses an environment of yours instead of .venv.
+# PYTHON=python3.12 chooses a different interpreter for .venv. VENV=PATH uses an existing environment instead of .venv.
 # VERSIONS=lowest or newest installs the ends of requirements/ranges.txt instead of the tested requirements.txt.
 # PIP_FLAGS="..." is passed to pip; KEEP_TORCH=1 leaves the torch and torchvision that are installed (README, "Set-up").
 
@@ -29,12 +30,12 @@ installed := $(VENV)/.seqmem-requirements-$(versions)
 built := $(VENV)/.seqmem-built
 sources := pyproject.toml setup.py $(wildcard csrc/*)
 
-# Found only once it is asked for: torch tells where its headers are.
+# Evaluated at use only: importing torch takes seconds.
 torch_path = $(shell $(python) -c 'from torch.utils import cpp_extension as c; print(*$(1))')
 sanitized := build/sanitize/_extension.so
 sanitize_flags := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1 -O1
 
-# What pip installs.
+# Arguments of pip for each set of versions.
 wanted_locked := requirements.txt
 flags_locked := --require-hashes -r $(wanted_locked)
 wanted_lowest := $(VENV)/lowest.txt
@@ -52,7 +53,7 @@ empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
 tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo
 
-.PHONY: $(tables) train test test-all setup bench sanitize lint clean
+.PHONY: $(tables) train test test-all setup bench sanitize configs lint clean
 
 train: setup
 	$(python) train.py -m experiment=quickstart
@@ -79,7 +80,7 @@ setup: $(built)
 bench: setup
 	$(python) -m benchmarks.run
 
-# Leaks are not looked for: Python and torch keep what they allocate to the end. Long runs measure the optimised build's rounding.
+# No leak detection: Python and torch keep their allocations to the end. Long runs measure the optimised build's rounding.
 sanitize: setup $(sanitized)
 	OMP_NUM_THREADS=1 SEQMEM_EXTENSION=$(CURDIR)/$(sanitized) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
@@ -92,6 +93,9 @@ build/sanitize/%.o: csrc/%.cpp $(wildcard csrc/*.h) | $(installed)
 	@mkdir -p $(@D)
 	$(CXX) $(sanitize_flags) -std=c++20 -fopenmp -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=fast \
 	$(addprefix -isystem ,$(call torch_path,c.include_paths())) -c $< -o $@
+
+configs: setup
+	$(python) -m seqmem.cli.defaults
 
 lint: setup
 	$(python) -m ruff check .
@@ -115,7 +119,7 @@ $(VENV)/lowest.txt: requirements/ranges.txt | $(python)
 $(VENV)/all_but_torch.txt: requirements/ranges.txt | $(python)
 	grep -vE '^torch(vision)?>' $< >$@
 
-# A torch that is kept may have come with CUDA libraries of its own.
+# A kept torch may have installed CUDA libraries of its own versions.
 $(VENV)/constraints.txt: requirements.txt | $(python)
 	grep -oE '^[A-Za-z0-9._-]+==[^ ]+' $< | grep -vE '^(torch|torchvision|triton|cuda-.*|nvidia-.*)==' >$@
 

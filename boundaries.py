@@ -1,4 +1,4 @@
-"""The old name of ``python -m seqmem.boundaries``."""
+"""The former name of ``python -m seqmem.boundaries``."""
 
 import sys
 

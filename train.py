@@ -1,18 +1,24 @@
 """Train a model on a data set over several seeded trials, and print one table: ``python train.py --help``."""
 
+import sys
+from importlib.util import find_spec
+
+if find_spec("seqmem") is None:
+    sys.exit("error: seqmem is not installed for this Python; run `make setup` and use .venv/bin/python")
+
 import hydra
 from omegaconf import DictConfig
 
-from seqmem.cli import commandline, messages, startup, sweeps
+from seqmem.cli import commandline, jobs, messages, startup
 from seqmem.cli.run import run
 
 
 @hydra.main(version_base="1.3", config_path="cfg", config_name="config")
 def train(composed: DictConfig) -> float | None:
-    """Train what a command line describes.
+    """Train the model that a command line describes.
 
     Args:
-        composed: Hydra's config, made of cfg/ and the command line.
+        composed: the config that Hydra composed from cfg/ and the command line.
 
     Returns:
         The mean of the validation metric over the trials, for a search to optimise; None if the job failed.
@@ -20,11 +26,11 @@ def train(composed: DictConfig) -> float | None:
     with messages.one_line_errors():
         config = commandline.resolve(composed)
 
-        with sweeps.reported(config) as job:
+        with jobs.reported(config) as job:
             from seqmem import datasets, training
             from seqmem.training.engines import trials  # noqa: F401
 
-            startup.end()
+            startup.resume_collector()
             data = datasets.load(config["dataset"])
             job.begin(training.experiment(config, data))
             training.run_trials(config, data, job.experiment)

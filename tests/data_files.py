@@ -1,4 +1,4 @@
-"""Which files a data set reads, so that a test which needs them can say that they are not there."""
+"""The files that a data set reads, so that a test that needs them can be skipped without them."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,6 @@ FILES = {
 
 def require(dataset: str) -> None:
     """Skip the test if the data set's files are not where SEQMEM_DATA points."""
-    wanted = FILES.get(dataset)
-    if wanted and not (Path(os.environ.get("SEQMEM_DATA", "data")) / wanted).exists():
-        pytest.skip(f"{wanted} is not where SEQMEM_DATA points")
+    file = FILES.get(dataset)
+    if file and not (Path(os.environ.get("SEQMEM_DATA", "data")) / file).exists():
+        pytest.skip(f"{file} is not where SEQMEM_DATA points")

@@ -1,8 +1,8 @@
 """Runs this project's commands much as a user would, without waiting for torch and Lightning to be imported for each.
 
 A process that has imported them once is forked for each command: arguments, folder, streams, exit status and the environment
-that is read after start-up are the command's own. What happens while Python starts is not seen here (PYTHONWARNINGS,
-OMP_NUM_THREADS, a warning or a missing import in a module that was imported before): tests of that start their own process.
+that is read after start-up are the command's own. Effects of Python's start-up are not visible here (PYTHONWARNINGS,
+OMP_NUM_THREADS, a warning or a missing import in a module that was imported before): tests of these start their own process.
 """
 
 import atexit
@@ -40,9 +40,9 @@ def run(
     Args:
         command: what follows ``python``; a script's path is relative to the checkout.
         cwd: folder to run it in.
-        environment: variables to set beside those of this process.
+        environment: variables to set in addition to those of this process.
         timeout: seconds after which it is killed.
-        until: asked every few milliseconds; once it says so, the command is killed.
+        until: called every few milliseconds; once it returns True, the command is killed.
 
     Returns:
         Exit status, standard output and standard error.

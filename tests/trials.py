@@ -1,4 +1,4 @@
-"""Trials in a folder of a test's own, and whether two are the same."""
+"""Trials in the folder of a test, and their comparison."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def saved(folder: RunFolder, name: str) -> dict[str, Any]:
 
 
 def assert_same(first: RunFolder, second: RunFolder) -> None:
-    """Weights, optimiser and metrics of two trials, but for the time that they took."""
+    """Compare weights, optimiser and metrics of two trials, without their times."""
     for name in ("best.ckpt", "last.ckpt"):
         a, b = saved(first, name), saved(second, name)
         assert a["state_dict"].keys() == b["state_dict"].keys()

@@ -1,4 +1,4 @@
-"""train.py in a process of its own, with everything that a user's has, and what its trials found."""
+"""train.py in a process of its own, as a user starts it, and the results of its trials."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TINY = (
 
 
 def require(module: str, extra: str) -> None:
-    """Skip the tests of a module where what they test is not installed."""
+    """Skip the tests of a module without the package that they need."""
     if find_spec(module) is None:
         pytest.skip(f"{module} is not installed: pip install -e '.[{extra}]'", allow_module_level=True)
 
@@ -74,5 +74,5 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 def statuses(folder: Path) -> list[str]:
-    """Of all trials."""
+    """The statuses of all trials."""
     return [json.loads(path.read_text())["status"] for path in (folder / "runs").rglob("record.json")]

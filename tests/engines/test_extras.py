@@ -1,4 +1,4 @@
-"""What is not installed is named with the extra that brings it."""
+"""A missing package is named with the extra that installs it."""
 
 import re
 import tomllib
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 
-from seqmem.cli import commandline, messages, sweeps
+from seqmem.cli import commandline, messages
 from seqmem.errors import UserError
 from seqmem.training import config
 
@@ -36,14 +36,3 @@ def test_hydra_is_pinned_beside_its_plugins():
     assert plugins
     for extra in plugins:
         assert "hydra-core>=1.3.8,<1.4" in _extras[extra]
-
-
-def test_an_interval_without_a_search_is_refused():
-    with pytest.raises(UserError, match=r"an interval is searched; expected hydra/sweeper=optuna"):
-        sweeps.plan(["dataset=digits", "model=rnn", "train.lr=interval(0.1,1)"], [])
-
-
-def test_a_search_checks_each_choice_once():
-    choices = [["a=1"], ["b=1", "b=2", "b=3"], ["c=1", "c=2"]]
-    jobs = list(sweeps._one_at_a_time(choices))
-    assert jobs == [["a=1", "b=1", "c=1"], ["a=1", "b=2", "c=1"], ["a=1", "b=3", "c=1"], ["a=1", "b=1", "c=2"]]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from seqmem import datasets
-from seqmem.cli import commandline
+from seqmem.cli import commandline, finished_trial
 from seqmem.errors import UserError
 from seqmem.training.checkpoints.checkpoints import load_plain, read_checkpoint, restore
 from tests.hostile import MakesFile
@@ -173,9 +173,9 @@ def test_a_config_is_not_interpolated(trial, tmp_path, monkeypatch):
     class Keys:
         split: str = "test"
 
-    _, config, _ = commandline.of_checkpoint([str(path), "train.eval_batch_size=3", "dataset.num_workers=1"], Keys)
+    _, config, _ = finished_trial.read([str(path), "train.eval_batch_size=3", "dataset.num_workers=1"], Keys)
     assert config["output_dir"] == "${oc.env:SECRET}"
     assert config["train"]["eval_batch_size"] == 3
     assert config["dataset"]["num_workers"] == 1
-    with pytest.raises(UserError, match=r"train.lr.x: lr holds a single value"):
-        commandline.of_checkpoint([str(path), "train.lr.x=3"], Keys)
+    with pytest.raises(UserError, match=r"train.lr.x: no such key; lr is a single value"):
+        finished_trial.read([str(path), "train.lr.x=3"], Keys)

@@ -30,7 +30,7 @@ class MGU(Recurrence[RNNState]):
     Args:
         input_size: C.
         hidden_size: H.
-        hidden_activation: f.
+        hidden_activation: f, the activation.
         hx_initializer: initialiser of W_hx (H, C). The gate's weights are normal with variance 1 / (C + H).
         hh_initializer: initialiser of W_hh (H, H).
         zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).

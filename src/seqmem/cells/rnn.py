@@ -25,7 +25,7 @@ class RNN(Recurrence[RNNState]):
     Args:
         input_size: C.
         hidden_size: H.
-        hidden_activation: f.
+        hidden_activation: f, the activation.
         hx_initializer: initialiser of W_hx (H, C).
         hh_initializer: initialiser of W_hh (H, H).
         zero_bias_init: start b_hx at zero instead of uniform within 1 / sqrt(C).

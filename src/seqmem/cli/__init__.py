@@ -1,1 +1,1 @@
-"""From a command line to a checked config, sweeps of them, and the commands of ``python -m seqmem.NAME``."""
+"""The command line: checked configs and sweeps of ``train.py``, and the commands ``python -m seqmem.NAME``."""

@@ -1,4 +1,4 @@
-"""``python -m seqmem.decode``: the encodings of ``python -m seqmem.encode``, changed or not, back to series."""
+"""``python -m seqmem.decode``: decode the encodings of ``python -m seqmem.encode``, changed or not, to series."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from seqmem.io.terminal import Parser, at_least
 from seqmem.models import autoencoder_file
 
 DESCRIPTION = """\
-Make series of encodings.
+Decode encodings to series.
 
-FILE is a .csv as python -m seqmem.encode writes it: columns series, length and z0, z1, ...; others are not looked at. No
-file is written over one that is there.
+FILE is a .csv as python -m seqmem.encode writes it: columns series, length and z0, z1, ...; other columns are ignored. No
+existing file is overwritten.
 """
 
 
@@ -29,13 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Read, decode and write."""
+    """Read the encodings, decode them, and write the series.
+
+    Raises:
+        UserError: a file cannot be read or written, exists already, or the encodings do not fit the autoencoder.
+    """
     output = given.output or given.file.with_name("series.csv")
     refuse_existing(output)
     names, lengths, encodings = read_encodings(given.file)
     kind, _, decoder = autoencoder_file.load(given.model or given.file.with_name("autoencoder.zip"))
     if kind == "LINEAR_AE" and given.length is not None:
-        raise UserError("--length: a LINEAR_AE gives series of one length")
+        raise UserError(f"--length: got {given.length}, but a LINEAR_AE makes series of one length; leave it out")
     series = []
     with torch.no_grad():
         for length, encoding in zip(lengths, torch.from_numpy(encodings), strict=True):
@@ -48,7 +52,7 @@ def run(given: argparse.Namespace) -> None:
 def _parser() -> Parser:
     parser = Parser("python -m seqmem.decode", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE", help="encodings: .csv")
-    parser.add_argument("--model", type=Path, metavar="FILE", help="(default autoencoder.zip beside FILE)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="series: .csv or .npz (default series.csv beside FILE)")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="(default autoencoder.zip next to FILE)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="series: .csv or .npz (default series.csv next to FILE)")
     parser.add_argument("--length", type=at_least(1), metavar="T", help="steps of each series, instead of the column length")
     return parser

@@ -1,4 +1,4 @@
-"""``python -m seqmem.encode``: series in a file, each into a few numbers; ``python -m seqmem.decode`` goes back."""
+"""``python -m seqmem.encode``: encode each series of a file in a few numbers; ``python -m seqmem.decode`` decodes them."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,17 +20,20 @@ DESCRIPTION = """\
 Learn an autoencoder of the series in a file, and write the encoding of each.
 
   .csv   with names in the first line: a row is a step of the series that column "series" names, other columns are channels;
-         of numbers alone: a row is a series of one channel
+         without names: a row is a series of one channel
   .npy   (n, T), (n, T, C), or videos (n, T, H, W)
   .npz   an array (T,), (T, C) or (T, H, W) for each series, of any length
 
-The folder gets encodings.csv (name, length, mean squared error of the reconstruction, numbers of the encoding: a series with
-a large error does not fit with the others) and autoencoder.zip, which encodes other files (--model) and decodes:
-python -m seqmem.decode FOLDER/encodings.csv. Neither is written over one that is there.
+The folder gets encodings.csv and autoencoder.zip. A row of the first has a series' name, length, mean squared error of its
+reconstruction, and encoding. A series with a large error differs from the others. The second encodes other files (--model)
+and decodes: python -m seqmem.decode FOLDER/encodings.csv. No existing file is overwritten.
 """
 
 LEARNING = ("encoding_size", "hidden_sizes", "linear", "epochs", "lr", "seed", "verbose")
-"""Arguments that have no say where there is a model."""
+"""Arguments that are for learning only, and refused with ``--model``."""
+
+Autoencoder = tuple[str, StandardizedEncoder, StandardizedDecoder]
+"""The name of an architecture, and its trained halves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,61 +42,83 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     useless = [name for name in LEARNING if getattr(given, name) != parser.get_default(name)]
     if given.model is not None and useless:
-        parser.error(f"--{useless[0].replace('_', '-')} is for learning, and --model {given.model} is learned already")
+        parser.error(
+            f"--{useless[0].replace('_', '-')}: got it with --model {given.model}, which is trained already; leave it out"
+        )
     with parser.one_line_errors():
         run(given)
 
 
 def run(given: argparse.Namespace) -> None:
-    """Read, learn unless there is a model, and write."""
+    """Read the series, learn an autoencoder unless one is given, and write the encodings.
+
+    Raises:
+        UserError: a file cannot be read or written, exists already, or the series do not fit the autoencoder.
+    """
     names, arrays = read_series(given.file)
     series = [torch.from_numpy(array) for array in arrays]
     folder = make_folder(given.output)
-    written = ["encodings.csv"] if given.model else ["encodings.csv", "autoencoder.zip"]
-    for name in written:
+    files = ["encodings.csv"] if given.model else ["encodings.csv", "autoencoder.zip"]
+    for name in files:
         refuse_existing(folder / name)
-    if given.model is None:
-        kind, arguments = _architecture(given, series)
-        flat = [_single_channel(each, "--linear") for each in series] if kind == "LINEAR_AE" else series
-        torch.manual_seed(given.seed)
-        sizes = {key: value for key, value in arguments.items() if key not in ("input_dim", "input_dims", "encoding_dim")}
-        encoder, decoder, _, _ = quick_train(
-            autoencoder_file.ARCHITECTURES[kind],
-            flat,
-            given.encoding_size,
-            verbose=given.verbose,
-            lr=given.lr,
-            epochs=given.epochs,
-            device="cpu",
-            **sizes,
-        )
-        assert isinstance(encoder, StandardizedEncoder)
-        assert isinstance(decoder, StandardizedDecoder)
-        autoencoder_file.save(folder / "autoencoder.zip", kind, arguments, encoder, decoder)
-    else:
-        kind, encoder, decoder = autoencoder_file.load(given.model)
-        flat = [_single_channel(each, given.model) for each in series] if kind == "LINEAR_AE" else series
+    kind, encoder, decoder = _load(given, series) if given.model else _learn(given, series, folder / "autoencoder.zip")
+    inputs = [each[:, 0] for each in series] if kind == "LINEAR_AE" else series
     rows, errors = [], []
     with torch.no_grad():
-        for name, each in zip(names, flat, strict=True):
+        for name, each in zip(names, inputs, strict=True):
             encoding = encoder(each)
             errors.append((decoder(encoding) - each).square().mean().item())
             rows.append([name, str(len(each)), repr(errors[-1]), *map(repr, encoding.tolist())])
-    header = [LABEL, "length", "error", *(f"z{k}" for k in range(len(rows[0]) - 3))]
-    write_rows(folder / "encodings.csv", [header, *rows])
+    numbers = len(rows[0]) - 3
+    write_rows(folder / "encodings.csv", [[LABEL, "length", "error", *(f"z{k}" for k in range(numbers))], *rows])
     variance = torch.cat([each.flatten() for each in series]).var(correction=0).item()
-    shortest, longest = (pick(len(each) for each in series) for pick in (min, max))
-    steps = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     print(
-        f"{len(rows)} series of {steps} steps of shape {tuple(series[0].shape[1:])} into {len(header) - 3} numbers each by "
+        f"{len(rows)} series of {_steps(series)} steps of shape {tuple(series[0].shape[1:])} into {numbers} numbers each by "
         f"{kind}, variance {variance:.4g}, mean squared error {sum(errors) / len(errors):.4g}; "
-        f"{' and '.join(written)} in {folder}"
+        f"{' and '.join(files)} in {folder}"
     )
 
 
-def _single_channel(each: Tensor, wanting: Any) -> Tensor:
+def _learn(given: argparse.Namespace, series: Sequence[Tensor], path: Path) -> Autoencoder:
+    """Train the architecture that fits the series, and save it."""
+    kind, arguments = _architecture(given, series)
+    if kind == "LINEAR_AE":
+        series = [_single_channel(each, "--linear") for each in series]
+    torch.manual_seed(given.seed)
+    sizes = {key: value for key, value in arguments.items() if key not in ("input_dim", "input_dims", "encoding_dim")}
+    encoder, decoder, _, _ = quick_train(
+        autoencoder_file.ARCHITECTURES[kind],
+        series,
+        given.encoding_size,
+        verbose=given.verbose,
+        lr=given.lr,
+        epochs=given.epochs,
+        device="cpu",
+        **sizes,
+    )
+    assert isinstance(encoder, StandardizedEncoder)
+    assert isinstance(decoder, StandardizedDecoder)
+    autoencoder_file.save(path, kind, arguments, encoder, decoder)
+    return kind, encoder, decoder
+
+
+def _load(given: argparse.Namespace, series: Sequence[Tensor]) -> Autoencoder:
+    """Load the given autoencoder, and check that the series have as many channels as it takes."""
+    kind, encoder, decoder = autoencoder_file.load(given.model)
+    if kind == "LINEAR_AE":
+        for each in series:
+            _single_channel(each, given.model)
+    return kind, encoder, decoder
+
+
+def _steps(series: Sequence[Tensor]) -> str:
+    shortest, longest = (pick(len(each) for each in series) for pick in (min, max))
+    return f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+
+
+def _single_channel(each: Tensor, owner: Any) -> Tensor:
     if each.shape[1:] != (1,):
-        raise UserError(f"{wanting}: got series with steps of shape {tuple(each.shape[1:])}, expected a single channel")
+        raise UserError(f"{owner}: got series with steps of shape {tuple(each.shape[1:])}, expected a single channel")
     return each[:, 0]
 
 
@@ -116,7 +141,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--model", type=Path, metavar="FILE", help="an autoencoder.zip to encode with, instead of learning one")
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--encoding-size", type=at_least(1), default=16, metavar="E", help="numbers a series (default 16)")
+    learning.add_argument(
+        "--encoding-size", type=at_least(1), default=16, metavar="E", help="numbers for each series (default 16)"
+    )
     learning.add_argument(
         "--hidden-sizes", type=at_least(1), nargs="*", default=[64], metavar="H", help="layers before the encoding (default 64)"
     )

@@ -1,4 +1,4 @@
-"""``python -m seqmem.export``: a trained model as a program of torch.export, which runs without this project."""
+"""``python -m seqmem.export``: export a trained model as a program of torch.export, which runs without this project."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ from seqmem.io.terminal import Parser, at_least
 from seqmem.models import SequenceModel
 from seqmem.models.function_approximation import FunctionApproximation
 from seqmem.ops import extension
-from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
+from seqmem.training.checkpoints.checkpoints import Checkpoint, read_checkpoint, restore
 from seqmem.training.config import model_arguments
 
 DESCRIPTION = """\
@@ -31,22 +31,28 @@ Write the model of a checkpoint as a program that torch.export.load reads:
   program = torch.export.load("model.pt2").module()
   outputs = program(inputs)                     # logits or values, (B, K), (B, k, K) or (B, T, K) as in training
 
-CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best one. A program begins each sequence
-anew. It is compared with the model on fresh random inputs before the file takes its place; if they differ there is none.
+CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. A program starts each
+sequence from the initial state. It is compared with the model on random inputs, and the file is written only if they agree.
 """
 
-DECOMPOSED = "an exported program is to be of torch's own operators"
+DECOMPOSED = "an exported program must consist of torch's own operators"
 
 
 class Sizes(NamedTuple):
-    """What a program takes: rows B and steps T of its inputs, the least and the most of each."""
+    """Sizes of the inputs that a program takes: the least and the most of rows B and of steps T."""
 
     rows: tuple[int, float]
     steps: tuple[int, float]
 
 
 class Program(nn.Module):
-    """A model whose inputs are tensors instead of a batch: inputs, then lengths and times if it takes them."""
+    """A model that takes tensors instead of a batch: inputs, then lengths and times if it takes them.
+
+    Args:
+        model: the trained model.
+        spec: of its data set.
+        lengths: whether the program takes the valid steps of each row.
+    """
 
     def __init__(self, model: SequenceModel, spec: DataSpec, lengths: bool):
         super().__init__()
@@ -58,19 +64,19 @@ class Program(nn.Module):
         """The model's outputs."""
         given = dict(zip(self.names, tensors, strict=True))
         inputs = given["inputs"]
-        # Of targets, models that give back a sequence read how long it is.
+        # Models that reconstruct a sequence take its length from the targets.
         return self.model(Batch(targets=inputs.new_empty(*inputs.shape[:2], self.spec.output_size), **given))
 
     def example(self, rows: int, steps: int) -> tuple[Tensor, ...]:
-        """Random inputs of B rows and T steps."""
+        """Random inputs of ``rows`` rows (B) and ``steps`` steps (T)."""
         if self.spec.tokens:
             inputs = torch.randint(self.spec.input_size, (rows, steps))
         else:
             inputs = torch.randn(rows, steps, self.spec.input_size, dtype=self.dtype)
-        made = {"inputs": inputs}
-        made["lengths"] = torch.randint(1, steps + 1, (rows,))
-        made["times"] = torch.rand(rows, steps, dtype=self.dtype).cumsum(1)
-        return tuple(made[name] for name in self.names)
+        tensors = {"inputs": inputs}
+        tensors["lengths"] = torch.randint(1, steps + 1, (rows,))
+        tensors["times"] = torch.rand(rows, steps, dtype=self.dtype).cumsum(1)
+        return tuple(tensors[name] for name in self.names)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,122 +88,135 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Export, check and write."""
+    """Export a checkpoint's model, compare the program with the model, and write it.
+
+    Raises:
+        UserError: the checkpoint cannot be read, the file cannot be written, or the model cannot be exported.
+    """
     checkpoint = read_checkpoint(given.checkpoint)
     path = given.out or checkpoint.folder / "model.pt2"
-    if path.suffix != ".pt2":
-        raise UserError(f"--out: got {path}, expected a name that ends in .pt2")
-    if not path.parent.is_dir():
-        raise UserError(f"--out: got {path}, but there is no folder {path.parent}")
-    if path.exists():
-        raise UserError(f"{path} is there already; give another name by --out FILE.pt2, or remove it")
-    spec = checkpoint.spec
-    label = models.label(model_arguments(checkpoint.config))
-    module = restore(checkpoint, checkpoint.config["train"], spec)
-    kinds = [value.dtype for value in checkpoint.weights.values() if value.is_floating_point()]
-    model = module.model.to(kinds[0]) if kinds else module.model  # as precise as it was trained
-    program = Program(model, spec, given.lengths).eval().requires_grad_(False)
+    _check_path(path)
+    label, dataset = models.label(model_arguments(checkpoint.config)), checkpoint.spec.name
+    program = _program(checkpoint, given.lengths)
     exported, sizes = export(program, label, given.operators == "required", given.batch, given.length)
-    needed = any("seqmem" in str(node.target) for part in _graphs(exported) for node in part.graph.nodes)
-    inputs = _inputs(program, sizes)
-    described = {
+    needs_operators = any("seqmem" in str(node.target) for part in _graphs(exported) for node in part.graph.nodes)
+    inputs = _describe_inputs(program, sizes)
+    description = {
         "model": label,
-        "dataset": spec.name,
+        "dataset": dataset,
         "checkpoint": str(checkpoint.path),
         "epoch": checkpoint.epoch,
         "inputs": inputs,
-        "import first": "seqmem.ops" if needed else None,
+        "import first": "seqmem.ops" if needs_operators else None,
         "torch": torch.__version__,
     }
     with replacing(path) as temporary:
-        torch.export.save(exported, temporary, extra_files={"seqmem.json": json.dumps(described)})
+        torch.export.save(exported, temporary, extra_files={"seqmem.json": json.dumps(description)})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch before 2.13, of its own buffer
             loaded = torch.export.load(temporary)
         difference = compare(program, loaded.module(), sizes)
-    print(f"{label}, trained on {spec.name}, epoch {checkpoint.epoch + 1}: {path}, {path.stat().st_size / 2**10:,.0f} KiB")
+    print(f"{label}, trained on {dataset}, epoch {checkpoint.epoch + 1}: {path}, {path.stat().st_size / 2**10:,.0f} KiB")
     print(f"inputs: {'; '.join(inputs)}")
-    print("before it is loaded: import seqmem.ops" if needed else "it runs without seqmem")
-    print(f"greatest difference from the model on fresh inputs: {difference:.1e}")
+    print("import seqmem.ops before loading it" if needs_operators else "runs without seqmem")
+    print(f"greatest difference from the model on random inputs: {difference:.1e}")
+
+
+def _check_path(path: Path) -> None:
+    if path.suffix != ".pt2":
+        raise UserError(f"--out: got {path}, expected a name that ends in .pt2")
+    if not path.parent.is_dir():
+        raise UserError(f"--out: got {path}, but the folder {path.parent} does not exist")
+    if path.exists():
+        raise UserError(f"--out: got {path}, which exists already; give a different name, or remove it")
+
+
+def _program(checkpoint: Checkpoint, lengths: bool) -> "Program":
+    """The checkpoint's model in evaluation mode and in the precision in which it was trained."""
+    model = restore(checkpoint, checkpoint.config["train"], checkpoint.spec).model
+    types = [value.dtype for value in checkpoint.weights.values() if value.is_floating_point()]
+    if types:
+        model = model.to(types[0])
+    return Program(model, checkpoint.spec, lengths).eval().requires_grad_(False)
 
 
 def export(
     program: Program, label: str, required: bool = False, rows: int | None = None, steps: int | None = None
 ) -> tuple[ExportedProgram, Sizes]:
-    """The program as torch.export has it.
+    """Export a program with torch.export.
 
     Args:
         program: in evaluation mode.
-        label: what messages call the model.
-        required: keep the compiled operators, instead of the steps that they stand for.
-        rows: B, the only one that it will take; None for any.
-        steps: T, the only one that it will take; None for any where the model allows it, else that of its training data.
+        label: name of the model in messages.
+        required: keep the compiled operators, instead of the torch operators that they fuse.
+        rows: B, the only batch size that it takes; None for any.
+        steps: T, the only length that it takes; None for any if the model allows it, else the longest of its training data.
 
     Raises:
         UserError: the model cannot be exported, or there are no compiled operators.
     """
     if isinstance(program.model, FunctionApproximation):
-        raise UserError(
-            f"{label} cannot be exported: it is the memory alone, which seqmem.hippo.project is without a checkpoint"
-        )
+        raise UserError(f"{label} cannot be exported: it is a memory without weights; use seqmem.hippo.project")
     if required and extension.REASON:
-        raise UserError(f"--operators required: {extension.REASON}; {extension.BUILD}")
+        raise UserError(f"--operators: got required, but {extension.REASON}; {extension.BUILD}")
     length = steps or program.spec.max_length
     example = program.example(rows or 3, length)
     with torch.no_grad():
-        program(*example)  # what a model keeps after its first use is a constant of the program
+        program(*example)  # a buffer that the model makes at its first use becomes a constant of the program
     free = [] if steps or length < 2 else [True]
     for any_length in [*free, False]:
+        shapes = _dynamic(program, rows is None, any_length)
+        operators = nullcontext() if required else extension.reference_only(DECOMPOSED)
         try:
-            with (
-                torch.no_grad(),
-                warnings.catch_warnings(),
-                nullcontext() if required else extension.reference_only(DECOMPOSED),
-            ):
-                warnings.simplefilter("ignore")  # torch's own, about its insides
-                exported = torch.export.export(
-                    program, example, dynamic_shapes=(_dynamic(program, rows is None, any_length),), strict=False
-                )
+            with torch.no_grad(), warnings.catch_warnings(), operators:
+                warnings.simplefilter("ignore")  # torch warns about its own internals
+                exported = torch.export.export(program, example, dynamic_shapes=(shapes,), strict=False)
             return exported, _sizes(program, exported)
-        except Exception as error:  # torch raises many kinds
+        except Exception as error:  # torch raises many types
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     raise UserError(f"{label} cannot be exported ({reason})")
 
 
 def compare(program: Program, loaded: Any, sizes: Sizes) -> float:
-    """The greatest difference between a program and the model, on random inputs of several sizes.
+    """Return the greatest difference between an exported program and its model, on random inputs of several sizes.
 
     Raises:
-        UserError: it is more than rounding makes.
+        UserError: the difference exceeds rounding, or the program fails.
     """
-    greatest = 0.0
-    usual = program.spec.max_length
-    rows = sorted({int(min(max(count, sizes.rows[0]), sizes.rows[1])) for count in (1, 2, 5)})
-    steps = sorted({int(min(max(count, sizes.steps[0]), sizes.steps[1])) for count in (1, usual // 2, usual + 3)})
-    for size in product(rows, steps):
-        example = program.example(*size)
-        with torch.no_grad():
-            wanted = program(*example)
-            try:
-                got = loaded(*example)
-            except Exception as error:  # torch raises many kinds
-                reason = str(error).strip().partition("\n")[0]
-                raise UserError(f"the program refuses {size[0]} rows of {size[1]} steps ({reason})") from None
-        difference = (got - wanted).abs().max().item()
-        tolerance = 1e-4 if wanted.dtype == torch.float32 else 1e-9
-        if not difference <= tolerance * max(1.0, wanted.abs().max().item()):
-            raise UserError(f"the program differs from the model by {difference:.1e} at {size[0]} rows of {size[1]} steps")
-        greatest = max(greatest, difference)
-    return greatest
+    longest = program.spec.max_length
+    rows = _within((1, 2, 5), sizes.rows)
+    steps = _within((1, longest // 2, longest + 3), sizes.steps)
+    return max(_difference(program, loaded, *size) for size in product(rows, steps))
+
+
+def _within(sizes: Sequence[int], bounds: tuple[int, float]) -> list[int]:
+    return sorted({int(min(max(size, bounds[0]), bounds[1])) for size in sizes})
+
+
+def _difference(program: Program, loaded: Any, rows: int, steps: int) -> float:
+    example = program.example(rows, steps)
+    with torch.no_grad():
+        expected = program(*example)
+        try:
+            got = loaded(*example)
+        except Exception as error:  # torch raises many types
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"the program fails for {rows} rows of {steps} steps ({reason})") from None
+    difference = (got - expected).abs().max().item()
+    tolerance = 1e-4 if expected.dtype == torch.float32 else 1e-9
+    if not difference <= tolerance * max(1.0, expected.abs().max().item()):
+        raise UserError(f"the program differs from the model by {difference:.1e} for {rows} rows of {steps} steps")
+    return difference
 
 
 def _dynamic(program: Program, any_rows: bool, any_steps: bool) -> tuple[dict[int, Any], ...]:
-    """Which dimensions of each input are free."""
+    """The dynamic dimensions of each input."""
     row, step = (Dim.DYNAMIC if free else Dim.STATIC for free in (any_rows, any_steps))
     return tuple({0: row} if name == "lengths" else {0: row, 1: step} for name in program.names)
 
 
 def _sizes(program: Program, exported: ExportedProgram) -> Sizes:
+    """The sizes that an exported program takes, from torch's range constraints."""
     names = exported.graph_signature.user_inputs
     [inputs] = [node.meta["val"] for node in exported.graph.nodes if node.name == names[0]]
     found = []
@@ -206,24 +225,24 @@ def _sizes(program: Program, exported: ExportedProgram) -> Sizes:
             found.append((size, float(size)))
         else:
             bounds = exported.range_constraints[size.node.expr]
-            # torch notes 2 for a size that it did not look at: whether 1 will do, compare() sees.
+            # torch notes at least 2 for a size that it did not specialise; compare() finds out whether 1 works.
             least = 1 if bounds.lower <= 2 else int(bounds.lower)
             found.append((least, float(bounds.upper) if bounds.upper < 2**31 else float("inf")))
     rows, (least, most) = found
     if program.spec.output_steps and "lengths" not in program.names and least < most:
-        least = max(least, program.spec.output_steps + 1)  # the last k of k steps are another case, which torch leaves out
+        least = max(least, program.spec.output_steps + 1)  # torch specialises on T > k when the last k steps are sliced
     return Sizes(rows, (least, most))
 
 
-def _inputs(program: Program, sizes: Sizes) -> list[str]:
-    """A description of each input."""
-    kind = str(program.dtype).removeprefix("torch.")
-    channels, given = program.spec.input_size, f"{_range('B', sizes.rows)}, {_range('T', sizes.steps)}"
-    values = f"(B, T) int64 from 0 to {channels - 1}" if program.spec.tokens else f"(B, T, {channels}) {kind}"
+def _describe_inputs(program: Program, sizes: Sizes) -> list[str]:
+    """Name, shape and type of each input."""
+    dtype = str(program.dtype).removeprefix("torch.")
+    channels, ranges = program.spec.input_size, f"{_range('B', sizes.rows)}, {_range('T', sizes.steps)}"
+    values = f"(B, T) int64 from 0 to {channels - 1}" if program.spec.tokens else f"(B, T, {channels}) {dtype}"
     shapes = {
-        "inputs": f"{values}, {given}",
+        "inputs": f"{values}, {ranges}",
         "lengths": "(B,) int64, the valid steps of each row",
-        "times": f"(B, T) {kind}, which do not decrease along a row",
+        "times": f"(B, T) {dtype}, non-decreasing along a row",
     }
     return [f"{name} {shapes[name]}" for name in program.names]
 
@@ -232,8 +251,8 @@ def _range(name: str, bounds: tuple[int, float]) -> str:
     least, most = bounds
     if least == most:
         return f"{name}={least}"
-    words = [*([f"at least {least}"] if least > 1 else []), *([f"at most {most:.0f}"] if most < float("inf") else [])]
-    return f"{name} {' and '.join(words) or 'any'}"
+    limits = [*([f"at least {least}"] if least > 1 else []), *([f"at most {most:.0f}"] if most < float("inf") else [])]
+    return f"{name} {' and '.join(limits) or 'any'}"
 
 
 def _graphs(exported: ExportedProgram) -> list[torch.fx.GraphModule]:
@@ -248,15 +267,15 @@ def _parser() -> Parser:
         "--operators",
         choices=("decomposed", "required"),
         default="decomposed",
-        help="decomposed (default): torch's own operators only; required: the compiled ones of seqmem, which must be imported "
-        "(import seqmem.ops) before the file is loaded, and are faster",
+        help="decomposed (default): torch's own operators only; required: the compiled operators of seqmem, which are faster; "
+        "import seqmem.ops before loading the file",
     )
     parser.add_argument("--batch", type=at_least(1), metavar="B", help="take batches of B rows only (default: any)")
     parser.add_argument(
         "--length",
         type=at_least(1),
         metavar="T",
-        help="take sequences of T steps only (default: any if the model can, else as long as the longest in training)",
+        help="take sequences of T steps only (default: any if the model allows it, else the longest in training)",
     )
-    parser.add_argument("--lengths", action="store_true", help="take the valid steps of each row, too, as a second input")
+    parser.add_argument("--lengths", action="store_true", help="take the valid steps of each row as a second input")
     return parser

@@ -1,4 +1,4 @@
-"""An error, told in one line."""
+"""One-line error messages and exit statuses."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seqmem.cli.overrides import CONFIGS, GROUPS, SWITCHES, composed_config, split_flags
 from seqmem.errors import UserError, not_installed, suggestion
 
-# What a plugin of Hydra's comes with, by where its config would lie.
+# The extra of pyproject.toml that installs each of Hydra's plugins, by the plugin's config file.
 _extras = {
     "hydra/launcher/joblib": "joblib",
     "hydra/launcher/submitit_local": "slurm",
@@ -32,28 +32,39 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        _exit("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has ended
         sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
-        message, status = described(error)
-        hydra = HydraConfig.instance().cfg
+        message, status = describe(error)
+        hydra: Any = HydraConfig.instance().cfg
         if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN or "num" not in hydra.hydra.job:
-            _end(message, status)
+            _exit(message, status)
         print(f"error: job {hydra.hydra.job.num} ({hydra.hydra.job.override_dirname}): {message}", file=sys.stderr)
 
 
-def described(error: Exception) -> tuple[str, int]:
-    """What to print of an error, in one line of bearable length, and the exit status."""
-    message, status = _explained(error)
+def describe(error: Exception) -> tuple[str, int]:
+    """Return the message of an error in one printable line of at most 1,000 characters, and the exit status."""
+    message, status = _message_and_status(error)
     message = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in message)
     return message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}", status
 
 
-def _explained(error: Exception) -> tuple[str, int]:
+def explain(error: Exception, arguments: Sequence[str]) -> str:
+    """Return what is wrong with a command line, in one line with the nearest valid choice."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _explain_choice(error.missing_cfg_file, error.options or ())
+    if isinstance(error, OverrideParseException):
+        return f"got '{error.override}', expected KEY=VALUE, with quotes around a VALUE of several words"
+    return _explain_key(error, arguments)
+
+
+def _message_and_status(error: Exception) -> tuple[str, int]:
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return explain(error, sys.argv[1:]), 2
     if isinstance(error, OSError) and error.strerror:
@@ -61,63 +72,64 @@ def _explained(error: Exception) -> tuple[str, int]:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, MemoryError) or "allocate memory" in reason or "out of memory" in reason:
         return f"not enough memory for this data set or model ({reason})", 2
-    return f"{reason} (probably a fault of seqmem's; traceback=True shows where it arose)", 1
+    return f"{reason} (probably a bug in seqmem; traceback=True shows where)", 1
 
 
-def explain(error: Exception, arguments: Sequence[str]) -> str:
-    """What is wrong with a command line, in one line with the nearest valid choice."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _extras:
-        extra = _extras[error.missing_cfg_file]
-        return f"{error.missing_cfg_file} {not_installed(extra)}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.removesuffix(".yaml").partition("/")
-        choices = [option for option in error.options or () if option != "default"]
-        if "/" in choice:  # Hydra gives the options of the group's own folder alone
-            folder = CONFIGS / group
-            choices = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
-        return f"{group}={choice}: there is no {group} of that name{suggestion(choice, choices)}"
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': expected KEY=VALUE, with quotes around a VALUE of several words"
+def _explain_choice(file: str, options: Sequence[str]) -> str:
+    """Explain that a group, the folder of ``file``, has no such choice."""
+    if file in _extras:
+        return f"{file} {not_installed(_extras[file])}"
+    name = file.removesuffix(".yaml")
+    choices = [option for option in options if option != "default"]
+    if name.startswith("hydra/"):
+        group, _, choice = name.rpartition("/")
+        return f"{group}: got {choice}, expected a choice of Hydra or of its plugins{suggestion(choice, choices)}"
+    group, _, choice = name.partition("/")
+    if "/" in choice:  # Hydra lists the options of the group's own folder alone
+        folder = CONFIGS / group
+        choices = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
+    return f"{group}: got {choice}, expected the name of a file in cfg/{group}/{suggestion(choice, choices)}"
+
+
+def _explain_key(error: Exception, arguments: Sequence[str]) -> str:
+    """Explain an error of Hydra or OmegaConf, most often a key that does not exist."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
     if several:
-        return f"{several.group(1)}: got several values; add -m to try each of them"
+        return f"{several.group(1).partition('=')[0]}: got several values, expected one; -m tries each of them"
     refused = re.search(r"Could not override[^']*'(.*?)'", lines[0])
     key = getattr(error.__cause__, "full_key", None) or (refused.group(1).partition("@")[0] if refused else None)
-    if key and (near := _nearest_key(key, arguments)) is not None:
-        return f"there is no key '{key}'{near}"
+    if key and (nearest := _nearest_key(key, arguments)) is not None:
+        return f"{key}: no such key{nearest}"
     key = getattr(error, "full_key", None)
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 
 def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
-    """What to say of a key that does not exist: the nearest that does; None if the key exists after all."""
+    """The end of a message about an unknown key: the nearest key that exists; None if ``key`` exists after all."""
     flags, overrides = split_flags(arguments)
-    selecting = [override for override in overrides if override.partition("=")[0] in GROUPS and "," not in override]
+    groups = [override for override in overrides if override.partition("=")[0] in GROUPS and "," not in override]
     try:
-        node: Any = composed_config([*(flag for flag in flags if flag not in SWITCHES), *selecting])
+        node: Any = composed_config([*(flag for flag in flags if flag not in SWITCHES), *groups])
     except (HydraException, OmegaConfBaseException):
         return ""
-    *above, last = key.lstrip("+~").split(".")
+    *path, last = key.lstrip("+~").split(".")
     parents: list[str] = []
-    for part in above:
+    for part in path:
         if not isinstance(node, DictConfig) or part not in node:
             last = part
             break
         node = node[part]
         parents.append(part)
     if not isinstance(node, DictConfig):
-        return f"; {'.'.join(parents)} holds a single value"
+        return f"; {'.'.join(parents)} is a single value"
     if last in node:
         return None
-    found = suggestion(
-        last, [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug", "scale"])
-    )
+    names = [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug", "scale"])
+    found = suggestion(last, names)
     return found.replace("mean '", f"mean '{'.'.join([*parents, ''])}") if parents else found
 
 
-def _end(message: str, status: int) -> NoReturn:
+def _exit(message: str, status: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""A command line's flags and overrides, and what Hydra composes of them."""
+"""Flags and overrides of a command line, and the config that Hydra composes from them."""
 
 import re
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ _no_name = re.compile(
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Put flags first, and rewrite ``model.cell=NAME`` as ``model=NAME``, the group that holds all arguments of the cell.
+    """Put flags first, and rewrite ``model.cell=NAME`` as ``model=NAME``, the group that holds the cell's arguments.
 
     Raises:
-        UserError: both are given and differ, or a flag does not exist.
+        UserError: two different models, or an unknown flag.
     """
     flags, overrides = split_flags(arguments)
     overrides = _with_cell_as_group(overrides)
@@ -37,6 +37,11 @@ def translate(arguments: Sequence[str]) -> list[str]:
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate flags, each followed by its value if it takes one, from overrides.
+
+    Raises:
+        UserError: an unknown flag, one without its value, or flags that exclude each other.
+    """
     flags: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
@@ -50,37 +55,78 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif argument in _flags:
             flags.append(argument)
         else:
-            raise UserError(f"there is no flag {argument}{suggestion(argument, _flags)}")
-    if flags and flags[-1] in _switches_with_value:
-        raise UserError(f"{flags[-1]}: a value is required after it")
-    shown = _value_of(flags, "--cfg", "-c")
-    if shown is not None and shown not in _shown:
-        raise UserError(f"--cfg: there is no config '{shown}'{suggestion(shown, _shown)}")
-    if shown is not None and {"-m", "--multirun"} & set(flags):
-        raise UserError("--cfg shows the config of one job; leave out -m")
-    if shown is None and "--resolve" in flags:
-        raise UserError("--resolve goes with --cfg job")
+            raise UserError(f"{argument}: no such flag{suggestion(argument, _flags)}")
+    _check_flags(flags)
     return flags, overrides
 
 
-def _value_of(flags: Sequence[str], *names: str) -> str | None:
-    return next((value for flag, value in pairwise(flags) if flag in names), None)
+def is_multirun(flags: Sequence[str]) -> bool:
+    """Whether the flags ask for a sweep."""
+    return not {"-m", "--multirun"}.isdisjoint(flags)
+
+
+def shows_config(flags: Sequence[str]) -> bool:
+    """Whether the flags ask for the config instead of a run."""
+    return not {"--cfg", "-c"}.isdisjoint(flags)
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
+    """Check for the mistakes that Hydra explains badly or not at all.
+
+    Raises:
+        UserError: an override without a key, a group without a name, an endless number, or a folder that seqmem chooses.
+    """
     for override in overrides:
         key, equals, value = override.partition("=")
         if override.startswith("="):
-            raise UserError(f"cannot read '{override}': expected KEY=VALUE")
+            raise UserError(f"got '{override}', expected KEY=VALUE")
         if (key in SECTIONS and equals and not re.match(r"[A-Za-z_]", value)) or (value == "null" and key in SECTIONS):
             raise UserError(f"{key}: got {value or 'nothing'}, expected the name of a file in cfg/{key}/")
         group = key.lstrip("+~")
         if (group in GROUPS or "/" in group) and any(map(_no_name.fullmatch, [value, *value.split(",")])):
             raise UserError(f"{key}: got {value}, expected the name of a file of the group, or a list of names")
         if re.search(r"\d{1000}", override):
-            raise UserError(f"{key}: got a number of more than a thousand digits")
-        if key.lstrip("+~").startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):
-            raise UserError(f"{key}: run folders are made by seqmem; give output_dir=FOLDER")
+            raise UserError(f"{key}: got a number of over a thousand digits, expected a shorter one")
+        if group.startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):
+            raise UserError(f"{key}: seqmem names the run folders; give output_dir=FOLDER")
+
+
+def composed_config(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    """The config that Hydra composes from cfg/, folders of ``--config-dir`` and overrides.
+
+    Args:
+        arguments: flags and overrides.
+        with_hydra: keep Hydra's own section.
+
+    Raises:
+        UserError: the folder of ``--config-dir`` does not exist.
+        HydraException: the overrides do not compose.
+    """
+    flags, overrides = split_flags(arguments)
+    own_groups = _value_of(flags, "--config-dir", "-cd")
+    if own_groups is not None:
+        if not Path(own_groups).is_dir():
+            raise UserError(f"--config-dir: got {own_groups}, expected a folder that exists")
+        overrides = [*overrides, f"hydra.searchpath=[file://{Path(own_groups).resolve()}]"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
+
+
+def _check_flags(flags: Sequence[str]) -> None:
+    if flags and flags[-1] in _switches_with_value:
+        raise UserError(f"{flags[-1]}: got no value, expected one after it")
+    shown = _value_of(flags, "--cfg", "-c")
+    if shown is None and "--resolve" in flags:
+        raise UserError("--resolve: got no --cfg, expected --cfg job --resolve")
+    if shown is not None and shown not in _shown:
+        raise UserError(f"--cfg: got {shown}, expected job, hydra or all{suggestion(shown, _shown)}")
+    if shown is not None and is_multirun(flags):
+        raise UserError("--cfg: got -m with it, expected a single job; leave out -m")
+
+
+def _value_of(flags: Sequence[str], *names: str) -> str | None:
+    return next((value for flag, value in pairwise(flags) if flag in names), None)
 
 
 def _with_cell_as_group(arguments: list[str]) -> list[str]:
@@ -90,18 +136,6 @@ def _with_cell_as_group(arguments: list[str]) -> list[str]:
         return arguments
     different = sorted({*cells, *groups})
     if len(different) > 1:
-        raise UserError(f"model= and model.cell= mean the same, got {' and '.join(different)}; give one of them")
+        raise UserError(f"model.cell: got {' and '.join(different)}, expected one name; model=NAME means the same")
     others = [argument for argument in arguments if not argument.lstrip("+").startswith(("model.cell=", "model="))]
     return [*others, f"model={cells[0]}"]
-
-
-def composed_config(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    flags, overrides = split_flags(arguments)
-    own_groups = _value_of(flags, "--config-dir", "-cd")
-    if own_groups is not None:
-        if not Path(own_groups).is_dir():
-            raise UserError(f"--config-dir: there is no folder {own_groups}")
-        overrides = [*overrides, f"hydra.searchpath=[file://{Path(own_groups).resolve()}]"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
-        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)

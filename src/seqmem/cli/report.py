@@ -1,8 +1,9 @@
-"""``python -m seqmem.report``: from the run records below a folder to tables, pictures and one HTML page."""
+"""``python -m seqmem.report``: make tables, pictures and one HTML page from the run records below a folder."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,20 +21,20 @@ from seqmem.results.table import cells
 from seqmem.results.trial_rows import trial_rows
 
 DESCRIPTION = """\
-Report all trials below a folder, or those of the sweep whose manifest (sweep.json) it holds.
+Report all trials below a folder, or those of a sweep if it holds the sweep's manifest (sweep.json).
 
-  report.html          everything: opens without a server or network
+  report.html          everything; opens without a server or network
   table.txt .md .tex   mean and sample standard deviation over the finished trials of each config and version of the code
   table.csv            the same, all columns in full precision
-  trials.csv           every trial: seed, status and why, results, commit, machine, date, folder
+  trials.csv           every trial: seed, status and its reason, results, commit, machine, date, folder
   curves.png bars.png  learning curves; test results with error bars and each trial as a point
-  comparison.csv       with --against: published values beside ours
+  comparison.csv       with --against: published values next to ours
 
-Trials that failed, were interrupted, run still, are missing or cannot be read are listed with the reason.
+Trials without a result (failed, interrupted, still running, missing, unreadable) are listed with the reason.
 
-A FILE of published values has columns task, model, metric and value; paper, table and source are shown if there. Task and model
-are names of a data set and a model as in table.md, or names that the papers use (seqmem.results.paper_names). metric is
-"test" or "validation" and accuracy, bpc, mse or nrmse, with "(%)" for a hundred times that.
+A FILE of published values has columns task, model, metric and value; columns paper, table and source are optional. Task and
+model are names of a data set and a model as in table.md, or names that the papers use (seqmem.results.paper_names). A metric
+is "test" or "validation" followed by accuracy, bpc, mse or nrmse, and "(%)" for percent.
 """
 
 
@@ -46,58 +47,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write(source: Path, out: Path | None = None, against: Path | None = None) -> pd.DataFrame:
-    """Write the report and say where it is.
+    """Write the report and print its path.
 
     Args:
-        source: where run folders are, at any depth, or a sweep's folder.
-        out: where to write; None for ``source``.
-        against: published values.
+        source: the folder of a sweep, or one with run folders at any depth.
+        out: the folder to write to; None for ``source``.
+        against: a file of published values.
 
     Returns:
         The table.
 
     Raises:
-        UserError: there is nothing to report, or it cannot be read or written.
+        UserError: there is nothing to report, or a file cannot be read or written.
     """
     published = read_published(against) if against else []
     runs = find_runs(source)
     if not runs:
-        raise UserError(f"there is no run record below {source}; a run's folder holds record.json")
+        raise UserError(f"{source}: got no run record below it, expected folders with record.json")
     folder = make_folder(out or source)
     groups = group_trials(runs)
     curves, problems = read_curves(groups)
     comparisons = compare(published, groups)
     summary = with_published(summarize(groups), comparisons)
-
     trials = list(trial_rows(groups, problems, folder))
-    troubles = [f"{trial['status']}: {trial['folder']}: {trial['reason']}" for trial in trials if trial["reason"]]
-    compared = columns(comparisons, groups)
     figures = {"curves": plot_learning_curves(groups, curves), "bars": plot_bars(groups)}
 
-    tables = [cells(summary), *([compared] if comparisons else [])]
-    write_text(folder / "table.txt", "\n".join([*map(formats.text, tables), *troubles]) + "\n")
-    write_text(
-        folder / "table.md",
-        "\n".join([*map(formats.markdown, tables), *(f"- {formats.in_markdown(trouble)}" for trouble in troubles)]) + "\n",
-    )
-    write_text(folder / "table.tex", formats.latex(cells(summary)) + "".join(f"% {trouble}\n" for trouble in troubles))
-    write_text(folder / "table.csv", summary.to_csv(index=False))
-    write_text(folder / "trials.csv", formats.comma_separated({key: [trial[key] for trial in trials] for key in trials[0]}))
-    if comparisons:
-        write_text(folder / "comparison.csv", formats.comma_separated(compared))
+    _write_tables(folder, summary, columns(comparisons, groups) if comparisons else None, trials)
     for name, figure in figures.items():
         if figure:
             save_figure(figure, folder / f"{name}.png")
     write_text(folder / "report.html", page(source.resolve().name, groups, summary, trials, curves, comparisons, figures))
     unfinished = sum(not run.finished for run in runs)
-    told = f", {unfinished} of them not finished" if unfinished else ""
-    print(f"{len(runs)} trials{told}, in {len(groups)} rows: {folder / 'report.html'}")
+    of_them = f", {unfinished} of them not finished" if unfinished else ""
+    print(f"{len(runs)} trials{of_them}, in {len(groups)} rows: {folder / 'report.html'}")
     return summary
+
+
+def _write_tables(
+    folder: Path, summary: pd.DataFrame, compared: formats.Columns | None, trials: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the tables of all formats; trials without a result are listed below with the reason."""
+    troubles = [f"{trial['status']}: {trial['folder']}: {trial['reason']}" for trial in trials if trial["reason"]]
+    tables = [cells(summary), *([] if compared is None else [compared])]
+    in_markdown = [*map(formats.markdown, tables), *(f"- {formats.in_markdown(trouble)}" for trouble in troubles)]
+    write_text(folder / "table.txt", "\n".join([*map(formats.text, tables), *troubles]) + "\n")
+    write_text(folder / "table.md", "\n".join(in_markdown) + "\n")
+    write_text(folder / "table.tex", formats.latex(cells(summary)) + "".join(f"% {trouble}\n" for trouble in troubles))
+    write_text(folder / "table.csv", summary.to_csv(index=False))
+    write_text(folder / "trials.csv", formats.comma_separated({key: [trial[key] for trial in trials] for key in trials[0]}))
+    if compared is not None:
+        write_text(folder / "comparison.csv", formats.comma_separated(compared))
 
 
 def _parser() -> Parser:
     parser = Parser("python -m seqmem.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where run folders are, at any depth, or a sweep's folder")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="the folder of a sweep, or one with run folders at any depth"
+    )
     parser.add_argument("--against", type=Path, metavar="FILE", help="published values: .csv")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: FOLDER)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the folder to write to (default: FOLDER)")
     return parser

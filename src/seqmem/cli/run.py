@@ -1,4 +1,4 @@
-"""A program of Hydra's that ends in one line where the user can mend what failed."""
+"""Run Hydra's main function with checked command lines and one-line errors."""
 
 import os
 import sys
@@ -8,21 +8,22 @@ from typing import Any
 from seqmem.cli import startup, sweeps
 from seqmem.cli.commandline import compose
 from seqmem.cli.messages import one_line_errors
-from seqmem.cli.overrides import split_flags, translate
+from seqmem.cli.overrides import is_multirun, shows_config, split_flags, translate
+from seqmem.cli.plan import plan
 
 
 def run(main: Callable[[], Any]) -> None:
     """Run a function decorated with hydra.main on ``sys.argv``.
 
-    An error that the user can mend is printed as one line on stderr, with exit status 2; any other as one line with exit status
-    1. With ``traceback=True`` on the command line it is raised instead.
+    An error that the user can correct is printed as one line on stderr, with exit status 2; any other error as one line with
+    exit status 1. With ``traceback=True`` on the command line it is raised instead.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would otherwise print
-    startup.begin()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    startup.pause_collector()
     try:
         _run(main)
     finally:
-        startup.end()
+        startup.resume_collector()
 
 
 def _run(main: Callable[[], Any]) -> None:
@@ -32,17 +33,16 @@ def _run(main: Callable[[], Any]) -> None:
         check(sys.argv[1:])
         try:
             main()
-        finally:  # a worker that was killed ends the sweep by an exception
+        finally:  # a killed worker ends the sweep by an exception
             sweeps.report_sweep()
     if sweeps.current.failed:
         sys.exit(sweeps.current.failed[0])
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Settle every job of a sweep before the first one is trained, and what ``--cfg`` would show."""
+    """Check every job of a sweep before the first one is trained, and a config before it is shown."""
     flags, overrides = split_flags(arguments)
-    own_groups = [argument for argument in flags if argument not in ("-m", "--multirun")]
-    if {"-m", "--multirun"} & set(flags):
-        sweeps.plan(overrides, own_groups)
-    elif {"--cfg", "-c"} & set(flags):
+    if is_multirun(flags):
+        plan(overrides, [flag for flag in flags if flag not in ("-m", "--multirun")])
+    elif shows_config(flags):
         compose(arguments)

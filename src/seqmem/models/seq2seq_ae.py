@@ -40,7 +40,7 @@ class Seq2SeqAutoencoder(Autoencoder):
         symmetric: the decoder has these sizes and takes the encoder's states in reverse order (50:30:30:50), otherwise in the
             same order (50:30:50:30).
         dropout: probability to drop a channel of the encoder's or decoder's inputs at a step, in training.
-        stop: "head" or "token".
+        stop: how the end of an output is marked: "head" (a learned logit) or "token" (rows of ``stop_token``).
         stop_steps: steps after the last one that train the end of an output.
         stop_token: value of the stop rows.
         go_token: value of every channel of the decoder's first input.

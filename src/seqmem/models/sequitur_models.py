@@ -74,7 +74,7 @@ class LinearAutoencoder(FlatAutoencoder):
 
     Args:
         spec: the data set's spec.
-        encoding_size: E.
+        encoding_size: E, the width of an encoding.
         hidden_sizes: widths of the encoder's hidden layers; the decoder has the same widths in reverse.
         hidden_activation: activation after each hidden layer.
         encoding_activation: activation of the encoding.
@@ -106,7 +106,7 @@ class LSTMAutoencoder(SeriesAutoencoder):
 
     Args:
         spec: the data set's spec.
-        encoding_size: E.
+        encoding_size: E, the width of an encoding.
         hidden_sizes: widths of the encoder's layers before the last. The decoder has the same widths in reverse, the last one
             repeated.
         hidden_activation: activation of the sequences between two layers.
@@ -143,7 +143,7 @@ class ConvLSTMAutoencoder(FrameAutoencoder):
 
     Args:
         spec: spec of a data set whose steps are frames.
-        encoding_size: E.
+        encoding_size: E, the width of an encoding.
         kernel: size of every convolution's kernel; one number, or one per dimension of the frame.
         stride: stride of every convolution; one number, or one per dimension of the frame.
         conv_channels: channels of each convolution.

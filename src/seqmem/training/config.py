@@ -25,18 +25,18 @@ class TrainConfig:
     """How one model is trained.
 
     Attributes:
-        optimizer: name of an optimiser of :mod:`seqmem.training.optimisation.optimizers`.
-        optimizer_args: its own arguments; None for their defaults.
+        optimizer: adam, adamw, muon, rmsprop or sgd, or a name in :mod:`seqmem.training.optimisation.optimizers`.
+        optimizer_args: arguments of the optimiser, such as {betas: [0.9, 0.99]}; None for its defaults.
         lr: learning rate.
         lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
-        schedule: of the learning rate, a name of :mod:`seqmem.training.optimisation.schedules`.
-        schedule_args: its own arguments; None for their defaults.
+        schedule: constant, exponential, cosine or inverse_time, or a name in :mod:`seqmem.training.optimisation.schedules`.
+        schedule_args: arguments of the schedule, such as {decay: 0.1} of inverse_time; None for its defaults.
         schedule_interval: the rate changes after each epoch, or after each step.
         final_lr: rate of the last epoch or step of a schedule that ends; None for a hundredth of ``lr``.
         warmup_steps: optimiser steps in which the rate grows linearly to ``lr``; a float is a fraction of all steps.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
-        batch_size: B.
+        batch_size: B, sequences in a batch.
         eval_batch_size: B of validation and test; None for ``batch_size``, or for 1 where batches are contiguous, so that a
             split is read as one text.
         gradient_clip_val: largest norm of the whole gradient, or largest absolute value of an element; 0 does not clip.

@@ -76,7 +76,7 @@ class IGLOO1D(nn.Module):
         max_pooling_kernel: steps of the first feature map in one maximum; remaining steps are dropped. Only with one output
             per sequence.
         DR: probability to drop a channel of a feature map for a whole sequence, and an output with one per sequence.
-        add_residual: as above. No effect with one output per sequence.
+        add_residual: add a linear map of each step's own features. No effect with one output per sequence.
         nb_sequences: n, the number of last steps that have an output; -1 for all.
         build_backbone: whether the first patches of each lighthouse cover its whole past; None for True with one output per
             sequence and False with one per step.

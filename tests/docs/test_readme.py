@@ -1,6 +1,5 @@
-"""The README's commands run as they stand, made small; its Python runs too."""
+"""The README's commands compose and, made small, run as they stand; its Python runs too."""
 
-import json
 import os
 import re
 import shlex
@@ -12,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from seqmem.cli import commandline
+from seqmem import datasets
+from seqmem.cli import boundaries, commandline, evaluate, overrides, plan, sweeps
 from tests import program
 from tests.data_files import require
 from tests.engines import commands as engines
 from tests.results.synthetic import configuration, write_run
+from tests.trials import run_trials
 
-_root = Path(__file__).parents[1]
+_root = program.ROOT
 _readme = (_root / "README.md").read_text()
 
-# What a command needs beside the ordinary install, by a word that it holds.
+# Requirements of a command in addition to the ordinary install, by a word in the command.
 _engines = {
     "hydra/launcher=joblib": (lambda: _plugin("hydra_joblib_launcher"), "hydra-joblib-launcher is not installed"),
     "hydra/launcher=submitit_local": (lambda: _plugin("hydra_submitit_launcher"), "hydra-submitit-launcher is not installed"),
@@ -50,24 +51,27 @@ def starting_with(*words):
     return [command for command in commands() if command.split()[: len(words)] == list(words)]
 
 
+# Trainings of the ordinary run: the original's, a text, an autoencoder. test_sweeps.py and test_experiments.py have others.
+_representative = ("runner=pl runner.ntrials=3 dataset=ct", "dataset=text8 model=lstm", "dataset=moving_digits")
+
+
 def trainings():
-    """Its training commands, those that start workers as tests that take ``--run-cluster`` and what the command needs."""
+    """Its training commands: some slow, and those that start workers as tests that take ``--run-cluster``."""
     for command in commands():
-        environment, python, arguments = command.partition("python train.py")
+        environment, python, arguments = command.partition("python train.py ")
         if not python or environment not in ("", "OMP_NUM_THREADS=1 "):
             continue
-        marks = []
+        marks = [] if arguments.startswith(_representative) else [pytest.mark.slow]
         for word, (there, reason) in _engines.items():
             if word in arguments:
-                marks += [pytest.mark.cluster, pytest.mark.skipif(not there(), reason=reason)]
-        yield pytest.param(python + arguments, marks=marks)
+                marks = [pytest.mark.cluster, pytest.mark.skipif(not there(), reason=reason)]
+        yield pytest.param(python + arguments, marks=marks, id=arguments[:60])
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here():
     kinds = (
         "python train.py",
         "OMP_NUM_THREADS=1 python train.py",
-        "python -m seqmem.boundaries",
         "python evaluate.py",
         "python -m seqmem",
         "python tests/",
@@ -79,7 +83,21 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
         "git ",
     )
     assert [command for command in commands() if not command.startswith(kinds)] == []
-    assert len(starting_with("python", "train.py")) >= 5
+    assert len(list(trainings())) >= 20
+
+
+def test_every_train_command_composes(monkeypatch):
+    monkeypatch.setattr(sweeps, "current", sweeps._Current())
+    monkeypatch.setenv("SEQMEM_SWEEP", "")
+    for parameter in trainings():
+        [command] = parameter.values
+        if any(word in command for word in ("hydra/launcher", "hydra/sweeper", "runner=ray", "runner.wandb")):
+            continue  # what is not installed cannot be composed
+        flags, changes = overrides.split_flags(overrides.translate(shlex.split(command)[2:]))
+        if overrides.is_multirun(flags):
+            plan.plan(changes, [])
+        else:
+            commandline.compose(changes)
 
 
 @pytest.mark.parametrize("command", list(trainings()))
@@ -112,42 +130,40 @@ def test_train_commands(command, tmp_path, request):
 @pytest.fixture(scope="module")
 def small_trial(tmp_path_factory):
     """The folder of a finished trial that finds boundaries."""
-    folder = tmp_path_factory.mktemp("trial")
     arguments = ("dataset=sinusoids", "dataset.length=30", "model=hmlstm", "model.preset=tiny", "smoke_test=True")
-    done = program.run(["train.py", *arguments], folder)
-    assert done.returncode == 0, done.stderr
-    [trial] = folder.glob("runs/*/seed_0")
-    return trial
+    config = commandline.compose([*arguments, "runner.accelerator=cpu"])
+    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path_factory.mktemp("runs"))
+    return trial.path
 
 
-@pytest.mark.parametrize("command", starting_with("python", "-m", "seqmem.boundaries"))
-def test_boundaries_commands(command, small_trial, tmp_path):
-    _, script, _, *keys = shlex.split(command)
-    done = program.run([script, str(small_trial), *keys], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "boundary rates: layer 1 " in done.stdout
+def test_commands_about_a_finished_trial(small_trial, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words, module, line in (
+        (("python", "-m", "seqmem.boundaries"), boundaries, "boundary rates: layer 1 "),
+        (("python", "evaluate.py"), evaluate, "record of this evaluation: "),
+    ):
+        assert starting_with(*words)
+        for command in starting_with(*words):
+            keys = shlex.split(command)[len(words) + 1 :]
+            monkeypatch.setattr("sys.argv", [words[-1], str(small_trial), *keys])
+            module.main()
+            assert line in capsys.readouterr().out, command
 
 
-@pytest.mark.parametrize("command", starting_with("python", "evaluate.py"))
-def test_evaluate_commands(command, small_trial, tmp_path):
-    _, script, _, *keys = shlex.split(command)
-    done = program.run([script, str(small_trial), *keys], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "the record of this evaluation is" in done.stdout
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("command", starting_with("python", "-m", "seqmem.export"))
 def test_export_commands(command, small_trial, tmp_path):
     words = [str(small_trial) if word.startswith("runs/") else word for word in shlex.split(command)[1:]]
     done = program.run(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "greatest difference from the model on fresh inputs: " in done.stdout
+    assert "greatest difference from the model on random inputs: " in done.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in starting_with("python", "-m") if "seqmem.export" not in c])
+@pytest.mark.parametrize(
+    "command",
+    [command for command in starting_with("python", "-m") if not re.search(r"seqmem\.(export|boundaries)", command)],
+)
 def test_module_commands(command, tmp_path):
     (tmp_path / "series.csv").write_text("".join(f"{k},{k + 1},{2 * k}\n" for k in range(8)))
     (tmp_path / "published.csv").write_text("task,model,metric,value\ndigits,legs,test accuracy (%),96.2\n")
@@ -157,19 +173,14 @@ def test_module_commands(command, tmp_path):
     assert done.stdout
 
 
-@pytest.mark.parametrize("command", starting_with("make"))
-def test_make_targets_exist(command):
-    done = subprocess.run(
-        [*shlex.split(command), "--dry-run"], capture_output=True, text=True, timeout=60, cwd=_root, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("command", starting_with("pytest") + starting_with("python", "tests/test_legs_extension.py"))
-def test_files_of_test_commands_exist(command):
-    for word in shlex.split(command):
-        if word.startswith("tests/"):
-            assert (_root / word).exists()
+def test_make_targets_and_files_of_test_commands_exist():
+    for command in starting_with("make"):
+        dry = [*shlex.split(command), "--dry-run"]
+        done = subprocess.run(dry, capture_output=True, text=True, timeout=60, cwd=_root, check=False)
+        assert done.returncode == 0, done.stderr
+    for command in starting_with("pytest") + starting_with("python", "tests/test_legs_extension.py"):
+        for word in shlex.split(command):
+            assert not word.startswith("tests/") or (_root / word).exists(), word
 
 
 @pytest.mark.slow
@@ -190,27 +201,23 @@ def test_the_originals_way_to_build_works(command, tmp_path):
 def test_python_blocks_run(tmp_path):
     """Each with names of its own; what they import is imported once."""
     assert blocks("python")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-c",
-            "import json, sys\nfor block in json.load(sys.stdin): exec(block, {'__name__': 'block'})",
-        ],
-        input=json.dumps(blocks("python")),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(_root)},
-        check=False,
+    script = tmp_path / "blocks.py"
+    lines = (
+        "import warnings",
+        "warnings.simplefilter('error')",
+        "for block in BLOCKS:",
+        "    exec(block, {'__name__': 'block'})",
     )
+    script.write_text("\n".join(lines).replace("BLOCKS", repr(blocks("python"))))
+    done = program.run([str(script)], tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_cell_and_the_data_set_of_the_readme_train(tmp_path):
-    """Its blocks, put where it says into a copy of the checkout, run by one command."""
+    """Its blocks, put into a copy of the checkout, are trained in a process of its own, which imports everything itself.
+
+    The process has no warning to show, no progress bar in a pipe, and imports pandas only once there is a table to write.
+    """
     for name in ("cfg", "datasets", "src"):
         shutil.copytree(_root / name, tmp_path / name)
     shutil.copy(_root / "train.py", tmp_path)
@@ -222,8 +229,13 @@ def test_the_cell_and_the_data_set_of_the_readme_train(tmp_path):
     (tmp_path / "datasets/parity.py").write_text(data)
     (tmp_path / "cfg/model/leaky.yaml").write_text(blocks("yaml")[0])
     (tmp_path / "cfg/dataset/parity.yaml").write_text("name: parity\nlength: 50\nnum_workers: 0\n")
+    code = (
+        "import runpy, sys, seqmem.training.loop.trial, seqmem.results; sys.argv = sys.argv[1:]; "
+        "assert 'pandas' not in sys.modules; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    arguments = ["model=leaky", "dataset=parity", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
     done = subprocess.run(
-        [sys.executable, "train.py", "model=leaky", "dataset=parity", "model.preset=tiny", "smoke_test=True"],
+        [sys.executable, "-c", code, "train.py", *arguments],
         capture_output=True,
         text=True,
         timeout=240,
@@ -231,14 +243,23 @@ def test_the_cell_and_the_data_set_of_the_readme_train(tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "leaky on parity, trial 1 of 1" in done.stdout
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert "leaky on parity, trial 2 of 2 (seed 1): test accuracy 0." in done.stdout
+    assert "\r" not in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_files_that_the_readme_names_exist():
     for name in re.findall(r"\]\(([^)#]+)\)", _readme):
         if not name.startswith("http"):
             assert (_root / name).exists(), name
-    for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks)/[\w./-]+)`", _readme):
+    for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks|notebooks)/[\w./-]+)`", _readme):
         if "NAME" not in name and "leaky" not in name:
             assert (_root / name).exists(), name
+
+
+def test_the_table_of_rooms_has_every_folder():
+    rooms = {path.name for path in (_root / "src" / "seqmem").iterdir() if (path / "__init__.py").exists()}
+    table = _readme.partition("## Where things are")[2].partition("## ")[0]
+    assert rooms - {"datasets"} == set(re.findall(r"^\| `src/seqmem/(\w+)/`", table, re.MULTILINE))

@@ -8,7 +8,6 @@ import json
 import types
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -24,8 +23,8 @@ from seqmem.tasks import task_for
 from seqmem.training import SequenceModule, TrainConfig, check_fit
 from seqmem.training.config import model_arguments
 from tests import program
+from tests.cli.choices import choices
 from tests.datasets.conftest import idx_bytes, write_archive, write_ts
-from tests.test_commandline import choices
 
 ODD = [0, -1, 0.0, -1.0, None, "x", [], 10**30, True, 0.5, ""]
 SMALL = {
@@ -39,7 +38,7 @@ LEFT_ALONE = ("name", "data_dir", "path", "problem", "num_workers", "network", "
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Files of every data set that has some, tiny."""
+    """Tiny files of every data set that has files."""
     folder, random = tmp_path_factory.mktemp("data"), Random(0)
 
     def numbers(*shape):
@@ -77,13 +76,13 @@ def offline(monkeypatch, data_dir):
 @cache
 def composed(group: str, choice: str) -> dict[str, Any]:
     """A group's section as its file and its tiny preset have it."""
-    section = OmegaConf.load(Path(commandline.__file__).parent / group / f"{choice}.yaml")
+    section = OmegaConf.load(overrides.CONFIGS / group / f"{choice}.yaml")
     tiny = section.pop("presets").tiny if group == "model" else {}
     return OmegaConf.to_container(OmegaConf.merge(section, tiny))
 
 
 def hints(owner: Any) -> dict[str, Any]:
-    """What each argument of a constructor may be."""
+    """The type of each argument of a constructor."""
     if is_typeddict(owner):
         return get_type_hints(owner, include_extras=True)
     function = owner.__init__ if inspect.isclass(owner) else owner
@@ -91,7 +90,7 @@ def hints(owner: Any) -> dict[str, Any]:
 
 
 def drawn(random: Random, hint: Any, now: Any) -> Any:
-    """A small value of a type, seldom one of another."""
+    """A small value of a type, seldom one of a different type."""
     if random.random() < 0.05:
         return random.choice(ODD)
     origin, arguments = get_origin(hint), get_args(hint)
@@ -120,12 +119,12 @@ def changes(random: Random, prefix: str, owner: Any, section: dict[str, Any], mo
     return {f"{prefix}.{key}": drawn(random, kinds[key], section[key]) for key in chosen}
 
 
-def written(value: Any) -> str:
-    """A value as a command line gives it."""
+def as_text(value: Any) -> str:
+    """A value in the notation of a command line."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{written(part)}" for key, part in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{as_text(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(written, value))}]"
+        return f"[{','.join(map(as_text, value))}]"
     return value if isinstance(value, str) and value else json.dumps(value)
 
 
@@ -133,7 +132,7 @@ def configuration(number: int) -> list[str]:
     """The command line of a random configuration."""
     random = Random(number)
     model, dataset = random.choice(choices("model")), random.choice(datasets.names())
-    if random.random() < 0.3:  # few data sets want a signal back, and those models take no others
+    if random.random() < 0.3:  # few data sets have a reconstruction task, and those models take no others
         model = random.choice([name for name in choices("model") if name.endswith("_ae")])
         dataset = random.choice(["digits", "moving_digits", "phase_signals", "sinusoids", "ct"])
     section, data = composed("model", model), composed("dataset", dataset)
@@ -150,7 +149,7 @@ def configuration(number: int) -> list[str]:
     if random.random() < 0.3:
         given |= changes(random, "train", TrainConfig, composed("train", "default"), 3)
     given["train.batch_size"] = random.choice([1, 2, 3])
-    return [f"dataset={dataset}", f"model={model}", "model.preset=tiny", *(f"{key}={written(v)}" for key, v in given.items())]
+    return [f"dataset={dataset}", f"model={model}", "model.preset=tiny", *(f"{key}={as_text(v)}" for key, v in given.items())]
 
 
 @cache
@@ -192,7 +191,7 @@ def trained(arguments: list[str]) -> None:
 
 
 def try_each(cases: dict[int, list[str]], action: Any) -> Counter:
-    """Do what may be refused by a UserError only; tell of all that ended otherwise."""
+    """Run an action that only a UserError may refuse; report every other end."""
     failures, outcomes = [], Counter()
     for number, arguments in cases.items():
         try:
@@ -200,15 +199,15 @@ def try_each(cases: dict[int, list[str]], action: Any) -> Counter:
             outcomes["done"] += 1
         except UserError:
             outcomes["refused"] += 1
-        except BaseException as error:  # also what would end the program, as SystemExit
+        except BaseException as error:  # also SystemExit, which would end the program
             failures.append(f"{number}: {' '.join(arguments)[:700]!r}: {type(error).__name__}: {str(error)[:300]}")
     assert not failures, f"{len(failures)} of {len(cases)} ({dict(outcomes)}):\n" + "\n".join(failures)
     return outcomes
 
 
 def test_a_few_configurations(offline):
-    outcomes = try_each({number: configuration(number) for number in range(40)}, trained)
-    assert outcomes["done"] >= 10
+    outcomes = try_each({number: configuration(number) for number in range(16)}, trained)
+    assert outcomes["done"] >= 5
 
 
 @pytest.mark.slow
@@ -256,7 +255,7 @@ HELP = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"
 
 
 def mistyped(random: Random, text: str) -> str:
-    """The text with a letter less, more or another."""
+    """The text with one letter removed, added or changed."""
     place = random.randrange(len(text) + 1)
     letter = random.choice("aeions._-=+~,@/ \u00e9\"'${}[]0")
     return random.choice(
@@ -287,7 +286,7 @@ def command_line(number: int) -> list[str]:
 
 
 def understood(arguments: list[str]) -> None:
-    """What happens to a command line before anything is trained."""
+    """Process a command line up to the first training."""
     try:
         translated = overrides.translate(arguments)
         run.check(translated)
@@ -296,7 +295,7 @@ def understood(arguments: list[str]) -> None:
     except Exception as error:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["train.py", *arguments])
-            message, status = messages.described(error)
+            message, status = messages.describe(error)
         if status != 2:
             raise
         assert message.isprintable(), message
@@ -305,8 +304,8 @@ def understood(arguments: list[str]) -> None:
 
 
 def test_a_few_command_lines(offline):
-    outcomes = try_each({number: command_line(number) for number in range(60)}, understood)
-    assert outcomes["refused"] >= 30
+    outcomes = try_each({number: command_line(number) for number in range(25)}, understood)
+    assert outcomes["refused"] >= 12
 
 
 @pytest.mark.slow

@@ -1,17 +1,21 @@
-"""``python evaluate.py CHECKPOINT``: the trial's own numbers again, other data, answers in a file, and mistakes in one line."""
+"""``python evaluate.py CHECKPOINT``: the trial's own numbers again, other data, predictions in a file, and mistakes."""
 
 import csv
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from seqmem import datasets
+from seqmem.cli import commandline, evaluate, finished_trial
+from seqmem.errors import UserError
 from seqmem.results.record import RunFolder
 from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
-from tests import program
+from tests.trials import run_trials
 
 TINY = ("train.epochs=2", "train.limit_train_batches=2", "train.lr=0.01", "runner.accelerator=cpu", "model.preset=tiny")
 FEW = "dataset.train_samples=9 dataset.validation_samples=5 dataset.test_samples=7 train.batch_size=4"
@@ -26,13 +30,6 @@ KINDS = {
 }
 
 
-def run(command, cwd):
-    done = program.run(command, cwd)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Makes a finished trial of a kind, once."""
@@ -42,11 +39,28 @@ def trained(tmp_path_factory):
         if kind not in made:
             folder = tmp_path_factory.mktemp("trial")
             (folder / "words.txt").write_text("the quick brown fox jumps over the lazy dog " * 30)
-            run(["train.py", *TINY, *KINDS[kind].split()], folder)
-            [made[kind]] = folder.glob("runs/*/seed_0")
+            config = commandline.compose([*TINY, *KINDS[kind].replace("words.txt", str(folder / "words.txt")).split()])
+            [trial] = run_trials(config, datasets.load(config["dataset"]), folder)
+            made[kind] = trial.path
         return made[kind]
 
     return make
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process, and returns its output."""
+
+    def command(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, arguments)])
+        capsys.readouterr()
+        evaluate.main()
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        return shown.out
+
+    return command
 
 
 def evaluations(trial):
@@ -54,10 +68,9 @@ def evaluations(trial):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_data_give_the_recorded_result_and_the_answers_give_its_metric(kind, trained, tmp_path):
+def test_the_same_data_give_the_recorded_result_and_the_predictions_give_its_metric(kind, trained, run, tmp_path):
     trial = trained(kind)
-    folder = trial.parents[2]
-    printed = run(["evaluate.py", str(trial), f"predictions={tmp_path}/answers.npz"], folder)
+    printed = run(trial, "predictions=predictions.npz", cwd=tmp_path)
     record = RunFolder(trial).read_record()
     tested = {name: value for name, value in record["result"].items() if name.startswith("test/")}
     [evaluation] = evaluations(trial)
@@ -65,8 +78,8 @@ def test_the_same_data_give_the_recorded_result_and_the_answers_give_its_metric(
     assert evaluation["changed"] == {}
     assert evaluation["epoch"] == record["best_epoch"]
     for path, sha256 in (
-        (folder / evaluation["checkpoint"], evaluation["checkpoint_sha256"]),
-        (tmp_path / "answers.npz", evaluation["predictions"]["sha256"]),
+        (Path(evaluation["checkpoint"]), evaluation["checkpoint_sha256"]),
+        (tmp_path / "predictions.npz", evaluation["predictions"]["sha256"]),
     ):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     assert evaluation["data"] == json.loads((trial / "data.json").read_text())
@@ -74,22 +87,22 @@ def test_the_same_data_give_the_recorded_result_and_the_answers_give_its_metric(
     value = tested[f"test/{record['metric']}"]
     assert line.split() == [record["metric"], f"{value:.6g}", f"{value:.6g}"]
 
-    answers = np.load(tmp_path / "answers.npz")
-    target, prediction = answers["target"], answers["prediction"]
-    assert answers["row"].tolist() == list(range(len(target)))
+    written = np.load(tmp_path / "predictions.npz")
+    target, prediction = written["target"], written["prediction"]
+    assert written["row"].tolist() == list(range(len(target)))
     valid = np.ones(target.shape[:1], bool)
-    if "steps" in answers:
-        valid = np.arange(target.shape[1]) < answers["steps"][:, None]
+    if "steps" in written:
+        valid = np.arange(target.shape[1]) < written["steps"][:, None]
     by_hand = {
         "accuracy": lambda: (target == prediction).mean(),
         "mse": lambda: np.square(target - prediction)[valid].mean(),
         "nrmse": lambda: np.sqrt(np.square(target - prediction)[valid].sum() / np.square(target)[valid].sum()),
-        "bpc": lambda: -np.log2(answers["probability"].astype(float)[valid]).mean(),
+        "bpc": lambda: -np.log2(written["probability"].astype(float)[valid]).mean(),
     }
     assert by_hand[record["metric"]]() == pytest.approx(value, rel=1e-5)
     if kind.startswith("classification"):
-        np.testing.assert_array_equal(answers["probability"].argmax(-1), prediction)
-        np.testing.assert_allclose(answers["probability"].sum(-1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(written["probability"].argmax(-1), prediction)
+        np.testing.assert_allclose(written["probability"].sum(-1), 1, rtol=1e-5)
         counts = np.zeros_like(evaluation["by_class"])
         np.add.at(counts, (target.flatten(), prediction.flatten()), 1)
         np.testing.assert_array_equal(evaluation["by_class"], counts)
@@ -98,12 +111,11 @@ def test_the_same_data_give_the_recorded_result_and_the_answers_give_its_metric(
         assert [int(cells[2]) for cells in table] == counts.diagonal().tolist()
 
 
-def test_a_text_is_one_row_for_each_piece_that_was_read(trained, tmp_path):
+def test_a_text_is_one_row_for_each_piece_that_was_read(trained, run, tmp_path):
     trial = trained("language_modelling")
-    folder = trial.parents[2]
-    run(["evaluate.py", str(trial), f"predictions={tmp_path}/a.csv"], folder)
+    run(trial, "predictions=a.csv", cwd=tmp_path)
     checkpoint = read_checkpoint(trial)
-    data = datasets.load({**checkpoint.config["dataset"], "path": str(folder / "words.txt")})
+    data = datasets.load(checkpoint.config["dataset"])
     chunks = [data.batch("test", torch.tensor([k])) for k in range(data.sizes["test"])]
     first = (len(chunks) + 1) // 2
     with open(tmp_path / "a.csv", newline="") as file:
@@ -117,11 +129,11 @@ def test_a_text_is_one_row_for_each_piece_that_was_read(trained, tmp_path):
         assert all(0 < float(line["probability"]) < 1 for line in mine)
 
 
-def test_training_and_validation_splits_and_other_checkpoints(trained, tmp_path):
+def test_training_and_validation_splits_and_other_checkpoints(trained, run, tmp_path):
     trial = trained("classification")
     before = len(evaluations(trial))
-    run(["evaluate.py", str(trial), "split=train", "predictions=train.csv"], tmp_path)
-    run(["evaluate.py", str(trial / "checkpoints" / "last.ckpt"), "split=validation"], tmp_path)
+    run(trial, "split=train", "predictions=train.csv", cwd=tmp_path)
+    run(trial / "checkpoints" / "last.ckpt", "split=validation", cwd=tmp_path)
     made = {each["split"]: each for each in evaluations(trial) if each["split"] != "test"}
     assert len(evaluations(trial)) == before + 2
     metrics = RunFolder(trial).read_metrics()
@@ -144,9 +156,9 @@ def test_training_and_validation_splits_and_other_checkpoints(trained, tmp_path)
     assert [name for name in lines[0] if name.startswith("probability")] == [f"probability_{k}" for k in range(10)]
 
 
-def test_shifted_data_are_named_beside_the_numbers(trained, tmp_path):
+def test_shifted_data_are_named_next_to_the_numbers(trained, run, tmp_path):
     trial = trained("forecasting")
-    printed = run(["evaluate.py", str(trial), "dataset.length=33", "train.limit_test_batches=1"], tmp_path)
+    printed = run(trial, "dataset.length=33", "train.limit_test_batches=1", cwd=tmp_path)
     assert "dataset.length=33, in training 20\n" in printed
     shifted = next(each for each in evaluations(trial) if each["changed"])
     assert shifted["changed"] == {"dataset.length": [20, 33], "train.limit_test_batches": [1.0, 1]}
@@ -154,37 +166,34 @@ def test_shifted_data_are_named_beside_the_numbers(trained, tmp_path):
     assert shifted["config"]["dataset"]["length"] == 33
 
 
-def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(trained, tmp_path):
+def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(trained, run, tmp_path):
     (tmp_path / "mine.ckpt").write_bytes((trained("forecasting") / "checkpoints" / "best.ckpt").read_bytes())
-    printed = run(["evaluate.py", "mine.ckpt"], tmp_path)
+    printed = run("mine.ckpt", cwd=tmp_path)
     assert "in training" not in printed
     assert len(evaluations(tmp_path)) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "expected a checkpoint or the folder of a finished trial first"),
-        (("TRIAL", "split=tests"), "split: got 'tests', expected 'test', 'validation' or 'train'; did you mean 'test'?"),
-        (("TRIAL", "prediction=a.csv"), "there is no key 'prediction'; did you mean 'predictions'?"),
-        (("TRIAL", "predictions=a.txt"), "predictions: got a.txt, expected a name that ends in .npz or .csv"),
-        (("TRIAL", "predictions=no/a.csv"), "predictions: got no/a.csv, but there is no folder no"),
-        (("TRIAL", "predictions=there.csv"), "predictions: got there.csv, which exists already"),
-        (("TRIAL", "dataset.lenght=3"), "did you mean 'length'?"),
-        (("TRIAL", "dataset=digits"), "digits has output_size=10, expected output_size=1"),
-        (("TRIAL", "model=lstm"), "the model of a finished trial stays as it was trained"),
-    ],
-)
-def test_mistakes_end_in_one_line(arguments, message, trained, tmp_path):
+MISTAKES = {
+    "split=tests": "split: got 'tests', expected 'test', 'validation' or 'train'; did you mean 'test'?",
+    "prediction=a.csv": "prediction: no such key; did you mean 'predictions'?",
+    "predictions=a.txt": "predictions: got a.txt, expected a name that ends in .npz or .csv",
+    "predictions=no/a.csv": "predictions: got no/a.csv, but there is no folder no",
+    "predictions=there.csv": "predictions: got there.csv, which exists already",
+    "dataset=digits": "digits has output_size=10, expected output_size=1",
+}
+
+
+def test_mistakes_are_named_and_leave_nothing(trained, tmp_path, monkeypatch):
+    """Those of the command line alone are in test_finished_trial.py."""
     trial = trained("forecasting")
     before = len(evaluations(trial))
     (tmp_path / "there.csv").write_text("kept")
-    done = program.run(["evaluate.py", *(str(trial) if part == "TRIAL" else part for part in arguments)], tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    monkeypatch.chdir(tmp_path)
+    for argument, message in MISTAKES.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            evaluate.run(*finished_trial.read([str(trial), argument], evaluate.Keys))
     assert len(evaluations(trial)) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
     assert (tmp_path / "there.csv").read_text() == "kept"
 
 
@@ -192,12 +201,5 @@ def test_a_damaged_record_is_named(trained, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes((trained("forecasting") / "checkpoints" / "best.ckpt").read_bytes())
     (tmp_path / "record.json").write_text("{")
-    done = program.run(["evaluate.py", "."], tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: cannot read the record of .")
-
-
-def test_help_names_every_key_of_the_command(tmp_path):
-    shown = run(["evaluate.py", "--help"], tmp_path)
-    for key in ("CHECKPOINT", "split=", "predictions=", "dataset=NAME", "evaluations/"):
-        assert key in shown
+    with pytest.raises(UserError, match="cannot read the record of "):
+        evaluate.run(*finished_trial.read([str(tmp_path)], evaluate.Keys))

@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-_notebooks = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-# What a notebook shows has to be so.
+from tests.program import ROOT
+
+_notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The claim of each notebook, checked after its last cell.
 _shown = {
     "autoencoder_encodings": "assert losses[-1] < 0.2 * variance; assert plane.shape == (90, 2)",
     "hippo_quick_training": "assert errors[64] < errors[32] < errors[16]; assert curves['LegS'][-1] > curves['LSTM'][-1] + 0.1",

@@ -1,4 +1,4 @@
-"""From files of series to encodings by one command, and back by another."""
+"""Files of series are encoded by one command and decoded by a second one."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from seqmem.errors import UserError
 from seqmem.io import archive
 from seqmem.io.series_files import read_encodings, read_series, write_series
 from seqmem.models import autoencoder_file
-from tests import program
 
 SMALL = ("--epochs", "1", "--encoding-size", "3", "--hidden-sizes", "4")
 
@@ -72,7 +71,7 @@ def test_numbers_of_one_length_by_a_linear_model(tmp_path):
     np.savetxt(tmp_path / "x.csv", waves((12, 6)), delimiter=",")
     encode.main([str(tmp_path / "x.csv"), "--output", str(tmp_path), "--linear", *SMALL])
     decode.main([str(tmp_path / "encodings.csv")])
-    with pytest.raises(UserError, match="--length: a LINEAR_AE gives series of one length"):
+    with pytest.raises(UserError, match="--length: got 3, but a LINEAR_AE makes series of one length"):
         decode.run(decode._parser().parse_args([str(tmp_path / "encodings.csv"), "--length", "3", "--output", "y.csv"]))
     assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
 
@@ -90,29 +89,28 @@ def test_kinds_of_csv(tmp_path):
     assert [each.tolist() for each in read_series(tmp_path / "again.csv")[1]] == [each.tolist() for each in series]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", "1,2\n3,x\n", r"a\.csv, line 2: got 'x', expected a number"),
-        ("b.csv", "series,x\na,1\nb\n", r"b\.csv, line 3: got 1 cells, expected 2"),
-        ("blank.csv", "1,2\n\n3,x\n", r"blank\.csv, line 3: got 'x', expected a number"),
-        ("nan.csv", "1,2\n3,NaN\n", r"nan\.csv, line 2: got 'NaN', expected a finite number"),
-        ("large.csv", "series,x\na,1\na,1e60\n", r"large\.csv, line 3: got '1e60', expected a finite number"),
-        (
-            "time.csv",
-            "time,x,y,z,v\n0,1,2,3,4\n",
-            r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), expected a column",
-        ),
-        ("c.csv", "", r"c\.csv has no series"),
-        ("d.txt", "1", r"got a file '\.txt', expected \.csv, \.npy or \.npz"),
-        ("e.npy", "no array", r"cannot read .*e\.npy"),
-        ("f.npz", "no archive", r"cannot read .*f\.npz"),
-    ],
-)
-def test_what_cannot_be_read_is_said_in_one_line(name, content, message, tmp_path):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message):
-        read_series(tmp_path / name)
+UNREADABLE = {
+    "a.csv": ("1,2\n3,x\n", r"a\.csv, line 2: got 'x', expected a number"),
+    "b.csv": ("series,x\na,1\nb\n", r"b\.csv, line 3: got 1 cells, expected 2"),
+    "blank.csv": ("1,2\n\n3,x\n", r"blank\.csv, line 3: got 'x', expected a number"),
+    "nan.csv": ("1,2\n3,NaN\n", r"nan\.csv, line 2: got 'NaN', expected a finite number"),
+    "large.csv": ("series,x\na,1\na,1e60\n", r"large\.csv, line 3: got '1e60', expected a finite number"),
+    "time.csv": (
+        "time,x,y,z,v\n0,1,2,3,4\n",
+        r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), expected a column",
+    ),
+    "c.csv": ("", r"c\.csv has no series"),
+    "d.txt": ("1", r"got a file '\.txt', expected \.csv, \.npy or \.npz"),
+    "e.npy": ("no array", r"cannot read .*e\.npy"),
+    "f.npz": ("no archive", r"cannot read .*f\.npz"),
+}
+
+
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path):
+    for name, (content, message) in UNREADABLE.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=message):
+            read_series(tmp_path / name)
 
 
 def test_a_value_that_is_not_finite_is_found_in_arrays(tmp_path):
@@ -190,11 +188,11 @@ def test_a_hostile_model_is_refused_in_one_line(tmp_path):
 def test_a_model_refuses_series_of_other_channels(tmp_path):
     np.save(tmp_path / "two.npy", waves((6, 5, 2)))
     np.save(tmp_path / "one.npy", waves((6, 5, 1)))
-    for name, kind, wanted in (("two", [], r"expected \(T, 2\)"), ("one", ["--linear"], "expected a single channel")):
+    for name, kind, message in (("two", [], r"expected \(T, 2\)"), ("one", ["--linear"], "expected a single channel")):
         encode.main([str(tmp_path / f"{name}.npy"), "--output", str(tmp_path / name), *kind, *SMALL])
         other = tmp_path / ("one.npy" if name == "two" else "two.npy")
         parser = ["--output", str(tmp_path / "out"), "--model", str(tmp_path / name / "autoencoder.zip")]
-        with pytest.raises(UserError, match=wanted):
+        with pytest.raises(UserError, match=message):
             encode.run(encode._parser().parse_args([str(other), *parser]))
 
 
@@ -213,25 +211,28 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
         read_series(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("encode nowhere.csv", "cannot read nowhere.csv (No such file or directory)"),
-        ("encode x.npy --epoch 0", "got '0', expected a whole number of at least 1"),
-        ("encode x.npy --lr 0", "quick_train.lr: got 0.0"),
-        ("encode x.npy --linear", "--linear: got series with steps of shape (2,), expected a single channel"),
-        ("encode x.npy --model x.npy --lr 0.1", "--lr is for learning, and --model x.npy is learned already"),
-        ("encode x.npy --model x.npy", "x.npy is not a file of a model, or damaged"),
-        ("decode x.csv", "cannot read x.csv (No such file or directory)"),
-        ("decode table.csv", "table.csv has no encodings"),
-    ],
-)
-def test_a_wrong_command_ends_in_one_line(command, message, tmp_path):
-    np.save(tmp_path / "x.npy", waves((3, 4, 2)))
+MISTAKES = {
+    "encode nowhere.csv": "cannot read nowhere.csv (No such file or directory)",
+    "encode x.npy --epoch 0": "got '0', expected a whole number of at least 1",
+    "encode x.npy --lr 0": "quick_train.lr: got 0.0",
+    "encode x.npy --linear": "--linear: got series with steps of shape (2,), expected a single channel",
+    "encode x.npy --model x.npy --lr 0.1": "--lr: got it with --model x.npy, which is trained already; leave it out",
+    "encode x.npy --model x.npy": "x.npy is not a file of a model, or damaged",
+    "decode x.csv": "cannot read x.csv (No such file or directory)",
+    "decode table.csv": "table.csv has no encodings",
+}
+
+
+def test_a_wrong_command_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", waves((3, 4, 2)))
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    module, *arguments = command.split()
-    done = program.run(["-m", f"seqmem.{module}", *arguments], tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"python -m seqmem.{module}: ")
+    for command, message in MISTAKES.items():
+        module, *arguments = command.split()
+        with pytest.raises(SystemExit) as ended:
+            {"encode": encode, "decode": decode}[module].main(arguments)
+        shown = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert message in shown, command
+        assert shown.count("\n") == 1
+        assert shown.startswith(f"python -m seqmem.{module}: ")

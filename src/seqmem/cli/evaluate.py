@@ -1,0 +1,137 @@
+"""``python evaluate.py``: evaluate a finished trial again, on its own data or on other data."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from seqmem.cli import finished_trial, messages
+
+if TYPE_CHECKING:
+    from seqmem.training.checkpoints.checkpoints import Checkpoint
+    from seqmem.training.evaluation.predictions import Predictions
+
+HELP = """\
+Evaluate a finished trial again, on its own data or on other data, and record the result.
+
+  python evaluate.py CHECKPOINT [KEY=VALUE ...]
+
+CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
+printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
+For classification, a table counts the correct predictions of each class. A file of TRIAL/evaluations/ keeps the result, with
+checksums of the weights and the data.
+
+Keys of this command
+  split=test          test, validation or train
+  predictions=FILE    a new .npz or .csv file: for each sequence, its number in the split, length, target and prediction, and
+                      the probability of each class (for a text, of the correct symbol). In .npz, predictions at every step
+                      are padded with zeros after the first "steps" of a row; .csv has a line for each prediction.
+
+Any other key changes the trial's config, except its model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
+dataset=NAME takes other data of the same shape, train.eval_batch_size=32 reads a text as 32 parallel pieces,
+train.limit_test_batches=100 reads less, smoke_test=false reads everything after a smoke test.
+"""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of this command, as in its help."""
+
+    split: Literal["test", "validation", "train"] = "test"
+    predictions: str | None = None
+
+
+def main() -> None:
+    """Evaluate, print and record, as the command line says."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(HELP)
+        return
+    with messages.one_line_errors():
+        run(*finished_trial.read(sys.argv[1:], Keys))
+
+
+def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None:
+    """Evaluate a checkpoint, print the result, and record it in the trial's folder.
+
+    Args:
+        checkpoint: of a finished trial.
+        config: the trial's config with the changes of the command line.
+        keys: the command's own keys.
+
+    Raises:
+        UserError: the data do not fit the model, or a file cannot be read or written.
+    """
+    from seqmem import datasets, models
+    from seqmem.io.files import write_json
+    from seqmem.io.provenance import provenance
+    from seqmem.results import evaluations
+    from seqmem.results.record import RunFolder
+    from seqmem.training.checkpoints.checkpoints import restore
+    from seqmem.training.config import model_arguments
+    from seqmem.training.evaluation.evaluation import PREFIXES, evaluate
+    from seqmem.training.evaluation.predictions import ClassCounts, Predictions, check_predictions
+
+    path = Path(keys.predictions) if keys.predictions else None
+    if path:
+        check_predictions(path)
+    before = evaluations.recorded(checkpoint.folder, checkpoint.epoch, PREFIXES[keys.split])
+    data = datasets.load(config["dataset"])
+    module = restore(checkpoint, config["train"], data.spec)
+    file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
+    task = module.task
+    counts = ClassCounts(task) if task.tabulates_classes else None
+    predictions = Predictions(task) if path else None
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    observers = [observer for observer in (counts, predictions) if observer is not None]
+    measured = evaluate(module, data, config, keys.split, observers)
+    result = {
+        "checkpoint": str(checkpoint.path),
+        "checkpoint_sha256": evaluations.checksum(checkpoint.path),
+        "epoch": checkpoint.epoch,
+        "model": models.label(model_arguments(config)),
+        "dataset": data.spec.name,
+        "split": keys.split,
+        "metric": task.metric,
+        "result": measured,
+        "in_training": before,
+        "changed": evaluations.changes(checkpoint.config, config),
+    }
+    _print(result, task.irreducible_error, None if counts is None else evaluations.by_class(counts.counts))
+    evaluation = {
+        **result,
+        "by_class": None if counts is None else counts.counts.tolist(),
+        "predictions": _write_predictions(predictions, path),
+        "started": started,
+        "command": sys.argv,
+        "config": config,
+        "data": data.describe(),
+        **provenance(),
+    }
+    write_json(file, evaluation)
+    print(f"record of this evaluation: {file}")
+
+
+def _print(result: Mapping[str, Any], irreducible_error: float | None, table: str | None) -> None:
+    from seqmem.results.evaluations import side_by_side
+
+    print(f"{result['model']} on {result['dataset']}, epoch {result['epoch'] + 1}, {result['split']} split")
+    for key, (old, new) in result["changed"].items():
+        print(f"{key}={new}, in training {old}")
+    print(side_by_side(result["result"], result["in_training"]))
+    if irreducible_error is not None:
+        print(f"{result['metric']} is irreducible below {irreducible_error:.4f}")
+    if table is not None:
+        print(table)
+
+
+def _write_predictions(predictions: "Predictions | None", path: Path | None) -> dict[str, str] | None:
+    """Write the predictions, and return the file's path and checksum."""
+    if predictions is None or path is None:
+        return None
+    from seqmem.results.evaluations import checksum
+
+    predictions.write(path)
+    print(f"predictions for {len(predictions)} sequences: {path}")
+    return {"file": str(path.resolve()), "sha256": checksum(path)}

@@ -1,0 +1,88 @@
+"""Command lines about a finished trial: ``CHECKPOINT [KEY=VALUE ...]``."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import OmegaConf
+
+from seqmem import arguments
+from seqmem.cli import commandline
+from seqmem.cli.overrides import SECTIONS, check_overrides, composed_config, split_flags
+from seqmem.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from seqmem.training.checkpoints.checkpoints import Checkpoint
+
+Keys = TypeVar("Keys")
+
+
+def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[str, Any], Keys]:
+    """Read the checkpoint that a command line names, and the config that its keys change.
+
+    Args:
+        command: the command line's arguments.
+        own: a dataclass of the command's own keys; any other key changes the trial's config, except its model.
+
+    Returns:
+        The checkpoint, the changed config, and the command's own keys.
+
+    Raises:
+        UserError: no checkpoint, an unknown key or a wrong value.
+    """
+    file, overrides = _parse(command)
+
+    from seqmem.training.checkpoints.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(file)
+    names = [field.name for field in fields(own)]  # type: ignore[arg-type]
+    values = {override.key_or_group: override.value() for override in overrides}
+    keys = own(**arguments.check(own, {key: value for key, value in values.items() if key in names}))
+    changes = {key: value for key, value in values.items() if key not in names}
+    return checkpoint, _changed(checkpoint.config, changes, names), keys
+
+
+def _parse(command: Sequence[str]) -> tuple[Path, list[Override]]:
+    flags, given = split_flags(command)
+    if flags:
+        raise UserError(f"got {flags[0]}, expected CHECKPOINT [KEY=VALUE ...]; --help lists the keys")
+    if not given or "=" in given[0]:
+        raise UserError("expected a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]")
+    check_overrides(given[1:])
+    overrides = OverridesParser.create().parse_overrides(given[1:])
+    for override in overrides:
+        if override.type != OverrideType.CHANGE or override.is_sweep_override():
+            raise UserError(f"got '{override.input_line}', expected KEY=VALUE with one value")
+    return Path(given[0]), overrides
+
+
+def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    """The checked config of a finished trial with other values; ``dataset=NAME`` takes all values of that file."""
+    changed = deepcopy(dict(config))  # plain values: a checkpoint from elsewhere must not interpolate anything
+    for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
+        section = key.partition(".")[0]
+        if section == "model":
+            raise UserError(f"{key}: got {value}, but the model of a finished trial cannot be changed")
+        if section not in changed:
+            raise UserError(f"{key}: no such key{suggestion(key, [*own, *config])}")
+        if key in SECTIONS:
+            composed: Any = OmegaConf.to_container(composed_config([f"{key}={value}"]), resolve=True)
+            changed[key] = composed[key]
+        else:
+            _update(changed, key, value)
+    return commandline.check(changed)
+
+
+def _update(config: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node: Any = config
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(f"{key}: no such key; {parent} is a single value")
+    plain: Any = OmegaConf.to_container(OmegaConf.create({last: value}), resolve=True)
+    node[last] = plain[last]

@@ -1,0 +1,118 @@
+"""One job: a config whose trials are run, noted in its sweep's manifest, and reported."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from seqmem.cli.messages import describe
+from seqmem.errors import UserError
+
+if TYPE_CHECKING:
+    from seqmem.results import Experiment, RunFolder
+
+
+@contextmanager
+def reported(config: Mapping[str, Any]) -> Iterator["Job"]:
+    """Run a job within, and report its outcome however it ends.
+
+    The table of a single job is shown and lies next to its trials. A sweep's job is noted in the sweep's manifest, for the one
+    table at the sweep's end.
+    """
+    job = Job(config)
+    try:
+        yield job
+    except BaseException as error:
+        with suppress(UserError):  # on a full disk, the first failure is the one to report
+            if isinstance(error, Exception):
+                job.fail(error)
+            job.report()
+        raise
+    job.report()
+
+
+class Job:
+    """The state of a job, and its entry in the sweep's manifest.
+
+    Args:
+        config: the job's checked config.
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        from seqmem import results
+
+        hydra = HydraConfig.get()
+        self.seeds = _seeds(config)
+        self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+        self._entry: dict[str, Any] = {**manifest_entry(config, hydra.overrides.task), "failure": None}
+        self._experiment: Experiment | None = None
+        self._update_manifest()
+
+    @property
+    def experiment(self) -> "Experiment":
+        """The folders of its trials, once it has begun."""
+        assert self._experiment is not None
+        return self._experiment
+
+    def begin(self, experiment: "Experiment") -> None:
+        """Note that data and model are loaded, and where the trials lie."""
+        self._experiment = experiment
+        self._entry |= {"folder": experiment.folder, "code": experiment.code}
+        self._update_manifest()
+
+    def fail(self, error: Exception) -> None:
+        """Note why the job ends."""
+        reason, status = describe(error)
+        self._entry |= {"failure": reason, "status": status}
+        self._update_manifest()
+
+    def report(self) -> None:
+        """Write and show the table of a single job; a sweep has one table at its end."""
+        if self._sweep or self._experiment is None:
+            return
+        from seqmem import results
+
+        begun = [trial for trial in self._trials() if (trial.path / "record.json").exists()]
+        if begun:
+            results.report(self._experiment.folder, begun)
+
+    def validation_mean(self) -> float:
+        """The validation metric's mean over the trials."""
+        from seqmem import results
+
+        table = results.summarize(results.group_trials(results.read_run(trial) for trial in self._trials()))
+        return float(table["val_mean"].iloc[0])
+
+    def _trials(self) -> "list[RunFolder]":
+        return [self.experiment.trial(seed) for seed in self.seeds]
+
+    def _update_manifest(self) -> None:
+        if self._sweep:
+            self._sweep.add([self._entry])
+
+
+def manifest_entry(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The entry of a job in a sweep's manifest before the job begins.
+
+    Args:
+        config: the job's checked config.
+        overrides: of the job's command line.
+    """
+    from seqmem import models
+    from seqmem.results.record import digest
+    from seqmem.training.config import model_arguments
+
+    return {
+        "overrides": list(overrides),
+        "dataset": config["dataset"]["name"],
+        "model": models.label(model_arguments(config)),
+        "group": digest(config),
+        "seeds": list(_seeds(config)),
+    }
+
+
+def _seeds(config: Mapping[str, Any]) -> range:
+    return range(config["seed"], config["seed"] + config["runner"]["ntrials"])

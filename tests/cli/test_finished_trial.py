@@ -1,0 +1,105 @@
+"""Command lines about a finished trial: ``CHECKPOINT [KEY=VALUE ...]``, and mistakes in them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+import torch
+
+from seqmem import datasets
+from seqmem.cli import commandline, finished_trial
+from seqmem.errors import UserError
+from tests import program
+from tests.trials import run_trials
+
+
+@dataclass(frozen=True)
+class Keys:
+    split: Literal["test", "validation"] = "test"
+    sequence: int = 0
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    settings = "dataset=sinusoids dataset.length=20 dataset.train_samples=4 model=hmlstm model.preset=tiny smoke_test=true"
+    config = commandline.compose([*settings.split(), "runner.accelerator=cpu"])
+    [folder] = run_trials(config, datasets.load(config["dataset"]), tmp_path_factory.mktemp("runs"))
+    return folder.path
+
+
+def test_own_keys_and_changes_of_the_config_are_told_apart(trial):
+    command = [str(trial), "split=validation", "dataset.length=50", "train.limit_val_batches=1", "smoke_test=false"]
+    checkpoint, config, keys = finished_trial.read(command, Keys)
+    assert keys == Keys("validation")
+    assert checkpoint.folder == trial
+    assert (config["dataset"]["length"], checkpoint.config["dataset"]["length"]) == (50, 20)
+    assert config["train"]["limit_val_batches"] == 1
+    assert config["model"] == checkpoint.config["model"]
+    _, config, _ = finished_trial.read([str(trial), "dataset=sinusoids"], Keys)
+    assert config["dataset"]["length"] == 400
+
+
+MISTAKES = {
+    "": "expected a checkpoint or the folder of a finished trial first",
+    "split=test": "expected a checkpoint or the folder of a finished trial first",
+    "nowhere.ckpt": "cannot read the checkpoint nowhere.ckpt",
+    "words.txt": "words.txt is not a checkpoint",
+    "plain.pt": "plain.pt is not a checkpoint of train.py",
+    ".": ". holds no checkpoints/best.ckpt",
+    "TRIAL split=tset": "split: got 'tset', expected 'test' or 'validation'; did you mean 'test'?",
+    "TRIAL splt=test": "splt: no such key; did you mean 'split'?",
+    "TRIAL dataset.lenght=50": "did you mean 'length'?",
+    "TRIAL train.batch=5": "did you mean 'batch_size'?",
+    "TRIAL train.lr.x=5": "train.lr.x: no such key; lr is a single value",
+    "TRIAL model.cell=lstm": "model.cell: got lstm, but the model of a finished trial cannot be changed",
+    "TRIAL sequence=1,2": "got 'sequence=1,2', expected KEY=VALUE with one value",
+    "TRIAL +new=1": "got '+new=1', expected KEY=VALUE",
+    "TRIAL --cfg job": "got --cfg, expected CHECKPOINT [KEY=VALUE ...]",
+}
+
+
+def test_each_mistake_is_named(trial, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("not a checkpoint")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "plain.pt")
+    for arguments, message in MISTAKES.items():
+        with pytest.raises(UserError) as caught:
+            finished_trial.read([str(trial) if part == "TRIAL" else part for part in arguments.split()], Keys)
+        assert message in str(caught.value), arguments
+
+
+@pytest.mark.parametrize("command", [("evaluate.py",), ("-m", "seqmem.boundaries")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [("TRIAL length", "got 'length', expected KEY=VALUE"), ("TRIAL dataset=sinusoid", "did you mean 'sinusoids'?")],
+)
+def test_both_commands_end_in_one_line(command, arguments, message, trial, tmp_path):
+    done = program.run([*command, *arguments.replace("TRIAL", str(trial)).split()], tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_the_former_boundaries_script_says_that_it_has_moved_and_works(trial, tmp_path):
+    done = program.run(["boundaries.py", str(trial)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "boundaries.py has moved: python -m seqmem.boundaries\n"
+    assert "boundary rates: layer 1 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (("evaluate.py",), ("CHECKPOINT", "split=", "predictions=", "dataset=NAME", "evaluations/")),
+        (
+            ("-m", "seqmem.boundaries"),
+            ("CHECKPOINT", "split=", "sequence=", "characters=", "picture=", "dataset=NAME"),
+        ),
+    ],
+)
+def test_help_names_every_key_of_a_command(command, keys, tmp_path):
+    done = program.run([*command, "--help"], tmp_path)
+    assert done.returncode == 0
+    assert [key for key in keys if key not in done.stdout] == []

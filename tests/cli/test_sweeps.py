@@ -1,0 +1,257 @@
+"""Sweeps: one table at the end, jobs that fail, kills, and the tables behind the papers'."""
+
+import json
+import random
+import re
+import shlex
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+from seqmem.cli import commandline, plan, sweeps
+from seqmem.errors import UserError
+from tests import program
+from tests.data_files import require
+from tests.program import ROOT
+
+SMALL = ("dataset=digits", "model.preset=tiny", "smoke_test=true", "train.batch_size=4")
+TIMED = ["seconds", "sequences_per_second", "peak_memory_mib"]
+
+
+def run(*arguments, cwd):
+    return program.run(["train.py", *arguments], cwd)
+
+
+SCRIPT = """
+import gc, runpy, sys
+
+usual = gc.get_threshold()
+import seqmem.training.loop.trial as trial
+
+def train(*arguments, as_ever=trial._train):
+    print("while it trains:", gc.get_threshold() == usual, gc.get_freeze_count() > 100_000)
+    return as_ever(*arguments)
+
+trial._train = train
+from seqmem.cli import startup
+as_ever = startup.pause_collector
+startup.pause_collector = lambda: (as_ever(), print("before:", gc.get_threshold()[0] > usual[0]))
+from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader
+
+def compose(self, *arguments, as_ever=Loader._load_configuration_impl, **options):
+    print("composed")
+    return as_ever(self, *arguments, **options)
+
+Loader._load_configuration_impl = compose
+runpy.run_path(TRAIN, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The folder and the output of a sweep of two jobs, one with a group of the user's own, which notes what it does."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "mine" / "model").mkdir(parents=True)
+    text = (ROOT / "cfg" / "model" / "rnn.yaml").read_text()
+    (folder / "mine" / "model" / "small.yaml").write_text(text.replace("hidden_size: 8", "hidden_size: 3"))
+    script = folder / "script.py"
+    script.write_text(SCRIPT.replace("TRAIN", repr(str(ROOT / "train.py"))))
+    command = [str(script), "-m", *SMALL, "model=rnn,small", "runner.ntrials=2", "--config-dir", "mine"]
+    done = program.run(command, folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_sweep_ends_with_one_table_of_all_models(sweep):
+    folder, output = sweep
+    [path] = (folder / "runs").glob("sweep_digits_rnn_*")
+    rows = [line.split(" | ") for line in (path / "table.md").read_text().splitlines() if line]
+    assert [row[1:3] for row in rows[2:]] == [[f"rnn (model.cell_args.hidden_size={size})", "2"] for size in (8, 3)]
+    assert (path / "curves.png").exists()
+    assert len(list((folder / "runs").glob("digits_*/seed_*/record.json"))) == 4
+    jobs = json.loads((path / "sweep.json").read_text())["jobs"]
+    assert [(job["model"], job["seeds"], job["failure"]) for job in jobs] == [("rnn", [0, 1], None), ("rnn", [0, 1], None)]
+    assert output.count("n trials") == 1
+
+
+def test_garbage_is_collected_as_usual_once_a_program_trains(sweep):
+    _, output = sweep
+    assert output.count("before: True\n") == 1
+    assert output.count("while it trains: True True\n") == 4
+
+
+def test_each_job_of_a_sweep_is_composed_to_check_it_and_to_train_it(sweep):
+    _, output = sweep
+    before, _, _ = output.partition("while it trains")
+    once = 3  # for the sweeper's settings, and by Hydra twice
+    assert before.count("composed\n") == 2 + 1 + once
+    assert output.count("composed\n") == 2 + 2 + once
+
+
+def test_a_job_that_fails_before_its_first_trial_is_named_at_the_end(tmp_path):
+    """The mistake shows only where model and data meet. A report that cannot be written is named as well."""
+    command = ("-m", *SMALL, "model=rnn,seq2seq_ae")
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 2
+    first, *at_the_end = done.stderr.splitlines()
+    assert first.startswith("error: job 1 (")
+    assert at_the_end[0] == "error: 1 of 2 jobs failed"
+    assert "seq2seq_ae" in at_the_end[1]
+    assert "1 missing" in done.stdout
+    [manifest] = (tmp_path / "runs").glob("sweep_*/sweep.json")
+    assert [bool(job["failure"]) for job in json.loads(manifest.read_text())["jobs"]] == [False, True]
+    table = manifest.with_name("table.txt")
+    table.unlink()
+    table.mkdir()
+    again = run(*command, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "error: 1 of 2 jobs failed" in again.stderr
+    assert re.search(r"error: cannot write \S+/table.txt \(Is a directory\)", again.stderr)
+
+
+def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):
+    """A learning rate that makes the loss infinite fails its job alone; the table counts it, and the status says so."""
+    small = ("dataset=digits", "model=rnn", "model.preset=tiny", "train.epochs=2", "train.optimizer=sgd")
+    done = run(*small, "model.cell_args.hidden_activation=relu", "train.lr=1e30,0.01", "-m", cwd=tmp_path)
+    assert done.returncode == 2
+    at_once, *at_the_end = done.stderr.splitlines()
+    assert at_once.startswith("error: job 0 (")
+    assert at_the_end[0] == "error: 1 of 2 jobs failed"
+    assert at_the_end[1].startswith(
+        f"error: {' '.join(small)} model.cell_args.hidden_activation=relu train.lr=1e+30: the training loss"
+    )
+    [sweep] = (tmp_path / "runs").glob("sweep_*")
+    lines = (sweep / "table.md").read_text().splitlines()
+    header, _, *rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    assert header[3].strip() == "not finished"
+    assert sorted((row[2].strip(), row[3].strip()) for row in rows) == [("0", "1 failed"), ("1", "-")]
+    records = (tmp_path / "runs").glob("*/seed_0/record.json")
+    assert sorted(json.loads(path.read_text())["status"] for path in records) == ["failed", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("seed=range(1000000000)", "-m: got over 10,000 jobs, expected at most 10,000"),
+        ("seed=range(101) train.lr=range(1,101)", "-m: got over 10,000 jobs, expected at most 10,000"),
+        ("train.lr=interval(0.1,1)", "train.lr: got an interval, expected values; hydra/sweeper=optuna"),
+        ("train.lr=0.1,fast", "train.lr: got 'fast', expected a valid number"),
+        ("model=rnn,lstmm", "model: got lstmm, expected the name of a file in cfg/model/; did you mean 'lstm'?"),
+        ("runner.devices=2 seed=1,2", "runner.devices: got 2 with -m, expected 1"),
+        (
+            "dataset=mnist dataset.data_dir=a,b",
+            "-m: got dataset.data_dir=a and dataset.data_dir=b, which have the same settings and seeds",
+        ),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_job(values, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        plan.plan(["dataset=digits", "model=rnn", *values.split()], [])
+
+
+def test_a_search_checks_each_choice_once():
+    choices = [["a=1"], ["b=1", "b=2", "b=3"], ["c=1", "c=2"]]
+    jobs = list(plan._one_at_a_time(choices))
+    assert jobs == [["a=1", "b=1", "c=1"], ["a=1", "b=2", "c=1"], ["a=1", "b=3", "c=1"], ["a=1", "b=1", "c=2"]]
+
+
+def test_the_sweeper_is_a_plugin_and_hydra_is_left_alone(monkeypatch):
+    monkeypatch.setenv("SEQMEM_SWEEP", "")
+    monkeypatch.setattr(sweeps, "current", sweeps._Current())
+    plan.plan(["dataset=digits", "model=rnn,gru"], [])
+    assert Plugins.instance().class_name_to_class["hydra_plugins.seqmem_sweeper.PlannedSweeper"]
+    assert "validate_batch_is_legal" not in vars(BasicSweeper)
+    assert Sweeper.validate_batch_is_legal.__module__ == "hydra.plugins.sweeper"
+
+
+def table(folder):
+    [path] = folder.glob("runs/sweep_*/table.csv")
+    return pd.read_csv(path).drop(columns=TIMED)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times_gives_the_table_of_one_that_was_not(tmp_path):
+    command = [
+        "train.py",
+        "-m",
+        "dataset=digits",
+        "model=rnn,lstm,legs",
+        "model.preset=tiny",
+        "runner.ntrials=2",
+        "train.epochs=60",
+    ]
+    command += ["train.limit_train_batches=4", "train.limit_val_batches=2", "train.limit_test_batches=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    begun = time.monotonic()
+    done = program.run(command, whole)
+    lasted = time.monotonic() - begun
+    assert done.returncode == 0, done.stderr
+    chance = random.Random(0)
+    finished, kills = {}, 0
+    while kills < 20:
+        try:
+            program.run(command, killed, timeout=chance.uniform(0.05, 0.3) * lasted)
+        except subprocess.TimeoutExpired:
+            kills += 1
+        else:  # all trials have finished: start again in an empty folder
+            killed.rename(tmp_path / f"finished_{len(list(tmp_path.glob('finished_*')))}")
+            killed.mkdir()
+            finished.clear()
+        for path in killed.glob("runs/*/seed_*/record.json"):
+            if json.loads(path.read_text())["status"] == "finished":
+                finished.setdefault(path, path.stat().st_mtime_ns)
+    done = program.run(command, killed)
+    assert done.returncode == 0, done.stderr
+    for folder in (killed, *tmp_path.glob("finished_*")):
+        pd.testing.assert_frame_equal(table(whole), table(folder))
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    assert len(list(killed.glob("runs/*/seed_*/record.json"))) == 6
+    for path in whole.glob("runs/*/seed_*/metrics.csv"):
+        assert len(pd.read_csv(path)) == len(pd.read_csv(killed / path.relative_to(whole))) == 60
+
+
+def commands():
+    listed = subprocess.run(
+        ["make", "--dry-run", "TABLE_FLAGS=scale=smoke", *TABLES], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    return [line for line in listed.splitlines() if "train.py -m experiment=" in line]
+
+
+TABLES = ["table-hippo-1", "table-hippo-2", "table-hippo-3", "table-hmlstm", "table-igloo"]
+
+
+def test_every_experiment_is_a_row_of_a_table():
+    rows = [name for command in commands() for name in command.split("experiment=")[1].split()[0].split(",")]
+    files = {str(path.relative_to(ROOT / "cfg/experiment").with_suffix("")) for path in ROOT.glob("cfg/experiment/*/*.yaml")}
+    assert set(rows) | {"igloo/copy_memory"} == files
+    assert len(rows) == len(set(rows))
+
+
+def test_a_table_scaled_down_is_tiny():
+    config = commandline.compose(["experiment=igloo/copy_memory_table", "model=gru", "dataset.length=100", "scale=smoke"])
+    assert config["smoke_test"]
+    assert config["train"]["batch_size"] == 4
+    assert config["runner"]["ntrials"] == 1
+    assert config["model"]["cell_args"]["hidden_size"] < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(TABLES)), ids=TABLES)
+def test_a_table_scaled_down_runs_to_its_end(number, tmp_path):
+    _, *command = shlex.split(commands()[number])
+    experiments = command[-2].removeprefix("experiment=").split(",")
+    for name in {commandline.compose([f"experiment={name}", "scale=smoke"])["dataset"]["name"] for name in experiments}:
+        require(name)
+    done = program.run(command, tmp_path, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.glob("runs/sweep_*/table.csv")
+    rows = pd.read_csv(path)
+    assert len(rows) >= len(experiments)
+    assert (rows["n"] == 1).all()
