@@ -96,18 +96,29 @@ def _require_files(folder: Path) -> None:
     missing = [file for file in FILES if not os.path.isfile(folder / file.name)]
     if not missing:
         return
-    # Imported here because it takes a second, and most runs find their files.
-    from torchvision.datasets import MNIST as Official
-
-    archives = dict(Official.resources)
     try:
-        download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, Official.mirrors)
+        archives, mirrors = _official_archives()
+        download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, mirrors)
     except DownloadError as error:
         files = ", ".join(f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing)
         raise UserError(
             f"mnist: {folder} has no {files}, and the download failed ({error}); put the files there,"
             " or set dataset.data_dir to the folder that has MNIST/raw"
         ) from None
+
+
+def _official_archives() -> tuple[dict[str, str], list[str]]:
+    """The md5 of each archive and the mirrors, as torchvision lists them.
+
+    Raises:
+        DownloadError: torchvision cannot be imported.
+    """
+    try:
+        # Imported here because it takes a second, and most runs find their files.
+        from torchvision.datasets import MNIST as Official
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it was built for a different torch
+        raise DownloadError(f"torchvision, which lists the mirrors, cannot be imported: {error}") from None
+    return dict(Official.resources), Official.mirrors
 
 
 def _read_images(folder: Path, images_file: _File, labels_file: _File) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:

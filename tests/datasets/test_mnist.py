@@ -37,26 +37,32 @@ def found_rows(batch) -> list[list[int]]:
 
 
 @pytest.fixture
-def offline(monkeypatch):
-    """No mirror responds."""
-    from torchvision.datasets import MNIST
-
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+def official():
+    """torchvision's MNIST, which lists the mirrors; a torchvision that was built for a different torch has none."""
+    try:
+        from torchvision.datasets import MNIST
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    return MNIST
 
 
 @pytest.fixture
-def mirror(server, tiny_mnist_arrays, monkeypatch):
-    """The tiny MNIST in place of the official one; yields the server's folder."""
-    from torchvision.datasets import MNIST
+def offline(official, monkeypatch):
+    """No mirror responds."""
+    monkeypatch.setattr(official, "mirrors", ["http://127.0.0.1:9/"])
 
+
+@pytest.fixture
+def mirror(official, server, tiny_mnist_arrays, monkeypatch):
+    """The tiny MNIST in place of the official one; yields the server's folder."""
     served, url = server
     resources = []
     for name, array in tiny_mnist_arrays.items():
         content = gzip.compress(idx_bytes(array), mtime=0)
         (served / f"{name}.gz").write_bytes(content)
         resources.append((f"{name}.gz", hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(MNIST, "mirrors", [url])
-    monkeypatch.setattr(MNIST, "resources", resources)
+    monkeypatch.setattr(official, "mirrors", [url])
+    monkeypatch.setattr(official, "resources", resources)
     return served
 
 
@@ -166,6 +172,14 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, offline):
         load(tmp_path / "data")
 
 
+def test_without_torchvision_the_missing_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(
+        UserError, match=r"has no train-images-idx3-ubyte .*torchvision, .* cannot be imported: .*; put the files"
+    ):
+        load(tmp_path / "data")
+
+
 LOAD = """
 import os, sys
 from seqmem import datasets
@@ -184,7 +198,7 @@ for folder in sys.argv[1:]:
 """
 
 
-def test_permissions(tiny_mnist_arrays):
+def test_permissions(official, tiny_mnist_arrays):
     """In a process without the rights of root, which permissions do not stop: a folder that cannot be written, a file that
     cannot be read, and a folder of all files that is read-only."""
     with tempfile.TemporaryDirectory() as name:

@@ -56,7 +56,7 @@ class Fault:
         path.write_text(sound.replace(self.old, self.new))
         if self.compiled:
             shutil.copy2(extension, tree / "sound.so")
-            subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, check=True)
+            build(tree)
         try:
             yield
         finally:
@@ -74,6 +74,17 @@ def copy_tree(tree: Path, to: Path) -> None:
         if name and (tree / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(tree / name, to / name)
+
+
+def build(tree: Path) -> None:
+    """Compile the extension of a tree again.
+
+    Raises:
+        SystemExit: it does not compile.
+    """
+    done = subprocess.run([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=tree, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
 
 
 def first_failure(tree: Path, tests: list[str], workers: int) -> str:

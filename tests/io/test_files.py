@@ -83,6 +83,14 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
+def test_a_write_leaves_the_content_of_the_old_file_alone(tmp_path):
+    path, linked = tmp_path / "record.json", tmp_path / "linked.json"
+    write_text(path, "old")
+    os.link(path, linked)
+    write_text(path, "new")
+    assert [path.read_text(), linked.read_text()] == ["new", "old"]
+
+
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
     write_text(path, "old")

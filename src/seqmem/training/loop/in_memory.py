@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -52,7 +53,8 @@ def fit_sequences(
     """
     task = Reconstruction(model.spec, scale)
     loader = _loader(train, config.batch_size, shuffle=True)
-    with trained_on(device, model) as chosen, Progress(transient=True, disable=not progress_bar) as progress:
+    display = Progress(console=Console(quiet=not progress_bar), transient=True, disable=not progress_bar)
+    with trained_on(device, model) as chosen, display as progress:
         loop = LeanLoop(model, task, config, f"try an lr below {config.lr}", len(loader))
         validator = _Validator(model, task, _loader(validation, config.batch_size), patience) if validation else None
         observer = _Losses(task, chosen, validator, progress, config.epochs * len(loader), on_epoch)
