@@ -75,6 +75,11 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
                 write(path)
             assert path.read_bytes() == old
     assert sorted(tmp_path.iterdir()) == sorted(paths)
+    before = path.with_name("before")
+    before.hardlink_to(path)
+    write(path)
+    assert before.read_bytes() == old  # a new file took its name: nothing was written in place
+    assert path.read_bytes() != old
 
 
 @pytest.mark.parametrize(
