@@ -1,4 +1,4 @@
-"""Recurrences: the computation of one time step, from which that of a whole sequence follows."""
+"""The contract of cells: one time step, from which whole sequences follow."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -33,7 +33,9 @@ class Recurrence(SequenceLayer[State]):
         return inputs
 
     def schedule(self, state: State, steps: int, fresh: bool) -> Sequence[Any]:
-        """Return one item for each of the next steps: what changes by step, or is computed once a sequence.
+        """Return an item for each of the next steps, for example its step size.
+
+        Items may also hold values that are computed once per sequence.
 
         Args:
             state: the state before the first of these steps.
@@ -43,7 +45,7 @@ class Recurrence(SequenceLayer[State]):
         return [None] * steps
 
     def schedule_tensor(self, state: State, steps: int) -> Tensor | None:
-        """Return :meth:`schedule` from the initial state as one tensor (T, ...), or None if all its items are equal."""
+        """Return :meth:`schedule` from the initial state as a tensor (T, ...); None if all items are equal."""
         return None
 
     def advance(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
@@ -88,7 +90,10 @@ class Recurrence(SequenceLayer[State]):
         return rows // self.output_size if rows % self.output_size == 0 else 1
 
     def capturable(self) -> bool:
-        """Return whether a CUDA graph can hold the time loop: it draws no random numbers and never waits for the GPU."""
+        """Return whether a CUDA graph can capture the time loop.
+
+        It cannot if the loop draws random numbers or waits for the GPU.
+        """
         return True
 
     @torch.compiler.disable  # a graph of all steps takes minutes to compile, and one of a single step is slower than eager

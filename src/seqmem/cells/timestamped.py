@@ -108,8 +108,8 @@ class TimestampedCell(MemoryCell):
         if bool(wrong.any()):
             row, step = (int(index) for index in wrong.nonzero()[0])
             raise UserError(
-                f"{self.name}: the time of row {row} goes from {before[row, step]:g} to {times[row, step]:g} at step {step}, "
-                "expected times that do not decrease"
+                f"{self.name}: got time {times[row, step]:g} after {before[row, step]:g} at step {step} of row {row}, expected "
+                "finite times that do not decrease"
             )
 
     def forward(  # type: ignore[override]
@@ -140,7 +140,7 @@ class TimestampedCell(MemoryCell):
             row, step = (int(index) for index in lost.nonzero()[0])
             raise UserError(
                 f"{self.name}: the times of row {row} at steps {step} and {step + 1} are the same in {dtype}; subtract the "
-                "first time of each row, or give inputs in float64"
+                "first time of each row, or pass inputs in float64"
             )
 
     def operator_options(self) -> dict[str, Any]:

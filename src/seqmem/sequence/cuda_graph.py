@@ -1,4 +1,4 @@
-"""The time loop of a cell on a GPU, captured once for each shape and then replayed as one CUDA graph.
+"""The time loop of a cell as a CUDA graph: captured once for each shape, then replayed.
 
 A step is about ten small kernels, and launching them takes longer than running them. A graph launches all steps at once.
 """

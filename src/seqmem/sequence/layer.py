@@ -1,4 +1,4 @@
-"""The contract of every sequence layer: a whole sequence at once, or one step at a time, with the same result."""
+"""The contract of every sequence layer: whole sequences and single steps with the same result."""
 
 from typing import Any, ClassVar, Generic, TypeVar
 
