@@ -23,6 +23,7 @@ from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.inputs import Inputs
 from seqmem.models.recurrent import last_steps
 from seqmem.sequence import SequenceLayer
+from seqmem.tasks import task_for
 
 Norm = Literal["layer", "batch", "rms", "none"]
 FeedForward = Literal["none", "gelu", "glu", "half_glu", "mlp"]
@@ -319,7 +320,7 @@ def _refuse_mismatch(spec: DataSpec, mixer: str, bidirectional: bool, pooling: s
         expected = "model.bidirectional: got true, expected false" if bidirectional else f"model.mixer: {mixer} is not causal"
         if spec.contiguous:
             raise UserError(f"{expected}: the batches of {spec.name} continue each other")
-        if spec.output_steps is None and spec.task in ("forecasting", "language_modelling"):
+        if spec.output_steps is None and task_for(spec).predicts_following:
             raise UserError(f"{expected}: {spec.name} predicts the values after each step")
     if pooling in ("mean", "last") and spec.output_steps != 0:
         raise UserError(f"model.pooling: got {pooling}, expected none: {spec.name} expects outputs at several steps")

@@ -3,12 +3,16 @@
 import torch
 
 from seqmem.ops import extension, paths
+from seqmem.ops.implementations import describe
 
 
 def main() -> None:
     """Print the report."""
     for operator, path in paths().items():
         print(f"{operator:34} {path.split()[0]}")
+    print()
+    for operator, implementations in describe().items():
+        print(f"{operator:34} {implementations}")
     print()
     if extension.REASON:
         print(f"reason      {extension.REASON}")

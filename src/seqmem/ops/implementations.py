@@ -94,7 +94,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "multiscale": (Implementation(COMPILED, "cpu", _multiscale_reason, multiscale_sequence),),
     "diagonal_scan": (
-        Implementation("torch's scan operator", "", _exported_reason, diagonal_scan_exported),
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel),
     ),
 }
@@ -123,7 +123,7 @@ def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str
 
 
 def describe() -> dict[str, str]:
-    """Return a line for each operator that lists its implementations and their devices, for ``python -m seqmem.ops``."""
+    """List the implementations of each operator with their devices, for ``python -m seqmem.ops``."""
     return {
         operator: ", ".join(f"{row.name} ({row.device or 'any device'})" for row in rows) + f", {STEPWISE} (any device)"
         for operator, rows in TABLE.items()

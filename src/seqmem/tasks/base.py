@@ -32,6 +32,7 @@ class Task:
         class_targets: targets are class indices, (B,) or (B, T); otherwise they are values, (B, D) or (B, T, D).
         tabulates_classes: an evaluation counts targets and predictions by class.
         reconstructs: outputs are a whole sequence, computed from an encoding of it.
+        predicts_following: targets are later inputs, so that a model must not use the inputs after an output's step.
         excerpt_kind: what a sequence with an output at every step is shown as: a "text", a "series", or None for neither.
 
     Args:
@@ -45,6 +46,7 @@ class Task:
     class_targets: ClassVar[bool] = False
     tabulates_classes: ClassVar[bool] = False
     reconstructs: ClassVar[bool] = False
+    predicts_following: ClassVar[bool] = False
     excerpt_kind: ClassVar[Literal["text", "series"] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

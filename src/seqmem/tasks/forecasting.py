@@ -16,6 +16,7 @@ class Forecasting(Regression):
     name = "forecasting"
     metric = "nrmse"
     metric_label = "normalised RMSE"
+    predicts_following = True
 
     def metrics(self) -> MetricCollection:
         """Mean squared error, and its root over the targets' root mean square, both over the whole split."""

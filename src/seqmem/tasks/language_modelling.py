@@ -21,6 +21,7 @@ class LanguageModelling(Task):
     best = "min"
     class_targets = True
     excerpt_kind = "text"
+    predicts_following = True
 
     def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of a character in nats."""
