@@ -49,8 +49,8 @@ class Autoencoder(SequenceModel):
             raise UserError(f"model.network: {self.name} does not support times of steps, which {spec.name} has")
         if same and spec.input_size != spec.output_size:
             raise UserError(
-                f"model.network: {self.name} reconstructs its inputs, and {spec.name} has targets of {spec.output_size} channels "
-                f"for inputs of {spec.input_size}; did you mean model=seq2seq_ae?"
+                f"model.network: {self.name} reconstructs its inputs, and {spec.name} has {spec.output_size} channels in its targets "
+                f"and {spec.input_size} in its inputs; did you mean model=seq2seq_ae?"
             )
         self.spec, self.network, self.noise = spec, network, noise
         self.growth_epochs, self.first_window = growth_epochs, first_window
@@ -101,7 +101,7 @@ class Autoencoder(SequenceModel):
 
 
 def window_size(epoch: int, steps: int, growth_epochs: int, first: int) -> int:
-    """Return the steps of a window: ``first`` in epoch 0, times a constant factor each epoch, ``steps`` from ``growth_epochs``."""
+    """Return the steps of a window, which grow by a constant factor from ``first`` to ``steps`` in ``growth_epochs`` epochs."""
     if epoch >= growth_epochs or first >= steps:
         return steps
     return int(first * (steps / first) ** (epoch / growth_epochs))
