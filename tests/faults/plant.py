@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,11 @@ def build(tree: Path) -> None:
         sys.exit(done.stdout + done.stderr)
 
 
-def first_failure(tree: Path, tests: list[str], workers: int) -> str:
-    """The first test that fails, an error in collecting included; empty if all pass."""
+def first_failure(tree: Path, tests: Sequence[str], workers: int, without: Sequence[str] = ()) -> str:
+    """The first test that fails, an error in collecting included; empty if all but those of ``without`` pass."""
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", str(workers), "-p", "no:cacheprovider", "--tb=no", *tests]
+    command += [option for test in without for option in ("--deselect", test)]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     if done.returncode in (0, 5):
         return ""
@@ -103,13 +104,17 @@ def first_failure(tree: Path, tests: list[str], workers: int) -> str:
 def find(fault: Fault, tree: Path, workers: int, only_own: bool) -> tuple[str, bool]:
     """The test that finds a fault, empty if there is none, and whether it is one of the fault's own."""
     own = [name for name in fault.tests if (tree / name).exists()]
+    failing: list[str] = []  # with or without the fault
     for tests in [own] if only_own else [own, []]:
-        with fault.planted(tree):
-            failed = first_failure(tree, tests, workers)
-        if failed and first_failure(tree, [failed], 0):
+        while True:
+            with fault.planted(tree):
+                failed = first_failure(tree, tests, workers, failing)
+            if not failed or failed in failing:
+                break
+            if not first_failure(tree, [failed], 0):
+                return failed, bool(tests)
             print(f"{failed} fails without the fault {fault.name}, too", file=sys.stderr)
-        elif failed:
-            return failed, bool(tests)
+            failing.append(failed)
     return "", False
 
 
