@@ -143,7 +143,7 @@ def _one_at_a_time(choices: Sequence[Sequence[str]]) -> Iterator[list[str]]:
 
 
 def _refuse_duplicates(entries: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse two jobs with equal settings and seeds but different configs: one table cannot tell them apart."""
+    """Refuse two jobs with equal settings and seeds but different configs, which one table cannot separate."""
     first: dict[tuple[Any, ...], int] = {}
     for k, entry in enumerate(entries):
         other = first.setdefault((entry["group"], *entry["seeds"]), k)
