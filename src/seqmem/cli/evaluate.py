@@ -63,13 +63,12 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     Raises:
         UserError: the data do not fit the model, or a file cannot be read or written.
     """
-    from seqmem import datasets, models
+    from seqmem import datasets
     from seqmem.io.files import write_json
     from seqmem.io.provenance import provenance
     from seqmem.results import evaluations
     from seqmem.results.record import RunFolder
     from seqmem.training.checkpoints.checkpoints import restore
-    from seqmem.training.config import model_arguments
     from seqmem.training.evaluation.evaluation import PREFIXES, evaluate
     from seqmem.training.evaluation.predictions import ClassCounts, Predictions, check_predictions
 
@@ -87,16 +86,12 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     observers = [observer for observer in (counts, predictions) if observer is not None]
     measured = evaluate(module, data, config, keys.split, observers)
     result = {
-        "checkpoint": str(checkpoint.path),
-        "checkpoint_sha256": evaluations.checksum(checkpoint.path),
-        "epoch": checkpoint.epoch,
-        "model": models.label(model_arguments(config)),
+        **_evaluated(checkpoint, config),
         "dataset": data.spec.name,
         "split": keys.split,
         "metric": task.metric,
         "result": measured,
         "in_training": before,
-        "changed": evaluations.changes(checkpoint.config, config),
     }
     _print(result, task.irreducible_error, None if counts is None else evaluations.by_class(counts.counts))
     evaluation = {
@@ -111,6 +106,21 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     }
     write_json(file, evaluation)
     print(f"record of this evaluation: {file}")
+
+
+def _evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights that were evaluated, and the settings that differ from the training's."""
+    from seqmem import models
+    from seqmem.results.evaluations import changes, checksum
+    from seqmem.training.config import model_arguments
+
+    return {
+        "checkpoint": str(checkpoint.path),
+        "checkpoint_sha256": checksum(checkpoint.path),
+        "epoch": checkpoint.epoch,
+        "model": models.label(model_arguments(config)),
+        "changed": changes(checkpoint.config, config),
+    }
 
 
 def _print(result: Mapping[str, Any], irreducible_error: float | None, table: str | None) -> None:
