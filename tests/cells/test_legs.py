@@ -107,47 +107,57 @@ def assert_equals_formula(cell, steps=17):
         assert_close(ours, wanted, rtol=1e-8, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("discretization", ["forward", "backward", "bilinear", "zoh"])
-@pytest.mark.parametrize("init_t", [0, 1, 4])
-@pytest.mark.parametrize("max_length", [None, 6])
+@pytest.mark.parametrize(
+    ("discretization", "init_t", "max_length"),
+    [
+        ("forward", 0, None),
+        ("forward", 4, 6),
+        ("backward", 0, 6),
+        ("backward", 1, None),
+        ("bilinear", 0, None),
+        ("bilinear", 1, 6),
+        ("zoh", 0, 6),
+        ("zoh", 4, None),
+    ],
+)
 def test_discretizations_and_first_step_rules(discretization, init_t, max_length):
     assert_equals_formula(randomized(discretization=discretization, init_t=init_t, max_length=max_length))
 
 
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "gate"),
     [
-        {"um": True},
-        {"ux": False},
-        {"uh": False},
-        {"ux": False, "uh": False, "um": True},
-        {"hh": True, "bias": False},
-        {"hx": False},
-        {"hm": False},
-        {"hx": False, "hm": False, "hh": True},
-        {"um": True, "hh": True},
+        ({"um": True}, "N"),
+        ({"ux": False}, "G"),
+        ({"uh": False}, "N"),
+        ({"ux": False, "uh": False, "um": True}, "G"),
+        ({"hh": True, "bias": False}, "N"),
+        ({"hx": False}, "G"),
+        ({"hm": False}, "N"),
+        ({"hx": False, "hm": False, "hh": True}, "G"),
+        ({"um": True, "hh": True}, "G"),
     ],
-    ids=lambda switches: ",".join(f"{name}={on}" for name, on in switches.items()),
+    ids=lambda value: value if isinstance(value, str) else ",".join(f"{name}={on}" for name, on in value.items()),
 )
-@pytest.mark.parametrize("gate", ["G", "N"])
 def test_architecture_switches(architecture, gate):
     assert_equals_formula(randomized(architecture=architecture, gate=gate, memory_size=2))
 
 
-@pytest.mark.parametrize("memory_activation", ["id", "tanh", "relu", "sigmoid"])
-@pytest.mark.parametrize("hidden_activation", ["id", "tanh", "relu", "sigmoid"])
+@pytest.mark.parametrize(
+    ("memory_activation", "hidden_activation"), [("tanh", "relu"), ("relu", "id"), ("sigmoid", "sigmoid"), ("id", "tanh")]
+)
 def test_activations(memory_activation, hidden_activation):
     assert_equals_formula(randomized(memory_activation=memory_activation, hidden_activation=hidden_activation), steps=9)
 
 
-@pytest.mark.parametrize(("memory_size", "memory_order"), [(1, 1), (1, 13), (3, 4), (2, -1)])
+@pytest.mark.parametrize(("memory_size", "memory_order"), [(1, 1), (3, 4), (2, -1)])
 def test_memory_sizes_and_memory_output(memory_size, memory_order):
     cell = randomized(memory_size=memory_size, memory_order=memory_order, memory_output=True)
     assert cell.output_size == 7 + memory_size * (7 if memory_order == -1 else memory_order)
     assert_equals_formula(cell)
 
 
-def test_carried_rows_may_stand_at_different_steps():
+def test_carried_rows_may_be_at_different_steps():
     cell = randomized(init_t=0, max_length=9)
     inputs = torch.randn(3, 12, 3, dtype=torch.float64)
     _, state = cell(inputs[:, :5], lengths=torch.tensor([5, 0, 2]))
@@ -190,9 +200,8 @@ def test_initializers():
     assert cell.weight_hm[200:].std().item() == pytest.approx(math.sqrt(1 / 403), rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_arguments_are_named():
+    for arguments, message in (
         ({"memory_order": 0}, "memory_order: got 0, expected greater than 0 or -1"),
         ({"discretization": "bilnear"}, "did you mean 'bilinear'"),
         ({"architecture": {"ux": False, "uh": False}}, "ux, uh and um all off"),
@@ -201,8 +210,6 @@ def test_initializers():
         ({"initializers": {"hx": "xavier"}}, "hx.*'xavier'.*did you mean 'xavier_normal'"),
         ({"max_length": 0}, "max_length: got 0, expected"),
         ({"init_t": -1}, "init_t: got -1, expected"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message):
-    with pytest.raises(UserError, match=message):
-        LegS(input_size=2, **arguments)
+    ):
+        with pytest.raises(UserError, match=message):
+            LegS(input_size=2, **arguments)

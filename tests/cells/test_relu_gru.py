@@ -1,4 +1,4 @@
-"""The rectified GRU against its equations, and its own way back against autograd's."""
+"""The rectified GRU against its equations, and its hand-written backward against autograd's."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def test_weights_start_glorot_uniform_and_biases_between_minus_one_and_one():
 
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([7, 0, 3, 6])], ids=["whole", "padded"])
-def test_its_own_way_back_is_autograds(lengths):
+def test_its_backward_is_that_of_autograd(lengths):
     torch.manual_seed(0)
     cell = ReLUGRU(3, 5).double()
     inputs = torch.randn(4, 7, 3, dtype=torch.float64)
@@ -56,7 +56,6 @@ def test_its_own_way_back_is_autograds(lengths):
         outputs, after = run(x, type(state)(h), lengths, False)
         total = (outputs * weights[0]).sum() + (after.hidden * weights[1]).sum()
         found.append([outputs, after.hidden, *torch.autograd.grad(total, [x, h, *cell.parameters()])])
-    for mine, wanted in zip(*found, strict=True):
-        assert_close(mine, wanted)
+    assert_close(*found)
     cell(inputs.nan_to_num())
-    assert cell.path == "step by step, with a backward of its own"
+    assert cell.path == "step by step with a hand-written backward"

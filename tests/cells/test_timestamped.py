@@ -1,4 +1,4 @@
-"""Cells that go by the times of their steps: what starts a memory, what leaves it, and what is refused."""
+"""Cells with timestamps: the start of a memory, equal times, carried times and refused ones."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from seqmem.ops import reference
 from tests.cells import paths
 
 both = pytest.mark.parametrize("kind", [TLSI, TLTI])
-both_ways = pytest.mark.parametrize("stepwise", [False, True], ids=["as chosen", "step by step"])
+RUNS = (False, True)  # the compiled call, step by step
 
 
 def make(kind, **arguments):
@@ -31,71 +31,66 @@ def run(cell, inputs, stepwise, state=None, lengths=None):
     return (paths.stepwise if stepwise else paths.fused)(cell, inputs, state, lengths, fresh)
 
 
-@both_ways
-def test_even_times_are_hippo_legs(stepwise):
-    """At times 0, 1, 2, ... a step of (t - s) / t is LegS's 1 / t."""
+def test_even_times_are_hippo_legs():
+    """At times 0, 1, 2, ... a step of (t - s) / t is the 1 / t of LegS, in any unit of time."""
     cell, legs = make(TLSI), LegS(2, 6, memory_order=5).double()
     legs.load_state_dict(cell.state_dict())
     inputs = series(torch.arange(9).expand(3, 9))
-    assert_close(run(cell, inputs, stepwise)[0], legs(inputs[..., 1:])[0])
-
-
-@both_ways
-def test_the_unit_of_time_does_not_matter_to_a_scaled_memory(stepwise):
-    cell, inputs = make(TLSI), series([[0.0, 0.4, 0.5, 2.0, 7.0]])
     stretched = inputs * torch.tensor([1000.0, 1.0, 1.0])
-    assert_close(run(cell, inputs, stepwise)[0], run(cell, stretched, stepwise)[0])
+    for stepwise in RUNS:
+        assert_close(run(cell, inputs, stepwise)[0], legs(inputs[..., 1:])[0])
+        assert_close(run(cell, stretched, stepwise)[0], legs(inputs[..., 1:])[0])
 
 
 @both
-@both_ways
-def test_time_0_starts_its_row_alone_and_again(kind, stepwise):
+def test_time_0_starts_its_row_alone_and_again(kind):
     cell = make(kind)
     inputs = series([[0.0, 0.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
-    for steps in (1, 2, 3):
-        outputs, state = run(cell, inputs[:, :steps], stepwise)
-        hidden = torch.zeros(6, dtype=torch.float64) if steps == 1 else outputs[0, steps - 2]
-        written = cell.weight_ux @ inputs[0, steps - 1, 1:] + cell.weight_uh @ hidden + cell.bias_u
-        assert_close(state.memory[0, 0], torch.nn.functional.pad(written, (0, 4)))
-    alone, _ = run(cell, inputs[1:], stepwise)
-    assert_close(run(cell, inputs, stepwise)[0][1:], alone)
+    for stepwise in RUNS:
+        for steps in (1, 2, 3):
+            outputs, state = run(cell, inputs[:, :steps], stepwise)
+            hidden = torch.zeros(6, dtype=torch.float64) if steps == 1 else outputs[0, steps - 2]
+            u = cell.weight_ux @ inputs[0, steps - 1, 1:] + cell.weight_uh @ hidden + cell.bias_u
+            assert_close(state.memory[0, 0], torch.nn.functional.pad(u, (0, 4)))
+        alone, _ = run(cell, inputs[1:], stepwise)
+        assert_close(run(cell, inputs, stepwise)[0][1:], alone)
 
 
 @both
-@both_ways
-def test_equal_times_leave_the_memory(kind, stepwise):
+def test_equal_times_leave_the_memory(kind):
     cell = make(kind)
     inputs = series([[0.5, 2.0, 2.0, 2.0]])
-    _, before = run(cell, inputs[:, :2], stepwise)
-    _, after = run(cell, inputs, stepwise)
-    assert_close(after.memory, before.memory, rtol=0, atol=1e-14)
-    assert not torch.equal(after.hidden, before.hidden)
+    for stepwise in RUNS:
+        _, before = run(cell, inputs[:, :2], stepwise)
+        _, after = run(cell, inputs, stepwise)
+        assert_close(after.memory, before.memory, rtol=0, atol=1e-14)
+        assert not torch.equal(after.hidden, before.hidden)
 
 
 @pytest.mark.parametrize("measure", ["legs", "legt", "tlagt"])
-@both_ways
-def test_a_step_goes_as_far_as_the_time(measure, stepwise):
+def test_the_step_size_is_proportional_to_the_elapsed_time(measure):
     cell = make(TLTI, measure=measure, dt=0.1)
     inputs = series([[0.3, 0.9], [0.1, 4.0]])
-    outputs, first = run(cell, inputs[:, :1], stepwise)
-    _, second = run(cell, inputs, stepwise)
-    written = inputs[:, 1, 1:] @ cell.weight_ux.T + outputs[:, 0] @ cell.weight_uh.T + cell.bias_u
-    wanted = reference.update(measure, first.memory, written, torch.tensor([0.06, 0.39], dtype=torch.float64))
-    assert_close(second.memory, wanted)
+    for stepwise in RUNS:
+        outputs, first = run(cell, inputs[:, :1], stepwise)
+        _, second = run(cell, inputs, stepwise)
+        u = inputs[:, 1, 1:] @ cell.weight_ux.T + outputs[:, 0] @ cell.weight_uh.T + cell.bias_u
+        expected = reference.update(measure, first.memory, u, torch.tensor([0.06, 0.39], dtype=torch.float64))
+        assert_close(second.memory, expected)
 
 
 @both
-@pytest.mark.parametrize(("row", "step", "time"), [(0, 3, 0.2), (2, 1, -1.0), (1, 4, torch.nan), (1, 2, 0.0)])
-def test_a_time_that_decreases_is_named(kind, row, step, time):
-    inputs = series(torch.arange(1.0, 6.0).expand(3, 5).clone())
-    inputs[row, step, 0] = time
-    with pytest.raises(ValueError, match=rf"the time of row {row} goes from {step} to .* at step {step}, expected"):
-        make(kind)(inputs)
-    make(kind)(inputs, lengths=torch.full((3,), step))  # padding may hold anything
+def test_a_time_that_decreases_is_named(kind):
+    for row, step, time in ((0, 3, 0.2), (2, 1, -1.0), (1, 4, torch.nan), (1, 2, 0.0), (0, 1, torch.inf)):
+        inputs = series(torch.arange(1.0, 6.0).expand(3, 5).clone())
+        inputs[row, step, 0] = time
+        with pytest.raises(ValueError, match=rf"got time {time:g} after {step} at step {step} of row {row}, expected finite"):
+            make(kind)(inputs)
+        make(kind)(inputs, lengths=torch.full((3,), step))  # padding may hold anything
 
 
 @both
-def test_times_go_on_from_the_state(kind):
+def test_times_continue_from_the_state(kind):
     cell, inputs = make(kind), series([[1.0, 2.0, 3.0, 5.0, 8.0], [0.0, 0.5, 0.5, 0.6, 9.0]])
     lengths = torch.tensor([2, 3])
     _, state = cell(inputs[:, :3], lengths=lengths)
@@ -106,9 +101,9 @@ def test_times_go_on_from_the_state(kind):
         joined = torch.cat([inputs[row, :length], later[row]])[None]
         assert_close(more[row], cell(joined)[0][0, length:])
     assert final.time.tolist() == [8.0, 9.0]
-    with pytest.raises(UserError, match="row 0 goes from 8 to 1 at step 0"):
+    with pytest.raises(UserError, match="got time 1 after 8 at step 0 of row 0"):
         cell(inputs, final)
-    with pytest.raises(UserError, match="row 1 goes from 9 to 0 at step 0"):
+    with pytest.raises(UserError, match="got time 0 after 9 at step 0 of row 1"):
         cell.step(torch.tensor([[8.0, 0, 0], [0.0, 0, 0]], dtype=torch.float64), final)
 
 
@@ -125,21 +120,18 @@ def test_the_gradient_reaches_times(kind):
 
 
 @both
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_arguments_are_named(kind):
+    for arguments, message in (
         ({"input_size": 1}, "input_size: got 1, expected at least 2"),
         ({"discretization": "zoh"}, "discretization: got 'zoh'"),
         ({"measure": "legz"}, "measure: got 'legz'"),
         ({"measure_args": {"beta": 1.0}}, "takes no argument 'beta'"),
-    ],
-)
-def test_wrong_arguments_are_named(kind, arguments, message):
-    with pytest.raises(UserError, match=message):
-        kind(**{"input_size": 3, "hidden_size": 4, **arguments})
+    ):
+        with pytest.raises(UserError, match=message):
+            kind(**{"input_size": 3, "hidden_size": 4, **arguments})
 
 
-def test_times_that_the_inputs_type_cannot_tell_apart_are_refused():
+def test_times_that_are_equal_in_the_type_of_the_inputs_are_refused():
     """Seconds since 1970, one apart, are the same number in float32."""
     times = 1.7e9 + torch.arange(5, dtype=torch.float64).expand(2, 5)
     cell = TLSI(3, 4)
@@ -150,10 +142,17 @@ def test_times_that_the_inputs_type_cannot_tell_apart_are_refused():
     cell.double()(torch.randn(2, 5, 2, dtype=torch.float64), times=times)
 
 
-@both
-def test_an_infinite_time_is_refused(kind):
-    with pytest.raises(UserError, match="goes from 1 to inf at step 1"):
-        make(kind)(series([[1.0, torch.inf]]))
+def test_autocast_does_not_round_times():
+    """Times of 1000 and a little differ by less than bfloat16 can represent; below a linear layer inputs are bfloat16."""
+    cell = TLSI(3, 6, memory_order=5)
+    features, times = torch.randn(2, 9, 2), 1000 + torch.rand(2, 9).cumsum(1)
+    expected, _ = cell(features, times=times)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = cell(features.bfloat16(), times=times)
+        step, _ = cell.step(features[:, 0].bfloat16(), times=times[:, 0])
+    assert torch.equal(state.time, times[:, -1])
+    assert_close(outputs, expected, rtol=0, atol=0.02)
+    assert_close(step, expected[:, 0], rtol=0, atol=0.02)
 
 
 @both
