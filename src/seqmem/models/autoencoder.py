@@ -49,8 +49,8 @@ class Autoencoder(SequenceModel):
             raise UserError(f"model.network: {self.name} does not support times of steps, which {spec.name} has")
         if same and spec.input_size != spec.output_size:
             raise UserError(
-                f"model.network: {self.name} reconstructs its inputs; {spec.name} has {spec.output_size} channels in its targets "
-                f"and {spec.input_size} in its inputs; did you mean model=seq2seq_ae?"
+                f"model.network: {self.name} reconstructs its inputs; {spec.name} has {spec.output_size} channels in targets "
+                f"and {spec.input_size} in inputs; did you mean model=seq2seq_ae?"
             )
         self.spec, self.network, self.noise = spec, network, noise
         self.growth_epochs, self.first_window = growth_epochs, first_window
