@@ -110,7 +110,7 @@ def test_configurations_list_and_explain_every_argument(configuration, load_smal
             key: given[key] if default is inspect.Parameter.empty else default for key, default in defaults.items()
         }, name
         lines = (CONFIGURATIONS / f"{name}.yaml").read_text().splitlines()
-        assert [line for line in lines[1:] if "  # " not in line] == []
+        assert [line for line in lines[1:] if " # " not in line] == []
     assert list((tmp_path / "elsewhere").iterdir()) == []  # checking reads and writes no file
 
 

@@ -65,7 +65,7 @@ def test_wrong_settings_of_a_memory_are_refused():
 def test_data_and_models_that_do_not_fit_are_both_named():
     with pytest.raises(UserError, match=r"function_approximation .* but digits has the task classification"):
         build(DataSpec("digits", 1, 10, "classification", 0, 64))
-    with pytest.raises(UserError, match=r"recurrent .* noise is to be given back"):
+    with pytest.raises(UserError, match=r"recurrent .* noise requires reconstruction"):
         models.build({"network": "recurrent"}, SPEC)
 
 
