@@ -1,9 +1,9 @@
-"""The HM-LSTM in one compiled call against its loop, in value and in every gradient."""
+"""The HM-LSTM in one compiled call against its loop, in value and in every gradient.
+
+The default tests sample the grid of variants, boundaries and sizes; a slow one covers it.
+"""
 
 import copy
-import os
-import subprocess
-import sys
 from itertools import product
 
 import pytest
@@ -32,13 +32,14 @@ SIZES = [  # batch, steps, sizes of the layers
     (2, 11, [17, 64]),
     (4, 6, [5, 3, 2, 6]),
 ]
+BOUNDARIES = ("step", "sample", "soft")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-every_boundary = pytest.mark.parametrize("boundary", ["step", "sample", "soft"])
+every_boundary = pytest.mark.parametrize("boundary", BOUNDARIES)
 
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    """So few rows that a sequence has many chunks."""
+    """Make a sequence have many chunks, by few rows in each."""
     monkeypatch.setattr(compiled_sequence, "_CHUNK_ROWS", 8)
 
 
@@ -61,7 +62,7 @@ def random_state(cell, batch, like):
 
 
 def run(cell, inputs, state, lengths, compiled):
-    """Outputs, the state after, and the gradients of a random sum of them with respect to all that has one."""
+    """Outputs, the state after them, and the gradients of a random sum of both."""
     cell = copy.deepcopy(cell)
     inputs = inputs.clone().requires_grad_()
     state = HMLSTMState(*(part.clone().requires_grad_() for part in state))
@@ -81,15 +82,12 @@ def run(cell, inputs, state, lengths, compiled):
 
 def assert_same(actual, expected, relative=1e-11):
     assert actual.keys() == expected.keys()
-    for name, wanted in expected.items():
-        scale = max(1.0, wanted.detach().abs().max().item()) if wanted.numel() else 1.0
-        assert_close(actual[name], wanted, rtol=0, atol=relative * scale, msg=lambda text, name=name: f"{name}: {text}")
+    for name, value in expected.items():
+        scale = max(1.0, value.detach().abs().max().item()) if value.numel() else 1.0
+        assert_close(actual[name], value, rtol=0, atol=relative * scale, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@every_variant
-@every_boundary
-def test_equals_the_loop(size, variant, boundary, short_chunks):
+def assert_equals_the_loop(size, variant, boundary):
     batch, steps, sizes = size
     cell = make(sizes, variant, boundary)
     inputs = torch.randn(batch, steps, 4, dtype=torch.float64)
@@ -98,8 +96,24 @@ def test_equals_the_loop(size, variant, boundary, short_chunks):
         assert_same(run(cell, inputs, state, lengths, True), run(cell, inputs, state, lengths, False))
 
 
+@every_variant
+@every_boundary
+def test_equals_the_loop(variant, boundary, short_chunks):
+    """Of two sizes each, such that every variant and every boundary has all sizes."""
+    k = BOUNDARIES.index(boundary) + list(VARIANTS).index(variant)
+    for size in (SIZES[k % 6], SIZES[(k + 3) % 6]):
+        assert_equals_the_loop(size, variant, boundary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_variant_equals_the_loop(size, short_chunks):
+    for variant, boundary in product(VARIANTS, BOUNDARIES):
+        assert_equals_the_loop(size, variant, boundary)
+
+
 def test_every_branch_is_taken_with_every_neighbour():
-    """What the tests above stand on: rows that flush with and without a boundary below, that update and that copy."""
+    """Rows of the tests above flush with and without a boundary below, update and copy."""
     cell = make([33, 7, 40], "normalised without bias", "step")
     z = cell.boundaries(torch.randn(37, 9, 4, dtype=torch.float64)).detach()
     seen = {(int(own), int(below)) for own, below in zip(z[:, :-1, 1].flatten(), z[:, 1:, 0].flatten(), strict=True)}
@@ -117,8 +131,8 @@ def test_gradients_through_the_boundaries(boundary):
             found = cell.boundaries(inputs)
         else:
             stepped, state = [], cell.initial_state(3)
-            for t, tick in enumerate(cell.schedule(state, 8, True)):
-                _, state = cell.advance(cell.project(inputs[:, t]), state, tick)
+            for t, scheduled in enumerate(cell.schedule(state, 8, True)):
+                _, state = cell.advance(cell.project(inputs[:, t]), state, scheduled)
                 stepped.append(state.boundary)
             found = torch.stack(stepped, 1)
         flows.append(torch.autograd.grad((found * weights).sum(), list(cell.parameters()), allow_unused=True))
@@ -126,54 +140,44 @@ def test_gradients_through_the_boundaries(boundary):
         assert_close(one, torch.zeros_like(one) if other is None else other)
 
 
-@pytest.mark.parametrize("batch", [37, 201])
-def test_threads_carry_unequal_groups(batch):
-    cell = make([6, 3], "paper", "sample")
-    inputs, threads = torch.randn(batch, 3, 4, dtype=torch.float64), torch.get_num_threads()
-    state, lengths = random_state(cell, batch, inputs), torch.randint(0, 4, (batch,))
-    expected = run(cell, inputs, state, lengths, False)
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            assert_same(run(cell, inputs, state, lengths, True), expected)
-    finally:
-        torch.set_num_threads(threads)
+def test_groups_of_unequal_sizes_on_several_threads():
+    cell, threads = make([6, 3], "paper", "sample"), torch.get_num_threads()
+    for batch in (37, 201):
+        inputs = torch.randn(batch, 3, 4, dtype=torch.float64)
+        state, lengths = random_state(cell, batch, inputs), torch.randint(0, 4, (batch,))
+        expected = run(cell, inputs, state, lengths, False)
+        try:
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                assert_same(run(cell, inputs, state, lengths, True), expected)
+        finally:
+            torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 4), (4, 0, 4)], ids=str)
-@every_boundary
-def test_nothing_to_do(shape, boundary):
-    cell = make([6, 3], "paper", boundary)
-    inputs = torch.zeros(shape, dtype=torch.float64)
-    state = random_state(cell, shape[0], inputs)
-    assert_same(run(cell, inputs, state, None, True), run(cell, inputs, state, None, False))
+def test_no_rows_or_no_steps():
+    for shape, boundary in product([(0, 4, 4), (4, 0, 4)], BOUNDARIES):
+        cell = make([6, 3], "paper", boundary)
+        inputs = torch.zeros(shape, dtype=torch.float64)
+        state = random_state(cell, shape[0], inputs)
+        assert_same(run(cell, inputs, state, None, True), run(cell, inputs, state, None, False))
 
 
 @every_variant
 def test_float32_to_rounding(variant, short_chunks):
-    """Soft, as a boundary near its threshold may fall to either side of it by rounding."""
+    """With soft boundaries: rounding may put a boundary near its threshold on either side of it."""
     cell = make([33, 18], variant, "soft", torch.float32)
     inputs = torch.randn(19, 12, 4)
     state, lengths = random_state(cell, 19, inputs), torch.randint(0, 13, (19,))
     exact = run(cell.double(), inputs.double(), HMLSTMState(*(part.double() for part in state)), lengths, False)
     cell.float()
     loop, compiled = run(cell, inputs, state, lengths, False), run(cell, inputs, state, lengths, True)
-    for name, wanted in exact.items():
-        scale = max(1.0, wanted.detach().abs().max().item())
-        error = (compiled[name] - wanted).abs().max().item() / scale
-        assert error <= 4 * (loop[name] - wanted).abs().max().item() / scale + 1e-6, name
+    for name, expected in exact.items():
+        scale = max(1.0, expected.detach().abs().max().item())
+        error = (compiled[name] - expected).abs().max().item() / scale
+        assert error <= 4 * (loop[name] - expected).abs().max().item() / scale + 1e-6, name
 
 
-@pytest.mark.parametrize("name", ["baseline", pytest.param("avx2", marks=pytest.mark.slow)])
-def test_other_instruction_sets(name):
-    selected = "(test_equals_the_loop and (paper or reference)) or test_float32_to_rounding"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, __file__]
-    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
-def test_a_sequence_goes_in_one_call_and_says_so(monkeypatch):
+def test_a_sequence_is_one_call_and_its_path_says_so(monkeypatch):
     cell, inputs = make([6, 3], "paper", "step"), torch.randn(2, 5, 4, dtype=torch.float64)
     outputs, state = cell(inputs)
     assert cell.path == "one compiled call"
@@ -188,7 +192,7 @@ def test_a_sequence_goes_in_one_call_and_says_so(monkeypatch):
 
 
 def arguments():
-    """Of the operator, at sizes that leave nothing it keeps undefined."""
+    """Arguments of the operator, of sizes without unused units in what is kept for backward."""
     cell = make([16, 16], "normalised without bias", "soft")
     inputs = torch.randn(2, 4, 4, dtype=torch.float64)
     projected = cell.project(inputs).detach().requires_grad_()
@@ -207,13 +211,15 @@ def arguments():
     return torch.ops.seqmem.multiscale_sequence.default, given
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from opcheck
 def test_the_operator_is_well_formed():
     torch.library.opcheck(*arguments())
 
 
-@every_boundary
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # dynamo's own, at a break
+@pytest.mark.parametrize(
+    "boundary", ["sample", *(pytest.param(boundary, marks=pytest.mark.slow) for boundary in ("step", "soft"))]
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
 def test_a_cell_compiles(boundary):
     cell = make([5, 3], "paper", boundary)
     inputs = torch.randn(3, 5, 4, dtype=torch.float64)
@@ -225,14 +231,14 @@ def test_a_cell_compiles(boundary):
     assert_close(*results)
 
 
-@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast_leaves_the_call_as_it_is(half):
-    cell, inputs = make([6, 3], "paper", "soft", torch.float32), torch.randn(2, 5, 4)
-    with torch.autocast("cpu", half):
-        outputs, state = cell(inputs)
-    assert cell.path == "one compiled call"
-    assert outputs.dtype == state.memory.dtype == torch.float32
-    assert_close(outputs, cell(inputs)[0], atol=0.05, rtol=0)
+def test_autocast_does_not_change_the_precision_of_the_call():
+    for half in (torch.bfloat16, torch.float16):
+        cell, inputs = make([6, 3], "paper", "soft", torch.float32), torch.randn(2, 5, 4)
+        with torch.autocast("cpu", half):
+            outputs, state = cell(inputs)
+        assert cell.path == "one compiled call"
+        assert outputs.dtype == state.memory.dtype == torch.float32
+        assert_close(outputs, cell(inputs)[0], atol=0.05, rtol=0)
 
 
 def test_boundaries_step_by_step_ignore_padding(monkeypatch):
@@ -251,7 +257,7 @@ def test_boundaries_step_by_step_ignore_padding(monkeypatch):
     assert_close(found[2], found[0])
 
 
-def test_nothing_is_kept_where_no_gradient_is_asked_for():
+def test_nothing_is_kept_for_backward_without_a_gradient():
     operator, given = arguments()
     assert operator(*given)[-1].numel() > 0
     assert operator(*given[:-1], 0)[-1].numel() == 0
@@ -265,9 +271,9 @@ def test_second_derivatives_are_refused():
         first.sum().backward()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_wrong_arguments_are_named():
+    operator, given = arguments()
+    for changes, message in (
         ({1: torch.zeros(3, 32, dtype=torch.float64)}, r"hidden: got shape \[3, 32\], expected \[2, 32\]"),
         ({0: torch.zeros(2, 4, 64, dtype=torch.float64)}, r"projected: got shape \[2, 4, 64\], expected \[2, 4, 65\]"),
         ({0: torch.zeros(2, 4, 65)}, "hidden: got float64, expected float32"),
@@ -278,9 +284,6 @@ def test_second_derivatives_are_refused():
         ({6: torch.zeros(7, dtype=torch.float64)}, r"parameters: got shape \[7\], expected \[\d+\]"),
         ({8: [16, 0]}, r"sizes: got \[16, 0\], expected each above 0"),
         ({8: []}, "sizes: got no layer, expected at least one"),
-    ],
-)
-def test_what_does_not_fit_is_named(changes, message):
-    operator, given = arguments()
-    with pytest.raises(ValueError, match=message):
-        operator(*(changes.get(index, value) for index, value in enumerate(given)))
+    ):
+        with pytest.raises(ValueError, match=message):
+            operator(*(changes.get(index, value) for index, value in enumerate(given)))

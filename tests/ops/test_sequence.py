@@ -1,9 +1,13 @@
-"""Whole sequences in one call against the step-by-step loop of the same cell, in value and in every gradient."""
+"""Whole sequences in one compiled call against the loop of the same cell, in value and in every gradient.
+
+The default tests sample the grids of cells, sizes and types; the slow ones cover them.
+"""
 
 import os
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import chain, pairwise, product
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,20 +52,31 @@ SIZES = {
     "odd": (3, 7, 2, 7),
     "tails": (17, 5, 18, 33),
     "whole vectors": (2, 6, 16, 32),
-    "more weights than a product reads at a time": (2, 3, 20, 270),
+    "more weights than a block of a product": (2, 3, 20, 270),
 }
+OPERATORS = {"memory": ["legs all on", "legs", "legts", "legt"], "lstm": ["lstm"], "gru": ["gru"]}
+"""Cells of each compiled operator; those of the memory differ in the structure of A."""
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
-one_of_each = pytest.mark.parametrize("cell", ["legs all on", "legs", "legts", "legt", "lstm", "gru"])
+every_operator = pytest.mark.parametrize("names", OPERATORS.values(), ids=OPERATORS)
+families = pytest.mark.parametrize(
+    "names",
+    [
+        [name for name in CELLS if name.split()[0] in family]
+        for family in (["legs"], ["legts", "lagts"], ["legt", "lmut", "lagt", "lmu"], ["lstm", "gru"])
+    ],
+    ids=["legs", "stretched", "fixed step", "gates"],
+)
 
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    """Several checkpoints even in short sequences."""
+    """Make short sequences have several checkpoints."""
     monkeypatch.setattr(compiled_sequence, "_CHUNK_ROWS", 7)
 
 
 def make(name, channels, size, dtype=torch.float64):
+    torch.manual_seed(0)
     kind, arguments = CELLS[name]
     cell = kind(channels, hidden_size=size, **arguments).to(dtype)
     with torch.no_grad():
@@ -71,7 +86,7 @@ def make(name, channels, size, dtype=torch.float64):
 
 
 def random_state(cell, batch, together=False):
-    """A state that rows have carried for different numbers of steps, or one that all have carried as long."""
+    """A state whose rows are at different steps, or at the same one."""
     state = [torch.randn_like(part) if part.is_floating_point() else part for part in cell.initial_state(batch)]
     if not state[-1].is_floating_point():
         state[-1] = torch.full((batch,), 3) if together else torch.arange(batch) * 2
@@ -100,52 +115,62 @@ def run(cell, inputs, lengths=None, state=None, loop=False):
     return {name: value.detach() for name, value in results.items()}
 
 
-def assert_same(given, wanted, relative=1e-10):
-    assert given.keys() == wanted.keys()
-    for name, value in wanted.items():
+def assert_same(given, expected, relative=1e-10):
+    assert given.keys() == expected.keys()
+    for name, value in expected.items():
         scale = value.abs().max().item() if value.numel() > 0 and value.is_floating_point() else 0
         assert_close(
             given[name], value.to(given[name].dtype), rtol=0, atol=relative * scale, msg=lambda text, n=name: f"{n}: {text}"
         )
 
 
-@every_cell
-@pytest.mark.parametrize("size", SIZES)
-def test_equals_the_loop(cell, size):
+def assert_equals_the_loop(name, size):
     batch, steps, channels, hidden = SIZES[size]
-    cell = make(cell, channels, hidden)
+    cell = make(name, channels, hidden)
     inputs = torch.randn(batch, steps, channels, dtype=torch.float64)
     assert_same(run(cell, inputs), run(cell, inputs, loop=True))
 
 
 @every_cell
-@pytest.mark.parametrize("together", [False, True], ids=["rows apart", "rows together"])
-def test_carries_a_state_through_rows_of_any_length(cell, together, short_chunks):
-    cell = make(cell, 3, 10)
+def test_equals_the_loop(cell, short_chunks):
+    """Of two sizes, and from a state, with rows that are at the same step or not."""
+    assert_equals_the_loop(cell, "tails")
+    assert_equals_the_loop(cell, list(SIZES)[list(CELLS).index(cell) % len(SIZES)])
+    made = make(cell, 3, 10)
     inputs = torch.randn(6, 9, 3, dtype=torch.float64)
     lengths = torch.tensor([9, 0, 4, 1, 9, 8])
-    state = random_state(cell, 6, together)
-    assert_same(run(cell, inputs, lengths, state), run(cell, inputs, lengths, state, loop=True))
+    for together in (False, True):
+        state = random_state(made, 6, together)
+        assert_same(run(made, inputs, lengths, state), run(made, inputs, lengths, state, loop=True))
 
 
-@one_of_each
-@pytest.mark.parametrize("longest", [0, 1, 5])
-def test_steps_that_no_row_reaches(cell, longest, short_chunks):
-    cell = make(cell, 2, 5)
-    inputs = torch.randn(3, 9, 2, dtype=torch.float64)
-    lengths = torch.tensor([longest, 0, longest // 2])
-    assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_every_cell_equals_the_loop(size):
+    for name in CELLS:
+        assert_equals_the_loop(name, size)
 
 
-@pytest.mark.parametrize("measure", ["legs", "lmu", "tlagt"])
-@pytest.mark.parametrize(("kind", "arguments"), [(TLSI, {}), (TLTI, {"dt": 0.3}), (TLSI, {"memory_size": 2, "gate": "N"})])
-def test_every_row_goes_by_its_own_times(kind, arguments, measure, short_chunks):
+@every_operator
+def test_steps_that_no_row_reaches(names, short_chunks):
+    for cell in (make(name, 2, 5) for name in names):
+        inputs = torch.randn(3, 9, 2, dtype=torch.float64)
+        for longest in (0, 1, 5):
+            lengths = torch.tensor([longest, 0, longest // 2])
+            assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "measure"),
+    [(TLSI, {}, "legs"), (TLTI, {"dt": 0.3}, "lmu"), (TLSI, {"memory_size": 2, "gate": "N"}, "tlagt")],
+)
+def test_every_row_has_its_own_times(kind, arguments, measure, short_chunks):
     torch.manual_seed(0)
     cell = kind(3, 10, memory_order=17, measure=measure, **arguments).double()
     inputs = torch.randn(19, 9, 3, dtype=torch.float64)
     inputs[..., 0] = torch.rand(19, 9, dtype=torch.float64).cumsum(1)
     inputs[3, :4, 0] = 0  # starts again and again
-    inputs[5, 2:6, 0] = inputs[5, 2:3, 0]  # stands still
+    inputs[5, 2:6, 0] = inputs[5, 2:3, 0]  # time does not advance
     lengths = torch.randint(0, 10, (19,))
     results = []
     for loop in (fused, stepwise):
@@ -154,73 +179,62 @@ def test_every_row_goes_by_its_own_times(kind, arguments, measure, short_chunks)
         loss = (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view_as(outputs)).sum()
         gradients = torch.autograd.grad(loss + final.memory.square().sum() + final.hidden.sum(), list(cell.parameters()))
         results.append((outputs, *final, *gradients))
-    for given, wanted in zip(*results, strict=True):
-        assert_close(given, wanted, rtol=1e-9, atol=1e-10 * wanted.abs().max().item())
+    for given, expected in zip(*results, strict=True):
+        assert_close(given, expected, rtol=1e-9, atol=1e-10 * expected.abs().max().item())
 
 
-@one_of_each
-def test_more_rows_than_a_group_carries(cell):
-    cell = make(cell, 2, 5)
-    inputs = torch.randn(501, 3, 2, dtype=torch.float64)
-    lengths = torch.randint(0, 4, (501,))
-    assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+@every_operator
+def test_more_rows_than_a_group(names):
+    """Groups of rows are of unequal sizes, and threads compute unequal numbers of groups."""
+    for cell in (make(name, 2, 5) for name in names):
+        for batch, steps in ((501, 3), (37, 31), (201, 9)):
+            inputs = torch.randn(batch, steps, 2, dtype=torch.float64)
+            lengths = torch.randint(0, steps + 1, (batch,)) if batch == 501 else None
+            assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
 
 
-@one_of_each
-@pytest.mark.parametrize("batch", [37, 201])
-def test_threads_carry_unequal_groups(cell, batch):
-    cell = make(cell, 2, 5)
-    inputs = torch.randn(batch, 31, 2, dtype=torch.float64)
-    assert_same(run(cell, inputs), run(cell, inputs, loop=True))
+@every_operator
+def test_no_rows_or_no_steps(names):
+    for cell in (make(name, 3, 5) for name in names):
+        for shape in ((0, 4, 3), (4, 0, 3)):
+            inputs, state = torch.zeros(shape, dtype=torch.float64), random_state(cell, shape[0])
+            assert_same(run(cell, inputs, None, state), run(cell, inputs, None, state, loop=True))
 
 
-@one_of_each
-@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3)], ids=str)
-def test_nothing_to_do(cell, shape):
-    cell = make(cell, 3, 5)
-    inputs = torch.zeros(shape, dtype=torch.float64)
-    state = random_state(cell, shape[0])
-    assert_same(run(cell, inputs, None, state), run(cell, inputs, None, state, loop=True))
+@families
+def test_float32_to_rounding(names, short_chunks):
+    for cell in (make(name, 3, 37) for name in names):
+        inputs = torch.randn(29, 60, 3, dtype=torch.float64)
+        expected = run(cell, inputs, loop=True)
+        assert_same(run(cell.float(), inputs.float()), expected, relative=4e-5)
 
 
-@every_cell
-def test_float32_to_rounding(cell, short_chunks):
-    double = make(cell, 3, 37)
-    inputs = torch.randn(29, 60, 3, dtype=torch.float64)
-    wanted = run(double, inputs, loop=True)
-    assert_same(run(double.float(), inputs.float()), wanted, relative=4e-5)
+@every_operator
+def test_gradients_that_vanish_in_backward(names, short_chunks):
+    """Steps that no gradient reaches are skipped; inputs before ``first`` are so large that the gates saturate."""
+    for name, first in product(names, (0, 5, 19)):
+        cell = make(name, 3, 10)
+        inputs = torch.randn(4, 20, 3, dtype=torch.float64)
+        inputs[:, :first] *= 1e4
+        inputs.requires_grad_()
+        gradients = []
+        for loop in (fused, stepwise):
+            outputs, _ = loop(cell, inputs, cell.initial_state(4), None, True)
+            leaves = [inputs, *cell.parameters()]
+            found = torch.autograd.grad(outputs[:, -1].sum(), leaves, materialize_grads=True, allow_unused=True)
+            gradients.append(found)
+        for given, expected in zip(*gradients, strict=True):
+            assert_close(given, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
 
 
-@one_of_each
-@pytest.mark.parametrize("first", [0, 5, 19])
-def test_gradients_that_vanish_on_their_way_back(cell, first, short_chunks):
-    """Steps that nothing flows back to are skipped; the inputs before ``first`` are far beyond where the gates saturate."""
-    cell = make(cell, 3, 10)
-    inputs = torch.randn(4, 20, 3, dtype=torch.float64)
-    inputs[:, :first] *= 1e4
-    inputs.requires_grad_()
-    gradients = []
-    for loop in (fused, stepwise):
-        outputs, _ = loop(cell, inputs, cell.initial_state(4), None, True)
-        gradients.append(
-            torch.autograd.grad(outputs[:, -1].sum(), [inputs, *cell.parameters()], materialize_grads=True, allow_unused=True)
-        )
-    for given, wanted in zip(*gradients, strict=True):
-        assert_close(given, wanted, rtol=0, atol=1e-10 * wanted.abs().max().item())
-
-
-def error(given, wanted):
+def error(given, expected):
     """Relative, in the Euclidean norm of each result."""
-    return {name: ((given[name] - value).norm() / value.norm().clamp(min=1e-6)).item() for name, value in wanted.items()}
+    return {name: ((given[name] - value).norm() / value.norm().clamp(min=1e-6)).item() for name, value in expected.items()}
 
 
-@every_cell
-@pytest.mark.parametrize("size", [(3, 7, 2, 7), (37, 9, 40, 33), (50, 5, 1, 64)], ids=str)
-def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short_chunks):
-    if not torch.ops.seqmem.bfloat16_products():
-        pytest.skip("no products in bfloat16 on this processor")
+def assert_bfloat16_is_no_worse(name, size):
     batch, steps, channels, hidden = size
-    cell = make(cell, channels, hidden, torch.float32)
+    cell = make(name, channels, hidden, torch.float32)
     inputs = torch.randn(batch, steps, channels)
     lengths = torch.randint(0, steps + 1, (batch,))
     exact = run(cell, inputs, lengths, loop=True)
@@ -231,17 +245,35 @@ def test_bfloat16_products_are_no_worse_than_those_of_the_loop(cell, size, short
         given, loop = run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True)
     assert given["outputs"].dtype == torch.float32
     ours, theirs = error(given, exact), error(loop, exact)
-    for name, value in ours.items():
-        assert value < max(0.05, 2 * theirs[name]), name  # a sum that all but cancels is known no better
+    for result, value in ours.items():
+        assert value < max(0.05, 2 * theirs[result]), (name, result)  # a sum that all but cancels is known no better
     assert 1e-6 < sum(ours.values()) <= 1.2 * sum(theirs.values())
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize(("size", "dtype"), [(112, torch.float32), (101, torch.float32), (56, torch.float64)])
-@one_of_each
-def test_what_is_too_large_for_the_caches_is_the_same(cell, size, dtype, padded):
-    """From 16 MiB of outputs and kept numbers on these are stored past the caches; eighths of the sequence are below that."""
-    cell = make(cell, 1, size, dtype)
+BFLOAT16_SIZES = [(3, 7, 2, 7), (37, 9, 40, 33), (50, 5, 1, 64)]
+needs_bfloat16 = pytest.mark.skipif(
+    not extension.REASON and not torch.ops.seqmem.bfloat16_products(), reason="no products in bfloat16 on this processor"
+)
+
+
+@needs_bfloat16
+@families
+def test_bfloat16_products_are_no_worse_than_those_of_the_loop(names, short_chunks):
+    for k, name in enumerate(names):
+        assert_bfloat16_is_no_worse(name, BFLOAT16_SIZES[k % 3])
+
+
+@needs_bfloat16
+@pytest.mark.slow
+def test_bfloat16_products_of_every_cell_and_size(short_chunks):
+    for name in CELLS:
+        for size in BFLOAT16_SIZES:
+            assert_bfloat16_is_no_worse(name, size)
+
+
+def assert_large_equals_small(name, size, dtype, padded):
+    """From 16 MiB of outputs and intermediate values on these are stored past the caches; eighths of a sequence are not."""
+    cell = make(name, 1, size, dtype)
     inputs = torch.randn(32, 1000, 1, dtype=dtype)
     lengths = torch.randint(1, 1001, (32,)).scatter(0, torch.tensor([5]), 1000) if padded else None
     outputs, state = cell(inputs, lengths=lengths)
@@ -257,62 +289,85 @@ def test_what_is_too_large_for_the_caches_is_the_same(cell, size, dtype, padded)
     assert_close(torch.autograd.grad(eighths, list(cell.parameters()), cotangents), gradients, rtol=1e-3, atol=1e-3)
 
 
-@one_of_each
-def test_threads_agree(cell):
-    cell = make(cell, 3, 12)
-    inputs = torch.randn(11, 8, 3, dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("cell", "size", "dtype", "padded"),
+    [
+        ("legs all on", 101, torch.float32, True),
+        ("legts", 56, torch.float64, False),
+        ("legt", 112, torch.float32, False),
+        ("lstm", 101, torch.float32, False),
+        ("gru", 56, torch.float64, True),
+    ],
+    ids=str,
+)
+def test_sequences_that_are_stored_past_the_caches(cell, size, dtype, padded):
+    assert_large_equals_small(cell, size, dtype, padded)
+
+
+@pytest.mark.slow
+@every_operator
+def test_every_sequence_that_is_stored_past_the_caches(names):
+    sizes = ((112, torch.float32), (101, torch.float32), (56, torch.float64))
+    for name, (size, dtype), padded in product(names, sizes, (False, True)):
+        assert_large_equals_small(name, size, dtype, padded)
+
+
+def test_threads_agree():
     threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = run(cell, inputs)
-        torch.set_num_threads(2)
-        two = run(cell, inputs)
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(one["outputs"], two["outputs"])
-    assert_same(two, one, relative=1e-14)
+    for name in chain(*OPERATORS.values()):
+        cell, inputs = make(name, 3, 12), torch.randn(11, 8, 3, dtype=torch.float64)
+        try:
+            torch.set_num_threads(1)
+            one = run(cell, inputs)
+            torch.set_num_threads(2)
+            two = run(cell, inputs)
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(one["outputs"], two["outputs"])
+        assert_same(two, one, relative=1e-14)
 
 
 @pytest.mark.parametrize(
     "name", ["baseline", pytest.param("avx2", marks=pytest.mark.slow), pytest.param("avx512", marks=pytest.mark.slow)]
 )
 def test_other_instruction_sets(name):
-    selected = "test_bfloat16_products" if name == "avx512" else "test_equals_the_loop or test_float32_to_rounding"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", selected, __file__]
+    """The tests of this file and of the multiscale sequence, in a process that is limited to an instruction set."""
+    selected = {
+        "baseline": "test_equals_the_loop and (all or lagts or legt or lstm or gru or soft-reference)"
+        " or test_float32_to_rounding and (gates or stretched or plain)",
+        "avx2": "test_equals_the_loop or test_float32_to_rounding",
+        "avx512": "test_bfloat16_products",
+    }
+    files = [__file__, str(Path(__file__).with_name("test_multiscale.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected[name], *files]
     environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-@one_of_each
-def test_padding_may_hold_anything(cell):
-    cell = make(cell, 3, 6)
-    inputs = torch.randn(2, 5, 3, dtype=torch.float64)
-    lengths = torch.tensor([5, 2])
-    spoilt = inputs.clone()
-    spoilt[1, 2:] = torch.nan
-    assert_same(run(cell, spoilt, lengths), run(cell, inputs, lengths))
+@every_operator
+def test_padding_and_strides_do_not_matter(names):
+    for cell in (make(name, 3, 6) for name in names):
+        inputs = torch.randn(3, 4, 5, dtype=torch.float64).permute(2, 1, 0)
+        assert not inputs.is_contiguous()
+        assert_same(run(cell, inputs), run(cell, inputs.contiguous()))
+        lengths = torch.tensor([4, 2, 0, 4, 1])
+        padded = inputs.clone()
+        padded[1, 2:] = torch.nan
+        assert_same(run(cell, padded, lengths), run(cell, inputs, lengths))
 
 
-@one_of_each
-def test_inputs_need_not_lie_in_order(cell):
-    cell = make(cell, 3, 6)
-    inputs = torch.randn(3, 4, 5, dtype=torch.float64).permute(2, 1, 0)
-    assert not inputs.is_contiguous()
-    assert_same(run(cell, inputs), run(cell, inputs.contiguous()))
-
-
-@one_of_each
-def test_only_what_is_asked_for_flows_back(cell):
-    cell = make(cell, 3, 6)
-    inputs = torch.randn(2, 9, 3, dtype=torch.float64)
-    leaf = next(cell.parameters())
-    for pick in (lambda outputs, state: outputs[:, -1], lambda outputs, state: state.hidden):
-        given, wanted = (
-            torch.autograd.grad(pick(*loop(cell, inputs, cell.initial_state(2), None, True)).sum(), leaf)[0]
-            for loop in (fused, stepwise)
-        )
-        assert_close(given, wanted)
+@every_operator
+def test_gradients_of_a_single_result(names):
+    for cell in (make(name, 3, 6) for name in names):
+        inputs = torch.randn(2, 9, 3, dtype=torch.float64)
+        leaf = next(cell.parameters())
+        for pick in (lambda outputs, state: outputs[:, -1], lambda outputs, state: state.hidden):
+            given, expected = (
+                torch.autograd.grad(pick(*loop(cell, inputs, cell.initial_state(2), None, True)).sum(), leaf)[0]
+                for loop in (fused, stepwise)
+            )
+            assert_close(given, expected)
 
 
 @pytest.mark.parametrize(("name", "reference"), [("tanh", torch.tanh), ("sigmoid", torch.sigmoid)])
@@ -326,8 +381,8 @@ def test_activations_to_a_few_units_in_the_last_place(name, reference, dtype, un
         dtype
     )
     y = cell(x.view(-1, 1, 1))[0].view(-1)
-    wanted = reference(x.double())
-    assert_close(y.double(), wanted, rtol=units * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny)
+    expected = reference(x.double())
+    assert_close(y.double(), expected, rtol=units * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny)
     assert_close(cell(torch.full((1, 1, 1), torch.nan, dtype=dtype))[0].isnan().all(), torch.tensor(True))
 
 
@@ -336,7 +391,7 @@ def is_weight(part):
 
 
 def arguments(name):
-    """Small arguments of the operator of a cell, as the cell gives them, at sizes that leave nothing it keeps undefined."""
+    """Small arguments of a cell's operator, of sizes without unused units in what is kept for backward."""
     cell = make(name, 3, 16)
     inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     state = [part.requires_grad_() for part in random_state(cell, 2) if part.is_floating_point()]
@@ -352,14 +407,12 @@ def arguments(name):
     return operator.default, (inputs, *state, torch.tensor([4, 4]), *weights, False, 3)
 
 
-@one_of_each
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
-def test_operators_are_well_formed(cell, dtype):
-    operator, given = arguments(cell)
+opcheck_warning = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+
+
+def assert_well_formed(name, dtype):
+    operator, given = arguments(name)
     if dtype == torch.bfloat16:
-        if not torch.ops.seqmem.bfloat16_products():
-            pytest.skip("no products in bfloat16 on this processor")
         parts = (part.detach().float().requires_grad_() if is_weight(part) else part for part in given)
         given = tuple(True if k == len(given) - 2 else part for k, part in enumerate(parts))
     torch.use_deterministic_algorithms(False)
@@ -369,7 +422,23 @@ def test_operators_are_well_formed(cell, dtype):
     torch.library.opcheck(operator, given)
 
 
-@one_of_each
+@opcheck_warning
+@every_operator
+def test_operators_are_well_formed(names):
+    assert_well_formed(names[0], torch.float64)
+
+
+@needs_bfloat16
+@opcheck_warning
+@pytest.mark.slow
+@every_operator
+def test_operators_with_bfloat16_products_are_well_formed(names):
+    for name in names:
+        assert_well_formed(name, torch.float64)
+        assert_well_formed(name, torch.bfloat16)
+
+
+@pytest.mark.parametrize("cell", ["legs all on", "lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_cell_compiles(cell):
     cell = make(cell, 3, 5)
     inputs = torch.randn(3, 5, 3, dtype=torch.float64)
@@ -377,28 +446,29 @@ def test_a_cell_compiles(cell):
     assert_close(compiled(inputs)[0], cell(inputs)[0])
 
 
-@one_of_each
-def test_nothing_is_kept_where_no_gradient_is_asked_for(cell):
-    operator, given = arguments(cell)
-    kept = [part.numel() for part in operator(*given[:-1], 0)][-1]
-    assert kept == 0
-    with torch.no_grad():
-        assert compiled_sequence.chunk_steps(given[0]) == 0
-    assert compiled_sequence.chunk_steps(given[0]) > 0
+@every_operator
+def test_nothing_is_kept_for_backward_without_a_gradient(names):
+    for name in names:
+        operator, given = arguments(name)
+        kept = [part.numel() for part in operator(*given[:-1], 0)][-1]
+        assert kept == 0
+        with torch.no_grad():
+            assert compiled_sequence.chunk_steps(given[0]) == 0
+        assert compiled_sequence.chunk_steps(given[0]) > 0
 
 
-@one_of_each
-def test_second_derivatives_are_refused(cell):
-    cell = make(cell, 3, 5)
+@every_operator
+def test_second_derivatives_are_refused(names):
+    cell = make(names[0], 3, 5)
     inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(cell(inputs)[0].sum(), inputs, create_graph=True)
     with pytest.raises(NotImplementedError, match="differentiable once; with SEQMEM_REFERENCE=1"):
         first.sum().backward()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_wrong_arguments_are_named():
+    operator, given = arguments("legs")
+    for changes, message in (
         ({1: torch.zeros(3, 16, dtype=torch.float64)}, r"hidden: got shape \[3, 16\], expected \[2, 16\]"),
         ({0: torch.zeros(2, 4, 3)}, "hidden: got float64, expected float32"),
         ({0: torch.zeros(2, 4, 3, dtype=torch.float16)}, "inputs: got float16, expected float32 or float64"),
@@ -407,15 +477,12 @@ def test_second_derivatives_are_refused(cell):
         ({4: None}, "expected either generators and step_sizes, or step and drive"),
         ({7: torch.zeros(2)}, r"lengths: got \[2\] float32, expected \(B,\) int64 with B = 2"),
         ({17: "elu"}, "memory_activation: got 'elu', expected 'id', 'tanh', 'relu' or 'sigmoid'"),
-    ],
-)
-def test_what_does_not_fit_is_named(changes, message):
-    operator, given = arguments("legs")
-    with pytest.raises(ValueError, match=message):
-        operator(*(changes.get(index, value) for index, value in enumerate(given)))
+    ):
+        with pytest.raises(ValueError, match=message):
+            operator(*(changes.get(index, value) for index, value in enumerate(given)))
 
 
-def test_what_is_not_covered_goes_step_by_step(monkeypatch):
+def test_unsupported_settings_have_a_fallback_reason(monkeypatch):
     inputs = torch.zeros(1, 2, 3)
     assert not compiled_sequence.fallback_reason(inputs)
     assert LegS(2, discretization="zoh").fallback_reason(inputs)
@@ -430,7 +497,7 @@ def test_what_is_not_covered_goes_step_by_step(monkeypatch):
     assert compiled_sequence.fallback_reason(inputs)
 
 
-def test_what_is_kept_grows_no_faster_than_the_length():
+def test_memory_for_backward_is_linear_in_the_length():
     def kept(steps):
         zeros = torch.zeros
         sizes = zeros(steps, dtype=torch.float64)
