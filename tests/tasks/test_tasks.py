@@ -217,6 +217,7 @@ def test_what_a_task_says_of_itself():
     }
     assert task("regression", 2, output_steps=0).excerpt is None
     assert [name for name in tasks.names() if tasks.get(name).reconstructs] == ["reconstruction"]
+    assert [name for name in tasks.names() if tasks.get(name).predicts_following] == ["forecasting", "language_modelling"]
     spec = DataSpec("waves", 1, 1, "regression", None, 5, irreducible_error=0.25)
     assert task_for(spec).irreducible_error == 0.25
 
