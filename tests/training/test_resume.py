@@ -1,15 +1,12 @@
 """A trial that was stopped resumes, and ends as if it had never been stopped."""
 
 import json
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +14,6 @@ from seqmem import datasets, training
 from seqmem.cli import commandline
 from seqmem.errors import UserError
 from seqmem.results import RunFolder
-from seqmem.training.checkpoints.seeds import StepSeeds
 from seqmem.training.loop.module import SequenceModule
 from tests.program import ROOT
 from tests.trials import assert_same, run_trials, saved
@@ -92,17 +88,6 @@ def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, minutes, tmp_pa
     [stopped] = run_trials(config, data, tmp_path / "stopped")
     assert_same(whole, stopped)
     assert stopped.read_record()["resumed_at"] == ([3, 9, 12] if minutes else [1, 5, 11, 12])
-
-
-def test_random_numbers_of_a_step_follow_from_seed_epoch_batch_and_process():
-    def drawn(seed, epoch, batch, rank=0):
-        trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-        StepSeeds(seed).on_train_batch_start(trainer, None, None, batch)
-        return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
-
-    assert drawn(0, 1, 2) == drawn(0, 1, 2)
-    draws = [drawn(0, 1, 2), drawn(1, 1, 2), drawn(0, 2, 2), drawn(0, 1, 3), drawn(0, 1, 2, rank=1)]
-    assert all(len(set(generator)) == len(draws) for generator in zip(*draws, strict=True))
 
 
 @pytest.fixture(scope="module")
