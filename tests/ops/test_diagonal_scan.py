@@ -63,8 +63,8 @@ def test_an_exported_scan_takes_any_length(dtype):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({0: torch.zeros(4)}, r"got a \(4,\) and b \(3, 13, 5\)"),
-        ({2: torch.zeros(3, 4)}, r"got initial \(3, 4\), expected \(3, 5\)"),
+        ({0: torch.zeros(4)}, r"got a of shape \(4,\) and b of shape \(3, 13, 5\)"),
+        ({2: torch.zeros(3, 4)}, r"got initial of shape \(3, 4\), expected \(3, 5\)"),
     ],
     ids=["a", "initial"],
 )
