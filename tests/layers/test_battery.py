@@ -1,22 +1,29 @@
-"""What every registered layer that is not a cell must do; a layer that is added is tested without a line here."""
+"""Requirements of every registered layer that is not a cell. A new layer is found by its name."""
 
 import copy
 import inspect
+import pickle
+from typing import NamedTuple
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from seqmem import cells, layers, sequence
+from seqmem.cells import Recurrence
 from seqmem.errors import UserError
-from seqmem.layers import Bidirectional
+from seqmem.layers import EMA, Bidirectional
 from seqmem.ops.states import mapped, parts
+from seqmem.sequence import SequenceLayer
 
 NAMES = sorted(set(sequence.names()) - set(cells.names()))
 LENGTHS = torch.tensor([17, 5, 1, 0])
 
+every_layer = pytest.mark.parametrize("name", NAMES)
 
-def make(name: str, size: int = 6) -> sequence.SequenceLayer:
+
+def make(name: str, size: int = 6) -> SequenceLayer:
     torch.manual_seed(0)
     layer = sequence.get(name)
     sizes = {"hidden_size": size} if "hidden_size" in inspect.signature(layer).parameters else {}
@@ -24,7 +31,7 @@ def make(name: str, size: int = 6) -> sequence.SequenceLayer:
 
 
 @pytest.fixture
-def inputs() -> torch.Tensor:
+def inputs() -> Tensor:
     return torch.randn(4, 17, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
@@ -32,11 +39,11 @@ def test_layers_are_found():
     assert layers.EMA.name in NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_layer
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 def test_whole_sequence_and_steps_agree_in_value_and_gradient(name, lengths, inputs):
     layer, results = make(name), []
-    initial = mapped(lambda part: torch.randn_like(part), layer.initial_state(4))
+    initial = mapped(torch.randn_like, layer.initial_state(4))
     for run in (layer.whole_sequence, layer.stepwise_forward):
         given = inputs.clone().requires_grad_()
         before = mapped(lambda part: part.clone().requires_grad_(part.is_floating_point() or part.is_complex()), initial)
@@ -49,7 +56,7 @@ def test_whole_sequence_and_steps_agree_in_value_and_gradient(name, lengths, inp
         assert_close(fast, slow, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_layer
 def test_a_state_continues_a_sequence(name, inputs):
     layer = make(name)
     whole, last = layer(inputs)
@@ -60,9 +67,13 @@ def test_a_state_continues_a_sequence(name, inputs):
     assert_close(parts(after), parts(last))
     output, _ = layer.step(inputs[:, 6], state)
     assert_close(output, whole[:, 6])
+    empty, after = layer(inputs[:, :0], state)
+    assert empty.shape == (4, 0, layer.output_size)
+    assert_close(parts(after), parts(state))
+    assert layer(inputs[:0])[0].shape == (0, 17, layer.output_size)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_layer
 def test_padding_and_other_rows_have_no_influence(name, inputs):
     layer = make(name)
     padded = inputs.clone()
@@ -78,7 +89,7 @@ def test_padding_and_other_rows_have_no_influence(name, inputs):
     assert gradient[1, 5:].eq(0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_layer
 def test_other_precisions_and_copies(name, inputs):
     layer = make(name).float()
     given = inputs.float()
@@ -86,21 +97,46 @@ def test_other_precisions_and_copies(name, inputs):
         outputs, state = layer(given)
     assert_close(outputs.float(), layer(given)[0], rtol=0.1, atol=0.1)
     assert not {part.dtype for part in parts(state)} & {torch.bfloat16, torch.float16}
-    assert_close(copy.deepcopy(layer)(given)[0], layer(given)[0])
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(given)[0], layer(given)[0])
     assert layer.path
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_mistakes_are_named(name, inputs):
-    layer = make(name)
-    with pytest.raises(UserError, match=r"expected \(B, T, C\)"):
-        layer(inputs[0])
-    with pytest.raises(UserError, match="got inputs with 2 channels, expected input_size=3"):
-        layer(inputs[..., :2])
-    with pytest.raises(UserError, match="expected each between 0 and T=17"):
-        layer(inputs, lengths=LENGTHS + 1)
-    with pytest.raises(UserError, match="got a state of 2 rows, expected 4"):
-        layer(inputs, layer.initial_state(2))
+@every_layer
+def test_an_exported_layer_accepts_any_length(name, inputs):
+    layer = make(name).requires_grad_(False)
+
+    class Program(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+            return self.layer(inputs, lengths=lengths)[0]
+
+    dynamic = ({1: torch.export.Dim.DYNAMIC}, None)
+    program = torch.export.export(Program(), (inputs, LENGTHS), dynamic_shapes=dynamic, strict=False).module()
+    longer, lengths = torch.cat([inputs, inputs], 1), 2 * LENGTHS
+    assert_close(program(longer, lengths), layer(longer, lengths=lengths)[0])
+
+
+def test_mistakes_are_named(inputs):
+    layer = make("ema")
+    for call, message in (
+        (lambda: layer(inputs[0]), r"EMA: got inputs of shape \(17, 3\), expected \(B, T, C\)"),
+        (lambda: layer(inputs[..., :2]), "got inputs with 2 channels, expected input_size=3"),
+        (lambda: layer(inputs, lengths=LENGTHS + 1), "expected each between 0 and T=17"),
+        (lambda: layer(inputs, layer.initial_state(2)), "got a state of 2 rows, expected 4"),
+        (lambda: layer(inputs, (torch.zeros(4, 6), torch.zeros(4, 6))), "got a state of 2 parts, expected 1"),
+        (lambda: layer.step(inputs), r"got inputs of one step of shape \(4, 17, 3\), expected \(B, C\)"),
+        (lambda: EMA(3, shortest=1), "shortest: got 1, expected greater than or equal to 2"),
+        (lambda: EMA(3, shortest=50, longest=20), "longest: got 20, expected at least shortest=50"),
+        (lambda: Bidirectional(sequence.get("tlsi"), 3), "got TLSI, which uses the times of its steps"),
+        (lambda: Bidirectional(Bidirectional, 3), "got Bidirectional, which is not causal"),
+        (lambda: sequence.get("emma"), "no cell or layer is called 'emma'; did you mean 'ema'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
 
 
 @pytest.mark.parametrize("name", [*NAMES, "lstm"])
@@ -119,11 +155,70 @@ def test_bidirectional_reverses_the_valid_steps(name, inputs):
         layer(inputs, (torch.zeros(4, 4),))
 
 
-def test_bidirectional_refuses_times():
-    with pytest.raises(UserError, match="got tlsi, which uses the times of its steps"):
-        Bidirectional(sequence.get("tlsi"), 3)
+def test_time_constants_are_those_of_the_arguments():
+    for dtype in (torch.float32, torch.float64):
+        layer = EMA(3, 5, shortest=2, longest=10**8).to(dtype)  # of which float32 leaves nothing in 1 - |a|^2
+        moduli = torch.exp(-layer.nu.double().exp())
+        assert_close(1 / (1 - moduli[:3]), torch.logspace(0.30103, 8, 5, dtype=torch.float64)[:3], rtol=1e-3, atol=0)
+        outputs, _ = layer(torch.ones(1, 50, 3, dtype=dtype))
+        outputs.sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match="no cell or layer is called 'emma'; did you mean 'ema'"):
-        sequence.get("emma")
+class Parts(NamedTuple):
+    real: Tensor
+    rest: tuple[Tensor, Tensor]
+
+
+class Nested(Recurrence[Parts]):
+    """A cell whose state has a complex part within a tuple."""
+
+    input_size, output_size = 3, 2
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3, dtype=torch.float64))
+
+    def initial_state(self, batch_size):
+        real = self.weight.new_zeros(batch_size, 2)
+        return Parts(real, (torch.complex(real, real), torch.zeros(batch_size, dtype=torch.int64)))
+
+    def project(self, inputs):
+        return inputs @ self.weight.T
+
+    def advance(self, projected, state, scheduled):
+        h, (z, count) = state
+        z = (0.5 + 0.3j) * z + projected
+        h = torch.tanh(h + z.real * z.imag + projected)
+        return h, Parts(h, (z, count + 1))
+
+
+def test_a_state_has_any_structure(inputs):
+    torch.manual_seed(0)
+    cell = Nested().requires_grad_(False)
+    outputs, state = cell(inputs, lengths=LENGTHS)
+    assert isinstance(state, Parts)
+    assert state.rest[1].tolist() == LENGTHS.tolist()
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, after = cell(inputs[row : row + 1, :length])
+        assert_close(outputs[row, :length], alone[0])
+        assert_close([part[row : row + 1] for part in parts(state)], parts(after))
+    whole, last = cell(inputs)
+    for plain in (lambda state: tuple(parts(state)), lambda state: (state[0], list(state[1]))):
+        _, state = cell(inputs[:, :6])
+        second, after = cell(inputs[:, 6:], plain(state))
+        assert_close(second, whole[:, 6:])
+        assert_close(parts(after), parts(last))
+    exported = torch.export.export(cell, (inputs,), dynamic_shapes=({1: torch.export.Dim.DYNAMIC},), strict=False)
+    assert_close(exported.module()(inputs[:, :9])[0], whole[:, :9])
+
+
+def test_a_layer_without_any_implementation_says_so(inputs):
+    class Unfinished(SequenceLayer[tuple[Tensor]]):
+        input_size, output_size, operator = 3, 3, "lstm"
+
+        def initial_state(self, batch_size):
+            return (torch.zeros(batch_size, 3),)
+
+    with pytest.raises(NotImplementedError, match=r"no implementation can run \(.+\), and the layer defines neither"):
+        Unfinished()(inputs.to("meta"))

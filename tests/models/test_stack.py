@@ -1,5 +1,7 @@
 """The stack of residual blocks, around cells and layers."""
 
+import io
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -11,10 +13,13 @@ from seqmem import models, sequence
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.models.stack import BatchNorm, StackNetwork
+from seqmem.models.stack import BatchNorm, SequenceDropout, StackNetwork
+from seqmem.ops.states import mapped, parts
+from seqmem.training.optimisation.groups import parameter_groups
 
 SPEC = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=9)
 EACH = replace(SPEC, output_steps=None)
+TOKENS = replace(EACH, input_size=6, tokens=True, contiguous=True, task="language_modelling")
 LENGTHS = torch.tensor([9, 4, 1])
 
 SETTINGS = [
@@ -24,6 +29,7 @@ SETTINGS = [
     {"norm": "none", "feed_forward": "gelu", "gelu_form": "tanh", "pooling": "last"},
     {"norm": "batch", "feed_forward": "none", "norm_first": False},
 ]
+every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
 
 
 def make(spec: DataSpec = SPEC, **arguments) -> StackNetwork:
@@ -36,13 +42,35 @@ def batch(lengths: torch.Tensor | None = LENGTHS, rows: int = 3) -> Batch:
     return Batch(inputs, torch.zeros(rows, dtype=torch.int64), lengths)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
+@every_setting
 def test_padding_and_other_rows_have_no_influence(settings):
     model = make(**settings)
     given = batch()
     given.inputs[1, 4:] = 1e3
     alone = Batch(given.inputs[1:2, :4], given.targets[1:2])
     assert_close(model(given)[1:2], model(alone))
+    for training in (False, True):  # padding may hold NaN, and a row no step
+        model.train(training)
+        padded = replace(batch(), lengths=torch.tensor([9, 4, 0]))
+        padded.inputs[1, 4:] = padded.inputs[2] = torch.nan
+        padded.inputs.requires_grad_()
+        outputs = model(padded)
+        outputs.sum().backward()
+        gradients = [padded.inputs.grad, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+        assert all(value.isfinite().all() for value in (outputs, *gradients))
+        assert not padded.inputs.grad[1, 4:].any()
+
+
+@every_setting
+def test_autocast_changes_outputs_by_its_rounding_only(settings):
+    model, given = make(**settings), batch()
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outputs, state = model.train().carry(given)
+        outputs.float().sum().backward()
+        rounded = model.eval()(given)
+    assert_close(rounded.float(), model(given), rtol=0, atol=0.05)
+    assert not {part.dtype for part in parts(state)} & {torch.bfloat16}
 
 
 def test_a_block_is_its_formula():
@@ -57,6 +85,15 @@ def test_a_block_is_its_formula():
     assert_close(model(given), model.head(pooled))
 
 
+def test_a_norm_may_follow_the_skip():
+    model = make(mixer="rnn", num_layers=1, norm_first=False, final_norm=False, feed_forward="half_glu", pooling="last")
+    [block], given = model.blocks, batch(None)
+    x = model.encoder(given.inputs)
+    s, _ = block.mixer(x)
+    y = layer_norm(x + s * torch.sigmoid(block.mixing(gelu(s))), (6,))
+    assert_close(model(given), model.head(y[:, -1]))
+
+
 def test_an_mlp_is_a_second_branch():
     model = make(mixer="rnn", num_layers=1, feed_forward="mlp", norm="none", final_norm=False, expansion=2, pooling="last")
     [block], given = model.blocks, batch(None)
@@ -67,7 +104,7 @@ def test_an_mlp_is_a_second_branch():
     assert_close(model(given), model.head((x + second(gelu(first(x))))[:, -1]))
 
 
-def test_batch_norm_leaves_padding_out():
+def test_batch_norm_excludes_padding():
     norm, values = BatchNorm(3, 1e-5).train(), torch.randn(2, 5, 3)
     lengths = torch.tensor([5, 2])
     padded = values.clone()
@@ -77,26 +114,43 @@ def test_batch_norm_leaves_padding_out():
     mean, variance = valid.mean(0), valid.var(0, correction=0)
     assert_close(normed[0], (values[0] - mean) / (variance + 1e-5).sqrt())
     assert_close(norm.norm.running_mean, 0.1 * mean)
+    for single, one in ((values[:1, :1], None), (values[:1], torch.tensor([1])), (values[:1], torch.tensor([0]))):
+        assert norm(single, one).isfinite().all()  # a single step has no variance
+    assert_close(norm.norm.running_mean, 0.1 * mean)
 
 
-@pytest.mark.parametrize("mixer", ["ema", "legs", "gru"])
+def test_dropout_has_one_mask_for_all_steps():
+    dropout = SequenceDropout(0.5).train()
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(4, 7, 20))
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert dropped.unique().tolist() == [0, 2]
+    assert dropout.eval()(dropped) is dropped
+
+
+@pytest.mark.parametrize("mixer", ["ema", "legs"])
 def test_a_state_continues_a_sequence(mixer):
-    model, given = make(replace(EACH, contiguous=True), mixer=mixer), batch(None)
-    whole, _ = model.carry(given)
-    parts, state = [], None
-    for start in (0, 4):
-        part = Batch(given.inputs[:, start : start + 4 + start], given.targets)
-        outputs, state = model.carry(part, state)
-        parts.append(outputs)
-    assert_close(torch.cat(parts, 1), whole)
+    """A state of an earlier batch, or as a checkpoint holds it: plain tuples, which load without classes."""
+    model, tokens = make(TOKENS, mixer=mixer), torch.randint(0, 6, (3, 9))
+    whole, last = model.carry(Batch(tokens, tokens))
+    first, state = model.carry(Batch(tokens[:, :4], tokens))
+    file = io.BytesIO()
+    torch.save([tuple(parts(part)) for part in state], file)
+    file.seek(0)
+    for given in (state, torch.load(file, weights_only=True)):
+        second, after = model.carry(Batch(tokens[:, 4:], tokens), mapped(torch.detach, given))
+        assert_close(torch.cat([first, second], 1), whole)
+        assert_close(parts(after), parts(last))
 
 
-def test_mixers_of_other_widths_and_of_times():
-    assert make(mixer="legs", mixer_args={"memory_output": True})(batch()).shape == (3, 4)
-    timed = replace(SPEC, times=True)
-    given = replace(batch(), times=torch.rand(3, 9).cumsum(1))
-    model = make(timed, mixer="tlsi")
-    assert_close(model(given)[1:2], model(Batch(given.inputs[1:2, :4], given.targets[1:2], times=given.times[1:2, :4])))
+def test_outputs_are_at_the_steps_that_the_data_set_defines():
+    assert make(replace(SPEC, output_steps=3))(batch()).shape == (3, 3, 4)
+    assert make(EACH)(batch()).shape == (3, 9, 4)
+    tokens = Batch(torch.randint(0, 6, (2, 9)), None)
+    assert make(TOKENS)(tokens).shape == (2, 9, 4)
+    embedded = make(TOKENS, embedding_size=5)
+    assert embedded.encoder.in_features == 5
+    assert embedded(tokens).shape == (2, 9, 4)
 
 
 def test_every_cell_and_layer_is_a_mixer():
@@ -105,6 +159,16 @@ def test_every_cell_and_layer_is_a_mixer():
         spec = replace(EACH, times=timed)
         given = replace(batch(), times=torch.ones(3, 9).cumsum(1) if timed else None)
         assert make(spec, mixer=name, num_layers=1)(given).shape == (3, 9, 4), name
+    assert make(mixer="legs", mixer_args={"memory_output": True})(batch()).shape == (3, 4)
+
+
+def test_a_timed_mixer_gets_the_times():
+    given = replace(batch(), times=torch.rand(3, 9).cumsum(1))
+    model = make(replace(SPEC, times=True), mixer="tlsi")
+    assert_close(model(given)[1:2], model(Batch(given.inputs[1:2, :4], given.targets[1:2], times=given.times[1:2, :4])))
+    stretched = replace(given, times=given.times + torch.arange(9))
+    hidden = [block.mixer(torch.zeros(3, 9, 6), times=stretched.times)[1].time for block in model.blocks]
+    assert_close(hidden, [stretched.times[:, -1]] * 2)
 
 
 def test_training_uses_dropout_and_every_parameter():
@@ -116,6 +180,24 @@ def test_training_uses_dropout_and_every_parameter():
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
+def test_optimisers_see_gates_and_parameters_without_decay():
+    groups = parameter_groups(make(mixer="lstm"), 0.1, by_gates=True)
+    assert {len(parameter) for group in groups if group.get("blocks") == 4 for parameter in group["params"]} == {24}
+    model = make()
+    [kept] = [group for group in parameter_groups(model, 0.1) if group.get("weight_decay") == 0]
+    assert {id(parameter) for parameter in kept["params"]} == {
+        id(parameter) for block in model.blocks for parameter in (block.mixer.nu, block.mixer.theta)
+    }
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
+def test_a_stack_compiles():
+    model, given = make(replace(EACH, contiguous=True), num_layers=1), batch(None)
+    compiled = torch.compile(model.carry, backend="aot_eager")
+    _, state = model.carry(given)
+    assert_close(compiled(given, state)[0], model.carry(given, state)[0])
+
+
 @pytest.mark.parametrize(
     ("spec", "arguments", "message"),
     [
@@ -125,15 +207,21 @@ def test_training_uses_dropout_and_every_parameter():
             {"mixer_args": {"longst": 3}},
             "model.mixer_args.longst: ema takes no argument .longst.; did you mean .longest",
         ),
-        (SPEC, {"mixer": "tlsi"}, "tlsi uses the times of its steps, and made has none"),
+        (SPEC, {"mixer": "tlsi"}, "tlsi requires the times of the steps, and made has none"),
+        (
+            replace(SPEC, times=True),
+            {"mixer": "tlsi", "bidirectional": True},
+            "model.bidirectional: got true, expected false: the mixer tlsi uses the times",
+        ),
         (EACH, {"pooling": "mean"}, "model.pooling: got mean, expected none: made expects outputs at several steps"),
+        (SPEC, {"pooling": "none"}, "model.pooling: got none, expected mean or last: made expects one output"),
         (replace(EACH, contiguous=True), {"bidirectional": True}, "the batches of made continue each other"),
-        (replace(EACH, task="forecasting"), {"bidirectional": True}, "made asks for what follows each step"),
-        (replace(SPEC, task="reconstruction"), {}, "made"),
+        (replace(EACH, task="forecasting"), {"bidirectional": True}, "made predicts the values after each step"),
+        (replace(SPEC, task="reconstruction"), {}, "made requires reconstruction"),
     ],
-    ids=["mixer", "mixer_args", "times", "pooling", "contiguous", "future", "reconstruction"],
+    ids=["mixer", "mixer_args", "times", "times backward", "pooling", "no pooling", "contiguous", "future", "reconstruction"],
 )
-def test_what_makes_no_sense_is_refused(spec, arguments, message):
+def test_settings_that_a_data_set_does_not_support_are_refused(spec, arguments, message):
     with pytest.raises(UserError, match=message):
         make(spec, **arguments)
 
@@ -142,5 +230,9 @@ def test_a_config_is_checked_without_building_it():
     models.check({"network": "stack", "mixer": "lstm"})
     with pytest.raises(UserError, match=r"model\.mixer_args\.hidden_size: got 0"):
         models.check({"network": "stack", "mixer": "lstm", "mixer_args": {"hidden_size": 0}})
+    with pytest.raises(UserError, match=r"model\.mixer_args\.longest: got 20, expected at least shortest=50"):
+        models.check({"network": "stack", "mixer": "ema", "mixer_args": {"shortest": 50, "longest": 20}})
+    with pytest.raises(UserError, match=r"model\.bidirectional: got true, expected false"):
+        models.check({"network": "stack", "mixer": "tlsi", "bidirectional": True})
     assert models.label({"network": "stack", "mixer": "lstm"}) == "stack_lstm"
     assert models.label({"network": "stack", "mixer": "ema"}) == "ema"

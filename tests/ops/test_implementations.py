@@ -1,10 +1,10 @@
-"""The table of implementations: every fast path agrees with its reference, and a fallback has a reason."""
+"""The table of implementations: all agree with their references, and every fallback has a reason."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.cells import GRU, HMLSTM, LMU, LSTM, MGU, TLSI, TLTI, LegS, LegT
+from seqmem.cells import GRU, HMLSTM, LMU, LSTM, MGU, RNN, TLSI, TLTI, LegS, LegT
 from seqmem.cells.relu_gru import ReLUGRU
 from seqmem.ops import extension, implementations
 from seqmem.ops.gated import gated_reference
@@ -33,13 +33,11 @@ CASES = {
 
 
 @pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")
-@pytest.mark.parametrize("lengths", [None, [11, 4, 0]], ids=["whole", "lengths"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_implementation_agrees_with_its_reference(case, lengths):
+def test_every_implementation_agrees_with_its_reference(case):
     torch.manual_seed(0)
     cell, reference = CASES[case]
-    cell = cell.double()
-    lengths = None if lengths is None else torch.tensor(lengths)
+    cell, lengths = cell.double(), torch.tensor([11, 4, 0])
     inputs = torch.randn(3, 11, 3, dtype=torch.float64)
     if cell.timed:
         inputs[..., 0] = inputs[..., 0].abs().cumsum(1)
@@ -58,30 +56,41 @@ def test_every_implementation_agrees_with_its_reference(case, lengths):
         assert_close(fast, slow.expand_as(fast), rtol=1e-9, atol=1e-10)
 
 
-def test_every_operator_has_cells_or_layers_of_its_own():
+def test_every_operator_has_a_cell_or_layer():
     named = {type(cell).operator for cell, _ in CASES.values()}
     assert named | {"diagonal_scan"} == set(implementations.TABLE)
     assert set(implementations.describe()) == set(implementations.TABLE)
 
 
-@pytest.mark.parametrize(
-    ("cell", "reason"),
-    [
+def test_a_fallback_has_a_reason():
+    for cell, reason in (
         (GRU(3, 4, reset_after=False), "the reset gate acts before the product"),
         (LegS(3, 4, discretization="zoh"), "there is no compiled sequence for the discretization 'zoh'"),
         (LegT(3, 4, trainable_scale=1.0), "the memory's step is learned"),
         (LSTM(3, 4).half(), "there are no compiled sequences of torch.float16"),
-    ],
-    ids=["gru", "zoh", "learned step", "half"],
-)
-def test_a_fallback_has_a_reason(cell, reason):
-    inputs = torch.zeros(1, 2, 3, dtype=next(cell.parameters()).dtype)
-    choice = cell.choose(inputs)
-    if extension.REASON:
-        reason = choice.fallback_reason
-    assert choice == (None, f"step by step ({reason})", reason)
-    assert cell.fallback_reason(inputs) == reason
-
-
-def test_another_device_has_a_reason():
+        (RNN(3, 4), "there is no compiled sequence of RNN"),
+    ):
+        inputs = torch.zeros(1, 2, 3, dtype=next(cell.parameters()).dtype)
+        choice = cell.choose(inputs)
+        expected = choice.fallback_reason if extension.REASON else reason
+        assert choice == (None, f"step by step ({expected})", expected)
+        assert cell.fallback_reason(inputs) == expected
     assert "the inputs are on meta" in LSTM(3, 4).fallback_reason(torch.zeros(1, 2, 3, device="meta"))
+
+
+def test_the_first_row_that_can_run_is_chosen(monkeypatch):
+    def row(name, device, reason=""):
+        return implementations.Implementation(name, device, lambda inputs, **options: reason or options.get("no", ""), name)
+
+    rows = (row("triton", "cuda"), row("small", "cpu", "inputs are large"), row("fast", "cpu"), row("any", ""))
+    monkeypatch.setitem(implementations.TABLE, "made", rows)
+    inputs = torch.zeros(1, 2, 3)
+    assert implementations.choose("made", inputs, {}, "Made") == ("fast", "fast", "")
+    assert implementations.choose("made", inputs.to("meta"), {}, "Made") == ("any", "any", "")
+    refused = implementations.choose("made", inputs, {"no": "an option"}, "Made")
+    assert refused == (None, "step by step (an option)", "an option")
+    monkeypatch.setitem(implementations.TABLE, "made", rows[:1])
+    assert (
+        implementations.choose("made", inputs, {}, "Made").fallback_reason
+        == "triton is for cuda tensors; the inputs are on cpu"
+    )
