@@ -70,7 +70,8 @@ from seqmem.cli import export
 
 [checkpoint] = Path("runs").rglob("best.ckpt")
 export.main([str(checkpoint), "--lengths"])
-sys.exit(pytest.main(["-q", "--assert=plain", "-n", "0", "-k", "gated_average and not exported", "tests/layers/test_battery.py"]))
+chosen = ["-k", "gated_average and not exported", "tests/layers/test_battery.py"]
+sys.exit(pytest.main(["-q", "--assert=plain", "-n", "0", *chosen]))
 """
 
 

@@ -59,7 +59,7 @@ def test_every_implementation_agrees_with_its_reference(case):
 def test_every_operator_has_a_cell_or_layer():
     named = {type(cell).operator for cell, _ in CASES.values()}
     assert named | {"diagonal_scan"} == set(implementations.TABLE)
-    assert set(implementations.describe()) == set(implementations.TABLE)
+    assert set(implementations.describe()) == {*implementations.TABLE, "other recurrences"}
 
 
 def test_a_fallback_has_a_reason():
@@ -88,9 +88,19 @@ def test_the_first_row_that_can_run_is_chosen(monkeypatch):
     assert implementations.choose("made", inputs, {}, "Made") == ("fast", "fast", "")
     assert implementations.choose("made", inputs.to("meta"), {}, "Made") == ("any", "any", "")
     refused = implementations.choose("made", inputs, {"no": "an option"}, "Made")
-    assert refused == (None, "step by step (an option)", "an option")
+    reasons = "inputs are large; an option; an option"  # of each row for the device, the preferred one first
+    assert refused == (None, f"step by step ({reasons})", reasons)
     monkeypatch.setitem(implementations.TABLE, "made", rows[:1])
     assert (
         implementations.choose("made", inputs, {}, "Made").fallback_reason
         == "triton is for cuda tensors; the inputs are on cpu"
     )
+
+
+def test_a_time_loop_is_chosen_by_the_table(monkeypatch):
+    inputs = torch.zeros(1, 2, 3)
+    assert implementations.choose_loop(inputs, True).method == "stepwise_forward"
+    [_, graph, _] = implementations.LOOPS
+    assert graph.fallback_reason(inputs, True) == "a CUDA graph is for cuda tensors; the inputs are on cpu"
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert implementations.choose_loop(inputs, True).method == "scan_forward"

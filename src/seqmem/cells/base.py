@@ -9,6 +9,7 @@ from torch import Tensor
 from seqmem import sequence
 from seqmem.data.masks import masked, valid_steps
 from seqmem.errors import UserError, suggestion
+from seqmem.ops import implementations
 from seqmem.ops.export import scan
 from seqmem.ops.loop import run_steps, stacked
 from seqmem.ops.states import mapped, parts, rebuild, select
@@ -73,16 +74,13 @@ class Recurrence(SequenceLayer[State]):
         return self.advance(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
 
     def whole_sequence(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
-        """Compute checked inputs by the operator's implementation, else by torch's scan, a CUDA graph or step by step."""
+        """Compute checked inputs by the operator's implementation, else by a time loop; the table chooses both."""
         choice = self.choose(inputs)
         self.path = choice.path
         if choice.run is not None:
             return self.fused_forward(choice.run, inputs, state, lengths, fresh)
-        if torch.compiler.is_exporting():
-            return self.scan_forward(inputs, state, lengths)
-        if inputs.is_cuda and self.capturable():
-            return self._captured(inputs, state, lengths, fresh)
-        return self.stepwise_forward(inputs, state, lengths, fresh)
+        loop = implementations.choose_loop(inputs, self.capturable())
+        return getattr(self, loop.method)(inputs, state, lengths, fresh)
 
     def gates(self, name: str) -> int:
         """Return the number of gates whose rows are stacked in a parameter of this module."""
@@ -105,7 +103,7 @@ class Recurrence(SequenceLayer[State]):
         outputs, state = run_steps(lambda item, before: self.advance(item[0], before, item[1]), items, state, lengths, steps)
         return stacked(outputs, inputs, self.output_size), state
 
-    def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+    def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute a sequence from the initial state by torch's scan operator, for exported programs of any length."""
         steps = inputs.shape[1]
         sequences = [self.project(masked(inputs, lengths).transpose(0, 1))]
@@ -135,7 +133,8 @@ class Recurrence(SequenceLayer[State]):
         return {name: value for name, value in super().__getstate__().items() if name != "_loop"}
 
     @torch.compiler.disable
-    def _captured(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+    def captured_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+        """Compute a whole sequence from a CUDA graph of the time loop, see :mod:`seqmem.sequence.cuda_graph`."""
         if self._loop is None:
             self._loop = CapturedLoop(self)
         outputs, after = self._loop(inputs, state, lengths, fresh)

@@ -43,7 +43,7 @@ def diagonal_scan_parallel(
     """Compute :func:`diagonal_scan_reference` in O(log T) operations on whole sequences (Hillis and Steele, 1986).
 
     The pair (a, b) represents the map h -> a h + b. After the pass with offset d, each step holds the composition of the 2 d
-    maps that end with its own.
+    maps that end with its own. For |a| > 1 the powers of a may overflow where the reference does not.
     """
     factors, terms, state = _prepared(a, b, initial, lengths)
     steps = b.shape[1]

@@ -52,6 +52,20 @@ class Choice(NamedTuple):
     fallback_reason: str
 
 
+class Loop(NamedTuple):
+    """A way to run the time loop of a recurrence whose operator has no implementation for the inputs.
+
+    Attributes:
+        name: its name for the user.
+        method: the method of :class:`seqmem.cells.Recurrence` that runs it.
+        fallback_reason: maps inputs (B, T, C) and whether a CUDA graph can capture the loop to the reason why it cannot run.
+    """
+
+    name: str
+    method: str
+    fallback_reason: Callable[[Tensor, bool], str]
+
+
 COMPILED = "one compiled call"
 STEPWISE = "step by step"
 
@@ -80,8 +94,18 @@ def _exported_reason(inputs: Tensor) -> str:
     return "" if torch.compiler.is_exporting() else "torch's scan operator is for exported programs only"
 
 
-def _always(inputs: Tensor) -> str:
+def _always(inputs: Tensor, *options: Any) -> str:
     return ""
+
+
+def _scan_reason(inputs: Tensor, capturable: bool) -> str:
+    return _exported_reason(inputs)
+
+
+def _graph_reason(inputs: Tensor, capturable: bool) -> str:
+    if not inputs.is_cuda:
+        return f"a CUDA graph is for cuda tensors; the inputs are on {inputs.device}"
+    return "" if capturable else "the time loop draws random numbers or waits for the GPU"
 
 
 TABLE: dict[str, tuple[Implementation, ...]] = {
@@ -99,6 +123,13 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
 }
 """The implementations of each operator, the preferred ones first."""
+
+LOOPS = (
+    Loop("torch's scan operator in exported programs", "scan_forward", _scan_reason),
+    Loop("a CUDA graph of the time loop", "captured_forward", _graph_reason),
+    Loop(STEPWISE, "stepwise_forward", _always),
+)
+"""The time loops of a recurrence for which :data:`TABLE` has no implementation, the preferred ones first."""
 
 
 def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str) -> Choice:
@@ -118,13 +149,23 @@ def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str
         if not reason and row in own:
             return Choice(row.run, row.name, "")
         reasons.append(reason or f"{row.name} is for {row.device} tensors; the inputs are on {inputs.device}")
-    reason = reasons[-1] if reasons else f"there is no compiled sequence of {label}"
+    reason = "; ".join(reasons) or f"there is no compiled sequence of {label}"
     return Choice(None, f"{STEPWISE} ({reason})", reason)
+
+
+def choose_loop(inputs: Tensor, capturable: bool) -> Loop:
+    """Look up the first time loop that can run.
+
+    Args:
+        inputs: (B, T, C); their device matters.
+        capturable: whether a CUDA graph can capture the loop.
+    """
+    return next(loop for loop in LOOPS if not loop.fallback_reason(inputs, capturable))
 
 
 def describe() -> dict[str, str]:
     """List the implementations of each operator with their devices, for ``python -m seqmem.ops``."""
-    return {
-        operator: ", ".join(f"{row.name} ({row.device or 'any device'})" for row in rows) + f", {STEPWISE} (any device)"
-        for operator, rows in TABLE.items()
+    found = {
+        operator: ", ".join(f"{row.name} ({row.device or 'any device'})" for row in rows) for operator, rows in TABLE.items()
     }
+    return found | {"other recurrences": ", ".join(loop.name for loop in LOOPS)}

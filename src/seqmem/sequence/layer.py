@@ -142,7 +142,8 @@ class SequenceLayer(nn.Module, Generic[State]):
     ) -> tuple[Tensor, State]:
         """Compute a whole sequence by ``run``, an implementation of :attr:`operator`.
 
-        Arguments and results are those of :meth:`whole_sequence`; padded inputs are zero.
+        Arguments and results are those of :meth:`whole_sequence`. Padded inputs are zero, except in a
+        :class:`seqmem.cells.Recurrence`, whose operators mask their inputs themselves.
         """
         raise NotImplementedError
 
@@ -198,6 +199,8 @@ class SequenceLayer(nn.Module, Generic[State]):
 
     def _named(self, state: Any) -> State:
         """Return a state in the layer's own structure; a checkpoint holds plain tuples."""
+        if hasattr(type(state), "_fields"):  # a NamedTuple, as the layer returned it
+            return state
         like = self.initial_state(0)
         given = parts(state)
         if len(given) != len(parts(like)):
@@ -209,7 +212,7 @@ class SequenceLayer(nn.Module, Generic[State]):
 
 
 def names() -> list[str]:
-    """Return the names of all registered cells and layers."""
+    """Return the names of all registered cells and layers; importing ``seqmem.models`` registers all of this project."""
     return sorted(_registry)
 
 
