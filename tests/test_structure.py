@@ -1,6 +1,7 @@
 """The house: arrows between its rooms run one way, and no module imports what would close a circle."""
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """What a module imports anywhere in it, for types too; a name of a package may be a module."""
     names = set()

@@ -173,9 +173,8 @@ def test_times_join_the_inputs_as_first_channel(name):
     assert_close(cell.step(inputs[:, 0], times=times[:, 0])[0], cell(joined)[0][:, 0])
 
 
-@pytest.mark.parametrize(
-    ("shape", "keywords", "message"),
-    [
+def test_wrong_shapes_are_named():
+    for shape, keywords, message in (
         ((5, 3), {}, r"LSTM: got inputs of shape \(5, 3\), expected \(B, T, C\)"),
         ((2, 5, 4), {}, "4 channels, expected input_size=3"),
         ((2, 5, 3), {"lengths": torch.tensor([5])}, r"lengths of shape \(1,\), expected \(2,\)"),
@@ -183,12 +182,9 @@ def test_times_join_the_inputs_as_first_channel(name):
         ((2, 5, 2), {"times": torch.zeros(2, 4)}, r"times of shape \(2, 4\), expected \(2, 5\)"),
         ((2, 5, 3), {"state": (torch.zeros(2, 8),)}, "a state of 1 parts, expected 2"),
         ((2, 5, 3), {"state": (torch.zeros(3, 8), torch.zeros(3, 8))}, "a state of 3 rows, expected 2"),
-    ],
-    ids=["inputs", "channels", "lengths", "long", "times", "parts", "rows"],
-)
-def test_wrong_shapes_are_named(shape, keywords, message):
-    with pytest.raises(UserError, match=message):
-        make("lstm")(torch.zeros(shape, dtype=torch.float64), **keywords)
+    ):
+        with pytest.raises(UserError, match=message):
+            make("lstm")(torch.zeros(shape, dtype=torch.float64), **keywords)
 
 
 def test_wrong_arguments_and_names_are_named():

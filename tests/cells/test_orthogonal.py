@@ -12,7 +12,8 @@ from seqmem.cells.orthogonal import ExpRNN, Orthogonal
 from seqmem.errors import UserError
 from seqmem.ops.activations import modrelu
 
-every_method = pytest.mark.parametrize("method", ["exprnn", "dtriv", "cayley"])
+METHODS = ("exprnn", "dtriv", "cayley")
+every_method = pytest.mark.parametrize("method", METHODS)
 both = pytest.mark.parametrize("kind", [ExpRNN, Orthogonal])
 
 
@@ -104,12 +105,12 @@ def test_initial_angles(method, init, low, high):
     assert angles.median().item() == pytest.approx(median, abs=0.1 * high)
 
 
-@every_method
-def test_small_sizes(method):
-    for size in (1, 2):
-        cell = Orthogonal(3, size, method=method).double()
-        assert off_identity(cell.recurrent.weight) < 1e-14
-        assert cell(torch.randn(2, 4, 3, dtype=torch.float64))[0].shape == (2, 4, size)
+def test_small_sizes():
+    for method in METHODS:
+        for size in (1, 2):
+            cell = Orthogonal(3, size, method=method).double()
+            assert off_identity(cell.recurrent.weight) < 1e-14
+            assert cell(torch.randn(2, 4, 3, dtype=torch.float64))[0].shape == (2, 4, size)
 
 
 @pytest.mark.parametrize(
@@ -230,46 +231,46 @@ def test_gradients_are_those_of_finite_differences(method):
     torch.autograd.gradcheck(run, (inputs, *values), fast_mode=True)
 
 
-@every_method
-def test_norms_neither_grow_nor_vanish(method):
-    cell = Orthogonal(3, 12, method=method, init="henaff").double()
-    start = torch.randn(4, 12, dtype=torch.float64, requires_grad=True)
-    outputs, _ = cell(torch.zeros(4, 500, 3, dtype=torch.float64), type(cell.initial_state(4))(start))
-    assert_close(outputs[:, -1].norm(dim=1), start.norm(dim=1))
-    cotangent = torch.randn(4, 12, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((outputs[:, -1] * cotangent).sum(), start)
-    assert_close(gradient.norm(dim=1), cotangent.norm(dim=1))
+def test_norms_neither_grow_nor_vanish():
+    for method in METHODS:
+        cell = Orthogonal(3, 12, method=method, init="henaff").double()
+        start = torch.randn(4, 12, dtype=torch.float64, requires_grad=True)
+        outputs, _ = cell(torch.zeros(4, 500, 3, dtype=torch.float64), type(cell.initial_state(4))(start))
+        assert_close(outputs[:, -1].norm(dim=1), start.norm(dim=1))
+        cotangent = torch.randn(4, 12, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad((outputs[:, -1] * cotangent).sum(), start)
+        assert_close(gradient.norm(dim=1), cotangent.norm(dim=1))
 
 
-@every_method
-def test_q_is_computed_once_per_sequence(method):
-    cell = Orthogonal(3, 7, method=method)
-    made = []
-    cell.recurrent.parametrizations.weight.register_forward_hook(lambda *_: made.append(1))
-    inputs = torch.randn(2, 20, 3)
-    expected = cell(inputs)[0]
-    assert len(made) == 1
-    state, outputs = None, []
-    with cached():
-        for x in inputs.unbind(1):
-            output, state = cell.step(x, state)
-            outputs.append(output)
-    assert len(made) == 2
-    assert_close(torch.stack(outputs, 1), expected)
+def test_q_is_computed_once_per_sequence():
+    for method in METHODS:
+        cell = Orthogonal(3, 7, method=method)
+        computed = []
+        cell.recurrent.parametrizations.weight.register_forward_hook(lambda *_, computed=computed: computed.append(1))
+        inputs = torch.randn(2, 20, 3)
+        expected = cell(inputs)[0]
+        assert len(computed) == 1
+        state, outputs = None, []
+        with cached():
+            for x in inputs.unbind(1):
+                output, state = cell.step(x, state)
+                outputs.append(output)
+        assert len(computed) == 2
+        assert_close(torch.stack(outputs, 1), expected)
 
 
-@every_method
-def test_autocast_leaves_q_orthogonal(method):
-    cell = Orthogonal(3, 17, method=method)
-    start = torch.randn(2, 17)
-    inputs = torch.zeros(2, 50, 3)
-    expected = cell(inputs, type(cell.initial_state(2))(start))[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(cell(inputs, type(cell.initial_state(2))(start))[0], expected)
+def test_autocast_leaves_q_orthogonal():
+    for method in METHODS:
+        cell = Orthogonal(3, 17, method=method)
+        start = torch.randn(2, 17)
+        inputs = torch.zeros(2, 50, 3)
+        expected = cell(inputs, type(cell.initial_state(2))(start))[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(cell(inputs, type(cell.initial_state(2))(start))[0], expected)
+            if method == "dtriv":
+                cell.recurrent.rebase()
         if method == "dtriv":
-            cell.recurrent.rebase()
-    if method == "dtriv":
-        assert off_identity(cell.recurrent.parametrizations.weight[1].base) < 1e-6
+            assert off_identity(cell.recurrent.parametrizations.weight[1].base) < 1e-6
 
 
 @each
