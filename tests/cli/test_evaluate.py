@@ -14,7 +14,7 @@ from seqmem import datasets
 from seqmem.cli import commandline, evaluate, finished_trial
 from seqmem.errors import UserError
 from seqmem.results.record import RunFolder
-from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
+from seqmem.training.checkpoints.files import read_checkpoint, restore
 from tests.trials import run_trials
 
 TINY = ("train.epochs=2", "train.limit_train_batches=2", "train.lr=0.01", "runner.accelerator=cpu", "model.preset=tiny")

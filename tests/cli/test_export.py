@@ -15,7 +15,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.ops import extension
-from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
+from seqmem.training.checkpoints.files import read_checkpoint, restore
 from tests.trials import run_trials
 
 compiled = pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")

@@ -14,9 +14,9 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
+from seqmem.training.checkpoints.files import read_checkpoint, restore
 from seqmem.training.config import TrainConfig, model_arguments
-from seqmem.training.evaluation.evaluation import evaluate
+from seqmem.training.evaluation.measure import evaluate
 from seqmem.training.loop.module import SequenceModule
 from tests.data_files import require
 from tests.trials import run_trials

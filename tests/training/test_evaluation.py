@@ -5,9 +5,9 @@ import torch
 
 from seqmem import datasets
 from seqmem.errors import UserError
-from seqmem.training.checkpoints.checkpoints import read_checkpoint, restore
-from seqmem.training.evaluation.evaluation import evaluate
+from seqmem.training.checkpoints.files import read_checkpoint, restore
 from seqmem.training.evaluation.excerpt import Excerpt
+from seqmem.training.evaluation.measure import evaluate
 from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")

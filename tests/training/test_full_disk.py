@@ -16,7 +16,7 @@ from seqmem.errors import UserError
 from seqmem.io import archive
 from seqmem.io.series_files import write_series
 from seqmem.results import RunFolder
-from seqmem.training.checkpoints.checkpoints import load_plain, save_plain
+from seqmem.training.checkpoints.files import load_plain, save_plain
 from seqmem.training.loop.module import SequenceModule
 from tests.program import run
 from tests.trials import assert_same, run_trials

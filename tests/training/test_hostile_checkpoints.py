@@ -14,7 +14,7 @@ import torch
 from seqmem import datasets
 from seqmem.cli import commandline, finished_trial
 from seqmem.errors import UserError
-from seqmem.training.checkpoints.checkpoints import load_plain, read_checkpoint, restore
+from seqmem.training.checkpoints.files import load_plain, read_checkpoint, restore
 from tests.hostile import MakesFile
 from tests.trials import assert_same, run_trials
 

@@ -13,7 +13,7 @@ from seqmem.cli import finished_trial, messages
 from seqmem.errors import UserError
 
 if TYPE_CHECKING:
-    from seqmem.training.checkpoints.checkpoints import Checkpoint
+    from seqmem.training.checkpoints.files import Checkpoint
     from seqmem.training.evaluation.excerpt import Excerpt
 
 HELP = """\
@@ -68,10 +68,10 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     """
     from seqmem import datasets, models
     from seqmem.results.plots import check_picture
-    from seqmem.training.checkpoints.checkpoints import restore
+    from seqmem.training.checkpoints.files import restore
     from seqmem.training.config import model_arguments
-    from seqmem.training.evaluation.evaluation import evaluate
     from seqmem.training.evaluation.excerpt import Excerpt
+    from seqmem.training.evaluation.measure import evaluate
 
     path = Path(keys.picture) if keys.picture else checkpoint.folder / f"boundaries_{keys.split}.png"
     check_picture(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seqmem.cli import finished_trial, messages
 
 if TYPE_CHECKING:
-    from seqmem.training.checkpoints.checkpoints import Checkpoint
+    from seqmem.training.checkpoints.files import Checkpoint
     from seqmem.training.evaluation.predictions import Predictions
 
 HELP = """\
@@ -68,8 +68,8 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     from seqmem.io.provenance import provenance
     from seqmem.results import evaluations
     from seqmem.results.record import RunFolder
-    from seqmem.training.checkpoints.checkpoints import restore
-    from seqmem.training.evaluation.evaluation import PREFIXES, evaluate
+    from seqmem.training.checkpoints.files import restore
+    from seqmem.training.evaluation.measure import PREFIXES, evaluate
     from seqmem.training.evaluation.predictions import ClassCounts, Predictions, check_predictions
 
     path = Path(keys.predictions) if keys.predictions else None

@@ -22,7 +22,7 @@ from seqmem.io.terminal import Parser, at_least
 from seqmem.models import SequenceModel
 from seqmem.models.function_approximation import FunctionApproximation
 from seqmem.ops import extension
-from seqmem.training.checkpoints.checkpoints import Checkpoint, read_checkpoint, restore
+from seqmem.training.checkpoints.files import Checkpoint, read_checkpoint, restore
 from seqmem.training.config import model_arguments
 
 DESCRIPTION = """\

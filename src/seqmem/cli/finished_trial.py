@@ -16,7 +16,7 @@ from seqmem.cli.overrides import SECTIONS, check_overrides, composed_config, spl
 from seqmem.errors import UserError, suggestion
 
 if TYPE_CHECKING:
-    from seqmem.training.checkpoints.checkpoints import Checkpoint
+    from seqmem.training.checkpoints.files import Checkpoint
 
 Keys = TypeVar("Keys")
 
@@ -36,7 +36,7 @@ def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[st
     """
     file, overrides = _parse(command)
 
-    from seqmem.training.checkpoints.checkpoints import read_checkpoint
+    from seqmem.training.checkpoints.files import read_checkpoint
 
     checkpoint = read_checkpoint(file)
     names = [field.name for field in fields(own)]  # type: ignore[arg-type]

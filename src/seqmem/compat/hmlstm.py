@@ -23,7 +23,7 @@ from seqmem.data.text import ALPHABET, clean, decode, encode, window_starts
 from seqmem.errors import UserError
 from seqmem.results.boundaries import plot_indicators, viz_char_boundaries
 from seqmem.tasks import Task, task_for
-from seqmem.training.checkpoints.checkpoints import load_plain, load_weights, save_plain
+from seqmem.training.checkpoints.files import load_plain, load_weights, save_plain
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.lean import LeanLoop, Observer, state_on_cpu, trained_on
 

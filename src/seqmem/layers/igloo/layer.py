@@ -14,10 +14,10 @@ from seqmem.errors import UserError
 from seqmem.layers.igloo.checks import check_sequence_output, check_single_output
 from seqmem.layers.igloo.feature_map import FeatureMap, apply_dropout
 from seqmem.layers.igloo.layout import Layout, make_layout
+from seqmem.layers.igloo.patched_map import Stack
 from seqmem.layers.igloo.patches import Patches
 from seqmem.layers.igloo.recompute import Recomputed, dropout_generator
 from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
-from seqmem.layers.igloo.stack import Stack
 
 WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs in one chunk; some ten copies of them exist at a time."""

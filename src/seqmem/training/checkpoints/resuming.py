@@ -9,7 +9,7 @@ from typing import Any
 from seqmem.errors import UserError
 from seqmem.io.files import replacing
 from seqmem.results.record import settings
-from seqmem.training.checkpoints.checkpoints import Checkpoint, DamagedCheckpointError, load_plain, of_trial, read_checkpoint
+from seqmem.training.checkpoints.files import Checkpoint, DamagedCheckpointError, load_plain, of_trial, read_checkpoint
 from seqmem.training.config import TrainConfig
 
 

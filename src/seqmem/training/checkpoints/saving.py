@@ -11,7 +11,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 
 from seqmem.errors import UserError
-from seqmem.training.checkpoints.checkpoints import save_plain
+from seqmem.training.checkpoints.files import save_plain
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.module import SequenceModule
 

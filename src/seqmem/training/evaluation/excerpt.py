@@ -6,7 +6,7 @@ from torch import Tensor
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.training.evaluation.evaluation import BatchObserver
+from seqmem.training.evaluation.measure import BatchObserver
 
 
 class Excerpt(BatchObserver):

@@ -14,7 +14,7 @@ from seqmem.io.archive import write_arrays
 from seqmem.io.files import replacing
 from seqmem.io.series_files import write_rows
 from seqmem.tasks import Task
-from seqmem.training.evaluation.evaluation import BatchObserver
+from seqmem.training.evaluation.measure import BatchObserver
 
 
 class ClassCounts(BatchObserver):

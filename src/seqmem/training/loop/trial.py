@@ -25,7 +25,7 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
 from seqmem.tasks import task_for
-from seqmem.training.checkpoints.checkpoints import check_weights, read_checkpoint
+from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
 from seqmem.training.checkpoints.seeds import StepSeeds
