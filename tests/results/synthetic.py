@@ -107,7 +107,7 @@ def write_many(folder: Path, records: int, trials: int = 3) -> None:
             config = configuration(model, dataset, lr, seed)
             path = folder / f"{dataset}_{model}_{digest(config)}" / f"seed_{seed}"
             changes = (
-                {"status": "failed", "reason": "UserError: no epoch ended with a finite val/mse"}
+                {"status": "failed", "reason": "UserError: val/mse: no finite value in any epoch; try a smaller train.lr"}
                 if draw.random() < 0.02
                 else {}
             )

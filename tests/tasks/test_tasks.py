@@ -137,6 +137,14 @@ def test_padded_steps_do_not_count(name):
     assert outputs.grad.isfinite().all()
 
 
+def test_classes_without_padding_wait_for_no_device():
+    """A value of a meta tensor cannot be read, as one of a GPU cannot without waiting for it."""
+    kind = task("classification", 3)
+    batch = Batch(INPUTS, torch.zeros(INPUTS.shape[:2], dtype=torch.int64)).to("meta")
+    assert kind.loss(torch.zeros(*INPUTS.shape[:2], 3, device="meta"), batch).shape == ()
+    assert kind.weight(batch) == batch.targets.numel()
+
+
 def test_without_padding_nothing_is_selected():
     """The unmasked path keeps the numbers of data sets without lengths, and of one target a row."""
     kind = task("regression", 1)

@@ -104,13 +104,13 @@ def test_a_checkpoint_that_would_fill_memory_is_refused(tmp_path):
 CHANGES = {
     "a list": lambda c: [c],
     "no config": lambda c: c["hyper_parameters"].pop("config"),
-    "a config that is none": lambda c: c["hyper_parameters"].update(config="model"),
+    "a config that is not a dict": lambda c: c["hyper_parameters"].update(config="model"),
     "a config without seed": lambda c: c["hyper_parameters"]["config"].pop("seed"),
-    "a model that is none": lambda c: c["hyper_parameters"]["config"].update(model=3),
-    "a spec that is none": lambda c: c["hyper_parameters"].update(spec=[1]),
+    "a model that is not a dict": lambda c: c["hyper_parameters"]["config"].update(model=3),
+    "a spec that is not a dict": lambda c: c["hyper_parameters"].update(spec=[1]),
     "a spec of words": lambda c: c["hyper_parameters"]["spec"].update(input_size="x"),
     "an unknown task": lambda c: c["hyper_parameters"]["spec"].update(task="x"),
-    "an epoch that is none": lambda c: c.update(epoch="x"),
+    "an epoch that is not a number": lambda c: c.update(epoch="x"),
 }
 
 

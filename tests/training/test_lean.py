@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from torchmetrics import CatMetric, MetricCollection
 
 from seqmem import HMLSTMNetwork, models, quick_train
 from seqmem.data.batch import Batch
@@ -15,7 +16,7 @@ from seqmem.models import LINEAR_AE, NDS2SAEFactory
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.best import BestWeights
-from seqmem.training.loop.lean import LeanLoop, Observer, trained_on
+from seqmem.training.loop.lean import LeanLoop, Observer, state_on_cpu, trained_on
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.objective import clip_gradients, objective
 from seqmem.training.loop.quiet import quiet_lightning
@@ -175,3 +176,24 @@ def test_a_model_comes_back_to_the_cpu_however_it_ends():
     with pytest.raises(ArithmeticError):
         fail()
     assert layer.training
+
+
+def test_a_saved_state_leaves_the_optimiser_as_it_is():
+    layer = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    saved = state_on_cpu(optimizer)
+    assert torch.equal(saved["state"][0]["exp_avg"], optimizer.state[layer.weight]["exp_avg"])
+    saved["state"][0].clear()
+    assert "exp_avg" in optimizer.state[layer.weight]
+
+
+def test_a_metric_that_lists_tensors_continues_on_the_device():
+    module = SequenceModule(models.RecurrentNetwork(SPEC), task_for(SPEC), SETTINGS)
+    module.train_metrics = MetricCollection({"all": CatMetric()})
+    module.train_metrics.update(torch.ones(3))
+    gathered = module.within_epoch()
+    assert isinstance(gathered["metrics"]["all"]["value"], list)
+    module.to("meta").continue_epoch(gathered)
+    assert [part.device.type for part in module.train_metrics["all"].value] == ["meta"]

@@ -1,11 +1,14 @@
 """Optimisers by name with typed arguments, and the parameter groups that they get."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from seqmem import cells
 from seqmem.errors import UserError
+from seqmem.layers.ema import EMA
 from seqmem.training import check_config
 from seqmem.training.config import TrainConfig
 from seqmem.training.optimisation.build import optimizer_for
@@ -60,6 +63,8 @@ WRONG = [
         r"train\.schedule_args\.decay: cosine takes no argument 'decay'",
     ),
     ({"schedule_interval": "steps"}, r"train\.schedule_interval: got 'steps', expected .*; did you mean 'step'\?"),
+    ({"schedule_interval": "step"}, r"train\.schedule_interval: got 'step', expected 'epoch', since .*schedule is constant"),
+    ({"schedule_interval": "step", "lr_decay": 0.1}, r"train\.schedule_interval: .* since train\.lr_decay=0\.1 already"),
     ({"warmup_steps": 1.5}, r"train\.warmup_steps: got 1\.5"),
     ({"final_lr": 0.1}, r"train\.final_lr: got 0\.1, expected null, since train\.schedule is constant"),
     ({"lr_decay": 0.1, "schedule": "cosine"}, r"train\.lr_decay: got 0\.1 with train\.schedule=cosine"),
@@ -86,6 +91,16 @@ def test_an_optimiser_registers_itself_by_its_name():
         del OptimizerSettings._registry["sign"]
 
 
+class Kept(nn.Module):
+    """A module that names its parameters without weight decay."""
+
+    no_decay = ("free",)
+
+    def __init__(self):
+        super().__init__()
+        self.free, self.plain = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+
+
 class Described(nn.Module):
     """Parameters with attributes of their own, and modules with some."""
 
@@ -99,6 +114,7 @@ class Described(nn.Module):
         self.layer = nn.Linear(2, 2)
         self.layer.lr_scale = 0.5
         self.layer.bias.lr_scale = 0.1
+        self.kept = Kept()
         self.norm = nn.Sequential(nn.LayerNorm(2))
         self.norm.no_decay = True
 
@@ -114,9 +130,18 @@ def test_learning_rates_are_scaled_and_weights_kept_from_decay():
             "free": (1.0, 0.0),
             "layer.weight": (0.5, 0.5),
             "layer.bias": (0.05, 0.5),
+            "kept.free": (1.0, 0.0),
+            "kept.plain": (1.0, 0.5),
             "norm.0.weight": (1.0, 0.0),
             "norm.0.bias": (1.0, 0.0),
         }
+
+
+def test_a_copy_of_a_layer_keeps_its_parameters_from_decay():
+    """A copy of a parameter has no attributes, so that the layer holds their names."""
+    layer = copy.deepcopy(EMA(2, 3))
+    free = next(group["params"] for group in parameter_groups(layer, 1.0) if "weight_decay" in group)
+    assert {id(parameter) for parameter in free} == {id(layer.nu), id(layer.theta)}
 
 
 def test_a_parameter_without_decay_stays_where_its_gradient_is_zero():

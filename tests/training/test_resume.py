@@ -266,7 +266,7 @@ def test_validation_without_a_finite_metric_ends_in_one_line(lstm, tmp_path, mon
         log(self, name, torch.tensor(float("nan")) if broken else value, **options, **({"batch_size": 1} if broken else {}))
 
     monkeypatch.setattr(SequenceModule, "log", spoiled)
-    with pytest.raises(UserError, match="no epoch ended with a finite val/accuracy"):
+    with pytest.raises(UserError, match="val/accuracy: no finite value in any epoch"):
         run_trials(config, data, tmp_path)
 
 

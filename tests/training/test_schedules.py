@@ -6,6 +6,7 @@ from torch import nn
 
 from seqmem import models
 from seqmem.data.spec import DataSpec
+from seqmem.errors import UserError
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.module import SequenceModule
@@ -67,6 +68,12 @@ def test_the_warm_up_is_linear_and_the_schedule_follows():
         by_epoch = rates(epochs=5, warmup_steps=warmup, schedule="cosine", final_lr=0.01)
         assert by_epoch == pytest.approx([Cosine().rate(k // 4, 5, 0.1, 0.01) * min((k + 1) / 8, 1) for k in range(20)])
         assert by_epoch[-4:] == pytest.approx([0.01] * 4)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    assert rates(epochs=2, warmup_steps=8)[-1] == pytest.approx(0.1)
+    with pytest.raises(UserError, match=r"train\.warmup_steps: got 9, expected at most 8, the steps of the run"):
+        rates(epochs=2, warmup_steps=9)
 
 
 def test_decay_by_updates_counts_over_epochs():

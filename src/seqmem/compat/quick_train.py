@@ -130,7 +130,7 @@ _CHECKED_ELSEWHERE = ("model", "train_set", "lengths", "kwargs")
 
 @dataclass(frozen=True)
 class _Kind:
-    """What an architecture needs to know of its training.
+    """Settings of an architecture in its training.
 
     Attributes:
         model: the architecture.

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from seqmem.errors import UserError
+
+IGNORE_INDEX = -100
+"""A class index that loss, metrics and weight leave out; the default of torch's cross-entropy."""
 
 
 @dataclass
@@ -17,7 +21,7 @@ class Batch:
     Attributes:
         inputs: (B, T, C) floating point, or (B, T) int64 tokens.
         targets: class indices int64, (B,) for one output, (B, K) for K; or values floating point, (B, D) or (B, K, D). The
-            class -100 is ignored.
+            class ``IGNORE_INDEX`` is ignored.
         lengths: (B,) int64, number of valid leading steps of each row; None if all T are valid.
         times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
         target_lengths: (B,) int64, valid leading steps of targets (B, T', D); None if those of the inputs apply.
@@ -45,6 +49,11 @@ class Batch:
         rows, steps = self.inputs.shape[:2]
         return torch.full((rows,), steps, device=self.inputs.device) if self.lengths is None else self.lengths
 
+    @cached_property
+    def ignores(self) -> bool:
+        """Whether a target's class is ``IGNORE_INDEX``. The targets must not change afterwards."""
+        return not self.targets.is_floating_point() and bool((self.targets == IGNORE_INDEX).any())
+
     def __post_init__(self) -> None:
         if self.inputs.shape[1] == 0:
             raise UserError(
@@ -56,7 +65,10 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the same batch with every tensor on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        if self.targets.device.type == "cpu":
+            moved.ignores = self.ignores  # known without waiting for the device
+        return moved
 
     def rows(self, which: slice) -> Self:
         """Return some of the rows as a batch."""

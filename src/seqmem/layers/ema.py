@@ -42,6 +42,7 @@ class EMA(SequenceLayer[EMAState]):
 
     name = "ema"
     operator = "diagonal_scan"
+    no_decay = ("nu", "theta")
 
     @checked
     def __init__(
@@ -65,8 +66,6 @@ class EMA(SequenceLayer[EMAState]):
         self.weight_skip = nn.Parameter(torch.empty(hidden_size, input_size))
         for weight in (self.weight_in, self.weight_skip):
             nn.init.xavier_normal_(weight)
-        for decay in (self.nu, self.theta):
-            decay.no_decay = True  # type: ignore[attr-defined]
 
     def initial_state(self, batch_size: int) -> EMAState:
         """Return zeros."""

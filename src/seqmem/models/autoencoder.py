@@ -1,4 +1,4 @@
-"""What every autoencoder is to the rest of the framework: encodings of sequences, and sequences from encodings."""
+"""Base class of autoencoders."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is learned: loss, metrics, masks and predictions of each kind of task.
+"""Tasks: loss, metrics, masks and predictions.
 
 To add a task, write a module here with a subclass of ``Task`` that has a ``name``: every module of this package is imported, so
 nothing else has to be edited. A data set selects it by the ``task`` of its spec.
@@ -7,7 +7,8 @@ nothing else has to be edited. A data set selects it by the ``task`` of its spec
 from importlib import import_module
 from pkgutil import iter_modules
 
-from seqmem.tasks.base import IGNORE_INDEX, Task, get, names, task_for
+from seqmem.data.batch import IGNORE_INDEX
+from seqmem.tasks.base import Task, get, names, task_for
 from seqmem.tasks.classification import Classification
 from seqmem.tasks.forecasting import Forecasting
 from seqmem.tasks.language_modelling import LanguageModelling

@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from seqmem.data.batch import Batch
+from seqmem.data.batch import IGNORE_INDEX, Batch
 from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
-
-IGNORE_INDEX = -100
-"""A class index that loss, metrics and weight leave out; the default of torch's cross-entropy."""
 
 _registry: dict[str, type["Task"]] = {}
 
@@ -25,7 +22,7 @@ class Task:
     the targets that count, see :meth:`counted`.
 
     Attributes:
-        name: what a data set's spec selects it by.
+        name: name in a data set's spec.
         metric: the metric that chooses checkpoints and that tables show; one of :meth:`metrics`' names.
         metric_label: the metric's name on the axis of a plot.
         best: whether a larger ("max") or a smaller ("min") value of the metric is better.
@@ -33,7 +30,7 @@ class Task:
         tabulates_classes: an evaluation counts targets and predictions by class.
         reconstructs: outputs are a whole sequence, computed from an encoding of it.
         predicts_following: targets are later inputs, so that a model must not use the inputs after an output's step.
-        excerpt_kind: what a sequence with an output at every step is shown as: a "text", a "series", or None for neither.
+        excerpt_kind: kind of excerpt ("text" or "series") of a sequence with an output at every step; None for none.
 
     Args:
         spec: of the data set.
@@ -64,7 +61,7 @@ class Task:
 
     @property
     def excerpt(self) -> Literal["text", "series"] | None:
-        """What one sequence of the data set is shown as; None if it has no picture."""
+        """Kind of excerpt ("text" or "series"); None for none."""
         return self.excerpt_kind if self.spec.output_steps is None else None
 
     def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -92,10 +89,10 @@ class Task:
         valid = self._valid(batch)
         if not self.class_targets:
             return valid
-        ignored = batch.targets == IGNORE_INDEX
-        if not ignored.any():
+        if not batch.ignores:
             return valid
-        return ~ignored if valid is None else valid & ~ignored
+        classes = batch.targets != IGNORE_INDEX
+        return classes if valid is None else valid & classes
 
     def selected(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the outputs and targets that count: (n, ...) each, or values as they are if all count."""

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, MetricCollection
 
-from seqmem.data.batch import Batch
-from seqmem.tasks.base import IGNORE_INDEX, Task
+from seqmem.data.batch import IGNORE_INDEX, Batch
+from seqmem.tasks.base import Task
 
 
 class LanguageModelling(Task):

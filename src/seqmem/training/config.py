@@ -22,18 +22,20 @@ BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one model is trained.
+    """Settings of training.
 
     Attributes:
         optimizer: adam, adamw, muon, rmsprop or sgd, or a name in :mod:`seqmem.training.optimisation.optimizers`.
         optimizer_args: arguments of the optimiser, such as {betas: [0.9, 0.99]}; None for its defaults.
         lr: learning rate.
-        lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it.
+        lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it. A second spelling of
+            ``schedule=inverse_time schedule_interval=step`` with ``schedule_args={decay: LR_DECAY}``.
         schedule: constant, exponential, cosine or inverse_time, or a name in :mod:`seqmem.training.optimisation.schedules`.
         schedule_args: arguments of the schedule, such as {decay: 0.1} of inverse_time; None for its defaults.
-        schedule_interval: the rate changes after each epoch, or after each step.
+        schedule_interval: the rate changes after each epoch, or after each step; a constant rate takes epoch only.
         final_lr: rate of the last epoch or step of a schedule that ends; None for a hundredth of ``lr``.
-        warmup_steps: optimiser steps in which the rate grows linearly to ``lr``; a float is a fraction of all steps.
+        warmup_steps: optimiser steps in which the rate grows linearly to ``lr``, at most those of the run; a float is a
+            fraction of all steps.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B, sequences in a batch.
@@ -99,14 +101,14 @@ class TrainConfig:
 
     @property
     def advice(self) -> str:
-        """What to try if a number is not finite."""
+        """Remedy for non-finite numbers."""
         slower = f"try a train.lr below {self.lr}"
         return slower if self.gradient_clip_val else f"{slower}, or train.gradient_clip_val=1"
 
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """How trials are run.
+    """Settings of the runner.
 
     Attributes:
         name: pl, the trials one after the other in this process with PyTorch Lightning; ray: see :class:`RayConfig`.
@@ -129,7 +131,7 @@ class RunnerConfig:
 
 @dataclass(frozen=True)
 class RayConfig(RunnerConfig):
-    """How trials are run where ``name`` is ray: several at a time, by the workers of a Ray cluster.
+    """Settings of the runner ray: several trials at a time, by the workers of a Ray cluster.
 
     Attributes:
         workers: trials at a time.
@@ -203,6 +205,9 @@ def _check_optimisation(train: TrainConfig) -> None:
         raise UserError(f"train.final_lr: got {train.final_lr}, expected null, since train.schedule is {schedule.name}")
     if train.lr_decay > 0 and not isinstance(schedule, Constant):
         raise UserError(f"train.lr_decay: got {train.lr_decay} with train.schedule={schedule.name}, expected one of the two")
+    if train.schedule_interval == "step" and isinstance(schedule, Constant):
+        reason = f"train.lr_decay={train.lr_decay} already counts steps" if train.lr_decay > 0 else "train.schedule is constant"
+        raise UserError(f"train.schedule_interval: got 'step', expected 'epoch', since {reason}")
 
 
 def _check_devices(runner: Mapping[str, Any]) -> None:

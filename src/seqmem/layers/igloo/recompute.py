@@ -13,7 +13,7 @@ from seqmem.layers.igloo.patches import Patches
 
 
 class BlockwiseLayer(Protocol):
-    """What :class:`Recomputed` needs of a layer."""
+    """Interface of a layer for :class:`Recomputed`."""
 
     @property
     def blocks(self) -> Sequence[Block]:

@@ -1,1 +1,1 @@
-"""Where trials run: in this process, in worker processes, on a Ray cluster, over several devices."""
+"""Engines that run trials: in this process, in worker processes, on a Ray cluster, over several devices."""

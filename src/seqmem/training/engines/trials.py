@@ -20,7 +20,7 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
     Args:
         config: as for :func:`run_trials`.
         data: the data set.
-        output_dir: what its folder lies in; None for the config's.
+        output_dir: parent folder; None for the config's.
 
     Raises:
         UserError: the model does not fit the data set.

@@ -1,7 +1,7 @@
 """A training loop without Lightning, for small work in memory.
 
 A batch of a small model takes Lightning as long as the model itself. ``quick_train``, ``NDS2SAEFactory`` and ``HMLSTMNetwork``
-use this loop. It writes nothing and chooses no checkpoint; an observer does what else is needed.
+use this loop. It writes no file and chooses no checkpoint; an :class:`Observer` can do both.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +43,7 @@ class LeanLoop:
         model: trained in place.
         task: what is learned.
         config: optimiser, learning rate and its schedule, and clipping. Its other settings have no effect.
-        advice: what the error of a loss that is not finite recommends.
+        advice: last part of the error for a loss that is not finite: the remedy.
         steps_per_epoch: number of batches of an epoch, for schedules by steps.
 
     Attributes:
@@ -120,6 +120,9 @@ def trained_on(device: torch.device | None, model: nn.Module) -> Iterator[torch.
 def state_on_cpu(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimiser's state with its tensors on the CPU."""
     state = optimizer.state_dict()
-    for values in state["state"].values():
-        values.update({name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)})
-    return state
+    # The inner dicts are the live optimiser's own.
+    on_cpu = {
+        number: {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": on_cpu}

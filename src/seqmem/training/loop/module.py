@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
@@ -128,7 +129,7 @@ class SequenceModule(pl.LightningModule):
                 self.means[name] = WeightedMean().to(self.device)
         for name, metric in self._train_metrics():
             for part, value in gathered["metrics"][name].items():
-                setattr(metric, part, value.to(self.device) if isinstance(value, Tensor) else value)
+                setattr(metric, part, apply_to_collection(value, Tensor, lambda tensor: tensor.to(self.device)))
 
     def _begin_evaluation(self, split: str) -> None:
         self.states.reset(split)

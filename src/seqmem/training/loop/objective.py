@@ -1,4 +1,4 @@
-"""What training minimises and how gradients are clipped, for both training loops."""
+"""Objective and gradient clipping, shared by both training loops."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a run records while it trains: one row of metrics an epoch, throughput and peak memory."""
+"""Recorder of metrics, throughput and peak memory."""
 
 import resource
 import sys

@@ -7,8 +7,9 @@ from seqmem.tasks import Task
 def own_rows(batch: Batch, task: Task, rank: int, processes: int) -> tuple[Batch, float]:
     """Return the rows of one process, and a factor of their loss.
 
-    With the factor, the mean over the processes is the loss of the whole batch. Of R processes each takes every R-th row. A
-    process for which no row is left takes the first one, with a factor of 0.
+    With the factor, the mean over the processes is the loss of the whole batch. The exception is batch normalisation, whose
+    statistics are of each process's own rows. Of R processes each takes every R-th row. A process for which no row is left
+    takes the first one, with a factor of 0.
 
     Args:
         batch: the whole batch.

@@ -14,7 +14,7 @@ from seqmem.training.config import TrainConfig, evaluation_batch_size, limited
 
 
 class Data(Protocol):
-    """What a data set must offer to be trained on."""
+    """Interface of a data set for training."""
 
     spec: DataSpec
 

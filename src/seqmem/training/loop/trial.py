@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,8 @@ def _module(config: Config, spec: DataSpec, data_checksum: str, splits: Splits, 
     model = models.build(model_arguments(config), spec)
     if train.compile:
         model.compile()
+    if config["smoke_test"] and isinstance(train.warmup_steps, int):  # whose steps may be fewer than those of the warm-up
+        train = replace(train, warmup_steps=min(train.warmup_steps, splits.counts["train"] * train.epochs))
     module = SequenceModule(model, task_for(spec), train, splits.counts["train"])
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
@@ -219,9 +221,7 @@ def _fit(
         recorder.folder.write_metrics(recorder.rows)  # a trial that resumed after its last epoch has no file yet
     # Lightning takes infinity for a value that is not a number.
     if best.best_model_score is None or not math.isfinite(best.best_model_score.item()):
-        raise UserError(
-            f"no epoch ended with a finite {best.monitor}, so there is no checkpoint to test; try a smaller train.lr"
-        )
+        raise UserError(f"{best.monitor}: no finite value in any epoch; try a smaller train.lr")
     score = best.best_model_score.item()
     last = recorder.rows[-1]
     tested_last = trainer.test(module, loaders["test"], verbose=False)[0] if module.train_config.test_last else {}

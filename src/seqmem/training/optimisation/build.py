@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from seqmem.errors import UserError
 from seqmem.training.config import TrainConfig
 from seqmem.training.optimisation.optimizers import OptimizerSettings
 from seqmem.training.optimisation.schedules import Constant, Interval
@@ -30,6 +31,9 @@ def schedule_for(
 
     Returns:
         The scheduler, and the interval at whose end it is stepped; None if the rate is constant.
+
+    Raises:
+        UserError: the warm-up has more steps than the run.
     """
     schedule, interval = config.rate_schedule
     last = (config.lr / 100 if config.final_lr is None else config.final_lr) / config.lr
@@ -44,6 +48,8 @@ def schedule_for(
     per_epoch = steps_per_epoch()
     steps = per_epoch * config.epochs
     warmup = config.warmup_steps if isinstance(config.warmup_steps, int) else round(config.warmup_steps * steps)
+    if warmup > steps:
+        raise UserError(f"train.warmup_steps: got {warmup}, expected at most {steps}, the steps of the run")
 
     def by_step(step: int) -> float:
         ramp = (step + 1) / warmup if step < warmup else 1.0

@@ -14,7 +14,7 @@ class Selectable:
 
     Attributes:
         key: the config key that holds the name; the arguments are under ``KEY_args``.
-        name: what the config selects it by.
+        name: name in the config.
     """
 
     key: ClassVar[str]
