@@ -108,7 +108,7 @@ def _require_files(folder: Path) -> None:
 
 
 def _official_archives() -> tuple[dict[str, str], list[str]]:
-    """The md5 of each archive and the mirrors, as torchvision lists them.
+    """Return the md5 of each archive and the mirrors, from torchvision.
 
     Raises:
         DownloadError: torchvision cannot be imported.

@@ -18,7 +18,7 @@ def test_names_are_the_modules_that_define_a_data_set():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match=r"^dataset\.name: there is no data set 'mnits'; did you mean 'mnist'\?$"):
+    with pytest.raises(UserError, match=r"^dataset\.name: got 'mnits', expected a data set; did you mean 'mnist'\?$"):
         datasets.check({"name": "mnits"})
     for name in ("wikipedia", 3, None, True):
         with pytest.raises(UserError, match=r"choose from: .*copying, .*digits, .*mnist"):

@@ -2,7 +2,7 @@
 
 A default and its meaning are written once: in the signature and under ``Args`` of the docstring. For each file of cfg/model/,
 cfg/dataset/, cfg/train/ and cfg/runner/, this module writes one line for each argument: its default, the first sentence about
-it, and its choices. Some parts stay as the file has them:
+it, and its choices. These parts are kept:
 
 - interpolations, ``data_dir: ${oc.env:SEQMEM_DATA,data}``, and arguments without a default;
 - lines whose comment begins with "paper", ``theta: 784.0  # paper``, for settings that differ from the default on purpose;
@@ -83,7 +83,7 @@ class _Kept(NamedTuple):
 
 
 def _kept(node: yaml.Node, lines: list[str], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], _Kept]]:
-    """The values that the file decides on, by the path of their keys."""
+    """Values kept from the file, by the path of their keys."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:

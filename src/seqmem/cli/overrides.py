@@ -19,19 +19,23 @@ SWITCHES = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multiru
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*SWITCHES, *_switches_with_value)
+_open_sections = re.compile(r"(model\.mixer_args|train\.(optimizer|schedule)_args)[.=]")
 _no_name = re.compile(
     r"\s*([-+]?(\d[\d_]*\.?|\.\d)[\d_]*(e[-+]?\d+)?|[-+]?(inf|nan)|true|false|null|\[.*[\[{].*|{.*)\s*", re.IGNORECASE
 )
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Put flags first, and rewrite ``model.cell=NAME`` as ``model=NAME``, the group that holds the cell's arguments.
+    """Put flags first, and rewrite overrides that Hydra would refuse.
+
+    ``model.cell=NAME`` becomes ``model=NAME``, the group that holds the cell's arguments. Arguments of a mixer, an optimiser or
+    a schedule are added with ``++``, since the files of cfg/ do not list them; the signature checks them later.
 
     Raises:
         UserError: two different models, or an unknown flag.
     """
     flags, overrides = split_flags(arguments)
-    overrides = _with_cell_as_group(overrides)
+    overrides = [_with_new_keys_allowed(override) for override in _with_cell_as_group(overrides)]
     check_overrides(overrides)
     return [*flags, *overrides]
 
@@ -61,12 +65,12 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def is_multirun(flags: Sequence[str]) -> bool:
-    """Whether the flags ask for a sweep."""
+    """Return whether the flags request a sweep."""
     return not {"-m", "--multirun"}.isdisjoint(flags)
 
 
 def shows_config(flags: Sequence[str]) -> bool:
-    """Whether the flags ask for the config instead of a run."""
+    """Return whether the flags request the config instead of a run."""
     return not {"--cfg", "-c"}.isdisjoint(flags)
 
 
@@ -127,6 +131,10 @@ def _check_flags(flags: Sequence[str]) -> None:
 
 def _value_of(flags: Sequence[str], *names: str) -> str | None:
     return next((value for flag, value in pairwise(flags) if flag in names), None)
+
+
+def _with_new_keys_allowed(override: str) -> str:
+    return f"++{override}" if _open_sections.match(override) else override
 
 
 def _with_cell_as_group(arguments: list[str]) -> list[str]:

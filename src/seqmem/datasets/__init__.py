@@ -100,7 +100,7 @@ def _resolve(arguments: Mapping[str, Any]) -> tuple[type[DataSet], dict[str, Any
     name = given.pop("name")
     classes = _classes()
     if not isinstance(name, str) or name not in classes:
-        raise UserError(f"dataset.name: there is no data set {name!r}{suggestion(name, sorted(classes))}")
+        raise UserError(f"dataset.name: got {name!r}, expected a data set{suggestion(name, sorted(classes))}")
     return classes[name], _arguments.check(classes[name], given, where="dataset")
 
 

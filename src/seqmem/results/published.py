@@ -184,7 +184,7 @@ def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]
 
 
 def _is(group: Trials, ours: str, theirs: str, known: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]) -> bool:
-    """Whether a paper's name of a task or model stands for the data set or model of ours."""
+    """Return whether a paper's name matches ours."""
     settings = group.settings or {}
     return any(
         _plain(ours) == _plain(name) and all(key in settings and settings[key] == value for key, value in required.items())
