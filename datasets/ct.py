@@ -78,9 +78,9 @@ class CharacterTrajectories(SeriesSet):
             timestamp: batches have ``times``.
             train_ts: factor of the times in the training split.
             eval_ts: the same for validation and test.
-            padding: "last" continues every series to the length of the longest with its last value; "mask" gives ``lengths``
-                instead, with statistics of the valid steps alone and rates that act on each series' own length.
-            reconstruction: the targets are the series, and the classes are ``Batch.labels``.
+            padding: "last" repeats a series' last value up to the longest length; "mask" passes the lengths instead. With
+                "mask", statistics are those of the valid steps alone, and rates act on each series' own length.
+            reconstruction: the targets are the series, and the classes are the labels of a batch.
             split_seed: seed of the random split; 0 is the original's.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 

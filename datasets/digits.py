@@ -33,8 +33,8 @@ class Digits(PixelSequences):
 
         Args:
             permute: permute the pixels, in the same way for all images; false keeps them row by row.
-            permutation: their order if ``permute``: "bitreversal", "nru" or a seed (:mod:`seqmem.data.permutations`).
-            reconstruction: the targets are the images, and the classes are ``Batch.labels``.
+            permutation: pixel order if ``permute``: "bitreversal", "nru" (the NRU paper's), or the seed of a random one.
+            reconstruction: the targets are the images, and the classes are the labels of a batch.
             frames: an image is one step, a frame of 8x8 pixels.
             split_seed: seed of the choice of validation and test images.
             num_workers: worker processes that make batches; 0 makes them in the main process.

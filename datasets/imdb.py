@@ -60,8 +60,8 @@ class IMDB(DataSet):
             max_length: the longest T; the end of a longer review is cut off.
             validation_fraction: fraction of the official training reviews for the validation split.
             split_seed: seed of that choice.
-            train_samples: number of training reviews, a random part of the training split, from which the vocabulary is taken
-                too; None for all.
+            train_samples: number of training reviews, a random part of the training split; None for all. The vocabulary is
+                taken from this part.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:

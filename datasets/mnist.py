@@ -57,7 +57,7 @@ class MNIST(PixelSequences):
             data_dir: folder with the four uncompressed idx files in ``MNIST/raw/``, as torchvision leaves them. Missing files
                 are downloaded; a folder that has all of them is never written to.
             permute: permute the pixels, in the same way for all images; false keeps them row by row.
-            permutation: their order if ``permute``: "bitreversal", "nru" or a seed (:mod:`seqmem.data.permutations`).
+            permutation: pixel order if ``permute``: "bitreversal", "nru" (the NRU paper's), or the seed of a random one.
             validation_fraction: fraction of the 60,000 training images for the validation split.
             split_seed: seed of that choice.
             train_samples: number of training images, a random part of the training split; None for all.

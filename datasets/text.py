@@ -32,8 +32,8 @@ class Text(CharacterSet):
         Args:
             path: the file, in UTF-8.
             length: T, characters of a chunk or window.
-            step: None for consecutive chunks, between which a model can carry its state; a number for shuffled windows that
-                begin every ``step`` characters.
+            step: None for chunks in order, with carried state; a number for shuffled windows that far apart. Windows begin
+                every ``step`` characters.
             characters: number of characters to use, from the beginning of the text; None for all.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 

@@ -43,8 +43,8 @@ class Text8(CharacterSet):
         Args:
             data_dir: folder with ``text8/text8`` or ``text8.zip``; downloaded if neither exists.
             length: T, characters of a chunk or window.
-            step: None for consecutive chunks, between which a model can carry its state; a number for shuffled windows that
-                begin every ``step`` characters (HM-LSTM's original code: half of ``length``).
+            step: None for chunks in order, with carried state; a number for shuffled windows that far apart. Windows begin
+                every ``step`` characters (HM-LSTM's original code: half of ``length``).
             characters: number of characters to use, from the beginning of the text; None for all.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 

@@ -56,10 +56,10 @@ class UEA(SeriesSet):
                 ItalyPowerDemand, OSULeaf, ACSF1 and PLAID.
             data_dir: folder with ``NAME/NAME_TRAIN.ts`` and ``NAME/NAME_TEST.ts``. If both are missing, those in sktime are
                 taken, and the files of any other problem are downloaded to this folder.
-            standardize: shift and scale each channel to mean 0 and standard deviation 1 over the values of the training split
-                that are not missing; a channel that is constant in them is only shifted.
+            standardize: shift and scale each channel to mean 0 and standard deviation 1 on the training split. Missing values
+                do not count, and a constant channel is only shifted.
             missing_mask: append C channels, 1 for a value and 0 for a missing one.
-            reconstruction: the targets are the series, and the classes are ``Batch.labels``.
+            reconstruction: the targets are the series, and the classes are the labels of a batch.
             validation_fraction: fraction of the archive's training part for the validation split.
             split_seed: seed of that choice.
             num_workers: worker processes that make batches; 0 makes them in the main process.

@@ -6,6 +6,7 @@ the command line and from Python code are checked in the same way.
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, wraps
 from textwrap import shorten
 from typing import Any, TypeVar, get_type_hints
@@ -85,7 +86,11 @@ def extends(base: Callable[..., Any]) -> Callable[[Function], Function]:
 def parameters(owner: Callable[..., Any], skip: Collection[str] = ()) -> dict[str, Any]:
     """Return the arguments of ``owner`` with their defaults, ``inspect.Parameter.empty`` for a required one."""
     signature = inspect.signature(owner)
-    return {name: p.default for name, p in signature.parameters.items() if name not in skip and name != "self"}
+    defaults = {name: p.default for name, p in signature.parameters.items() if name not in skip and name != "self"}
+    if is_dataclass(owner):  # its signature has a placeholder for the default of a factory
+        factories = {item.name: item.default_factory for item in fields(owner) if item.default_factory is not MISSING}
+        defaults |= {name: factory() for name, factory in factories.items() if name in defaults}
+    return defaults
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from seqmem import cells, datasets
-from seqmem.cli import commandline, messages, overrides
+from seqmem.cli import commandline, messages, overrides, plan, sweeps
 from seqmem.errors import UserError
 from tests import program
 from tests.cli.choices import choices
@@ -62,6 +62,34 @@ def test_the_originals_spelling_selects_the_group():
     assert overrides.translate(["seed=1", "--cfg", "job"]) == ["--cfg", "job", "seed=1"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "section", "key", "expected"),
+    [
+        ("train.schedule=inverse_time train.schedule_args.decay=0.1", "train", "schedule_args", {"decay": 0.1}),
+        ("train.schedule=inverse_time train.schedule_args={decay:0.1}", "train", "schedule_args", {"decay": 0.1}),
+        ("train.schedule_args=null", "train", "schedule_args", None),
+        ("train.optimizer=sgd train.optimizer_args.momentum=0.9", "train", "optimizer_args", {"momentum": 0.9}),
+        ("+train.optimizer_args.betas=[0.8,0.9]", "train", "optimizer_args", {"betas": [0.8, 0.9]}),
+        ("model=stack model.mixer=lstm model.mixer_args.hidden_size=7", "model", "mixer_args", {"hidden_size": 7}),
+        ("model=stack model.mixer=lstm model.mixer_args={hidden_size:7}", "model", "mixer_args", {"hidden_size": 7}),
+        ("model=stack model.preset=tiny model.mixer_args.longest=70", "model", "mixer_args", {"longest": 70}),
+    ],
+)
+def test_arguments_that_no_file_lists_need_no_plus(arguments, section, key, expected):
+    assert commandline.compose(arguments.split())[section][key] == expected
+
+
+def test_a_sweep_over_arguments_that_no_file_lists_is_planned(monkeypatch):
+    monkeypatch.setattr(sweeps, "current", sweeps._Current())
+    monkeypatch.setenv("SEQMEM_SWEEP", "")
+    sgd = ["train.optimizer=sgd", "train.optimizer_args.momentum=0.5,0.9"]
+    flags, changes = overrides.split_flags(overrides.translate(["-m", "dataset=digits", "model=lstm", *sgd]))
+    plan.plan(changes, [])
+    jobs = sweeps.current.jobs
+    assert flags == ["-m"]
+    assert [job["overrides"][-1] for job in jobs] == [f"++train.optimizer_args.momentum={value}" for value in (0.5, 0.9)]
+
+
 def test_a_preset_yields_to_the_command_line():
     plain = commandline.compose(["model=legs", "model.preset=tiny"])["model"]["cell_args"]
     assert (plain["hidden_size"], plain["memory_order"]) == (8, 5)
@@ -81,6 +109,12 @@ COMMAND_LINES = {
     "train.lr.x=3": "train.lr.x: no such key; train.lr is a single value",
     "model.cell_args.hiden_size=4": "did you mean 'model.cell_args.hidden_size'?",
     "+model.cell_args.foo=4": "model.cell_args.foo: legs takes no argument 'foo'",
+    "train.schedule=inverse_time": "train.schedule_args.decay: a value is required",
+    "train.schedule=inverse_time train.schedule_args.decya=1": "did you mean 'decay'?",
+    "train.optimizer_args.beta=1": "train.optimizer_args.beta: adam takes no argument 'beta'; did you mean 'betas'?",
+    "model=stack model.mixer=lstm model.mixer_args.hidden_sise=7": "did you mean 'hidden_size'?",
+    "model=ema model.mixer=lstm": "model.mixer: got 'lstm', expected 'ema', whose arguments model.mixer_args holds; "
+    "did you mean model=stack model.mixer=lstm?",
     "model.preset=tny": "model.preset: got tny, expected a preset; did you mean 'tiny'?",
     "--cfg": "--cfg: got no value, expected one after it",
     "--cfg nope": "--cfg: got nope, expected job, hydra or all",

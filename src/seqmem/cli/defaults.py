@@ -161,10 +161,17 @@ def _described(comment: str, choices: tuple[str, ...], width: int) -> str:
     fitting = _fitting(comment, width)
     if sum(bool(re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", fitting)) for choice in choices) >= min(len(choices), 2):
         return fitting
-    listed = ", ".join(choices)
-    if len(listed) > width // 2:
-        listed = shorten(listed, max(width - len(fitting) - 2, 12), placeholder=" ...")
+    listed = _listed(choices, max(width // 2, width - len(fitting) - 2))
     return f"{_fitting(comment, width - len(listed) - 2)}: {listed}".removeprefix(": ")
+
+
+def _listed(choices: tuple[str, ...], width: int) -> str:
+    """The choices if they fit, else the first of them and the number of the rest."""
+    listed, count = ", ".join(choices), len(choices)
+    while len(listed) > width and count > 1:
+        count -= 1
+        listed = f"{', '.join(choices[:count])} and {len(choices) - count} more"
+    return listed
 
 
 def _fitting(comment: str, width: int) -> str:

@@ -25,7 +25,8 @@ def read_idx(path: Path, dimensions: int, expected_size: int) -> tuple[np.ndarra
         The uint8 array and the sha256 of the file, in hexadecimal.
 
     Raises:
-        UserError: the file cannot be read, is not an idx file with ``dimensions`` dimensions, or its size differs from its header.
+        UserError: the file cannot be read, is not an idx file with ``dimensions`` dimensions, or its size differs from its
+            header.
     """
     try:
         content = path.read_bytes()

@@ -24,7 +24,7 @@ class IGLOONetwork(SequenceModel):
         spec: the data set's spec.
         nb_patches: L; None for the number of steps, or for 50 where several steps have an output.
         nb_filters_conv1d: K, filters of every convolution.
-        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it names none. Only
+        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it has none. Only
             for tokens.
         seed: of the patches; None to take it from torch's random state, so that each trial has different patches.
 

@@ -3,7 +3,7 @@
 The blocks are those of S4 (Gu, Goel and Re, 2022), LRU (Orvieto et al., 2023) and S5 (Smith, Warrington and Linderman, 2023).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -39,10 +39,9 @@ class StackNetwork(SequenceModel):
         mixer_args: arguments of the mixer other than ``input_size``; a missing or null ``hidden_size`` is ``model_size``.
         model_size: D, the width of the blocks' inputs and outputs.
         num_layers: number of blocks.
-        embedding_size: width of a learned embedding of tokens before the encoder; None for the data set's own, or for one-hot
-            tokens if it has none. Only for tokens.
-        norm: normalisation of each block: over the D channels of a step (layer, rms), or over all valid steps of the batch
-            (batch).
+        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it has none. Only for
+            tokens.
+        norm: normalisation: layer or rms over a step's channels, batch over all valid steps, or none.
         norm_first: the norm precedes the mixer; else it follows the skip.
         final_norm: one more norm precedes the head.
         norm_eps: constant that is added to the variance.
@@ -50,8 +49,8 @@ class StackNetwork(SequenceModel):
             s sigmoid(W GELU(s)). mlp: a second residual branch W GELU(V x) with its own norm. none: s.
         expansion: width of the mlp's hidden layer, as a multiple of D.
         gelu_form: exact, or the tanh approximation that is the default of JAX.
-        pooling: reduction of a sequence to one output: the mean over its steps, its last step, or none for outputs at several
-            steps; None for mean if the data set defines one output, else none.
+        pooling: mean or last step, or none for outputs at several steps; None for mean or none by data set. A data set with one
+            output per sequence gets mean.
         bidirectional: the mixer runs in both directions of time.
         dropout: probability of dropping a channel for a whole sequence (Gal and Ghahramani, 2016).
 
@@ -102,6 +101,7 @@ class StackNetwork(SequenceModel):
     def check(cls, arguments: dict[str, Any]) -> None:
         """Check arguments as a config gives them, without building anything."""
         checked = check(cls, arguments, "model", skip=("spec",))
+        _refuse_arguments_of_another(checked["mixer"], checked["mixer_args"])
         try:
             with torch.device("meta"):
                 make_mixer(checked["mixer"], checked["mixer_args"], checked["model_size"], checked["bidirectional"])
@@ -287,6 +287,18 @@ def make_mixer(name: str, arguments: dict[str, Any], size: int, bidirectional: b
     if reason:
         raise UserError(f"model.bidirectional: got true, expected false: the mixer {name} {reason}")
     return Bidirectional(layer, width, **given)
+
+
+def _refuse_arguments_of_another(mixer: str, arguments: Collection[str]) -> None:
+    """Refuse all arguments of another layer, which a file such as cfg/model/ema.yaml gives in ``mixer_args``."""
+    own = parameters(_mixer_class(mixer))
+    for name in sequence.names():
+        others = parameters(sequence.get(name), ("input_size",)).keys()
+        if others <= set(arguments) and not others <= own.keys():
+            raise UserError(
+                f"model.mixer: got '{mixer}', expected '{name}', whose arguments model.mixer_args holds; "
+                f"did you mean model=stack model.mixer={mixer}?"
+            )
 
 
 def _mixer_class(name: str) -> type[SequenceLayer]:

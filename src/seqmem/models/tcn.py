@@ -27,7 +27,7 @@ class TCN(SequenceModel):
         hidden_size: channels of every convolution.
         kernel_size: k, taps of a convolution.
         num_layers: n, the number of blocks; None for the fewest whose receptive field covers the longest sequence.
-        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it names none. Only
+        embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it has none. Only
             for tokens.
         dropout: probability with which an output channel of a convolution is dropped for a whole sequence.
 

@@ -1,7 +1,7 @@
 """The typed settings of a run: what ``train.*``, ``runner.*`` and the top level may hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
@@ -25,13 +25,16 @@ class TrainConfig:
     """Settings of training.
 
     Attributes:
-        optimizer: adam, adamw, muon, rmsprop or sgd, or a name in :mod:`seqmem.training.optimisation.optimizers`.
-        optimizer_args: arguments of the optimiser, such as {betas: [0.9, 0.99]}; None for its defaults.
+        optimizer: adam, adamw, muon, rmsprop or sgd, or another registered name. See
+            :mod:`seqmem.training.optimisation.optimizers`.
+        optimizer_args: arguments of the optimiser, such as {betas: [0.9, 0.99]}; empty for its defaults. None means the same.
         lr: learning rate.
         lr_decay: the learning rate of update i = 0, 1, 2 ... is lr / (1 + lr_decay i); 0 keeps it. A second spelling of
             ``schedule=inverse_time schedule_interval=step`` with ``schedule_args={decay: LR_DECAY}``.
-        schedule: constant, exponential, cosine or inverse_time, or a name in :mod:`seqmem.training.optimisation.schedules`.
-        schedule_args: arguments of the schedule, such as {decay: 0.1} of inverse_time; None for its defaults.
+        schedule: constant, exponential, cosine or inverse_time, or another registered name. See
+            :mod:`seqmem.training.optimisation.schedules`.
+        schedule_args: arguments of the schedule, such as {decay: 0.1} of inverse_time; empty for its defaults. None means the
+            same.
         schedule_interval: the rate changes after each epoch, or after each step; a constant rate takes epoch only.
         final_lr: rate of the last epoch or step of a schedule that ends; None for a hundredth of ``lr``.
         warmup_steps: optimiser steps in which the rate grows linearly to ``lr``, at most those of the run; a float is a
@@ -55,11 +58,11 @@ class TrainConfig:
     """
 
     optimizer: str = "adam"
-    optimizer_args: dict[str, Any] | None = None
+    optimizer_args: dict[str, Any] | None = field(default_factory=dict)
     lr: PositiveFloat = 1e-3
     lr_decay: NonNegativeFloat = 0.0
     schedule: str = "constant"
-    schedule_args: dict[str, Any] | None = None
+    schedule_args: dict[str, Any] | None = field(default_factory=dict)
     schedule_interval: Interval = "epoch"
     final_lr: PositiveFloat | None = None
     warmup_steps: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] = 0
@@ -111,11 +114,11 @@ class RunnerConfig:
     """Settings of the runner.
 
     Attributes:
-        name: pl, the trials one after the other in this process with PyTorch Lightning; ray: see :class:`RayConfig`.
+        name: pl for one trial after the other in this process, ray for several at a time on a Ray cluster.
         ntrials: number of trials; trial k is seeded with seed + k.
         accelerator: Lightning's name of the device.
         tensorboard: also write TensorBoard event files into each trial's folder, next to metrics.csv.
-        wandb: also log to Weights & Biases, online or into each trial's folder; None does not.
+        wandb: also log to Weights & Biases: online, or offline in each trial's folder; None for no log.
         wandb_project: the project there.
         devices: GPUs, or processes on the CPU, that split the rows of every batch.
     """

@@ -71,15 +71,15 @@ class IGLOO1D(nn.Module):
         padding_style: "causal", or "same" for a convolution that also sees later steps.
         stretch_factor: s, steps between two lighthouses; divides T. Only with one output per step.
         nb_stacks: number of feature maps.
-        l2reg: weight of :meth:`penalty`.
+        l2reg: weight of the squared weights and biases of the patches in the training loss. See :meth:`penalty`.
         conv1d_kernel: taps of the convolutions.
         max_pooling_kernel: steps of the first feature map in one maximum; remaining steps are dropped. Only with one output
             per sequence.
         DR: probability to drop a channel of a feature map for a whole sequence, and an output with one per sequence.
         add_residual: add a linear map of each step's own features. No effect with one output per sequence.
         nb_sequences: n, the number of last steps that have an output; -1 for all.
-        build_backbone: whether the first patches of each lighthouse cover its whole past; None for True with one output per
-            sequence and False with one per step.
+        build_backbone: first patches cover a lighthouse's whole past; None for True if a sequence has one output. Else None is
+            False.
         psy: local patches as a fraction of L; 0 for none. No effect with one output per sequence.
         l2_reg: alias of ``l2reg``; None if that one is given.
         seed: of the patches.
