@@ -73,16 +73,18 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
 def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config = composed.copy()
     model = config.model
-    presets: Any = OmegaConf.to_container(model).get("presets")  # type: ignore[union-attr]
+    # A file of the user's own may leave out both keys; what it leaves out of the others are the defaults.
+    presets: Any = OmegaConf.to_container(model).get("presets", {})  # type: ignore[union-attr]
+    preset = model.get("preset")
     if not isinstance(presets, dict):
         raise UserError(f"model.presets: got {presets}, expected the presets of cfg/model/")
-    if model.preset is not None:
-        if model.preset not in presets:
-            raise UserError(f"model.preset: got {model.preset}, expected a preset{suggestion(model.preset, presets)}")
-        config.model = OmegaConf.merge(model, presets[model.preset])
+    if preset is not None:
+        if preset not in presets:
+            raise UserError(f"model.preset: got {preset}, expected a preset{suggestion(preset, presets)}")
+        config.model = OmegaConf.merge(OmegaConf.to_container(model), presets[preset])
         for override in OverridesParser.create().parse_overrides([text for text in overrides if "=" in text]):
             if override.key_or_group.startswith("model.") and not override.is_sweep_override():
                 OmegaConf.update(config, override.key_or_group, override.value())
     OmegaConf.set_struct(config, False)
-    del config.model["presets"]
+    config.model.pop("presets", None)
     return config

@@ -113,14 +113,14 @@ def _lines(
         part = name.removesuffix("_args")
         is_open = section.get(f"{part}_args") == {}
         if name in _parts:
-            yield _line(indent, name, section[name], comments[name] if is_open else "")
+            yield _line(indent, name, section[name], comments.get(name, "") if is_open else "")
         elif part in _parts and is_open:
-            yield _line(indent, name, "{}", comments[name])
+            yield _line(indent, name, "{}", comments.get(name, ""))
         elif part in _parts:
             yield f"{indent}{name}:"
             yield from _lines(sequence.get(section[part]), section.get(name, {}), kept, here)
         elif here == ("mixer_args", "hidden_size"):
-            yield _line(indent, name, "null", f"{comments[name]}; null for model_size")
+            yield _line(indent, name, "null", f"{comments.get(name, 'H')}; null for model_size")
         elif get_origin(hint) is Literal and len(get_args(hint)) == 1 and name != "name":
             continue  # it can have no other value
         elif is_typeddict(hint):
