@@ -213,7 +213,7 @@ def test_python_blocks_run(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cell_and_the_data_set_of_the_readme_train(tmp_path):
+def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
     """Its blocks, put into a copy of the checkout, are trained in a process of its own, which imports everything itself.
 
     The process has no warning to show, no progress bar in a pipe, and imports pandas only once there is a table to write.
@@ -222,18 +222,21 @@ def test_the_cell_and_the_data_set_of_the_readme_train(tmp_path):
         shutil.copytree(_root / name, tmp_path / name)
     shutil.copy(_root / "train.py", tmp_path)
     [cell] = [block for block in blocks("python") if "class Leaky" in block]
+    [layer] = [block for block in blocks("python") if "class Decay" in block]
     [data] = [block for block in blocks("python") if "class Parity" in block]
     (tmp_path / "src/seqmem/cells/leaky.py").write_text(
         cell.replace("from seqmem.cells import", "from seqmem.cells.base import")
     )
+    (tmp_path / "src/seqmem/layers/decay.py").write_text(layer)
     (tmp_path / "datasets/parity.py").write_text(data)
-    (tmp_path / "cfg/model/leaky.yaml").write_text(blocks("yaml")[0])
+    for name, block in zip(("leaky", "decay"), blocks("yaml"), strict=True):
+        (tmp_path / f"cfg/model/{name}.yaml").write_text(block)
     (tmp_path / "cfg/dataset/parity.yaml").write_text("name: parity\nlength: 50\nnum_workers: 0\n")
     code = (
         "import runpy, sys, seqmem.training.loop.trial, seqmem.results; sys.argv = sys.argv[1:]; "
         "assert 'pandas' not in sys.modules; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    arguments = ["model=leaky", "dataset=parity", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
+    arguments = ["-m", "model=leaky,decay", "dataset=parity", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
     done = subprocess.run(
         [sys.executable, "-c", code, "train.py", *arguments],
         capture_output=True,
@@ -245,7 +248,8 @@ def test_the_cell_and_the_data_set_of_the_readme_train(tmp_path):
     )
     assert done.stderr == ""
     assert done.returncode == 0
-    assert "leaky on parity, trial 2 of 2 (seed 1): test accuracy 0." in done.stdout
+    for name in ("leaky", "decay"):
+        assert f"{name} on parity, trial 2 of 2 (seed 1): test accuracy 0." in done.stdout
     assert "\r" not in done.stdout
     assert "\x1b" not in done.stdout
 
@@ -255,7 +259,7 @@ def test_files_that_the_readme_names_exist():
         if not name.startswith("http"):
             assert (_root / name).exists(), name
     for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks|notebooks)/[\w./-]+)`", _readme):
-        if "NAME" not in name and "leaky" not in name:
+        if not any(word in name for word in ("NAME", "leaky", "decay")):
             assert (_root / name).exists(), name
 
 
