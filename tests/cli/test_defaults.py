@@ -1,9 +1,13 @@
 """The files of cfg/ hold the defaults of the signatures: ``make configs`` has nothing to write."""
 
+import re
+import sys
+
 import pytest
 import yaml
 
 from seqmem.cli import defaults
+from seqmem.data.dataset import DataSet
 
 
 def test_every_file_is_as_make_configs_writes_it():
@@ -53,3 +57,21 @@ def test_a_comment_holds_the_first_sentence_and_the_choices(generated):
     accelerator = next(line for line in lines if line.startswith("accelerator: auto"))
     assert accelerator.endswith(": auto, cpu, gpu")
     assert all(len(line) <= 128 for path in defaults.files() for line in path.read_text().splitlines())
+
+
+def test_no_comment_is_cut_off_or_names_a_class():
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("seqmem")]
+    values = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    own = [value for value in values if value.__module__.startswith("seqmem") and not issubclass(value, DataSet)]
+    classes = {value.__name__ for value in own if not value.__name__.isupper()}  # LSTM and the like are common names
+    assert {"RayConfig", "Batch"} <= classes
+    for path in defaults.files():
+        for line in path.read_text().splitlines():
+            comment = line.partition(" # ")[2]
+            assert not comment.endswith("..."), f"{path.name}: {line}"
+            assert classes.isdisjoint(re.findall(r"\w+", comment)), f"{path.name}: {line}"
+
+
+def test_a_long_list_of_choices_ends_with_the_number_of_the_rest():
+    assert defaults._listed(("zero", "one", "two"), 14) == "zero, one, two"
+    assert defaults._listed(("zero", "one", "twenty"), 16) == "zero and 2 more"

@@ -104,8 +104,8 @@ class MemoryCell(Recurrence[MemoryState]):
         hidden_activation: act_h, the activation of the candidate.
         gate: "G" for a gated hidden state, "N" for none.
         memory_output: output [h, vec(m)] instead of h.
-        architecture: connections between x, h and m, see :class:`Architecture`.
-        initializers: initialisers of the weights, see :class:`Initializers`.
+        architecture: connections between x, h and m. See :class:`Architecture`.
+        initializers: initialisers of the weights. See :class:`Initializers`.
         zero_bias_init: start b_h at zero.
 
     Raises:
