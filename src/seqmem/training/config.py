@@ -37,8 +37,8 @@ class TrainConfig:
             same.
         schedule_interval: the rate changes after each epoch, or after each step; a constant rate takes epoch only.
         final_lr: rate of the last epoch or step of a schedule that ends; None for a hundredth of ``lr``.
-        warmup_steps: optimiser steps in which the rate grows linearly to ``lr``, at most those of the run; a float is a
-            fraction of all steps.
+        warmup_steps: optimiser steps in which the rate grows linearly to ``lr``; a float is a fraction of all steps. At most
+            those of the run.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
         batch_size: B, sequences in a batch.
