@@ -94,5 +94,5 @@ def test_a_layer_is_one_module_and_one_yaml(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gated_average on sinusoids, trial 1 of 1" in done.stdout
-    assert "it runs without seqmem" in done.stdout
+    assert "runs without seqmem" in done.stdout
     assert " passed" in done.stdout
