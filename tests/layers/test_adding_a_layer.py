@@ -70,7 +70,7 @@ from seqmem.cli import export
 
 [checkpoint] = Path("runs").rglob("best.ckpt")
 export.main([str(checkpoint), "--lengths"])
-chosen = ["-k", "gated_average and not exported", "tests/layers/test_battery.py"]
+chosen = ["-k", "gated_average and not export", "tests/layers/test_battery.py"]
 sys.exit(pytest.main(["-q", "--assert=plain", "-n", "0", *chosen]))
 """
 

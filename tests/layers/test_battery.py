@@ -120,6 +120,17 @@ def test_an_exported_layer_accepts_any_length(name, inputs):
     assert_close(program(longer, lengths), layer(longer, lengths=lengths)[0])
 
 
+@every_layer
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
+def test_a_layer_compiles(name, inputs):
+    layer, results = make(name), []
+    state = mapped(torch.detach, layer(inputs)[1])
+    for run in (torch.compile(layer, backend="aot_eager"), layer):
+        outputs, after = run(inputs, state)
+        results.append((outputs, *parts(after), *torch.autograd.grad(outputs.square().sum(), list(layer.parameters()))))
+    assert_close(*results)
+
+
 def test_mistakes_are_named(inputs):
     layer = make("ema")
     for call, message in (

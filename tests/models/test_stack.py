@@ -190,6 +190,7 @@ def test_optimisers_see_gates_and_parameters_without_decay():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
 def test_a_stack_compiles():
     model, given = make(replace(EACH, contiguous=True), num_layers=1), batch(None)

@@ -201,12 +201,17 @@ def test_no_rows_or_no_steps(names):
             assert_same(run(cell, inputs, None, state), run(cell, inputs, None, state, loop=True))
 
 
+def assert_float32_to_rounding(name):
+    cell = make(name, 3, 37)
+    inputs = torch.randn(29, 60, 3, dtype=torch.float64)
+    expected = run(cell, inputs, loop=True)
+    assert_same(run(cell.float(), inputs.float()), expected, relative=4e-5)
+
+
 @families
 def test_float32_to_rounding(names, short_chunks):
-    for cell in (make(name, 3, 37) for name in names):
-        inputs = torch.randn(29, 60, 3, dtype=torch.float64)
-        expected = run(cell, inputs, loop=True)
-        assert_same(run(cell.float(), inputs.float()), expected, relative=4e-5)
+    for name in names:
+        assert_float32_to_rounding(name)
 
 
 @every_operator
@@ -327,22 +332,42 @@ def test_threads_agree():
         assert_same(two, one, relative=1e-14)
 
 
+def run_with(instruction_set, *command):
+    """Run a command in a process that is limited to an instruction set."""
+    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": instruction_set}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, *command], env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+SAMPLE = """
+from tests.ops import test_multiscale, test_sequence
+
+for name in ("legs all on", "lagts", "legt", "lstm", "gru"):
+    test_sequence.assert_equals_the_loop(name, "tails")
+    test_sequence.assert_float32_to_rounding(name)
+for boundary in ("sample", "soft"):
+    test_multiscale.assert_equals_the_loop(test_multiscale.SIZES[3], "paper", boundary)
+test_multiscale.assert_float32_to_rounding("reference")
+"""
+
+
+def test_without_vector_instructions():
+    run_with("baseline", "-c", SAMPLE)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["baseline", pytest.param("avx2", marks=pytest.mark.slow), pytest.param("avx512", marks=pytest.mark.slow)]
+    ("name", "selected"),
+    [
+        ("baseline", "equals_the_loop or test_float32_to_rounding"),
+        ("avx2", "equals_the_loop or test_float32_to_rounding"),
+        ("avx512", "test_bfloat16_products"),
+    ],
 )
-def test_other_instruction_sets(name):
-    """The tests of this file and of the multiscale sequence, in a process that is limited to an instruction set."""
-    selected = {
-        "baseline": "test_equals_the_loop and (all or lagts or legt or lstm or gru or soft-reference)"
-        " or test_float32_to_rounding and (gates or stretched or plain)",
-        "avx2": "test_equals_the_loop or test_float32_to_rounding",
-        "avx512": "test_bfloat16_products",
-    }
+def test_other_instruction_sets(name, selected):
     files = [__file__, str(Path(__file__).with_name("test_multiscale.py"))]
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected[name], *files]
-    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    run_with(name, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, *files)
 
 
 @every_operator
