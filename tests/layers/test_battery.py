@@ -166,6 +166,18 @@ def test_bidirectional_reverses_the_valid_steps(name, inputs):
         layer(inputs, (torch.zeros(4, 4),))
 
 
+def test_an_ema_is_its_formula(inputs):
+    layer = make("ema")
+    a = torch.exp(torch.complex(-layer.nu.exp(), layer.theta))
+    h, expected = torch.zeros(4, 6, dtype=torch.complex128), []
+    for x in inputs.unbind(1):
+        h = a * h + (1 - a.abs() ** 2).sqrt() * (x @ layer.weight_in.T)
+        expected.append((h @ torch.view_as_complex(layer.weight_out).T).real + x @ layer.weight_skip.T)
+    outputs, state = layer(inputs)
+    assert_close(outputs, torch.stack(expected, 1))
+    assert_close(state.averages, h)
+
+
 def test_time_constants_are_those_of_the_arguments():
     for dtype in (torch.float32, torch.float64):
         layer = EMA(3, 5, shortest=2, longest=10**8).to(dtype)  # of which float32 leaves nothing in 1 - |a|^2

@@ -107,9 +107,11 @@ def test_dropout_keeps_one_mask_a_sequence_and_is_off_in_evaluation():
     model = network(spec(output_steps=None), dropout=0.5)
     model.head = torch.nn.Identity()
     inputs = torch.randn(2, 9, 3)
-    dropped = model(Batch(inputs, None)) == 0
+    outputs = model(Batch(inputs, None))
+    dropped = outputs == 0
     assert dropped.any()
     assert not dropped.all()
+    assert_close(outputs[~dropped], 2 * model.layers[0](inputs)[0][~dropped])
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
     model.eval()
     assert_close(model(Batch(inputs, None)), model.layers[0](inputs)[0])

@@ -94,6 +94,15 @@ def test_a_norm_may_follow_the_skip():
     assert_close(model(given), model.head(y[:, -1]))
 
 
+@pytest.mark.parametrize(("form", "approximate"), [("exact", "none"), ("tanh", "tanh")])
+def test_the_activation_alone_may_follow_the_mixer(form, approximate):
+    model = make(mixer="rnn", num_layers=1, feed_forward="gelu", gelu_form=form, norm="none", pooling="last")
+    [block], given = model.blocks, batch(None)
+    x = model.encoder(given.inputs)
+    y = x + gelu(block.mixer(x)[0], approximate=approximate)
+    assert_close(model(given), model.head(y[:, -1]), rtol=0, atol=1e-6)
+
+
 def test_an_mlp_is_a_second_branch():
     model = make(mixer="rnn", num_layers=1, feed_forward="mlp", norm="none", final_norm=False, expansion=2, pooling="last")
     [block], given = model.blocks, batch(None)
