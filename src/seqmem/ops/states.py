@@ -32,11 +32,6 @@ def select(valid: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(valid.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
-def differentiable(part: Tensor) -> bool:
-    """Return whether a part can have a gradient: its type is real or complex, not an integer."""
-    return part.is_floating_point() or part.is_complex()
-
-
 def _rebuild(like: Any, tensors: Iterator[Tensor]) -> Any:
     if like is None:
         return None

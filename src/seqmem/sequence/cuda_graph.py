@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from seqmem.ops.states import differentiable, mapped, parts, rebuild
+from seqmem.ops.states import mapped, parts, rebuild
 
 # Each graph keeps all intermediate values of its sequence on the GPU.
 _MAX_GRAPHS = 8
@@ -131,7 +131,6 @@ class _WatchedBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loop: CapturedLoop, replay: int, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.loop, ctx.replay = loop, replay
-        ctx.mark_non_differentiable(*(value for value in values if not differentiable(value)))
         return tuple(value.view_as(value) for value in values)
 
     @staticmethod
