@@ -232,8 +232,13 @@ def test_a_state_has_any_structure(inputs):
         second, after = cell(inputs[:, 6:], plain(state))
         assert_close(second, whole[:, 6:])
         assert_close(parts(after), parts(last))
-    exported = torch.export.export(cell, (inputs,), dynamic_shapes=({1: torch.export.Dim.DYNAMIC},), strict=False)
-    assert_close(exported.module()(inputs[:, :9])[0], whole[:, :9])
+    free = ({1: torch.export.Dim.DYNAMIC}, None, None)
+    exported = torch.export.export(cell, (inputs, None, LENGTHS), dynamic_shapes=free, strict=False).module()
+    shorter = LENGTHS.clamp(max=9)
+    expected, after = cell(inputs[:, :9], lengths=shorter)
+    results = exported(inputs[:, :9], None, shorter)
+    assert_close(results[0], expected)
+    assert_close(parts(results[1]), parts(after))
 
 
 def test_a_layer_without_any_implementation_says_so(inputs):
