@@ -44,6 +44,7 @@ class SequenceLayer(nn.Module, Generic[State]):
     input_size: int
     output_size: int
     path: str = "not run yet"
+    _state_type: type | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -199,9 +200,11 @@ class SequenceLayer(nn.Module, Generic[State]):
 
     def _named(self, state: Any) -> State:
         """Return a state in the layer's own structure; a checkpoint holds plain tuples."""
-        if hasattr(type(state), "_fields"):  # a NamedTuple, as the layer returned it
-            return state
+        own: type | None = self._state_type
+        if own is not None and isinstance(state, own):  # a loop over step() passes what the layer returned
+            return state  # type: ignore[return-value]
         like = self.initial_state(0)
+        self._state_type = type(like) if hasattr(like, "_fields") else None  # a plain tuple may be another layer's
         given = parts(state)
         if len(given) != len(parts(like)):
             raise UserError(f"{self._label()}: got a state of {len(given)} parts, expected {len(parts(like))}")
