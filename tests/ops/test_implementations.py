@@ -75,7 +75,8 @@ def test_a_fallback_has_a_reason():
         expected = choice.fallback_reason if extension.REASON else reason
         assert choice == (None, f"step by step ({expected})", expected)
         assert cell.fallback_reason(inputs) == expected
-    assert "the inputs are on meta" in LSTM(3, 4).fallback_reason(torch.zeros(1, 2, 3, device="meta"))
+    if not extension.REASON:
+        assert "the inputs are on meta" in LSTM(3, 4).fallback_reason(torch.zeros(1, 2, 3, device="meta"))
 
 
 def test_the_first_row_that_can_run_is_chosen(monkeypatch):

@@ -10,7 +10,7 @@ from seqmem import sequence
 from seqmem.data.masks import masked, valid_steps
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
-from seqmem.ops.export import scan
+from seqmem.ops.export import exporting, scan
 from seqmem.ops.loop import run_steps, stacked
 from seqmem.ops.states import mapped, parts, rebuild, select
 from seqmem.sequence import SequenceLayer
@@ -69,7 +69,7 @@ class Recurrence(SequenceLayer[State]):
         fresh = state is None
         state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
         self._check_rows(inputs.shape[0], 1, state, None)
-        if not torch.compiler.is_exporting():
+        if not exporting():
             self.check_inputs(joined, state, None)
         return self.advance(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
 

@@ -11,6 +11,7 @@ from seqmem.cells.memory import MemoryCell
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
+from seqmem.ops.export import exporting
 
 
 class TimedState(NamedTuple):
@@ -127,7 +128,7 @@ class TimestampedCell(MemoryCell):
         given = inputs[..., :1] if times is None else times
         state = None if state is None else self._named(state)  # type: ignore[assignment]
         self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
-        if times is not None and times.dim() == 2 and not torch.compiler.is_exporting():
+        if times is not None and times.dim() == 2 and not exporting():
             self._check_precision(times, _full_precision(inputs).dtype, lengths)
         return super().forward(inputs, state, lengths, times)  # type: ignore[arg-type,return-value]
 

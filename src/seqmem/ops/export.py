@@ -3,7 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
+
+
+def exporting() -> bool:
+    """Return whether torch.export traces this call; in torch 2.11 ``is_exporting`` also holds in torch.compile."""
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def scan(

@@ -14,6 +14,7 @@ from torch import Tensor
 from seqmem.ops import compiled_sequence
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.discretization import Discretization, alpha_of
+from seqmem.ops.export import exporting
 from seqmem.ops.gated import gated_sequence
 from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
@@ -91,7 +92,7 @@ def _multiscale_reason(inputs: Tensor) -> str:
 
 
 def _exported_reason(inputs: Tensor) -> str:
-    return "" if torch.compiler.is_exporting() else "torch's scan operator is for exported programs only"
+    return "" if exporting() else "torch's scan operator is for exported programs only"
 
 
 def _always(inputs: Tensor, *options: Any) -> str:

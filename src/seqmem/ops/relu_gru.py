@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from seqmem.data.masks import masked, valid_steps
+from seqmem.ops.export import exporting
 from seqmem.ops.gru import gru_step_reset_before
 from seqmem.ops.loop import run_steps, stacked
 
@@ -56,7 +57,7 @@ def relu_gru_sequence(
 
 def relu_gru_fallback_reason(inputs: Tensor) -> str:
     """Return why :func:`relu_gru_sequence` cannot run, or an empty string."""
-    if torch.compiler.is_exporting():
+    if exporting():
         return "an exported program has no backward"
     return "its hand-written backward does not support autocast" if torch.is_autocast_enabled("cpu") else ""
 

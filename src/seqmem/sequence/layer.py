@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from seqmem.data.masks import masked
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
+from seqmem.ops.export import exporting
 from seqmem.ops.loop import run_steps, stacked
 from seqmem.ops.states import parts, rebuild
 
@@ -83,7 +84,7 @@ class SequenceLayer(nn.Module, Generic[State]):
             raise UserError(f"{self._label()}: got a state, expected None: the layer is not causal and carries none")
         state = self.initial_state(batch_size) if state is None else self._named(state)
         self._check_rows(batch_size, steps, state, lengths)
-        if not torch.compiler.is_exporting():  # an exported program has no branches that depend on values
+        if not exporting():  # an exported program has no branches that depend on values
             self.check_inputs(inputs, state, lengths)
         return self.whole_sequence(inputs, state, lengths, fresh)
 
@@ -193,7 +194,7 @@ class SequenceLayer(nn.Module, Generic[State]):
                 )
         if lengths is not None and lengths.shape != (batch_size,):
             raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
-        if torch.compiler.is_exporting():
+        if exporting():
             return
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= steps)).all()):
             raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, expected each between 0 and T={steps}")
@@ -203,6 +204,10 @@ class SequenceLayer(nn.Module, Generic[State]):
         own: type | None = self._state_type
         if own is not None and isinstance(state, own):  # a loop over step() passes what the layer returned
             return state  # type: ignore[return-value]
+        return self._restructured(state)
+
+    @torch.compiler.disable  # torch 2.11 cannot trace a NamedTuple that is built from the type of another one
+    def _restructured(self, state: Any) -> State:
         like = self.initial_state(0)
         self._state_type = type(like) if hasattr(like, "_fields") else None  # a plain tuple may be another layer's
         given = parts(state)

@@ -18,6 +18,7 @@ from seqmem.layers.igloo.patched_map import Stack
 from seqmem.layers.igloo.patches import Patches
 from seqmem.layers.igloo.recompute import Recomputed, dropout_generator
 from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
+from seqmem.ops.export import exporting
 
 WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs in one chunk; some ten copies of them exist at a time."""
@@ -170,7 +171,7 @@ class IGLOO1D(nn.Module):
             UserError: the shapes do not fit, or a length is not between 0 and T'.
         """
         self._check_shapes(inputs, lengths)
-        if torch.compiler.is_exporting():
+        if exporting():
             return torch.cat([self.forward_block(inputs, lengths, None, block) for block in range(len(self.blocks))], 1)
         if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
             raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, expected each between 0 and T'={inputs.shape[1]}")
