@@ -1,5 +1,6 @@
 """Markers for long tests, and where the tests find data."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in items:
                 if item.get_closest_marker(marker):
                     item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Take the modules and the collected tests out of garbage collection, which would visit them again in each test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

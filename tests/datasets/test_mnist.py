@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,9 +14,8 @@ import torch
 from seqmem import datasets
 from seqmem.data import named_permutation
 from seqmem.errors import UserError
+from tests import program
 from tests.tiny_files import idx_bytes
-
-ROOT = Path(__file__).parents[2]
 
 
 def load(data_dir, **arguments):
@@ -198,7 +196,7 @@ for folder in sys.argv[1:]:
 """
 
 
-def test_permissions(official, tiny_mnist_arrays):
+def test_permissions(official, tiny_mnist_arrays, tmp_path):
     """In a process without the rights of root, which permissions do not stop: a folder that cannot be written, a file that
     cannot be read, and a folder of all files that is read-only."""
     with tempfile.TemporaryDirectory() as name:
@@ -215,9 +213,9 @@ def test_permissions(official, tiny_mnist_arrays):
         made = [Path(name), *(path for path in Path(name).rglob("*") if path.is_dir())]
         for path in made:
             path.chmod(0o555)
-        environment = {"PYTHONPATH": str(ROOT / "src")}
-        command = [sys.executable, "-c", LOAD, *map(str, folders)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        script = tmp_path / "load.py"
+        script.write_text(LOAD)
+        done = program.run([str(script), *map(str, folders)], tmp_path)
         for path in made:
             path.chmod(0o755)
         assert done.returncode == 0, done.stderr

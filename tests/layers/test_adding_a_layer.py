@@ -1,10 +1,15 @@
-"""A scan-type layer is one module and one YAML file: in a stack it trains and exports, and it passes the battery."""
+"""A scan-type layer is one module and one YAML file: in a stack it trains and exports, and it passes the battery.
+
+The README's layer trains in the ordinary run (tests/docs/test_readme.py).
+"""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +81,7 @@ sys.exit(pytest.main(["-q", "--assert=plain", "-n", "0", *chosen]))
 """
 
 
+@pytest.mark.slow
 def test_a_layer_is_one_module_and_one_yaml(tmp_path):
     for name in ("cfg", "datasets", "src", "tests/layers"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
