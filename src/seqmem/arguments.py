@@ -11,6 +11,7 @@ from functools import cache, wraps
 from textwrap import shorten
 from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
 from pydantic import ConfigDict, ValidationError, create_model
 
 from seqmem.errors import UserError, suggestion
@@ -20,6 +21,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", skip: Collection[str] = ()) -> dict[str, Any]:
     """Check keyword arguments against the signature of a class, a dataclass or a function.
+
+    NumPy numbers are taken as Python numbers.
 
     Args:
         owner: its signature has the arguments, their types, ranges and defaults.
@@ -34,12 +37,22 @@ def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", 
         UserError: an unknown name, a missing one, or a value of the wrong type or out of range.
     """
     schema = _schema(owner, frozenset(skip))
+    given = plain(given)
     _refuse_long_integers(given, where)
     try:
         checked = schema(**{str(name): value for name, value in given.items()})
     except ValidationError as error:
         raise UserError(_explain(error, owner, given, where, schema)) from None
     return {name: getattr(checked, name) for name in schema.model_fields}
+
+
+def plain(value: Any) -> Any:
+    """Return a value with NumPy numbers, 0-d arrays included, as Python numbers, in mappings, lists and tuples of any depth."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.item() if value.ndim == 0 else value
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return type(value)(plain(part) for part in value) if type(value) in (list, tuple) else value
 
 
 def checked(function: Function) -> Function:

@@ -11,6 +11,10 @@ class UserError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class DataWarning(UserWarning):
+    """The data are not those that their name stands for, or a part of them is not used."""
+
+
 def suggestion(given: object, choices: Iterable[object]) -> str:
     """Return the end of an error line: the choice nearest to ``given``, or else all choices.
 

@@ -5,16 +5,17 @@ the other. All that a data set needs is imported from here; :mod:`seqmem.data.se
 :mod:`seqmem.data.signals` have helpers for single kinds of data.
 """
 
-from seqmem.data.batch import Batch
+from seqmem.data.batch import IGNORE_INDEX, Batch
 from seqmem.data.dataset import DataSet, EpochSampler
-from seqmem.data.masks import masked, valid_steps
+from seqmem.data.masks import counted_targets, masked, valid_steps
 from seqmem.data.permutations import Permutation, PermutationName, named_permutation
-from seqmem.data.provenance import Provenance, sha256
+from seqmem.data.provenance import Provenance, label_of, sha256
 from seqmem.data.seeds import Seed, generator
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import SPLITS, Split, random_split, stratified_split, stratified_validation
 
 __all__ = [
+    "IGNORE_INDEX",
     "SPLITS",
     "Batch",
     "DataSet",
@@ -25,7 +26,9 @@ __all__ = [
     "Provenance",
     "Seed",
     "Split",
+    "counted_targets",
     "generator",
+    "label_of",
     "masked",
     "named_permutation",
     "random_split",

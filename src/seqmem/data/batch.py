@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,16 +17,23 @@ IGNORE_INDEX = -100
 
 @dataclass
 class Batch:
-    """A batch of B sequences of at most T steps, T > 0.
+    """A batch of B sequences of at most T steps, T > 0. NumPy arrays become tensors.
+
+    Padding never counts: neither the steps after a row's length, nor targets of the class ``IGNORE_INDEX``, nor outputs at the
+    last K steps that a row of fewer steps does not have. Their values have no meaning and may be NaN.
+    :func:`seqmem.data.masks.counted_targets` is the mask of all tasks.
 
     Attributes:
         inputs: (B, T, C) floating point, or (B, T) int64 tokens.
-        targets: class indices int64, (B,) for one output, (B, K) for K; or values floating point, (B, D) or (B, K, D). The
-            class ``IGNORE_INDEX`` is ignored.
+        targets: class indices int64, (B,) for one output, (B, K) for K; or values floating point, (B, D) or (B, K, D). K is T
+            for an output at every step. For outputs at the last K steps, T is at least K, and the last target belongs to the
+            last valid step of its row.
         lengths: (B,) int64, number of valid leading steps of each row; None if all T are valid.
         times: (B, T) floating point, non-decreasing along T, in the data's unit; None if steps are evenly spaced.
         target_lengths: (B,) int64, valid leading steps of targets (B, T', D); None if those of the inputs apply.
         labels: (B,) int64, the class of each sequence if it is known and not the target; None otherwise.
+        restarts: (B,) bool, only where batches are contiguous: the row is the beginning of a sequence, so that it begins with
+            the initial state and not with that of the previous batch; None if no row is.
 
     Raises:
         UserError: T is 0.
@@ -37,6 +45,7 @@ class Batch:
     times: Tensor | None = None
     target_lengths: Tensor | None = None
     labels: Tensor | None = None
+    restarts: Tensor | None = None
 
     @property
     def output_lengths(self) -> Tensor | None:
@@ -54,7 +63,16 @@ class Batch:
         """Whether a target's class is ``IGNORE_INDEX``. The targets must not change afterwards."""
         return not self.targets.is_floating_point() and bool((self.targets == IGNORE_INDEX).any())
 
+    @cached_property
+    def has_empty_rows(self) -> bool:
+        """Whether a row has no valid target step. The lengths must not change afterwards."""
+        return self.output_lengths is not None and bool((self.output_lengths == 0).any())
+
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray | np.generic):
+                setattr(self, field.name, torch.as_tensor(value))
         if self.inputs.shape[1] == 0:
             raise UserError(
                 f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, expected T > 0"
@@ -66,8 +84,9 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the same batch with every tensor on ``device``."""
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-        if self.targets.device.type == "cpu":
-            moved.ignores = self.ignores  # known without waiting for the device
+        if self.targets.device.type == "cpu":  # known without waiting for the device
+            moved.ignores = self.ignores
+            moved.has_empty_rows = self.has_empty_rows
         return moved
 
     def rows(self, which: slice) -> Self:

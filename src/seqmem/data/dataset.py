@@ -11,18 +11,22 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
-from seqmem.arguments import checked
+from seqmem.arguments import checked, plain
 from seqmem.data.batch import Batch
 from seqmem.data.provenance import Provenance
 from seqmem.data.seeds import Seed, generator
 from seqmem.data.spec import DataSpec
-from seqmem.data.splits import Split
+from seqmem.data.splits import SPLITS, Split
+from seqmem.errors import UserError
 
 
 class DataSet(ABC):
     """Base class of data sets: sequences in three splits.
 
-    A subclass with a ``name`` is registered. Its constructor loads or draws the data.
+    A subclass with a ``name`` is registered. Its constructor loads or draws the data. Loading twice with the same arguments
+    must give the same numbers, and the provenance must identify them, since results are filed by it: a ``seed`` (or None if
+    nothing is random), a checksum of each split, and one of each file. Draw with :func:`seqmem.data.generator` from a seed
+    among the arguments, not from the global random state.
 
     Attributes:
         name: the value of ``dataset=`` on the command line.
@@ -38,11 +42,11 @@ class DataSet(ABC):
         Args:
             spec: the shapes and the task.
             sizes: number of sequences of each split.
-            provenance: origin of the data and of its split.
+            provenance: origin of the data and of its split, with a checksum for each split.
             num_workers: worker processes that make batches; 0 makes them in the main process.
         """
         self.spec = spec
-        self.sizes = dict(sizes)
+        self.sizes = _checked_sizes(self.name, sizes)
         self.num_workers = num_workers
         self._provenance = provenance
 
@@ -91,9 +95,12 @@ class DataSet(ABC):
         return SequentialSampler(range(size)) if split != "train" or seed is None else ShuffledSampler(size, seed)
 
     def describe(self) -> dict[str, Any]:
-        """Return name, sizes and provenance as values that JSON can hold; each run records them."""
+        """Return name, sizes and provenance as values that JSON can hold.
+
+        Each run records them. Runs are compared, averaged and found again only if they are equal.
+        """
         known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
-        return {"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)}
+        return plain({"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)})
 
 
 class BatchLoader(DataLoader):
@@ -171,6 +178,13 @@ class _SplitView(Dataset):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         return self._data.batch(self._split, torch.tensor(indices))
+
+
+def _checked_sizes(name: str, sizes: Mapping[Split, int]) -> dict[Split, int]:
+    given = plain(dict(sizes))
+    if set(given) != set(SPLITS) or not all(type(size) is int and size > 0 for size in given.values()):
+        raise UserError(f"sizes of {name}: got {given}, expected a number of sequences above 0 for each of {', '.join(SPLITS)}")
+    return given
 
 
 def _already_a_batch(batch: Any) -> Any:

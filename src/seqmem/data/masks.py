@@ -1,7 +1,12 @@
-"""Padding mask: the valid steps of a padded batch."""
+"""Masks of padding: the valid steps of a padded batch, and the targets that count."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from seqmem.data.batch import IGNORE_INDEX, Batch
+from seqmem.errors import UserError
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
@@ -30,3 +35,79 @@ def masked(values: Tensor, lengths: Tensor | None) -> Tensor:
         return values
     valid = valid_steps(lengths, values.shape[1])
     return values.where(valid.view(*valid.shape, *[1] * (values.dim() - 2)), 0)
+
+
+def last_steps(outputs: Tensor, count: int | None, lengths: Tensor | None) -> Tensor:
+    """Select the outputs that a data set's ``output_steps`` defines.
+
+    Args:
+        outputs: (B, T, H).
+        count: 0 for each row's last valid step, k for its last k valid steps, None for all steps. In a row with fewer than k
+            valid steps, the outputs before its first step are 0; :func:`counted_targets` leaves their targets out.
+        lengths: (B,) valid steps of each row; None if all T are valid.
+
+    Returns:
+        (B, H) if ``count`` is 0, (B, count, H) if it is positive, or (B, T, H) if it is None.
+
+    Raises:
+        UserError: T is less than ``count``.
+    """
+    if count is None:
+        return outputs
+    check_steps(outputs, count)
+    if lengths is None:
+        return outputs[:, -1] if count == 0 else outputs[:, -count:]
+    steps = lengths[:, None] - max(count, 1) + torch.arange(max(count, 1), device=lengths.device)
+    taken = outputs.gather(1, steps.clamp(min=0)[..., None].expand(-1, -1, outputs.shape[-1]))
+    taken = taken.where((steps >= 0)[..., None], 0)
+    return taken.squeeze(1) if count == 0 else taken
+
+
+def check_steps(sequences: Tensor, count: int | None) -> None:
+    """Refuse sequences (B, T, ...) that are shorter than the number of last steps with an output.
+
+    Raises:
+        UserError: T is less than ``count``.
+    """
+    if count and not torch.compiler.is_exporting() and sequences.shape[1] < count:
+        raise UserError(
+            f"a batch of sequences that are too short: got T={sequences.shape[1]}, expected at least {count} steps, one for "
+            "each of the last outputs (output_steps of the data set)"
+        )
+
+
+def counted_targets(batch: Batch, shape: Sequence[int], output_steps: int | None, classes: bool) -> Tensor | None:
+    """Return the targets that count in loss, metrics and weight: the one mask of all tasks.
+
+    A target counts if its step is a valid one and its class is not ``IGNORE_INDEX``. Of one output for each sequence, those of
+    sequences without a valid step do not count. Of outputs at the last k steps, those before a row's first step do not count.
+
+    Args:
+        batch: B sequences.
+        shape: of the targets without the channels of a value: (B,) or (B, T').
+        output_steps: of the data set's spec.
+        classes: the targets are class indices.
+
+    Returns:
+        bool of that shape; None if all targets count.
+    """
+    valid = valid_targets(batch, shape, output_steps)
+    if not (classes and batch.ignores):
+        return valid
+    known = batch.targets != IGNORE_INDEX
+    return known if valid is None else valid & known
+
+
+def valid_targets(batch: Batch, shape: Sequence[int], output_steps: int | None) -> Tensor | None:
+    """Return which targets belong to a valid step, bool of ``shape``; None if all do.
+
+    The arguments are those of :func:`counted_targets`.
+    """
+    lengths = batch.output_lengths
+    if lengths is None:
+        return None
+    if len(shape) == 1:
+        return lengths > 0 if batch.has_empty_rows else None
+    valid = valid_steps(lengths, shape[1])
+    at_the_end = output_steps is not None and batch.target_lengths is None
+    return valid.flip(1) if at_the_end else valid

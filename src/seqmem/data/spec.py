@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt, PositiveInt
+
+from seqmem.arguments import check
+from seqmem.errors import UserError
+
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The shapes and the task of a data set, so that any model can be combined with it.
+    """The shapes and the task of a data set, so that any model can be combined with it. NumPy numbers become Python's.
 
     Attributes:
         name: the data set's name in messages and tables.
@@ -18,20 +23,32 @@ class DataSpec:
         times: batches have ``times``.
         embedding_size: default width of the embedding of tokens; None for one-hot inputs.
         contiguous: row b of a batch continues row b of the previous batch, from the beginning of each pass over a split, so
-            that a model can carry its state.
+            that a model can carry its state, except where ``Batch.restarts`` is true.
         irreducible_error: the expected value of the task's metric for the best predictor; None if it is not known.
         frame: shape (H, W) or (D, H, W) of a step whose C channels are the values of a frame, row by row; None otherwise.
+
+    Raises:
+        UserError: a value of the wrong type or out of range, or more ``output_steps`` than the longest sequence has.
     """
 
     name: str
-    input_size: int
-    output_size: int
+    input_size: PositiveInt
+    output_size: PositiveInt
     task: str
-    output_steps: int | None
-    max_length: int
+    output_steps: NonNegativeInt | None
+    max_length: PositiveInt
     tokens: bool = False
     times: bool = False
-    embedding_size: int | None = None
+    embedding_size: PositiveInt | None = None
     contiguous: bool = False
     irreducible_error: float | None = None
     frame: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in check(DataSpec, vars(self), "DataSpec").items():
+            object.__setattr__(self, name, value)
+        if self.output_steps is not None and self.output_steps > self.max_length:
+            raise UserError(
+                f"DataSpec.output_steps: got {self.output_steps} last steps with an output, expected at most "
+                f"max_length={self.max_length}, the steps of the longest sequence of {self.name}"
+            )

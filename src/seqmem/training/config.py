@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from seqmem import models
-from seqmem.arguments import check
+from seqmem.arguments import check, plain
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import Split
 from seqmem.errors import UserError, not_installed
@@ -186,6 +186,7 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: naming the key, what it holds and what it may hold.
     """
+    config = plain(dict(config))
     models.check(model_arguments(config))
     sections = ("model", "dataset", "train", "runner")
     general = check(top_level, {key: value for key, value in config.items() if key not in sections})
