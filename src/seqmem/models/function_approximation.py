@@ -1,6 +1,6 @@
 """Function approximation (HiPPO, table 3): reconstruct a signal from the last state of a memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -88,15 +88,33 @@ class FunctionApproximation(SequenceModel):
             return
         hidden, coefficients = [], []
         for batch in batches:
-            hidden.append(last_hidden(self.cell, batch.inputs[:, -LSTM_MEMORY:, 0]))
-            coefficients.append(project(batch.targets[..., 0].double(), self.memory.order))
+            for rows, length in _by_length(batch):
+                inputs, targets = batch.inputs[rows, :length, 0], batch.targets[rows, :length, 0]
+                hidden.append(last_hidden(self.cell, inputs[:, -LSTM_MEMORY:]))
+                coefficients.append(project(targets.double(), self.memory.order))
         self.read_out.copy_(fit_read_out(torch.cat(hidden), torch.cat(coefficients)))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Reconstruct signals (B, T, 1) from the numbers that they were read into: (B, T, 1)."""
-        signals = batch.inputs[..., 0]
+        """Reconstruct signals (B, T, 1) from the numbers that they were read into: (B, T, 1), zero in the padding."""
+        outputs = torch.zeros_like(batch.inputs)
+        for rows, length in _by_length(batch):
+            outputs[rows, :length, 0] = self._reconstructed(batch.inputs[rows, :length, 0])
+        return outputs
+
+    def _reconstructed(self, signals: Tensor) -> Tensor:
+        """Reconstruct signals (B, T) without padding."""
         if self.cell is None:
             coefficients = project(signals.double(), self.memory.order, **self.memory.settings)
         else:
             coefficients = apply_read_out(last_hidden(self.cell, signals), self.read_out)
-        return approximate(coefficients, signals.shape[1], self.memory).to(batch.inputs.dtype)[..., None]
+        return approximate(coefficients, signals.shape[1], self.memory).to(signals.dtype)
+
+
+def _by_length(batch: Batch) -> Iterator[tuple[Tensor | slice, int]]:
+    """Yield the rows of each length of a batch, with this length."""
+    if batch.lengths is None:
+        yield slice(None), batch.inputs.shape[1]
+        return
+    for length in batch.lengths.unique().tolist():
+        if length > 0:
+            yield batch.lengths == length, length

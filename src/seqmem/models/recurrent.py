@@ -12,9 +12,11 @@ from torch.nn.functional import one_hot
 from seqmem import cells
 from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
+from seqmem.data.masks import last_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel, refuse_reconstruction
+from seqmem.sequence import SequenceLayer
 
 
 class RecurrentNetwork(SequenceModel):
@@ -106,6 +108,10 @@ class RecurrentNetwork(SequenceModel):
             states.append(after)
         return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths)), states
 
+    def initial_state(self, batch_size: int) -> list[Any]:
+        """Return the initial states of the layers."""
+        return [layer.initial_state(batch_size) for layer in self.layers if isinstance(layer, SequenceLayer)]
+
     def _make_embedding(self, size: int | None) -> nn.Embedding | nn.Linear | None:
         """Create the embedding of tokens, or the linear map of real-valued inputs; None for the inputs themselves."""
         if size is not None and not (self.spec.tokens or self.embeds_values):
@@ -130,24 +136,3 @@ class RecurrentNetwork(SequenceModel):
             return outputs
         mask = torch.empty_like(outputs[:, :1]).bernoulli_(1 - self.dropout) / (1 - self.dropout)
         return outputs * mask
-
-
-def last_steps(outputs: Tensor, count: int | None, lengths: Tensor | None) -> Tensor:
-    """Select the outputs that a data set's ``output_steps`` defines.
-
-    Args:
-        outputs: (B, T, H).
-        count: 0 for each row's last valid step, k for its last k valid steps, None for all steps. A row with fewer than k valid
-            steps repeats its first step in front of them.
-        lengths: (B,) valid steps of each row; None if all T are valid.
-
-    Returns:
-        (B, H) if ``count`` is 0, (B, count, H) if it is positive, or (B, T, H) if it is None.
-    """
-    if count is None:
-        return outputs
-    if lengths is None:
-        return outputs[:, -1] if count == 0 else outputs[:, -count:]
-    steps = lengths[:, None] - max(count, 1) + torch.arange(max(count, 1), device=lengths.device)
-    taken = outputs.gather(1, steps.clamp(min=0)[..., None].expand(-1, -1, outputs.shape[-1]))
-    return taken.squeeze(1) if count == 0 else taken

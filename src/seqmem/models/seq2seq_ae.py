@@ -239,4 +239,4 @@ def _at_token(outputs: Tensor, token: float, steps: int, tolerance: float = TOLE
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
     """Average (B, T) over the valid steps of each row, then over rows."""
-    return (values.where(valid, 0).sum(1) / valid.sum(1)).mean()
+    return (values.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()

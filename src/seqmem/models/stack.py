@@ -15,13 +15,12 @@ from torch.nn.functional import batch_norm, gelu
 from seqmem import cells, sequence
 from seqmem.arguments import check, checked, parameters
 from seqmem.data.batch import Batch
-from seqmem.data.masks import masked, valid_steps
+from seqmem.data.masks import last_steps, masked, valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
 from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.inputs import Inputs
-from seqmem.models.recurrent import last_steps
 from seqmem.sequence import SequenceLayer
 from seqmem.tasks import task_for
 
@@ -127,6 +126,10 @@ class StackNetwork(SequenceModel):
             hidden, after = block(hidden, None if state is None else state[k], lengths, batch.times)
             states.append(after)
         return self.head(self._pooled(self.norm(hidden, lengths), lengths)), states
+
+    def initial_state(self, batch_size: int) -> list[Any]:
+        """Return the initial states of the mixers."""
+        return [block.mixer.initial_state(batch_size) for block in self.blocks if isinstance(block, Block)]
 
     def _pooled(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
         if self.pooling == "none":

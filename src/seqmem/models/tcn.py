@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
+from seqmem.data.masks import last_steps, masked
 from seqmem.data.spec import DataSpec
 from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.inputs import Inputs
-from seqmem.models.recurrent import last_steps
 
 
 class TCN(SequenceModel):
@@ -66,7 +66,8 @@ class TCN(SequenceModel):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
-        outputs = self.blocks(self.inputs(batch, self.head.weight.dtype).mT).mT
+        inputs = masked(self.inputs(batch, self.head.weight.dtype), batch.lengths)
+        outputs = self.blocks(inputs.mT).mT
         return self.head(last_steps(outputs, self.output_steps, batch.lengths))
 
 

@@ -1,4 +1,4 @@
-"""The contract of every task, the registry of tasks, and the one place that masks targets."""
+"""The contract of every task, and the registry of tasks."""
 
 from math import prod
 from typing import Any, ClassVar, Literal
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from seqmem.data.batch import IGNORE_INDEX, Batch
-from seqmem.data.masks import valid_steps
+from seqmem.data.batch import Batch
+from seqmem.data.masks import counted_targets
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
 
@@ -84,15 +84,9 @@ class Task:
     def counted(self, batch: Batch) -> Tensor | None:
         """Return a mask, (B,) or (B, T) bool, of the targets that count; None if all do.
 
-        A target counts if its step is a valid one and its class is not ``IGNORE_INDEX``.
+        See :func:`seqmem.data.masks.counted_targets`.
         """
-        valid = self._valid(batch)
-        if not self.class_targets:
-            return valid
-        if not batch.ignores:
-            return valid
-        classes = batch.targets != IGNORE_INDEX
-        return classes if valid is None else valid & classes
+        return counted_targets(batch, self.positions(batch), self.spec.output_steps, self.class_targets)
 
     def selected(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the outputs and targets that count: (n, ...) each, or values as they are if all count."""
@@ -111,7 +105,7 @@ class Task:
     def weight(self, batch: Batch) -> int:
         """Number of targets that count: the weight of a batch's loss in the mean over a split."""
         counted = self.counted(batch)
-        return prod(self._positions(batch)) if counted is None else int(counted.sum())
+        return prod(self.positions(batch)) if counted is None else int(counted.sum())
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Add the targets that count to the metrics."""
@@ -119,19 +113,9 @@ class Task:
         if targets.numel():
             metrics.update(outputs.contiguous(), targets.contiguous())
 
-    def _positions(self, batch: Batch) -> torch.Size:
+    def positions(self, batch: Batch) -> torch.Size:
         """Shape of the targets without the channels of a value: (B,) or (B, T)."""
         return batch.targets.shape if self.class_targets else batch.targets.shape[:-1]
-
-    def _valid(self, batch: Batch) -> Tensor | None:
-        """Return (B, T) bool, true where a target's step is valid; None if all are."""
-        lengths, shape = batch.output_lengths, self._positions(batch)
-        if lengths is None or len(shape) == 1:
-            return None
-        valid = valid_steps(lengths, shape[1])
-        # Outputs at the last k steps: in a row of fewer valid steps the first ones do not exist.
-        at_the_end = self.spec.output_steps is not None and batch.target_lengths is None
-        return valid.flip(1) if at_the_end else valid
 
 
 def get(name: str) -> type[Task]:

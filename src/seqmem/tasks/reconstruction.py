@@ -38,4 +38,6 @@ class Reconstruction(Task):
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Add the valid values, scaled, to the metrics."""
         scale = 1 if self.scale is None else self.scale.to(outputs.device)
-        metrics.update(*((values * scale).contiguous() for values in self.selected(outputs, batch)))
+        outputs, targets = self.selected(outputs, batch)
+        if targets.numel():
+            metrics.update((outputs * scale).contiguous(), (targets * scale).contiguous())

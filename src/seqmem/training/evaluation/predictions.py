@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_targets
 from seqmem.errors import UserError
 from seqmem.io.archive import write_arrays
 from seqmem.io.files import replacing
@@ -53,14 +54,11 @@ class Predictions(BatchObserver):
     def observe(self, batch: Batch, results: dict[str, Tensor]) -> None:
         """Keep the batch."""
         predictions = self.task.predictions(results["outputs"].float(), batch)
-        lengths = batch.row_lengths.tolist()
-        steps = None
-        if self.spec.output_steps is None:
-            target_lengths = batch.row_lengths if batch.target_lengths is None else batch.target_lengths
-            steps = target_lengths.clamp(max=batch.targets.shape[1]).tolist()
+        valid = valid_targets(batch, self.task.positions(batch), self.spec.output_steps)
+        steps = None if valid is None or valid.dim() == 1 else valid.cpu().numpy()
         kept = {name: values.cpu().numpy() for name, values in predictions.items()}
-        for row, length in enumerate(lengths):
-            part = {name: values[row] if steps is None else values[row, : steps[row]] for name, values in kept.items()}
+        for row, length in enumerate(batch.row_lengths.tolist()):
+            part = {name: values[row] if steps is None else values[row, steps[row]] for name, values in kept.items()}
             if self.spec.contiguous and row < len(self._rows):
                 self._rows[row].append(part)
                 self._lengths[row] += length
@@ -75,10 +73,10 @@ class Predictions(BatchObserver):
         """Write what was kept, whole or not at all.
 
         ``.npz`` has arrays ``row`` and ``length`` (n,), the number of a sequence in its split and the steps of its inputs;
-        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where there are outputs at
-        every step, these begin (n, T), with zeros after the first ``steps`` (n,) of each. ``.csv`` has a line for each output,
-        with its ``step`` where a sequence has several, and numbers its values and classes: ``prediction_0``,
-        ``probability_3``.
+        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where sequences have several
+        outputs, these begin (n, K): the outputs of a sequence's valid steps, ``steps`` (n,) of them, then zeros. ``.csv`` has a
+        line for each of these outputs, with its ``step`` where sequences have several, and numbers its values and classes:
+        ``prediction_0``, ``probability_3``.
 
         Raises:
             UserError: as :func:`check_predictions`, or the file cannot be written.
@@ -98,7 +96,7 @@ class Predictions(BatchObserver):
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {"row": np.arange(len(self._rows)), "length": np.array(self._lengths)}
         rows = list(self._joined())
-        if self.spec.output_steps is None:
+        if self.spec.output_steps != 0:
             steps = np.array([len(row["target"]) for row in rows])
             longest = int(steps.max())
             rows = [{name: _padded(values, longest) for name, values in row.items()} for row in rows]

@@ -58,7 +58,7 @@ def sequence_errors(model: Autoencoder, batch: Batch) -> Tensor:
     """Return (B,) the mean squared error of each sequence's valid values."""
     squared = (model(batch) - batch.targets).square().mean(-1)
     lengths = batch.output_lengths
-    return squared.mean(1) if lengths is None else masked(squared, lengths).sum(1) / lengths
+    return squared.mean(1) if lengths is None else masked(squared, lengths).sum(1) / lengths.clamp(min=1)
 
 
 def anomaly_scores(errors: Tensor, usual: Tensor) -> Tensor:
