@@ -1,6 +1,7 @@
 """Next-character prediction: the base class of ``text8`` and ``text``."""
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -10,11 +11,15 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from seqmem.data import SPLITS, Batch, DataSet, DataSpec, EpochSampler, Provenance, Split, generator, masked, sha256
-from seqmem.data.text import ALPHABET, clean, encode, window_starts
-from seqmem.errors import UserError
+from seqmem.data.text import ALPHABET, clean, dropped_letters, encode, window_starts
+from seqmem.errors import DataWarning, UserError
+from seqmem.io.files import decoded
 
 BOUNDS = (0.0, 0.9, 0.95, 1.0)
 """Bounds of the training, validation and test part, as fractions of the text: 90, 5 and 5 million characters of text8."""
+
+MOST_DROPPED, NOTED = 0.5, 0.01
+"""Part of the letters that may become spaces, and the part from which on a warning says so."""
 
 
 class CharacterSet(DataSet):
@@ -22,9 +27,10 @@ class CharacterSet(DataSet):
 
     Training has the first 90 % of the text, validation and test 5 % each. Inputs are tokens (B, T), targets (B, T) the tokens
     one character later. Without ``step``, a part is cut into consecutive chunks of T characters, and each row of a batch
-    continues the same row of the previous batch, so that a model can carry its state. The last chunk of validation and test may
-    be shorter: it is padded and has ``lengths``; training leaves it out. With ``step``, windows of T characters begin every
-    ``step`` characters, and each is an independent sequence.
+    continues the same row of the previous batch, so that a model can carry its state. A row of training that
+    comes to the end of the text continues at its start, with the initial state (``Batch.restarts``). The last chunk of
+    validation and test may be shorter: it is padded and has ``lengths``; training leaves it out. With ``step``, windows of T
+    characters begin every ``step`` characters, and each is an independent sequence.
     """
 
     def __init__(self, label: str, content: bytes, length: int, step: int | None, characters: int | None, num_workers: int):
@@ -39,13 +45,14 @@ class CharacterSet(DataSet):
             num_workers: as in :class:`DataSet`.
 
         Raises:
-            UserError: the content is not UTF-8, or too short.
+            UserError: the content is not UTF-8, mostly of letters other than a to z, or too short.
         """
         name = f"{self.name} {label}".strip()
-        try:
-            tokens = encode(clean(content.decode()))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name}: got a byte at {error.start} that is not UTF-8, expected a plain text") from None
+        text = decoded(name, content)
+        _check_letters(name, text)
+        tokens = encode(clean(text))
+        if (tokens == ALPHABET.index(" ")).all():
+            raise UserError(f"{name}: got a text without a letter from a to z, expected a plain text in UTF-8")
         if characters is not None and characters > len(tokens):
             raise UserError(f"dataset.characters: got {characters}, but {name} has only {len(tokens)}")
         parts = _parts(name, tokens[:characters], length, step)
@@ -70,14 +77,19 @@ class CharacterSet(DataSet):
         super().__init__(spec, {split: len(starts) for split, starts in self._starts.items()}, provenance, num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
-        """Return inputs and targets (B, T) int64, T of the longest chunk; ``lengths`` (B,) if a chunk is shorter."""
+        """Return inputs and targets (B, T) int64, T of the longest chunk.
+
+        If a chunk is shorter, the batch has ``lengths`` (B,); if one is the beginning of the text, ``restarts`` (B,).
+        """
         tokens, starts = self._tokens[split], self._starts[split][indices]
         lengths = (len(tokens) - 1 - starts).clamp(max=self._length)
         longest = int(lengths.max())
         places = starts[:, None] + torch.arange(longest + 1)
         taken = tokens[places.clamp(max=len(tokens) - 1)].to(torch.int64)
         valid = lengths if bool((lengths < longest).any()) else None
-        return Batch(masked(taken[:, :-1], valid), masked(taken[:, 1:], valid), valid)
+        first = indices == 0
+        restarts = first if self.spec.contiguous and bool(first.any()) else None
+        return Batch(masked(taken[:, :-1], valid), masked(taken[:, 1:], valid), valid, restarts=restarts)
 
     def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
         """Return an order in which chunks follow each other in every row; windows are shuffled as in other data sets."""
@@ -94,7 +106,8 @@ class ContiguousSampler(EpochSampler):
     Args:
         size: how many numbers.
         rows: B, rows of a batch.
-        seed: the first row begins at a number that depends on seed and epoch, and 0 follows the last number; None begins at 0.
+        seed: the first row begins at a number that depends on seed and epoch, and 0 follows the last number, in most epochs
+            within a row; None begins at 0.
     """
 
     def __init__(self, size: int, rows: int, seed: int | None):
@@ -110,6 +123,22 @@ class ContiguousSampler(EpochSampler):
         for k in range(each):
             yield from ((firsts + k + shift) % self._size).tolist()
         yield from ((firsts[:more] + each + shift) % self._size).tolist()
+
+
+def _check_letters(name: str, text: str) -> None:
+    """Refuse a text in a different script, and warn of one with many letters outside of the alphabet."""
+    dropped, most = dropped_letters(text)
+    if dropped > MOST_DROPPED:
+        raise UserError(
+            f"{name}: {dropped:.1%} of the letters are not a to z and would become spaces (most often {most}), expected a "
+            "text in the Latin alphabet; transliterate it first"
+        )
+    if dropped >= NOTED:
+        warnings.warn(
+            f"{name}: {dropped:.1%} of the letters are not a to z and become spaces (most often {most})",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _least(split: Split, length: int, step: int | None) -> int:

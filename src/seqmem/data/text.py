@@ -15,6 +15,8 @@ _symbols = np.frombuffer(ALPHABET.encode(), np.uint8)
 _tokens = np.full(128, len(ALPHABET), np.uint8)
 _tokens[_symbols] = np.arange(len(ALPHABET))
 
+_BLOCK = 2**22
+
 
 def clean(text: str) -> str:
     """Reduce a text to the 27 symbols.
@@ -27,6 +29,24 @@ def clean(text: str) -> str:
     """
     line = text.replace("\r", " ").replace("\n", " ")
     return _other.sub(" ", _spaces.sub(" ", line).lower())
+
+
+def dropped_letters(text: str) -> tuple[float, str]:
+    """Return which part of a text's letters :func:`clean` replaces by spaces, and the most frequent ones of them.
+
+    >>> dropped_letters("na\u00efve, 100 %")
+    (0.2, "'\u00ef'")
+    """
+    if text.isascii():
+        return 0.0, ""
+    counts = np.zeros(0x110000, np.int64)
+    for start in range(0, len(text), _BLOCK):
+        points = np.frombuffer(text[start : start + _BLOCK].lower().encode("utf-32-le"), np.uint32)
+        counts += np.bincount(points, minlength=len(counts))
+    letters = {chr(point): int(counts[point]) for point in np.flatnonzero(counts) if chr(point).isalpha()}
+    dropped = {letter: count for letter, count in letters.items() if letter not in ALPHABET}
+    most = sorted(dropped, key=lambda letter: -dropped[letter])[:5]
+    return sum(dropped.values()) / max(sum(letters.values()), 1), ", ".join(repr(letter) for letter in most)
 
 
 def encode(text: str) -> np.ndarray:

@@ -22,7 +22,7 @@ class SequenceModel(nn.Module):
 
     Attributes:
         name: the name in configs.
-        carries: the model defines :meth:`carry`, as data sets with contiguous batches require.
+        carries: the model defines :meth:`carry` and :meth:`initial_state`, as data sets with contiguous batches require.
         segments: the model defines :meth:`boundaries`: its layers detect the ends of segments.
     """
 
@@ -86,6 +86,10 @@ class SequenceModel(nn.Module):
             The outputs, and the state after each row's last valid step: tensors whose first dimension is B, in tuples and lists
             of any depth.
         """
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: int) -> Any:
+        """Return the state that :meth:`carry` begins with if it gets none; defined where ``carries``."""
         raise NotImplementedError
 
     def boundaries(self, batch: Batch, state: Any = None) -> Tensor:

@@ -6,6 +6,10 @@ import torch
 from lightning_utilities import apply_to_collection
 from torch import Tensor
 
+from seqmem.data.batch import Batch
+from seqmem.models import SequenceModel
+from seqmem.ops.states import parts, rebuild, select
+
 
 class CarriedStates:
     """The state after the last batch of each split, without gradient (truncated backpropagation through time)."""
@@ -17,9 +21,17 @@ class CarriedStates:
         """Begin a split without a state."""
         self._states.pop(split, None)
 
-    def before(self, split: str, rows: int) -> Any:
-        """Return the state before the next batch, None at the beginning; the last batch of a split may have fewer rows."""
-        return apply_to_collection(self._states.get(split), Tensor, lambda part: part[:rows])
+    def before(self, split: str, batch: Batch, model: SequenceModel) -> Any:
+        """Return the state before a batch; None at the beginning of a pass over a split.
+
+        The last batch of a split may have fewer rows. A row that :attr:`Batch.restarts` begins with the initial state.
+        """
+        state = apply_to_collection(self._states.get(split), Tensor, lambda part: part[: len(batch)])
+        if state is None or batch.restarts is None:
+            return state
+        restarts = batch.restarts
+        initial = parts(model.initial_state(len(batch)))
+        return rebuild(state, [select(restarts, new.to(old), old) for new, old in zip(initial, parts(state), strict=True)])
 
     def after(self, split: str, state: Any) -> None:
         """Keep the state after a batch."""

@@ -27,8 +27,8 @@ class SequenceModule(pl.LightningModule):
     """Trains ``model`` on ``task``; logs ``SPLIT/loss`` and ``SPLIT/METRIC`` once an epoch for train, val and test.
 
     Where the data set's batches are contiguous, the model's state is carried from batch to batch of a split. The gradient stops
-    between them (truncated backpropagation through time), and each pass over a split begins without a state. A checkpoint
-    within an epoch holds the state, one between epochs does not.
+    between them (truncated backpropagation through time). Each pass over a split begins without a state, and so does each row
+    that ``Batch.restarts`` marks. A checkpoint within an epoch holds the state, one between epochs does not.
 
     With several processes (Lightning's DDP), each gets whole batches and takes its own rows, see :func:`own_rows`.
 
@@ -137,7 +137,7 @@ class SequenceModule(pl.LightningModule):
 
     def _evaluation_step(self, split: str, batch: Batch, metrics: MetricCollection) -> dict[str, Tensor]:
         batch, factor = self._own_rows(batch)
-        before = self.states.before(split, len(batch))
+        before = self.states.before(split, batch, self.model)
         _, outputs = self._loss_and_outputs(split, batch, metrics, factor > 0)
         if not self.model.segments or self._boundary_steps_seen >= self.boundary_steps:
             return {"outputs": outputs}
@@ -152,7 +152,7 @@ class SequenceModule(pl.LightningModule):
     def _loss_and_outputs(self, split: str, batch: Batch, metrics: MetricCollection, counts: bool) -> tuple[Tensor, Tensor]:
         """Compute and log a batch's loss and metrics, with no weight unless it ``counts``."""
         if self.task.spec.contiguous:
-            outputs, state = self._carry(batch, self.states.before(split, len(batch)))
+            outputs, state = self._carry(batch, self.states.before(split, batch, self.model))
             self.states.after(split, state)
             loss = self.task.loss(outputs, batch)
         else:
