@@ -46,11 +46,11 @@ class SeriesSet(DataSet):
             classes: number of classes.
             provenance: origin of the sequences and of their split.
             num_workers: as in :class:`DataSet`.
-            problem: name of the data set's problem in messages and tables; empty if it has only one.
+            problem: name of the data set's problem in messages and tables, after the data set's name; empty for none.
             reconstruction: the targets are the series, and the classes are ``Batch.labels``.
 
         Raises:
-            UserError: a value or a time is too large for float32.
+            UserError: a value or a time is too large for float32, or times are equal after rounding to it.
         """
         lengths = {split: np.array([len(series) for series in samples[split].series]) for split in SPLITS}
         # None for a split whose sequences are all equally long: it has no padding.
@@ -58,6 +58,8 @@ class SeriesSet(DataSet):
             split: None if (array == array[0]).all() else torch.from_numpy(array) for split, array in lengths.items()
         }
         self._inputs = {split: _padded(samples[split].series) for split in SPLITS}
+        for part in samples.values():
+            _refuse_rounded_times(part.times or ())
         self._times = {
             split: None if part.times is None else _padded([times[:, None] for times in part.times], mode="edge").squeeze(-1)
             for split, part in samples.items()
@@ -90,6 +92,18 @@ class SeriesSet(DataSet):
             times=None if times is None else times[indices],
             labels=labels if self._reconstruction else None,
         )
+
+
+def _refuse_rounded_times(times: Sequence[np.ndarray]) -> None:
+    for number, row in enumerate(times):
+        with np.errstate(over="ignore", invalid="ignore"):  # a time beyond float32 is refused with the values
+            equal = (np.diff(row) > 0) & (np.diff(row.astype(np.float32)) == 0)
+        if equal.any():
+            step = int(equal.argmax())
+            raise UserError(
+                f"times of series {number}: got {row[step]!r} and {row[step + 1]!r}, which are equal in float32; subtract the "
+                "first time of each series"
+            )
 
 
 def _padded(series: Sequence[np.ndarray], mode: Literal["constant", "edge"] = "constant") -> Tensor:

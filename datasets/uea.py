@@ -1,6 +1,7 @@
 """UEA and UCR archives: any of their time series classification problems."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,10 @@ from pydantic import AfterValidator, Field, NonNegativeInt
 from seqmem.arguments import checked
 from seqmem.data import Provenance, Seed, Split, sha256, stratified_validation
 from seqmem.datasets.series import Samples, SeriesSet
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 from seqmem.io.ts_files import Part, filled, read_problem
 
-_number = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
+_number = re.compile(r"[+-]?\d+\.?\d*([eE][+-]?\d+)?")
 
 
 def _problem_name(name: str) -> str:
@@ -28,7 +29,10 @@ class UEA(SeriesSet):
 
     A step is a sample of all C channels. Inputs are (B, T, C), padded with 0, with ``lengths`` unless all series of the split
     are equally long; targets are (B,). Classes are numbered in the order of their labels, as numbers if all labels are numbers;
-    classes of the test part alone are included.
+    classes of the test part alone are included. Labels keep their case: "A" and "a" are two classes.
+
+    If the files have time stamps, they are the ``times`` of the batches: a series has a step for each time of any of its
+    channels, and a channel without a value at that time has a missing one.
 
     The archive's test part is the test split. The validation split is a random stratified part of its training part. A missing
     value becomes the previous value of its channel, or else the next one. A channel without values is 0, which is the mean if
@@ -44,6 +48,7 @@ class UEA(SeriesSet):
         data_dir: str | Path = "data",
         standardize: bool = True,
         missing_mask: bool = False,
+        timestamp: bool = True,
         reconstruction: bool = False,
         validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15,
         split_seed: Seed = 0,
@@ -59,6 +64,7 @@ class UEA(SeriesSet):
             standardize: shift and scale each channel to mean 0 and standard deviation 1 on the training split. Missing values
                 do not count, and a constant channel is only shifted.
             missing_mask: append C channels, 1 for a value and 0 for a missing one.
+            timestamp: batches have ``times`` if the files have time stamps; false ignores them.
             reconstruction: the targets are the series, and the classes are the labels of a batch.
             validation_fraction: fraction of the archive's training part for the validation split.
             split_seed: seed of that choice.
@@ -69,15 +75,18 @@ class UEA(SeriesSet):
                 classification problem; or it has a single class or training series.
         """
         archive_train, archive_test = read_problem(self.name, problem, data_dir, {})
-        classes, labels, test_labels = _numbered(archive_train.labels, archive_test.labels)
-        if classes < 2:
+        names, labels, test_labels = _numbered(archive_train.labels, archive_test.labels)
+        if len(names) < 2:
             raise UserError(f"dataset.problem: got {problem}, which has a single class, expected at least 2 classes")
         train, validation = stratified_validation(labels, validation_fraction, split_seed)
+        _warn_of_lost_classes(f"{self.name} {problem}", names, labels[train], labels[validation], validation_fraction)
 
         mean, deviation = _statistics(archive_train, train) if standardize else (0.0, 1.0)
 
         def samples(part: Part, rows: np.ndarray, numbers: np.ndarray) -> Samples:
-            return Samples([_ready((part.series[row] - mean) / deviation, missing_mask) for row in rows], numbers[rows])
+            series = [_ready((part.series[row] - mean) / deviation, missing_mask) for row in rows]
+            times = None if part.times is None or not timestamp else [part.times[row] for row in rows]
+            return Samples(series, numbers[rows], times)
 
         test = np.arange(len(test_labels))
         parts: dict[Split, Samples] = {
@@ -90,16 +99,34 @@ class UEA(SeriesSet):
             sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(test)},
             files={part.file: part.sha256 for part in (archive_train, archive_test)},
         )
-        super().__init__(parts, classes, provenance, num_workers, problem, reconstruction)
+        super().__init__(parts, len(names), provenance, num_workers, problem, reconstruction)
 
 
-def _numbered(train: list[str], test: list[str]) -> tuple[int, np.ndarray, np.ndarray]:
-    """The number of different labels, and for each label its position among them in order."""
+def _numbered(train: list[str], test: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different labels in order, and for each label of both parts its position among them."""
     labels = [*train, *test]
     # Some problems have the label 1 in one part and 1.0 in the other.
     keys = [float(label) for label in labels] if all(_number.fullmatch(label) for label in labels) else labels
     different, places = np.unique(np.array(keys), return_inverse=True)
-    return len(different), places[: len(train)], places[len(train) :]
+    return different, places[: len(train)], places[len(train) :]
+
+
+def _warn_of_lost_classes(
+    problem: str, names: np.ndarray, train: np.ndarray, validation: np.ndarray, validation_fraction: float
+) -> None:
+    """Warn if the training split has no series of a class: of one with a single series, or of the test part alone."""
+    lost = sorted(set(range(len(names))) - set(train.tolist()))
+    if not lost:
+        return
+    shown = ", ".join(str(names[label]) for label in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    taken = len(set(lost) & set(validation.tolist()))
+    warnings.warn(
+        f"{problem}: the training split has no series of {len(lost)} of {len(names)} classes ({shown}); those of {taken} are "
+        f"in the validation split (dataset.validation_fraction={validation_fraction}, at least one series), those of "
+        f"{len(lost) - taken} in the test part alone",
+        DataWarning,
+        stacklevel=3,
+    )
 
 
 def _statistics(part: Part, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ def test_a_series_with_an_extreme_value_gives_finite_batches(tmp_path):
 
 def test_a_value_beyond_float32_is_refused(tmp_path):
     for standardize in (True, False):
-        with pytest.raises(UserError, match=r"Made_TRAIN\.ts: got a value of size 1e\+300, expected at most 3\.4e38"):
+        with pytest.raises(UserError, match=r"Made_TRAIN\.ts, line \d+: got a value of size 1e\+300, expected at most 3\.4e38"):
             load(tmp_path, [*CONSTANT, ([[2.0], [-1e300]], "a")], standardize=standardize)
 
 

@@ -1,5 +1,6 @@
 """Problems of the UEA and UCR archives: those in sktime, artificial ones with every difficulty, and downloads."""
 
+import warnings
 import zipfile
 from math import nan
 from pathlib import Path
@@ -10,9 +11,9 @@ import sktime
 import torch
 from sktime.datasets import load_basic_motions, load_japanese_vowels
 
-from seqmem import datasets
+from seqmem import datasets, models
 from seqmem.data import valid_steps
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 from seqmem.io.ts_files import filled
 from tests.tiny_files import write_ts
 
@@ -169,14 +170,20 @@ def test_labels_are_numbered(make):
     for train, test, numbers in (
         (["10", "9", "-1"], ["9", "10", "-1"], [1, 2, 0]),  # in the order of numbers
         (["10.0", "9.0"], ["9", "10"], [0, 1]),
-        (["1e+01", "9"], ["9", "10"], [0, 1]),
+        (["1E+01", "9"], ["9", "10"], [0, 1]),
         (["1_0", "10"], ["10", "1_0"], [0, 1]),  # not a number
         (["a", "b"], ["c", "b"], [2, 1]),  # a class of the test part alone
-        (["Up", "down"], ["Down", "UP"], [0, 1]),  # in any case
+        (["A", "a", "B"], ["a", "B", "A"], [2, 1, 0]),  # labels keep their case
         (["1", "x"], ["x", "1"], [1, 0]),
         (["2", "1"], ["7", "2"], [2, 1]),
     ):
-        data = make(cases(train * 2), cases(test))
+        lost = (
+            warnings.catch_warnings()
+            if max(numbers) < len(set(train))
+            else pytest.warns(DataWarning, match="no series of 1 of 3 classes")
+        )
+        with lost:
+            data = make(cases(train * 2), cases(test))
         assert everything(data, "test").targets.tolist() == numbers
         assert data.spec.output_size == max(numbers) + 1
 
@@ -207,29 +214,152 @@ def test_other_problems_are_refused_in_a_line(make):
     for train, test, tags, message in [
         (CASES, CASES, {"targetLabel": "true"}, r"Made_TRAIN\.ts is a regression problem \(@targetLabel\), expected a class"),
         (CASES, CASES, {"classLabel": "false"}, r"Made_TRAIN\.ts has no class labels \(@classLabel false\)"),
-        (CASES, CASES, {"timeStamps": "true"}, r"Made_TRAIN\.ts has time stamps \(@timeStamps true\), expected evenly spaced"),
+        (CASES, CASES, {"timeStamps": "true"}, r"Made_TRAIN\.ts, line 6: got 1\.0,2\.0, expected pairs \(time,value\)"),
         (CASES, [([[1.0], [2.0]], "a")], {}, r"got 1 channels in Made_TRAIN\.ts and 2 in Made_TEST\.ts, expected equal"),
-        (CASES, [], {}, r"Made_TEST\.ts is not a \.ts file that sktime can read: "),
+        (CASES, [], {}, r"Made_TEST\.ts: got no line after @data, expected at least one series"),
         (CASES[1:], CASES[1:], {}, r"dataset\.problem: got Made, which has a single class, expected at least 2"),
         (CASES[:1], CASES, {}, "1 sample cannot be split"),
         (
             CASES,
             CASES,
             {"univariate": "maybe"},
-            r"Made_TRAIN\.ts is not a \.ts file that sktime can read: invalid univariate value",
+            r"Made_TRAIN\.ts, line 3: got '@univariate maybe', expected @univariate true or @univariate false",
         ),
-        ([*CASES, ([[1.0], [2.0]], "a")], CASES, {}, r"Made_TRAIN\.ts is not a .* inconsistent number of dimensions"),
+        (
+            [*CASES, ([[1.0], [2.0]], "a")],
+            CASES,
+            {},
+            r"Made_TRAIN\.ts, line 9: got 2 channels, expected 1 as in the first case",
+        ),
     ]:
         with pytest.raises(UserError, match=message) as error:
             make(train, test, tags)
         assert "\n" not in str(error.value)
 
 
-def test_damaged_values_are_refused(tmp_path, make, load):
+DAMAGED = [
+    ("4.0", "4.o", "line 7: got '4.o', expected a number, or \\? for a missing value"),
+    ("3.0,4.0:b", "3.0,4.0", "line 7: got 3.0,4.0, expected the channels and a label, separated by colons"),
+    ("3.0,4.0:b", "3.0,4.0:", "line 7: got 3.0,4.0:, expected the channels and a label"),
+    ("4.0:b", "1e300:b", r"line 7: got a value of size 1e\+300, expected at most 3\.4e38"),
+    ("@data", "data", "Made_TRAIN.ts: got no line @data, expected a .ts file"),
+    ("5.0", "\0", "Made_TRAIN.ts: got a zero byte at character \\d+, expected a plain text in UTF-8"),
+]
+
+
+def test_damaged_files_are_refused_with_the_line(tmp_path, make, load):
     make(CASES, CASES)
     path = tmp_path / "Made/Made_TRAIN.ts"
-    path.write_text(path.read_text().replace("4.0", "4.o"))
-    with pytest.raises(UserError, match=r"Made_TRAIN\.ts is not a \.ts file that sktime can read: could not .* '4\.o'"):
+    whole = path.read_text()
+    for old, new, message in DAMAGED:
+        path.write_text(whole.replace(old, new))
+        with pytest.raises(UserError, match=message):
+            load("Made")
+
+
+def test_comments_and_blank_lines_among_the_data_and_utf_16_are_read(tmp_path, make, load):
+    expected = make(CASES, CASES).describe()["sha256"], everything(load("Made"), "test").inputs
+    path = tmp_path / "Made/Made_TRAIN.ts"
+    head, data = path.read_text().split("@data\n")
+    for content in (
+        f"{head}@data\n# first\n\n{data}  % the end\n".encode(),
+        path.read_text().replace("\n", "\r\n").encode("utf-16"),
+    ):
+        path.write_bytes(content)
+        assert load("Made").describe()["sha256"] == expected[0]
+        assert torch.equal(everything(load("Made"), "test").inputs, expected[1])
+
+
+def stamped(tmp_path, train, test=None):
+    """Write a problem with time stamps from the lines of its cases."""
+    for part, lines in (("TRAIN", train), ("TEST", test or train)):
+        write_ts(tmp_path, "Made", part, [], timeStamps="true", classLabel="true a b")
+        with open(tmp_path / f"Made/Made_{part}.ts", "a") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+STAMPED = ["(0,1),(2.5,2):(0,3),(1,?),(2.5,4):a", "(1, 5) , (4,6):(4,7):b", "(0,1):(0,2):b", ":(3,1):a"]
+
+
+def test_time_stamps_are_the_times_of_the_steps(tmp_path, load):
+    stamped(tmp_path, STAMPED)
+    data = load("Made", standardize=False, missing_mask=True)
+    assert data.spec.times
+    batch = everything(data, "test")
+    assert batch.lengths.tolist() == [3, 2, 1, 1]
+    assert [times[:length].tolist() for times, length in zip(batch.times, batch.lengths, strict=True)] == [
+        [0, 1, 2.5],
+        [1, 4],
+        [0],
+        [3],
+    ]
+    assert batch.inputs[0].tolist() == [[1, 3, 1, 1], [1, 3, 0, 0], [2, 4, 1, 1]]
+    assert batch.inputs[1, :2].tolist() == [[5, 7, 1, 0], [6, 7, 1, 1]]
+    assert batch.inputs[3, :1].tolist() == [[0, 1, 0, 1]]
+    assert batch.targets.tolist() == [0, 1, 1, 0]
+    model = models.build({"network": "recurrent", "cell": "tlsi", "cell_args": {"hidden_size": 3}}, data.spec)
+    assert model(batch).isfinite().all()
+    ignored = load("Made", standardize=False, timestamp=False)
+    assert not ignored.spec.times
+    assert everything(ignored, "test").times is None
+
+
+def test_time_stamps_that_cannot_be_used_are_refused_with_the_line(tmp_path, load):
+    for line, message in (
+        (
+            "(2011-11-14 10:00:00,1):(0,2):a",
+            "line 6: got the time stamp '2011-11-14 10:00:00', expected a number, such as seconds",
+        ),
+        ("(0,1),(0,2):(0,2):a", "line 6: got the time stamp '0' at step 1, expected finite and increasing times"),
+        ("(0,1),(nan,2):(0,2):a", "line 6: got the time stamp 'nan' at step 1"),
+        ("(0,1,2):(0,2):a", r"line 6: got \(0,1,2\), expected pairs \(time,value\)"),
+        ("(0,x):(0,2):a", "line 6: got 'x', expected a number"),
+        ("(0,1):a", "line 7: got 2 channels, expected 1 as in the first case"),
+        ("(1600000000,1),(1600000001,2):(1600000000,2):a", r"are equal in float32; subtract the first time of each series"),
+    ):
+        stamped(tmp_path, [line, *STAMPED])
+        with pytest.raises(UserError, match=message):
+            load("Made")
+    stamped(tmp_path, STAMPED)
+    write_ts(tmp_path, "Made", "TEST", CASES)
+    with pytest.raises(UserError, match=r"got 2 channels in Made_TRAIN\.ts and 1 in"):
+        load("Made")
+    write_ts(tmp_path, "Made", "TEST", [([[1.0, 2.0]] * 2, "a")])
+    with pytest.raises(UserError, match=r"got time stamps in Made_TRAIN\.ts alone, expected @timeStamps true in both files"):
+        load("Made")
+
+
+def test_classes_that_training_loses_are_named(make):
+    """Of one series for each of five classes, validation takes one."""
+    cases = [([[1.0, float(index)]], label) for index, label in enumerate("abcde")]
+    with pytest.warns(DataWarning) as caught:
+        data = make(cases, [*cases, ([[1.0]], "f")])
+    [label] = everything(data, "validation").targets.tolist()
+    assert str(caught[0].message).startswith(
+        f"uea Made: the training split has no series of 2 of 6 classes ({'abcde'[label]}, f); those of 1 are in the validation "
+        "split (dataset.validation_fraction=0.15, at least one series), those of 1 in the test part alone"
+    )
+
+
+def test_an_archive_that_is_not_unpacked_is_read(tmp_path, make, load):
+    expected = make(CASES, CASES).describe()
+    files = sorted((tmp_path / "Made").iterdir())
+    for archive in (tmp_path / "Made/Made.zip", tmp_path / "Made.zip"):
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in files:
+                packed.write(path, path.name)
+    for path in files:
+        path.rename(tmp_path / path.name)
+    assert load("Made").describe() == expected  # the files next to the folder
+    for path in files:
+        (tmp_path / path.name).unlink()
+    assert load("Made").describe() == expected
+    (tmp_path / "Made/Made.zip").unlink()
+    assert load("Made").describe() == expected
+    (tmp_path / "Made.zip").write_bytes(b"no zip")
+    with pytest.raises(
+        UserError, match=r"cannot read Made_TRAIN\.ts in .*Made\.zip \(File is not a zip file\); remove the archive"
+    ):
         load("Made")
 
 
@@ -277,13 +407,16 @@ def test_a_failed_download_says_which_files_to_put_where_and_leaves_nothing(mirr
         load("Beef")
     message = str(error.value)
     assert "\n" not in message
-    assert f"uea: {tmp_path}/Beef has no Beef_TRAIN.ts, Beef_TEST.ts, and the download failed (http://" in message
-    assert message.endswith("put the files there, or set dataset.data_dir to the folder that has Beef/")
+    start = f"uea: put Beef_TRAIN.ts, Beef_TEST.ts into {tmp_path}/Beef, or set dataset.data_dir to the folder that has Beef/; "
+    assert message.startswith(f"{start}{tmp_path}/Beef does not exist, and the download failed (http://")
     assert not (tmp_path / "Beef").exists()
 
 
 def test_an_archive_without_the_files_is_refused(mirror, load):
     with zipfile.ZipFile(mirror / "Beef.zip", "w") as archive:
         archive.writestr("Beef.txt", "about beef")
-    with pytest.raises(UserError, match=r"uea: the downloaded Beef\.zip has no Beef_TRAIN\.ts, Beef_TEST\.ts; put"):
+    with pytest.raises(
+        UserError,
+        match=r"^uea: put Beef_TRAIN\.ts, Beef_TEST\.ts into .*/Beef has Beef.txt, and the downloaded Beef\.zip has no such",
+    ):
         load("Beef")

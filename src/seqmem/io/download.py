@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from seqmem.errors import UserError
+from seqmem.io.files import listing
 from seqmem.io.zips import DAMAGE, check_members
 
 TIMEOUT = 15.0
@@ -18,6 +20,22 @@ TIMEOUT = 15.0
 
 class DownloadError(Exception):
     """No server was reached, its file was damaged or hostile, or the folder cannot be written."""
+
+
+def missing_files(data_set: str, files: Sequence[str], folder: Path, layout: str, reason: str) -> UserError:
+    """Return the error of files that are neither on this machine nor can be downloaded. It begins with the remedy.
+
+    Args:
+        data_set: its name.
+        files: name of each file, with its size and checksum if they are known.
+        folder: where it belongs.
+        layout: path below ``dataset.data_dir`` that is searched for it.
+        reason: why it was not downloaded.
+    """
+    return UserError(
+        f"{data_set}: put {', '.join(files)} into {folder}, or set dataset.data_dir to the folder that has {layout}; "
+        f"{listing(folder)}, and {reason}"
+    )
 
 
 def download(folder: Path, archives: Mapping[str, str | None], mirrors: Sequence[str]) -> None:

@@ -101,6 +101,49 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def decoded(where: object, content: bytes, otherwise: str | None = None) -> str:
+    """Decode a text file: UTF-8, or UTF-16 with a byte order mark, as some editors and spreadsheets write.
+
+    Args:
+        where: the file or its name, for the message.
+        content: of the file.
+        otherwise: the encoding of a file that is neither; None refuses it.
+
+    Returns:
+        The text with line ends \\n.
+
+    Raises:
+        UserError: the content is not a text in one of these encodings.
+    """
+    utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if utf_16 or otherwise is None:
+            kind = "UTF-16" if utf_16 else "UTF-8"
+            raise UserError(
+                f"{where}: got a byte at {error.start} that is not {kind}, expected a plain text in UTF-8"
+            ) from None
+        text = content.decode(otherwise)
+    if "\0" in text:
+        raise UserError(f"{where}: got a zero byte at character {text.index(chr(0))}, expected a plain text in UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def listing(folder: Path) -> str:
+    """Return what a folder has, as a part of a message: "FOLDER has a.csv, b.csv and 3 more"."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return f"{folder} does not exist"
+    except OSError as error:
+        return f"{folder} cannot be listed ({error.strerror})"
+    if not names:
+        return f"{folder} is empty"
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return f"{folder} has {', '.join(names[:6])}{more}"
+
+
 def refuse_existing(path: Path) -> None:
     """Refuse to overwrite an existing file or folder.
 

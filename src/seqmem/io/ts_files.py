@@ -1,10 +1,15 @@
-"""Problems of the UEA and UCR archives: their files, series and labels.
+"""Problems of the UEA and UCR archives: their files, series, times and labels.
 
-A problem NAME is two text files, ``NAME/NAME_TRAIN.ts`` and ``NAME/NAME_TEST.ts``, which sktime reads.
+A problem NAME is two text files, ``NAME/NAME_TRAIN.ts`` and ``NAME/NAME_TEST.ts``. Lines that begin with ``@`` are the header,
+up to ``@data``; each line after it is a case. Its channels and, last, its label are separated by colons, the values of a
+channel by commas; ``?`` is a missing value. With ``@timeStamps true`` a value is a pair (time, value). Lines that begin with
+``#`` or ``%`` are comments.
 """
 
 import hashlib
 import os
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +17,21 @@ from pathlib import Path
 import numpy as np
 
 from seqmem.errors import UserError, suggestion
-from seqmem.io.download import DownloadError, download
+from seqmem.io.download import DownloadError, download, missing_files
+from seqmem.io.files import decoded, listing
+from seqmem.io.zips import DAMAGE, check_size
 
 MIRRORS = (
     "https://timeseriesclassification.com/aeon-toolkit/",
     "https://github.com/sktime/sktime-datasets/raw/main/TSC/",
 )
 """URLs of folders with ``NAME.zip`` for every problem; the archive publishes no checksums."""
+
+PARTS = ("TRAIN", "TEST")
+
+_switches = ("@timestamps", "@univariate", "@classlabel", "@targetlabel", "@missing", "@equallength")
+_pair = re.compile(r"\(([^(),]*),([^(),]*)\)")
+_between_channels = re.compile(r":(?![^()]*\))")  # a time may have a colon
 
 
 @dataclass(frozen=True)
@@ -27,13 +40,15 @@ class Part:
 
     Attributes:
         series: for each case (T, C) float64; T may differ; NaN for a missing value.
-        labels: the class of each case as in the file, in lower case.
+        labels: the class of each case as in the file.
+        times: for each case (T,) float64 the increasing times of its steps; None for a file without time stamps.
         file: the file's name for provenance.
         sha256: checksum of the file, in hexadecimal.
     """
 
     series: list[np.ndarray]
     labels: list[str]
+    times: list[np.ndarray] | None
     file: str
     sha256: str
 
@@ -41,8 +56,8 @@ class Part:
 def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mapping[str, str]) -> tuple[Part, Part]:
     """Read the training and the test part of a problem.
 
-    The files are searched in ``data_dir/NAME/``, then among those in sktime, and are downloaded to the first folder if they are
-    in neither.
+    The files are searched in ``data_dir/NAME/`` and ``data_dir``, unpacked or in ``NAME.zip``, then among those in sktime. They
+    are downloaded to the first folder if they are in none.
 
     Args:
         data_set: name of the data set, for messages.
@@ -54,28 +69,42 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mappi
         UserError: there is no such problem; or a file is missing and cannot be downloaded, cannot be read, or is not a
             classification problem.
     """
-    own = Path(os.path.expanduser(data_dir)) / problem
-    names = [f"{problem}_{part}.ts" for part in ("TRAIN", "TEST")]
-    folder, prefix = _find(data_set, problem, own, names, known)
-    train, test = (_read(folder / name, f"{prefix}{problem}/{name}") for name in names)
+    contents = _contents(data_set, problem, Path(os.path.expanduser(data_dir)), known)
+    train, test = (_parse(place, name, content) for place, name, content in contents)
+    names, where = [f"{problem}_{part}.ts" for part in PARTS], f"{contents[0][0].parent}"
     channels = train.series[0].shape[1], test.series[0].shape[1]
     if channels[0] != channels[1]:
         raise UserError(
-            f"{folder}: got {channels[0]} channels in {names[0]} and {channels[1]} in {names[1]}, expected equal numbers"
+            f"{where}: got {channels[0]} channels in {names[0]} and {channels[1]} in {names[1]}, expected equal numbers"
         )
+    if (train.times is None) != (test.times is None):
+        stamped = names[train.times is None]
+        raise UserError(f"{where}: got time stamps in {stamped} alone, expected @timeStamps true in both files or in none")
     return train, test
 
 
-def _find(data_set: str, problem: str, own: Path, names: list[str], known: Mapping[str, str]) -> tuple[Path, str]:
-    """The folder of the files, and the prefix of their names in the provenance."""
-    missing = [name for name in names if not os.path.isfile(own / name)]
-    if not missing:
-        return own, ""
-    files = ", ".join(f"{name} ({known[name]})" if name in known else name for name in missing)
-    remedy = f"put the files there, or set dataset.data_dir to the folder that has {problem}/"
-    if len(missing) < len(names):
-        # The archive has changed its files over time, so a file from a different version may not fit the other.
-        raise UserError(f"{data_set}: {own} has no {files}; {remedy}")
+def _contents(data_set: str, problem: str, data_dir: Path, known: Mapping[str, str]) -> list[tuple[Path, str, bytes]]:
+    """For each part the path for messages, the name for provenance, and the content of its file."""
+    names = [f"{problem}_{part}.ts" for part in PARTS]
+    for folder in (data_dir / problem, data_dir):
+        if all(os.path.isfile(folder / name) for name in names):
+            return [(folder / name, f"{problem}/{name}", _bytes(folder / name)) for name in names]
+        if os.path.isfile(archive := folder / f"{problem}.zip") and not any(os.path.exists(folder / name) for name in names):
+            return [(archive / name, f"{problem}/{name}", _member(archive, name)) for name in names]
+    folder, prefix = _fetched(data_set, problem, data_dir / problem, names, known)
+    return [(folder / name, f"{prefix}{problem}/{name}", _bytes(folder / name)) for name in names]
+
+
+def _fetched(data_set: str, problem: str, own: Path, names: list[str], known: Mapping[str, str]) -> tuple[Path, str]:
+    """The folder of the files in sktime or of the downloaded files, and the prefix of their names in the provenance."""
+    lacking = [name for name in names if not os.path.isfile(own / name)]
+
+    def missing(reason: str) -> UserError:
+        files = [f"{name} ({known[name]})" if name in known else name for name in lacking]
+        return missing_files(data_set, files, own, f"{problem}/", reason)
+
+    if len(lacking) < len(names):
+        raise missing("one file alone is not downloaded, since the archive has changed its files over time")
 
     # Imported here because it takes seconds, and listing the data sets must be fast.
     import sktime
@@ -90,70 +119,159 @@ def _find(data_set: str, problem: str, own: Path, names: list[str], known: Mappi
         local = {folder.name for folder in own.parent.glob("*") if (folder / f"{folder.name}_TRAIN.ts").is_file()}
         near = suggestion(problem, sorted(listed | local))
         hint = near if near.endswith("?") else "; sktime includes JapaneseVowels, for example"
-        raise UserError(f"dataset.problem: there is no {problem!r} in the UEA and UCR archives, and {own} has no {files}{hint}")
+        raise UserError(
+            f"dataset.problem: there is no {problem!r} in the UEA and UCR archives, and a problem of your own needs "
+            f"{', '.join(names)} in {own} ({listing(own)}){hint}"
+        )
     try:
         download(own, {f"{problem}.zip": None}, MIRRORS)
     except DownloadError as error:
-        raise UserError(f"{data_set}: {own} has no {files}, and the download failed ({error}); {remedy}") from None
-    absent = [name for name in names if not os.path.isfile(own / name)]
-    if absent:
-        raise UserError(f"{data_set}: the downloaded {problem}.zip has no {', '.join(absent)}; {remedy}")
+        raise missing(f"the download failed ({error})") from None
+    lacking = [name for name in names if not os.path.isfile(own / name)]
+    if lacking:
+        raise missing(f"the downloaded {problem}.zip has no such file")
     return own, ""
 
 
-def _read(path: Path, name: str) -> Part:
+def _bytes(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    encoding = _encoding(content)
-    _check_header(path, content.decode(encoding))
 
-    # Imported here because it takes seconds, and listing the data sets must be fast.
-    from sktime.datasets import load_from_tsfile
 
+def _member(archive: Path, name: str) -> bytes:
     try:
-        frame, labels = load_from_tsfile(str(path), encoding=encoding)
-        # A channel may have no value at all, or end before the others of its case.
-        series = [_columns([cell.to_numpy(dtype=np.float64) for cell in case]) for case in frame.to_numpy()]
-    except Exception as error:
-        # sktime's reader has no error class of its own: a damaged file raises exceptions of many kinds.
-        raise UserError(f"{path} is not a .ts file that sktime can read: {error}") from None
-    if len(series) != len(labels) or not series:
-        raise UserError(
-            f"{path}: got {len(series)} series and {len(labels)} labels, expected at least one series and a label for each"
-        )
-    largest = max(float(np.nanmax(np.abs(case), initial=0.0)) for case in series)
-    if largest > float(np.finfo(np.float32).max):
-        raise UserError(f"{path}: got a value of size {largest:g}, expected at most 3.4e38, the largest of float32")
-    return Part(series, [str(label) for label in labels], name, hashlib.sha256(content).hexdigest())
+        with zipfile.ZipFile(archive) as members:
+            check_size(members)
+            return members.read(name)
+    except (OSError, *DAMAGE) as error:
+        raise UserError(f"cannot read {name} in {archive} ({error}); remove the archive to have it downloaded again") from None
 
 
-def _encoding(content: bytes) -> str:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8-sig"
+def _parse(path: Path, name: str, content: bytes) -> Part:
+    lines = _numbered_lines(path, content)
+    header, data = _divided(path, lines)
+    stamped = _checked_header(path, header)
+    series: list[np.ndarray] = []
+    times: list[np.ndarray] = []
+    labels: list[str] = []
+    for number, line in data:
+        where = f"{path}, line {number}"
+        *channels, label = (part.strip() for part in _between_channels.split(line)) if stamped else line.split(":")
+        if not channels or not label.strip():
+            raise UserError(f"{where}: got {_shortened(line)}, expected the channels and a label, separated by colons")
+        if series and len(channels) != series[0].shape[1]:
+            raise UserError(f"{where}: got {len(channels)} channels, expected {series[0].shape[1]} as in the first case")
+        case, moments = _stamped(channels, where) if stamped else _unstamped(channels, where)
+        largest = float(np.nanmax(np.abs(case), initial=0.0))
+        if largest > float(np.finfo(np.float32).max):
+            raise UserError(f"{where}: got a value of size {largest:g}, expected at most 3.4e38, the largest of float32")
+        series.append(case)
+        times.append(moments)
+        labels.append(label.strip())
+    if not series:
+        raise UserError(f"{path}: got no line after @data, expected at least one series")
+    return Part(series, labels, times if stamped else None, name, hashlib.sha256(content).hexdigest())
 
 
-def _check_header(path: Path, text: str) -> None:
-    header = [line.split() for line in text.lower().partition("@data")[0].splitlines() if line.startswith("@")]
-    tags = {words[0]: words[1:] for words in header}
-    if "@targetlabel" in tags:
+def _numbered_lines(path: Path, content: bytes) -> list[tuple[int, str]]:
+    """The lines that are neither empty nor comments, with their numbers from 1."""
+    text = decoded(path, content, otherwise="latin-1")
+    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    return [(number, line) for number, line in lines if line and not line.startswith(("#", "%"))]
+
+
+def _divided(path: Path, lines: list[tuple[int, str]]) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
+    """The header's tags, each with its line's number, and the lines after @data."""
+    for place, (_, line) in enumerate(lines):
+        if line.lower() == "@data":
+            header = [(number, line.split()) for number, line in lines[:place] if line.startswith("@")]
+            return header, lines[place + 1 :]
+    raise UserError(f"{path}: got no line @data, expected a .ts file of the UEA and UCR archives")
+
+
+def _checked_header(path: Path, header: list[tuple[int, list[str]]]) -> bool:
+    """Refuse a header that is not that of a classification problem; return whether the data have time stamps."""
+    switches: dict[str, bool] = {}
+    for number, (tag, *words) in header:
+        if tag.lower() in _switches:
+            value = words[0].lower() if words else ""
+            if value not in ("true", "false"):
+                raise UserError(
+                    f"{path}, line {number}: got '{' '.join([tag, *words[:1]])}', expected {tag} true or {tag} false"
+                )
+            switches[tag.lower()] = value == "true"
+    if switches.get("@targetlabel"):
         raise UserError(f"{path} is a regression problem (@targetLabel), expected a classification problem (@classLabel)")
-    if tags.get("@classlabel", [])[:1] == ["false"]:
-        raise UserError(f"{path} has no class labels (@classLabel false), expected a classification problem")
-    if tags.get("@timestamps", [])[:1] == ["true"]:
-        raise UserError(f"{path} has time stamps (@timeStamps true), expected evenly spaced series")
+    if not switches.get("@classlabel"):
+        found = "false" if "@classlabel" in switches else "is missing"
+        raise UserError(f"{path} has no class labels (@classLabel {found}), expected a classification problem")
+    return switches.get("@timestamps", False)
 
 
-def _columns(channels: list[np.ndarray]) -> np.ndarray:
-    """Channels of any lengths as columns: (T, C) with T of the longest, at least 1; NaN for a value that is not finite."""
-    series = np.full((max(1, *(len(channel) for channel in channels)), len(channels)), np.nan)
-    for index, channel in enumerate(channels):
-        series[: len(channel), index] = np.where(np.isfinite(channel), channel, np.nan)
-    return series
+def _unstamped(channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """A case (T, C) with T of the longest channel, at least 1, and the numbers of its steps."""
+    columns = [_numbers(channel.split(","), where) if channel.strip() else np.empty(0) for channel in channels]
+    case = np.full((max(1, *(len(column) for column in columns)), len(columns)), np.nan)
+    for index, column in enumerate(columns):
+        case[: len(column), index] = column
+    return case, np.arange(len(case), dtype=np.float64)
+
+
+def _stamped(channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """A case (T, C) at all times (T,) of any of its channels; a channel without a value at a time has NaN."""
+    pairs = [_pairs(channel, where) for channel in channels]
+    times = np.unique(np.concatenate([moments for moments, _ in pairs]))
+    if len(times) == 0:
+        return np.full((1, len(channels)), np.nan), np.zeros(1)
+    case = np.full((len(times), len(channels)), np.nan)
+    for index, (moments, values) in enumerate(pairs):
+        case[np.searchsorted(times, moments), index] = values
+    return case, times
+
+
+def _pairs(channel: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times and values of a channel "(0,1.5),(2,?)"."""
+    if _pair.sub("", channel).strip(", "):
+        raise UserError(f"{where}: got {_shortened(channel)}, expected pairs (time,value), separated by commas")
+    found = _pair.findall(channel)
+    texts = [time.strip() for time, _ in found]
+    try:
+        times = np.array([float(time) for time in texts])
+    except ValueError:
+        wrong = next(time for time in texts if not _is_number(time))
+        raise UserError(f"{where}: got the time stamp '{wrong}', expected a number, such as seconds from the start") from None
+    if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        step = int(np.argmax(~np.isfinite(times))) if not np.isfinite(times).all() else int(np.argmax(np.diff(times) <= 0)) + 1
+        raise UserError(f"{where}: got the time stamp '{texts[step]}' at step {step}, expected finite and increasing times")
+    return times, _numbers([value for _, value in found], where)
+
+
+def _numbers(cells: list[str], where: str) -> np.ndarray:
+    """Values (n,) float64; NaN for a missing value and for one that is not finite."""
+    try:
+        values = np.array([float(cell) for cell in cells])
+    except ValueError:
+        wrong = next((cell for cell in cells if cell.strip() != "?" and not _is_number(cell)), None)
+        if wrong is not None:
+            raise UserError(
+                f"{where}: got '{_shortened(wrong.strip())}', expected a number, or ? for a missing value"
+            ) from None
+        values = np.array([np.nan if cell.strip() == "?" else float(cell) for cell in cells])
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def filled(series: np.ndarray) -> np.ndarray:
