@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeInt
 
 from seqmem.arguments import checked
-from seqmem.data import SPLITS, Provenance, Seed, Split, sha256
+from seqmem.data import SPLITS, Provenance, Seed, Split, label_of, sha256
 from seqmem.datasets.series import Samples, SeriesSet
 from seqmem.errors import UserError
 from seqmem.io.ts_files import filled, read_problem
@@ -21,6 +21,9 @@ KNOWN = {
     "CharacterTrajectories_TEST.ts": "4746801 bytes, sha256 349f7be1025f94766516e81e613a1cc6d9fa179e2d62a90e5ef7ba61ca75aaae",
 }
 """The files that this project's results were measured with. The archive changed its files on 2023-11-01; these work as well."""
+
+OFFICIAL = {"series": "2858", "classes": "20", "channels": "3"}
+"""Content of both files together in every version of the archive."""
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Scale = Annotated[float, Field(gt=0)]
@@ -35,7 +38,8 @@ class CharacterTrajectories(SeriesSet):
     Both files of the archive are pooled and split again, stratified by class: 70 % for training, and half of the rest each for
     validation and test (2000, 429 and 429 series). Each series is continued to the common length of 182 with its last value,
     unless ``padding`` is "mask". Channels are standardised, x' = (x - mean) / (std + 1e-5), with the mean and standard
-    deviation of all steps of the training split at the full rate, padding by the last value included.
+    deviation of all steps of the training split at the full rate, padding by the last value included. Files with other series
+    are called "ct other files" in tables.
 
     The flags ``train_...`` act on the training split, ``eval_...`` on validation and test, so that a model can be tested at a
     sampling rate or time scale that it was not trained on. A rate ``hz`` keeps n = int(L * hz) of the L steps of a series:
@@ -89,6 +93,8 @@ class CharacterTrajectories(SeriesSet):
                 rate keeps no step of a series.
         """
         parts = read_problem(self.name, "CharacterTrajectories", data_dir, KNOWN)
+        if parts[0].times is not None:
+            raise UserError(f"ct: got {parts[0].file} with time stamps, expected evenly spaced series")
         series = [filled(values) for part in parts for values in part.series]
         names, labels = _by_appearance([label for part in parts for label in part.labels])
         if padding == "last":
@@ -115,9 +121,9 @@ class CharacterTrajectories(SeriesSet):
             sha256={split: sha256(indices) for split, indices in rows.items()},
             files={part.file: part.sha256 for part in parts},
         )
-        super().__init__(
-            samples, classes=len(names), provenance=provenance, num_workers=num_workers, reconstruction=reconstruction
-        )
+        found = {"series": str(len(series)), "classes": str(len(names)), "channels": str(series[0].shape[1])}
+        label = label_of(self.name, found, OFFICIAL)
+        super().__init__(samples, len(names), provenance, num_workers, label, reconstruction)
 
 
 def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]:

@@ -12,17 +12,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from seqmem.arguments import checked
-from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, sha256, stratified_validation
-from seqmem.datasets.reviews import GROUPS, file_sha256, read_reviews
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, label_of, sha256, stratified_validation
+from seqmem.datasets.reviews import GROUPS, file_checksum, read_reviews
 from seqmem.datasets.words import PADDING, Numbering, tokenize, vocabulary
 from seqmem.errors import UserError
-from seqmem.io.download import DownloadError, download_file
+from seqmem.io.download import DownloadError, download_file, missing_files
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 SIZE = 84_125_825
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 """The official download. A file of the user may be any archive of the same folders."""
+
+CONTENTS = "10dfb65a1ee08547dfaeebfd90c534722d9f46240f6e630f43921c797e435dab"
+"""Checksum of the 50,000 labelled reviews and their paths, whatever they are read from."""
+
+PLACES = (ARCHIVE, "aclImdb_v1.tar", "aclImdb.tar.gz", "aclImdb", "aclImdb_v1/aclImdb")
+"""Paths of the archive or the unpacked folder below the data folder, in order of preference."""
 
 EMBEDDING_SIZE = 100
 """Default width of the embedding, HiPPO's. One-hot words would take gigabytes a batch."""
@@ -35,7 +41,7 @@ class IMDB(DataSet):
     vocabulary, padded with 0 to the longest review of the batch, with ``lengths``; targets are (B,).
 
     The 25,000 official test reviews are the test split. The validation split is a random stratified part of the other reviews.
-    The vocabulary has the most frequent words of the training split.
+    The vocabulary has the most frequent words of the training split. Other reviews are called "imdb other files" in tables.
     """
 
     name = "imdb"
@@ -77,7 +83,9 @@ class IMDB(DataSet):
             np.array([_label(path) for path in training]), validation_fraction, split_seed
         )
         if train_samples is not None and train_samples > len(train):
-            raise UserError(f"train_samples: got {train_samples}, but imdb's training split has only {len(train)} reviews")
+            raise UserError(
+                f"dataset.train_samples: got {train_samples}, but imdb's training split has only {len(train)} reviews"
+            )
         train = train[:train_samples]
         parts: dict[Split, list[str]] = {
             "train": [training[index] for index in train],
@@ -85,6 +93,7 @@ class IMDB(DataSet):
             "test": test,
         }
         numbers = vocabulary(numbering.words(), [texts[path] for path in parts["train"]], vocabulary_size)
+        source_label = _source_label(self.name, source, contents)
 
         self._words = {
             split: [torch.from_numpy(numbers[texts[path][:max_length]]) for path in paths] for split, paths in parts.items()
@@ -92,7 +101,7 @@ class IMDB(DataSet):
         self._lengths = {split: torch.tensor([len(text) for text in texts]) for split, texts in self._words.items()}
         self._labels = {split: torch.tensor([_label(path) for path in paths]) for split, paths in parts.items()}
         spec = DataSpec(
-            self.name,
+            f"{self.name} {source_label}".strip(),
             input_size=int(numbers.max()) + 1,
             output_size=2,
             task="classification",
@@ -105,7 +114,7 @@ class IMDB(DataSet):
             split_seed,
             {"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test)))},
             # The checksum of the reviews does not depend on the archive that they are read from.
-            files={"aclImdb": contents, **({} if source.is_dir() else {source.name: file_sha256(source)})},
+            files={"aclImdb": contents, **({} if source.is_dir() else {source.name: file_checksum(source)})},
         )
         super().__init__(spec, {split: len(paths) for split, paths in parts.items()}, provenance, num_workers)
 
@@ -116,17 +125,22 @@ class IMDB(DataSet):
 
 
 def _source(data_dir: Path) -> Path:
-    for path in (data_dir / ARCHIVE, data_dir / "aclImdb"):
-        if os.path.exists(path):
-            return path
+    for place in PLACES:
+        if os.path.exists(data_dir / place):
+            return data_dir / place
     try:
         download_file(data_dir, ARCHIVE, MD5, URL)
     except DownloadError as error:
-        raise UserError(
-            f"imdb: {data_dir} has no {ARCHIVE} ({SIZE} bytes, md5 {MD5}), and the download failed ({error}); put the file or"
-            " the unpacked folder aclImdb there, or set dataset.data_dir to the folder that has one of them"
-        ) from None
+        files = [f"{ARCHIVE} ({SIZE} bytes, md5 {MD5}) or the unpacked folder aclImdb"]
+        raise missing_files("imdb", files, data_dir, f"{ARCHIVE} or aclImdb", f"the download failed ({error})") from None
     return data_dir / ARCHIVE
+
+
+def _source_label(name: str, source: Path, contents: str) -> str:
+    """Label of the reviews in tables."""
+    if contents != CONTENTS and source.is_file() and file_checksum(source, "md5") == MD5:
+        return ""
+    return label_of(name, {"sha256 of the reviews": contents}, {"sha256 of the reviews": CONTENTS})
 
 
 def _read(source: Path, numbering: Numbering) -> tuple[dict[str, np.ndarray], str]:

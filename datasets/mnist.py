@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from seqmem.arguments import checked
-from seqmem.data import PermutationName, Provenance, Seed, named_permutation, random_split, sha256
+from seqmem.data import PermutationName, Provenance, Seed, label_of, named_permutation, random_split, sha256
 from seqmem.datasets.pixels import PixelSequences
 from seqmem.errors import UserError
-from seqmem.io.download import DownloadError, download
+from seqmem.io.download import DownloadError, download, missing_files
 from seqmem.io.idx import read_idx
 
 
@@ -22,12 +22,37 @@ class _File:
     dimensions: int
     size: int
     md5: str
+    sha256: str
 
 
-TRAIN_IMAGES = _File("train-images-idx3-ubyte", 3, 47_040_016, "6bbc9ace898e44ae57da46a324031adb")
-TRAIN_LABELS = _File("train-labels-idx1-ubyte", 1, 60_008, "a25bea736e30d166cdddb491f175f624")
-TEST_IMAGES = _File("t10k-images-idx3-ubyte", 3, 7_840_016, "2646ac647ad5339dbf082846283269ea")
-TEST_LABELS = _File("t10k-labels-idx1-ubyte", 1, 10_008, "27ae3e4e09519cfbb04c329615203637")
+TRAIN_IMAGES = _File(
+    "train-images-idx3-ubyte",
+    dimensions=3,
+    size=47_040_016,
+    md5="6bbc9ace898e44ae57da46a324031adb",
+    sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+)
+TRAIN_LABELS = _File(
+    "train-labels-idx1-ubyte",
+    dimensions=1,
+    size=60_008,
+    md5="a25bea736e30d166cdddb491f175f624",
+    sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+)
+TEST_IMAGES = _File(
+    "t10k-images-idx3-ubyte",
+    dimensions=3,
+    size=7_840_016,
+    md5="2646ac647ad5339dbf082846283269ea",
+    sha256="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+)
+TEST_LABELS = _File(
+    "t10k-labels-idx1-ubyte",
+    dimensions=1,
+    size=10_008,
+    md5="27ae3e4e09519cfbb04c329615203637",
+    sha256="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
 FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 
@@ -35,7 +60,8 @@ class MNIST(PixelSequences):
     """The 70,000 handwritten digits of 28x28 pixels (LeCun et al., 1998), as sequences of 784 pixels.
 
     A step is a pixel: inputs are (B, 784, 1), grey values divided by 255 and not standardised; targets are (B,) of 10 classes.
-    The 10,000 official test images are the test split; the validation split is a random part of the other 60,000.
+    The 10,000 official test images are the test split; the validation split is a random part of the other 60,000. Other images
+    under the names of MNIST's files, such as Fashion-MNIST, are called "mnist other files" in tables.
     """
 
     name = "mnist"
@@ -54,8 +80,9 @@ class MNIST(PixelSequences):
         """Load the images and split them.
 
         Args:
-            data_dir: folder with the four uncompressed idx files in ``MNIST/raw/``, as torchvision leaves them. Missing files
-                are downloaded; a folder that has all of them is never written to.
+            data_dir: folder with the four idx files in ``MNIST/raw/``, as torchvision leaves them, in ``MNIST/``, or in
+                the folder itself. They may be compressed by gzip, or have a dot in their names (``train-images.idx3-ubyte``).
+                Missing files are downloaded; a folder that has all of them is never written to.
             permute: permute the pixels, in the same way for all images; false keeps them row by row.
             permutation: pixel order if ``permute``: "bitreversal", "nru" (the NRU paper's), or the seed of a random one.
             validation_fraction: fraction of the 60,000 training images for the validation split.
@@ -67,20 +94,22 @@ class MNIST(PixelSequences):
             UserError: a file is missing and cannot be downloaded, is damaged or cannot be read, or there are fewer images
                 than ``train_samples``.
         """
-        folder = Path(os.path.expanduser(data_dir)) / "MNIST" / "raw"
-        _require_files(folder)
-        train_images, train_labels, train_sums = _read_images(folder, TRAIN_IMAGES, TRAIN_LABELS)
-        test_images, test_labels, test_sums = _read_images(folder, TEST_IMAGES, TEST_LABELS)
+        paths = _paths(Path(os.path.expanduser(data_dir)))
+        train_images, train_labels, train_sums = _read_images(paths, TRAIN_IMAGES, TRAIN_LABELS)
+        test_images, test_labels, test_sums = _read_images(paths, TEST_IMAGES, TEST_LABELS)
+        sums = train_sums | test_sums
 
         train, validation = random_split(len(train_images), validation_fraction, split_seed)
         if train_samples is not None and train_samples > len(train):
-            raise UserError(f"train_samples: got {train_samples}, but mnist's training split has only {len(train)} images")
+            raise UserError(
+                f"dataset.train_samples: got {train_samples}, but mnist's training split has only {len(train)} images"
+            )
         train = train[:train_samples]
         provenance = Provenance(
             seed=split_seed,
             sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test_images)))},
             permutation=named_permutation(permutation, train_images.shape[1]) if permute else None,
-            files={f"MNIST/raw/{name}": digest for name, digest in (train_sums | test_sums).items()},
+            files={f"MNIST/raw/{name}": digest for name, digest in sums.items()},
         )
         super().__init__(
             {"train": train_images[train], "validation": train_images[validation], "test": test_images},
@@ -89,22 +118,32 @@ class MNIST(PixelSequences):
             classes=10,
             provenance=provenance,
             num_workers=num_workers,
+            label=label_of(self.name, sums, {file.name: file.sha256 for file in FILES}),
         )
 
 
-def _require_files(folder: Path) -> None:
-    missing = [file for file in FILES if not os.path.isfile(folder / file.name)]
-    if not missing:
-        return
-    try:
-        archives, mirrors = _official_archives()
-        download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, mirrors)
-    except DownloadError as error:
-        files = ", ".join(f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing)
-        raise UserError(
-            f"mnist: {folder} has no {files}, and the download failed ({error}); put the files there,"
-            " or set dataset.data_dir to the folder that has MNIST/raw"
-        ) from None
+def _paths(data_dir: Path) -> dict[str, Path]:
+    """The path of each file by its name; those that are nowhere are downloaded."""
+    folder = data_dir / "MNIST" / "raw"
+    found = {file.name: _search(data_dir, file.name) for file in FILES}
+    missing = [file for file in FILES if found[file.name] is None]
+    if missing:
+        try:
+            archives, mirrors = _official_archives()
+            download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, mirrors)
+        except DownloadError as error:
+            files = [f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing]
+            raise missing_files("mnist", files, folder, "MNIST/raw", f"the download failed ({error})") from None
+    return {name: path or folder / name for name, path in found.items()}
+
+
+def _search(data_dir: Path, file: str) -> Path | None:
+    dotted = file.replace("-idx", ".idx")
+    for folder in (data_dir / "MNIST" / "raw", data_dir / "MNIST", data_dir):
+        for name in (file, dotted, f"{file}.gz", f"{dotted}.gz", f"{file}/{file}"):
+            if os.path.isfile(folder / name):
+                return folder / name
+    return None
 
 
 def _official_archives() -> tuple[dict[str, str], list[str]]:
@@ -121,18 +160,20 @@ def _official_archives() -> tuple[dict[str, str], list[str]]:
     return dict(Official.resources), Official.mirrors
 
 
-def _read_images(folder: Path, images_file: _File, labels_file: _File) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    images, images_sum = read_idx(folder / images_file.name, images_file.dimensions, images_file.size)
-    labels, labels_sum = read_idx(folder / labels_file.name, labels_file.dimensions, labels_file.size)
+def _read_images(
+    paths: dict[str, Path], images_file: _File, labels_file: _File
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """The images (n, 784) and labels (n,) of a part, and the checksum of each file by its name."""
+    images_path, labels_path = paths[images_file.name], paths[labels_file.name]
+    images, images_sum = read_idx(images_path, images_file.dimensions, images_file.size)
+    labels, labels_sum = read_idx(labels_path, labels_file.dimensions, labels_file.size)
     if images.shape[1:] != (28, 28):
-        raise UserError(
-            f"{folder / images_file.name}: got images of {images.shape[1]}x{images.shape[2]} pixels, expected 28x28"
-        )
+        raise UserError(f"{images_path}: got images of {images.shape[1]}x{images.shape[2]} pixels, expected 28x28")
     if len(images) != len(labels) or not len(images):
         raise UserError(
-            f"{folder}: got {len(images)} images in {images_file.name} and {len(labels)} labels in {labels_file.name},"
-            " expected one label for each image and at least one image"
+            f"{images_path.parent}: got {len(images)} images in {images_path.name} and {len(labels)} labels in"
+            f" {labels_path.name}, expected one label for each image and at least one image"
         )
     if labels.max() > 9:
-        raise UserError(f"{folder / labels_file.name}: got the label {labels.max()}, expected 0 to 9")
+        raise UserError(f"{labels_path}: got the label {labels.max()}, expected 0 to 9")
     return images.reshape(len(images), -1), labels, {images_file.name: images_sum, labels_file.name: labels_sum}

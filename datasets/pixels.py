@@ -22,6 +22,7 @@ class PixelSequences(DataSet):
         num_workers: int,
         reconstruction: bool = False,
         frame: tuple[int, int] | None = None,
+        label: str = "",
     ):
         """Permute and store the images; a subclass calls it last.
 
@@ -34,6 +35,7 @@ class PixelSequences(DataSet):
             num_workers: as in :class:`DataSet`.
             reconstruction: the targets are the images, and the classes are ``Batch.labels``.
             frame: shape (H, W) of an image if it is a single step; None if a step is a pixel.
+            label: of the images in messages and tables, after the data set's name.
         """
         order = slice(None) if provenance.permutation is None else provenance.permutation.indices
         self._images = {split: torch.from_numpy(np.array(array[:, order], order="C")) for split, array in images.items()}
@@ -44,7 +46,7 @@ class PixelSequences(DataSet):
         steps, channels = (pixels, 1) if frame is None else (1, pixels)
         self._step = (steps, channels)
         spec = DataSpec(
-            self.name,
+            f"{self.name} {label}".strip(),
             input_size=channels,
             output_size=channels if reconstruction else classes,
             task="reconstruction" if reconstruction else "classification",

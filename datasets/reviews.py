@@ -50,15 +50,15 @@ def read_reviews(source: Path) -> Iterator[Review]:
         raise UserError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal.
+def file_checksum(path: Path, algorithm: str = "sha256") -> str:
+    """Return the checksum of a file, in hexadecimal.
 
     Raises:
         UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

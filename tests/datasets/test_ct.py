@@ -1,6 +1,7 @@
 """CharacterTrajectories against its protocol, on tiny pen strokes and on the real files in SEQMEM_DATA."""
 
 import os
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from seqmem import datasets
 from seqmem.cli.commandline import compose
 from seqmem.data import valid_steps
 from seqmem.datasets.ct import kept_steps
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 from tests.tiny_files import write_ts
 
 
@@ -178,6 +179,14 @@ def test_the_record_holds_the_checksums_of_the_files(load, tiny_ct):
     assert {name for name, _ in before.items() ^ after.items()} == {f"CharacterTrajectories/{path.name}"}
 
 
+def test_other_series_have_another_name_and_a_warning(tiny_ct, load):
+    warnings.simplefilter("always")
+    with pytest.warns(
+        DataWarning, match=r"^ct was not read from its official files, .* \(series: got 67, expected 2858; classes: got 3"
+    ):
+        assert load().spec.name == "ct other files"
+
+
 def test_a_wrong_flag_is_refused_before_any_file_is_read():
     wrong = {
         "train_hz": 0,
@@ -215,19 +224,21 @@ def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(t
     message = str(error.value)
     assert "\n" not in message
     for part in (
-        f"ct: {tmp_path}/data/CharacterTrajectories has no CharacterTrajectories_TRAIN.ts (4702263 bytes, sha256 41b645a7",
+        "ct: put CharacterTrajectories_TRAIN.ts (4702263 bytes, sha256 41b645a7",
         "CharacterTrajectories_TEST.ts (4746801 bytes, sha256 349f7be1",
         "the download failed (http://127.0.0.1:9/CharacterTrajectories.zip: ",
-        "set dataset.data_dir to the folder that has CharacterTrajectories/",
+        f"into {tmp_path}/data/CharacterTrajectories, or set dataset.data_dir to the folder that has CharacterTrajectories/; ",
     ):
         assert part in message
+    assert message.startswith("ct: put CharacterTrajectories_TRAIN.ts (")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_file_is_not_completed_by_another_version(tiny_ct):
     (tiny_ct / "CharacterTrajectories/CharacterTrajectories_TEST.ts").unlink()
     with pytest.raises(
-        UserError, match=r"ct: .* has no CharacterTrajectories_TEST\.ts \(4746801 bytes, sha256 \w+\); put the files"
+        UserError,
+        match=r"^ct: put CharacterTrajectories_TEST\.ts \(4746801 bytes, sha256 \w+\) into .* has \w+_TRAIN\.ts, and",
     ):
         datasets.load({"name": "ct", "data_dir": str(tiny_ct)})
 
@@ -250,6 +261,7 @@ def test_the_flags_of_the_original_are_read(flags, load):
 
 
 def test_the_real_series(real_ct):
+    assert real_ct.spec.name == "ct"
     assert real_ct.sizes == {"train": 2000, "validation": 429, "test": 429}
     assert (real_ct.spec.input_size, real_ct.spec.output_size, real_ct.spec.max_length) == (3, 20, 182)
     batch = everything(real_ct, "train")

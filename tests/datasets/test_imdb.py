@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tarfile
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from seqmem import datasets
 from seqmem.data import valid_steps
 from seqmem.datasets import imdb, reviews
 from seqmem.datasets.words import tokenize
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 from tests.tiny_files import write_archive
 
 
@@ -255,10 +256,26 @@ def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(t
         load(tmp_path / "new" / "data")
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"imdb: {tmp_path / 'new/data'} has no aclImdb_v1.tar.gz (84125825 bytes, md5 7c2ac02c")
+    assert message.startswith(
+        "imdb: put aclImdb_v1.tar.gz (84125825 bytes, md5 7c2ac02c03563afcf9b574c7e56c153a) or the unpacked folder"
+    )
     assert "the download failed (http://127.0.0.1:9/" in message
-    assert "the unpacked folder aclImdb there, or set dataset.data_dir" in message
+    assert (
+        f"into {tmp_path / 'new/data'}, or set dataset.data_dir to the folder that has aclImdb_v1.tar.gz or aclImdb; "
+        in message
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_reviews_have_another_name_and_a_warning(tiny_imdb, monkeypatch):
+    warnings.simplefilter("always")
+    with pytest.warns(
+        DataWarning, match=rf"^imdb was not read from its official files, .* got \w+, expected {imdb.CONTENTS}\)"
+    ):
+        assert load(tiny_imdb).spec.name == "imdb other files"
+    monkeypatch.setattr(imdb, "MD5", hashlib.md5((tiny_imdb / imdb.ARCHIVE).read_bytes()).hexdigest())
+    warnings.simplefilter("error")
+    assert load(tiny_imdb).spec.name == "imdb"
 
 
 def test_wrong_values_are_refused():
@@ -279,6 +296,7 @@ def test_the_real_reviews():
         pytest.skip("the real reviews are missing: set SEQMEM_DATA to the folder with aclImdb_v1.tar.gz")
     data = load(folder)
     assert data.sizes == {"train": 22_500, "validation": 2_500, "test": 25_000}
+    assert data.spec.name == "imdb"
     assert data.spec.input_size == 25_000
     assert data.spec.max_length <= 2789
     for split in datasets.SPLITS:

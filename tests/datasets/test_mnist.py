@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,8 @@ import torch
 
 from seqmem import datasets
 from seqmem.data import named_permutation
-from seqmem.errors import UserError
+from seqmem.datasets import mnist
+from seqmem.errors import DataWarning, UserError
 from tests import program
 from tests.tiny_files import idx_bytes
 
@@ -107,6 +111,39 @@ def test_the_record_distinguishes_different_files(tiny_mnist, tiny_mnist_arrays,
     assert {name for name, _ in before["files"].items() ^ after["files"].items()} == {"MNIST/raw/t10k-labels-idx1-ubyte"}
 
 
+def test_other_files_have_another_name_and_a_warning(tiny_mnist, tiny_mnist_arrays, monkeypatch):
+    """Fashion-MNIST, say, under MNIST's names."""
+    official = (
+        "train-images-idx3-ubyte: got [0-9a-f]{64}, expected ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    )
+    with pytest.warns(DataWarning, match=rf"^mnist was not read from its official files, .*'mnist other files' \({official}; "):
+        assert load(tiny_mnist).spec.name == "mnist other files"
+    sums = {name: hashlib.sha256(idx_bytes(array)).hexdigest() for name, array in tiny_mnist_arrays.items()}
+    monkeypatch.setattr(mnist, "FILES", [replace(file, sha256=sums[file.name]) for file in mnist.FILES])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(tiny_mnist).spec.name == "mnist"
+
+
+def test_other_names_and_places_of_the_files(tiny_mnist, tiny_mnist_arrays, tmp_path, offline):
+    """The official archives; the names with dots and the folders of Kaggle; files next to each other."""
+    for place, change in (
+        ("MNIST/raw", lambda name: f"{name}.gz"),
+        ("MNIST/raw", lambda name: name.replace("-idx", ".idx")),
+        ("MNIST", lambda name: f"{name.replace('-idx', '.idx')}.gz"),
+        ("", lambda name: f"{name}/{name}"),
+    ):
+        folder = tmp_path / "other"
+        for name, array in tiny_mnist_arrays.items():
+            path = folder / place / change(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress(idx_bytes(array)) if path.suffix == ".gz" else idx_bytes(array))
+        before = sorted(folder.rglob("*"))
+        assert load(folder).describe() == load(tiny_mnist).describe()
+        assert sorted(folder.rglob("*")) == before
+        shutil.rmtree(folder)
+
+
 def test_a_damaged_file_is_named_and_never_replaced(tiny_mnist, offline):
     for name, content, message in [
         ("train-images-idx3-ubyte", b"\0\0\x08", "found 3 bytes, expected 47040016"),
@@ -131,7 +168,12 @@ def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(t
         load(tmp_path / "new" / "data")
     message = str(error.value)
     assert "\n" not in message
-    assert str(tmp_path / "new/data/MNIST/raw") in message
+    raw = tmp_path / "new/data/MNIST/raw"
+    assert message.startswith("mnist: put train-images-idx3-ubyte (47040016 bytes, md5 6bbc9ace898e44ae57da46a324031adb), ")
+    assert (
+        f"into {raw}, or set dataset.data_dir to the folder that has MNIST/raw; {raw} does not exist, and the download"
+        in message
+    )
     for file in (
         "train-images-idx3-ubyte (47040016 bytes, md5 6bbc9ace898e44ae57da46a324031adb)",
         "train-labels-idx1-ubyte (60008 bytes, md5 a25bea736e30d166cdddb491f175f624)",
@@ -145,7 +187,9 @@ def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(t
 def test_only_missing_files_are_downloaded(tiny_mnist, offline):
     (tiny_mnist / "MNIST/raw/t10k-labels-idx1-ubyte").unlink()
     before = sorted(tiny_mnist.rglob("*"))
-    with pytest.raises(UserError, match=r"has no t10k-labels-idx1-ubyte \(10008 bytes, md5 27ae\w+\), and the download failed"):
+    with pytest.raises(
+        UserError, match=r"^mnist: put t10k-labels-idx1-ubyte \(10008 bytes, md5 27ae\w+\) into .* has t10k-images"
+    ):
         load(tiny_mnist)
     assert sorted(tiny_mnist.rglob("*")) == before
 
@@ -166,15 +210,15 @@ def test_files_are_downloaded_once_and_those_of_the_user_are_kept(mirror, tiny_m
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, offline):
     (tmp_path / "data").write_text("not a folder")
-    with pytest.raises(UserError, match="the folder cannot be written: Not a directory"):
+    with pytest.raises(
+        UserError, match=r"cannot be listed \(Not a directory\), and .*the folder cannot be written: Not a directory"
+    ):
         load(tmp_path / "data")
 
 
 def test_without_torchvision_the_missing_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(
-        UserError, match=r"has no train-images-idx3-ubyte .*torchvision, .* cannot be imported: .*; put the files"
-    ):
+    with pytest.raises(UserError, match=r"put train-images-idx3-ubyte .*torchvision, .* cannot be imported: "):
         load(tmp_path / "data")
 
 
@@ -220,7 +264,7 @@ def test_permissions(official, tiny_mnist_arrays, tmp_path):
             path.chmod(0o755)
         assert done.returncode == 0, done.stderr
         first, second, third = done.stdout.splitlines()
-        assert first.startswith(f"mnist: {empty / 'MNIST/raw'} has no train-images-idx3-ubyte (47040016 bytes")
+        assert first.startswith("mnist: put train-images-idx3-ubyte (47040016 bytes")
         assert "the folder cannot be written: Permission denied" in first
         assert list(empty.iterdir()) == []
         assert second == f"{labels} cannot be read: Permission denied"
@@ -233,6 +277,7 @@ def test_real_mnist_is_the_official_one():
         pytest.skip("the real MNIST is missing: set SEQMEM_DATA to the folder with MNIST/raw")
     data = load(folder)
     assert data.sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
+    assert data.spec.name == "mnist"
     assert everything(data, "test").targets[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert abs(everything(data, "test").inputs.mean() - 0.1325) < 1e-4
     sums = [everything(data, split).inputs.sum(dtype=torch.float64) for split in ("train", "validation")]

@@ -1,14 +1,22 @@
 """Picking a data set by name, adding one as the package's docstring says, and the names of the packages."""
 
+import re
 import subprocess
 import sys
 import textwrap
+import warnings
+from pathlib import Path
 
 import pytest
 import yaml
 
 from seqmem import datasets
-from seqmem.errors import UserError
+from seqmem.cli import messages
+from seqmem.errors import DataWarning, UserError
+
+from . import conftest, test_every_data_set
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_names_are_the_modules_that_define_a_data_set():
@@ -34,21 +42,52 @@ def test_arguments_are_not_changed():
     assert arguments == before
 
 
-def test_the_example_in_the_docstring_is_a_data_set(tmp_path, monkeypatch):
+def docstring_example() -> tuple[str, str]:
+    """The module and the YAML in the package's docstring."""
     blocks = datasets.__doc__.split("::\n")
-    module, configuration = blocks[1].split("\nand ``cfg")[0], blocks[2].split("\nThen ``python")[0]
-    (tmp_path / "parity.py").write_text(textwrap.dedent(module))
+    parts = blocks[1].split("\nand ``cfg")[0], blocks[2].split("\nThen ``python")[0]
+    return textwrap.dedent(parts[0]), textwrap.dedent(parts[1]).strip()
+
+
+def readme_example() -> tuple[str, str]:
+    """The module and the YAML in README.md."""
+    section = README.read_text().partition("## Add a data set")[2]
+    return tuple(re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1] for language in ("python", "yaml"))
+
+
+@pytest.mark.parametrize("example", [docstring_example, readme_example])
+def test_the_examples_pass_the_batteries(example, tmp_path, monkeypatch, load_small, configuration):
+    module, yaml_text = example()
+    (tmp_path / "parity.py").write_text(module)
+    (tmp_path / "parity.yaml").write_text(yaml_text)
     monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
+    for battery in (conftest, test_every_data_set):
+        monkeypatch.setattr(battery, "CONFIGURATIONS", tmp_path)
     try:
         assert "parity" in datasets.names()
-        data = datasets.load(yaml.safe_load(configuration) | {"length": 5})
+        data = datasets.load(yaml.safe_load(yaml_text) | {"length": 5})
         batch = next(iter(data.loader("train", 100)))
         assert batch.inputs.shape == (100, 5)
         assert [int(row.sum()) % 2 for row in batch.inputs] == batch.targets.tolist()
         with pytest.raises(UserError, match=r"dataset\.length: got 0"):
             datasets.check({"name": "parity", "length": 0})
+        monkeypatch.setattr(datasets, "names", lambda: ["parity"])
+        test_every_data_set.test_every_data_set_has_a_configuration()
+        test_every_data_set.test_batches_are_valid_and_splits_are_disjoint("parity", load_small)
+        test_every_data_set.test_a_seed_determines_the_data_and_the_record("parity", load_small)
+        test_every_data_set.test_configurations_list_and_explain_every_argument(
+            configuration, load_small, tmp_path, monkeypatch
+        )
     finally:
         sys.modules.pop("seqmem.datasets.parity", None)
+
+
+def test_the_readme_names_the_batteries():
+    for path in re.findall(r"tests/datasets/\w+\.py", README.read_text().partition("## Add a data set")[2].partition("## ")[0]):
+        assert (README.parent / path).is_file()
+        break
+    else:
+        raise AssertionError("README.md does not name the tests of data sets")
 
 
 SEVERAL = """
@@ -124,3 +163,10 @@ def test_lightning_gives_every_epoch_its_own_order(tmp_path):
     assert len(seen) == 2
     assert sorted(seen[0]) == sorted(seen[1]) == sorted(everything)
     assert seen[0] != seen[1]
+
+
+def test_a_warning_about_the_data_is_one_line_on_the_command_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with messages.one_line_errors():
+        assert warnings.formatwarning(DataWarning("a part is lost"), DataWarning, "file.py", 3) == "warning: a part is lost\n"
+        assert "file.py:3" in warnings.formatwarning(UserWarning("other"), UserWarning, "file.py", 3, "")

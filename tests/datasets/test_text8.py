@@ -1,5 +1,6 @@
 """text8 and texts of the user: parts, consecutive chunks, windows, and missing files."""
 
+import gzip
 import hashlib
 import zipfile
 
@@ -10,7 +11,7 @@ from seqmem import datasets
 from seqmem.data.text import decode
 from seqmem.datasets import text8
 from seqmem.datasets.characters import ContiguousSampler
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 from tests.hostile import write_hostile_zip
 
 
@@ -106,13 +107,20 @@ def test_windows(load, parts):
         assert inputs(next(iter(loader))) != inputs(data.batch("train", torch.arange(7)))
 
 
-def test_a_prefix_has_its_own_name(load, monkeypatch):
+def test_a_prefix_and_other_files_have_their_own_names(load, tiny_text, monkeypatch):
     whole = load()
     assert (whole.spec.name, whole.spec.contiguous, whole.spec.task) == ("text8 prefix", True, "language_modelling")
     assert (whole.spec.input_size, whole.spec.output_size, whole.spec.output_steps) == (27, 27, None)
     monkeypatch.setattr(text8, "CHARACTERS", 6007)
+    with pytest.warns(DataWarning, match=rf"^text8 was not .* \(md5: got \w+, expected {text8.CONTENT_MD5}\)"):
+        assert load().spec.name == "text8 other files"
+    monkeypatch.setattr(text8, "CONTENT_MD5", hashlib.md5(tiny_text.encode()).hexdigest())
     assert load().spec.name == "text8"
     assert load(characters=3000).spec.name == "text8 prefix"
+    monkeypatch.setattr(text8, "CHARACTERS", 10**8)
+    monkeypatch.setattr(text8, "BEGINNING", 6000)
+    with pytest.warns(DataWarning, match=r"\(sha256 of the first 6000 characters: got \w+, expected "):
+        assert load().spec.name == "text8 other files"
 
 
 def test_the_first_characters_only(load, tiny_text):
@@ -121,12 +129,14 @@ def test_the_first_characters_only(load, tiny_text):
 
 
 def test_other_paths_of_the_file(tmp_path, tiny_text, load):
-    for k, place in enumerate(("text8/text8.zip", "text8.zip", "text8")):
+    for k, place in enumerate(("text8/text8.zip", "text8.zip", "text8", "text8.gz", "text8/text8.txt")):
         path = tmp_path / str(k) / place
         path.parent.mkdir(parents=True)
         if path.suffix == ".zip":
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("text8", tiny_text)
+        elif path.suffix == ".gz":
+            path.write_bytes(gzip.compress(tiny_text.encode()))
         else:
             path.write_text(tiny_text)
         assert load(data_dir=str(tmp_path / str(k))).describe() == load().describe()
@@ -155,7 +165,9 @@ def test_text8_is_downloaded_once(official, tmp_path, tiny_text):
 
 def test_a_damaged_download_leaves_nothing(official, tmp_path):
     official.write_bytes(official.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"text8 has no text8.zip \(31344016 bytes, md5 \w+\), and the download failed .*; put"):
+    with pytest.raises(
+        UserError, match=r"^text8: put text8.zip \(31344016 bytes, md5 \w+\) into .*/data/text8, or set .*the download failed"
+    ):
         datasets.load({"name": "text8", "data_dir": str(tmp_path / "data")})
     assert not (tmp_path / "data").exists()
 
@@ -213,3 +225,47 @@ def test_bytes_that_are_not_text_are_named(tmp_path):
     path.write_bytes(b"abc\xff" * 100)
     with pytest.raises(UserError, match="text picture: got a byte at 3 that is not UTF-8, expected a plain text"):
         datasets.load({"name": "text", "path": str(path)})
+
+
+def test_letters_outside_of_the_alphabet_are_not_dropped_in_silence(tmp_path):
+    path = tmp_path / "book.txt"
+
+    def load_text(text, encoding="utf-8"):
+        path.write_text(text * 300, encoding=encoding)
+        return datasets.load({"name": "text", "path": str(path), "length": 5})
+
+    for text, message in (
+        ("\u043c\u0438\u0440 peace ", None),
+        (
+            "\u0432\u043e\u0439\u043d\u0430 \u0438 \u043c\u0438\u0440 ",
+            r"100\.0% of the letters are not a to z and would become spaces \(most often",
+        ),
+        ("\u6211\u7231\u4f60 abc d", None),
+        ("\u6211\u7231\u4f60\u5440 abc", r"57\.1% of the letters .* transliterate it first"),
+        ("123, 456. ", "got a text without a letter from a to z"),
+    ):
+        if message is None:
+            with pytest.warns(DataWarning, match=r"^text book: (37\.5|42\.9)% of the letters are not a to z and become spaces"):
+                load_text(text)
+        else:
+            with pytest.raises(UserError, match=rf"^text book: {message}"):
+                load_text(text)
+    with pytest.warns(DataWarning, match=r"^text book: 1\.0% of .* \(most often '\u00ef'\)$"):
+        load_text("na\u00efve" + "x" * 95)
+    plain = load_text("naive 100 % \u20ac ")
+    assert plain.describe()["sha256"] == load_text("naive 100 % \u20ac ", "utf-16").describe()["sha256"]
+
+
+def test_a_row_that_begins_with_the_text_restarts(load):
+    data = load(length=37)
+    loader = data.loader("train", 7, seed=3)
+    first = data.batch("train", torch.arange(1)).inputs
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        restarts = [
+            batch.restarts if batch.restarts is not None else torch.zeros(len(batch), dtype=torch.bool) for batch in loader
+        ]
+        at_the_start = [(batch.inputs == first).all(1) for batch in loader]
+        assert torch.equal(torch.cat(restarts), torch.cat(at_the_start))
+        assert torch.cat(restarts).sum() == 1
+    assert all(batch.restarts is None for batch in load(length=37, step=5).loader("train", 7))

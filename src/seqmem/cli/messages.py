@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from seqmem.cli.overrides import CONFIGS, GROUPS, SWITCHES, composed_config, split_flags
-from seqmem.errors import UserError, not_installed, suggestion
+from seqmem.errors import DataWarning, UserError, not_installed, suggestion
 
 # The extra of pyproject.toml that installs each of Hydra's plugins, by the plugin's config file.
 _extras = {
@@ -24,11 +25,14 @@ _extras = {
     "hydra/sweeper/optuna": "optuna",
 }
 
+_usual_format = warnings.formatwarning
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the program, or the job of a sweep, with one line on stderr if an error arises within."""
     wants_traceback = any(re.fullmatch(r"\+*traceback=(true|yes|on|1)", argument, re.IGNORECASE) for argument in sys.argv)
+    warnings.formatwarning = _format_warning
     try:
         yield
     except KeyboardInterrupt:
@@ -128,6 +132,13 @@ def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
     names = [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug", "scale"])
     found = suggestion(last, names)
     return found.replace("mean '", f"mean '{'.'.join([*parents, ''])}") if parents else found
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *where: Any, **keywords: Any) -> str:
+    """Format a warning about the data as one line, without the line of this project that found it."""
+    if issubclass(category, DataWarning):
+        return f"warning: {message}\n"
+    return _usual_format(message, category, *where, **keywords)
 
 
 def _exit(message: str, status: int) -> NoReturn:

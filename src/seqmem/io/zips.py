@@ -1,5 +1,7 @@
-"""Zips: checks of files from untrusted sources, and writing independent of the date."""
+"""Compressed files: checks of zips and gzip files from untrusted sources, and zips independent of the date."""
 
+import gzip
+import io
 import lzma
 import stat
 import struct
@@ -64,3 +66,19 @@ def add_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     member = zipfile.ZipInfo(name)
     member.external_attr = 0o644 << 16
     archive.writestr(member, content, zipfile.ZIP_DEFLATED)
+
+
+def gunzip(content: bytes, limit: int) -> bytes:
+    """Unpack the content of a gzip file.
+
+    Raises:
+        OSError: the content is damaged or longer than ``limit`` bytes.
+    """
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(limit + 1)
+    except (EOFError, zlib.error) as error:
+        raise gzip.BadGzipFile(str(error)) from None
+    if len(unpacked) > limit:
+        raise gzip.BadGzipFile(f"its {len(content)} bytes have more than {limit} unpacked")
+    return unpacked
