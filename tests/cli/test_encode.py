@@ -76,6 +76,23 @@ def test_numbers_of_one_length_by_a_linear_model(tmp_path):
     assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
 
 
+def test_large_values_have_a_finite_variance_and_error(tmp_path, capsys):
+    series = 1e30 * waves((5, 7, 2)).astype(np.float64)
+    np.save(tmp_path / "x.npy", series)
+    encode.main([str(tmp_path / "x.npy"), "--output", str(tmp_path / "out"), *SMALL])
+    printed = capsys.readouterr().out
+    variance, error = (
+        float(printed.partition(f"{name} ")[2].partition(",")[0].partition(";")[0]) for name in ("variance", "squared error")
+    )
+    assert variance == pytest.approx(series.var(), rel=1e-3)
+    assert error == pytest.approx(series.var(), rel=0.5)
+    np.save(tmp_path / "y.npy", 3.4e38 * np.array([[1.0, -1.0]] * 4))
+    with pytest.raises(
+        UserError, match=r"y\.npy, series 0: got a reconstruction that is not finite, since values of size 3\.4e\+38"
+    ):
+        encode.run(encode._parser().parse_args([str(tmp_path / "y.npy"), "--output", str(tmp_path / "out2"), *SMALL]))
+
+
 def test_kinds_of_csv(tmp_path):
     (tmp_path / "long.csv").write_text("time,series,x\n0,a,1.5\n1,a,2\n0,b,-3\n")
     names, series = read_series(tmp_path / "long.csv")
@@ -85,6 +102,10 @@ def test_kinds_of_csv(tmp_path):
     assert [each[:, 0].tolist() for each in read_series(tmp_path / "wide.csv")[1]] == [[1, 2, 3], [4, 5], [6]]
     (tmp_path / "long.csv").write_text("series,x\na,1\n", encoding="utf-8-sig")  # as spreadsheets write it
     assert read_series(tmp_path / "long.csv")[0] == ["a"]
+    (tmp_path / "wide.csv").write_text("1,2\r\n3,4\r\n", encoding="utf-16")
+    assert [each[:, 0].tolist() for each in read_series(tmp_path / "wide.csv")[1]] == [[1, 2], [3, 4]]
+    (tmp_path / "wide.csv").write_text("7\n")
+    assert [each.tolist() for each in read_series(tmp_path / "wide.csv")[1]] == [[[7]]]
     write_series(tmp_path / "again.csv", names, series)
     assert [each.tolist() for each in read_series(tmp_path / "again.csv")[1]] == [each.tolist() for each in series]
 
@@ -99,6 +120,16 @@ UNREADABLE = {
         "time,x,y,z,v\n0,1,2,3,4\n",
         r"line 1: got names without 'series' \(time, x, y, z, \.\.\.\), expected a column",
     ),
+    "semicolons.csv": (
+        "0,5;0,7\n0,1;0,2\n",
+        r"semicolons\.csv, line 1: got '0,5;0,7', expected numbers separated by commas, with",
+    ),
+    "more.csv": ("0.5,1\n0.1;2\n", r"more\.csv, line 2: got '0\.1;2', expected numbers separated by commas"),
+    "tabs.csv": ("1\t2\n3\t4\n", r"tabs\.csv, line 1: got '1\\t2', expected numbers separated by commas"),
+    "column.csv": ("1\n2\n3\n", r"column\.csv: got one number on each of 3 lines, expected a series on each line; write one"),
+    "blanks.csv": ("1,2\n  \n , ,\n", r"blanks\.csv, line 3: got a row of blanks, expected the numbers of a series"),
+    "first.csv": (",,\n1,2\n", r"first\.csv, line 1: got a row of blanks"),
+    "zero.csv": ("1,2\0\n", r"zero\.csv: got a zero byte at character 3, expected a plain text in UTF-8"),
     "c.csv": ("", r"c\.csv has no series"),
     "d.txt": ("1", r"got a file '\.txt', expected \.csv, \.npy or \.npz"),
     "e.npy": ("no array", r"cannot read .*e\.npy"),

@@ -1,6 +1,7 @@
 """``python -m seqmem.encode``: encode each series of a file in a few numbers; ``python -m seqmem.decode`` decodes them."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ DESCRIPTION = """\
 Learn an autoencoder of the series in a file, and write the encoding of each.
 
   .csv   with names in the first line: a row is a step of the series that column "series" names, other columns are channels;
-         without names: a row is a series of one channel
+         without names: a row is a series of one channel, its numbers separated by commas
   .npy   (n, T), (n, T, C), or videos (n, T, H, W)
   .npz   an array (T,), (T, C) or (T, H, W) for each series, of any length
 
@@ -67,11 +68,16 @@ def run(given: argparse.Namespace) -> None:
     with torch.no_grad():
         for name, each in zip(names, inputs, strict=True):
             encoding = encoder(each)
-            errors.append((decoder(encoding) - each).square().mean().item())
+            errors.append((decoder(encoding).double() - each).square().mean().item())
+            if not math.isfinite(errors[-1]):
+                raise UserError(
+                    f"{given.file}, series {name}: got a reconstruction that is not finite, since values of size "
+                    f"{each.abs().max():.3g} are near the largest of float32; divide the values by a constant"
+                )
             rows.append([name, str(len(each)), repr(errors[-1]), *map(repr, encoding.tolist())])
     numbers = len(rows[0]) - 3
     write_rows(folder / "encodings.csv", [[LABEL, "length", "error", *(f"z{k}" for k in range(numbers))], *rows])
-    variance = torch.cat([each.flatten() for each in series]).var(correction=0).item()
+    variance = torch.cat([each.flatten() for each in series]).double().var(correction=0).item()
     print(
         f"{len(rows)} series of {_steps(series)} steps of shape {tuple(series[0].shape[1:])} into {numbers} numbers each by "
         f"{kind}, variance {variance:.4g}, mean squared error {sum(errors) / len(errors):.4g}; "

@@ -1,6 +1,8 @@
 """Readers and writers of series in CSV and NumPy files."""
 
 import csv
+import io
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 
 from seqmem.errors import UserError
 from seqmem.io.archive import DAMAGE, read_arrays, write_arrays
-from seqmem.io.files import replacing
+from seqmem.io.files import decoded, replacing
 from seqmem.io.zips import check_size
 
 LABEL = "series"
@@ -21,7 +23,8 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
 
     * CSV with a header that has a column ``series``: each row is a step of the series that it names, the other columns are
       channels.
-    * CSV of numbers alone: each row is a series of one channel, which ends before trailing empty cells.
+    * CSV of numbers alone: each row is a series of one channel, which ends before trailing empty cells. Several rows of one
+      number each are refused, since they are most often one series that is written as a column.
     * NPY: (n, T) or (n, T, ...). NPZ: each array is a series (T,) or (T, ...), of any T, with its name.
 
     Returns:
@@ -113,27 +116,33 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not empty, each with the number of its line."""
+    """The rows of a CSV file that are not blank lines, each with the number of its line."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            return [(reader.line_num, row) for row in reader if row]
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    except (ValueError, csv.Error) as error:
+    try:
+        reader = csv.reader(io.StringIO(decoded(path, content)))
+        return [(reader.line_num, row) for row in reader if row[1:] or (row and row[0].strip())]
+    except csv.Error as error:
         raise UserError(f"cannot read {path} ({error})") from None
 
 
 def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], list[np.ndarray]]:
-    if rows and _is_number(rows[0][1][0]):
-        series = [_numbers(_stripped(row), path, line)[:, None] for line, row in rows]
+    if rows and _is_row_of_numbers(rows[0][1]):
+        series = [_numbers(_stripped(row, path, line), path, line)[:, None] for line, row in rows]
+        if len(series) > 1 and all(len(each) == 1 for each in series):
+            raise UserError(
+                f"{path}: got one number on each of {len(series)} lines, expected a series on each line; write one series as "
+                f"one line, or put its values into a column next to a column '{LABEL}' with its name"
+            )
         return [str(k) for k in range(len(series))], series
     header = [name.strip() for name in rows[0][1]] if rows else []
     if len(rows) < 2:
         raise UserError(f"{path} has no series")
     if LABEL not in header:
         raise UserError(
-            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_shortened(header)}), expected a column '{LABEL}' with "
+            f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_first(header)}), expected a column '{LABEL}' with "
             "the name of each step's series, or no names if each row is a series"
         )
     place = header.index(LABEL)
@@ -145,19 +154,36 @@ def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], 
     return list(found), [np.stack(steps) for steps in found.values()]
 
 
-def _shortened(header: list[str]) -> str:
+def _is_row_of_numbers(row: list[str]) -> bool:
+    """Whether a file's first row has numbers and not names; blanks are refused as numbers."""
+    first = next((cell for cell in row if cell.strip()), "0")
+    return _is_number(re.split(r"[;\s]", first.strip())[0])
+
+
+def _first(header: list[str]) -> str:
     return ", ".join([*header[:4], *(["..."] if len(header) > 4 else [])])
 
 
-def _stripped(row: list[str]) -> list[str]:
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _stripped(row: list[str], path: Path, line: int) -> list[str]:
     end = len(row)
     while end and not row[end - 1].strip():
         end -= 1
+    if end == 0:
+        raise UserError(f"{path}, line {line}: got a row of blanks, expected the numbers of a series")
     return row[:end]
 
 
 def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
     wrong = next((cell for cell in cells if not _is_number(cell)), None)
+    if wrong is not None and any(mark in cell for cell in cells for mark in ";\t"):
+        raise UserError(
+            f"{path}, line {line}: got {_shortened(repr(','.join(cells)))}, expected numbers separated by commas, with a "
+            "decimal point and not a decimal comma"
+        )
     if wrong is not None:
         raise UserError(f"{path}, line {line}: got '{wrong}', expected a number")
     with np.errstate(over="ignore"):  # values beyond float32 become infinite
