@@ -229,9 +229,8 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
     )
     (tmp_path / "src/seqmem/layers/decay.py").write_text(layer)
     (tmp_path / "datasets/parity.py").write_text(data)
-    for name, block in zip(("leaky", "decay"), blocks("yaml"), strict=True):
-        (tmp_path / f"cfg/model/{name}.yaml").write_text(block)
-    (tmp_path / "cfg/dataset/parity.yaml").write_text("name: parity\nlength: 50\nnum_workers: 0\n")
+    for name, block in zip(("model/leaky", "model/decay", "dataset/parity"), blocks("yaml"), strict=True):
+        (tmp_path / f"cfg/{name}.yaml").write_text(block)
     code = (
         "import runpy, sys, seqmem.training.loop.trial, seqmem.results; sys.argv = sys.argv[1:]; "
         "assert 'pandas' not in sys.modules; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -259,7 +258,7 @@ def test_files_that_the_readme_names_exist():
         if not name.startswith("http"):
             assert (_root / name).exists(), name
     for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks|notebooks)/[\w./-]+)`", _readme):
-        if not any(word in name for word in ("NAME", "leaky", "decay")):
+        if not any(word in name for word in ("NAME", "leaky", "decay", "parity")):
             assert (_root / name).exists(), name
 
 

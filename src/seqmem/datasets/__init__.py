@@ -8,7 +8,9 @@
 
 To add a data set, write one module in ``datasets/`` and one YAML with the same arguments in ``cfg/dataset/``; nothing else has
 to be edited. The annotations of the constructor's arguments are the schema of the configuration, so a wrong value is refused
-before anything is loaded. The tests in ``tests/datasets`` include every data set. For example, ``datasets/parity.py``::
+before anything is loaded. A data set must state where its numbers come from (:class:`seqmem.data.Provenance`): results are
+filed by its seed and checksums. ``tests/datasets/test_every_data_set.py`` tests every data set. For example,
+``datasets/parity.py``::
 
     import torch
     from pydantic import NonNegativeInt, PositiveInt
