@@ -86,11 +86,15 @@ def test_large_values_have_a_finite_variance_and_error(tmp_path, capsys):
     )
     assert variance == pytest.approx(series.var(), rel=1e-3)
     assert error == pytest.approx(series.var(), rel=0.5)
-    np.save(tmp_path / "y.npy", 3.4e38 * np.array([[1.0, -1.0]] * 4))
+    # Beyond float32 in standard deviations of the model's own data.
+    np.save(tmp_path / "small.npy", 0.1 * waves((5, 7, 2)))
+    np.save(tmp_path / "y.npy", np.full((4, 3, 2), 3.4e38))
+    encode.main([str(tmp_path / "small.npy"), "--output", str(tmp_path / "small"), *SMALL])
+    command = [str(tmp_path / "y.npy"), "--output", str(tmp_path / "y"), "--model", str(tmp_path / "small" / "autoencoder.zip")]
     with pytest.raises(
         UserError, match=r"y\.npy, series 0: got a reconstruction that is not finite, since values of size 3\.4e\+38"
     ):
-        encode.run(encode._parser().parse_args([str(tmp_path / "y.npy"), "--output", str(tmp_path / "out2"), *SMALL]))
+        encode.run(encode._parser().parse_args(command))
 
 
 def test_kinds_of_csv(tmp_path):

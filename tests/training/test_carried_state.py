@@ -122,7 +122,7 @@ def test_the_state_is_carried_and_the_gradient_stops(path):
 def test_the_rows_of_a_smaller_last_batch_keep_their_states(path):
     data = load(path, length=20)
     module = module_for(data).double()
-    batches = list(data.loader("train", 50))
+    batches = list(data.loader("train", 50, None))
     assert [len(batch) for batch in batches] == [50, 50, 35]
     module.log = lambda *_, **__: None
     losses = [module.training_step(batch, k).item() for k, batch in enumerate(batches)]
