@@ -80,9 +80,9 @@ class MNIST(PixelSequences):
         """Load the images and split them.
 
         Args:
-            data_dir: folder with the four idx files in ``MNIST/raw/``, as torchvision leaves them. ``MNIST/`` and the folder itself
-                are searched, too, also for files that are compressed by gzip or have a dot in their names
-                (``train-images.idx3-ubyte``). Missing files are downloaded; a folder that has all of them is never written to.
+            data_dir: folder with the four idx files in ``MNIST/raw/``, as torchvision leaves them. ``MNIST/`` and the folder
+                itself are searched, too, also for files that are compressed by gzip or have a dot in their names, as in
+                ``train-images.idx3-ubyte``. Missing files are downloaded; a folder that has all of them is never written to.
             permute: permute the pixels, in the same way for all images; false keeps them row by row.
             permutation: pixel order if ``permute``: "bitreversal", "nru" (the NRU paper's), or the seed of a random one.
             validation_fraction: fraction of the 60,000 training images for the validation split.
