@@ -67,7 +67,7 @@ def operators(exported):
 @pytest.mark.parametrize(
     ("model", "spec", "lengths", "steps"),
     [
-        pytest.param(recurrent("legs", memory_order=4), LAST, True, (1, float("inf")), id="legs"),
+        pytest.param(recurrent("legs", memory_order=4), LAST, True, (3, float("inf")), id="legs"),
         pytest.param(recurrent("tlsi"), TIMED, False, (1, float("inf")), id="tlsi", marks=pytest.mark.slow),
         pytest.param(recurrent("lmu"), STEPS, True, (1, float("inf")), id="lmu", marks=pytest.mark.slow),
         pytest.param(recurrent("gru"), STEPS, True, (1, float("inf")), id="gru", marks=pytest.mark.slow),

@@ -229,8 +229,9 @@ def _sizes(program: Program, exported: ExportedProgram) -> Sizes:
             least = 1 if bounds.lower <= 2 else int(bounds.lower)
             found.append((least, float(bounds.upper) if bounds.upper < 2**31 else float("inf")))
     rows, (least, most) = found
-    if program.spec.output_steps and "lengths" not in program.names and least < most:
-        least = max(least, program.spec.output_steps + 1)  # torch specialises on T > k when the last k steps are sliced
+    if program.spec.output_steps and least < most:
+        sliced = "lengths" not in program.names  # torch specialises on T > k when the last k steps are sliced
+        least = max(least, program.spec.output_steps + sliced)
     return Sizes(rows, (least, most))
 
 
