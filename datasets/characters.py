@@ -1,7 +1,6 @@
 """Next-character prediction: the base class of ``text8`` and ``text``."""
 
 import hashlib
-import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -11,15 +10,12 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from seqmem.data import SPLITS, Batch, DataSet, DataSpec, EpochSampler, Provenance, Split, generator, masked, sha256
-from seqmem.data.text import ALPHABET, clean, dropped_letters, encode, window_starts
-from seqmem.errors import DataWarning, UserError
+from seqmem.data.text import ALPHABET, check_letters, clean, encode, window_starts
+from seqmem.errors import UserError
 from seqmem.io.files import decoded
 
 BOUNDS = (0.0, 0.9, 0.95, 1.0)
 """Bounds of the training, validation and test part, as fractions of the text: 90, 5 and 5 million characters of text8."""
-
-MOST_DROPPED, NOTED = 0.5, 0.01
-"""Part of the letters that may become spaces, and the part from which on a warning says so."""
 
 
 class CharacterSet(DataSet):
@@ -49,10 +45,8 @@ class CharacterSet(DataSet):
         """
         name = f"{self.name} {label}".strip()
         text = decoded(name, content)
-        _check_letters(name, text)
+        check_letters(name, text)
         tokens = encode(clean(text))
-        if (tokens == ALPHABET.index(" ")).all():
-            raise UserError(f"{name}: got a text without a letter from a to z, expected a plain text in UTF-8")
         if characters is not None and characters > len(tokens):
             raise UserError(f"dataset.characters: got {characters}, but {name} has only {len(tokens)}")
         parts = _parts(name, tokens[:characters], length, step)
@@ -123,22 +117,6 @@ class ContiguousSampler(EpochSampler):
         for k in range(each):
             yield from ((firsts + k + shift) % self._size).tolist()
         yield from ((firsts[:more] + each + shift) % self._size).tolist()
-
-
-def _check_letters(name: str, text: str) -> None:
-    """Refuse a text in a different script, and warn of one with many letters outside of the alphabet."""
-    dropped, most = dropped_letters(text)
-    if dropped > MOST_DROPPED:
-        raise UserError(
-            f"{name}: {dropped:.1%} of the letters are not a to z and would become spaces (most often {most}), expected a "
-            "text in the Latin alphabet; transliterate it first"
-        )
-    if dropped >= NOTED:
-        warnings.warn(
-            f"{name}: {dropped:.1%} of the letters are not a to z and become spaces (most often {most})",
-            DataWarning,
-            stacklevel=3,
-        )
 
 
 def _least(split: Split, length: int, step: int | None) -> int:

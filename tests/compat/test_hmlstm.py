@@ -393,3 +393,13 @@ def test_a_missing_folder_is_named_before_training(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="epochs: got -1"):
         network().train(*signals(), epochs=-1)
+
+
+def test_a_text_in_a_different_script_is_not_read_as_blanks(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("\u0432\u043e\u0439\u043d\u0430 " * 300, encoding="utf-8")
+    with pytest.raises(UserError, match=r"^text_path: .*book\.txt: 100\.0% of the letters are not a to z"):
+        prepare_inputs(text_path=path)
+    path.write_bytes(b"abc\xff" * 300)
+    with pytest.raises(UserError, match=r"^text_path: .*book\.txt: got a byte at 3 that is not UTF-8"):
+        prepare_inputs(text_path=path)

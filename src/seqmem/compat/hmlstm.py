@@ -19,8 +19,9 @@ from seqmem import models
 from seqmem.arguments import checked
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
-from seqmem.data.text import ALPHABET, clean, decode, encode, window_starts
+from seqmem.data.text import ALPHABET, check_letters, clean, decode, encode, window_starts
 from seqmem.errors import UserError
+from seqmem.io.files import decoded
 from seqmem.results.boundaries import plot_indicators, viz_char_boundaries
 from seqmem.tasks import Task, task_for
 from seqmem.training.checkpoints.files import load_plain, load_weights, save_plain
@@ -257,19 +258,19 @@ def prepare_inputs(
         (T, 27) int8, which use the memory of one text.
 
     Raises:
-        UserError: the file cannot be read or is too short, or an argument of the wrong type or range.
+        UserError: the file cannot be read, has mostly letters other than a to z, or is too short; or an argument of the wrong
+            type or range.
     """
     step = step_size or max(1, truncate_len // 2)
     if num_batches is not None and step > truncate_len:
         raise UserError(f"step_size: got {step}, expected at most truncate_len={truncate_len}, since num_batches is given")
     try:
-        text = clean(Path(text_path).read_text(encoding="utf-8"))
+        content = Path(text_path).read_bytes()
     except OSError as error:
         raise UserError(f"text_path: cannot read {text_path} ({error.strerror}); expected a plain text file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"text_path: {text_path} has a byte at {error.start} that is not UTF-8, expected a plain text"
-        ) from None
+    raw = decoded(f"text_path: {text_path}", content)
+    check_letters(f"text_path: {text_path}", raw)
+    text = clean(raw)
     if num_batches is not None:
         text = text[: batch_size * num_batches * truncate_len + 1]
     windows = window_starts(len(text), truncate_len, step)

@@ -1,21 +1,26 @@
 """Characters as tokens: the 27 symbols of text8, cleaning, and windows over a text."""
 
 import re
+import warnings
 
 import numpy as np
 
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz "
 """The symbols in the order of their tokens: a to z are 0 to 25, the space is 26."""
 
 _spaces = re.compile(r"  +")
 _other = re.compile(r"[^a-z ]")
+_letter = re.compile("[a-zA-Z]")
 _symbols = np.frombuffer(ALPHABET.encode(), np.uint8)
 _tokens = np.full(128, len(ALPHABET), np.uint8)
 _tokens[_symbols] = np.arange(len(ALPHABET))
 
 _BLOCK = 2**22
+
+MOST_DROPPED, NOTED = 0.5, 0.01
+"""Part of the letters that may become spaces, and the part from which on a warning says so."""
 
 
 def clean(text: str) -> str:
@@ -47,6 +52,32 @@ def dropped_letters(text: str) -> tuple[float, str]:
     dropped = {letter: count for letter, count in letters.items() if letter not in ALPHABET}
     most = sorted(dropped, key=lambda letter: -dropped[letter])[:5]
     return sum(dropped.values()) / max(sum(letters.values()), 1), ", ".join(repr(letter) for letter in most)
+
+
+def check_letters(name: str, text: str) -> None:
+    """Refuse a text in a different script, and warn of one with many letters outside of the alphabet.
+
+    Args:
+        name: of the text, for the message.
+        text: before :func:`clean`.
+
+    Raises:
+        UserError: more than half of its letters would become spaces, or it has no letter.
+    """
+    dropped, most = dropped_letters(text)
+    if dropped > MOST_DROPPED:
+        raise UserError(
+            f"{name}: {dropped:.1%} of the letters are not a to z and would become spaces (most often {most}), expected a "
+            "text in the Latin alphabet; transliterate it first"
+        )
+    if dropped >= NOTED:
+        warnings.warn(
+            f"{name}: {dropped:.1%} of the letters are not a to z and become spaces (most often {most})",
+            DataWarning,
+            stacklevel=3,
+        )
+    if not _letter.search(text):
+        raise UserError(f"{name}: got a text without a letter from a to z, expected a plain text in UTF-8")
 
 
 def encode(text: str) -> np.ndarray:
