@@ -1,6 +1,5 @@
 """Tiny MNIST, pen strokes, reviews and text in the real layout, and every data set at a size that loads at once."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,16 +9,11 @@ from omegaconf import OmegaConf
 
 from seqmem import datasets
 from seqmem.data.text import ALPHABET
-from seqmem.errors import DataWarning, UserError
+from seqmem.errors import UserError
 from tests.serving import serving
 from tests.tiny_files import idx_bytes, write_archive, write_ts
 
 CONFIGURATIONS = Path(__file__).parents[2] / "cfg" / "dataset"
-
-
-def ignore_other_files() -> None:
-    """For this test: tiny files are not the official ones."""
-    warnings.filterwarnings("ignore", ".* was not read from its official files", DataWarning)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +31,6 @@ def tiny_strokes() -> list[tuple[np.ndarray, str]]:
 @pytest.fixture
 def tiny_ct(tmp_path, tiny_strokes) -> Path:
     """A data folder with ``CharacterTrajectories/`` in it."""
-    ignore_other_files()
     for part, strokes in {"TRAIN": tiny_strokes[:31], "TEST": tiny_strokes[31:]}.items():
         write_ts(tmp_path / "data", "CharacterTrajectories", part, [(values.T, letter) for values, letter in strokes])
     return tmp_path / "data"
@@ -58,7 +51,6 @@ def tiny_mnist_arrays() -> dict[str, np.ndarray]:
 @pytest.fixture
 def tiny_mnist(tmp_path, tiny_mnist_arrays) -> Path:
     """A data folder with ``MNIST/raw/`` in it."""
-    ignore_other_files()
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, array in tiny_mnist_arrays.items():
@@ -82,7 +74,6 @@ def tiny_reviews() -> dict[str, str]:
 @pytest.fixture
 def tiny_imdb(tmp_path, tiny_reviews) -> Path:
     """A data folder with ``aclImdb_v1.tar.gz`` in it."""
-    ignore_other_files()
     write_archive(tmp_path / "data", {path: text.encode() for path, text in tiny_reviews.items()})
     return tmp_path / "data"
 

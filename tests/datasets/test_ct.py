@@ -1,7 +1,6 @@
 """CharacterTrajectories against its protocol, on tiny pen strokes and on the real files in SEQMEM_DATA."""
 
 import os
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -180,7 +179,6 @@ def test_the_record_holds_the_checksums_of_the_files(load, tiny_ct):
 
 
 def test_other_series_have_another_name_and_a_warning(tiny_ct, load):
-    warnings.simplefilter("always")
     with pytest.warns(
         DataWarning, match=r"^ct was not read from its official files, .* \(series: got 67, expected 2858; classes: got 3"
     ):

@@ -268,7 +268,6 @@ def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(t
 
 
 def test_other_reviews_have_another_name_and_a_warning(tiny_imdb, monkeypatch):
-    warnings.simplefilter("always")
     with pytest.warns(
         DataWarning, match=rf"^imdb was not read from its official files, .* got \w+, expected {imdb.CONTENTS}\)"
     ):
