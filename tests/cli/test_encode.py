@@ -129,6 +129,10 @@ UNREADABLE = {
         r"semicolons\.csv, line 1: got '0,5;0,7', expected numbers separated by commas, with",
     ),
     "more.csv": ("0.5,1\n0.1;2\n", r"more\.csv, line 2: got '0\.1;2', expected numbers separated by commas"),
+    "names.csv": (
+        "series;x\na;1,5\n",
+        r"names\.csv, line 1: got names without 'series' \(series;x\), .*, with commas between the columns",
+    ),
     "tabs.csv": ("1\t2\n3\t4\n", r"tabs\.csv, line 1: got '1\\t2', expected numbers separated by commas"),
     "column.csv": ("1\n2\n3\n", r"column\.csv: got one number on each of 3 lines, expected a series on each line; write one"),
     "blanks.csv": ("1,2\n  \n , ,\n", r"blanks\.csv, line 3: got a row of blanks, expected the numbers of a series"),

@@ -17,6 +17,9 @@ from seqmem.io.zips import check_size
 LABEL = "series"
 """Column of a CSV file with the name of a row's series."""
 
+SEPARATORS = ";\t"
+"""Separators of columns that are not read, for hints."""
+
 
 def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
     """Read the names and the series of a file.
@@ -141,9 +144,10 @@ def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], 
     if len(rows) < 2:
         raise UserError(f"{path} has no series")
     if LABEL not in header:
+        separated = ", with commas between the columns" if any(mark in name for name in header for mark in SEPARATORS) else ""
         raise UserError(
             f"{path}, line {rows[0][0]}: got names without '{LABEL}' ({_first(header)}), expected a column '{LABEL}' with "
-            "the name of each step's series, or no names if each row is a series"
+            f"the name of each step's series, or no names if each row is a series{separated}"
         )
     place = header.index(LABEL)
     found: dict[str, list[np.ndarray]] = {}
@@ -179,7 +183,7 @@ def _stripped(row: list[str], path: Path, line: int) -> list[str]:
 
 def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
     wrong = next((cell for cell in cells if not _is_number(cell)), None)
-    if wrong is not None and any(mark in cell for cell in cells for mark in ";\t"):
+    if wrong is not None and any(mark in cell for cell in cells for mark in SEPARATORS):
         raise UserError(
             f"{path}, line {line}: got {_shortened(repr(','.join(cells)))}, expected numbers separated by commas, with a "
             "decimal point and not a decimal comma"
