@@ -36,7 +36,9 @@ class Counts(DataSet):
 
     def batch(self, split, indices):
         rows = len(indices)
-        return Batch(np.ones((rows, 5, 3), np.float32), np.ones((rows, 2), np.int64), np.full(rows, 4))
+        inputs = np.ones((rows, 5, 3), np.float32)
+        inputs.flags.writeable = False
+        return Batch(inputs, np.ones((rows, 2), np.uint8), np.full(rows, 4, np.int32))
 
 
 def test_a_spec_has_python_numbers():
@@ -57,7 +59,7 @@ def test_a_data_set_of_numpy_arrays_trains_and_is_recorded():
     assert data.describe()["seed"] == 7
     model = models.build({"network": "recurrent", "cell": "gru", "cell_args": {"hidden_size": np.int64(4)}}, data.spec)
     [batch] = data.loader("train", np.int64(6), np.int64(1))
-    assert batch.lengths.dtype == torch.int64
+    assert batch.lengths.dtype == batch.targets.dtype == torch.int64
     assert model(batch).shape == (6, 2, 2)
 
 

@@ -17,7 +17,7 @@ IGNORE_INDEX = -100
 
 @dataclass
 class Batch:
-    """A batch of B sequences of at most T steps, T > 0. NumPy arrays become tensors.
+    """A batch of B sequences of at most T steps, T > 0. NumPy arrays become tensors, and their integers int64.
 
     Padding never counts: neither the steps after a row's length, nor targets of the class ``IGNORE_INDEX``, nor outputs at the
     last K steps that a row of fewer steps does not have. Their values have no meaning and may be NaN.
@@ -71,8 +71,9 @@ class Batch:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, np.ndarray | np.generic):
-                setattr(self, field.name, torch.as_tensor(value))
+            if isinstance(value, np.ndarray):
+                integer = np.issubdtype(value.dtype, np.integer)
+                setattr(self, field.name, torch.tensor(value, dtype=torch.int64 if integer else None))
         if self.inputs.shape[1] == 0:
             raise UserError(
                 f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, expected T > 0"
