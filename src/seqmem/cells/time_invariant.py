@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import Architecture, Initializers, MemoryCell, MemoryState
 from seqmem.ops import DiscretizationName, canonical_discretization, discretize, transition
+from seqmem.ops.constants import constant
 
 
 class TimeInvariantCell(MemoryCell):
@@ -62,7 +63,7 @@ class TimeInvariantCell(MemoryCell):
         """Return A_d (N, N) and B_d (N,), the same at each step."""
         if self.trainable_scale > 0:
             scale = sqrt(self.trainable_scale)
-            return [(self.weight_a * scale, self.weight_b * scale)] * steps
+            return [((self.weight_a * scale).to(state.memory), (self.weight_b * scale).to(state.memory))] * steps
         A, B = self._exact_step()
         return [(A.to(state.memory), B.to(state.memory))] * steps
 
@@ -185,6 +186,7 @@ def _discretized(*key: Any) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=16)
+@constant
 def _exact(
     measure: str,
     order: int,
@@ -193,10 +195,9 @@ def _exact(
     measure_args: tuple[tuple[str, float], ...],
     noise_seed: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    with torch.device("cpu"), torch.inference_mode(False):
-        A, B = transition(measure, order, **dict(measure_args))
-        if noise_seed is not None:
-            generator = torch.Generator().manual_seed(noise_seed)
-            A = A + torch.randn(A.shape, generator=generator, dtype=A.dtype) / order
-            B = B + torch.randn(B.shape, generator=generator, dtype=B.dtype) / order
-        return discretize(A, B, dt, discretization)
+    A, B = transition(measure, order, **dict(measure_args))
+    if noise_seed is not None:
+        generator = torch.Generator().manual_seed(noise_seed)
+        A = A + torch.randn(A.shape, generator=generator, dtype=A.dtype) / order
+        B = B + torch.randn(B.shape, generator=generator, dtype=B.dtype) / order
+    return discretize(A, B, dt, discretization)

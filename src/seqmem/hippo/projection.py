@@ -13,6 +13,7 @@ from seqmem.errors import UserError
 from seqmem.hippo.measures import Memory
 from seqmem.hippo.reconstruction import as_signal, reconstruct
 from seqmem.ops import discretize, legs_function_approximation, legs_update, transition
+from seqmem.ops.constants import constant
 from seqmem.ops.discretization import alpha_of
 from seqmem.ops.reference import describe
 
@@ -184,8 +185,7 @@ class _Blocks:
 
     def __init__(self, memory: Memory):
         assert memory.theta is not None
-        A, B = transition(memory.measure, memory.order, **memory.measure_args)
-        self.A, self.B = discretize(A, B, 1 / memory.theta, memory.method)
+        self.A, self.B = _step(memory, 1 / memory.theta)
         # For alpha >= 1/2 the steps of a stable system are stable for any step size.
         if (alpha_of(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
             raise UserError(
@@ -196,12 +196,7 @@ class _Blocks:
     @cached_property
     def tables(self) -> tuple[dict[int, Tensor], Tensor]:
         """A_d^k (N, N) for k = 1, 2, 4, ...; and the responses (largest, N) to a sample, the newest last."""
-        powers, kernel, power = {1: self.A}, self.B[None], self.A
-        while len(kernel) < self.largest:
-            kernel = torch.cat((kernel @ power.T, kernel))
-            power = power @ power
-            powers[len(kernel)] = power
-        return powers, kernel
+        return _tables(self.A, self.B, self.largest)
 
     def advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
         """Advance coefficients (B, N) over samples (B, T)."""
@@ -213,3 +208,20 @@ class _Blocks:
             coefficients = coefficients @ powers[size].T.to(rows.device) + response
             start += size
         return coefficients
+
+
+@constant
+def _step(memory: Memory, step_size: float) -> tuple[Tensor, Tensor]:
+    """Compute A_d (N, N) and B_d (N,) of a memory."""
+    A, B = transition(memory.measure, memory.order, **memory.measure_args)
+    return discretize(A, B, step_size, memory.method)
+
+
+@constant
+def _tables(A: Tensor, B: Tensor, largest: int) -> tuple[dict[int, Tensor], Tensor]:
+    powers, kernel, power = {1: A}, B[None], A
+    while len(kernel) < largest:
+        kernel = torch.cat((kernel @ power.T, kernel))
+        power = power @ power
+        powers[len(kernel)] = power
+    return powers, kernel

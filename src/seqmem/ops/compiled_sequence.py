@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import extension
+from seqmem.ops.transforms import register_gradient
 
 # Rows of (step, batch) that backward holds at a time: enough for efficient products for the weights' gradients, few enough to
 # stay in cache.
@@ -103,16 +104,17 @@ def _register_gradient(name: str, states: int, outputs: int) -> None:
         ctx.save_for_backward(*(given[name] for name in tensors), *output[:outputs], *saved)
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        given = dict(zip(tensors, ctx.saved_tensors, strict=False)) | ctx.settings
+        saved = ctx.saved_tensors  # read once: activation checkpointing unpacks each only once
+        given = dict(zip(tensors, saved, strict=False)) | ctx.settings
         results: dict[str, Tensor | None] = {name: None for name, _ in arguments}
         incoming = grads[: outputs + states]
         if any(grad is not None for grad in incoming):
-            values = operator(*incoming, *ctx.saved_tensors[len(tensors) :], *given.values(), ctx.needs_input_grad[0])
+            values = operator(*incoming, *saved[len(tensors) :], *given.values(), ctx.needs_input_grad[0])
             results |= dict(zip(differentiable, values, strict=True))
         return tuple(None if given[name] is None else result for name, result in results.items())
 
-    torch.library.register_autograd(f"seqmem::{name}", backward, setup_context=setup_context)
-    torch.library.register_autograd(f"seqmem::{name}_backward", _refuse_second_derivative)
+    register_gradient(f"seqmem::{name}", backward, setup_context)
+    register_gradient(f"seqmem::{name}_backward", _refuse_second_derivative)
 
 
 def _schema(name: str) -> torch.FunctionSchema:

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from seqmem.errors import UserError, suggestion
+from seqmem.ops.transforms import has_tangent, values
 
 Discretization = Literal["forward", "backward", "bilinear", "zoh"] | float
 """A float is alpha of the generalised bilinear transform: 0 is forward, 0.5 bilinear, 1 backward."""
@@ -77,7 +78,7 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
         discretization: forward, backward, bilinear, zoh, an alias of these, or alpha of the generalised bilinear transform.
 
     Returns:
-        A_d (N, N) and B_d (N,), float64.
+        A_d (N, N) and B_d (N,), float64; differentiable in A and B.
 
     Raises:
         UserError: an unknown discretization.
@@ -87,13 +88,19 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
     alpha = alpha_of(method)
     if alpha is None:
         # The exponential of [[A, B], [0, 0]] dt contains both, without an inverse of A.
-        from scipy.linalg import expm
-
-        augmented = torch.zeros(len(B) + 1, len(B) + 1, dtype=A.dtype)
-        augmented[:-1, :-1], augmented[:-1, -1] = A, B
-        exponential = torch.from_numpy(expm((augmented * step_size).numpy()))
+        augmented = torch.cat([torch.cat([A, B[:, None]], 1), A.new_zeros(1, len(B) + 1)]) * step_size
+        exponential = _exponential(augmented)
         return exponential[:-1, :-1].clone(), exponential[:-1, -1].clone()
     identity = torch.eye(len(B), dtype=A.dtype)
     implicit = identity - alpha * step_size * A
     explicit = identity + (1 - alpha) * step_size * A
     return torch.linalg.solve(implicit, explicit), torch.linalg.solve(implicit, step_size * B)
+
+
+def _exponential(matrix: Tensor) -> Tensor:
+    """Compute the exponential of a matrix (N, N), by torch if its derivatives are needed and else by SciPy."""
+    if matrix.requires_grad or has_tangent(matrix) or values(matrix) is not matrix:
+        return torch.linalg.matrix_exp(matrix)
+    from scipy.linalg import expm
+
+    return torch.from_numpy(expm(matrix.numpy()))

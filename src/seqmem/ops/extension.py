@@ -18,6 +18,7 @@ from torch import Tensor
 
 from seqmem.errors import UserError
 from seqmem.ops.reference import check_signal, check_update
+from seqmem.ops.transforms import register_gradient
 
 LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or Path(__file__).with_name("_extension.so"))
 """Path of the compiled operators; ``SEQMEM_EXTENSION`` selects another build (``make sanitize`` tests one)."""
@@ -161,8 +162,8 @@ def _register_fakes() -> None:
     def adjoint_backward(ctx, grad):
         return ops.legs_function_approx_trapezoidal(grad, ctx.size), None
 
-    torch.library.register_autograd(name, backward, setup_context=save_size)
-    torch.library.register_autograd(transpose, adjoint_backward, setup_context=save_size)
+    register_gradient(name, backward, save_size)
+    register_gradient(transpose, adjoint_backward, save_size)
 
 
 def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
@@ -201,8 +202,8 @@ def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
 
     register_shapes(name, lambda mem, input, dt, generators, alpha: update(mem, input, dt))
     register_shapes(transpose, lambda grad, dt, generators, alpha: adjoint(grad, dt))
-    torch.library.register_autograd(name, backward, setup_context=save)
-    torch.library.register_autograd(transpose, adjoint_backward, setup_context=save_adjoint)
+    register_gradient(name, backward, save)
+    register_gradient(transpose, adjoint_backward, save_adjoint)
 
 
 FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqmem.ops import compiled_sequence
+from seqmem.ops import compiled_sequence, transforms
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
@@ -31,12 +31,14 @@ class Implementation(NamedTuple):
         device: device type of the tensors, as torch names it; empty for any.
         fallback_reason: maps inputs (B, T, C) and the layer's options to the reason why it cannot run, or an empty string.
         run: the function, with the signature of the operator's reference.
+        plain: it consists of torch's operations, so that it has forward-mode derivatives and supports torch.func.
     """
 
     name: str
     device: str
     fallback_reason: Callable[..., str]
     run: Callable[..., Any]
+    plain: bool = False
 
 
 class Choice(NamedTuple):
@@ -106,7 +108,9 @@ def _scan_reason(inputs: Tensor, capturable: bool) -> str:
 def _graph_reason(inputs: Tensor, capturable: bool) -> str:
     if not inputs.is_cuda:
         return f"a CUDA graph is for cuda tensors; the inputs are on {inputs.device}"
-    return "" if capturable else "the time loop draws random numbers or waits for the GPU"
+    if not capturable:
+        return "the time loop draws random numbers or waits for the GPU"
+    return transforms.fallback_reason()
 
 
 TABLE: dict[str, tuple[Implementation, ...]] = {
@@ -119,8 +123,8 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "multiscale": (Implementation(COMPILED, "cpu", _multiscale_reason, multiscale_sequence),),
     "diagonal_scan": (
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported),
-        Implementation("parallel scan", "", _always, diagonal_scan_parallel),
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
+        Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
     ),
 }
 """The implementations of each operator, the preferred ones first."""
@@ -147,6 +151,8 @@ def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str
     reasons = []
     for row in own or rows:
         reason = row.fallback_reason(inputs, **options)
+        if not reason and not row.plain:
+            reason = transforms.fallback_reason()
         if not reason and row in own:
             return Choice(row.run, row.name, "")
         reasons.append(reason or f"{row.name} is for {row.device} tensors; the inputs are on {inputs.device}")

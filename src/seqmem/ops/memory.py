@@ -9,8 +9,10 @@ from torch.nn.functional import pad
 
 from seqmem.errors import UserError
 from seqmem.ops import extension, reference
+from seqmem.ops.constants import constant
 from seqmem.ops.discretization import ALIASES, Discretization, alpha_of, canonical_discretization
 from seqmem.ops.reference import check_signal
+from seqmem.ops.transforms import fallback_reason
 from seqmem.ops.transition import checked_measure, generators
 
 
@@ -188,7 +190,8 @@ def _is_compiled(tensor: Tensor, is_update: bool = False) -> bool:
     if extension.REASON:
         extension.warn_once()
         return False
-    return tensor.dtype in _COMPILED_TYPES and (tensor.is_cpu or (is_update and extension.ON_GPU and tensor.is_cuda))
+    on_device = tensor.is_cpu or (is_update and extension.ON_GPU and tensor.is_cuda)
+    return on_device and tensor.dtype in _COMPILED_TYPES and not fallback_reason()
 
 
 def _apply(update: _Update, memory: Tensor, inputs: Tensor, step_size: float | Tensor) -> Tensor:
@@ -213,6 +216,6 @@ def _apply(update: _Update, memory: Tensor, inputs: Tensor, step_size: float | T
 
 
 @cache
+@constant
 def _cached_generators(measure: str, order: int, measure_args: tuple[tuple[str, float], ...]) -> Tensor:
-    with torch.device("cpu"), torch.inference_mode(False):  # cached for later calls under any device and mode
-        return generators(measure, order, **dict(measure_args))
+    return generators(measure, order, **dict(measure_args))

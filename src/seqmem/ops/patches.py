@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from seqmem.ops.transforms import fallback_reason
+
 
 def patch_products_reference(features: Tensor, indices: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Reference: o_n = sum over q and k of W_nqk y(i_nq)_k + b_n, with all patches gathered, N p K B numbers.
@@ -100,7 +102,8 @@ def patch_products(
     Returns:
         o, (N, B).
     """
-    if index.indices.shape[1] > len(features):  # a sparse matrix cannot have more entries in a row than columns
+    # A sparse matrix cannot have more entries in a row than columns.
+    if index.indices.shape[1] > len(features) or fallback_reason():
         return patch_products_reference(features, index.indices, weight, bias)
     return _PatchProducts.apply(features, weight, bias, index, shared)
 

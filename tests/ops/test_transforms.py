@@ -1,0 +1,106 @@
+"""No operator gives a forward-mode derivative of zero: it is computed with torch's operations, or refused."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seqmem.cells import GRU, HMLSTM, LSTM, LegS
+from seqmem.hippo import OnlineProjection, project
+from seqmem.ops import discretize, extension, legs_function_approximation, legs_update, legt_update, memory_update, transition
+
+compiled_only = pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's forward mode
+
+
+def random(*shape, **options):
+    return torch.randn(*shape, dtype=torch.float64, **options)
+
+
+def uses():
+    """Calls whose values and gradients pass through every compiled operator."""
+    memory, inputs = random(2, 1, 4, requires_grad=True), random(2, 1, requires_grad=True)
+    for step_size in (0.3, torch.tensor([0.3, 0.2], dtype=torch.float64, requires_grad=True)):
+        for discretization in ("forward", "backward", "bilinear", "zoh"):
+            yield legs_update(memory, inputs, step_size, discretization)
+        yield legt_update(memory, inputs, step_size)
+        yield memory_update(memory, inputs, step_size, "legt")
+    yield legs_function_approximation(random(2, 5, requires_grad=True), 3)
+    for cell in (LSTM(3, 4), GRU(3, 4), LegS(3, 4), HMLSTM(3, 4, num_layers=2)):
+        yield cell.double()(random(2, 3, 3))[0]
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the arguments of the latest call of each operator of this project."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = {}
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator.namespace == "seqmem":
+            self.calls[operator] = [value.detach() if isinstance(value, torch.Tensor) else value for value in args]
+        return operator(*args, **kwargs or {})
+
+
+@compiled_only
+def test_every_operator_refuses_forward_mode_by_name():
+    torch.manual_seed(0)
+    with Recorder() as recorder:
+        for outputs in uses():
+            outputs.sum().backward()
+    named = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("seqmem::")}
+    plain = {"seqmem::instruction_set", "seqmem::bfloat16_products"}
+    found = {operator._name for operator in recorder.calls}
+    assert {name for name in named if "_digest" not in name and "_info" not in name} - plain == found
+    for operator, arguments in recorder.calls.items():
+        place = next(k for k, value in enumerate(arguments) if isinstance(value, torch.Tensor))
+
+        def call(value, operator=operator, place=place, arguments=arguments):
+            results = operator(*arguments[:place], value, *arguments[place + 1 :])
+            return results if isinstance(results, torch.Tensor) else results[0]
+
+        value = arguments[place]
+        with pytest.raises((NotImplementedError, RuntimeError), match=r"forward-mode|jvp"), forward_ad.dual_level():
+            call(forward_ad.make_dual(value, torch.ones_like(value)))
+        with pytest.raises((NotImplementedError, RuntimeError), match=r"torch\.func|functorch"):
+            torch.func.jvp(call, (value,), (torch.ones_like(value),))
+
+
+def test_forward_mode_of_updates_and_projections():
+    torch.manual_seed(0)
+    memory, inputs, dt = random(2, 1, 4), random(2, 1), torch.rand(2, dtype=torch.float64)
+    signal = random(2, 9)
+    A, B = transition("legs", 3)
+    functions = [
+        *(lambda m, d=d: legs_update(m, inputs, 0.3, d) for d in ("forward", "bilinear", "zoh")),
+        lambda m: legt_update(m, inputs, 0.3),
+        lambda m: memory_update(m, inputs, dt, "lagt", 0.7),
+    ]
+    cases = [(function, memory) for function in functions]
+    cases += [(lambda d, measure=measure: memory_update(memory, inputs, d, measure), dt) for measure in ("legs", "legt")]
+    cases += [(lambda s: legs_function_approximation(s, 3), signal)]
+    for arguments in (
+        {},
+        {"every": 4},
+        {"discretization": "zoh"},
+        {"measure": "legt", "theta": 5},
+        {"measure": "lagt", "theta": 3},
+    ):
+        cases.append((lambda s, arguments=arguments: project(s, 3, **arguments), signal))
+    cases += [(lambda s: OnlineProjection(3).update(s), signal), (lambda a: discretize(a, B, 0.1, "zoh")[1], A)]
+    for function, value in cases:
+        given, direction = value.clone().requires_grad_(), torch.randn_like(value)
+        outputs = function(given)
+        cotangent = torch.randn_like(outputs)
+        [gradient] = torch.autograd.grad((outputs * cotangent).sum(), given)
+        expected = (gradient * direction).sum()
+        results, tangent = torch.func.jvp(function, (value,), (direction,))
+        assert_close(results, outputs)
+        assert_close((tangent * cotangent).sum(), expected)
+        with forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(function(forward_ad.make_dual(value, direction)))
+            assert_close(dual.tangent, tangent)
+        assert_close(torch.func.grad(lambda v, f=function, c=cotangent: (f(v) * c).sum())(value), gradient)
+        assert_close(torch.func.vmap(function)(value[None])[0], outputs)
