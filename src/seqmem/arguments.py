@@ -5,6 +5,7 @@ the command line and from Python code are checked in the same way.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, wraps
@@ -17,6 +18,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from seqmem.errors import UserError, suggestion
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 
 
 def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", skip: Collection[str] = ()) -> dict[str, Any]:
@@ -56,24 +58,37 @@ def plain(value: Any) -> Any:
 
 
 def checked(function: Function) -> Function:
-    """Decorate a function or an ``__init__`` so that the arguments of its calls are checked by :func:`check`."""
+    """Decorate a function or an ``__init__`` so that the arguments of its calls are checked by :func:`check`.
+
+    The arguments of a constructor are kept, see :func:`given_arguments`.
+    """
     signature = inspect.signature(function)
     supplied = {name for name in signature.parameters if name == "self"}
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        # A base class's constructor checks the arguments of the class that was called.
+        label = type(args[0]).__name__ if supplied and args else _name(function)
         unknown = [name for name in kwargs if name not in signature.parameters]
         if unknown:
             known = [name for name in signature.parameters if name not in supplied]
-            raise UserError(f"{_name(function)} takes no argument '{unknown[0]}'{suggestion(unknown[0], known)}")
+            raise UserError(f"{label} takes no argument '{unknown[0]}'{suggestion(unknown[0], known)}")
         try:
             arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
         except TypeError as error:
-            raise UserError(f"{_name(function)}: {error}") from None
+            raise UserError(f"{label}: {error}") from None
         owner = {name: arguments.pop(name) for name in supplied}
-        return function(**owner, **check(function, arguments, skip=supplied))
+        given = check(function, arguments, skip=supplied)
+        if owner:
+            owner["self"].__dict__.setdefault("_given_arguments", given)
+        return function(**owner, **given)
 
     return call  # type: ignore[return-value]
+
+
+def given_arguments(instance: Any) -> dict[str, Any]:
+    """Return the constructor's arguments, defaults filled in, of an object with a :func:`checked` constructor, else nothing."""
+    return dict(instance.__dict__.get("_given_arguments", {}))
 
 
 def extends(base: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -104,6 +119,59 @@ def parameters(owner: Callable[..., Any], skip: Collection[str] = ()) -> dict[st
         factories = {item.name: item.default_factory for item in fields(owner) if item.default_factory is not MISSING}
         defaults |= {name: factory() for name, factory in factories.items() if name in defaults}
     return defaults
+
+
+def describe_arguments(instance: Any) -> str:
+    """Return a constructor's arguments for ``repr``: all sizes, and others that differ from their defaults.
+
+    A value that the constructor replaced, such as -1 for a size, is that of the attribute of the same name.
+    """
+    defaults = parameters(type(instance))
+    shown = {}
+    for name, value in given_arguments(instance).items():
+        if name.endswith(("size", "order", "layers")) or value != defaults[name]:
+            kept = getattr(instance, name, value)
+            shown[name] = kept if isinstance(kept, int) and isinstance(value, int | None) else value
+    return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+
+def complete_docstrings(owner: Class) -> Class:
+    """List every argument of a class's constructor, inherited ones too, in its docstring and in that of its ``__init__``.
+
+    A description is taken from the ``Args`` of the class or of the nearest base class that has one. Base classes must be
+    complete already.
+    """
+    described: dict[str, str] = {}
+    for part in reversed(owner.__mro__):
+        described |= _described(inspect.cleandoc(vars(part).get("__doc__") or ""))
+    names = [name for name in parameters(owner) if name in described]
+    if not names:
+        return owner
+    section = "Args:\n" + "\n".join(described[name] for name in names)
+    own = inspect.cleandoc(vars(owner).get("__doc__") or "")
+    if own:
+        before, _, after = _split_arguments(own)
+        owner.__doc__ = "\n\n".join(part for part in (before, section, after) if part)
+    constructor = vars(owner).get("__init__")
+    if constructor is not None and not constructor.__doc__:
+        constructor.__doc__ = f"Check the arguments and create the {owner.__name__}.\n\n{section}"
+    return owner
+
+
+def _split_arguments(doc: str) -> tuple[str, str, str]:
+    """Split a clean docstring at its ``Args``: the text before, the entries, the text after."""
+    match = re.search(r"^Args:\n((?: .*\n?|\n(?= ))*)", doc, re.MULTILINE)
+    if match:
+        return doc[: match.start()].strip(), match[1], doc[match.end() :].strip()
+    following = re.search(r"^(?:Returns|Raises|Attributes):\n", doc, re.MULTILINE)
+    place = following.start() if following else len(doc)
+    return doc[:place].strip(), "", doc[place:].strip()
+
+
+def _described(doc: str) -> dict[str, str]:
+    """Return the lines about each argument under ``Args`` of a clean docstring."""
+    entries = re.finditer(r"^    (\w+): .*(?:\n {5,}.*)*", _split_arguments(doc)[1], re.MULTILINE)
+    return {entry[1]: entry[0] for entry in entries}
 
 
 @cache

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from seqmem import cells, layers
 from seqmem.arguments import parameters
 from seqmem.errors import UserError
+from seqmem.ops.states import mapped
 
 _configs = Path(__file__).parents[2] / "cfg" / "model"
 
@@ -36,7 +37,7 @@ def sample(name, batch, steps, dtype=torch.float64):
 
 
 def rows(state, index):
-    return type(state)(*(part[index] for part in state))
+    return mapped(lambda part: part[index], state)
 
 
 @every_cell
@@ -141,7 +142,7 @@ def test_float32_autocast_and_extreme_values(name):
 def test_a_checkpoint_holds_parameters_and_reproduces_outputs():
     for name in cells.names():
         cell, other, file = make(name), make(name), io.BytesIO()
-        assert set(cell.state_dict()) == {name for name, _ in cell.named_parameters()}, name
+        assert set(cell.state_dict()) == {name for name, _ in [*cell.named_parameters(), *cell.named_buffers()]}, name
         torch.save(cell.state_dict(), file)
         file.seek(0)
         for parameter in other.parameters():

@@ -40,7 +40,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         if operator.namespace == "seqmem":
-            self.calls[operator] = [value.detach() if isinstance(value, torch.Tensor) else value for value in args]
+            self.calls[operator] = [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in args]
         return operator(*args, **kwargs or {})
 
 

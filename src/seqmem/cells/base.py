@@ -10,9 +10,9 @@ from seqmem import sequence
 from seqmem.data.masks import masked, valid_steps
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
-from seqmem.ops.export import exporting, scan
+from seqmem.ops.export import scan
 from seqmem.ops.loop import run_steps, stacked
-from seqmem.ops.states import mapped, parts, rebuild, select
+from seqmem.ops.states import kept_types, mapped, parts, rebuild, select
 from seqmem.sequence import SequenceLayer
 from seqmem.sequence.cuda_graph import CapturedLoop
 
@@ -52,6 +52,9 @@ class Recurrence(SequenceLayer[State]):
     def advance(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
         """Compute one step.
 
+        Under autocast torch.nn.functional.linear returns half precision. Functions that take one type only, as torch.lerp, need
+        its results in the state's type.
+
         Args:
             projected: (B, P), the result of :meth:`project` for the step.
             state: the state before it.
@@ -65,13 +68,14 @@ class Recurrence(SequenceLayer[State]):
     def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
         """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
         self._check_step(inputs)
-        joined = self._joined(inputs.unsqueeze(1), None if times is None else times.unsqueeze(1))
         fresh = state is None
-        state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
-        self._check_rows(inputs.shape[0], 1, state, None)
-        if not exporting():
-            self.check_inputs(joined, state, None)
-        return self.advance(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
+        joined, state, _ = self._prepared(inputs.unsqueeze(1), state, None, None if times is None else times.unsqueeze(1))
+        return self._advanced(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
+
+    def _advanced(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
+        """Compute one step by :meth:`advance`, whose state keeps its types under autocast."""
+        output, after = self.advance(projected, state, scheduled)
+        return output, kept_types(after, state) if torch.is_autocast_enabled(projected.device.type) else after
 
     def whole_sequence(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute checked inputs by the operator's implementation, else by a time loop; the table chooses both."""
@@ -100,7 +104,7 @@ class Recurrence(SequenceLayer[State]):
         steps = inputs.shape[1]
         projected = self.project(masked(inputs, lengths).transpose(0, 1)).unbind(0)
         items = zip(projected, self.schedule(state, steps, fresh), strict=True)
-        outputs, state = run_steps(lambda item, before: self.advance(item[0], before, item[1]), items, state, lengths, steps)
+        outputs, state = run_steps(lambda item, before: self._advanced(item[0], before, item[1]), items, state, lengths, steps)
         return stacked(outputs, inputs, self.output_size), state
 
     def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
@@ -117,7 +121,7 @@ class Recurrence(SequenceLayer[State]):
             sequences.append(valid_steps(lengths, steps).T)
 
         def step(before: list[Tensor], given: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-            output, after = self.advance(given[0], rebuild(state, before), same if items is None else given[1])
+            output, after = self._advanced(given[0], rebuild(state, before), same if items is None else given[1])
             following = parts(after)
             if lengths is not None:
                 output = select(given[-1], output, torch.zeros_like(output))

@@ -16,6 +16,7 @@ from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.errors import UserError
 from seqmem.ops.activations import Activation
 from seqmem.ops.memory_network import memory_network_step, memory_projection
+from seqmem.ops.precision import at_least_float32
 
 
 class Architecture(TypedDict, total=False):
@@ -73,7 +74,7 @@ DEFAULT_INITIALIZERS = Initializers(
 
 
 class MemoryState(NamedTuple):
-    """State: ``hidden`` (B, H); ``memory`` (B, M, N); ``step`` (B,) int64, the number of past steps of each row."""
+    """State: ``hidden`` (B, H); ``memory`` (B, M, N), at least float32; ``step`` (B,) int64, past steps of each row."""
 
     hidden: Tensor
     memory: Tensor
@@ -93,7 +94,8 @@ class MemoryCell(Recurrence[MemoryState]):
 
     Parameters: ``weight_ux`` (M, C), ``weight_uh`` (M, H), ``weight_um`` (M, N), ``bias_u`` (M,); ``weight_hx`` (2H, C),
     ``weight_hm`` (2H, M * N), ``weight_hh`` (2H, H) and ``bias_h`` (2H,), which hold the rows of the candidate, then those of
-    the gate (H rows without gate). A parameter that is switched off is None.
+    the gate (H rows without gate). A parameter that is switched off is None. With parameters in half precision the memory is in
+    float32: half precision would round the changes of late steps to nothing.
 
     Args:
         input_size: C.
@@ -195,7 +197,7 @@ class MemoryCell(Recurrence[MemoryState]):
         like = next(self.parameters())
         return MemoryState(
             like.new_zeros(batch_size, self.hidden_size),
-            like.new_zeros(batch_size, self.memory_size, self.memory_order),
+            at_least_float32(like.new_zeros(batch_size, self.memory_size, self.memory_order)),
             torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         )
 
@@ -211,7 +213,7 @@ class MemoryCell(Recurrence[MemoryState]):
     def advance(self, projected: Tensor, state: MemoryState, scheduled: Any) -> tuple[Tensor, MemoryState]:
         """Compute one step."""
         hidden, memory = self.next_state(projected, state.hidden, state.memory, scheduled)
-        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
+        output = torch.cat([hidden, memory.flatten(1).to(hidden.dtype)], -1) if self.memory_output else hidden
         return output, MemoryState(hidden, memory, state.step + 1)
 
     def next_state(self, projected: Tensor, hidden: Tensor, memory: Tensor, step_size: Any) -> tuple[Tensor, Tensor]:

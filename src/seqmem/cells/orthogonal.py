@@ -20,6 +20,7 @@ from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.cells.rnn import RNNState
 from seqmem.ops.activations import modrelu
+from seqmem.ops.precision import at_least_float32
 
 Method = Literal["exprnn", "dtriv", "cayley"]
 SkewInitializer = Literal["cayley", "henaff"]
@@ -30,7 +31,8 @@ class Orthogonal(Recurrence[RNNState]):
 
     Q is computed from a skew-symmetric A, once per sequence. The lower triangle of A is that of a parameter (H, H). A loop over
     :meth:`step` computes Q at each step, unless it runs within ``torch.nn.utils.parametrize.cached()``. Under autocast Q and
-    its products keep the precision of the parameters, in which Q is orthogonal.
+    its products keep the precision of the parameters, in which Q is orthogonal. For parameters in half precision both are in
+    float32.
 
     Args:
         input_size: C.
@@ -92,7 +94,8 @@ class Orthogonal(Recurrence[RNNState]):
     def advance(self, projected: Tensor, state: RNNState, scheduled: Tensor) -> tuple[Tensor, RNNState]:
         """Compute one step; ``scheduled`` is Q."""
         with torch.autocast(state.hidden.device.type, enabled=False):
-            hidden = modrelu(projected.to(state.hidden.dtype) + linear(state.hidden, scheduled), self.bias_modrelu)
+            recurrent = linear(state.hidden.to(scheduled.dtype), scheduled)
+            hidden = modrelu(projected.to(recurrent.dtype) + recurrent, self.bias_modrelu).to(state.hidden.dtype)
         return hidden, RNNState(hidden)
 
     def capturable(self) -> bool:
@@ -128,7 +131,7 @@ class ExpRNN(Orthogonal):
 
 
 class OrthogonalMatrix(nn.Module):
-    """An orthogonal ``weight`` (size, size) with determinant 1.
+    """An orthogonal ``weight`` (size, size) with determinant 1, in float32 for parameters in half precision.
 
     Args:
         size: number of rows and columns.
@@ -151,6 +154,7 @@ class OrthogonalMatrix(nn.Module):
         weight[rows, rows - 1] = _rotations(len(rows), init) * (2 if method == "cayley" else 1)
         self.weight = nn.Parameter(weight)
         orthogonal(self, "weight", "cayley" if method == "cayley" else "matrix_exp", use_trivialization=False)
+        self.parametrizations.weight[0].register_forward_pre_hook(_in_float32)
 
 
 class TrivializedMatrix(OrthogonalMatrix):
@@ -188,8 +192,7 @@ class TrivializedMatrix(OrthogonalMatrix):
         """Set B to B exp(A) and A to 0."""
         with torch.autocast(self._skew.device.type, enabled=False):
             Q = self.parametrizations.weight()
-            # One Newton step towards the nearest orthogonal matrix, so that rounding does not accumulate.
-            self.parametrizations.weight[1].base.copy_(1.5 * Q - 0.5 * Q @ (Q.mT @ Q))
+            self.parametrizations.weight[1].base.copy_(_nearer_orthogonal(Q))  # so that rounding does not accumulate
         self._skew.zero_()
 
     def _parameter_version(self) -> tuple[int, int]:
@@ -211,7 +214,18 @@ class _Based(nn.Module):
         self.register_buffer("base", torch.eye(size))
 
     def forward(self, Q: Tensor) -> Tensor:
-        return self.base @ Q
+        rounded = self.base.dtype != Q.dtype  # to half precision, in which it is not orthogonal
+        return (_nearer_orthogonal(self.base.to(Q.dtype)) if rounded else self.base) @ Q
+
+
+def _nearer_orthogonal(Q: Tensor) -> Tensor:
+    """Compute one Newton step towards the nearest orthogonal matrix, which squares the distance to it."""
+    return 1.5 * Q - 0.5 * Q @ (Q.mT @ Q)
+
+
+def _in_float32(module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+    """Return the arguments of a matrix function in float32 if they are in half precision."""
+    return (at_least_float32(arguments[0]),)
 
 
 def _rotations(count: int, init: SkewInitializer) -> Tensor:

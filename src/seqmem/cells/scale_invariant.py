@@ -11,6 +11,7 @@ from torch import Tensor
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell, MemoryState
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
+from seqmem.ops.constants import constant
 
 
 class ScaleInvariantCell(MemoryCell):
@@ -49,8 +50,7 @@ class ScaleInvariantCell(MemoryCell):
         self.discretization = canonical_discretization(discretization)
         self.init_t, self.max_length = init_t, max_length
         self.measure_args = dict(measure_args)
-        with torch.device("cpu"):
-            self.generators = generators(self.measure, self.memory_order, **measure_args)
+        self.generators = constant(generators)(self.measure, self.memory_order, **measure_args)
 
     def schedule(self, state: MemoryState, steps: int, fresh: bool) -> Sequence[float | Tensor]:
         """Return the step size of each step, 1 / t (zoh: ln((t + 1) / t)), infinite at t = 0."""

@@ -11,7 +11,9 @@ from seqmem.cells.memory import MemoryCell
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
+from seqmem.ops.constants import constant
 from seqmem.ops.export import exporting
+from seqmem.ops.transforms import values
 
 
 class TimedState(NamedTuple):
@@ -55,17 +57,16 @@ class TimestampedCell(MemoryCell):
     ):
         if input_size < 2:
             raise UserError(
-                f"input_size: got {input_size}, expected at least 2 for {self.name}: the time and at least one feature"
+                f"input_size: got {input_size}, expected at least 2 for {self._label()}: the time and at least one feature"
             )
         self.discretization = canonical_discretization(discretization)
         if self.discretization == "zoh":
             raise UserError(
-                f"discretization: got 'zoh', which {self.name} does not support; choose from: forward, backward, bilinear"
+                f"discretization: got 'zoh', which {self._label()} does not support; choose from: forward, backward, bilinear"
             )
         super().__init__(input_size, **shared)
         self.measure, self.measure_args = measure, dict(measure_args)
-        with torch.device("cpu"):
-            self.generators = generators(measure, self.memory_order, **measure_args)
+        self.generators = constant(generators)(measure, self.memory_order, **measure_args)
 
     @property
     def _features(self) -> int:
@@ -92,7 +93,7 @@ class TimestampedCell(MemoryCell):
         time = projected[:, 0].to(state.time.dtype)
         step_size = self.step_sizes(state.time, time)
         hidden, memory = self.next_state(projected[:, 1:], state.hidden, state.memory, step_size)
-        output = torch.cat([hidden, memory.flatten(1)], -1) if self.memory_output else hidden
+        output = torch.cat([hidden, memory.flatten(1).to(hidden.dtype)], -1) if self.memory_output else hidden
         return output, TimedState(hidden, memory, time)
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Tensor) -> Tensor:
@@ -105,42 +106,34 @@ class TimestampedCell(MemoryCell):
         before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
         wrong = ~((times >= before) & times.isfinite())
         if lengths is not None:
-            wrong &= valid_steps(lengths, times.shape[1])
-        if bool(wrong.any()):
-            row, step = (int(index) for index in wrong.nonzero()[0])
+            wrong = wrong & valid_steps(lengths, times.shape[1])
+        if place := _first(wrong):
+            row, step = place
+            found = f"time {times[place]:g} after {before[place]:g}" if values(wrong) is wrong else "a wrong time"
             raise UserError(
-                f"{self.name}: got time {times[row, step]:g} after {before[row, step]:g} at step {step} of row {row}, expected "
-                "finite times that do not decrease"
+                f"{self._label()}: got {found} at step {step} of row {row}, expected finite times that do not decrease"
             )
 
-    def forward(  # type: ignore[override]
-        self,
-        inputs: Tensor,
-        state: TimedState | None = None,
-        lengths: Tensor | None = None,
-        times: Tensor | None = None,
-    ) -> tuple[Tensor, TimedState]:
-        """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`.
-
-        Raises:
-            UserError: times decrease, or are equal only after rounding to the type of the inputs.
-        """
+    def _prepared(  # type: ignore[override]
+        self, inputs: Tensor, state: TimedState | None, lengths: Tensor | None, times: Tensor | None
+    ) -> tuple[Tensor, TimedState, Tensor | None]:
+        """Also refuse times that are equal only after rounding to the type of the inputs."""
+        joined, before, lengths = super()._prepared(inputs, state, lengths, times)  # type: ignore[arg-type]
         given = inputs[..., :1] if times is None else times
-        state = None if state is None else self._named(state)  # type: ignore[assignment]
-        self._times_need_gradient = given.requires_grad or (state is not None and state.time.requires_grad)
-        if times is not None and times.dim() == 2 and not exporting():
-            self._check_precision(times, _full_precision(inputs).dtype, lengths)
-        return super().forward(inputs, state, lengths, times)  # type: ignore[arg-type,return-value]
+        self._times_need_gradient = given.requires_grad or before.time.requires_grad  # type: ignore[attr-defined]
+        if times is not None and not exporting():
+            self._check_precision(times, joined.dtype, lengths)
+        return joined, before, lengths  # type: ignore[return-value]
 
     def _check_precision(self, times: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
         rounded = times.to(dtype)
         lost = (times[:, 1:] > times[:, :-1]) & (rounded[:, 1:] == rounded[:, :-1])
         if lengths is not None:
-            lost &= valid_steps(lengths, times.shape[1])[:, 1:]
-        if bool(lost.any()):
-            row, step = (int(index) for index in lost.nonzero()[0])
+            lost = lost & valid_steps(lengths, times.shape[1])[:, 1:]
+        if place := _first(lost):
+            row, step = place
             raise UserError(
-                f"{self.name}: the times of row {row} at steps {step} and {step + 1} are the same in {dtype}; subtract the "
+                f"{self._label()}: the times of row {row} at steps {step} and {step + 1} are the same in {dtype}; subtract the "
                 "first time of each row, or pass inputs in float64"
             )
 
@@ -196,6 +189,15 @@ class TLTI(TimestampedCell):
     def step_sizes(self, before: Tensor, now: Tensor) -> Tensor:
         """Compute dt (t - s)."""
         return torch.where(now == 0, torch.inf, self.dt * (now - before))
+
+
+def _first(wrong: Tensor) -> tuple[int, int] | None:
+    """Return row and step of the first true entry of a tensor (B, T), also within transforms of torch.func."""
+    found = values(wrong)
+    if not bool(found.any()):
+        return None
+    *_, row, step = (int(index) for index in found.nonzero()[0])
+    return row, step
 
 
 def _full_precision(inputs: Tensor) -> Tensor:

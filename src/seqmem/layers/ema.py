@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.ops.precision import full_precision
+from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
 
 
@@ -69,18 +69,21 @@ class EMA(SequenceLayer[EMAState]):
 
     def initial_state(self, batch_size: int) -> EMAState:
         """Return zeros."""
-        return EMAState(torch.complex(self.nu, self.theta).new_zeros(batch_size, len(self.nu)))
+        nu, theta = at_least_float32(self.nu), at_least_float32(self.theta)  # bfloat16 has no complex counterpart
+        return EMAState(torch.complex(nu, theta).new_zeros(batch_size, len(nu)))
 
     def fused_forward(
         self, run: Any, inputs: Tensor, state: EMAState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, EMAState]:
-        """Compute a whole sequence by a diagonal scan; under autocast in the precision of the parameters."""
+        """Compute a whole sequence by a diagonal scan, in the precision of the parameters but at least in float32."""
         with full_precision(inputs.device):
-            inputs = inputs.to(self.nu.dtype)
-            rate = self.nu.exp()
-            decay = torch.exp(torch.complex(-rate, self.theta))
+            parameters = (self.nu, self.theta, self.weight_in, self.weight_out, self.weight_skip)
+            nu, theta, weight_in, weight_out, weight_skip = map(at_least_float32, parameters)
+            inputs = inputs.to(nu.dtype)
+            rate = nu.exp()
+            decay = torch.exp(torch.complex(-rate, theta))
             # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
-            driven = linear(inputs, self.weight_in) * (-torch.expm1(-2 * rate)).sqrt()
+            driven = linear(inputs, weight_in) * (-torch.expm1(-2 * rate)).sqrt()
             averages, last = run(decay, torch.complex(driven, torch.zeros_like(driven)), state.averages, lengths)
-            outputs = linear(averages.real, self.weight_out[..., 0]) - linear(averages.imag, self.weight_out[..., 1])
-            return outputs + linear(inputs, self.weight_skip), EMAState(last)
+            outputs = linear(averages.real, weight_out[..., 0]) - linear(averages.imag, weight_out[..., 1])
+            return (outputs + linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(last)

@@ -15,7 +15,8 @@ def diagonal_scan_reference(
 
     Args:
         a: (N,) for the same factors at each step, or (B, T, N).
-        b: (B, T, N), real or complex.
+        b: (B, T, N), real or complex. The results have the type of a, b and the initial state, the widest of them; half
+            precision is computed in float32.
         initial: (B, N) the state before the first step; None for zero.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
         reverse: h_t = a_t h_{t+1} + b_t, from each row's last valid step backward in time.
@@ -26,14 +27,13 @@ def diagonal_scan_reference(
     Raises:
         UserError: shapes or types that do not match.
     """
-    factors, terms, state = _prepared(a, b, initial, lengths)
+    factors, terms, state, dtype = _prepared(a, b, initial, lengths)
     states = []
     for t in reversed(range(b.shape[1])) if reverse else range(b.shape[1]):
         state = (factors if factors.dim() == 1 else factors[:, t]) * state + terms[:, t]
         states.append(state)
-    if not states:
-        return b, state
-    return _outputs(torch.stack(states[::-1] if reverse else states, 1), lengths), state
+    outputs = torch.stack(states[::-1] if reverse else states, 1) if states else terms
+    return _outputs(outputs, lengths, dtype), state.to(dtype)
 
 
 @torch.compiler.disable  # compiling the O(log T) passes takes minutes, and inductor has no complex kernels
@@ -45,10 +45,10 @@ def diagonal_scan_parallel(
     The pair (a, b) represents the map h -> a h + b. After the pass with offset d, each step holds the composition of the 2 d
     maps that end with its own. For |a| > 1 the powers of a may overflow where the reference does not.
     """
-    factors, terms, state = _prepared(a, b, initial, lengths)
+    factors, terms, state, dtype = _prepared(a, b, initial, lengths)
     steps = b.shape[1]
     if steps == 0:
-        return b, state
+        return terms.to(dtype), state.to(dtype)
     if reverse:
         terms, factors = terms.flip(1), factors if factors.dim() == 1 else factors.flip(1)
     first = (factors if factors.dim() == 1 else factors[:, 0]) * state
@@ -63,14 +63,14 @@ def diagonal_scan_parallel(
             factors = torch.cat([factors[:, :offset], factors[:, offset:] * factors[:, :-offset]], 1)
         terms = torch.cat([terms[:, :offset], later], 1)
         offset *= 2
-    return _outputs(terms.flip(1) if reverse else terms, lengths), terms[:, -1]
+    return _outputs(terms.flip(1) if reverse else terms, lengths, dtype), terms[:, -1].to(dtype)
 
 
 def diagonal_scan_exported(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`diagonal_scan_reference` by torch's scan operator, for exported programs of any length."""
-    factors, terms, state = _prepared(a, b, initial, lengths)
+    factors, terms, state, dtype = _prepared(a, b, initial, lengths)
     factors = factors.expand_as(terms)
     sequences = [tensor.transpose(0, 1) for tensor in (factors, terms)]
     if reverse:
@@ -82,11 +82,16 @@ def diagonal_scan_exported(
 
     [last], states = scan(step, [state.clone()], [sequence.clone() for sequence in sequences])
     states = states.flip(0) if reverse else states
-    return _outputs(states.transpose(0, 1), lengths), last
+    return _outputs(states.transpose(0, 1), lengths, dtype), last.to(dtype)
 
 
-def _prepared(a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return factors, terms and the initial state; in the padding a factor of 1 and a term of 0 keep the state."""
+def _prepared(
+    a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
+    """Return factors, terms and the initial state, and the type of the results.
+
+    In the padding a factor of 1 and a term of 0 keep the state.
+    """
     if b.dim() != 3 or a.shape not in (b.shape, b.shape[2:]):
         raise UserError(
             f"diagonal_scan: got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected b (B, T, N) and a (N,) "
@@ -94,13 +99,17 @@ def _prepared(a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | No
         )
     if initial is not None and initial.shape != (b.shape[0], b.shape[2]):
         raise UserError(f"diagonal_scan: got initial of shape {tuple(initial.shape)}, expected {(b.shape[0], b.shape[2])}")
-    state = b.new_zeros(b.shape[0], b.shape[2]) if initial is None else initial.to(b.dtype)
-    a = a.to(b.dtype)
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    dtype = dtype if initial is None else torch.promote_types(dtype, initial.dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    a, b = a.to(wide), b.to(wide)
+    state = b.new_zeros(b.shape[0], b.shape[2]) if initial is None else initial.to(wide)
     if lengths is None:
-        return a, b, state
+        return a, b, state, dtype
     valid = valid_steps(lengths, b.shape[1])[..., None]
-    return torch.where(valid, a, 1), torch.where(valid, b, 0), state
+    return torch.where(valid, a, 1), torch.where(valid, b, 0), state, dtype
 
 
-def _outputs(states: Tensor, lengths: Tensor | None) -> Tensor:
-    return states if lengths is None else states.where(valid_steps(lengths, states.shape[1])[..., None], 0)
+def _outputs(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> Tensor:
+    states = states if lengths is None else states.where(valid_steps(lengths, states.shape[1])[..., None], 0)
+    return states.to(dtype)

@@ -64,7 +64,7 @@ def memory_network_step(
     memory = update_memory(memory, memory_input)
 
     if weight_hm is not None:
-        gates = gates + linear(memory.flatten(1), weight_hm)
+        gates = gates + linear(memory.flatten(1).to(weight_hm.dtype), weight_hm)
     if weight_hh is not None:
         gates = gates + linear(hidden, weight_hh)
     candidate, *gate = gates.to(hidden.dtype).split(hidden.shape[1], -1)

@@ -27,6 +27,11 @@ def mapped(function: Callable[[Tensor], Tensor], state: Any) -> Any:
     return rebuild(state, [function(part) for part in parts(state)])
 
 
+def kept_types(after: Any, before: Any) -> Any:
+    """Return a state in the types of the state before it, which autocast may have changed."""
+    return rebuild(after, [new.to(old.dtype) for new, old in zip(parts(after), parts(before), strict=True)])
+
+
 def select(valid: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """Return the rows of ``new`` where ``valid`` (B,) holds, else those of ``old``."""
     return torch.where(valid.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -5,12 +5,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seqmem.arguments import complete_docstrings, describe_arguments
 from seqmem.data.masks import masked
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
 from seqmem.ops.export import exporting
 from seqmem.ops.loop import run_steps, stacked
-from seqmem.ops.states import parts, rebuild
+from seqmem.sequence import checks
 
 State = TypeVar("State")
 
@@ -32,6 +33,7 @@ class SequenceLayer(nn.Module, Generic[State]):
         causal: output t depends on inputs 0 to t alone; only a causal layer has a step form and carries a state.
         timed: the layer uses the times of its steps; for other layers times are a feature like any other.
         operator: name of the operator in the table of implementations; empty for none.
+        optional_state: buffers that a state dict may lack, as those of earlier versions do.
         input_size: C, which includes the channel of the times: times passed to a call become the first channel.
         output_size: H.
         path: the implementation that computed the latest sequence; if it ran step by step, also the fallback reason.
@@ -41,16 +43,21 @@ class SequenceLayer(nn.Module, Generic[State]):
     causal: ClassVar[bool] = True
     timed: ClassVar[bool] = False
     operator: ClassVar[str] = ""
+    optional_state: ClassVar[tuple[str, ...]] = ()
 
     input_size: int
     output_size: int
     path: str = "not run yet"
-    _state_type: type | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:
             _registry[cls.name] = cls
+        complete_docstrings(cls)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and other arguments of the constructor that differ from their defaults, for ``print``."""
+        return describe_arguments(self) or f"input_size={self.input_size}, output_size={self.output_size}"
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first step.
@@ -65,27 +72,20 @@ class SequenceLayer(nn.Module, Generic[State]):
         """Compute a whole sequence.
 
         Args:
-            inputs: (B, T, C).
-            state: the state before the first step, for example that of an earlier call, or a plain tuple of its parts; None
+            inputs: (B, T, C) in the type of the weights; under autocast in any floating-point type but float64.
+            state: the state before the first step, for example that of an earlier call, or its parts in tuples and lists; None
                 for the initial state.
-            lengths: (B,) int64 valid steps of each row, the rest being padding; None if all T are valid.
+            lengths: (B,) integer valid steps of each row, the rest being padding; None if all T are valid.
             times: (B, T) time of each step in the data's unit, non-decreasing; None if steps are evenly spaced.
 
         Returns:
             outputs (B, T, H), zero in the padding, and each row's state after its last valid step.
 
         Raises:
-            UserError: shapes that do not match, or a state for a layer that is not causal.
+            UserError: shapes or types that do not match, or a state for a layer that is not causal.
         """
-        inputs = self._joined(inputs, times)
-        batch_size, steps, _ = inputs.shape
         fresh = state is None
-        if not fresh and not self.causal:
-            raise UserError(f"{self._label()}: got a state, expected None: the layer is not causal and carries none")
-        state = self.initial_state(batch_size) if state is None else self._named(state)
-        self._check_rows(batch_size, steps, state, lengths)
-        if not exporting():  # an exported program has no branches that depend on values
-            self.check_inputs(inputs, state, lengths)
+        inputs, state, lengths = self._prepared(inputs, state, lengths, times)
         return self.whole_sequence(inputs, state, lengths, fresh)
 
     def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
@@ -166,11 +166,33 @@ class SequenceLayer(nn.Module, Generic[State]):
         """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""
         return 1
 
+    def _prepared(
+        self, inputs: Tensor, state: State | None, lengths: Tensor | None, times: Tensor | None
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Check the arguments of :meth:`forward`, and return inputs, state and lengths for :meth:`whole_sequence`."""
+        checks.check_tensor(self._label(), inputs)
+        given = inputs
+        inputs = self._joined(given, times)
+        checks.check_type(self._label(), given, self)
+        batch_size, steps, _ = inputs.shape
+        if state is None:
+            state = self.initial_state(batch_size)
+        elif not self.causal:
+            raise UserError(f"{self._label()}: got a state, expected None: the layer is not causal and carries none")
+        else:
+            state = checks.checked_state(self._label(), state, self.initial_state(0), batch_size)
+        lengths = checks.checked_lengths(self._label(), lengths, batch_size, steps, inputs.device)
+        if not exporting():  # an exported program has no branches that depend on values
+            self.check_inputs(inputs, state, lengths)
+        return inputs, state, lengths
+
     def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
         """Return inputs (B, T, C) with the times as first channel."""
         if inputs.dim() != 3:
             raise UserError(f"{self._label()}: got inputs of shape {tuple(inputs.shape)}, expected (B, T, C)")
         if times is not None:
+            if not isinstance(times, Tensor):
+                raise UserError(f"{self._label()}: got times of type {type(times).__name__}, expected a tensor (B, T)")
             if times.shape != inputs.shape[:2]:
                 raise UserError(f"{self._label()}: got times of shape {tuple(times.shape)}, expected {tuple(inputs.shape[:2])}")
             inputs = torch.cat([times.unsqueeze(-1).to(inputs.dtype), inputs], -1)
@@ -183,37 +205,9 @@ class SequenceLayer(nn.Module, Generic[State]):
     def _check_step(self, inputs: Tensor) -> None:
         if not self.causal:
             raise UserError(f"{self._label()} has no step form: its outputs depend on later inputs")
+        checks.check_tensor(self._label(), inputs)
         if inputs.dim() != 2:
             raise UserError(f"{self._label()}: got inputs of one step of shape {tuple(inputs.shape)}, expected (B, C)")
-
-    def _check_rows(self, batch_size: int, steps: int, state: State, lengths: Tensor | None) -> None:
-        for part in parts(state):
-            if part.shape[0] != batch_size:
-                raise UserError(
-                    f"{self._label()}: got a state of {part.shape[0]} rows, expected {batch_size}, as many as the inputs have"
-                )
-        if lengths is not None and lengths.shape != (batch_size,):
-            raise UserError(f"{self._label()}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
-        if exporting():
-            return
-        if lengths is not None and not bool(((lengths >= 0) & (lengths <= steps)).all()):
-            raise UserError(f"{self._label()}: got lengths {lengths.tolist()}, expected each between 0 and T={steps}")
-
-    def _named(self, state: Any) -> State:
-        """Return a state in the layer's own structure; a checkpoint holds plain tuples."""
-        own: type | None = self._state_type
-        if own is not None and isinstance(state, own):  # a loop over step() passes what the layer returned
-            return state  # type: ignore[return-value]
-        return self._restructured(state)
-
-    @torch.compiler.disable  # torch 2.11 cannot trace a NamedTuple that is built from the type of another one
-    def _restructured(self, state: Any) -> State:
-        like = self.initial_state(0)
-        self._state_type = type(like) if hasattr(like, "_fields") else None  # a plain tuple may be another layer's
-        given = parts(state)
-        if len(given) != len(parts(like)):
-            raise UserError(f"{self._label()}: got a state of {len(given)} parts, expected {len(parts(like))}")
-        return rebuild(like, given)
 
     def _label(self) -> str:
         return type(self).__name__

@@ -53,6 +53,11 @@ class FeatureMap(nn.Module):
         features = apply_dropout(features, self.dropout, generator, shared_dim=0)
         return features if valid is None else features.where(valid[:, None], 0)
 
+    def extra_repr(self) -> str:
+        """Return the sizes of the convolution for ``print``."""
+        filters, channels, kernel = self.weight.shape
+        return f"channels={channels}, filters={filters}, kernel={kernel}, dilation={self.dilation}"
+
     def _convolve_by_tap(self, padded: Tensor) -> Tensor:
         # Time is the slow dimension of a row, so the inputs of a tap are one contiguous range of columns.
         rows, steps = padded.shape[2], padded.shape[1] - self.before - self.after

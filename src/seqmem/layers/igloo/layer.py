@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
-from seqmem.arguments import checked
+from seqmem.arguments import checked, complete_docstrings, describe_arguments
 from seqmem.errors import UserError
 from seqmem.layers.igloo.checks import check_sequence_output, check_single_output
 from seqmem.layers.igloo.feature_map import FeatureMap, apply_dropout
@@ -19,6 +19,8 @@ from seqmem.layers.igloo.patches import Patches
 from seqmem.layers.igloo.recompute import Recomputed, dropout_generator
 from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
 from seqmem.ops.export import exporting
+from seqmem.ops.transforms import fallback_reason
+from seqmem.sequence.checks import check_tensor, check_type, checked_lengths
 
 WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs in one chunk; some ten copies of them exist at a time."""
@@ -32,6 +34,7 @@ DILATION = 3
 _L2REG = 1e-5
 
 
+@complete_docstrings
 class IGLOO1D(nn.Module):
     """IGLOO layer (Sourkov, "IGLOO: Slicing the Feature Space to Represent Long Sequences", 2018).
 
@@ -151,6 +154,10 @@ class IGLOO1D(nn.Module):
         self.output_size = nb_stacks * (nb_patches + local)
         self._row_numel = nb_stacks * (shape[0] * filters + outputs * (nb_patches + local) // len(layout.blocks))
 
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments for ``print``."""
+        return describe_arguments(self)
+
     @torch.compiler.disable  # a few large operators; the largest one cannot be part of a graph
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Represent sequences.
@@ -170,15 +177,15 @@ class IGLOO1D(nn.Module):
         Raises:
             UserError: the shapes do not fit, or a length is not between 0 and T'.
         """
-        self._check_shapes(inputs, lengths)
+        lengths = self._checked(inputs, lengths)
         if exporting():
-            return torch.cat([self.forward_block(inputs, lengths, None, block) for block in range(len(self.blocks))], 1)
-        if lengths is not None and not bool(((lengths >= 0) & (lengths <= inputs.shape[1])).all()):
-            raise UserError(f"IGLOO1D: got lengths {lengths.tolist()}, expected each between 0 and T'={inputs.shape[1]}")
+            return self._all_blocks(inputs, lengths, torch.zeros(0, dtype=torch.int64))
         rows = self._chunk_rows(len(inputs))
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
             seeds = torch.randint(2**62, (-(-len(inputs) // rows),))
+        if fallback_reason():
+            return self._all_blocks(inputs, lengths, seeds)
         if len(inputs) <= rows and len(self.blocks) == 1:
             return self.forward_block(inputs, lengths, dropout_generator(inputs, seeds, 0), 0)
         return Recomputed.apply(self, rows, inputs, lengths, seeds, *self.parameters())
@@ -231,12 +238,21 @@ class IGLOO1D(nn.Module):
             assert isinstance(stack, Stack)
             yield stack
 
-    def _check_shapes(self, inputs: Tensor, lengths: Tensor | None) -> None:
+    def _all_blocks(self, inputs: Tensor, lengths: Tensor | None, seeds: Tensor) -> Tensor:
+        """Compute all rows and blocks at once, with torch's operations alone and one seed of dropout."""
+        generator = dropout_generator(inputs, seeds, 0)
+        blocks = [self.forward_block(inputs, lengths, generator, block) for block in range(len(self.blocks))]
+        return torch.cat(blocks, 1)
+
+    def _checked(self, inputs: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """Check inputs and lengths, and return the lengths as int64."""
+        label = type(self).__name__
+        check_tensor(label, inputs)
         steps, channels = self.shape
         if inputs.dim() != 3 or inputs.shape[1] > steps or inputs.shape[2] != channels:
-            raise UserError(f"IGLOO1D: got inputs of shape {tuple(inputs.shape)}, expected (B, at most {steps}, {channels})")
-        if lengths is not None and lengths.shape != inputs.shape[:1]:
-            raise UserError(f"IGLOO1D: got lengths of shape {tuple(lengths.shape)}, expected ({len(inputs)},)")
+            raise UserError(f"{label}: got inputs of shape {tuple(inputs.shape)}, expected (B, at most {steps}, {channels})")
+        check_type(label, inputs, self)
+        return checked_lengths(label, lengths, len(inputs), inputs.shape[1], inputs.device)
 
     def _chunk_rows(self, rows: int) -> int:
         """Return the rows of a chunk: a fraction of the batch, since their copies add to its memory.

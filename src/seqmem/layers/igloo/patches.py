@@ -76,6 +76,11 @@ class Patches(nn.Module):
         finally:
             self._shared = None
 
+    def extra_repr(self) -> str:
+        """Return the numbers of steps, patches per step and steps per patch for ``print``."""
+        steps, count, size = self.indices.shape
+        return f"steps={steps}, patches={count}, patch_size={size}"
+
     def check_indices(self, saved: Tensor, name: str) -> None:
         """Check indices from a state dict: no patch may hold a step after its own.
 

@@ -1,0 +1,156 @@
+"""Checks of the arguments of a call, with the same rules and messages for every cell and layer.
+
+Inputs and states have the type of the weights, as in torch.nn, except that under autocast any floating-point type but float64
+is taken. Lengths may have any integer type.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from seqmem.errors import UserError
+from seqmem.ops import transforms
+from seqmem.ops.export import exporting
+from seqmem.ops.states import parts, rebuild
+
+
+def check_tensor(label: str, inputs: Any) -> None:
+    """Refuse inputs that are not a tensor.
+
+    Args:
+        label: name of the layer in messages.
+        inputs: the argument of the call.
+
+    Raises:
+        UserError: they are packed or of a type that is not a tensor.
+    """
+    if isinstance(inputs, PackedSequence):
+        raise UserError(
+            f"{label}: got a PackedSequence, expected a tensor (B, T, C) and lengths=; "
+            "torch.nn.utils.rnn.pad_packed_sequence(..., batch_first=True) returns both"
+        )
+    if not isinstance(inputs, Tensor):
+        raise UserError(f"{label}: got inputs of type {type(inputs).__name__}, expected a tensor (B, T, C)")
+
+
+def check_type(label: str, inputs: Tensor, module: nn.Module) -> None:
+    """Refuse inputs of a different type than a module's weights.
+
+    Args:
+        label: name of the layer in messages.
+        inputs: any shape.
+        module: the layer.
+
+    Raises:
+        UserError: the types differ.
+    """
+    for weight in module.parameters():
+        if weight.is_floating_point():
+            if inputs.dtype != weight.dtype and not _is_autocast(inputs, weight):
+                raise UserError(f"{label}: got inputs of {inputs.dtype}, expected {weight.dtype}, the type of its weights")
+            return
+
+
+def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, device: torch.device) -> Tensor | None:
+    """Return lengths as (B,) int64 on a device.
+
+    Args:
+        label: name of the layer in messages.
+        lengths: (B,) valid steps of each row, of any integer type; None if all are valid.
+        batch_size: B.
+        steps: T.
+        device: of the inputs.
+
+    Raises:
+        UserError: a different type or shape, or a length that is not between 0 and T.
+    """
+    if lengths is None:
+        return None
+    if not isinstance(lengths, Tensor):
+        raise UserError(f"{label}: got lengths of type {type(lengths).__name__}, expected a tensor ({batch_size},) of int64")
+    if lengths.shape != (batch_size,):
+        raise UserError(f"{label}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
+    if not _is_integer(lengths):
+        raise UserError(f"{label}: got lengths of {lengths.dtype}, expected torch.int64")
+    if not exporting() and bool(transforms.values((lengths < 0) | (lengths > steps)).any()):
+        given = transforms.values(lengths).tolist()
+        raise UserError(f"{label}: got lengths {given}, expected each between 0 and T={steps}")
+    return lengths.to(device, torch.int64)
+
+
+def checked_state(label: str, state: Any, like: Any, batch_size: int) -> Any:
+    """Return a state in the structure and types of a layer's own.
+
+    Args:
+        label: name of the layer in messages.
+        state: the layer's own, or its parts in tuples and lists.
+        like: an initial state of the layer.
+        batch_size: B.
+
+    Raises:
+        UserError: a different number of parts, or a part of a different shape or type.
+    """
+    given, own = list(_leaves(label, state)), parts(like)
+    if len(given) != len(own):
+        raise UserError(f"{label}: got a state of {len(given)} parts, expected {len(own)}")
+    fitting = []
+    for name, part, expected in zip(_names(like), given, own, strict=True):
+        shape = (batch_size, *expected.shape[1:])
+        if part.dim() == len(shape) and part.shape[0] != batch_size:
+            raise UserError(f"{label}: got a state of {part.shape[0]} rows, expected {batch_size}, as many as the inputs have")
+        if part.shape != shape:
+            raise UserError(f"{label}: got {name} of shape {tuple(part.shape)}, expected {shape}")
+        if part.dtype != expected.dtype:
+            if not (_is_integer(part) and _is_integer(expected)) and not _is_autocast(part, expected):
+                raise UserError(f"{label}: got {name} of {part.dtype}, expected {expected.dtype}")
+            part = part.to(expected.dtype)
+        fitting.append(part)
+    if _same_structure(state, like) and all(new is old for new, old in zip(fitting, given, strict=True)):
+        return state  # a loop over step() passes what the layer returned
+    return _rebuilt(like, fitting)
+
+
+@torch.compiler.disable  # torch 2.11 cannot trace a NamedTuple that is built from the type of another one
+def _rebuilt(like: Any, tensors: list[Tensor]) -> Any:
+    return rebuild(like, tensors)
+
+
+def _is_autocast(given: Tensor, expected: Tensor) -> bool:
+    """Return whether autocast may have changed the type of a tensor: it leaves float64 and other types alone."""
+    return torch.is_autocast_enabled(given.device.type) and all(
+        tensor.is_floating_point() and tensor.element_size() <= 4 for tensor in (given, expected)
+    )
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _leaves(label: str, state: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a state, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, tuple | list):
+        for inner in state:
+            yield from _leaves(label, inner)
+    elif state is not None:
+        raise UserError(f"{label}: got a state with a part of type {type(state).__name__}, expected tensors")
+
+
+def _names(state: Any, name: str = "state") -> Iterator[str]:
+    """Yield the names of a state's tensors for messages, for example state.hidden."""
+    if isinstance(state, Tensor):
+        yield name
+    elif state is not None:
+        fields = getattr(state, "_fields", None)
+        for k, inner in enumerate(state):
+            yield from _names(inner, f"{name}.{fields[k]}" if fields else f"{name}[{k}]")
+
+
+def _same_structure(state: Any, like: Any) -> bool:
+    if isinstance(like, Tensor) or like is None:
+        return isinstance(state, Tensor) == isinstance(like, Tensor)
+    return type(state) is type(like) and all(_same_structure(*pair) for pair in zip(state, like, strict=True))

@@ -1,0 +1,170 @@
+"""One rule and one message for the arguments of all cells and layers; their documentation and representation."""
+
+import inspect
+import pydoc
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.testing import assert_close
+
+from seqmem import cells, sequence
+from seqmem.arguments import parameters
+from seqmem.cells import HMLSTM, LMU, LSTM, TLSI, LegS
+from seqmem.errors import UserError
+from seqmem.layers import EMA, Bidirectional
+from seqmem.layers.igloo import IGLOO1D
+from seqmem.ops.states import mapped, parts
+from tests.cells.test_battery import make, sample
+
+
+def layers():
+    """One of every cell and layer, in float32."""
+    torch.manual_seed(0)
+    yield from (make(name).float() for name in cells.names())
+    yield from (EMA(3, 4), Bidirectional(LSTM, 3, hidden_size=4), IGLOO1D((5, 3), 4, 2, return_sequences=True))
+
+
+def inputs_of(layer):
+    return sample(type(layer).name, 2, 5, torch.float32) if isinstance(layer, cells.Recurrence) else torch.randn(2, 5, 3)
+
+
+def outputs_of(layer, inputs, **given):
+    found = layer(inputs, **given)
+    return found if isinstance(layer, IGLOO1D) else found[0]
+
+
+def test_inputs_of_a_wrong_type_are_named_alike():
+    for layer in layers():
+        name, inputs = type(layer).__name__, inputs_of(layer)
+        for wrong, message in (
+            (inputs.double(), f"{name}: got inputs of torch.float64, expected torch.float32, the type of its weights"),
+            (inputs.long(), f"{name}: got inputs of torch.int64, expected torch.float32"),
+            (inputs.bfloat16(), f"{name}: got inputs of torch.bfloat16, expected torch.float32"),
+            (pack_padded_sequence(inputs, torch.tensor([5, 3]), batch_first=True), f"{name}: got a PackedSequence, expected"),
+            (inputs.tolist(), f"{name}: got inputs of type list, expected a tensor"),
+        ):
+            with pytest.raises(UserError, match=message):
+                layer(wrong)
+            if isinstance(layer, sequence.SequenceLayer) and layer.causal:
+                with pytest.raises(UserError, match=message):
+                    layer.step(wrong if not isinstance(wrong, torch.Tensor) else wrong[:, 0])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_close(
+                outputs_of(layer, inputs.bfloat16()).float(), outputs_of(layer, inputs).float(), rtol=0.3, atol=0.1, msg=name
+            )
+            with pytest.raises(UserError, match=f"{name}: got inputs of torch.float64"):
+                layer(inputs.double())
+
+
+def test_lengths_of_any_integer_type_are_taken():
+    lengths = torch.tensor([5, 3])
+    for layer in layers():
+        name, inputs = type(layer).__name__, inputs_of(layer)
+        expected = outputs_of(layer, inputs, lengths=lengths)
+        for dtype in (torch.int32, torch.uint8):
+            assert torch.equal(outputs_of(layer, inputs, lengths=lengths.to(dtype)), expected), name
+        for wrong, message in (
+            (lengths.float(), f"{name}: got lengths of torch.float32, expected torch.int64"),
+            ([5, 3], f"{name}: got lengths of type list, expected a tensor"),
+            (lengths[:1], rf"{name}: got lengths of shape \(1,\), expected \(2,\)"),
+            (lengths + 1, rf"{name}: got lengths \[6, 4\], expected each between 0 and T=5"),
+        ):
+            with pytest.raises(UserError, match=message):
+                layer(inputs, lengths=wrong)
+
+
+def test_a_state_is_checked_by_part():
+    for layer in layers():
+        if isinstance(layer, IGLOO1D) or not layer.causal:
+            continue
+        name, inputs = type(layer).__name__, inputs_of(layer)
+        own = layer.initial_state(2)
+        expected = outputs_of(layer, inputs)
+        for given in (list(own), tuple(own), own):
+            assert_close(outputs_of(layer, inputs, state=given), expected)
+            layer.step(inputs[:, 0], given)
+        first, *rest = own
+        field = f"{name}: got state.{own._fields[0]}"
+        for wrong, message in (
+            ((first[..., :-1], *rest), rf"{field} of shape \(2, {first.shape[1] - 1}\), expected \(2, {first.shape[1]}\)"),
+            ((first[None], *rest), rf"{field} of shape \(1, 2, {first.shape[1]}\)"),
+            ((first.to(torch.complex128 if first.is_complex() else torch.float64), *rest), f"{field} of torch.*, expected"),
+            ((first.tolist(), *rest), f"{name}: got a state with a part of type .*, expected tensors"),
+            ((*own, first), f"{name}: got a state of {len(own) + 1} parts, expected {len(own)}"),
+            (mapped(lambda part: part[:1], own), f"{name}: got a state of 1 rows, expected 2"),
+        ):
+            with pytest.raises(UserError, match=message):
+                layer(inputs, wrong)
+            with pytest.raises(UserError, match=message):
+                layer.step(inputs[:, 0], wrong)
+
+
+def test_times_and_boundaries_follow_the_same_rules():
+    cell, inputs = TLSI(3, 4), torch.randn(2, 5, 2)
+    with pytest.raises(UserError, match="TLSI: got times of type list, expected a tensor"):
+        cell(inputs, times=[[1, 2, 3, 4, 5]] * 2)
+    whole = torch.arange(1, 6).expand(2, 5)
+    assert torch.equal(cell(inputs, times=whole)[0], cell(inputs, times=whole.float())[0])
+    hmlstm = HMLSTM(3, 4, num_layers=2)
+    with pytest.raises(UserError, match=r"HMLSTM: got inputs of torch\.float64"):
+        hmlstm.boundaries(torch.zeros(2, 5, 3).double())
+    lengths = torch.tensor([5, 2], dtype=torch.int32)
+    assert not hmlstm.boundaries(torch.randn(2, 5, 3), lengths=lengths)[1, 2:].any()
+
+
+def test_initial_states_do_not_have_a_tensor_in_common():
+    for layer in layers():
+        if not isinstance(layer, IGLOO1D):
+            own = parts(layer.initial_state(2))
+            assert len({part.data_ptr() for part in own}) == len(own), type(layer).__name__
+
+
+def test_help_lists_every_argument_with_its_meaning():
+    for name in sequence.names():
+        layer = sequence.get(name)
+        for documented in (layer, layer.__init__):
+            text = pydoc.render_doc(documented, renderer=pydoc.plaintext)
+            own = inspect.getdoc(documented)
+            for argument in parameters(layer):
+                assert f"\n    {argument}: " in own, (name, argument)
+                assert argument in text
+            assert own.count("\nArgs:\n") == 1
+            assert "shared:" not in own
+    assert "theta: length of the window" in LMU.__doc__
+    assert "dt: length of a step, in the unit of theta" in LMU.__doc__  # the nearest description
+    assert "memory_order: N, the number of coefficients" in inspect.getdoc(LegS.__init__)
+    assert "seed: of the patches" in IGLOO1D.__init__.__doc__
+
+
+def test_a_layer_prints_its_sizes():
+    for layer, expected in (
+        (LegS(3, hidden_size=8), "LegS(input_size=3, hidden_size=8, memory_size=1, memory_order=8)"),
+        (LMU(3, 8, theta=9.0), "LMU(input_size=3, hidden_size=8, memory_size=1, memory_order=8, theta=9.0)"),
+        (LSTM(3, 8, bias=False), "LSTM(input_size=3, hidden_size=8, bias=False)"),
+        (EMA(3, 4), "EMA(input_size=3, hidden_size=4)"),
+    ):
+        assert repr(layer) == expected
+    for layer in layers():
+        first = repr(layer).partition("\n")[0] + repr(layer).partition("\n")[2]
+        assert "input_size=3" in first or "shape=(5, 3)" in first
+
+    class Own(cells.Recurrence):
+        """Without checked arguments."""
+
+        def __init__(self):
+            super().__init__()
+            self.input_size, self.output_size = 3, 2
+
+    assert repr(Own()) == "Own(input_size=3, output_size=2)"
+
+
+def test_errors_name_the_class_that_was_called():
+    for name in cells.names():
+        layer = cells.get(name)
+        with pytest.raises(UserError, match=f"^{layer.__name__} takes no argument 'hiden_size'; did you mean 'hidden_size'"):
+            layer(3, hiden_size=8)
+        with pytest.raises(UserError, match=f"^{layer.__name__}: too many positional arguments$"):
+            layer(*range(40))
+    with pytest.raises(UserError, match="expected at least 2 for TLSI"):
+        TLSI(1)
