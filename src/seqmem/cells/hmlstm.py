@@ -71,9 +71,11 @@ class HMLSTM(Recurrence[HMLSTMState]):
 
     name = "hmlstm"
     operator = "multiscale"
+    optional_state = ("slope",)
 
     slope: Tensor
     layers: Sequence["_Layer"]
+    _epoch = 0
 
     @checked
     def __init__(
@@ -99,8 +101,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         self.input_size, self.output_size = input_size, sum(self.sizes)
         self.boundary, self.boundary_activation = boundary, boundary_activation
         self.first_slope, self.slope_growth, self.max_slope = slope, slope_growth, max_slope
-        # A tensor, so that a CUDA graph uses its current value. It follows from the epoch, so that no checkpoint holds it.
-        self.register_buffer("slope", torch.tensor(slope), persistent=False)
+        self.register_buffer("slope", torch.tensor(slope))  # a tensor, so that a CUDA graph uses its current value
         neighbours = zip([0, *self.sizes], self.sizes, [*self.sizes[1:], 0], strict=False)
         self.layers = nn.ModuleList(  # type: ignore[assignment]
             _Layer(size, above, below, 0 if k > 0 else input_size, k < len(biases), bias, layer_norm)
@@ -114,12 +115,20 @@ class HMLSTM(Recurrence[HMLSTMState]):
     def initial_state(self, batch_size: int) -> HMLSTMState:
         """Return zeros: no layer has detected a boundary."""
         weight = self.layers[0].weight
-        zeros = weight.new_zeros(batch_size, self.output_size)
-        return HMLSTMState(zeros, zeros, weight.new_zeros(batch_size, len(self.sizes)))
+        sizes = (self.output_size, self.output_size, len(self.sizes))
+        return HMLSTMState(*(weight.new_zeros(batch_size, size) for size in sizes))
 
     def on_epoch(self, epoch: int) -> None:
         """Set a to min(max_slope, slope + slope_growth epoch)."""
-        self.slope.fill_(min(self.max_slope, self.first_slope + self.slope_growth * epoch))
+        self._epoch = epoch
+        self.slope.fill_(self._slope())
+
+    def _slope(self) -> float:
+        return min(self.max_slope, self.first_slope + self.slope_growth * self._epoch)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        missing = {f"{prefix}slope": torch.tensor(self._slope(), device="cpu")}
+        super()._load_from_state_dict({**missing, **state_dict}, prefix, *arguments)
 
     def project(self, inputs: Tensor) -> Tensor:
         """Compute the bottom layer's terms in x, with its bias unless it follows a normalisation."""
@@ -166,11 +175,9 @@ class HMLSTM(Recurrence[HMLSTMState]):
             (B, T, L), layers from the bottom up, zero in the padding.
 
         Raises:
-            UserError: shapes that do not match.
+            UserError: shapes or types that do not match.
         """
-        inputs = self._joined(inputs, times)
-        state = self.initial_state(inputs.shape[0]) if state is None else self._named(state)
-        self._check_rows(inputs.shape[0], inputs.shape[1], state, lengths)
+        inputs, state, lengths = self._prepared(inputs, state, lengths, times)
         run = self.choose(inputs).run
         if run is None:
             return self._stepwise_boundaries(inputs, state, lengths)
@@ -245,6 +252,10 @@ class _Layer(nn.Module):
         self.gain = nn.Parameter(torch.ones(4 * size)) if normalized else None
         self.memory_norm = nn.LayerNorm(size, bias=bias) if normalized else None
         self.size, self.detects = size, detects
+
+    def extra_repr(self) -> str:
+        """Return the number of units, and whether the layer detects boundaries, for ``print``."""
+        return f"size={self.size}, detects={self.detects}"
 
     def weights(self) -> LayerWeights:
         """Return all parameters except ``weight_input``."""

@@ -53,8 +53,8 @@ class LSTM(Recurrence[LSTMState]):
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Return zeros."""
-        zeros = self.weight_hh.new_zeros(batch_size, self.output_size)
-        return LSTMState(zeros, zeros)
+        shape = (batch_size, self.output_size)
+        return LSTMState(self.weight_hh.new_zeros(shape), self.weight_hh.new_zeros(shape))
 
     def project(self, inputs: Tensor) -> Tensor:
         """Compute W x + b of all four gates."""

@@ -163,7 +163,10 @@ def check_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         for value in weights.values()
     ):
         raise UserError(f"{path} is not a checkpoint: its weights are not plain tensors by name")
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    modules = module.named_modules()
+    optional = {f"{prefix}.{name}".lstrip(".") for prefix, part in modules for name in getattr(part, "optional_state", ())}
+    needed = {name: value for name, value in module.state_dict().items() if name in weights or name not in optional}
+    own = {name: tuple(value.shape) for name, value in needed.items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if given != own:
         name = next(name for name in [*own, *given] if own.get(name) != given.get(name))
