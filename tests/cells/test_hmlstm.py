@@ -356,6 +356,30 @@ def test_the_slope_grows_by_epochs_up_to_its_limit():
     assert torch.equal(cell(inputs)[0], start)
 
 
+def test_a_state_dict_holds_the_slope():
+    arguments = {"boundary": "soft", "slope_growth": 0.1}
+    cell, inputs = make(**arguments), sample()
+    cell.on_epoch(20)
+    expected, saved = cell(inputs)[0], cell.state_dict()
+    other = make(**arguments)
+    other.load_state_dict(saved)
+    assert torch.equal(other(inputs)[0], expected)
+    earlier = {name: value for name, value in saved.items() if name != "slope"}  # as versions without the slope wrote it
+    for state_dict, epoch in ((saved, 0), (earlier, 20)):
+        for assign in (False, True):
+            with torch.device("meta"):
+                other = make(**arguments)
+            if epoch:
+                other.on_epoch(epoch)
+            if not assign:
+                other.to_empty(device="cpu")
+                other.slope.fill_(-3.6e22)  # what uninitialised memory may hold
+            other.load_state_dict({name: value.clone() for name, value in state_dict.items()}, assign=assign)
+            assert torch.equal(other(inputs)[0], expected)
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: .layers\.0\.weight"):
+        other.load_state_dict({name: value for name, value in saved.items() if name != "layers.0.weight"})
+
+
 def test_weights_are_saved_and_loaded_with_every_parameter():
     cell, file = make(top_detector=True), io.BytesIO()
     torch.save(cell.state_dict(), file)

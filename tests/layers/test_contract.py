@@ -113,6 +113,23 @@ def test_times_and_boundaries_follow_the_same_rules():
     assert not hmlstm.boundaries(torch.randn(2, 5, 3), lengths=lengths)[1, 2:].any()
 
 
+def test_a_layer_on_the_meta_device_is_loaded_from_its_state_dict():
+    constructors = [lambda name=name: make(name).float() for name in cells.names()]
+    constructors += [lambda: cells.Orthogonal(3, 8, method="dtriv", K=1), lambda: EMA(3, 4)]
+    constructors += [lambda: IGLOO1D((5, 3), 4, 2, return_sequences=True)]
+    for create in constructors:
+        layer = create()
+        inputs = inputs_of(layer)
+        if isinstance(layer, cells.Orthogonal):  # B exp(A) and the number of updates
+            with torch.no_grad():
+                next(layer.recurrent.parameters()).mul_(0.9)
+            layer(inputs)
+        with torch.device("meta"):
+            other = create()
+        other.to_empty(device="cpu").load_state_dict(layer.state_dict())
+        assert torch.equal(outputs_of(other, inputs), outputs_of(layer, inputs)), type(layer).__name__
+
+
 def test_initial_states_do_not_have_a_tensor_in_common():
     for layer in layers():
         if not isinstance(layer, IGLOO1D):

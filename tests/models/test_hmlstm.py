@@ -14,6 +14,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.hmlstm import OutputModule
+from seqmem.training.checkpoints.files import load_weights
 
 _config = yaml.safe_load((Path(__file__).parents[2] / "cfg" / "model" / "hmlstm.yaml").read_text())
 
@@ -107,6 +108,20 @@ def test_boundaries_of_a_batch(embedding_size):
     whole, halves = Batch(tokens, None, times=times), [Batch(tokens[:, part], None, times=times[:, part]) for part in HALVES]
     _, state = model.carry(halves[0])
     assert torch.equal(model.boundaries(halves[1], state), model.boundaries(whole)[:, 4:])
+
+
+def test_a_checkpoint_without_the_slope_still_loads():
+    changes = {"cell_args": {"boundary": "soft", "slope_growth": 0.1}}
+    model, other = network(spec(), **changes), network(spec(), **changes)
+    model.on_epoch(20)
+    batch = Batch(torch.randn(2, 9, 3), None)
+    for weights in (model.state_dict(), {name: value for name, value in model.state_dict().items() if name[-5:] != "slope"}):
+        load_weights(other, weights, Path("best.ckpt"))
+        other.on_epoch(20)
+        assert torch.equal(other(batch), model(batch))
+    weights.popitem()
+    with pytest.raises(UserError, match=r"best\.ckpt is a checkpoint of a different model"):
+        load_weights(other, weights, Path("best.ckpt"))
 
 
 def test_the_presets_differ_where_paper_and_implementation_do():
