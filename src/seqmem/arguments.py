@@ -154,7 +154,7 @@ def complete_docstrings(owner: Class) -> Class:
         owner.__doc__ = "\n\n".join(part for part in (before, section, after) if part)
     constructor = vars(owner).get("__init__")
     if constructor is not None and not constructor.__doc__:
-        constructor.__doc__ = f"Check the arguments and create the {owner.__name__}.\n\n{section}"
+        constructor.__doc__ = f"Check the arguments and initialise the instance.\n\n{section}"
     return owner
 
 

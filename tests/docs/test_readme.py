@@ -216,11 +216,15 @@ def test_python_blocks_run(tmp_path):
 def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
     """Its blocks, put into a copy of the checkout, are trained in a process of its own, which imports everything itself.
 
-    The process has no warning to show, no progress bar in a pipe, and imports pandas only once there is a table to write.
+    The process has no warning to show, no progress bar in a pipe, and imports pandas only once there is a table to write. Then
+    it runs the batteries that README names.
     """
-    for name in ("cfg", "datasets", "src"):
+    for name in ("cfg", "datasets", "src", "tests/cells", "tests/layers"):
         shutil.copytree(_root / name, tmp_path / name)
-    shutil.copy(_root / "train.py", tmp_path)
+    for name in ("train.py", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(_root / name, tmp_path / name)
+    batteries = re.findall(r"`(pytest tests/(?:cells|layers)/test_battery\.py -k \w+)`", " ".join(_readme.split()))
+    assert [command.split()[-1] for command in batteries] == ["leaky", "decay"]
     [cell] = [block for block in blocks("python") if "class Leaky" in block]
     [layer] = [block for block in blocks("python") if "class Decay" in block]
     [data] = [block for block in blocks("python") if "class Parity" in block]
@@ -233,7 +237,9 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
         (tmp_path / f"cfg/{name}.yaml").write_text(block)
     code = (
         "import runpy, sys, seqmem.training.loop.trial, seqmem.results; sys.argv = sys.argv[1:]; "
-        "assert 'pandas' not in sys.modules; runpy.run_path(sys.argv[0], run_name='__main__')"
+        "assert 'pandas' not in sys.modules; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "import pytest; sys.path.insert(0, '.'); "
+        f"sys.exit(max(pytest.main(['-n', '0', '--assert=plain', *words.split()[1:]]) for words in {batteries}))"
     )
     arguments = ["-m", "model=leaky,decay", "dataset=parity", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
     done = subprocess.run(
@@ -246,7 +252,8 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
         check=False,
     )
     assert done.stderr == ""
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stdout
+    assert len(re.findall(r"\d+ passed", done.stdout)) == len(batteries)
     for name in ("leaky", "decay"):
         assert f"{name} on parity, trial 2 of 2 (seed 1): test accuracy 0." in done.stdout
     assert "\r" not in done.stdout
