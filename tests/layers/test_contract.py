@@ -127,6 +127,8 @@ def test_a_layer_on_the_meta_device_is_loaded_from_its_state_dict():
             layer(inputs)
         with torch.device("meta"):
             other = create()
+        if isinstance(other, SequenceLayer):
+            assert outputs_of(other, inputs.to("meta"), lengths=torch.tensor([5, 3], device="meta")).is_meta
         other.to_empty(device="cpu").load_state_dict(layer.state_dict())
         assert torch.equal(outputs_of(other, inputs), outputs_of(layer, inputs)), type(layer).__name__
 

@@ -12,6 +12,7 @@ from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
 from seqmem.ops.export import scan
 from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import kept_types, mapped, parts, rebuild, select
 from seqmem.sequence import SequenceLayer
 from seqmem.sequence.cuda_graph import CapturedLoop
@@ -75,7 +76,7 @@ class Recurrence(SequenceLayer[State]):
     def _advanced(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
         """Compute one step by :meth:`advance`, whose state keeps its types under autocast."""
         output, after = self.advance(projected, state, scheduled)
-        return output, kept_types(after, state) if torch.is_autocast_enabled(projected.device.type) else after
+        return output, kept_types(after, state) if autocast_active(projected.device) else after
 
     def whole_sequence(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute checked inputs by the operator's implementation, else by a time loop; the table chooses both."""

@@ -20,7 +20,7 @@ from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.cells.rnn import RNNState
 from seqmem.ops.activations import modrelu
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, full_precision
 
 Method = Literal["exprnn", "dtriv", "cayley"]
 SkewInitializer = Literal["cayley", "henaff"]
@@ -88,12 +88,12 @@ class Orthogonal(Recurrence[RNNState]):
 
     def schedule(self, state: RNNState, steps: int, fresh: bool) -> list[Tensor]:
         """Return Q, the same at each step."""
-        with torch.autocast(state.hidden.device.type, enabled=False):
+        with full_precision(state.hidden.device):
             return [self.recurrent.weight] * steps
 
     def advance(self, projected: Tensor, state: RNNState, scheduled: Tensor) -> tuple[Tensor, RNNState]:
         """Compute one step; ``scheduled`` is Q."""
-        with torch.autocast(state.hidden.device.type, enabled=False):
+        with full_precision(state.hidden.device):
             recurrent = linear(state.hidden.to(scheduled.dtype), scheduled)
             hidden = modrelu(projected.to(recurrent.dtype) + recurrent, self.bias_modrelu).to(state.hidden.dtype)
         return hidden, RNNState(hidden)
@@ -190,7 +190,7 @@ class TrivializedMatrix(OrthogonalMatrix):
     @torch.no_grad()
     def rebase(self) -> None:
         """Set B to B exp(A) and A to 0."""
-        with torch.autocast(self._skew.device.type, enabled=False):
+        with full_precision(self._skew.device):
             Q = self.parametrizations.weight()
             self.parametrizations.weight[1].base.copy_(_nearer_orthogonal(Q))  # so that rounding does not accumulate
         self._skew.zero_()

@@ -12,6 +12,7 @@ from seqmem.arguments import checked, extends
 from seqmem.cells.memory import Architecture, Initializers, MemoryCell, MemoryState
 from seqmem.ops import DiscretizationName, canonical_discretization, discretize, transition
 from seqmem.ops.constants import constant
+from seqmem.ops.precision import full_precision
 
 
 class TimeInvariantCell(MemoryCell):
@@ -70,7 +71,7 @@ class TimeInvariantCell(MemoryCell):
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: tuple[Tensor, Tensor]) -> Tensor:
         """Compute one step of the memory, in its own precision under autocast too."""
         A, B = step_size
-        with torch.autocast(memory.device.type, enabled=False):
+        with full_precision(memory.device):
             return memory @ A.T + memory_input[..., None] * B
 
     def operator_options(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 from seqmem.ops.constants import constant
 from seqmem.ops.export import exporting
+from seqmem.ops.precision import autocast_active
 from seqmem.ops.transforms import values
 
 
@@ -194,7 +195,7 @@ class TLTI(TimestampedCell):
 def _first(wrong: Tensor) -> tuple[int, int] | None:
     """Return row and step of the first true entry of a tensor (B, T), also within transforms of torch.func."""
     found = values(wrong)
-    if not bool(found.any()):
+    if found.is_meta or not bool(found.any()):
         return None
     *_, row, step = (int(index) for index in found.nonzero()[0])
     return row, step
@@ -202,4 +203,4 @@ def _first(wrong: Tensor) -> tuple[int, int] | None:
 
 def _full_precision(inputs: Tensor) -> Tensor:
     """Return inputs in float32 if autocast made them half precision, in which times would be rounded."""
-    return inputs.float() if inputs.element_size() < 4 and torch.is_autocast_enabled(inputs.device.type) else inputs
+    return inputs.float() if inputs.element_size() < 4 and autocast_active(inputs.device) else inputs

@@ -8,9 +8,14 @@ from torch import Tensor
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast; it does nothing if autocast is off already, as in an exported program."""
-    if not torch.is_autocast_enabled(device.type):
+    if not autocast_active(device):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def autocast_active(device: torch.device) -> bool:
+    """Return whether autocast is enabled for a device; the meta device, for one, has none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

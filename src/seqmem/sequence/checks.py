@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from seqmem.errors import UserError
 from seqmem.ops import transforms
 from seqmem.ops.export import exporting
+from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts, rebuild
 
 
@@ -75,7 +76,7 @@ def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, devic
         raise UserError(f"{label}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
     if not _is_integer(lengths):
         raise UserError(f"{label}: got lengths of {lengths.dtype}, expected torch.int64")
-    if not exporting() and bool(transforms.values((lengths < 0) | (lengths > steps)).any()):
+    if not exporting() and not lengths.is_meta and bool(transforms.values((lengths < 0) | (lengths > steps)).any()):
         given = transforms.values(lengths).tolist()
         raise UserError(f"{label}: got lengths {given}, expected each between 0 and T={steps}")
     return lengths.to(device, torch.int64)
@@ -120,7 +121,7 @@ def _rebuilt(like: Any, tensors: list[Tensor]) -> Any:
 
 def _is_autocast(given: Tensor, expected: Tensor) -> bool:
     """Return whether autocast may have changed the type of a tensor: it leaves float64 and other types alone."""
-    return torch.is_autocast_enabled(given.device.type) and all(
+    return autocast_active(given.device) and all(
         tensor.is_floating_point() and tensor.element_size() <= 4 for tensor in (given, expected)
     )
 

@@ -252,7 +252,7 @@ class IGLOO1D(nn.Module):
         if inputs.dim() != 3 or inputs.shape[1] > steps or inputs.shape[2] != channels:
             raise UserError(f"{label}: got inputs of shape {tuple(inputs.shape)}, expected (B, at most {steps}, {channels})")
         check_type(label, inputs, self)
-        return checked_lengths(label, lengths, len(inputs), inputs.shape[1], inputs.device)
+        return checked_lengths(label, lengths, inputs.shape[0], inputs.shape[1], inputs.device)
 
     def _chunk_rows(self, rows: int) -> int:
         """Return the rows of a chunk: a fraction of the batch, since their copies add to its memory.
