@@ -56,6 +56,10 @@ def test_inputs_of_a_wrong_type_are_named_alike():
             )
             with pytest.raises(UserError, match=f"{name}: got inputs of torch.float64"):
                 layer(inputs.double())
+            if not isinstance(layer, IGLOO1D):
+                layer.bfloat16()
+                for given in (inputs, inputs.bfloat16()):  # the compiled operators have no weights in bfloat16
+                    assert outputs_of(layer, given).isfinite().all(), name
 
 
 def test_lengths_of_any_integer_type_are_taken():

@@ -26,7 +26,7 @@ def fallback_reason(inputs: Tensor, half_products: bool = True) -> str:
     Under autocast to bfloat16 the products of float32 weights are in bfloat16, with float32 sums, states and outputs.
 
     Args:
-        inputs: (B, T, C).
+        inputs: (B, T, C), in the type of the weights.
         half_products: the operator has products in bfloat16 and uses them under autocast.
     """
     if extension.REASON:
@@ -34,15 +34,11 @@ def fallback_reason(inputs: Tensor, half_products: bool = True) -> str:
         return extension.REASON
     if not inputs.is_cpu:
         return f"the compiled sequences run on the CPU only; the inputs are on {inputs.device}"
-    dtypes = (torch.float32, torch.float64)
-    if inputs.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
-        if not half_products:
-            return ""
+    if inputs.dtype == torch.float32 and torch.is_autocast_enabled("cpu") and half_products:
         half = torch.get_autocast_dtype("cpu")
         if half != torch.bfloat16 or torch.ops.seqmem.bfloat16_products() == "":
             return f"this processor has no compiled sequences with products in {half}"
-        dtypes = (torch.float32, torch.bfloat16)
-    return "" if inputs.dtype in dtypes else f"there are no compiled sequences of {inputs.dtype}"
+    return "" if inputs.dtype in (torch.float32, torch.float64) else f"there are no compiled sequences of {inputs.dtype}"
 
 
 def products_in_half(hidden: Tensor) -> bool:

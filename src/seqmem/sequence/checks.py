@@ -17,6 +17,8 @@ from seqmem.ops.export import exporting
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts, rebuild
 
+_AUTOCAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}
+
 
 def check_tensor(label: str, inputs: Any) -> None:
     """Refuse inputs that are not a tensor.
@@ -48,11 +50,17 @@ def check_type(label: str, inputs: Tensor, module: nn.Module) -> None:
     Raises:
         UserError: the types differ.
     """
+    dtype = weight_type(module)
+    if dtype not in (None, inputs.dtype) and not _is_autocast(inputs, dtype):
+        raise UserError(f"{label}: got inputs of {inputs.dtype}, expected {dtype}, the type of its weights")
+
+
+def weight_type(module: nn.Module) -> torch.dtype | None:
+    """Return the type of a module's first parameter that is real floating point; None if it has none."""
     for weight in module.parameters():
         if weight.is_floating_point():
-            if inputs.dtype != weight.dtype and not _is_autocast(inputs, weight):
-                raise UserError(f"{label}: got inputs of {inputs.dtype}, expected {weight.dtype}, the type of its weights")
-            return
+            return weight.dtype
+    return None
 
 
 def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, device: torch.device) -> Tensor | None:
@@ -97,21 +105,26 @@ def checked_state(label: str, state: Any, like: Any, batch_size: int) -> Any:
     given, own = list(_leaves(label, state)), parts(like)
     if len(given) != len(own):
         raise UserError(f"{label}: got a state of {len(given)} parts, expected {len(own)}")
-    fitting = []
-    for name, part, expected in zip(_names(like), given, own, strict=True):
-        shape = (batch_size, *expected.shape[1:])
-        if part.dim() == len(shape) and part.shape[0] != batch_size:
-            raise UserError(f"{label}: got a state of {part.shape[0]} rows, expected {batch_size}, as many as the inputs have")
-        if part.shape != shape:
-            raise UserError(f"{label}: got {name} of shape {tuple(part.shape)}, expected {shape}")
-        if part.dtype != expected.dtype:
-            if not (_is_integer(part) and _is_integer(expected)) and not _is_autocast(part, expected):
-                raise UserError(f"{label}: got {name} of {part.dtype}, expected {expected.dtype}")
-            part = part.to(expected.dtype)
-        fitting.append(part)
+    fitting = [_fitted(label, k, part, like, batch_size) for k, part in enumerate(given)]
     if _same_structure(state, like) and all(new is old for new, old in zip(fitting, given, strict=True)):
         return state  # a loop over step() passes what the layer returned
     return _rebuilt(like, fitting)
+
+
+def _fitted(label: str, place: int, part: Tensor, like: Any, batch_size: int) -> Tensor:
+    """Check the part of a state at one place, and return it in the type of the layer's own."""
+    expected = parts(like)[place]
+    shape = (batch_size, *expected.shape[1:])
+    if part.shape == shape and part.dtype == expected.dtype:
+        return part
+    if part.dim() == len(shape) and part.shape[0] != batch_size:
+        raise UserError(f"{label}: got a state of {part.shape[0]} rows, expected {batch_size}, as many as the inputs have")
+    name = list(_names(like))[place]
+    if part.shape != shape:
+        raise UserError(f"{label}: got {name} of shape {tuple(part.shape)}, expected {shape}")
+    if not (_is_integer(part) and _is_integer(expected)) and not _is_autocast(part, expected.dtype):
+        raise UserError(f"{label}: got {name} of {part.dtype}, expected {expected.dtype}")
+    return part.to(expected.dtype)
 
 
 @torch.compiler.disable  # torch 2.11 cannot trace a NamedTuple that is built from the type of another one
@@ -119,11 +132,9 @@ def _rebuilt(like: Any, tensors: list[Tensor]) -> Any:
     return rebuild(like, tensors)
 
 
-def _is_autocast(given: Tensor, expected: Tensor) -> bool:
+def _is_autocast(tensor: Tensor, expected: torch.dtype | None) -> bool:
     """Return whether autocast may have changed the type of a tensor: it leaves float64 and other types alone."""
-    return autocast_active(given.device) and all(
-        tensor.is_floating_point() and tensor.element_size() <= 4 for tensor in (given, expected)
-    )
+    return autocast_active(tensor.device) and {tensor.dtype, expected} <= _AUTOCAST_TYPES
 
 
 def _is_integer(tensor: Tensor) -> bool:

@@ -26,6 +26,9 @@ class SequenceLayer(nn.Module, Generic[State]):
     plain torch operations overrides :meth:`whole_sequence` instead. The base class checks the inputs, joins the times, masks
     the padding and derives the step form.
 
+    While forward-mode differentiation or a transform of torch.func is active, operators without these derivatives are replaced
+    by plain torch operations: cells then run step by step.
+
     Rows are independent in evaluation: neither padding nor the other rows of a batch change a row's result.
 
     Attributes:
@@ -128,7 +131,10 @@ class SequenceLayer(nn.Module, Generic[State]):
         return self.stepwise_forward(inputs, state, lengths, fresh)
 
     def choose(self, inputs: Tensor) -> implementations.Choice:
-        """Look up the implementation for the device and type of inputs (B, T, C) and the layer's options."""
+        """Look up the implementation for the device of inputs (B, T, C), the type of the weights and the layer's options."""
+        dtype = checks.weight_type(self) or inputs.dtype
+        if inputs.dtype != dtype:  # under autocast
+            inputs = inputs[:0].to(dtype)
         return implementations.choose(self.operator, inputs, self.operator_options(), self._label())
 
     def fallback_reason(self, inputs: Tensor) -> str:
