@@ -109,6 +109,9 @@ def test_times_and_boundaries_follow_the_same_rules():
     cell, inputs = TLSI(3, 4), torch.randn(2, 5, 2)
     with pytest.raises(UserError, match="TLSI: got times of type list, expected a tensor"):
         cell(inputs, times=[[1, 2, 3, 4, 5]] * 2)
+    for wrong, message in (([1, 2], "of type list"), (torch.zeros(2, 1), r"of shape \(2, 1\)")):
+        with pytest.raises(UserError, match=rf"TLSI: got times {message}, expected .*\(2,\)"):
+            cell.step(inputs[:, 0], times=wrong)
     whole = torch.arange(1, 6).expand(2, 5)
     assert torch.equal(cell(inputs, times=whole)[0], cell(inputs, times=whole.float())[0])
     hmlstm = HMLSTM(3, 4, num_layers=2)

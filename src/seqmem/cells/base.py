@@ -68,7 +68,7 @@ class Recurrence(SequenceLayer[State]):
 
     def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
         """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
-        self._check_step(inputs)
+        self._check_step(inputs, times)
         fresh = state is None
         joined, state, _ = self._prepared(inputs.unsqueeze(1), state, None, None if times is None else times.unsqueeze(1))
         return self._advanced(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from seqmem.ops.precision import at_least_float32
 from seqmem.ops.transforms import fallback_reason
 
 
@@ -143,6 +144,12 @@ class _PatchProducts(torch.autograd.Function):
 
 def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: Tensor) -> None:
     """Add to ``total`` the entries of the product of (n, B) and (B, m) in the given (n, c) columns of each row."""
+    wide = at_least_float32(total)
+    if wide is not total:  # the sampled product does not support half precision
+        wide = torch.zeros_like(wide)
+        _add_sampled_products(wide, left.to(wide.dtype), right.to(wide.dtype), columns)
+        total.add_(wide)
+        return
     _silence_csr_warnings()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)

@@ -63,6 +63,23 @@ def weight_type(module: nn.Module) -> torch.dtype | None:
     return None
 
 
+def check_times(label: str, times: Any, shape: tuple[int, ...]) -> None:
+    """Refuse times that are not a tensor of a shape.
+
+    Args:
+        label: name of the layer in messages.
+        times: the argument of the call.
+        shape: (B, T), or (B,) for one step.
+
+    Raises:
+        UserError: a different type or shape.
+    """
+    if not isinstance(times, Tensor):
+        raise UserError(f"{label}: got times of type {type(times).__name__}, expected a tensor {shape}")
+    if times.shape != shape:
+        raise UserError(f"{label}: got times of shape {tuple(times.shape)}, expected {shape}")
+
+
 def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, device: torch.device) -> Tensor | None:
     """Return lengths as (B,) int64 on a device.
 

@@ -105,7 +105,7 @@ class SequenceLayer(nn.Module, Generic[State]):
         Raises:
             UserError: the layer is not causal, or shapes do not match.
         """
-        self._check_step(inputs)
+        self._check_step(inputs, times)
         outputs, state = self.forward(inputs.unsqueeze(1), state, times=None if times is None else times.unsqueeze(1))
         return outputs.squeeze(1), state
 
@@ -197,10 +197,7 @@ class SequenceLayer(nn.Module, Generic[State]):
         if inputs.dim() != 3:
             raise UserError(f"{self._label()}: got inputs of shape {tuple(inputs.shape)}, expected (B, T, C)")
         if times is not None:
-            if not isinstance(times, Tensor):
-                raise UserError(f"{self._label()}: got times of type {type(times).__name__}, expected a tensor (B, T)")
-            if times.shape != inputs.shape[:2]:
-                raise UserError(f"{self._label()}: got times of shape {tuple(times.shape)}, expected {tuple(inputs.shape[:2])}")
+            checks.check_times(self._label(), times, tuple(inputs.shape[:2]))
             inputs = torch.cat([times.unsqueeze(-1).to(inputs.dtype), inputs], -1)
         if inputs.shape[-1] != self.input_size:
             raise UserError(
@@ -208,12 +205,14 @@ class SequenceLayer(nn.Module, Generic[State]):
             )
         return inputs
 
-    def _check_step(self, inputs: Tensor) -> None:
+    def _check_step(self, inputs: Tensor, times: Tensor | None) -> None:
         if not self.causal:
             raise UserError(f"{self._label()} has no step form: its outputs depend on later inputs")
         checks.check_tensor(self._label(), inputs)
         if inputs.dim() != 2:
             raise UserError(f"{self._label()}: got inputs of one step of shape {tuple(inputs.shape)}, expected (B, C)")
+        if times is not None:
+            checks.check_times(self._label(), times, tuple(inputs.shape[:1]))
 
     def _label(self) -> str:
         return type(self).__name__
