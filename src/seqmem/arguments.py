@@ -60,7 +60,7 @@ def plain(value: Any) -> Any:
 def checked(function: Function) -> Function:
     """Decorate a function or an ``__init__`` so that the arguments of its calls are checked by :func:`check`.
 
-    The arguments of a constructor are kept, see :func:`given_arguments`.
+    An instance whose class has an attribute ``given_arguments`` keeps there the arguments of its constructor, with defaults.
     """
     signature = inspect.signature(function)
     supplied = {name for name in signature.parameters if name == "self"}
@@ -79,16 +79,11 @@ def checked(function: Function) -> Function:
             raise UserError(f"{label}: {error}") from None
         owner = {name: arguments.pop(name) for name in supplied}
         given = check(function, arguments, skip=supplied)
-        if owner:
-            owner["self"].__dict__.setdefault("_given_arguments", given)
+        if hasattr(owner.get("self"), "given_arguments"):
+            owner["self"].__dict__.setdefault("given_arguments", given)  # those of the outermost constructor
         return function(**owner, **given)
 
     return call  # type: ignore[return-value]
-
-
-def given_arguments(instance: Any) -> dict[str, Any]:
-    """Return the constructor's arguments, defaults filled in, of an object with a :func:`checked` constructor, else nothing."""
-    return dict(instance.__dict__.get("_given_arguments", {}))
 
 
 def extends(base: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -122,13 +117,13 @@ def parameters(owner: Callable[..., Any], skip: Collection[str] = ()) -> dict[st
 
 
 def describe_arguments(instance: Any) -> str:
-    """Return a constructor's arguments for ``repr``: all sizes, and others that differ from their defaults.
+    """Return the ``given_arguments`` of an instance for ``repr``: all sizes, and others that differ from their defaults.
 
     A value that the constructor replaced, such as -1 for a size, is that of the attribute of the same name.
     """
     defaults = parameters(type(instance))
     shown = {}
-    for name, value in given_arguments(instance).items():
+    for name, value in instance.given_arguments.items():
         if name.endswith(("size", "order", "layers")) or value != defaults[name]:
             kept = getattr(instance, name, value)
             shown[name] = kept if isinstance(kept, int) and isinstance(value, int | None) else value

@@ -65,9 +65,11 @@ _library = _Library("seqmem", "FRAGMENT")
 
 def _refuse(name: str, arguments: tuple[Any, ...]) -> None:
     reason = fallback_reason()
+    if not reason:
+        return
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
     transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    if reason and any(has_tangent(tensor) or (transformed and tensor.requires_grad) for tensor in tensors):
+    if any(has_tangent(tensor) or (transformed and tensor.requires_grad) for tensor in tensors):
         raise NotImplementedError(
             f"seqmem::{name}: {reason}, expected backward() or torch.autograd.grad; cells, layers, seqmem.ops.memory_update "
             "and seqmem.hippo.project compute these derivatives with torch's operations"

@@ -1,5 +1,7 @@
 """The contract of every sequence layer: whole sequences and single steps with the same result."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -39,6 +41,7 @@ class SequenceLayer(nn.Module, Generic[State]):
         optional_state: buffers that a state dict may lack, as those of earlier versions do.
         input_size: C, which includes the channel of the times: times passed to a call become the first channel.
         output_size: H.
+        given_arguments: arguments of a constructor that is :func:`seqmem.arguments.checked`, defaults filled in.
         path: the implementation that computed the latest sequence; if it ran step by step, also the fallback reason.
     """
 
@@ -50,6 +53,7 @@ class SequenceLayer(nn.Module, Generic[State]):
 
     input_size: int
     output_size: int
+    given_arguments: Mapping[str, Any] = MappingProxyType({})
     path: str = "not run yet"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

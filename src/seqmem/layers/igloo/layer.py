@@ -1,6 +1,7 @@
 """IGLOO1D: a sequence represented by many weighted patches of a few steps each."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -96,6 +97,7 @@ class IGLOO1D(nn.Module):
     """
 
     steps: Tensor
+    given_arguments: Mapping[str, Any] = MappingProxyType({})
 
     @checked
     def __init__(
