@@ -21,6 +21,7 @@ from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.cells.rnn import RNNState
 from seqmem.ops.activations import modrelu
 from seqmem.ops.precision import at_least_float32, full_precision
+from seqmem.sequence.parametrized import PicklableParametrized
 
 Method = Literal["exprnn", "dtriv", "cayley"]
 SkewInitializer = Literal["cayley", "henaff"]
@@ -130,7 +131,7 @@ class ExpRNN(Orthogonal):
             initialize_bias(self.bias_hx, input_size)
 
 
-class OrthogonalMatrix(nn.Module):
+class OrthogonalMatrix(PicklableParametrized):
     """An orthogonal ``weight`` (size, size) with determinant 1, in float32 for parameters in half precision.
 
     Args:
@@ -148,6 +149,7 @@ class OrthogonalMatrix(nn.Module):
 
     def __init__(self, size: int, init: SkewInitializer, method: Literal["exprnn", "cayley"]):
         super().__init__()
+        self.built_with: tuple[Any, ...] = size, init, method
         rows = torch.arange(1, size, 2)
         weight = torch.zeros(size, size)
         # torch's Cayley map divides A by 2.
@@ -172,6 +174,7 @@ class TrivializedMatrix(OrthogonalMatrix):
 
     def __init__(self, size: int, init: SkewInitializer, K: int):
         super().__init__(size, init, "exprnn")
+        self.built_with = size, init, K
         self.K = K
         register_parametrization(self, "weight", _Based(size), unsafe=True)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
