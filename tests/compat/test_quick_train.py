@@ -2,7 +2,9 @@
 
 import inspect
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -227,7 +229,7 @@ def test_the_weights_that_are_left_are_the_best_in_validation():
         with torch.no_grad():
             seen.append((network(held) - held).square().mean().item())
 
-    fit_sequences(model, list(train), TrainConfig(lr=0.3, epochs=12), validation=list(held), on_epoch=note)
+    fit_sequences(model, list(train), TrainConfig(lr=0.3, epochs=12), validation=list(held), on_epoch=note, seed=5)
     with torch.no_grad():
         left = (network(held) - held).square().mean().item()
     assert left == pytest.approx(min(seen[5:]), rel=1e-5)  # of the epochs that trained on whole sequences
@@ -241,6 +243,51 @@ def test_it_trains_where_gradients_are_off_and_units_die():
         _, _, encodings, losses = quick_train(LINEAR_AE, vectors, 2, epochs=10, lr=0.3, h_dims=[4], h_activ=nn.ReLU())
     assert len(losses) == 10
     assert torch.stack(encodings).isfinite().all()
+
+
+def test_everything_random_follows_from_the_seed():
+    """Whatever was drawn before, and without a change of the global state. Without a seed only the weights depend on that."""
+    series = list(waves(9, 14))
+    options = {"epochs": 3, "denoise": True, "validation": 0.3, "batch_size": 2, "h_dims": [3]}
+    results = []
+    for drawn in (0, 5):
+        torch.manual_seed(drawn)
+        random.seed(drawn)
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+        results.append(quick_train(LSTM_AE, series, 3, seed=4, **options))
+        after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+        assert torch.equal(before[0], after[0])
+        assert before[1:] == after[1:]
+    assert results[0][3] == results[1][3]
+    assert torch.equal(torch.stack(results[0][2]), torch.stack(results[1][2]))
+    assert quick_train(LSTM_AE, series, 3, seed=5, **options)[3] != results[0][3]
+
+
+def test_the_order_of_the_batches_without_a_seed_is_always_the_same(monkeypatch):
+    orders, series = [], waves(6, 5)
+    learn = SeriesAutoencoder.learn
+
+    def noted(self, batch, task):
+        orders[-1].append(batch.inputs)
+        return learn(self, batch, task)
+
+    monkeypatch.setattr(SeriesAutoencoder, "learn", noted)
+    for drawn in (0, 5):
+        torch.manual_seed(drawn)
+        orders.append([])
+        quick_train(LSTM_AE, series, 2, epochs=3, batch_size=2, validation=0.2)
+    assert all(torch.equal(one, other) for one, other in zip(*orders, strict=True))
+    first, second = orders[0][:3], orders[0][4:7]  # the fourth validates
+    assert not all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e-25])
+def test_losses_in_units_whose_squares_exceed_float32(scale):
+    series = waves(8, 9)
+    _, _, _, expected = quick_train(LSTM_AE, series, 3, epochs=2, seed=0)
+    _, decoder, encodings, losses = quick_train(LSTM_AE, scale * series, 3, epochs=2, seed=0)
+    assert losses == pytest.approx([scale**2 * loss for loss in expected], rel=1e-4)
+    assert (decoder(encodings[0]) / scale).isfinite().all()
 
 
 def test_encoders_take_no_other_number_of_channels():
@@ -271,7 +318,15 @@ WRONG = [
     ((LSTM_AE, [torch.randn(4, 2)], 2), {"patience": 3}, "got patience=3 without a validation set"),
     ((LSTM_AE, [torch.randn(4, 2)], 2), {"h_dim": [3]}, "takes no argument 'h_dim'; did you mean 'h_dims'"),
     ((CONV_LSTM_AE, [torch.randn(4, 2, 2)], 2), {}, r"a frame of \(2, 2\)"),
-    ((LINEAR_AE, torch.full((4, 3), 1e30), 2), {"normalize": False}, "the training loss became inf .*; try an lr below 0.001"),
+    ((LINEAR_AE, torch.full((4, 3), 1e30), 2), {"normalize": False}, "got values up to 1e\\+30 with normalize=False, expected"),
+    ((LINEAR_AE, torch.full((4, 3), 1e-30), 2), {"normalize": False}, "got values up to 1e-30 with normalize=False, expected"),
+    ((LINEAR_AE, 3e38 * torch.tensor([[1.0, -1.0], [-1.0, -1.0]]), 2), {}, "up to 3e\\+38, which float32 cannot standardize"),
+    ((LINEAR_AE, 3e38 * torch.eye(3), 2), {"seed": -1}, "quick_train.seed: got -1"),
+    (
+        (LINEAR_AE, torch.eye(3), 2),
+        {"lr": 1e30},
+        "loss became (inf|nan) .*; try an lr below 1e\\+30, or",
+    ),
 ]
 
 
@@ -285,8 +340,8 @@ def test_what_does_not_fit_is_refused_in_one_line():
 @pytest.mark.parametrize(("epochs", "fraction"), [(120, 0.5), (300, 0.1)])
 def test_two_sinusoids_of_150_steps_are_learned_where_the_original_stays_at_the_mean(epochs, fraction):
     """Frequencies and phases are independent."""
-    random = torch.Generator().manual_seed(0)
-    frequencies, phases = (torch.rand(100, 1, 2, generator=random) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    frequencies, phases = (torch.rand(100, 1, 2, generator=generator) for _ in range(2))
     series = (torch.arange(150)[:, None] * (0.05 + 0.25 * frequencies) + 2 * math.pi * phases).sin()
     variance = series.var((0, 1), correction=0).mean()
     torch.manual_seed(0)

@@ -40,7 +40,7 @@ def model():
     return Penalised(SPEC, "gru", {"hidden_size": 4})
 
 
-def batches():
+def batches(epoch=0):
     random = torch.Generator().manual_seed(1)
     return [Batch(torch.randn(2, 5, 3, generator=random), torch.randn(2, 5, 2, generator=random)) for _ in range(4)]
 
@@ -107,6 +107,39 @@ def test_the_three_interfaces_use_it(tmp_path, monkeypatch):
     assert used == [("FlatAutoencoder", 2), ("MultiscaleNetwork", 3), ("Seq2SeqAutoencoder", 4)]
 
 
+class Noisy(Penalised):
+    """With inputs that training changes at random."""
+
+    def augment(self, batch):
+        return Batch(batch.inputs + torch.randn_like(batch.inputs), batch.targets)
+
+
+def test_random_numbers_of_a_step_follow_from_its_own_seed():
+    """Whatever was drawn before, and also after a break. The global state is left alone, for the caller and for its batches."""
+
+    def trained(seed, epochs, drawn):
+        torch.manual_seed(0)
+        model = Noisy(SPEC, "gru", {"hidden_size": 4}, dropout=0.5)
+        torch.rand(drawn)
+        loop, before, seen = LeanLoop(model, task_for(SPEC), TrainConfig(lr=0.05), "", seed=seed), torch.get_rng_state(), []
+
+        def watched(epoch):
+            for batch in batches():
+                seen.append(torch.get_rng_state())
+                yield batch
+
+        for part in epochs:
+            loop.run(watched, part, Observer())
+        assert all(torch.equal(state, before) for state in [*seen, torch.get_rng_state()])
+        return model.state_dict()
+
+    first = trained(3, [range(2)], drawn=0)
+    for epochs, drawn in (([range(2)], 7), ([range(1), range(1, 2)], 1)):
+        for name, value in trained(3, epochs, drawn).items():
+            assert torch.equal(first[name], value), name
+    assert not torch.equal(trained(4, [range(2)], 0)["head.0.weight"], first["head.0.weight"])
+
+
 def test_an_observer_sees_each_step_and_may_stop():
     class Stopping(Observer):
         def __init__(self):
@@ -125,7 +158,7 @@ def test_an_observer_sees_each_step_and_may_stop():
 
     observer, loop = Stopping(), lean()
     with torch.no_grad():
-        loop.run(lambda: batches()[:1], range(5, 9), observer)
+        loop.run(lambda _: batches()[:1], range(5, 9), observer)
     assert [call for call in observer.calls if " " in call] == ["start 5", "end 5", "start 6", "end 6"]
     assert len(observer.calls) == 6
 
@@ -136,7 +169,7 @@ def test_a_loss_that_is_not_finite_ends_it_in_one_line():
     spoiled[1].targets[:] = float("nan")
     message = r"loss became nan at batch 1 of epoch 3 \(step 1, learning rate .*, norm of the gradient before [0-9.]+\); "
     with pytest.raises(UserError, match=message + "try a smaller lr$"):
-        loop.run(lambda: spoiled, range(2, 5), Observer())
+        loop.run(lambda _: spoiled, range(2, 5), Observer())
     with pytest.raises(UserError, match="inf"):
         objective(torch.tensor(1.0), torch.tensor(float("inf")), lambda value: UserError(str(value)))
     assert objective(torch.tensor(1.0), None, UserError) == 1

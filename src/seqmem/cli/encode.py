@@ -90,7 +90,6 @@ def _learn(given: argparse.Namespace, series: Sequence[Tensor], path: Path) -> A
     kind, arguments = _architecture(given, series)
     if kind == "LINEAR_AE":
         series = [_single_channel(each, "--linear") for each in series]
-    torch.manual_seed(given.seed)
     sizes = {key: value for key, value in arguments.items() if key not in ("input_dim", "input_dims", "encoding_dim")}
     encoder, decoder, _, _ = quick_train(
         autoencoder_file.ARCHITECTURES[kind],
@@ -100,6 +99,7 @@ def _learn(given: argparse.Namespace, series: Sequence[Tensor], path: Path) -> A
         lr=given.lr,
         epochs=given.epochs,
         device="cpu",
+        seed=given.seed,
         **sizes,
     )
     assert isinstance(encoder, StandardizedEncoder)

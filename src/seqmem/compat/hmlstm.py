@@ -5,7 +5,7 @@ requested, ``load_variables`` always loads, networks are independent, the last f
 channels, and any number of layers can be drawn. A file holds tensors and plain values, and nothing in it is executed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from seqmem import models
 from seqmem.arguments import checked
@@ -43,7 +42,8 @@ class HMLSTMNetwork:
 
     Every layer, the top one included, has a sigmoid detector, and neither biases nor normalisation. The gated layers are
     embedded with a ReLU; two tanh layers follow. Training uses Adam at a learning rate of 0.001, and starts each batch from the
-    initial state. Initial weights come from torch's global generator: ``torch.manual_seed`` reproduces them.
+    initial state. Initial weights come from torch's global generator: ``torch.manual_seed`` reproduces them. The training
+    draws no random numbers.
 
     Args:
         input_size: C, values of an input.
@@ -130,18 +130,18 @@ class HMLSTMNetwork:
             _check_writable(Path(variable_path))
         if load_vars_from_disk:
             self.load_variables(variable_path)
-        batches = DataLoader(_Batches(batches_in, batches_out, self._task), batch_size=None)
+        batches = _Batches(batches_in, batches_out, self._task)
         self._fit(batches, epochs, _PrintedLosses() if verbose else Observer())
         self._has_variables = True
         if save_vars_to_disk:
             self.save_variables(variable_path)
 
-    def _fit(self, batches: DataLoader, epochs: int, observer: Observer) -> None:
+    def _fit(self, batches: "_Batches", epochs: int, observer: Observer) -> None:
         with trained_on(None, self._model):
             loop = LeanLoop(self._model, self._task, TrainConfig(), "try inputs and targets of a smaller scale")
             if self._optimizer_state is not None:
                 loop.optimizer.load_state_dict(self._optimizer_state)
-            loop.run(lambda: batches, range(epochs), observer)
+            loop.run(lambda _: batches, range(epochs), observer)
         if epochs:
             self._optimizer_state = state_on_cpu(loop.optimizer)
 
@@ -337,23 +337,23 @@ def get_text(scores: Any) -> str:
     return decode(array.argmax(-1))
 
 
-class _Batches(Dataset):
-    """Batches of the arguments of ``train``, converted to tensors one at a time."""
+class _Batches:
+    """Batches of the arguments of ``train`` in their order, converted to tensors one at a time."""
 
     def __init__(self, inputs: Sequence[Any], targets: Sequence[Any], task: Task):
-        self.inputs, self.targets, self.task = inputs, targets, task
+        self._inputs, self._targets, self._task = inputs, targets, task
 
-    def __len__(self) -> int:
-        return len(self.inputs)
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._batch, range(len(self._inputs)))
 
-    def __getitem__(self, k: int) -> Batch:
-        inputs = _values(self.inputs[k], self.task.spec.input_size, f"batches_in[{k}]")
-        targets = _values(self.targets[k], self.task.spec.output_size, f"batches_out[{k}]")
+    def _batch(self, k: int) -> Batch:
+        inputs = _values(self._inputs[k], self._task.spec.input_size, f"batches_in[{k}]")
+        targets = _values(self._targets[k], self._task.spec.output_size, f"batches_out[{k}]")
         if inputs.shape[:2] != targets.shape[:2]:
             raise UserError(
                 f"batches_out[{k}]: got shape {tuple(targets.shape)}, expected the {tuple(inputs.shape[:2])} of batches_in[{k}]"
             )
-        return Batch(inputs, targets.argmax(-1) if self.task.class_targets else targets)
+        return Batch(inputs, targets.argmax(-1) if self._task.class_targets else targets)
 
 
 class _PrintedLosses(Observer):

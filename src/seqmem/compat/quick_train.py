@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from seqmem.arguments import check
+from seqmem.data.seeds import Seed, generator
 from seqmem.data.sequences import as_list
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
@@ -19,6 +21,7 @@ from seqmem.models.sequitur_models import FlatAutoencoder, FrameAutoencoder, Ser
 from seqmem.models.standardization import Standardization, StandardizedDecoder, StandardizedEncoder
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.in_memory import fit_sequences
+from seqmem.training.loop.lean import own_random_state
 
 
 def quick_train(
@@ -40,6 +43,7 @@ def quick_train(
     patience: PositiveInt | None = None,
     growth: Annotated[float, Field(ge=0, le=1)] = 0.75,
     optimizer: Literal["muon", "adam"] = "muon",
+    seed: Seed | None = None,
     **kwargs: Any,
 ) -> tuple[nn.Module, nn.Module, list[Tensor], list[float]]:
     """Train an autoencoder with one line of code.
@@ -55,6 +59,10 @@ def quick_train(
     The learning rate falls along half a cosine to a hundredth. The first part of the epochs trains on windows of the series,
     which grow from 10 steps to the whole: a decoder that begins with series of 150 steps learns their mean and no more. The
     last epoch always trains on whole series. LINEAR_AE has no windows.
+
+    The validation set, the order of the batches, the windows and the noise follow from ``seed`` alone. Without a ``seed`` they
+    are those of seed 0, and the initial weights come from torch's global generator (``torch.manual_seed`` reproduces them).
+    With a ``seed`` the weights follow from it, too, and the global generator is neither read nor changed.
 
     Args:
         model: LINEAR_AE for sequences of numbers (L,), all of one length; LSTM_AE for series (T, C), CONV_LSTM_AE for series of
@@ -76,6 +84,7 @@ def quick_train(
         patience: stop after this number of epochs without a better one in validation; None for never.
         growth: fraction of the epochs in which windows grow.
         optimizer: muon (:class:`seqmem.training.optimisation.muon.Muon`), with which recurrences learn in fewer steps, or adam.
+        seed: of everything that is random; None as described above.
         **kwargs: arguments of ``model``.
 
     Returns:
@@ -84,7 +93,8 @@ def quick_train(
         error of a value in training, of windows while these grow.
 
     Raises:
-        UserError: an argument of the wrong type or range, or sequences that ``model`` does not take.
+        UserError: an argument of the wrong type or range; sequences that ``model`` does not take, or of a scale whose squares
+            exceed float32; or a loss that is not finite.
     """
     given = {name: value for name, value in locals().items() if name not in _CHECKED_ELSEWHERE}
     check(quick_train, given, "quick_train", _CHECKED_ELSEWHERE)
@@ -94,11 +104,13 @@ def quick_train(
     chosen = _device(device)
     sequences = as_list(train_set, lengths)
     kind.check(sequences)
-    network = model(**{kind.argument: kind.size(sequences)}, encoding_dim=encoding_dim, **kwargs)
+    with nullcontext() if seed is None else own_random_state(torch.device("cpu"), seed, "weights"):
+        network = model(**{kind.argument: kind.size(sequences)}, encoding_dim=encoding_dim, **kwargs)
 
-    trained, held_out = _split(len(sequences), validation)
+    trained, held_out = _split(len(sequences), validation, seed or 0)
     standardization = Standardization.of([sequences[k] for k in trained]) if normalize else None
     inputs = [(x if standardization is None else standardization(x)).reshape(len(x), -1) for x in sequences]
+    _check_scale(sequences, inputs, normalize)
     spec = _spec(inputs, tuple(sequences[0].shape[1:]) if kind.frames else None)
     growth_epochs = min(int(growth * epochs), epochs - 1) if kind.grows else 0
     losses = fit_sequences(
@@ -115,6 +127,7 @@ def quick_train(
         validation=[inputs[k] for k in held_out],
         patience=patience,
         scale=None if standardization is None else standardization.deviation.expand(spec.input_size),
+        seed=seed or 0,
         device=chosen,
         progress_bar=sys.stdout.isatty(),
         on_epoch=lambda epoch, loss: print(f"Epoch: {epoch + 1}, Loss: {loss}") if verbose else None,
@@ -211,12 +224,30 @@ def _device(given: str | torch.device | None) -> torch.device:
     return device
 
 
-def _split(count: int, fraction: float) -> tuple[list[int], list[int]]:
+def _split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return the indices of the sequences to train on, in order, and of those for validation."""
     size = round(count * fraction)
     if fraction > 0 and not 0 < size < count:
         raise UserError(
             f"quick_train: got validation={fraction} of {count} sequences, expected at least one, and one to train on"
         )
-    held_out = set(torch.randperm(count)[:size].tolist())
+    held_out = set(generator(seed, "validation").permutation(count)[:size].tolist())
     return [k for k in range(count) if k not in held_out], sorted(held_out)
+
+
+def _check_scale(sequences: Sequence[Tensor], inputs: Sequence[Tensor], normalize: bool) -> None:
+    """Check that float32 can represent the inputs of the training, and without ``normalize`` their squares.
+
+    Args:
+        sequences: in the data's units.
+        inputs: standardized with ``normalize``, else the same values.
+        normalize: as for :func:`quick_train`.
+    """
+    peak = max(sequence.abs().max().item() for sequence in sequences)
+    if not all(each.isfinite().all() for each in inputs):
+        raise UserError(f"quick_train: got values up to {peak:g}, which float32 cannot standardize; rescale them")
+    if not normalize and peak > 0 and not 1e-18 <= peak <= 1e18:
+        raise UserError(
+            f"quick_train: got values up to {peak:g} with normalize=False, expected 1e-18 to 1e18, the values whose squares "
+            "float32 can hold; use normalize=True"
+        )

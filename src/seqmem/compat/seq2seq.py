@@ -1,5 +1,6 @@
 """The factory of the real-valued sequence-to-sequence autoencoder, with the names of the original package."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
+from seqmem.data.seeds import Seed
 from seqmem.data.sequences import as_list, padded
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
@@ -29,6 +31,7 @@ Generator = Callable[[int | None], tuple[Arrays, Arrays, bool]]
 CLIP = 5.0
 """Largest absolute value of each element of the gradient."""
 
+_ADVICE = "try a smaller learning rate, or sequences of a smaller scale"
 _GO_TOKENS = {"head": 0.0, "token": -100.0}
 
 RATES = {"constant": ("lr",), "expdecay": ("start_lr", "finish_lr", "decay_steps")}
@@ -37,21 +40,23 @@ RATES = {"constant": ("lr",), "expdecay": ("start_lr", "finish_lr", "decay_steps
 
 @dataclass
 class Settings:
-    """The settings of a model, which its file holds with the weights.
+    """Settings of a model. Its file holds them with the weights.
 
     Attributes:
-        input_dim: size of a step of the inputs.
-        output_dim: size of a step of the outputs.
-        layer_sizes: of the encoder's GRUs.
-        symmetric: the decoder's are the same in reverse (50:30:30:50), or in the same order (50:30:50:30).
-        stop: how an output marks its end: "head", learned, or "token", by rows that hold ``stop_pad_token``.
-        stop_pad_length: steps after the last one on which stopping is learned.
+        input_dim: C, values of a step of the inputs.
+        output_dim: D, values of a step of the outputs.
+        layer_sizes: units of each GRU of the encoder.
+        symmetric: the decoder has the same sizes in reverse order (50:30:30:50); otherwise in the same order (50:30:50:30).
+        stop: how an output marks its end: "head" for a learned stop probability, "token" for rows that hold ``stop_pad_token``.
+        stop_pad_length: steps after the end of an output on which stopping is learned.
         stop_pad_token: value of the stop rows.
-        go_token: the decoder's first input. None is 0 with the head, whose loss a -100 would dominate at first, and the
-            original's -100 with the token.
-        keep_prob: probability to keep an input channel of encoder and decoder at a step in training; None: 1.
-        lrtype: "constant" or "expdecay".
-        lrargs: lr; or start_lr, finish_lr and decay_steps, the iterations from one to the other.
+        go_token: first input of the decoder. None is 0 for the head and the original's -100 for the token: with the head, an
+            input of -100 would dominate the first losses.
+        keep_prob: probability of keeping an input channel of encoder and decoder at a step in training. None keeps all.
+        lrtype: "constant" or "expdecay", an exponential decay.
+        lrargs: {lr} of "constant"; {start_lr, finish_lr, decay_steps} of "expdecay", which reaches finish_lr after decay_steps
+            iterations.
+        seed: of the dropped channels. The initial weights come from torch's global generator.
     """
 
     input_dim: PositiveInt = 1
@@ -65,6 +70,7 @@ class Settings:
     keep_prob: Annotated[float, Field(gt=0, le=1)] | None = None
     lrtype: Literal["constant", "expdecay"] = "constant"
     lrargs: dict[str, Annotated[float, Field(gt=0)]] = field(default_factory=lambda: {"lr": 0.001})
+    seed: Seed = 0
 
 
 class NDS2SAEFactory(Settings):
@@ -156,7 +162,7 @@ class NDS2SAE:
             go_token=_GO_TOKENS[settings.stop] if settings.go_token is None else settings.go_token,
         )
         config = TrainConfig(lr=self.rate(0), gradient_clip_val=CLIP, gradient_clip_algorithm="value")
-        self._loop = LeanLoop(self.autoencoder, task_for(spec), config, "try a smaller learning rate")
+        self._loop = LeanLoop(self.autoencoder, task_for(spec), config, _ADVICE, seed=settings.seed)
         self.optimizer = self._loop.optimizer
 
     def rate(self, iteration: int) -> float:
@@ -199,7 +205,7 @@ class NDS2SAE:
         with deferred_interrupt() as interrupted:
             observer = _Iterations(self, valid_gen, n_iterations, display_step, save_step or display_step, interrupted)
             iterations = range(self.iteration, n_iterations)
-            self._loop.run(lambda: self._batches(training_gen, batch_size), iterations, observer)
+            self._loop.run(lambda _: self._batches(training_gen, batch_size), iterations, observer)
             if interrupted():  # after the last batch
                 raise KeyboardInterrupt
         return observer.history
@@ -284,7 +290,11 @@ class NDS2SAE:
         self.iteration = meta["iteration"]
 
     def validate(self, valid_gen: Generator) -> tuple[float, float]:
-        """Return squared error and stop error, means over the sequences of a validation set."""
+        """Return squared error and stop error, means over the sequences of a validation set.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
         self.autoencoder.eval()
         total, count = torch.zeros(2), 0
         with torch.no_grad():
@@ -292,6 +302,8 @@ class NDS2SAE:
                 total += torch.stack(self.autoencoder.errors(batch)) * len(batch)
                 count += len(batch)
         squared, stopping = (total / count).tolist()
+        if not math.isfinite(squared + stopping):
+            raise UserError(f"the validation error became {squared + stopping} after iteration {self.iteration}; {_ADVICE}")
         return squared, stopping
 
     def _batches(self, generator: Generator, batch_size: int | None) -> Any:

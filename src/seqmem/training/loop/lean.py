@@ -2,6 +2,9 @@
 
 A batch of a small model takes Lightning as long as the model itself. ``quick_train``, ``NDS2SAEFactory`` and ``HMLSTMNetwork``
 use this loop. It writes no file and chooses no checkpoint; an :class:`Observer` can do both.
+
+The random numbers of a step (dropout, noise, windows) follow from a seed, the epoch and the batch. The global random state is
+neither read nor changed.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from seqmem.data.batch import Batch
+from seqmem.data.seeds import generator
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
@@ -45,24 +49,33 @@ class LeanLoop:
         config: optimiser, learning rate and its schedule, and clipping. Its other settings have no effect.
         advice: last part of the error for a loss that is not finite: the remedy.
         steps_per_epoch: number of batches of an epoch, for schedules by steps.
+        seed: of the random numbers of each step.
 
     Attributes:
         optimizer: of the model's parameters.
     """
 
-    def __init__(self, model: SequenceModel, task: Task, config: TrainConfig, advice: str, steps_per_epoch: int = 1):
+    def __init__(
+        self,
+        model: SequenceModel,
+        task: Task,
+        config: TrainConfig,
+        advice: str,
+        steps_per_epoch: int = 1,
+        seed: int = 0,
+    ):
         self.model, self.task = model, task
         self.optimizer = optimizer_for(model, config)
         self._schedule = schedule_for(self.optimizer, config, lambda: steps_per_epoch)
-        self._config, self._advice = config, advice
+        self._config, self._advice, self._seed = config, advice, seed
         self._steps = 0
 
     @torch.enable_grad()
-    def run(self, batches: Callable[[], Iterable[Batch]], epochs: range, observer: Observer) -> None:
+    def run(self, batches: Callable[[int], Iterable[Batch]], epochs: range, observer: Observer) -> None:
         """Train for some epochs.
 
         Args:
-            batches: returns the batches of an epoch, on any device.
+            batches: returns the batches of an epoch, on any device, from its number.
             epochs: numbers of the epochs, which the model's own schedules and the observer get.
             observer: called during the training.
 
@@ -74,7 +87,7 @@ class LeanLoop:
                 self.model.train()
                 self.model.on_epoch(epoch)
                 observer.on_epoch_start(epoch)
-                for k, batch in enumerate(batches()):
+                for k, batch in enumerate(batches(epoch)):
                     observer.on_step(*self._step(batch, Position(epoch, k, self._steps)))
                 self._end("epoch")
                 if observer.on_epoch_end(epoch):
@@ -82,8 +95,10 @@ class LeanLoop:
 
     def _step(self, batch: Batch, position: Position) -> tuple[Batch, Tensor, Tensor]:
         """Train on one batch; return it as augmented, its outputs and its loss."""
-        batch = self.model.augment(batch.to(next(self.model.parameters()).device))
-        outputs, loss = self.model.learn(batch, self.task)
+        device = next(self.model.parameters()).device
+        with own_random_state(device, self._seed, "step", position.epoch, position.batch):
+            batch = self.model.augment(batch.to(device))
+            outputs, loss = self.model.learn(batch, self.task)
         loss = objective(loss, self.model.penalty(), lambda value: not_finite(value, position, self.optimizer, self._advice))
         self.optimizer.zero_grad()
         loss.backward()
@@ -96,6 +111,30 @@ class LeanLoop:
     def _end(self, interval: Interval) -> None:
         if self._schedule is not None and self._schedule[1] == interval:
             self._schedule[0].step()
+
+
+@contextmanager
+def own_random_state(device: torch.device, seed: int, *purpose: str | int) -> Iterator[None]:
+    """Draw the random numbers of a block from a seed, and restore the global random state of torch at its end.
+
+    Args:
+        device: whose generator is seeded in addition to that of the CPU.
+        seed: with ``purpose``, as for :func:`seqmem.data.seeds.generator`.
+        purpose: names the numbers.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    states = [each.get_state() for each in generators]
+    number = int(generator(seed, *purpose).integers(2**63))
+    try:
+        for each in generators:
+            each.manual_seed(number)
+        yield
+    finally:
+        for each, state in zip(generators, states, strict=True):
+            each.set_state(state)
 
 
 @contextmanager
