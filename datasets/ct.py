@@ -123,7 +123,7 @@ class CharacterTrajectories(SeriesSet):
         )
         found = {"series": str(len(series)), "classes": str(len(names)), "channels": str(series[0].shape[1])}
         label = label_of(self.name, found, OFFICIAL)
-        super().__init__(samples, len(names), provenance, num_workers, label, reconstruction)
+        super().__init__(samples, names, provenance, num_workers, label, reconstruction)
 
 
 def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]:

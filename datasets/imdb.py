@@ -109,6 +109,7 @@ class IMDB(DataSet):
             max_length=max(int(lengths.max()) for lengths in self._lengths.values()),
             tokens=True,
             embedding_size=EMBEDDING_SIZE,
+            class_names=("negative", "positive"),
         )
         provenance = Provenance(
             split_seed,

@@ -91,7 +91,16 @@ class Reber(DataSet):
             self._strings[split], self._lengths[split] = torch.from_numpy(strings), torch.from_numpy(lengths)
             self._valid[split] = torch.from_numpy(valid.astype(np.int64))
             sums[split] = sha256(strings, lengths, valid)
-        spec = DataSpec(self.name, len(LETTERS), 2, "classification", output_steps=0, max_length=length, tokens=True)
+        spec = DataSpec(
+            self.name,
+            len(LETTERS),
+            2,
+            "classification",
+            output_steps=0,
+            max_length=length,
+            tokens=True,
+            class_names=("not in the grammar", "in the grammar"),
+        )
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
 
     def batch(self, split: Split, indices: Tensor) -> Batch:

@@ -33,7 +33,7 @@ class SeriesSet(DataSet):
     def __init__(
         self,
         samples: Mapping[Split, Samples],
-        classes: int,
+        classes: Sequence[str],
         provenance: Provenance,
         num_workers: int,
         problem: str = "",
@@ -43,7 +43,7 @@ class SeriesSet(DataSet):
 
         Args:
             samples: the sequences of each split, with times in all of them or in none.
-            classes: number of classes.
+            classes: name of each class, by its number.
             provenance: origin of the sequences and of their split.
             num_workers: as in :class:`DataSet`.
             problem: name of the data set's problem in messages and tables, after the data set's name; empty for none.
@@ -70,11 +70,12 @@ class SeriesSet(DataSet):
         spec = DataSpec(
             f"{self.name} {problem}".strip(),
             input_size=channels,
-            output_size=channels if reconstruction else classes,
+            output_size=channels if reconstruction else len(classes),
             task="reconstruction" if reconstruction else "classification",
             output_steps=None if reconstruction else 0,
             max_length=max(int(array.max()) for array in lengths.values()),
             times=samples["train"].times is not None,
+            class_names=tuple(classes),
         )
         super().__init__(spec, {split: len(array) for split, array in lengths.items()}, provenance, num_workers)
 

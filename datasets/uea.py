@@ -99,26 +99,26 @@ class UEA(SeriesSet):
             sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(test)},
             files={part.file: part.sha256 for part in (archive_train, archive_test)},
         )
-        super().__init__(parts, len(names), provenance, num_workers, problem, reconstruction)
+        super().__init__(parts, names, provenance, num_workers, problem, reconstruction)
 
 
-def _numbered(train: list[str], test: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _numbered(train: list[str], test: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The different labels in order, and for each label of both parts its position among them."""
     labels = [*train, *test]
     # Some problems have the label 1 in one part and 1.0 in the other.
     keys = [float(label) for label in labels] if all(_number.fullmatch(label) for label in labels) else labels
-    different, places = np.unique(np.array(keys), return_inverse=True)
-    return different, places[: len(train)], places[len(train) :]
+    _, first, places = np.unique(np.array(keys), return_index=True, return_inverse=True)
+    return [labels[k] for k in first], places[: len(train)], places[len(train) :]
 
 
 def _warn_of_lost_classes(
-    problem: str, names: np.ndarray, train: np.ndarray, validation: np.ndarray, validation_fraction: float
+    problem: str, names: list[str], train: np.ndarray, validation: np.ndarray, validation_fraction: float
 ) -> None:
     """Warn if the training split has no series of a class: of one with a single series, or of the test part alone."""
     lost = sorted(set(range(len(names))) - set(train.tolist()))
     if not lost:
         return
-    shown = ", ".join(str(names[label]) for label in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    shown = ", ".join(names[label] for label in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     taken = len(set(lost) & set(validation.tolist()))
     warnings.warn(
         f"{problem}: the training split has no series of {len(lost)} of {len(names)} classes ({shown}); those of {taken} are "

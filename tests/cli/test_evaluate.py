@@ -21,6 +21,7 @@ TINY = ("train.epochs=2", "train.limit_train_batches=2", "train.lr=0.01", "runne
 FEW = "dataset.train_samples=9 dataset.validation_samples=5 dataset.test_samples=7 train.batch_size=4"
 KINDS = {
     "classification": "dataset=digits model=legs train.batch_size=50",
+    "classification of named classes": f"dataset=reber dataset.length=12 dataset.shortest=9 model=gru {FEW}",
     "classification of the last steps": f"dataset=copying dataset.length=11 model=gru {FEW}",
     "regression": f"dataset=adding dataset.length=13 model=rnn {FEW}",
     "forecasting": f"dataset=sinusoids dataset.length=20 model=hmlstm {FEW}",
@@ -107,8 +108,12 @@ def test_the_same_data_give_the_recorded_result_and_the_predictions_give_its_met
         np.add.at(counts, (target.flatten(), prediction.flatten()), 1)
         np.testing.assert_array_equal(evaluation["by_class"], counts)
         table = [line.split() for line in printed.splitlines() if line.split()[0].isdigit()]
-        assert [int(cells[1]) for cells in table] == counts.sum(1).tolist()
-        assert [int(cells[2]) for cells in table] == counts.diagonal().tolist()
+        assert [int(cells[-3]) for cells in table] == counts.sum(1).tolist()
+        assert [int(cells[-2]) for cells in table] == counts.diagonal().tolist()
+        assert [int(cells[-1]) for cells in table] == counts.sum(0).tolist()
+        if kind == "classification of named classes":
+            assert evaluation["class_names"] == ["not in the grammar", "in the grammar"]
+            assert [" ".join(cells[:-3]) for cells in table] == ["0 not in the grammar", "1 in the grammar"]
 
 
 def test_a_text_is_one_row_for_each_piece_that_was_read(trained, run, tmp_path):

@@ -67,6 +67,7 @@ def test_classes_are_numbered_by_order_of_appearance(load, tiny_strokes):
     assert letters not in (sorted(letters), sorted(letters, key=int))
     counts = sum(everything(load(), split).targets.bincount() for split in datasets.SPLITS).tolist()
     assert counts == [[letter for _, letter in tiny_strokes].count(letter) for letter in letters]
+    assert load().spec.class_names == tuple(letters)
 
 
 def test_uniform_steps_are_evenly_spaced():

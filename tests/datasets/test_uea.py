@@ -185,7 +185,14 @@ def test_labels_are_numbered(make):
         with lost:
             data = make(cases(train * 2), cases(test))
         assert everything(data, "test").targets.tolist() == numbers
-        assert data.spec.output_size == max(numbers) + 1
+        assert data.spec.output_size == len(data.spec.class_names) == max(numbers) + 1
+
+
+def test_classes_have_the_names_of_their_labels(make):
+    cases = [([[1.0, float(index)]], label) for index, label in enumerate(["10", "9.0", "left", "10"] * 2)]
+    for given, names in ((cases, ("10", "9.0", "left")), ([case for case in cases if case[1] != "left"], ("9.0", "10"))):
+        for reconstruction in (False, True):
+            assert make(given, given, reconstruction=reconstruction).spec.class_names == names
 
 
 def test_the_one_member_of_a_class_stays_in_training(make):

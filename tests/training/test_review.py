@@ -10,10 +10,10 @@ from seqmem.data.spec import DataSpec
 from seqmem.training.evaluation.review import anomaly_scores, probe, review, sequence_errors
 
 
-def build(frame=None):
+def build(frame=None, names=None):
     torch.manual_seed(0)
     channels = 2 if frame is None else frame[0] * frame[1] * (frame[2] if len(frame) == 3 else 1)
-    spec = DataSpec("made up", channels, channels, "reconstruction", None, 7, frame=frame)
+    spec = DataSpec("made up", channels, channels, "reconstruction", None, 7, frame=frame, class_names=names)
     return models.build({"network": "lstm_ae", "encoding_size": 3, "hidden_sizes": [4]}, spec)
 
 
@@ -64,3 +64,9 @@ def test_pictures_and_scores_lie_in_the_folder(frame, labels, tmp_path):
     assert len(table) == 3
     with torch.no_grad():
         assert table["error"].tolist() == pytest.approx(sequence_errors(model, parts[2]).tolist())
+
+
+def test_classes_are_called_by_their_names(tmp_path):
+    parts = batches(2)
+    review(build(names=("dog", "$1")), parts[:1], parts[1:2], parts[2:], tmp_path)
+    assert pd.read_csv(tmp_path / "anomalies.csv")["label"].tolist() == ["dog", "$1", "$1"]

@@ -20,8 +20,8 @@ Evaluate a finished trial again, on its own data or on other data, and record th
 
 CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
 printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
-For classification, a table counts the correct predictions of each class. A file of TRIAL/evaluations/ keeps the result, with
-checksums of the weights and the data.
+For classification, a table counts the correct predictions of each class, by its number and label. A file of TRIAL/evaluations/
+keeps the result, with checksums of the weights and the data.
 
 Keys of this command
   split=test          test, validation or train
@@ -93,10 +93,12 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
         "result": measured,
         "in_training": before,
     }
-    _print(result, task.irreducible_error, None if counts is None else evaluations.by_class(counts.counts))
+    table = None if counts is None else evaluations.by_class(counts.counts, data.spec.class_names)
+    _print(result, task.irreducible_error, table)
     evaluation = {
         **result,
         "by_class": None if counts is None else counts.counts.tolist(),
+        "class_names": data.spec.class_names,
         "predictions": _write_predictions(predictions, path),
         "started": started,
         "command": sys.argv,

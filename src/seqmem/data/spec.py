@@ -26,6 +26,7 @@ class DataSpec:
             that a model can carry its state, except where ``Batch.restarts`` is true.
         irreducible_error: the expected value of the task's metric for the best predictor; None if it is not known.
         frame: shape (H, W) or (D, H, W) of a step whose C channels are the values of a frame, row by row; None otherwise.
+        class_names: name of each class of the targets or ``labels``, by its number; None if the numbers are the names.
 
     Raises:
         UserError: a value of the wrong type or out of range, or more ``output_steps`` than the longest sequence has.
@@ -43,6 +44,7 @@ class DataSpec:
     contiguous: bool = False
     irreducible_error: float | None = None
     frame: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in check(DataSpec, vars(self), "DataSpec").items():

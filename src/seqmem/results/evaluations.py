@@ -1,7 +1,7 @@
 """Comparison of an evaluation of a finished trial with its recorded metrics."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,18 @@ def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> 
     return _aligned(rows)
 
 
-def by_class(counts: Tensor) -> str:
+def by_class(counts: Tensor, names: Sequence[str] | None = None) -> str:
     """Return a line for each class: the number of its targets, of correct predictions, and of all predictions of it.
 
     Args:
         counts: (K, K) confusion matrix, targets by row.
+        names: name of each class, by its number; None for the number alone.
     """
-    correct = counts.diagonal()
-    columns = (range(len(counts)), counts.sum(1).tolist(), correct.tolist(), counts.sum(0).tolist())
-    heading = ("class", "targets", "correct", "predictions")
-    return _aligned([heading, *zip(*(map(str, column) for column in columns), strict=True)])
+    columns: dict[str, Iterable[Any]] = {"class": range(len(counts))}
+    if names is not None:
+        columns["label"] = names
+    columns |= {"targets": counts.sum(1).tolist(), "correct": counts.diagonal().tolist(), "predictions": counts.sum(0).tolist()}
+    return _aligned([tuple(columns), *zip(*(map(str, column) for column in columns.values()), strict=True)])
 
 
 def checksum(path: Path) -> str:

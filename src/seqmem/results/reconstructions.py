@@ -1,5 +1,6 @@
 """Figures of an autoencoder: reconstructions, and a projection of its encodings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,14 @@ def plot_reconstructions(batch: Batch, outputs: Tensor, frame: tuple[int, ...] |
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
 
 
-def plot_encodings(encodings: Tensor, labels: Tensor | None, path: Path) -> None:
+def plot_encodings(encodings: Tensor, labels: Tensor | None, path: Path, names: Sequence[str] | None = None) -> None:
     """Draw encodings in the plane of their two largest principal components.
 
     Args:
         encodings: (n, E).
         labels: (n,) classes, drawn as colours; None if they are not known.
         path: the file to write.
+        names: name of each class, by its number; None for the number.
 
     Raises:
         UserError: the file cannot be written.
@@ -59,7 +61,8 @@ def plot_encodings(encodings: Tensor, labels: Tensor | None, path: Path) -> None
         axis.scatter(plane[:, 0], plane[:, 1], s=12, c=colours, cmap="tab20")
         for label in labels.unique().tolist():
             middle = plane[labels.cpu().numpy() == label].mean(0)
-            axis.annotate(str(label), middle, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white", "alpha": 0.7})
+            text = names[label].replace("$", r"\$") if names else str(label)
+            axis.annotate(text, middle, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white", "alpha": 0.7})
     axis.set_title(f"encodings: {len(plane)} of {encodings.shape[1]} numbers, {fraction:.0%} of their variance shown")
     axis.set_xlabel("first principal component")
     axis.set_ylabel("second principal component")

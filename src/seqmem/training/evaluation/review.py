@@ -38,14 +38,14 @@ def review(
     batches = list(test)
     errors = torch.cat([sequence_errors(model, batch) for batch in batches])
     encodings = torch.cat([model.encode(batch) for batch in batches])
-    labels = _labels(batches)
+    labels, names = _labels(batches), model.spec.class_names
     plot_reconstructions(batches[0], model(batches[0]), model.spec.frame, folder / "reconstructions.png")
-    plot_encodings(encodings, labels, folder / "encodings.png")
+    plot_encodings(encodings, labels, folder / "encodings.png", names)
     table = pd.DataFrame(
         {"sequence": range(len(errors)), "error": errors.tolist(), "score": anomaly_scores(errors, usual).tolist()}
     )
     if labels is not None:
-        table.insert(1, "label", labels.tolist())
+        table.insert(1, "label", [names[k] if names else k for k in labels.tolist()])
     write_text(folder / "anomalies.csv", table.to_csv(index=False))
     if labels is None:
         return {}
