@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reported(config: Mapping[str, Any]) -> Iterator["Job"]:
+def reported(config: Mapping[str, Any], standalone: bool = False) -> Iterator["Job"]:
     """Run a job within, and report its outcome however it ends.
 
     The table of a single job is shown and lies next to its trials. A sweep's job is noted in the sweep's manifest, for the one
     table at the sweep's end.
+
+    Args:
+        config: the job's checked config.
+        standalone: the job is not one of Hydra's, but of a Python program.
     """
-    job = Job(config)
+    job = Job(config, standalone)
     try:
         yield job
     except BaseException as error:
@@ -39,15 +43,16 @@ class Job:
 
     Args:
         config: the job's checked config.
+        standalone: as for :func:`reported`.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
+    def __init__(self, config: Mapping[str, Any], standalone: bool = False):
         from seqmem import results
 
-        hydra = HydraConfig.get()
+        hydra = None if standalone else HydraConfig.get()
         self.seeds = _seeds(config)
-        self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
-        self._entry: dict[str, Any] = {**manifest_entry(config, hydra.overrides.task), "failure": None}
+        self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra and hydra.mode == RunMode.MULTIRUN else None
+        self._entry: dict[str, Any] = {**manifest_entry(config, hydra.overrides.task if hydra else ()), "failure": None}
         self._experiment: Experiment | None = None
         self._update_manifest()
 

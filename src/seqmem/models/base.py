@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from seqmem.data.batch import Batch
@@ -24,11 +25,13 @@ class SequenceModel(nn.Module):
         name: the name in configs.
         carries: the model defines :meth:`carry` and :meth:`initial_state`, as data sets with contiguous batches require.
         segments: the model defines :meth:`boundaries`: its layers detect the ends of segments.
+        spec: of the data set that the model was built for; :func:`build` sets it.
     """
 
     name: ClassVar[str]
     carries: ClassVar[bool] = False
     segments: ClassVar[bool] = False
+    spec: DataSpec
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -65,6 +68,30 @@ class SequenceModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Compute the outputs at the steps that the spec defines."""
         raise NotImplementedError
+
+    def predict(self, inputs: Any, lengths: Any = None, times: Any = None) -> Tensor:
+        """Compute the outputs of :meth:`forward` for inputs without targets.
+
+        Args:
+            inputs: (B, T, C) values, or (B, T) tokens: a tensor or an array, converted to the device and the floating-point
+                type of the weights.
+            lengths: (B,) valid leading steps of each row; None if all T are valid.
+            times: (B, T) of data sets with times; None if steps are evenly spaced.
+
+        Returns:
+            Logits or values, (B, K), (B, k, K) or (B, T, K) as ``spec.output_steps`` defines. Gradients are recorded unless
+            ``torch.no_grad`` turns them off.
+        """
+        weight = next((value for value in self.parameters() if value.is_floating_point()), torch.empty(0))
+        inputs = torch.as_tensor(inputs, device=weight.device)
+        inputs = inputs.long() if self.spec.tokens else inputs.to(weight.dtype)
+        # Models that reconstruct a sequence take its length from the targets.
+        targets = inputs.new_empty(*inputs.shape[:2], self.spec.output_size, dtype=weight.dtype)
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths, device=weight.device).long()
+        if times is not None:
+            times = torch.as_tensor(times, device=weight.device).to(weight.dtype)
+        return self(Batch(inputs, targets, lengths, times))
 
     def augment(self, batch: Batch) -> Batch:
         """Return the batch to train on instead of one of the data set's training batches."""
@@ -117,7 +144,9 @@ def build(model: Mapping[str, Any], spec: DataSpec) -> SequenceModel:
             f"model.network: {network.name} carries no state from batch to batch, as the chunks of {spec.name} require; "
             f"dataset.step={spec.max_length} makes each chunk an independent sequence"
         )
-    return network(spec=spec, **arguments)
+    built = network(spec=spec, **arguments)
+    built.spec = spec
+    return built
 
 
 def check(model: Mapping[str, Any]) -> None:

@@ -128,6 +128,9 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
     with torch.device("meta"):  # no memory of a size that a file claims, until its weights are known to have that size
         check_weights(_module(checkpoint, train, spec), checkpoint.weights, checkpoint.path)
     module = _module(checkpoint, train, spec)
+    types = {value.dtype for value in checkpoint.weights.values() if value.is_floating_point()}
+    if len(types) == 1:
+        module.model.to(types.pop())  # not the metrics, which have types of their own
     load_weights(module, checkpoint.weights, checkpoint.path)
     module.model.on_epoch(checkpoint.epoch)
     return module
