@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from seqmem.errors import UserError
+from seqmem.io.figures import Figure
 
 
 def plot_indicators(truth: Any, prediction: Any, indicators: Any) -> Figure:

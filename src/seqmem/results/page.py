@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
+from seqmem.io.figures import Figure
 from seqmem.results import formats
 from seqmem.results.aggregate import Trials
 from seqmem.results.curves import Curve, thinned

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seqmem.errors import UserError
+from seqmem.io.figures import Figure
 from seqmem.io.files import replacing
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
