@@ -42,6 +42,8 @@ class Case:
         batch_size: B.
         dtype: type of weights and inputs; bfloat16 means float32 under autocast to bfloat16.
         loss: whether gradients flow from the outputs of all steps or, as in classification, of the last step.
+        flush: denormal numbers are flushed to zero on all threads (``torch.set_flush_denormal``), as seqmem's operators do
+            without it. The case is measured in a process of its own.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Case:
     batch_size: int = 100
     dtype: torch.dtype = torch.float32
     loss: Literal["all", "last"] = "all"
+    flush: bool = False
 
     @property
     def title(self) -> str:
@@ -66,7 +69,7 @@ class Case:
         if self.kind == "hmlstm":
             sizes = f"{HMLSTM_LAYERS} layers of {self.hidden_size}"
             return f"hmlstm, {sizes}, {HMLSTM_CHANNELS} channels, length {self.steps:,}, batch {self.batch_size}, {dtype}"
-        loss = "" if self.loss == "all" else ", loss on the last output"
+        loss = "" if self.loss == "all" else ", loss on the last output" + ", denormals flushed" * self.flush
         return f"{self.kind}, hidden {self.hidden_size}, length {self.steps:,}, batch {self.batch_size}, {dtype}{loss}"
 
 
@@ -119,9 +122,10 @@ class _Cells:
         else:
             found[f"torch.nn.{case.kind.upper()}"] = self.torch_nn
         # JAX takes half a minute to compile at hidden size 512.
-        if case.kind in ("legs", "lstm") and case.dtype == torch.float32 and case.hidden_size <= 256 and jax_scan.available():
+        small = case.kind in ("legs", "lstm") and case.dtype == torch.float32 and case.hidden_size <= 256
+        if small and not case.flush and jax_scan.available():  # JAX always flushes
             found["JAX scan"] = lambda: jax_scan.training_step(cell, self.inputs, self.cotangent)
-        found["bare products"] = self.matrix_products
+        found["torch.mm alone"] = self.matrix_products
         return found
 
     def training_step(self, forward: Callable[[], Tensor], autocast: bool = False) -> Side:

@@ -3,10 +3,15 @@
 The implementations ("sides") of a case are measured in turns, A B A B ..., and a ratio is the median over the turns that both
 have; a slow side has a single turn. A turn repeats a fast call for half a second. No ratio is reported if the sides disagree in
 value or gradient. Peak memory is that of a process that runs one side alone.
+
+The rows are written to ``benchmarks/latest/``, which git ignores, so that a measurement does not mark the records of later
+trainings as those of changed sources. ``--keep`` writes to ``benchmarks/results/``, from which ``python -m benchmarks.readme``
+makes the README's tables.
 """
 
 import argparse
 import csv
+import json
 import statistics
 import subprocess
 import sys
@@ -30,8 +35,10 @@ CASES = [
     Case("tlsi", 256, 40),
     Case("lstm", 256, 784),
     Case("lstm", 256, 784, loss="last"),
+    Case("lstm", 256, 784, loss="last", flush=True),
     Case("gru", 256, 784),
     Case("gru", 256, 784, loss="last"),
+    Case("gru", 256, 784, loss="last", flush=True),
     Case("lstm", 256, 30),
     Case("gru", 256, 30),
     Case("hmlstm", 50, 200, 10),
@@ -45,6 +52,7 @@ CASES = [
 ]
 COLUMNS = ("case", "side", "seconds", "times_ours", "processor_seconds", "agreement", "peak_memory_mib")
 RESULTS = Path(__file__).parent / "results"
+LATEST = Path(__file__).parent / "latest"
 # Largest relative norm of the difference of two sides, from the rounding of T steps.
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-3, torch.float64: 1e-9}
 # In 10^6 float32 steps the rounding error of the sequential kernel is 3e-3 (seqmem: 2e-5, both against float64).
@@ -66,29 +74,44 @@ def main() -> None:
     )
     parser.add_argument("--turns", type=int, default=3, help="turns of each side; a slow side gets fewer")
     parser.add_argument("--no-memory", action="store_true", help="skip the measurement of peak memory")
-    parser.add_argument("--output", type=Path, default=RESULTS / "speed.csv", help="CSV file to write")
+    add_output(parser, "speed.csv")
     parser.add_argument("--one", nargs=2, metavar=("TITLE", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument("--rows", metavar="TITLE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        title, side = arguments.one
-        [case] = [case for case in CASES if case.title == title]
-        builders(case)[side]()()
-        # Not getrusage: its peak includes that of the parent process.
-        [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-        print(int(peak) / 1024)
+        print_peak_memory(*arguments.one)
+        return
+    if arguments.rows:
+        print_rows(arguments.rows, arguments.turns)
         return
     selected = [case for case in CASES if arguments.only in case.title]
     with freed_memory_kept():
-        rows = [row for case in selected for row in measure(case, arguments.turns)]
-    kept = other_rows(arguments.output, selected)
-    save(rows, kept, arguments.output)
+        rows = [row for case in selected for row in (flushed if case.flush else measure)(case, arguments.turns)]
+    path = output(arguments, "speed.csv")
+    kept = other_rows(path, selected)
+    save(rows, kept, path)
     if not arguments.no_memory:
         titles = [case.title for case in MEMORY_OF]
         for row in rows:
             if row["case"] in titles and row["side"] in MEMORY_SIDES:
                 row["peak_memory_mib"] = peak_memory(row["case"], row["side"])
-        save(rows, kept, arguments.output)
+        save(rows, kept, path)
     show(rows)
+    print(f"all rows: {path}")
+
+
+def add_output(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments ``--output`` and ``--keep`` of a benchmark that writes a file or folder of a name."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--output", type=Path, help=f"what to write (default benchmarks/latest/{name}, which git ignores)")
+    group.add_argument("--keep", action="store_true", help=f"write benchmarks/results/{name}, which belongs to the repository")
+
+
+def output(arguments: argparse.Namespace, name: str) -> Path:
+    """Return the path that the arguments of :func:`add_output` choose; its folder exists."""
+    path: Path = arguments.output or (RESULTS if arguments.keep else LATEST) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def measure(case: Case, turns: int) -> list[dict]:
@@ -128,6 +151,30 @@ def measure(case: Case, turns: int) -> list[dict]:
             }
         )
     return rows
+
+
+def flushed(case: Case, turns: int) -> list[dict]:
+    """Measure one case in a process whose threads all flush denormals, since the setting is one of each thread."""
+    command = [sys.executable, "-m", "benchmarks.run", "--rows", case.title, "--turns", str(turns)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def print_rows(title: str, turns: int) -> None:
+    """Measure one case for :func:`flushed`, and print its rows as JSON."""
+    [case] = [case for case in CASES if case.title == title]
+    torch.set_flush_denormal(case.flush)  # before there are other threads, which inherit it
+    with freed_memory_kept():
+        print(json.dumps(measure(case, turns)))
+
+
+def print_peak_memory(title: str, side: str) -> None:
+    """Run one side once, and print the peak resident memory of this process in MiB."""
+    [case] = [case for case in CASES if case.title == title]
+    builders(case)[side]()()
+    # Not getrusage: its peak includes that of the parent process.
+    [peak] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    print(int(peak) / 1024)
 
 
 def timed(call: Side, turn_seconds: float = 0.0) -> tuple[Result | None, float, float]:

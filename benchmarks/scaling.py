@@ -1,6 +1,7 @@
 """Time of a training step by length, memory order and batch size: ``python -m benchmarks.scaling``.
 
-Writes ``scaling.csv`` and ``scaling.png``, the figure of the README.
+Writes ``scaling.csv`` and ``scaling.png`` to ``benchmarks/latest/``, which git ignores, or with ``--keep`` to
+``benchmarks/results/``: the figure of the README.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.cases import Case, builders
-from benchmarks.run import RESULTS, environment
+from benchmarks.run import add_output, environment, output
 
 LENGTHS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
 ORDERS = [16, 32, 64, 128, 256, 512, 1024]
@@ -27,11 +28,11 @@ MAX_PYTHON_STEPS = 3_000
 def main() -> None:
     """Run the command line: measure, save and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of scaling.csv and scaling.png")
-    folder = parser.parse_args().output
+    add_output(parser, "scaling.csv")
+    path = output(parser.parse_args(), "scaling.csv")
     rows = [row for axis, cases in AXES.items() for case in cases for row in measure(axis, case)]
-    save(rows, folder / "scaling.csv")
-    plot(rows, folder / "scaling.png")
+    save(rows, path)
+    plot(rows, path.with_suffix(".png"))
 
 
 def measure(axis: str, case: Case) -> list[dict]:

@@ -1,9 +1,15 @@
 """Rules of the benchmark: no ratio if the sides disagree, and the rows of other runs are kept."""
 
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from benchmarks import run
+from benchmarks import quickstart, readme, run
 from benchmarks.cases import Case, builders
 
 
@@ -25,7 +31,7 @@ def test_all_sides_of_a_cell_agree(kind, loss):
     assert len(rows) >= 3
     for row in rows:
         assert row["times_ours"] > 0
-        assert row["agreement"] == "no values" if row["side"] == "bare products" else float(row["agreement"]) < 1e-4
+        assert row["agreement"] == "no values" if row["side"] == "torch.mm alone" else float(row["agreement"]) < 1e-4
 
 
 def test_both_implementations_of_patches_agree():
@@ -69,3 +75,48 @@ def test_a_run_of_some_cases_keeps_the_rows_of_the_others(tmp_path):
         (first.title, 1.0),
         (second.title, 2.0),
     ]
+
+
+def test_results_are_kept_only_on_request(monkeypatch):
+    """Otherwise git ignores them, so that a measurement does not mark the records of later trainings as dirty."""
+    parser = argparse.ArgumentParser()
+    run.add_output(parser, "speed.csv")
+    path = run.output(parser.parse_args([]), "speed.csv")
+    for folder in (path, run.output(parser.parse_args([]), "quickstart")):
+        assert subprocess.run(["git", "check-ignore", "-q", folder], cwd=run.RESULTS, check=False).returncode == 0
+    assert run.output(parser.parse_args(["--keep"]), "speed.csv") == run.RESULTS / "speed.csv"
+    assert run.output(parser.parse_args(["--output", "x.csv"]), "speed.csv") == Path("x.csv")
+
+
+def test_denormals_are_flushed_in_a_process_of_the_case(monkeypatch, capsys):
+    small = Case("gru", 8, 12, 3, loss="last", flush=True)
+    assert [case for case in run.CASES if case.flush]
+    monkeypatch.setattr(run, "CASES", [small])
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda command, **_: SimpleNamespace(stdout=json.dumps(command[command.index("--rows") + 1]))
+    )
+    assert run.flushed(small, 1) == small.title
+    measured = []
+    monkeypatch.setattr(run, "measure", lambda case, turns: measured.append(torch.tensor([1e-39]) / 2) or [])
+    try:
+        run.print_rows(small.title, 1)
+    finally:
+        torch.set_flush_denormal(False)
+    assert measured[0].item() == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
+    def train(command, cwd, check):
+        folder = Path(command[-1].removeprefix("output_dir=")) / "sweep_made"
+        folder.mkdir()
+        for name in ("table.md", "table.csv", "curves.png"):
+            (folder / name).write_text(name)
+
+    monkeypatch.setattr(quickstart.subprocess, "run", train)
+    monkeypatch.setattr("sys.argv", ["quickstart", "--output", str(tmp_path / "made")])
+    quickstart.main()
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"table.md", "table.csv", "curves.png", "environment.csv"}
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    (tmp_path / "made").rename(tmp_path / "quickstart")
+    assert readme.quickstart().startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")

@@ -1,10 +1,14 @@
-"""Matrix products of a recurrent network alone: a lower bound on the time of a training step."""
+"""Matrix products of a recurrent network by ``torch.mm``, without its other arithmetic.
+
+It is not a lower bound on the time of a training step: ``torch.mm`` arranges the weights anew at each time step, and a sequence
+in one call arranges them once.
+"""
 
 import torch
 
 
 class MatrixProducts:
-    """Products of state and gates at every step, forward and backward, and of the weight gradient in a few large chunks.
+    """Products of states and weights, one call a time step in each direction, and the weight gradient in chunks of 98 steps.
 
     Args:
         state_size: K, size of the state that the gates multiply: N for LegS, H for LSTM and GRU.

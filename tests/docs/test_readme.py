@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import readme
 from seqmem import datasets
 from seqmem.cli import boundaries, commandline, evaluate, overrides, plan, sweeps
 from tests import program
@@ -260,12 +261,19 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
     assert "\x1b" not in done.stdout
 
 
+def test_the_measured_tables_are_those_of_the_results():
+    assert readme.updated(_readme) == _readme, "python -m benchmarks.readme updates the README"
+    for table in (readme.quickstart(), readme.speed(), readme.hmlstm()):
+        assert table in _readme
+        assert len(table.splitlines()) >= 5
+
+
 def test_files_that_the_readme_names_exist():
     for name in re.findall(r"\]\(([^)#]+)\)", _readme):
         if not name.startswith("http"):
             assert (_root / name).exists(), name
     for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks|notebooks)/[\w./-]+)`", _readme):
-        if not any(word in name for word in ("NAME", "leaky", "decay", "parity")):
+        if not any(word in name for word in ("NAME", "leaky", "decay", "parity", "benchmarks/latest")):
             assert (_root / name).exists(), name
 
 

@@ -1,0 +1,47 @@
+"""The README's quickstart, measured: ``python -m benchmarks.quickstart`` (one minute, idle cores).
+
+Trains ``experiment=quickstart`` in a temporary folder and writes its table, its picture and the environment of the measurement
+to ``benchmarks/latest/quickstart/``, which git ignores. ``--keep`` writes to ``benchmarks/results/quickstart/`` instead and
+updates the README.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import readme
+from benchmarks.run import add_output, environment, output
+
+ROOT = Path(__file__).parents[1]
+COMMAND = ("train.py", "-m", "experiment=quickstart")
+
+
+def main() -> None:
+    """Run the command line: train, copy what it wrote, and update the README if the results are kept."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_output(parser, "quickstart")
+    arguments = parser.parse_args()
+    folder = output(arguments, "quickstart")
+    folder.mkdir(exist_ok=True)
+    where = environment() | {"load": round(os.getloadavg()[0], 2)}
+    with tempfile.TemporaryDirectory() as runs:
+        subprocess.run([sys.executable, *COMMAND, f"output_dir={runs}"], cwd=ROOT, check=True)
+        [table] = Path(runs).glob("sweep*/table.md")
+        for name in ("table.md", "table.csv", "curves.png"):
+            shutil.copy(table.with_name(name), folder)
+    with open(folder / "environment.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(where))
+        writer.writeheader()
+        writer.writerow(where)
+    if arguments.keep:
+        readme.update()
+    print(f"results: {folder}")
+
+
+if __name__ == "__main__":
+    main()

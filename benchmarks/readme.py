@@ -1,0 +1,136 @@
+"""The README's measured tables, made from ``benchmarks/results/``: ``python -m benchmarks.readme``.
+
+Each lies between the lines ``<!-- NAME: python -m benchmarks.readme -->`` and ``<!-- end of NAME -->``.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import Case
+from benchmarks.run import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+
+SPEED = {
+    "LegS, hidden 128": Case("legs", 128, 784),
+    "LegS, hidden 256": Case("legs", 256, 784),
+    "LegS, hidden 512": Case("legs", 512, 784),
+    "LegS, hidden 512, bfloat16 (the original: float32)": Case("legs", 512, 784, dtype=torch.bfloat16),
+    "LegS by timestamps, hidden 256, length 40": Case("tlsi", 256, 40),
+    "LSTM, hidden 256": Case("lstm", 256, 784),
+    "LSTM, hidden 256, loss on the last output": Case("lstm", 256, 784, loss="last"),
+    "the same, denormals flushed": Case("lstm", 256, 784, loss="last", flush=True),
+    "GRU, hidden 256": Case("gru", 256, 784),
+    "GRU, hidden 256, loss on the last output": Case("gru", 256, 784, loss="last"),
+    "the same, denormals flushed ": Case("gru", 256, 784, loss="last", flush=True),
+    "LSTM, hidden 256, length 30": Case("lstm", 256, 30),
+    "GRU, hidden 256, length 30": Case("gru", 256, 30),
+    "LegS projection, order 256, 10^6 steps, one thread, float64": Case("projection", 256, 1_000_000, 1, torch.float64),
+    "the same, float32": Case("projection", 256, 1_000_000, 1, torch.float32),
+}
+SIDES = {"torch.mm alone": "torch.mm alone", "original": "original", "torch.nn": "torch.nn", "JAX scan": "JAX scan"}
+"""Columns of the speed table, and how the names of their sides begin."""
+
+HMLSTM = [Case("hmlstm", 50, 200, 10), Case("hmlstm", 256, 100, 32), Case("hmlstm", 512, 100, 64)]
+
+
+def main() -> None:
+    """Update the README."""
+    update()
+
+
+def update() -> None:
+    """Replace each table of the README by that of the results."""
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def updated(text: str) -> str:
+    """Return the README's text with the tables of the results."""
+    for name, make in TABLES.items():
+        found = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
+        assert found, f"the README has no block of {name}"
+        text = f"{text[: found.start(1)]}{make()}\n{text[found.end(1) :]}"
+    return text
+
+
+def quickstart() -> str:
+    """The table of the quickstart, and how it was measured."""
+    folder = RESULTS / "quickstart"
+    [where] = _rows(folder / "environment.csv")
+    return (
+        f"{(folder / 'table.md').read_text().strip()}\n\n"
+        f"Command: `python train.py -m experiment=quickstart` (`make train` runs it); {_measured(where)}, load\n"
+        f"average {where['load']} before it. `seconds` is the time of one trial, mean of the three."
+    )
+
+
+def speed() -> str:
+    """Seconds of a training step of seqmem, and how many times as long the other sides take."""
+    rows = _rows(RESULTS / "speed.csv")
+    lines = []
+    for label, case in SPEED.items():
+        sides = {row["side"]: row for row in rows if row["case"] == case.title}
+        if sides:
+            ratios = [_ratio(sides, start) for start in SIDES.values()]
+            lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
+    return "\n".join([*_table(["network", "seqmem (s)", *SIDES], lines), "", f"{_all_measured(rows, SPEED.values())}."])
+
+
+def hmlstm() -> str:
+    """Characters per second of the HM-LSTM and of torch.nn.LSTM."""
+    rows = _rows(RESULTS / "speed.csv")
+    lines = []
+    for case in HMLSTM:
+        seconds = {row["side"]: float(row["seconds"]) for row in rows if row["case"] == case.title}
+        characters = case.batch_size * case.steps
+        rates = [_rounded(characters / seconds[side]) for side in ("seqmem", "seqmem, step by step", "torch.nn.LSTM")]
+        lines.append([f"{case.hidden_size}, {case.batch_size}, {case.steps}", *rates])
+    headings = ["units, batch, length", "HM-LSTM, characters/s", "step by step", "torch.nn.LSTM of the same sizes"]
+    return "\n".join([*_table(headings, lines), "", f"{_all_measured(rows, HMLSTM)}."])
+
+
+TABLES: dict[str, Callable[[], str]] = {"quickstart": quickstart, "speed": speed, "hmlstm": hmlstm}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _ratio(sides: dict[str, dict[str, str]], start: str) -> str:
+    """How many times as long the side whose name begins so takes; empty if it was not measured or disagrees."""
+    found = next((row for side, row in sides.items() if side.startswith(start)), None)
+    if found is None or not found["times_ours"]:
+        return ""
+    ratio = float(found["times_ours"])
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 0.995 else f"{ratio:.2f}"
+
+
+def _rounded(rate: float) -> str:
+    """A rate with three significant digits, and a comma for thousands."""
+    return f"{float(f'{rate:.3g}'):,.0f}"
+
+
+def _table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    numbers = "|".join(["---", *["---:"] * (len(headings) - 1)])
+    return [f"| {' | '.join(headings)} |", f"|{numbers}|", *(f"| {' | '.join(line)} |" for line in lines)]
+
+
+def _all_measured(rows: Sequence[dict[str, str]], cases: Iterable[Case]) -> str:
+    """Where and when the rows of the cases were measured, each environment once."""
+    titles = {case.title for case in cases}
+    found = dict.fromkeys(_measured(row) for row in rows if row["case"] in titles)
+    return "Measured: " + "; ".join(found)
+
+
+def _measured(where: dict[str, str]) -> str:
+    processor = where["processor"].replace("(R)", "").replace("(TM)", "")
+    return f"commit `{where['commit'][:10]}`, {where['date']}, {where['threads']} threads on {processor}"
+
+
+if __name__ == "__main__":
+    main()
