@@ -86,7 +86,7 @@ class TimestampedCell(MemoryCell):
         return super()._joined(inputs if times is None else _full_precision(inputs), times)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Return the time and the terms of u, the candidate and the gate in x: (..., C) -> (..., 1 + M + 2H)."""
+        """Map inputs (..., C) to the time and the input's terms of u, candidate and gate: (..., 1 + M + 2H)."""
         return torch.cat([inputs[..., :1], super().project(inputs[..., 1:])], -1)
 
     def advance(self, projected: Tensor, state: TimedState, scheduled: None) -> tuple[Tensor, TimedState]:  # type: ignore[override]

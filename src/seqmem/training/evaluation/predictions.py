@@ -70,13 +70,18 @@ class Predictions(BatchObserver):
         return len(self._rows)
 
     def write(self, path: Path) -> None:
-        """Write what was kept, whole or not at all.
+        """Write the predictions of every sequence, whole or not at all.
 
-        ``.npz`` has arrays ``row`` and ``length`` (n,), the number of a sequence in its split and the steps of its inputs;
-        ``target`` and ``prediction``; ``probability`` of classification and language modelling. Where sequences have several
-        outputs, these begin (n, K): the outputs of a sequence's valid steps, ``steps`` (n,) of them, then zeros. ``.csv`` has a
-        line for each of these outputs, with its ``step`` where sequences have several, and numbers its values and classes:
-        ``prediction_0``, ``probability_3``.
+        A ``.npz`` file holds these arrays:
+
+        - ``row`` (n,): number of the sequence in its split; ``length`` (n,): steps of its inputs.
+        - ``target`` and ``prediction``, one row for each sequence.
+        - ``probability``, of classification and language modelling only.
+        - ``steps`` (n,), where sequences have several outputs. The predictions then begin (n, K): row k has those of its
+          ``steps[k]`` valid steps, then zeros.
+
+        A ``.csv`` file has a line for each output, with a column ``step`` if sequences have several. Columns of several values
+        or classes are numbered: ``prediction_0``, ``probability_3``.
 
         Raises:
             UserError: as :func:`check_predictions`, or the file cannot be written.

@@ -1,4 +1,19 @@
-"""Optimisers that ``train.optimizer`` selects, with the arguments that ``train.optimizer_args`` may hold."""
+"""Optimisers that ``train.optimizer`` selects, with the arguments that ``train.optimizer_args`` may hold.
+
+To add an optimiser, write a dataclass below :class:`OptimizerSettings` with ``name``, fields for its arguments, and ``build``::
+
+    @dataclass(frozen=True)
+    class Adagrad(OptimizerSettings):
+        name = "adagrad"
+        eps: PositiveFloat = 1e-10
+
+        def build(self, model, lr, weight_decay):
+            return torch.optim.Adagrad(parameter_groups(model, lr), lr, weight_decay=weight_decay, eps=self.eps)
+
+The annotations are the schema of ``train.optimizer_args``, which is checked before the data are loaded:
+``train.optimizer=adagrad train.optimizer_args.eps=1e-8``. A class is registered when its module is imported, so write it here,
+or in the module of a cell, a model or a data set. :func:`parameter_groups` gives parameters their own learning rates.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +33,7 @@ Betas = Annotated[tuple[Fraction, Fraction], Field(strict=False)]  # a config ho
 
 
 class OptimizerSettings(Selectable):
-    """An optimiser's own arguments; a dataclass below it with a ``name`` is registered."""
+    """Base of an optimiser's arguments. A dataclass below it with a ``name`` is registered."""
 
     key = "train.optimizer"
 
@@ -32,9 +47,9 @@ class Adam(OptimizerSettings):
     """Adam (Kingma and Ba, 2015). Weight decay is added to the gradient.
 
     Attributes:
-        betas: decay of the means of the gradient and of its square.
-        eps: added to the root of the latter.
-        amsgrad: divide by the largest such mean so far (Reddi et al., 2018).
+        betas: decay rates of the moving averages of the gradient and of its square.
+        eps: added to the square root of the second average, by which a step is divided.
+        amsgrad: use the largest second average so far instead of the current one (Reddi et al., 2018).
     """
 
     name = "adam"
@@ -62,11 +77,11 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class Muon(OptimizerSettings):
-    """:class:`seqmem.training.optimisation.muon.Muon`.
+    """Muon: steps with orthogonalised momentum (:class:`seqmem.training.optimisation.muon.Muon`).
 
     Attributes:
-        momentum: of the gradients.
-        iterations: of Newton and Schulz.
+        momentum: decay rate of the moving average of the gradient.
+        iterations: Newton-Schulz iterations of the orthogonalisation.
     """
 
     name = "muon"
@@ -84,10 +99,10 @@ class RMSprop(OptimizerSettings):
     """RMSprop (Tieleman and Hinton, 2012).
 
     Attributes:
-        alpha: decay of the mean of the squared gradient.
-        eps: added to its root.
-        momentum: of the steps.
-        centered: subtract the square of the gradient's mean.
+        alpha: decay rate of the moving average of the squared gradient.
+        eps: added to the square root of that average, by which a step is divided.
+        momentum: factor of the previous step that is added to a step.
+        centered: subtract the squared average of the gradient from that of its square.
     """
 
     name = "rmsprop"
@@ -107,8 +122,8 @@ class SGD(OptimizerSettings):
     """Stochastic gradient descent.
 
     Attributes:
-        momentum: of the gradients.
-        nesterov: evaluate the gradient ahead (Nesterov, 1983); needs a momentum.
+        momentum: factor of the accumulated gradient.
+        nesterov: Nesterov's momentum (1983); it requires a momentum above 0.
     """
 
     name = "sgd"
