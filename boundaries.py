@@ -2,6 +2,11 @@
 
 import sys
 
+from seqmem.io import interrupts
+
+if __name__ == "__main__":  # before imports that take seconds
+    interrupts.install()
+
 from seqmem.cli.boundaries import main
 
 if __name__ == "__main__":

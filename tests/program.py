@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def run(
     environment: dict[str, str] | None = None,
     timeout: float = 300,
     until: Callable[[], bool] | None = None,
+    interrupt: tuple[Callable[[int], bool], int] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python COMMAND...``, a script or ``-m`` and a module, and wait for its end.
 
@@ -43,6 +45,7 @@ def run(
         environment: variables to set in addition to those of this process.
         timeout: seconds after which it is killed.
         until: called every few milliseconds; once it returns True, the command is killed.
+        interrupt: a function of the process number that is called likewise, and the signal to send once it returns True.
 
     Returns:
         Exit status, standard output and standard error.
@@ -58,7 +61,10 @@ def run(
         process.start()
         deadline = time.monotonic() + timeout
         while process.exitcode is None and time.monotonic() < deadline and not (until and until()):
-            process.join(0.003 if until else timeout)
+            process.join(0.003 if until or interrupt else timeout)
+            if interrupt and interrupt[0](process.pid):
+                os.kill(process.pid, interrupt[1])
+                interrupt = None
         late = process.exitcode is None
         if late:
             process.kill()
@@ -67,6 +73,15 @@ def run(
     if late:
         raise subprocess.TimeoutExpired(list(command), timeout, stdout, stderr)
     return subprocess.CompletedProcess(list(command), process.exitcode, stdout, stderr)
+
+
+def handles_signals(process: int) -> bool:
+    """Whether a process has installed a handler of SIGTERM, as the commands do in their first lines."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def _child(command: list[str], cwd: Path, environment: dict[str, str], streams: list[Path]) -> None:

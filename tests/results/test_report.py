@@ -16,7 +16,9 @@ from seqmem import results
 from seqmem.cli import report
 from seqmem.errors import UserError
 from seqmem.results import formats
-from seqmem.results.curves import mean_curve, read_curve, thinned
+from seqmem.results.curves import mean_curve, read_curve, read_curves, thinned
+from seqmem.results.labels import shortened
+from seqmem.results.plots import plot_bars, plot_learning_curves
 from seqmem.results.record import digest
 from seqmem.results.table import number
 from tests.results.synthetic import COMMIT, configuration, write_many, write_run
@@ -258,8 +260,11 @@ def test_formats_by_hand():
         "| model | n | test |\n| --- | ---: | ---: |\n| a_1 (50%) | 3 | 0.5000 +/- 0.1000 |\n| b\\|c | - | -0.2500 |\n"
     )
     assert formats.latex(columns) == (
+        "% \\usepackage{booktabs, adjustbox}\n"
+        "\\begin{adjustbox}{max width=\\linewidth, max totalheight=0.95\\textheight}\n"
         "\\begin{tabular}{lrr}\n\\toprule\nmodel & n & test \\\\\n\\midrule\n"
         "a\\_1 (50\\%) & 3 & 0.5000 $\\pm$ 0.1000 \\\\\nb\\textbar{}c & -- & $-$0.2500 \\\\\n\\bottomrule\n\\end{tabular}\n"
+        "\\end{adjustbox}\n"
     )
     assert formats.comma_separated({"a": ["1,5"], "b": ["x"]}) == 'a,b\n"1,5",x\n'
 
@@ -357,6 +362,101 @@ def test_where_there_is_nothing_one_line_says_so(empty, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert str(folder) in error
+
+
+def headings(text):
+    """Heading and rows of a table.txt as lists of words."""
+    lines = [re.split(r"  +", line.strip()) for line in text.decode().splitlines() if line.strip()]
+    return lines[0], lines[2:]
+
+
+def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
+    for model, tests in {"legs": [0.7, 0.8], "gru": [0.9], "rnn": [0.6]}.items():
+        write_trials(tmp_path, tests, model=model)
+    write_run(tmp_path / "failed", configuration("mgu"), status="failed", reason="no")
+    write_run(tmp_path / "waves" / "a", configuration("lstm", dataset="waves"), 0.2, metric="mse", best="min")
+    write_run(tmp_path / "waves" / "b", configuration("lmu", dataset="waves"), 0.1, metric="mse", best="min")
+    for sort, first, last in (
+        ("validation", ["gru", "legs", "rnn", "mgu"], ["lmu", "lstm"]),
+        ("-test", ["rnn", "legs", "gru", "mgu"], ["lstm", "lmu"]),
+        ("model", ["gru", "legs", "mgu", "rnn"], ["lmu", "lstm"]),
+        ("-model", ["rnn", "mgu", "legs", "gru"], ["lstm", "lmu"]),
+        ("n", ["legs", "gru", "rnn", "mgu"], ["lmu", "lstm"]),
+    ):
+        files = written(tmp_path, f"--sort={sort}", "--columns", "model,test,peak_memory_mib,n")
+        names, rows = headings(files["table.txt"])
+        assert names == ["model", "test", "peak_memory_mib", "n"]
+        models = [row[0] for row in rows if row[0] in ("legs", "gru", "rnn", "mgu", "lstm", "lmu")]
+        assert [model for model in models if model not in ("lstm", "lmu")] == first, sort
+        assert [model for model in models if model in ("lstm", "lmu")] == last or sort == "n", sort
+        assert next(csv.reader(files["table.csv"].decode().splitlines()))[0] == "dataset"
+        shown = capsys.readouterr().out
+        assert shown.index(first[0]) < shown.index(first[-1])
+    for arguments, message in (
+        (["--sort", "tset"], "--sort: got tset, expected a column; did you mean 'test'?"),
+        (["--columns", "model,parametres"], "--columns: got parametres, expected a column; did you mean 'parameters'?"),
+    ):
+        with pytest.raises(SystemExit):
+            report.main([str(tmp_path), *arguments])
+        assert message in capsys.readouterr().err
+
+
+def test_the_table_of_a_paper_has_short_labels(tmp_path):
+    for k, size in enumerate((32, 64)):
+        config = configuration(lr=0.1 + k)
+        config["model"]["cell_args"]["hidden_size"] = size
+        write_run(tmp_path / str(k), config, started=f"2026-01-0{k + 1}")
+    files = written(tmp_path)
+    assert b"legs (model.cell_args.hidden_size=32, train.lr=0.1)" in files["table.md"]
+    [head, *rows] = [line for line in files["table.tex"].decode().splitlines() if line.endswith(r"\\")]
+    assert head == r"data set & model & n & test accuracy & validation accuracy & parameters \\"
+    assert [row.split(" & ")[1] for row in rows] == [
+        rf"legs, hidden\_size={size}, lr={lr}" for size, lr in ((32, 0.1), (64, 1.1))
+    ]
+
+
+def test_short_labels_stay_different():
+    assert shortened(
+        ["legs (model.cell_args.dropout=0.1)", "tcn (model.dropout=0.1)", "lstm (code=1a2b3c4)", "f(x) (a.b=2)"]
+    ) == [
+        "legs, model.cell_args.dropout=0.1",
+        "tcn, model.dropout=0.1",
+        "lstm, code=1a2b3c4",
+        "f(x), b=2",
+    ]
+
+
+def test_smoke_tests_are_marked_everywhere(tmp_path):
+    write_run(tmp_path / "a" / "seed_0", configuration(), started="2026-01-01")
+    smoke = [configuration(lr=lr) | {"smoke_test": True} for lr in (0.01, 0.02)]
+    for k, config in enumerate(smoke):
+        write_run(tmp_path / f"b{k}" / "seed_0", config, smoke_test=True, started=f"2026-01-0{k + 2}")
+    groups = rows_of(tmp_path)
+    models = ["legs", "legs (smoke test, train.lr=0.01)", "legs (smoke test, train.lr=0.02)"]
+    assert [row.model for row in groups] == models
+    files = written(tmp_path)
+    for name in ("table.txt", "table.md", "table.csv", "trials.csv", "report.html"):
+        assert "legs (smoke test, train.lr=0.02)" in files[name].decode(), name
+    for name in ("table.txt", "table.md", "table.tex", "report.html"):
+        assert "whose numbers are not results" in files[name].decode(), name
+    curves = plot_learning_curves(groups, read_curves(groups)[0])
+    assert [text.get_text() for text in curves.axes[0].get_legend().get_texts()] == [
+        "legs (n=1)",
+        "legs, smoke test, lr=0.01 (n=1)",
+        "legs, smoke test, lr=0.02 (n=1)",
+    ]
+    assert plot_bars(groups[1:]).axes[0].get_title() == "digits, smoke test"
+    write_run(tmp_path / "c" / "seed_0", configuration("gru"))
+    assert "smoke test" not in written(tmp_path / "c")["report.html"].decode()
+
+
+def test_the_best_row_of_each_data_set_is_that_of_validation(tmp_path):
+    for k, (model, test, dataset) in enumerate([("legs", 0.7, "a"), ("gru", 0.8, "a"), ("legs", 0.7, "b"), ("gru", 0.8, "b")]):
+        metric = {"metric": "mse", "best": "min"} if dataset == "b" else {}
+        write_run(tmp_path / str(k), configuration(model, dataset), test, started=f"2026-01-0{k + 1}", **metric)
+    write_run(tmp_path / "nan", configuration("rnn", "a"), float("nan"), started="2026-01-09")
+    write_run(tmp_path / "failed", configuration("lmu", "c"), status="failed", reason="no")
+    assert [(row.dataset, row.model) for row in results.best_by_validation(rows_of(tmp_path))] == [("a", "gru"), ("b", "legs")]
 
 
 def test_many_records_take_seconds(tmp_path):

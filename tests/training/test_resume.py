@@ -1,6 +1,7 @@
 """A trial that was stopped resumes, and ends as if it had never been stopped."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -284,6 +285,47 @@ def test_an_interrupted_trial_says_so_and_what_a_kill_left_is_removed(stopped, t
     record = folder.read_record()
     assert (record["status"], record["reason"]) == ("interrupted", "stopped from outside; the same command resumes")
     assert not half_written.exists()
+
+
+def signalled(method, at, number):
+    """The module's method, which gets a signal when it is called for the ``at``-th time."""
+    original, calls = getattr(SequenceModule, method), []
+
+    def send(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        return original(self, *args, **kwargs)
+
+    return send
+
+
+MOMENTS = {("training_step", 2): 2, ("training_step", 1): 3, ("validation_step", 1): 3, ("validation_step", 3): 6}
+"""Moments of a signal since the last resume, and the number of updates in the checkpoint; an epoch has three batches."""
+
+
+@pytest.mark.parametrize("case", ["lstm_cosine", pytest.param("soft_text", marks=pytest.mark.slow)])
+def test_ctrl_c_saves_a_checkpoint_within_the_epoch_or_its_validation(case, tmp_path, capfd):
+    """Four times: within an epoch, in its last batch, and in the first and last batch of a validation."""
+    data_keys = {}
+    if case.endswith("text"):
+        (tmp_path / "words.txt").write_text("the quick brown fox jumps over the lazy dog " * 100)
+        data_keys = {"dataset": "text", "path": tmp_path / "words.txt", "length": 20, "num_workers": 2}
+    config = composed(*CASES[case], "train.batch_size=5", "train.test_last=true", **data_keys)
+    data = datasets.load(config["dataset"])
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    for (method, at), updates in MOMENTS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SequenceModule, method, signalled(method, at, signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                run_trials(config, data, tmp_path / "stopped")
+        [path] = (tmp_path / "stopped").glob("*/seed_0")
+        assert RunFolder(path).read_record()["status"] == "interrupted"
+        assert saved(RunFolder(path), "last.ckpt")["global_step"] == updates, (method, at)
+    assert "saves a checkpoint first" in capfd.readouterr().err
+    [stopped] = run_trials(config, data, tmp_path / "stopped")
+    assert_same(whole, stopped)
+    assert stopped.read_record()["resumed_at"] == list(MOMENTS.values())
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt
 
 from seqmem.cli import finished_trial, messages
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 
 if TYPE_CHECKING:
     from seqmem.training.checkpoints.files import Checkpoint
@@ -51,7 +52,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(HELP)
         return
-    with messages.one_line_errors():
+    with messages.one_line_errors(), interrupts.unwinding():
         run(*finished_trial.read(sys.argv[1:], Keys))
 
 

@@ -31,6 +31,8 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
 def resolve(composed: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
     """Resolve a composed config, apply the model's preset, and check every section.
 
+    A smoke test has one trial unless the overrides say how many.
+
     Args:
         composed: the config that Hydra composed from cfg/ and the command line.
         overrides: the command line's overrides, which win over a preset; None for those of the running job.
@@ -51,6 +53,8 @@ def resolve(composed: DictConfig, overrides: Sequence[str] | None = None) -> dic
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
     config.pop("hydra", None)
     checked = check(config)
+    if checked["smoke_test"] and not any(override.lstrip("+").startswith("runner.ntrials=") for override in overrides):
+        checked["runner"]["ntrials"] = 1
     training.check_installed(checked["runner"])
     return checked
 

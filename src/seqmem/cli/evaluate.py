@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seqmem.cli import finished_trial, messages
+from seqmem.io import interrupts
 
 if TYPE_CHECKING:
     from seqmem.training.checkpoints.files import Checkpoint
@@ -48,7 +49,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(HELP)
         return
-    with messages.one_line_errors():
+    with messages.one_line_errors(), interrupts.unwinding():
         run(*finished_trial.read(sys.argv[1:], Keys))
 
 

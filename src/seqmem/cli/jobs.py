@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from hydra.types import RunMode
 
 from seqmem.cli.messages import describe
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 
 if TYPE_CHECKING:
     from seqmem.results import Experiment, RunFolder
@@ -30,6 +32,7 @@ def reported(config: Mapping[str, Any], standalone: bool = False) -> Iterator["J
     try:
         yield job
     except BaseException as error:
+        interrupts.raise_if_received()  # the job has not failed, and its table can wait
         with suppress(UserError):  # on a full disk, the first failure is the one to report
             if isinstance(error, Exception):
                 job.fail(error)
@@ -49,6 +52,7 @@ class Job:
     def __init__(self, config: Mapping[str, Any], standalone: bool = False):
         from seqmem import results
 
+        interrupts.raise_if_received()
         hydra = None if standalone else HydraConfig.get()
         self.seeds = _seeds(config)
         self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra and hydra.mode == RunMode.MULTIRUN else None
@@ -64,7 +68,8 @@ class Job:
 
     def begin(self, experiment: "Experiment") -> None:
         """Note that data and model are loaded, and where the trials lie."""
-        self._experiment = experiment
+        swept = self._sweep.swept() if self._sweep else []
+        self._experiment = replace(experiment, swept=_values(self._entry["overrides"], swept))
         self._entry |= {"folder": experiment.folder, "code": experiment.code}
         self._update_manifest()
 
@@ -117,6 +122,12 @@ def manifest_entry(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         "group": digest(config),
         "seeds": list(_seeds(config)),
     }
+
+
+def _values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """Return the values of those overrides whose keys are in ``keys``."""
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs if key in keys}
 
 
 def _seeds(config: Mapping[str, Any]) -> range:

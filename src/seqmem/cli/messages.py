@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seqmem.cli.overrides import CONFIGS, GROUPS, SWITCHES, composed_config, split_flags
 from seqmem.errors import DataWarning, UserError, not_installed, suggestion
+from seqmem.io import interrupts
 
 # The extra of pyproject.toml that installs each of Hydra's plugins, by the plugin's config file.
 _extras = {
@@ -28,26 +29,48 @@ _extras = {
 _usual_format = warnings.formatwarning
 
 
+class _Ended(SystemExit):
+    """The end of the program after its message."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the program, or the job of a sweep, with one line on stderr if an error arises within."""
-    wants_traceback = any(re.fullmatch(r"\+*traceback=(true|yes|on|1)", argument, re.IGNORECASE) for argument in sys.argv)
     warnings.formatwarning = _format_warning
     try:
         yield
-    except KeyboardInterrupt:
-        _exit("interrupted", 130)
-    except BrokenPipeError:
+    except _Ended:
+        raise
+    except BaseException as error:
+        if interrupts.received() is not None or isinstance(error, KeyboardInterrupt | interrupts.Interrupted):
+            if interrupts.in_worker():
+                return  # the launcher's other workers save their checkpoints, and the command prints the line
+            _exit(_interrupted(), interrupts.status())
+        if not isinstance(error, Exception):
+            raise
+        _report(error)
+
+
+def _interrupted() -> str:
+    """The message after Ctrl-C or SIGTERM."""
+    hydra: Any = HydraConfig.instance().cfg
+    if hydra is None or hydra.hydra.mode is None:
+        return "interrupted"
+    return "interrupted; the same command resumes"
+
+
+def _report(error: Exception) -> None:
+    """Print the line of an error, and end the program unless a sweep has further jobs."""
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has ended
         sys.exit(1)
-    except Exception as error:
-        if wants_traceback:
-            raise
-        message, status = describe(error)
-        hydra: Any = HydraConfig.instance().cfg
-        if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN or "num" not in hydra.hydra.job:
-            _exit(message, status)
-        print(f"error: job {hydra.hydra.job.num} ({hydra.hydra.job.override_dirname}): {message}", file=sys.stderr)
+    if any(re.fullmatch(r"\+*traceback=(true|yes|on|1)", argument, re.IGNORECASE) for argument in sys.argv):
+        raise error
+    message, status = describe(error)
+    hydra: Any = HydraConfig.instance().cfg
+    if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN or "num" not in hydra.hydra.job:
+        _exit(message, status)
+    print(f"error: job {hydra.hydra.job.num} ({hydra.hydra.job.override_dirname}): {message}", file=sys.stderr)
 
 
 def describe(error: Exception) -> tuple[str, int]:
@@ -143,4 +166,4 @@ def _format_warning(message: Warning | str, category: type[Warning], *where: Any
 
 def _exit(message: str, status: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
+    raise _Ended(status)

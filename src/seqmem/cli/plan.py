@@ -53,6 +53,7 @@ def plan(overrides: Sequence[str], flags: Sequence[str]) -> None:
             raise UserError(f"runner.devices: got {devices} with -m, expected 1: several devices train one job at a time")
     entries = [manifest_entry(config, job) for job, config in jobs]
     _refuse_duplicates(entries, [config for _, config in jobs])
+    sweeps.current.swept = [override.key_or_group for override in sweep.overrides if override.is_sweep_override()]
     identity: list[Any]
     if sweep.is_grid:
         sweeps.current.jobs = entries

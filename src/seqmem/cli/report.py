@@ -11,26 +11,32 @@ from seqmem.errors import UserError
 from seqmem.io.files import make_folder, write_text
 from seqmem.io.terminal import Parser
 from seqmem.results import formats
-from seqmem.results.aggregate import group_trials, summarize
+from seqmem.results.aggregate import Trials, group_trials, summarize
 from seqmem.results.curves import read_curves
+from seqmem.results.labels import shortened
 from seqmem.results.page import page
 from seqmem.results.plots import plot_bars, plot_learning_curves, save_figure
 from seqmem.results.published import columns, compare, read_published, with_published
 from seqmem.results.reading import find_runs
-from seqmem.results.table import cells
+from seqmem.results.selection import order, selected
+from seqmem.results.table import show_table, smoke_note
 from seqmem.results.trial_rows import trial_rows
+
+_not_in_papers = ("best epoch", "seconds", "sequences/s")
 
 DESCRIPTION = """\
 Report all trials below a folder, or those of a sweep if it holds the sweep's manifest (sweep.json).
 
   report.html          everything; opens without a server or network
-  table.txt .md .tex   mean and sample standard deviation over the finished trials of each config and version of the code
+  table.txt .md .tex   mean and sample standard deviation over the finished trials of each config and version of the code;
+                       table.tex has short labels and the columns of a paper, and is scaled down where it is wider than a page
   table.csv            the same, all columns in full precision
   trials.csv           every trial: seed, status and its reason, results, commit, machine, date, folder
   curves.png bars.png  learning curves; test results with error bars and each trial as a point
   comparison.csv       with --against: published values next to ours
 
-Trials without a result (failed, interrupted, still running, missing, unreadable) are listed with the reason.
+The table is printed, too. Trials without a result (failed, interrupted, still running, missing, unreadable) are listed with
+the reason. Smoke tests are marked.
 
 A FILE of published values has columns task, model, metric and value; columns paper, table and source are optional. Task and
 model are names of a data set and a model as in table.md, or names that the papers use (seqmem.results.paper_names). A metric
@@ -43,22 +49,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     given = parser.parse_args(arguments)
     with parser.one_line_errors():
-        write(given.folder, given.out, given.against)
+        columns = [name.strip() for name in given.columns.split(",")] if given.columns else []
+        write(given.folder, given.out, given.against, given.sort, columns)
 
 
-def write(source: Path, out: Path | None = None, against: Path | None = None) -> pd.DataFrame:
-    """Write the report and print its path.
+def write(
+    source: Path, out: Path | None = None, against: Path | None = None, sort: str | None = None, names: Sequence[str] = ()
+) -> list[Trials]:
+    """Write the report, and print its table and its path.
 
     Args:
         source: the folder of a sweep, or one with run folders at any depth.
         out: the folder to write to; None for ``source``.
         against: a file of published values.
+        sort: column of the rows' order, see :func:`seqmem.results.selection.order`; None keeps that of the trials.
+        names: columns to print and of table.txt, .md and .tex; empty for the usual ones.
 
     Returns:
-        The table.
+        The rows.
 
     Raises:
-        UserError: there is nothing to report, or a file cannot be read or written.
+        UserError: there is nothing to report, no such column exists, or a file cannot be read or written.
     """
     published = read_published(against) if against else []
     runs = find_runs(source)
@@ -66,37 +77,57 @@ def write(source: Path, out: Path | None = None, against: Path | None = None) ->
         raise UserError(f"{source}: got no run record below it, expected folders with record.json")
     folder = make_folder(out or source)
     groups = group_trials(runs)
+    if sort is not None:
+        groups = [groups[row] for row in order(summarize(groups), groups, sort)]
     curves, problems = read_curves(groups)
     comparisons = compare(published, groups)
     summary = with_published(summarize(groups), comparisons)
+    table = selected(summary, names)
     trials = list(trial_rows(groups, problems, folder))
     figures = {"curves": plot_learning_curves(groups, curves), "bars": plot_bars(groups)}
 
-    _write_tables(folder, summary, columns(comparisons, groups) if comparisons else None, trials)
+    compared = columns(comparisons, groups) if comparisons else None
+    _write_tables(folder, summary, table, compared, trials, all_columns=bool(names))
     for name, figure in figures.items():
         if figure:
             save_figure(figure, folder / f"{name}.png")
     write_text(folder / "report.html", page(source.resolve().name, groups, summary, trials, curves, comparisons, figures))
     unfinished = sum(not run.finished for run in runs)
     of_them = f", {unfinished} of them not finished" if unfinished else ""
+    show_table(summary, columns=table)
     print(f"{len(runs)} trials{of_them}, in {len(groups)} rows: {folder / 'report.html'}")
-    return summary
+    return groups
 
 
 def _write_tables(
-    folder: Path, summary: pd.DataFrame, compared: formats.Columns | None, trials: Sequence[Mapping[str, Any]]
+    folder: Path,
+    summary: pd.DataFrame,
+    table: formats.Columns,
+    compared: formats.Columns | None,
+    trials: Sequence[Mapping[str, Any]],
+    all_columns: bool,
 ) -> None:
     """Write the tables of all formats; trials without a result are listed below with the reason."""
     troubles = [f"{trial['status']}: {trial['folder']}: {trial['reason']}" for trial in trials if trial["reason"]]
-    tables = [cells(summary), *([] if compared is None else [compared])]
+    if note := smoke_note(summary):
+        troubles.insert(0, note)
+    tables = [table, *([] if compared is None else [compared])]
     in_markdown = [*map(formats.markdown, tables), *(f"- {formats.in_markdown(trouble)}" for trouble in troubles)]
     write_text(folder / "table.txt", "\n".join([*map(formats.text, tables), *troubles]) + "\n")
     write_text(folder / "table.md", "\n".join(in_markdown) + "\n")
-    write_text(folder / "table.tex", formats.latex(cells(summary)) + "".join(f"% {trouble}\n" for trouble in troubles))
+    write_text(
+        folder / "table.tex", formats.latex(_for_paper(table, all_columns)) + "".join(f"% {trouble}\n" for trouble in troubles)
+    )
     write_text(folder / "table.csv", summary.to_csv(index=False))
     write_text(folder / "trials.csv", formats.comma_separated({key: [trial[key] for trial in trials] for key in trials[0]}))
     if compared is not None:
         write_text(folder / "comparison.csv", formats.comma_separated(compared))
+
+
+def _for_paper(table: formats.Columns, all_columns: bool) -> formats.Columns:
+    """Return the columns of table.tex: short labels, and unless all are requested, none that depend on the machine."""
+    chosen = {name: column for name, column in table.items() if all_columns or name not in _not_in_papers}
+    return chosen | {name: shortened(column) for name, column in chosen.items() if name in ("data set", "model")}
 
 
 def _parser() -> Parser:
@@ -105,5 +136,13 @@ def _parser() -> Parser:
         "folder", type=Path, metavar="FOLDER", help="the folder of a sweep, or one with run folders at any depth"
     )
     parser.add_argument("--against", type=Path, metavar="FILE", help="published values: .csv")
+    parser.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        help="order of the rows in each data set, the best first: validation; --sort=-COLUMN reverses",
+    )
+    parser.add_argument(
+        "--columns", metavar="A,B,...", help="columns to print and of table.txt, .md and .tex, as in the table or in table.csv"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the folder to write to (default: FOLDER)")
     return parser

@@ -10,6 +10,7 @@ from seqmem.cli.commandline import compose
 from seqmem.cli.messages import one_line_errors
 from seqmem.cli.overrides import is_multirun, shows_config, split_flags, translate
 from seqmem.cli.plan import plan
+from seqmem.io import interrupts
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -31,10 +32,14 @@ def _run(main: Callable[[], Any]) -> None:
         sys.argv[1:] = translate(sys.argv[1:])
         sweeps.current.command = list(sys.argv)
         check(sys.argv[1:])
-        try:
-            main()
-        finally:  # a killed worker ends the sweep by an exception
-            sweeps.report_sweep()
+        with interrupts.unwinding():
+            try:
+                with sweeps.current.workers:
+                    main()
+            finally:  # a killed worker ends the sweep by an exception
+                if interrupts.received() is None:
+                    sweeps.report_sweep()
+            interrupts.raise_if_received()
     if sweeps.current.failed:
         sys.exit(sweeps.current.failed[0])
 

@@ -1,17 +1,24 @@
 """A running sweep: its manifest, its workers' environment, and the one table at its end."""
 
 import os
+import shlex
 import sys
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from seqmem.cli.overrides import split_flags
 from seqmem.errors import UserError
+from seqmem.io import interrupts
+
+if TYPE_CHECKING:
+    from seqmem.results.aggregate import Trials
 
 
 @dataclass
@@ -21,16 +28,20 @@ class _Current:
     Attributes:
         command: the command line.
         jobs: entries of the jobs that are known before the sweep begins.
+        swept: keys of the overrides that differ between the jobs.
         settings: the sweeper's settings that the command line leaves open.
         folder: of the sweep, from its beginning until it is reported.
         failed: exit statuses of the jobs that failed.
+        workers: defers signals while worker processes run, so that they save their checkpoints.
     """
 
     command: list[str] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    swept: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     failed: list[int] = field(default_factory=list)
+    workers: ExitStack = field(default_factory=ExitStack)
 
 
 current = _Current()
@@ -45,7 +56,7 @@ class Manifest(Callback):
 
         current.folder = Path(config.hydra.sweep.dir)
         with suppress(UserError):  # Hydra would only warn; each job names a folder that cannot be written
-            Sweep(current.folder).add(current.jobs, current.command)
+            Sweep(current.folder).add(current.jobs, current.command, current.swept)
         # A worker on another machine composes its job from these overrides and may lack this process's environment.
         folder = QuotedString(str(current.folder), Quote.single).with_quotes()
         with flag_override(config, ["struct", "readonly"], False):
@@ -54,8 +65,9 @@ class Manifest(Callback):
         _prepare_workers(config.hydra.launcher._target_)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Give a worker the job's command line: its own arguments are the launcher's."""
+        """Give a worker its signal handlers and the job's command line: its own arguments are the launcher's."""
         if not current.command:
+            interrupts.install_in_worker()
             sys.argv = ["train.py", *config.hydra.overrides.task]
 
 
@@ -72,7 +84,8 @@ def report_sweep() -> None:
     current.failed += [job["status"] for job in failed]
     try:
         if results.find_runs(folder):
-            results.show_table(report.write(folder))
+            for group in results.best_by_validation(report.write(folder)):
+                print(_best(group, folder, jobs))
             best = folder / "optimization_results.yaml"
             if best.exists():  # written by Optuna
                 print(f"best of the search: {dict(OmegaConf.load(best))}")
@@ -83,10 +96,34 @@ def report_sweep() -> None:
             print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
 
 
+def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line about the best row of a data set: its validation, its folder and the command that trains it."""
+    from seqmem.results.aggregate import mean_and_deviation
+    from seqmem.results.table import spread
+
+    place = group.finished[0].folder.path.parent
+    found = spread(*mean_and_deviation(group.results("val")))
+    line = f"best validation {group.metric} on {group.dataset}: {group.model}, {found} (n = {len(group.finished)}), in {place}"
+    overrides = next((job["overrides"] for job in jobs if job["folder"] and _same(folder / job["folder"], place)), None)
+    return line if overrides is None else f"{line}; its command: {_command(overrides)}"
+
+
+def _same(path: Path, other: Path) -> bool:
+    return os.path.normpath(path) == os.path.normpath(other)
+
+
+def _command(overrides: Sequence[str]) -> str:
+    """Return the command line of a job by itself, with the flags of the sweep's."""
+    script, *arguments = current.command
+    flags = [flag for flag in split_flags(arguments)[0] if flag not in ("-m", "--multirun")]
+    return shlex.join(["python", script, *flags, *overrides])
+
+
 def _prepare_workers(launcher: str) -> None:
-    """Set the environment variables that a launcher's worker processes inherit."""
+    """Set the environment variables that a launcher's worker processes inherit, and pass signals on to them."""
     if launcher.endswith(".BasicLauncher"):
         return
+    current.workers.enter_context(interrupts.deferred(interrupts.signal_children))
     import torch
 
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from seqmem.errors import UserError, suggestion
+from seqmem.io import interrupts
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,10 +21,15 @@ class Parser(argparse.ArgumentParser):
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
-        """Print a UserError raised inside the ``with`` block as one line, too."""
+        """Print a UserError raised inside the ``with`` block, or an interrupt, as one line, too."""
         try:
-            yield
-        except UserError as error:
+            with interrupts.unwinding():
+                yield
+        except BaseException as error:
+            if interrupts.received() is not None or isinstance(error, KeyboardInterrupt):
+                self.exit(interrupts.status(), f"{self.prog}: interrupted\n")
+            if not isinstance(error, UserError):
+                raise
             self.error(str(error))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqmem.results.aggregate import group_trials, summarize
+from seqmem.results.aggregate import best_by_validation, group_trials, summarize
 from seqmem.results.curves import read_curves
 from seqmem.results.experiment import Experiment
 from seqmem.results.plots import plot_learning_curves, save_figure
@@ -23,6 +23,7 @@ __all__ = [
     "Experiment",
     "RunFolder",
     "Sweep",
+    "best_by_validation",
     "find_runs",
     "group_trials",
     "plot_learning_curves",

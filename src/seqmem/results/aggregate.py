@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from seqmem.results.labels import Subject, label
+from seqmem.results.labels import SMOKE, Subject, label
 from seqmem.results.reading import Run
 from seqmem.results.record import settings
 
@@ -44,7 +44,7 @@ class Trials:
 
     Attributes:
         dataset: name of the data set, with the settings in brackets that distinguish it from others of that name in the table.
-        model: name of the model, likewise.
+        model: name of the model, likewise; smoke tests are marked.
         metric: the metric to compare; empty if no trial on these data has recorded it.
         best: "max" or "min", the better end of the metric.
         settings: the flat config; None if it could not be read.
@@ -70,6 +70,11 @@ class Trials:
         """The trials without a result."""
         return [run for run in self.runs if not run.finished]
 
+    @property
+    def smoke_test(self) -> bool:
+        """Whether they are smoke tests, whose numbers are not results."""
+        return any(run.record.get("smoke_test") is True for run in self.runs)
+
     def results(self, split: str) -> list[float]:
         """Return the metric of each finished trial on a split, "test" or "val"."""
         return [run.record["result"][f"{split}/{self.metric}"] for run in self.finished]
@@ -84,7 +89,7 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
     groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
-        Subject(dataset, model, config, group[0].record.get("overrides") or [], version, digest, data)
+        Subject(dataset, _marked(model, group), config, group[0].record.get("overrides") or [], version, digest, data)
         for (dataset, model, digest, version, data), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
@@ -95,6 +100,21 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
     ]
     places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
     return sorted(found, key=lambda group: places[group.dataset])
+
+
+def best_by_validation(groups: Iterable[Trials]) -> list[Trials]:
+    """Return the row of each data set whose mean validation metric is the best; rows without a finite mean do not count."""
+    best: dict[str, tuple[float, Trials]] = {}
+    for group in groups:
+        mean, _ = mean_and_deviation(group.results("val"))
+        value = mean if group.best == "max" else -mean
+        if math.isfinite(value) and (group.dataset not in best or value > best[group.dataset][0]):
+            best[group.dataset] = value, group
+    return [group for _, group in best.values()]
+
+
+def _marked(model: str, group: Sequence[Run]) -> str:
+    return f"{model} ({SMOKE})" if any(run.record.get("smoke_test") is True for run in group) else model
 
 
 def _with_data(runs: list[Run]) -> list[Run]:

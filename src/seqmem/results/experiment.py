@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ class Experiment:
         group: checksum of the config's settings.
         code: checksum of the code that trains.
         data: checksum of the description of the data.
+        swept: settings of the command line that differ between the jobs of its sweep; empty outside of a sweep.
     """
 
     folder: Path
     group: str
     code: str
     data: str
+    swept: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, output_dir: Path, label: str, group: str, code: str, description: Mapping[str, Any]) -> "Experiment":
@@ -40,6 +42,12 @@ class Experiment:
         """
         data = _checksum(json.dumps(description, sort_keys=True))
         return cls(output_dir / f"{label}_{_checksum(f'{group} {code} {data}')}", group, code, data)
+
+    def title(self, model: str, dataset: str) -> str:
+        """Return "MODEL (SETTINGS) on DATASET" for messages, with the swept settings that the names do not imply."""
+        named = {"model": model, "dataset": dataset, "seed": self.swept.get("seed")}  # messages name the trial's seed
+        settings = ", ".join(f"{key}={value}" for key, value in self.swept.items() if named.get(key) != value)
+        return f"{model}{f' ({settings})' if settings else ''} on {dataset}"
 
     def trial(self, seed: int) -> RunFolder:
         """Return the folder of a trial, which may not exist yet."""

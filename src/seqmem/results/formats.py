@@ -59,10 +59,21 @@ def in_markdown(words: str) -> str:
 
 
 def latex(columns: Columns) -> str:
-    """Return a LaTeX ``tabular``, which needs the package booktabs."""
+    """Return a LaTeX ``tabular`` that is scaled down where it is larger than a page; needs booktabs and adjustbox."""
     body = [" & ".join(map(_in_latex, line)) + r" \\" for line in (tuple(columns), *rows(columns))]
     head = "".join("l" if name in LEFT else "r" for name in columns)
-    lines = [rf"\begin{{tabular}}{{{head}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]
+    lines = [
+        r"% \usepackage{booktabs, adjustbox}",
+        r"\begin{adjustbox}{max width=\linewidth, max totalheight=0.95\textheight}",
+        rf"\begin{{tabular}}{{{head}}}",
+        r"\toprule",
+        body[0],
+        r"\midrule",
+        *body[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{adjustbox}",
+    ]
     return "\n".join(lines) + "\n"
 
 

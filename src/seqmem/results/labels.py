@@ -1,8 +1,15 @@
 """Labels of a table's rows: data set and model, with the settings that distinguish equal names."""
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+SMOKE = "smoke test"
+"""Mark of smoke tests after the name of the model."""
+SMOKE_NOTE = "smoke test: one epoch of a few batches, whose numbers are not results"
+
+_key = re.compile(r"(?<=\(|\s)[\w.]+\.(\w+)(?==)")
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,26 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
             for (dataset, model), words in zip(labels, parts, strict=True)
         ]
     return labels
+
+
+def shortened(labels: Sequence[str]) -> list[str]:
+    """Return labels for narrow places: keys without their sections where no other key ends alike, and no brackets.
+
+    >>> shortened(["legs (model.cell_args.hidden_size=32)", "lstm"])
+    ['legs, hidden_size=32', 'lstm']
+    """
+    full = {found[0] for label in labels for found in _key.finditer(label)}
+    ends = [key.rpartition(".")[2] for key in full]
+
+    def short(found: re.Match[str]) -> str:
+        return found[1] if ends.count(found[1]) == 1 else found[0]
+
+    return [_without_brackets(_key.sub(short, label)) for label in labels]
+
+
+def _without_brackets(label: str) -> str:
+    name, bracket, settings = label.partition(" (")
+    return f"{name}, {settings[:-1]}" if bracket and label.endswith(")") else label
 
 
 def short_version(version: str) -> str:

@@ -21,7 +21,7 @@ from seqmem.results.plots import svg
 from seqmem.results.published import Comparison
 from seqmem.results.published import columns as published_columns
 from seqmem.results.reading import Run
-from seqmem.results.table import cells, number
+from seqmem.results.table import cells, number, smoke_note
 
 WIDTH, HEIGHT = 320, 90
 """Size of the picture of a row's trials, in units of the SVG."""
@@ -84,6 +84,7 @@ def page(
             figures={name: figure and Markup(svg(figure, name)) for name, figure in figures.items()},
             compared=published_columns(comparisons, groups),
             matched={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
+            smoke_note=smoke_note(summary),
             unmatched=[line for line, comparison in enumerate(comparisons) if comparison.row is None],
         )
     )

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,6 +19,7 @@ from seqmem.io.figures import Figure
 from seqmem.io.files import replacing
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
+from seqmem.results.labels import SMOKE, shortened
 
 MOST_NAMES = 10
 """Largest number of rows with a legend and a band; more would hide each other."""
@@ -55,7 +56,8 @@ def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve])
         axis.set_xlabel("epoch")
         axis.set_ylabel(f"validation {_metric_label(rows[0][1])}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_title(_short(dataset, 70) + ("" if few else f", {len(rows)} rows"), fontsize="medium")
+        title = _short(shortened([dataset])[0], 70) + ("" if few else f", {len(rows)} rows")
+        axis.set_title(title + _mark(group for _, group, _ in rows), fontsize="medium")
         axis.grid(alpha=0.3)
     figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure
@@ -86,9 +88,8 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
     for axis, (name, rows) in zip(axes, shown.items(), strict=True):
         _draw_bars(axis, rows)
         count = len(datasets[name])
-        axis.set_title(
-            _short(name, 90) + (f", the best {len(rows)} of {count} rows" if count > len(rows) else ""), fontsize="medium"
-        )
+        title = _short(shortened([name])[0], 90) + (f", the best {len(rows)} of {count} rows" if count > len(rows) else "")
+        axis.set_title(title + _mark(group for _, group in rows), fontsize="medium")
     figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure
 
@@ -132,10 +133,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _draw_named_curves(axis: Axes, rows: Sequence[tuple[int, Trials, MeanCurve]]) -> None:
-    for (k, group, curve), color in zip(rows, _colors(len(rows)), strict=True):
+    names = _names([group for _, group, _ in rows])
+    for (k, _, curve), color, name in zip(rows, _colors(len(rows)), names, strict=True):
         epochs, mean, least, largest = zip(*curve, strict=True)
         marker = "." if len(epochs) <= 50 else None
-        axis.plot(epochs, mean, marker=marker, color=color, label=_name(group), url=f"#row-{k}")
+        axis.plot(epochs, mean, marker=marker, color=color, label=name, url=f"#row-{k}")
         axis.fill_between(epochs, least, largest, alpha=0.2, color=color, linewidth=0)
     axis.legend(fontsize="small")
 
@@ -159,7 +161,7 @@ def _draw_bars(axis: Axes, rows: Sequence[tuple[int, Trials]]) -> None:
     axis.errorbar(means, places, xerr=deviations, fmt="none", color="black", capsize=3, linewidth=1)
     points = [(result, place) for place, trials in enumerate(results) for result in trials]
     axis.plot(*zip(*points, strict=True), "o", markeredgecolor="black", markerfacecolor="white", markersize=3.5)
-    axis.set_yticks(places, [_name(group) for _, group in rows])
+    axis.set_yticks(places, _names([group for _, group in rows]))
     axis.tick_params(axis="y", labelsize="small", length=0)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(f"test {_metric_label(rows[0][1])}")
@@ -175,8 +177,14 @@ def _metric_label(group: Trials) -> str:
     return next((run.record["metric_label"] for run in group.finished if "metric_label" in run.record), group.metric)
 
 
-def _name(group: Trials) -> str:
-    return f"{_short(group.model, 60)} (n={len(group.finished)})"
+def _names(groups: Sequence[Trials]) -> list[str]:
+    labels = shortened([group.model for group in groups])
+    return [f"{_short(label, 60)} (n={len(group.finished)})" for label, group in zip(labels, groups, strict=True)]
+
+
+def _mark(groups: Iterable[Trials]) -> str:
+    """Return the mark of a title whose rows are all smoke tests."""
+    return f", {SMOKE}" if all(group.smoke_test for group in groups) else ""
 
 
 def _short(text: str, most: int) -> str:

@@ -34,13 +34,22 @@ class Sweep:
         """
         return self._read()["jobs"]
 
-    def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str] = ()) -> None:
+    def swept(self) -> list[str]:
+        """Return the keys of the overrides that differ between the jobs; empty without a manifest.
+
+        Raises:
+            UserError: the manifest cannot be read.
+        """
+        return self._read()["swept"]
+
+    def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str] = (), swept: Sequence[str] = ()) -> None:
         """Add jobs, or update those whose settings and seeds are in the manifest.
 
         Args:
             jobs: jobs as :meth:`jobs` returns them, but with folders that are not relative to the sweep's; missing keys are not
                 changed.
             command: the command line, for readers of the manifest; empty keeps the recorded one.
+            swept: keys of the overrides that differ between the jobs; empty keeps the recorded ones.
 
         Raises:
             UserError: the manifest cannot be written.
@@ -52,7 +61,11 @@ class Sweep:
             for job in jobs:
                 place = {"folder": os.path.relpath(job["folder"], self.folder)} if "folder" in job else {}
                 known[_key(job)] = {**blank, **known.get(_key(job), {}), **job, **place}
-            content = {"command": list(command) or before["command"], "jobs": list(known.values())}
+            content = {
+                "command": list(command) or before["command"],
+                "swept": list(swept) or before["swept"],
+                "jobs": list(known.values()),
+            }
             write_text(self.folder / "sweep.json", json.dumps(content, indent=2) + "\n")
 
     def _read(self) -> dict[str, Any]:
@@ -60,9 +73,9 @@ class Sweep:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             jobs = [{key: job[key] for key in _KEYS} for job in content["jobs"]]
-            return {"command": list(content["command"]), "jobs": jobs}
+            return {"command": list(content["command"]), "swept": list(content.get("swept", [])), "jobs": jobs}
         except FileNotFoundError:
-            return {"command": [], "jobs": []}
+            return {"command": [], "swept": [], "jobs": []}
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read {path} ({error})") from None
 

@@ -11,15 +11,16 @@ from rich.table import Table
 from seqmem.io.files import write_text
 from seqmem.results import formats
 from seqmem.results.formats import Columns
+from seqmem.results.labels import SMOKE, SMOKE_NOTE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def show_table(summary: "pd.DataFrame", console: Console | None = None) -> None:
-    """Print a summary (see :func:`seqmem.results.aggregate.summarize`)."""
-    columns = cells(summary)
-    table = Table(title="mean +/- standard deviation over n trials")
+def show_table(summary: "pd.DataFrame", console: Console | None = None, columns: Columns | None = None) -> None:
+    """Print a summary (see :func:`seqmem.results.aggregate.summarize`), or ``columns`` of it."""
+    columns = cells(summary) if columns is None else columns
+    table = Table(title="mean +/- standard deviation over n trials", caption=smoke_note(summary) or None)
     for name in columns:
         table.add_column(name, justify="left" if name in formats.LEFT else "right", overflow="fold")
     for row in formats.rows(columns):
@@ -29,8 +30,14 @@ def show_table(summary: "pd.DataFrame", console: Console | None = None) -> None:
 
 def save_table(summary: "pd.DataFrame", folder: Path) -> None:
     """Write ``table.md`` (rounded) and ``table.csv`` (all columns, full precision) to ``folder``."""
-    write_text(folder / "table.md", formats.markdown(cells(summary)))
+    note = smoke_note(summary)
+    write_text(folder / "table.md", formats.markdown(cells(summary)) + (f"\n{note}\n" if note else ""))
     write_text(folder / "table.csv", summary.to_csv(index=False))
+
+
+def smoke_note(summary: "pd.DataFrame") -> str:
+    """Return what stands below a table that has smoke tests; empty for other tables."""
+    return SMOKE_NOTE if any(f"({SMOKE}" in str(model) for model in summary["model"]) else ""
 
 
 def cells(summary: "pd.DataFrame") -> Columns:

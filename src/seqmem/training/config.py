@@ -52,7 +52,7 @@ class TrainConfig:
         test_last: also test the weights after the last epoch. They choose nothing, and have a column of their own.
         precision: Lightning's name of the number format.
         compile: compile the network with torch.compile, except for recurrences that run step by step.
-        checkpoint_minutes: minutes between checkpoints within an epoch, on one device. There is one after each epoch, too.
+        checkpoint_minutes: minutes between checkpoints within an epoch. There is one after each epoch, too.
         resume: the folder of a trial, or its last checkpoint, to resume from if the trial's own folder has none. Its settings
             and seed must be the same, except for ``epochs`` where the learning rate does not depend on them.
     """

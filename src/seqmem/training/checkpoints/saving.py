@@ -1,16 +1,20 @@
 """Checkpoints of a training, which a kill or a full disk cannot cut."""
 
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities import apply_to_collection
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, distributed
 
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 from seqmem.training.checkpoints.files import save_plain
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.module import SequenceModule
@@ -56,7 +60,10 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class WithinEpoch(pl.Callback):
-    """Writes ``last.ckpt`` within epochs, too, with the sums that training has gathered since the epoch began.
+    """Writes ``last.ckpt`` within epochs, too: every few minutes, and before Ctrl-C or SIGTERM end the training.
+
+    Such a checkpoint has the sums that training has gathered since the epoch began. One within the validation has no part of
+    the latter's, which a resume repeats.
 
     Args:
         path: the file.
@@ -74,8 +81,13 @@ class WithinEpoch(pl.Callback):
         self._last_saved = time.monotonic()
         if self._loaded is not None:
             assert isinstance(pl_module, SequenceModule)
-            pl_module.continue_epoch(self._loaded)
+            gathered = self._loaded["processes"][trainer.global_rank]
+            pl_module.continue_epoch(gathered, self._loaded["validates"])
             self._loaded = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at a signal that came after the last epoch's checkpoint."""
+        interrupts.raise_if_received()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start to measure again: each epoch ends with a checkpoint."""
@@ -84,25 +96,86 @@ class WithinEpoch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a checkpoint if it is due and the weights are finite."""
-        if trainer.is_last_batch or time.monotonic() < self._last_saved + self.seconds:
-            return
-        _check_finite(trainer, pl_module, self.path)
-        self._saving = True
-        trainer.save_checkpoint(self.path)
-        self._saving = False
-        self._last_saved = time.monotonic()
+        """Write a checkpoint if it is due or there was a signal, and the weights are finite; stop at a signal."""
+        if not trainer.is_last_batch:  # Lightning would resume after the validation, which has not run
+            self._save_or_stop(trainer, pl_module, time.monotonic() >= self._last_saved + self.seconds)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write a checkpoint and stop at a signal."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save_or_stop(trainer, pl_module, due=False)
+        interrupts.raise_if_received()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write a checkpoint and stop at a signal."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save_or_stop(trainer, pl_module, due=False)
+        interrupts.raise_if_received()
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        """Stop at a signal."""
+        interrupts.raise_if_received()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the sums of the epoch so far."""
-        if self._saving:
-            assert isinstance(pl_module, SequenceModule)
-            checkpoint["within_epoch"] = pl_module.within_epoch()
+        if not self._saving:
+            return
+        assert isinstance(pl_module, SequenceModule)
+        checkpoint["within_epoch"] = {
+            "processes": _from_all_processes(pl_module.within_epoch(), trainer.world_size),
+            "validates": trainer.validating,
+        }
+        if trainer.validating:
+            loop = checkpoint["loops"]["fit_loop"]
+            loop["epoch_loop.val_loop.batch_progress"] = deepcopy(_first_batch)
+            loop["state_dict"]["combined_loader"] = [{"batches": 0}]  # the next pass is that of the next epoch
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the sums until the module is on its device."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._loaded = checkpoint.get("within_epoch")
+
+    def _save_or_stop(self, trainer: pl.Trainer, module: pl.LightningModule, due: bool) -> None:
+        """Write a checkpoint if it is due or there was a signal, and stop at a signal: all processes at the same batch."""
+        stops = interrupts.received() is not None
+        if trainer.world_size > 1:
+            wishes = torch.tensor([stops, due], dtype=torch.float32, device=trainer.strategy.root_device)
+            stops, due = (trainer.strategy.reduce(wishes, reduce_op="sum") > 0).tolist()
+        if stops or due:
+            self._save(trainer, module)
+        if stops:
+            raise interrupts.Interrupted
+
+    def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        _check_finite(trainer, module, self.path)
+        self._saving = True
+        trainer.save_checkpoint(self.path)
+        self._saving = False
+        self._last_saved = time.monotonic()
+
+
+# Progress of a validation that stopped in its first batch: Lightning repeats that batch and runs the others.
+_first_batch = {
+    **{key: {"ready": 1, "started": 1, "processed": 0, "completed": 0} for key in ("total", "current")},
+    "is_last_batch": False,
+}
+
+
+def _from_all_processes(value: Any, count: int) -> list[Any]:
+    """Return the values of all processes in the order of their ranks; each must call it."""
+    if count == 1:
+        return [value]
+    values: list[Any] = [None] * count
+    distributed.all_gather_object(values, apply_to_collection(value, Tensor, Tensor.cpu))
+    return values
 
 
 def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -> None:

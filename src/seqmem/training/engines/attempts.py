@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seqmem.io import interrupts
 from seqmem.results.experiment import Experiment
 from seqmem.training.loop.splits import Data
 from seqmem.training.loop.trial import run_trial
@@ -54,8 +55,10 @@ def one_by_one(
 ) -> Iterator[Attempt]:
     """Attempt the trials of several seeds in order; arguments as for :func:`attempt`."""
     for seed in seeds:
+        interrupts.raise_if_received()
         try:
             outcome = attempt(config, data, experiment, seed, wait)
         except Exception as error:
+            interrupts.raise_if_received()
             outcome = Attempt(seed, failure=error)
         yield outcome

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any
@@ -13,12 +13,15 @@ import torch
 from torch import distributed
 from torch.multiprocessing import get_context
 
+from seqmem.io import interrupts
+
 
 def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Run ``function(*arguments)`` in ``count`` processes, and return the result of the first one.
 
     The processes get the environment that Lightning expects if it has not started them itself, and divide the threads of this
-    process. If one fails, or this process ends, the others are ended too.
+    process. If one fails, or this process ends, the others are ended too. A signal is passed to all of them, and the function
+    has to raise :class:`seqmem.io.interrupts.Interrupted` in each.
 
     Args:
         count: number of processes.
@@ -27,6 +30,7 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
     Raises:
         Exception: the first failure.
+        Interrupted: there was a signal, and the function has stopped in all processes.
     """
     context = get_context("spawn")
     common = {
@@ -48,10 +52,8 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
             with _environment({**common, "LOCAL_RANK": str(rank)}):
                 processes[rank].start()
             there.close()
-        while len(results) < count:
-            for rank in range(count):
-                if rank not in results and connections[rank].poll(0.05):
-                    results[rank] = _received(connections[rank], processes[rank], rank)
+        with interrupts.deferred():
+            _collect(results, connections, processes)
     finally:
         for process in processes:
             if len(results) < count and process.pid is not None:
@@ -65,23 +67,39 @@ def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
     return results[0]
 
 
+def _collect(results: dict[int, Any], connections: list[Connection], processes: list[Any]) -> None:
+    """Wait for the result of each process, which is an Interrupted if it has stopped at a signal."""
+    passed_on = False
+    while len(results) < len(processes):
+        if interrupts.received() is not None and not passed_on:
+            passed_on = True
+            for connection in connections:
+                with suppress(OSError):  # it has ended
+                    connection.send("stop")
+        for rank, connection in enumerate(connections):
+            if rank not in results and connection.poll(0.05):
+                results[rank] = _received(connection, processes[rank], rank)
+    if any(isinstance(result, interrupts.Interrupted) for result in results.values()):
+        raise interrupts.Interrupted
+
+
 def _received(connection: Connection, process: Any, rank: int) -> Any:
     try:
         result, failure = connection.recv()
     except EOFError:
         process.join()
         raise RuntimeError(f"the process of device {rank} ended with status {process.exitcode}") from None
-    if failure is not None:
+    if failure is not None and not isinstance(failure, interrupts.Interrupted):
         raise failure
-    return result
+    return failure or result
 
 
 def _run(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    os.setpgid(0, 0)  # out of the group that a terminal or timeout(1) sends signals to; the parent passes them on
     Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     try:
         result = function(*arguments)
-    except Exception as error:
+    except (Exception, interrupts.Interrupted) as error:
         connection.send((None, error))
         return
     connection.send((result, None))
@@ -90,9 +108,10 @@ def _run(connection: Connection, function: Callable[..., Any], arguments: tuple[
 
 
 def _end_with_parent(connection: Connection) -> None:
-    """End this process when the parent closes the pipe, which it sends nothing through."""
+    """Note a signal when the parent sends something, and end this process when the parent closes the pipe."""
     try:
-        connection.recv()
+        while connection.recv():
+            interrupts.note(signal.SIGTERM)
     except EOFError:
         os._exit(1)
 

@@ -16,6 +16,7 @@ import ray
 import torch
 
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 from seqmem.results.experiment import Experiment
 from seqmem.training.config import RayConfig
 from seqmem.training.engines.attempts import Attempt, attempt
@@ -41,6 +42,7 @@ def spread(
         The outcomes, in the order in which the trials end.
 
     Raises:
+        Interrupted: there was a signal, and each running trial has saved a checkpoint.
         UserError: no such cluster exists, or no machine of it can run one trial.
     """
     waiting = list(seeds)
@@ -59,19 +61,30 @@ def spread(
         num_cpus=runner.cpus, num_gpus=runner.gpus, runtime_env={"env_vars": environment}, name=experiment.folder.name
     )
     running: dict[Any, int] = {}
-    while waiting or running:
-        while waiting and len(running) < runner.workers:
-            seed = waiting.pop(0)
-            running[work.remote(dict(config), shared, resolved, seed, wait, sys.argv)] = seed
-        [done], _ = ray.wait(list(running))
-        seed = running.pop(done)
-        try:
-            outcome = ray.get(done)
-        except ray.exceptions.RayTaskError as error:
-            outcome = Attempt(seed, failure=error.cause if isinstance(error.cause, Exception) else error)
-        except ray.exceptions.RayError as error:
-            outcome = Attempt(seed, failure=UserError(f"the Ray worker of seed {seed} died ({error})"))
-        yield outcome
+    cancelled = False
+    with interrupts.deferred():
+        while waiting or running:
+            while waiting and len(running) < runner.workers:
+                seed = waiting.pop(0)
+                running[work.remote(dict(config), shared, resolved, seed, wait, sys.argv)] = seed
+            finished, _ = ray.wait(list(running), timeout=0.5)
+            if interrupts.received() is not None and not cancelled:
+                cancelled = True
+                waiting.clear()
+                for trial in running:
+                    ray.cancel(trial)  # a Ctrl-C in its worker
+            for trial in finished:
+                yield _outcome(trial, running.pop(trial))
+
+
+def _outcome(trial: Any, seed: int) -> Attempt:
+    try:
+        attempted: Attempt = ray.get(trial)
+    except ray.exceptions.RayTaskError as error:
+        return Attempt(seed, failure=error.cause if isinstance(error.cause, Exception) else error)
+    except ray.exceptions.RayError as error:
+        return Attempt(seed, failure=UserError(f"the Ray worker of seed {seed} died ({error})"))
+    return attempted
 
 
 def _attempt(

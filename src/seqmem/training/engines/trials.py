@@ -61,7 +61,8 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
                 busy.append(outcome.seed)
                 print(f"another process trains {folder}: waited for after the others", flush=True)
             else:
-                line = _summary_line(outcome.record, outcome.seed - seeds[0] + 1, len(seeds))
+                title = experiment.title(outcome.record["model"], outcome.record["dataset"])
+                line = _summary_line(title, outcome.record, outcome.seed - seeds[0] + 1, len(seeds))
                 print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}", flush=True)
     if failures:
         raise failures[min(failures)]
@@ -76,7 +77,7 @@ def _runner(name: str) -> Callable[..., Iterator[Attempt]]:
     return one_by_one
 
 
-def _summary_line(record: Mapping[str, Any], number: int, count: int) -> str:
+def _summary_line(title: str, record: Mapping[str, Any], number: int, count: int) -> str:
     """Return the line that is printed after a trial: its results, and how sequences were computed."""
     name, result, floor = record["metric"], record["result"], record["irreducible_error"]
     irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
@@ -86,7 +87,7 @@ def _summary_line(record: Mapping[str, Any], number: int, count: int) -> str:
     sequences = f", each sequence {paths}" if paths else ""
     resumed = "".join(f", resumed after {updates} updates" for updates in record["resumed_at"])
     return (
-        f"{record['model']} on {record['dataset']}, trial {number} of {count} (seed {record['seed']}): "
+        f"{title}, trial {number} of {count} (seed {record['seed']}): "
         f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
         f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{resumed}{probe}{sequences}"
     )

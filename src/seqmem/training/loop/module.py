@@ -121,8 +121,13 @@ class SequenceModule(pl.LightningModule):
             "metrics": {name: metric.metric_state for name, metric in self._train_metrics()},
         }
 
-    def continue_epoch(self, gathered: dict[str, Any]) -> None:
-        """Restore what :meth:`within_epoch` returned."""
+    def continue_epoch(self, gathered: dict[str, Any], validates: bool = False) -> None:
+        """Restore what :meth:`within_epoch` returned; call it in ``on_train_start``.
+
+        Args:
+            gathered: what it returned.
+            validates: no batch of the epoch is left, so the metrics are logged here and not by a training step.
+        """
         self.states.restore("train", gathered["state"], self.device)
         for name in gathered["metrics"]:
             if name.startswith("train_"):
@@ -130,6 +135,9 @@ class SequenceModule(pl.LightningModule):
         for name, metric in self._train_metrics():
             for part, value in gathered["metrics"][name].items():
                 setattr(metric, part, apply_to_collection(value, Tensor, lambda tensor: tensor.to(self.device)))
+            metric._update_count = 1  # torchmetrics would warn that nothing has been added
+        if validates:
+            self._log_train_metrics()
 
     def _begin_evaluation(self, split: str) -> None:
         self.states.reset(split)
@@ -174,6 +182,16 @@ class SequenceModule(pl.LightningModule):
         mean.update(value.detach(), weight)
         shown = split == "train" and name == "loss"
         self.log(f"{split}/{name}", mean, on_step=False, on_epoch=True, prog_bar=shown, metric_attribute=f"means.{key}")
+
+    def _log_train_metrics(self) -> None:
+        """Log the loss, the metrics and the other means in the order of a training step."""
+        metrics = dict(self._train_metrics())
+        means = [name for name in metrics if name.startswith("train_")]
+        for name in sorted(metrics, key=lambda name: (name != "train_loss", name in means)):
+            attribute = f"means.{name}" if name in means else None
+            self.log(
+                f"train/{name.removeprefix('train_')}", metrics[name], on_step=False, on_epoch=True, metric_attribute=attribute
+            )
 
     def _train_metrics(self) -> Iterator[tuple[str, Metric]]:
         """Yield each metric and mean of the training split by name."""

@@ -1,5 +1,6 @@
 """The batches of a data set's splits that a trial reads."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -53,9 +54,19 @@ class Splits:
             "validation": data.loader("validation", evaluated),
             "test": data.loader("test", evaluated),
         }
+        for loader in loaders.values():
+            loader.worker_init_fn = _leave_group
         counts = {split: limited(len(loaders[split]), limit, smoke_test) for split, limit in train.limits.items()}
         return cls(loaders, counts)
 
     def read(self, split: Split) -> Iterator[Batch]:
         """Yield the batches that are read; a loader creates none before they are needed."""
         yield from islice(self.loaders[split], self.counts[split])
+
+
+def _leave_group(worker: int) -> None:
+    """Move a worker into a process group of its own, so that a signal of the terminal or timeout(1) does not end it.
+
+    The training still needs its batches until the checkpoint is saved, and then ends the worker.
+    """
+    os.setpgid(0, 0)

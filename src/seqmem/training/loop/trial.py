@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -19,12 +19,13 @@ from pytorch_lightning.strategies import DDPStrategy
 from seqmem import models, ops
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 from seqmem.io.files import remove_left_behind
 from seqmem.io.provenance import provenance
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
-from seqmem.tasks import task_for
+from seqmem.tasks import Task, task_for
 from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
@@ -34,6 +35,7 @@ from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
 from seqmem.training.loop.freed_memory import freed_memory_kept
 from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.progress import progress
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.loop.splits import Data, Splits
@@ -63,8 +65,8 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     folder.write_data(data.describe())
     folder.write_record(record)
     start = time.perf_counter()
-    arguments = config, data, experiment.data, folder, checkpoint
-    with _failure_recorded(folder, record), quiet_lightning(), freed_memory_kept():
+    arguments = config, data, experiment, folder, checkpoint
+    with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), freed_memory_kept():
         devices = runner_config(config["runner"]).devices
         record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
@@ -108,7 +110,8 @@ def _failure_recorded(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[
     try:
         yield
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning turns the one into the other
+        signalled = interrupts.received() is not None  # whatever the error
+        if signalled or isinstance(error, KeyboardInterrupt | SystemExit | interrupts.Interrupted):
             ending = {"status": "interrupted", "reason": "stopped from outside; the same command resumes"}
         else:
             ending = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
@@ -122,18 +125,18 @@ def _train_quietly(*arguments: Any) -> dict[str, Any]:
         return _train(*arguments)
 
 
-def _train(config: Config, data: Data, data_checksum: str, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
+def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     """Train and test one model; return what the record says of it."""
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     splits = Splits.of(data, train, config["seed"], config["smoke_test"])
-    module = _module(config, data.spec, data_checksum, splits, checkpoint)
+    module = _module(config, data.spec, experiment.data, splits, checkpoint)
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
     with tracked(runner, folder) as loggers:
-        trainer = _trainer(config, splits, folder, best, recorder, loggers)
+        trainer = _trainer(config, splits, [best, *_callbacks(config, experiment, task, recorder)], loggers)
         model.prepare(splits.read("train"))
         if train.epochs > 0:
             outcome = _fit(trainer, module, splits, best, recorder, checkpoint)
@@ -171,26 +174,28 @@ def _module(config: Config, spec: DataSpec, data_checksum: str, splits: Splits, 
     return module
 
 
-def _trainer(
-    config: Config,
-    splits: Splits,
-    folder: RunFolder,
-    best: BestCheckpoint,
-    recorder: EpochRecorder,
-    loggers: list[Logger],
-) -> pl.Trainer:
+def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: EpochRecorder) -> list[pl.Callback]:
+    """Return the callbacks besides the one that keeps the best checkpoint."""
+    folder = recorder.folder
+    within = WithinEpoch(folder.checkpoints / "last.ckpt", config["train"]["checkpoint_minutes"])
+    title = f"{experiment.title(models.label(model_arguments(config)), task.spec.name)}, seed {config['seed']}"
+    shown = progress(title, folder.path, _epochs(config), recorder, f"val/{task.metric}", task.best)
+    return [StepSeeds(config["seed"]), recorder, within, *shown]
+
+
+def _epochs(config: Config) -> int:
+    epochs: int = config["train"]["epochs"]
+    return min(epochs, 1) if config["smoke_test"] else epochs
+
+
+def _trainer(config: Config, splits: Splits, callbacks: list[pl.Callback], loggers: list[Logger]) -> pl.Trainer:
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
-    alone, interactive = runner.devices == 1, sys.stdout.isatty()
-    callbacks: list[pl.Callback] = [StepSeeds(config["seed"]), best, recorder]
-    if alone:  # several processes hold different states within an epoch
-        callbacks.append(WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes))
-    if interactive:
-        callbacks.append(RichProgressBar(leave=False))
+    alone = runner.devices == 1
     return pl.Trainer(
         accelerator=runner.accelerator,
         devices=runner.devices,
         precision=train.precision,
-        max_epochs=min(train.epochs, 1) if config["smoke_test"] else train.epochs,
+        max_epochs=_epochs(config),
         limit_train_batches=splits.counts["train"],
         limit_val_batches=splits.counts["validation"],
         limit_test_batches=splits.counts["test"],
@@ -198,7 +203,7 @@ def _trainer(
         plugins=[AtomicCheckpointIO(), *([] if alone else [LightningEnvironment()])],
         callbacks=callbacks,
         logger=loggers or False,
-        enable_progress_bar=interactive,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -215,7 +220,8 @@ def _fit(
 ) -> dict[str, Any]:
     """Train, and test the checkpoint that validation chose; return their part of the record."""
     loaders = splits.loaders
-    trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint, weights_only=True)
+    with interrupts.deferred():  # until a checkpoint is saved
+        trainer.fit(module, loaders["train"], loaders["validation"], ckpt_path=checkpoint, weights_only=True)
     assert best.monitor is not None
     if trainer.is_global_zero:
         recorder.folder.write_metrics(recorder.rows)  # a trial that resumed after its last epoch has no file yet
