@@ -28,7 +28,7 @@ def train(composed: DictConfig) -> float | None:
     Returns:
         The mean of the validation metric over the trials, for a search to optimise; None if the job failed.
     """
-    with messages.one_line_errors():
+    with messages.one_line_errors(resumes=True):
         config = commandline.resolve(composed)
 
         with jobs.reported(config) as job:

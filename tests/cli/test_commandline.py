@@ -36,6 +36,12 @@ def test_every_choice_of_every_group_composes():
             assert commandline.compose([f"{group}={choice}"])["smoke_test"]
 
 
+def test_a_smoke_test_has_one_trial_unless_trials_are_requested():
+    trials = ["experiment=quickstart", "model=gru"]
+    for keys, count in (([], 3), (["smoke_test=true"], 1), (["debug=tiny"], 1), (["smoke_test=true", "runner.ntrials=2"], 2)):
+        assert commandline.compose([*trials, *keys])["runner"]["ntrials"] == count
+
+
 @pytest.mark.slow
 def test_every_model_composes_with_every_data_set():
     for model in choices("model"):

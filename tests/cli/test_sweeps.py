@@ -9,6 +9,7 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -71,12 +72,40 @@ def test_a_sweep_ends_with_one_table_of_all_models(sweep):
     folder, output = sweep
     [path] = (folder / "runs").glob("sweep_digits_rnn_*")
     rows = [line.split(" | ") for line in (path / "table.md").read_text().splitlines() if line]
-    assert [row[1:3] for row in rows[2:]] == [[f"rnn (model.cell_args.hidden_size={size})", "2"] for size in (8, 3)]
+    assert [row[1:3] for row in rows[2:4]] == [
+        [f"rnn (smoke test, model.cell_args.hidden_size={size})", "2"] for size in (8, 3)
+    ]
     assert (path / "curves.png").exists()
     assert len(list((folder / "runs").glob("digits_*/seed_*/record.json"))) == 4
     jobs = json.loads((path / "sweep.json").read_text())["jobs"]
     assert [(job["model"], job["seeds"], job["failure"]) for job in jobs] == [("rnn", [0, 1], None), ("rnn", [0, 1], None)]
     assert output.count("n trials") == 1
+
+
+def test_a_sweep_names_its_best_row_and_the_command_that_trains_it(sweep):
+    folder, output = sweep
+    [line, command] = re.findall(r"best validation accuracy on digits: .*\n.*", output)[0].splitlines()
+    [size] = re.findall(r"rnn \(smoke test, model.cell_args.hidden_size=(\d)\), 0\.\d{4} \+/- 0\.\d{4} \(n = 2\), in ", line)
+    place = line.partition(", in ")[2].removesuffix(":")
+    means = pd.read_csv(next((folder / "runs").glob("sweep_digits_rnn_*/table.csv"))).set_index("model")["val_mean"]
+    assert means.max() == means[f"rnn (smoke test, model.cell_args.hidden_size={size})"]
+    config = yaml.safe_load((folder / place / "seed_0" / "config.yaml").read_text())
+    assert str(config["model"]["cell_args"]["hidden_size"]) == size
+    model = {"8": "rnn", "3": "small"}[size]
+    python, script, *arguments = shlex.split(command)
+    assert python == "python"
+    assert arguments[:2] == ["--config-dir", "mine"]
+    assert " ".join(arguments[2:]).lower() == " ".join([*SMALL, f"model={model}", "runner.ntrials=2"])
+    again = program.run([script, *arguments], folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count(f"found in {place}/seed_") == 2
+
+
+def test_lines_of_jobs_say_what_differs_between_them(sweep):
+    _, output = sweep
+    for title in ("rnn", "rnn (model=small)"):
+        assert output.count(f"\n{title} on digits, seed 0, smoke test: epoch 1 of 1: validation accuracy ") == 1
+        assert output.count(f"\n{title} on digits, trial 2 of 2 (seed 1): test accuracy ") == 1
 
 
 def test_garbage_is_collected_as_usual_once_a_program_trains(sweep):

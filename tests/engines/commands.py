@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def run(*arguments: str, cwd: Path, threads: int = 1, timeout: float = 600) -> s
 
 
 def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:
-    """Start train.py with ``arguments``."""
+    """Start train.py with ``arguments``, as the first process of a group."""
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
@@ -50,8 +51,19 @@ def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
     )
+
+
+def interrupted(process: subprocess.Popen[str], number: int, moment: Callable[[], bool]) -> str:
+    """Send a signal to a command and its workers at a moment, and return its standard error after its end."""
+    while not moment():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    _, stderr = process.communicate(timeout=200)
+    return stderr
 
 
 def first_metrics(process: subprocess.Popen[str], folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 import pandas as pd
@@ -11,7 +12,7 @@ import torch.distributed
 
 from seqmem.training.engines.ranks import in_ranks
 from tests import program
-from tests.engines.commands import TINY, first_metrics, run, start
+from tests.engines.commands import TINY, first_metrics, found, interrupted, run, start
 
 pytestmark = pytest.mark.cluster
 
@@ -69,6 +70,24 @@ def test_a_failure_ends_every_process_in_one_line(tmp_path):
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("error: the training loss became")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_a_checkpoint_within_the_epoch_of_all_processes(number, tmp_path):
+    """The interrupted trial ends as one that was not; a SIGTERM reaches the whole group, as timeout(1) sends it."""
+    job = (*TINY[:2], "train.epochs=4", *TINY[3:5], "model=lstm", "runner.devices=2", "runner.accelerator=cpu")
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    assert run(*job, cwd=tmp_path / "whole", threads=2).returncode == 0
+    command = start(*job, cwd=tmp_path / "stopped", threads=2)
+    metrics = first_metrics(command, tmp_path / "stopped")
+    stderr = interrupted(command, number, metrics.exists)
+    assert command.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert stderr.endswith("error: interrupted; the same command resumes\n")
+    done = run(*job, cwd=tmp_path / "stopped", threads=2)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after" in done.stdout
+    assert found(tmp_path / "stopped") == found(tmp_path / "whole")
 
 
 def test_no_process_outlives_a_killed_command(tmp_path):

@@ -1,11 +1,12 @@
 """The jobs of a sweep in processes of their own, through Hydra's launchers."""
 
 import json
+import signal
 from importlib.util import find_spec
 
 import pytest
 
-from tests.engines.commands import TINY, found, run, statuses
+from tests.engines.commands import TINY, found, interrupted, run, start, statuses
 
 pytestmark = pytest.mark.cluster
 
@@ -36,6 +37,21 @@ def test_a_sweep_gives_the_numbers_of_the_sequential_one(launcher, sequential, t
     assert record["command"][0] == "train.py"
     assert "model=rnn" in record["command"]
     assert record["machine"]["threads"] == 1
+
+
+@joblib
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_every_worker_saves_a_checkpoint_before_it_is_interrupted(number, status, tmp_path):
+    """The third job does not begin. Afterwards the same command resumes."""
+    long = [*TINY, "train.epochs=200", "model=lstm,gru,rnn"]
+    command = start("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *long, cwd=tmp_path)
+    stderr = interrupted(command, number, lambda: len(list(tmp_path.glob("runs/*/seed_0/metrics.csv"))) == 2)
+    assert command.returncode == status
+    assert stderr.endswith("error: interrupted; the same command resumes\n")
+    assert statuses(tmp_path) == ["interrupted", "interrupted"]
+    assert len(list(tmp_path.glob("runs/*/seed_0/checkpoints/last.ckpt"))) == 2
+    [manifest] = tmp_path.glob("runs/sweep_*/sweep.json")
+    assert [job["failure"] for job in json.loads(manifest.read_text())["jobs"]] == [None, None, None]
 
 
 @pytest.mark.parametrize("launcher", launchers)

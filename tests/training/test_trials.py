@@ -122,7 +122,7 @@ def test_the_test_set_is_read_once_after_training_with_the_best_checkpoint(tmp_p
     ("changes", "trained", "validation", "test", "epochs"),
     [
         ({"train": {"limit_train_batches": 0.25, "limit_val_batches": 1, "limit_test_batches": 3}}, 2, 1, 3, 2),
-        ({"smoke_test": True, "train": {"limit_train_batches": 3}}, 3, 5, 5, 1),
+        ({"smoke_test": True, "train": {"limit_train_batches": 1}}, 1, 2, 2, 1),
     ],
 )
 def test_limits_count_batches(tmp_path, changes, trained, validation, test, epochs):

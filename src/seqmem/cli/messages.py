@@ -34,8 +34,12 @@ class _Ended(SystemExit):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the program, or the job of a sweep, with one line on stderr if an error arises within."""
+def one_line_errors(resumes: bool = False) -> Iterator[None]:
+    """End the program, or the job of a sweep, with one line on stderr if an error arises within.
+
+    Args:
+        resumes: after an interrupt, the same command resumes.
+    """
     warnings.formatwarning = _format_warning
     try:
         yield
@@ -45,18 +49,10 @@ def one_line_errors() -> Iterator[None]:
         if interrupts.received() is not None or isinstance(error, KeyboardInterrupt | interrupts.Interrupted):
             if interrupts.in_worker():
                 return  # the launcher's other workers save their checkpoints, and the command prints the line
-            _exit(_interrupted(), interrupts.status())
+            _exit(f"interrupted{'; the same command resumes' if resumes else ''}", interrupts.status())
         if not isinstance(error, Exception):
             raise
         _report(error)
-
-
-def _interrupted() -> str:
-    """The message after Ctrl-C or SIGTERM."""
-    hydra: Any = HydraConfig.instance().cfg
-    if hydra is None or hydra.hydra.mode is None:
-        return "interrupted"
-    return "interrupted; the same command resumes"
 
 
 def _report(error: Exception) -> None:

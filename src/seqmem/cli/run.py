@@ -28,7 +28,7 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def _run(main: Callable[[], Any]) -> None:
-    with one_line_errors():
+    with one_line_errors(resumes=True):
         sys.argv[1:] = translate(sys.argv[1:])
         sweeps.current.command = list(sys.argv)
         check(sys.argv[1:])

@@ -97,7 +97,7 @@ def report_sweep() -> None:
 
 
 def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line about the best row of a data set: its validation, its folder and the command that trains it."""
+    """Return the best row of a data set: its validation and its folder, and on a line of its own the command that trains it."""
     from seqmem.results.aggregate import mean_and_deviation
     from seqmem.results.table import spread
 
@@ -105,7 +105,7 @@ def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> s
     found = spread(*mean_and_deviation(group.results("val")))
     line = f"best validation {group.metric} on {group.dataset}: {group.model}, {found} (n = {len(group.finished)}), in {place}"
     overrides = next((job["overrides"] for job in jobs if job["folder"] and _same(folder / job["folder"], place)), None)
-    return line if overrides is None else f"{line}; its command: {_command(overrides)}"
+    return line if overrides is None else f"{line}:\n{_command(overrides)}"
 
 
 def _same(path: Path, other: Path) -> bool:

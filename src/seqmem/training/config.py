@@ -16,7 +16,7 @@ from seqmem.errors import UserError, not_installed
 from seqmem.training.optimisation.optimizers import OptimizerSettings
 from seqmem.training.optimisation.schedules import Constant, Interval, InverseTime, Schedule
 
-SMOKE_BATCHES = 5
+SMOKE_BATCHES = 2
 BatchLimit = PositiveInt | Annotated[float, Field(gt=0, le=1)]
 
 

@@ -30,10 +30,10 @@ class TimeLeft:
         self._start, self._from = time.monotonic(), position
 
     def words(self, position: float) -> str:
-        """Return the time left at a position as words, and "unknown" at the start."""
+        """Return the time left at a position as words."""
         done = position - self._from
         if done <= 0:
-            return "unknown"
+            return "unknown time"
         return duration((time.monotonic() - self._start) / done * (self.epochs - position))
 
 
@@ -66,10 +66,11 @@ class ProgressLines(pl.Callback):
         finite = [each for each in self._recorder.rows if math.isfinite(each[self._metric])]
         best = self._better(finite, key=lambda each: each[self._metric]) if finite else row
         of_best = "" if best is row else f" (best {best[self._metric]:.4f} at epoch {best['epoch'] + 1})"
+        left = f"; {self._left.words(epoch)} left" if epoch < self._left.epochs else ""
         if trainer.is_global_zero:
             print(
                 f"{self._title}: epoch {epoch} of {self._left.epochs}: validation {name} {value:.4f}{of_best}, "
-                f"training loss {row['train/loss']:.4g}, {duration(now - self._epoch_start)}; {self._left.words(epoch)} left",
+                f"training loss {row['train/loss']:.4g}, {duration(now - self._epoch_start)}{left}",
                 flush=True,
             )
         self._epoch_start = now
@@ -111,12 +112,12 @@ class FirstLine(pl.Callback):
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         device = trainer.strategy.root_device
         cuda = device.type == "cuda"
-        kind = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} threads"
+        kind = torch.cuda.get_device_name(device) if cuda else _count(torch.get_num_threads(), "thread")
         several = f"{trainer.world_size} processes on " if trainer.world_size > 1 else ""
-        resumed = f", resumes after {trainer.global_step} updates" if trainer.global_step else ""
+        resumed = f", resumes after {_count(trainer.global_step, 'update')}" if trainer.global_step else ""
         print(
-            f"{self._title}: {parameters:,} parameters, {several}{device} ({kind}), {trainer.max_epochs} epochs of "
-            f"{trainer.num_training_batches} batches{resumed}; in {self._folder}",
+            f"{self._title}: {parameters:,} parameters, {several}{device} ({kind}), {_count(trainer.max_epochs, 'epoch')} of "
+            f"{_count(trainer.num_training_batches, 'batch', 'es')}{resumed}; in {self._folder}",
             flush=True,
         )
 
@@ -141,6 +142,10 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // part} {smaller}"
     return f"{whole} s"
+
+
+def _count(number: float | None, noun: str, ending: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def _position(trainer: pl.Trainer) -> float:

@@ -179,6 +179,7 @@ def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: Epo
     folder = recorder.folder
     within = WithinEpoch(folder.checkpoints / "last.ckpt", config["train"]["checkpoint_minutes"])
     title = f"{experiment.title(models.label(model_arguments(config)), task.spec.name)}, seed {config['seed']}"
+    title += ", smoke test" if config["smoke_test"] else ""
     shown = progress(title, folder.path, _epochs(config), recorder, f"val/{task.metric}", task.best)
     return [StepSeeds(config["seed"]), recorder, within, *shown]
 
