@@ -90,5 +90,6 @@ def _summary_line(title: str, record: Mapping[str, Any], number: int, count: int
     return (
         f"{title}, trial {number} of {count} (seed {record['seed']}): "
         f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
-        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s{smoke}{resumed}{probe}{sequences}"
+        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s"
+        f"{smoke}{resumed}{probe}{sequences}"
     )
