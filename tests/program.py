@@ -79,7 +79,7 @@ def handles_signals(process: int) -> bool:
     """Whether a process has installed a handler of SIGTERM, as the commands do in their first lines."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
+    except OSError:  # it has ended
         return False
     return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
