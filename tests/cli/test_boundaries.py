@@ -114,7 +114,7 @@ def test_mistakes_are_named(signal, tmp_path):
     gru = trained(tmp_path, "dataset=sinusoids", "dataset.length=20", "model=gru")
     for trial, argument, message in (
         (signal, "picture=x.jpegg", "picture: got x.jpegg, expected a name that ends in one of"),
-        (signal, "sequence=50", "sequence: got 50, expected less than 20, the sequences that were read"),
+        (signal, "sequence=50", "sequence: got 50, expected less than 8, the sequences that were read"),
         (signal, "dataset.channels=2", "sinusoids has input_size=2, expected input_size=1"),
         (signal, "dataset=digits", "digits has output_size=10, expected output_size=1"),
         (gru, "split=test", "best.ckpt: got a checkpoint of gru, expected a model with boundaries (model=hmlstm)"),

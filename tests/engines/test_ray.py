@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.engines.commands import TINY, first_metrics, found, require, run, start, statuses
+from tests.engines.commands import TINY, first_metrics, found, interrupted, require, run, start, statuses
 
 require("ray", "ray")
 pytestmark = pytest.mark.cluster
@@ -55,3 +55,14 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path):
     assert record["process"] != first
     assert record["resumed_at"]
     assert record["epochs"] == 60
+
+
+def test_every_worker_saves_a_checkpoint_before_ctrl_c_ends_the_command(tmp_path):
+    """The third trial does not begin."""
+    job = (*TINY, "train.epochs=1000", "model=lstm", "runner=ray", "runner.workers=2", "runner.ntrials=3")
+    command = start(*job, cwd=tmp_path)
+    stderr = interrupted(command, signal.SIGINT, lambda: len(list(tmp_path.glob("runs/*/seed_*/metrics.csv"))) == 2)
+    assert command.returncode == 130
+    assert stderr.endswith("error: interrupted; the same command resumes\n")
+    assert statuses(tmp_path) == ["interrupted", "interrupted"]
+    assert len(list(tmp_path.glob("runs/*/seed_*/checkpoints/last.ckpt"))) == 2
