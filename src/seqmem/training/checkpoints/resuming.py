@@ -85,7 +85,8 @@ def _check_resumable(path: Path) -> None:
         ("optimizer_states", "lr_schedulers"), list
     )
     missing = [name for name, kind in kinds.items() if not isinstance(loaded.get(name), kind)]
-    if not isinstance(loaded.get("within_epoch", {}), dict):
+    within = loaded.get("within_epoch")
+    if within is not None and not (isinstance(within, dict) and isinstance(within.get("processes"), list)):
         missing.append("within_epoch")
     if missing:
         raise DamagedCheckpointError(f"cannot resume from {path}: it has no {missing[0]}")
