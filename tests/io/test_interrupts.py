@@ -61,6 +61,16 @@ def test_a_deferred_signal_waits_for_the_block_and_a_second_one_acts_at_once(mon
             send()
 
 
+def test_blocks_nest_in_any_order():
+    with interrupts.unwinding():
+        with interrupts.handled(), interrupts.deferred():
+            pass
+        with pytest.raises(KeyboardInterrupt), interrupts.handled():
+            send()
+    with pytest.raises(KeyboardInterrupt), interrupts.handled(), pytest.raises(Interrupted):
+        send()
+
+
 def test_a_signal_whose_exception_is_lost_is_noticed_later(monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
 

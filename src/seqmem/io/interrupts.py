@@ -66,7 +66,8 @@ def install_in_worker() -> None:
     """
     if _state.process != os.getpid() and current_thread() is main_thread():
         _begin()
-        _state.worker, _state.unwinding = True, 1
+        _state.worker = True
+        _state.unwinding += 1
 
 
 def in_worker() -> bool:
@@ -151,7 +152,7 @@ def handled() -> Iterator[None]:
         number = _state.received
         for each, handler in before.items():
             signal.signal(each, handler)
-        _reset()
+        _state.process, _state.received = None, None
         if number is not None:
             signal.raise_signal(number)
 
@@ -159,17 +160,11 @@ def handled() -> Iterator[None]:
 def _begin() -> dict[signal.Signals, Any]:
     """Install the handlers; return the former ones."""
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
-    _reset()
-    _state.process = os.getpid()
+    _state.process, _state.received = os.getpid(), None
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, _handle)
     return before
-
-
-def _reset() -> None:
-    global _state
-    _state = _State()
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
