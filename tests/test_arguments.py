@@ -1,12 +1,13 @@
 """Checks of arguments: wrong ones are refused in one line with the value, what was expected and the nearest choice."""
 
+import pickle
 from typing import Literal
 
 import pytest
 from pydantic import PositiveInt
 
 from seqmem.arguments import check, checked, parameters
-from seqmem.errors import UserError, suggestion
+from seqmem.errors import UnknownArgumentError, UserError, suggestion
 
 
 class Thing:
@@ -54,6 +55,14 @@ def test_errors():
         assert str(caught.value) == message
 
 
+def test_an_unknown_argument_keeps_its_key_through_pickle():
+    with pytest.raises(UnknownArgumentError) as caught:
+        check(Thing, {"size": 3, "dept": 1}, "a")
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (copied.key, copied.fact) == ("a.dept", "a.dept: thing takes no argument 'dept'")
+    assert str(copied) == f"{copied.fact}; did you mean 'depth'?"
+
+
 def test_constructors_are_checked_in_the_same_way():
     with pytest.raises(UserError, match="size: got 0, expected greater than 0"):
         Thing(0)
@@ -70,6 +79,7 @@ def test_constructors_are_checked_in_the_same_way():
 def test_suggestions():
     assert suggestion("legz", ["legs", "lstm"]) == "; did you mean 'legs'?"
     assert suggestion("transformer", ["legs", "lstm"]) == "; choose from: legs, lstm"
+    assert suggestion("LegS", ["legs", "lstm"]) == "; did you mean 'legs'?"
     assert suggestion("anything", []) == ""
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, ValidationError, create_model
 
-from seqmem.errors import UserError, suggestion
+from seqmem.errors import UnknownArgumentError, UserError, suggestion
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
@@ -44,7 +44,7 @@ def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", 
     try:
         checked = schema(**{str(name): value for name, value in given.items()})
     except ValidationError as error:
-        raise UserError(_explain(error, owner, given, where, schema)) from None
+        raise _explained(error, owner, given, where, schema) from None
     return {name: getattr(checked, name) for name in schema.model_fields}
 
 
@@ -191,6 +191,23 @@ def _refuse_long_integers(given: Any, where: str) -> None:
         raise UserError(f"{where}: got {given}, expected an integer of at most 64 bits")
 
 
+def _explained(error: ValidationError, owner: Any, given: Mapping[str, Any], where: str, schema: Any) -> UserError:
+    items = error.errors()
+    if len(items) == 1 and items[0]["type"] == "extra_forbidden":
+        return _unknown(_path(items[0]["loc"], given), owner, where, schema)
+    return UserError(_explain(error, owner, given, where, schema))
+
+
+def _unknown(path: list[str], owner: Any, where: str, schema: Any) -> UnknownArgumentError:
+    """The error about an argument, or a key of an argument that is a typed dict, which does not exist."""
+    key = ".".join(part for part in (where, *path) if part)
+    hint = schema.model_fields[path[0]].annotation if len(path) > 1 else None
+    choices = list(schema.model_fields) if hint is None else list(get_type_hints(hint))
+    takes = f"{_name(owner)} takes no argument" if hint is None else f"{path[0]} has no key"
+    fact = f"{key}: {takes} '{path[-1]}'"
+    return UnknownArgumentError(fact + suggestion(path[-1], choices), key, fact)
+
+
 def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where: str, schema: Any) -> str:
     problems: dict[str, list[str]] = {}
     nearest: dict[str, str] = {}
@@ -198,10 +215,7 @@ def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where
         path = _path(item["loc"], given)
         key = ".".join(part for part in (where, *path) if part)
         if item["type"] == "extra_forbidden":
-            hint = schema.model_fields[path[0]].annotation if len(path) > 1 else None
-            choices = list(schema.model_fields) if hint is None else list(get_type_hints(hint))
-            takes = f"{_name(owner)} takes no argument" if hint is None else f"{path[0]} has no key"
-            problems.setdefault(f"{key}: ", []).append(f"{takes} '{path[-1]}'{suggestion(path[-1], choices)}")
+            problems.setdefault(f"{key}: ", []).append(str(_unknown(path, owner, where, schema)).removeprefix(f"{key}: "))
         elif item["type"] == "missing":
             problems.setdefault(f"{'.'.join([key, str(item['loc'][-1])]).lstrip('.')}: ", []).append("a value is required")
         else:

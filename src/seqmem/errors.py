@@ -1,6 +1,6 @@
 """Errors for users: one line with the value, the expected ones and the nearest valid choice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -15,19 +15,47 @@ class DataWarning(UserWarning):
     """The data are not those that their name stands for, or a part of them is not used."""
 
 
+class UnknownArgumentError(UserError):
+    """An argument that does not exist.
+
+    Attributes:
+        key: of the argument, for example ``"model.hidden_size"``.
+        fact: the message without the nearest valid choice.
+    """
+
+    def __init__(self, message: str, key: str = "", fact: str = ""):  # pickle gives the message alone
+        super().__init__(message)
+        self.key = key
+        self.fact = fact
+
+
+def nearest(given: object, choices: Iterable[object], cutoff: float = 0.6) -> str | None:
+    """Return the choice that differs least from ``given``; None if all differ much. Capitals count as small letters."""
+    names = {str(choice).lower(): str(choice) for choice in choices}
+    found = get_close_matches(str(given).lower(), names, n=1, cutoff=cutoff)
+    return names[found[0]] if found else None
+
+
 def suggestion(given: object, choices: Iterable[object]) -> str:
     """Return the end of an error line: the choice nearest to ``given``, or else all choices.
 
     >>> suggestion("legz", ["legs", "lstm"])
     "; did you mean 'legs'?"
+    >>> suggestion("LSTM", ["legs", "lstm"])
+    "; did you mean 'lstm'?"
     >>> suggestion("transformer", ["legs", "lstm"])
     '; choose from: legs, lstm'
     """
     names = [str(choice) for choice in choices]
-    near = get_close_matches(str(given), names, n=1)
-    if near:
-        return f"; did you mean '{near[0]}'?"
+    near = nearest(given, names)
+    if near is not None:
+        return meant([near])
     return f"; choose from: {', '.join(names)}" if names else ""
+
+
+def meant(choices: Sequence[str]) -> str:
+    """Return the end of an error line that asks for one of at most three choices."""
+    return f"; did you mean {' or '.join(map(repr, choices[:3]))}?"
 
 
 def not_installed(extra: str) -> str:

@@ -1,6 +1,8 @@
 """Command lines: every config composes, the original's spellings work, a wrong one ends in one line."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,6 +42,35 @@ def test_a_smoke_test_has_one_trial_unless_trials_are_requested():
     trials = ["experiment=quickstart", "model=gru"]
     for keys, count in (([], 3), (["smoke_test=true"], 1), (["debug=tiny"], 1), (["smoke_test=true", "runner.ntrials=2"], 2)):
         assert commandline.compose([*trials, *keys])["runner"]["ntrials"] == count
+
+
+SPELLED = ("m\u00fcller/runs", "a=b#1", 'it\'s "two" words', "a,b", "runs(1)", "back\\slash\\", "[a", "{b}", "1e3", "null")
+
+
+def test_any_text_has_a_spelling_that_a_shell_and_hydra_take():
+    for text in SPELLED:
+        [word] = shlex.split(overrides.in_quotes("output_dir", text))
+        assert commandline.compose([word])["output_dir"] == text
+
+
+def test_globs_choose_from_all_files_of_a_group(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "legion.yaml").write_text("{}")
+    given = ["model=glob(leg*)", "experiment=glob([hippo/pmnist_l*,quick*],exclude=*theta*)"]
+    assert overrides.translate(given) == [
+        "model=legs,legsn,legst,legt,legts",
+        "experiment=hippo/pmnist_lagt,hippo/pmnist_legs,hippo/pmnist_lmu,quickstart",
+    ]
+    assert overrides.translate(["model.cell=glob(legs*)"]) == ["model=legs,legsn,legst"]
+    assert overrides.translate(["--config-dir", str(tmp_path), "model=glob(legi*)"])[2:] == ["model=legion"]
+    assert len(overrides.translate(["experiment=glob(*)"])[0].split(",")) == len(choices("experiment"))
+    for given, message in (
+        ("model=glob(lgs*)", "matches no choice; did you mean 'legs'"),
+        ("experiment=glob(pmnist_*)", r"did you mean 'glob\(\*/pmnist_\*\)'"),
+        ("seed=glob(1*)", "only chooses files"),
+    ):
+        with pytest.raises(UserError, match=message):
+            overrides.translate([given])
 
 
 @pytest.mark.slow
@@ -137,6 +168,45 @@ COMMAND_LINES = {
     "dataset=null": "dataset: got null, expected the name of a file in cfg/dataset/",
     "~train": "train: got None, expected a section",
 }
+HINTS = {
+    # a key at a different depth, a choice of a subfolder or of a different group
+    "model.hidden_size=64": "model.hidden_size: no such key of model=legs; did you mean 'model.cell_args.hidden_size'?",
+    "hidden_size=64": "hidden_size: no such key; did you mean 'model.cell_args.hidden_size'?",
+    "+model.hidden_size=64": "takes no argument 'hidden_size'; did you mean 'model.cell_args.hidden_size'?",
+    "+epochs=3": "takes no argument 'epochs'; did you mean 'train.epochs'?",
+    "model=stack model.mixer=lstm hidden_size=64": "did you mean 'model.mixer_args.hidden_size'?",
+    "betas=[0.9,0.99]": "did you mean 'train.optimizer_args.betas'?",
+    "hiden_sise=64": "did you mean 'model.cell_args.hidden_size'?",
+    "modle.cell_args.hidden_size=64": "did you mean 'model.cell_args.hidden_size'?",
+    "hydra.swepper.max_batch_size=3": "did you mean 'hydra.sweeper.max_batch_size'?",
+    "learning_rate=0.1": "did you mean 'train.lr'?",
+    "train.weight_decay=0.1": "did you mean 'train.wd'?",
+    "model.cell_args.order=3": "did you mean 'model.cell_args.memory_order'?",
+    "name=x": "did you mean 'dataset.name' or 'runner.name'?",
+    "dataset.length=30": "dataset.length: no such key of dataset=mnist; dataset=adding, dataset=",
+    "runner.workers=2": "runner.workers: no such key of runner=pl; runner=ray has it",
+    "experiment=pmnist_legs": "experiment: got pmnist_legs, expected the name of a file in cfg/experiment/; "
+    "did you mean 'hippo/pmnist_legs'?",
+    "experiment=pmnist_legz": "did you mean 'hippo/pmnist_legs'?",
+    "experiment=igloo": "choose from: igloo/copy_memory, igloo/copy_memory_table",
+    "experiment=legs": "did you mean 'model=legs'?",
+    "model=mnist": "did you mean 'dataset=mnist'?",
+    "model=tiny": "did you mean 'debug=tiny' or 'model.preset=tiny'?",
+    "dataset=MNIST": "did you mean 'mnist'?",
+    "legs": "got 'legs', expected KEY=VALUE; did you mean 'model=legs'?",
+    "--epochs=3": "--epochs=3: no such flag; keys have no dashes: epochs=3",
+    "seed=range(3)": "seed: got several values, expected one; -m tries each of them",
+    "hydra.verbose=a,b": "hydra.verbose: got several values, expected one, since a sweep cannot change Hydra's own settings",
+    # a value with characters that Hydra's grammar does not have
+    "output_dir=m\u00fcller/runs": "expected KEY=VALUE; a VALUE with such characters takes two pairs of quotes: "
+    "'output_dir=\"m\u00fcller/runs\"'",
+    "output_dir=a=b/runs#1": "takes two pairs of quotes: 'output_dir=\"a=b/runs#1\"'",
+    "output_dir=runs(1)": "takes two pairs of quotes: 'output_dir=\"runs(1)\"'",
+    "output_dir=~/runs": "Hydra and many shells do not replace ~ here: output_dir=$HOME/runs",
+    "output_dir=a/b,c": "-m tries each of them; as one text: 'output_dir=\"a/b,c\"'",
+    "seed=rnage(3)": "seed: got rnage(3), but no function rnage exists; did you mean 'range'?",
+    "seed=range()": "seed: got range(), whose arguments are wrong: missing a required argument: 'start'",
+}
 MORE_COMMAND_LINES = {
     "epochs=3": "epochs: no such key",
     "model=igloo model.nb_patch=3": "did you mean 'model.nb_patches'?",
@@ -171,6 +241,14 @@ def test_a_wrong_command_line_is_explained_in_one_line(arguments, message):
         commandline.compose(arguments.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_hints_search_all_depths_and_groups():
+    for arguments, message in HINTS.items():
+        with pytest.raises(UserError) as caught:
+            commandline.compose(arguments.split())
+        assert message in str(caught.value), arguments
+        assert "\n" not in str(caught.value)
 
 
 VALUES = {
@@ -295,6 +373,9 @@ def test_help_and_config_are_readable(tmp_path):
     lists = [f"{group}: {', '.join(choices(group))}" for group in ("dataset", "model")]
     for text in (*lists, "batch_size: 100", "-m model="):
         assert text in shown.stdout
+    for key, comment in (("hidden_size: 256", "H"), ("seed: 0", "of the first trial; trial k has seed + k")):
+        assert re.search(rf"^ *{key} +# {re.escape(comment)}$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^experiment: hippo/ct_100to200_gru, ", shown.stdout, re.MULTILINE)
     config = run("--cfg", "job", "model=lstm", cwd=tmp_path)
     assert config.returncode == 0
     assert "cell: lstm" in config.stdout

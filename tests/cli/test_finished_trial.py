@@ -39,6 +39,12 @@ def test_own_keys_and_changes_of_the_config_are_told_apart(trial):
     assert config["dataset"]["length"] == 400
 
 
+def test_a_path_that_exists_is_a_path_whatever_its_name(trial, tmp_path):
+    link = tmp_path / "lr=0.1 #2"
+    link.symlink_to(trial)
+    assert finished_trial.read([str(link)], Keys)[0].folder == link
+
+
 MISTAKES = {
     "": "expected a checkpoint or the folder of a finished trial first",
     "split=test": "expected a checkpoint or the folder of a finished trial first",
@@ -49,6 +55,9 @@ MISTAKES = {
     "TRIAL split=tset": "split: got 'tset', expected 'test' or 'validation'; did you mean 'test'?",
     "TRIAL splt=test": "splt: no such key; did you mean 'split'?",
     "TRIAL dataset.lenght=50": "did you mean 'length'?",
+    "TRIAL eval_batch_size=5": "did you mean 'train.eval_batch_size'?",
+    "TRIAL dataset.batch_size=5": "did you mean 'train.batch_size'?",
+    "a=b/seed_0": "expected a checkpoint or the folder of a finished trial first",
     "TRIAL train.batch=5": "did you mean 'batch_size'?",
     "TRIAL train.lr.x=5": "train.lr.x: no such key; lr is a single value",
     "TRIAL model.cell=lstm": "model.cell: got lstm, but the model of a finished trial cannot be changed",

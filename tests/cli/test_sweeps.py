@@ -5,6 +5,7 @@ import random
 import re
 import shlex
 import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -13,8 +14,10 @@ import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
 
-from seqmem.cli import commandline, plan, sweeps
+from seqmem.cli import commandline, engines, overrides, plan, sweeps
+from seqmem.cli import run as running
 from seqmem.errors import UserError
 from tests import program
 from tests.data_files import require
@@ -181,6 +184,154 @@ def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):
 def test_a_sweep_is_refused_before_its_first_job(values, message):
     with pytest.raises(UserError, match=re.escape(message)):
         plan.plan(["dataset=digits", "model=rnn", *values.split()], [])
+
+
+@pytest.fixture
+def current(monkeypatch):
+    """No sweep yet; a function that returns the planned one."""
+    monkeypatch.setenv("SEQMEM_SWEEP", "")
+    monkeypatch.setattr(sweeps, "current", sweeps._Current())
+    return lambda: sweeps.current
+
+
+def planned(*arguments):
+    """The arguments that Hydra gets for a command line."""
+    return running.check(overrides.translate(arguments))[0]
+
+
+def test_a_key_that_the_swept_choices_alone_have_is_planned(current):
+    for arguments in (
+        ("dataset=copying,adding", "dataset.length=30", "model=gru"),
+        ("experiment=hippo/ct_100to200_legs,hippo/ct_100to200_lstm", "dataset.train_hz=0.4"),
+    ):
+        given = planned("-m", *arguments)
+        assert given[:2] == ["-m", "hydra.mode=MULTIRUN"]
+        assert len(current().batch) == 2
+        assert set(current().batch[0]) == set(given[2:])
+        assert current().overrides == list(arguments)
+        commandline.compose(given[2:])
+    with pytest.raises(UserError, match=r"dataset.length: no such key of dataset=mnist; dataset=adding, "):
+        planned("-m", "dataset=copying,mnist", "dataset.length=30", "model=gru")
+
+
+EXPERIMENTS = {
+    "own_one": "hydra: {mode: MULTIRUN, sweeper: {params: {model.cell: 'lstm,gru', seed: 3}}}",
+    "own_two": "hydra: {sweeper: {params: {train.optimizer_args.eps: '1e-8,1e-7', model: glob(rn*)}}}",
+}
+
+
+def test_experiments_request_sweeps_and_bring_parameters(current, tmp_path):
+    """Parameters of a file may be spelled as on the command line, and each experiment has its own."""
+    (tmp_path / "experiment").mkdir()
+    for name, text in EXPERIMENTS.items():
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    own = ("--config-dir", str(tmp_path))
+    one = [["experiment=own_one", f"model={model}", "dataset=digits"] for model in ("lstm", "gru")]
+    two = [
+        ["experiment=own_two", f"++train.optimizer_args.eps={eps}", "model=rnn", "dataset=digits"] for eps in ("1e-08", "1e-07")
+    ]
+    given = planned(*own, "experiment=own_one", "dataset=digits", "seed=1,2")
+    assert given[2:4] == ["-m", "hydra.mode=MULTIRUN"]
+    assert (current().swept, current().alone) == (["seed", "model"], ["hydra.mode=RUN"])
+    assert sorted(current().batch) == sorted(
+        [model, "experiment=own_one", "dataset=digits", seed]
+        for model in ("model=lstm", "model=gru")
+        for seed in ("seed=1", "seed=2")
+    )
+    planned("-m", *own, "experiment=glob(own_*)", "dataset=digits", "hydra.mode=RUN")
+    found = [sorted(job) for job in current().batch]
+    assert list(map(sorted, two)) == [job for job in found if "experiment=own_two" in job]
+    assert [sorted([*job, "seed=3"]) for job in one] == [job for job in found if "experiment=own_one" in job]
+    assert planned(*own, "experiment=own_one", "hydra.mode=RUN") == [*own, "experiment=own_one", "hydra.mode=RUN"]
+
+
+def test_a_sweep_that_the_mode_requests_has_a_folder_of_its_own(tmp_path):
+    """As with -m: the jobs are checked beforehand, and two sweeps do not share a manifest."""
+    common = (*SMALL, "hydra.mode=MULTIRUN")
+    refused = run(*common, "train.lr=0.1,fast", cwd=tmp_path)
+    assert refused.stderr == "error: train.lr: got 'fast', expected a valid number\n"
+    for values in ("model=gru seed=1,2", "model=gru,rnn"):
+        done = run(*common, *values.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    tables = [pd.read_csv(path) for path in sorted((tmp_path / "runs").glob("sweep_*/table.csv"))]
+    assert sorted((list(table["model"]), list(table["n"])) for table in tables) == [(["gru"], [2]), (["gru", "rnn"], [1, 1])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("hydra.sweeper.params=3", "hydra.sweeper.params: got 3, expected KEY: VALUES pairs"),
+        ("hydra.sweeper.max_batch_size=1,2", "hydra.sweeper.max_batch_size: got several values, expected one"),
+        ("hydra.launcher=3", "hydra.launcher: got 3, expected a section; hydra/launcher=NAME selects one"),
+        ("seed=range(3,1)", "seed: got range(3,1), which has no value"),
+        ("seed=range(1,2,0)", "seed: got range(1,2,0), which gives no values"),
+        ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size: got 0, expected at least 1"),
+    ],
+)
+def test_settings_of_a_sweep_are_refused_by_name(arguments, message, current):
+    with pytest.raises(UserError, match=re.escape(message)):
+        planned("-m", "dataset=digits", "model=rnn", *arguments.split())
+
+
+def test_a_sweep_whose_folder_cannot_be_made_names_the_reason(current, tmp_path, monkeypatch, capsys):
+    """The report at the end finds no folder, and keeps that to itself."""
+
+    def main():
+        current().folder = tmp_path / "closed" / "sweep"
+        raise OSError(30, "Read-only file system", "closed")
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr("sys.argv", ["train.py", "-m", "dataset=digits", "model=rnn"])
+    with pytest.raises(SystemExit) as ended:
+        running._run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: closed: Read-only file system\n"
+
+
+def section(**values):
+    launcher = {"_target_": values.pop("launcher", "hydra._internal.core_plugins.basic_launcher.BasicLauncher"), "n_jobs": 0}
+    sweeper = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "n_trials": 1, **values}
+    return OmegaConf.create({"launcher": launcher, "sweeper": sweeper, "runtime": {"choices": {"hydra/sweeper": "optuna"}}})
+
+
+def test_settings_of_launchers_and_searches_are_refused_by_name(tmp_path, monkeypatch):
+    """Neither plugin needs to be installed for that."""
+    monkeypatch.setenv("PATH", "")
+    launcher = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    for values, message in (
+        ({"launcher": launcher}, "hydra/launcher: got submitit_slurm, but this machine has no srun"),
+        ({"launcher": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}, "hydra.launcher.n_jobs: got 0"),
+        ({"n_trials": 0}, "hydra.sweeper.n_trials: got 0, expected at least 1"),
+        ({"direction": "maximise"}, "hydra.sweeper.direction: got maximise, expected a direction; did you mean 'maximize'?"),
+        ({"direction": ["minimize", "maximize"]}, "hydra.sweeper.direction: got ['minimize', 'maximize'], expected one"),
+        (
+            {"storage": "sqlite:///nowhere/lr.db"},
+            "got sqlite:///nowhere/lr.db, expected a file in a folder",
+        ),
+        ({"storage": f"sqlite:///{tmp_path}"}, "expected a file, which"),
+        ({"storage": "lr.db"}, "hydra.sweeper.storage: got lr.db, expected a URL such as sqlite:///lr.db"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            engines.check(section(**values))
+    engines.check(section(direction="maximize", storage=f"sqlite:///{tmp_path}/lr.db"))
+    engines.check(section(direction=["minimize"], storage="sqlite://"))
+
+
+def test_an_error_of_a_plugin_names_the_plugin():
+    with pytest.raises(UserError, match="hydra/sweeper=optuna: RuntimeError: no"), engines.named_errors(section()):
+        raise RuntimeError("no")
+    with pytest.raises(UserError, match=r"hydra\.verbose=3: AssertionError"), engines.named_errors(None, ["hydra.verbose=3"]):
+        raise AssertionError
+    with pytest.raises(RuntimeError), engines.named_errors(None):
+        raise RuntimeError("a bug")
+
+
+def test_without_assert_statements_hydra_cannot_read_functions(tmp_path):
+    command = [sys.executable, "-O", str(ROOT / "train.py"), "-m", "dataset=digits", "seed=range(3)"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: seed: got range(3), which Hydra cannot read under PYTHONOPTIMIZE")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_search_checks_each_choice_once():

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import multiprocessing
 from dataclasses import fields
 
 import pytest
@@ -226,3 +227,16 @@ def test_wrong_arguments_are_refused(configuration, load_small):
         data.loader("train", 0)
     with pytest.raises(UserError, match="seed: got -1"):
         data.loader("train", 7, -1)
+
+
+def test_workers_start_within_a_worker_of_joblib(load_small):
+    """Its processes have a start method of joblib's own, with which the workers of a DataLoader cannot start."""
+    import joblib.externals.loky  # noqa: F401
+
+    own = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("loky", force=True)
+    try:
+        batch = next(iter(load_small("digits", num_workers=1).loader("test", 3)))
+    finally:
+        multiprocessing.set_start_method(own, force=True)
+    assert len(batch) == 3

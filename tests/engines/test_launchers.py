@@ -62,3 +62,10 @@ def test_a_job_that_fails_in_a_worker_is_named_at_the_end(launcher, tmp_path):
     assert "error: 1 of 2 jobs failed" in done.stderr
     assert "train.lr=1e+30: the training loss became" in done.stderr
     assert sorted(statuses(tmp_path)) == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("launcher", launchers)
+def test_a_worker_starts_workers_that_make_batches(launcher, tmp_path):
+    done = run("-m", *launcher, *TINY, "model=rnn", "train.epochs=1", "dataset.num_workers=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path) == ["finished"]

@@ -63,10 +63,17 @@ def test_a_failed_job_fails_its_trial_and_not_the_search(tmp_path):
         ("train.optimizer=choice(adam,sdg)", "did you mean 'sgd'?"),
         ("train.lr=interval(0.01,0.1) train.epochs=many", "train.epochs: got 'many'"),
         ("train.lr=interval(0.01,0.1) runner.devices=2", "runner.devices: got 2 with -m"),
+        ("train.lr=interval(0.01,0.1) hydra.sweeper.direction=up", "hydra.sweeper.direction: got up, expected a direction"),
+        (
+            "train.lr=interval(0.01,0.1) hydra.sweeper.storage=sqlite:///no/lr.db",
+            "hydra.sweeper.storage: got sqlite:///no/lr.db",
+        ),
+        ("dataset=copying,adding dataset.length=30", "dataset: got copying (accuracy) and adding (mse) in one search"),
     ],
 )
 def test_what_is_searched_is_checked_before_anything_is_trained(searched, message, tmp_path):
-    done = run(*SEARCH, "dataset=digits", *searched.split(), cwd=tmp_path)
+    searched = searched if "dataset=" in searched else f"dataset=digits {searched}"
+    done = run(*SEARCH, *searched.split(), cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from seqmem.errors import UserError
-from seqmem.io.files import locked, remove_left_behind, replacing, write_text
+from seqmem.io.files import file_name, locked, remove_left_behind, replacing, write_text
 
 HOLD = """
 import sys, time
@@ -105,3 +105,15 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
         temporary.write_text(str(1 / 0))
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
     assert path.read_text() == "old"
+
+
+def test_a_name_of_a_file_needs_no_quotes():
+    for text, name in {
+        "text8 prefix_lstm": "text8_prefix_lstm",
+        "text a=b's #1 (2)": "text_a_b_s_1_2_",
+        "caf\u00e9 \u0442": "cafe_",
+        "-rf": "rf",
+        "../x": "_x",
+    }.items():
+        assert file_name(text) == name
+    assert len(file_name("long" * 100)) == 100

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from seqmem import results
 from seqmem.cli import report
 from seqmem.errors import UserError
-from seqmem.results import formats
+from seqmem.results import formats, page, reading
 from seqmem.results.curves import mean_curve, read_curve, read_curves, thinned
 from seqmem.results.labels import shortened
 from seqmem.results.plots import plot_bars, plot_learning_curves
@@ -480,3 +481,12 @@ def test_two_thousand_records_take_less_than_ten_seconds(tmp_path):
     assert spent < 10
     assert (tmp_path / "out" / "report.html").stat().st_size < 10_000_000
     assert "2000 trials" in done.stdout
+
+
+def test_commands_of_the_page_can_be_pasted(tmp_path):
+    write_run(tmp_path / "runs" / "seed_0", configuration())
+    path = tmp_path / "runs" / "seed_0" / "record.json"
+    command = ["train.py", "-m", 'output_dir="a b"', "train.lr=choice(0.1,0.2)"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "command": command}))
+    [line] = page._commands(reading.find_runs(tmp_path / "runs"))
+    assert shlex.split(line) == ["python", *command]

@@ -9,9 +9,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seqmem.cli import hints
 from seqmem.cli.messages import explain
 from seqmem.cli.overrides import SECTIONS, composed_config, split_flags, translate
-from seqmem.errors import UserError, suggestion
+from seqmem.errors import UnknownArgumentError, UserError, suggestion
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -70,8 +71,14 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     """
     from seqmem import datasets, training
 
-    datasets.check(config["dataset"])
-    return training.check_config(config)
+    try:
+        datasets.check(config["dataset"])
+        return training.check_config(config)
+    except UnknownArgumentError as error:
+        found = hints.elsewhere(error.key, config)
+        if not found:
+            raise
+        raise UserError(error.fact + found) from None
 
 
 def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -6,14 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
 from seqmem import arguments
-from seqmem.cli import commandline
-from seqmem.cli.overrides import SECTIONS, check_overrides, composed_config, split_flags
-from seqmem.errors import UserError, suggestion
+from seqmem.cli import commandline, hints
+from seqmem.cli.overrides import SECTIONS, check_overrides, composed_config, parse, split_flags
+from seqmem.errors import UserError
 
 if TYPE_CHECKING:
     from seqmem.training.checkpoints.files import Checkpoint
@@ -50,10 +49,10 @@ def _parse(command: Sequence[str]) -> tuple[Path, list[Override]]:
     flags, given = split_flags(command)
     if flags:
         raise UserError(f"got {flags[0]}, expected CHECKPOINT [KEY=VALUE ...]; --help lists the keys")
-    if not given or "=" in given[0]:
+    if not given or ("=" in given[0] and not Path(given[0]).exists()):
         raise UserError("expected a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]")
     check_overrides(given[1:])
-    overrides = OverridesParser.create().parse_overrides(given[1:])
+    overrides = parse(given[1:])
     for override in overrides:
         if override.type != OverrideType.CHANGE or override.is_sweep_override():
             raise UserError(f"got '{override.input_line}', expected KEY=VALUE with one value")
@@ -68,7 +67,7 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequenc
         if section == "model":
             raise UserError(f"{key}: got {value}, but the model of a finished trial cannot be changed")
         if section not in changed:
-            raise UserError(f"{key}: no such key{suggestion(key, [*own, *config])}")
+            raise UserError(f"{key}: no such key{hints.unknown_key(key, {**dict.fromkeys(own), **config}, {})}")
         if key in SECTIONS:
             composed: Any = OmegaConf.to_container(composed_config([f"{key}={value}"]), resolve=True)
             changed[key] = composed[key]

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqmem.cli.overrides import CONFIGS, GROUPS, SWITCHES, composed_config, split_flags
+from seqmem.cli import hints
+from seqmem.cli.overrides import GROUPS, SWITCHES, composed_config, config_folders, in_quotes, parse, split_flags
 from seqmem.errors import DataWarning, UserError, not_installed, suggestion
 from seqmem.io import interrupts
 
@@ -25,6 +26,8 @@ _extras = {
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/sweeper/optuna": "optuna",
 }
+# Groups whose choices have different keys.
+_with_choices = ("dataset", "model", "runner")
 
 _usual_format = warnings.formatwarning
 
@@ -81,9 +84,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_choice(error.missing_cfg_file, error.options or ())
+        return _explain_choice(error.missing_cfg_file, error.options or (), arguments)
     if isinstance(error, OverrideParseException):
-        return f"got '{error.override}', expected KEY=VALUE, with quotes around a VALUE of several words"
+        return _explain_unparsed(error)
     return _explain_key(error, arguments)
 
 
@@ -98,59 +101,72 @@ def _message_and_status(error: Exception) -> tuple[str, int]:
     return f"{reason} (probably a bug in seqmem; traceback=True shows where)", 1
 
 
-def _explain_choice(file: str, options: Sequence[str]) -> str:
+def _explain_choice(file: str, options: Sequence[str], arguments: Sequence[str]) -> str:
     """Explain that a group, the folder of ``file``, has no such choice."""
     if file in _extras:
         return f"{file} {not_installed(_extras[file])}"
     name = file.removesuffix(".yaml")
-    choices = [option for option in options if option != "default"]
     if name.startswith("hydra/"):
         group, _, choice = name.rpartition("/")
+        choices = [option for option in options if option != "default"]
         return f"{group}: got {choice}, expected a choice of Hydra or of its plugins{suggestion(choice, choices)}"
     group, _, choice = name.partition("/")
-    if "/" in choice:  # Hydra lists the options of the group's own folder alone
-        folder = CONFIGS / group
-        choices = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.yaml"))
-    return f"{group}: got {choice}, expected the name of a file in cfg/{group}/{suggestion(choice, choices)}"
+    flags, _ = split_flags(arguments)
+    near = hints.unknown_choice(group, choice, config_folders(flags))
+    return f"{group}: got {choice}, expected the name of a file in cfg/{group}/{near}"
 
 
 def _explain_key(error: Exception, arguments: Sequence[str]) -> str:
     """Explain an error of Hydra or OmegaConf, most often a key that does not exist."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
+    several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: requires --multirun)?$", lines[0])
     if several:
-        return f"{several.group(1).partition('=')[0]}: got several values, expected one; -m tries each of them"
+        return _explain_several(several[1])
+    if lines[0].startswith("Error in call to target") and len(lines) > 1:
+        return f"{lines[0].rstrip(':')}: {lines[1]}"
     refused = re.search(r"Could not override[^']*'(.*?)'", lines[0])
-    key = getattr(error.__cause__, "full_key", None) or (refused.group(1).partition("@")[0] if refused else None)
-    if key and (nearest := _nearest_key(key, arguments)) is not None:
-        return f"{key}: no such key{nearest}"
+    given = refused[1].partition("@")[0] if refused else ""
+    found = getattr(error.__cause__, "full_key", None) or ""
+    key = given if given.startswith(found) else found  # Hydra stops at the first part that does not exist
+    if key and (unknown := _explain_unknown(key, arguments)) is not None:
+        return unknown
     key = getattr(error, "full_key", None)
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 
-def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
-    """The end of a message about an unknown key: the nearest key that exists; None if ``key`` exists after all."""
-    flags, overrides = split_flags(arguments)
-    groups = [override for override in overrides if override.partition("=")[0] in GROUPS and "," not in override]
+def _explain_unparsed(error: OverrideParseException) -> str:
     try:
-        node: Any = composed_config([*(flag for flag in flags if flag not in SWITCHES), *groups])
+        parse([error.override])
+    except UserError as explained:
+        return str(explained)
+    return " ".join(str(error).split())
+
+
+def _explain_several(override: str) -> str:
+    """Explain that several values need -m, or quotes if they look like a path."""
+    key, _, value = override.partition("=")
+    as_text = f"; as one text: {in_quotes(key, value)}" if "/" in value and "/" not in key and key not in GROUPS else ""
+    return f"{key}: got several values, expected one; -m tries each of them{as_text}"
+
+
+def _explain_unknown(key: str, arguments: Sequence[str]) -> str | None:
+    """Explain that a key does not exist, with the nearest one that does; None if it exists after all."""
+    flags, overrides = split_flags(arguments)
+    groups = [override for override in overrides if _chooses(override.partition("=")[0]) and "," not in override]
+    try:
+        composed = composed_config([*(flag for flag in flags if flag not in SWITCHES), *groups], with_hydra=True)
     except (HydraException, OmegaConfBaseException):
-        return ""
-    *path, last = key.lstrip("+~").split(".")
-    parents: list[str] = []
-    for part in path:
-        if not isinstance(node, DictConfig) or part not in node:
-            last = part
-            break
-        node = node[part]
-        parents.append(part)
-    if not isinstance(node, DictConfig):
-        return f"; {'.'.join(parents)} is a single value"
-    if last in node:
+        return f"{key}: no such key"
+    chosen: Any = OmegaConf.to_container(composed.hydra.runtime.choices)
+    config: Any = OmegaConf.to_container(composed, resolve=False)
+    key = key.lstrip("+~")
+    hydra = {"hydra": config.pop("hydra")}
+    config = hydra if key.startswith("hydra.") else config
+    if hints.exists(key, config):
         return None
-    names = [str(name) for name in node if name != "presets"] + ([] if parents else ["experiment", "debug", "scale"])
-    found = suggestion(last, names)
-    return found.replace("mean '", f"mean '{'.'.join([*parents, ''])}") if parents else found
+    section = key.partition(".")[0]
+    owner = f" of {section}={chosen[section]}" if section in _with_choices and section != key else ""
+    return f"{key}: no such key{owner}{hints.unknown_key(key, config, chosen, config_folders(flags))}"
 
 
 def _format_warning(message: Warning | str, category: type[Warning], *where: Any, **keywords: Any) -> str:
@@ -158,6 +174,10 @@ def _format_warning(message: Warning | str, category: type[Warning], *where: Any
     if issubclass(category, DataWarning):
         return f"warning: {message}\n"
     return _usual_format(message, category, *where, **keywords)
+
+
+def _chooses(key: str) -> bool:
+    return key in GROUPS or "/" in key
 
 
 def _exit(message: str, status: int) -> NoReturn:

@@ -1,6 +1,8 @@
 """Flags and overrides of a command line, and the config that Hydra composes from them."""
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,18 +10,23 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from seqmem.errors import UserError, suggestion
+from seqmem.cli import choices
+from seqmem.cli.choices import CONFIGS, GROUPS
+from seqmem.errors import UserError, meant, nearest, suggestion
 
-CONFIGS = Path(__file__).parents[3] / "cfg"
 SECTIONS = ("dataset", "model", "train", "runner")
-GROUPS = ("dataset", "model", "train", "runner", "experiment", "debug", "scale", "hydra")
-SWITCHES = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multirun", "-m", "--shell-completion", "-sc")
+HELP = ("--help", "-h")
+MULTIRUN = ("--multirun", "-m")
+SWITCHES = (*HELP, "--hydra-help", "--version", "--resolve", *MULTIRUN, "--shell-completion", "-sc")
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
 _flags = (*SWITCHES, *_switches_with_value)
-_open_sections = re.compile(r"(model\.mixer_args|train\.(optimizer|schedule)_args)[.=]")
+_open_sections = re.compile(r"(model\.mixer_args|model\.cell_args\.measure_args|train\.(optimizer|schedule)_args)[.=]")
 _no_name = re.compile(
     r"\s*([-+]?(\d[\d_]*\.?|\.\d)[\d_]*(e[-+]?\d+)?|[-+]?(inf|nan)|true|false|null|\[.*[\[{].*|{.*)\s*", re.IGNORECASE
 )
@@ -28,16 +35,30 @@ _no_name = re.compile(
 def translate(arguments: Sequence[str]) -> list[str]:
     """Put flags first, and rewrite overrides that Hydra would refuse.
 
-    ``model.cell=NAME`` becomes ``model=NAME``, the group that holds the cell's arguments. Arguments of a mixer, an optimiser or
-    a schedule are added with ``++``, since the files of cfg/ do not list them; the signature checks them later.
+    ``model.cell=NAME`` becomes ``model=NAME``, the group that holds the cell's arguments. Arguments of a mixer, a measure, an
+    optimiser or a schedule are added with ``++``, since the files of cfg/ do not list them; the signature checks them later.
+    ``glob(leg*)`` becomes the list of matching choices, those of subfolders included.
 
     Raises:
-        UserError: two different models, or an unknown flag.
+        UserError: two different models, an unknown flag, or an override that Hydra cannot parse.
     """
     flags, overrides = split_flags(arguments)
+    return [*flags, *translate_overrides(overrides, config_folders(flags))]
+
+
+def translate_overrides(overrides: Sequence[str], folders: Sequence[Path] = (CONFIGS,)) -> list[str]:
+    """Rewrite overrides as :func:`translate` does.
+
+    Args:
+        overrides: of the command line, or of a sweep's parameters in a config.
+        folders: that hold the config groups.
+    """
     overrides = [_with_new_keys_allowed(override) for override in _with_cell_as_group(overrides)]
     check_overrides(overrides)
-    return [*flags, *overrides]
+    parsed = parse(overrides)
+    for override in parsed:
+        _refuse_sweep_of_hydra(override)
+    return [_without_glob(override, folders) for override in parsed]
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -58,6 +79,8 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             flags += [flag, value]
         elif argument in _flags:
             flags.append(argument)
+        elif value:
+            raise UserError(f"{argument}: no such flag; keys have no dashes: {argument.lstrip('-')}")
         else:
             raise UserError(f"{argument}: no such flag{suggestion(argument, _flags)}")
     _check_flags(flags)
@@ -66,12 +89,26 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def is_multirun(flags: Sequence[str]) -> bool:
     """Return whether the flags request a sweep."""
-    return not {"-m", "--multirun"}.isdisjoint(flags)
+    return not set(MULTIRUN).isdisjoint(flags)
 
 
 def shows_config(flags: Sequence[str]) -> bool:
     """Return whether the flags request the config instead of a run."""
     return not {"--cfg", "-c"}.isdisjoint(flags)
+
+
+def config_folders(flags: Sequence[str]) -> list[Path]:
+    """Return the folders that hold config groups: the one of ``--config-dir``, if given, and cfg/.
+
+    Raises:
+        UserError: the folder of ``--config-dir`` does not exist.
+    """
+    own_groups = _value_of(flags, "--config-dir", "-cd")
+    if own_groups is None:
+        return [CONFIGS]
+    if not Path(own_groups).is_dir():
+        raise UserError(f"--config-dir: got {own_groups}, expected a folder that exists")
+    return [Path(own_groups).resolve(), CONFIGS]
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -95,6 +132,26 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"{key}: seqmem names the run folders; give output_dir=FOLDER")
 
 
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides with Hydra's grammar.
+
+    Raises:
+        UserError: one cannot be parsed; the message has the spelling that can, if quotes are all that is missing.
+    """
+    parser = OverridesParser.create()
+    return [_parsed(parser, override) for override in overrides]
+
+
+def in_quotes(key: str, text: str) -> str:
+    """Return an override that sets a key to any text, as a word for a shell."""
+    return shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
+
+
+def is_group(override: Override) -> bool:
+    """Return whether an override chooses a file of a config group."""
+    return override.key_or_group in GROUPS or "/" in override.key_or_group
+
+
 def composed_config(arguments: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """The config that Hydra composes from cfg/, folders of ``--config-dir`` and overrides.
 
@@ -107,11 +164,9 @@ def composed_config(arguments: Sequence[str], with_hydra: bool = False) -> DictC
         HydraException: the overrides do not compose.
     """
     flags, overrides = split_flags(arguments)
-    own_groups = _value_of(flags, "--config-dir", "-cd")
-    if own_groups is not None:
-        if not Path(own_groups).is_dir():
-            raise UserError(f"--config-dir: got {own_groups}, expected a folder that exists")
-        overrides = [*overrides, f"hydra.searchpath=[file://{Path(own_groups).resolve()}]"]
+    own_groups = [f"file://{folder}" for folder in config_folders(flags) if folder != CONFIGS]
+    if own_groups:
+        overrides = [*overrides, f"hydra.searchpath=[{QuotedString(own_groups[0], Quote.double).with_quotes()}]"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
         return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
@@ -133,15 +188,89 @@ def _value_of(flags: Sequence[str], *names: str) -> str | None:
     return next((value for flag, value in pairwise(flags) if flag in names), None)
 
 
+def _parsed(parser: OverridesParser, override: str) -> Override:
+    key, _, value = override.partition("=")
+    try:
+        [parsed] = parser.parse_overrides([override])
+    except HydraException as error:
+        raise UserError(_unreadable(parser, override, str(error))) from None
+    except RecursionError:
+        raise UserError(f"{key}: got brackets within brackets, expected fewer of them") from None
+    except AttributeError:
+        if not sys.flags.optimize:
+            raise
+        # Hydra's parser advances within assert statements, which python -O leaves out.
+        raise UserError(
+            f"{key}: got {value}, which Hydra cannot read under PYTHONOPTIMIZE or python -O; unset it, or list the values"
+        ) from None
+    return parsed
+
+
+def _unreadable(parser: OverridesParser, override: str, reason: str) -> str:
+    """Explain why Hydra cannot parse an override.
+
+    Args:
+        parser: Hydra's parser.
+        override: of the command line.
+        reason: Hydra's own explanation.
+    """
+    key, equals, value = override.partition("=")
+    expected = f"got '{override}', expected KEY=VALUE"
+    if not equals:
+        owners = [group for group in GROUPS if override in choices.names(group)]
+        return expected + (meant([f"{group}={override}" for group in owners]) if owners else "")
+    function = re.match(r"\s*(\w+)\(", value)
+    if function and "Unknown function" in reason:
+        near = nearest(function[1], create_functions().functions)
+        if near:
+            return f"{key}: got {value}, but no function {function[1]} exists{meant([near])}"
+    failed = re.search(r"while evaluating .*?: (.*)", reason)
+    if failed and "Unknown function" not in reason:
+        return f"{key}: got {value}, whose arguments are wrong: {failed[1]}"
+    if value.startswith("~/"):
+        return f"{expected}; Hydra and many shells do not replace ~ here: {key}=$HOME{value[1:]}"
+    word = in_quotes(key, value)
+    try:
+        parser.parse_overrides(shlex.split(word))
+    except HydraException:
+        return expected
+    return f"{expected}; a VALUE with such characters takes two pairs of quotes: {word}"
+
+
+def _refuse_sweep_of_hydra(override: Override) -> None:
+    if override.is_hydra_override() and override.is_sweep_override():
+        key, _, value = (override.input_line or "").partition("=")
+        as_text = f"; as one text: {in_quotes(key, value)}" if not is_group(override) else ""
+        raise UserError(f"{key}: got several values, expected one, since a sweep cannot change Hydra's own settings{as_text}")
+
+
+def _without_glob(override: Override, folders: Sequence[Path]) -> str:
+    """The override with the names of all matching choices instead of ``glob(PATTERN)``."""
+    line = override.input_line or ""
+    pattern = override.value()
+    if not isinstance(pattern, Glob):
+        return line
+    key, _, value = line.partition("=")
+    if not is_group(override):
+        raise UserError(f"{key}: got {value}, but glob() only chooses files of a group, such as model or experiment")
+    known = choices.names(override.key_or_group, folders)
+    found = pattern.filter(known)
+    if not found:
+        deeper = Glob([f"*/{part}" for part in pattern.include], pattern.exclude)
+        near = meant([f"glob({deeper.include[0]})"]) if deeper.filter(known) else suggestion(pattern.include[0], known)
+        raise UserError(f"{key}: got {value}, which matches no choice{near}")
+    return f"{key}={','.join(found)}"
+
+
 def _with_new_keys_allowed(override: str) -> str:
     return f"++{override}" if _open_sections.match(override) else override
 
 
-def _with_cell_as_group(arguments: list[str]) -> list[str]:
+def _with_cell_as_group(arguments: Sequence[str]) -> list[str]:
     cells = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith("model.cell=")]
     groups = [argument.partition("=")[2] for argument in arguments if argument.startswith("model=")]
     if not cells:
-        return arguments
+        return list(arguments)
     different = sorted({*cells, *groups})
     if len(different) > 1:
         raise UserError(f"model.cell: got {' and '.join(different)}, expected one name; model=NAME means the same")

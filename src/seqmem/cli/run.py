@@ -3,13 +3,17 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from seqmem.cli import startup, sweeps
+from omegaconf import DictConfig
+
+from seqmem.cli import engines, help, startup, sweeps
 from seqmem.cli.commandline import compose
 from seqmem.cli.messages import one_line_errors
-from seqmem.cli.overrides import is_multirun, shows_config, split_flags, translate
-from seqmem.cli.plan import plan
+from seqmem.cli.overrides import MULTIRUN, SWITCHES, is_multirun, shows_config, split_flags, translate
+from seqmem.cli.plan import MODE, hydra_section, may_set_mode, plan, requests_sweep
+from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 
@@ -30,24 +34,45 @@ def run(main: Callable[[], Any]) -> None:
 def _run(main: Callable[[], Any]) -> None:
     with one_line_errors(resumes=True):
         sys.argv[1:] = translate(sys.argv[1:])
+        flags, _ = split_flags(sys.argv[1:])
+        if help.is_requested(flags):
+            print(help.text(sys.argv[1:]))
+            return
         sweeps.current.command = list(sys.argv)
-        check(sys.argv[1:])
+        sys.argv[1:], section = check(sys.argv[1:])
+        settings = [argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(("hydra.", "hydra/"))]
         with interrupts.unwinding():
-            try:
-                with sweeps.current.workers:
-                    main()
-            finally:  # a killed worker ends the sweep by an exception
-                if interrupts.received() is None:
-                    sweeps.report_sweep()
+            with engines.named_errors(section, [setting for setting in settings if setting != MODE]):
+                try:
+                    with sweeps.current.workers:
+                        main()
+                except BaseException:  # for example, a worker was killed
+                    if interrupts.received() is None:
+                        with suppress(UserError):  # the first failure is the one to report
+                            sweeps.report_sweep()
+                    raise
+            if interrupts.received() is None:
+                sweeps.report_sweep()
             interrupts.raise_if_received()
     if sweeps.current.failed:
         sys.exit(sweeps.current.failed[0])
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Check every job of a sweep before the first one is trained, and a config before it is shown."""
+def check(arguments: Sequence[str]) -> tuple[list[str], DictConfig | None]:
+    """Check every job of a sweep before the first one is trained, and a config before it is shown.
+
+    Args:
+        arguments: translated flags and overrides.
+
+    Returns:
+        The arguments for Hydra, and Hydra's section of the config of a sweep; None for a single job.
+    """
     flags, overrides = split_flags(arguments)
-    if is_multirun(flags):
-        plan(overrides, [flag for flag in flags if flag not in ("-m", "--multirun")])
-    elif shows_config(flags):
+    others = [flag for flag in flags if flag not in MULTIRUN]
+    if shows_config(flags):
         compose(arguments)
+    elif set(SWITCHES).isdisjoint(others) and (is_multirun(flags) or may_set_mode(overrides, others)):
+        section = hydra_section(overrides, others)
+        if is_multirun(flags) or requests_sweep(section):
+            return plan(overrides, others, section), section
+    return list(arguments), None

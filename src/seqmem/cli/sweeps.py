@@ -27,17 +27,23 @@ class _Current:
 
     Attributes:
         command: the command line.
+        overrides: the command line's, without Hydra's own.
         jobs: entries of the jobs that are known before the sweep begins.
+        batch: the overrides of each of these jobs.
         swept: keys of the overrides that differ between the jobs.
-        settings: the sweeper's settings that the command line leaves open.
+        alone: overrides with which a job's own command does not sweep, where a file requests the sweep.
+        settings: the sweeper's settings that follow from the plan.
         folder: of the sweep, from its beginning until it is reported.
         failed: exit statuses of the jobs that failed.
         workers: defers signals while worker processes run, so that they save their checkpoints.
     """
 
     command: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    batch: list[list[str]] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     failed: list[int] = field(default_factory=list)
@@ -62,6 +68,9 @@ class Manifest(Callback):
         with flag_override(config, ["struct", "readonly"], False):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
             config.hydra.sweeper.update(current.settings)
+            if current.command:  # Hydra has composed the first job alone
+                config.hydra.overrides.task = current.overrides
+                sys.argv = list(current.command)
         _prepare_workers(config.hydra.launcher._target_)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -93,7 +102,7 @@ def report_sweep() -> None:
         if failed:
             print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
         for job in failed:
-            print(f"error: {' '.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
+            print(f"error: {shlex.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
 
 
 def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
@@ -116,7 +125,7 @@ def _command(overrides: Sequence[str]) -> str:
     """Return the command line of a job by itself, with the flags of the sweep's."""
     script, *arguments = current.command
     flags = [flag for flag in split_flags(arguments)[0] if flag not in ("-m", "--multirun")]
-    return shlex.join(["python", script, *flags, *overrides])
+    return shlex.join(["python", script, *flags, *overrides, *current.alone])
 
 
 def _prepare_workers(launcher: str) -> None:

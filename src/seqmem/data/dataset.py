@@ -1,5 +1,6 @@
 """DataSet: a spec, three splits, loaders of whole batches, and provenance."""
 
+import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -82,6 +83,7 @@ class DataSet(ABC):
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            multiprocessing_context=_start_method() if self.num_workers > 0 else None,
             # DataLoader draws a seed for its workers on every pass: from this generator, not from the global state.
             generator=torch.Generator().manual_seed(seed or 0),
         )
@@ -101,6 +103,15 @@ class DataSet(ABC):
         """
         known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
         return plain({"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)})
+
+
+def _start_method() -> str | None:
+    """Return the method to start worker processes if the program's own is not one of Python's, else None.
+
+    A worker of joblib has "loky", which cannot start the workers of a DataLoader.
+    """
+    known, own = multiprocessing.get_all_start_methods(), multiprocessing.get_start_method(allow_none=True)
+    return None if own is None or own in known else known[0]
 
 
 class BatchLoader(DataLoader):

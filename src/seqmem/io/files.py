@@ -3,13 +3,27 @@
 import fcntl
 import json
 import os
+import re
 import secrets
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from seqmem.errors import UserError
+
+_longest_name = 100  # of 255 bytes, which file systems allow
+
+
+def file_name(text: str) -> str:
+    """Return a text as a part of a file's name that needs no quotes in a shell or on the command line of train.py.
+
+    >>> file_name("text8 prefix"), file_name("M\u00fcller=1")
+    ('text8_prefix', 'Muller_1')
+    """
+    letters = [letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "".join(letters)).lstrip("-.")[:_longest_name]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seqmem.io.files import file_name
 from seqmem.results.record import RunFolder
 
 
@@ -35,13 +36,13 @@ class Experiment:
 
         Args:
             output_dir: parent of the experiment's folder.
-            label: readable name of data set and model.
+            label: readable name of data set and model; characters that shells treat specially become "_".
             group: checksum of the config's settings.
             code: checksum of the code that trains.
             description: description of the data, see ``DataSet.describe``.
         """
         data = _checksum(json.dumps(description, sort_keys=True))
-        return cls(output_dir / f"{label}_{_checksum(f'{group} {code} {data}')}", group, code, data)
+        return cls(output_dir / f"{file_name(label)}_{_checksum(f'{group} {code} {data}')}", group, code, data)
 
     def title(self, model: str, dataset: str) -> str:
         """Return "MODEL (SETTINGS) on DATASET" for messages, with the swept settings that the names do not imply."""

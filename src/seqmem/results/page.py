@@ -1,6 +1,7 @@
 """HTML page of a report: a single file that needs no server and no network."""
 
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -114,9 +115,14 @@ def _with_signs(cell: str) -> Markup:
 
 
 def _commands(runs: Sequence[Run]) -> list[str]:
-    """The command lines of the runs, each once."""
+    """The command lines of the runs, each once, as they can be pasted into a shell."""
     given = [run.record.get("command") for run in runs]
-    return list(dict.fromkeys(" ".join(map(str, command)) for command in given if isinstance(command, list)))
+    return list(dict.fromkeys(_pasted(command) for command in given if isinstance(command, list) and command))
+
+
+def _pasted(command: Sequence[Any]) -> str:
+    words = list(map(str, command))
+    return shlex.join(["python", *words] if words[0].endswith(".py") else words)
 
 
 def _picture(runs: Sequence[Run], curves: Mapping[Path, Curve]) -> dict[str, Any] | None:

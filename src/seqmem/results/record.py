@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from seqmem.errors import UserError
-from seqmem.io.files import locked, write_json, write_text
+from seqmem.io.files import file_name, locked, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +118,7 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {folder} ({error.strerror})") from None
-        return folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{label}_{secrets.token_hex(3)}.json"
+        return folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{file_name(label)}_{secrets.token_hex(3)}.json"
 
     def read_record(self) -> dict[str, Any]:
         """Read record.json; its values are not checked.

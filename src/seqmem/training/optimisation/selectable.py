@@ -34,6 +34,17 @@ class Selectable:
         return sorted(cls._registry)
 
     @classmethod
+    def named(cls, name: str) -> type[Self]:
+        """Return the class of a name.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        if name not in cls._registry:
+            raise UserError(f"{cls.key}: got '{name}', expected a registered name{suggestion(name, cls.names())}")
+        return cls._registry[name]
+
+    @classmethod
     def select(cls, name: str, arguments: Mapping[str, Any] | None = None) -> Self:
         """Create the one of a name.
 
@@ -44,7 +55,5 @@ class Selectable:
         Raises:
             UserError: an unknown name, an unknown argument, or a value of the wrong type or range.
         """
-        if name not in cls._registry:
-            raise UserError(f"{cls.key}: got '{name}', expected a registered name{suggestion(name, cls.names())}")
-        chosen = cls._registry[name]
+        chosen = cls.named(name)
         return chosen(**check(chosen, arguments or {}, f"{cls.key}_args"))
