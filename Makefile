@@ -28,7 +28,8 @@ python := $(VENV)/bin/python
 versions := $(if $(KEEP_TORCH),kept_torch,$(VERSIONS))
 installed := $(VENV)/.seqmem-requirements-$(versions)
 built := $(VENV)/.seqmem-built
-sources := pyproject.toml setup.py $(wildcard csrc/*)
+# The folder too: it is newer after a source is removed or renamed.
+sources := pyproject.toml setup.py src/seqmem/ops/sources.py csrc $(wildcard csrc/*)
 
 # Evaluated at use only: importing torch takes seconds.
 torch_path = $(shell $(python) -c 'from torch.utils import cpp_extension as c; print(*$(1))')
@@ -63,7 +64,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto $(PYTEST_FLAGS)
 
 test-all: setup
-	@echo "for the tests of every engine: $(python) -m pip install --no-build-isolation -e '.[joblib,slurm,ray,optuna,wandb]'"
+	@echo "for the tests of every engine: $(python) -m pip install$(foreach extra,joblib slurm ray optuna wandb, -r requirements/$(extra).txt)"
 	OMP_NUM_THREADS=1 $(python) -m pytest -n auto --run-slow --run-browser --run-cluster $(PYTEST_FLAGS)
 
 table-hippo-1: experiments = $(call rows,hippo/pmnist_*)
@@ -86,8 +87,12 @@ sanitize: setup $(sanitized)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(python) -m pytest -n 0 --run-slow $(PYTEST_FLAGS) $(or $(SANITIZE_TESTS),--deselect tests/ops/test_long_runs.py tests/ops tests/cells/test_legs.py tests/cells/test_gated.py)
 
-$(sanitized): $(patsubst csrc/%.cpp,build/sanitize/%.o,$(wildcard csrc/*.cpp))
+$(sanitized): $(patsubst csrc/%.cpp,build/sanitize/%.o,$(wildcard csrc/*.cpp)) build/sanitize/seqmem_sources.o
 	$(CXX) $(sanitize_flags) -shared $^ -o $@ $(addprefix -L,$(call torch_path,c.library_paths())) -lc10 -ltorch_cpu
+
+build/sanitize/seqmem_sources.o: $(sources) | $(installed)
+	@mkdir -p $(@D)
+	$(python) src/seqmem/ops/sources.py "$(sanitize_flags)" | $(CXX) -x c++ -fPIC -c - -o $@
 
 build/sanitize/%.o: csrc/%.cpp $(wildcard csrc/*.h) | $(installed)
 	@mkdir -p $(@D)
@@ -124,7 +129,7 @@ $(VENV)/constraints.txt: requirements.txt | $(python)
 	grep -oE '^[A-Za-z0-9._-]+==[^ ]+' $< | grep -vE '^(torch|torchvision|triton|cuda-.*|nvidia-.*)==' >$@
 
 $(built): $(installed) $(sources)
-	@echo "compiling csrc/: one to three minutes"
+	@echo "compiling csrc/, unless its sources are unchanged: one to five minutes"
 	$(python) -m pip install --no-build-isolation --no-deps -e .
 	$(python) -m seqmem.ops
 	touch $@

@@ -16,13 +16,15 @@ def main() -> None:
     print()
     if extension.REASON:
         print(f"reason      {extension.REASON}")
-        if not extension.FORCED:
+        if not extension.FORCED and not extension.STALE:
             print(f"remedy      {extension.BUILD}")
     else:
         print(f"library     {extension.LIBRARY}")
         print(f"built for   torch {extension.built_for(extension.LIBRARY)}")
+        print(f"built from  sources {extension.built_from(extension.LIBRARY)}")
         print(f"processor   {torch.ops.seqmem.instruction_set()} instructions, {torch.get_num_threads()} threads")
         print("compiled    float32 and float64 on the CPU; other types and devices use the reference")
+        print("denormals   flushed to zero on x86-64; torch.set_flush_denormal decides for the reference")
         if extension.ON_GPU:
             print("GPU         Triton kernels, except for zoh and the function approximation, which use the reference")
 

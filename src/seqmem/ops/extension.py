@@ -1,10 +1,12 @@
 """Loading of the compiled operators ``torch.ops.seqmem.*``, and registration of their shapes and gradients.
 
 The schemas and kernels are in ``csrc/``. The library contains no Python module: it is loaded by path, never imported.
+
+On x86-64 every compiled operator takes denormals (below 1.2e-38 in float32, 2.2e-308 in float64) as zeros and returns zeros in
+their place. For the reference :func:`torch.set_flush_denormal` decides.
 """
 
 import os
-import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,10 +19,12 @@ import torch
 from torch import Tensor
 
 from seqmem.errors import UserError
+from seqmem.ops import sources
 from seqmem.ops.reference import check_signal, check_update
 from seqmem.ops.transforms import register_gradient
 
-LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or Path(__file__).with_name("_extension.so"))
+_OWN = Path(__file__).with_name("_extension.so")
+LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or _OWN)
 """Path of the compiled operators; ``SEQMEM_EXTENSION`` selects another build (``make sanitize`` tests one)."""
 
 BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
@@ -56,14 +60,62 @@ def load(library: Path) -> str:
 
 
 def built_for(library: Path) -> str:
-    """Version of torch that a library was built for, without loading it; empty if unknown."""
-    match = re.search(rb"seqmem built for torch ([\w.]+)\n", library.read_bytes())
-    return match[1].decode() if match else ""
+    """Return the version of torch that a library was built for, without loading it; empty if unknown."""
+    return _embedded(library, "built for torch")
+
+
+def built_from(library: Path) -> str:
+    """Return the hash of the sources and build flags that a library was built from, without loading it; empty if unknown.
+
+    See :mod:`seqmem.ops.sources`. A library of other flags in the environment has a suffix: ``HASH+FLAGS``.
+    """
+    return _embedded(library, "sources")
+
+
+def _embedded(library: Path, line: str) -> str:
+    try:
+        return sources.embedded(library.read_bytes(), f"seqmem {line}")
+    except OSError:
+        return ""
+
+
+def stale_reason(library: Path, csrc: Path = sources.CSRC) -> str:
+    """Return why a library of a checkout must be built again, or an empty string.
+
+    Args:
+        library: the compiled operators.
+        csrc: the sources next to it; without them, as in an installed package, no library is stale.
+    """
+    if not csrc.is_dir() or not library.is_file():
+        return ""
+    found, expected = built_from(library).partition("+")[0], sources.source_hash(csrc)
+    if found == expected:
+        return ""
+    return (
+        f"{library}: got a build of sources {found[:10] or 'unknown'}, expected {expected[:10]} of {csrc}; "
+        f"build it again with: cd {csrc.parent} && python setup.py build_ext --inplace; "
+        "or set SEQMEM_REFERENCE=1 for the slower reference"
+    )
+
+
+def require_current() -> None:
+    """Refuse a library that does not match the sources next to it: it would compute with code that is not theirs.
+
+    Raises:
+        UserError: the library must be built again; the message has the command.
+    """
+    if STALE and not FORCED:
+        raise UserError(STALE)
 
 
 def warn_once() -> None:
-    """Warn once that the reference is in use, unless it was requested."""
+    """Warn once that the reference is in use, unless it was requested.
+
+    Raises:
+        UserError: the library must be built again.
+    """
     global _warned
+    require_current()
     if REASON and not FORCED and not _warned and not torch.compiler.is_compiling():
         _warned = True
         warnings.warn(f"the slower reference operators are in use: {REASON}; {BUILD}", ReferenceWarning, stacklevel=3)
@@ -207,5 +259,8 @@ def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
 
 
 FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")
-REASON = "SEQMEM_REFERENCE is set" if FORCED else load(LIBRARY)
+STALE = "" if FORCED or LIBRARY != _OWN else stale_reason(LIBRARY)
+"""Why the library of this checkout must be built again; a library that SEQMEM_EXTENSION names is used as it is."""
+
+REASON = "SEQMEM_REFERENCE is set" if FORCED else STALE or load(LIBRARY)
 _warned = False
