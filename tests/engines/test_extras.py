@@ -11,7 +11,8 @@ from seqmem.cli import commandline, messages
 from seqmem.errors import UserError
 from seqmem.training import config
 
-_extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+_root = Path(__file__).parents[2]
+_extras = tomllib.loads((_root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 @pytest.mark.parametrize(("override", "extra"), [("runner=ray", "ray"), ("runner.wandb=offline", "wandb")])
@@ -36,3 +37,9 @@ def test_hydra_is_pinned_beside_its_plugins():
     assert plugins
     for extra in plugins:
         assert "hydra-core>=1.3.8,<1.4" in _extras[extra]
+
+
+def test_every_extra_has_a_list_that_can_be_installed_by_itself():
+    """Without a build of the project."""
+    for extra, packages in _extras.items():
+        assert (_root / "requirements" / f"{extra}.txt").read_text().splitlines() == packages, extra
