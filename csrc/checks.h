@@ -1,6 +1,8 @@
 // Argument checks of the operators, and typed access to the data of tensors.
 #pragma once
 
+#include "shared.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <optional>
@@ -48,13 +50,19 @@ inline void check_floating(const char* name, const char* argument, const at::Ten
       dtype_name(tensor.scalar_type()), ", expected float32 or float64");
 }
 
-// Valid steps of each row; made contiguous.
-inline void check_lengths(const char* name, OptionalTensor& lengths, int64_t batch) {
+// Valid steps of each row, from 0 to `steps`; made contiguous.
+inline void check_lengths(const char* name, OptionalTensor& lengths, int64_t batch, int64_t steps) {
   if (!lengths) return;
   TORCH_CHECK_VALUE(
       lengths->sizes() == at::IntArrayRef({batch}) && lengths->scalar_type() == at::kLong, name, ": lengths: got ",
       lengths->sizes(), " ", dtype_name(lengths->scalar_type()), ", expected (B,) int64 with B = ", batch);
   lengths = lengths->contiguous();
+  const int64_t* const values = lengths->const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < batch; ++row) {
+    TORCH_CHECK_VALUE(
+        values[row] >= 0 && values[row] <= steps, name, ": lengths: got ", values[row], " in row ", row, ", expected 0 to T = ",
+        steps);
+  }
 }
 
 // Data of a contiguous tensor. Never null, even for an empty tensor: null means that an optional tensor is absent, and copying

@@ -1,6 +1,8 @@
 // float64 tensors converted to the type that the kernels compute in.
 #pragma once
 
+#include "shared.h"
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
 

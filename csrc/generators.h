@@ -1,6 +1,8 @@
 // Generators of a quasiseparable transition, see quasiseparable.h.
 #pragma once
 
+#include "shared.h"
+
 #include <cstdint>
 
 namespace seqmem {

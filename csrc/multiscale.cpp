@@ -2,7 +2,6 @@
 // the products of the weight gradients. seqmem/ops/compiled_sequence.py registers the gradient.
 #include "multiscale.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "denormals.h"
 #include "kernels.h"
 #include "row_groups.h"
 
@@ -133,7 +133,7 @@ void check(Arguments& a) {
   check_tensor(name, "draws", a.draws, a.projected, {a.steps(), batch, a.count()});
   TORCH_CHECK_VALUE(!a.soft || !a.draws, name, ": draws: got a tensor, expected None with soft boundaries");
   TORCH_CHECK_VALUE(a.slope.numel() == 1, name, ": slope: got shape ", a.slope.sizes(), ", expected one number");
-  check_lengths(name, a.lengths, batch);
+  check_lengths(name, a.lengths, batch, a.steps());
   if (a.draws) a.draws = a.draws->contiguous();
   for (Tensor* tensor : {&a.projected, &a.hidden, &a.memory, &a.boundary, &a.parameters}) *tensor = tensor->contiguous();
 }
@@ -175,7 +175,7 @@ Tensor pack_parameters(Multiscale<T>& s, bool backward, const at::TensorOptions&
   const MultiscaleKernels<T>& kernels = kernels_of<T>();
   const Tensor storage = empty_large({kernels.packed(s, backward)}, options);
   s.packed = mutable_data<T>(storage);
-  at::parallel_for(0, s.count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t l = begin; l < end; ++l) kernels.pack(s, backward, l);
   });
   return storage;
@@ -193,8 +193,7 @@ void run_forward(const Arguments& a, Results& results) {
   const int64_t size = round_up(kernels.workspace(s, groups.max_rows(), false), kMaxLanes);
   const Tensor workspace = at::empty({groups.count, size}, a.projected.options());
   T* const workspace_data = mutable_data<T>(workspace);
-  at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
-    [[maybe_unused]] const FlushDenormals flush;
+  parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       kernels.forward(s, groups.first_row(group), groups.rows(group), workspace_data + group * size);
     }
@@ -339,8 +338,7 @@ void run_backward(const Arguments& a, const Results& results, const OutputGradie
   T* const weight_grads_data = mutable_data<T>(weight_grads);
   for (int64_t chunk = (a.steps() - 1) / a.chunk_steps; chunk >= 0; --chunk) {
     const int64_t first_step = chunk * a.chunk_steps, end_step = std::min(a.steps(), first_step + a.chunk_steps);
-    at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
-      [[maybe_unused]] const FlushDenormals flush;
+    parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t group = begin; group < end; ++group) {
         kernels.backward(
             s, groups.first_row(group), groups.rows(group), first_step, end_step, workspace_data + group * size,
@@ -358,6 +356,7 @@ void run_backward(const Arguments& a, const Results& results, const OutputGradie
   }
   const Tensor sums = weight_grads.sum(0);
   for (int64_t l = 0; l < s.count; ++l) add_layer_gradients(a.layers[l], layouts[l], sums, g.parameters);
+  g.parameters = flushed(g.parameters);
 }
 
 std::vector<Tensor> multiscale_sequence_backward(

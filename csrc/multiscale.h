@@ -4,6 +4,8 @@
 // Batch rows are independent: each thread runs its rows through all layers and steps without synchronisation.
 #pragma once
 
+#include "shared.h"
+
 #include <cstdint>
 
 #include "kernels.h"

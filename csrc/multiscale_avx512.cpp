@@ -1,10 +1,11 @@
-// Multiscale loops for x86-64 processors with AVX-512. Standard headers precede the pragma: other files share their inline
-// code, which must run on every processor.
+// Multiscale loops for x86-64 processors with AVX-512. Shared headers precede the pragma, see shared.h.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+
+#include "multiscale.h"
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 #define SEQMEM_ISA avx512
 #define SEQMEM_VECTOR_BYTES 64

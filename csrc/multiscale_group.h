@@ -160,7 +160,7 @@ struct MultiscaleGroup {
     if (s.lengths == nullptr) return s.steps;
     int64_t length = 0;
     for (int64_t r = 0; r < rows; ++r) length = s.lengths[first + r] > length ? s.lengths[first + r] : length;
-    return length < s.steps ? length : s.steps;
+    return length;
   }
 
   // Branch of a row from its boundary at the previous step and the boundary of the layer below; kBranches for COPY. A soft

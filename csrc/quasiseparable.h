@@ -27,14 +27,16 @@
 
 namespace seqmem::SEQMEM_ISA {
 
-// A scalar for all rows, or one number per row.
+// A scalar for all rows, computed in float64, or one number per row.
 template <typename T, bool per_row>
 struct CoefficientOf {
   using type = T;
+  using computed = double;
 };
 template <typename T>
 struct CoefficientOf<T, true> {
   using type = Vector<T>;
+  using computed = Vector<T>;
 };
 template <typename T, bool per_row>
 using Coefficient = typename CoefficientOf<T, per_row>::type;
@@ -84,13 +86,15 @@ struct TriangularTable {
   }
 };
 
-// a, s and 1 / D of the LU factorisation.
+// a, s and 1 / D of the LU factorisation. With one step size for all rows in float64, as TriangularTable.
 template <typename T, bool per_row>
 struct EliminationTable {
   T *a, *s, *inverse;
   int64_t stride;
 
   static constexpr int64_t size(int64_t order) { return 3 * order * (per_row ? kLanes<T> : 1); }
+  using Number = typename CoefficientOf<T, per_row>::computed;
+
   EliminationTable(T* storage, int64_t order)
       : a(storage), s(storage + size(order) / 3), inverse(storage + 2 * (size(order) / 3)), stride(per_row ? kLanes<T> : 1) {}
 
@@ -101,20 +105,28 @@ struct EliminationTable {
       return table[n];
     }
   }
-  void set(T* table, int64_t n, const Coefficient<T, per_row>& value) const {
+  void set(T* table, int64_t n, const Number& value) const {
     if constexpr (per_row) {
       store<T>(table + n * stride, value);
     } else {
-      table[n] = value;
+      table[n] = T(value);
+    }
+  }
+  static auto row(const Generators<T>& m, int64_t k) {
+    if constexpr (per_row) {
+      return m.p + k * m.order;
+    } else {
+      return m.f64 + k * m.order;
     }
   }
 
-  void fill(const Generators<T>& m, const Coefficient<T, per_row>& implicit_dt) const {
-    Coefficient<T, per_row> eliminated{};  // E_n
+  void fill(const Generators<T>& m, const Number& implicit_dt) const {
+    const auto *const p = row(m, 0), *const q = row(m, 1), *const d = row(m, 2), *const g = row(m, 3), *const h = row(m, 4);
+    Number eliminated{};  // E_n
     for (int64_t n = 0; n < m.order; ++n) {
-      const Coefficient<T, per_row> t_n = m.q[n] * implicit_dt - eliminated * m.h[n];
-      const Coefficient<T, per_row> s_n = m.g[n] * implicit_dt - eliminated * m.p[n];
-      const Coefficient<T, per_row> inverse_n = T(1) / (T(1) + m.d[n] * implicit_dt - eliminated * (m.p[n] * m.h[n]));
+      const Number t_n = q[n] * implicit_dt - eliminated * h[n];
+      const Number s_n = g[n] * implicit_dt - eliminated * p[n];
+      const Number inverse_n = T(1) / (T(1) + d[n] * implicit_dt - eliminated * (p[n] * h[n]));
       set(a, n, t_n * inverse_n);
       set(s, n, s_n);
       set(inverse, n, inverse_n);

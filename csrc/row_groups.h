@@ -1,5 +1,7 @@
-// Partition of the batch rows into groups for threads, large workspaces, and flushing of denormals.
+// Partition of the batch rows into groups for threads, and large workspaces.
 #pragma once
+
+#include "shared.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -10,10 +12,6 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
-#endif
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
 #endif
 
 namespace seqmem {
@@ -33,21 +31,6 @@ inline at::Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& op
 #endif
   return tensor;
 }
-
-// Flushes denormals (below 1e-38 in float32) to zero on this thread during its lifetime. Products with denormals are many times
-// slower, and vanishing gradients reach that range.
-class FlushDenormals {
-#if defined(__x86_64__)
- public:
-  FlushDenormals() : previous_mode_(_mm_getcsr()) { _mm_setcsr(previous_mode_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(previous_mode_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  const unsigned previous_mode_;
-#endif
-};
 
 // Equal groups of batch rows: a multiple of the thread count, each of at most `limit` rows so that its data stays in cache.
 struct RowGroups {

@@ -1,8 +1,10 @@
-// Time loops for x86-64 processors with AVX2 and FMA. Standard headers precede the pragma: other files share their inline code,
-// which must run on every processor.
+// Time loops for x86-64 processors with AVX2 and FMA. Shared headers precede the pragma, see shared.h.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <cstdint>
 #include <cstring>
+
+#include "kernels.h"
+#include "sequence.h"
 #pragma GCC target("avx2,fma")
 #define SEQMEM_ISA avx2
 #define SEQMEM_VECTOR_BYTES 32

@@ -1,4 +1,7 @@
 // Time loops for every processor of the architecture.
+#include "kernels.h"
+#include "sequence.h"
+
 #define SEQMEM_ISA baseline
 #define SEQMEM_VECTOR_BYTES 16
 #include "sequence_table.h"

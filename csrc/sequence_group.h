@@ -46,10 +46,9 @@ struct Group {
   // Steps of the longest row.
   int64_t longest() const {
     if (s.lengths == nullptr) return s.steps;
-    int64_t longest_length = 0;
-    for (int64_t r = 0; r < rows; ++r)
-      longest_length = s.lengths[first + r] > longest_length ? s.lengths[first + r] : longest_length;
-    return longest_length < s.steps ? longest_length : s.steps;
+    int64_t length = 0;
+    for (int64_t r = 0; r < rows; ++r) length = s.lengths[first + r] > length ? s.lengths[first + r] : length;
+    return length;
   }
 
   const T* input(int64_t row, int64_t t) const { return s.inputs + (first + row) * s.input_row + t * s.input_step; }

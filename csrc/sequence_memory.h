@@ -36,7 +36,7 @@ class Memory {
     if (s_.generators.triangular) {
       TriangularTable<T>(workspace_, order()).fill(s_.generators, dt_, s_.alpha);
     } else if (!starts()) {
-      EliminationTable<T, false>(workspace_, order()).fill(s_.generators, T(dt_ * s_.alpha));
+      EliminationTable<T, false>(workspace_, order()).fill(s_.generators, dt_ * s_.alpha);
     }
   }
 

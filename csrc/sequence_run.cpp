@@ -1,7 +1,6 @@
 // Checks of a call over a whole sequence, and its time loops run by several threads.
 #include "sequence_run.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -17,6 +16,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "denormals.h"
 #include "kernels.h"
 #include "row_groups.h"
 
@@ -65,7 +65,7 @@ void check(Arguments& a) {
   TORCH_CHECK_VALUE(
       !a.bfloat16 || (a.inputs.scalar_type() == at::kFloat && sequence_kernels().bf16 != nullptr), name, ": bfloat16: got ",
       dtype_name(a.inputs.scalar_type()), " inputs on ", kernels().instruction_set, ", expected float32 inputs on avx512");
-  check_lengths(name, a.lengths, batch);
+  check_lengths(name, a.lengths, batch, a.steps());
   a.chunk_steps = std::min(a.chunk_steps, std::max<int64_t>(1, a.steps()));
   if (a.has_memory()) {
     TORCH_CHECK_VALUE(a.memory.dim() == 3, name, ": memory: got shape ", a.memory.sizes(), ", expected (B, M, N)");
@@ -174,8 +174,7 @@ template <typename T>
 Tensor pack_weights(const SequenceKernels<T>& kernels, Sequence<T>& s, bool backward, const at::TensorOptions& options) {
   const Tensor storage = at::empty({kernels.packed(s, backward)}, options);
   s.packed = mutable_data<T>(storage);
-  at::parallel_for(
-      0, kernels.panels(s, backward), 1, [&](int64_t begin, int64_t end) { kernels.pack(s, backward, begin, end); });
+  parallel_for(0, kernels.panels(s, backward), 1, [&](int64_t begin, int64_t end) { kernels.pack(s, backward, begin, end); });
   return storage;
 }
 
@@ -198,8 +197,7 @@ void run_forward(Arguments& a, Results& results) {
   const int64_t size = round_up(kernels.workspace(s, groups.max_rows(), false), kMaxLanes);
   const Tensor workspace = at::empty({groups.count, size}, a.inputs.options());
   T* const workspace_data = mutable_data<T>(workspace);
-  at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
-    [[maybe_unused]] const FlushDenormals flush;
+  parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       kernels.forward(s, groups.first_row(group), groups.rows(group), workspace_data + group * size);
     }
@@ -248,8 +246,7 @@ void run_backward(Arguments& a, const Results& results, const OutputGradients& o
   const Tensor weight_grads = at::zeros({threads, g.layout.size}, options);
   T* const workspace_data = mutable_data<T>(workspace);
   T* const weight_grads_data = mutable_data<T>(weight_grads);
-  at::parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
-    [[maybe_unused]] const FlushDenormals flush;
+  parallel_for(0, groups.count, 1, [&](int64_t begin, int64_t end) {
     const int64_t thread = at::get_thread_num();
     for (int64_t group = begin; group < end; ++group) {
       kernels.backward(
@@ -257,7 +254,7 @@ void run_backward(Arguments& a, const Results& results, const OutputGradients& o
           weight_grads_data + thread * g.layout.size);
     }
   });
-  g.weights = weight_grads.sum(0);
+  g.weights = flushed(weight_grads.sum(0));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Names and parameters of the operators that update a LegS or LegT memory.
 #pragma once
 
+#include "shared.h"
+
 namespace seqmem {
 
 enum class Method { legs_euler_forward, legs_euler_backward, legs_trapezoidal, legs_zoh, legt_euler_forward };

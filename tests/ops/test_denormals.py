@@ -1,0 +1,79 @@
+"""Every compiled operator takes denormals as zeros and returns zeros in their place, in each of its threads."""
+
+import platform
+
+import pytest
+import torch
+
+from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
+from seqmem.ops import extension, memory_update
+from seqmem.ops.legs_projection import legs_projection
+
+pytestmark = [
+    pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}"),
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="denormals are flushed on x86-64"),
+]
+
+TINY = {torch.float32: 1e-40, torch.float64: 1e-310}
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"], autouse=True)
+def threads(request):
+    """Runs with one and two threads, and checks that neither keeps another mode."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    many = torch.full((1 << 20,), 1e-40)
+    assert (many * 0.5).count_nonzero() == many.numel()
+    torch.set_num_threads(before)
+
+
+def tiny(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full(shape, TINY[dtype], dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_updates_flush(dtype):
+    memory, inputs = tiny(300, 2, 120, dtype=dtype).requires_grad_(), tiny(300, 2, dtype=dtype).requires_grad_()
+    for measure, discretization in (("legs", "bilinear"), ("legs", "zoh"), ("lmu", "forward"), ("legt", 0.3)):
+        count = 9 if discretization == "zoh" else len(memory)
+        for step_size in (0.5, torch.full((count,), 0.5, dtype=dtype)):
+            after = memory_update(memory[:count], inputs[:count], step_size, measure, discretization)
+            gradients = torch.autograd.grad(after, (memory, inputs), torch.full_like(after, TINY[dtype]))
+            for result in (after, *gradients):
+                assert result.count_nonzero() == 0, (measure, discretization)
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_projections_flush(dtype):
+    signal, memory = tiny(3, 40, dtype=dtype).requires_grad_(), tiny(3, 6, dtype=dtype).requires_grad_()
+    for discretization in ("bilinear", "zoh", 0.3):
+        results = legs_projection(signal, memory, 5, discretization, every=4)
+        gradients = torch.autograd.grad(results, (signal, memory), [torch.full_like(part, TINY[dtype]) for part in results])
+        for result in (*results, *gradients):
+            assert result.count_nonzero() == 0, discretization
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_sequences_flush(dtype):
+    """Of gradients: they vanish in backward, while outputs of the order of one do not."""
+    torch.manual_seed(0)
+    for cell in (LegS(3, 5), LegT(3, 5), LSTM(3, 5), GRU(3, 5), GRU(3, 5, reset_after=False), HMLSTM(3, 5)):
+        cell, inputs = cell.to(dtype), torch.randn(40, 7, 3, dtype=dtype, requires_grad=True)
+        outputs, _ = cell(inputs)
+        assert cell.path == "one compiled call"
+        leaves = [inputs, *cell.parameters()]
+        gradients = torch.autograd.grad(outputs, leaves, torch.full_like(outputs, TINY[dtype]), allow_unused=True)
+        for gradient in gradients:
+            assert gradient is None or gradient.count_nonzero() == 0, cell
+
+
+def test_the_reference_flushes_where_torch_is_told_to():
+    memory, inputs = tiny(2, 1, 6, dtype=torch.float32), tiny(2, 1, dtype=torch.float32)
+    with extension.reference_only("a test"):
+        assert memory_update(memory, inputs, 0.5).count_nonzero() > 0
+        torch.set_flush_denormal(True)
+        try:
+            assert memory_update(memory, inputs, 0.5).count_nonzero() == 0
+        finally:
+            torch.set_flush_denormal(False)

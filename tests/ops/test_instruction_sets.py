@@ -1,0 +1,75 @@
+"""Functions that all instruction sets share contain no vector instructions, and the library runs without optimisation.
+
+The linker keeps one copy of an inline function. A copy compiled for AVX-512 would crash processors without it. Optimised
+builds inline most such functions, so the slow test looks at a build at -O0, object by object.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils import cpp_extension
+
+from seqmem.ops import extension, sources
+
+needs_objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+OWN = ("seqmem::avx2::", "seqmem::avx512::")
+VECTOR = re.compile(r"%[yz]mm\d|%tmm\d|%k[1-7]\b|\tv[a-z]\w+ ")  # AVX registers, or an instruction with a VEX prefix
+
+
+def stray_instructions(binary: Path) -> dict[str, str]:
+    """Return the functions outside the instruction sets' namespaces that have a vector instruction, with the first one."""
+    command = ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", "--section=.text", str(binary)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if binary.suffix == ".o":  # each function template and inline function has a section of its own
+        text = subprocess.run([*command[:4], str(binary)], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for function in text.split("\n\n"):
+        name, _, body = function.partition(">:\n")
+        match = VECTOR.search(body)
+        if match and not any(own in name for own in OWN):
+            found[name.partition("<")[2]] = match[0].strip()
+    return found
+
+
+def test_every_header_is_shared_or_of_one_instruction_set():
+    """shared.h is an error after the pragma of an instruction set, so a shared header cannot come too late."""
+    for header in sources.CSRC.glob("*.h"):
+        text = header.read_text()
+        if header.name != "shared.h":
+            is_shared, is_own = '#pragma once\n\n#include "shared.h"\n' in text, "namespace seqmem::SEQMEM_ISA {" in text
+            assert is_shared != is_own, header.name
+    for source in sources.CSRC.glob("*_avx*.cpp"):
+        before, _, after = source.read_text().partition("#pragma GCC target")
+        assert '#include "kernels.h"' in before or '#include "multiscale.h"' in before
+        assert "#include <" not in after, source.name
+
+
+@needs_objdump
+@pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
+def test_the_library_has_no_stray_vector_instructions():
+    assert stray_instructions(extension.LIBRARY) == {}
+
+
+@needs_objdump
+@pytest.mark.slow
+def test_a_build_without_optimisation_has_none_and_runs(tmp_path):
+    flags = [flag for flag in sources.FLAGS if flag != "-O3"]
+    includes = [f"-isystem{path}" for path in cpp_extension.include_paths()]
+    compiler = os.environ.get("CXX", "g++")
+    objects = []
+    for source in sorted(sources.CSRC.glob("*.cpp")):
+        objects.append(tmp_path / source.with_suffix(".o").name)
+        subprocess.run([compiler, "-O0", "-fPIC", *flags, *includes, "-c", source, "-o", objects[-1]], check=True)
+        assert stray_instructions(objects[-1]) == {}, source.name
+    library = tmp_path / "_extension.so"
+    folders = [f"-L{path}" for path in cpp_extension.library_paths()]
+    subprocess.run([compiler, "-shared", *objects, "-o", library, *folders, "-lc10", "-ltorch_cpu"], check=True)
+    script = "from tests.ops.test_sequence import SAMPLE; exec(SAMPLE)"
+    environment = os.environ | {"SEQMEM_EXTENSION": str(library), "SEQMEM_INSTRUCTION_SET": "baseline"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=sources.CSRC.parent, check=False)
+    assert done.returncode == 0
