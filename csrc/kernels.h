@@ -1,6 +1,8 @@
 // Row kernels of the memory updates: one table per scalar type, selected for this processor at the first call.
 #pragma once
 
+#include "shared.h"
+
 #include <cstdint>
 
 #include "generators.h"
@@ -25,6 +27,17 @@ template <typename T>
 using StepKernel = void (*)(
     bool adjoint, const Step<T>&, const T* source, const T* memory_input, T* target, T* grad_input, int64_t begin, int64_t end);
 
+// LegS coefficients of a signal over steps of size 1/t: at t = 0 they become (f_0, 0, ...).
+struct Projection {
+  int64_t order;
+  int64_t start, length;  // t of the first sample, and the number of samples
+  int64_t every;          // the coefficients after each multiple of so many samples are kept, counted from t = 0; 0 for none
+  double alpha;           // of the generalised bilinear transform; unused for zero-order hold
+
+  bool keeps(int64_t t) const { return every > 0 && (t + 1) % every == 0; }
+  int64_t kept() const { return every > 0 ? (start + length) / every - start / every : 0; }
+};
+
 template <typename T>
 struct RowKernels {
   int lanes;  // rows per vector; ranges should be multiples of it
@@ -34,8 +47,9 @@ struct RowKernels {
   void (*quasiseparable)(
       bool adjoint, const Step<T>&, const Generators<T>&, const T* source, const T* memory_input, T* target, T* grad_input,
       int64_t begin, int64_t end, T* workspace);
-  // LegS coefficients (order,) of a signal of `length` > 0 samples; `workspace` has legs_approximation_workspace(order).
-  void (*legs_approximation)(const T* signal, int64_t length, T* memory, int64_t order, T* workspace);
+  // One signal (length,), its memory (order,) before and then after the samples, and those that are kept, (kept, order).
+  // `workspace` has legs_projection_workspace(order) numbers.
+  void (*legs_projection)(const Projection&, const T* signal, T* memory, T* kept, T* workspace);
 };
 
 struct Kernels {
@@ -44,11 +58,17 @@ struct Kernels {
   RowKernels<double> f64;
   // exp(dt A) of LegS, (order, order) row-major; `workspace` has 4 * (order + 2) numbers.
   void (*legs_exponential)(double dt, int64_t order, double* exponential, double* workspace);
+  // A projection by zero-order hold of `rows` signals, and its transpose; `workspace` has hold_workspace(order) numbers.
+  void (*hold_projection)(
+      const Projection&, int64_t rows, const double* signals, double* memories, double* kept, double* workspace);
+  void (*hold_projection_adjoint)(
+      const Projection&, int64_t rows, const double* grad_kept, double* memories, double* grad_signals, double* workspace);
 };
 
 constexpr int kMaxLanes = 16;
 constexpr int kMaxWaveVectors = 8;
-constexpr int64_t legs_approximation_workspace(int64_t order) { return order + kMaxWaveVectors * kMaxLanes; }
+constexpr int64_t legs_projection_workspace(int64_t order) { return 2 * order + kMaxWaveVectors * kMaxLanes; }
+constexpr int64_t hold_workspace(int64_t order) { return order * order + 5 * order + 8; }
 
 constexpr int64_t quasiseparable_workspace(int64_t order) { return 5 * order * kMaxLanes; }
 

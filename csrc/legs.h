@@ -97,15 +97,15 @@ static void legs_step(
   }
 }
 
-// Wavefront over the trapezoidal steps with dt = 1/t for t = 1 .. length-1. At a stage, lane j computes coefficient
-// n = stage - j of step t + j, from the value that lane j - 1 computed one stage earlier. kWaveVectors vectors of lanes run
-// interleaved, to have several independent dependency chains in flight. On z_n = x_n / s_n, with dt = 1/t, the recurrence is
-//   z_n <- v ((2t - n - 1) z_n + 2 r)    r <- v ((2t - n) r - 2t (2n+1) z_n)    v = 1 / (2t + n + 1)
-// with the previous z_n on the right; v is contiguous in memory along the lanes.
+// Wavefront over the steps of size 1/t, t = start, start + 1, ... At a stage, lane j computes coefficient n = stage - j of step
+// t + j, from the value that lane j - 1 computed one stage earlier. kWaveVectors vectors of lanes run interleaved, to have
+// several independent dependency chains in flight. On z_n = x_n / s_n the recurrence is, with the previous z_n on the right,
+//   z_n <- v ((t - (n+1) (1-alpha)) z_n + r)    r <- v ((t - n alpha) r - t (2n+1) z_n)    v = 1 / (t + (n+1) alpha)
+// For alpha = 1/2 (bilinear) all factors are doubled: v = 1 / (2t + n + 1) is contiguous in memory along the lanes.
 constexpr int kWaveVectors = 4;
 static_assert(2 * kWaveVectors <= kMaxWaveVectors);
 
-template <typename T>
+template <typename T, bool bilinear>
 struct Wavefront {
   static constexpr int width = kLanes<T>, lanes = kWaveVectors * width;
 
@@ -114,7 +114,9 @@ struct Wavefront {
   Vector<T> two_t[kWaveVectors];
   Vector<T> two_n_plus_1[kWaveVectors];
   Vector<T> lane[kWaveVectors];  // j
+  T alpha;
 
+  // `signal` begins at sample t.
   inline __attribute__((always_inline)) void start(const T* signal, int64_t t, int steps) {
     for (int q = 0; q < kWaveVectors; ++q) {
       for (int j = 0; j < width; ++j) lane[q][j] = T(q * width + j);
@@ -123,7 +125,7 @@ struct Wavefront {
       two_n_plus_1[q] = T(1) - T(2) * lane[q];
       z[q] = Vector<T>{};
       r[q] = Vector<T>{};
-      for (int j = 0; j < width && q * width + j < steps; ++j) r[q][j] = signal[t + q * width + j];
+      for (int j = 0; j < width && q * width + j < steps; ++j) r[q][j] = signal[q * width + j];
     }
   }
 
@@ -135,9 +137,16 @@ struct Wavefront {
     for (int q = 0; q < kWaveVectors; ++q) {
       const Vector<T> previous = shift_in<T>(incoming, z[q]);
       incoming = z[q];
-      const Vector<T> v = load<T>(inverse + stage + q * width);
-      const Vector<T> next_z = v * (two_t_minus_n[q] * previous + (T(2) * r[q] - previous));
-      const Vector<T> next_r = v * (two_t_minus_n[q] * r[q] - two_n_plus_1[q] * (two_t[q] * previous));
+      Vector<T> next_z, next_r;
+      if constexpr (bilinear) {
+        const Vector<T> v = load<T>(inverse + stage + q * width);
+        next_z = v * (two_t_minus_n[q] * previous + (T(2) * r[q] - previous));
+        next_r = v * (two_t_minus_n[q] * r[q] - two_n_plus_1[q] * (two_t[q] * previous));
+      } else {
+        const Vector<T> n = T(stage) - lane[q], t = T(0.5) * two_t[q], v = T(1) / (t + alpha * (n + T(1)));
+        next_z = v * ((t - (T(1) - alpha) * (n + T(1))) * previous + r[q]);
+        next_r = v * ((t - alpha * n) * r[q] - two_n_plus_1[q] * (t * previous));
+      }
       if (all_active) {
         z[q] = next_z;
         r[q] = next_r;
@@ -150,44 +159,79 @@ struct Wavefront {
       two_n_plus_1[q] += T(2);
     }
   }
+
+  // Last result of a lane. By a copy, because a variable index would keep z out of registers.
+  T value(int j) const {
+    Vector<T> copy[kWaveVectors];
+    for (int q = 0; q < kWaveVectors; ++q) copy[q] = z[q];
+    return copy[j / width][j % width];
+  }
 };
 
-template <typename T>
-static void legs_approximation(const T* signal, int64_t length, T* memory, int64_t order, T* workspace) {
-  constexpr int lanes = Wavefront<T>::lanes;
-  T* const inverse = workspace;  // inverse[k] = 1 / (2t + 1 + k), k < order + 2 * lanes
-  for (int64_t n = 0; n < order; ++n) memory[n] = T(0);
-  if (order == 0) return;
-  memory[0] = signal[0];
+template <typename T, bool bilinear>
+static void wavefront_projection(const Projection& p, const T* signal, T* memory, T* kept, T* workspace) {
+  using Wave = Wavefront<T, bilinear>;
+  constexpr int lanes = Wave::lanes;
+  const int64_t order = p.order, end = p.start + p.length;
+  T* const scale = workspace;        // s_n
+  T* const inverse = scale + order;  // inverse[k] = 1 / (2t + 1 + k), k < order + 2 * lanes
+  for (int64_t n = 0; n < order; ++n) scale[n] = T(__builtin_sqrt(double(2 * n + 1)));
+  int64_t t = p.start;
+  if (t == 0) {
+    for (int64_t n = 0; n < order; ++n) memory[n] = n == 0 ? signal[0] : T(0);
+    if (p.keeps(t)) {
+      std::memcpy(kept, memory, order * sizeof(T));
+      kept += order;
+    }
+    ++t;
+  } else {
+    for (int64_t n = 0; n < order; ++n) memory[n] /= scale[n];
+  }
 
-  Wavefront<T> wavefront;
-  for (int64_t t = 1; t < length; t += lanes) {
-    const int steps = length - t < lanes ? int(length - t) : lanes;
-    if (t > 1) std::memmove(inverse, inverse + 2 * lanes, order * sizeof(T));
-    for (int64_t k = t > 1 ? order : 0; k < order + 2 * lanes; ++k) inverse[k] = T(1) / T(2 * t + 1 + k);
-    wavefront.start(signal, t, steps);
-    const int64_t stages = order + steps - 1;
-    const auto store_coefficient = [&](int64_t stage) {
-      constexpr int width = Wavefront<T>::width;
-      if (stage >= steps - 1) memory[stage - steps + 1] = wavefront.z[(steps - 1) / width][(steps - 1) % width];
+  Wave wavefront;
+  wavefront.alpha = T(p.alpha);
+  for (bool first = true; t < end; t += lanes, first = false) {
+    const int steps = end - t < lanes ? int(end - t) : lanes;
+    if (bilinear) {
+      if (!first) std::memmove(inverse, inverse + 2 * lanes, order * sizeof(T));
+      for (int64_t k = first ? 0 : order; k < order + 2 * lanes; ++k) inverse[k] = T(1) / T(2 * t + 1 + k);
+    }
+    wavefront.start(signal + (t - p.start), t, steps);
+    int kept_lanes[lanes], kept_count = 0;
+    for (int j = 0; j < steps; ++j) {
+      if (p.keeps(t + j)) kept_lanes[kept_count++] = j;
+    }
+    const auto store_coefficients = [&](int64_t stage) {
+      if (stage >= steps - 1) memory[stage - steps + 1] = wavefront.value(steps - 1);
+      for (int k = 0; k < kept_count; ++k) {
+        const int64_t n = stage - kept_lanes[k];
+        if (n >= 0 && n < order) kept[k * order + n] = scale[n] * wavefront.value(kept_lanes[k]);
+      }
     };
+    const int64_t stages = order + steps - 1;
     int64_t stage = 0;
     for (; stage < stages && stage < lanes; ++stage) {
       wavefront.template advance<false>(stage, stage < order ? memory[stage] : T(0), inverse);
-      store_coefficient(stage);
+      store_coefficients(stage);
     }
-    if (steps == lanes) {
+    if (steps == lanes && kept_count == 0) {
       for (; stage < order; ++stage) {
         wavefront.template advance<true>(stage, memory[stage], inverse);
-        memory[stage - lanes + 1] = wavefront.z[kWaveVectors - 1][Wavefront<T>::width - 1];
+        memory[stage - lanes + 1] = wavefront.z[kWaveVectors - 1][Wave::width - 1];
       }
     }
     for (; stage < stages; ++stage) {
       wavefront.template advance<true>(stage, stage < order ? memory[stage] : T(0), inverse);
-      store_coefficient(stage);
+      store_coefficients(stage);
     }
+    kept += kept_count * order;
   }
-  for (int64_t n = 0; n < order; ++n) memory[n] *= T(__builtin_sqrt(double(2 * n + 1)));
+  for (int64_t n = 0; n < order; ++n) memory[n] *= scale[n];
+}
+
+template <typename T>
+static void legs_projection(const Projection& p, const T* signal, T* memory, T* kept, T* workspace) {
+  (p.alpha == 0.5 ? wavefront_projection<T, true> : wavefront_projection<T, false>)(p, signal, memory, kept, workspace);
 }
 
 // exp(dt A) in O(order^2). Let r = exp(-dt) and p_n = s_n P_n the Legendre polynomials, orthonormal on [0, 1]. A step dt maps
@@ -217,6 +261,48 @@ static void legs_exponential(double dt, int64_t order, double* exponential, doub
     previous = current;
     current = next;
     next = oldest;
+  }
+}
+
+// Steps of size ln((t+1)/t), t = start, start + 1, ..., by zero-order hold, of `rows` signals (rows, length) and memories (rows,
+// order): c <- exp(dt A) (c - f e_0) + f e_0, since A^-1 B = -e_0. `workspace` has hold_workspace(order) numbers.
+static void hold_projection(
+    const Projection& p, int64_t rows, const double* signals, double* memories, double* kept, double* workspace) {
+  const int64_t order = p.order;
+  double* const exponential = workspace + 4 * (order + 2);
+  for (int64_t t = p.start, k = 0; t < p.start + p.length; ++t) {
+    if (t > 0) legs_exponential(__builtin_log1p(1 / double(t)), order, exponential, workspace);
+    for (int64_t row = 0; row < rows; ++row) {
+      double* const c = memories + row * order;
+      const double f = signals[row * p.length + t - p.start];
+      c[0] -= f;
+      // From the last coefficient on, in place: each depends on those before it.
+      for (int64_t n = order - 1; n >= 0; --n) c[n] = t == 0 ? 0 : dot<double>(exponential + n * order, c, n + 1);
+      c[0] += f;
+      if (p.keeps(t)) std::memcpy(kept + (row * p.kept() + k) * order, c, order * sizeof(double));
+    }
+    k += p.keeps(t);
+  }
+}
+
+// Its transpose, from the last step to the first: `memories` holds the gradient of the last memory, then that of the first.
+static void hold_projection_adjoint(
+    const Projection& p, int64_t rows, const double* grad_kept, double* memories, double* grad_signals, double* workspace) {
+  const int64_t order = p.order;
+  double *const exponential = workspace + 4 * (order + 2), *const product = exponential + order * order;
+  for (int64_t t = p.start + p.length - 1, k = p.kept(); t >= p.start; --t) {
+    k -= p.keeps(t);
+    if (t > 0) legs_exponential(__builtin_log1p(1 / double(t)), order, exponential, workspace);
+    for (int64_t row = 0; row < rows; ++row) {
+      double* const c = memories + row * order;
+      for (int64_t n = 0; p.keeps(t) && n < order; ++n) c[n] += grad_kept[(row * p.kept() + k) * order + n];
+      for (int64_t n = 0; n < order; ++n) product[n] = 0;
+      for (int64_t n = 0; t > 0 && n < order; ++n) {
+        for (int64_t m = 0; m <= n; ++m) product[m] += c[n] * exponential[n * order + m];
+      }
+      grad_signals[row * p.length + t - p.start] = c[0] - product[0];
+      std::memcpy(c, product, order * sizeof(double));
+    }
   }
 }
 

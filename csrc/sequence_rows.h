@@ -1,4 +1,4 @@
-// Workspace allocation, prefetching, partial vectors, conversion between rows and lanes, and dot products.
+// Workspace allocation, prefetching, partial vectors, and conversion between rows and lanes.
 #pragma once
 
 #include <cstdint>
@@ -77,20 +77,6 @@ static void lanes_to_rows(const T* from, int rows, int64_t count, T* to, int64_t
     transpose<T>(tile);
     for (int r = 0; r < rows; ++r) store_partial<T>(to + r * stride + column, tile[r], count - column);
   }
-}
-
-template <typename T>
-static T dot(const T* a, const T* b, int64_t count) {
-  constexpr int width = kLanes<T>;
-  Vector<T> sums{};
-  int64_t k = 0;
-  for (; k + width <= count; k += width) sums += load<T>(a + k) * load<T>(b + k);
-  T sum = 0;
-  if (k > 0) {
-    for (int j = 0; j < width; ++j) sum += sums[j];
-  }
-  for (; k < count; ++k) sum += a[k] * b[k];
-  return sum;
 }
 
 }  // namespace seqmem::SEQMEM_ISA

@@ -4,7 +4,6 @@
 // updates_autograd.cpp registers the gradients.
 #include "updates.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -20,6 +19,7 @@
 
 #include "converted_tensors.h"
 #include "kernels.h"
+#include "update_rows.h"
 
 // seqmem/ops/extension.py reads this from the file before loading it.
 extern "C" __attribute__((visibility("default"), used)) const char seqmem_built_for[] =
@@ -30,8 +30,6 @@ namespace {
 
 using at::Tensor;
 
-// Fewest coefficients per thread.
-constexpr int64_t kGrain = 32768;
 // Most numbers of the matrices exp(dt A) in memory at a time.
 constexpr int64_t kMaxExponentialNumbers = int64_t(1) << 22;
 
@@ -46,59 +44,23 @@ void check_dt(const char* name, const Tensor& dt, const Tensor& memory) {
 }
 
 template <typename T>
-const RowKernels<T>& row_kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-    return kernels().f32;
-  } else {
-    return kernels().f64;
-  }
-}
-
-// Fills the coefficients of the recurrence (see legs.h) if all rows share one dt, else sqrt(2n+1).
-template <typename T>
-void fill_legs_coefficients(Step<T>& step, std::vector<T>& storage) {
-  const int64_t order = step.order;
-  storage.resize(step.rows_per_dt == 0 ? 4 * order : order);
-  if (step.rows_per_dt != 0) {
-    for (int64_t n = 0; n < order; ++n) storage[n] = T(std::sqrt(double(2 * n + 1)));
-    step.scale = storage.data();
-    return;
-  }
-  const double dt = *step.dt, implicit_dt = dt * double(step.alpha), explicit_dt = dt - implicit_dt;
-  for (int64_t n = 0; n < order; ++n) {
-    const double s = std::sqrt(double(2 * n + 1)), d = 1.0 / (1.0 + double(n + 1) * implicit_dt);
-    storage[4 * n] = T((1.0 - double(n + 1) * explicit_dt) * d);
-    storage[4 * n + 1] = T(dt * s * d);
-    storage[4 * n + 2] = T((1.0 - double(n) * implicit_dt) * d);
-    storage[4 * n + 3] = T(-s * d);
-  }
-  step.coefficients = storage.data();
-}
-
-template <typename T>
-void run_rows(
+void run_method(
     Method method, bool adjoint, const Tensor& source, const T* memory_input, const T* dt, int64_t rows_per_dt, Tensor& target,
     T* grad_input) {
-  const int64_t rows = source.size(0) * source.size(1);
   Step<T> step{source.size(2), rows_per_dt, dt, T(alpha_of(method)), nullptr, nullptr};
   std::vector<T> storage;
-  const RowKernels<T>& table = row_kernels<T>();
   if (method != Method::legt_euler_forward) fill_legs_coefficients(step, storage);
-  const StepKernel<T> kernel = method == Method::legt_euler_forward ? table.legt : table.legs;
-  const int64_t lanes = table.lanes, blocks = (rows + lanes - 1) / lanes;
-  const int64_t grain = std::max<int64_t>(1, kGrain / (lanes * std::max<int64_t>(1, step.order)));
-  const T* const source_data = source.const_data_ptr<T>();
-  T* const target_data = target.mutable_data_ptr<T>();
-  at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    kernel(adjoint, step, source_data, memory_input, target_data, grad_input, begin * lanes, std::min(end * lanes, rows));
-  });
+  const StepKernel<T> kernel = method == Method::legt_euler_forward ? row_kernels<T>().legt : row_kernels<T>().legs;
+  run_rows<T>(
+      kernel, adjoint, step, source.size(0) * source.size(1), source.const_data_ptr<T>(), memory_input,
+      target.mutable_data_ptr<T>(), grad_input);
 }
 
 template <typename T>
 void run_step(
     Method method, bool adjoint, const Tensor& source, const T* memory_input, double dt, Tensor& target, T* grad_input) {
   const T value = T(dt);
-  run_rows<T>(method, adjoint, source, memory_input, &value, 0, target, grad_input);
+  run_method<T>(method, adjoint, source, memory_input, &value, 0, target, grad_input);
 }
 
 template <typename T>
@@ -106,7 +68,7 @@ void run_step(
     Method method, bool adjoint, const Tensor& source, const T* memory_input, const Tensor& dt, Tensor& target, T* grad_input) {
   const Tensor values = dt.contiguous();
   const int64_t rows_per_dt = std::max<int64_t>(1, source.size(1));
-  run_rows<T>(method, adjoint, source, memory_input, values.const_data_ptr<T>(), rows_per_dt, target, grad_input);
+  run_method<T>(method, adjoint, source, memory_input, values.const_data_ptr<T>(), rows_per_dt, target, grad_input);
 }
 
 std::vector<double> to_step_sizes(double dt) { return {dt}; }
@@ -128,7 +90,7 @@ Tensor times_exponential(const Tensor& memory, const std::vector<double>& step_s
   double* const data = matrices.mutable_data_ptr<double>();
   for (int64_t start = 0; start < groups; start += chunk) {
     const int64_t count = std::min(chunk, groups - start);
-    at::parallel_for(0, count, std::max<int64_t>(1, kGrain / matrix_size), [&](int64_t begin, int64_t end) {
+    parallel_for(0, count, std::max<int64_t>(1, kGrain / matrix_size), [&](int64_t begin, int64_t end) {
       std::vector<double> workspace(4 * (order + 2));
       for (int64_t k = begin; k < end; ++k) {
         kernels().legs_exponential(step_sizes[start + k], order, data + k * order * order, workspace.data());
@@ -150,7 +112,7 @@ Tensor zero_order_hold(const Tensor& memory, const Tensor& input, const D& dt) {
   deviation.select(2, 0).sub_(constant);
   Tensor result = times_exponential(deviation, to_step_sizes(dt), false);
   result.select(2, 0).add_(constant);
-  return result.to(memory.scalar_type());
+  return flushed(result.to(memory.scalar_type()));
 }
 
 template <typename D>
@@ -160,7 +122,7 @@ std::tuple<Tensor, Tensor> zero_order_hold_adjoint(const Tensor& grad, const D& 
   const Tensor grad_f64 = grad.to(at::kDouble).contiguous();
   const Tensor result = times_exponential(grad_f64, to_step_sizes(dt), true);
   grad_input.copy_(grad_f64.select(2, 0) - result.select(2, 0));
-  return {result.to(grad.scalar_type()), grad_input};
+  return {flushed(result.to(grad.scalar_type())), flushed(grad_input)};
 }
 
 template <Method method, typename D>
@@ -197,67 +159,6 @@ std::tuple<Tensor, Tensor> adjoint(const Tensor& grad, D dt) {
   return {target, grad_input};
 }
 
-template <typename T>
-void approximate(const Tensor& signals, Tensor& memories) {
-  const int64_t length = signals.size(1), order = memories.size(1);
-  const T* const signal_data = signals.const_data_ptr<T>();
-  T* const memory_data = memories.mutable_data_ptr<T>();
-  at::parallel_for(0, signals.size(0), 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> workspace(legs_approximation_workspace(order));
-    for (int64_t row = begin; row < end; ++row) {
-      row_kernels<T>().legs_approximation(
-          signal_data + row * length, length, memory_data + row * order, order, workspace.data());
-    }
-  });
-}
-
-// Backpropagates the gradient of the last memory through the steps; `signals` is (length, B).
-template <typename T>
-void approximate_adjoint(Tensor& memories, Tensor& signals) {
-  const int64_t length = signals.size(0), rows = signals.size(1);
-  T* const signal_data = signals.mutable_data_ptr<T>();
-  for (int64_t t = length - 1; t > 0; --t) {
-    run_step<T>(Method::legs_trapezoidal, true, memories, nullptr, 1.0 / double(t), memories, signal_data + t * rows);
-  }
-  signals.select(0, 0).copy_(memories.select(2, 0).squeeze(1));
-}
-
-void check_signal(const char* name, const char* argument, const Tensor& tensor, const char* last) {
-  TORCH_CHECK_VALUE(
-      (tensor.dim() == 1 || tensor.dim() == 2) && tensor.size(-1) > 0, name, ": ", argument, ": got shape ", tensor.sizes(),
-      ", expected (", last, ",) or (B, ", last, ") with ", last, " > 0");
-  check_floating(name, argument, tensor);
-}
-
-Tensor function_approximation(const Tensor& signal, int64_t order) {
-  constexpr const char* name = "seqmem::legs_function_approx_trapezoidal";
-  check_signal(name, "input", signal, "length");
-  TORCH_CHECK_VALUE(order > 0, name, ": memorder: got ", order, ", expected above 0");
-  const Tensor signals = (signal.dim() == 1 ? signal.unsqueeze(0) : signal).contiguous();
-  Tensor memories = at::empty({signals.size(0), order}, signals.options());
-  if (signal.scalar_type() == at::kFloat) {
-    approximate<float>(signals, memories);
-  } else {
-    approximate<double>(signals, memories);
-  }
-  return signal.dim() == 1 ? memories.squeeze(0) : memories;
-}
-
-Tensor function_approximation_adjoint(const Tensor& grad, int64_t length) {
-  constexpr const char* name = "seqmem::legs_function_approx_trapezoidal_adjoint";
-  check_signal(name, "grad", grad, "memorder");
-  TORCH_CHECK_VALUE(length > 0, name, ": length: got ", length, ", expected above 0");
-  if (grad.dim() == 2 && grad.size(0) == 0) return at::empty({0, length}, grad.options());
-  Tensor memories = (grad.dim() == 1 ? grad.unsqueeze(0) : grad).unsqueeze(1).clone(at::MemoryFormat::Contiguous);
-  Tensor signals = at::empty({length, memories.size(0)}, grad.options());
-  if (grad.scalar_type() == at::kFloat) {
-    approximate_adjoint<float>(memories, signals);
-  } else {
-    approximate_adjoint<double>(memories, signals);
-  }
-  return grad.dim() == 1 ? signals.squeeze(1) : signals.t().contiguous();
-}
-
 void check_generators(const char* name, const Tensor& generators, const Tensor& memory) {
   TORCH_CHECK_VALUE(
       generators.sizes() == at::IntArrayRef({6, memory.size(2)}) && generators.scalar_type() == at::kDouble &&
@@ -277,7 +178,7 @@ void run_quasiseparable(
   const int64_t grain = std::max<int64_t>(1, kGrain / (lanes * std::max<int64_t>(1, m.order)));
   const T* const source_data = source.const_data_ptr<T>();
   T* const target_data = target.mutable_data_ptr<T>();
-  at::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
     std::vector<T> workspace(quasiseparable_workspace(m.order));
     row_kernels<T>().quasiseparable(
         adjoint, step, m, source_data, memory_input, target_data, grad_input, begin * lanes, std::min(end * lanes, rows),
@@ -350,8 +251,6 @@ TORCH_LIBRARY(seqmem, library) {
   define_schemas<Method::legs_zoh>(library);
   define_schemas<Method::legt_euler_forward>(library);
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
-  library.def("legs_function_approx_trapezoidal(Tensor input, SymInt memorder) -> Tensor", tags);
-  library.def("legs_function_approx_trapezoidal_adjoint(Tensor grad, SymInt length) -> Tensor", tags);
   library.def("quasiseparable_update(Tensor mem, Tensor input, Tensor dt, Tensor generators, float alpha) -> Tensor", tags);
   library.def(
       "quasiseparable_update_adjoint(Tensor grad, Tensor dt, Tensor generators, float alpha) -> (Tensor, Tensor)", tags);
@@ -366,8 +265,6 @@ TORCH_LIBRARY_IMPL(seqmem, CPU, library) {
   register_kernels<Method::legt_euler_forward>(library);
   library.impl("quasiseparable_update", quasiseparable_update);
   library.impl("quasiseparable_update_adjoint", quasiseparable_adjoint);
-  library.impl("legs_function_approx_trapezoidal", function_approximation);
-  library.impl("legs_function_approx_trapezoidal_adjoint", function_approximation_adjoint);
 }
 
 }  // namespace seqmem

@@ -150,4 +150,18 @@ SEQMEM_INLINE void store_tile(T* to, int64_t stride, int rows, int64_t column, i
   }
 }
 
+template <typename T>
+static T dot(const T* a, const T* b, int64_t count) {
+  constexpr int width = kLanes<T>;
+  Vector<T> sums{};
+  int64_t k = 0;
+  for (; k + width <= count; k += width) sums += load<T>(a + k) * load<T>(b + k);
+  T sum = 0;
+  if (k > 0) {
+    for (int j = 0; j < width; ++j) sum += sums[j];
+  }
+  for (; k < count; ++k) sum += a[k] * b[k];
+  return sum;
+}
+
 }  // namespace seqmem::SEQMEM_ISA

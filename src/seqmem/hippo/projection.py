@@ -1,20 +1,19 @@
 """Online projection: coefficients of a signal's past, updated sample by sample (HiPPO, sections 2 and 3)."""
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from seqmem.errors import UserError
 from seqmem.hippo.measures import Memory
 from seqmem.hippo.reconstruction import as_signal, reconstruct
-from seqmem.ops import discretize, legs_function_approximation, legs_update, transition
+from seqmem.ops import discretize, transition
 from seqmem.ops.constants import constant
 from seqmem.ops.discretization import alpha_of
+from seqmem.ops.legs_projection import legs_projection
 from seqmem.ops.reference import describe
 
 
@@ -139,43 +138,18 @@ class OnlineProjection:
         elif self._coefficients.shape[:-1] != batch:
             expected = ", ".join([*map(str, self._coefficients.shape[:-1]), "T"])
             raise UserError(f"chunk: got {describe(chunk)}, expected ({expected}) as before")
-        rows, coefficients = chunk.reshape(-1, chunk.shape[-1]), self._coefficients.reshape(-1, order)
-        kept: list[Tensor] = []
-        start = 0
-        while start < rows.shape[1]:
-            stop = rows.shape[1] if every is None else min(rows.shape[1], start + every - self.length % every)
-            coefficients = self._advance(coefficients, rows[:, start:stop])
-            self.length += stop - start
-            start = stop
-            if every is not None and self.length % every == 0:
-                kept.append(coefficients)
+        rows, before = chunk.reshape(-1, chunk.shape[-1]), self._coefficients.reshape(-1, order)
+        if self._blocks is None:
+            kept, coefficients = legs_projection(rows, before, self.length, self.memory.method, every or 0)
+        else:
+            kept, coefficients = self._blocks.advance(before, rows, self.length, every)
+        self.length += rows.shape[1]
         self._coefficients = coefficients.reshape(*batch, order)
-        if every is None:
-            return self._coefficients
-        stacked = torch.stack(kept, dim=1) if kept else coefficients.new_zeros(len(rows), 0, order)
-        return stacked.reshape(*batch, len(kept), order)
+        return self._coefficients if every is None else kept.reshape(*batch, kept.shape[1], order)
 
     def reconstruct(self, at: Tensor | Sequence[float] | None = None) -> Tensor:
         """Reconstruct the past from the current coefficients, see :func:`seqmem.hippo.reconstruct`."""
         return reconstruct(self.coefficients, self.length, at=at, **self.memory.settings)
-
-    def _advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
-        """Advance coefficients (B, N) over the next samples (B, T)."""
-        if self._blocks is not None:
-            return self._blocks.advance(coefficients, rows)
-        if self.length == 0 and self.memory.method == "bilinear":
-            return legs_function_approximation(rows, self.memory.order)
-        return self._advance_legs(coefficients, rows)
-
-    def _advance_legs(self, coefficients: Tensor, rows: Tensor) -> Tensor:
-        method = self.memory.method
-        memory = coefficients[:, None]
-        for t, samples in enumerate(rows.T, start=self.length):
-            if t == 0:
-                memory = pad(samples[:, None, None], (0, self.memory.order - 1))  # f_0 e_0, the first sample as a constant
-            else:
-                memory = legs_update(memory, samples[:, None], math.log1p(1 / t) if method == "zoh" else 1 / t, method)
-        return memory[:, 0]
 
 
 class _Blocks:
@@ -186,6 +160,7 @@ class _Blocks:
     def __init__(self, memory: Memory):
         assert memory.theta is not None
         self.A, self.B = _step(memory, 1 / memory.theta)
+        self._powers: dict[int, Tensor] = {}
         # For alpha >= 1/2 the steps of a stable system are stable for any step size.
         if (alpha_of(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
             raise UserError(
@@ -194,20 +169,60 @@ class _Blocks:
             )
 
     @cached_property
-    def tables(self) -> tuple[dict[int, Tensor], Tensor]:
-        """A_d^k (N, N) for k = 1, 2, 4, ...; and the responses (largest, N) to a sample, the newest last."""
-        return _tables(self.A, self.B, self.largest)
+    def kernel(self) -> Tensor:
+        """The responses (largest, N) to a sample, the newest last: A_d^(largest-1) B_d, ..., A_d B_d, B_d."""
+        return _kernel(self.A, self.B, self.largest)
 
-    def advance(self, coefficients: Tensor, rows: Tensor) -> Tensor:
-        """Advance coefficients (B, N) over samples (B, T)."""
-        powers, kernel = self.tables
+    def power(self, exponent: int) -> Tensor:
+        """Compute A_d^exponent, (N, N)."""
+        if exponent not in self._powers:
+            self._powers[exponent] = _power(self.A, exponent)
+        return self._powers[exponent]
+
+    def advance(self, coefficients: Tensor, rows: Tensor, length: int, every: int | None) -> tuple[Tensor, Tensor]:
+        """Advance coefficients (B, N) over samples (B, T) that follow ``length`` others.
+
+        Returns:
+            The coefficients after each multiple of ``every`` samples, (B, K, N), and after the last sample, (B, N).
+        """
+        if every is None:
+            return rows.new_zeros(len(rows), 0, len(self.B)), self._final(coefficients, rows)
+        first = min(rows.shape[1], -length % every)
+        coefficients = self._final(coefficients, rows[:, :first])
+        count = (rows.shape[1] - first) // every
+        kept = [coefficients[:, None]] if first and (length + first) % every == 0 else []
+        intervals = rows[:, first : first + count * every].reshape(len(rows), count, every)
+        at_once = 1 if every > self.largest else self.largest
+        for start in range(0, count, at_once):
+            group = intervals[:, start : start + at_once]
+            found = self._final(coefficients, group[:, 0])[:, None] if at_once == 1 else self._each(coefficients, group)
+            kept.append(found)
+            coefficients = found[:, -1]
+        coefficients = self._final(coefficients, rows[:, first + count * every :])
+        return torch.cat(kept, 1) if kept else rows.new_zeros(len(rows), 0, len(self.B)), coefficients
+
+    def _final(self, coefficients: Tensor, rows: Tensor) -> Tensor:
+        """Return the coefficients after samples (B, T)."""
         start = 0
         while start < rows.shape[1]:
             size = min(self.largest, 1 << ((rows.shape[1] - start).bit_length() - 1))
-            response = rows[:, start : start + size] @ kernel[-size:].to(rows.device)
-            coefficients = coefficients @ powers[size].T.to(rows.device) + response
+            response = rows[:, start : start + size] @ self.kernel[-size:].to(rows.device)
+            coefficients = coefficients @ self.power(size).T.to(rows.device) + response
             start += size
         return coefficients
+
+    def _each(self, coefficients: Tensor, intervals: Tensor) -> Tensor:
+        """Return the coefficients after each interval of (B, K, every) samples, (B, K, N), by a scan of log2(K) products."""
+        count, every = intervals.shape[1:]
+        found = intervals @ self.kernel[-every:].to(intervals.device)
+        first = found[:, :1] + (coefficients @ self.power(every).T.to(intervals.device))[:, None]
+        found = torch.cat((first, found[:, 1:]), 1)
+        shift = 1
+        while shift < count:
+            earlier = found[:, :-shift] @ self.power(every * shift).T.to(intervals.device)
+            found = torch.cat((found[:, :shift], found[:, shift:] + earlier), 1)
+            shift *= 2
+        return found
 
 
 @constant
@@ -218,10 +233,14 @@ def _step(memory: Memory, step_size: float) -> tuple[Tensor, Tensor]:
 
 
 @constant
-def _tables(A: Tensor, B: Tensor, largest: int) -> tuple[dict[int, Tensor], Tensor]:
-    powers, kernel, power = {1: A}, B[None], A
+def _power(A: Tensor, exponent: int) -> Tensor:
+    return torch.linalg.matrix_power(A, exponent)
+
+
+@constant
+def _kernel(A: Tensor, B: Tensor, largest: int) -> Tensor:
+    kernel, power = B[None], A
     while len(kernel) < largest:
         kernel = torch.cat((kernel @ power.T, kernel))
         power = power @ power
-        powers[len(kernel)] = power
-    return powers, kernel
+    return kernel

@@ -1,0 +1,89 @@
+"""LegS coefficients of a signal that comes in pieces: the compiled operator, and its reference, the loop over the samples."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from seqmem.ops import extension
+from seqmem.ops.discretization import Discretization, alpha_of
+from seqmem.ops.memory import legs_update
+
+
+def legs_projection(
+    signal: Tensor, memory: Tensor, start: int, discretization: Discretization = "bilinear", every: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Advance LegS coefficients over the next samples of a signal, in ``csrc/projection.cpp`` (HiPPO, Theorem 2).
+
+    The first sample of a signal starts the coefficients with (f_0, 0, ...). Step t = 1, 2, ... has the size 1/t, or
+    ln((t+1)/t) for zero-order hold. A step costs O(N), with zero-order hold O(N^2). Linear and differentiable to any order.
+
+    Args:
+        signal: (B, T) float32 or float64, T > 0; other types and devices run step by step.
+        memory: (B, N) of the signal's type, the coefficients before its first sample; unused if ``start`` is 0.
+        start: number of samples before this piece.
+        discretization: forward, backward, bilinear, zoh, or alpha of the general bilinear transform.
+        every: keep the coefficients after each multiple of ``every`` samples, counted from the first piece on; 0 for none.
+
+    Returns:
+        The kept coefficients (B, K, N), and those after the last sample (B, N).
+
+    Raises:
+        ValueError: shapes, types or numbers that do not match.
+    """
+    if signal.is_cpu and signal.dtype in (torch.float32, torch.float64):
+        if not extension.REASON:
+            return torch.ops.seqmem.legs_projection.default(signal, memory, start, alpha_of(discretization), every)
+        extension.warn_once()
+    return legs_projection_reference(signal, memory, start, discretization, every)
+
+
+def legs_projection_reference(
+    signal: Tensor, memory: Tensor, start: int, discretization: Discretization = "bilinear", every: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`legs_projection` by :func:`seqmem.ops.legs_update`, sample by sample."""
+    kept = []
+    for t, sample in enumerate(signal.T, start=start):
+        if t == 0:
+            memory = pad(sample[:, None], (0, memory.shape[1] - 1))
+        else:
+            step_size = math.log1p(1 / t) if discretization == "zoh" else 1 / t
+            memory = legs_update(memory[:, None], sample[:, None], step_size, discretization)[:, 0]
+        if every > 0 and (t + 1) % every == 0:
+            kept.append(memory)
+    return torch.stack(kept, 1) if kept else memory.new_zeros(memory.shape[0], 0, memory.shape[1]), memory
+
+
+def _register() -> None:
+    """Register shapes and gradients: the operator and its transpose are the gradients of each other."""
+    operator, transpose = torch.ops.seqmem.legs_projection.default, torch.ops.seqmem.legs_projection_adjoint.default
+
+    def shapes(signal: Tensor, memory: Tensor, start: int, alpha: float | None, every: int) -> tuple[Tensor, Tensor]:
+        count = (start + signal.shape[1]) // every - start // every if every > 0 else 0
+        return memory.new_empty(memory.shape[0], count, memory.shape[1]), memory.new_empty(memory.shape)
+
+    def transpose_shapes(grad_kept: Tensor, grad_memory: Tensor, length: int, *settings: Any) -> tuple[Tensor, Tensor]:
+        return grad_memory.new_empty(grad_memory.shape[0], length), grad_memory.new_empty(grad_memory.shape)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.length, ctx.settings = inputs[0].shape[1], inputs[2:]
+
+    def backward(ctx: Any, grad_kept: Tensor, grad_memory: Tensor) -> tuple[Tensor | None, ...]:
+        return *transpose(grad_kept, grad_memory, ctx.length, *ctx.settings), None, None, None
+
+    def save_transpose(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.settings = inputs[3:]
+
+    def transpose_backward(ctx: Any, grad_signal: Tensor, grad_memory: Tensor) -> tuple[Tensor | None, ...]:
+        return *operator(grad_signal, grad_memory, *ctx.settings), None, None, None, None
+
+    extension.register_shapes("seqmem::legs_projection", shapes)
+    extension.register_shapes("seqmem::legs_projection_adjoint", transpose_shapes)
+    torch.library.register_autograd("seqmem::legs_projection", backward, setup_context=save)
+    torch.library.register_autograd("seqmem::legs_projection_adjoint", transpose_backward, setup_context=save_transpose)
+
+
+if not extension.REASON:
+    _register()

@@ -1,0 +1,105 @@
+"""The compiled projection of a signal in pieces against the loop over its samples, in value and gradient."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seqmem.hippo import OnlineProjection
+from seqmem.ops import extension
+from seqmem.ops.legs_projection import legs_projection, legs_projection_reference
+
+needs_library = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
+
+DISCRETIZATIONS = ("bilinear", "forward", "backward", "zoh", 0.3)
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+
+@needs_library
+@pytest.mark.parametrize("discretization", DISCRETIZATIONS)
+def test_equals_the_loop(discretization):
+    """From the first sample or from later ones; orders and lengths below and above the lanes of a vector."""
+    for order, length, start, every in ((1, 1, 0, 1), (5, 3, 0, 0), (7, 90, 0, 4), (40, 150, 1, 70), (6, 37, 1000, 1)):
+        leaves = [random(3, length).requires_grad_(), random(3, order).requires_grad_()]
+        results = []
+        for run in (legs_projection, legs_projection_reference):
+            kept, memory = run(*leaves, start, discretization, every)
+            loss = (kept * random(*kept.shape)).sum() + (memory * random(3, order)).sum()
+            results.append((kept, memory, *torch.autograd.grad(loss, leaves, materialize_grads=True, allow_unused=True)))
+        for given, expected in zip(*results, strict=True):
+            scale = expected.abs().max().item() if expected.numel() else 0
+            assert_close(given, expected, rtol=1e-9, atol=1e-11 * scale)
+
+
+@needs_library
+def test_float32_to_rounding():
+    signal, memory = random(2, 300), random(2, 20)
+    for discretization in DISCRETIZATIONS:
+        if discretization != "forward":  # grows in its first steps
+            expected = legs_projection(signal, memory, 30, discretization, 7)
+            for given, exact in zip(
+                legs_projection(signal.float(), memory.float(), 30, discretization, 7), expected, strict=True
+            ):
+                assert given.dtype == torch.float32
+                assert_close(given.double(), exact, rtol=0, atol=1e-5 * exact.abs().max().item())
+
+
+QUICK = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@needs_library
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("utilities", [QUICK, pytest.param("ALL", marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_is_well_formed(utilities):
+    given = (random(2, 9).requires_grad_(), random(2, 4).requires_grad_(), 3, 0.5, 4)
+    torch.use_deterministic_algorithms(False)
+    torch.library.opcheck(torch.ops.seqmem.legs_projection.default, given, test_utils=utilities)
+    transposed = (random(2, 3, 4).requires_grad_(), random(2, 4).requires_grad_(), 9, 3, None, 4)
+    torch.library.opcheck(torch.ops.seqmem.legs_projection_adjoint.default, transposed, test_utils=utilities)
+    signal, memory = given[0][:, :5].detach().requires_grad_(), given[1].detach().requires_grad_()
+    for discretization in ("bilinear", "zoh"):
+        assert torch.autograd.gradgradcheck(
+            lambda *leaves, d=discretization: legs_projection(*leaves, 2, d, 2), (signal, memory)
+        )
+
+
+@needs_library
+def test_wrong_arguments_are_named():
+    signal, memory = random(2, 9), random(2, 4)
+    operator = torch.ops.seqmem.legs_projection.default
+    for given, message in (
+        ((signal[0], memory, 0, 0.5, 0), r"signal: got shape \[9\], expected \(B, T\) with T > 0"),
+        ((signal, memory[:1], 0, 0.5, 0), r"memory: got shape \[1, 4\], expected \[2, 4\]"),
+        ((signal, memory.float(), 0, 0.5, 0), "memory: got float32, expected float64"),
+        ((signal, memory, -1, 0.5, 0), r"start: got -1, expected 0 to 2\^53 - T with T = 9"),
+        ((signal, memory, 0, 0.5, -2), "every: got -2, expected 0 or above"),
+        ((signal, memory, 0, 1.5, 0), "alpha: got 1.5, expected 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=f"seqmem::legs_projection: {message}"):
+            operator(*given)
+
+
+class Calls(TorchDispatchMode):
+    """Counts the calls of operators."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@needs_library
+def test_a_stream_has_no_loop_over_samples():
+    """Neither after the first chunk nor with the coefficients after every sample."""
+    for measure, theta in (("legs", None), ("legt", 50.0), ("lagt", 50.0)):
+        for discretization in ("bilinear", "zoh", 0.7):
+            stream = OnlineProjection(6, measure, theta, discretization)
+            stream.update(random(2, 300), every=1)
+            for every in (None, 1, 7):
+                with Calls() as calls:
+                    stream.update(random(2, 1000), every)
+                assert calls.count < 600, (measure, discretization, every)
