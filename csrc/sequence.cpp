@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "denormals.h"
 #include "sequence_run.h"
 
 namespace seqmem::sequences {
@@ -88,7 +89,7 @@ std::vector<Tensor> memory_sequence_backward(
     return weight ? g.gates(a, 0, a.gradients(), column, count).view(weight->sizes()) : absent;
   };
   const auto sum_lanes = [&](const OptionalTensor& weight, int64_t start) {
-    return weight ? g.part(start, {weight->numel(), g.lanes}).sum(1).view(weight->sizes()) : absent;
+    return weight ? flushed(g.part(start, {weight->numel(), g.lanes}).sum(1)).view(weight->sizes()) : absent;
   };
   const auto padded_uh = [&] { return g.part(g.layout.weight_uh, {memories, round_up(a.size(), g.lanes)}); };
   const Tensor grad_uh = weight_uh ? padded_uh().narrow(1, 0, a.size()).clone(at::MemoryFormat::Contiguous) : absent;
@@ -126,6 +127,7 @@ Arguments gated_arguments(
   a.chunk_steps = chunk_steps;
   a.weight[from_hidden] = weight_hh;
   a.weight[from_input] = weight_ih;
+  if (cell == Cell::gru_reset_before) a.weight[from_memory] = weight_hh.narrow(0, 2 * size, size);
   if (bias_ih) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     a.bias = *bias_ih + *bias_hh;
@@ -169,12 +171,14 @@ std::vector<Tensor> lstm_sequence_backward(
           bias.clone()};
 }
 
+Cell gru_cell(bool reset_after) { return reset_after ? Cell::gru : Cell::gru_reset_before; }
+
 std::tuple<Tensor, Tensor, Tensor> gru_sequence(
     const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
-    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps) {
+    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after, bool bfloat16, int64_t chunk_steps) {
   Arguments a = gated_arguments(
-      Cell::gru, "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, bfloat16,
-      chunk_steps);
+      gru_cell(reset_after), "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh,
+      bfloat16, chunk_steps);
   const Results r = forward(a);
   return {r.outputs, r.hidden, r.saved};
 }
@@ -182,24 +186,29 @@ std::tuple<Tensor, Tensor, Tensor> gru_sequence(
 std::vector<Tensor> gru_sequence_backward(
     const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const Tensor& outputs, const Tensor& saved,
     const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
-    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps, bool input_gradient) {
+    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after, bool bfloat16, int64_t chunk_steps,
+    bool input_gradient) {
   Arguments a = gated_arguments(
-      Cell::gru, "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh,
-      bfloat16, chunk_steps);
+      gru_cell(reset_after), "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih,
+      bias_hh, bfloat16, chunk_steps);
   const Tensor absent = at::empty({0}, inputs.options());
   const Gradients g = backward(a, {outputs, {}, {}, saved, absent, absent}, {grad_outputs, grad_hidden, {}}, input_gradient);
   const Columns& columns = g.layout.columns;
-  // The sections are the gradients of n, r, z and z_2, see GruPointwise.
+  // The sections are the gradients of n, r, z and z_2, see GruPointwise, or of n, r and z, see GruResetBeforePointwise.
   const auto input_side = [&](int64_t column, int64_t count) {
     return at::cat({g.gates(a, 1, 2, column, count), g.gates(a, 0, 1, column, count)});
+  };
+  const auto hidden_side = [&](int64_t column, int64_t count) {
+    if (reset_after) return g.gates(a, 1, 3, column, count);
+    return at::cat({g.gates(a, 1, 2, column, count), g.gates(a, 0, 1, column == columns.hidden ? 0 : column, count)});
   };
   return {
       g.inputs,
       g.hidden,
       input_side(columns.input, a.channels()),
-      g.gates(a, 1, 3, columns.hidden, a.size()),
+      hidden_side(columns.hidden, a.size()),
       bias_ih ? input_side(columns.bias, 1).squeeze(1) : absent,
-      bias_hh ? g.gates(a, 1, 3, columns.bias, 1).squeeze(1) : absent};
+      bias_hh ? hidden_side(columns.bias, 1).squeeze(1) : absent};
 }
 
 }  // namespace
@@ -211,8 +220,7 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
       "Tensor? lengths, Tensor? weight_ux, Tensor? weight_uh, "
       "Tensor? weight_um, Tensor? bias_u, Tensor? weight_hx, Tensor? weight_hm, Tensor? weight_hh, Tensor? bias_h, "
       "float alpha, str memory_activation, str hidden_activation, bool gated, bool memory_output, bool bfloat16, ";
-  const std::string gated_schema =
-      "Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, bool bfloat16, ";
+  const std::string gated_schema = "Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, ";
   library.def("bfloat16_products() -> str", bfloat16_products);
   const std::string grads = "(Tensor? grad_outputs, Tensor? grad_hidden, ";
   define(
@@ -225,17 +233,17 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
       "int chunk_steps, bool input_gradient) -> Tensor[]");
   define(
       "lstm_sequence(Tensor inputs, Tensor hidden, Tensor memory, " + gated_schema +
-      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved)");
+      "bool bfloat16, int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor saved)");
   define(
       "lstm_sequence_backward" + grads +
       "Tensor? grad_memory, Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, Tensor memory, " + gated_schema +
-      "int chunk_steps, bool input_gradient) -> Tensor[]");
+      "bool bfloat16, int chunk_steps, bool input_gradient) -> Tensor[]");
   define(
       "gru_sequence(Tensor inputs, Tensor hidden, " + gated_schema +
-      "int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
+      "bool reset_after, bool bfloat16, int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
   define(
       "gru_sequence_backward" + grads + "Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, " + gated_schema +
-      "int chunk_steps, bool input_gradient) -> Tensor[]");
+      "bool reset_after, bool bfloat16, int chunk_steps, bool input_gradient) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(seqmem, CPU, library) {

@@ -3,16 +3,19 @@
 // Batch rows are independent: each thread runs its rows through all steps without synchronisation.
 #pragma once
 
+#include "shared.h"
+
 #include <cstdint>
 
 #include "generators.h"
 
 namespace seqmem {
 
-enum class Cell { memory, memory_ungated, lstm, gru };
+enum class Cell { memory, memory_ungated, lstm, gru, gru_reset_before };
 enum class Activation { identity, tanh, relu, sigmoid };
 
-// Operands of the gates' products, concatenated in this order.
+// Operands of the gates' products, concatenated in this order. A cell with a reset gate before the product has r h, its hidden
+// state times that gate, in the place of the memory.
 enum Source { from_memory, from_hidden, from_input, kSources };
 
 // Columns of the weight gradients: memory, hidden state, bias, input. A part that no weight needs has no columns.

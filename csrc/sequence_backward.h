@@ -14,7 +14,7 @@ static GradientLayout gradient_layout(const Sequence<T>& s) {
   constexpr int64_t width = kLanes<T>;
   GradientLayout layout{};
   Columns& columns = layout.columns;
-  const int64_t memory = Pointwise::kHasMemory ? s.memories * s.order : 0;
+  const int64_t memory = Pointwise::kHasMemory ? s.memories * s.order : Pointwise::kResetBefore ? s.hidden : 0;
   columns.hidden = s.weight[from_memory] != nullptr || s.weight_um != nullptr ? memory : 0;
   columns.bias = columns.hidden + (s.weight[from_hidden] != nullptr ? s.hidden : 0);
   columns.input = columns.bias + 1;
@@ -84,7 +84,7 @@ class Backward : Group<T, Pointwise, bf16> {
     for (int64_t chunk = (longest - 1) / s.chunk_steps; chunk >= 0 && longest > 0; --chunk) {
       begin_ = chunk * s.chunk_steps;
       const int64_t end = begin_ + s.chunk_steps < longest ? begin_ + s.chunk_steps : longest;
-      if (columns_.hidden > 0) recompute_memory(end);
+      if (Pointwise::kHasMemory && columns_.hidden > 0) recompute_memory(end);
       int64_t first_step = end;
       for (int64_t t = end - 1; t >= begin_; --t) {
         Base::find_valid_rows(t);
@@ -169,7 +169,8 @@ class Backward : Group<T, Pointwise, bf16> {
         for (int r = 0; r < blocks.rows(b); ++r) {
           const int64_t row = blocks.start(b) + r;
           T* const to = row_sources(t, row);
-          if (columns_.bias > 0) std::memcpy(to, hidden_before(row, t), s.hidden * sizeof(T));
+          if constexpr (Pointwise::kResetBefore) load_reset_row(row, t, valid[b][r], to);
+          if (columns_.bias > columns_.hidden) std::memcpy(to + columns_.hidden, hidden_before(row, t), s.hidden * sizeof(T));
           to[columns_.bias] = T(1);
           if (valid[b][r]) {
             std::memcpy(to + columns_.input, Base::input(row, t), s.channels * sizeof(T));
@@ -184,6 +185,7 @@ class Backward : Group<T, Pointwise, bf16> {
     for (int64_t b = 0; b < blocks.count; ++b) {
       T* const to = sources(t, b);
       const int64_t row = blocks.start(b);
+      if constexpr (Pointwise::kResetBefore) load_reset_lanes(t, b, to);
       if (columns_.bias > columns_.hidden) {
         const int64_t stride = t == 0 ? s.hidden : s.steps * s.output_width;
         rows_to_lanes<T>(hidden_before(row, t), stride, blocks.rows(b), s.hidden, to + columns_.hidden * width);
@@ -194,6 +196,29 @@ class Backward : Group<T, Pointwise, bf16> {
       for (int64_t k = columns_.input; k < columns_.count; ++k) {
         store<T>(to + k * width, valid[b] ? load<T>(to + k * width) : Vector<T>{});
       }
+    }
+  }
+
+  // r h of a row, zero if it is not valid.
+  void load_reset_row(int64_t row, int64_t t, bool is_valid, T* to) const {
+    if (!is_valid) {
+      std::memset(to, 0, s.hidden * sizeof(T));
+      return;
+    }
+    const T *const r = saved(row, t), *const h = hidden_before(row, t);
+    for (int64_t u = 0; u < s.hidden; u += width) {
+      store_partial<T>(to + u, load<T>(r + u) * load_partial<T>(h + u, s.hidden - u), s.hidden - u);
+    }
+  }
+
+  // The same by lanes, for the rows of a block.
+  void load_reset_lanes(int64_t t, int64_t b, T* to) const {
+    const int64_t row = blocks.start(b), stride = t == 0 ? s.hidden : s.steps * s.output_width;
+    for (int64_t u = 0; u < s.hidden; u += width) {
+      Vector<T> r[width], h[width];
+      load_lanes<T>(saved(row, t) + u, Pointwise::kSaved * Base::saved_stride, blocks.rows(b), s.hidden - u, r);
+      load_lanes<T>(hidden_before(row, t) + u, stride, blocks.rows(b), s.hidden - u, h);
+      for (int c = 0; c < width && u + c < s.hidden; ++c) store<T>(to + (u + c) * width, valid[b] ? r[c] * h[c] : Vector<T>{});
     }
   }
 
@@ -266,27 +291,31 @@ class Backward : Group<T, Pointwise, bf16> {
     const T* w = s.packed;
     for (int source = 0; source < kSources; ++source) {
       const int64_t all = gradient_depth<T, Pointwise>(s, source);
+      const int first_section = Pointwise::first_section(Source(source)), products = Pointwise::products(Source(source));
       for (int64_t column = 0; column < all; column += kPanel<T>) {
         if constexpr (bf16) {
           const int64_t groups = tile_groups(s.hidden);
           Base::template multiply_bf16<true>(
-              unit, bf16_gradients_, Pointwise::kGradients * groups, first_section<Pointwise>(source) * groups,
-              Pointwise::kProducts * groups, w, sums_);
-          w += Pointwise::kProducts * groups * kGroup / 2;
+              unit, bf16_gradients_, Pointwise::kGradients * groups, first_section * groups, products * groups, w, sums_);
+          w += products * groups * kGroup / 2;
         } else {
-          Operand<T> operands[Pointwise::kProducts];
-          for (int p = 0; p < Pointwise::kProducts; ++p) {
-            const int64_t section = first_section<Pointwise>(source) + p, panel_size = s.chunk_steps * rows * kPanel<T>;
+          Operand<T> operands[Pointwise::kGradients];
+          for (int p = 0; p < products; ++p) {
+            const int64_t section = first_section + p, panel_size = s.chunk_steps * rows * kPanel<T>;
             operands[p] = {
                 gradients_ + section * layout_.panels * panel_size + (t - begin_) * rows * kPanel<T>, Layout::by_panels,
                 s.hidden, panel_size};
           }
-          multiply<T>(blocks, operands, Pointwise::kProducts, all - column, w, zeros_, sums_);
-          w += Pointwise::kProducts * s.hidden * kPanel<T>;
+          multiply<T>(blocks, operands, products, all - column, w, zeros_, sums_);
+          w += products * s.hidden * kPanel<T>;
         }
         for (int64_t k = column; k < column + kPanel<T> && k < all; k += width) {
           if (source == from_memory) {
-            add_to_memory(k, k - column);
+            if constexpr (Pointwise::kResetBefore) {
+              reset_backward(t, k, k - column);
+            } else {
+              add_to_memory(k, k - column);
+            }
           } else if (source == from_hidden) {
             add_to_hidden(k, k - column);
           } else {
@@ -325,6 +354,27 @@ class Backward : Group<T, Pointwise, bf16> {
       for (int r = 0; r < blocks.rows(b); ++r) {
         T* const to = hidden_ + offset(b, r, unit);
         store<T>(to, load<T>(to) + load<T>(sums_ + (blocks.sum_row(b) + r) * kPanel<T> + column));
+      }
+    }
+  }
+
+  // From the gradient of r h, W units from `unit` on, to those of the hidden state and of the sums of r, section 1.
+  void reset_backward(int64_t t, int64_t unit, int64_t column) {
+    const int64_t panel_size = s.chunk_steps * rows * kPanel<T>;
+    T* const section = gradients_ + layout_.panels * panel_size + unit / kPanel<T> * panel_size + unit % kPanel<T>;
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      for (int r = 0; r < blocks.rows(b); ++r) {
+        if (!valid[b][r]) continue;
+        const int64_t row = blocks.start(b) + r, at = offset(b, r, unit);
+        Vector<T> dh = load<T>(hidden_ + at);
+        const Vector<T> dr = Pointwise::reset_backward(
+            load<T>(sums_ + (blocks.sum_row(b) + r) * kPanel<T> + column), load<T>(saved(row, t) + unit),
+            load_partial<T>(hidden_before(row, t) + unit, s.hidden - unit), dh);
+        store<T>(hidden_ + at, dh);
+        store<T>(section + ((t - begin_) * rows + row) * kPanel<T>, dr);
+        if constexpr (bf16) {
+          store_bfloat16(Base::bf16_at(bf16_gradients_, bf16_row_size(), b, r, tile_groups(s.hidden) * kTileDepth + unit), dr);
+        }
       }
     }
   }
@@ -408,8 +458,7 @@ class Backward : Group<T, Pointwise, bf16> {
           pack_sources(begin_ + step, count, column, end);
         }
         for (int section = 0; section < Pointwise::kGradients; ++section) {
-          if (section >= Pointwise::kProducts && column >= columns_.input) continue;
-          if (section < Pointwise::kGradients - Pointwise::kProducts && end <= columns_.bias) continue;
+          if (!multiplies(section, column, end)) continue;
           for (int64_t panel = 0; panel < layout_.panels; ++panel) {
             const int64_t index = section * layout_.panels + panel;
             T* const total = weight_grads_ + layout_.gates + (index * layout_.rows + column) * kPanel<T>;
@@ -428,6 +477,18 @@ class Backward : Group<T, Pointwise, bf16> {
         }
       }
     }
+  }
+
+  // Whether a section of gradients has weights in columns [begin, end) of the sources; the bias is in all sections.
+  bool multiplies(int section, int64_t begin, int64_t end) const {
+    const int64_t starts[kSources] = {0, columns_.hidden, columns_.input};
+    const int64_t ends[kSources] = {columns_.hidden, columns_.bias, columns_.count};
+    if (begin <= columns_.bias && columns_.bias < end) return true;
+    for (int source = 0; source < kSources; ++source) {
+      const int from = Pointwise::first_section(Source(source)), to = from + Pointwise::products(Source(source));
+      if (begin < ends[source] && starts[source] < end && from <= section && section < to) return true;
+    }
+    return false;
   }
 
 #if SEQMEM_VECTOR_BYTES == 64

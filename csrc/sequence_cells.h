@@ -1,8 +1,8 @@
 // Pointwise part of each cell, for W hidden units of one row: forward from the gates' sums to the new hidden state, backward
 // from its gradient to the gradients of the sums.
 //
-// A cell has kGates sums, kSaved numbers saved for backward, and kGradients gradients. The first kProducts of the gradients are
-// multiplied with the weights of the input, the last kProducts with the weights of the memory and of the hidden state.
+// A cell has kGates sums, kSaved numbers saved for backward, and kGradients gradients. Those in first_section(source) and the
+// following products(source) sections are multiplied with the weights of a source.
 //
 // The references are memory_network_reference, lstm_reference and gru_reference in seqmem/ops/{memory_network,lstm,gru}.py.
 #pragma once
@@ -21,10 +21,12 @@ struct UnitState {
 // Memory cell: c = act(z_0), g = sigmoid(z_1), h = h + g (c - h); without a gate h = c.
 template <typename T, bool gated>
 struct MemoryPointwise {
-  static constexpr int kGates = gated ? 2 : 1, kSaved = kGates, kGradients = kGates, kProducts = kGates;
-  static constexpr bool kHasMemory = true, kHasCarry = false;
+  static constexpr int kGates = gated ? 2 : 1, kSaved = kGates, kGradients = kGates;
+  static constexpr bool kHasMemory = true, kHasCarry = false, kResetBefore = false;
   static constexpr bool uses(int, Source) { return true; }
-  static constexpr int weight_row(int gate) { return gate; }
+  static constexpr int weight_row(int gate, Source) { return gate; }
+  static constexpr int first_section(Source) { return 0; }
+  static constexpr int products(Source) { return kGates; }
   static constexpr int gradient_row(Source, int section) { return section; }
 
   template <int n>
@@ -58,10 +60,12 @@ struct MemoryPointwise {
 // LSTM: i, f, o = sigmoid and g = tanh of their sums, c = f c + i g, h = o tanh(c); saved: i, f, g, o, c.
 template <typename T>
 struct LstmPointwise {
-  static constexpr int kGates = 4, kSaved = 5, kGradients = 4, kProducts = 4;
-  static constexpr bool kHasMemory = false, kHasCarry = true;
+  static constexpr int kGates = 4, kSaved = 5, kGradients = 4;
+  static constexpr bool kHasMemory = false, kHasCarry = true, kResetBefore = false;
   static constexpr bool uses(int, Source source) { return source != from_memory; }
-  static constexpr int weight_row(int gate) { return gate; }
+  static constexpr int weight_row(int gate, Source) { return gate; }
+  static constexpr int first_section(Source) { return 0; }
+  static constexpr int products(Source) { return kGates; }
   static constexpr int gradient_row(Source, int section) { return section; }
 
   template <int n>
@@ -103,12 +107,14 @@ struct LstmPointwise {
 // n, z_2. The gradients are those of n, r, z, z_2: the first three for the weights of the input, the last three for those of h.
 template <typename T>
 struct GruPointwise {
-  static constexpr int kGates = 4, kSaved = 4, kGradients = 4, kProducts = 3;
-  static constexpr bool kHasMemory = false, kHasCarry = false;
+  static constexpr int kGates = 4, kSaved = 4, kGradients = 4;
+  static constexpr bool kHasMemory = false, kHasCarry = false, kResetBefore = false;
   static constexpr bool uses(int gate, Source source) {
     return source == from_hidden ? gate != 3 : source == from_input && gate != 2;
   }
-  static constexpr int weight_row(int gate) { return gate < 2 ? gate : 2; }
+  static constexpr int weight_row(int gate, Source) { return gate < 2 ? gate : 2; }
+  static constexpr int first_section(Source source) { return source == from_input ? 0 : 1; }
+  static constexpr int products(Source) { return 3; }
   static constexpr int gradient_row(Source source, int section) {
     return source == from_input ? (section + 2) % 3 : section - 1;
   }
@@ -143,6 +149,54 @@ struct GruPointwise {
     dz[2] = dh * (h_before - n) * (z * (T(1) - z));
     dz[3] = dz[0] * r;
     dh = dh * z;
+  }
+};
+
+// GRU with the reset gate before the product: r, z = sigmoid, n = tanh(W_n x + U_n (r h)), h = n + z (h - n); saved: r, z, n.
+// A step has two parts, since the product of n needs r of all units: sums_[0] holds r, no longer its sum, when `forward` runs.
+// The gradients are those of n, r and z; `backward` leaves that of r to `reset_backward`, after the product with U_n.
+template <typename T>
+struct GruResetBeforePointwise {
+  static constexpr int kGates = 3, kSaved = 3, kGradients = 3;
+  static constexpr bool kHasMemory = false, kHasCarry = false, kResetBefore = true;
+  static constexpr bool uses(int gate, Source source) { return source == from_input || (source == from_memory) == (gate == 2); }
+  static constexpr int weight_row(int gate, Source source) { return source == from_memory ? 0 : gate; }
+  static constexpr int first_section(Source source) { return source == from_hidden ? 1 : 0; }
+  static constexpr int products(Source source) { return source == from_memory ? 1 : source == from_hidden ? 2 : 3; }
+  static constexpr int gradient_row(Source source, int section) {
+    return source == from_input ? (section + 2) % 3 : source == from_hidden ? section - 1 : 0;
+  }
+
+  template <int n>
+  static inline __attribute__((always_inline)) void forward(
+      const Sequence<T>&, UnitState<T, GruResetBeforePointwise> (&units)[n]) {
+#pragma GCC unroll 8
+    for (int j = 0; j < n; ++j) {
+      auto& [z, h, c, saved] = units[j];
+      Vector<T> gates[] = {z[1], z[2]};
+      sigmoid_tanh<T, 1, 1>(gates);
+      saved[0] = z[0];
+      saved[1] = gates[0];
+      saved[2] = gates[1];
+      h = saved[2] + saved[1] * (h - saved[2]);
+    }
+  }
+
+  static inline __attribute__((always_inline)) void backward(
+      const Sequence<T>&, const Vector<T>* saved, const Vector<T>& h_before, const Vector<T>&, Vector<T>& dh, Vector<T>&,
+      Vector<T>* dz) {
+    const Vector<T> z = saved[1], n = saved[2];
+    dz[0] = dh * (T(1) - z) * (T(1) - n * n);
+    dz[1] = Vector<T>{};
+    dz[2] = dh * (h_before - n) * (z * (T(1) - z));
+    dh = dh * z;
+  }
+
+  // From the gradient d of r h: adds to that of h, and returns that of the sum of r.
+  static inline __attribute__((always_inline)) Vector<T> reset_backward(
+      const Vector<T>& d, const Vector<T>& r, const Vector<T>& h_before, Vector<T>& dh) {
+    dh += d * r;
+    return d * h_before * (r * (T(1) - r));
   }
 };
 

@@ -23,8 +23,10 @@ class Forward : Group<T, Pointwise, bf16> {
       : Base(sequence, first_row, count, arena), input_(arena.allocate(count * round_up(sequence.channels, width))),
         hidden_(arena.allocate(count * padded)), next_(arena.allocate(count * padded)),
         carry_(arena.allocate(Pointwise::kHasCarry ? count * padded : 0)),
-        memory_(arena.allocate(blocks.count * memory * width)),
-        sums_(arena.allocate(Pointwise::kGates * blocks.sum_rows() * kPanel<T>)),
+        memory_(arena.allocate(blocks.count * memory * width)), reset_(arena.allocate(Pointwise::kResetBefore ? count * padded : 0)),
+        sums_(arena.allocate(
+            (Pointwise::kResetBefore ? panels<T, Pointwise>(sequence, false) : 1) * Pointwise::kGates * blocks.sum_rows() *
+            kPanel<T>)),
         weight_uh_(arena.allocate(Pointwise::kHasMemory ? sequence.memories * padded : 0)) {
     for (int source = 0; source < kSources; ++source) bf16_sources_[source] = Base::allocate_bf16(arena, bf16_depth(source));
   }
@@ -51,9 +53,16 @@ class Forward : Group<T, Pointwise, bf16> {
       if (s.weight[from_input] != nullptr) read_input(t);
       if constexpr (Pointwise::kHasMemory) update_memory(t);
       if constexpr (bf16) convert_sources();
-      const int64_t size = panel_rows<T, Pointwise, bf16>(s) * kPanel<T>;
+      constexpr int first_gate = Pointwise::kResetBefore ? 1 : 0;
+      if constexpr (Pointwise::kResetBefore) {
+        for (int64_t first_unit = 0; first_unit < s.hidden; first_unit += kPanel<T>) {
+          sum_gates(unit, first_unit, 0, first_gate);
+          reset_hidden(first_unit);
+        }
+        if constexpr (bf16) Base::rows_to_bf16(reset_, s.hidden, bf16_sources_[from_memory]);
+      }
       for (int64_t first_unit = 0; first_unit < s.hidden; first_unit += kPanel<T>) {
-        sum_gates(unit, first_unit, s.packed + first_unit / kPanel<T> * size);
+        sum_gates(unit, first_unit, first_gate, Pointwise::kGates);
         update_hidden(t, first_unit);
       }
       T* const previous = hidden_;
@@ -129,15 +138,41 @@ class Forward : Group<T, Pointwise, bf16> {
 
   // Converts the operands of the bfloat16 products.
   void convert_sources() {
-    if (bf16_depth(from_memory) > 0) Base::lanes_to_bf16(memory_, memory, bf16_sources_[from_memory]);
+    if (Pointwise::kHasMemory && bf16_depth(from_memory) > 0) {
+      Base::lanes_to_bf16(memory_, memory, bf16_sources_[from_memory]);
+    }
     if (bf16_depth(from_hidden) > 0) Base::rows_to_bf16(hidden_, s.hidden, bf16_sources_[from_hidden]);
     if (bf16_depth(from_input) > 0) Base::rows_to_bf16(input_, s.channels, bf16_sources_[from_input]);
   }
 
-  // Sums of all gates for 2W hidden units from `first_unit` on.
-  void sum_gates(const typename Base::Unit& unit, int64_t first_unit, const T* w) {
-    for (int gate = 0; gate < Pointwise::kGates; ++gate) {
-      T* const sums = sums_ + gate * blocks.sum_rows() * kPanel<T>;
+  // Sums of the gates of a panel.
+  T* sums(int64_t first_unit) const {
+    const int64_t panel = Pointwise::kResetBefore ? first_unit / kPanel<T> : 0;
+    return sums_ + panel * Pointwise::kGates * blocks.sum_rows() * kPanel<T>;
+  }
+
+  // r, in place of its sum, and r h, for 2W hidden units from `first_unit` on.
+  void reset_hidden(int64_t first_unit) {
+    const int64_t end = first_unit + kPanel<T> < padded ? first_unit + kPanel<T> : padded;
+    T* const sums_of_r = sums(first_unit);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      for (int r = 0; r < blocks.rows(b); ++r) {
+        T* const row = sums_of_r + (blocks.sum_row(b) + r) * kPanel<T>;
+        for (int64_t u = first_unit; u < end; u += width) {
+          const Vector<T> gate = sigmoid<T>(load<T>(row + u - first_unit));
+          store<T>(row + u - first_unit, gate);
+          store<T>(reset_ + offset(b, r, u), gate * load<T>(hidden_ + offset(b, r, u)));
+        }
+      }
+    }
+  }
+
+  // Sums of gates [begin, end) for 2W hidden units from `first_unit` on.
+  void sum_gates(const typename Base::Unit& unit, int64_t first_unit, int begin, int end) {
+    const T* w = s.packed + (first_unit / kPanel<T> * panel_rows<T, Pointwise, bf16>(s) +
+                             panel_rows<T, Pointwise, bf16>(s, begin)) * kPanel<T>;
+    for (int gate = begin; gate < end; ++gate) {
+      T* const sums = this->sums(first_unit) + gate * blocks.sum_rows() * kPanel<T>;
       const T* const bias = w;
       w += kPanel<T>;
       Operand<T> operands[kSources];
@@ -148,9 +183,11 @@ class Forward : Group<T, Pointwise, bf16> {
         if (numbers == 0) continue;
         // Weights of bfloat16 sources precede those of the input, the only source that may stay float32.
         if (uses_bf16<T, bf16>(s, source)) weights += packed_rows<T, Pointwise, bf16>(s, source) * kPanel<T>;
-        T* const data = source == from_memory ? memory_ : source == from_hidden ? hidden_ : input_;
+        T* const memory_data = Pointwise::kResetBefore ? reset_ : memory_;
+        T* const data = source == from_memory ? memory_data : source == from_hidden ? hidden_ : input_;
         if (!uses_bf16<T, bf16>(s, source)) {
-          operands[count++] = {data, source == from_memory ? Layout::by_lanes : Layout::by_rows, numbers};
+          const bool by_lanes = source == from_memory && !Pointwise::kResetBefore;
+          operands[count++] = {data, by_lanes ? Layout::by_lanes : Layout::by_rows, numbers};
         }
       }
       multiply<T>(blocks, operands, count, bf16 ? kPanel<T> : s.hidden - first_unit, weights, bias, sums);
@@ -180,6 +217,7 @@ class Forward : Group<T, Pointwise, bf16> {
     const bool stream_saved = kCanStream && sequence.streams;
     const bool stream_outputs = stream_saved && sequence.output_width % width == 0 && sequence.hidden % width == 0;
     const StoreOptions options{saved_stride, blocks.sum_rows() * kPanel<T>, stream_saved, stream_outputs};
+    const T* const panel_sums = sums(unit);
     UnitPointers pending[kInterleaved];
     int count = 0;
     for (int64_t b = 0; b < blocks.count; ++b) {
@@ -197,7 +235,7 @@ class Forward : Group<T, Pointwise, bf16> {
             store_partial<T>(out + u, Vector<T>{}, remaining);
             continue;
           }
-          pending[count++] = {sums_ + sum_row * kPanel<T> + u - unit,          hidden_ + at, next_ + at, carry_ + at, out + u,
+          pending[count++] = {panel_sums + sum_row * kPanel<T> + u - unit,     hidden_ + at, next_ + at, carry_ + at, out + u,
                               sequence.saved == nullptr ? nullptr : saved + u, remaining};
           if (count == kInterleaved) {
             step<kInterleaved>(sequence, options, pending);
@@ -252,7 +290,8 @@ class Forward : Group<T, Pointwise, bf16> {
   T* next_;
   T* const carry_;
   T* const memory_;  // by lanes
-  T* const sums_;    // (gates, rows of sums, 2W)
+  T* const reset_;   // r h, by rows
+  T* const sums_;    // (gates, rows of sums, 2W); with kResetBefore of every panel
   T* const weight_uh_;
   T* bf16_sources_[kSources];  // operands of the bfloat16 products
 };

@@ -53,6 +53,8 @@ static SequenceKernels<T> kernels_for(Cell cell) {
       return kernels_of<T, LstmPointwise<T>, bf16>();
     case Cell::gru:
       return kernels_of<T, GruPointwise<T>, bf16>();
+    case Cell::gru_reset_before:
+      return kernels_of<T, GruResetBeforePointwise<T>, bf16>();
     case Cell::memory_ungated:
       return kernels_of<T, MemoryPointwise<T, false>, bf16>();
     case Cell::memory:

@@ -14,7 +14,8 @@ namespace seqmem::SEQMEM_ISA {
 template <typename T, typename Pointwise>
 static int64_t depth(const Sequence<T>& s, Source source) {
   if (s.weight[source] == nullptr) return 0;
-  return source == from_memory ? s.memories * s.order : source == from_hidden ? s.hidden : s.channels;
+  const int64_t memory = Pointwise::kResetBefore ? s.hidden : s.memories * s.order;
+  return source == from_memory ? memory : source == from_hidden ? s.hidden : s.channels;
 }
 
 // Whether a source is multiplied in bfloat16; an input with few channels is not.
@@ -30,11 +31,11 @@ static int64_t packed_rows(const Sequence<T>& s, int source) {
   return uses_bf16<T, bf16>(s, source) ? tile_groups(numbers) * kTileDepth / 2 : numbers;
 }
 
-// Rows of a packed panel: for each gate its bias, then its weights of each source.
+// Rows of the first `gates` gates of a packed panel: for each gate its bias, then its weights of each source.
 template <typename T, typename Pointwise, bool bf16>
-static int64_t panel_rows(const Sequence<T>& s) {
+static int64_t panel_rows(const Sequence<T>& s, int gates = Pointwise::kGates) {
   int64_t rows = 0;
-  for (int gate = 0; gate < Pointwise::kGates; ++gate) {
+  for (int gate = 0; gate < gates; ++gate) {
     ++rows;
     for (int source = 0; source < kSources; ++source) {
       if (Pointwise::uses(gate, Source(source))) rows += packed_rows<T, Pointwise, bf16>(s, source);
@@ -59,17 +60,24 @@ static int64_t panels(const Sequence<T>& s, bool backward) {
   return count;
 }
 
+// Numbers of the packed panels before `panel`.
 template <typename T, typename Pointwise, bool bf16>
-static int64_t packed_size(const Sequence<T>& s, bool backward) {
+static int64_t panel_offset(const Sequence<T>& s, bool backward, int64_t panel) {
+  constexpr int64_t columns = kPanel<T>;
+  if (!backward) return panel * columns * panel_rows<T, Pointwise, bf16>(s);
   const int64_t rows = bf16 ? tile_groups(s.hidden) * kTileDepth / 2 : s.hidden;
-  return panels<T, Pointwise>(s, backward) * kPanel<T> *
-         (backward ? Pointwise::kProducts * rows : panel_rows<T, Pointwise, bf16>(s));
+  int64_t numbers = 0;
+  for (int source = 0; source < kSources; ++source) {
+    const int64_t all = (gradient_depth<T, Pointwise>(s, source) + columns - 1) / columns, count = panel < all ? panel : all;
+    numbers += count * columns * Pointwise::products(Source(source)) * rows;
+    panel -= count;
+  }
+  return numbers;
 }
 
-// First section of the gates' gradients that a source's weights multiply.
-template <typename Pointwise>
-constexpr int first_section(int source) {
-  return source == from_input ? 0 : Pointwise::kGradients - Pointwise::kProducts;
+template <typename T, typename Pointwise, bool bf16>
+static int64_t packed_size(const Sequence<T>& s, bool backward) {
+  return panel_offset<T, Pointwise, bf16>(s, backward, panels<T, Pointwise>(s, backward));
 }
 
 // Packs weights (depth, columns) into bfloat16 tiles. Number (k, column) is at weights[k * k_stride + column * column_stride].
@@ -96,7 +104,7 @@ static void pack_forward(const Sequence<T>& s, int64_t panel, T* to) {
     for (int source = 0; source < kSources; ++source) {
       const int64_t all = Pointwise::uses(gate, Source(source)) ? depth<T, Pointwise>(s, Source(source)) : 0;
       if (all == 0) continue;
-      const T* const rows = s.weight[source] + (Pointwise::weight_row(gate) * s.hidden + unit) * all;
+      const T* const rows = s.weight[source] + (Pointwise::weight_row(gate, Source(source)) * s.hidden + unit) * all;
       if (uses_bf16<T, bf16>(s, source)) {
         to = pack_tiles<T>(rows, 1, all, all, count, to);
       } else {
@@ -115,8 +123,8 @@ static void pack_backward(const Sequence<T>& s, int64_t panel, T* to) {
     column -= round_up(gradient_depth<T, Pointwise>(s, source), kPanel<T>);
   }
   const int64_t all = gradient_depth<T, Pointwise>(s, source);
-  for (int p = 0; p < Pointwise::kProducts; ++p) {
-    const int rows = Pointwise::gradient_row(Source(source), first_section<Pointwise>(source) + p);
+  for (int p = 0; p < Pointwise::products(Source(source)); ++p) {
+    const int rows = Pointwise::gradient_row(Source(source), Pointwise::first_section(Source(source)) + p);
     const T* row = s.weight[source] + rows * s.hidden * all + column;
     if (bf16) {
       to = pack_tiles<T>(row, all, 1, s.hidden, all - column, to);
@@ -131,9 +139,9 @@ static void pack_backward(const Sequence<T>& s, int64_t panel, T* to) {
 
 template <typename T, typename Pointwise, bool bf16>
 static void pack(const Sequence<T>& s, bool backward, int64_t begin, int64_t end) {
-  const int64_t size = packed_size<T, Pointwise, bf16>(s, backward) / panels<T, Pointwise>(s, backward);
   for (int64_t panel = begin; panel < end; ++panel) {
-    (backward ? pack_backward<T, Pointwise, bf16> : pack_forward<T, Pointwise, bf16>)(s, panel, s.packed + panel * size);
+    T* const to = s.packed + panel_offset<T, Pointwise, bf16>(s, backward, panel);
+    (backward ? pack_backward<T, Pointwise, bf16> : pack_forward<T, Pointwise, bf16>)(s, panel, to);
   }
 }
 

@@ -1,6 +1,8 @@
 // Forward and backward of a call over a whole sequence, common to all cells.
 #pragma once
 
+#include "shared.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <string>
@@ -39,8 +41,21 @@ struct Arguments {
   int64_t memories() const { return has_memory() ? memory.size(1) : 0; }
   int64_t order() const { return has_memory() ? memory.size(2) : 0; }
   int64_t output_width() const { return size() + (memory_output ? memories() * order() : 0); }
+  // kSaved of the cell, see sequence_cells.h.
   int64_t saved_per_unit() const {
-    return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : cell == Cell::lstm ? 5 : 4;
+    switch (cell) {
+      case Cell::memory:
+        return 2;
+      case Cell::memory_ungated:
+        return 1;
+      case Cell::lstm:
+        return 5;
+      case Cell::gru:
+        return 4;
+      case Cell::gru_reset_before:
+        return 3;
+    }
+    return 0;
   }
   int64_t gradients() const { return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : 4; }
   int64_t chunks() const { return (steps() + chunk_steps - 1) / chunk_steps; }

@@ -79,10 +79,12 @@ class Draw:
     def maybe(self, *shape):
         return self.tensor(*shape) if self.flag() else None
 
-    def lengths(self, batch):
+    def lengths(self, batch, steps):
         if self.flag():
             return None
-        return torch.tensor(self.draw(st.lists(INTEGERS, min_size=batch, max_size=batch)), dtype=torch.int64)
+        valid = st.integers(0, steps)
+        lengths = valid if self.draw(st.integers(0, 4)) else INTEGERS
+        return torch.tensor(self.draw(st.lists(lengths, min_size=batch, max_size=batch)), dtype=torch.int64)
 
 
 def update(d, by_tensor, adjoint):
@@ -107,6 +109,16 @@ def approximation(d, adjoint):
     return {"grad": d.tensor(*shape), "length": other} if adjoint else {"input": d.tensor(*shape), "memorder": other}
 
 
+def projection(d, adjoint):
+    batch, order, length = d.few(), max(1, d.size()), max(1, d.size())
+    start, every = d.draw(st.sampled_from([-1, 0, 1, 5, 2**40, 2**62])), d.draw(st.sampled_from([-1, 0, 1, 3, 2**62]))
+    settings = {"start": start, "alpha": d.draw(st.sampled_from([None, 0.0, 0.3, 0.5, 1.0, 2.0])), "every": every}
+    if adjoint:
+        kept = (start + length) // every - start // every if every > 0 else 0
+        return {"grad_kept": d.tensor(batch, kept, order), "grad_memory": d.tensor(batch, order), "length": length} | settings
+    return {"signal": d.tensor(batch, length), "memory": d.tensor(batch, order)} | settings
+
+
 def memory_sequence(d):
     batch, steps, channels, hidden, memories, order = d.size(), d.few(), d.few(), d.size(), d.few(), d.size()
     gated, long = d.flag(), torch.float64
@@ -123,7 +135,7 @@ def memory_sequence(d):
         "inputs": d.tensor(batch, steps, channels),
         "hidden": d.tensor(batch, hidden),
         "memory": d.tensor(batch, memories, order),
-        "lengths": d.lengths(batch),
+        "lengths": d.lengths(batch, steps),
         "weight_ux": d.maybe(memories, channels),
         "weight_uh": d.maybe(memories, hidden),
         "weight_um": d.maybe(memories, order),
@@ -147,13 +159,13 @@ def gated_sequence(d, gates):
     return {
         "inputs": d.tensor(batch, steps, channels),
         "hidden": d.tensor(batch, hidden),
-        "lengths": d.lengths(batch),
+        "lengths": d.lengths(batch, steps),
         "weight_ih": d.tensor(gates * hidden, channels),
         "weight_hh": d.tensor(gates * hidden, hidden),
         "bias_ih": d.tensor(gates * hidden) if biased else None,
         "bias_hh": d.tensor(gates * hidden) if biased else None,
         "bfloat16": d.flag(),
-    } | ({"memory": d.tensor(batch, hidden)} if gates == 4 else {})
+    } | ({"memory": d.tensor(batch, hidden)} if gates == 4 else {"reset_after": d.flag()})
 
 
 def multiscale_sequence(d):
@@ -170,7 +182,7 @@ def multiscale_sequence(d):
         "hidden": d.tensor(batch, sum(sizes)),
         "memory": d.tensor(batch, sum(sizes)),
         "boundary": d.tensor(batch, len(sizes)).round().abs(),
-        "lengths": d.lengths(batch),
+        "lengths": d.lengths(batch, steps),
         "draws": None if soft else d.maybe(steps, batch, len(sizes)),
         "parameters": d.tensor(parameters),
         "slope": d.tensor(),
@@ -200,6 +212,8 @@ def draw_call(d, name):
         arguments = quasiseparable(d, adjoint)
     elif packet.startswith("legs_function_approx"):
         arguments = approximation(d, adjoint)
+    elif packet.startswith("legs_projection"):
+        arguments = projection(d, adjoint)
     elif packet.endswith("_sequence"):
         chunks = {"chunk_steps": d.draw(INTEGERS)}
         if packet == "memory_sequence":

@@ -19,6 +19,7 @@ CASES = {
     "lstm": (LSTM(3, 5), lstm_reference),
     "lstm without bias": (LSTM(3, 17, bias=False), lstm_reference),
     "gru": (GRU(3, 5), gru_reference),
+    "gru resets before": (GRU(3, 5, reset_after=False), gru_reference),
     "relu_gru": (ReLUGRU(3, 5), relu_gru_reference),
     "mgu": (MGU(3, 5), gated_reference),
     "legs": (LegS(3, 5, memory_order=7), memory_network_reference),
@@ -64,7 +65,6 @@ def test_every_operator_has_a_cell_or_layer():
 
 def test_a_fallback_has_a_reason():
     for cell, reason in (
-        (GRU(3, 4, reset_after=False), "the reset gate acts before the product"),
         (LegS(3, 4, discretization="zoh"), "there is no compiled sequence for the discretization 'zoh'"),
         (LegT(3, 4, trainable_scale=1.0), "the memory's step is learned"),
         (LSTM(3, 4).half(), "there are no compiled sequences of torch.float16"),

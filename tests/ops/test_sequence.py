@@ -46,6 +46,8 @@ CELLS = {
     "lstm no bias": (LSTM, {"bias": False}),
     "gru": (GRU, {}),
     "gru no bias": (GRU, {"bias": False}),
+    "gru resets before": (GRU, {"reset_after": False}),
+    "gru resets before, no bias": (GRU, {"reset_after": False, "bias": False}),
 }
 SIZES = {
     "one of all": (1, 1, 1, 1),
@@ -54,8 +56,8 @@ SIZES = {
     "whole vectors": (2, 6, 16, 32),
     "more weights than a block of a product": (2, 3, 20, 270),
 }
-OPERATORS = {"memory": ["legs all on", "legs", "legts", "legt"], "lstm": ["lstm"], "gru": ["gru"]}
-"""Cells of each compiled operator; those of the memory differ in the structure of A."""
+OPERATORS = {"memory": ["legs all on", "legs", "legts", "legt"], "lstm": ["lstm"], "gru": ["gru", "gru resets before"]}
+"""Cells of each compiled operator; those of the memory differ in the structure of A, those of the GRU in the product of n."""
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 every_operator = pytest.mark.parametrize("names", OPERATORS.values(), ids=OPERATORS)
@@ -303,6 +305,7 @@ def assert_large_equals_small(name, size, dtype, padded):
         ("legt", 112, torch.float32, False),
         ("lstm", 101, torch.float32, False),
         ("gru", 56, torch.float64, True),
+        ("gru resets before", 112, torch.float32, False),
     ],
     ids=str,
 )
@@ -344,7 +347,7 @@ def run_with(instruction_set, *command):
 SAMPLE = """
 from tests.ops import test_multiscale, test_sequence
 
-for name in ("legs all on", "lagts", "legt", "lstm", "gru"):
+for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before"):
     test_sequence.assert_equals_the_loop(name, "tails")
     test_sequence.assert_float32_to_rounding(name)
 for boundary in ("sample", "soft"):
@@ -428,9 +431,10 @@ def arguments(name):
         steps = (memory.get(name) for name in ("step_sizes", "generators", "step", "drive"))
         more = (0.5, "id", "tanh", True, cell.memory_output, False, 3)
         return torch.ops.seqmem.memory_sequence.default, (inputs, *state, *steps, torch.tensor([4, 4]), *weights, *more)
-    operator = torch.ops.seqmem.lstm_sequence if name.startswith("lstm") else torch.ops.seqmem.gru_sequence
     weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
-    return operator.default, (inputs, *state, torch.tensor([4, 4]), *weights, False, 3)
+    if name.startswith("lstm"):
+        return torch.ops.seqmem.lstm_sequence.default, (inputs, *state, torch.tensor([4, 4]), *weights, False, 3)
+    return torch.ops.seqmem.gru_sequence.default, (inputs, *state, torch.tensor([4, 4]), *weights, cell.reset_after, False, 3)
 
 
 opcheck_warning = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -449,7 +453,7 @@ def assert_well_formed(name, dtype):
 
 
 @opcheck_warning
-@pytest.mark.parametrize("name", ["legs all on", "lstm"])
+@pytest.mark.parametrize("name", ["legs all on", "lstm", "gru resets before"])
 def test_operators_are_well_formed(name):
     assert_well_formed(name, torch.float64)
 
@@ -505,6 +509,16 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             operator(*(changes.get(index, value) for index, value in enumerate(given)))
+
+
+def test_lengths_are_within_the_steps():
+    for name in ("legs", "lstm", "gru"):
+        operator, given = arguments(name)
+        index = [argument.name for argument in operator._schema.arguments].index("lengths")
+        for lengths, message in (([4, 5], "got 5 in row 1"), ([-1, 4], "got -1 in row 0")):
+            changed = (torch.tensor(lengths) if k == index else part for k, part in enumerate(given))
+            with pytest.raises(ValueError, match=f"seqmem::.*_sequence: lengths: {message}, expected 0 to T = 4"):
+                operator(*changed)
 
 
 def test_unsupported_settings_have_a_fallback_reason(monkeypatch):

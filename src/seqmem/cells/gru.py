@@ -32,8 +32,7 @@ class GRU(Recurrence[GRUState]):
         input_size: C.
         hidden_size: H.
         bias: add a bias for the input and one for the hidden state.
-        reset_after: the reset gate acts after the product with U_n. With false sequences run step by step; layout and
-            initialisation are the same.
+        reset_after: the reset gate acts after the product with U_n; layout and initialisation are the same if it acts before.
 
     Raises:
         UserError: an argument of the wrong type or range.
@@ -76,14 +75,10 @@ class GRU(Recurrence[GRUState]):
         hidden = step(projected, state.hidden, *scheduled)
         return hidden, GRUState(hidden)
 
-    def operator_options(self) -> dict[str, Any]:
-        """Return whether the reset gate acts after the product."""
-        return {"reset_after": self.reset_after}
-
     def fused_forward(
         self, run: Any, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, GRUState]:
         """Compute a whole sequence."""
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        outputs, hidden = run(inputs, state.hidden, lengths, *weights)
+        outputs, hidden = run(inputs, state.hidden, lengths, *weights, self.reset_after)
         return outputs, GRUState(hidden)

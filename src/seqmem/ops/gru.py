@@ -71,15 +71,21 @@ def gru_reference(
     weight_hh: Tensor,
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
+    reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Compute a whole sequence by :func:`gru_step`.
+    """Compute a whole sequence by :func:`gru_step` or :func:`gru_step_reset_before`.
 
     Arguments and results are those of :func:`gru_sequence`.
     """
     projected = linear(masked(inputs, lengths).transpose(0, 1), weight_ih, bias_ih)
+    sizes = [2 * hidden.shape[1], hidden.shape[1]]
+    gates, candidate = zip(weight_hh.split(sizes), (None, None) if bias_hh is None else bias_hh.split(sizes), strict=True)
 
     def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        after = gru_step(item, state, weight_hh, bias_hh)
+        if reset_after:
+            after = gru_step(item, state, weight_hh, bias_hh)
+        else:
+            after = gru_step_reset_before(item, state, gates, candidate)
         return after, after
 
     outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
@@ -94,8 +100,9 @@ def gru_sequence(
     weight_hh: Tensor,
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
+    reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Compute one layer of torch.nn.GRU over a whole sequence, in ``csrc/sequence_run.cpp``.
+    """Compute one layer of a GRU over a whole sequence, in ``csrc/sequence_run.cpp``.
 
     Args:
         inputs: (B, T, C) in the type of all other tensors, float32 or float64; under autocast also bfloat16.
@@ -105,6 +112,7 @@ def gru_sequence(
         weight_hh: (3H, H).
         bias_ih: (3H,), or None for no bias.
         bias_hh: (3H,), or None for no bias.
+        reset_after: the reset gate acts after the product with U_n, as in torch.nn.GRU; else before it.
 
     Returns:
         outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step. Differentiable once.
@@ -115,16 +123,19 @@ def gru_sequence(
     inputs = inputs.to(hidden.dtype)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     steps = chunk_steps(inputs, hidden, *weights)
-    outputs, hidden, _ = torch.ops.seqmem.gru_sequence(inputs, hidden, lengths, *weights, products_in_half(hidden), steps)
+    outputs, hidden, _ = torch.ops.seqmem.gru_sequence(
+        inputs, hidden, lengths, *weights, reset_after, products_in_half(hidden), steps
+    )
     return outputs, hidden
 
 
 def _shapes(inputs: Tensor, hidden: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    *_, reset_after, _, steps_of_chunk = others
     batch, steps = inputs.shape[:2]
     return (
         inputs.new_empty(batch, steps, hidden.shape[1]),
         hidden.new_empty(hidden.shape),
-        inputs.new_empty(steps if others[-1] > 0 else 0, batch, 4, padded_size(hidden)),
+        inputs.new_empty(steps if steps_of_chunk > 0 else 0, batch, 4 if reset_after else 3, padded_size(hidden)),
     )
 
 

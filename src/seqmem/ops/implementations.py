@@ -85,10 +85,6 @@ def _memory_network_reason(
     return compiled_sequence.fallback_reason(inputs)
 
 
-def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
-    return compiled_sequence.fallback_reason(inputs) if reset_after else "the reset gate acts before the product"
-
-
 def _multiscale_reason(inputs: Tensor) -> str:
     return compiled_sequence.fallback_reason(inputs, half_products=False)
 
@@ -117,7 +113,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "memory_network": (Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),),
     "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
     "lstm": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),),
-    "gru": (Implementation(COMPILED, "cpu", _gru_reason, gru_sequence),),
+    "gru": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gru_sequence),),
     "relu_gru": (
         Implementation("step by step with a hand-written backward", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
     ),
