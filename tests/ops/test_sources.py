@@ -12,6 +12,7 @@ import torch
 
 import seqmem
 from seqmem.cells import LSTM
+from seqmem.cli import commandline
 from seqmem.errors import UserError
 from seqmem.ops import extension, legs_update, sources
 from seqmem.ops.legs_projection import legs_projection
@@ -84,6 +85,8 @@ def test_a_stale_library_is_refused_at_the_first_use(monkeypatch):
             use()
         with extension.reference_only("a test"):
             use()
+    with pytest.raises(UserError, match="build it again"):  # before a training writes anything
+        commandline.compose(["dataset=digits", "model=rnn"])
 
 
 @needs_library

@@ -13,6 +13,7 @@ from seqmem.arguments import check, plain
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import Split
 from seqmem.errors import UserError, not_installed
+from seqmem.ops import extension
 from seqmem.training.optimisation.optimizers import OptimizerSettings
 from seqmem.training.optimisation.schedules import Constant, Interval, InverseTime, Schedule
 
@@ -227,11 +228,12 @@ def _check_devices(runner: Mapping[str, Any]) -> None:
 
 
 def check_installed(runner: Mapping[str, Any]) -> None:
-    """Check that the packages which a runner section needs are installed.
+    """Check that the packages which a runner section needs are installed, and that the compiled operators are current.
 
     Raises:
-        UserError: naming the extra that brings the package.
+        UserError: naming the extra that brings the package, or the command that builds the operators again.
     """
+    extension.require_current()
     for key, package, needed in (
         ("runner=ray", "ray", runner["name"] == "ray"),
         ("runner.wandb", "wandb", runner["wandb"] is not None),
