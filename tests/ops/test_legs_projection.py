@@ -82,6 +82,22 @@ def test_wrong_arguments_are_named():
             operator(*given)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's forward mode
+def test_forward_mode_derivatives():
+    """Of the projection and of streams: it is linear in the signal."""
+    signal, tangent = random(2, 30), random(2, 30).flip(1)
+    for measure, theta, every in (("legs", None, None), ("legs", None, 4), ("legt", 9.0, 4)):
+
+        def run(values, measure=measure, theta=theta, every=every):
+            stream = OnlineProjection(5, measure, theta)
+            stream.update(values[:, :11])
+            return stream.update(values[:, 11:], every)
+
+        value, derivative = torch.func.jvp(run, (signal,), (tangent,))
+        assert_close(value, run(signal))
+        assert_close(derivative, run(tangent))
+
+
 class Calls(TorchDispatchMode):
     """Counts the calls of operators."""
 

@@ -27,6 +27,7 @@ def uses():
         yield legt_update(memory, inputs, step_size)
         yield memory_update(memory, inputs, step_size, "legt")
     yield legs_function_approximation(random(2, 5, requires_grad=True), 3)
+    yield project(random(2, 5, requires_grad=True), 3)
     for cell in (LSTM(3, 4), GRU(3, 4), LegS(3, 4), HMLSTM(3, 4, num_layers=2)):
         yield cell.double()(random(2, 3, 3))[0]
 

@@ -192,7 +192,7 @@ class _Blocks:
         count = (rows.shape[1] - first) // every
         kept = [coefficients[:, None]] if first and (length + first) % every == 0 else []
         intervals = rows[:, first : first + count * every].reshape(len(rows), count, every)
-        at_once = 1 if every > self.largest else self.largest
+        at_once = 1 if every > self.largest else self.largest  # longer intervals are advanced one by one
         for start in range(0, count, at_once):
             group = intervals[:, start : start + at_once]
             found = self._final(coefficients, group[:, 0])[:, None] if at_once == 1 else self._each(coefficients, group)

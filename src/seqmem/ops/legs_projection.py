@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from seqmem.ops import extension
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.memory import legs_update
+from seqmem.ops.transforms import fallback_reason, register_gradient
 
 
 def legs_projection(
@@ -21,7 +22,7 @@ def legs_projection(
     ln((t+1)/t) for zero-order hold. A step costs O(N), with zero-order hold O(N^2). Linear and differentiable to any order.
 
     Args:
-        signal: (B, T) float32 or float64, T > 0; other types and devices run step by step.
+        signal: (B, T) float32 or float64, T > 0; other types and devices, and torch.func, run step by step.
         memory: (B, N) of the signal's type, the coefficients before its first sample; unused if ``start`` is 0.
         start: number of samples before this piece.
         discretization: forward, backward, bilinear, zoh, or alpha of the general bilinear transform.
@@ -34,7 +35,7 @@ def legs_projection(
         ValueError: shapes, types or numbers that do not match.
     """
     if signal.is_cpu and signal.dtype in (torch.float32, torch.float64):
-        if not extension.REASON:
+        if not extension.REASON and not fallback_reason():
             return torch.ops.seqmem.legs_projection.default(signal, memory, start, alpha_of(discretization), every)
         extension.warn_once()
     return legs_projection_reference(signal, memory, start, discretization, every)
@@ -81,8 +82,8 @@ def _register() -> None:
 
     extension.register_shapes("seqmem::legs_projection", shapes)
     extension.register_shapes("seqmem::legs_projection_adjoint", transpose_shapes)
-    torch.library.register_autograd("seqmem::legs_projection", backward, setup_context=save)
-    torch.library.register_autograd("seqmem::legs_projection_adjoint", transpose_backward, setup_context=save_transpose)
+    register_gradient("seqmem::legs_projection", backward, save)
+    register_gradient("seqmem::legs_projection_adjoint", transpose_backward, save_transpose)
 
 
 if not extension.REASON:
