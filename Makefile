@@ -130,6 +130,7 @@ $(VENV)/constraints.txt: requirements.txt | $(python)
 
 $(built): $(installed) $(sources)
 	@echo "compiling csrc/, unless its sources are unchanged: one to five minutes"
+	-$(python) setup.py build_ext --inplace
 	$(python) -m pip install --no-build-isolation --no-deps -e .
 	$(python) -m seqmem.ops
 	touch $@

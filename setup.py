@@ -1,5 +1,6 @@
 """Build of the compiled operators (csrc/) and packaging of the data sets (datasets/); pyproject.toml has all other settings."""
 
+import os
 import re
 import sys
 import tomllib
@@ -36,6 +37,9 @@ def numbers(release):
 
 
 check_build_requirements()
+
+# ninja compiles in parallel, and only what changed; in an environment that is not activated it is not on the path.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 from torch.utils import cpp_extension  # noqa: E402
 from torch.version import __version__ as torch_version  # noqa: E402
