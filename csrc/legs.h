@@ -264,8 +264,8 @@ static void legs_exponential(double dt, int64_t order, double* exponential, doub
   }
 }
 
-// Steps of size ln((t+1)/t), t = start, start + 1, ..., by zero-order hold, of `rows` signals (rows, length) and memories (rows,
-// order): c <- exp(dt A) (c - f e_0) + f e_0, since A^-1 B = -e_0. `workspace` has hold_workspace(order) numbers.
+// Steps of size ln((t+1)/t), t = start, start + 1, ..., by zero-order hold: c <- exp(dt A) (c - f e_0) + f e_0, since A^-1 B is
+// -e_0. Signals are (rows, length) and memories (rows, order); `workspace` has hold_workspace(order) numbers.
 static void hold_projection(
     const Projection& p, int64_t rows, const double* signals, double* memories, double* kept, double* workspace) {
   const int64_t order = p.order;

@@ -23,7 +23,8 @@ class Forward : Group<T, Pointwise, bf16> {
       : Base(sequence, first_row, count, arena), input_(arena.allocate(count * round_up(sequence.channels, width))),
         hidden_(arena.allocate(count * padded)), next_(arena.allocate(count * padded)),
         carry_(arena.allocate(Pointwise::kHasCarry ? count * padded : 0)),
-        memory_(arena.allocate(blocks.count * memory * width)), reset_(arena.allocate(Pointwise::kResetBefore ? count * padded : 0)),
+        memory_(arena.allocate(blocks.count * memory * width)),
+        reset_(arena.allocate(Pointwise::kResetBefore ? count * padded : 0)),
         sums_(arena.allocate(
             (Pointwise::kResetBefore ? panels<T, Pointwise>(sequence, false) : 1) * Pointwise::kGates * blocks.sum_rows() *
             kPanel<T>)),
@@ -169,8 +170,9 @@ class Forward : Group<T, Pointwise, bf16> {
 
   // Sums of gates [begin, end) for 2W hidden units from `first_unit` on.
   void sum_gates(const typename Base::Unit& unit, int64_t first_unit, int begin, int end) {
-    const T* w = s.packed + (first_unit / kPanel<T> * panel_rows<T, Pointwise, bf16>(s) +
-                             panel_rows<T, Pointwise, bf16>(s, begin)) * kPanel<T>;
+    const int64_t panel = first_unit / kPanel<T>;
+    const T* w = s.packed + panel_offset<T, Pointwise, bf16>(s, false, panel) +
+                 panel_rows<T, Pointwise, bf16>(s, begin) * kPanel<T>;
     for (int gate = begin; gate < end; ++gate) {
       T* const sums = this->sums(first_unit) + gate * blocks.sum_rows() * kPanel<T>;
       const T* const bias = w;
