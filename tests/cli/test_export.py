@@ -182,6 +182,20 @@ def test_the_programs_file_runs_in_a_process_without_this_project(trial, tmp_pat
     assert float(done.stdout) < 1e-5
 
 
+def test_a_float64_trial_keeps_every_digit(tmp_path):
+    small = "dataset.train_samples=4 dataset.validation_samples=4 dataset.test_samples=4 train.batch_size=4 train.lr=0.01"
+    keys = f"dataset=sinusoids dataset.length=9 {small} model=legs model.preset=tiny train.epochs=1 train.precision=64-true"
+    config = commandline.compose([*keys.split(), "runner.accelerator=cpu"])
+    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
+    export.main([str(trial.path), "--out", str(tmp_path / "mine.pt2")])
+    program = torch.export.load(tmp_path / "mine.pt2")
+    weights = read_checkpoint(trial.path).weights
+    found = {name: value for name, value in program.state_dict.items() if name in weights}
+    assert len(found) == len(weights) > 4
+    assert all(torch.equal(value, weights[name]) for name, value in found.items())
+    assert any((value != value.float()).any() for value in found.values())
+
+
 @compiled
 def test_a_program_with_required_operators_says_what_to_import(trial, tmp_path, capsys):
     export.main([str(trial), "--operators", "required", "--lengths", "--out", str(tmp_path / "mine.pt2")])

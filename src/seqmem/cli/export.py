@@ -119,6 +119,8 @@ def run(given: argparse.Namespace) -> None:
     print(f"{label}, trained on {dataset}, epoch {checkpoint.epoch + 1}: {path}, {path.stat().st_size / 2**10:,.0f} KiB")
     print(f"inputs: {'; '.join(inputs)}")
     print("import seqmem.ops before loading it" if needs_operators else "runs without seqmem")
+    if checkpoint.config["train"].get("precision") == "bf16-mixed":
+        print("trained with train.precision=bf16-mixed; the program computes in float32, so its outputs differ by rounding")
     print(f"greatest difference from the model on random inputs: {difference:.1e}")
 
 
@@ -132,11 +134,9 @@ def _check_path(path: Path) -> None:
 
 
 def _program(checkpoint: Checkpoint, lengths: bool) -> "Program":
-    """The checkpoint's model in evaluation mode and in the precision in which it was trained."""
-    model = restore(checkpoint, checkpoint.config["train"], checkpoint.spec).model
-    types = [value.dtype for value in checkpoint.weights.values() if value.is_floating_point()]
-    if types:
-        model = model.to(types[0])
+    """The checkpoint's model in evaluation mode, in the type of its weights."""
+    train = {**checkpoint.config["train"], "compile": False}  # torch.export needs the plain model
+    model = restore(checkpoint, train, checkpoint.spec).model
     return Program(model, checkpoint.spec, lengths).eval().requires_grad_(False)
 
 

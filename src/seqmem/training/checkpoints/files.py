@@ -37,6 +37,7 @@ class Checkpoint:
         config: the resolved config of the trial.
         spec: of the data set that the trial was trained on.
         data: checksum of those data; None if it is not known.
+        arithmetic: device kind and path of the operators in training; None if it is not known.
         epoch: of the training, from 0.
         weights: of the LightningModule, by name.
     """
@@ -45,6 +46,7 @@ class Checkpoint:
     config: dict[str, Any]
     spec: DataSpec
     data: str | None
+    arithmetic: str | None
     epoch: int
     weights: dict[str, Tensor]
 
@@ -93,8 +95,9 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
             and isinstance(config["seed"], int)
             and isinstance(epoch, int)
             and isinstance(data := saved.get("data"), str | None)
+            and isinstance(arithmetic := saved.get("arithmetic"), str | None)
         ):
-            return Checkpoint(path, config, spec, data, epoch, loaded["state_dict"])
+            return Checkpoint(path, config, spec, data, arithmetic, epoch, loaded["state_dict"])
     except (KeyError, TypeError, IndexError, AttributeError, UserError):
         pass
     raise DamagedCheckpointError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")
@@ -106,7 +109,7 @@ def _has_names(config: Any) -> bool:
 
 
 def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
-    """Create the trained model, ready to be evaluated.
+    """Create the trained model in the type of its weights, ready to be evaluated.
 
     Args:
         checkpoint: with the weights.
@@ -141,10 +144,10 @@ def _module(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a module.
+    """Load weights into a module, which takes their floating-point types, so that none is rounded.
 
     Args:
-        module: whose parameters are replaced.
+        module: whose parameters and buffers are replaced.
         weights: by name.
         path: of the checkpoint, for the message.
 
@@ -152,7 +155,26 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
         UserError: as :func:`check_weights`; nothing is loaded.
     """
     check_weights(module, weights, path)
+    _take_types(module, weights)
     module.load_state_dict(weights)
+
+
+def _take_types(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Convert parameters and buffers to the floating-point types of weights.
+
+    Buffers that a state dict leaves out are converted likewise, as by ``module.double()`` before a training in float64.
+    """
+    converted: dict[torch.dtype, torch.dtype] = {}
+    saved = module.state_dict(keep_vars=True)
+    for name, value in saved.items():
+        before, wanted = value.dtype, weights[name].dtype
+        if before != wanted and before.is_floating_point and wanted.is_floating_point:
+            converted[before] = wanted
+            value.data = value.data.to(wanted)
+    known = {id(value) for value in saved.values()}
+    for buffer in module.buffers():
+        if id(buffer) not in known and buffer.dtype in converted:
+            buffer.data = buffer.data.to(converted[buffer.dtype])
 
 
 def check_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

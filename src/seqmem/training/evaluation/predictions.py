@@ -53,7 +53,9 @@ class Predictions(BatchObserver):
 
     def observe(self, batch: Batch, results: dict[str, Tensor]) -> None:
         """Keep the batch."""
-        predictions = self.task.predictions(results["outputs"].float(), batch)
+        outputs = results["outputs"]
+        # NumPy has no bfloat16; float64 stays.
+        predictions = self.task.predictions(outputs.float() if outputs.element_size() < 4 else outputs, batch)
         valid = valid_targets(batch, self.task.positions(batch), self.spec.output_steps)
         steps = None if valid is None or valid.dim() == 1 else valid.cpu().numpy()
         kept = {name: values.cpu().numpy() for name, values in predictions.items()}

@@ -36,7 +36,7 @@ class SequenceModule(pl.LightningModule):
     is the fraction of valid steps at which the layer's indicator is above a half.
 
     Args:
-        model: the network.
+        model: the network; it is compiled where ``train`` says so.
         task: what is learned.
         train: how it is trained.
         steps_per_epoch: optimiser steps of an epoch, for schedules by steps; None asks the trainer.
@@ -50,6 +50,8 @@ class SequenceModule(pl.LightningModule):
 
     def __init__(self, model: SequenceModel, task: Task, train: TrainConfig, steps_per_epoch: int | None = None):
         super().__init__()
+        if train.compile:
+            model.compile()
         self.model = model
         self.task = task
         self.train_config = train
