@@ -95,7 +95,9 @@ def plan(overrides: Sequence[str], flags: Sequence[str], section: DictConfig | N
     identity: list[Any]
     if sweep.is_grid:
         current.jobs, current.batch = entries, [job for job, _ in jobs]
-        identity = [(entry["group"], entry["seeds"]) for entry in entries]
+        identity = [
+            (entry["group"], entry["seeds"], *([entry["requested"]] if entry["requested"] else [])) for entry in entries
+        ]
     else:
         identity = sorted(line for line in [*overrides, *sweep.parameters] if not line.startswith(_not_of_a_search))
     os.environ["SEQMEM_SWEEP"] = _folder_name(entries, identity)
@@ -231,10 +233,10 @@ def _one_at_a_time(values: Sequence[Sequence[str]]) -> Iterator[list[str]]:
 
 
 def _refuse_duplicates(entries: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse two jobs with equal settings and seeds but different configs, which one table cannot separate."""
+    """Refuse two jobs with equal settings, seeds and device but different configs, which one table cannot separate."""
     first: dict[tuple[Any, ...], int] = {}
     for k, entry in enumerate(entries):
-        other = first.setdefault((entry["group"], *entry["seeds"]), k)
+        other = first.setdefault((entry["group"], entry["requested"], *entry["seeds"]), k)
         if configs[k] != configs[other]:
             mine, theirs = set(entry["overrides"]), set(entries[other]["overrides"])
             pair = f"{' '.join(sorted(theirs - mine))} and {' '.join(sorted(mine - theirs))}"

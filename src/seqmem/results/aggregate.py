@@ -1,4 +1,4 @@
-"""Aggregation of the trials of equal config, code and data: mean, standard deviation and count."""
+"""Aggregation of the trials of equal config, code, data and arithmetic: mean, standard deviation and count."""
 
 import math
 from collections import Counter
@@ -35,12 +35,15 @@ COLUMNS = (
     "seconds",
     "sequences_per_second",
     "peak_memory_mib",
+    "arithmetic",
+    "machine",
+    "timed",
 )
 
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one config, one version of the code and the same data.
+    """The trials of one config, one version of the code, the same data and the same arithmetic.
 
     Attributes:
         dataset: name of the data set, with the settings in brackets that distinguish it from others of that name in the table.
@@ -50,6 +53,7 @@ class Trials:
         settings: the flat config; None if it could not be read.
         runs: all trials.
         note: the file that could not be read in addition to a record, and why; empty if all could.
+        arithmetic: device kind and path of the operators, such as ``cpu compiled``; empty if they are not known.
     """
 
     dataset: str
@@ -59,6 +63,7 @@ class Trials:
     settings: dict[str, Any] | None
     runs: list[Run]
     note: str
+    arithmetic: str = ""
 
     @property
     def finished(self) -> list[Run]:
@@ -71,6 +76,12 @@ class Trials:
         return [run for run in self.runs if not run.finished]
 
     @property
+    def timed(self) -> list[Run]:
+        """The finished trials of the machine that most of them ran on: times of different machines are not averaged."""
+        machines = Counter(run.machine for run in self.finished)
+        return [run for run in self.finished if run.machine == machines.most_common(1)[0][0]]
+
+    @property
     def smoke_test(self) -> bool:
         """Whether they are smoke tests, whose numbers are not results."""
         return any(run.record.get("smoke_test") is True for run in self.runs)
@@ -81,23 +92,23 @@ class Trials:
 
 
 def group_trials(runs: Iterable[Run]) -> list[Trials]:
-    """Group trials of equal config, code and data, ordered by data set and first appearance."""
-    members: dict[tuple[str, str, str, str, str], list[Run]] = {}
-    for run in _with_data(list(runs)):
-        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version, run.data)
+    """Group trials of equal config, code, data and arithmetic, ordered by data set and first appearance."""
+    members: dict[tuple[str, str, str, str, str, str], list[Run]] = {}
+    for run in _completed(list(runs)):
+        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version, run.data, run.arithmetic)
         members.setdefault(key, []).append(run)
     groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
-        Subject(dataset, _marked(model, group), config, group[0].record.get("overrides") or [], version, digest, data)
-        for (dataset, model, digest, version, data), group, (config, _) in zip(members, groups, read, strict=True)
+        Subject(dataset, _marked(model, group), config, group[0].record.get("overrides") or [], version, digest, data, arithmetic)
+        for (dataset, model, digest, version, data, arithmetic), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
     metrics = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
-    found = [
-        Trials(dataset, model, *(next(iter(_metrics(group)), None) or metrics.get(dataset, ("", "max"))), config, group, note)
-        for (dataset, model), group, (config, note) in zip(labels, groups, read, strict=True)
-    ]
+    found = []
+    for (dataset, model), group, (config, note) in zip(labels, groups, read, strict=True):
+        metric, best = next(iter(_metrics(group)), None) or metrics.get(dataset, ("", "max"))
+        found.append(Trials(dataset, model, metric, best, config, group, note, group[0].arithmetic))
     places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
     return sorted(found, key=lambda group: places[group.dataset])
 
@@ -117,10 +128,15 @@ def _marked(model: str, group: Sequence[Run]) -> str:
     return f"{model} ({SMOKE})" if any(run.record.get("smoke_test") is True for run in group) else model
 
 
-def _with_data(runs: list[Run]) -> list[Run]:
-    """Give a trial without a checksum of its data the checksum of the other trials in its folder."""
-    known = {run.folder.path.parent: run.record["data"] for run in runs if run.data}
-    return [run if run.data else replace(run, record={**run.record, "data": known.get(run.folder.path.parent)}) for run in runs]
+def _completed(runs: list[Run]) -> list[Run]:
+    """Give a trial without a checksum of its data, or without its arithmetic, that of the other trials in its folder."""
+    for key in ("data", "arithmetic"):
+        known = {run.folder.path.parent: getattr(run, key) for run in runs if getattr(run, key)}
+        runs = [
+            run if getattr(run, key) else replace(run, record={**run.record, key: known.get(run.folder.path.parent)})
+            for run in runs
+        ]
+    return runs
 
 
 def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
@@ -129,7 +145,9 @@ def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
     Columns: dataset, model, n (finished trials), unfinished (number), states (of the unfinished: "1 failed, 2 missing"),
     metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing for one trial), last_mean, last_std (test
     after the last epoch, if ``train.test_last``), irreducible_error (if known), best_epoch (mean, from 1), parameters, seconds
-    (mean of one trial), sequences_per_second (mean), peak_memory_mib (largest).
+    (mean of one trial), sequences_per_second (mean), peak_memory_mib (largest), arithmetic (device kind, path of the operators,
+    precision and torch.compile), machine, timed (the finished trials on that machine; seconds, throughput and memory are of
+    these alone).
     """
     import pandas as pd
 
@@ -172,22 +190,34 @@ def _row(group: Trials) -> dict[str, Any]:
         "unfinished": len(group.unfinished),
         "states": ", ".join(f"{count} {status}" for status, count in states.items()),
         "metric": group.metric,
+        "arithmetic": _arithmetic(group),
     }
     if not group.finished:
         return row
     for split in ("test", "val"):
         row[f"{split}_mean"], row[f"{split}_std"] = mean_and_deviation(group.results(split))
     records = [run.record for run in group.finished]
+    timed = [run.record for run in group.timed]
     last = [record.get("result_last") or {} for record in records]
     row["last_mean"], row["last_std"] = mean_and_deviation(_numbers(last, f"test/{group.metric}"))
     return row | {
         "irreducible_error": _first(records, "irreducible_error"),
         "best_epoch": _mean(records, "best_epoch") + 1,
         "parameters": _first(records, "parameters"),
-        "seconds": _mean(records, "seconds"),
-        "sequences_per_second": _mean(records, "sequences_per_second"),
-        "peak_memory_mib": max(_numbers(records, "peak_memory_mib"), default=math.nan),
+        "seconds": _mean(timed, "seconds"),
+        "sequences_per_second": _mean(timed, "sequences_per_second"),
+        "peak_memory_mib": max(_numbers(timed, "peak_memory_mib"), default=math.nan),
+        "machine": group.timed[0].machine,
+        "timed": len(timed),
     }
+
+
+def _arithmetic(group: Trials) -> str:
+    """What the rounding of a group's trials depends on, as the table shows it."""
+    settings = group.settings or {}
+    precision, compiled = settings.get("train.precision"), settings.get("train.compile")
+    words = [*group.arithmetic.split(), *([str(precision)] if precision else []), *(["torch.compile"] if compiled else [])]
+    return ", ".join(words)
 
 
 def _numbers(records: Iterable[dict[str, Any]], key: str) -> list[float]:

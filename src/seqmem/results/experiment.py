@@ -13,14 +13,15 @@ from seqmem.results.record import RunFolder
 
 @dataclass(frozen=True)
 class Experiment:
-    """The trials of one config, one version of the code and the same data, in one folder.
+    """The trials of one config, one version of the code, the same data and the same arithmetic, in one folder.
 
     Attributes:
-        folder: ``OUTPUT_DIR/DATASET_MODEL_CHECKSUM``, with a checksum of the following three; the trials are in ``seed_0``,
+        folder: ``OUTPUT_DIR/DATASET_MODEL_CHECKSUM``, with a checksum of the following four; the trials are in ``seed_0``,
             ``seed_1`` and so on.
         group: checksum of the config's settings.
         code: checksum of the code that trains.
         data: checksum of the description of the data.
+        arithmetic: device kind and path of the operators, such as ``cpu compiled``.
         swept: settings of the command line that differ between the jobs of its sweep; empty outside of a sweep.
     """
 
@@ -28,11 +29,14 @@ class Experiment:
     group: str
     code: str
     data: str
+    arithmetic: str
     swept: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, output_dir: Path, label: str, group: str, code: str, description: Mapping[str, Any]) -> "Experiment":
-        """Return the experiment of a config, a version of the code and a description of the data.
+    def of(
+        cls, output_dir: Path, label: str, group: str, code: str, description: Mapping[str, Any], arithmetic: str
+    ) -> "Experiment":
+        """Return the experiment of a config, a version of the code, a description of the data and an arithmetic.
 
         Args:
             output_dir: parent of the experiment's folder.
@@ -40,9 +44,11 @@ class Experiment:
             group: checksum of the config's settings.
             code: checksum of the code that trains.
             description: description of the data, see ``DataSet.describe``.
+            arithmetic: device kind and path of the operators.
         """
-        data = _checksum(json.dumps(description, sort_keys=True))
-        return cls(output_dir / f"{file_name(label)}_{_checksum(f'{group} {code} {data}')}", group, code, data)
+        data = data_checksum(description)
+        folder = output_dir / f"{file_name(label)}_{_checksum(f'{group} {code} {data} {arithmetic}')}"
+        return cls(folder, group, code, data, arithmetic)
 
     def title(self, model: str, dataset: str) -> str:
         """Return "MODEL (SETTINGS) on DATASET" for messages, with the swept settings that the names do not imply."""
@@ -53,6 +59,11 @@ class Experiment:
     def trial(self, seed: int) -> RunFolder:
         """Return the folder of a trial, which may not exist yet."""
         return RunFolder(self.folder / f"seed_{seed}")
+
+
+def data_checksum(description: Mapping[str, Any]) -> str:
+    """Return the checksum by which records and checkpoints name the data of a description."""
+    return _checksum(json.dumps(description, sort_keys=True))
 
 
 def _checksum(text: str) -> str:

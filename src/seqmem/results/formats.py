@@ -12,6 +12,8 @@ LEFT = (
     "model",
     "metric",
     "not finished",
+    "arithmetic",
+    "machine",
     "paper",
     "task",
     "published model",

@@ -24,6 +24,7 @@ class Subject:
         version: ``code=FINGERPRINT`` or ``commit=HASH``.
         group: digest of the settings.
         data: checksum of the data; empty if it is not known.
+        arithmetic: device kind and path of the operators; empty if they are not known.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class Subject:
     version: str
     group: str
     data: str = ""
+    arithmetic: str = ""
 
 
 def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
@@ -51,8 +53,8 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """Return (data set, model) for each subject, all different.
 
     Settings of the data set that differ between data sets of equal name are added to the data set. Other settings that differ
-    between models of equal name on the same data are added to the model. Data, version and the settings' digest are added only
-    if everything else is equal and they differ.
+    between models of equal name on the same data are added to the model. Data, version, arithmetic and the settings' digest are
+    added only if everything else is equal and they differ.
     """
     datasets = _named(
         [subject.dataset for subject in subjects],
@@ -68,7 +70,7 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
         lambda key: not key.startswith("dataset."),
     )
     labels = list(zip(datasets, models, strict=True))
-    for parts_of in (_overrides, _data, _version, _group):
+    for parts_of in (_overrides, _data, _version, _arithmetic, _group):
         parts = list(map(parts_of, subjects))
         variants: dict[tuple[str, str], set[str]] = {}
         for each, words in zip(labels, parts, strict=True):
@@ -116,6 +118,10 @@ def _data(subject: Subject) -> list[str]:
 def _version(subject: Subject) -> list[str]:
     key, _, value = subject.version.partition("=")
     return [f"{key}={short_version(value)}"]
+
+
+def _arithmetic(subject: Subject) -> list[str]:
+    return [subject.arithmetic or "unknown device"]
 
 
 def _group(subject: Subject) -> list[str]:

@@ -3,18 +3,21 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from seqmem.errors import UserError
+from seqmem.results.machines import arithmetic, machine, machine_name
 from seqmem.results.record import RunFolder
 
 MANIFEST = "sweep.json"
 UNKNOWN = "unknown"
 _IDENTITY = {"dataset": str, "model": str, "group": str, "seed": int}
-_OPTIONAL = {"code": str, "commit": str, "data": str, "result_last": dict, "overrides": list}
+_OPTIONAL = {"code": str, "commit": str, "data": str, "arithmetic": str, "result_last": dict, "overrides": list}
 _STATES = ("finished", "failed", "interrupted", "running")
 _UNKNOWN_RECORD = {"dataset": UNKNOWN, "model": UNKNOWN, "group": "", "seed": None}
 _NOT_RUNS = ("checkpoints", "tensorboard")
@@ -55,6 +58,20 @@ class Run:
         """Checksum of the data; empty if it is not known."""
         return self.record.get("data") or ""
 
+    @cached_property
+    def arithmetic(self) -> str:
+        """Device kind and path of the operators, such as ``cpu compiled``; empty if they are not known."""
+        accelerator = None
+        if not self.record.get("arithmetic") and machine(self.record).get("gpu") is not None:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                accelerator = self.folder.read_config()["runner"]["accelerator"]
+        return arithmetic(self.record, accelerator)
+
+    @property
+    def machine(self) -> str:
+        """Hardware that its times depend on; empty if it is not known."""
+        return machine_name(self.record, self.arithmetic.partition(" ")[0])
+
 
 def find_runs(folder: Path) -> list[Run]:
     """Find the trials of a sweep's folder, or all trials below any other folder.
@@ -62,8 +79,8 @@ def find_runs(folder: Path) -> list[Run]:
     Those of a sweep are in the order of its manifest, others in the order of their starts.
 
     A trial of a manifest without a record is "missing", also if the manifest is below the folder, unless the trial has a record
-    elsewhere below it. Of trials of equal settings, seed, data and code the first finished one counts, and the others are
-    "repeated".
+    elsewhere below it. Of trials of equal settings, seed, data, code and arithmetic the first finished one counts, and the
+    others are "repeated".
 
     Raises:
         UserError: there is no such folder, or its manifest cannot be read.
@@ -74,13 +91,13 @@ def find_runs(folder: Path) -> list[Run]:
         return list(_of_sweep(folder / MANIFEST))
     paths, manifests = _run_folders(folder)
     runs = _adopted([read_run(RunFolder(path)) for path in paths])
-    known = {_trial(run) for run in runs}
+    known = {each for run in runs for each in (_trial(run), (*_trial(run), run.arithmetic))}
     for manifest in manifests:
         try:
-            missing = [run for run in _named(manifest) if not _has_record(run) and _trial(run) not in known]
+            missing = [run for run in _named(manifest) if not _has_record(run) and _planned(run) not in known]
         except UserError as error:
             missing = [Run(RunFolder(manifest.parent), "damaged", str(error), dict(_UNKNOWN_RECORD))]
-        known |= set(map(_trial, missing))
+        known |= {each for run in missing for each in (_trial(run), _planned(run))}
         runs += missing
     return _once(sorted(runs, key=lambda run: str(run.record.get("started") or "later")))
 
@@ -139,18 +156,28 @@ def _run_folders(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _trial(run: Run) -> tuple[Any, ...]:
-    """Identity of a trial, independent of the code and the data."""
+    """Identity of a trial, independent of code, data and arithmetic."""
     return tuple(run.record[key] for key in _IDENTITY)
+
+
+def _planned(run: Run) -> tuple[Any, ...]:
+    """Identity of a trial of a manifest, which does not know the arithmetic of a job that has not begun."""
+    return (*_trial(run), run.arithmetic) if run.arithmetic else _trial(run)
+
+
+def _identity(run: Run) -> tuple[Any, ...]:
+    """Identity of a finished trial."""
+    return (*_trial(run), run.version, run.data, run.arithmetic)
 
 
 def _once(runs: list[Run]) -> list[Run]:
     first: dict[tuple[Any, ...], Run] = {}
     for run in runs:
         if run.finished:
-            first.setdefault((*_trial(run), run.version, run.data), run)
+            first.setdefault(_identity(run), run)
     found = []
     for run in runs:
-        other = first.get((*_trial(run), run.version, run.data), run) if run.finished else run
+        other = first.get(_identity(run), run) if run.finished else run
         reason = f"the same trial as {other.folder.path}"
         found.append(run if other is run else replace(run, status="repeated", reason=reason))
     return found
@@ -161,7 +188,7 @@ def _adopted(runs: list[Run]) -> list[Run]:
     found = []
     for _, siblings in groupby(runs, key=lambda run: run.folder.path.parent):
         members = list(siblings)
-        keys = ("dataset", "model", "group", "code", "commit", "data")
+        keys = ("dataset", "model", "group", "code", "commit", "data", "arithmetic")
         known = [{key: run.record.get(key) for key in keys} for run in members if run.record["group"]]
         agreed = known[0] if known and all(each == known[0] for each in known) else {}
         found += [run if run.record["group"] else replace(run, record={**run.record, **agreed}) for run in members]
@@ -198,6 +225,7 @@ def _expected(path: Path, job: Mapping[str, Any], seed: int) -> Run:
         "model": job.get("model") or UNKNOWN,
         "group": job.get("group") or "",
         "code": job.get("code"),
+        "arithmetic": job.get("arithmetic"),
         "overrides": job.get("overrides") or [],
         "seed": seed,
     }

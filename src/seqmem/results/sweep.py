@@ -14,6 +14,8 @@ from seqmem.errors import UserError
 from seqmem.io.files import locked, write_text
 
 _KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
+_LATER = ("requested", "arithmetic")
+"""Keys that manifests of earlier versions lack."""
 
 
 class Sweep:
@@ -26,8 +28,9 @@ class Sweep:
         """Return the jobs in the order of their addition; an empty list without a manifest.
 
         Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
-        ``folder`` (of its trials, relative to the sweep's; None until it has started), ``code``, ``failure`` (a line; None if
-        it has not failed) and ``status`` (the exit status of the failure).
+        ``requested`` (see :func:`seqmem.training.arithmetic.requested`), ``folder`` (of its trials, relative to the
+        sweep's; None until it has started), ``code``, ``arithmetic`` (likewise), ``failure`` (a line; None if it has
+        not failed) and ``status`` (the exit status of the failure).
 
         Raises:
             UserError: the manifest cannot be read.
@@ -43,7 +46,7 @@ class Sweep:
         return self._read()["swept"]
 
     def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str] = (), swept: Sequence[str] = ()) -> None:
-        """Add jobs, or update those whose settings and seeds are in the manifest.
+        """Add jobs, or update those whose settings, seeds and requested arithmetic are in the manifest.
 
         Args:
             jobs: jobs as :meth:`jobs` returns them, but with folders that are not relative to the sweep's; missing keys are not
@@ -54,7 +57,7 @@ class Sweep:
         Raises:
             UserError: the manifest cannot be written.
         """
-        blank = dict.fromkeys(_KEYS)
+        blank = dict.fromkeys((*_KEYS, *_LATER))
         with locked(self.folder / ".lock"):
             before = self._read()
             known = {_key(job): job for job in before["jobs"]}
@@ -72,7 +75,7 @@ class Sweep:
         path = self.folder / "sweep.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            jobs = [{key: job[key] for key in _KEYS} for job in content["jobs"]]
+            jobs = [{key: job[key] for key in _KEYS} | {key: job.get(key) for key in _LATER} for job in content["jobs"]]
             return {"command": list(content["command"]), "swept": list(content.get("swept", [])), "jobs": jobs}
         except FileNotFoundError:
             return {"command": [], "swept": [], "jobs": []}
@@ -81,4 +84,4 @@ class Sweep:
 
 
 def _key(job: Mapping[str, Any]) -> tuple[Any, ...]:
-    return job["group"], *job["seeds"]
+    return job["group"], job.get("requested") or "", *job["seeds"]

@@ -41,7 +41,10 @@ def smoke_note(summary: "pd.DataFrame") -> str:
 
 
 def cells(summary: "pd.DataFrame") -> Columns:
-    """Return the rounded columns of a summary to show. If the rows have different metrics, a column names them."""
+    """Return the rounded columns of a summary to show.
+
+    Where rows have different metrics, arithmetic or machines, a column names them.
+    """
     metrics = [metric for metric in summary["metric"].unique() if metric]
     name = f" {metrics[0]}" if len(metrics) == 1 else ""
     columns = {
@@ -65,7 +68,7 @@ def cells(summary: "pd.DataFrame") -> Columns:
     }
     if summary["last_mean"].notna().any():
         columns[f"test{name}, last epoch"] = _spreads(summary, "last")
-    return columns
+    return {**columns, **_computed_on(summary)}
 
 
 def number(value: float, sign: str = "") -> str:
@@ -76,8 +79,8 @@ def number(value: float, sign: str = "") -> str:
     return f"{value:{sign}{form}}"
 
 
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def spread(mean: float, deviation: float) -> str:
@@ -92,6 +95,23 @@ def _published(summary: "pd.DataFrame", split: str, name: str) -> Columns:
         f"published {name}": [number(value) for value in summary[f"published_{split}"]],
         f"{name} difference": [number(value, "+") for value in summary[f"{split}_difference"]],
     }
+
+
+def _computed_on(summary: "pd.DataFrame") -> Columns:
+    """Return the columns arithmetic and machine, each if rows differ in it; machine also if the trials of a row do."""
+    arithmetic, machines = (["" if _is_missing(each) else each for each in summary[name]] for name in ("arithmetic", "machine"))
+    counts = list(zip(summary["timed"], summary["n"], strict=True))
+    columns: dict[str, list[str]] = {}
+    if len({each for each in arithmetic if each}) > 1:
+        columns["arithmetic"] = [each or "-" for each in arithmetic]
+    if len({each for each in machines if each}) > 1 or any(timed < n for timed, n in counts):
+        columns["machine"] = [_machine(*each) for each in zip(machines, counts, strict=True)]
+    return columns
+
+
+def _machine(name: str, counts: tuple[float, int]) -> str:
+    timed, n = counts
+    return f"{name or 'unknown'} (seconds of {timed:.0f} of {n} trials)" if timed < n else name or "-"
 
 
 def _rounded(values: Sequence[float], form: str) -> list[str]:

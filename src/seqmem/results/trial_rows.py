@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqmem.results.aggregate import Trials
+from seqmem.results.machines import machine
 from seqmem.results.reading import Run
 
 
@@ -19,8 +20,8 @@ def trial_rows(groups: Sequence[Trials], problems: Mapping[Path, str], folder: P
 
     Yields:
         row (index of the group), dataset, model, seed, status, reason (why it is not finished, or which file could not be
-        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, gpu, processor, threads, started,
-        folder.
+        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, arithmetic, machine, gpu,
+        processor, threads, instructions, library, started, folder.
     """
     for k, group in enumerate(groups):
         for run in group.runs:
@@ -35,7 +36,7 @@ def trial_rows(groups: Sequence[Trials], problems: Mapping[Path, str], folder: P
                 "metric": group.metric,
                 "test": _result(run, f"test/{group.metric}"),
                 "validation": _result(run, f"val/{group.metric}"),
-                **_of_record(run.record),
+                **_of_record(run),
                 "folder": os.path.relpath(run.folder.path, folder),
             }
 
@@ -44,13 +45,16 @@ def _result(run: Run, name: str) -> float | None:
     return run.record["result"][name] if run.finished else None
 
 
-def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    best = record.get("best_epoch")
-    machine = record.get("machine")
-    machine = machine if isinstance(machine, dict) else {}
+def _of_record(run: Run) -> dict[str, Any]:
+    record, computer = run.record, machine(run.record)
+    best, library, instructions = record.get("best_epoch"), record.get("library"), computer.get("instructions")
     return {
         "best_epoch": best + 1 if isinstance(best, int) else None,
         **{key: record.get(key) for key in ("epochs", "seconds", "code", "commit")},
-        **{key: machine.get(key) for key in ("gpu", "processor", "threads")},
+        "arithmetic": run.arithmetic or None,
+        "machine": run.machine or None,
+        **{key: computer.get(key) for key in ("gpu", "processor", "threads")},
+        "instructions": " ".join(map(str, instructions.values())) if isinstance(instructions, dict) else None,
+        "library": library.get("sources") or library.get("sha256") if isinstance(library, dict) else None,
         "started": record.get("started"),
     }

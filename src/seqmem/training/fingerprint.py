@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from seqmem.training.arithmetic import library
+
 _root = "seqmem"
 _entry = "seqmem.training.loop.trial"
 _without_influence = ("seqmem.results",)  # records and tables change no number
@@ -19,9 +21,10 @@ _without_influence = ("seqmem.results",)  # records and tables change no number
 def fingerprint(model: nn.Module, data: object, task: object) -> str:
     """Return a short checksum of the code that trains ``model`` on ``data``.
 
-    It covers torch's version, the sources of the compiled operators, and the modules that the training needs, of this package
-    and of the data set's. Comments and docstrings have no influence. Nor has a cell, model, task or data set that is not used,
-    so that adding one leaves the results of the others valid.
+    It covers torch's version, the compiled operators that are loaded, and the modules that the training needs, of this package
+    and of the data set's. The operators count by the sources from which the library was built, whatever csrc/ holds now.
+    Comments and docstrings have no influence. Nor has a cell, model, task or data set that is not used, so that adding one
+    leaves the results of the others valid.
 
     Args:
         model: the classes of its modules count.
@@ -34,8 +37,7 @@ def fingerprint(model: nn.Module, data: object, task: object) -> str:
     digest = hashlib.sha256(torch.__version__.encode())
     for name in sorted(_needed([_entry, *used], packages)):
         digest.update(f"{name} {_source(name)[0]}\n".encode())
-    for line in _operators():
-        digest.update(line.encode())
+    digest.update(_operators().encode())
     return digest.hexdigest()[:12]
 
 
@@ -95,9 +97,7 @@ def _path(name: str) -> Path | None:
     return Path(file) if file and file.endswith(".py") else None
 
 
-@cache
-def _operators() -> tuple[str, ...]:
-    """Return a line for each source of the compiled operators, or for the shared object if the sources do not exist."""
-    package = Path(__file__).parents[1]
-    sources = sorted(package.parents[1].glob("csrc/*.[ch]*")) or sorted(package.glob("ops/*.so"))
-    return tuple(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sources)
+def _operators() -> str:
+    """Return the checksum of the loaded operators: of their sources, or of the file if it does not hold that."""
+    loaded = library()
+    return "reference" if loaded is None else loaded["sources"] or loaded["sha256"]

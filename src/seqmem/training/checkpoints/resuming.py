@@ -8,23 +8,24 @@ from typing import Any
 
 from seqmem.errors import UserError
 from seqmem.io.files import replacing
+from seqmem.results.experiment import Experiment
 from seqmem.results.record import settings
 from seqmem.training.checkpoints.files import Checkpoint, DamagedCheckpointError, load_plain, of_trial, read_checkpoint
 from seqmem.training.config import TrainConfig
 
 
-def resumable(path: Path, config: Mapping[str, Any], data: str) -> Path | None:
+def resumable(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Path | None:
     """Return the checkpoint from which a trial resumes, or None if it starts from the beginning.
 
     Args:
         path: the trial's own last checkpoint, which may not exist. If it or the best one is damaged, it is renamed to
             ``damaged.ckpt``.
         config: of the trial. ``train.resume`` names a different checkpoint, which is used if the own one cannot be.
-        data: checksum of the data.
+        experiment: of the trial, with the checksum of the data and the arithmetic.
 
     Raises:
-        UserError: its own cannot be read, although it may be intact; or ``train.resume`` names none, one of different settings
-            or data, or one without the state of a training.
+        UserError: its own cannot be read, although it may be intact; or ``train.resume`` names none, one of different settings,
+            data or arithmetic, or one without the state of a training.
     """
     if path.exists():
         try:
@@ -35,7 +36,7 @@ def resumable(path: Path, config: Mapping[str, Any], data: str) -> Path | None:
         else:
             return path
     named = config["train"].get("resume")
-    return None if named is None else _named(Path(named), config, data)
+    return None if named is None else _named(Path(named), config, experiment)
 
 
 def adopt(checkpoint: Path, folder: Path) -> None:
@@ -46,14 +47,19 @@ def adopt(checkpoint: Path, folder: Path) -> None:
                 shutil.copyfile(source, temporary)
 
 
-def _named(path: Path, config: Mapping[str, Any], data: str) -> Path:
+def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Path:
     """Return the file that ``train.resume`` names, if the trial can resume from it."""
     checkpoint = read_checkpoint(path, "last.ckpt")
     for key, (given, expected) in _differences(checkpoint, config).items():
         if key != "train.epochs" or TrainConfig(**config["train"]).rate_depends_on_epochs:
             raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, expected {expected}")
-    if checkpoint.data not in (None, data):
+    if checkpoint.data not in (None, experiment.data):
         raise UserError(f"train.resume: {checkpoint.path} was trained on different data of the name {checkpoint.spec.name}")
+    if checkpoint.arithmetic not in (None, experiment.arithmetic):
+        raise UserError(
+            f"train.resume: {checkpoint.path} was trained with the arithmetic '{checkpoint.arithmetic}', expected "
+            f"'{experiment.arithmetic}' as here"
+        )
     if checkpoint.epoch >= config["train"]["epochs"]:
         raise UserError(
             f"train.resume: {checkpoint.path} was trained for {checkpoint.epoch + 1} epochs, expected at most "

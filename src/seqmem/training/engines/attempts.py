@@ -6,7 +6,9 @@ from typing import Any
 
 from seqmem.io import interrupts
 from seqmem.results.experiment import Experiment
+from seqmem.training.config import runner_config
 from seqmem.training.loop.splits import Data
+from seqmem.training.loop.trackers import log_finished
 from seqmem.training.loop.trial import run_trial
 
 
@@ -18,17 +20,19 @@ class Attempt:
         seed: of the trial.
         record: its run record, if it has finished.
         trained: it was trained by this attempt, and not found finished.
+        logged: trackers that got the metrics of a trial that was found finished.
         failure: why it has not finished.
     """
 
     seed: int
     record: dict[str, Any] | None = None
     trained: bool = True
+    logged: tuple[str, ...] = ()
     failure: Exception | None = None
 
 
 def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed: int, wait: bool) -> Attempt:
-    """Train a trial, unless it has finished.
+    """Train a trial, unless it has finished; then log its metrics to trackers that lack them.
 
     Args:
         config: as for :func:`seqmem.training.engines.trials.run_trials`.
@@ -46,7 +50,7 @@ def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed:
             return Attempt(seed)
         record = trial.finished()
         if record is not None:
-            return Attempt(seed, record, trained=False)
+            return Attempt(seed, record, trained=False, logged=log_finished(runner_config(config["runner"]), trial, record))
         return Attempt(seed, run_trial({**config, "seed": seed}, data, experiment))
 
 

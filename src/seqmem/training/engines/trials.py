@@ -8,6 +8,7 @@ from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
 from seqmem.tasks import task_for
+from seqmem.training.arithmetic import arithmetic
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.fingerprint import fingerprint
@@ -15,7 +16,7 @@ from seqmem.training.loop.splits import Data
 
 
 def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = None) -> Experiment:
-    """Return the experiment of a config, whose folder depends on settings, code and data.
+    """Return the experiment of a config, whose folder depends on settings, code, data and arithmetic.
 
     Args:
         config: as for :func:`run_trials`.
@@ -23,13 +24,13 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
         output_dir: parent folder; None for the config's.
 
     Raises:
-        UserError: the model does not fit the data set.
+        UserError: the model does not fit the data set, or the data cannot be identified.
     """
     model = check_fit(config, data.spec)
     label = f"{data.spec.name}_{models.label(model_arguments(config))}"
     folder = Path(config["output_dir"]) if output_dir is None else output_dir
     code = fingerprint(model, data, task_for(data.spec))
-    return Experiment.of(folder, label, digest(config), code, data.describe())
+    return Experiment.of(folder, label, digest(config), code, data.describe(), arithmetic(config))
 
 
 def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:

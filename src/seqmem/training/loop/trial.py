@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
 from seqmem.tasks import Task, task_for
+from seqmem.training.arithmetic import arithmetic, computed_by
 from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
@@ -59,8 +61,10 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
         The run record.
     """
     folder = experiment.trial(config["seed"])
-    checkpoint = _prepared(folder, config, experiment.data)
+    _check_arithmetic(config, experiment)
+    checkpoint = _prepared(folder, config, experiment)
     record = _first_record(config, data, experiment)
+    record["earlier_machines"] = _earlier_machines(checkpoint, record["machine"])
     folder.write_config(config)
     folder.write_data(data.describe())
     folder.write_record(record)
@@ -74,12 +78,23 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     return record
 
 
-def _prepared(folder: RunFolder, config: Config, data_checksum: str) -> Path | None:
+def _check_arithmetic(config: Config, experiment: Experiment) -> None:
+    """Check that this process, which may be a worker on another machine, computes as the experiment says."""
+    own = arithmetic(config)
+    if own != experiment.arithmetic:
+        raise UserError(
+            f"{experiment.folder}: got the arithmetic '{own}' on {platform.node()}, expected "
+            f"'{experiment.arithmetic}' as on the machine that started the "
+            "trials; `python -m seqmem.ops` says which operators a machine uses"
+        )
+
+
+def _prepared(folder: RunFolder, config: Config, experiment: Experiment) -> Path | None:
     """Remove what an earlier attempt left, and return the checkpoint from which the trial resumes."""
     for place in (folder.path, folder.checkpoints):
         remove_left_behind(place)
     last = folder.checkpoints / "last.ckpt"
-    checkpoint = resumable(last, config, data_checksum)
+    checkpoint = resumable(last, config, experiment)
     if checkpoint != last:
         folder.clear(spared=[checkpoint, checkpoint.with_name("best.ckpt")] if checkpoint else [])
         if checkpoint:
@@ -93,6 +108,7 @@ def _first_record(config: Config, data: Data, experiment: Experiment) -> dict[st
         "group": experiment.group,
         "code": experiment.code,
         "data": experiment.data,
+        "arithmetic": experiment.arithmetic,
         "dataset": data.spec.name,
         "model": models.label(model_arguments(config)),
         "seed": config["seed"],
@@ -101,7 +117,20 @@ def _first_record(config: Config, data: Data, experiment: Experiment) -> dict[st
         "command": sys.argv,
         "process": os.getpid(),
         **provenance(),
+        **computed_by(config),
     }
+
+
+def _earlier_machines(checkpoint: Path | None, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the other machines that trained the epochs before a checkpoint, from the record next to it."""
+    if checkpoint is None:
+        return []
+    try:
+        before = RunFolder(checkpoint.parent.parent).read_record()
+    except (OSError, ValueError):
+        return []
+    found = [*(before.get("earlier_machines") or []), before.get("machine")]
+    return [each for each in found if isinstance(each, dict) and each != machine]
 
 
 @contextmanager
@@ -131,7 +160,7 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     reset_peak_memory()
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     splits = Splits.of(data, train, config["seed"], config["smoke_test"])
-    module = _module(config, data.spec, experiment.data, splits, checkpoint)
+    module = _module(config, data.spec, experiment, splits, checkpoint)
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
@@ -152,25 +181,24 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
         "best": task.best,
         "irreducible_error": task.irreducible_error,
         **outcome,
-        "peak_memory_mib": round(peak_memory_mib(), 1),
+        "peak_memory_mib": round(peak_memory_mib(trainer.strategy.root_device), 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "operators": ops.paths(),
         "recurrences": model.paths(),
     }
 
 
-def _module(config: Config, spec: DataSpec, data_checksum: str, splits: Splits, checkpoint: Path | None) -> SequenceModule:
+def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Splits, checkpoint: Path | None) -> SequenceModule:
     """Build the model with its initial weights; check that a checkpoint's weights fit it."""
     train = TrainConfig(**config["train"])
     model = models.build(model_arguments(config), spec)
-    if train.compile:
-        model.compile()
     if config["smoke_test"] and isinstance(train.warmup_steps, int):  # whose steps may be fewer than those of the warm-up
         train = replace(train, warmup_steps=min(train.warmup_steps, splits.counts["train"] * train.epochs))
     module = SequenceModule(model, task_for(spec), train, splits.counts["train"])
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
-    module.save_hyperparameters({"config": dict(config), "spec": asdict(spec), "data": data_checksum})
+    saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "arithmetic": experiment.arithmetic}
+    module.save_hyperparameters(saved)
     return module
 
 

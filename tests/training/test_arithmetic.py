@@ -1,0 +1,145 @@
+"""Device kind and path of the operators identify a trial; its hardware is recorded, and times are of one machine."""
+
+import json
+
+import pytest
+import torch
+
+from seqmem import training
+from seqmem.errors import UserError
+from seqmem.ops import extension
+from seqmem.results import find_runs, group_trials, summarize
+from seqmem.results.sweep import Sweep
+from seqmem.results.table import cells
+from seqmem.training import arithmetic as module
+from seqmem.training.arithmetic import arithmetic, requested
+from tests.training.test_trials import Signs, config
+from tests.trials import run_trials
+
+
+def table(folder):
+    return cells(summarize(group_trials(find_runs(folder))))
+
+
+def test_device_path_and_products_are_named(monkeypatch):
+    auto, cpu = config(runner={"accelerator": "auto"}), config()
+    ray = config(runner={"name": "ray", "accelerator": "auto"})
+    assert {arithmetic(each) for each in (auto, cpu, ray)} == {"cpu compiled"}
+    with extension.reference_only("a test"):
+        assert arithmetic(cpu) == "cpu reference"
+        assert (requested(cpu), requested(auto)) == ("cpu reference", "reference")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (arithmetic(auto), arithmetic(cpu), arithmetic(ray)) == ("cuda reference", "cpu compiled", "cpu compiled")
+    monkeypatch.setattr(extension, "ON_GPU", True)
+    assert arithmetic(auto) == "cuda compiled"
+    assert arithmetic(config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})) == "cuda compiled"
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert arithmetic(auto) == "cuda compiled tf32"
+
+
+def test_trials_of_different_operators_are_apart_and_named_in_the_table(tmp_path, capsys):
+    one = config(train={"epochs": 1}, smoke_test=True)
+    [compiled] = run_trials(one, Signs(), tmp_path)
+    assert "arithmetic" not in table(tmp_path)
+    with extension.reference_only("a test"):
+        [reference] = run_trials(one, Signs(), tmp_path)
+        assert reference.read_record()["library"] is None
+    assert "found in" not in capsys.readouterr().out
+    assert compiled.path != reference.path
+    shown = table(tmp_path)
+    assert shown["n"] == ["1", "1"]
+    assert shown["arithmetic"] == ["cpu, compiled, 32-true", "cpu, reference, 32-true"]
+    assert shown["model"] == ["legs (cpu compiled)", "legs (cpu reference)"] or shown["model"][0] != shown["model"][1]
+    assert "machine" not in shown
+
+
+def test_a_record_names_what_computed_it(tmp_path):
+    [trial] = run_trials(config(train={"epochs": 1}, smoke_test=True), Signs(), tmp_path)
+    record = trial.read_record()
+    assert record["arithmetic"] == "cpu compiled"
+    machine = record["machine"]
+    assert (machine["threads"], machine["devices"]) == (torch.get_num_threads(), [])
+    assert machine["instructions"]["operators"] == torch.ops.seqmem.instruction_set()
+    assert machine["instructions"]["torch"] == torch.backends.cpu.get_cpu_capability()
+    assert record["library"] == module.library()
+    assert len(record["library"]["sha256"]) == 64
+
+
+def test_another_machine_neither_trains_nor_resumes_in_silence(tmp_path, monkeypatch):
+    one = config(train={"epochs": 1}, smoke_test=True)
+    planned = training.experiment(one, Signs(), tmp_path)
+    with extension.reference_only("a test"), pytest.raises(UserError, match="got the arithmetic 'cpu reference' on "):
+        training.run_trials(one, Signs(), planned)
+    assert not planned.trial(3).path.joinpath("record.json").exists()
+    [trial] = training.run_trials(one, Signs(), planned)
+    resumed = config(train={"epochs": 1, "resume": str(trial.path)}, smoke_test=True)
+    with extension.reference_only("a test"), pytest.raises(UserError, match="was trained with the arithmetic 'cpu compiled'"):
+        run_trials(resumed, Signs(), tmp_path / "elsewhere")
+
+
+def test_times_of_different_machines_are_not_averaged(tmp_path):
+    trials = run_trials(config(train={"epochs": 1}, runner={"ntrials": 3}, smoke_test=True), Signs(), tmp_path)
+    for trial, seconds in zip(trials, (10.0, 20.0, 90.0), strict=True):
+        record = trial.read_record()
+        trial.write_record({**record, "seconds": seconds})
+    assert table(tmp_path)["seconds"] == ["40.0"]
+    assert "machine" not in table(tmp_path)
+    record = trials[2].read_record()
+    slow = {**record["machine"], "processor": "Abacus", "threads": 3}
+    trials[2].write_record({**record, "machine": slow})
+    shown = table(tmp_path)
+    assert shown["seconds"] == ["15.0"]
+    assert shown["machine"][0].endswith(" (seconds of 2 of 3 trials)")
+    assert shown["n"] == ["3"]
+    for trial in trials[:2]:
+        (trial.path / "record.json").unlink()
+    trials[2].write_record({**record, "machine": slow, "earlier_machines": [record["machine"]]})
+    [row] = summarize(group_trials(find_runs(tmp_path))).to_dict("records")[-1:]
+    assert row["machine"] == "several machines"
+
+
+def test_a_trial_that_resumes_on_another_machine_names_both(tmp_path):
+    one = config(train={"epochs": 2})
+    [trial] = run_trials(one, Signs(), tmp_path)
+    record = trial.read_record()
+    other = {**record["machine"], "processor": "Abacus"}
+    trial.write_record({**record, "status": "interrupted", "machine": other})
+    [trial] = run_trials(one, Signs(), tmp_path)
+    assert trial.read_record()["earlier_machines"] == [other]
+
+
+def test_records_of_earlier_versions_are_read(tmp_path):
+    trials = run_trials(config(train={"epochs": 1}, runner={"ntrials": 4}, smoke_test=True), Signs(), tmp_path)
+    changes = [
+        {},
+        {"operators": {"a": "reference (SEQMEM_REFERENCE is set)"}},
+        {"gpu": "NVIDIA H100"},
+        {"gpu": "NVIDIA H100", "accelerator": "auto"},
+    ]
+    for trial, change in zip(trials, changes, strict=True):
+        record = trial.read_record()
+        machine = {key: record["machine"][key] for key in ("processor", "threads", "gpu", "system")}
+        old = {key: value for key, value in record.items() if key not in ("arithmetic", "library", "earlier_machines")}
+        old["machine"] = machine | {key: value for key, value in change.items() if key == "gpu"}
+        trial.write_record(old | {key: value for key, value in change.items() if key == "operators"})
+        if "accelerator" in change:
+            settings = trial.read_config()
+            trial.write_config({**settings, "runner": {**settings["runner"], "accelerator": "auto"}})
+    runs = find_runs(tmp_path)
+    assert [run.arithmetic for run in runs] == ["cpu compiled", "cpu reference", "cpu compiled", "cuda compiled"]
+    assert [run.machine.startswith("NVIDIA") for run in runs] == [False, False, False, True]
+    assert table(tmp_path)["n"] == ["2", "1", "1"]
+
+
+def test_a_manifest_keeps_jobs_of_different_devices_and_reads_earlier_ones(tmp_path):
+    job = {"overrides": [], "dataset": "signs", "model": "gru", "group": "a", "seeds": [0]}
+    sweep = Sweep(tmp_path)
+    sweep.add([{**job, "requested": "cpu"}, {**job, "requested": "gpu"}])
+    sweep.add([{**job, "requested": "gpu", "arithmetic": "cuda compiled"}])
+    assert [(each["requested"], each["arithmetic"]) for each in sweep.jobs()] == [("cpu", None), ("gpu", "cuda compiled")]
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    for each in content["jobs"]:
+        del each["requested"], each["arithmetic"]
+    (tmp_path / "sweep.json").write_text(json.dumps({**content, "jobs": content["jobs"][:1]}))
+    sweep.add([{**job, "requested": "", "failure": "none"}])
+    assert len(sweep.jobs()) == 1
