@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,46 @@ def test_the_same_data_give_the_recorded_result_and_the_predictions_give_its_met
         if kind == "classification of named classes":
             assert evaluation["class_names"] == ["not in the grammar", "in the grammar"]
             assert [" ".join(cells[:-3]) for cells in table] == ["0 not in the grammar", "1 in the grammar"]
+
+
+def test_float64_and_compiled_trials_are_reproduced_to_the_last_digit(run, tmp_path):
+    """No weight is rounded to float32, and a network that was compiled is compiled again."""
+    for name in ("64-true", "bf16-mixed"):
+        config = commandline.compose([*TINY, *KINDS["regression"].split(), f"train.precision={name}"])
+        [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path / name)
+        run(trial.path, f"predictions={name}.npz", cwd=tmp_path)
+        [evaluation] = evaluations(trial.path)
+        tested = {key: value for key, value in trial.read_record()["result"].items() if key.startswith("test/")}
+        assert evaluation["result"] == tested
+        checkpoint = read_checkpoint(trial.path)
+        module = restore(checkpoint, {**config["train"], "compile": True}, checkpoint.spec)
+        assert module.model._compiled_call_impl is not None
+        assert all(torch.equal(value, checkpoint.weights[key]) for key, value in module.state_dict().items())
+    assert np.load(tmp_path / "64-true.npz")["prediction"].dtype == np.float64
+
+
+def test_a_difference_is_a_warning_with_both_numbers_and_the_reasons(trained, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "trial"
+    shutil.copytree(trained("regression"), folder)
+    record = json.loads((folder / "record.json").read_text())
+    loss = record["result"]["test/loss"]
+    changed = {**record["result"], "test/loss": loss + 1e-12}
+    machine = {**record["machine"], "threads": 64, "instructions": {"torch": "SSE", "operators": None}}
+    RunFolder(folder).write_record({**record, "result": changed, "machine": machine, "code": "0123456789ab"})
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    evaluate.run(*finished_trial.read([str(folder)], evaluate.Keys))
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"warning: test/loss: got {loss!r}, expected {loss + 1e-12!r} as recorded in training (code 0123456789ab, now "
+    )
+    assert "threads 64, now " in line
+    assert "instructions SSE None, now " in line
+    assert "data" not in line
+    # Numbers of other data or settings are expected to differ.
+    evaluate.run(*finished_trial.read([str(folder), "train.limit_test_batches=1"], evaluate.Keys))
+    evaluate.run(*finished_trial.read([str(folder), "split=train"], evaluate.Keys))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_text_is_one_row_for_each_piece_that_was_read(trained, run, tmp_path):

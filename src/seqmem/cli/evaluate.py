@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,8 +11,10 @@ from seqmem.cli import finished_trial, messages
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
+    from seqmem.data import DataSet
     from seqmem.training.checkpoints.files import Checkpoint
     from seqmem.training.evaluation.predictions import Predictions
+    from seqmem.training.loop.module import SequenceModule
 
 HELP = """\
 Evaluate a finished trial again, on its own data or on other data, and record the result.
@@ -21,6 +23,7 @@ Evaluate a finished trial again, on its own data or on other data, and record th
 
 CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
 printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
+On the other splits both are equal to the last digit if no key changes the config; otherwise a warning names both numbers.
 For classification, a table counts the correct predictions of each class, by its number and label. A file of TRIAL/evaluations/
 keeps the result, with checksums of the weights and the data.
 
@@ -94,6 +97,9 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
         "result": measured,
         "in_training": before,
     }
+    computed = _computed(module, config, data)
+    if not result["changed"] and keys.split != "train":
+        _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, computed))
     table = None if counts is None else evaluations.by_class(counts.counts, data.spec.class_names)
     _print(result, task.irreducible_error, table)
     evaluation = {
@@ -104,8 +110,9 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
         "started": started,
         "command": sys.argv,
         "config": config,
-        "data": data.describe(),
         **provenance(),
+        **computed,
+        "data": data.describe(),
     }
     write_json(file, evaluation)
     print(f"record of this evaluation: {file}")
@@ -124,6 +131,30 @@ def _evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> dict[str,
         "model": models.label(model_arguments(config)),
         "changed": changes(checkpoint.config, config),
     }
+
+
+def _computed(module: "SequenceModule", config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
+    """What computes the evaluation, by the keys of a trial's record."""
+    from seqmem.results.experiment import data_checksum
+    from seqmem.training.arithmetic import arithmetic, computed_by
+    from seqmem.training.fingerprint import fingerprint
+
+    return {
+        "code": fingerprint(module.model, data, module.task),
+        "data": data_checksum(data.describe()),
+        "arithmetic": arithmetic(config),
+        **computed_by(config),
+    }
+
+
+def _warn_of_differences(measured: Mapping[str, float], before: Mapping[str, float], circumstances: Sequence[str]) -> None:
+    """Warn if the same weights on the same data do not give the numbers of the record."""
+    from seqmem.results.evaluations import differences
+
+    found = [f"{name}: got {now!r}, expected {then!r}" for name, (now, then) in differences(measured, before).items()]
+    if found:
+        reasons = ", ".join(circumstances) or "nothing recorded explains it"
+        print(f"warning: {'; '.join(found)} as recorded in training ({reasons})", file=sys.stderr)
 
 
 def _print(result: Mapping[str, Any], irreducible_error: float | None, table: str | None) -> None:

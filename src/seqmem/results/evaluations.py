@@ -52,6 +52,29 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tu
     return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}
 
 
+def differences(measured: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return the metrics that differ in any digit by name: (now, in training). NaN equals NaN."""
+    common = {name: (value, before[name]) for name, value in measured.items() if name in before}
+    return {name: pair for name, pair in common.items() if repr(pair[0]) != repr(pair[1])}
+
+
+def circumstances(folder: Path, computed: Mapping[str, Any]) -> list[str]:
+    """Return how a trial's record says it was computed, where that differs from now.
+
+    Args:
+        folder: the trial's folder; without a record the result is empty.
+        computed: values of now by the record's keys: code, data, arithmetic and machine.
+    """
+    try:
+        record = RunFolder(folder).read_record()
+    except (OSError, ValueError):
+        return []
+    then, now = ({**each, **(each.get("machine") or {})} for each in (record, computed))
+    names = ("code", "data", "arithmetic", "processor", "threads", "devices", "instructions")
+    changed = [name for name in names if name in then and then[name] != now.get(name)]
+    return [f"{name} {_in_words(then[name])}, now {_in_words(now.get(name))}" for name in changed]
+
+
 def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
     """Return a line for each metric: its name without the split, its value now, and its value in training."""
     rows: list[tuple[str, ...]] = [("", "now", "in training")] if before else []
@@ -79,6 +102,11 @@ def checksum(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _in_words(value: Any) -> str:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return " ".join(map(str, parts)) or "none"
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:
