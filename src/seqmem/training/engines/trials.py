@@ -11,6 +11,7 @@ from seqmem.tasks import task_for
 from seqmem.training.arithmetic import arithmetic
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
+from seqmem.training.engines.data_check import check_data
 from seqmem.training.fingerprint import fingerprint
 from seqmem.training.loop.splits import Data
 
@@ -27,6 +28,7 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
         UserError: the model does not fit the data set, or the data cannot be identified.
     """
     model = check_fit(config, data.spec)
+    check_data(config["dataset"], data)
     label = f"{data.spec.name}_{models.label(model_arguments(config))}"
     folder = Path(config["output_dir"]) if output_dir is None else output_dir
     code = fingerprint(model, data, task_for(data.spec))

@@ -1,0 +1,101 @@
+"""Data sets that cannot be identified are refused, or named, before anything is trained."""
+
+import numpy as np
+import pytest
+import torch
+
+from seqmem import datasets, training
+from seqmem.data import SPLITS, Batch, DataSet, DataSpec, Provenance, generator, sha256
+from seqmem.errors import UserError
+from seqmem.training.engines.data_check import check_data
+from tests.training.test_trials import config
+
+
+def data_set(draw, provenance):
+    """A class of data sets whose bits are ``draw(split)``."""
+
+    class Bits(DataSet):
+        name = "bits"
+
+        def __init__(self, length: int = 5):
+            self.bits = {split: draw(split) for split in SPLITS}
+            spec = DataSpec("bits", 2, 2, "classification", 0, length, tokens=True)
+            super().__init__(spec, dict.fromkeys(SPLITS, 30), provenance(self.bits))
+
+        def batch(self, split, indices):
+            bits = self.bits[split][indices]
+            return Batch(bits, bits.sum(1) % 2)
+
+    return Bits
+
+
+def torch_draws(split):
+    return torch.randint(0, 2, (30, 5))
+
+
+def numpy_draws(split):
+    return torch.from_numpy(np.random.default_rng().integers(0, 2, (30, 5)))
+
+
+def seeded_draws(split):
+    return torch.from_numpy(generator(0, split).integers(0, 2, (30, 5)))
+
+
+def sums(bits):
+    return Provenance(0, {split: sha256(array.numpy()) for split, array in bits.items()})
+
+
+def nothing(bits):
+    return Provenance(0, {})
+
+
+OTHER_NUMBERS = r"dataset\.name: got bits, whose second loading gives other numbers"
+CASES = [
+    (torch_draws, nothing, OTHER_NUMBERS, ""),
+    (torch_draws, sums, OTHER_NUMBERS, ""),
+    (numpy_draws, lambda bits: Provenance(None, {"train": "a"}), OTHER_NUMBERS, ""),
+    (seeded_draws, lambda bits: Provenance(None, {}), "has neither a seed nor a checksum; give it Provenance", ""),
+    (seeded_draws, nothing, "", "warning: data set bits has no checksum of train, validation, test; give it Provenance"),
+    (seeded_draws, sums, "", ""),
+]
+
+
+def test_each_case_in_one_line(monkeypatch, capsys):
+    for draw, provenance, refusal, warning in CASES:
+        owner = data_set(draw, provenance)
+        monkeypatch.setattr(datasets, "load", lambda arguments, owner=owner: owner())
+        if refusal:
+            with pytest.raises(UserError, match=refusal) as caught:
+                check_data({"name": "bits"}, owner())
+            assert "\n" not in str(caught.value)
+        else:
+            check_data({"name": "bits"}, owner())
+        shown = capsys.readouterr().err
+        assert shown.startswith(warning)
+        assert len(shown.splitlines()) == bool(warning)
+
+
+def test_files_with_checksums_are_not_read_again_and_other_data_not_at_all(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda arguments: pytest.fail("loaded again"))
+    files = {"a": "1"}
+    check_data(
+        {"name": "bits"}, data_set(seeded_draws, lambda bits: Provenance(None, dict.fromkeys(SPLITS, "x"), files=files))()
+    )
+    check_data({"name": "digits"}, data_set(torch_draws, nothing)())
+    check_data({"name": "bits"}, object())
+
+
+def test_data_of_other_arguments_are_not_taken_for_random(monkeypatch):
+    made = iter(generator(1, "x").integers(0, 2, (30, 5)) for _ in range(3))
+    first = data_set(lambda split: torch.from_numpy(next(made)), sums)()
+    monkeypatch.setattr(datasets, "load", lambda arguments: data_set(seeded_draws, sums)())
+    check_data({"name": "bits"}, first)
+
+
+def test_an_experiment_of_unseeded_data_is_refused_before_training(tmp_path, monkeypatch):
+    owner = data_set(torch_draws, nothing)
+    monkeypatch.setattr(datasets, "load", lambda arguments: owner())
+    model = {"network": "recurrent", "cell": "gru", "cell_args": {"hidden_size": 4}}
+    with pytest.raises(UserError, match=OTHER_NUMBERS):
+        training.experiment(config(model=model, dataset={"name": "bits"}), owner(), tmp_path)
+    assert not list(tmp_path.iterdir())
