@@ -157,6 +157,31 @@ def test_tensorboard_by_option(tmp_path):
     assert list((folder.path / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_a_finished_trial_is_logged_from_its_metrics_as_in_training(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def scalars(trial):
+        found = EventAccumulator(str(trial.path / "tensorboard")).Reload()
+        return {tag: {(event.step, event.value) for event in found.Scalars(tag)} for tag in found.Tags()["scalars"]}
+
+    with_events = config(runner={"tensorboard": True}, train={"test_last": True})
+    [trained] = run_trials(with_events, Signs(), tmp_path / "trained")
+    run_trials(config(train={"test_last": True}), Signs(), tmp_path / "found")
+    capsys.readouterr()
+    [found] = run_trials(with_events, Signs(), tmp_path / "found")
+    assert capsys.readouterr().out.endswith(f"found in {found.path}, logged to tensorboard from its metrics\n")
+    expected = scalars(trained)
+    del expected["hp_metric"]  # a placeholder of Lightning's
+    assert len(expected["val/accuracy"]) == 2
+    assert expected == scalars(found)
+    before = sorted((found.path / "tensorboard").iterdir())
+    for _ in range(2):
+        run_trials(with_events, Signs(), tmp_path / "found")
+        run_trials(with_events, Signs(), tmp_path / "trained")
+    assert sorted((found.path / "tensorboard").iterdir()) == before
+    assert "logged to" not in capsys.readouterr().out
+
+
 def test_a_failed_trial_says_so_in_its_record(tmp_path, monkeypatch):
     def training_step(self, batch, batch_idx):
         raise ArithmeticError("on purpose")

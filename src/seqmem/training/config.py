@@ -118,8 +118,10 @@ class RunnerConfig:
         name: pl for one trial after the other in this process, ray for several at a time on a Ray cluster.
         ntrials: number of trials; trial k is seeded with seed + k.
         accelerator: Lightning's name of the device.
-        tensorboard: also write TensorBoard event files into each trial's folder, next to metrics.csv.
-        wandb: also log to Weights & Biases: online, or offline in each trial's folder; None for no log.
+        tensorboard: also write TensorBoard event files into each trial's folder, next to metrics.csv. For a trial that is found
+            finished, they are made from its metrics.
+        wandb: also log to Weights & Biases: online, or offline in each trial's folder; None for no log. It
+            gets the metrics of a trial that is found finished, too.
         wandb_project: the project there.
         devices: GPUs, or processes on the CPU, that split the rows of every batch.
     """

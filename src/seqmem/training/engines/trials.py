@@ -66,7 +66,8 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
             else:
                 title = experiment.title(outcome.record["model"], outcome.record["dataset"])
                 line = _summary_line(title, outcome.record, outcome.seed - seeds[0] + 1, len(seeds))
-                print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}", flush=True)
+                logged = "".join(f", logged to {name} from its metrics" for name in outcome.logged)
+                print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}{logged}", flush=True)
     if failures:
         raise failures[min(failures)]
     return [experiment.trial(seed) for seed in seeds]

@@ -1,8 +1,10 @@
 """Trackers that get the metrics of a trial in addition to metrics.csv: TensorBoard, Weights & Biases."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -12,6 +14,11 @@ from seqmem.results.record import RunFolder
 
 if TYPE_CHECKING:
     from seqmem.training.config import RunnerConfig
+
+
+def tracker_names(runner: "RunnerConfig") -> list[str]:
+    """Return the names of the trackers of a runner's config: ``tensorboard``, ``wandb``."""
+    return [*(["tensorboard"] if runner.tensorboard else []), *(["wandb"] if runner.wandb is not None else [])]
 
 
 @contextmanager
@@ -61,3 +68,50 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
         finished = True
     finally:
         run.finish(exit_code=0 if finished else 1)
+
+
+def log_finished(runner: "RunnerConfig", folder: RunFolder, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Log the metrics of a finished trial to the trackers of a runner's config that did not get them in training.
+
+    Args:
+        runner: the config.
+        folder: of the trial, whose record then names the trackers.
+        record: of the trial.
+
+    Returns:
+        The names of those trackers.
+
+    Raises:
+        UserError: Weights & Biases cannot start a run, or metrics.csv is damaged.
+    """
+    lacking = [name for name in tracker_names(runner) if not _has(name, folder, record)]
+    if not lacking:
+        return ()
+    chosen = replace(runner, tensorboard="tensorboard" in lacking, wandb=runner.wandb if "wandb" in lacking else None)
+    with tracked(chosen, folder) as loggers:
+        for logger in loggers:
+            for step, values in _history(folder, record):
+                logger.log_metrics(values, step)
+            logger.finalize("success")
+    folder.write_record({**record, "trackers": [*record.get("trackers", []), *lacking]})
+    return tuple(lacking)
+
+
+def _history(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the step and the metrics of each epoch, and of the test, as Lightning logs them in training."""
+    step = 0
+    for row in folder.read_metrics().to_dict("records"):
+        known = {str(name): float(value) for name, value in row.items() if not math.isnan(value)}
+        step = int(row["step"])
+        yield step - 1, {name: value for name, value in known.items() if "/" in name or name == "epoch"}
+    for tested in (record.get("result_last") or {}, record["result"]):
+        values = {name: value for name, value in tested.items() if name.startswith("test/")}
+        if values:
+            yield step, values | {"epoch": record["epochs"]}
+
+
+def _has(name: str, folder: RunFolder, record: Mapping[str, Any]) -> bool:
+    """Whether a finished trial was logged to a tracker; records of earlier versions do not name the trackers."""
+    if "trackers" in record:
+        return name in record["trackers"]
+    return (folder.path / name).exists()

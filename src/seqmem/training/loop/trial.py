@@ -41,7 +41,7 @@ from seqmem.training.loop.progress import progress
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.loop.splits import Data, Splits
-from seqmem.training.loop.trackers import tracked
+from seqmem.training.loop.trackers import tracked, tracker_names
 
 Config = Mapping[str, Any]
 
@@ -185,6 +185,7 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "operators": ops.paths(),
         "recurrences": model.paths(),
+        "trackers": tracker_names(runner),
     }
 
 
