@@ -63,13 +63,14 @@ CASES = [
 def test_each_case_in_one_line(monkeypatch, capsys):
     for draw, provenance, refusal, warning in CASES:
         owner = data_set(draw, provenance)
-        monkeypatch.setattr(datasets, "load", lambda arguments, owner=owner: owner())
+        monkeypatch.setattr(datasets, "_classes", lambda owner=owner: {"bits": owner})
+        data = datasets.load({"name": "bits"})
         if refusal:
             with pytest.raises(UserError, match=refusal) as caught:
-                check_data({"name": "bits"}, owner())
+                check_data({"name": "bits"}, data)
             assert "\n" not in str(caught.value)
         else:
-            check_data({"name": "bits"}, owner())
+            check_data({"name": "bits"}, data)
         shown = capsys.readouterr().err
         assert shown.startswith(warning)
         assert len(shown.splitlines()) == bool(warning)
@@ -85,9 +86,18 @@ def test_files_with_checksums_are_not_read_again_and_other_data_not_at_all(monke
     check_data({"name": "bits"}, object())
 
 
+def test_slow_data_with_checksums_are_loaded_once(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda arguments: pytest.fail("loaded again"))
+    data = data_set(torch_draws, sums)()
+    for seconds in (None, 0.6):
+        data.load_seconds = seconds
+        check_data({"name": "bits"}, data)
+
+
 def test_data_of_other_arguments_are_not_taken_for_random(monkeypatch):
     made = iter(generator(1, "x").integers(0, 2, (30, 5)) for _ in range(3))
     first = data_set(lambda split: torch.from_numpy(next(made)), sums)()
+    first.load_seconds = 0.1
     monkeypatch.setattr(datasets, "load", lambda arguments: data_set(seeded_draws, sums)())
     check_data({"name": "bits"}, first)
 

@@ -33,9 +33,11 @@ class DataSet(ABC):
         name: the value of ``dataset=`` on the command line.
         spec: the shapes and the task that models are built from.
         sizes: number of sequences of each split.
+        load_seconds: how long :func:`seqmem.datasets.load` took; None if the data set was made without it.
     """
 
     name: ClassVar[str]
+    load_seconds: float | None = None
 
     def __init__(self, spec: DataSpec, sizes: Mapping[Split, int], provenance: Provenance, num_workers: int = 0):
         """Store the contract; a subclass calls it last.

@@ -47,6 +47,7 @@ Then ``python train.py dataset=parity dataset.length=200`` runs.
 '''
 
 import pkgutil
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -92,7 +93,10 @@ def load(arguments: Mapping[str, Any]) -> DataSet:
         UserError: as in :func:`check`; or a file is missing and cannot be downloaded, is damaged, or cannot be read or written.
     """
     owner, checked = _resolve(arguments)
-    return owner(**checked)
+    start = time.perf_counter()
+    data = owner(**checked)
+    data.load_seconds = time.perf_counter() - start
+    return data
 
 
 def _resolve(arguments: Mapping[str, Any]) -> tuple[type[DataSet], dict[str, Any]]:

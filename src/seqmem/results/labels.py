@@ -53,7 +53,7 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """Return (data set, model) for each subject, all different.
 
     Settings of the data set that differ between data sets of equal name are added to the data set. Other settings that differ
-    between models of equal name on the same data are added to the model. Data, version, arithmetic and the settings' digest are
+    between models of equal name on the same data are added to the model. Data, arithmetic, version and the settings' digest are
     added only if everything else is equal and they differ.
     """
     datasets = _named(
@@ -70,7 +70,7 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
         lambda key: not key.startswith("dataset."),
     )
     labels = list(zip(datasets, models, strict=True))
-    for parts_of in (_overrides, _data, _version, _arithmetic, _group):
+    for parts_of in (_overrides, _data, _arithmetic, _version, _group):
         parts = list(map(parts_of, subjects))
         variants: dict[tuple[str, str], set[str]] = {}
         for each, words in zip(labels, parts, strict=True):
