@@ -173,7 +173,7 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
             outcome = _test_initial_weights(trainer, module, splits, folder)
     reviewed = {}
     if isinstance(model, Autoencoder) and trainer.is_global_zero:
-        reviewed = _review(model, Splits.of(data, train, None, config["smoke_test"]), folder)
+        reviewed = _review(trainer, model, Splits.of(data, train, None, config["smoke_test"]), folder)
     return {
         **reviewed,
         "metric": task.metric,
@@ -295,8 +295,8 @@ def _test_initial_weights(trainer: pl.Trainer, module: SequenceModule, splits: S
     }
 
 
-def _review(model: Autoencoder, splits: Splits, folder: RunFolder) -> dict[str, Any]:
+def _review(trainer: pl.Trainer, model: Autoencoder, splits: Splits, folder: RunFolder) -> dict[str, Any]:
     """Review the trained autoencoder on the batches in the data set's order, so that a resume changes nothing."""
-    device = next(model.parameters()).device
-    train, validation, test = ([batch.to(device) for batch in splits.read(split)] for split in splits.loaders)
+    device, in_precision = next(model.parameters()).device, trainer.precision_plugin.convert_input
+    train, validation, test = ([in_precision(batch.to(device)) for batch in splits.read(split)] for split in splits.loaders)
     return review(model, train, validation, test, folder.path)
