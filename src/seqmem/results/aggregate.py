@@ -100,7 +100,7 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
     groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
-        Subject(dataset, _marked(model, group), config, group[0].record.get("overrides") or [], version, digest, data, arithmetic)
+        Subject(dataset, _marked(model, group), config, _overrides(group), version, digest, data, arithmetic)
         for (dataset, model, digest, version, data, arithmetic), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
@@ -126,6 +126,10 @@ def best_by_validation(groups: Iterable[Trials]) -> list[Trials]:
 
 def _marked(model: str, group: Sequence[Run]) -> str:
     return f"{model} ({SMOKE})" if any(run.record.get("smoke_test") is True for run in group) else model
+
+
+def _overrides(group: Sequence[Run]) -> list[str]:
+    return group[0].record.get("overrides") or []
 
 
 def _completed(runs: list[Run]) -> list[Run]:
