@@ -166,11 +166,11 @@ def _take_types(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """
     converted: dict[torch.dtype, torch.dtype] = {}
     saved = module.state_dict(keep_vars=True)
-    for name, value in saved.items():
-        before, wanted = value.dtype, weights[name].dtype
-        if before != wanted and before.is_floating_point and wanted.is_floating_point:
-            converted[before] = wanted
-            value.data = value.data.to(wanted)
+    for name in saved.keys() & weights.keys():  # parts of the state that are optional may be missing
+        value, kind = saved[name], weights[name].dtype
+        if value.dtype != kind and value.is_floating_point() and kind.is_floating_point:
+            converted[value.dtype] = kind
+            value.data = value.data.to(kind)
     known = {id(value) for value in saved.values()}
     for buffer in module.buffers():
         if id(buffer) not in known and buffer.dtype in converted:

@@ -206,7 +206,7 @@ def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Spli
 def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: EpochRecorder) -> list[pl.Callback]:
     """Return the callbacks besides the one that keeps the best checkpoint."""
     folder = recorder.folder
-    within = WithinEpoch(folder.checkpoints / "last.ckpt", config["train"]["checkpoint_minutes"])
+    within = WithinEpoch(folder.checkpoints / "last.ckpt", TrainConfig(**config["train"]).checkpoint_minutes)
     title = f"{experiment.title(models.label(model_arguments(config)), task.spec.name)}, seed {config['seed']}"
     title += ", smoke test" if config["smoke_test"] else ""
     shown = progress(title, folder.path, _epochs(config), recorder, f"val/{task.metric}", task.best)
@@ -214,7 +214,7 @@ def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: Epo
 
 
 def _epochs(config: Config) -> int:
-    epochs: int = config["train"]["epochs"]
+    epochs = TrainConfig(**config["train"]).epochs
     return min(epochs, 1) if config["smoke_test"] else epochs
 
 
