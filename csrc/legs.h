@@ -168,63 +168,77 @@ struct Wavefront {
   }
 };
 
+// Prepares `memory` for the steps from t = 1 or `start` on, as z_n. Returns the end of the coefficients that are kept.
+template <typename T>
+static T* start_projection(const Projection& p, const T* signal, const T* scale, T* memory, T* kept) {
+  if (p.start > 0) {
+    for (int64_t n = 0; n < p.order; ++n) memory[n] /= scale[n];
+    return kept;
+  }
+  // A sum, because a copy would not flush a denormal.
+  for (int64_t n = 0; n < p.order; ++n) memory[n] = n == 0 ? signal[0] + T(0) : T(0);
+  if (!p.keeps(0)) return kept;
+  std::memcpy(kept, memory, p.order * sizeof(T));
+  return kept + p.order;
+}
+
+// The steps t, ..., t + steps - 1, for which `wavefront` was started. Returns the end of the coefficients that are kept.
+template <typename T, bool bilinear>
+SEQMEM_INLINE T* run_wave(
+    Wavefront<T, bilinear>& wavefront, const Projection& p, int64_t t, int steps, const T* scale, const T* inverse, T* memory,
+    T* kept) {
+  constexpr int lanes = Wavefront<T, bilinear>::lanes;
+  const int64_t order = p.order;
+  int kept_lanes[lanes], kept_count = 0;
+  for (int j = 0; j < steps; ++j) {
+    if (p.keeps(t + j)) kept_lanes[kept_count++] = j;
+  }
+  const auto store_coefficients = [&](int64_t stage) {
+    if (stage >= steps - 1) memory[stage - steps + 1] = wavefront.value(steps - 1);
+    for (int k = 0; k < kept_count; ++k) {
+      const int64_t n = stage - kept_lanes[k];
+      if (n >= 0 && n < order) kept[k * order + n] = scale[n] * wavefront.value(kept_lanes[k]);
+    }
+  };
+  const int64_t stages = order + steps - 1;
+  int64_t stage = 0;
+  for (; stage < stages && stage < lanes; ++stage) {
+    wavefront.template advance<false>(stage, stage < order ? memory[stage] : T(0), inverse);
+    store_coefficients(stage);
+  }
+  if (steps == lanes && kept_count == 0) {
+    for (; stage < order; ++stage) {
+      wavefront.template advance<true>(stage, memory[stage], inverse);
+      memory[stage - lanes + 1] = wavefront.z[kWaveVectors - 1][Wavefront<T, bilinear>::width - 1];
+    }
+  }
+  for (; stage < stages; ++stage) {
+    wavefront.template advance<true>(stage, stage < order ? memory[stage] : T(0), inverse);
+    store_coefficients(stage);
+  }
+  return kept + kept_count * order;
+}
+
 template <typename T, bool bilinear>
 static void wavefront_projection(const Projection& p, const T* signal, T* memory, T* kept, T* workspace) {
-  using Wave = Wavefront<T, bilinear>;
-  constexpr int lanes = Wave::lanes;
+  constexpr int lanes = Wavefront<T, bilinear>::lanes;
   const int64_t order = p.order, end = p.start + p.length;
   T* const scale = workspace;        // s_n
   T* const inverse = scale + order;  // inverse[k] = 1 / (2t + 1 + k), k < order + 2 * lanes
   for (int64_t n = 0; n < order; ++n) scale[n] = T(__builtin_sqrt(double(2 * n + 1)));
-  int64_t t = p.start;
-  if (t == 0) {
-    for (int64_t n = 0; n < order; ++n) memory[n] = n == 0 ? signal[0] : T(0);
-    if (p.keeps(t)) {
-      std::memcpy(kept, memory, order * sizeof(T));
-      kept += order;
-    }
-    ++t;
-  } else {
-    for (int64_t n = 0; n < order; ++n) memory[n] /= scale[n];
-  }
+  kept = start_projection(p, signal, scale, memory, kept);
 
-  Wave wavefront;
+  Wavefront<T, bilinear> wavefront;
   wavefront.alpha = T(p.alpha);
-  for (bool first = true; t < end; t += lanes, first = false) {
+  const int64_t begin = p.start > 0 ? p.start : 1;
+  for (int64_t t = begin; t < end; t += lanes) {
     const int steps = end - t < lanes ? int(end - t) : lanes;
     if (bilinear) {
-      if (!first) std::memmove(inverse, inverse + 2 * lanes, order * sizeof(T));
-      for (int64_t k = first ? 0 : order; k < order + 2 * lanes; ++k) inverse[k] = T(1) / T(2 * t + 1 + k);
+      if (t > begin) std::memmove(inverse, inverse + 2 * lanes, order * sizeof(T));
+      for (int64_t k = t > begin ? order : 0; k < order + 2 * lanes; ++k) inverse[k] = T(1) / T(2 * t + 1 + k);
     }
     wavefront.start(signal + (t - p.start), t, steps);
-    int kept_lanes[lanes], kept_count = 0;
-    for (int j = 0; j < steps; ++j) {
-      if (p.keeps(t + j)) kept_lanes[kept_count++] = j;
-    }
-    const auto store_coefficients = [&](int64_t stage) {
-      if (stage >= steps - 1) memory[stage - steps + 1] = wavefront.value(steps - 1);
-      for (int k = 0; k < kept_count; ++k) {
-        const int64_t n = stage - kept_lanes[k];
-        if (n >= 0 && n < order) kept[k * order + n] = scale[n] * wavefront.value(kept_lanes[k]);
-      }
-    };
-    const int64_t stages = order + steps - 1;
-    int64_t stage = 0;
-    for (; stage < stages && stage < lanes; ++stage) {
-      wavefront.template advance<false>(stage, stage < order ? memory[stage] : T(0), inverse);
-      store_coefficients(stage);
-    }
-    if (steps == lanes && kept_count == 0) {
-      for (; stage < order; ++stage) {
-        wavefront.template advance<true>(stage, memory[stage], inverse);
-        memory[stage - lanes + 1] = wavefront.z[kWaveVectors - 1][Wave::width - 1];
-      }
-    }
-    for (; stage < stages; ++stage) {
-      wavefront.template advance<true>(stage, stage < order ? memory[stage] : T(0), inverse);
-      store_coefficients(stage);
-    }
-    kept += kept_count * order;
+    kept = run_wave(wavefront, p, t, steps, scale, inverse, memory, kept);
   }
   for (int64_t n = 0; n < order; ++n) memory[n] *= scale[n];
 }

@@ -26,6 +26,9 @@ using at::Tensor;
 // Step numbers are exact in float64 up to here.
 constexpr int64_t kMaxSteps = int64_t(1) << 53;
 
+// The wavefront in float32 is exact in t up to here: it counts 2t + j by ones, lane j at most kMaxWaveVectors * kMaxLanes.
+constexpr int64_t kMaxFloatSteps = (int64_t(1) << 23) - kMaxWaveVectors * kMaxLanes;
+
 // Settings of a call; no `alpha` stands for zero-order hold.
 Projection checked_projection(
     const char* name, int64_t order, int64_t start, int64_t length, std::optional<double> alpha, int64_t every) {
@@ -34,6 +37,11 @@ Projection checked_projection(
   TORCH_CHECK_VALUE(every >= 0, name, ": every: got ", every, ", expected 0 or above");
   TORCH_CHECK_VALUE(!alpha || (*alpha >= 0 && *alpha <= 1), name, ": alpha: got ", alpha.value_or(0), ", expected 0 to 1");
   return {order, start, length, every, alpha.value_or(0)};
+}
+
+// Zero-order hold and late steps of float32 are computed in float64.
+at::ScalarType computed_type(const Projection& p, at::ScalarType type, bool is_hold) {
+  return is_hold || p.start + p.length > kMaxFloatSteps ? at::kDouble : type;
 }
 
 // Advances memories (B, N) over signals (B, T) and fills `kept` (B, K, N).
@@ -72,7 +80,7 @@ void project_rows_adjoint(const Projection& p, const Tensor& grad_kept, Tensor m
   for (int64_t t = p.start + p.length - 1, k = p.kept(); t >= p.start; --t) {
     if (p.keeps(t)) memories.add_(grad_kept.select(1, --k));
     if (t == 0) {
-      signals.select(0, 0).copy_(memories.select(1, 0));
+      flushed(signals.select(0, 0).copy_(memories.select(1, 0)));
       memories.zero_();
       break;
     }
@@ -108,18 +116,18 @@ std::tuple<Tensor, Tensor> legs_projection(
       memory.dim() == 2 && memory.size(1) > 0, name, ": memory: got shape ", memory.sizes(), ", expected (B, N) with N > 0");
   check_tensor(name, "memory", memory, signal, {signal.size(0), memory.size(1)});
   const Projection p = checked_projection(name, memory.size(1), start, signal.size(1), alpha, every);
-  const at::ScalarType type = signal.scalar_type(), computed = alpha ? type : at::kDouble;
+  const at::ScalarType type = signal.scalar_type(), computed = computed_type(p, type, !alpha);
   const Tensor signals = signal.to(computed).contiguous(), memories = contiguous_copy(memory, computed);
   const Tensor kept = at::empty({signal.size(0), p.kept(), p.order}, signals.options());
   if (!alpha) {
     hold_rows(p, signals, memories, kept);
-    if (type != computed) return {flushed(kept.to(type)), flushed(memories.to(type))};
-  } else if (type == at::kFloat) {
+  } else if (computed == at::kFloat) {
     project_rows<float>(p, signals, memories, kept);
   } else {
     project_rows<double>(p, signals, memories, kept);
   }
-  return {kept, memories};
+  if (type == computed) return {kept, memories};
+  return {flushed(kept.to(type)), flushed(memories.to(type))};
 }
 
 std::tuple<Tensor, Tensor> legs_projection_adjoint(
@@ -134,21 +142,19 @@ std::tuple<Tensor, Tensor> legs_projection_adjoint(
   const int64_t rows = grad_memory.size(0);
   const Projection p = checked_projection(name, grad_memory.size(1), start, length, alpha, every);
   check_tensor(name, "grad_kept", grad_kept, grad_memory, {rows, p.kept(), p.order});
-  const at::ScalarType type = grad_memory.scalar_type(), computed = alpha ? type : at::kDouble;
+  const at::ScalarType type = grad_memory.scalar_type(), computed = computed_type(p, type, !alpha);
   const Tensor kept = grad_kept.to(computed).contiguous(), memories = contiguous_copy(grad_memory, computed);
+  Tensor signals = at::empty({alpha ? length : rows, alpha ? rows : length}, memories.options());
   if (!alpha) {
-    const Tensor signals = at::empty({rows, length}, memories.options());
     hold_rows_adjoint(p, kept, memories, signals);
-    if (type == computed) return {signals, memories};
-    return {flushed(signals.to(type)), flushed(memories.to(type))};
-  }
-  const Tensor signals = at::empty({length, rows}, memories.options());
-  if (type == at::kFloat) {
+  } else if (computed == at::kFloat) {
     project_rows_adjoint<float>(p, kept, memories, signals);
   } else {
     project_rows_adjoint<double>(p, kept, memories, signals);
   }
-  return {signals.t().contiguous(), memories};
+  if (alpha) signals = signals.t().contiguous();
+  if (type == computed) return {signals, memories};
+  return {flushed(signals.to(type)), flushed(memories.to(type))};
 }
 
 void check_signal(const char* name, const char* argument, const Tensor& tensor, const char* last) {
