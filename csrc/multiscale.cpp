@@ -246,7 +246,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> multiscale_sequence(
     r.boundary = at::empty_like(a.boundary);
     a.projected.scalar_type() == at::kFloat ? run_forward<float>(a, r) : run_forward<double>(a, r);
   }
-  return {r.outputs, r.boundaries, r.hidden, r.memory, r.boundary, r.saved};
+  // Rows without steps are copies.
+  return {r.outputs, r.boundaries, flushed(r.hidden), flushed(r.memory), flushed(r.boundary), r.saved};
 }
 
 struct OutputGradients {
@@ -414,7 +415,7 @@ std::vector<Tensor> multiscale_sequence_backward(
     const bool is_float = a.projected.scalar_type() == at::kFloat;
     is_float ? run_backward<float>(a, results, grads, g) : run_backward<double>(a, results, grads, g);
   }
-  return {g.projected, g.hidden, g.memory, g.boundary, g.parameters};
+  return {g.projected, flushed(g.hidden), flushed(g.memory), flushed(g.boundary), g.parameters};
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ std::vector<Tensor> memory_sequence_backward(
   const Columns& columns = g.layout.columns;
   const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
   const auto gates = [&](const OptionalTensor& weight, int64_t column, int64_t count) {
-    return weight ? g.gates(a, 0, a.gradients(), column, count).view(weight->sizes()) : absent;
+    return weight ? g.gates(a, 0, a.memory_gates(), column, count).view(weight->sizes()) : absent;
   };
   const auto sum_lanes = [&](const OptionalTensor& weight, int64_t start) {
     return weight ? flushed(g.part(start, {weight->numel(), g.lanes}).sum(1)).view(weight->sizes()) : absent;

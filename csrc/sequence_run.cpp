@@ -70,7 +70,7 @@ void check(Arguments& a) {
   if (a.has_memory()) {
     TORCH_CHECK_VALUE(a.memory.dim() == 3, name, ": memory: got shape ", a.memory.sizes(), ", expected (B, M, N)");
     const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
-    const int64_t rows = a.gradients() * size;
+    const int64_t rows = a.memory_gates() * size;
     check_tensor(name, "memory", a.memory, a.inputs, {batch, memories, order});
     check_tensor(name, "weight_ux", a.weight_ux, a.inputs, {memories, channels});
     check_tensor(name, "weight_uh", a.weight_uh, a.inputs, {memories, size});
@@ -272,11 +272,14 @@ Results forward(Arguments& a) {
   if (a.empty()) {
     results.hidden = a.hidden.clone();
     results.memory = a.memory.clone();
-    return results;
+  } else {
+    results.hidden = at::empty_like(a.hidden);
+    results.memory = at::empty_like(a.memory);
+    a.inputs.scalar_type() == at::kFloat ? run_forward<float>(a, results) : run_forward<double>(a, results);
   }
-  results.hidden = at::empty_like(a.hidden);
-  results.memory = at::empty_like(a.memory);
-  a.inputs.scalar_type() == at::kFloat ? run_forward<float>(a, results) : run_forward<double>(a, results);
+  // Rows without steps are copies.
+  results.hidden = flushed(results.hidden);
+  results.memory = flushed(results.memory);
   return results;
 }
 
@@ -305,6 +308,8 @@ Gradients backward(Arguments& a, Results results, const OutputGradients& output_
   }
   const bool is_float = a.inputs.scalar_type() == at::kFloat;
   is_float ? run_backward<float>(a, results, grads, g) : run_backward<double>(a, results, grads, g);
+  g.hidden = flushed(g.hidden);
+  g.memory = flushed(g.memory);
   return g;
 }
 

@@ -57,7 +57,7 @@ struct Arguments {
     }
     return 0;
   }
-  int64_t gradients() const { return cell == Cell::memory ? 2 : cell == Cell::memory_ungated ? 1 : 4; }
+  int64_t memory_gates() const { return cell == Cell::memory ? 2 : 1; }  // kGates of a cell with a memory
   int64_t chunks() const { return (steps() + chunk_steps - 1) / chunk_steps; }
   bool empty() const { return batch() == 0 || steps() == 0; }
 };

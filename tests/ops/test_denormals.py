@@ -48,10 +48,11 @@ def test_updates_flush(dtype):
 def test_projections_flush(dtype):
     signal, memory = tiny(3, 40, dtype=dtype).requires_grad_(), tiny(3, 6, dtype=dtype).requires_grad_()
     for discretization in ("bilinear", "zoh", 0.3):
-        results = legs_projection(signal, memory, 5, discretization, every=4)
-        gradients = torch.autograd.grad(results, (signal, memory), [torch.full_like(part, TINY[dtype]) for part in results])
-        for result in (*results, *gradients):
-            assert result.count_nonzero() == 0, discretization
+        for start, length, every in ((5, 40, 4), (0, 40, 1), (0, 1, 1), (0, 1, 0)):
+            results = legs_projection(signal[:, :length], memory, start, discretization, every)
+            given = [torch.full_like(part, TINY[dtype]) for part in results]
+            for result in (*results, *torch.autograd.grad(results, (signal, memory), given)):
+                assert result.count_nonzero() == 0, (discretization, start, length, every)
 
 
 @pytest.mark.parametrize("dtype", TINY, ids=str)
@@ -66,6 +67,25 @@ def test_sequences_flush(dtype):
         gradients = torch.autograd.grad(outputs, leaves, torch.full_like(outputs, TINY[dtype]), allow_unused=True)
         for gradient in gradients:
             assert gradient is None or gradient.count_nonzero() == 0, cell
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_states_of_rows_without_steps_flush(dtype):
+    """The state of a row of length 0, and of an empty sequence, is a copy of the one before."""
+    for cell in (LegS(3, 5), LSTM(3, 5), GRU(3, 5), HMLSTM(3, 5)):
+        cell, inputs = cell.to(dtype), torch.randn(2, 4, 3, dtype=dtype)
+        state = [
+            tiny(*part.shape, dtype=dtype).requires_grad_() if part.is_floating_point() else part for part in cell(inputs)[1]
+        ]
+        for steps, lengths in ((4, torch.zeros(2, dtype=torch.int64)), (0, None)):
+            after = cell(inputs[:, :steps], type(cell(inputs)[1])(*state), lengths=lengths)[1]
+            assert cell.path == "one compiled call"
+            pairs = [(new, old) for new, old in zip(after, state, strict=True) if old.requires_grad]
+            gradients = torch.autograd.grad(
+                [new for new, _ in pairs], [old for _, old in pairs], [torch.full_like(new, TINY[dtype]) for new, _ in pairs]
+            )
+            for result in (*[new for new, _ in pairs], *gradients):
+                assert result.count_nonzero() == 0, (cell, steps)
 
 
 def test_the_reference_flushes_where_torch_is_told_to():
