@@ -22,8 +22,10 @@ def legs_projection(
     ln((t+1)/t) for zero-order hold. A step costs O(N), with zero-order hold O(N^2). Linear and differentiable to any order.
 
     Args:
-        signal: (B, T) float32 or float64, T > 0; other types and devices, and torch.func, run step by step.
-        memory: (B, N) of the signal's type, the coefficients before its first sample; unused if ``start`` is 0.
+        signal: (B, T) floating point, T > 0. Other types than float32 and float64, and other devices than the CPU, are computed
+            in float64 on the CPU, and the results copied back. torch.func runs step by step. From sample 2^23 - 128 on, float32
+            is computed in float64 too, as it has no numbers for 2t + 1.
+        memory: (B, N) of the signal's type and device, the coefficients before its first sample; unused if ``start`` is 0.
         start: number of samples before this piece.
         discretization: forward, backward, bilinear, zoh, or alpha of the general bilinear transform.
         every: keep the coefficients after each multiple of ``every`` samples, counted from the first piece on; 0 for none.
@@ -34,11 +36,22 @@ def legs_projection(
     Raises:
         ValueError: shapes, types or numbers that do not match.
     """
-    if signal.is_cpu and signal.dtype in (torch.float32, torch.float64):
-        if not extension.REASON and not fallback_reason():
-            return torch.ops.seqmem.legs_projection.default(signal, memory, start, alpha_of(discretization), every)
+    if extension.REASON or fallback_reason():
         extension.warn_once()
-    return legs_projection_reference(signal, memory, start, discretization, every)
+        return legs_projection_reference(signal, memory, start, discretization, every)
+    operator, settings = torch.ops.seqmem.legs_projection.default, (start, alpha_of(discretization), every)
+    if not _is_converted(signal):
+        return operator(signal, memory, *settings)
+    if (memory.dtype, memory.device) != (signal.dtype, signal.device):
+        raise ValueError(f"memory: got {memory.dtype} on {memory.device}, expected {signal.dtype} on {signal.device}")
+    kept, after = operator(signal.cpu().double(), memory.cpu().double(), *settings)
+    return kept.to(signal.dtype).to(signal.device), after.to(signal.dtype).to(signal.device)
+
+
+def _is_converted(signal: Tensor) -> bool:
+    """Return whether a signal is computed in float64 on the CPU, where the operator runs."""
+    is_native = signal.device.type in ("cpu", "meta") and signal.dtype in (torch.float32, torch.float64)
+    return signal.is_floating_point() and not is_native
 
 
 def legs_projection_reference(
