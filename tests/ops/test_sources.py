@@ -90,6 +90,7 @@ def test_a_stale_library_is_refused_at_the_first_use(monkeypatch):
 
 
 @needs_library
+@pytest.mark.slow
 def test_a_checkout_with_other_sources_says_how_to_build_it(tmp_path, csrc):
     """In a copy: its report runs, the first use of an operator does not."""
     package = tmp_path / "src" / "seqmem"
@@ -107,6 +108,7 @@ def test_a_checkout_with_other_sources_says_how_to_build_it(tmp_path, csrc):
 
 
 @needs_library
+@pytest.mark.slow
 def test_unchanged_sources_are_not_compiled_again(tmp_path):
     folders = ["--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
     command = [sys.executable, "setup.py", "build_ext", *folders]
