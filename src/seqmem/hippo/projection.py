@@ -28,8 +28,8 @@ def project(
 ) -> Tensor:
     """Project a signal onto the first N functions of a measure, as an online memory that reads each sample once.
 
-    Computed in float64; differentiable in the signal. For a signal on a GPU, legs runs on the CPU, where its steps are compiled,
-    and copies the coefficients back. The other measures run on the GPU, many samples at once.
+    Computed in float64; differentiable in the signal. For a signal on a GPU, legs runs on the CPU, where its steps are
+    compiled, and copies the coefficients back. The other measures run on the GPU, many samples at once.
 
     Args:
         signal: (T,) or (B, T) floating point, T > 0; samples at equal distances.
