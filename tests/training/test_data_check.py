@@ -7,6 +7,7 @@ import torch
 from seqmem import datasets, training
 from seqmem.data import SPLITS, Batch, DataSet, DataSpec, Provenance, generator, sha256
 from seqmem.errors import UserError
+from seqmem.training.engines import data_check
 from seqmem.training.engines.data_check import check_data
 from tests.training.test_trials import config
 
@@ -49,14 +50,25 @@ def nothing(bits):
     return Provenance(0, {})
 
 
+def sums_of_the_rows(bits):
+    return Provenance(0, {split: sha256(np.arange(len(array))) for split, array in bits.items()})
+
+
+def sums_and_a_file(bits):
+    return Provenance(None, {split: sha256(np.arange(len(array))) for split, array in bits.items()}, files={"a": "1"})
+
+
 OTHER_NUMBERS = r"dataset\.name: got bits, whose second loading gives other numbers"
 CASES = [
     (torch_draws, nothing, OTHER_NUMBERS, ""),
     (torch_draws, sums, OTHER_NUMBERS, ""),
+    (torch_draws, sums_of_the_rows, OTHER_NUMBERS, ""),
+    (numpy_draws, sums_and_a_file, OTHER_NUMBERS, ""),
     (numpy_draws, lambda bits: Provenance(None, {"train": "a"}), OTHER_NUMBERS, ""),
     (seeded_draws, lambda bits: Provenance(None, {}), "has neither a seed nor a checksum; give it Provenance", ""),
     (seeded_draws, nothing, "", "warning: data set bits has no checksum of train, validation, test; give it Provenance"),
     (seeded_draws, sums, "", ""),
+    (seeded_draws, sums_and_a_file, "", ""),
 ]
 
 
@@ -76,22 +88,22 @@ def test_each_case_in_one_line(monkeypatch, capsys):
         assert len(shown.splitlines()) == bool(warning)
 
 
-def test_files_with_checksums_are_not_read_again_and_other_data_not_at_all(monkeypatch):
+def test_other_data_are_not_checked(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda arguments: pytest.fail("loaded again"))
-    files = {"a": "1"}
-    check_data(
-        {"name": "bits"}, data_set(seeded_draws, lambda bits: Provenance(None, dict.fromkeys(SPLITS, "x"), files=files))()
-    )
     check_data({"name": "digits"}, data_set(torch_draws, nothing)())
     check_data({"name": "bits"}, object())
 
 
-def test_slow_data_with_checksums_are_loaded_once(monkeypatch):
+def test_slow_data_with_checksums_are_loaded_once_which_one_line_says(monkeypatch, capsys):
     monkeypatch.setattr(datasets, "load", lambda arguments: pytest.fail("loaded again"))
+    monkeypatch.setattr(data_check, "_unchecked", set())
     data = data_set(torch_draws, sums)()
-    for seconds in (None, 0.6):
+    for seconds, lines in ((None, 0), (0.6, 1), (0.6, 0)):
         data.load_seconds = seconds
         check_data({"name": "bits"}, data)
+        shown = capsys.readouterr().err.splitlines()
+        assert len(shown) == lines
+        assert all(line.startswith("note: data set bits took 0.6 s to load, so it was not loaded a second") for line in shown)
 
 
 def test_data_of_other_arguments_are_not_taken_for_random(monkeypatch):
