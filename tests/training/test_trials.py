@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from importlib.metadata import version
 
 import pytest
@@ -18,6 +19,7 @@ from seqmem.results.record import RunFolder
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig, limited
 from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.splits import Splits
 from tests.trials import run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
@@ -339,3 +341,18 @@ def test_the_learning_rate_follows_every_update(tmp_path, monkeypatch):
     seen.clear()
     run_trials(config(train={"epochs": 2, "lr": 0.5, "lr_decay": 0.1, "limit_train_batches": 3}), Signs(), tmp_path)
     assert seen == pytest.approx([0.5 / (1 + 0.1 * update) for update in range(6)])
+
+
+def test_a_loaders_own_initialisation_of_workers_is_kept(monkeypatch):
+    class Initialised(Signs):
+        def loader(self, split, batch_size, seed=0):
+            made = super().loader(split, batch_size, seed)
+            made.worker_init_fn = calls.append
+            return made
+
+    calls, groups = [], []
+    monkeypatch.setattr(os, "setpgid", lambda *arguments: groups.append(arguments))
+    for data in (Initialised(), Signs()):
+        Splits.of(data, TrainConfig(), 0, smoke_test=True).loaders["train"].worker_init_fn(7)
+    assert calls == [7]
+    assert groups == [(0, 0)] * 2

@@ -1,8 +1,9 @@
 """The batches of a data set's splits that a trial reads."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -55,7 +56,7 @@ class Splits:
             "test": data.loader("test", evaluated),
         }
         for loader in loaders.values():
-            loader.worker_init_fn = _leave_group
+            loader.worker_init_fn = partial(_leave_group, then=loader.worker_init_fn)
         counts = {split: limited(len(loaders[split]), limit, smoke_test) for split, limit in train.limits.items()}
         return cls(loaders, counts)
 
@@ -64,9 +65,15 @@ class Splits:
         yield from islice(self.loaders[split], self.counts[split])
 
 
-def _leave_group(worker: int) -> None:
+def _leave_group(worker: int, then: Callable[[int], None] | None) -> None:
     """Move a worker into a process group of its own, so that a signal of the terminal or timeout(1) does not end it.
 
     The training still needs its batches until the checkpoint is saved, and then ends the worker.
+
+    Args:
+        worker: number of the worker.
+        then: the loader's own initialisation of a worker, called last.
     """
     os.setpgid(0, 0)
+    if then is not None:
+        then(worker)
