@@ -119,6 +119,8 @@ def test_a_checkpoint_without_the_slope_still_loads():
         load_weights(other, weights, Path("best.ckpt"))
         other.on_epoch(20)
         assert torch.equal(other(batch), model(batch))
+    load_weights(other, {name: value.double() for name, value in weights.items()}, Path("best.ckpt"))
+    assert {value.dtype for value in other.state_dict().values()} == {torch.float64}
     weights.popitem()
     with pytest.raises(UserError, match=r"best\.ckpt is a checkpoint of a different model"):
         load_weights(other, weights, Path("best.ckpt"))

@@ -131,9 +131,6 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
     with torch.device("meta"):  # no memory of a size that a file claims, until its weights are known to have that size
         check_weights(_module(checkpoint, train, spec), checkpoint.weights, checkpoint.path)
     module = _module(checkpoint, train, spec)
-    types = {value.dtype for value in checkpoint.weights.values() if value.is_floating_point()}
-    if len(types) == 1:
-        module.model.to(types.pop())  # not the metrics, which have types of their own
     load_weights(module, checkpoint.weights, checkpoint.path)
     module.model.on_epoch(checkpoint.epoch)
     return module
@@ -162,19 +159,21 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 def _take_types(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Convert parameters and buffers to the floating-point types of weights.
 
-    Buffers that a state dict leaves out are converted likewise, as by ``module.double()`` before a training in float64.
+    Buffers that a state dict leaves out, and optional parts that the weights lack, are converted in the same way, as by
+    ``module.double()`` before a training in float64.
     """
     converted: dict[torch.dtype, torch.dtype] = {}
     saved = module.state_dict(keep_vars=True)
-    for name in saved.keys() & weights.keys():  # parts of the state that are optional may be missing
+    loaded = saved.keys() & weights.keys()
+    for name in loaded:
         value, kind = saved[name], weights[name].dtype
         if value.dtype != kind and value.is_floating_point() and kind.is_floating_point:
             converted[value.dtype] = kind
             value.data = value.data.to(kind)
-    known = {id(value) for value in saved.values()}
-    for buffer in module.buffers():
-        if id(buffer) not in known and buffer.dtype in converted:
-            buffer.data = buffer.data.to(converted[buffer.dtype])
+    known = {id(saved[name]) for name in loaded}
+    for value in (*module.parameters(), *module.buffers()):
+        if id(value) not in known and value.dtype in converted:
+            value.data = value.data.to(converted[value.dtype])
 
 
 def check_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
