@@ -151,6 +151,12 @@ def test_a_difference_is_a_warning_with_both_numbers_and_the_reasons(trained, tm
     assert "threads 64, now " in line
     assert "instructions SSE None, now " in line
     assert "data" not in line
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["config"]["runner"]["devices"] = 2
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
+    RunFolder(folder).write_record({**record, "result": changed})
+    evaluate.run(*finished_trial.read([str(folder)], evaluate.Keys))
+    assert capsys.readouterr().err.endswith("as recorded in training (runner.devices 2, now 1)\n")
     # Numbers of other data or settings are expected to differ.
     evaluate.run(*finished_trial.read([str(folder), "train.limit_test_batches=1"], evaluate.Keys))
     evaluate.run(*finished_trial.read([str(folder), "split=train"], evaluate.Keys))

@@ -69,7 +69,6 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     """
     from seqmem import datasets
     from seqmem.io.files import write_json
-    from seqmem.io.provenance import provenance
     from seqmem.results import evaluations
     from seqmem.results.record import RunFolder
     from seqmem.training.checkpoints.files import restore
@@ -99,22 +98,12 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     }
     computed = _computed(module, config, data)
     if not result["changed"] and keys.split != "train":
-        _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, computed))
+        _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, checkpoint.config, computed))
     table = None if counts is None else evaluations.by_class(counts.counts, data.spec.class_names)
     _print(result, task.irreducible_error, table)
-    evaluation = {
-        **result,
-        "by_class": None if counts is None else counts.counts.tolist(),
-        "class_names": data.spec.class_names,
-        "predictions": _write_predictions(predictions, path),
-        "started": started,
-        "command": sys.argv,
-        "config": config,
-        **provenance(),
-        **computed,
-        "data": data.describe(),
-    }
-    write_json(file, evaluation)
+    result["by_class"] = None if counts is None else counts.counts.tolist()
+    result["predictions"] = _write_predictions(predictions, path)
+    write_json(file, {**result, "started": started, **_origin(config, data), **computed, "data": data.describe()})
     print(f"record of this evaluation: {file}")
 
 
@@ -131,6 +120,13 @@ def _evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> dict[str,
         "model": models.label(model_arguments(config)),
         "changed": changes(checkpoint.config, config),
     }
+
+
+def _origin(config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
+    """The command of the evaluation, its settings, and the classes' labels, for its file."""
+    from seqmem.io.provenance import provenance
+
+    return {"class_names": data.spec.class_names, "command": sys.argv, "config": config, **provenance()}
 
 
 def _computed(module: "SequenceModule", config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:

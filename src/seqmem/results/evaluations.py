@@ -58,11 +58,12 @@ def differences(measured: Mapping[str, float], before: Mapping[str, float]) -> d
     return {name: pair for name, pair in common.items() if repr(pair[0]) != repr(pair[1])}
 
 
-def circumstances(folder: Path, computed: Mapping[str, Any]) -> list[str]:
-    """Return how a trial's record says it was computed, where that differs from now.
+def circumstances(folder: Path, config: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
+    """Return how a trial was computed, where that differs from now, on one device.
 
     Args:
-        folder: the trial's folder; without a record the result is empty.
+        folder: the trial's folder, whose record says most of it; without a record the result is empty.
+        config: of the trial, which says how many devices split the rows of every batch.
         computed: values of now by the record's keys: code, data, arithmetic and machine.
     """
     try:
@@ -72,7 +73,9 @@ def circumstances(folder: Path, computed: Mapping[str, Any]) -> list[str]:
     then, now = ({**each, **(each.get("machine") or {})} for each in (record, computed))
     names = ("code", "data", "arithmetic", "processor", "threads", "devices", "instructions")
     changed = [name for name in names if name in then and then[name] != now.get(name)]
-    return [f"{name} {_in_words(then[name])}, now {_in_words(now.get(name))}" for name in changed]
+    devices = config["runner"].get("devices", 1)
+    split = [f"runner.devices {devices}, now 1"] if devices > 1 else []
+    return [*(f"{name} {_in_words(then[name])}, now {_in_words(now.get(name))}" for name in changed), *split]
 
 
 def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
