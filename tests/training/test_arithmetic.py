@@ -12,7 +12,8 @@ from seqmem.results import find_runs, group_trials, summarize
 from seqmem.results.sweep import Sweep
 from seqmem.results.table import cells
 from seqmem.training import arithmetic as module
-from seqmem.training.arithmetic import arithmetic, requested
+from seqmem.training.arithmetic import arithmetic, planned, requested
+from seqmem.training.loop.trial import check_arithmetic
 from tests.training.test_trials import Signs, config
 from tests.trials import run_trials
 
@@ -35,6 +36,39 @@ def test_device_path_and_products_are_named(monkeypatch):
     assert arithmetic(config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})) == "cuda compiled"
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert arithmetic(auto) == "cuda compiled tf32"
+
+
+def test_products_in_bfloat16_are_named(monkeypatch):
+    """Operators with and without them round differently, so that their trials are not averaged."""
+    half = config(train={"precision": "bf16-mixed"})
+    found = []
+    for products in ("tiles", "vectors", ""):
+        monkeypatch.setattr(torch.ops.seqmem, "bfloat16_products", lambda products=products: products)
+        found.append(arithmetic(half))
+        assert arithmetic(config()) == "cpu compiled"
+    assert found == ["cpu compiled tiles", "cpu compiled vectors", "cpu compiled eager"]
+    with extension.reference_only("a test"):
+        assert arithmetic(half) == "cpu reference eager"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(extension, "ON_GPU", True)
+    assert arithmetic(config(train={"precision": "bf16-mixed"}, runner={"accelerator": "auto"})) == "cuda compiled"
+
+
+def test_workers_with_a_gpu_are_started_from_a_machine_without(tmp_path, monkeypatch):
+    ray = config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(extension, "ON_GPU", False)
+    experiment = training.experiment(ray, Signs(), tmp_path)
+    assert experiment.arithmetic == "cuda compiled"
+    with pytest.raises(UserError, match=r"got the arithmetic 'cpu compiled' on .*, expected 'cuda compiled'"):
+        check_arithmetic(ray, experiment)  # a worker without a GPU
+    with extension.reference_only("a test"):
+        assert planned(ray) == "cuda reference"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match="got the arithmetic 'cuda reference'"):
+        check_arithmetic(ray, experiment)  # a worker without Triton
+    monkeypatch.setattr(extension, "ON_GPU", True)
+    check_arithmetic(ray, experiment)
 
 
 def test_trials_of_different_operators_are_apart_and_named_in_the_table(tmp_path, capsys):
@@ -64,6 +98,13 @@ def test_a_record_names_what_computed_it(tmp_path):
     assert machine["instructions"]["torch"] == torch.backends.cpu.get_cpu_capability()
     assert record["library"] == module.library()
     assert len(record["library"]["sha256"]) == 64
+
+
+def test_the_checksum_is_that_of_the_loaded_library_not_of_a_later_build(tmp_path, monkeypatch):
+    before = module.library()
+    (tmp_path / "rebuilt.so").write_bytes(extension.LIBRARY.read_bytes() + b"another build")
+    monkeypatch.setattr(extension, "LIBRARY", tmp_path / "rebuilt.so")
+    assert module.library() == before
 
 
 def test_another_machine_neither_trains_nor_resumes_in_silence(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from seqmem import datasets, models, tasks
 from seqmem.data.spec import DataSpec
 from seqmem.ops import extension
 from seqmem.tasks import task_for
-from seqmem.training import arithmetic
 from seqmem.training.fingerprint import _needed, _source, fingerprint
 
 SPEC = DataSpec("signs", 1, 2, "classification", 0, 6)
@@ -69,17 +68,13 @@ def test_comments_and_docstrings_have_no_influence_and_code_has(tmp_path, monkey
     assert not any(name.startswith("fingerprinted") for name in sys.modules)
 
 
-def test_the_loaded_operators_count_and_the_checkout_does_not(digits, monkeypatch, tmp_path):
+def test_the_loaded_operators_count_and_the_checkout_does_not(digits, monkeypatch):
     before = fingerprint(model("legs"), digits, task_for(SPEC))
-    library = tmp_path / "other.so"
-    library.write_bytes(extension.LIBRARY.read_bytes() + b"another build")
     found = {before}
     with monkeypatch.context() as patch:
-        patch.setattr(extension, "LIBRARY", library)
-        patch.setattr(extension, "built_from", lambda path: "")
-        found.add(fingerprint(model("legs"), digits, task_for(SPEC)))  # that of the file
-        patch.setattr(arithmetic, "_checksums", lambda path: {"sources": "0123456789ab", "sha256": ""})
-        found.add(fingerprint(model("legs"), digits, task_for(SPEC)))
+        for sums in ({"sources": "", "sha256": "ab"}, {"sources": "0123456789ab", "sha256": ""}):
+            patch.setattr(extension, "CHECKSUMS", sums)
+            found.add(fingerprint(model("legs"), digits, task_for(SPEC)))
     with extension.reference_only("a test"):
         found.add(fingerprint(model("legs"), digits, task_for(SPEC)))
     assert len(found) == 4

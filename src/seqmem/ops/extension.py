@@ -6,6 +6,7 @@ On x86-64 every compiled operator takes denormals (below 1.2e-38 in float32, 2.2
 their place. For the reference :func:`torch.set_flush_denormal` decides.
 """
 
+import hashlib
 import os
 import struct
 import warnings
@@ -70,6 +71,11 @@ def built_from(library: Path) -> str:
     See :mod:`seqmem.ops.sources`. A library of other flags in the environment has a suffix: ``HASH+FLAGS``.
     """
     return _embedded(library, "sources")
+
+
+def checksums(library: Path) -> dict[str, str]:
+    """Return the checksums of a library's file: ``sources`` as of :func:`built_from`, and ``sha256``."""
+    return {"sources": built_from(library), "sha256": hashlib.sha256(library.read_bytes()).hexdigest()}
 
 
 def _embedded(library: Path, line: str) -> str:
@@ -263,4 +269,8 @@ STALE = "" if FORCED or LIBRARY != _OWN else stale_reason(LIBRARY)
 """Why the library of this checkout must be built again; a library that SEQMEM_EXTENSION names is used as it is."""
 
 REASON = "SEQMEM_REFERENCE is set" if FORCED else STALE or load(LIBRARY)
+
+CHECKSUMS = {} if REASON else checksums(LIBRARY)
+"""Checksums of the library that is loaded, taken now: a later build may replace the file, but not the loaded operators."""
+
 _warned = False

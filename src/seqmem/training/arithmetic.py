@@ -1,9 +1,6 @@
 """The arithmetic of a trial: its device and operators, whose rounding differs by more than the order of sums."""
 
-import hashlib
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,18 +14,38 @@ def arithmetic(config: Mapping[str, Any]) -> str:
     """Return the device kind and the operators that a trial uses on this machine, for example ``cpu compiled``.
 
     It is part of a trial's identity, like settings, code and data. The number of threads, the instruction set and the name of
-    the GPU are not: they change the order of sums alone, and :func:`computed_by` records them.
+    the GPU are not: in float32 and float64 they change the order of sums alone, and :func:`computed_by` records them.
 
     Args:
-        config: a resolved, checked config; its runner is used.
+        config: a resolved, checked config; its runner and its precision are used.
 
     Returns:
         ``cpu``, ``cuda`` or ``mps``; then ``compiled`` or ``reference``, the path of the operators; then, unless torch
-        multiplies float32 matrices in full precision, ``tf32`` or ``bf16``.
+        multiplies float32 matrices in full precision, ``tf32`` or ``bf16``; then, for ``train.precision=bf16-mixed`` on the
+        CPU, how sequences multiply in bfloat16: ``tiles`` or ``vectors`` of the compiled operators, else ``eager``.
     """
     device = device_kind(runner_config(config["runner"]))
+    return _named(config, device, operators_path(device))
+
+
+def planned(config: Mapping[str, Any]) -> str:
+    """Return the arithmetic that a config's trials must have, in the process that starts them.
+
+    It is that of this machine, except for trials with GPUs of a Ray cluster that are started from a machine without a GPU.
+    Each trial compares its own with it.
+    """
+    runner = runner_config(config["runner"])
+    if isinstance(runner, RayConfig) and runner.gpus and runner.accelerator != "cpu" and not torch.cuda.is_available():
+        return _named(config, "cuda", "reference" if extension.FORCED else "compiled")
+    return arithmetic(config)
+
+
+def _named(config: Mapping[str, Any], device: str, path: str) -> str:
     products = {"highest": [], "high": ["tf32"]}.get(torch.get_float32_matmul_precision(), ["bf16"])
-    return " ".join([device, operators_path(device), *products])
+    if device == "cpu" and str(config.get("train", {}).get("precision", "")).startswith("bf16"):
+        compiled = "" if extension.REASON else torch.ops.seqmem.bfloat16_products()
+        products.append(compiled or "eager")
+    return " ".join([device, path, *products])
 
 
 def requested(config: Mapping[str, Any]) -> str:
@@ -42,7 +59,7 @@ def device_kind(runner: RunnerConfig) -> str:
     if runner.accelerator == "cpu":
         return "cpu"
     if isinstance(runner, RayConfig):  # a worker has the GPUs that Ray reserves for it, and no others
-        return "cuda" if runner.gpus else "cpu"
+        return "cuda" if runner.gpus and torch.cuda.is_available() else "cpu"
     if torch.backends.mps.is_available():
         return "mps"
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,9 +99,4 @@ def library() -> dict[str, str] | None:
         ``sources``, that of the sources and build flags from which it was built, empty if the library does not hold it;
         ``sha256``, that of the file.
     """
-    return None if extension.REASON else _checksums(Path(extension.LIBRARY))
-
-
-@cache
-def _checksums(path: Path) -> dict[str, str]:
-    return {"sources": extension.built_from(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return None if extension.REASON else dict(extension.CHECKSUMS)

@@ -8,7 +8,7 @@ from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
 from seqmem.tasks import task_for
-from seqmem.training.arithmetic import arithmetic
+from seqmem.training.arithmetic import planned
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.engines.data_check import check_data
@@ -32,7 +32,7 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
     label = f"{data.spec.name}_{models.label(model_arguments(config))}"
     folder = Path(config["output_dir"]) if output_dir is None else output_dir
     code = fingerprint(model, data, task_for(data.spec))
-    return Experiment.of(folder, label, digest(config), code, data.describe(), arithmetic(config))
+    return Experiment.of(folder, label, digest(config), code, data.describe(), planned(config))
 
 
 def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:

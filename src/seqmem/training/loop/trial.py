@@ -61,7 +61,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
         The run record.
     """
     folder = experiment.trial(config["seed"])
-    _check_arithmetic(config, experiment)
+    check_arithmetic(config, experiment)
     checkpoint = _prepared(folder, config, experiment)
     record = _first_record(config, data, experiment)
     record["earlier_machines"] = _earlier_machines(checkpoint, record["machine"])
@@ -78,7 +78,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     return record
 
 
-def _check_arithmetic(config: Config, experiment: Experiment) -> None:
+def check_arithmetic(config: Config, experiment: Experiment) -> None:
     """Check that this process, which may be a worker on another machine, computes as the experiment says."""
     own = arithmetic(config)
     if own != experiment.arithmetic:
