@@ -100,8 +100,8 @@ class ContiguousSampler(EpochSampler):
     Args:
         size: how many numbers.
         rows: B, rows of a batch.
-        seed: the first row begins at a number that depends on seed and epoch, and 0 follows the last number, in most epochs
-            within a row; None begins at 0.
+        seed: the first row begins at a number that depends on seed and epoch. The number 0 follows ``size - 1``, so that in
+            most epochs a row contains both. None begins at 0.
     """
 
     def __init__(self, size: int, rows: int, seed: int | None):

@@ -296,6 +296,7 @@ def test_the_real_reviews():
     data = load(folder)
     assert data.sizes == {"train": 22_500, "validation": 2_500, "test": 25_000}
     assert data.spec.name == "imdb"
+    assert data.describe()["files"]["aclImdb"] == imdb.CONTENTS
     assert data.spec.input_size == 25_000
     assert data.spec.max_length <= 2789
     for split in datasets.SPLITS:

@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import os
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +123,14 @@ def test_a_prefix_and_other_files_have_their_own_names(load, tiny_text, monkeypa
     monkeypatch.setattr(text8, "BEGINNING", 6000)
     with pytest.warns(DataWarning, match=r"\(sha256 of the first 6000 characters: got \w+, expected "):
         assert load().spec.name == "text8 other files"
+
+
+def test_the_checksum_of_the_beginning_is_that_of_the_real_text():
+    path = Path(os.environ.get("SEQMEM_DATA", "data")) / "text8" / "text8"
+    if not path.is_file():
+        pytest.skip("text8 is not where SEQMEM_DATA points")
+    with path.open("rb") as file:
+        assert hashlib.sha256(file.read(text8.BEGINNING)).hexdigest() == text8.BEGINNING_SHA256
 
 
 def test_the_first_characters_only(load, tiny_text):
