@@ -1,5 +1,7 @@
 """CharacterTrajectories: pen strokes, with a different sampling rate or missing points at test time."""
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,8 +12,8 @@ from pydantic import Field, NonNegativeInt
 from seqmem.arguments import checked
 from seqmem.data import SPLITS, Provenance, Seed, Split, label_of, sha256
 from seqmem.datasets.series import Samples, SeriesSet
-from seqmem.errors import UserError
-from seqmem.io.ts_files import filled, read_problem
+from seqmem.errors import DataWarning, UserError
+from seqmem.io.ts_files import Part, filled, read_problem
 
 POINTS_SEED = 56789
 """Seed of the points that are kept if points are dropped at random; the original's, the same for every split."""
@@ -20,7 +22,10 @@ KNOWN = {
     "CharacterTrajectories_TRAIN.ts": "4702263 bytes, sha256 41b645a7294211df27cd0449b8486fc4a0198596ec15d9140970cc09c7db626b",
     "CharacterTrajectories_TEST.ts": "4746801 bytes, sha256 349f7be1025f94766516e81e613a1cc6d9fa179e2d62a90e5ef7ba61ca75aaae",
 }
-"""The files that this project's results were measured with. The archive changed its files on 2023-11-01; these work as well."""
+"""The files that this project's results were measured with: the archive's 2858 series, divided differently into two files.
+
+The archive changed its files on 2023-11-01. A warning names files of other versions, since their results may differ.
+"""
 
 OFFICIAL = {"series": "2858", "classes": "20", "channels": "3"}
 """Content of both files together in every version of the archive."""
@@ -38,8 +43,9 @@ class CharacterTrajectories(SeriesSet):
     Both files of the archive are pooled and split again, stratified by class: 70 % for training, and half of the rest each for
     validation and test (2000, 429 and 429 series). Each series is continued to the common length of 182 with its last value,
     unless ``padding`` is "mask". Channels are standardised, x' = (x - mean) / (std + 1e-5), with the mean and standard
-    deviation of all steps of the training split at the full rate, padding by the last value included. Files with other series
-    are called "ct other files" in tables.
+    deviation of all steps of the training split at the full rate, padding by the last value included. Files with other numbers
+    of series, classes or channels are called "ct other files" in tables; those with other checksums than :data:`KNOWN` keep the
+    name, with a warning.
 
     The flags ``train_...`` act on the training split, ``eval_...`` on validation and test, so that a model can be tested at a
     sampling rate or time scale that it was not trained on. A rate ``hz`` keeps n = int(L * hz) of the L steps of a series:
@@ -123,7 +129,22 @@ class CharacterTrajectories(SeriesSet):
         )
         found = {"series": str(len(series)), "classes": str(len(names)), "channels": str(series[0].shape[1])}
         label = label_of(self.name, found, OFFICIAL)
+        if not label:
+            _warn_of_other_versions(parts)
         super().__init__(samples, names, provenance, num_workers, label, reconstruction)
+
+
+def _warn_of_other_versions(parts: Iterable[Part]) -> None:
+    """Warn of files with the official counts that are not those of :data:`KNOWN`."""
+    names = {part.file.rpartition("/")[2]: part.sha256 for part in parts}
+    other = [f"{name}: got sha256 {found}, expected {KNOWN[name]}" for name, found in names.items() if found not in KNOWN[name]]
+    if other:
+        warnings.warn(
+            f"ct was read from other files than this project's results ({'; '.join(other)}); the archive has several versions, "
+            "whose results may differ",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def kept_steps(lengths: list[int], hz: float, uniform: bool) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """CharacterTrajectories against its protocol, on tiny pen strokes and on the real files in SEQMEM_DATA."""
 
 import os
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from seqmem import datasets
 from seqmem.cli.commandline import compose
 from seqmem.data import valid_steps
+from seqmem.datasets import ct
 from seqmem.datasets.ct import kept_steps
 from seqmem.errors import DataWarning, UserError
 from tests.tiny_files import write_ts
@@ -186,6 +188,18 @@ def test_other_series_have_another_name_and_a_warning(tiny_ct, load):
         assert load().spec.name == "ct other files"
 
 
+def test_other_versions_with_the_official_counts_are_a_warning(load, monkeypatch):
+    monkeypatch.setattr(ct, "OFFICIAL", {"series": "67", "classes": "3", "channels": "3"})
+    with pytest.warns(
+        DataWarning, match=r"^ct was read from other files than .* \(CharacterTrajectories_TRAIN\.ts: got sha256"
+    ):
+        data = load()
+    assert data.spec.name == "ct"
+    monkeypatch.setattr(ct, "KNOWN", {Path(name).name: f"sha256 {sum}" for name, sum in data.describe()["files"].items()})
+    warnings.simplefilter("error")
+    assert load().spec.name == "ct"
+
+
 def test_a_wrong_flag_is_refused_before_any_file_is_read():
     wrong = {
         "train_hz": 0,
@@ -260,6 +274,8 @@ def test_the_flags_of_the_original_are_read(flags, load):
 
 
 def test_the_real_series(real_ct):
+    digests = {name.partition("/")[2]: digest for name, digest in real_ct.describe()["files"].items()}
+    assert {name: known.rpartition(" ")[2] for name, known in ct.KNOWN.items()} == digests
     assert real_ct.spec.name == "ct"
     assert real_ct.sizes == {"train": 2000, "validation": 429, "test": 429}
     assert (real_ct.spec.input_size, real_ct.spec.output_size, real_ct.spec.max_length) == (3, 20, 182)
