@@ -132,13 +132,13 @@ def _origin(config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
 def _computed(module: "SequenceModule", config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
     """What computes the evaluation, by the keys of a trial's record."""
     from seqmem.results.experiment import data_checksum
-    from seqmem.training.arithmetic import arithmetic, computed_by
+    from seqmem.training.backend import backend, computed_by
     from seqmem.training.fingerprint import fingerprint
 
     return {
         "code": fingerprint(module.model, data, module.task),
         "data": data_checksum(data.describe()),
-        "arithmetic": arithmetic(config),
+        "backend": backend(config),
         **computed_by(config),
     }
 

@@ -70,7 +70,7 @@ class Job:
         """Note that data and model are loaded, and where the trials lie."""
         swept = self._sweep.swept() if self._sweep else []
         self._experiment = replace(experiment, swept=_values(self._entry["overrides"], swept))
-        self._entry |= {"folder": experiment.folder, "code": experiment.code, "arithmetic": experiment.arithmetic}
+        self._entry |= {"folder": experiment.folder, "code": experiment.code, "backend": experiment.backend}
         self._update_manifest()
 
     def fail(self, error: Exception) -> None:
@@ -113,7 +113,7 @@ def manifest_entry(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     """
     from seqmem import models
     from seqmem.results.record import digest
-    from seqmem.training.arithmetic import requested
+    from seqmem.training.backend import requested
     from seqmem.training.config import model_arguments
 
     return {

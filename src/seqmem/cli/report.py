@@ -28,15 +28,15 @@ DESCRIPTION = """\
 Report all trials below a folder, or those of a sweep if it holds the sweep's manifest (sweep.json).
 
   report.html          everything; opens without a server or network
-  table.txt .md .tex   mean and sample standard deviation over the finished trials of equal config, code, data and arithmetic;
+  table.txt .md .tex   mean and sample standard deviation over the finished trials of equal config, code, data and backend;
                        table.tex has short labels and the columns of a paper, and is scaled down where it is wider than a page
   table.csv            the same, all columns in full precision
-  trials.csv           every trial: seed, status and its reason, results, commit, arithmetic, machine, date, folder
+  trials.csv           every trial: seed, status and its reason, results, commit, backend, machine, date, folder
   curves.png bars.png  learning curves; test results with error bars and each trial as a point
   comparison.csv       with --against: published values next to ours
 
-Arithmetic is the device kind and the path of the operators. Where rows differ in it or in the machine, the table has a column
-for it. Seconds and memory are those of the machine on which most trials of a row ran.
+The backend is the device kind and the path of the operators. Where rows differ in it or in the machine, the table has a
+column for it. Seconds and memory are those of the machine on which most trials of a row ran.
 
 The table is printed, too. Trials without a result (failed, interrupted, still running, missing, unreadable) are listed with
 the reason. Smoke tests are marked.

@@ -1,4 +1,4 @@
-"""Aggregation of the trials of equal config, code, data and arithmetic: mean, standard deviation and count."""
+"""Aggregation of the trials of equal config, code, data and backend: mean, standard deviation and count."""
 
 import math
 from collections import Counter
@@ -35,7 +35,7 @@ COLUMNS = (
     "seconds",
     "sequences_per_second",
     "peak_memory_mib",
-    "arithmetic",
+    "backend",
     "machine",
     "timed",
 )
@@ -43,17 +43,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one config, one version of the code, the same data and the same arithmetic.
+    """The trials of one config, one version of the code, the same data and the same backend.
 
     Attributes:
         dataset: name of the data set, with the settings in brackets that distinguish it from others of that name in the table.
-        model: name of the model, likewise; smoke tests are marked.
+        model: name of the model, with such settings of its own in brackets; smoke tests are marked.
         metric: the metric to compare; empty if no trial on these data has recorded it.
         best: "max" or "min", the better end of the metric.
         settings: the flat config; None if it could not be read.
         runs: all trials.
         note: the file that could not be read in addition to a record, and why; empty if all could.
-        arithmetic: device kind and path of the operators, such as ``cpu compiled``; empty if they are not known.
+        backend: device kind and path of the operators, such as ``cpu compiled``; empty if they are not known.
     """
 
     dataset: str
@@ -63,7 +63,7 @@ class Trials:
     settings: dict[str, Any] | None
     runs: list[Run]
     note: str
-    arithmetic: str = ""
+    backend: str = ""
 
     @property
     def finished(self) -> list[Run]:
@@ -92,23 +92,23 @@ class Trials:
 
 
 def group_trials(runs: Iterable[Run]) -> list[Trials]:
-    """Group trials of equal config, code, data and arithmetic, ordered by data set and first appearance."""
+    """Group trials of equal config, code, data and backend, ordered by data set and first appearance."""
     members: dict[tuple[str, str, str, str, str, str], list[Run]] = {}
     for run in _completed(list(runs)):
-        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version, run.data, run.arithmetic)
+        key = (run.record["dataset"], run.record["model"], run.record["group"], run.version, run.data, run.backend)
         members.setdefault(key, []).append(run)
     groups = [sorted(group, key=lambda run: (run.record["seed"] is None, run.record["seed"])) for group in members.values()]
     read = [_settings(group) for group in groups]
     subjects = [
-        Subject(dataset, _marked(model, group), config, _overrides(group), version, digest, data, arithmetic)
-        for (dataset, model, digest, version, data, arithmetic), group, (config, _) in zip(members, groups, read, strict=True)
+        Subject(dataset, _marked(model, group), config, _overrides(group), version, digest, data, backend)
+        for (dataset, model, digest, version, data, backend), group, (config, _) in zip(members, groups, read, strict=True)
     ]
     labels = label(subjects)
     metrics = {dataset: metric for (dataset, _), group in zip(labels, groups, strict=True) for metric in _metrics(group)}
     found = []
     for (dataset, model), group, (config, note) in zip(labels, groups, read, strict=True):
         metric, best = next(iter(_metrics(group)), None) or metrics.get(dataset, ("", "max"))
-        found.append(Trials(dataset, model, metric, best, config, group, note, group[0].arithmetic))
+        found.append(Trials(dataset, model, metric, best, config, group, note, group[0].backend))
     places = {dataset: place for place, dataset in enumerate(dict.fromkeys(dataset for dataset, _ in labels))}
     return sorted(found, key=lambda group: places[group.dataset])
 
@@ -133,8 +133,8 @@ def _overrides(group: Sequence[Run]) -> list[str]:
 
 
 def _completed(runs: list[Run]) -> list[Run]:
-    """Give a trial without a checksum of its data, or without its arithmetic, that of the other trials in its folder."""
-    for key in ("data", "arithmetic"):
+    """Give a trial without a checksum of its data, or without its backend, that of the other trials in its folder."""
+    for key in ("data", "backend"):
         known = {run.folder.path.parent: getattr(run, key) for run in runs if getattr(run, key)}
         runs = [
             run if getattr(run, key) else replace(run, record={**run.record, key: known.get(run.folder.path.parent)})
@@ -149,7 +149,7 @@ def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
     Columns: dataset, model, n (finished trials), unfinished (number), states (of the unfinished: "1 failed, 2 missing"),
     metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing for one trial), last_mean, last_std (test
     after the last epoch, if ``train.test_last``), irreducible_error (if known), best_epoch (mean, from 1), parameters, seconds
-    (mean of one trial), sequences_per_second (mean), peak_memory_mib (largest), arithmetic (device kind, path of the operators,
+    (mean of one trial), sequences_per_second (mean), peak_memory_mib (largest), backend (device kind, path of the operators,
     precision and torch.compile), machine, timed (the finished trials on that machine; seconds, throughput and memory are of
     these alone).
     """
@@ -194,7 +194,7 @@ def _row(group: Trials) -> dict[str, Any]:
         "unfinished": len(group.unfinished),
         "states": ", ".join(f"{count} {status}" for status, count in states.items()),
         "metric": group.metric,
-        "arithmetic": _arithmetic(group),
+        "backend": _backend(group),
     }
     if not group.finished:
         return row
@@ -216,11 +216,11 @@ def _row(group: Trials) -> dict[str, Any]:
     }
 
 
-def _arithmetic(group: Trials) -> str:
+def _backend(group: Trials) -> str:
     """What the rounding of a group's trials depends on, as the table shows it."""
     settings = group.settings or {}
     precision, compiled = settings.get("train.precision"), settings.get("train.compile")
-    words = [*group.arithmetic.split(), *([str(precision)] if precision else []), *(["torch.compile"] if compiled else [])]
+    words = [*group.backend.split(), *([str(precision)] if precision else []), *(["torch.compile"] if compiled else [])]
     return ", ".join(words)
 
 

@@ -64,14 +64,14 @@ def circumstances(folder: Path, config: Mapping[str, Any], computed: Mapping[str
     Args:
         folder: the trial's folder, whose record says most of it; without a record the result is empty.
         config: of the trial, which says how many devices split the rows of every batch.
-        computed: values of now by the record's keys: code, data, arithmetic and machine.
+        computed: values of now by the record's keys: code, data, backend and machine.
     """
     try:
         record = RunFolder(folder).read_record()
     except (OSError, ValueError):
         return []
     then, now = ({**each, **(each.get("machine") or {})} for each in (record, computed))
-    names = ("code", "data", "arithmetic", "processor", "threads", "devices", "instructions")
+    names = ("code", "data", "backend", "processor", "threads", "devices", "instructions")
     changed = [name for name in names if name in then and then[name] != now.get(name)]
     devices = config["runner"].get("devices", 1)
     split = [f"runner.devices {devices}, now 1"] if devices > 1 else []

@@ -13,7 +13,7 @@ from seqmem.results.record import RunFolder
 
 @dataclass(frozen=True)
 class Experiment:
-    """The trials of one config, one version of the code, the same data and the same arithmetic, in one folder.
+    """The trials of one config, one version of the code, the same data and the same backend, in one folder.
 
     Attributes:
         folder: ``OUTPUT_DIR/DATASET_MODEL_CHECKSUM``, with a checksum of the following four; the trials are in ``seed_0``,
@@ -21,7 +21,7 @@ class Experiment:
         group: checksum of the config's settings.
         code: checksum of the code that trains.
         data: checksum of the description of the data.
-        arithmetic: device kind and path of the operators, such as ``cpu compiled``.
+        backend: device kind and path of the operators, such as ``cpu compiled``.
         swept: settings of the command line that differ between the jobs of its sweep; empty outside of a sweep.
     """
 
@@ -29,14 +29,14 @@ class Experiment:
     group: str
     code: str
     data: str
-    arithmetic: str
+    backend: str
     swept: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, output_dir: Path, label: str, group: str, code: str, description: Mapping[str, Any], arithmetic: str
+        cls, output_dir: Path, label: str, group: str, code: str, description: Mapping[str, Any], backend: str
     ) -> "Experiment":
-        """Return the experiment of a config, a version of the code, a description of the data and an arithmetic.
+        """Return the experiment of a config, a version of the code, a description of the data and a backend.
 
         Args:
             output_dir: parent of the experiment's folder.
@@ -44,11 +44,11 @@ class Experiment:
             group: checksum of the config's settings.
             code: checksum of the code that trains.
             description: description of the data, see ``DataSet.describe``.
-            arithmetic: device kind and path of the operators.
+            backend: device kind and path of the operators.
         """
         data = data_checksum(description)
-        folder = output_dir / f"{file_name(label)}_{_checksum(f'{group} {code} {data} {arithmetic}')}"
-        return cls(folder, group, code, data, arithmetic)
+        folder = output_dir / f"{file_name(label)}_{_checksum(f'{group} {code} {data} {backend}')}"
+        return cls(folder, group, code, data, backend)
 
     def title(self, model: str, dataset: str) -> str:
         """Return "MODEL (SETTINGS) on DATASET" for messages, with the swept settings that the names do not imply."""

@@ -12,7 +12,7 @@ LEFT = (
     "model",
     "metric",
     "not finished",
-    "arithmetic",
+    "backend",
     "machine",
     "paper",
     "task",

@@ -24,7 +24,7 @@ class Subject:
         version: ``code=FINGERPRINT`` or ``commit=HASH``.
         group: digest of the settings.
         data: checksum of the data; empty if it is not known.
-        arithmetic: device kind and path of the operators; empty if they are not known.
+        backend: device kind and path of the operators; empty if they are not known.
     """
 
     dataset: str
@@ -34,7 +34,7 @@ class Subject:
     version: str
     group: str
     data: str = ""
-    arithmetic: str = ""
+    backend: str = ""
 
 
 def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
@@ -53,7 +53,7 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """Return (data set, model) for each subject, all different.
 
     Settings of the data set that differ between data sets of equal name are added to the data set. Other settings that differ
-    between models of equal name on the same data are added to the model. Data, arithmetic, version and the settings' digest are
+    between models of equal name on the same data are added to the model. Data, backend, version and the settings' digest are
     added only if everything else is equal and they differ.
     """
     datasets = _named(
@@ -70,7 +70,7 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
         lambda key: not key.startswith("dataset."),
     )
     labels = list(zip(datasets, models, strict=True))
-    for parts_of in (_overrides, _data, _arithmetic, _version, _group):
+    for parts_of in (_overrides, _data, _backend, _version, _group):
         parts = list(map(parts_of, subjects))
         variants: dict[tuple[str, str], set[str]] = {}
         for each, words in zip(labels, parts, strict=True):
@@ -120,8 +120,8 @@ def _version(subject: Subject) -> list[str]:
     return [f"{key}={short_version(value)}"]
 
 
-def _arithmetic(subject: Subject) -> list[str]:
-    return [subject.arithmetic or "unknown device"]
+def _backend(subject: Subject) -> list[str]:
+    return [subject.backend or "unknown device"]
 
 
 def _group(subject: Subject) -> list[str]:

@@ -1,4 +1,4 @@
-"""Arithmetic and machine of a trial, from its record. Records of earlier versions lack some of the keys."""
+"""Backend and machine of a trial, from its record. Records of earlier versions lack some of the keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ def machine(record: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def arithmetic(record: Mapping[str, Any], accelerator: str | None) -> str:
+def backend(record: Mapping[str, Any], accelerator: str | None) -> str:
     """Return device kind and path of the operators, such as ``cpu compiled``; empty if they are not known.
 
     Args:
         record: of a trial.
-        accelerator: ``runner.accelerator`` of its config, for records without the key ``arithmetic``.
+        accelerator: ``runner.accelerator`` of its config, for records without the key ``backend``.
     """
-    if record.get("arithmetic"):
-        return str(record["arithmetic"])
+    if record.get("backend"):
+        return str(record["backend"])
     operators = record.get("operators")
     if "gpu" not in machine(record) or not isinstance(operators, dict) or not operators:
         return ""

@@ -4,7 +4,7 @@ A file of published values is a CSV with the columns task, model, metric and val
 value is compared with each row of ours that has
 
 - its task: a name in ``paper_names.TASKS``, for data sets with the settings given there; else the name of a data set;
-- its model: a name in ``paper_names.MODELS``, likewise; else the name of a model;
+- its model: a name in ``paper_names.MODELS``, for models with the settings given there; else the name of a model;
 - its metric: "test accuracy (%)" is a hundred times ``test/accuracy``, "validation ..." is the validation metric, and without
   either word it is the test metric.
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from seqmem.errors import UserError
-from seqmem.results.machines import arithmetic, machine, machine_name
+from seqmem.results.machines import backend, machine, machine_name
 from seqmem.results.record import RunFolder
 
 MANIFEST = "sweep.json"
 UNKNOWN = "unknown"
 _IDENTITY = {"dataset": str, "model": str, "group": str, "seed": int}
-_OPTIONAL = {"code": str, "commit": str, "data": str, "arithmetic": str, "result_last": dict, "overrides": list}
+_OPTIONAL = {"code": str, "commit": str, "data": str, "backend": str, "result_last": dict, "overrides": list}
 _STATES = ("finished", "failed", "interrupted", "running")
 _UNKNOWN_RECORD = {"dataset": UNKNOWN, "model": UNKNOWN, "group": "", "seed": None}
 _NOT_RUNS = ("checkpoints", "tensorboard")
@@ -59,18 +59,18 @@ class Run:
         return self.record.get("data") or ""
 
     @cached_property
-    def arithmetic(self) -> str:
+    def backend(self) -> str:
         """Device kind and path of the operators, such as ``cpu compiled``; empty if they are not known."""
         accelerator = None
-        if not self.record.get("arithmetic") and machine(self.record).get("gpu") is not None:
+        if not self.record.get("backend") and machine(self.record).get("gpu") is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 accelerator = self.folder.read_config()["runner"]["accelerator"]
-        return arithmetic(self.record, accelerator)
+        return backend(self.record, accelerator)
 
     @property
     def machine(self) -> str:
         """Hardware that its times depend on; empty if it is not known."""
-        return machine_name(self.record, self.arithmetic.partition(" ")[0])
+        return machine_name(self.record, self.backend.partition(" ")[0])
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -79,7 +79,7 @@ def find_runs(folder: Path) -> list[Run]:
     Those of a sweep are in the order of its manifest, others in the order of their starts.
 
     A trial of a manifest without a record is "missing", also if the manifest is below the folder, unless the trial has a record
-    elsewhere below it. Of trials of equal settings, seed, data, code and arithmetic the first finished one counts, and the
+    elsewhere below it. Of trials of equal settings, seed, data, code and backend the first finished one counts, and the
     others are "repeated".
 
     Raises:
@@ -91,7 +91,7 @@ def find_runs(folder: Path) -> list[Run]:
         return list(_of_sweep(folder / MANIFEST))
     paths, manifests = _run_folders(folder)
     runs = _adopted([read_run(RunFolder(path)) for path in paths])
-    known = {each for run in runs for each in (_trial(run), (*_trial(run), run.arithmetic))}
+    known = {each for run in runs for each in (_trial(run), (*_trial(run), run.backend))}
     for manifest in manifests:
         try:
             missing = [run for run in _named(manifest) if not _has_record(run) and _planned(run) not in known]
@@ -156,18 +156,18 @@ def _run_folders(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _trial(run: Run) -> tuple[Any, ...]:
-    """Identity of a trial, independent of code, data and arithmetic."""
+    """Identity of a trial, independent of code, data and backend."""
     return tuple(run.record[key] for key in _IDENTITY)
 
 
 def _planned(run: Run) -> tuple[Any, ...]:
-    """Identity of a trial of a manifest, which does not know the arithmetic of a job that has not begun."""
-    return (*_trial(run), run.arithmetic) if run.arithmetic else _trial(run)
+    """Identity of a trial of a manifest, which does not know the backend of a job that has not begun."""
+    return (*_trial(run), run.backend) if run.backend else _trial(run)
 
 
 def _identity(run: Run) -> tuple[Any, ...]:
     """Identity of a finished trial."""
-    return (*_trial(run), run.version, run.data, run.arithmetic)
+    return (*_trial(run), run.version, run.data, run.backend)
 
 
 def _once(runs: list[Run]) -> list[Run]:
@@ -188,7 +188,7 @@ def _adopted(runs: list[Run]) -> list[Run]:
     found = []
     for _, siblings in groupby(runs, key=lambda run: run.folder.path.parent):
         members = list(siblings)
-        keys = ("dataset", "model", "group", "code", "commit", "data", "arithmetic")
+        keys = ("dataset", "model", "group", "code", "commit", "data", "backend")
         known = [{key: run.record.get(key) for key in keys} for run in members if run.record["group"]]
         agreed = known[0] if known and all(each == known[0] for each in known) else {}
         found += [run if run.record["group"] else replace(run, record={**run.record, **agreed}) for run in members]
@@ -225,7 +225,7 @@ def _expected(path: Path, job: Mapping[str, Any], seed: int) -> Run:
         "model": job.get("model") or UNKNOWN,
         "group": job.get("group") or "",
         "code": job.get("code"),
-        "arithmetic": job.get("arithmetic"),
+        "backend": job.get("backend"),
         "overrides": job.get("overrides") or [],
         "seed": seed,
     }

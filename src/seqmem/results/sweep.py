@@ -14,7 +14,7 @@ from seqmem.errors import UserError
 from seqmem.io.files import locked, write_text
 
 _KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
-_LATER = ("requested", "arithmetic")
+_LATER = ("requested", "backend")
 """Keys that manifests of earlier versions lack."""
 
 
@@ -28,9 +28,9 @@ class Sweep:
         """Return the jobs in the order of their addition; an empty list without a manifest.
 
         Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
-        ``requested`` (see :func:`seqmem.training.arithmetic.requested`), ``folder`` (of its trials, relative to the
-        sweep's; None until it has started), ``code``, ``arithmetic`` (likewise), ``failure`` (a line; None if it has
-        not failed) and ``status`` (the exit status of the failure).
+        ``requested`` (see :func:`seqmem.training.backend.requested`), ``folder`` (of its trials, relative to the sweep's),
+        ``code`` and ``backend`` (all three None until it has started), ``failure`` (a line; None if it has not failed) and
+        ``status`` (the exit status of the failure).
 
         Raises:
             UserError: the manifest cannot be read.
@@ -46,7 +46,7 @@ class Sweep:
         return self._read()["swept"]
 
     def add(self, jobs: Sequence[Mapping[str, Any]], command: Sequence[str] = (), swept: Sequence[str] = ()) -> None:
-        """Add jobs, or update those whose settings, seeds and requested arithmetic are in the manifest.
+        """Add jobs, or update those whose settings, seeds and requested backend are in the manifest.
 
         Args:
             jobs: jobs as :meth:`jobs` returns them, but with folders that are not relative to the sweep's; missing keys are not

@@ -43,7 +43,7 @@ def smoke_note(summary: "pd.DataFrame") -> str:
 def cells(summary: "pd.DataFrame") -> Columns:
     """Return the rounded columns of a summary to show.
 
-    Where rows have different metrics, arithmetic or machines, a column names them.
+    Where rows have different metrics, backends or machines, a column names them.
     """
     metrics = [metric for metric in summary["metric"].unique() if metric]
     name = f" {metrics[0]}" if len(metrics) == 1 else ""
@@ -98,12 +98,12 @@ def _published(summary: "pd.DataFrame", split: str, name: str) -> Columns:
 
 
 def _computed_on(summary: "pd.DataFrame") -> Columns:
-    """Return the columns arithmetic and machine, each if rows differ in it; machine also if the trials of a row do."""
-    arithmetic, machines = (["" if _is_missing(each) else each for each in summary[name]] for name in ("arithmetic", "machine"))
+    """Return the columns backend and machine, each if rows differ in it; machine also if the trials of a row do."""
+    backends, machines = (["" if _is_missing(each) else each for each in summary[name]] for name in ("backend", "machine"))
     counts = list(zip(summary["timed"], summary["n"], strict=True))
     columns: dict[str, list[str]] = {}
-    if len({each for each in arithmetic if each}) > 1:
-        columns["arithmetic"] = [each or "-" for each in arithmetic]
+    if len({each for each in backends if each}) > 1:
+        columns["backend"] = [each or "-" for each in backends]
     if len({each for each in machines if each}) > 1 or any(timed < n for timed, n in counts):
         columns["machine"] = [_machine(*each) for each in zip(machines, counts, strict=True)]
     return columns

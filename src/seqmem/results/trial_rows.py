@@ -20,7 +20,7 @@ def trial_rows(groups: Sequence[Trials], problems: Mapping[Path, str], folder: P
 
     Yields:
         row (index of the group), dataset, model, seed, status, reason (why it is not finished, or which file could not be
-        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, arithmetic, machine, gpu,
+        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, backend, machine, gpu,
         processor, threads, instructions, library, started, folder.
     """
     for k, group in enumerate(groups):
@@ -51,7 +51,7 @@ def _of_record(run: Run) -> dict[str, Any]:
     return {
         "best_epoch": best + 1 if isinstance(best, int) else None,
         **{key: record.get(key) for key in ("epochs", "seconds", "code", "commit")},
-        "arithmetic": run.arithmetic or None,
+        "backend": run.backend or None,
         "machine": run.machine or None,
         **{key: computer.get(key) for key in ("gpu", "processor", "threads")},
         "instructions": " ".join(map(str, instructions.values())) if isinstance(instructions, dict) else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from seqmem.training.arithmetic import library
+from seqmem.training.backend import library
 
 _root = "seqmem"
 _entry = "seqmem.training.loop.trial"

@@ -37,7 +37,7 @@ class Checkpoint:
         config: the resolved config of the trial.
         spec: of the data set that the trial was trained on.
         data: checksum of those data; None if it is not known.
-        arithmetic: device kind and path of the operators in training; None if it is not known.
+        backend: device kind and path of the operators in training; None if it is not known.
         epoch: of the training, from 0.
         weights: of the LightningModule, by name.
     """
@@ -46,7 +46,7 @@ class Checkpoint:
     config: dict[str, Any]
     spec: DataSpec
     data: str | None
-    arithmetic: str | None
+    backend: str | None
     epoch: int
     weights: dict[str, Tensor]
 
@@ -95,9 +95,9 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
             and isinstance(config["seed"], int)
             and isinstance(epoch, int)
             and isinstance(data := saved.get("data"), str | None)
-            and isinstance(arithmetic := saved.get("arithmetic"), str | None)
+            and isinstance(backend := saved.get("backend"), str | None)
         ):
-            return Checkpoint(path, config, spec, data, arithmetic, epoch, loaded["state_dict"])
+            return Checkpoint(path, config, spec, data, backend, epoch, loaded["state_dict"])
     except (KeyError, TypeError, IndexError, AttributeError, UserError):
         pass
     raise DamagedCheckpointError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")

@@ -21,11 +21,11 @@ def resumable(path: Path, config: Mapping[str, Any], experiment: Experiment) -> 
         path: the trial's own last checkpoint, which may not exist. If it or the best one is damaged, it is renamed to
             ``damaged.ckpt``.
         config: of the trial. ``train.resume`` names a different checkpoint, which is used if the own one cannot be.
-        experiment: of the trial, with the checksum of the data and the arithmetic.
+        experiment: of the trial, with the checksum of the data and the backend.
 
     Raises:
         UserError: its own cannot be read, although it may be intact; or ``train.resume`` names none, one of different settings,
-            data or arithmetic, or one without the state of a training.
+            data or backend, or one without the state of a training.
     """
     if path.exists():
         try:
@@ -55,10 +55,10 @@ def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Pat
             raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, expected {expected}")
     if checkpoint.data not in (None, experiment.data):
         raise UserError(f"train.resume: {checkpoint.path} was trained on different data of the name {checkpoint.spec.name}")
-    if checkpoint.arithmetic not in (None, experiment.arithmetic):
+    if checkpoint.backend not in (None, experiment.backend):
         raise UserError(
-            f"train.resume: {checkpoint.path} was trained with the arithmetic '{checkpoint.arithmetic}', expected "
-            f"'{experiment.arithmetic}' as here"
+            f"train.resume: {checkpoint.path} was trained with the backend '{checkpoint.backend}', expected "
+            f"'{experiment.backend}' as here"
         )
     if checkpoint.epoch >= config["train"]["epochs"]:
         raise UserError(

@@ -8,7 +8,7 @@ from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
 from seqmem.tasks import task_for
-from seqmem.training.arithmetic import planned
+from seqmem.training.backend import planned
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.engines.data_check import check_data
@@ -17,7 +17,7 @@ from seqmem.training.loop.splits import Data
 
 
 def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = None) -> Experiment:
-    """Return the experiment of a config, whose folder depends on settings, code, data and arithmetic.
+    """Return the experiment of a config, whose folder depends on settings, code, data and backend.
 
     Args:
         config: as for :func:`run_trials`.

@@ -27,7 +27,7 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
 from seqmem.tasks import Task, task_for
-from seqmem.training.arithmetic import arithmetic, computed_by
+from seqmem.training.backend import backend, computed_by
 from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
@@ -61,7 +61,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
         The run record.
     """
     folder = experiment.trial(config["seed"])
-    check_arithmetic(config, experiment)
+    check_backend(config, experiment)
     checkpoint = _prepared(folder, config, experiment)
     record = _first_record(config, data, experiment)
     record["earlier_machines"] = _earlier_machines(checkpoint, record["machine"])
@@ -78,13 +78,13 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     return record
 
 
-def check_arithmetic(config: Config, experiment: Experiment) -> None:
+def check_backend(config: Config, experiment: Experiment) -> None:
     """Check that this process, which may be a worker on another machine, computes as the experiment says."""
-    own = arithmetic(config)
-    if own != experiment.arithmetic:
+    own = backend(config)
+    if own != experiment.backend:
         raise UserError(
-            f"{experiment.folder}: got the arithmetic '{own}' on {platform.node()}, expected "
-            f"'{experiment.arithmetic}' as on the machine that started the "
+            f"{experiment.folder}: got the backend '{own}' on {platform.node()}, expected "
+            f"'{experiment.backend}' as on the machine that started the "
             "trials; `python -m seqmem.ops` says which operators a machine uses"
         )
 
@@ -108,7 +108,7 @@ def _first_record(config: Config, data: Data, experiment: Experiment) -> dict[st
         "group": experiment.group,
         "code": experiment.code,
         "data": experiment.data,
-        "arithmetic": experiment.arithmetic,
+        "backend": experiment.backend,
         "dataset": data.spec.name,
         "model": models.label(model_arguments(config)),
         "seed": config["seed"],
@@ -198,7 +198,7 @@ def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Spli
     module = SequenceModule(model, task_for(spec), train, splits.counts["train"])
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
-    saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "arithmetic": experiment.arithmetic}
+    saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "backend": experiment.backend}
     module.save_hyperparameters(saved)
     return module
 

@@ -11,9 +11,9 @@ from seqmem.ops import extension
 from seqmem.results import find_runs, group_trials, summarize
 from seqmem.results.sweep import Sweep
 from seqmem.results.table import cells
-from seqmem.training import arithmetic as module
-from seqmem.training.arithmetic import arithmetic, planned, requested
-from seqmem.training.loop.trial import check_arithmetic
+from seqmem.training import backend as module
+from seqmem.training.backend import backend, planned, requested
+from seqmem.training.loop.trial import check_backend
 from tests.training.test_trials import Signs, config
 from tests.trials import run_trials
 
@@ -25,17 +25,17 @@ def table(folder):
 def test_device_path_and_products_are_named(monkeypatch):
     auto, cpu = config(runner={"accelerator": "auto"}), config()
     ray = config(runner={"name": "ray", "accelerator": "auto"})
-    assert {arithmetic(each) for each in (auto, cpu, ray)} == {"cpu compiled"}
+    assert {backend(each) for each in (auto, cpu, ray)} == {"cpu compiled"}
     with extension.reference_only("a test"):
-        assert arithmetic(cpu) == "cpu reference"
+        assert backend(cpu) == "cpu reference"
         assert (requested(cpu), requested(auto)) == ("cpu reference", "reference")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert (arithmetic(auto), arithmetic(cpu), arithmetic(ray)) == ("cuda reference", "cpu compiled", "cpu compiled")
+    assert (backend(auto), backend(cpu), backend(ray)) == ("cuda reference", "cpu compiled", "cpu compiled")
     monkeypatch.setattr(extension, "ON_GPU", True)
-    assert arithmetic(auto) == "cuda compiled"
-    assert arithmetic(config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})) == "cuda compiled"
+    assert backend(auto) == "cuda compiled"
+    assert backend(config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})) == "cuda compiled"
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    assert arithmetic(auto) == "cuda compiled tf32"
+    assert backend(auto) == "cuda compiled tf32"
 
 
 def test_products_in_bfloat16_are_named(monkeypatch):
@@ -44,14 +44,14 @@ def test_products_in_bfloat16_are_named(monkeypatch):
     found = []
     for products in ("tiles", "vectors", ""):
         monkeypatch.setattr(torch.ops.seqmem, "bfloat16_products", lambda products=products: products)
-        found.append(arithmetic(half))
-        assert arithmetic(config()) == "cpu compiled"
+        found.append(backend(half))
+        assert backend(config()) == "cpu compiled"
     assert found == ["cpu compiled tiles", "cpu compiled vectors", "cpu compiled eager"]
     with extension.reference_only("a test"):
-        assert arithmetic(half) == "cpu reference eager"
+        assert backend(half) == "cpu reference eager"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(extension, "ON_GPU", True)
-    assert arithmetic(config(train={"precision": "bf16-mixed"}, runner={"accelerator": "auto"})) == "cuda compiled"
+    assert backend(config(train={"precision": "bf16-mixed"}, runner={"accelerator": "auto"})) == "cuda compiled"
 
 
 def test_workers_with_a_gpu_are_started_from_a_machine_without(tmp_path, monkeypatch):
@@ -59,22 +59,22 @@ def test_workers_with_a_gpu_are_started_from_a_machine_without(tmp_path, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(extension, "ON_GPU", False)
     experiment = training.experiment(ray, Signs(), tmp_path)
-    assert experiment.arithmetic == "cuda compiled"
-    with pytest.raises(UserError, match=r"got the arithmetic 'cpu compiled' on .*, expected 'cuda compiled'"):
-        check_arithmetic(ray, experiment)  # a worker without a GPU
+    assert experiment.backend == "cuda compiled"
+    with pytest.raises(UserError, match=r"got the backend 'cpu compiled' on .*, expected 'cuda compiled'"):
+        check_backend(ray, experiment)  # a worker without a GPU
     with extension.reference_only("a test"):
         assert planned(ray) == "cuda reference"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(UserError, match="got the arithmetic 'cuda reference'"):
-        check_arithmetic(ray, experiment)  # a worker without Triton
+    with pytest.raises(UserError, match="got the backend 'cuda reference'"):
+        check_backend(ray, experiment)  # a worker without Triton
     monkeypatch.setattr(extension, "ON_GPU", True)
-    check_arithmetic(ray, experiment)
+    check_backend(ray, experiment)
 
 
 def test_trials_of_different_operators_are_apart_and_named_in_the_table(tmp_path, capsys):
     one = config(train={"epochs": 1, "limit_train_batches": 2})
     [compiled] = run_trials(one, Signs(), tmp_path)
-    assert "arithmetic" not in table(tmp_path)
+    assert "backend" not in table(tmp_path)
     with extension.reference_only("a test"):
         [reference] = run_trials(one, Signs(), tmp_path)
         assert reference.read_record()["library"] is None
@@ -82,7 +82,7 @@ def test_trials_of_different_operators_are_apart_and_named_in_the_table(tmp_path
     assert compiled.path != reference.path
     shown = table(tmp_path)
     assert shown["n"] == ["1", "1"]
-    assert dict(zip(shown["model"], shown["arithmetic"], strict=True)) == {
+    assert dict(zip(shown["model"], shown["backend"], strict=True)) == {
         f"legs (cpu {path})": f"cpu, {path}, 32-true" for path in ("compiled", "reference")
     }
     assert "machine" not in shown
@@ -91,7 +91,7 @@ def test_trials_of_different_operators_are_apart_and_named_in_the_table(tmp_path
 def test_a_record_names_what_computed_it(tmp_path):
     [trial] = run_trials(config(train={"epochs": 1}, smoke_test=True), Signs(), tmp_path)
     record = trial.read_record()
-    assert record["arithmetic"] == "cpu compiled"
+    assert record["backend"] == "cpu compiled"
     machine = record["machine"]
     assert (machine["threads"], machine["devices"]) == (torch.get_num_threads(), [])
     assert machine["instructions"]["operators"] == torch.ops.seqmem.instruction_set()
@@ -110,12 +110,12 @@ def test_the_checksum_is_that_of_the_loaded_library_not_of_a_later_build(tmp_pat
 def test_another_machine_neither_trains_nor_resumes_in_silence(tmp_path, monkeypatch):
     one = config(train={"epochs": 1}, smoke_test=True)
     planned = training.experiment(one, Signs(), tmp_path)
-    with extension.reference_only("a test"), pytest.raises(UserError, match="got the arithmetic 'cpu reference' on "):
+    with extension.reference_only("a test"), pytest.raises(UserError, match="got the backend 'cpu reference' on "):
         training.run_trials(one, Signs(), planned)
     assert not planned.trial(3).path.joinpath("record.json").exists()
     [trial] = training.run_trials(one, Signs(), planned)
     resumed = config(train={"epochs": 1, "resume": str(trial.path)}, smoke_test=True)
-    with extension.reference_only("a test"), pytest.raises(UserError, match="was trained with the arithmetic 'cpu compiled'"):
+    with extension.reference_only("a test"), pytest.raises(UserError, match="was trained with the backend 'cpu compiled'"):
         run_trials(resumed, Signs(), tmp_path / "elsewhere")
 
 
@@ -161,14 +161,14 @@ def test_records_of_earlier_versions_are_read(tmp_path):
     for trial, change in zip(trials, changes, strict=True):
         record = trial.read_record()
         machine = {key: record["machine"][key] for key in ("processor", "threads", "gpu", "system")}
-        old = {key: value for key, value in record.items() if key not in ("arithmetic", "library", "earlier_machines")}
+        old = {key: value for key, value in record.items() if key not in ("backend", "library", "earlier_machines")}
         old["machine"] = machine | {key: value for key, value in change.items() if key == "gpu"}
         trial.write_record(old | {key: value for key, value in change.items() if key == "operators"})
         if "accelerator" in change:
             settings = trial.read_config()
             trial.write_config({**settings, "runner": {**settings["runner"], "accelerator": "auto"}})
     runs = find_runs(tmp_path)
-    assert [run.arithmetic for run in runs] == ["cpu compiled", "cpu reference", "cpu compiled", "cuda compiled"]
+    assert [run.backend for run in runs] == ["cpu compiled", "cpu reference", "cpu compiled", "cuda compiled"]
     assert [run.machine.startswith("NVIDIA") for run in runs] == [False, False, False, True]
     assert table(tmp_path)["n"] == ["2", "1", "1"]
 
@@ -177,11 +177,11 @@ def test_a_manifest_keeps_jobs_of_different_devices_and_reads_earlier_ones(tmp_p
     job = {"overrides": [], "dataset": "signs", "model": "gru", "group": "a", "seeds": [0]}
     sweep = Sweep(tmp_path)
     sweep.add([{**job, "requested": "cpu"}, {**job, "requested": "gpu"}])
-    sweep.add([{**job, "requested": "gpu", "arithmetic": "cuda compiled"}])
-    assert [(each["requested"], each["arithmetic"]) for each in sweep.jobs()] == [("cpu", None), ("gpu", "cuda compiled")]
+    sweep.add([{**job, "requested": "gpu", "backend": "cuda compiled"}])
+    assert [(each["requested"], each["backend"]) for each in sweep.jobs()] == [("cpu", None), ("gpu", "cuda compiled")]
     content = json.loads((tmp_path / "sweep.json").read_text())
     for each in content["jobs"]:
-        del each["requested"], each["arithmetic"]
+        del each["requested"], each["backend"]
     (tmp_path / "sweep.json").write_text(json.dumps({**content, "jobs": content["jobs"][:1]}))
     sweep.add([{**job, "requested": "", "failure": "none"}])
     assert len(sweep.jobs()) == 1

@@ -1,4 +1,4 @@
-"""The arithmetic of a trial: its device and operators, whose rounding differs by more than the order of sums."""
+"""The backend of a trial: its device and operators, whose rounding differs by more than the order of sums."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from seqmem.ops import extension
 from seqmem.training.config import RayConfig, RunnerConfig, runner_config
 
 
-def arithmetic(config: Mapping[str, Any]) -> str:
+def backend(config: Mapping[str, Any]) -> str:
     """Return the device kind and the operators that a trial uses on this machine, for example ``cpu compiled``.
 
     It is part of a trial's identity, like settings, code and data. The number of threads, the instruction set and the name of
@@ -29,7 +29,7 @@ def arithmetic(config: Mapping[str, Any]) -> str:
 
 
 def planned(config: Mapping[str, Any]) -> str:
-    """Return the arithmetic that a config's trials must have, in the process that starts them.
+    """Return the backend that a config's trials must have, in the process that starts them.
 
     It is that of this machine, except for trials with GPUs of a Ray cluster that are started from a machine without a GPU.
     Each trial compares its own with it.
@@ -37,7 +37,7 @@ def planned(config: Mapping[str, Any]) -> str:
     runner = runner_config(config["runner"])
     if isinstance(runner, RayConfig) and runner.gpus and runner.accelerator != "cpu" and not torch.cuda.is_available():
         return _named(config, "cuda", "reference" if extension.FORCED else "compiled")
-    return arithmetic(config)
+    return backend(config)
 
 
 def _named(config: Mapping[str, Any], device: str, path: str) -> str:
@@ -49,7 +49,7 @@ def _named(config: Mapping[str, Any], device: str, path: str) -> str:
 
 
 def requested(config: Mapping[str, Any]) -> str:
-    """Return the part of the arithmetic that a command chooses, the same on all machines; empty for the defaults."""
+    """Return the part of the backend that a command chooses, the same on all machines; empty for the defaults."""
     accelerator = config["runner"]["accelerator"]
     return " ".join([*([accelerator] if accelerator != "auto" else []), *(["reference"] if extension.FORCED else [])])
 
