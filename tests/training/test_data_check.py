@@ -38,6 +38,10 @@ def numpy_draws(split):
     return torch.from_numpy(np.random.default_rng().integers(0, 2, (30, 5)))
 
 
+def global_numpy_draws(split):
+    return torch.from_numpy(np.random.randint(0, 2, (30, 5)))  # noqa: NPY002
+
+
 def seeded_draws(split):
     return torch.from_numpy(generator(0, split).integers(0, 2, (30, 5)))
 
@@ -94,16 +98,21 @@ def test_other_data_are_not_checked(monkeypatch):
     check_data({"name": "bits"}, object())
 
 
-def test_slow_data_with_checksums_are_loaded_once_which_one_line_says(monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "load", lambda arguments: pytest.fail("loaded again"))
-    monkeypatch.setattr(data_check, "_unchecked", set())
-    data = data_set(torch_draws, sums)()
-    for seconds, lines in ((None, 0), (0.6, 1), (0.6, 0)):
-        data.load_seconds = seconds
-        check_data({"name": "bits"}, data)
-        shown = capsys.readouterr().err.splitlines()
-        assert len(shown) == lines
-        assert all(line.startswith("note: data set bits took 0.6 s to load, so it was not loaded a second") for line in shown)
+def test_slow_data_with_checksums_are_loaded_again_only_after_global_draws(monkeypatch):
+    monkeypatch.setattr(data_check, "_MOST_SECONDS", 0)
+    for draw, again in ((torch_draws, True), (global_numpy_draws, True), (seeded_draws, False)):
+        owner = data_set(draw, sums)
+        monkeypatch.setattr(datasets, "_classes", lambda owner=owner: {"bits": owner})
+        data = datasets.load({"name": "bits"})
+        assert data.drew_globally == again
+        if again:
+            with pytest.raises(UserError, match=OTHER_NUMBERS):
+                check_data({"name": "bits"}, data)
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets, "load", lambda arguments: pytest.fail("loaded again"))
+            check_data({"name": "bits"}, data_set(draw, sums)())  # made without datasets.load
+            if not again:
+                check_data({"name": "bits"}, data)
 
 
 def test_data_of_other_arguments_are_not_taken_for_random(monkeypatch):

@@ -34,10 +34,12 @@ class DataSet(ABC):
         spec: the shapes and the task that models are built from.
         sizes: number of sequences of each split.
         load_seconds: how long :func:`seqmem.datasets.load` took; None if the data set was made without it.
+        drew_globally: whether that loading changed the global random state of torch or NumPy.
     """
 
     name: ClassVar[str]
     load_seconds: float | None = None
+    drew_globally: bool = False
 
     def __init__(self, spec: DataSpec, sizes: Mapping[Split, int], provenance: Provenance, num_workers: int = 0):
         """Store the contract; a subclass calls it last.

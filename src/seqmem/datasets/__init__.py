@@ -47,11 +47,15 @@ Then ``python train.py dataset=parity dataset.length=200`` runs.
 '''
 
 import pkgutil
+import sys
 import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from seqmem import arguments as _arguments
 from seqmem.data import SPLITS, DataSet, Split
@@ -93,10 +97,17 @@ def load(arguments: Mapping[str, Any]) -> DataSet:
         UserError: as in :func:`check`; or a file is missing and cannot be downloaded, is damaged, or cannot be read or written.
     """
     owner, checked = _resolve(arguments)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _random_states()
     data = owner(**checked)
-    data.load_seconds = time.perf_counter() - start
+    data.load_seconds, data.drew_globally = time.perf_counter() - start, _random_states() != before
     return data
+
+
+def _random_states() -> tuple[bytes, str]:
+    """Return the states of the global generators of torch and NumPy. Importing scikit-learn changes that of Python."""
+    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    with np.printoptions(threshold=sys.maxsize):
+        return torch.get_rng_state().numpy().tobytes(), repr(state)
 
 
 def _resolve(arguments: Mapping[str, Any]) -> tuple[type[DataSet], dict[str, Any]]:

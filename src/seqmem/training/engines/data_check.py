@@ -16,7 +16,6 @@ from seqmem.errors import UserError
 
 _ROWS = 100
 _MOST_SECONDS = 0.5
-_unchecked: set[str] = set()  # the slow data sets that a message has named
 _REMEDY = "give it Provenance(seed, {split: sha256(array), ...}) of seqmem.data"
 
 
@@ -24,8 +23,9 @@ def check_data(arguments: Mapping[str, Any], data: object) -> None:
     """Check that a loaded data set can be identified in a record.
 
     A data set is loaded a second time, which must give the same description and the same first rows of each split. One with all
-    checksums that took longer than half a second is not, which a line on stderr says once. An object other than a ``DataSet``
-    of this name is not checked, nor is one with all checksums that was made without :func:`seqmem.datasets.load`.
+    checksums that took longer than half a second is loaded again only if it changed the global random state of torch or NumPy.
+    An object other than a ``DataSet`` of this name is not checked, nor is one with all checksums that was made without
+    :func:`seqmem.datasets.load`.
 
     Args:
         arguments: section ``dataset`` of the config.
@@ -44,15 +44,8 @@ def check_data(arguments: Mapping[str, Any], data: object) -> None:
             raise UserError(f"dataset.name: got {data.name}, which has neither a seed nor a checksum; {_REMEDY}")
         _check_repeatable(arguments, data)
         print(f"warning: data set {data.name} has no checksum of {', '.join(unknown)}; {_REMEDY}", file=sys.stderr)
-    elif data.load_seconds is not None and data.load_seconds < _MOST_SECONDS:
+    elif data.load_seconds is not None and (data.load_seconds < _MOST_SECONDS or data.drew_globally):
         _check_repeatable(arguments, data)
-    elif data.load_seconds is not None and data.name not in _unchecked:
-        _unchecked.add(data.name)
-        print(
-            f"note: data set {data.name} took {data.load_seconds:.1f} s to load, so it was not loaded a second time to check "
-            "that the numbers are the same",
-            file=sys.stderr,
-        )
 
 
 def _check_repeatable(arguments: Mapping[str, Any], data: DataSet) -> None:
