@@ -12,8 +12,8 @@ import torch
 from seqmem.compat.seq2seq import NDS2SAEFactory as DirectFactory
 from seqmem.errors import UserError
 from seqmem.io import archive
+from seqmem.io.interrupts import Interrupted
 from seqmem.models import NDS2SAEFactory
-from seqmem.training.loop.interrupts import deferred_interrupt
 
 README = """
 from seqmem.models import NDS2SAEFactory
@@ -168,13 +168,20 @@ def test_ctrl_c_saves_and_stops_and_leaves_nothing_else(tmp_path):
         assert torch.equal(value, again.autoencoder.state_dict()[name])
 
 
-def test_a_second_ctrl_c_acts_at_once():
-    with deferred_interrupt() as noted:
-        assert not noted()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert noted()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+def test_sigterm_saves_before_the_former_handler_gets_it(tmp_path):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append((tmp_path / "a.zip").exists()))
+
+    def interrupting(batch_size):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Waves(1)(batch_size)
+
+    try:
+        with pytest.raises(Interrupted):
+            small(tmp_path / "a.zip").train(interrupting, Waves(1), 1000, batch_size=2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [True]
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):

@@ -17,11 +17,10 @@ from seqmem.data.seeds import Seed
 from seqmem.data.sequences import as_list, padded
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
-from seqmem.io import archive
+from seqmem.io import archive, interrupts
 from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder
 from seqmem.tasks import task_for
 from seqmem.training.config import TrainConfig
-from seqmem.training.loop.interrupts import deferred_interrupt
 from seqmem.training.loop.lean import LeanLoop, Observer
 from seqmem.training.optimisation.schedules import Exponential
 
@@ -184,7 +183,8 @@ class NDS2SAE:
     ) -> list[dict[str, float]]:
         """Train until the model has had ``n_iterations`` iterations, those before a save included.
 
-        An iteration takes batches from ``training_gen(batch_size)`` until one is the last. Ctrl-C saves after a whole batch.
+        An iteration takes batches from ``training_gen(batch_size)`` until one is the last. Ctrl-C and SIGTERM save after a
+        whole batch.
 
         Args:
             training_gen: returns input sequences (T, C), output sequences (T', D), and whether this batch is the last.
@@ -200,14 +200,12 @@ class NDS2SAE:
 
         Raises:
             UserError: an argument of the wrong type or range, sequences of a different size, or a loss that is not finite.
-            KeyboardInterrupt: after saving.
+            KeyboardInterrupt: at a Ctrl-C, after saving.
         """
-        with deferred_interrupt() as interrupted:
-            observer = _Iterations(self, valid_gen, n_iterations, display_step, save_step or display_step, interrupted)
-            iterations = range(self.iteration, n_iterations)
+        observer = _Iterations(self, valid_gen, n_iterations, display_step, save_step or display_step)
+        iterations = range(self.iteration, n_iterations)
+        with interrupts.handled(), interrupts.deferred():
             self._loop.run(lambda _: self._batches(training_gen, batch_size), iterations, observer)
-            if interrupted():  # after the last batch
-                raise KeyboardInterrupt
         return observer.history
 
     def predict(self, test_seq: Arrays, res_len: Sequence[int] | None = None) -> list[np.ndarray]:
@@ -339,10 +337,9 @@ class _Iterations(Observer):
         total: int,
         display_step: int,
         save_step: int,
-        interrupted: Callable[[], bool],
     ):
         self.history: list[dict[str, float]] = []
-        self._model, self._valid_gen, self._interrupted = model, valid_gen, interrupted
+        self._model, self._valid_gen = model, valid_gen
         self._total, self._display_step, self._save_step = total, display_step, save_step
         self._rate = 0.0
         self._losses: list[float] = []
@@ -355,9 +352,9 @@ class _Iterations(Observer):
 
     def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
         self._losses.append(loss.item())
-        if self._interrupted():
+        if interrupts.received() is not None:
             self._model.save()
-            raise KeyboardInterrupt
+            raise interrupts.Interrupted
 
     def on_epoch_end(self, epoch: int) -> bool:
         if epoch % self._display_step == 0 or epoch == self._total - 1:
