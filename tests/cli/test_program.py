@@ -88,6 +88,9 @@ WRONG = {
     "model.cell_arg=1": "model.cell_arg: no such key",
     "-m model=gru,lstm": "seqmem.train: got -m, expected KEY=VALUE",
     "--cfg job": "seqmem.train: got --cfg, expected KEY=VALUE",
+    "hydra/launcher=joblib": "seqmem.train: got hydra/launcher=joblib, expected a key of the config; train.py runs sweeps",
+    "hydra.mode=MULTIRUN seed=1,2": "seqmem.train: got hydra.mode=MULTIRUN, expected a key",
+    "++hydra.sweeper.n_trials=3": r"seqmem.train: got \+\+hydra.sweeper.n_trials=3, expected a key",
 }
 
 
@@ -100,6 +103,20 @@ def test_mistakes_are_errors_not_exits(tmp_path):
     with pytest.raises(UserError, match="expected a checkpoint or the folder of a finished trial"):
         seqmem.load(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_requests_a_sweep_is_refused_unless_one_job_is_requested(tmp_path, monkeypatch):
+    (tmp_path / "experiment").mkdir()
+    text = '# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: "1,2"}}}\n'
+    (tmp_path / "experiment" / "several.yaml").write_text(text)
+    given = ["--config-dir", str(tmp_path), "experiment=several", "dataset=digits", f"output_dir={tmp_path / 'runs'}"]
+    monkeypatch.setattr(program.jobs, "reported", lambda *_, **__: (_ for _ in ()).throw(KeyError))
+    with pytest.raises(
+        UserError, match=r"seqmem\.train: got a file that requests a sweep, expected one job; train\.py runs sweeps"
+    ):
+        seqmem.train(given)
+    with pytest.raises(KeyError):
+        seqmem.train([*given, "hydra.mode=RUN"])
 
 
 @pytest.mark.parametrize("value", [None, True, 3, -1.5e-7, "it's a b\\c, d=e", [1, "x"], {"a": [True, None]}, Path("a b/c")])

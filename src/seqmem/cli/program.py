@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from seqmem.cli import commandline, jobs
+from seqmem.cli import commandline, jobs, plan
 from seqmem.cli.overrides import GROUPS, split_flags, translate
 from seqmem.errors import UserError
 
 if TYPE_CHECKING:
     from seqmem.results import RunFolder
+
+_of_one_job = ("hydra.mode=RUN",)
 
 
 def train(overrides: str | Sequence[str] = (), **settings: Any) -> "list[RunFolder]":
@@ -37,14 +39,12 @@ def train(overrides: str | Sequence[str] = (), **settings: Any) -> "list[RunFold
         ``read_config()``.
 
     Raises:
-        UserError: an unknown key, a wrong value, or data that cannot be loaded, as on the command line.
+        UserError: an unknown key, a wrong value, or data that cannot be loaded, as on the command line; a sweep.
         Exception: the failure of the first trial that failed, after the other trials have run.
     """
     given = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
     arguments = translate([*given, *_written(settings)])
-    flags, _ = split_flags(arguments)
-    if unknown := [flag for flag in flags if flag.startswith("-") and flag not in ("--config-dir", "-cd")]:
-        raise UserError(f"seqmem.train: got {unknown[0]}, expected KEY=VALUE; train.py takes flags")
+    _refuse_sweeps(arguments)
     config = commandline.compose(arguments)
     with _recorded_as(["train.py", *arguments]), jobs.reported(config, standalone=True) as job:
         from seqmem import datasets, training
@@ -52,6 +52,24 @@ def train(overrides: str | Sequence[str] = (), **settings: Any) -> "list[RunFold
         data = datasets.load(config["dataset"])
         job.begin(training.experiment(config, data))
         return training.run_trials(config, data, job.experiment)
+
+
+def _refuse_sweeps(arguments: Sequence[str]) -> None:
+    """Check that translated arguments, and the files that they choose, train one job.
+
+    Raises:
+        UserError: a flag of train.py, a setting of Hydra's, or a file that requests a sweep.
+    """
+    flags, overrides = split_flags(arguments)
+    if unknown := [flag for flag in flags if flag.startswith("-") and flag not in ("--config-dir", "-cd")]:
+        raise UserError(f"seqmem.train: got {unknown[0]}, expected KEY=VALUE; train.py takes flags")
+    given = [override for override in overrides if override.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
+    if settings := [override for override in given if override not in _of_one_job]:
+        raise UserError(f"seqmem.train: got {settings[0]}, expected a key of the config; train.py runs sweeps")
+    if plan.may_set_mode(overrides, flags) and plan.requests_sweep(plan.hydra_section(overrides, flags)):
+        raise UserError(
+            "seqmem.train: got a file that requests a sweep, expected one job; train.py runs sweeps, hydra.mode=RUN none"
+        )
 
 
 @contextmanager
