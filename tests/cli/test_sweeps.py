@@ -16,12 +16,14 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
+from seqmem import results
 from seqmem.cli import commandline, engines, overrides, plan, sweeps
 from seqmem.cli import run as running
 from seqmem.errors import UserError
 from tests import program
 from tests.data_files import require
 from tests.program import ROOT
+from tests.results.synthetic import configuration, write_run
 
 SMALL = ("dataset=digits", "model.preset=tiny", "smoke_test=true", "train.batch_size=4")
 TIMED = ["seconds", "sequences_per_second", "peak_memory_mib"]
@@ -102,6 +104,19 @@ def test_a_sweep_names_its_best_row_and_the_command_that_trains_it(sweep):
     again = program.run([script, *arguments], folder)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count(f"found in {place}/seed_") == 2
+
+
+def test_every_command_of_the_best_row_is_named(current, tmp_path):
+    """Jobs that differ in their seeds alone are one row."""
+    current().command = ["train.py", "-m", "seed=1,2", "model=gru,rnn"]
+    commands = [[f"seed={seed}", f"model={model}"] for seed in (1, 2) for model in ("gru", "rnn")]
+    jobs = [{"overrides": job, "folder": f"../{job[1]}"} for job in commands] + [{"overrides": ["seed=3"], "folder": None}]
+    for job in commands:
+        write_run(tmp_path / job[1] / job[0], configuration("gru", seed=int(job[0][-1])))
+    [group] = results.group_trials(results.find_runs(tmp_path / "model=gru"))
+    line, *named = sweeps._best(group, tmp_path / "sweep", jobs).splitlines()
+    assert line.endswith(f"(n = 2), in {tmp_path / 'model=gru'}:")
+    assert named == ["python train.py seed=1 model=gru", "python train.py seed=2 model=gru"]
 
 
 def test_lines_of_jobs_say_what_differs_between_them(sweep):

@@ -106,15 +106,15 @@ def report_sweep() -> None:
 
 
 def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the best row of a data set: its validation and its folder, and on a line of its own the command that trains it."""
+    """Return the best row of a data set: its validation, its folder, and on lines of their own the commands that train it."""
     from seqmem.results.aggregate import mean_and_deviation
     from seqmem.results.table import spread
 
     place = group.finished[0].folder.path.parent
     found = spread(*mean_and_deviation(group.results("val")))
     line = f"best validation {group.metric} on {group.dataset}: {group.model}, {found} (n = {len(group.finished)}), in {place}"
-    overrides = next((job["overrides"] for job in jobs if job["folder"] and _same(folder / job["folder"], place)), None)
-    return line if overrides is None else f"{line}:\n{_command(overrides)}"
+    commands = [_command(job["overrides"]) for job in jobs if job["folder"] and _same(folder / job["folder"], place)]
+    return "\n".join([f"{line}:", *commands]) if commands else line
 
 
 def _same(path: Path, other: Path) -> bool:
