@@ -382,14 +382,14 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
         ("-test", ["rnn", "legs", "gru", "mgu"], ["lstm", "lmu"]),
         ("model", ["gru", "legs", "mgu", "rnn"], ["lmu", "lstm"]),
         ("-model", ["rnn", "mgu", "legs", "gru"], ["lstm", "lmu"]),
-        ("n", ["legs", "gru", "rnn", "mgu"], ["lmu", "lstm"]),
+        ("n", ["legs", "gru", "rnn", "mgu"], ["lstm", "lmu"]),
     ):
         files = written(tmp_path, f"--sort={sort}", "--columns", "model,test,peak_memory_mib,n")
         names, rows = headings(files["table.txt"])
         assert names == ["model", "test", "peak_memory_mib", "n"]
         models = [row[0] for row in rows if row[0] in ("legs", "gru", "rnn", "mgu", "lstm", "lmu")]
         assert [model for model in models if model not in ("lstm", "lmu")] == first, sort
-        assert [model for model in models if model in ("lstm", "lmu")] == last or sort == "n", sort
+        assert [model for model in models if model in ("lstm", "lmu")] == last, sort
         assert next(csv.reader(files["table.csv"].decode().splitlines()))[0] == "dataset"
         shown = capsys.readouterr().out
         assert shown.index(first[0]) < shown.index(first[-1])
@@ -400,6 +400,38 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
         with pytest.raises(SystemExit):
             report.main([str(tmp_path), *arguments])
         assert message in capsys.readouterr().err
+
+
+def test_rows_without_a_machine_come_last_in_both_orders(tmp_path):
+    machines = {"gru": {"processor": "B"}, "lstm": None, "rnn": {"processor": "A"}}
+    for model, machine in machines.items():
+        write_run(tmp_path / model, configuration(model), machine=machine)
+    write_run(tmp_path / "failed", configuration("mgu"), status="failed", reason="no")
+    for sort, first in (("machine", ["rnn", "gru"]), ("-machine", ["gru", "rnn"])):
+        _, rows = headings(written(tmp_path, f"--sort={sort}", "--columns=model,n")["table.txt"])
+        assert [row[0] for row in rows[:2]] == first
+        assert {row[0] for row in rows[2:4]} == {"lstm", "mgu"}
+
+
+def test_published_columns_and_those_with_a_comma_are_chosen_and_sorted_by(tmp_path, capsys):
+    for model, test in {"legs": 0.7, "gru": 0.9, "rnn": 0.8}.items():
+        write_run(tmp_path / model, configuration(model), test, result_last={"test/accuracy": test - 0.1})
+    published = tmp_path / "published.csv"
+    published.write_text("task,model,metric,value\ndigits,legs,test accuracy,0.6\ndigits,gru,test accuracy,0.95\n")
+    for sort, expected in (
+        ("published test", ["gru", "legs", "rnn"]),
+        ("test_difference", ["legs", "gru", "rnn"]),
+        ("last_mean", ["gru", "rnn", "legs"]),
+    ):
+        files = written(tmp_path, f"--sort={sort}", "--against", published, "--columns=model,last_mean,test difference")
+        names, rows = headings(files["table.txt"])
+        assert names == ["model", "last_mean", "test difference"]
+        assert [row[0] for row in rows[:3]] == expected, sort
+    with pytest.raises(SystemExit):
+        written(tmp_path, "--columns=model,lst_mean")
+    assert "did you mean 'last_mean'?" in capsys.readouterr().err
+    names, _ = headings(written(tmp_path, "--columns", "model,test, last epoch")["table.txt"])
+    assert names == ["model", "test accuracy", "last epoch"]
 
 
 def test_the_table_of_a_paper_has_short_labels(tmp_path):

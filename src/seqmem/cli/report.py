@@ -81,7 +81,8 @@ def write(
     folder = make_folder(out or source)
     groups = group_trials(runs)
     if sort is not None:
-        groups = [groups[row] for row in order(summarize(groups), groups, sort)]
+        summary = with_published(summarize(groups), compare(published, groups))
+        groups = [groups[row] for row in order(summary, groups, sort)]
     curves, problems = read_curves(groups)
     comparisons = compare(published, groups)
     summary = with_published(summarize(groups), comparisons)
@@ -145,7 +146,9 @@ def _parser() -> Parser:
         help="order of the rows in each data set, the best first: validation; --sort=-COLUMN reverses",
     )
     parser.add_argument(
-        "--columns", metavar="A,B,...", help="columns to print and of table.txt, .md and .tex, as in the table or in table.csv"
+        "--columns",
+        metavar="A,B,...",
+        help="columns to print and of table.txt, .md and .tex, by their headings or their names in table.csv",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the folder to write to (default: FOLDER)")
     return parser

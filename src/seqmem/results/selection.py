@@ -17,6 +17,7 @@ _of_heading = {
     "not finished": "unfinished",
     "test": "test_mean",
     "test, last epoch": "last_mean",
+    "last epoch": "last_mean",
     "validation": "val_mean",
     "irreducible": "irreducible_error",
     "best epoch": "best_epoch",
@@ -25,7 +26,10 @@ _of_heading = {
     "validation difference": "val_difference",
 }
 """Columns of a summary whose headings are different words; metrics are left out."""
-_measured = ("test_mean", "val_mean", "last_mean")
+_measured = (
+    *("test_mean", "val_mean", "last_mean"),
+    *("published_test", "test_difference", "published_val", "val_difference"),
+)
 _large_first = ("n", "sequences_per_second")
 
 
@@ -36,7 +40,7 @@ def order(summary: "pd.DataFrame", groups: Sequence[Trials], key: str) -> list[i
     without a value come last.
 
     Args:
-        summary: of :func:`seqmem.results.aggregate.summarize`.
+        summary: of :func:`seqmem.results.aggregate.summarize`, with published values if they can be the key.
         groups: its rows.
         key: name of the column; "-" before it reverses the order.
 
@@ -53,7 +57,8 @@ def order(summary: "pd.DataFrame", groups: Sequence[Trials], key: str) -> list[i
     def position(row: int) -> tuple[Any, ...]:
         value = values[row]
         if words:
-            return (value,)
+            missing = not isinstance(value, str) or not value
+            return missing != key.startswith("-"), "" if missing else value
         descends = groups[row].best == "max" if column in _measured else column in _large_first
         missing = value is None or math.isnan(value)
         return missing, 0 if missing else -value if descends != key.startswith("-") else value
@@ -102,4 +107,6 @@ def _plain(name: str, summary: "pd.DataFrame") -> str:
 
 
 def _names(summary: "pd.DataFrame") -> list[str]:
-    return list(dict.fromkeys([_plain(heading, summary) for heading in cells(summary)] + list(summary.columns)))
+    """Return the names to suggest: headings, and columns of table.csv; a heading with a comma cannot be in a list."""
+    headings = [_plain(heading, summary) for heading in cells(summary) if "," not in heading]
+    return list(dict.fromkeys(headings + list(summary.columns)))
