@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from seqmem import datasets, training
 from seqmem.cli import commandline
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 from seqmem.results import RunFolder
+from seqmem.training.checkpoints.saving import WithinEpoch
 from seqmem.training.loop.module import SequenceModule
 from tests.program import ROOT
 from tests.trials import assert_same, run_trials, saved
@@ -374,3 +378,40 @@ def test_a_process_that_is_killed_leaves_a_trial_that_resumes(tmp_path):
     [whole] = run_trials(config, data, tmp_path / "whole")
     assert len(killed.read_record()["resumed_at"]) == 1
     assert_same(whole, killed)
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_train_epoch_start", "on_validation_start", "on_validation_batch_end", "on_train_batch_end"]
+)
+def test_of_several_processes_none_stops_alone_at_a_signal(hook, tmp_path, monkeypatch):
+    """A signal that comes within the reduction counts at the next check, which the other processes see too."""
+
+    def reduced(wishes, reduce_op):
+        monkeypatch.setattr(interrupts._state, "received", signal.SIGTERM)
+        return wishes
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduced)
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    trainer = SimpleNamespace(world_size=2, state=state, strategy=strategy, is_last_batch=False)
+    within = WithinEpoch(tmp_path / "last.ckpt", 10)
+    within._last_saved = time.monotonic()
+    saved = []
+    monkeypatch.setattr(within, "_save", lambda *_: saved.append(True))
+    arguments = (trainer, None, None, None, 0) if "batch" in hook else (trainer, None)
+    getattr(within, hook)(*arguments)
+    assert saved == []
+    if "batch" in hook:
+        for batch in range(1, 10):
+            getattr(within, hook)(*arguments[:-1], batch)
+    with pytest.raises(interrupts.Interrupted):
+        getattr(within, hook)(*arguments[:-1], *([10] if "batch" in hook else arguments[-1:]))
+    assert saved == [True] * (hook != "on_train_epoch_start")
+
+
+def test_one_process_saves_at_a_signal_that_comes_between_the_check_and_the_end_of_the_callback(tmp_path, monkeypatch):
+    """Without a checkpoint the progress within the epoch would be lost."""
+    trainer = SimpleNamespace(world_size=1, state=SimpleNamespace(fn=TrainerFn.FITTING))
+    within = WithinEpoch(tmp_path / "last.ckpt", 10)
+    monkeypatch.setattr(within, "_save_or_stop", lambda *_, **__: monkeypatch.setattr(interrupts._state, "received", 15))
+    within.on_validation_start(trainer, None)
+    within.on_validation_batch_end(trainer, None, None, None, 0)

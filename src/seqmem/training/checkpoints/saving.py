@@ -19,6 +19,8 @@ from seqmem.training.checkpoints.files import save_plain
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.module import SequenceModule
 
+_batches_between_checks = 10
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary file and renames it, so that the old one stays until the new one is whole."""
@@ -87,7 +89,9 @@ class WithinEpoch(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at a signal that came after the last epoch's checkpoint."""
-        interrupts.raise_if_received()
+        [stops] = _in_any_process(trainer, interrupts.received() is not None)
+        if stops:
+            raise interrupts.Interrupted
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start to measure again: each epoch ends with a checkpoint."""
@@ -96,15 +100,20 @@ class WithinEpoch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a checkpoint if it is due or there was a signal, and the weights are finite; stop at a signal."""
-        if not trainer.is_last_batch:  # Lightning would resume after the validation, which has not run
+        """Write a checkpoint if it is due or there was a signal, and the weights are finite; stop at a signal.
+
+        Several processes check every ten batches.
+        """
+        # After the last batch, Lightning would resume after the validation, which has not run.
+        if not trainer.is_last_batch and self._checks(trainer, batch_idx):
             self._save_or_stop(trainer, pl_module, time.monotonic() >= self._last_saved + self.seconds)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a checkpoint and stop at a signal."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._save_or_stop(trainer, pl_module, due=False)
-        interrupts.raise_if_received()
+        else:
+            interrupts.raise_if_received()
 
     def on_validation_batch_end(
         self,
@@ -117,8 +126,10 @@ class WithinEpoch(pl.Callback):
     ) -> None:
         """Write a checkpoint and stop at a signal."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._save_or_stop(trainer, pl_module, due=False)
-        interrupts.raise_if_received()
+            if self._checks(trainer, batch_idx):
+                self._save_or_stop(trainer, pl_module, due=False)
+        else:
+            interrupts.raise_if_received()
 
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
         """Stop at a signal."""
@@ -143,12 +154,13 @@ class WithinEpoch(pl.Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._loaded = checkpoint.get("within_epoch")
 
+    def _checks(self, trainer: pl.Trainer, batch_idx: int) -> bool:
+        """Return whether to check for a signal after a batch; not after each if several processes wait for each other."""
+        return trainer.world_size == 1 or self.seconds == 0 or batch_idx % _batches_between_checks == 0
+
     def _save_or_stop(self, trainer: pl.Trainer, module: pl.LightningModule, due: bool) -> None:
         """Write a checkpoint if it is due or there was a signal, and stop at a signal: all processes at the same batch."""
-        stops = interrupts.received() is not None
-        if trainer.world_size > 1:
-            wishes = torch.tensor([stops, due], dtype=torch.float32, device=trainer.strategy.root_device)
-            stops, due = (trainer.strategy.reduce(wishes, reduce_op="sum") > 0).tolist()
+        stops, due = _in_any_process(trainer, interrupts.received() is not None, due)
         if stops or due:
             self._save(trainer, module)
         if stops:
@@ -160,6 +172,15 @@ class WithinEpoch(pl.Callback):
         trainer.save_checkpoint(self.path)
         self._saving = False
         self._last_saved = time.monotonic()
+
+
+def _in_any_process(trainer: pl.Trainer, *wishes: bool) -> list[bool]:
+    """Return which of the wishes any process has; each must call it."""
+    if trainer.world_size == 1:
+        return list(wishes)
+    mine = torch.tensor(wishes, dtype=torch.float32, device=trainer.strategy.root_device)
+    found: list[bool] = (trainer.strategy.reduce(mine, reduce_op="sum") > 0).tolist()
+    return found
 
 
 # Progress of a validation that stopped in its first batch: Lightning repeats that batch and runs the others.
