@@ -59,5 +59,5 @@ def meant(choices: Sequence[str]) -> str:
 
 
 def not_installed(extra: str) -> str:
-    """Return the end of an error line: how to install an extra of pyproject.toml."""
-    return f"is not installed; install it with: pip install --no-build-isolation -e '.[{extra}]'"
+    """Return the end of an error line: how to install the packages of an extra."""
+    return f"is not installed; install it with: pip install -r requirements/{extra}.txt"

@@ -18,7 +18,9 @@ _extras = tomllib.loads((_root / "pyproject.toml").read_text())["project"]["opti
 @pytest.mark.parametrize(("override", "extra"), [("runner=ray", "ray"), ("runner.wandb=offline", "wandb")])
 def test_a_package_that_is_missing_is_named(override, extra, monkeypatch):
     monkeypatch.setattr(config, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=rf"{re.escape(override.partition('=')[0])}.*{extra} is not installed.*\[{extra}\]"):
+    with pytest.raises(
+        UserError, match=rf"{re.escape(override.partition('=')[0])}.*{extra} is not installed.*requirements/{extra}.txt"
+    ):
         commandline.compose(["dataset=digits", "model=rnn", override])
 
 
@@ -26,7 +28,8 @@ def test_a_package_that_is_missing_is_named(override, extra, monkeypatch):
 def test_a_plugin_that_is_missing_is_named(choice):
     error = MissingConfigException("Could not find it", f"hydra/{choice}", [])
     line = messages.explain(error, [])
-    [extra] = re.findall(r"\[(\w+)\]", line)
+    [extra] = re.findall(r"pip install -r requirements/(\w+)\.txt", line)
+    assert (_root / "requirements" / f"{extra}.txt").is_file()
     assert line.startswith(f"hydra/{choice} is not installed")
     assert any("hydra" in package for package in _extras[extra])
 
