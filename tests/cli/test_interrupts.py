@@ -15,7 +15,7 @@ SWEEP = ["train.py", "-m", "dataset=digits", "model=rnn,gru", "model.preset=tiny
 SWEEP += [f"train.limit_{split}_batches=3" for split in ("train", "val", "test")]
 TIMED = ["seconds", "sequences_per_second", "peak_memory_mib"]
 LINE = r"error: interrupted(; the same command resumes)?\n"
-NOTE = r"(interrupted: saves a checkpoint first; a second signal ends at once\n)?"
+NOTE = r"(interrupted: saves a checkpoint first; a second signal, at least a second later, ends at once\n)?"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 

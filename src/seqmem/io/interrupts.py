@@ -92,7 +92,7 @@ def note(number: int) -> None:
 
 
 def raise_if_received() -> None:
-    """Raise :class:`Interrupted` if there was a signal, whatever became of its first exception."""
+    """Raise :class:`Interrupted` if there was a signal, even if a library has caught its first exception."""
     if _state.received is not None:
         raise Interrupted
 
@@ -109,7 +109,7 @@ def unwinding() -> Iterator[None]:
 
 @contextmanager
 def deferred(pass_on: Callable[[int], None] | None = None) -> Iterator[None]:
-    """Only note the first signal within the block; a second one acts at once.
+    """Only note the first signal within the block; a second one, at least a second later, acts at once.
 
     The block checks :func:`received`, and the end of the block raises :class:`Interrupted`.
 
@@ -177,7 +177,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     note(number)
     if _state.deferred and first:
         if not _state.worker:
-            _write("interrupted: saves a checkpoint first; a second signal ends at once\n")
+            _write("interrupted: saves a checkpoint first; a second signal, at least a second later, ends at once\n")
         if _state.pass_on:
             _state.pass_on(number)
     elif _state.unwinding:
