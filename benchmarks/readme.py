@@ -5,6 +5,7 @@ Each lies between the lines ``<!-- NAME: python -m benchmarks.readme -->`` and `
 
 import csv
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -69,14 +70,20 @@ def quickstart() -> str:
 
 
 def speed() -> str:
-    """Seconds of a training step of seqmem, and how many times as long the other sides take."""
+    """Seconds of a training step of seqmem, and how many times as long the other sides take.
+
+    Raises:
+        SystemExit: a case was not measured.
+    """
     rows = _rows(RESULTS / "speed.csv")
     lines = []
     for label, case in SPEED.items():
         sides = {row["side"]: row for row in rows if row["case"] == case.title}
-        if sides:
-            ratios = [_ratio(sides, start) for start in SIDES.values()]
-            lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
+        if "seqmem" not in sides:
+            command = f"python -m benchmarks.run --keep --only '{case.title}'"
+            sys.exit(f"error: {RESULTS / 'speed.csv'} has no rows of '{case.title}'; measure it with: {command}")
+        ratios = [_ratio(sides, start) for start in SIDES.values()]
+        lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
     return "\n".join([*_table(["network", "seqmem (s)", *SIDES], lines), "", f"{_all_measured(rows, SPEED.values())}."])
 
 

@@ -4,9 +4,8 @@ The implementations ("sides") of a case are measured in turns, A B A B ..., and 
 have; a slow side has a single turn. A turn repeats a fast call for half a second. No ratio is reported if the sides disagree in
 value or gradient. Peak memory is that of a process that runs one side alone.
 
-The rows are written to ``benchmarks/latest/``, which git ignores, so that a measurement does not mark the records of later
-trainings as those of changed sources. ``--keep`` writes to ``benchmarks/results/``, from which ``python -m benchmarks.readme``
-makes the README's tables.
+The rows are written to ``benchmarks/latest/``, which git ignores. ``--keep`` writes to ``benchmarks/results/``, from which
+``python -m benchmarks.readme`` makes the README's tables.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Rules of the benchmark: no ratio if the sides disagree, and the rows of other runs are kept."""
 
 import argparse
-import json
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import quickstart, readme, run
 from benchmarks.cases import Case, builders
+from seqmem.io import provenance
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,6 @@ def test_a_run_of_some_cases_keeps_the_rows_of_the_others(tmp_path):
 
 
 def test_results_are_kept_only_on_request(monkeypatch):
-    """Otherwise git ignores them, so that a measurement does not mark the records of later trainings as dirty."""
     parser = argparse.ArgumentParser()
     run.add_output(parser, "speed.csv")
     path = run.output(parser.parse_args([]), "speed.csv")
@@ -92,18 +92,65 @@ def test_denormals_are_flushed_in_a_process_of_the_case(monkeypatch, capsys):
     small = Case("gru", 8, 12, 3, loss="last", flush=True)
     assert [case for case in run.CASES if case.flush]
     monkeypatch.setattr(run, "CASES", [small])
-    monkeypatch.setattr(
-        run.subprocess, "run", lambda command, **_: SimpleNamespace(stdout=json.dumps(command[command.index("--rows") + 1]))
-    )
-    assert run.flushed(small, 1) == small.title
-    measured = []
-    monkeypatch.setattr(run, "measure", lambda case, turns: measured.append(torch.tensor([1e-39]) / 2) or [])
-    try:
-        run.print_rows(small.title, 1)
-    finally:
-        torch.set_flush_denormal(False)
-    assert measured[0].item() == 0
-    assert json.loads(capsys.readouterr().out) == []
+    halves = []
+
+    def sides(case):
+        halves.append((torch.tensor([1e-39]) / 2).item())
+        return without_torch_compile(case)
+
+    def in_this_process(command, **_):
+        assert command[1:3] == ["-m", "benchmarks.run"]
+        monkeypatch.setattr("sys.argv", command[2:])
+        try:
+            run.main()
+        finally:
+            torch.set_flush_denormal(False)
+        return SimpleNamespace(stdout=capsys.readouterr().out)
+
+    monkeypatch.setattr(run, "sides", sides)
+    monkeypatch.setattr(run.subprocess, "run", in_this_process)
+    rows = run.flushed(small, 1)
+    assert halves == [0]
+    assert {"seqmem", "torch.nn.GRU"} <= {row["side"] for row in rows}
+    assert {row["case"] for row in rows} == {small.title}
+    assert all(row["seconds"] > 0 and row["agreement"] != "DISAGREES" for row in rows)
+
+
+def test_a_case_of_the_readme_that_was_not_measured_is_an_error(monkeypatch, tmp_path):
+    first, second = run.CASES[:2]
+    monkeypatch.setattr(readme, "SPEED", {"first": first, "second": second})
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    rows = [{"case": case.title, "side": "seqmem", "seconds": 1.5} for case in (first, second)]
+    run.save(rows, [], tmp_path / "speed.csv")
+    assert "| first | 1.5 |  |  |  |  |\n| second | 1.5 |" in readme.speed()
+    run.save(rows[:1], [], tmp_path / "speed.csv")
+    with pytest.raises(
+        SystemExit, match=re.escape(f"has no rows of '{second.title}'; measure it with: python -m benchmarks.run")
+    ):
+        readme.speed()
+
+
+def test_changed_results_do_not_mark_a_measurement_as_one_of_changed_sources(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
+
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "src").mkdir()
+    files = [tmp_path / name for name in ("benchmarks/results/speed.csv", "README.md", "src/code.py", "benchmarks/run.py")]
+    for file in files:
+        file.write_text("before")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = provenance._commit(tmp_path / "src")
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    for file in files:
+        file.write_text("after")
+        is_source = file.name.endswith(".py")
+        assert provenance._commit(tmp_path / "src") == commit + "-dirty" * is_source, file
+        if is_source:
+            file.write_text("before")
+    assert provenance._commit(tmp_path.parent) is None
 
 
 def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):

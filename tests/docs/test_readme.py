@@ -1,5 +1,6 @@
 """The README's commands compose and, made small, run as they stand; its Python runs too."""
 
+import csv
 import os
 import re
 import shlex
@@ -261,7 +262,12 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
     assert "\x1b" not in done.stdout
 
 
-def test_the_measured_tables_are_those_of_the_results():
+def test_the_measured_tables_are_those_of_the_results(monkeypatch):
+    """A case without rows is an error; until it is measured, the README has no row of it either."""
+    measured = {row["case"] for row in csv.DictReader((_root / "benchmarks/results/speed.csv").read_text().splitlines())}
+    cases = {name: case for name, case in readme.SPEED.items() if case.title in measured}
+    assert all(case.flush for name, case in readme.SPEED.items() if name not in cases)
+    monkeypatch.setattr(readme, "SPEED", cases)
     assert readme.updated(_readme) == _readme, "python -m benchmarks.readme updates the README"
     for table in (readme.quickstart(), readme.speed(), readme.hmlstm()):
         assert table in _readme

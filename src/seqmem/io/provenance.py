@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+_no_sources = ("benchmarks/results", "README.md")
 _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision")
 
 
@@ -16,7 +17,8 @@ _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 def provenance() -> dict[str, Any]:
     """Return versions, git commit and machine, as values that JSON can hold.
 
-    The commit ends in ``-dirty`` if tracked files were changed, and is None outside of a repository.
+    The commit ends in ``-dirty`` if tracked files were changed other than README.md and kept results, which no measurement
+    depends on. It is None outside of a repository.
     """
     return {
         "commit": _commit(),
@@ -37,13 +39,19 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+def _commit(folder: Path = Path(__file__).parent) -> str | None:
+    sources = [":/", *(f":(top,exclude){path}" for path in _no_sources)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        commit = _git(folder, "rev-parse", "--verify", "HEAD").stdout.strip()
+        is_dirty = _git(folder, "diff", "--quiet", "--no-ext-diff", "HEAD", "--", *sources).returncode == 1
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return f"{commit}{'-dirty' if is_dirty else ''}" if commit else None
+
+
+def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
 
 
 def _processor() -> str:
