@@ -83,11 +83,10 @@ def test_the_examples_pass_the_batteries(example, tmp_path, monkeypatch, load_sm
 
 
 def test_the_readme_names_the_batteries():
-    for path in re.findall(r"tests/datasets/\w+\.py", README.read_text().partition("## Add a data set")[2].partition("## ")[0]):
-        assert (README.parent / path).is_file()
-        break
-    else:
-        raise AssertionError("README.md does not name the tests of data sets")
+    section = README.read_text().partition("## Add a data set")[2].partition("\n## ")[0]
+    paths = re.findall(r"tests/datasets/\w+\.py", section)
+    assert paths
+    assert all((README.parent / path).is_file() for path in paths), paths
 
 
 SEVERAL = """
