@@ -230,7 +230,14 @@ def test_compile_without_a_graph_break():
         return legs_update(legs_update(x, u, DT), u, dt, "euler")
 
     eager = two_steps(x, u)
-    compiled = torch.compile(two_steps, fullgraph=True, backend="aot_eager")(x, u)
+    operators = []
+
+    def backend(graph, examples):
+        operators.extend(str(node.target) for node in graph.graph.nodes if "seqmem" in str(node.target))
+        return torch._dynamo.lookup_backend("aot_eager")(graph, examples)
+
+    compiled = torch.compile(two_steps, fullgraph=True, backend=backend)(x, u)
+    assert len(operators) == 2
     torch.testing.assert_close(compiled, eager)
     for one, other in zip(*(torch.autograd.grad(y.square().sum(), (x, u)) for y in (compiled, eager)), strict=True):
         torch.testing.assert_close(one, other)

@@ -231,6 +231,7 @@ def test_a_cell_compiles(boundary):
     for call in (torch.compile(cell, backend="aot_eager"), cell):
         torch.manual_seed(3)
         outputs = call(inputs)[0]
+        assert cell.path == "one compiled call"
         results.append((outputs, *torch.autograd.grad(outputs.square().sum(), list(cell.parameters()))))
     assert_close(*results)
 

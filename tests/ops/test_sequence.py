@@ -472,8 +472,9 @@ def test_operators_with_bfloat16_products_are_well_formed(names):
 def test_a_cell_compiles(cell):
     cell = make(cell, 3, 5)
     inputs = torch.randn(3, 5, 3, dtype=torch.float64)
-    compiled = torch.compile(cell, backend="aot_eager")
-    assert_close(compiled(inputs)[0], cell(inputs)[0])
+    outputs = torch.compile(cell, backend="aot_eager")(inputs)[0]
+    assert cell.path == "one compiled call"
+    assert_close(outputs, cell(inputs)[0])
 
 
 def test_nothing_is_kept_for_backward_without_a_gradient():

@@ -13,9 +13,18 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
+@torch.compiler.assume_constant_result
+def _is_transforming() -> bool:
+    """Whether a transform of torch.func is active.
+
+    torch.compile guards the stack of transforms, but traces the call that reads it as an object that is never None.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def fallback_reason() -> str:
     """Return why only plain torch operations give the right derivatives here, or an empty string."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if _is_transforming():
         return "a transform of torch.func is active"
     return "forward-mode differentiation is active" if forward_ad._current_level >= 0 else ""
 
@@ -35,7 +44,7 @@ def register_gradient(name: str, backward: Callable[..., Any], setup_context: Ca
 
 def values(tensor: Tensor) -> Tensor:
     """Return the values of a tensor inside transforms of torch.func, with a dimension more for each vmap that maps it."""
-    if torch._C._functorch.peek_interpreter_stack() is None:
+    if not _is_transforming():
         return tensor
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
@@ -68,7 +77,7 @@ def _refuse(name: str, arguments: tuple[Any, ...]) -> None:
     if not reason:
         return
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    transformed = _is_transforming()
     if any(has_tangent(tensor) or (transformed and tensor.requires_grad) for tensor in tensors):
         raise NotImplementedError(
             f"seqmem::{name}: {reason}, expected backward() or torch.autograd.grad; cells, layers, seqmem.ops.memory_update "
