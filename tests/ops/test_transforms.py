@@ -130,3 +130,12 @@ def test_compiled_functions_keep_the_derivatives():
     assert_close(inside(memory, direction), expected)
     gradient = torch.func.grad(lambda value: (function(value) * direction).sum())
     assert_close(torch.compile(gradient, backend="eager")(memory), gradient(memory))
+
+
+@compiled_only
+def test_a_measure_compiles_without_a_graph_break():
+    torch._dynamo.reset()
+    update = torch.compile(lambda memory, inputs: memory_update(memory, inputs, 0.1, "lagt"), fullgraph=True, backend="eager")
+    for order in (4, 5, 6):  # torch.compile traces a size that changed as a symbol
+        memory, inputs = random(2, 1, order), random(2, 1)
+        assert_close(update(memory, inputs), memory_update(memory, inputs, 0.1, "lagt"))

@@ -1,6 +1,7 @@
 """Memory updates: the compiled operator if it supports the call, else the dense reference of ``reference.py``."""
 
 from functools import cache
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
@@ -210,9 +211,15 @@ def _apply(update: _Update, memory: Tensor, inputs: Tensor, step_size: float | T
             return operator(memory, inputs, step_size)
         if alpha is not None and memory.dim() == 3:
             dt = step_size if isinstance(step_size, Tensor) else memory.new_full((memory.shape[0],), step_size)
-            rows = _cached_generators(update.measure, memory.shape[2], tuple(sorted(update.measure_args.items())))
+            order = index(memory.shape[2])  # a number also in torch.compile, which traces sizes as symbols
+            rows = _constant_generators(update.measure, order, tuple(sorted(update.measure_args.items())))
             return torch.ops.seqmem.quasiseparable_update(memory, inputs, dt, rows, alpha)
     return reference.update(update.measure, memory, inputs, step_size, update.discretization, **update.measure_args)
+
+
+@torch.compiler.assume_constant_result
+def _constant_generators(*key: Any) -> Tensor:
+    return _cached_generators(*key)
 
 
 @cache
