@@ -53,8 +53,8 @@ class Recurrence(SequenceLayer[State]):
     def advance(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
         """Compute one step.
 
-        Under autocast torch.nn.functional.linear returns half precision. Functions that take one type only, as torch.lerp, need
-        its results in the state's type.
+        Under autocast torch.nn.functional.linear returns half precision. Cast its results to the state's type before a function
+        that takes one type only, such as torch.lerp.
 
         Args:
             projected: (B, P), the result of :meth:`project` for the step.

@@ -70,7 +70,7 @@ def update(
 def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
     """LegS coefficients of a whole signal: (f_0, 0, ...) at the first sample, then bilinear steps of 1/t, t = 1, 2, ...
 
-    The fast implementation is ``legs_approximation`` in ``csrc/legs.h``.
+    The fast implementation is ``legs_projection`` in ``csrc/legs.h``.
 
     Args:
         signal: (B, T) floating point, T > 0.
