@@ -376,6 +376,7 @@ def test_a_state_dict_holds_the_slope():
                 other.slope.fill_(-3.6e22)  # what uninitialised memory may hold
             other.load_state_dict({name: value.clone() for name, value in state_dict.items()}, assign=assign)
             assert torch.equal(other(inputs)[0], expected)
+            assert other.slope.dtype == cell.slope.dtype == torch.float64
     with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: .layers\.0\.weight"):
         other.load_state_dict({name: value for name, value in saved.items() if name != "layers.0.weight"})
 

@@ -127,7 +127,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         return min(self.max_slope, self.first_slope + self.slope_growth * self._epoch)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        missing = {f"{prefix}slope": torch.tensor(self._slope(), device="cpu")}
+        weight = state_dict.get(f"{prefix}layers.0.weight", self.slope)
+        missing = {f"{prefix}slope": torch.full((), self._slope(), dtype=weight.dtype, device=weight.device)}
         super()._load_from_state_dict({**missing, **state_dict}, prefix, *arguments)
 
     def project(self, inputs: Tensor) -> Tensor:
