@@ -52,6 +52,11 @@ def test_the_compiled_path_is_silent_and_reported(capsys, recwarn):
     extension.warn_once()
     assert not recwarn
     assert set(paths().values()) == {"compiled"}
+    named = {
+        name.removeprefix("seqmem::").partition(".")[0] for name in torch._C._dispatch_get_all_op_names() if "seqmem" in name
+    }
+    derivatives = {name for name in named if name.endswith(("_adjoint", "_sequence_backward"))}
+    assert set(paths()) == named - derivatives - {"instruction_set", "bfloat16_products"}
     report.main()
     printed = capsys.readouterr().out
     assert all(f"{name:34} compiled\n" in printed for name in paths())

@@ -35,7 +35,7 @@ ON_GPU = torch.cuda.is_available() and find_spec("triton") is not None
 
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 ANY_MEASURE = "quasiseparable_update"
-
+SIGNALS = ("legs_function_approx_trapezoidal", "legs_projection")
 SEQUENCES = ("memory_sequence", "lstm_sequence", "gru_sequence", "multiscale_sequence")
 
 

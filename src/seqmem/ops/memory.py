@@ -141,9 +141,7 @@ def paths() -> dict[str, str]:
     'gru_sequence'
     """
     path = f"reference ({extension.REASON})" if extension.REASON else "compiled"
-    return dict.fromkeys(
-        (*extension.UPDATES, extension.ANY_MEASURE, "legs_function_approx_trapezoidal", *extension.SEQUENCES), path
-    )
+    return dict.fromkeys((*extension.UPDATES, extension.ANY_MEASURE, *extension.SIGNALS, *extension.SEQUENCES), path)
 
 
 class _Update(NamedTuple):
