@@ -139,3 +139,16 @@ def test_a_measure_compiles_without_a_graph_break():
     for order in (4, 5, 6):  # torch.compile traces a size that changed as a symbol
         memory, inputs = random(2, 1, order), random(2, 1)
         assert_close(update(memory, inputs), memory_update(memory, inputs, 0.1, "lagt"))
+
+
+def test_a_compiled_step_keeps_the_types_of_the_state_under_autocast():
+    torch._dynamo.reset()
+    for cell in (LSTM(3, 4), LegS(3, 4)):
+        inputs = torch.randn(2, 3)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            _, before = cell.step(inputs)
+            outputs, after = torch.compile(cell.step, backend="eager")(inputs, before)
+            expected, state = cell.step(inputs, before)
+        assert type(after) is type(before)
+        assert [part.dtype for part in after] == [part.dtype for part in before]
+        assert_close((outputs, *after), (expected, *state))

@@ -22,6 +22,12 @@ def rebuild(like: Any, tensors: list[Tensor]) -> Any:
     return _rebuild(like, iter(tensors))
 
 
+@torch.compiler.disable  # torch 2.11 cannot trace a NamedTuple that is built from the type of another one
+def rebuild_eagerly(like: Any, tensors: list[Tensor]) -> Any:
+    """Compute :func:`rebuild` outside the graphs of torch.compile."""
+    return rebuild(like, tensors)
+
+
 def mapped(function: Callable[[Tensor], Tensor], state: Any) -> Any:
     """Return the state with a function applied to each tensor."""
     return rebuild(state, [function(part) for part in parts(state)])
@@ -29,7 +35,10 @@ def mapped(function: Callable[[Tensor], Tensor], state: Any) -> Any:
 
 def kept_types(after: Any, before: Any) -> Any:
     """Return a state in the types of the state before it, which autocast may have changed."""
-    return rebuild(after, [new.to(old.dtype) for new, old in zip(parts(after), parts(before), strict=True)])
+    pairs = list(zip(parts(after), parts(before), strict=True))
+    if all(new.dtype == old.dtype for new, old in pairs):
+        return after
+    return rebuild_eagerly(after, [new.to(old.dtype) for new, old in pairs])
 
 
 def select(valid: Tensor, new: Tensor, old: Tensor) -> Tensor:

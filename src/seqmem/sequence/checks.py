@@ -15,7 +15,7 @@ from seqmem.errors import UserError
 from seqmem.ops import transforms
 from seqmem.ops.export import exporting
 from seqmem.ops.precision import autocast_active
-from seqmem.ops.states import parts, rebuild
+from seqmem.ops.states import parts, rebuild_eagerly
 
 _AUTOCAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}
 
@@ -125,7 +125,7 @@ def checked_state(label: str, state: Any, like: Any, batch_size: int) -> Any:
     fitting = [_fitted(label, k, part, like, batch_size) for k, part in enumerate(given)]
     if _same_structure(state, like) and all(new is old for new, old in zip(fitting, given, strict=True)):
         return state  # a loop over step() passes what the layer returned
-    return _rebuilt(like, fitting)
+    return rebuild_eagerly(like, fitting)
 
 
 def _fitted(label: str, place: int, part: Tensor, like: Any, batch_size: int) -> Tensor:
@@ -142,11 +142,6 @@ def _fitted(label: str, place: int, part: Tensor, like: Any, batch_size: int) ->
     if not (_is_integer(part) and _is_integer(expected)) and not _is_autocast(part, expected.dtype):
         raise UserError(f"{label}: got {name} of {part.dtype}, expected {expected.dtype}")
     return part.to(expected.dtype)
-
-
-@torch.compiler.disable  # torch 2.11 cannot trace a NamedTuple that is built from the type of another one
-def _rebuilt(like: Any, tensors: list[Tensor]) -> Any:
-    return rebuild(like, tensors)
 
 
 def _is_autocast(tensor: Tensor, expected: torch.dtype | None) -> bool:
