@@ -139,7 +139,31 @@ def test_times_that_are_equal_in_the_type_of_the_inputs_are_refused():
         cell(torch.randn(2, 5, 2), times=times)
     cell(torch.randn(2, 5, 2), times=times, lengths=torch.ones(2, dtype=torch.int64))
     cell(torch.randn(2, 5, 2), times=times - times[:, :1])
+    with pytest.raises(UserError, match=r"or use the cell and its inputs in float64 \(cell\.double\(\)\)"):
+        cell(torch.randn(2, 5, 2), times=times)
     cell.double()(torch.randn(2, 5, 2, dtype=torch.float64), times=times)
+
+
+def test_a_stream_of_times_that_are_equal_in_the_type_of_the_inputs_is_refused():
+    message = r"times of row 1 at step 0 and in the state before it are the same in torch\.float32; subtract the first"
+    for first in (1.6e9, 1.6e9 + 100):  # a multiple of the spacing of float32, and a time that is rounded up
+        times = torch.tensor([1, first], dtype=torch.float64)
+        later = times + 1
+        cell, inputs = TLSI(3, 4), torch.randn(2, 2)
+        for _, state in (cell.step(inputs, times=times), cell(inputs[:, None], times=times[:, None])):
+            with pytest.raises(UserError, match=message):
+                cell.step(inputs, state, times=later)
+            with pytest.raises(UserError, match=message):
+                cell(inputs[:, None], state, times=later[:, None])
+        _, state = cell.step(inputs, times=times)
+        cell.step(inputs, state, times=times + 1000)
+        assert torch.equal(cell.step(inputs, state, times=times)[1].memory, state.memory)
+    _, state = cell.double().step(inputs.double(), times=times)
+    cell.step(inputs.double(), state, times=later)
+    for time in (0.7, 0.3):  # equal times are valid, rounded down or up
+        cell, times = TLSI(3, 4), torch.full((2,), time, dtype=torch.float64)
+        _, state = cell.step(inputs, times=times)
+        cell.step(inputs, state, times=times)
 
 
 def test_autocast_does_not_round_times():

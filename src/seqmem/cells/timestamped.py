@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell
@@ -14,7 +15,10 @@ from seqmem.ops import DiscretizationName, canonical_discretization, generators,
 from seqmem.ops.constants import constant
 from seqmem.ops.export import exporting
 from seqmem.ops.precision import autocast_active
-from seqmem.ops.transforms import values
+from seqmem.ops.transforms import fallback_reason, values
+
+_unrounded_times = WeakTensorKeyDictionary()
+"""The times of states (B,) that were rounded to the type of the inputs -> the times that were passed (B,)."""
 
 
 class TimedState(NamedTuple):
@@ -97,6 +101,22 @@ class TimestampedCell(MemoryCell):
         output = torch.cat([hidden, memory.flatten(1).to(hidden.dtype)], -1) if self.memory_output else hidden
         return output, TimedState(hidden, memory, time)
 
+    def forward(
+        self, inputs: Tensor, state: TimedState | None = None, lengths: Tensor | None = None, times: Tensor | None = None
+    ) -> tuple[Tensor, TimedState]:
+        """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
+        outputs, after = super().forward(inputs, state, lengths, times)
+        if times is not None and lengths is None and times.shape[1] > 0:
+            _keep_unrounded(after, times[:, -1])
+        return outputs, after
+
+    def step(self, inputs: Tensor, state: TimedState | None = None, times: Tensor | None = None) -> tuple[Tensor, TimedState]:
+        """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
+        outputs, after = super().step(inputs, state, times)
+        if times is not None:
+            _keep_unrounded(after, times)
+        return outputs, after
+
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Tensor) -> Tensor:
         """Compute one step of the memory."""
         return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
@@ -123,19 +143,22 @@ class TimestampedCell(MemoryCell):
         given = inputs[..., :1] if times is None else times
         self._times_need_gradient = given.requires_grad or before.time.requires_grad  # type: ignore[attr-defined]
         if times is not None and not exporting():
-            self._check_precision(times, joined.dtype, lengths)
+            self._check_precision(times, before.time, joined.dtype, lengths)
         return joined, before, lengths  # type: ignore[return-value]
 
-    def _check_precision(self, times: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
+    def _check_precision(self, times: Tensor, before: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
+        known = None if torch.compiler.is_compiling() else _unrounded_times.get(before)
+        times = torch.cat([times[:, :1] if known is None else known[:, None], times], 1)
         rounded = times.to(dtype)
         lost = (times[:, 1:] > times[:, :-1]) & (rounded[:, 1:] == rounded[:, :-1])
         if lengths is not None:
-            lost = lost & valid_steps(lengths, times.shape[1])[:, 1:]
+            lost = lost & valid_steps(lengths, lost.shape[1])
         if place := _first(lost):
             row, step = place
+            where = f"at steps {step - 1} and {step}" if step else "at step 0 and in the state before it"
             raise UserError(
-                f"{self._label()}: the times of row {row} at steps {step} and {step + 1} are the same in {dtype}; subtract the "
-                "first time of each row, or pass inputs in float64"
+                f"{self._label()}: the times of row {row} {where} are the same in {dtype}; subtract the first time of each "
+                "row, or use the cell and its inputs in float64 (cell.double())"
             )
 
     def operator_options(self) -> dict[str, Any]:
@@ -199,6 +222,12 @@ def _first(wrong: Tensor) -> tuple[int, int] | None:
         return None
     *_, row, step = (int(index) for index in found.nonzero()[0])
     return row, step
+
+
+def _keep_unrounded(state: TimedState, times: Tensor) -> None:
+    """Remember the times (B,) of a state that were rounded, so that the next call can compare its own with them."""
+    if times.dtype != state.time.dtype and not torch.compiler.is_compiling() and not fallback_reason():
+        _unrounded_times[state.time] = times.detach().clone()
 
 
 def _full_precision(inputs: Tensor) -> Tensor:
