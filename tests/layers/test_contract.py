@@ -1,5 +1,6 @@
 """One rule and one message for the arguments of all cells and layers; their documentation and representation."""
 
+import copy
 import inspect
 import pydoc
 
@@ -197,3 +198,21 @@ def test_errors_name_the_class_that_was_called():
             layer(*range(40))
     with pytest.raises(UserError, match="expected at least 2 for TLSI"):
         TLSI(1)
+
+
+def test_a_step_does_not_compute_an_initial_state(monkeypatch):
+    cell, inputs, made = LSTM(3, 4), torch.randn(2, 3), []
+    initial_state = cell.initial_state
+    monkeypatch.setattr(cell, "initial_state", lambda batch_size: made.append(batch_size) or initial_state(batch_size))
+    state = None
+    for _ in range(5):
+        _, state = cell.step(inputs, state)
+    assert made == [2, 0]
+    for wrong in (state._replace(cell=state.cell[:, :2]), (*state, state[0]), state._replace(hidden=state.hidden.double())):
+        with pytest.raises(UserError, match="got "):
+            cell.step(inputs, wrong)
+    assert type(cell.step(inputs, list(state))[1]) is type(state)
+    cell.double()
+    with pytest.raises(UserError, match="float32, expected torch.float64"):
+        cell.step(inputs.double(), state)
+    copy.deepcopy(cell).step(inputs.double())

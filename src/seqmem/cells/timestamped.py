@@ -102,15 +102,15 @@ class TimestampedCell(MemoryCell):
         return output, TimedState(hidden, memory, time)
 
     def forward(
-        self, inputs: Tensor, state: TimedState | None = None, lengths: Tensor | None = None, times: Tensor | None = None
-    ) -> tuple[Tensor, TimedState]:
+        self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None, times: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
         outputs, after = super().forward(inputs, state, lengths, times)
         if times is not None and lengths is None and times.shape[1] > 0:
             _keep_unrounded(after, times[:, -1])
         return outputs, after
 
-    def step(self, inputs: Tensor, state: TimedState | None = None, times: Tensor | None = None) -> tuple[Tensor, TimedState]:
+    def step(self, inputs: Tensor, state: Any = None, times: Tensor | None = None) -> tuple[Tensor, Any]:
         """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
         outputs, after = super().step(inputs, state, times)
         if times is not None:
@@ -139,12 +139,13 @@ class TimestampedCell(MemoryCell):
         self, inputs: Tensor, state: TimedState | None, lengths: Tensor | None, times: Tensor | None
     ) -> tuple[Tensor, TimedState, Tensor | None]:
         """Also refuse times that are equal only after rounding to the type of the inputs."""
+        before: Any
         joined, before, lengths = super()._prepared(inputs, state, lengths, times)  # type: ignore[arg-type]
         given = inputs[..., :1] if times is None else times
-        self._times_need_gradient = given.requires_grad or before.time.requires_grad  # type: ignore[attr-defined]
+        self._times_need_gradient = given.requires_grad or before.time.requires_grad
         if times is not None and not exporting():
             self._check_precision(times, before.time, joined.dtype, lengths)
-        return joined, before, lengths  # type: ignore[return-value]
+        return joined, before, lengths
 
     def _check_precision(self, times: Tensor, before: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
         known = None if torch.compiler.is_compiling() else _unrounded_times.get(before)
@@ -224,7 +225,7 @@ def _first(wrong: Tensor) -> tuple[int, int] | None:
     return row, step
 
 
-def _keep_unrounded(state: TimedState, times: Tensor) -> None:
+def _keep_unrounded(state: Any, times: Tensor) -> None:
     """Remember the times (B,) of a state that were rounded, so that the next call can compare its own with them."""
     if times.dtype != state.time.dtype and not torch.compiler.is_compiling() and not fallback_reason():
         _unrounded_times[state.time] = times.detach().clone()

@@ -5,6 +5,7 @@ is taken. Lengths may have any integer type.
 """
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -57,9 +58,12 @@ def check_type(label: str, inputs: Tensor, module: nn.Module) -> None:
 
 def weight_type(module: nn.Module) -> torch.dtype | None:
     """Return the type of a module's first parameter that is real floating point; None if it has none."""
-    for weight in module.parameters():
-        if weight.is_floating_point():
+    for weight in module._parameters.values():  # in the order of module.parameters(), which is slow for single steps
+        if weight is not None and weight.is_floating_point():
             return weight.dtype
+    for child in module._modules.values():
+        if child is not None and (dtype := weight_type(child)) is not None:
+            return dtype
     return None
 
 
@@ -105,6 +109,25 @@ def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, devic
         given = transforms.values(lengths).tolist()
         raise UserError(f"{label}: got lengths {given}, expected each between 0 and T={steps}")
     return lengths.to(device, torch.int64)
+
+
+def state_form(state: Any) -> Any:
+    """Return the structure of a state, and the shapes without the batch and the types of its tensors."""
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return Tensor, tuple(state.shape[1:]), state.dtype
+    return type(state), [state_form(part) for part in state], None
+
+
+def has_form(state: Any, form: Any, batch_size: int) -> bool:
+    """Return whether a state of ``batch_size`` rows has a form of :func:`state_form`."""
+    if form is None or state is None:
+        return form is state
+    kind, inner, dtype = form
+    if kind is Tensor:
+        return isinstance(state, Tensor) and state.dtype == dtype and state.shape == (batch_size, *inner)
+    return type(state) is kind and len(state) == len(inner) and all(map(has_form, state, inner, repeat(batch_size)))
 
 
 def checked_state(label: str, state: Any, like: Any, batch_size: int) -> Any:

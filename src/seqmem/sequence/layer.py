@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from seqmem.sequence import checks
 State = TypeVar("State")
 
 _registry: dict[str, type["SequenceLayer"]] = {}
+_state_forms: WeakKeyDictionary["SequenceLayer", tuple[torch.dtype | None, Any]] = WeakKeyDictionary()
+"""The type of a layer's weights, and the form of its state: a new initial state at every step would cost as much as a step."""
 
 
 class SequenceLayer(nn.Module, Generic[State]):
@@ -190,11 +193,22 @@ class SequenceLayer(nn.Module, Generic[State]):
         elif not self.causal:
             raise UserError(f"{self._label()}: got a state, expected None: the layer is not causal and carries none")
         else:
-            state = checks.checked_state(self._label(), state, self.initial_state(0), batch_size)
+            state = self._checked_state(state, batch_size)
         lengths = checks.checked_lengths(self._label(), lengths, batch_size, steps, inputs.device)
         if not exporting():  # an exported program has no branches that depend on values
             self.check_inputs(inputs, state, lengths)
         return inputs, state, lengths
+
+    def _checked_state(self, state: State, batch_size: int) -> State:
+        if torch.compiler.is_compiling():
+            return checks.checked_state(self._label(), state, self.initial_state(0), batch_size)
+        dtype = checks.weight_type(self)
+        known, form = _state_forms.get(self, (None, None))
+        if form is None or known != dtype or not checks.has_form(state, form, batch_size):
+            like = self.initial_state(0)
+            state = checks.checked_state(self._label(), state, like, batch_size)
+            _state_forms[self] = dtype, checks.state_form(like)
+        return state
 
     def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
         """Return inputs (B, T, C) with the times as first channel."""
