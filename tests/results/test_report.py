@@ -64,7 +64,7 @@ def test_a_damaged_record_is_named_and_stops_nothing(content, reason, tmp_path, 
     for name in ("table.txt", "table.md", "table.tex", "trials.csv", "report.html"):
         assert reason in files[name].decode(), name
         assert "seed_1" in files[name].decode(), name
-    assert "3 trials, 1 of them not finished, in 1 rows" in capsys.readouterr().out
+    assert "3 trials, 1 of them not finished, in 1 row:" in capsys.readouterr().out
 
 
 def test_a_finished_record_without_its_result_does_not_count(tmp_path):

@@ -36,7 +36,8 @@ def test_a_checksum_for_each_cell_and_data_set_and_the_same_again(digits):
 
 
 def test_what_is_needed_is_followed_and_what_is_not_is_left_out():
-    needed = _needed(["seqmem.training.loop.trial", "seqmem.cells.lstm", "seqmem.models.recurrent"], ("seqmem",))
+    start = ["seqmem.training.loop.trial", "seqmem.cells.lstm", "seqmem.models.recurrent", "seqmem.tasks.classification"]
+    needed = _needed(start, ("seqmem",))
     used = {"seqmem.training.loop.module", "seqmem.tasks.base", "seqmem.ops.lstm", "seqmem.cells.base", "seqmem.data.spec"}
     assert used <= needed
     assert {"seqmem.training.loop.objective", "seqmem.training.optimisation.schedules"} <= needed
@@ -45,6 +46,8 @@ def test_what_is_needed_is_followed_and_what_is_not_is_left_out():
         "seqmem.cells.orthogonal",
         "seqmem.results",
         "seqmem.cli.report",
+        "seqmem.cli.program",
+        "seqmem.compat.hmlstm",
         "seqmem.tasks.regression",
     }
     assert not unused & needed

@@ -99,7 +99,8 @@ def write(
     unfinished = sum(not run.finished for run in runs)
     of_them = f", {unfinished} of them not finished" if unfinished else ""
     show_table(summary, columns=table)
-    print(f"{len(runs)} trials{of_them}, in {len(groups)} rows: {folder / 'report.html'}")
+    found, rows = _counted(len(runs), "trial"), _counted(len(groups), "row")
+    print(f"{found}{of_them}, in {rows}: {folder / 'report.html'}")
     return groups
 
 
@@ -152,3 +153,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the folder to write to (default: FOLDER)")
     return parser
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -75,9 +75,13 @@ def _source(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a module or statement and all statements within. Expressions, ten times as many, are left out."""
+    """Yield a module or statement and all statements within, but those for type checkers.
+
+    Expressions, ten times as many, are left out.
+    """
     yield node
-    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+    is_for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for field in ("orelse",) if is_for_types else ("body", "orelse", "finalbody", "handlers", "cases"):
         for inner in getattr(node, field, ()):
             yield from _statements(inner)
 
