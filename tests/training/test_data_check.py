@@ -62,7 +62,7 @@ def sums_and_a_file(bits):
     return Provenance(None, {split: sha256(np.arange(len(array))) for split, array in bits.items()}, files={"a": "1"})
 
 
-OTHER_NUMBERS = r"dataset\.name: got bits, whose second loading gives other numbers"
+OTHER_NUMBERS = "data set bits: a second loading gives other numbers"
 CASES = [
     (torch_draws, nothing, OTHER_NUMBERS, ""),
     (torch_draws, sums, OTHER_NUMBERS, ""),

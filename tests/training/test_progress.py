@@ -44,6 +44,8 @@ def test_a_terminal_has_a_bar_with_the_time_left(tmp_path, capsys, monkeypatch):
     assert "2 epochs of 2 batches" in out
     assert "seed 0: epoch 1 of 2" not in out
     assert re.search(r"left: \d", out)
+    assert "Epoch 2 of 2" in out
+    assert "Epoch 0" not in out
 
 
 def test_the_time_left_follows_from_the_speed_so_far(monkeypatch):

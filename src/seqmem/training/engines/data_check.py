@@ -41,7 +41,7 @@ def check_data(arguments: Mapping[str, Any], data: object) -> None:
     unknown = [split for split in SPLITS if not sums.get(split)]
     if unknown:
         if len(unknown) == len(SPLITS) and description.get("seed") is None and not files:
-            raise UserError(f"dataset.name: got {data.name}, which has neither a seed nor a checksum; {_REMEDY}")
+            raise UserError(f"data set {data.name} has neither a seed nor a checksum; {_REMEDY}")
         _check_repeatable(arguments, data)
         print(f"warning: data set {data.name} has no checksum of {', '.join(unknown)}; {_REMEDY}", file=sys.stderr)
     elif data.load_seconds is not None and (data.load_seconds < _MOST_SECONDS or data.drew_globally):
@@ -54,7 +54,7 @@ def _check_repeatable(arguments: Mapping[str, Any], data: DataSet) -> None:
     # If two further loadings agree, ``data`` was made with other arguments, which is for the caller to know.
     if again != (data.describe(), _numbers(data)) and _identity(arguments) != again:
         raise UserError(
-            f"dataset.name: got {data.name}, whose second loading gives other numbers, expected the same; draw them with "
+            f"data set {data.name}: a second loading gives other numbers, expected the same; draw them with "
             "seqmem.data.generator(seed, ...), not with the global generators of torch, NumPy or Python"
         )
 

@@ -88,6 +88,10 @@ class TimedProgressBar(RichProgressBar):
         super().on_train_start(trainer, pl_module)
         self._left.start(_position(trainer))
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Count from 1, as the lines and the tables do; Lightning counts from 0."""
+        return f"Epoch {current_epoch + 1} of {self._left.epochs}".ljust(len(self.validation_description))
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return what stands next to the bar."""
         shown = super().get_metrics(trainer, pl_module)
