@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ _long = {"slow": "takes minutes", "browser": "needs a headless Chromium", "clust
 def pytest_addoption(parser: pytest.Parser) -> None:
     for marker, why in _long.items():
         parser.addoption(f"--run-{marker}", action="store_true", help=f"run the tests marked {marker} ({why})")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C act: a shell starts a command in the background with the signal ignored, and its processes inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
