@@ -5,6 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+_AUTOCAST_DEVICES = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)}
+"""Looked up once: torch.compile of torch 2.11 cannot trace the look-up."""
+
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without autocast; it does nothing if autocast is off already, as in an exported program."""
@@ -15,7 +18,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 def autocast_active(device: torch.device) -> bool:
     """Return whether autocast is enabled for a device; the meta device, for one, has none."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return device.type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device.type)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

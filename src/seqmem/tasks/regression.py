@@ -1,5 +1,6 @@
 """Real values: for each sequence, for each of its last steps, or for every step."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MetricCollection
@@ -19,7 +20,8 @@ class Regression(Task):
 
     def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of a value."""
-        return mse_loss(outputs, targets)
+        dtype = torch.promote_types(outputs.dtype, targets.dtype)  # torch 2.11 has no gradient for two types
+        return mse_loss(outputs.to(dtype), targets.to(dtype))
 
     def metrics(self) -> MetricCollection:
         """Mean squared error over the whole split."""
