@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,21 @@ def handles_signals(process: int) -> bool:
     except OSError:  # it has ended
         return False
     return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def copy_checkout(to: Path, *tests: str) -> None:
+    """Copy what train.py needs, and folders of tests, into a folder where a test adds modules."""
+    for name in ("cfg", "datasets", "src", *tests):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, to / name)
+
+
+def run_in_copy(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGUMENTS`` in a copy of the checkout, in a process of its own that imports the copy's modules."""
+    environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=copy, env=environment, check=False)
 
 
 def _child(command: list[str], cwd: Path, environment: dict[str, str], streams: list[Path]) -> None:

@@ -221,10 +221,7 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
     The process has no warning to show, no progress bar in a pipe, and imports pandas only once there is a table to write. Then
     it runs the batteries that README names.
     """
-    for name in ("cfg", "datasets", "src", "tests/cells", "tests/layers"):
-        shutil.copytree(_root / name, tmp_path / name)
-    for name in ("train.py", "pyproject.toml", "tests/conftest.py"):
-        shutil.copy(_root / name, tmp_path / name)
+    program.copy_checkout(tmp_path, "tests/cells", "tests/layers")
     batteries = re.findall(r"`(pytest tests/(?:cells|layers)/test_battery\.py -k \w+)`", " ".join(_readme.split()))
     assert [command.split()[-1] for command in batteries] == ["leaky", "decay"]
     [cell] = [block for block in blocks("python") if "class Leaky" in block]
@@ -244,15 +241,7 @@ def test_the_cell_the_layer_and_the_data_set_of_the_readme_train(tmp_path):
         f"sys.exit(max(pytest.main(['-n', '0', '--assert=plain', *words.split()[1:]]) for words in {batteries}))"
     )
     arguments = ["-m", "model=leaky,decay", "dataset=parity", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "train.py", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
-        check=False,
-    )
+    done = program.run_in_copy(tmp_path, "-c", code, "train.py", *arguments)
     assert done.stderr == ""
     assert done.returncode == 0, done.stdout
     assert len(re.findall(r"\d+ passed", done.stdout)) == len(batteries)

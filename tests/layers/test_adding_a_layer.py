@@ -3,15 +3,9 @@
 The README's layer trains in the ordinary run (tests/docs/test_readme.py).
 """
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import program
 
 LAYER = '''
 """A gated average: h_t = (1 - z_t) h_{t-1} + z_t W x_t, with z_t = sigmoid(V x_t)."""
@@ -83,22 +77,11 @@ sys.exit(pytest.main(["-q", "--assert=plain", "-n", "0", *chosen]))
 
 @pytest.mark.slow
 def test_a_layer_is_one_module_and_one_yaml(tmp_path):
-    for name in ("cfg", "datasets", "src", "tests/layers"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("train.py", "pyproject.toml", "tests/conftest.py"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    program.copy_checkout(tmp_path, "tests/layers")
     (tmp_path / "src/seqmem/layers/gated_average.py").write_text(LAYER)
-    yaml = (ROOT / "cfg/model/stack.yaml").read_text()
+    yaml = (tmp_path / "cfg/model/stack.yaml").read_text()
     (tmp_path / "cfg/model/gated_average.yaml").write_text(yaml.replace("mixer: ema", "mixer: gated_average"))
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
-        check=False,
-    )
+    done = program.run_in_copy(tmp_path, "-c", COMMANDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gated_average on sinusoids, trial 1 of 1" in done.stdout
     assert "runs without seqmem" in done.stdout

@@ -12,6 +12,7 @@ import numpy as np
 from seqmem.errors import UserError
 from seqmem.io.archive import DAMAGE, read_arrays, write_arrays
 from seqmem.io.files import decoded, replacing
+from seqmem.io.values import is_number, shortened
 from seqmem.io.zips import check_size
 
 LABEL = "series"
@@ -161,15 +162,11 @@ def _of_rows(rows: list[tuple[int, list[str]]], path: Path) -> tuple[list[str], 
 def _is_row_of_numbers(row: list[str]) -> bool:
     """Whether a file's first row has numbers and not names; blanks are refused as numbers."""
     first = next((cell for cell in row if cell.strip()), "0")
-    return _is_number(re.split(r"[;\s]", first.strip())[0])
+    return is_number(re.split(r"[;\s]", first.strip())[0])
 
 
 def _first(header: list[str]) -> str:
     return ", ".join([*header[:4], *(["..."] if len(header) > 4 else [])])
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _stripped(row: list[str], path: Path, line: int) -> list[str]:
@@ -182,10 +179,10 @@ def _stripped(row: list[str], path: Path, line: int) -> list[str]:
 
 
 def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
-    wrong = next((cell for cell in cells if not _is_number(cell)), None)
+    wrong = next((cell for cell in cells if not is_number(cell)), None)
     if wrong is not None and any(mark in cell for cell in cells for mark in SEPARATORS):
         raise UserError(
-            f"{path}, line {line}: got {_shortened(repr(','.join(cells)))}, expected numbers separated by commas, with a "
+            f"{path}, line {line}: got {shortened(repr(','.join(cells)))}, expected numbers separated by commas, with a "
             "decimal point and not a decimal comma"
         )
     if wrong is not None:
@@ -196,11 +193,3 @@ def _numbers(cells: list[str], path: Path, line: int) -> np.ndarray:
         wrong = cells[int(np.argmin(np.isfinite(values)))]
         raise UserError(f"{path}, line {line}: got '{wrong}', expected a finite number")
     return values
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

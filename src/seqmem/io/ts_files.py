@@ -19,6 +19,7 @@ import numpy as np
 from seqmem.errors import UserError, suggestion
 from seqmem.io.download import DownloadError, download, missing_files
 from seqmem.io.files import decoded, listing
+from seqmem.io.values import is_number, shortened
 from seqmem.io.zips import DAMAGE, check_size
 
 MIRRORS = (
@@ -160,7 +161,7 @@ def _parse(path: Path, name: str, content: bytes) -> Part:
         where = f"{path}, line {number}"
         *channels, label = (part.strip() for part in _between_channels.split(line)) if stamped else line.split(":")
         if not channels or not label.strip():
-            raise UserError(f"{where}: got {_shortened(line)}, expected the channels and a label, separated by colons")
+            raise UserError(f"{where}: got {shortened(line)}, expected the channels and a label, separated by colons")
         if series and len(channels) != series[0].shape[1]:
             raise UserError(f"{where}: got {len(channels)} channels, expected {series[0].shape[1]} as in the first case")
         case, moments = _stamped(channels, where) if stamped else _unstamped(channels, where)
@@ -234,13 +235,13 @@ def _stamped(channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
 def _pairs(channel: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Times and values of a channel "(0,1.5),(2,?)"."""
     if _pair.sub("", channel).strip(", "):
-        raise UserError(f"{where}: got {_shortened(channel)}, expected pairs (time,value), separated by commas")
+        raise UserError(f"{where}: got {shortened(channel)}, expected pairs (time,value), separated by commas")
     found = _pair.findall(channel)
     texts = [time.strip() for time, _ in found]
     try:
         times = np.array([float(time) for time in texts])
     except ValueError:
-        wrong = next(time for time in texts if not _is_number(time))
+        wrong = next(time for time in texts if not is_number(time))
         raise UserError(f"{where}: got the time stamp '{wrong}', expected a number, such as seconds from the start") from None
     if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         step = int(np.argmax(~np.isfinite(times))) if not np.isfinite(times).all() else int(np.argmax(np.diff(times) <= 0)) + 1
@@ -253,25 +254,11 @@ def _numbers(cells: list[str], where: str) -> np.ndarray:
     try:
         values = np.array([float(cell) for cell in cells])
     except ValueError:
-        wrong = next((cell for cell in cells if cell.strip() != "?" and not _is_number(cell)), None)
+        wrong = next((cell for cell in cells if cell.strip() != "?" and not is_number(cell)), None)
         if wrong is not None:
-            raise UserError(
-                f"{where}: got '{_shortened(wrong.strip())}', expected a number, or ? for a missing value"
-            ) from None
+            raise UserError(f"{where}: got '{shortened(wrong.strip())}', expected a number, or ? for a missing value") from None
         values = np.array([np.nan if cell.strip() == "?" else float(cell) for cell in cells])
     return np.where(np.isfinite(values), values, np.nan)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def filled(series: np.ndarray) -> np.ndarray:
