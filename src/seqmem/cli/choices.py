@@ -9,6 +9,8 @@ CONFIGS = Path(__file__).parents[3] / "cfg"
 GROUPS = ("dataset", "model", "train", "runner", "experiment", "debug", "scale", "hydra")
 Comments = dict[tuple[str, ...], str]
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
+
 
 def groups(folders: Sequence[Path] = (CONFIGS,)) -> list[str]:
     """Return the groups that have files, Hydra's own excepted."""
@@ -55,7 +57,7 @@ def _read(path: Path) -> tuple[str, yaml.MappingNode | None]:
     """The text of a file and its mapping; None for a file that has none or is damaged, since it only serves hints."""
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text)
+        node = yaml.compose(text, Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return "", None
     return text, node if isinstance(node, yaml.MappingNode) else None
