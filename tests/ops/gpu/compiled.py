@@ -1,6 +1,6 @@
 """Ahead-of-time compilation of Triton kernels without a GPU: registers, spills and shared memory.
 
-    compiled = compile_kernel(_kernel, {"BLOCK": 512, "ADJOINT": False}, arguments={"order": "i32", "alpha": "fp32"}, capability=90)
+    compiled = compile_kernel(_kernel, {"BLOCK": 512}, arguments={"order": "i32", "alpha": "fp32"}, capability=90)
     check_limits(compiled)
 
 Triton writes PTX and its own ptxas assembles it for any architecture; only a launch needs a GPU.
@@ -76,8 +76,8 @@ def compile_kernel(
 
     Args:
         kernel: a function under ``triton.jit``.
-        constants: values of the ``tl.constexpr`` arguments, except those with a default. Other arguments may be listed too, such
-            as a pointer that is None or an integer that is 1: a launch makes constants of them.
+        constants: values of the ``tl.constexpr`` arguments, except those with a default. Other arguments may be listed too,
+            such as a pointer that is None or an integer that is 1: a launch makes constants of them.
         arguments: Triton's types of the other arguments, such as ``"i32"``, ``"i64"``, ``"fp32"`` or ``"*bf16"``. With ``:16``,
             as in ``"i32:16"``, an integer is a multiple of 16, of which a launch makes use. Pointers are so anyhow, as torch
             allocates them. Default: a pointer.
