@@ -1,13 +1,24 @@
-"""Markers for long tests, and where the tests find data."""
+"""Markers for long tests and for tests of a device, and where the tests find data."""
 
 import gc
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    import torch
+
 _long = {"slow": "takes minutes", "browser": "needs a headless Chromium", "cluster": "starts worker processes"}
+
+
+def device_name() -> str:
+    """Return the device of tests marked gpu: SEQMEM_TEST_DEVICE, else cuda where there is one, else an empty string."""
+    import torch
+
+    return os.environ.get("SEQMEM_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,12 +39,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in items:
                 if item.get_closest_marker(marker):
                     item.add_marker(skip)
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not device_name():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; SEQMEM_TEST_DEVICE=cpu runs it on the CPU"))
 
 
 def pytest_collection_finish() -> None:
     """Take the modules and the collected tests out of garbage collection, which would visit them again in each test."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def device() -> "torch.device":
+    """The device of tests marked gpu."""
+    import torch
+
+    return torch.device(device_name())
 
 
 @pytest.fixture(scope="session")
