@@ -75,6 +75,10 @@ class GRU(Recurrence[GRUState]):
         hidden = step(projected, state.hidden, *scheduled)
         return hidden, GRUState(hidden)
 
+    def operator_options(self) -> dict[str, Any]:
+        """Return where the reset gate acts."""
+        return {"reset_after": self.reset_after}
+
     def fused_forward(
         self, run: Any, inputs: Tensor, state: GRUState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, GRUState]:

@@ -16,6 +16,7 @@ from seqmem.ops.constants import constant
 from seqmem.ops.export import exporting
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.transforms import fallback_reason, values
+from seqmem.sequence.checks import any_wrong
 
 _unrounded_times = WeakTensorKeyDictionary()
 """The times of states (B,) that were rounded to the type of the inputs -> the times that were passed (B,)."""
@@ -122,18 +123,20 @@ class TimestampedCell(MemoryCell):
         return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
 
     def check_inputs(self, inputs: Tensor, state: TimedState, lengths: Tensor | None) -> None:  # type: ignore[override]
-        """Refuse times that decrease within a row's valid steps, or are not finite."""
+        """Refuse times that decrease within a row's valid steps, or are not finite.
+
+        On a GPU such times stop the process, see :mod:`seqmem.sequence.checks`.
+        """
         times = inputs[..., 0].detach()
         before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
         wrong = ~((times >= before) & times.isfinite())
         if lengths is not None:
             wrong = wrong & valid_steps(lengths, times.shape[1])
-        if place := _first(wrong):
-            row, step = place
+        expected = "expected finite times that do not decrease"
+        if any_wrong(wrong, f"{self._label()}: got a wrong time, {expected}"):
+            row, step = place = _first(wrong)
             found = f"time {times[place]:g} after {before[place]:g}" if values(wrong) is wrong else "a wrong time"
-            raise UserError(
-                f"{self._label()}: got {found} at step {step} of row {row}, expected finite times that do not decrease"
-            )
+            raise UserError(f"{self._label()}: got {found} at step {step} of row {row}, {expected}")
 
     def _prepared(  # type: ignore[override]
         self, inputs: Tensor, state: TimedState | None, lengths: Tensor | None, times: Tensor | None
@@ -154,8 +157,8 @@ class TimestampedCell(MemoryCell):
         lost = (times[:, 1:] > times[:, :-1]) & (rounded[:, 1:] == rounded[:, :-1])
         if lengths is not None:
             lost = lost & valid_steps(lengths, lost.shape[1])
-        if place := _first(lost):
-            row, step = place
+        if any_wrong(lost, f"{self._label()}: two different times are the same in {dtype}"):
+            row, step = _first(lost)
             where = f"at steps {step - 1} and {step}" if step else "at step 0 and in the state before it"
             raise UserError(
                 f"{self._label()}: the times of row {row} {where} are the same in {dtype}; subtract the first time of each "
@@ -216,12 +219,9 @@ class TLTI(TimestampedCell):
         return torch.where(now == 0, torch.inf, self.dt * (now - before))
 
 
-def _first(wrong: Tensor) -> tuple[int, int] | None:
+def _first(wrong: Tensor) -> tuple[int, int]:
     """Return row and step of the first true entry of a tensor (B, T), also within transforms of torch.func."""
-    found = values(wrong)
-    if found.is_meta or not bool(found.any()):
-        return None
-    *_, row, step = (int(index) for index in found.nonzero()[0])
+    *_, row, step = (int(index) for index in values(wrong).nonzero()[0])
     return row, step
 
 

@@ -16,6 +16,7 @@ from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_paral
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
 from seqmem.ops.gated import gated_sequence
+from seqmem.ops.gpu import cudnn
 from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
@@ -89,6 +90,10 @@ def _multiscale_reason(inputs: Tensor) -> str:
     return compiled_sequence.fallback_reason(inputs, half_products=False)
 
 
+def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
+    return compiled_sequence.fallback_reason(inputs)
+
+
 def _exported_reason(inputs: Tensor) -> str:
     return "" if exporting() else "torch's scan operator is for exported programs only"
 
@@ -112,8 +117,14 @@ def _graph_reason(inputs: Tensor, capturable: bool) -> str:
 TABLE: dict[str, tuple[Implementation, ...]] = {
     "memory_network": (Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),),
     "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
-    "lstm": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),),
-    "gru": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gru_sequence),),
+    "lstm": (
+        Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),
+        Implementation("one cuDNN call", "cuda", cudnn.fallback_reason, cudnn.lstm_cudnn),
+    ),
+    "gru": (
+        Implementation(COMPILED, "cpu", _gru_reason, gru_sequence),
+        Implementation("one cuDNN call", "cuda", cudnn.fallback_reason, cudnn.gru_cudnn),
+    ),
     "relu_gru": (
         Implementation("step by step with a hand-written backward", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
     ),

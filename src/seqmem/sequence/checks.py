@@ -2,6 +2,9 @@
 
 Inputs and states have the type of the weights, as in torch.nn, except that under autocast any floating-point type but float64
 is taken. Lengths may have any integer type.
+
+Values on a GPU are checked there, without waiting for the result: a wrong one stops the process with a "device-side assert".
+:func:`seqmem.data.checks.check_batch` refuses the same values of a batch on the CPU, with the row in its message.
 """
 
 from collections.abc import Iterator
@@ -95,7 +98,7 @@ def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, devic
         device: of the inputs.
 
     Raises:
-        UserError: a different type or shape, or a length that is not between 0 and T.
+        UserError: a different type or shape, or a length that is not between 0 and T; see :func:`any_wrong` for a GPU.
     """
     if lengths is None:
         return None
@@ -105,10 +108,29 @@ def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, devic
         raise UserError(f"{label}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
     if not _is_integer(lengths):
         raise UserError(f"{label}: got lengths of {lengths.dtype}, expected torch.int64")
-    if not exporting() and not lengths.is_meta and bool(transforms.values((lengths < 0) | (lengths > steps)).any()):
-        given = transforms.values(lengths).tolist()
-        raise UserError(f"{label}: got lengths {given}, expected each between 0 and T={steps}")
-    return lengths.to(device, torch.int64)
+    expected = f"expected each between 0 and T={steps}"
+    if not exporting() and any_wrong((lengths < 0) | (lengths > steps), f"{label}: got a wrong length, {expected}"):
+        raise UserError(f"{label}: got lengths {transforms.values(lengths).tolist()}, {expected}")
+    return lengths.to(device, torch.int64, non_blocking=True)
+
+
+def any_wrong(wrong: Tensor, message: str) -> bool:
+    """Return whether a value is wrong; for a tensor on a GPU let the GPU stop the process instead, without waiting for it.
+
+    Args:
+        wrong: bool of any shape; also within transforms of torch.func.
+        message: what the GPU prints.
+
+    Returns:
+        False for tensors on a GPU or the meta device.
+    """
+    found = transforms.values(wrong)
+    if found.is_meta:
+        return False
+    if found.is_cuda:
+        torch._assert_async(~found.any(), message)
+        return False
+    return bool(found.any())
 
 
 def state_form(state: Any) -> Any:

@@ -1,0 +1,60 @@
+"""Checks of a batch's values on the CPU, before it is copied to a GPU, where a wrong value can only stop the process."""
+
+import torch
+from torch import Tensor
+
+from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
+from seqmem.errors import UserError
+
+
+def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
+    """Refuse lengths that exceed the batch, and times that no layer can use, as the layers themselves do on the CPU.
+
+    Args:
+        batch: on the CPU; on another device nothing is checked.
+        dtype: type of the inputs, in which different times must differ.
+
+    Raises:
+        UserError: a length that is not between 0 and T, or a time that decreases within a row's valid steps, is not finite, or
+            equals the one before it after rounding to ``dtype``; the message names the row.
+    """
+    if batch.inputs.device.type != "cpu":
+        return
+    if batch.lengths is not None:
+        _check_lengths("lengths", batch.lengths, batch.inputs.shape[1])
+    if batch.target_lengths is not None and batch.targets.dim() > 1:
+        _check_lengths("target_lengths", batch.target_lengths, batch.targets.shape[1])
+    if batch.times is not None:
+        _check_times(batch.times, batch.lengths, dtype)
+
+
+def _check_lengths(name: str, lengths: Tensor, steps: int) -> None:
+    wrong = (lengths < 0) | (lengths > steps)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise UserError(f"{name}: got {int(lengths[row])} in row {row} of a batch, expected between 0 and T={steps}")
+
+
+def _check_times(times: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> None:
+    valid = torch.ones_like(times, dtype=torch.bool) if lengths is None else valid_steps(lengths, times.shape[1])
+    before = torch.cat([times[:, :1], times[:, :-1]], 1)
+    if place := _first(valid & ~((times >= before) & times.isfinite())):
+        row, step = place
+        raise UserError(
+            f"times: got {float(times[place]):g} after {float(before[place]):g} at step {step} of row {row} of a batch, "
+            "expected finite times that do not decrease"
+        )
+    if place := _first(valid & (times > before) & (times.to(dtype) == before.to(dtype))):
+        row, step = place
+        raise UserError(
+            f"times: got times of row {row} of a batch that are the same in {dtype} at steps {step - 1} and {step}; subtract "
+            "the first time of each row, or use float64"
+        )
+
+
+def _first(wrong: Tensor) -> tuple[int, int] | None:
+    if not bool(wrong.any()):
+        return None
+    row, step = wrong.nonzero()[0].tolist()
+    return row, step

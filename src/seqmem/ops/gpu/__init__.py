@@ -1,0 +1,1 @@
+"""Implementations of the operators for CUDA tensors."""
