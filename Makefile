@@ -6,6 +6,9 @@
 #                 TABLE_FLAGS=scale=smoke tries it in minutes
 # make setup      set up and stop
 # make bench      speed and memory next to other implementations (minutes; needs quiet cores)
+# make gpu        test, time and train on the GPU of this machine, in at most eight minutes and without a network. It uses VENV, or
+#                 PYTHON where there is no VENV, as it is, and builds nothing; `make setup KEEP_TORCH=1` once adds what is missing
+#                 there to an installed torch. GPU_FLAGS="--keep" writes to benchmarks/results
 # make sanitize   compile csrc/ under AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize (a quarter of an hour) and
 #                 run the operators' tests on it, with the long fuzz; PYTEST_FLAGS=... selects others
 # make configs    write the defaults and comments of cfg/ from the signatures that they belong to
@@ -23,6 +26,7 @@ KEEP_TORCH ?=
 VERSIONS ?= locked
 PYTEST_FLAGS ?=
 TABLE_FLAGS ?=
+GPU_FLAGS ?=
 
 python := $(VENV)/bin/python
 versions := $(if $(KEEP_TORCH),kept_torch,$(VERSIONS))
@@ -54,7 +58,7 @@ empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
 tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo
 
-.PHONY: $(tables) train test test-all setup bench sanitize configs lint clean
+.PHONY: $(tables) train test test-all setup bench gpu sanitize configs lint clean
 
 train: setup
 	$(python) train.py -m experiment=quickstart
@@ -80,6 +84,9 @@ setup: $(built)
 
 bench: setup
 	$(python) -m benchmarks.run
+
+gpu:
+	$(or $(wildcard $(python)),$(PYTHON)) -m benchmarks.gpu $(GPU_FLAGS)
 
 # No leak detection: Python and torch keep their allocations to the end. Long runs measure the optimised build's rounding.
 sanitize: setup $(sanitized)

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import readme
-from benchmarks.run import add_output, environment, output
+from benchmarks.output import add_output, output
+from benchmarks.run import environment
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ("train.py", "-m", "experiment=quickstart")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.run import RESULTS
+from benchmarks.output import RESULTS
 
 README = Path(__file__).parents[1] / "README.md"
 

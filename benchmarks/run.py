@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import Case, Result, Side, builders, sides
+from benchmarks.output import add_output, output
 from seqmem import ops
 from seqmem.io.provenance import provenance
 from seqmem.training.loop.freed_memory import freed_memory_kept
@@ -50,8 +51,6 @@ CASES = [
     Case("projection", 256, 100_000, 8, torch.float32),
 ]
 COLUMNS = ("case", "side", "seconds", "times_ours", "processor_seconds", "agreement", "peak_memory_mib")
-RESULTS = Path(__file__).parent / "results"
-LATEST = Path(__file__).parent / "latest"
 # Largest relative norm of the difference of two sides, from the rounding of T steps.
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-3, torch.float64: 1e-9}
 # In 10^6 float32 steps the rounding error of the sequential kernel is 3e-3 (seqmem: 2e-5, both against float64).
@@ -97,20 +96,6 @@ def main() -> None:
         save(rows, kept, path)
     show(rows)
     print(f"all rows: {path}")
-
-
-def add_output(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the arguments ``--output`` and ``--keep`` of a benchmark that writes a file or folder of a name."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--output", type=Path, help=f"what to write (default benchmarks/latest/{name}, which git ignores)")
-    group.add_argument("--keep", action="store_true", help=f"write benchmarks/results/{name}, which belongs to the repository")
-
-
-def output(arguments: argparse.Namespace, name: str) -> Path:
-    """Return the path that the arguments of :func:`add_output` choose; its folder exists."""
-    path: Path = arguments.output or (RESULTS if arguments.keep else LATEST) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def measure(case: Case, turns: int) -> list[dict]:

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from benchmarks.cases import Case, builders
-from benchmarks.run import add_output, environment, output
+from benchmarks.output import add_output, output
+from benchmarks.run import environment
 
 LENGTHS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000]
 ORDERS = [16, 32, 64, 128, 256, 512, 1024]

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import quickstart, readme, run
 from benchmarks.cases import Case, builders
+from benchmarks.output import RESULTS
 from seqmem.io import provenance
 
 
@@ -83,8 +84,8 @@ def test_results_are_kept_only_on_request(monkeypatch):
     run.add_output(parser, "speed.csv")
     path = run.output(parser.parse_args([]), "speed.csv")
     for folder in (path, run.output(parser.parse_args([]), "quickstart")):
-        assert subprocess.run(["git", "check-ignore", "-q", folder], cwd=run.RESULTS, check=False).returncode == 0
-    assert run.output(parser.parse_args(["--keep"]), "speed.csv") == run.RESULTS / "speed.csv"
+        assert subprocess.run(["git", "check-ignore", "-q", folder], cwd=RESULTS, check=False).returncode == 0
+    assert run.output(parser.parse_args(["--keep"]), "speed.csv") == RESULTS / "speed.csv"
     assert run.output(parser.parse_args(["--output", "x.csv"]), "speed.csv") == Path("x.csv")
 
 

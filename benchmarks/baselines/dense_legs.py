@@ -18,11 +18,11 @@ class DenseLegS(torch.nn.Module):
     def __init__(self, cell: LegS, steps: int):
         super().__init__()
         self.cell = cell
-        a, b = transition("legs", cell.memory_order)
-        identity = torch.eye(len(b), dtype=a.dtype)
-        t = torch.arange(1, steps, dtype=a.dtype)[:, None, None]
+        dtype, device = cell.weight_ux.dtype, cell.weight_ux.device
+        a, b = (constant.to(device) for constant in transition("legs", cell.memory_order))
+        identity = torch.eye(len(b), dtype=a.dtype, device=device)
+        t = torch.arange(1, steps, dtype=a.dtype, device=device)[:, None, None]
         implicit = identity - a / (2 * t)
-        dtype = cell.weight_ux.dtype
         self.register_buffer("a", torch.linalg.solve_triangular(implicit, a / t, upper=False).to(dtype))
         self.register_buffer("b", torch.linalg.solve_triangular(implicit, b[:, None] / t, upper=False).to(dtype))
 
