@@ -8,6 +8,7 @@ import torch
 from seqmem import training
 from seqmem.errors import UserError
 from seqmem.ops import extension
+from seqmem.ops.gpu import support
 from seqmem.results import find_runs, group_trials, summarize
 from seqmem.results.sweep import Sweep
 from seqmem.results.table import cells
@@ -30,8 +31,9 @@ def test_device_path_and_products_are_named(monkeypatch):
         assert backend(cpu) == "cpu reference"
         assert (requested(cpu), requested(auto)) == ("cpu reference", "reference")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(support, "HAS_TRITON", False)
     assert (backend(auto), backend(cpu), backend(ray)) == ("cuda reference", "cpu compiled", "cpu compiled")
-    monkeypatch.setattr(extension, "ON_GPU", True)
+    monkeypatch.setattr(support, "HAS_TRITON", True)
     assert backend(auto) == "cuda compiled"
     assert backend(config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})) == "cuda compiled"
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
@@ -50,14 +52,14 @@ def test_products_in_bfloat16_are_named(monkeypatch):
     with extension.reference_only("a test"):
         assert backend(half) == "cpu reference eager"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(extension, "ON_GPU", True)
+    monkeypatch.setattr(support, "HAS_TRITON", True)
     assert backend(config(train={"precision": "bf16-mixed"}, runner={"accelerator": "auto"})) == "cuda compiled"
 
 
 def test_workers_with_a_gpu_are_started_from_a_machine_without(tmp_path, monkeypatch):
     ray = config(runner={"name": "ray", "accelerator": "auto", "gpus": 0.5})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(extension, "ON_GPU", False)
+    monkeypatch.setattr(support, "HAS_TRITON", False)
     experiment = training.experiment(ray, Signs(), tmp_path)
     assert experiment.backend == "cuda compiled"
     with pytest.raises(UserError, match=r"got the backend 'cpu compiled' on .*, expected 'cuda compiled'"):
@@ -67,7 +69,7 @@ def test_workers_with_a_gpu_are_started_from_a_machine_without(tmp_path, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(UserError, match="got the backend 'cuda reference'"):
         check_backend(ray, experiment)  # a worker without Triton
-    monkeypatch.setattr(extension, "ON_GPU", True)
+    monkeypatch.setattr(support, "HAS_TRITON", True)
     check_backend(ray, experiment)
 
 

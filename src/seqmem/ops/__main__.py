@@ -1,8 +1,9 @@
-"""``python -m seqmem.ops``: path of every operator, and the reason for the reference path."""
+"""``python -m seqmem.ops``: path of every operator on each device, and the reason for the reference path."""
 
 import torch
 
 from seqmem.ops import extension, paths
+from seqmem.ops.gpu import support
 from seqmem.ops.implementations import describe
 
 
@@ -23,10 +24,9 @@ def main() -> None:
         print(f"built for   torch {extension.built_for(extension.LIBRARY)}")
         print(f"built from  sources {extension.built_from(extension.LIBRARY)}")
         print(f"processor   {torch.ops.seqmem.instruction_set()} instructions, {torch.get_num_threads()} threads")
-        print("compiled    float32 and float64 on the CPU; other types and devices use the reference")
+        print("compiled    float32 and float64 on the CPU; other types use the reference")
         print("denormals   flushed to zero on x86-64; torch.set_flush_denormal decides for the reference")
-        if extension.ON_GPU:
-            print("GPU         Triton kernels, except for zoh and the function approximation, which use the reference")
+    print(f"GPU         {support.path()}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Loading of the compiled operators ``torch.ops.seqmem.*``, and registration of their shapes and gradients.
 
-The schemas and kernels are in ``csrc/``. The library contains no Python module: it is loaded by path, never imported.
+The schemas and kernels are in ``csrc/``. The library contains no Python module: it is loaded by path, never imported. CUDA
+tensors need no library: see :mod:`seqmem.ops.gpu`.
 
 On x86-64 every compiled operator takes denormals (below 1.2e-38 in float32, 2.2e-308 in float64) as zeros and returns zeros in
 their place. For the reference :func:`torch.set_flush_denormal` decides.
@@ -12,7 +13,6 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,6 @@ LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or _OWN)
 """Path of the compiled operators; ``SEQMEM_EXTENSION`` selects another build (``make sanitize`` tests one)."""
 
 BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
-
-ON_GPU = torch.cuda.is_available() and find_spec("triton") is not None
-"""Whether the memory updates have kernels for CUDA tensors."""
 
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 ANY_MEASURE = "quasiseparable_update"
@@ -53,10 +50,6 @@ def load(library: Path) -> str:
     except (OSError, RuntimeError) as error:
         return f"{library}: loading failed ({' '.join(str(error).split())})"
     _register_fakes()
-    if ON_GPU:
-        from seqmem.ops import triton_updates
-
-        triton_updates.register()
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Memory updates: the compiled operator if it supports the call, else the dense reference of ``reference.py``."""
+"""Memory updates: the compiled operator or the GPU's if it supports the call, else the dense reference of ``reference.py``."""
 
 from functools import cache
 from operator import index
@@ -12,6 +12,7 @@ from seqmem.errors import UserError
 from seqmem.ops import extension, reference
 from seqmem.ops.constants import constant
 from seqmem.ops.discretization import ALIASES, Discretization, alpha_of, canonical_discretization
+from seqmem.ops.gpu import support
 from seqmem.ops.reference import check_signal
 from seqmem.ops.transforms import fallback_reason
 from seqmem.ops.transition import checked_measure, generators
@@ -54,8 +55,11 @@ def memory_update(
         if step_size == float("inf"):
             return _initial_memory(memory, inputs)
         return _apply(_find_update(measure, discretization, measure_args), memory, inputs, step_size)
+    update = _find_update(measure, discretization, measure_args)
+    if _is_for_gpu(memory):
+        return _apply(update, memory, inputs, step_size)
     starts = torch.isinf(step_size)
-    updated = _apply(_find_update(measure, discretization, measure_args), memory, inputs, step_size.where(~starts, 0))
+    updated = _apply(update, memory, inputs, step_size.where(~starts, 0))
     return torch.where(starts.view(-1, 1, 1), _initial_memory(memory, inputs), updated)
 
 
@@ -184,25 +188,40 @@ def _find_update(measure: str, discretization: str | float, measure_args: dict[s
     return _Update(measure, measure_args, canonical, None, None)
 
 
-def _is_compiled(tensor: Tensor, is_update: bool = False) -> bool:
-    """Whether a compiled operator supports this tensor; on a GPU, only the O(N) updates of LegS and LegT have one."""
+def _is_compiled(tensor: Tensor) -> bool:
+    """Whether a compiled operator supports this tensor."""
+    if tensor.is_cuda:
+        return False
     if extension.REASON:
         extension.warn_once()
         return False
-    on_device = tensor.is_cpu or (is_update and extension.ON_GPU and tensor.is_cuda)
-    return on_device and tensor.dtype in _COMPILED_TYPES and not fallback_reason()
+    return tensor.is_cpu and tensor.dtype in _COMPILED_TYPES and not fallback_reason()
+
+
+def _is_for_gpu(tensor: Tensor) -> bool:
+    """Whether the operators of :mod:`seqmem.ops.gpu` support this tensor."""
+    if not tensor.is_cuda or fallback_reason():
+        return False
+    if support.fallback_reason():
+        support.warn_once()
+        return False
+    return tensor.is_floating_point()
 
 
 def _apply(update: _Update, memory: Tensor, inputs: Tensor, step_size: float | Tensor) -> Tensor:
     if inputs.dtype != memory.dtype:
         inputs = inputs.to(memory.dtype)
+    if _is_for_gpu(memory):
+        from seqmem.ops.gpu.memory_step import memory_step
+
+        return memory_step(memory, inputs, step_size, update.measure, update.discretization, update.measure_args)
     operator = update.float_operator
     if isinstance(step_size, Tensor):
         operator = update.tensor_operator
         if step_size.dtype != memory.dtype:
             step_size = step_size.to(memory.dtype)
     alpha = alpha_of(update.discretization)
-    if _is_compiled(memory, is_update=operator is not None and alpha is not None):
+    if _is_compiled(memory):
         if isinstance(step_size, Tensor) and step_size.dim() == 0:
             step_size = step_size.expand(memory.shape[0])
         if operator is not None:

@@ -1,7 +1,7 @@
 """Reference of the memory updates of every measure, with dense matrices as in the papers.
 
 Every fast implementation must agree with it: the LegS step of ``csrc/legs.h``, the LegT step of ``csrc/legt.h``, the step of
-any measure of ``csrc/quasiseparable.h``, and the GPU kernels of ``triton_updates.py``. The matrices are in ``transition.py``.
+any measure of ``csrc/quasiseparable.h``, and the GPU kernels of ``gpu/updates.py``. The matrices are in ``transition.py``.
 
 Supports any floating-point type and device, and autograd. float16 and bfloat16 are computed in float32.
 """

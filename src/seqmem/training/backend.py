@@ -7,6 +7,7 @@ import torch
 
 from seqmem.io.provenance import provenance
 from seqmem.ops import extension
+from seqmem.ops.gpu import support
 from seqmem.training.config import RayConfig, RunnerConfig, runner_config
 
 
@@ -67,8 +68,8 @@ def device_kind(runner: RunnerConfig) -> str:
 
 def operators_path(device: str) -> str:
     """Return the path of the operators for tensors on a device type: ``compiled`` or ``reference``."""
-    available = {"cpu": True, "cuda": extension.ON_GPU}.get(device, False)
-    return "compiled" if available and not extension.REASON else "reference"
+    reasons = {"cpu": extension.REASON, "cuda": support.fallback_reason()}
+    return "compiled" if reasons.get(device) == "" else "reference"
 
 
 def computed_by(config: Mapping[str, Any]) -> dict[str, Any]:

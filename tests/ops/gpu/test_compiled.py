@@ -1,18 +1,14 @@
-"""The tests' compiler of kernels reports what a kernel uses, and the memory updates compile within the limits of each card."""
+"""The tests' compiler of kernels reports what a kernel uses, and the limits of each card."""
 
 import pytest
 
-from tests.ops.gpu.compiled import CAPABILITIES, SHARED_MEMORY, SPILLS, Compiled, check_limits, compile_kernel, missing_reason
+from tests.ops.gpu.compiled import SHARED_MEMORY, SPILLS, Compiled, check_limits, compile_kernel, missing_reason
 
 if missing_reason():
     pytest.skip(missing_reason(), allow_module_level=True)
 
 import triton
 import triton.language as tl
-
-from seqmem.ops import triton_updates
-
-DIMENSIONS = {"order": "i32", "rows_per_dt": "i32"}
 
 
 @triton.jit
@@ -77,25 +73,3 @@ def test_operands_of_products_are_in_shared_memory():
 def test_arguments_are_checked(constants, arguments, message):
     with pytest.raises(ValueError, match=message):
         compile_kernel(_keep, constants, arguments=arguments)
-
-
-def _updates(order: int, pointers: str, capability: int, adjoints: tuple[bool, ...] = (False, True)) -> None:
-    for adjoint in adjoints:
-        constants = {"ADJOINT": adjoint, "BLOCK": triton.next_power_of_2(order)}
-        settings = {"pointers": pointers, "capability": capability}
-        check_limits(
-            compile_kernel(triton_updates._legs_kernel, constants, arguments={**DIMENSIONS, "alpha": "fp32"}, **settings)
-        )
-        check_limits(compile_kernel(triton_updates._legt_kernel, constants, arguments=DIMENSIONS, **settings))
-
-
-def test_updates_compile():
-    _updates(512, "fp32", 90, adjoints=(True,))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("order", [1, 9, 128, 1024])
-@pytest.mark.parametrize("pointers", ["fp32", "fp64"])
-@pytest.mark.parametrize("capability", CAPABILITIES)
-def test_updates_compile_for_every_card(capability, pointers, order):
-    _updates(order, pointers, capability)

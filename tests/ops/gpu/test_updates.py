@@ -1,0 +1,76 @@
+"""Memory updates for CUDA tensors: in Triton's interpreter, compiled without a GPU, on fake tensors, without the library."""
+
+import pytest
+
+from tests.ops.gpu.compiled import CAPABILITIES, check_limits, compile_kernel
+from tests.ops.gpu.interpreted import checked
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+ARGUMENTS = {"generators": "*fp64", "order": "i32:16", "rows_per_size": "i32", "stride": "i32"} | dict.fromkeys(
+    ("high", "low", "alpha_high", "alpha_low"), "fp32"
+)
+
+
+@pytest.mark.parametrize("size", ["sample", pytest.param("all", marks=pytest.mark.slow)])
+def test_equal_the_reference(size):
+    compared = checked(size)
+    assert compared["values_and_gradients_of_updates"] > 500
+    for name in ("second_derivatives", "infinite_and_zero_steps", "large_orders_and_steps", "fake_tensors_without_the_library"):
+        assert compared[name] > 0
+
+
+def test_compile():
+    from seqmem.ops.gpu import updates
+
+    constants = {"ADJOINT": True, "PER_ROW": True, "BLOCK": 512}
+    check_limits(compile_kernel(updates._general_kernel, constants, arguments=ARGUMENTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_compile_without_spills(capability):
+    from seqmem.ops.gpu import hold, updates
+
+    for kernel in (updates._triangular_kernel, updates._general_kernel):
+        for adjoint in (False, True):
+            for per_row in (False, True):
+                constants = {"ADJOINT": adjoint, "PER_ROW": per_row, "BLOCK": 512}
+                check_limits(compile_kernel(kernel, constants, arguments=ARGUMENTS, capability=capability))
+    arguments = {"order": "i32:16", "rows_per_size": "i32", "stride": "i32"}
+    for adjoint in (False, True):
+        constants = {"ADJOINT": adjoint, "BLOCK": 512}
+        check_limits(
+            compile_kernel(hold._legs_hold_kernel, constants, arguments=arguments, pointers="fp64", capability=capability)
+        )
+
+
+@pytest.mark.slow
+def test_compile_in_float64():
+    from seqmem.ops.gpu import updates
+
+    for kernel in (updates._triangular_kernel, updates._general_kernel):
+        constants = {"ADJOINT": True, "PER_ROW": True, "BLOCK": 1024}
+        check_limits(compile_kernel(kernel, constants, arguments=ARGUMENTS, pointers="fp64", capability=90))
+
+
+def test_without_triton_there_is_one_reason(monkeypatch, recwarn):
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from seqmem.ops import extension, memory
+    from seqmem.ops.gpu import support
+
+    assert support.fallback_reason() == ("" if not extension.FORCED else extension.REASON)
+    monkeypatch.setattr(support, "HAS_TRITON", False)
+    monkeypatch.setattr(support, "_warned", False)
+    monkeypatch.setattr(extension, "FORCED", False)
+    with FakeTensorMode():
+        tensor = torch.empty(1, 1, 2, device="cuda")
+        assert [memory._is_for_gpu(tensor) for _ in range(2)] == [False, False]
+    [warning] = recwarn
+    reason = "Triton is not installed; install it with `pip install triton`"
+    assert str(warning.message) == f"the slower reference operators are in use for CUDA tensors: {reason}"
+    assert "reference (Triton is not installed" in support.path()
+    with extension.reference_only("a test"):
+        assert support.fallback_reason() == "a test"
