@@ -7,6 +7,7 @@ import torch
 
 from seqmem import models
 from seqmem.data import Batch, DataSpec, counted_targets
+from seqmem.data.batch import IGNORE_INDEX
 from seqmem.data.masks import last_steps
 from seqmem.errors import UserError
 from seqmem.tasks import task_for
@@ -176,3 +177,32 @@ def test_written_predictions_have_the_valid_steps_alone(tmp_path):
     assert [line[:3] for line in kept._lines()][1:] == [
         [str(row), str(length), str(step)] for row, length in enumerate(LENGTHS) for step in range(min(3, length))
     ]
+
+
+@pytest.mark.parametrize(("task", "steps"), TASKS)
+def test_a_batch_on_a_device_counts_by_its_copy_on_the_host(task, steps):
+    spec = DataSpec("padded", 4, 4, task, steps, 9, tokens=task == "language_modelling")
+    batch, outputs = padded(rows_of(spec), spec), None
+    if spec.task in ("classification", "language_modelling") and steps != 0:
+        batch.targets[0, -1] = IGNORE_INDEX
+    results = []
+    for given in (batch, replace(batch, host=batch)):
+        outputs = torch.linspace(-1, 1, 4 * batch.targets.shape[0] * (1 if steps == 0 else batch.targets.shape[1]))
+        shape = batch.targets.shape if batch.targets.is_floating_point() else (*batch.targets.shape, 4)
+        outputs = outputs.view(shape).requires_grad_()
+        loss = task_for(spec).loss(outputs, given)
+        results.append((loss, *task_for(spec).selected(outputs, given), *torch.autograd.grad(loss, outputs)))
+        assert task_for(spec).weight(given) == task_for(spec).weight(batch)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_copy_on_the_host_follows_a_batch():
+    batch = Batch(torch.randn(3, 5, 2), torch.zeros(3, 5, dtype=torch.int64), torch.tensor([5, 2, 0]))
+    there = batch.to("meta")
+    assert there.host is batch
+    assert there.on_host is batch
+    assert there.has_empty_rows
+    assert there.rows(slice(2)).host.lengths.tolist() == [5, 2]
+    assert replace(there, inputs=there.inputs + 1).to("meta").host is batch
+    assert replace(batch, host=batch).to("cpu").host is None

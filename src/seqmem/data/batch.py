@@ -1,9 +1,9 @@
 """Batch: the input of a model and of its loss, one training step at a time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ class Batch:
         labels: (B,) int64, the class of each sequence if it is known and not the target; None otherwise.
         restarts: (B,) bool, only where batches are contiguous: the row is the beginning of a sequence, so that it begins with
             the initial state and not with that of the previous batch; None if no row is.
+        host: the same batch in the memory of the host, whose lengths and targets say without waiting for the device what
+            counts; :meth:`to` sets it. None if this batch is there itself.
 
     Raises:
         UserError: T is 0.
@@ -46,6 +48,13 @@ class Batch:
     target_lengths: Tensor | None = None
     labels: Tensor | None = None
     restarts: Tensor | None = None
+    host: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def on_host(self) -> "Batch":
+        """The batch whose values can be read without waiting for a device: ``host``, or this one without it."""
+        host: Batch | None = self.host
+        return self if host is None else host
 
     @property
     def output_lengths(self) -> Tensor | None:
@@ -61,19 +70,23 @@ class Batch:
     @cached_property
     def ignores(self) -> bool:
         """Whether a target's class is ``IGNORE_INDEX``. The targets must not change afterwards."""
+        if self.host is not None:
+            return self.on_host.ignores
         return not self.targets.is_floating_point() and bool((self.targets == IGNORE_INDEX).any())
 
     @cached_property
     def has_empty_rows(self) -> bool:
         """Whether a row has no valid target step. The lengths must not change afterwards."""
+        if self.host is not None:
+            return self.on_host.has_empty_rows
         return self.output_lengths is not None and bool((self.output_lengths == 0).any())
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if isinstance(value, np.ndarray):
                 integer = np.issubdtype(value.dtype, np.integer)
-                setattr(self, field.name, torch.tensor(value, dtype=torch.int64 if integer else None))
+                setattr(self, each.name, torch.tensor(value, dtype=torch.int64 if integer else None))
         if self.inputs.shape[1] == 0:
             raise UserError(
                 f"a batch of sequences without a step: got inputs of shape {tuple(self.inputs.shape)}, expected T > 0"
@@ -83,21 +96,21 @@ class Batch:
         return self.inputs.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the same batch with every tensor on ``device``."""
+        """Return the same batch with every tensor on ``device``; ``host`` stays where it is."""
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-        if self.targets.device.type == "cpu":  # known without waiting for the device
-            moved.ignores = self.ignores
-            moved.has_empty_rows = self.has_empty_rows
-        return moved
+        if moved.targets.device.type == "cpu":
+            return replace(moved, host=None)
+        return replace(moved, host=self if self.targets.device.type == "cpu" else self.host)
 
     def rows(self, which: slice) -> Self:
         """Return some of the rows as a batch."""
-        return self._map(lambda tensor: tensor[which])
+        host = None if self.host is None else self.host.rows(which)
+        return replace(self._map(lambda tensor: tensor[which]), host=host)
 
     def pin_memory(self) -> Self:
-        """Return the same batch in page-locked memory; called by DataLoader."""
+        """Return the same batch in page-locked memory, from which a copy to a GPU does not wait."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        changed = {f.name: function(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        changed = {f.name: function(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **changed)

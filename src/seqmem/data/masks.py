@@ -98,6 +98,28 @@ def counted_targets(batch: Batch, shape: Sequence[int], output_steps: int | None
     return known if valid is None else valid & known
 
 
+def counted_index(batch: Batch, shape: Sequence[int], output_steps: int | None, classes: bool) -> Tensor | None:
+    """Return the places of the targets that count among all of ``shape``, row by row, on the batch's device.
+
+    They are found in ``batch.host``, so that nothing waits for the device. The arguments are those of :func:`counted_targets`.
+
+    Returns:
+        (n,) int64; None if all targets count.
+    """
+    found = batch.__dict__.setdefault("_counted_index", {})
+    key = (tuple(shape), output_steps, classes)
+    if key not in found:
+        counted = counted_targets(batch.on_host, shape, output_steps, classes)
+        places = None if counted is None else counted.flatten().nonzero()[:, 0]
+        if places is not None:
+            device = batch.targets.device
+            if device.type == "cuda" and not places.is_cuda:
+                places = places.pin_memory()
+            places = places.to(device, non_blocking=True)
+        found[key] = places
+    return found[key]
+
+
 def valid_targets(batch: Batch, shape: Sequence[int], output_steps: int | None) -> Tensor | None:
     """Return which targets belong to a valid step, bool of ``shape``; None if all do.
 

@@ -119,5 +119,11 @@ def windows(batch: Batch, size: int) -> Batch:
     def cut(values: Tensor) -> Tensor:
         return values.gather(1, taken[..., None].expand(-1, -1, values.shape[-1]))
 
-    kept = None if batch.lengths is None else lengths.clamp(max=size)
-    return replace(batch, inputs=cut(batch.inputs), targets=cut(batch.targets), lengths=kept)
+    cut_batch = replace(batch, inputs=cut(batch.inputs), targets=cut(batch.targets), lengths=_at_most(size, batch.lengths))
+    if batch.host is None:
+        return cut_batch
+    return replace(cut_batch, host=replace(batch.host, lengths=_at_most(size, batch.host.lengths)))
+
+
+def _at_most(size: int, lengths: Tensor | None) -> Tensor | None:
+    return None if lengths is None else lengths.clamp(max=size)

@@ -115,6 +115,8 @@ def _by_length(batch: Batch) -> Iterator[tuple[Tensor | slice, int]]:
     if batch.lengths is None:
         yield slice(None), batch.inputs.shape[1]
         return
-    for length in batch.lengths.unique().tolist():
+    lengths = batch.on_host.lengths
+    assert lengths is not None
+    for length in lengths.unique().tolist():
         if length > 0:
-            yield batch.lengths == length, length
+            yield (lengths == length).nonzero()[:, 0].to(batch.inputs.device), length

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from seqmem.data.batch import Batch
-from seqmem.data.masks import counted_targets
+from seqmem.data.masks import counted_index, counted_targets
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
 
@@ -90,9 +90,16 @@ class Task:
 
     def selected(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the outputs and targets that count: (n, ...) each, or values as they are if all count."""
-        counted = self.counted(batch)
-        if counted is not None:
-            return outputs[counted], batch.targets[counted]
+        positions = self.positions(batch)
+        if batch.host is None:
+            counted = self.counted(batch)
+            if counted is not None:
+                return outputs[counted], batch.targets[counted]
+        else:
+            index = counted_index(batch, positions, self.spec.output_steps, self.class_targets)
+            if index is not None:
+                last = len(positions) - 1
+                return outputs.flatten(0, last).index_select(0, index), batch.targets.flatten(0, last).index_select(0, index)
         if self.class_targets:
             return outputs.flatten(0, -2), batch.targets.flatten()
         return outputs, batch.targets
@@ -104,7 +111,7 @@ class Task:
 
     def weight(self, batch: Batch) -> int:
         """Number of targets that count: the weight of a batch's loss in the mean over a split."""
-        counted = self.counted(batch)
+        counted = self.counted(batch.on_host)
         return prod(self.positions(batch)) if counted is None else int(counted.sum())
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:

@@ -25,7 +25,7 @@ class Classification(Task):
 
     def metrics(self) -> MetricCollection:
         """Accuracy: the fraction of targets whose class has the largest logit."""
-        return MetricCollection({"accuracy": MulticlassAccuracy(self.spec.output_size, average="micro")})
+        return MetricCollection({"accuracy": MulticlassAccuracy(self.spec.output_size, average="micro", validate_args=False)})
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Target, class of the largest logit, and the probability of each class."""

@@ -20,7 +20,7 @@ class Forecasting(Regression):
 
     def metrics(self) -> MetricCollection:
         """Mean squared error, and its root over the targets' root mean square, both over the whole split."""
-        return MetricCollection({"mse": MeanSquaredError(), "nrmse": NormalizedRootMeanSquare()})
+        return MetricCollection({"mse": MeanSquaredError(), "nrmse": NormalizedRootMeanSquare()}, compute_groups=False)
 
 
 class NormalizedRootMeanSquare(Metric):

@@ -29,7 +29,7 @@ class LanguageModelling(Task):
 
     def metrics(self) -> MetricCollection:
         """Bits per character and perplexity, both over all characters of the split."""
-        return MetricCollection({"bpc": BitsPerCharacter(), "perplexity": Perplexity()})
+        return MetricCollection({"bpc": BitsPerCharacter(), "perplexity": Perplexity()}, compute_groups=[["bpc", "perplexity"]])
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Target, most likely symbol, and the probability of the target; NaN where the target is ignored."""

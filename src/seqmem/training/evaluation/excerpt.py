@@ -43,7 +43,7 @@ class Excerpt(BatchObserver):
         self._passed += 1 if self.spec.contiguous else len(batch)
         if not 0 <= row < len(batch) or self._passed <= self.sequence or kept >= self.steps:
             return
-        steps = int(min(self.steps - kept, int(batch.row_lengths[row])))
+        steps = int(min(self.steps - kept, int(batch.on_host.row_lengths[row])))
         parts = (batch.targets, results["outputs"].float(), results["boundaries"].float())
         targets, outputs, boundaries = (part[row, :steps].detach().cpu() for part in parts)
         self._parts.append((targets, outputs, boundaries))

@@ -56,10 +56,10 @@ class Predictions(BatchObserver):
         outputs = results["outputs"]
         # NumPy has no bfloat16; float64 stays.
         predictions = self.task.predictions(outputs.float() if outputs.element_size() < 4 else outputs, batch)
-        valid = valid_targets(batch, self.task.positions(batch), self.spec.output_steps)
-        steps = None if valid is None or valid.dim() == 1 else valid.cpu().numpy()
+        valid = valid_targets(batch.on_host, self.task.positions(batch), self.spec.output_steps)
+        steps = None if valid is None or valid.dim() == 1 else valid.numpy()
         kept = {name: values.cpu().numpy() for name, values in predictions.items()}
-        for row, length in enumerate(batch.row_lengths.tolist()):
+        for row, length in enumerate(batch.on_host.row_lengths.tolist()):
             part = {name: values[row] if steps is None else values[row, steps[row]] for name, values in kept.items()}
             if self.spec.contiguous and row < len(self._rows):
                 self._rows[row].append(part)

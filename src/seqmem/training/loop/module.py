@@ -153,7 +153,7 @@ class SequenceModule(pl.LightningModule):
             return {"outputs": outputs}
         boundaries = self.model.boundaries(batch, before)
         self._boundary_steps_seen += boundaries.shape[1]
-        valid = int(batch.row_lengths.sum())
+        valid = int(batch.on_host.row_lengths.sum())
         rates = (boundaries > 0.5).sum((0, 1)) / valid
         for k, rate in enumerate(rates):
             self._log_mean(split, f"boundary_rate_{k + 1}", rate, valid if factor > 0 else 0)
