@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from seqmem import models, sequence
 from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.stack import BatchNorm, SequenceDropout, StackNetwork
@@ -111,6 +112,26 @@ def test_an_mlp_is_a_second_branch():
     first, second = block.mlp
     assert first.out_features == 12
     assert_close(model(given), model.head((x + second(gelu(first(x))))[:, -1]))
+
+
+@pytest.mark.parametrize("lengths", [[5, 2, 0], [1, 0, 0], [0, 0, 0]], ids=str)
+def test_batch_norm_of_a_gpu_is_that_of_the_host(lengths):
+    """A GPU computes the statistics from sums, so that nobody waits for the number of valid steps."""
+    values = torch.randn(3, 5, 4, dtype=torch.float64) + 3
+    valid, results = valid_steps(torch.tensor(lengths), 5), []
+    for on_gpu in (False, True):
+        norm, given = BatchNorm(4, 1e-5).train().double(), values.clone().requires_grad_()
+        with torch.no_grad():
+            norm.norm.running_mean.add_(0.5)
+            norm.norm.weight.add_(torch.arange(4))
+        if on_gpu:
+            outputs = norm._normalized_where(valid[..., None], given.where(valid[..., None], torch.nan))
+        else:
+            outputs = norm(given, torch.tensor(lengths))
+        (outputs * values).sum().backward()
+        gradients = (norm.norm.weight.grad, norm.norm.bias.grad)
+        results.append((outputs, given.grad, *gradients, *norm.norm.buffers()))
+    assert_close(*results)
 
 
 def test_batch_norm_excludes_padding():

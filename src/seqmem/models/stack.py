@@ -262,7 +262,33 @@ class BatchNorm(nn.Module):
         if lengths is None or not self.training:
             return self._normalized(values.flatten(0, 1)).view_as(values)
         valid = valid_steps(lengths, values.shape[1])
+        if values.is_cuda:  # where the host does not know the number of valid steps
+            return self._normalized_where(valid[..., None], values)
         return torch.zeros_like(values).masked_scatter(valid[..., None], self._normalized(values[valid]))
+
+    def _normalized_where(self, valid: Tensor, values: Tensor) -> Tensor:
+        """Compute what :meth:`_normalized` returns for the valid steps (B, T, 1) of values (B, T, D), and zeros elsewhere."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        wide = values.to(norm.weight.dtype).where(valid, 0)
+        count = valid.sum()
+        several = count > 1
+        mean = wide.sum((0, 1)) / count
+        centred = (wide - mean).where(valid, 0)
+        squares = centred.square().sum((0, 1))
+        with torch.no_grad():
+            share = several * norm.momentum
+            norm.running_mean.copy_(torch.where(several, norm.running_mean.lerp(mean, share), norm.running_mean))
+            unbiased = squares / (count - 1).clamp(min=1)
+            norm.running_var.copy_(torch.where(several, norm.running_var.lerp(unbiased, share), norm.running_var))
+            norm.num_batches_tracked += several
+        mean = torch.where(several, mean, norm.running_mean)
+        variance = torch.where(several, squares / count, norm.running_var)
+        outputs = (wide - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        return outputs.where(valid, 0).to(values.dtype)
 
     def _normalized(self, steps: Tensor) -> Tensor:
         """Normalise steps (n, D); a single step has no variance, so that the running statistics replace its own."""
