@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from seqmem.ops import patches
 from seqmem.ops.patches import patch_index, patch_products, patch_products_reference
 
 SIZES = [(31, 3, 4, 17, 4), (1, 1, 1, 1, 1), (5, 7, 9, 40, 2), (3, 2, 4, 12, 5), (300, 2, 13, 1001, 5), (64, 16, 32, 9, 1)]
@@ -65,3 +66,16 @@ def test_only_required_gradients_are_computed():
     sparse(features.detach(), indices, weight, bias).sum().backward()
     assert features.grad is None
     assert_close(weight.grad, features.detach()[indices.long()].sum(-1))
+
+
+@pytest.mark.parametrize("piece", [1, 700, 10**6])
+def test_products_of_gathered_columns_are_those_of_the_sparse_matrix(monkeypatch, piece):
+    """A GPU gathers patches in pieces."""
+    monkeypatch.setattr(patches, "PIECE", piece)
+    features, indices, weight, _ = (value.detach() for value in arguments(31, 3, 5, 17, 4))
+    index = patch_index(indices, 31, 3)
+    grad, columns = torch.randn(17, 5, dtype=torch.float64), features.flatten(0, 1).t()
+    results = torch.randn_like(weight).expand(2, -1, -1, -1).clone()
+    patches._add_sampled_products(results[0], grad, columns, index.rows)
+    patches._add_gathered_products(results[1], grad, columns, index.rows)
+    assert_close(*results)

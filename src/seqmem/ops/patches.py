@@ -21,6 +21,9 @@ from torch.nn.functional import embedding_bag
 from seqmem.ops.precision import at_least_float32
 from seqmem.ops.transforms import fallback_reason
 
+PIECE = 64 * 2**20
+"""Bytes of gathered patches that exist at a time on a GPU."""
+
 
 def patch_products_reference(features: Tensor, indices: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Reference: o_n = sum over q and k of W_nqk y(i_nq)_k + b_n, with all patches gathered, N p K B numbers.
@@ -150,11 +153,25 @@ def _add_sampled_products(total: Tensor, left: Tensor, right: Tensor, columns: T
         _add_sampled_products(wide, left.to(wide.dtype), right.to(wide.dtype), columns)
         total.add_(wide)
         return
+    if total.device.type != "cpu":  # the sparse product of other devices needs a copy of its result
+        _add_gathered_products(total, left, right, columns)
+        return
     _silence_csr_warnings()
     rows, count = columns.shape
     ends = torch.arange(0, rows * count + 1, count, dtype=columns.dtype, device=columns.device)
     products = torch.sparse_csr_tensor(ends, columns.flatten(), total.view(-1), (rows, right.shape[1]), check_invariants=False)
     torch.sparse.sampled_addmm(products, left, right, out=products)
+
+
+def _add_gathered_products(total: Tensor, left: Tensor, right: Tensor, columns: Tensor) -> None:
+    """Compute what :func:`_add_sampled_products` does from gathered columns, for as many rows at once as fit in ``PIECE``."""
+    count, batch = columns.shape[1], left.shape[1]
+    rows = max(PIECE // max(count * batch * right.element_size(), 1), 1)
+    table, sums = right.t(), total.view(columns.shape)
+    for start in range(0, len(columns), rows):
+        part = slice(start, start + rows)
+        gathered = table.index_select(0, columns[part].flatten()).unflatten(0, (-1, count))
+        sums[part].unsqueeze(-1).baddbmm_(gathered, left[part].unsqueeze(-1))
 
 
 @cache

@@ -29,6 +29,9 @@ WORKING_SET = 8 * 2**20
 CHUNK_ROWS = (8, 16)
 """Rows in a chunk: fewer take as long per product, more gain little per row."""
 
+GPU_CHUNK_ROWS = (32, 64)
+"""The same on a GPU, whose warps each work on 32 rows."""
+
 DILATION = 3
 """Dilation of the convolutions of every stack after the first."""
 
@@ -261,7 +264,7 @@ class IGLOO1D(nn.Module):
 
         The fraction is larger where the parameters outweigh these copies.
         """
-        few, many = CHUNK_ROWS
+        few, many = GPU_CHUNK_ROWS if self.steps.is_cuda else CHUNK_ROWS
         single = len(self.blocks) == 1
         # With several blocks, the outputs are most of the memory, and 16 rows of them are too much.
         most = many if single and WORKING_SET // (4 * self._row_numel) >= many else few
