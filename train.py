@@ -26,7 +26,8 @@ def train(composed: DictConfig) -> float | None:
         composed: the config that Hydra composed from cfg/ and the command line.
 
     Returns:
-        The mean of the validation metric over the trials, for a search to optimise; None if the job failed.
+        The mean of the validation metric over the trials, for a search to optimise; None if the job failed, or its trials may
+        not have ended.
     """
     with messages.one_line_errors(resumes=True):
         config = commandline.resolve(composed)
@@ -38,7 +39,7 @@ def train(composed: DictConfig) -> float | None:
             startup.resume_collector()
             data = datasets.load(config["dataset"])
             job.begin(training.experiment(config, data))
-            training.run_trials(config, data, job.experiment)
+            job.train(data)
         return job.validation_mean()
     return None
 

@@ -11,6 +11,9 @@ import pytest
 if TYPE_CHECKING:
     import torch
 
+# As in `make test`, before torch reads it: with more threads, sweeps would train several trials at a time by default.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _long = {"slow": "takes minutes", "browser": "needs a headless Chromium", "cluster": "starts worker processes"}
 
 

@@ -30,7 +30,7 @@ def require(module: str, extra: str) -> None:
         pytest.skip(f"{module} is not installed: pip install -e '.[{extra}]'", allow_module_level=True)
 
 
-def run(*arguments: str, cwd: Path, threads: int = 1, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, threads: int | None = 1, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run train.py with ``arguments``."""
     process = start(*arguments, cwd=cwd, threads=threads)
     try:
@@ -42,9 +42,11 @@ def run(*arguments: str, cwd: Path, threads: int = 1, timeout: float = 600) -> s
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]:
-    """Start train.py with ``arguments``, as the first process of a group."""
+def start(*arguments: str, cwd: Path, threads: int | None = 1) -> subprocess.Popen[str]:
+    """Start train.py with ``arguments``, as the first process of a group; None leaves the number of threads to it."""
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    usual = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    given = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         stdout=subprocess.PIPE,
@@ -52,7 +54,7 @@ def start(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Popen[str]
         text=True,
         cwd=cwd,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
+        env={**usual, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **given},
     )
 
 

@@ -1,5 +1,6 @@
 """One job: a config whose trials are run, noted in its sweep's manifest, and reported."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from seqmem.cli import sweeps
 from seqmem.cli.messages import describe
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
     from seqmem.results import Experiment, RunFolder
+    from seqmem.training import Data
 
 
 @contextmanager
@@ -52,9 +55,13 @@ class Job:
     def __init__(self, config: Mapping[str, Any], standalone: bool = False):
         from seqmem import results
 
+        if interrupts.received() is not None and sweeps.current.pool is not None:
+            sweeps.current.pool.finish()
         interrupts.raise_if_received()
-        hydra = None if standalone else HydraConfig.get()
+        hydra: Any = None if standalone else HydraConfig.get()
         self.seeds = _seeds(config)
+        self._config = config
+        self._name = f"job {hydra.job.num} ({hydra.job.override_dirname})" if hydra and "num" in hydra.job else ""
         self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra and hydra.mode == RunMode.MULTIRUN else None
         self._entry: dict[str, Any] = {**manifest_entry(config, hydra.overrides.task if hydra else ()), "failure": None}
         self._experiment: Experiment | None = None
@@ -73,6 +80,20 @@ class Job:
         self._entry |= {"folder": experiment.folder, "code": experiment.code, "backend": experiment.backend}
         self._update_manifest()
 
+    def train(self, data: "Data") -> None:
+        """Train the trials, or let the workers of the sweep train them after this call.
+
+        Raises:
+            Exception: the failure of the first trial that failed, after the other trials have run.
+        """
+        from seqmem import training
+
+        training.run_trials(self._config, data, self.experiment, sweeps.current.pool, self._fail_later)
+
+    def _fail_later(self, error: Exception) -> None:
+        self.fail(error)
+        print(f"error: {self._name}: {self._entry['failure']}", file=sys.stderr)
+
     def fail(self, error: Exception) -> None:
         """Note why the job ends."""
         reason, status = describe(error)
@@ -89,10 +110,12 @@ class Job:
         if begun:
             results.report(self._experiment.folder, begun)
 
-    def validation_mean(self) -> float:
-        """The validation metric's mean over the trials."""
+    def validation_mean(self) -> float | None:
+        """The validation metric's mean over the trials; None while the workers of a sweep may train them."""
         from seqmem import results
 
+        if sweeps.current.pool is not None:
+            return None
         table = results.summarize(results.group_trials(results.read_run(trial) for trial in self._trials()))
         return float(table["val_mean"].iloc[0])
 

@@ -19,6 +19,7 @@ from seqmem.io import interrupts
 
 if TYPE_CHECKING:
     from seqmem.results.aggregate import Trials
+    from seqmem.training.engines.workers import Workers
 
 
 @dataclass
@@ -36,6 +37,7 @@ class _Current:
         folder: of the sweep, from its beginning until it is reported.
         failed: exit statuses of the jobs that failed.
         workers: defers signals while worker processes run, so that they save their checkpoints.
+        pool: trains the trials of all jobs, several at a time; None without a grid of jobs in this process.
     """
 
     command: list[str] = field(default_factory=list)
@@ -48,6 +50,7 @@ class _Current:
     folder: Path | None = None
     failed: list[int] = field(default_factory=list)
     workers: ExitStack = field(default_factory=ExitStack)
+    pool: "Workers | None" = None
 
 
 current = _Current()
@@ -129,8 +132,12 @@ def _command(overrides: Sequence[str]) -> str:
 
 
 def _prepare_workers(launcher: str) -> None:
-    """Set the environment variables that a launcher's worker processes inherit, and pass signals on to them."""
+    """Make the workers of this process; for another launcher, prepare its processes' environment, and pass signals on."""
     if launcher.endswith(".BasicLauncher"):
+        if current.batch:  # a search waits for each of its jobs
+            from seqmem.training.engines.workers import Workers
+
+            current.pool = current.workers.enter_context(Workers(sum(len(job["seeds"]) for job in current.jobs)))
         return
     current.workers.enter_context(interrupts.deferred(interrupts.signal_children))
     import torch

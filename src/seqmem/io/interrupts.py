@@ -66,8 +66,9 @@ def install_in_worker() -> None:
     """
     if _state.process != os.getpid() and current_thread() is main_thread():
         _begin()
+        # A forked process has the depths of its parent.
+        _state.unwinding, _state.deferred, _state.pass_on = 1, 0, None
         _state.worker = True
-        _state.unwinding += 1
 
 
 def in_worker() -> bool:

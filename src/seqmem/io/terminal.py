@@ -1,4 +1,4 @@
-"""Command-line parser of ``python -m seqmem.NAME``, with one-line errors."""
+"""Command-line parser of ``python -m seqmem.NAME``, with one-line errors, and the status line of a worker process."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -7,6 +7,9 @@ from typing import NoReturn
 
 from seqmem.errors import UserError, suggestion
 from seqmem.io import interrupts
+
+status_line: Callable[[str], None] | None = None
+"""Shows a text as the status line of this process, in a terminal of its parent; None without one."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -35,14 +35,17 @@ def machine_name(record: Mapping[str, Any], device: str) -> str:
         device: its device kind.
 
     Returns:
-        The GPUs, or the processor with the number of threads; "several machines" if it resumed on a different one.
+        The GPUs, or the processor with the number of threads, and how many trials shared it; "several machines" if it resumed
+        on a different one.
     """
     if record.get("earlier_machines"):
         return "several machines"
     found = machine(record)
+    workers = found.get("workers")
+    beside = f", {workers} trials at a time" if isinstance(workers, int) and workers > 1 else ""
     gpus = found.get("devices") or [found.get("gpu")]
     if device != "cpu" and isinstance(gpus, list) and gpus[0]:
-        return f"{len(gpus)} x {gpus[0]}" if len(gpus) > 1 else str(gpus[0])
+        return f"{f'{len(gpus)} x ' if len(gpus) > 1 else ''}{gpus[0]}{beside}"
     threads = found.get("threads")
     counted = "" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
-    return f"{found['processor']}{counted}" if found.get("processor") else ""
+    return f"{found['processor']}{counted}{beside}" if found.get("processor") else ""

@@ -77,12 +77,15 @@ def computed_by(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``machine``, with the ``machine`` of :func:`seqmem.io.provenance.provenance`, ``devices`` (names of the GPUs in use,
-        empty on the CPU) and ``instructions`` (sets of torch and of the compiled operators); ``library``, see :func:`library`.
+        empty on the CPU), ``workers`` (trials at a time on this machine, if several) and ``instructions`` (sets of torch and
+        of the compiled operators); ``library``, see :func:`library`.
     """
     runner = runner_config(config["runner"])
     count = runner.devices if device_kind(runner) == "cuda" and torch.cuda.is_available() else 0
+    several = isinstance(runner.workers, int) and runner.workers > 1 and not isinstance(runner, RayConfig)
     machine = {
         **provenance()["machine"],
+        **({"workers": runner.workers} if several else {}),
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(k) for k in range(count)],
         "instructions": {

@@ -115,8 +115,10 @@ class RunnerConfig:
     """Settings of the runner.
 
     Attributes:
-        name: pl for one trial after the other in this process, ray for several at a time on a Ray cluster.
+        name: pl for trials on this machine, ray for trials on a Ray cluster.
         ntrials: number of trials; trial k is seeded with seed + k.
+        workers: trials of a command at a time, each in a process of its own; auto chooses by the models' sizes. See
+            :mod:`seqmem.training.engines.choice`.
         accelerator: Lightning's name of the device.
         tensorboard: also write TensorBoard event files into each trial's folder, next to metrics.csv. For a trial that is found
             finished, they are made from its metrics.
@@ -128,6 +130,7 @@ class RunnerConfig:
 
     name: Literal["pl", "ray"] = "pl"
     ntrials: PositiveInt = 1
+    workers: Literal["auto"] | PositiveInt = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     tensorboard: bool = False
     wandb: Literal["online", "offline"] | None = None
@@ -225,6 +228,8 @@ def _check_devices(runner: Mapping[str, Any]) -> None:
     if runner["accelerator"] == "gpu" and not remote and not torch.cuda.is_available():
         raise UserError("runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'?")
     count = torch.cuda.device_count()
+    if runner["devices"] > 1 and runner["workers"] not in ("auto", 1):
+        raise UserError(f"runner.workers: got {runner['workers']} with runner.devices={runner['devices']}, expected 1")
     if runner["devices"] > count > 0 and runner["accelerator"] != "cpu":
         raise UserError(f"runner.devices: got {runner['devices']}, but torch finds {count} GPUs here")
 

@@ -1,17 +1,23 @@
 """The trials of a config: the same training from several seeds."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
 from seqmem.tasks import task_for
-from seqmem.training.backend import planned
+from seqmem.training.backend import device_kind, planned
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
+from seqmem.training.engines.choice import Choice, DeviceMemory, choose
 from seqmem.training.engines.data_check import check_data
+from seqmem.training.engines.worker import Trial
+from seqmem.training.engines.workers import Workers
 from seqmem.training.fingerprint import fingerprint
 from seqmem.training.loop.splits import Data
 
@@ -35,7 +41,13 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
     return Experiment.of(folder, label, digest(config), code, data.describe(), planned(config))
 
 
-def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) -> list[RunFolder]:
+def run_trials(
+    config: Mapping[str, Any],
+    data: Data,
+    experiment: Experiment,
+    workers: Workers | None = None,
+    failed: Callable[[Exception], None] | None = None,
+) -> list[RunFolder]:
     """Train ``runner.ntrials`` models, trial k with seed + k, where ``runner.name`` says; print a line after each.
 
     A finished trial is not repeated. If a different process is training one, it comes last, and its end is awaited.
@@ -44,6 +56,8 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
         config: a resolved, checked config: model, train, runner, dataset, seed, smoke_test.
         data: the data set that ``config["dataset"]`` describes.
         experiment: what :func:`experiment` returns for them.
+        workers: those of a sweep, which may still train the trials when this function returns; None to wait for their end.
+        failed: called later with the failure of the first of these trials that failed, after the others have run.
 
     Returns:
         The trials' folders.
@@ -52,25 +66,50 @@ def run_trials(config: Mapping[str, Any], data: Data, experiment: Experiment) ->
         Exception: the failure of the first trial that failed, after the other trials have run.
     """
     seeds = range(config["seed"], config["seed"] + config["runner"]["ntrials"])
-    attempts = _runner(runner_config(config["runner"]).name)
-    busy: list[int] = []
-    failures: dict[int, Exception] = {}
-    for wait, chosen in ((False, seeds), (True, busy)):
-        for outcome in attempts(config, data, experiment, chosen, wait):
-            folder = experiment.trial(outcome.seed).path
-            if outcome.failure is not None:
-                failures[outcome.seed] = outcome.failure
-            elif outcome.record is None:
-                busy.append(outcome.seed)
-                print(f"another process trains {folder}: waited for after the others", flush=True)
+    job = _Outcomes(experiment, seeds)
+    with ExitStack() as own:
+        own_workers = workers or own.enter_context(Workers(len(seeds)))
+        choice = _choice(config, data, experiment, own_workers)
+        if choice.workers == 1:
+            own_workers.finish()
+            _one_after_the_other(config, data, experiment, job)
+            return job.folders()
+        job.failed = failed if workers else None
+        on_gpu = device_kind(runner_config(config["runner"])) != "cpu"
+        for seed in seeds:
+            if experiment.trial(seed).finished() is not None:
+                job.add(*one_by_one(config, data, experiment, [seed], wait=False))
             else:
-                title = experiment.title(outcome.record["model"], outcome.record["dataset"])
-                line = _summary_line(title, outcome.record, outcome.seed - seeds[0] + 1, len(seeds))
-                logged = "".join(f", logged to {name} from its metrics" for name in outcome.logged)
-                print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}{logged}", flush=True)
-    if failures:
-        raise failures[min(failures)]
-    return [experiment.trial(seed) for seed in seeds]
+                own_workers.submit(Trial(config, data, experiment, seed, on_gpu=on_gpu), choice, job.add)
+    if workers is None:
+        job.raise_failure()
+    return job.folders()
+
+
+def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Experiment, job: "_Outcomes") -> None:
+    """Attempt all trials from this process, and then those that a different process trained."""
+    attempts = _runner(runner_config(config["runner"]).name)
+    for wait, seeds in ((False, job.seeds), (True, job.busy)):
+        for outcome in attempts(config, data, experiment, seeds, wait):
+            job.add(outcome)
+    job.raise_failure()
+
+
+def _choice(config: Mapping[str, Any], data: Data, experiment: Experiment, workers: Workers) -> Choice:
+    """Choose how many trials are trained at a time; a GPU's memory is measured by a short training."""
+
+    def measure() -> DeviceMemory:
+        runner = {**config["runner"], "tensorboard": False, "wandb": None}
+        with TemporaryDirectory() as folder:
+            short = {**config, "runner": runner, "smoke_test": True}
+            trial = Trial(short, data, replace(experiment, folder=Path(folder)), config["seed"], on_gpu=True, silent=True)
+            workers.submit(trial, Choice(), lambda outcome: None)
+            workers.finish()
+        return workers.device_memory or DeviceMemory(0.0, 0.0)
+
+    if workers.trials == 1:
+        return Choice()
+    return choose(config, check_fit(config, data.spec), data.spec, workers.trials, measure)
 
 
 def _runner(name: str) -> Callable[..., Iterator[Attempt]]:
@@ -79,6 +118,53 @@ def _runner(name: str) -> Callable[..., Iterator[Attempt]]:
 
         return spread
     return one_by_one
+
+
+class _Outcomes:
+    """The outcomes of a job's trials: a line is printed after each.
+
+    Args:
+        experiment: with the trials' folders.
+        seeds: of the trials.
+
+    Attributes:
+        busy: seeds of trials that a different process trains.
+        failed: called with the failure of the first trial that failed, once all have an outcome; None for no call.
+    """
+
+    def __init__(self, experiment: Experiment, seeds: range):
+        self.seeds, self.busy = seeds, list[int]()
+        self.failed: Callable[[Exception], None] | None = None
+        self._experiment = experiment
+        self._failures: dict[int, Exception] = {}
+        self._ended = 0
+
+    def folders(self) -> list[RunFolder]:
+        """Return the trials' folders."""
+        return [self._experiment.trial(seed) for seed in self.seeds]
+
+    def raise_failure(self) -> None:
+        """Raise the failure of the first trial that failed."""
+        if self._failures:
+            raise self._failures[min(self._failures)]
+
+    def add(self, outcome: Attempt) -> None:
+        """Print the line of an outcome, and note a failure."""
+        folder = self._experiment.trial(outcome.seed).path
+        if outcome.failure is None and outcome.record is None:
+            self.busy.append(outcome.seed)
+            print(f"another process trains {folder}: waited for after the others", flush=True)
+            return
+        if outcome.failure is not None:
+            self._failures[outcome.seed] = outcome.failure
+        elif outcome.record is not None:
+            title = self._experiment.title(outcome.record["model"], outcome.record["dataset"])
+            line = _summary_line(title, outcome.record, outcome.seed - self.seeds[0] + 1, len(self.seeds))
+            logged = "".join(f", logged to {name} from its metrics" for name in outcome.logged)
+            print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}{logged}", flush=True)
+        self._ended += 1
+        if self.failed and self._failures and self._ended == len(self.seeds):
+            self.failed(self._failures[min(self._failures)])
 
 
 def _summary_line(title: str, record: Mapping[str, Any], number: int, count: int) -> str:

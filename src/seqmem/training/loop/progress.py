@@ -1,8 +1,12 @@
-"""Progress of a training: a line at its start, then a bar with the time left in a terminal, or a line after each epoch."""
+"""Progress of a training: a line at its start, then a bar with the time left in a terminal, or a line after each epoch.
+
+A worker process has a status line instead, which its parent shows in its terminal.
+"""
 
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
 
+from seqmem.io import terminal
 from seqmem.training.loop.recorder import EpochRecorder
 
 
@@ -76,6 +81,37 @@ class ProgressLines(pl.Callback):
         self._epoch_start = now
 
 
+class StatusLine(pl.Callback):
+    """Shows position, validation and time left of the training as the status line of this process.
+
+    Args:
+        title: begins the line.
+        epochs: number of the training.
+        recorder: a callback before this one, which has the rows of the epochs.
+        metric: name of the validation metric in a row.
+        show: shows a line in the place of the last one.
+    """
+
+    def __init__(self, title: str, epochs: int, recorder: EpochRecorder, metric: str, show: Callable[[str], None]):
+        self._title, self._recorder, self._metric, self._show = title, recorder, metric, show
+        self._left = TimeLeft(epochs)
+        self._shown = -math.inf
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start to measure."""
+        self._left.start(_position(trainer))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Show the line, at most twice in a second."""
+        if time.monotonic() < self._shown + 0.5:
+            return
+        self._shown, position = time.monotonic(), _position(trainer)
+        rows, name = self._recorder.rows, self._metric.removeprefix("val/")
+        validation = f", validation {name} {rows[-1][self._metric]:.4f}" if rows else ""
+        done = f"epoch {trainer.current_epoch + 1} of {self._left.epochs}, {position / self._left.epochs:.0%}"
+        self._show(f"{self._title}: {done}{validation}, {self._left.words(position)} left")
+
+
 class TimedProgressBar(RichProgressBar):
     """A progress bar of each epoch that also shows the time left of the whole training."""
 
@@ -128,8 +164,13 @@ class FirstLine(pl.Callback):
 
 def progress(title: str, folder: Path, epochs: int, recorder: EpochRecorder, metric: str, best: str) -> list[pl.Callback]:
     """Return callbacks that show a training: a first line, then a bar in a terminal, and lines elsewhere."""
-    in_terminal = sys.stdout.isatty()
-    bar = TimedProgressBar(epochs) if in_terminal else ProgressLines(title, epochs, recorder, metric, best)
+    bar: pl.Callback
+    if terminal.status_line is not None:
+        bar = StatusLine(title, epochs, recorder, metric, terminal.status_line)
+    elif sys.stdout.isatty():
+        bar = TimedProgressBar(epochs)
+    else:
+        bar = ProgressLines(title, epochs, recorder, metric, best)
     return [FirstLine(title, folder), bar]
 
 

@@ -1,0 +1,175 @@
+"""A process that trains one trial of a command, and sends its parent what it prints and its outcome."""
+
+import io
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from threading import Lock, Thread
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from seqmem.errors import UserError
+from seqmem.io import interrupts, terminal
+from seqmem.results.experiment import Experiment
+from seqmem.training.engines.attempts import Attempt, one_by_one
+from seqmem.training.loop.splits import Data
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial to train; the arguments of :func:`seqmem.training.engines.attempts.attempt`.
+
+    Attributes:
+        on_gpu: it uses a GPU, which a forked process cannot.
+        silent: what it prints is not shown.
+    """
+
+    config: Mapping[str, Any]
+    data: Data
+    experiment: Experiment
+    seed: int
+    wait: bool = False
+    on_gpu: bool = False
+    silent: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of its process."""
+        return f"{self.experiment.folder.name}/seed_{self.seed}"
+
+    def awaited(self) -> "Trial":
+        """Return the same trial, for which the lock of a different process is awaited."""
+        return replace(self, wait=True)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process takes from its parent.
+
+    Attributes:
+        workers: trials at a time.
+        threads: of the process; None for torch's default.
+        in_terminal: the parent shows a line of each running trial in a terminal.
+        command: the parent's ``sys.argv``, for the record.
+    """
+
+    workers: int
+    threads: int | None
+    in_terminal: bool
+    command: tuple[str, ...]
+
+
+def run(parent: Connection, inherited: Sequence[Connection], trial: Trial, settings: Settings) -> None:
+    """Train a trial in this process, and send the parent messages: pairs of a kind and its content.
+
+    Args:
+        parent: the pipe to it.
+        inherited: connections of the parent to close.
+        trial: what to train.
+        settings: see there.
+    """
+    os.setpgid(0, 0)  # out of the group that a terminal or timeout(1) sends signals to; the parent passes them on
+    interrupts.install_in_worker()
+    for each in inherited:
+        each.close()
+    Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    lock = Lock()
+    streams = _Lines("line", parent, lock), _Lines("error", parent, lock)
+    sys.stdout, sys.stderr = streams
+    terminal.status_line = _Status(parent, lock) if settings.in_terminal else None
+    sys.argv = list(settings.command)
+    if settings.threads is not None:
+        set_threads(settings.threads)
+    runner = {**trial.config["runner"], "workers": settings.workers}
+    try:
+        [outcome] = one_by_one({**trial.config, "runner": runner}, trial.data, trial.experiment, [trial.seed], trial.wait)
+    except interrupts.Interrupted:
+        outcome = Attempt(trial.seed, failure=UserError(f"seed {trial.seed} was stopped; the same command resumes"))
+    for stream in streams:
+        stream.finish()
+    with lock:
+        if torch.cuda.is_initialized():
+            parent.send(("memory", _device_memory()))
+        parent.send(("outcome", _sendable(outcome)))
+
+
+def set_threads(count: int) -> None:
+    """Let torch, NumPy and processes that this one starts compute with ``count`` threads."""
+    os.environ.update(dict.fromkeys(_THREADS, str(count)))
+    threadpool_limits(count)
+    torch.set_num_threads(count)
+
+
+def _device_memory() -> tuple[float, float]:
+    """Return the device's memory in MiB that was free before the trial, and the trial's peak."""
+    free, _ = torch.cuda.mem_get_info()
+    return (free + torch.cuda.memory_reserved()) / 2**20, torch.cuda.max_memory_reserved() / 2**20
+
+
+def _sendable(outcome: Attempt) -> Attempt:
+    """Return an outcome whose failure can be pickled and has the traceback of this process as a note."""
+    failure = outcome.failure
+    if failure is None:
+        return outcome
+    try:
+        pickle.loads(pickle.dumps(failure))
+    except Exception:
+        failure = RuntimeError(f"{type(failure).__name__}: {failure}").with_traceback(failure.__traceback__)
+    failure.add_note("".join(traceback.format_exception(failure)))
+    return replace(outcome, failure=failure)
+
+
+def _end_with_parent(parent: Connection) -> None:
+    """End this process when the parent has ended, which closes the pipe."""
+    try:
+        parent.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+class _Status:
+    """Sends the parent the status line of the trial."""
+
+    def __init__(self, parent: Connection, lock: Lock):
+        self._parent, self._lock = parent, lock
+
+    def __call__(self, text: str) -> None:
+        with self._lock:
+            self._parent.send(("status", text))
+
+
+class _Lines(io.TextIOBase):
+    """A stream of text that sends the parent whole lines, so that lines of different trials do not mix."""
+
+    def __init__(self, kind: str, parent: Connection, lock: Lock):
+        self._kind, self._parent, self._lock = kind, parent, lock
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._send(lines)
+        return len(text)
+
+    def flush(self) -> None:
+        """Keep an unfinished line until its end."""
+
+    def finish(self) -> None:
+        """Send an unfinished line."""
+        rest, self._rest = self._rest, ""
+        self._send([rest] if rest else [])
+
+    def _send(self, lines: Sequence[str]) -> None:
+        if lines:
+            with self._lock:
+                self._parent.send((self._kind, "\n".join(lines)))

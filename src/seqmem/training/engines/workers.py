@@ -1,0 +1,195 @@
+"""Processes of this machine that train several trials at a time, each its own trial."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from multiprocessing import connection
+from types import TracebackType
+from typing import Any
+
+from torch.multiprocessing import get_context
+
+from seqmem.errors import UserError
+from seqmem.io import interrupts
+from seqmem.io.provenance import provenance
+from seqmem.training.engines import worker
+from seqmem.training.engines.attempts import Attempt
+from seqmem.training.engines.choice import Choice, DeviceMemory
+from seqmem.training.engines.display import Display, display
+
+Then = Callable[[Attempt], None]
+
+_poll_seconds = 0.2
+_PRELOADED = ["hydra", "pytorch_lightning", "pandas", "seqmem.datasets", "seqmem.training.engines.worker"]
+
+
+@dataclass
+class _Running:
+    """A trial in a process."""
+
+    trial: worker.Trial
+    choice: Choice
+    then: Then
+    process: Any
+    messages: Any
+    outcome: Attempt | None = None
+
+
+class Workers:
+    """Trains trials in processes, as a context manager; each trial gets a process of its own.
+
+    A process is forked from this one, which takes 0.1 s and shares the data set's memory. A process that uses a GPU comes from
+    a server that has imported the packages, since CUDA does not survive a fork.
+
+    A signal is passed to all processes, which save a checkpoint, as a single one does; then the block raises
+    :class:`seqmem.io.interrupts.Interrupted`. A process that dies is the failure of its trial.
+
+    Args:
+        trials: number of the command, those of its other jobs included.
+
+    Attributes:
+        device_memory: of the last trial on a GPU that has ended.
+    """
+
+    def __init__(self, trials: int):
+        self.trials = trials
+        self._running: list[_Running] = []
+        self._busy: list[tuple[worker.Trial, Choice, Then]] = []
+        self.device_memory: DeviceMemory | None = None
+        self._display: Display = display()
+        self._signals = ExitStack()  # while processes run
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None or interrupts.received() is not None:
+                self._drain()
+        finally:
+            for running in self._running:
+                running.process.kill()
+                running.process.join()
+            self._display.close()
+            self._signals.__exit__(kind, error, trace)
+
+    def submit(self, trial: worker.Trial, choice: Choice, then: Then) -> None:
+        """Start a trial as soon as a process is free, and return.
+
+        Args:
+            trial: what to train.
+            choice: the number of workers and their threads; the trials that run now may have been submitted with another.
+            then: called with the outcome, in this process, by one of the next calls of a method. A trial that a different
+                process trains is attempted again after all others: there are two calls.
+
+        Raises:
+            Interrupted: there was a signal.
+        """
+        while self._running and len(self._running) >= min(choice.workers, *(each.choice.workers for each in self._running)):
+            self._receive()
+        if interrupts.received() is not None:
+            self.finish()
+        if not self._running:
+            self._signals.close()
+            self._signals.enter_context(interrupts.handled())
+            self._signals.enter_context(interrupts.deferred(self._pass_on))
+        here, process = self._start(trial, choice)
+        self._running.append(_Running(trial, choice, then, process, here))
+        if interrupts.received() is not None:  # the signal came while the process started
+            self._pass_on(signal.SIGTERM)
+
+    def finish(self) -> None:
+        """Wait for the end of all trials.
+
+        Raises:
+            Interrupted: there was a signal, and all trials have saved their checkpoints.
+        """
+        self._drain()
+        self._display.close()
+        self._signals.close()
+        interrupts.raise_if_received()
+
+    def _drain(self) -> None:
+        while self._running or (self._busy and interrupts.received() is None):
+            if self._running:
+                self._receive()
+            else:
+                self.submit(*self._busy.pop(0))
+
+    def _start(self, trial: worker.Trial, choice: Choice) -> tuple[Any, Any]:
+        context: Any = get_context("forkserver" if trial.on_gpu else "fork")
+        here, there = context.Pipe()
+        provenance()  # once, not in each process
+        # A forked process has the parent's ends of all pipes, and would not see that the parent has ended.
+        inherited = [here, *(each.messages for each in self._running)] if not trial.on_gpu else []
+        if trial.on_gpu:
+            context.set_forkserver_preload(_PRELOADED)
+        settings = worker.Settings(choice.workers, choice.threads, self._display.in_terminal, tuple(sys.argv))
+        process = context.Process(target=worker.run, args=(there, inherited, trial, settings), name=trial.name)
+        with warnings.catch_warnings():  # Python 3.12 and later warn of threads, of which the process uses none
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        there.close()
+        return here, process
+
+    def _receive(self) -> None:
+        """Wait for messages, at most a moment, and act on them and on processes that have ended."""
+        ready = connection.wait([each.messages for each in self._running], _poll_seconds)
+        for running in list(self._running):
+            ended = running.process.exitcode is not None  # before the last messages are read
+            if (running.messages in ready or ended) and not self._read(running):
+                ended = True
+            if ended:
+                self._end(running)
+        self._display.refresh()
+
+    def _read(self, running: _Running) -> bool:
+        """Act on the messages that have arrived; return False at the end of the pipe."""
+        try:
+            while running.messages.poll():
+                kind, content = running.messages.recv()
+                if kind == "outcome":
+                    running.outcome = content
+                elif kind == "memory":
+                    self.device_memory = DeviceMemory(*content)
+                elif not running.trial.silent:
+                    self._display.show(kind, running.trial.name, content)
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _end(self, running: _Running) -> None:
+        running.process.join()
+        running.messages.close()
+        self._running.remove(running)
+        self._display.show("end", running.trial.name, "")
+        outcome = running.outcome
+        if interrupts.received() is not None and (outcome is None or outcome.record is None):
+            return
+        if outcome is None:
+            outcome = Attempt(running.trial.seed, failure=_death(running))
+        elif outcome.record is None and outcome.failure is None and not running.trial.wait:
+            self._busy.append((running.trial.awaited(), running.choice, running.then))
+        running.then(outcome)
+
+    def _pass_on(self, number: int) -> None:
+        for running in self._running:
+            with suppress(OSError):  # it has ended
+                os.kill(running.process.pid, signal.SIGTERM)
+
+
+def _death(running: _Running) -> UserError:
+    """Return why a process that died did not train its trial, after noting it in the trial's record."""
+    status, folder = running.process.exitcode, running.trial.experiment.trial(running.trial.seed)
+    killed = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    memory = ", as the system does where memory runs out; fewer runner.workers need less" if status == -signal.SIGKILL else ""
+    reason = f"the process of seed {running.trial.seed} {killed}{memory}"
+    with suppress(OSError, UserError):
+        record = folder.read_record()
+        if record.get("status") == "running" and record.get("process") == running.process.pid:
+            folder.write_record({**record, "status": "failed", "reason": reason})
+    return UserError(f"{reason}; the same command resumes")

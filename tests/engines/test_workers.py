@@ -1,0 +1,213 @@
+"""Trials at a time in processes of this machine: the numbers, failures, kills and interrupts of one after the other."""
+
+import json
+import multiprocessing
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from threading import Timer
+
+import pandas as pd
+import pytest
+import torch
+
+from seqmem import datasets, training
+from seqmem.cli import commandline
+from seqmem.io.machine import usable_cores
+from seqmem.results import RunFolder, find_runs, group_trials, summarize
+from seqmem.training.engines import choice, trials
+from seqmem.training.engines.choice import Choice, DeviceMemory
+from seqmem.training.engines.worker import Trial
+from seqmem.training.engines.workers import Workers
+from seqmem.training.loop.module import SequenceModule
+from tests.engines.commands import ROOT, TINY, found, interrupted, run, start, statuses
+from tests.training.test_trials import Signs, config
+from tests.trials import assert_same, run_trials
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
+
+def test_three_at_a_time_give_the_numbers_of_one_after_the_other_with_one_thread(tmp_path, capsys, monkeypatch):
+    """One trial fails and one is killed: the others go on, and a second call trains the two that are missing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = run_trials(config(runner={"ntrials": 3, "workers": 1}), Signs(), tmp_path / "alone")
+    finally:
+        torch.set_num_threads(threads)
+    original, faults = SequenceModule.training_step, {4: lambda: 1 / 0, 5: lambda: os.kill(os.getpid(), signal.SIGKILL)}
+
+    def training_step(self, batch, batch_idx):
+        if multiprocessing.parent_process() and self.trainer.current_epoch:
+            faults.get(self.hparams["config"]["seed"], lambda: None)()
+        return original(self, batch, batch_idx)
+
+    together = config(runner={"ntrials": 3, "workers": 3})
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceModule, "training_step", training_step)
+        with pytest.raises(ZeroDivisionError) as caught:
+            run_trials(together, Signs(), tmp_path / "together")
+    assert "training_step" in caught.value.__notes__[0]
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.match(r"legs on signs, (seed|trial)", line) for line in lines), lines
+    assert sorted(int(number[1]) for line in lines if (number := re.search(r"trial (\d) of 3", line))) == [1]
+    [folder] = (tmp_path / "together").iterdir()
+    ended = [RunFolder(folder / f"seed_{seed}").read_record() for seed in range(3, 6)]
+    assert [record["status"] for record in ended] == ["finished", "failed", "failed"]
+    assert "the process of seed 5 was killed by SIGKILL" in ended[2]["reason"]
+    again = run_trials(together, Signs(), tmp_path / "together")
+    for one, other in zip(alone, again, strict=True):
+        if other.path.name not in ("seed_4", "seed_5"):  # these say that they resumed
+            assert_same(one, other)
+        assert one.read_record()["result"] == other.read_record()["result"]
+    records = [trial.read_record() for trial in again]
+    assert {(record["machine"]["threads"], record["machine"]["workers"]) for record in records} == {(1, 3)}
+    assert len({record["process"] for record in records}) == 3
+    assert capsys.readouterr().out.count("found in") == 1
+    both = summarize(group_trials([*find_runs(tmp_path / "alone"), *find_runs(tmp_path / "together")]))
+    assert both["timed"][0] == 3  # seconds of one after the other are not averaged with those of three at a time
+
+
+def test_the_memory_of_a_gpu_is_measured_by_a_short_silent_trial(tmp_path, monkeypatch):
+    submitted = []
+
+    def submit(self, trial, chosen, then):
+        submitted.append((trial, chosen))
+        self.device_memory = DeviceMemory(free=80_000, peak=20_000)
+
+    monkeypatch.setattr(Workers, "submit", submit)
+    monkeypatch.setattr(choice, "device_kind", lambda runner: "cuda")
+    monkeypatch.setattr(choice.Machine, "here", classmethod(lambda cls: cls(16, 1e6)))
+    settings = config(runner={"ntrials": 5, "tensorboard": True})
+    experiment = training.experiment(settings, Signs(), tmp_path)
+    assert trials._choice(settings, Signs(), experiment, Workers(5)) == Choice(3, 5)
+    [(trial, chosen)] = submitted
+    assert (trial.silent, trial.on_gpu, trial.config["smoke_test"], chosen) == (True, True, True, Choice())
+    assert trial.config["runner"]["tensorboard"] is False
+    assert trial.experiment == replace(experiment, folder=trial.experiment.folder)
+    assert not trial.experiment.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(usable_cores() == 1, reason="one core: one trial at a time")
+def test_a_sweep_uses_all_cores_by_default_and_gives_the_numbers_of_one_thread(sequential, tmp_path):
+    done = run("-m", *TINY, "model=lstm,rnn", "runner.ntrials=2", cwd=tmp_path, threads=None)
+    assert done.returncode == 0, done.stderr
+    assert found(tmp_path / "runs") == sequential
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("record.json")]
+    assert {record["machine"]["workers"] for record in records} == {min(4, usable_cores())}
+    [sweep] = (tmp_path / "runs").glob("sweep_*")
+    assert list(pd.read_csv(sweep / "table.csv")["model"]) == ["lstm", "rnn"]
+    assert done.stdout.count("n trials") == 1
+    for model in ("lstm", "rnn"):
+        for seed in (0, 1):
+            own = [line for line in done.stdout.splitlines() if line.startswith(f"{model} on digits, seed {seed}: ")]
+            assert [line.partition(": ")[2].partition(":")[0] for line in own[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_every_trial_saves_a_checkpoint_at_a_signal_and_resumes(number, status, tmp_path):
+    """Sent to the whole group, as by a terminal; the third job does not begin."""
+    command = ("-m", *TINY, "train.epochs=30", "model=lstm,gru,rnn")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert run(*command, "runner.workers=1", cwd=whole).returncode == 0
+    stopped = start(*command, "runner.workers=2", cwd=tmp_path)
+    stderr = interrupted(stopped, number, lambda: len(list(tmp_path.glob("runs/*/seed_0/metrics.csv"))) == 2)
+    assert stopped.returncode == status
+    assert re.fullmatch(r"interrupted: saves a checkpoint first; .*\nerror: interrupted; the same command resumes\n", stderr)
+    assert statuses(tmp_path) == ["interrupted", "interrupted"]
+    resumed = run(*command, "runner.workers=2", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("resumed after") == 2
+    assert found(tmp_path / "runs") == found(whole / "runs")
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_or_is_killed_is_named_and_does_not_stop_the_others(tmp_path):
+    diverging = ("train.optimizer=sgd", "model=rnn", "model.cell_args.hidden_activation=relu", "train.lr=1e30,0.01,0.02")
+    done = run("-m", *TINY[:4], *TINY[5:], *diverging, "runner.workers=2", cwd=tmp_path)
+    assert done.returncode == 2
+    at_once, *at_the_end = done.stderr.splitlines()
+    assert at_once.startswith("error: job 0 (")
+    assert at_the_end[0] == "error: 1 of 3 jobs failed"
+    assert "train.lr=1e+30: the training loss became" in at_the_end[1]
+    assert sorted(statuses(tmp_path)) == ["failed", "finished", "finished"]
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_parent(tmp_path):
+    command = start(*TINY, "train.epochs=1000", "model=rnn", "runner.ntrials=2", "runner.workers=2", cwd=tmp_path)
+    while len(list(tmp_path.glob("runs/*/seed_*/metrics.csv"))) < 2:
+        assert command.poll() is None
+    processes = [json.loads(path.read_text())["process"] for path in tmp_path.glob("runs/*/seed_*/record.json")]
+    command.kill()
+    command.communicate()
+    for process in processes:
+        while (state := _state(process)) not in ("", "Z"):
+            assert state
+
+
+@pytest.mark.slow
+def test_a_trial_that_another_process_trains_comes_last(tmp_path, capsys):
+    settings = config(runner={"ntrials": 3, "workers": 2}, smoke_test=True)
+    experiment = training.experiment(settings, Signs(), tmp_path)
+    held = experiment.trial(3).lock(wait=True)
+    assert held.__enter__()
+    Timer(2, lambda: held.__exit__(None, None, None)).start()
+    training.run_trials(settings, Signs(), experiment)
+    out = capsys.readouterr().out
+    assert out.count("waited for after the others") == 1
+    assert re.findall(r"trial (\d) of 3", out)[-1] == "1"
+
+
+@pytest.mark.slow
+def test_processes_of_a_server_give_the_same_numbers(tmp_path):
+    """So trials on a GPU start; the data set is sent to them."""
+    settings = commandline.compose([*TINY, "model=gru", "runner.ntrials=2", "runner.accelerator=cpu"])
+    data = datasets.load(settings["dataset"])
+    outcomes = []
+    for on_gpu in (True, False):
+        experiment = training.experiment(settings, data, tmp_path / str(on_gpu))
+        with Workers(2) as workers:
+            for seed in (0, 1):
+                workers.submit(Trial(settings, data, experiment, seed, on_gpu=on_gpu), Choice(2, 1), outcomes.append)
+        for outcome in outcomes[-2:]:
+            assert outcome.failure is None, outcome.failure
+    for seed in (0, 1):
+        assert_same(*(RunFolder(next((tmp_path / str(on_gpu)).glob(f"*/seed_{seed}"))) for on_gpu in (True, False)))
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_line_of_each_running_trial(tmp_path):
+    master, slave = pty.openpty()
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "train.epochs=15", "model=rnn", "runner.ntrials=2"]
+    process = subprocess.Popen([*command, "runner.workers=2"], stdout=slave, stderr=slave, cwd=tmp_path)
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # the end of the program
+        while part := os.read(master, 4096):
+            shown += part
+    os.close(master)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    for seed in (0, 1):
+        assert re.search(rf"rnn on digits, seed {seed}: epoch \d+ of 15, \d+%, validation accuracy 0\.\d+", text)
+        assert re.search(rf"rnn on digits, seed {seed}: [\d,]+ parameters, cpu \(1 thread\)", text)
+    assert text.count("n trials") == 1
+
+
+def _state(process: int) -> str:
+    """State of a process as the system names it; empty if it has ended."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
