@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.gpu.outcomes import append_outcome, outcomes
 from benchmarks.gpu.parts import STARTED
@@ -40,12 +41,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Iterator[None]:
-    """End the process, with a traceback in the log, if a test takes too long."""
+    """End the process, with a traceback in the log, if a test takes too long, or if the device does not compute any more."""
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     try:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+        if _is_broken():
+            os._exit(3)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
@@ -65,6 +68,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             crash = getattr(report.longrepr, "reprcrash", None)
             message = crash.message if crash else str(report.longrepr)
         append_outcome(folder, report.nodeid, report.outcome, report.duration, message.partition("\n")[0])
+
+
+def _is_broken() -> bool:
+    """Return whether CUDA refuses all further work of this process, as after an illegal access."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _started() -> Path:

@@ -15,9 +15,9 @@ def table(folder: Path) -> str:
     lines = [_environment(folder), "", *_tests(folder), ""]
     lines += ["us a step of a sequence", ROW.format("", "", "", "forward", "+ backward", "peak MiB", "")]
     lines += [*_speed([row for row in rows if row["part"] == "speed"]), ""]
-    for part in ("operators", "trainings"):
-        lines += [part, *(_line(row) for row in rows if row["part"] == part and row["case"] != "part"), ""]
-    lines += ["parts", *(_line(row) for row in rows if row["case"] == "part")]
+    for part in ("trainings", "operators"):
+        lines += [part, *_grouped([row for row in rows if row["part"] == part and row["case"] != "part"]), ""]
+    lines += ["parts", *(f"  {row['part']:14} {row['value']:>6} s  {row['note']}" for row in rows if row["case"] == "part")]
     return "\n".join(lines)
 
 
@@ -58,8 +58,14 @@ def _speed(rows: list[dict[str, str]]) -> list[str]:
     return lines
 
 
-def _line(row: dict[str, str]) -> str:
-    what = " ".join(part for part in (row["case"], row["precision"]) if part)
-    value = f"{row['quantity']} {row['value']} {row['unit']}" if row["value"] else ""
-    name = row["part"] if row["case"] == "part" else what
-    return f"  {name:56} {value:40} {row['note']}".rstrip()
+def _grouped(rows: list[dict[str, str]]) -> list[str]:
+    """Return a line for each case and number format: its quantities, each with the values in the order of the rows."""
+    cases: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in rows:
+        quantities = cases.setdefault((row["case"], row["precision"]), {})
+        name, value = (f"{row['quantity']} [{row['unit'] or '1'}]", row["value"]) if row["value"] else ("note", row["note"])
+        quantities.setdefault(name, []).append(value)
+    return [
+        f"  {case} {precision}: " + "; ".join(f"{name} {', '.join(values)}" for name, values in quantities.items())
+        for (case, precision), quantities in cases.items()
+    ]

@@ -15,3 +15,11 @@ def strict_float32() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.fixture(autouse=True)
+def errors_of_the_device(device: torch.device) -> Iterator[None]:
+    """Report an error of the device in the test that caused it."""
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
