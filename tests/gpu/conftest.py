@@ -1,9 +1,12 @@
 """What every test on a device runs under."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from tests.gpu.rows import use_rows_for_cuda
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +21,15 @@ def strict_float32() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def errors_of_the_device(device: torch.device) -> Iterator[None]:
+def errors_of_the_device() -> Iterator[None]:
     """Report an error of the device in the test that caused it."""
     yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+@pytest.fixture(autouse=True)
+def implementations_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SEQMEM_TEST_IMPLEMENTATIONS=cuda and the CPU as the device, let the table choose as it does on a GPU."""
+    if os.environ.get("SEQMEM_TEST_IMPLEMENTATIONS") == "cuda":
+        use_rows_for_cuda(monkeypatch)
