@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from seqmem import cells, models
 from seqmem.data import Batch, DataSpec
 from seqmem.models import SequenceModel
-from seqmem.ops import implementations
 from seqmem.ops.states import mapped, parts
+from seqmem.sequence import cuda_graph
+from seqmem.sequence.captures import Graphs
 from seqmem.tasks import task_for
 from seqmem.training.loop.carried_states import CarriedStates
 from seqmem.training.loop.mean import WeightedMean
 from seqmem.training.loop.objective import clip_gradients
 from tests.cells import test_battery as cell_battery
+from tests.cells.fake_graphs import Recomputed
 from tests.layers import test_battery as layer_battery
 from tests.pretended_gpu import CUDA, PretendedGPU, Wait, moved, watched
 
@@ -37,7 +39,6 @@ EXCEPTIONS = {
 """Files that may wait, with the reason."""
 
 PENDING = {
-    "cells/time_invariant.py": "matrices are copied at each call",
     "ops/reference.py": "matrices are copied at each call, and a dense system is solved",
 }
 """Files that still wait, with the reason."""
@@ -45,9 +46,8 @@ PENDING = {
 
 @pytest.fixture(autouse=True)
 def _no_graph(monkeypatch):
-    """Run time loops eagerly: there is nothing that could capture them."""
-    loops = tuple(loop for loop in implementations.LOOPS if loop.method != "captured_forward")
-    monkeypatch.setattr(implementations, "LOOPS", loops)
+    """Run what a graph would capture: there is nothing that could capture it."""
+    monkeypatch.setattr(cuda_graph, "device_graphs", lambda device: Graphs(Recomputed()))
 
 
 def refuse(waits: list[Wait]) -> None:

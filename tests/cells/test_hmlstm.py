@@ -325,12 +325,6 @@ def test_evaluation_samples_nothing():
     assert not torch.equal(sampled(inputs)[0], stepped(inputs)[0])
 
 
-def test_on_a_gpu_drawn_boundaries_stay_out_of_the_graph():
-    """A graph would repeat the draws of its capture."""
-    for boundary, training, captured in (("step", True, True), ("sample", True, False), ("sample", False, True)):
-        assert make(boundary=boundary).train(training).capturable() == captured
-
-
 def test_a_boundary_is_drawn_with_its_probability():
     cell = HMLSTM(1, 2, 2, boundary="sample", layer_norm=False)
     with torch.no_grad():

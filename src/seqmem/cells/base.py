@@ -71,10 +71,10 @@ class Recurrence(SequenceLayer[State]):
         self._check_step(inputs, times)
         fresh = state is None
         joined, state, _ = self._prepared(inputs.unsqueeze(1), state, None, None if times is None else times.unsqueeze(1))
-        return self._advanced(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
+        return self.advance_in_type(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
 
-    def _advanced(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
-        """Compute one step by :meth:`advance`, whose state keeps its types under autocast."""
+    def advance_in_type(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
+        """Compute one step by :meth:`advance`; the state keeps its types under autocast."""
         output, after = self.advance(projected, state, scheduled)
         return output, kept_types(after, state) if autocast_active(projected.device) else after
 
@@ -93,9 +93,10 @@ class Recurrence(SequenceLayer[State]):
         return rows // self.output_size if rows % self.output_size == 0 else 1
 
     def capturable(self) -> bool:
-        """Return whether a CUDA graph can capture the time loop.
+        """Return whether a CUDA graph can capture the steps, :meth:`advance`.
 
-        It cannot if the loop draws random numbers or waits for the GPU.
+        It cannot if they draw random numbers, copy from the CPU or wait for the GPU. :meth:`project` and :meth:`schedule` may:
+        they are computed before.
         """
         return True
 
@@ -105,7 +106,9 @@ class Recurrence(SequenceLayer[State]):
         steps = inputs.shape[1]
         projected = self.project(masked(inputs, lengths).transpose(0, 1)).unbind(0)
         items = zip(projected, self.schedule(state, steps, fresh), strict=True)
-        outputs, state = run_steps(lambda item, before: self._advanced(item[0], before, item[1]), items, state, lengths, steps)
+        outputs, state = run_steps(
+            lambda item, before: self.advance_in_type(item[0], before, item[1]), items, state, lengths, steps
+        )
         return stacked(outputs, inputs, self.output_size), state
 
     def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
@@ -122,7 +125,7 @@ class Recurrence(SequenceLayer[State]):
             sequences.append(valid_steps(lengths, steps).T)
 
         def step(before: list[Tensor], given: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-            output, after = self._advanced(given[0], rebuild(state, before), same if items is None else given[1])
+            output, after = self.advance_in_type(given[0], rebuild(state, before), same if items is None else given[1])
             following = parts(after)
             if lengths is not None:
                 output = select(given[-1], output, torch.zeros_like(output))
@@ -139,13 +142,17 @@ class Recurrence(SequenceLayer[State]):
 
     @torch.compiler.disable
     def captured_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
-        """Compute a whole sequence from a CUDA graph of the time loop, see :mod:`seqmem.sequence.cuda_graph`."""
+        """Compute a whole sequence by CUDA graphs of the time loop, see :mod:`seqmem.sequence.cuda_graph`."""
         if self._loop is None:
             self._loop = CapturedLoop(self)
-        outputs, after = self._loop(inputs, state, lengths, fresh)
+        # Within a capture of the caller's the steps become part of it.
+        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        found = None if capturing else self._loop(inputs, state, lengths)
+        if found is None:
+            return self.stepwise_forward(inputs, state, lengths, fresh)
         if self._loop.used:
-            self.path = f"{self.path}, in a CUDA graph"
-        return outputs, rebuild(state, list(after))
+            self.path = f"{self.path}, by CUDA graphs"
+        return found[0], rebuild(state, found[1])
 
 
 def names() -> list[str]:

@@ -224,15 +224,14 @@ class HMLSTM(Recurrence[HMLSTMState]):
         """Draw uniform random numbers (T, B, L) if boundaries are sampled."""
         if not self._samples():
             return None
-        # Drawn on the CPU, so that a seed yields the same numbers on every device.
-        return torch.rand(steps, *state.boundary.shape, device="cpu").to(state.boundary.device)
+        # Drawn on the CPU, so that a seed yields the same numbers on every device; from pinned memory a copy does not wait.
+        device = state.boundary.device
+        pinned = device.type == "cuda" and torch.cuda.is_available()
+        drawn = torch.rand(steps, *state.boundary.shape, device="cpu", pin_memory=pinned)
+        return drawn.to(device, non_blocking=True)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training
-
-    def capturable(self) -> bool:
-        """Return whether no boundary is drawn: a CUDA graph would repeat the draws of its capture."""
-        return not self._samples()
 
 
 class _Layer(nn.Module):

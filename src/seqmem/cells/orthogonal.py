@@ -99,10 +99,6 @@ class Orthogonal(Recurrence[RNNState]):
             hidden = modrelu(projected.to(recurrent.dtype) + recurrent, self.bias_modrelu).to(state.hidden.dtype)
         return hidden, RNNState(hidden)
 
-    def capturable(self) -> bool:
-        """Return False: the matrix decomposition for Q waits for the GPU."""
-        return False
-
 
 class ExpRNN(Orthogonal):
     """The plain recurrent network of HiPPO's code with orthogonal Q, h_t = modrelu(W_hx x_t + b_hx + Q h_{t-1}).

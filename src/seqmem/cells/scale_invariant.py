@@ -12,6 +12,7 @@ from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell, MemoryState
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 from seqmem.ops.constants import constant
+from seqmem.ops.gpu import support
 
 
 class ScaleInvariantCell(MemoryCell):
@@ -65,6 +66,10 @@ class ScaleInvariantCell(MemoryCell):
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: float | Tensor) -> Tensor:
         """Compute one step of the memory."""
         return memory_update(memory, memory_input, step_size, self.measure, self.discretization, **self.measure_args)
+
+    def capturable(self) -> bool:
+        """Return whether the memory's update has a kernel for the GPU: the reference solves a system, and waits for it."""
+        return not support.fallback_reason()
 
     def operator_options(self) -> dict[str, Any]:
         """Return the discretization."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import Architecture, Initializers, MemoryCell, MemoryState
 from seqmem.ops import DiscretizationName, canonical_discretization, discretize, transition
-from seqmem.ops.constants import constant
+from seqmem.ops.constants import constant, on_device
 from seqmem.ops.precision import full_precision
 
 
@@ -65,8 +65,7 @@ class TimeInvariantCell(MemoryCell):
         if self.trainable_scale > 0:
             scale = sqrt(self.trainable_scale)
             return [((self.weight_a * scale).to(state.memory), (self.weight_b * scale).to(state.memory))] * steps
-        A, B = self._exact_step()
-        return [(A.to(state.memory), B.to(state.memory))] * steps
+        return [_discretized_on_device(state.memory, *self._key())] * steps
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: tuple[Tensor, Tensor]) -> Tensor:
         """Compute one step of the memory, in its own precision under autocast too."""
@@ -84,9 +83,11 @@ class TimeInvariantCell(MemoryCell):
         return {"step": A, "drive": B}
 
     def _exact_step(self) -> tuple[Tensor, Tensor]:
-        return _discretized(
-            self.measure, self.memory_order, self.dt, self.discretization, tuple(sorted(self.measure_args.items()))
-        )
+        return _discretized(*self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        """Return the arguments of :func:`_discretized`."""
+        return self.measure, self.memory_order, self.dt, self.discretization, tuple(sorted(self.measure_args.items()))
 
 
 class LegT(TimeInvariantCell):
@@ -134,9 +135,8 @@ class LegSN(TimeInvariantCell):
         self.noise_seed = noise_seed
         super().__init__(input_size, **shared)
 
-    def _exact_step(self) -> tuple[Tensor, Tensor]:
-        key = tuple(sorted(self.measure_args.items()))
-        return _discretized(self.measure, self.memory_order, self.dt, self.discretization, key, self.noise_seed)
+    def _key(self) -> tuple[Any, ...]:
+        return *super()._key(), self.noise_seed
 
 
 _LMU_ARCHITECTURE = Architecture(ux=True, uh=True, um=True, hx=True, hm=True, hh=True, bias=False)
@@ -183,6 +183,11 @@ class LMUPlain(LMU):
 
 @torch.compiler.assume_constant_result
 def _discretized(*key: Any) -> tuple[Tensor, Tensor]:
+    return _exact(*key)
+
+
+@on_device
+def _discretized_on_device(*key: Any) -> tuple[Tensor, Tensor]:
     return _exact(*key)
 
 

@@ -14,6 +14,7 @@ from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 from seqmem.ops.constants import constant
 from seqmem.ops.export import exporting
+from seqmem.ops.gpu import support
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.transforms import fallback_reason, values
 from seqmem.sequence.checks import any_wrong
@@ -164,6 +165,10 @@ class TimestampedCell(MemoryCell):
                 f"{self._label()}: the times of row {row} {where} are the same in {dtype}; subtract the first time of each "
                 "row, or use the cell and its inputs in float64 (cell.double())"
             )
+
+    def capturable(self) -> bool:
+        """Return whether the memory's update has a kernel for the GPU: the reference solves a system, and waits for it."""
+        return not support.fallback_reason()
 
     def operator_options(self) -> dict[str, Any]:
         """Return the discretization, and whether the times need a gradient."""

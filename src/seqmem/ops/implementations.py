@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seqmem.ops import compiled_sequence, transforms
+from seqmem.ops import compiled_sequence, extension, transforms
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
@@ -109,8 +109,10 @@ def _scan_reason(inputs: Tensor, capturable: bool) -> str:
 def _graph_reason(inputs: Tensor, capturable: bool) -> str:
     if not inputs.is_cuda:
         return f"a CUDA graph is for cuda tensors; the inputs are on {inputs.device}"
+    if extension.FORCED:
+        return extension.REASON
     if not capturable:
-        return "the time loop draws random numbers or waits for the GPU"
+        return "a step draws random numbers or waits for the GPU"
     return transforms.fallback_reason()
 
 
@@ -138,7 +140,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
 
 LOOPS = (
     Loop("torch's scan operator in exported programs", "scan_forward", _scan_reason),
-    Loop("a CUDA graph of the time loop", "captured_forward", _graph_reason),
+    Loop("CUDA graphs of the time loop", "captured_forward", _graph_reason),
     Loop(STEPWISE, "stepwise_forward", _always),
 )
 """The time loops of a recurrence for which :data:`TABLE` has no implementation, the preferred ones first."""

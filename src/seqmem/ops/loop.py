@@ -31,7 +31,13 @@ def run_steps(
     Returns:
         T outputs, and each row's state after its last valid step.
     """
-    valid = None if lengths is None else valid_steps(lengths, steps).T
+    return run_masked(step, items, state, None if lengths is None else valid_steps(lengths, steps).T)
+
+
+def run_masked(
+    step: Callable[[Any, State], tuple[Tensor, State]], items: Iterable[Any], state: State, valid: Tensor | None
+) -> tuple[list[Tensor], State]:
+    """Compute :func:`run_steps` with a mask (T, B) of the valid steps, None if all are."""
     outputs = []
     for t, item in enumerate(items):
         output, after = step(item, state)

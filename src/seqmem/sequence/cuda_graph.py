@@ -1,139 +1,233 @@
-"""The time loop of a cell as a CUDA graph: captured once for each shape, then replayed.
+"""The time loop of a cell by CUDA graphs, one for each number of steps in a chunk, replayed along the sequence.
 
-A step is about ten small kernels, and launching them takes longer than running them. A graph launches all steps at once.
+A step is about ten small kernels, and launching them takes longer than running them. A graph launches all of a chunk at once.
+The loop runs in chunks as :mod:`seqmem.sequence.time_chunks` describes, at the first call for some shapes directly and from the
+second on by graphs, with the same kernels in the same order. A batch size that occurs once, such as that of a last short batch,
+thus costs no capture.
+
+A graph keeps its tensors at fixed addresses. All that it reads is copied there first: inputs, state, weights and buffers, which
+may move or change between calls. All that it writes is copied before another graph runs, so that the graphs of a device share
+the memory of their intermediate values.
 """
 
-import warnings
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-from seqmem.ops.states import mapped, parts, rebuild
+from seqmem.data.masks import masked, valid_steps
+from seqmem.ops.precision import autocast_active
+from seqmem.ops.states import parts
+from seqmem.sequence.captures import Graph, Graphs, device_graphs
+from seqmem.sequence.schedules import split_schedule
+from seqmem.sequence.time_chunks import SIZES, Chunk, Direct, Tensors, differentiable, run_chunks, split, weights_of
 
-# Each graph keeps all intermediate values of its sequence on the GPU.
-_MAX_GRAPHS = 8
+MAX_GRAPH_BYTES = 2**29
+"""Upper limit of the estimated memory of one graph; shorter chunks are used where a longer one would exceed it."""
 
-Loop = Callable[..., tuple[Tensor, ...]]
+_MAX_PLANS = 64
+"""Shapes and modes of a cell that are remembered."""
 
 
 class CapturedLoop:
-    """Run a cell's time loop as a CUDA graph where possible, else eagerly.
-
-    A graph keeps its tensors at fixed addresses, so a replay overwrites what backward of the previous replay needs. While that
-    backward is pending the loop runs eagerly. It also does where the capture failed, after a warning.
+    """Run a cell's time loop by CUDA graphs.
 
     Args:
         cell: the cell; its parameters and buffers are looked up at every call.
-        capture: returns a graphed function, given a function and example arguments; torch.cuda.make_graphed_callables.
+        graphs: of the device; None for those that all cells on the device of the inputs share.
 
     Attributes:
         used: whether the latest call replayed a graph.
     """
 
-    def __init__(self, cell: Any, capture: Callable[[Loop, tuple[Tensor, ...]], Loop] | None = None):
+    def __init__(self, cell: Any, graphs: Graphs | None = None):
         self._cell = weakref.ref(cell)  # the cell holds the loop
-        self._capture = capture or torch.cuda.make_graphed_callables
-        self._graphs: OrderedDict[Any, Loop | None] = OrderedDict()
-        self._pending: weakref.ref[Any] | None = None
-        self._replays = 0
+        self._given_graphs = graphs
+        self._plans: dict[Any, _Plan] = {}
         self.used = False
 
-    def __call__(self, inputs: Tensor, state: Any, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return outputs (B, T, H) and the parts of the state after the last step, as the cell's own loop computes them."""
-        cell: Any = self._cell()
-        # Moving a cell replaces its buffers, and a graph knows addresses only: all tensors are arguments.
-        names, weights = zip(*cell.named_parameters(), *cell.named_buffers(), strict=True)
-        arguments = (inputs, *parts(state), *(() if lengths is None else (lengths,)), *weights)
-        graph = None if self._is_pending() else self._graph(cell, names, arguments, state, lengths is not None, fresh)
-        self.used = graph is not None
-        if graph is None:
-            outputs, after = cell.stepwise_forward(inputs, state, lengths, fresh)
-            return outputs, parts(after)
-        self._replays += 1
-        results = [value.clone() for value in graph(*arguments)]
-        if any(value.requires_grad for value in results):
-            results = _WatchedBackward.apply(self, self._replays, *results)
-            node = next(value.grad_fn for value in results if value.grad_fn is not None)
-            self._pending = weakref.ref(node)
-        return results[0], results[1:]
+    def __call__(self, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
+        """Compute a whole sequence.
 
-    def on_backward(self, replay: int) -> None:
-        """Record that backward of a replay has begun.
+        Args:
+            inputs: (B, T, C).
+            state: the state before the first step.
+            lengths: (B,) valid steps of each row, or None.
 
-        Raises:
-            RuntimeError: a later replay has overwritten its intermediate values.
+        Returns:
+            outputs (B, T, H) and the parts of the state after the last step, differentiable once. None if there is nothing to
+            capture: an empty batch, or a schedule with numbers that differ from step to step.
         """
-        if replay != self._replays:
-            raise RuntimeError(
-                "the CUDA graph was replayed since this forward pass; call backward a second time before the next forward pass"
-            )
-        self._pending = None
+        cell: Any = self._cell()
+        self.used = False
+        batch_size, steps = inputs.shape[:2]
+        schedule = split_schedule(cell.schedule(state, steps, False)) if batch_size and steps else None
+        if schedule is None:
+            return None
+        mask = [] if lengths is None else [valid_steps(lengths, steps).T.contiguous()]
+        projected = cell.project(masked(inputs, lengths).transpose(0, 1))
+        tensors = Tensors(
+            [projected, *mask, *schedule.stepwise],
+            parts(state),
+            [*schedule.shared, *(value for _, value in weights_of(cell))],
+        )
+        half = torch.get_autocast_dtype(inputs.device.type) if autocast_active(inputs.device) else None
+        chunk = Chunk(cell, state, schedule.form, bool(mask), half, tensors.needs())
+        plan = self._plan(chunk, tensors, (schedule.form, bool(mask), half, cell.training))
+        runner: Any = Direct() if plan.graphs is None else _Replays(plan)
+        outputs, *after = run_chunks(runner, chunk, tensors, plan.sizes)
+        self.used = isinstance(runner, _Replays) and runner.used
+        return outputs.transpose(0, 1), after
 
-    def _is_pending(self) -> bool:
-        return self._pending is not None and self._pending() is not None
-
-    def _graph(
-        self, cell: nn.Module, names: Sequence[str], arguments: Sequence[Tensor], state: Any, has_lengths: bool, fresh: bool
-    ) -> Loop | None:
-        """Return the graph for these shapes and modes, captured at the first call; None if the capture failed."""
-        device = arguments[0].device.type
-        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        gradients = torch.is_grad_enabled()
-        key = (*((a.shape, a.dtype, a.device, a.requires_grad) for a in arguments), has_lengths, fresh, half, gradients)
-        if key in self._graphs:
-            self._graphs.move_to_end(key)
-            return self._graphs[key]
-        if len(self._graphs) == _MAX_GRAPHS:
-            self._graphs.popitem(last=False)
-
-        structure = mapped(lambda part: part.new_empty(0), state)  # without keeping the state itself
-        count = len(parts(state))
-
-        def loop(inputs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            before = rebuild(structure, list(rest[:count]))
-            lengths, weights = (rest[count], rest[count + 1 :]) if has_lengths else (None, rest[count:])
-            given = dict(zip((f"cell.{name}" for name in names), weights, strict=True))
-            # A cached cast of a weight would be a tensor from outside the graph.
-            with torch.autocast(device, half, cache_enabled=False) if half else nullcontext():
-                outputs, after = functional_call(_Stepwise(cell), given, (inputs, before, lengths, fresh))
-            return outputs, *parts(after)
-
-        examples = tuple(a.detach().clone().requires_grad_(a.requires_grad) for a in arguments)
-        try:
-            with torch.autocast(device, enabled=False):
-                self._graphs[key] = self._capture(loop, examples)  # type: ignore[assignment]
-        except RuntimeError as error:
-            self._graphs[key] = None
-            warnings.warn(f"CUDA graph capture failed; running eagerly: {error}", stacklevel=5)
-        return self._graphs[key]
+    def _plan(self, chunk: Chunk, tensors: Tensors, settings: Any) -> "_Plan":
+        """Return how to run a chunk: without graphs at the first call for its shapes and modes."""
+        shapes = [(value.shape[1:], value.dtype, value.device) for value in tensors.steps]
+        others = [(value.shape, value.dtype, value.device) for value in (*tensors.state, *tensors.constants)]
+        modes = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        key = repr((settings, modes, shapes, others))
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            plan = _Plan(settings, *_memory_of_step(chunk, tensors))
+        elif plan.graphs is None and not hasattr(tensors.steps[0], "fake_mode"):
+            plan.graphs = self._given_graphs or device_graphs(tensors.steps[0].device)
+        self._plans[key] = plan
+        if len(self._plans) > _MAX_PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
 
-class _Stepwise(nn.Module):
-    """A cell whose forward is its time loop, for functional_call."""
+class _Plan:
+    """How the chunks of a cell run for some shapes and modes.
 
-    def __init__(self, cell: Any):
-        super().__init__()
-        self.cell = cell
+    Attributes:
+        settings: of the chunk; kept, so that its objects stay different from those of later calls.
+        saved_bytes: what one step saves for backward.
+        result_bytes: the results of one step.
+        sizes: numbers of steps in a chunk whose graph fits in memory.
+        graphs: those of the device; None to run directly.
+        constants: copies of the constants, at fixed addresses.
+        captured: graphs by the number of steps, and by the gradients that are needed, None for a forward pass.
+    """
 
-    def forward(self, *arguments: Any) -> Any:
-        return self.cell.stepwise_forward(*arguments)
+    def __init__(self, settings: Any, saved_bytes: int, result_bytes: int):
+        self.settings, self.saved_bytes, self.result_bytes = settings, saved_bytes, result_bytes
+        self.sizes = tuple(size for size in SIZES if size == 1 or size * (saved_bytes + result_bytes) <= MAX_GRAPH_BYTES)
+        self.graphs: Graphs | None = None
+        self.constants: list[Tensor] = []
+        self.captured: dict[Any, Graph] = {}
+
+    def graph(self, key: tuple[int, Any]) -> Graph | None:
+        """Return a graph of ``captured``; None if it was not captured, or was dropped."""
+        graph = self.captured.get(key)
+        return graph if graph is not None and graph.captured is not None else None
 
 
-class _WatchedBackward(torch.autograd.Function):
-    """The identity, which calls a loop's ``on_backward`` when the gradient arrives."""
+class _Replays:
+    """Compute the chunks of a sequence by graphs, or directly where one does not fit in memory.
 
-    @staticmethod
-    def forward(ctx: Any, loop: CapturedLoop, replay: int, *values: Tensor) -> tuple[Tensor, ...]:
-        ctx.loop, ctx.replay = loop, replay
-        return tuple(value.view_as(value) for value in values)
+    Attributes:
+        used: whether a graph was replayed.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.loop.on_backward(ctx.replay)
-        return None, None, *grads
+    def __init__(self, plan: _Plan):
+        self._plan = plan
+        self.used = False
+
+    @contextmanager
+    def begin(self, chunk: Chunk, constants: list[Tensor]) -> Iterator[None]:
+        """Return the context of a pass over a sequence, forward or backward."""
+        plan = self._plan
+        assert plan.graphs is not None
+        with plan.graphs.in_turn(), torch.no_grad():
+            if not plan.constants:
+                plan.constants = _places(constants)
+            torch._foreach_copy_(plan.constants, constants)
+            self._chunk = chunk
+            yield
+
+    def forward(self, steps: list[Tensor], state: list[Tensor]) -> list[Tensor]:
+        """Compute :meth:`Chunk.forward`."""
+        given, counts = [*steps, *state], [len(steps), len(state)]
+        key = len(steps[0]), None
+        graph = self._plan.graph(key)
+        if graph is None:
+            graph = self._capture(key, given, lambda places: self._chunk.forward(self._tensors(places, counts)))
+        if graph is None:
+            return self._chunk.forward(Tensors(steps, state, self._plan.constants))
+        if self._chunk.trains:
+            self._capture_backward(given, counts, graph)
+        self.used = True
+        return graph(given)
+
+    def backward(self, steps: list[Tensor], state: list[Tensor], grads: list[Tensor]) -> list[Tensor | None]:
+        """Compute :meth:`Chunk.backward`."""
+        graph = self._plan.graph((len(steps[0]), self._chunk.needs))
+        if graph is None:
+            return self._chunk.backward(Tensors(steps, state, self._plan.constants), grads)
+        return graph([*steps, *state, *grads])
+
+    def _capture_backward(self, given: list[Tensor], counts: list[int], forward: Graph) -> None:
+        """Capture backward of a chunk, before it is needed: in the caller's thread."""
+        key = len(given[0]), self._chunk.needs
+        if self._plan.graph(key) is not None:
+            return
+        assert forward.captured is not None
+        results = [value for value in forward.captured.results if value is not None and differentiable(value)]
+
+        def function(places: list[Tensor]) -> list[Tensor | None]:
+            return self._chunk.backward(self._tensors(places, counts), places[sum(counts) :])
+
+        self._capture(key, [*given, *map(torch.zeros_like, results)], function)
+
+    def _tensors(self, given: list[Tensor], counts: list[int]) -> Tensors:
+        steps, state, *_ = split(given, counts)
+        return Tensors(steps, state, self._plan.constants)
+
+    def _capture(self, key: tuple[int, Any], given: list[Tensor], function: Callable[[list[Tensor]], Any]) -> Graph | None:
+        """Capture a function of a chunk's tensors; return None if its graph does not fit in memory."""
+        plan, graphs = self._plan, self._plan.graphs
+        assert graphs is not None
+        each = plan.result_bytes + (0 if key[1] is None else plan.saved_bytes)
+        size = 2 * _bytes([*given, *plan.constants]) + key[0] * each
+        if not graphs.admit(size):
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            graph = Graph(graphs, _places(given), size)
+            arguments = graph.arguments
+            torch._foreach_copy_(arguments, given)
+            graph.captured = graphs.capture(lambda: function(arguments))
+        plan.captured[key] = graph
+        graphs.add(graph)
+        return graph
+
+
+def _memory_of_step(chunk: Chunk, tensors: Tensors) -> tuple[int, int]:
+    """Return the bytes that one step saves for backward, and those of its results."""
+    saved: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        saved[storage._cdata] = storage.nbytes()
+        return value
+
+    step = [value[:1] for value in tensors.steps]
+    with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value), torch.enable_grad():
+        constants = [value.clone() if value.is_inference() else value.detach() for value in tensors.constants]
+        given = [value.detach().clone().requires_grad_(differentiable(value)) for value in (*step, *tensors.state)]
+        steps, state = split(given, [len(step), len(tensors.state)])
+        results = chunk.forward(Tensors(steps, state, constants))
+    known = {value.untyped_storage()._cdata for value in constants}
+    return sum(size for storage, size in saved.items() if storage not in known), _bytes(results)
+
+
+def _places(values: list[Tensor]) -> list[Tensor]:
+    """Return ordinary tensors of the same shapes, also in inference mode."""
+    with torch.inference_mode(False):
+        return [torch.empty_like(value, memory_format=torch.contiguous_format, requires_grad=False) for value in values]
+
+
+def _bytes(values: list[Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in values)
