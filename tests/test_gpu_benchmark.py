@@ -174,7 +174,13 @@ def test_commands_of_trainings_are_valid(tmp_path):
         assert config["model"]["cell_args"]["hidden_size"] == training.hidden
         assert config["runner"]["ntrials"] == training.trials
         assert config["train"]["precision"] == {"bf16": "bf16-mixed", "tf32": "32-true"}[training.precision]
+    assert len({(training.title, training.precision) for training in trainings.TRAININGS}) == len(trainings.TRAININGS)
     assert trainings.command_of(training, "cuda", tmp_path, tmp_path).count("runner.accelerator=gpu") == 1
+
+
+def test_trials_an_hour_count_from_the_first_to_the_last():
+    records = [{"started": f"2026-11-28T10:00:{second}+0000", "seconds": 4.5} for second in ("10", "12", "11")]
+    assert trainings.span(records) == 6.5
 
 
 def test_the_tests_on_a_device_are_found():

@@ -9,14 +9,19 @@ from benchmarks.gpu.rows import environment_of, read
 ROW = "{:44} {:20} {:8} {:>12} {:>12} {:>9}  {}"
 
 
+PARTS = ("speed", "trainings", "operators")
+
+
 def table(folder: Path) -> str:
     """Return the environment, the outcome of the tests and the measurements of a run as text."""
     rows = read(folder)
     lines = [_environment(folder), "", *_tests(folder), ""]
-    lines += ["us a step of a sequence", ROW.format("", "", "", "forward", "+ backward", "peak MiB", "")]
-    lines += [*_speed([row for row in rows if row["part"] == "speed"]), ""]
+    measured = {part: [row for row in rows if row["part"] == part and row["case"] != "part"] for part in PARTS}
+    if measured["speed"]:
+        lines += ["speed, us a step of a sequence", ROW.format("", "", "", "forward", "+ backward", "peak MiB", "")]
+        lines += [*_speed(measured["speed"]), ""]
     for part in ("trainings", "operators"):
-        lines += [part, *_grouped([row for row in rows if row["part"] == part and row["case"] != "part"]), ""]
+        lines += [part, *_grouped(measured[part]), ""] if measured[part] else []
     lines += ["parts", *(f"  {row['part']:14} {row['value']:>6} s  {row['note']}" for row in rows if row["case"] == "part")]
     return "\n".join(lines)
 
@@ -36,11 +41,10 @@ def _tests(folder: Path) -> list[str]:
 
 def _speed(rows: list[dict[str, str]]) -> list[str]:
     """Return a line for each case, side and number format, with the ratio to cuDNN's LSTM of the same width and format."""
-    cells = {(row["case"], row["side"], row["precision"]): {} for row in rows if row["case"] != "part"}
+    cells = {(row["case"], row["side"], row["precision"]): {} for row in rows}
     for row in rows:
-        if row["case"] != "part":
-            measured = cells[row["case"], row["side"], row["precision"]]
-            measured[row["quantity"] or "note"] = row["value"] or row["note"]
+        measured = cells[row["case"], row["side"], row["precision"]]
+        measured[row["quantity"] or "note"] = row["value"] or row["note"]
     training = "forward and backward"
     lstm = {
         precision: float(measured[training])
@@ -63,7 +67,8 @@ def _grouped(rows: list[dict[str, str]]) -> list[str]:
     cases: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
         quantities = cases.setdefault((row["case"], row["precision"]), {})
-        name, value = (f"{row['quantity']} [{row['unit'] or '1'}]", row["value"]) if row["value"] else ("note", row["note"])
+        unit = f" [{row['unit']}]" if row["unit"] else ""
+        name, value = (row["quantity"] + unit, row["value"]) if row["value"] else ("note", row["note"])
         quantities.setdefault(name, []).append(value)
     return [
         f"  {case} {precision}: " + "; ".join(f"{name} {', '.join(values)}" for name, values in quantities.items())

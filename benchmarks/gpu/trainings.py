@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,14 +48,19 @@ class Training(NamedTuple):
     def title(self) -> str:
         """Name of the case in tables."""
         trials = "1 trial" if self.trials == 1 else f"{self.trials} trials"
-        return f"{self.model}, hidden {self.hidden}, {trials} of {self.epochs} epochs"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        order = ", one after the other" if ONE_WORKER in self.overrides else ""
+        return f"{self.model}, hidden {self.hidden}, {trials} of {epochs}{order}"
 
 
 BF16 = ("train.precision=bf16-mixed",)
-FEW = ("train.limit_train_batches=100", "train.limit_val_batches=10", "train.limit_test_batches=10")
+ONE_WORKER = "runner.workers=1"
+FEW = ("train.limit_train_batches=300", "train.limit_val_batches=10", "train.limit_test_batches=10")
 TRAININGS = [
     Training("legs", "bf16", BF16, epochs=3),
-    *(Training("legs", "bf16", (*BF16, *FEW), hidden=128, trials=trials, limit=40.0) for trials in (1, 5)),
+    Training("legs", "bf16", (*BF16, *FEW), hidden=128, epochs=1, limit=30.0),
+    Training("legs", "bf16", (*BF16, *FEW, ONE_WORKER), hidden=128, epochs=1, trials=5, limit=40.0),
+    Training("legs", "bf16", (*BF16, *FEW), hidden=128, epochs=1, trials=5, limit=40.0),
     Training("legs", "tf32", variables=tuple(TF32.items())),
     Training("lstm", "bf16", BF16, epochs=1),
 ]
@@ -99,7 +106,7 @@ def command_of(training: Training, device: str, data: Path, runs: Path) -> list[
 
 
 def _train(session: Session, training: Training, data: Path, content: str) -> None:
-    runs = session.folder / "runs" / f"{training.model}_{training.precision}_{training.hidden}_{training.trials}"
+    runs = session.folder / "runs" / re.sub(r"\W+", "_", f"{training.title} {training.precision}")
     command = command_of(training, session.device, data, runs)
     print(" ".join(command), flush=True)
     described: dict[str, Any] = {"case": training.title, "side": "train.py", "precision": training.precision}
@@ -123,10 +130,20 @@ def _train(session: Session, training: Training, data: Path, content: str) -> No
         unit="s",
         note=f"{note}; with the start of Python",
     )
+    records = [json.loads(path.read_text()) for path in sorted(runs.glob("*/seed_*/record.json"))]
+    for record in records:
+        if "test/accuracy" in (record.get("result") or {}):
+            value = f"{record['result']['test/accuracy']:.4f}"
+            session.row(**described, quantity="test accuracy", value=value, note=note)
     if code == 0:
-        session.row(**described, quantity="trials", value=f"{3600 * training.trials / taken:.0f}", unit="an hour", note=note)
-    for value in _test_accuracies(runs):
-        session.row(**described, quantity="test accuracy", value=f"{value:.4f}", note=note)
+        seconds = span(records)
+        session.row(
+            **described,
+            quantity="trials",
+            value=f"{3600 * training.trials / seconds:.0f}",
+            unit="an hour",
+            note=f"in {seconds:.0f} s from the start of the first trial to the end of the last; {note}",
+        )
     epochs = [float(row["seconds"]) for path in seen for row in _epochs(path)]
     if epochs and training.trials == 1 and content == "MNIST" and training.hidden == 512:
         session.row(
@@ -168,10 +185,11 @@ def _epochs(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
-def _test_accuracies(runs: Path) -> list[float]:
-    records = [json.loads(path.read_text()) for path in sorted(runs.glob("*/seed_*/record.json"))]
-    results = [record.get("result") or {} for record in records]
-    return [result["test/accuracy"] for result in results if "test/accuracy" in result]
+def span(records: list[dict[str, Any]]) -> float:
+    """Return the seconds from the start of the first trial, which records have to the second, to the end of the last."""
+    starts = [datetime.strptime(record["started"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for record in records]
+    ends = [start + record["seconds"] for start, record in zip(starts, records, strict=True)]
+    return max(ends) - min(starts)
 
 
 if __name__ == "__main__":
