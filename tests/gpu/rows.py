@@ -3,10 +3,30 @@
 import pytest
 
 from seqmem.ops import implementations
+from seqmem.sequence import cuda_graph
+from seqmem.sequence.captures import Graphs
+from tests.cells.fake_graphs import Recomputed
 
 
-def use_rows_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the table of implementations choose on any device as it does on a GPU."""
+def use_rows_for_cuda(monkeypatch: pytest.MonkeyPatch) -> Recomputed:
+    """Let the tables of implementations and loops choose on any device as they do on a GPU.
+
+    Returns:
+        The stand-in for CUDA graphs, which counts those that it has made and replayed.
+    """
     for operator, rows in implementations.TABLE.items():
         others = tuple(row._replace(device="") for row in rows if row.device in ("", "cuda"))
         monkeypatch.setitem(implementations.TABLE, operator, others)
+    loops = tuple(
+        loop._replace(fallback_reason=_graph_reason) if loop.method == "captured_forward" else loop
+        for loop in implementations.LOOPS
+    )
+    monkeypatch.setattr(implementations, "LOOPS", loops)
+    graphs = Recomputed()
+    shared = Graphs(graphs)
+    monkeypatch.setattr(cuda_graph, "device_graphs", lambda device: shared)
+    return graphs
+
+
+def _graph_reason(inputs, capturable: bool) -> str:
+    return "" if capturable else "the loop cannot be captured"
