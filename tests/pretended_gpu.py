@@ -145,7 +145,7 @@ class _Watch(TorchDispatchMode):
         if operation in (_aten.equal, _aten.allclose):
             self.note(str(operation))
             return True
-        if operation is _aten._linalg_check_errors or func is _aten.repeat_interleave.Tensor:
+        if operation in (_aten._linalg_check_errors, _aten.linalg_matrix_exp) or func is _aten.repeat_interleave.Tensor:
             self.note(str(operation))
         if operation in _SHAPE_OF_VALUES:
             self.note(str(operation))

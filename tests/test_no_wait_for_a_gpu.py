@@ -75,6 +75,21 @@ def test_a_cell_waits_for_nothing(name):
     run_layer(cell_battery.make(name, dtype=torch.float32), cell_battery.sample(name, 4, 3, torch.float32))
 
 
+OTHER_CELLS = {
+    "cayley": lambda: cells.Orthogonal(3, 5, method="cayley"),
+    "dtriv": lambda: cells.Orthogonal(3, 5, method="dtriv", K=1),
+    "gru that resets before": lambda: cells.GRU(3, 5, reset_after=False),
+    "hmlstm that samples": lambda: cells.HMLSTM(3, 5, boundary="sample"),
+    "learned step": lambda: cells.LegT(3, 5, trainable_scale=1.0),
+    "zoh": lambda: cells.LegS(3, 5, discretization="zoh", max_length=2),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_CELLS)
+def test_a_cell_of_other_settings_waits_for_nothing(case):
+    run_layer(OTHER_CELLS[case](), torch.randn(4, 3, 3))
+
+
 @pytest.mark.parametrize("name", layer_battery.NAMES)
 def test_a_layer_waits_for_nothing(name):
     run_layer(layer_battery.make(name).float(), torch.randn(4, 3, 3))

@@ -225,10 +225,11 @@ class HMLSTM(Recurrence[HMLSTMState]):
         if not self._samples():
             return None
         # Drawn on the CPU, so that a seed yields the same numbers on every device; from pinned memory a copy does not wait.
-        device = state.boundary.device
-        pinned = device.type == "cuda" and torch.cuda.is_available()
-        drawn = torch.rand(steps, *state.boundary.shape, device="cpu", pin_memory=pinned)
-        return drawn.to(device, non_blocking=True)
+        boundary = state.boundary
+        drawn = torch.rand(steps, *boundary.shape, device="cpu")
+        if boundary.is_cuda and not hasattr(boundary, "fake_mode"):
+            drawn = drawn.pin_memory()
+        return drawn.to(boundary.device, non_blocking=True)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training

@@ -12,7 +12,6 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from torch.nn.utils.parametrizations import orthogonal
 from torch.nn.utils.parametrize import register_parametrization
 
 from seqmem.arguments import checked, extends
@@ -20,6 +19,7 @@ from seqmem.cells.base import Recurrence
 from seqmem.cells.initializers import Initializer, initialize, initialize_bias
 from seqmem.cells.rnn import RNNState
 from seqmem.ops.activations import modrelu
+from seqmem.ops.orthogonal import cayley, exponential
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence.parametrized import PicklableParametrized
 
@@ -148,11 +148,10 @@ class OrthogonalMatrix(PicklableParametrized):
         self.built_with: tuple[Any, ...] = size, init, method
         rows = torch.arange(1, size, 2)
         weight = torch.zeros(size, size)
-        # torch's Cayley map divides A by 2.
+        # The Cayley map divides A by 2.
         weight[rows, rows - 1] = _rotations(len(rows), init) * (2 if method == "cayley" else 1)
         self.weight = nn.Parameter(weight)
-        orthogonal(self, "weight", "cayley" if method == "cayley" else "matrix_exp", use_trivialization=False)
-        self.parametrizations.weight[0].register_forward_pre_hook(_in_float32)
+        register_parametrization(self, "weight", _Orthogonal(method), unsafe=True)
 
 
 class TrivializedMatrix(OrthogonalMatrix):
@@ -174,6 +173,7 @@ class TrivializedMatrix(OrthogonalMatrix):
         self.K = K
         register_parametrization(self, "weight", _Based(size), unsafe=True)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self._updates = 0  # the same on the host, which does not wait for a GPU
         self._seen = self._parameter_version()
 
     @torch.compiler.disable
@@ -182,9 +182,14 @@ class TrivializedMatrix(OrthogonalMatrix):
         (seen, before), (parameter, now) = self._seen, self._parameter_version()
         if parameter == seen and now != before:
             self.updates += 1
-            if self.updates % self.K == 0:
+            self._updates += 1
+            if self._updates % self.K == 0:
                 self.rebase()
         self._seen = self._parameter_version()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self._updates = int(state_dict.get(f"{prefix}updates", self._updates))
 
     @torch.no_grad()
     def rebase(self) -> None:
@@ -201,6 +206,19 @@ class TrivializedMatrix(OrthogonalMatrix):
     @property
     def _skew(self) -> Tensor:
         return self.parametrizations.weight.original
+
+
+class _Orthogonal(nn.Module):
+    """The map from the lower triangle of A, at least in float32, to Q."""
+
+    def __init__(self, method: Literal["exprnn", "cayley"]):
+        super().__init__()
+        self.method = method
+
+    def forward(self, weight: Tensor) -> Tensor:
+        below = at_least_float32(weight).tril()
+        skew = below - below.mT
+        return cayley(skew) if self.method == "cayley" else exponential(skew)
 
 
 class _Based(nn.Module):
@@ -220,11 +238,6 @@ class _Based(nn.Module):
 def _nearer_orthogonal(Q: Tensor) -> Tensor:
     """Compute one Newton step towards the nearest orthogonal matrix, which squares the distance to it."""
     return 1.5 * Q - 0.5 * Q @ (Q.mT @ Q)
-
-
-def _in_float32(module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
-    """Return the arguments of a matrix function in float32 if they are in half precision."""
-    return (at_least_float32(arguments[0]),)
 
 
 def _rotations(count: int, init: SkewInitializer) -> Tensor:

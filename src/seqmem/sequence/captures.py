@@ -155,5 +155,7 @@ class _CudaCapture:
         """Let the kernels of this context run after those of earlier ones, whatever their streams."""
         with torch.cuda.device(self._device):
             torch.cuda.current_stream().wait_event(self._latest)
-            yield
-            self._latest.record()
+            try:
+                yield
+            finally:
+                self._latest.record()
