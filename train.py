@@ -33,11 +33,11 @@ def train(composed: DictConfig) -> float | None:
         config = commandline.resolve(composed)
 
         with jobs.reported(config) as job:
-            from seqmem import datasets, training
+            from seqmem import training
             from seqmem.training.engines import trials  # noqa: F401
 
             startup.resume_collector()
-            data = datasets.load(config["dataset"])
+            data = job.load()
             job.begin(training.experiment(config, data))
             job.train(data)
         return job.validation_mean()

@@ -20,7 +20,7 @@ from seqmem import datasets, training
 from seqmem.cli import commandline
 from seqmem.io.machine import usable_cores
 from seqmem.results import RunFolder, find_runs, group_trials, summarize
-from seqmem.training.engines import choice, trials
+from seqmem.training.engines import choice, trials, workers
 from seqmem.training.engines.choice import Choice, DeviceMemory
 from seqmem.training.engines.worker import Trial
 from seqmem.training.engines.workers import Workers
@@ -88,7 +88,7 @@ def test_the_memory_of_a_gpu_is_measured_by_a_short_silent_trial(tmp_path, monke
     experiment = training.experiment(settings, Signs(), tmp_path)
     assert trials._choice(settings, Signs(), experiment, Workers(5)) == Choice(3, 5)
     [(trial, chosen)] = submitted
-    assert (trial.silent, trial.on_gpu, trial.config["smoke_test"], chosen) == (True, True, True, Choice())
+    assert (trial.silent, trial.config["smoke_test"], chosen) == (True, True, Choice())
     assert trial.config["runner"]["tensorboard"] is False
     assert trial.experiment == replace(experiment, folder=trial.experiment.folder)
     assert not trial.experiment.folder.exists()
@@ -169,20 +169,21 @@ def test_a_trial_that_another_process_trains_comes_last(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_processes_of_a_server_give_the_same_numbers(tmp_path):
-    """So trials on a GPU start; the data set is sent to them."""
+def test_processes_of_a_server_give_the_same_numbers(tmp_path, monkeypatch):
+    """So trials start where there is a GPU; the data set is sent to them."""
     settings = commandline.compose([*TINY, "model=gru", "runner.ntrials=2", "runner.accelerator=cpu"])
     data = datasets.load(settings["dataset"])
     outcomes = []
-    for on_gpu in (True, False):
-        experiment = training.experiment(settings, data, tmp_path / str(on_gpu))
-        with Workers(2) as workers:
+    for method in ("forkserver", "fork"):
+        monkeypatch.setattr(workers, "start_method", lambda method=method: method)
+        experiment = training.experiment(settings, data, tmp_path / method)
+        with Workers(2) as pool:
             for seed in (0, 1):
-                workers.submit(Trial(settings, data, experiment, seed, on_gpu=on_gpu), Choice(2, 1), outcomes.append)
-        for outcome in outcomes[-2:]:
-            assert outcome.failure is None, outcome.failure
+                pool.submit(Trial(settings, data, experiment, seed), Choice(2, 1), outcomes.append)
+    assert [outcome.failure for outcome in outcomes] == [None] * 4
     for seed in (0, 1):
-        assert_same(*(RunFolder(next((tmp_path / str(on_gpu)).glob(f"*/seed_{seed}"))) for on_gpu in (True, False)))
+        first, second = (next((tmp_path / method).glob(f"*/seed_{seed}")) for method in ("forkserver", "fork"))
+        assert_same(RunFolder(first), RunFolder(second))
 
 
 @pytest.mark.slow

@@ -80,6 +80,18 @@ class Job:
         self._entry |= {"folder": experiment.folder, "code": experiment.code, "backend": experiment.backend}
         self._update_manifest()
 
+    def load(self) -> "Data":
+        """Load the data set; the jobs of a sweep share it with the job before if that has the same."""
+        from seqmem import datasets
+
+        section, current = self._config["dataset"], sweeps.current
+        if current.pool is None:
+            return datasets.load(section)
+        if current.data is None or current.data[0] != section:
+            current.data = None  # no two at once
+            current.data = dict(section), datasets.load(section)
+        return current.data[1]
+
     def train(self, data: "Data") -> None:
         """Train the trials, or let the workers of the sweep train them after this call.
 
@@ -92,6 +104,8 @@ class Job:
 
     def _fail_later(self, error: Exception) -> None:
         self.fail(error)
+        if self._config["traceback"]:
+            print(*getattr(error, "__notes__", ()), file=sys.stderr)
         print(f"error: {self._name}: {self._entry['failure']}", file=sys.stderr)
 
     def fail(self, error: Exception) -> None:

@@ -18,6 +18,7 @@ from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
+    from seqmem.data import DataSet
     from seqmem.results.aggregate import Trials
     from seqmem.training.engines.workers import Workers
 
@@ -38,6 +39,7 @@ class _Current:
         failed: exit statuses of the jobs that failed.
         workers: defers signals while worker processes run, so that they save their checkpoints.
         pool: trains the trials of all jobs, several at a time; None without a grid of jobs in this process.
+        data: section of the config and data set of the last job of the pool.
     """
 
     command: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class _Current:
     failed: list[int] = field(default_factory=list)
     workers: ExitStack = field(default_factory=ExitStack)
     pool: "Workers | None" = None
+    data: "tuple[dict[str, Any], DataSet] | None" = None
 
 
 current = _Current()

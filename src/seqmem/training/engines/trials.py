@@ -11,7 +11,7 @@ from seqmem import models
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder, digest
 from seqmem.tasks import task_for
-from seqmem.training.backend import device_kind, planned
+from seqmem.training.backend import planned
 from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.engines.choice import Choice, DeviceMemory, choose
@@ -75,12 +75,11 @@ def run_trials(
             _one_after_the_other(config, data, experiment, job)
             return job.folders()
         job.failed = failed if workers else None
-        on_gpu = device_kind(runner_config(config["runner"])) != "cpu"
         for seed in seeds:
             if experiment.trial(seed).finished() is not None:
                 job.add(*one_by_one(config, data, experiment, [seed], wait=False))
             else:
-                own_workers.submit(Trial(config, data, experiment, seed, on_gpu=on_gpu), choice, job.add)
+                own_workers.submit(Trial(config, data, experiment, seed), choice, job.add)
     if workers is None:
         job.raise_failure()
     return job.folders()
@@ -102,7 +101,7 @@ def _choice(config: Mapping[str, Any], data: Data, experiment: Experiment, worke
         runner = {**config["runner"], "tensorboard": False, "wandb": None}
         with TemporaryDirectory() as folder:
             short = {**config, "runner": runner, "smoke_test": True}
-            trial = Trial(short, data, replace(experiment, folder=Path(folder)), config["seed"], on_gpu=True, silent=True)
+            trial = Trial(short, data, replace(experiment, folder=Path(folder)), config["seed"], silent=True)
             workers.submit(trial, Choice(), lambda outcome: None)
             workers.finish()
         return workers.device_memory or DeviceMemory(0.0, 0.0)

@@ -28,7 +28,6 @@ class Trial:
     """A trial to train; the arguments of :func:`seqmem.training.engines.attempts.attempt`.
 
     Attributes:
-        on_gpu: it uses a GPU, which a forked process cannot.
         silent: what it prints is not shown.
     """
 
@@ -37,7 +36,6 @@ class Trial:
     experiment: Experiment
     seed: int
     wait: bool = False
-    on_gpu: bool = False
     silent: bool = False
 
     @property

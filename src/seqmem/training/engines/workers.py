@@ -11,6 +11,7 @@ from multiprocessing import connection
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch.multiprocessing import get_context
 
 from seqmem.errors import UserError
@@ -29,21 +30,27 @@ _PRELOADED = ["hydra", "pytorch_lightning", "pandas", "seqmem.datasets", "seqmem
 
 @dataclass
 class _Running:
-    """A trial in a process."""
+    """A trial in a process.
+
+    Attributes:
+        forked: the process is a child of this one, whose end is seen even while its own workers keep the pipe open. The end of
+            another closes the pipe; its server may end before it, at a signal to the whole group.
+    """
 
     trial: worker.Trial
     choice: Choice
     then: Then
     process: Any
     messages: Any
+    forked: bool
     outcome: Attempt | None = None
 
 
 class Workers:
     """Trains trials in processes, as a context manager; each trial gets a process of its own.
 
-    A process is forked from this one, which takes 0.1 s and shares the data set's memory. A process that uses a GPU comes from
-    a server that has imported the packages, since CUDA does not survive a fork.
+    A process is forked from this one, which takes 0.1 s and shares the data set's memory. Where there is a GPU it comes from a
+    server that has imported the packages, since CUDA does not survive a fork; the data set is sent to it in shared memory.
 
     A signal is passed to all processes, which save a checkpoint, as a single one does; then the block raises
     :class:`seqmem.io.interrupts.Interrupted`. A process that dies is the failure of its trial.
@@ -97,8 +104,7 @@ class Workers:
             self._signals.close()
             self._signals.enter_context(interrupts.handled())
             self._signals.enter_context(interrupts.deferred(self._pass_on))
-        here, process = self._start(trial, choice)
-        self._running.append(_Running(trial, choice, then, process, here))
+        self._running.append(self._started(trial, choice, then))
         if interrupts.received() is not None:  # the signal came while the process started
             self._pass_on(signal.SIGTERM)
 
@@ -120,13 +126,14 @@ class Workers:
             else:
                 self.submit(*self._busy.pop(0))
 
-    def _start(self, trial: worker.Trial, choice: Choice) -> tuple[Any, Any]:
-        context: Any = get_context("forkserver" if trial.on_gpu else "fork")
+    def _started(self, trial: worker.Trial, choice: Choice, then: Then) -> _Running:
+        method = start_method()
+        context: Any = get_context(method)
         here, there = context.Pipe()
         provenance()  # once, not in each process
         # A forked process has the parent's ends of all pipes, and would not see that the parent has ended.
-        inherited = [here, *(each.messages for each in self._running)] if not trial.on_gpu else []
-        if trial.on_gpu:
+        inherited = [here, *(each.messages for each in self._running)] if method == "fork" else []
+        if method == "forkserver":
             context.set_forkserver_preload(_PRELOADED)
         settings = worker.Settings(choice.workers, choice.threads, self._display.in_terminal, tuple(sys.argv))
         process = context.Process(target=worker.run, args=(there, inherited, trial, settings), name=trial.name)
@@ -134,13 +141,13 @@ class Workers:
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
         there.close()
-        return here, process
+        return _Running(trial, choice, then, process, here, method == "fork")
 
     def _receive(self) -> None:
         """Wait for messages, at most a moment, and act on them and on processes that have ended."""
         ready = connection.wait([each.messages for each in self._running], _poll_seconds)
         for running in list(self._running):
-            ended = running.process.exitcode is not None  # before the last messages are read
+            ended = running.forked and running.process.exitcode is not None  # before the last messages are read
             if (running.messages in ready or ended) and not self._read(running):
                 ended = True
             if ended:
@@ -180,6 +187,11 @@ class Workers:
         for running in self._running:
             with suppress(OSError):  # it has ended
                 os.kill(running.process.pid, signal.SIGTERM)
+
+
+def start_method() -> str:
+    """Return how processes start on this machine, as :mod:`multiprocessing` names it."""
+    return "forkserver" if torch.cuda.is_available() else "fork"
 
 
 def _death(running: _Running) -> UserError:
