@@ -231,6 +231,10 @@ class MemoryCell(Recurrence[MemoryState]):
             hidden_activation=self.hidden_activation,
         )
 
+    def operator_options(self) -> dict[str, Any]:
+        """Return whether the hidden state feeds the candidate and the gate."""
+        return {"hidden_feeds_gates": self.weight_hh is not None}
+
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """Return the arguments of :mod:`seqmem.ops.memory_network` for the memory's steps over inputs (B, T, C)."""
         raise NotImplementedError

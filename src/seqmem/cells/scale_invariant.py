@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import index
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked, extends
+from seqmem.cells import positions
 from seqmem.cells.memory import MemoryCell, MemoryState
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 from seqmem.ops.constants import constant
@@ -35,6 +38,7 @@ class ScaleInvariantCell(MemoryCell):
     """
 
     measure: ClassVar[str]
+    _rows_differ = False
 
     @checked
     @extends(MemoryCell.__init__)
@@ -72,12 +76,51 @@ class ScaleInvariantCell(MemoryCell):
         return not support.fallback_reason()
 
     def operator_options(self) -> dict[str, Any]:
-        """Return the discretization."""
-        return {"discretization": self.discretization}
+        """Return the discretization, and whether rows of the latest state on a GPU are at different positions."""
+        return super().operator_options() | {"discretization": self.discretization, "rows_differ": self._rows_differ}
+
+    def initial_state(self, batch_size: int) -> MemoryState:
+        """Return a zero hidden state and memory at step 0."""
+        state = super().initial_state(batch_size)
+        if positions.kept_on_host(state.step) and not torch.compiler.is_compiling():
+            positions.remember(state.step, 0)
+        return state
+
+    def whole_sequence(
+        self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, MemoryState]:
+        """Compute checked inputs, see :meth:`seqmem.cells.Recurrence.whole_sequence`."""
+        if positions.kept_on_host(inputs):  # elsewhere implementations take rows at different positions
+            self._rows_differ = self._position(state, fresh) is None
+        return super().whole_sequence(inputs, state, lengths, fresh)
+
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, MemoryState]:
+        """Compute a whole sequence, and remember its last position on a GPU."""
+        outputs, after = super().fused_forward(run, inputs, state, lengths, fresh)
+        if lengths is None and positions.kept_on_host(inputs) and not torch.compiler.is_compiling():
+            position = self._position(state, fresh)
+            positions.remember(after.step, None if position is None else position + inputs.shape[1])
+        return outputs, after
+
+    def _position(self, state: MemoryState, fresh: bool) -> int | None:
+        """Return the past steps of all rows; None if they differ, or if torch.compile would have to read them."""
+        if fresh:
+            return 0
+        return None if torch.compiler.is_compiling() else positions.position_of(state.step)
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """Return the step sizes of all steps, shared by all rows if these are at the same position."""
         step = state.step
+        position = self._position(state, fresh) if positions.kept_on_host(step) else None
+        if position is not None:
+            settings = position + self.init_t, index(inputs.shape[1]), self.max_length, self.discretization == "zoh"
+            return {
+                "step_sizes": _host_step_sizes(*settings),
+                "generators": self.generators,
+                "discretization": self.discretization,
+            }
         together = step.shape[0] > 0 and (fresh or bool((step == step[:1]).all()))
         sizes = self._step_sizes(step[:1] if together else step, inputs.shape[1])
         return {
@@ -89,16 +132,33 @@ class ScaleInvariantCell(MemoryCell):
     def _step_sizes(self, step: Tensor, steps: int) -> Tensor:
         """Return the step sizes (T, B) in float64 of rows after ``step`` (B,) past steps."""
         t = step + self.init_t + torch.arange(steps, device=step.device)[:, None]
-        if self.max_length is not None:
-            t = t.clamp(max=self.max_length)
-        size = 1 / t.double()
-        return size.log1p() if self.discretization == "zoh" else size
+        return _sizes_at(t, self.max_length, self.discretization == "zoh")
 
     def _step_size(self, t: int) -> float:
         if t == 0:
             return math.inf
         size = 1 / min(t, self.max_length or t)
         return math.log1p(size) if self.discretization == "zoh" else size
+
+
+def _sizes_at(t: Tensor, max_length: int | None, zero_order_hold: bool) -> Tensor:
+    """Return the step sizes in float64 of steps at times t."""
+    if max_length is not None:
+        t = t.clamp(max=max_length)
+    size = 1 / t.double()
+    return size.log1p() if zero_order_hold else size
+
+
+@torch.compiler.assume_constant_result
+def _host_step_sizes(*settings: Any) -> Tensor:
+    return _kept_step_sizes(*settings)
+
+
+@lru_cache(maxsize=64)
+@constant
+def _kept_step_sizes(first: int, steps: int, max_length: int | None, zero_order_hold: bool) -> Tensor:
+    """Return the step sizes (T,) of consecutive steps in float64 on the CPU: the same tensor at each call."""
+    return _sizes_at(torch.arange(first, first + steps), max_length, zero_order_hold)
 
 
 class LegS(ScaleInvariantCell):

@@ -75,7 +75,7 @@ class TimeInvariantCell(MemoryCell):
 
     def operator_options(self) -> dict[str, Any]:
         """Return whether A and B are learned."""
-        return {"learned_step": self.trainable_scale > 0}
+        return super().operator_options() | {"learned_step": self.trainable_scale > 0}
 
     def dynamics(self, inputs: Tensor, state: MemoryState, fresh: bool) -> dict[str, Any]:
         """Return A_d and B_d."""

@@ -172,7 +172,8 @@ class TimestampedCell(MemoryCell):
 
     def operator_options(self) -> dict[str, Any]:
         """Return the discretization, and whether the times need a gradient."""
-        return {"discretization": self.discretization, "times_need_gradient": self._times_need_gradient}
+        own = {"discretization": self.discretization, "times_need_gradient": self._times_need_gradient, "rows_differ": True}
+        return super().operator_options() | own
 
     def fused_forward(  # type: ignore[override]
         self, run: Any, inputs: Tensor, state: TimedState, lengths: Tensor | None, fresh: bool

@@ -85,6 +85,16 @@ def register_sequence(
     _register_gradient(name, states, outputs)
 
 
+def register_operator(name: str, states: int, shapes: Callable[..., tuple[Tensor, ...]]) -> None:
+    """Register the shapes and the gradient of a sequence operator that does not come from the compiled library.
+
+    Its tensors may be on several devices. The arguments are those of :func:`register_sequence`.
+    """
+    torch.library.register_fake(f"seqmem::{name}", shapes)
+    torch.library.register_fake(f"seqmem::{name}_backward", _gradient_shapes(name))
+    _register_gradient(name, states, 1)
+
+
 def _register_gradient(name: str, states: int, outputs: int) -> None:
     operator = getattr(torch.ops.seqmem, f"{name}_backward").default
     arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]

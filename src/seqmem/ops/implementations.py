@@ -16,7 +16,7 @@ from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_paral
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
 from seqmem.ops.gated import gated_sequence
-from seqmem.ops.gpu import cudnn
+from seqmem.ops.gpu import cudnn, memory_chunks
 from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
@@ -75,7 +75,12 @@ STEPWISE = "step by step"
 
 
 def _memory_network_reason(
-    inputs: Tensor, discretization: Discretization = "bilinear", learned_step: bool = False, times_need_gradient: bool = False
+    inputs: Tensor,
+    discretization: Discretization = "bilinear",
+    learned_step: bool = False,
+    times_need_gradient: bool = False,
+    hidden_feeds_gates: bool = False,
+    rows_differ: bool = False,
 ) -> str:
     if times_need_gradient and torch.is_grad_enabled():
         return "the compiled sequence has no gradient for timestamps"
@@ -117,7 +122,10 @@ def _graph_reason(inputs: Tensor, capturable: bool) -> str:
 
 
 TABLE: dict[str, tuple[Implementation, ...]] = {
-    "memory_network": (Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),),
+    "memory_network": (
+        Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),
+        Implementation("chunks of steps in Triton", "cuda", memory_chunks.fallback_reason, memory_chunks.memory_network_chunks),
+    ),
     "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
     "lstm": (
         Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),

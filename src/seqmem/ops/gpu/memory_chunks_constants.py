@@ -1,0 +1,172 @@
+"""Constants of the HiPPO network in chunks: transitions and impulses, which depend on neither data nor weights.
+
+They are computed in float64, rounded once, and kept on the device as long as the CPU tensor lives that they follow from.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from seqmem.ops.gpu.memory_chunks_layout import Evolution, Network
+
+MAX_BYTES = 2**29
+"""Upper limit of the constants of a sequence that are kept for later calls; larger ones are computed in each call."""
+
+_TAYLOR_DEGREE = 14
+
+Value = TypeVar("Value")
+
+_kept = WeakTensorKeyDictionary()
+
+
+def kept(anchor: Tensor, key: Hashable, make: Callable[[], Value]) -> Value:
+    """Return ``make()``, which is kept under a key as long as a tensor lives and is not changed in place."""
+    values: dict[Any, Any] = _kept.setdefault(anchor, {})
+    full = (key, anchor._version)
+    if full not in values:
+        values[full] = make()
+    return values[full]
+
+
+class Sizes:
+    """Constants of steps of different sizes.
+
+    Args:
+        step_sizes: (T,) float64 on the CPU.
+        generators: (6, N) float64 on the CPU.
+        alpha: implicit part of a step; None for zero-order hold.
+        chunk: C.
+        like: tensor of the type and on the device of the results.
+    """
+
+    def __init__(self, step_sizes: Tensor, generators: Tensor, alpha: float | None, chunk: int, like: Tensor):
+        missing = -len(step_sizes) % chunk
+        self._host = torch.cat([step_sizes, step_sizes.new_zeros(missing)])
+        self._host_generators = generators.clone()
+        self._alpha, self._chunk = alpha, chunk
+        self._device, self._dtype = like.device, like.dtype
+        self._impulses: dict[range, Tensor] = {}
+        self._steps: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def evolution(self, dtype: torch.dtype | None = None) -> Evolution:
+        """Return the transition by generators, in a type other than that of ``like`` if given."""
+        return self._exact if dtype == torch.float64 else self._rounded
+
+    @cached_property
+    def _exact(self) -> Evolution:
+        started = self._host.isinf()
+        sizes = self._host.where(~started, 0)
+        table = torch.stack([sizes, sizes * (self._alpha or 0.0), started.double()], 1)
+        triangular = not bool(self._host_generators[3:5].any())
+        eliminated = None if triangular else elimination(self._host_generators, table[:, 1]).to(self._device)
+        return Evolution(self._host_generators.to(self._device), table.to(self._device), eliminated)
+
+    @cached_property
+    def _rounded(self) -> Evolution:
+        exact = self._exact
+        rounded = None if exact.elimination is None else exact.elimination.to(self._dtype)
+        return Evolution(exact.generators.to(self._dtype), exact.sizes.to(self._dtype), rounded)
+
+    def impulses(self, net: Network, kernels: Any, group: range) -> Tensor:
+        """Return the impulses of a group of chunks by the generators, (G, P, N)."""
+        if group in self._impulses:
+            return self._impulses[group]
+        size, steps = net.chunk, len(self._host)
+        alone = replace(net, batch=size, memories=1, lengths=None, weight_um=None, evolution=self._exact)
+        like = self._exact.sizes
+        unit = torch.eye(size, dtype=like.dtype, device=like.device).repeat(1, steps // size)[..., None]
+        memory = like.new_zeros(len(group), size, 1, net.order)
+        found = like.new_empty(len(group), size, size, 1, net.order)
+        kernels.evolve(alone, memory, group.start, found, unit)
+        j, i = torch.tril_indices(size, size, device=self._device)
+        rounded = found[:, i, j, 0].to(self._dtype)
+        if rounded.nbytes * net.chunks <= MAX_BYTES * len(group):
+            self._impulses[group] = rounded
+        return rounded
+
+    def dense(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the transposed products of the matrices of a chunk's steps, (N, C N), and its impulses, (P, N)."""
+        if index in self._steps:
+            return self._steps[index]
+        span = slice(index * self._chunk, (index + 1) * self._chunk)
+        matrices, drives = self._single_steps(self._host[span])
+        reached, impulses = [matrices[0]], [[drives[0]]]
+        for A, B in zip(matrices[1:], drives[1:], strict=True):
+            reached.append(A @ reached[-1])
+            impulses.append([*(A @ earlier for earlier in impulses[-1]), B])
+        stacked = torch.cat([matrix.T for matrix in reached], 1).to(self._dtype)
+        found = stacked, torch.stack([one for row in impulses for one in row]).to(self._dtype)
+        if stacked.nbytes * (len(self._host) // self._chunk) <= MAX_BYTES:
+            self._steps[index] = found
+        return found
+
+    def _single_steps(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A (C, N, N) and B (C, N) of steps of zero-order hold, in float64 on the device."""
+        p, q, d, g, h, b = self._host_generators
+        A = -(torch.tril(torch.outer(p, q), -1) + torch.diag(d) + torch.triu(torch.outer(g, h), 1))
+        order = len(b)
+        augmented = torch.cat([torch.cat([A, b[:, None]], 1), A.new_zeros(1, order + 1)])
+        started = sizes.isinf()
+        finite = sizes.where(~started, 0)
+        norm = float(torch.linalg.matrix_norm(augmented, 1)) * float(finite.max())
+        exponential = _exponential(augmented.to(self._device), finite.to(self._device), norm)
+        begins = torch.zeros_like(exponential[0])
+        begins[0, order] = 1
+        both = torch.where(started.to(self._device)[:, None, None], begins, exponential)
+        return both[:, :order, :order], both[:, :order, order]
+
+
+def _exponential(matrix: Tensor, factors: Tensor, norm: float) -> Tensor:
+    """Return exp(matrix * factor) for each factor; ``norm`` bounds the 1-norm, so that no value is read from the device."""
+    squarings = 0
+    while norm > 0.5:
+        norm, squarings = norm / 2, squarings + 1
+    scaled = matrix * (factors / 2**squarings)[:, None, None]
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    result = identity + scaled / _TAYLOR_DEGREE
+    for degree in reversed(range(1, _TAYLOR_DEGREE)):
+        result = identity + scaled @ result / degree
+    for _ in range(squarings):
+        result = result @ result
+    return result
+
+
+def elimination(generators: Tensor, implicit: Tensor) -> Tensor:
+    """Return a, s and 1 / D of the elimination in csrc/quasiseparable.h for implicit step sizes (T,): (T, 3, N)."""
+    p, q, d, g, h, _ = generators
+    eliminated = torch.zeros_like(implicit)
+    rows = []
+    for n in range(generators.shape[1]):
+        t, s = q[n] * implicit - eliminated * h[n], g[n] * implicit - eliminated * p[n]
+        inverse = 1 / (1 + d[n] * implicit - eliminated * (p[n] * h[n]))
+        rows.append(torch.stack([t * inverse, s, inverse], 1))
+        eliminated = eliminated + t * s * inverse
+    return torch.stack(rows, 2).contiguous()
+
+
+class Powers:
+    """Constants of m' = A m + B u with the same matrices at each step.
+
+    Args:
+        step: A, (N, N) float64 on the CPU.
+        drive: B, (N,) float64 on the CPU.
+        chunk: C.
+        like: tensor of the type and on the device of the results.
+
+    Attributes:
+        stacked: A^1 to A^C, transposed, (N, C N).
+        impulses: A^0 B to A^(C-1) B, (C, N).
+    """
+
+    def __init__(self, step: Tensor, drive: Tensor, chunk: int, like: Tensor):
+        powers, impulses = [step], [drive]
+        for _ in range(chunk - 1):
+            powers.append(step @ powers[-1])
+            impulses.append(step @ impulses[-1])
+        self.stacked = torch.cat([power.T for power in powers], 1).to(like.device, like.dtype)
+        self.impulses = torch.stack(impulses).to(like.device, like.dtype)

@@ -1,0 +1,292 @@
+"""Triton kernels of the HiPPO network in chunks, one program a row; no program needs the progress of another.
+
+Each is described at the function of the same name in ``memory_chunks_plain.py``. A step of the sequential part starts with
+the loads of the next one, since the compiler does not move loads over the barriers of a sum. Inputs u of earlier steps in the
+chunk, and in backward the sums that earlier steps need, are tuples in registers, shifted by one at each step; so are the rows
+of the table, except for chunks of one step, which take any number of memories.
+"""
+
+import triton
+import triton.language as tl
+
+from seqmem.ops.gpu.memory_chunks_step import advance, append, load_generators
+
+
+@triton.jit
+def _activate(x, NAME: tl.constexpr):
+    if NAME == "tanh":
+        x = 2.0 * tl.sigmoid(2.0 * x) - 1.0
+    elif NAME == "sigmoid":
+        x = tl.sigmoid(x)
+    elif NAME == "relu":
+        x = tl.where(x <= 0.0, 0.0, x)
+    return x
+
+
+@triton.jit
+def _slope(y, NAME: tl.constexpr):
+    """Return the derivative of an activation from its value."""
+    if NAME == "tanh":
+        s = 1.0 - y * y
+    elif NAME == "sigmoid":
+        s = y * (1.0 - y)
+    elif NAME == "relu":
+        s = tl.where(y > 0.0, 1.0, y * 0.0)
+    else:
+        s = y * 0.0 + 1.0
+    return s
+
+
+@triton.jit
+def _valid(lengths, row, start, count):
+    """Return the valid steps of a row in a chunk."""
+    valid = count
+    if lengths is not None:
+        left = tl.load(lengths + row) - start
+        valid = tl.minimum(tl.maximum(left, 0), count).to(tl.int32)
+    return valid
+
+
+@triton.jit
+def _table_row(
+    table, j, count, n, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr
+):
+    """Return K[j, j - back] of each memory for back = 0, 1, ..., candidate and gate in turn."""
+    entries = ()
+    if table is not None:
+        for back in tl.static_range(C):
+            if STATIONARY:
+                keep = n < H
+                at = back
+            else:
+                keep = (n < H) & (back <= j) & (j < count)
+                at = j * (j + 1) // 2 + j - back
+            for k in tl.static_range(M):
+                place = table + (at * M + k) * ((2 if GATED else 1) * H) + n
+                entries = append(entries, tl.load(place, mask=keep, other=0.0))
+                if GATED:
+                    entries = append(entries, tl.load(place + H, mask=keep, other=0.0))
+    return entries
+
+
+@triton.jit
+def _weights(weight, n, H: tl.constexpr, M: tl.constexpr):
+    """Return the rows of a matrix (M, H)."""
+    rows = ()
+    if weight is not None:
+        for k in tl.static_range(M):
+            rows = append(rows, tl.load(weight + k * H + n, mask=n < H, other=0.0))
+    return rows
+
+
+@triton.jit
+def _fed_back(feedback, j, back, k, M: tl.constexpr, STATIONARY: tl.constexpr):
+    """Return W_um G[j - 1, j - back] of memory k, by which u_j depends on u_{j - back}; 0 before the chunk."""
+    at = back - 1 if STATIONARY else (j - 1) * j // 2 + j - back
+    return tl.load(feedback + at * M + k, mask=back <= j, other=0.0)
+
+
+@triton.jit
+def _load_gates(gates, product, at, n, H: tl.constexpr, GATED: tl.constexpr, keep):
+    """Return the inputs of candidate and gate at a place of (B, C, R); without gate the second is that of the candidate."""
+    inside = (n < H) & keep
+    c = tl.load(gates + at + n, mask=inside, other=0.0)
+    g = c
+    if GATED:
+        g = tl.load(gates + at + H + n, mask=inside, other=0.0)
+    if product is not None:
+        c += tl.load(product + at + n, mask=inside, other=0.0)
+        if GATED:
+            g += tl.load(product + at + H + n, mask=inside, other=0.0)
+    return c, g
+
+
+@triton.jit
+def _store_step(h, c, g, outputs, gates, t, at, row, n, steps, width, H: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr):
+    """Store the output of a step, and what backward needs."""
+    inside = n < H
+    tl.store(outputs + (row * steps + t) * width + n, h, mask=inside)
+    if SAVE:
+        tl.store(gates + at + n, c, mask=inside)
+        if GATED:
+            tl.store(gates + at + H + n, g, mask=inside)
+
+
+@triton.jit
+def _run_steps(
+    h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, steps, width,
+    H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr, SAVE: tl.constexpr,
+    ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
+):  # fmt: skip
+    """Compute the valid steps of a chunk of several steps; return the hidden state after them."""
+    R: tl.constexpr = (2 if GATED else 1) * H
+    PARTS: tl.constexpr = 2 if GATED else 1
+    w = _weights(weight_uh, n, H, M)
+    us = ()
+    for _ in tl.static_range((C - 1) * M):
+        us = append(us, tl.sum(h, 0) * 0.0)
+    entries = _table_row(table, 0, count, n, H, M, C, GATED, STATIONARY)
+    next_c, next_g = _load_gates(gates, product, row * C * R, n, H, GATED, valid > 0)
+    for j in range(valid):
+        t = start + j
+        at = (row * C + j) * R
+        now = entries
+        c, g = next_c, next_g
+        if not STATIONARY:
+            entries = _table_row(table, j + 1, count, n, H, M, C, GATED, STATIONARY)
+        next_c, next_g = _load_gates(gates, product, at + R, n, H, GATED, j + 1 < valid)
+        if table is not None:
+            for back in tl.static_range(1, C):
+                for k in tl.static_range(M):
+                    c += now[PARTS * (back * M + k)].to(h.dtype) * us[(back - 1) * M + k]
+                    if GATED:
+                        g += now[PARTS * (back * M + k) + 1].to(h.dtype) * us[(back - 1) * M + k]
+        fresh = ()
+        for k in tl.static_range(M):
+            u = tl.load(inputs + (row * steps + t) * M + k)
+            if feedback is not None:
+                u += tl.load(free_inputs + (row * C + j) * M + k)
+                for back in tl.static_range(1, C):
+                    u += _fed_back(feedback, j, back, k, M, STATIONARY) * us[(back - 1) * M + k]
+            if weight_uh is not None:
+                u += tl.sum(h * w[k], 0)
+            u = _activate(u, ACTIVATION_U)
+            fresh = append(fresh, u)
+            tl.store(inputs + (row * steps + t) * M + k, u)
+            if table is not None:
+                c += now[PARTS * k].to(h.dtype) * u
+                if GATED:
+                    g += now[PARTS * k + 1].to(h.dtype) * u
+        for k in tl.static_range((C - 2) * M):
+            fresh = append(fresh, us[k])
+        us = fresh
+        c = _activate(c, ACTIVATION_H)
+        if GATED:
+            g = tl.sigmoid(g)
+            h += g * (c - h)
+        else:
+            h = c
+        _store_step(h, c, g, outputs, gates, t, at, row, n, steps, width, H, GATED, SAVE)
+    return h
+
+
+@triton.jit
+def _run_step(
+    h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, t, steps, width,
+    H: tl.constexpr, M: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr,
+    ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
+):  # fmt: skip
+    """Compute the step of a chunk of one; return the hidden state after it."""
+    R: tl.constexpr = (2 if GATED else 1) * H
+    inside = n < H
+    c, g = _load_gates(gates, product, row * R, n, H, GATED, True)
+    for k in range(M):
+        place = inputs + (row * steps + t) * M + k
+        u = tl.load(place)
+        if free_inputs is not None:
+            u += tl.load(free_inputs + row * M + k)
+        if weight_uh is not None:
+            u += tl.sum(h * tl.load(weight_uh + k * H + n, mask=inside, other=0.0), 0)
+        u = _activate(u, ACTIVATION_U)
+        tl.store(place, u)
+        if table is not None:
+            c += tl.load(table + k * R + n, mask=inside, other=0.0).to(h.dtype) * u
+            if GATED:
+                g += tl.load(table + k * R + H + n, mask=inside, other=0.0).to(h.dtype) * u
+    c = _activate(c, ACTIVATION_H)
+    if GATED:
+        g = tl.sigmoid(g)
+        h += g * (c - h)
+    else:
+        h = c
+    _store_step(h, c, g, outputs, gates, t, row * R, row, n, steps, width, H, GATED, SAVE)
+    return h
+
+
+@triton.jit
+def forward_chunk(
+    gates, product, table, feedback, impulses, free, free_half, free_inputs, before, after, hidden, outputs, inputs, lengths,
+    weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, steps, width,
+    H: tl.constexpr, N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
+    SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Compute a chunk's steps, the memory after it, and the free evolution of the next chunk."""
+    row = tl.program_id(0).to(tl.int64)
+    n = tl.arange(0, BLOCK_H)
+    valid = _valid(lengths, row, start, count)
+    h = tl.load(hidden + row * H + n, mask=n < H, other=0.0)
+    if C == 1:
+        if valid > 0:
+            h = _run_step(
+                h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, steps, width,
+                H, M, GATED, SAVE, ACTIVATION_U, ACTIVATION_H,
+            )  # fmt: skip
+    else:
+        h = _run_steps(
+            h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, steps,
+            width, H, M, C, GATED, STATIONARY, SAVE, ACTIVATION_U, ACTIVATION_H,
+        )  # fmt: skip
+    tl.store(hidden + row * H + n, h, mask=n < H)
+    tl.debug_barrier()
+
+    n = tl.arange(0, BLOCK_N)
+    inside = n < N
+    ended = valid == C if STATIONARY else valid > 0
+    last = tl.maximum(valid - 1, 0)
+    if sizes is not None:
+        rows = load_generators(generators, n, N)
+    for k in range(M):
+        here = row * M + k
+        x = tl.load(before + here * N + n, mask=inside, other=0.0)
+        reached = here * N if STATIONARY else ((row * C + last) * M + k) * N
+        y = tl.load(free + reached + n, mask=inside & ended, other=0.0)
+        for i in tl.static_range(C):
+            keep = ended & (i < valid)
+            at = last - i if STATIONARY else last * (last + 1) // 2 + i
+            u = tl.load(inputs + (row * steps + start + i) * M + k, mask=keep, other=0.0)
+            y += tl.load(impulses + at * N + n, mask=inside & keep, other=0.0) * u
+        x = tl.where(ended, y, x)
+        tl.store(after + here * N + n, x, mask=inside)
+        if sizes is not None:
+            tl.debug_barrier()
+            for j in range(next_count):
+                place = (row * C + j) * M + k
+                if weight_um is not None:
+                    fed = tl.load(weight_um + k * N + n, mask=inside, other=0.0)
+                    tl.store(free_inputs + place, tl.sum(fed * x, 0))
+                x = advance(x, 0.0, rows, sizes, elimination, start + count + j, n, N)
+                tl.store(free + place * N + n, x, mask=inside)
+                if free_half is not None:
+                    tl.store(free_half + place * N + n, x.to(free_half.dtype.element_ty), mask=inside)
+        elif STATIONARY and free_half is not None:
+            tl.store(free_half + here * N + n, x.to(free_half.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def evolve(
+    memory, out, half, fed, inputs, weight_um, generators, sizes, elimination, start, batch, steps,
+    N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Compute the memory after each step of a chunk; one program a chunk, row and memory."""
+    program = tl.program_id(0).to(tl.int64)
+    k = program % M
+    group_row = program // M
+    group = group_row // batch
+    row = group_row % batch
+    n = tl.arange(0, BLOCK_N)
+    inside = n < N
+    rows = load_generators(generators, n, N)
+    x = tl.load(memory + program * N + n, mask=inside, other=0.0)
+    for j in range(C):
+        t = start + group * C + j
+        place = (group_row * C + j) * M + k
+        u = tl.sum(x, 0) * 0.0
+        if inputs is not None:
+            u = tl.load(inputs + (row * steps + t) * M + k, mask=t < steps, other=0.0)
+        if fed is not None:
+            weight = tl.load(weight_um + k * N + n, mask=inside, other=0.0)
+            tl.store(fed + place, tl.sum(weight * x, 0))
+        x = advance(x, u, rows, sizes, elimination, t, n, N)
+        tl.store(out + place * N + n, x, mask=inside)
+        if half is not None:
+            tl.store(half + place * N + n, x.to(half.dtype.element_ty), mask=inside)
