@@ -32,6 +32,8 @@ _SHAPE_OF_VALUES = {  # the shape of the result depends on values, which the hos
     _aten.unique_dim,
     _aten.bincount,
 }
+_TAKES_CONSTANTS_OF_THE_HOST = {"seqmem.memory_chunks", "seqmem.memory_chunks_backward"}
+"""Operators that keep what follows from a CPU tensor on the GPU as long as that tensor lives."""
 
 
 class Wait(NamedTuple):
@@ -151,7 +153,8 @@ class _Watch(TorchDispatchMode):
             self.note(str(operation))
             return self._of_any_shape(operation, args)
         if any(tensor.dim() > 0 and not tensor.is_meta for tensor in tensors):
-            self.note(f"{operation} of tensors of the host and of the GPU")
+            if str(operation) not in _TAKES_CONSTANTS_OF_THE_HOST:
+                self.note(f"{operation} of tensors of the host and of the GPU")
             args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
         if operation in (_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_):
             return self._indexed(func, args, kwargs)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from seqmem.cells import positions
 from seqmem.ops import implementations
 from seqmem.sequence import cuda_graph
 from seqmem.sequence.captures import Graphs
@@ -11,12 +12,15 @@ from tests.cells.fake_graphs import Recomputed
 def use_rows_for_cuda(monkeypatch: pytest.MonkeyPatch) -> Recomputed:
     """Let the tables of implementations and loops choose on any device as they do on a GPU.
 
+    Positions of carried states are kept on the host, as there.
+
     Returns:
         The stand-in for CUDA graphs, which counts those that it has made and replayed.
     """
     for operator, rows in implementations.TABLE.items():
         others = tuple(row._replace(device="") for row in rows if row.device in ("", "cuda"))
         monkeypatch.setitem(implementations.TABLE, operator, others)
+    monkeypatch.setattr(positions, "kept_on_host", lambda tensor: True)
     loops = tuple(
         loop._replace(fallback_reason=_graph_reason) if loop.method == "captured_forward" else loop
         for loop in implementations.LOOPS
