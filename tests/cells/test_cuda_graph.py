@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem import cells
-from seqmem.cells import GRU, HMLSTM, LMU, MGU, RNN, TLSI, LegS, LegT, Recurrence
+from seqmem.cells import GRU, HMLSTM, LMU, MGU, RNN, TLSI, LegS, Recurrence
 from seqmem.ops import extension, implementations
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence import captures, cuda_graph
@@ -48,7 +48,7 @@ class Nested(Recurrence):
         return h, (h, [z, count + 1])
 
 
-QUICK = ("gru", "hmlstm", "tlsi", "exprnn", "legs", "legt learned")
+QUICK = ("hmlstm", "tlsi", "exprnn", "legt learned")
 """One cell of each kind of schedule, state and step."""
 
 
@@ -111,9 +111,9 @@ def test_replays_have_the_values_and_gradients_of_the_loop(name, capture):
     torch.manual_seed(0)
     cell = make(name)
     loop = CapturedLoop(cell, Graphs(capture))
-    for lengths in (None, torch.tensor([11, 0, 5])):
+    for lengths in (None, torch.tensor([7, 0, 5])):
         for call in range(3):
-            inputs = sample(cell, 11, 3).requires_grad_(not cell.timed)
+            inputs = sample(cell, 7, 3).requires_grad_(not cell.timed)
             state = mapped(lambda part: torch.rand_like(part) if part.is_floating_point() else part, cell.initial_state(3))
             if cell.timed:
                 state = state._replace(time=torch.zeros(3, dtype=torch.float64))
@@ -129,7 +129,7 @@ def test_replays_have_the_values_and_gradients_of_the_loop(name, capture):
     assert capture.made == 12  # forward and backward of 4, 2 and 1 steps, with and without a mask
 
 
-@pytest.mark.parametrize("name", all_cells("gru", "tlsi"))
+@pytest.mark.parametrize("name", all_cells("tlsi"))
 def test_steps_depend_on_the_arguments_of_the_graph_alone(name):
     """A trace, like a graph, keeps the values of all tensors that are not its arguments."""
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_steps_depend_on_the_arguments_of_the_graph_alone(name):
     assert not [operation for operation in capture.operations if any(name in operation for name in WAITS)]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize("steps", [1, 3, 20])
 def test_every_length_is_cut_into_the_same_graphs(cell, capture, steps):
     loop = CapturedLoop(cell, Graphs(capture))
     for length in (7, 7, steps):
@@ -236,7 +236,7 @@ def test_modes_without_gradients_share_the_graphs_of_forward(cell, capture, mode
     assert capture.made == 2
 
 
-@pytest.mark.parametrize("kind", [RNN, MGU, LegS, HMLSTM, cells.ExpRNN])
+@pytest.mark.parametrize("kind", [RNN, LegS, HMLSTM, cells.ExpRNN])
 def test_autocast_has_graphs_of_its_own(capture, kind):
     torch.manual_seed(0)
     cell = kind(3, 8)
@@ -434,7 +434,7 @@ def on_cuda(monkeypatch, capture):
     return graphs
 
 
-@pytest.mark.parametrize("kind", [GRU, TLSI, LegT])
+@pytest.mark.parametrize("kind", [GRU, TLSI])
 def test_a_model_of_two_layers_trains_as_step_by_step(on_cuda, monkeypatch, kind):
     losses = []
     for captured in (True, False):
