@@ -43,8 +43,10 @@ class Call:
 
 
 def operators():
-    """All registered operators that take arguments."""
-    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("seqmem::"))
+    """All compiled operators that take arguments."""
+    every = torch._C._dispatch_get_all_op_names()
+    compiled = torch._C._dispatch_has_kernel_for_dispatch_key
+    names = sorted(name for name in every if name.startswith("seqmem::") and compiled(name, "CPU"))
     result = {}
     for name in names:
         packet, _, overload = name.removeprefix("seqmem::").partition(".")

@@ -1,7 +1,8 @@
 """Online projection: coefficients of a signal's past, updated sample by sample (HiPPO, sections 2 and 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ def project(
 ) -> Tensor:
     """Project a signal onto the first N functions of a measure, as an online memory that reads each sample once.
 
-    Computed in float64; differentiable in the signal. For a signal on a GPU, legs runs on the CPU, where its steps are
-    compiled, and copies the coefficients back. The other measures run on the GPU, many samples at once.
+    Computed in float64, on the signal's device; differentiable in the signal. Windows, Laguerre measures and zero-order hold
+    take many samples at once; other discretizations of legs take O(N) a sample, compiled.
 
     Args:
         signal: (T,) or (B, T) floating point, T > 0; samples at equal distances.
@@ -162,8 +163,9 @@ class _Blocks:
         assert memory.theta is not None
         self.A, self.B = _step(memory, 1 / memory.theta)
         self._powers: dict[int, Tensor] = {}
+        self._copies: dict[tuple[Any, torch.device], Tensor] = {}
         # For alpha >= 1/2 the steps of a stable system are stable for any step size.
-        if (alpha_of(memory.method) or 0) < 0.5 and torch.linalg.eigvals(self.A).abs().max() > 1 + 1e-9:
+        if (alpha_of(memory.method) or 0) < 0.5 and _radius(self.A) > 1 + 1e-9:
             raise UserError(
                 f"{memory.measure} of order {memory.order} with theta {memory.theta:g} grows without bound "
                 f"by discretization '{memory.discretization}'; choose zoh or bilinear, or a larger theta"
@@ -179,6 +181,21 @@ class _Blocks:
         if exponent not in self._powers:
             self._powers[exponent] = _power(self.A, exponent)
         return self._powers[exponent]
+
+    def _times_power(self, rows: Tensor, exponent: int) -> Tensor:
+        return rows @ self._copy(rows, exponent, lambda: self.power(exponent)).T
+
+    def _responses(self, rows: Tensor) -> Tensor:
+        """Return the sum of the responses to samples (..., T), (..., N)."""
+        return rows @ self._copy(rows, "kernel", lambda: self.kernel)[-rows.shape[-1] :]
+
+    def _copy(self, like: Tensor, key: Any, compute: Callable[[], Tensor]) -> Tensor:
+        """Return a matrix on the device of ``like``, copied there once."""
+        if like.is_cpu:
+            return compute()
+        if (key, like.device) not in self._copies:
+            self._copies[key, like.device] = compute().to(like.device)
+        return self._copies[key, like.device]
 
     def advance(self, coefficients: Tensor, rows: Tensor, length: int, every: int | None) -> tuple[Tensor, Tensor]:
         """Advance coefficients (B, N) over samples (B, T) that follow ``length`` others.
@@ -207,20 +224,20 @@ class _Blocks:
         start = 0
         while start < rows.shape[1]:
             size = min(self.largest, 1 << ((rows.shape[1] - start).bit_length() - 1))
-            response = rows[:, start : start + size] @ self.kernel[-size:].to(rows.device)
-            coefficients = coefficients @ self.power(size).T.to(rows.device) + response
+            response = self._responses(rows[:, start : start + size])
+            coefficients = self._times_power(coefficients, size) + response
             start += size
         return coefficients
 
     def _each(self, coefficients: Tensor, intervals: Tensor) -> Tensor:
         """Return the coefficients after each interval of (B, K, every) samples, (B, K, N), by a scan of log2(K) products."""
         count, every = intervals.shape[1:]
-        found = intervals @ self.kernel[-every:].to(intervals.device)
-        first = found[:, :1] + (coefficients @ self.power(every).T.to(intervals.device))[:, None]
+        found = self._responses(intervals)
+        first = found[:, :1] + self._times_power(coefficients, every)[:, None]
         found = torch.cat((first, found[:, 1:]), 1)
         shift = 1
         while shift < count:
-            earlier = found[:, :-shift] @ self.power(every * shift).T.to(intervals.device)
+            earlier = self._times_power(found[:, :-shift], every * shift)
             found = torch.cat((found[:, :shift], found[:, shift:] + earlier), 1)
             shift *= 2
         return found
@@ -231,6 +248,12 @@ def _step(memory: Memory, step_size: float) -> tuple[Tensor, Tensor]:
     """Compute A_d (N, N) and B_d (N,) of a memory."""
     A, B = transition(memory.measure, memory.order, **memory.measure_args)
     return discretize(A, B, step_size, memory.method)
+
+
+@constant
+def _radius(A: Tensor) -> float:
+    """Return the largest absolute eigenvalue."""
+    return torch.linalg.eigvals(A).abs().max().item()
 
 
 @constant

@@ -1,4 +1,4 @@
-"""LegS coefficients of a signal that comes in pieces: the compiled operator, and its reference, the loop over the samples."""
+"""LegS coefficients of a signal that comes in pieces: the choice of an operator, and the reference, a loop over samples."""
 
 import math
 from typing import Any
@@ -9,22 +9,29 @@ from torch.nn.functional import pad
 
 from seqmem.ops import extension
 from seqmem.ops.discretization import Discretization, alpha_of
+from seqmem.ops.gpu import support
+from seqmem.ops.legs_hold import legs_hold
 from seqmem.ops.memory import legs_update
+from seqmem.ops.reference import describe
 from seqmem.ops.transforms import fallback_reason, register_gradient
+
+HOLD_NUMBERS = 2**14
+"""Samples from one result to the next times N, from which on zero-order hold by whole pieces is faster than by steps."""
 
 
 def legs_projection(
     signal: Tensor, memory: Tensor, start: int, discretization: Discretization = "bilinear", every: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Advance LegS coefficients over the next samples of a signal, in ``csrc/projection.cpp`` (HiPPO, Theorem 2).
+    """Advance LegS coefficients over the next samples of a signal (HiPPO, Theorem 2).
 
     The first sample of a signal starts the coefficients with (f_0, 0, ...). Step t = 1, 2, ... has the size 1/t, or
-    ln((t+1)/t) for zero-order hold. A step costs O(N), with zero-order hold O(N^2). Linear and differentiable to any order.
+    ln((t+1)/t) for zero-order hold. Linear and differentiable to any order. A step costs O(N): on the CPU in
+    ``csrc/projection.cpp``, on a GPU by a kernel of ``gpu/projection.py``. Zero-order hold is computed in float64 over many
+    samples at once by ``legs_hold.py``; on the CPU between few samples also by steps of O(N^2).
 
     Args:
-        signal: (B, T) floating point, T > 0. Other types than float32 and float64, and other devices than the CPU, are computed
-            in float64 on the CPU, and the results copied back. torch.func runs step by step. From sample 2^23 - 128 on, float32
-            is computed in float64 too, as it has no numbers for 2t + 1.
+        signal: (B, T) floating point, T > 0. Half precision is computed in float32 or float64. torch.func runs step by step.
+            From sample 2^23 - 128 on, float32 is computed in float64 too, as it has no numbers for 2t + 1.
         memory: (B, N) of the signal's type and device, the coefficients before its first sample; unused if ``start`` is 0.
         start: number of samples before this piece.
         discretization: forward, backward, bilinear, zoh, or alpha of the general bilinear transform.
@@ -36,16 +43,51 @@ def legs_projection(
     Raises:
         ValueError: shapes, types or numbers that do not match.
     """
-    if extension.REASON or fallback_reason():
+    alpha = alpha_of(discretization)
+    on_gpu = signal.is_cuda and not support.fallback_reason()
+    if fallback_reason():
+        return legs_projection_reference(signal, memory, start, discretization, every)
+    if alpha is None and (on_gpu or _is_long(signal, memory, every) or extension.REASON):
+        _check(signal, memory, start, every)
+        return legs_hold(signal, memory, start, every)
+    if on_gpu and alpha is not None:
+        from seqmem.ops.gpu.projection import legs_scan
+
+        _check(signal, memory, start, every)
+        return legs_scan(signal, memory, start, alpha, every)
+    if signal.is_cuda:
+        support.warn_once()
+    if extension.REASON:
         extension.warn_once()
         return legs_projection_reference(signal, memory, start, discretization, every)
-    operator, settings = torch.ops.seqmem.legs_projection.default, (start, alpha_of(discretization), every)
+    operator, settings = torch.ops.seqmem.legs_projection.default, (start, alpha, every)
     if not _is_converted(signal):
         return operator(signal, memory, *settings)
-    if (memory.dtype, memory.device) != (signal.dtype, signal.device):
-        raise ValueError(f"memory: got {memory.dtype} on {memory.device}, expected {signal.dtype} on {signal.device}")
+    _check(signal, memory, start, every)
     kept, after = operator(signal.cpu().double(), memory.cpu().double(), *settings)
     return kept.to(signal.dtype).to(signal.device), after.to(signal.dtype).to(signal.device)
+
+
+def _check(signal: Tensor, memory: Tensor, start: int, every: int) -> None:
+    """Check arguments like the compiled operator.
+
+    Raises:
+        ValueError: shapes, types or numbers that do not match.
+    """
+    if signal.dim() != 2 or signal.shape[1] == 0 or not signal.is_floating_point():
+        raise ValueError(f"signal: got {describe(signal)}, expected (B, T) floating point with T > 0")
+    if memory.dim() != 2 or memory.shape[1] == 0 or memory.shape[0] != signal.shape[0]:
+        raise ValueError(f"memory: got {describe(memory)}, expected (B, N) with N > 0 for a signal {describe(signal)}")
+    if (memory.dtype, memory.device) != (signal.dtype, signal.device):
+        raise ValueError(f"memory: got {memory.dtype} on {memory.device}, expected {signal.dtype} on {signal.device}")
+    if start < 0 or every < 0:
+        raise ValueError(f"start, every: got {start} and {every}, expected 0 or above")
+
+
+def _is_long(signal: Tensor, memory: Tensor, every: int) -> bool:
+    """Return whether zero-order hold by whole pieces is faster than by steps."""
+    length = signal.shape[-1] if every <= 0 else min(signal.shape[-1], every)
+    return signal.is_cpu and length * memory.shape[-1] > HOLD_NUMBERS
 
 
 def _is_converted(signal: Tensor) -> bool:

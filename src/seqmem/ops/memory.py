@@ -135,6 +135,11 @@ def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
     if _is_compiled(signal):
         return torch.ops.seqmem.legs_function_approx_trapezoidal.default(signal, order)
     rows = signal if signal.dim() == 2 else signal[None]
+    if _is_for_gpu(signal):
+        from seqmem.ops.gpu.projection import legs_scan
+
+        memory = rows.new_zeros(rows.shape[0], order)
+        return legs_scan(rows, memory, 0, 0.5, 0)[1].reshape(*signal.shape[:-1], order)
     return reference.legs_function_approximation(rows, order).reshape(*signal.shape[:-1], order)
 
 

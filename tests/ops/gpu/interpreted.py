@@ -11,7 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-MODULES = ("tests.ops.gpu.update_checks",)
+MODULES = ("tests.ops.gpu.update_checks", "tests.ops.gpu.projection_checks")
 
 
 @cache

@@ -7,14 +7,14 @@ and then sums over the nodes by the three-term recurrence, O(N^2). The other mea
 
 import math
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from seqmem.ops.constants import on_device
-from seqmem.ops.gpu.updates import Settings
+from seqmem.ops.gpu.updates import Settings, block
+from seqmem.ops.legs_hold import quadrature
 from seqmem.ops.transition import transition
 
 LARGEST_STEP = 1024.0
@@ -132,7 +132,7 @@ def _halvings(norm: float) -> int:
 
 def _legs_times_exponential(rows: Tensor, sizes: Tensor, rows_per_size: int, adjoint: bool) -> Tensor:
     batch, size, order = rows.shape
-    values, nodes, weights = device_quadrature(_like(rows), order)
+    values, nodes, weights = quadrature(_like(rows), order)
     given = (rows if adjoint else rows @ values.mT).contiguous()
     target = torch.empty_like(given)
     with torch.cuda.device_of(rows):
@@ -146,18 +146,9 @@ def _legs_times_exponential(rows: Tensor, sizes: Tensor, rows_per_size: int, adj
             rows_per_size,
             sizes.stride(0),
             ADJOINT=adjoint,
-            BLOCK=triton.next_power_of_2(order),
+            **block(order),
         )
     return target @ values if adjoint else target
-
-
-@on_device
-def device_quadrature(order: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Gauss-Legendre quadrature on [0, 1]: sqrt(w_j) p_k(x_j) (N, N), nodes x_j (N,) and sqrt(w_j) (N,)."""
-    nodes, weights = np.polynomial.legendre.leggauss(order)
-    basis = np.polynomial.legendre.legvander(nodes, order - 1) * np.sqrt(2 * np.arange(order) + 1)
-    half = np.sqrt(weights / 2)
-    return torch.from_numpy(half[:, None] * basis), torch.from_numpy((nodes + 1) / 2), torch.from_numpy(half)
 
 
 @on_device

@@ -23,11 +23,12 @@ Settings = tuple[tuple[str, float], ...]
 def _step_size(step_sizes, row, rows_per_size, stride, high, low, PER_ROW: tl.constexpr):
     if PER_ROW:
         return tl.load(step_sizes + row // rows_per_size * stride).to(tl.float64)
-    return _number(high, low)
+    return number(high, low)
 
 
 @triton.jit
-def _number(high, low):
+def number(high, low):
+    """Return the number that :func:`split` has split, in float64."""
     return tl.full((), high, tl.float64) + tl.full((), low, tl.float64)
 
 
@@ -61,7 +62,7 @@ def _triangular_kernel(
     dt = _step_size(step_sizes, row, rows_per_size, stride, high, low, PER_ROW)
     starts = dt > 3e38
     dt = tl.where(starts, 0.0, dt)
-    i = dt * _number(alpha_high, alpha_low)
+    i = dt * number(alpha_high, alpha_low)
 
     inverse = 1.0 / (1.0 + d * i)
     forget = (dt * d * inverse).to(x.dtype)
@@ -115,7 +116,7 @@ def _general_kernel(
     dt = _step_size(step_sizes, row, rows_per_size, stride, high, low, PER_ROW)
     starts = dt > 3e38
     dt = tl.where(starts, 0.0, dt)
-    i = dt * _number(alpha_high, alpha_low)
+    i = dt * number(alpha_high, alpha_low)
 
     a, s, inverse = elimination(p, q, d, g, h, i, n, BLOCK)
     keep_lower = (1.0 - a * p).to(x.dtype)
@@ -190,6 +191,12 @@ def split(value: float) -> tuple[float, float]:
     return high, value - high if math.isfinite(high) else 0.0
 
 
+def block(order: int) -> dict[str, int]:
+    """Return the size of a program for N coefficients, and its warps: each has 128, so that they stay in registers."""
+    size = max(2, triton.next_power_of_2(order))
+    return {"BLOCK": size, "num_warps": min(16, max(1, size // 128))}
+
+
 def _launch(
     adjoint: bool,
     source: Tensor,
@@ -219,5 +226,5 @@ def _launch(
             *split(alpha),
             ADJOINT=adjoint,
             PER_ROW=step_sizes is not None,
-            BLOCK=max(2, triton.next_power_of_2(order)),
+            **block(order),
         )
