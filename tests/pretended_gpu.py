@@ -90,10 +90,10 @@ class PretendedGPU(TorchFunctionMode):
         if func is Tensor.cuda:
             return args[0].to("meta")
         if func is Tensor.pin_memory:
-            pinned = args[0].clone()
-            _pinned.add(pinned.data_ptr())
-            return pinned
+            return _pinned(args[0])
         new = {key: _meta(value) for key, value in kwargs.items()}
+        if func is torch.empty and new.pop("pin_memory", False):
+            return _pinned(func(*args, **new))
         if func in (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor):
             values, own = (args[1], args[0].device) if func is Tensor.new_tensor else (args[0], None)
             place = new.get("device") or own
@@ -165,14 +165,17 @@ class _Watch(TorchDispatchMode):
         if func.overloadpacket is _aten.copy_:
             target, source = args[:2]
             if target.is_meta != source.is_meta:
-                self.note(f"a copy to the {'GPU' if target.is_meta else 'host'}")
-                return target
+                if not (
+                    _is_pinned(target if source.is_meta else source) and (kwargs.get("non_blocking") or args[2:] == (True,))
+                ):
+                    self.note(f"a copy to the {'GPU' if target.is_meta else 'host'}")
+                return target if target.is_meta else target.zero_()
             return func(*args, **kwargs)
         given = kwargs.get("device")
         to = args[0].device if given is None else torch.device(given)
         if (to.type == "meta") == args[0].is_meta:
             return func(*args, **kwargs)
-        if to.type != "meta" or not (kwargs.get("non_blocking") and args[0].data_ptr() in _pinned):
+        if to.type != "meta" or not (kwargs.get("non_blocking") and _is_pinned(args[0])):
             self.note(f"a copy to the {'GPU' if to.type == 'meta' else 'host'}")
         return torch.zeros_like(args[0], dtype=kwargs.get("dtype"), device=to)
 
@@ -207,7 +210,7 @@ class _Watch(TorchDispatchMode):
 
 
 _watches: list[_Watch] = []
-_pinned: set[int] = set()  # addresses of pinned tensors, from which a copy does not wait
+_addresses: set[int] = set()  # of pinned tensors, from and to which a copy does not wait
 
 
 @contextmanager
@@ -232,6 +235,16 @@ def moved(value: Any) -> Any:
 def _note(what: str) -> None:
     if _watches:
         _watches[-1].note(what)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    pinned = tensor.clone()
+    _addresses.add(pinned.data_ptr())
+    return pinned
+
+
+def _is_pinned(tensor: Tensor) -> bool:
+    return tensor.data_ptr() in _addresses
 
 
 def _meta(value: Any) -> Any:

@@ -20,8 +20,8 @@ from seqmem.sequence import cuda_graph
 from seqmem.sequence.captures import Graphs
 from seqmem.tasks import task_for
 from seqmem.training.loop.carried_states import CarriedStates
+from seqmem.training.loop.clipping import clip_gradients
 from seqmem.training.loop.mean import WeightedMean
-from seqmem.training.loop.objective import clip_gradients
 from tests.cells import test_battery as cell_battery
 from tests.cells.fake_graphs import Recomputed
 from tests.layers import test_battery as layer_battery

@@ -40,7 +40,7 @@ def test_what_is_needed_is_followed_and_what_is_not_is_left_out():
     needed = _needed(start, ("seqmem",))
     used = {"seqmem.training.loop.module", "seqmem.tasks.base", "seqmem.ops.lstm", "seqmem.cells.base", "seqmem.data.spec"}
     assert used <= needed
-    assert {"seqmem.training.loop.objective", "seqmem.training.optimisation.schedules"} <= needed
+    assert {"seqmem.training.loop.clipping", "seqmem.training.optimisation.schedules"} <= needed
     unused = {
         "seqmem.cells.hmlstm",
         "seqmem.cells.orthogonal",

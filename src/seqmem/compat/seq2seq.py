@@ -342,7 +342,7 @@ class _Iterations(Observer):
         self._model, self._valid_gen = model, valid_gen
         self._total, self._display_step, self._save_step = total, display_step, save_step
         self._rate = 0.0
-        self._losses: list[float] = []
+        self._losses: list[Tensor] = []
 
     def on_epoch_start(self, epoch: int) -> None:
         self._losses = []
@@ -351,9 +351,10 @@ class _Iterations(Observer):
             group["lr"] = self._rate
 
     def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
-        self._losses.append(loss.item())
+        self._losses.append(loss)
         if interrupts.received() is not None:
-            self._model.save()
+            if torch.stack(self._losses).isfinite().all():  # on a GPU the loop checks them later
+                self._model.save()
             raise interrupts.Interrupted
 
     def on_epoch_end(self, epoch: int) -> bool:
@@ -366,7 +367,11 @@ class _Iterations(Observer):
 
     def _validate(self, iteration: int) -> None:
         squared, stopping = self._model.validate(self._valid_gen)
-        row = {"iteration": iteration, "loss": float(np.mean(self._losses)), "validation_loss": squared + stopping}
+        row = {
+            "iteration": iteration,
+            "loss": torch.stack(self._losses).double().mean().item(),
+            "validation_loss": squared + stopping,
+        }
         self.history.append({**row, "squared_error": squared, "stop_error": stopping, "learning_rate": self._rate})
         print(
             f"Epoch {iteration}/{self._total} - Loss {row['loss']:.6g} - "

@@ -37,7 +37,9 @@ class Reconstruction(Task):
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Add the valid values, scaled, to the metrics."""
-        scale = 1 if self.scale is None else self.scale.to(outputs.device)
+        if self.scale is not None and self.scale.device != outputs.device:
+            self.scale = self.scale.to(outputs.device)  # once
+        scale = 1 if self.scale is None else self.scale
         outputs, targets = self.selected(outputs, batch)
         if targets.numel():
             metrics.update((outputs * scale).contiguous(), (targets * scale).contiguous())

@@ -83,6 +83,11 @@ class TrainConfig:
     resume: str | None = None
 
     @property
+    def input_type(self) -> torch.dtype:
+        """Type of the model's inputs; under bf16-mixed only products are in half precision."""
+        return torch.float64 if self.precision == "64-true" else torch.float32
+
+    @property
     def limits(self) -> dict[Split, int | float]:
         """The limit of each split's batches, see :func:`limited`."""
         return {

@@ -203,9 +203,13 @@ def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -
     """Check the weights before a checkpoint replaces the last good one.
 
     Raises:
-        UserError: a weight is not finite.
+        UserError: a weight, or a loss that was not checked yet, is not finite.
     """
-    broken = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
+    if isinstance(module, SequenceModule):
+        module.losses.wait()  # its error names the batch
+    names, values = zip(*module.named_parameters(), strict=True)
+    finite = torch.stack([torch.isfinite(value).all() for value in values]).tolist()
+    broken = [name for name, good in zip(names, finite, strict=True) if not good]
     if not broken:
         return
     config = module.train_config

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seqmem.data.batch import Batch
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
+from seqmem.training.loop.copied_ahead import ahead_loader
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.splits import Data
@@ -75,5 +76,5 @@ def evaluate(
             use_distributed_sampler=False,
         )
         run = trainer.validate if split == "validation" else trainer.test
-        [measured] = run(module, loader, verbose=False)
+        [measured] = run(module, ahead_loader(loader, trainer.strategy.root_device, train.input_type), verbose=False)
     return {PREFIXES[split] + name.partition("/")[2]: value for name, value in measured.items()}

@@ -17,6 +17,7 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.best import BestWeights
+from seqmem.training.loop.copied_ahead import copied_ahead
 from seqmem.training.loop.lean import LeanLoop, Observer, trained_on
 
 
@@ -95,9 +96,8 @@ class _Validator:
         self.model.eval()
         device = next(self.model.parameters()).device
         metrics = self.task.metrics().to(device)
-        for batch in _batches(self.sequences, self.batch_size, range(len(self.sequences))):
-            moved = batch.to(device)
-            self.task.update(metrics, self.model.learn(moved, self.task)[0], moved)
+        for batch in copied_ahead(_batches(self.sequences, self.batch_size, range(len(self.sequences))), device):
+            self.task.update(metrics, self.model.learn(batch, self.task)[0], batch)
         return self.best.update(_mean_squared_error(metrics, "validation"), self.model)
 
 

@@ -20,8 +20,10 @@ from seqmem.data.seeds import generator
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
+from seqmem.training.loop.clipping import clip_gradients
+from seqmem.training.loop.copied_ahead import copied_ahead
 from seqmem.training.loop.freed_memory import freed_memory_kept
-from seqmem.training.loop.objective import Position, clip_gradients, not_finite, objective
+from seqmem.training.loop.loss_check import LossCheck, Position
 from seqmem.training.optimisation.build import optimizer_for, schedule_for
 from seqmem.training.optimisation.schedules import Interval
 
@@ -67,7 +69,8 @@ class LeanLoop:
         self.model, self.task = model, task
         self.optimizer = optimizer_for(model, config)
         self._schedule = schedule_for(self.optimizer, config, lambda: steps_per_epoch)
-        self._config, self._advice, self._seed = config, advice, seed
+        self._config, self._seed = config, seed
+        self._losses = LossCheck(advice)
         self._steps = 0
 
     @torch.enable_grad()
@@ -80,26 +83,29 @@ class LeanLoop:
             observer: called during the training.
 
         Raises:
-            UserError: a loss is not finite.
+            UserError: a loss is not finite; on a GPU this may be found some steps later, at the end of the epoch at the latest.
         """
+        device = next(self.model.parameters()).device
         with freed_memory_kept():
             for epoch in epochs:
                 self.model.train()
                 self.model.on_epoch(epoch)
                 observer.on_epoch_start(epoch)
-                for k, batch in enumerate(batches(epoch)):
+                for k, batch in enumerate(copied_ahead(batches(epoch), device)):
                     observer.on_step(*self._step(batch, Position(epoch, k, self._steps)))
+                self._losses.wait()
                 self._end("epoch")
                 if observer.on_epoch_end(epoch):
                     return
 
     def _step(self, batch: Batch, position: Position) -> tuple[Batch, Tensor, Tensor]:
-        """Train on one batch; return it as augmented, its outputs and its loss."""
-        device = next(self.model.parameters()).device
-        with own_random_state(device, self._seed, "step", position.epoch, position.batch):
-            batch = self.model.augment(batch.to(device))
+        """Train on one batch, on the model's device; return it as augmented, its outputs and its loss."""
+        with own_random_state(batch.inputs.device, self._seed, "step", position.epoch, position.batch):
+            batch = self.model.augment(batch)
             outputs, loss = self.model.learn(batch, self.task)
-        loss = objective(loss, self.model.penalty(), lambda value: not_finite(value, position, self.optimizer, self._advice))
+        penalty = self.model.penalty()
+        loss = loss if penalty is None else loss + penalty
+        self._losses.add(loss, lambda: (position, self.optimizer))
         self.optimizer.zero_grad()
         loss.backward()
         clip_gradients(self.model.parameters(), self._config.gradient_clip_val, self._config.gradient_clip_algorithm)

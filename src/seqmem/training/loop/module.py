@@ -1,7 +1,6 @@
 """The LightningModule: a model and a task, trained with one optimiser."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,13 +11,13 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from seqmem.data.batch import Batch
-from seqmem.errors import UserError
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.carried_states import CarriedStates
+from seqmem.training.loop.clipping import clip_gradients
+from seqmem.training.loop.loss_check import LossCheck, Position
 from seqmem.training.loop.mean import WeightedMean
-from seqmem.training.loop.objective import Position, clip_gradients, not_finite, objective
 from seqmem.training.loop.rows import own_rows
 from seqmem.training.optimisation.build import optimizer_for, schedule_for
 
@@ -60,6 +59,7 @@ class SequenceModule(pl.LightningModule):
         # Metrics, not Lightning's own means: a checkpoint within an epoch holds their sums.
         self.means = nn.ModuleDict()
         self.states = CarriedStates()
+        self.losses = LossCheck(train.advice)
         self._carry = torch.compile(model.carry) if train.compile else model.carry
         self._boundary_steps_seen = 0
 
@@ -72,8 +72,13 @@ class SequenceModule(pl.LightningModule):
         self.states.reset("train")
         self.model.on_epoch(self.current_epoch)
 
+    def on_train_epoch_end(self) -> None:
+        """Check the losses of the epoch, where that was deferred."""
+        self.losses.wait()
+
     def on_validation_epoch_start(self) -> None:
-        """Begin without a state."""
+        """Begin without a state, after training losses that are all finite."""
+        self.losses.wait()
         self._begin_evaluation("val")
 
     def on_test_epoch_start(self) -> None:
@@ -93,7 +98,9 @@ class SequenceModule(pl.LightningModule):
         penalty = self.model.penalty()
         if penalty is not None:
             self._log_mean("train", "penalty", penalty, len(batch))
-        return objective(loss, penalty, partial(self._not_finite, batch_idx))
+            loss = loss + penalty
+        self.losses.add(loss, lambda: (Position(self.current_epoch, batch_idx, self.global_step), self.trainer.optimizers[0]))
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Log a batch; return its ``outputs`` and, if they were computed, its ``boundaries`` (B, T, L)."""
@@ -204,10 +211,6 @@ class SequenceModule(pl.LightningModule):
             if name.startswith("train_"):
                 assert isinstance(mean, Metric)
                 yield name, mean
-
-    def _not_finite(self, batch: int, value: float) -> UserError:
-        position = Position(self.current_epoch, batch, self.global_step)
-        return not_finite(value, position, self.trainer.optimizers[0], self.train_config.advice)
 
     def _own_rows(self, batch: Batch) -> tuple[Batch, float]:
         """Return this process's rows and the factor of their loss."""

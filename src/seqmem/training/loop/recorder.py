@@ -17,8 +17,9 @@ from seqmem.results.record import RunFolder
 class EpochRecorder(pl.Callback):
     """Writes a run folder's ``metrics.csv`` after each epoch, whole, so that no line is ever cut.
 
-    A row holds epoch, step, seconds (since the start of training), sequences_per_second (training batches only) and every
-    logged metric. A checkpoint holds the rows so far, so that a resumed training has each row once.
+    A row holds epoch, step, seconds (since the start of training), sequences_per_second and every logged metric. A checkpoint
+    holds the rows so far, so that a resumed training has each row once. The throughput is that of training batches alone. On a
+    GPU, where they overlap, it is measured from the first batch of an epoch until all of its work is done.
 
     Attributes:
         rows: one for each epoch that has ended.
@@ -32,6 +33,7 @@ class EpochRecorder(pl.Callback):
         self.resumed_at: list[int] = []
         self.seconds_before = 0.0
         self._sequences, self._training_seconds = 0, 0.0
+        self._batch_start: float | None = None
         self._start = time.perf_counter()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -59,18 +61,24 @@ class EpochRecorder(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reset the throughput."""
-        self._sequences, self._training_seconds = 0, 0.0
+        self._sequences, self._training_seconds, self._batch_start = 0, 0.0, None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start to measure the batch."""
-        self._batch_start = time.perf_counter()
+        """Start to measure the batch; on a GPU the epoch, since its batches overlap."""
+        if self._batch_start is None or pl_module.device.type != "cuda":
+            self._batch_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the batch's sequences and its time."""
         self._sequences += len(batch)
-        self._training_seconds += time.perf_counter() - self._batch_start
+        assert self._batch_start is not None
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        now = time.perf_counter()
+        self._training_seconds += now - self._batch_start
+        self._batch_start = now
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row. Validation has run by now."""
@@ -87,10 +95,11 @@ class EpochRecorder(pl.Callback):
             self.folder.write_metrics(self.rows)
 
 
-def reset_peak_memory() -> None:
-    """Reset the peak of earlier trials in this process, where the system can."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def reset_peak_memory(device: torch.device) -> None:
+    """Reset the peak of earlier trials: of a CUDA device, otherwise of this process, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -7,12 +7,14 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
+import torch
 from torch.utils.data import DataLoader
 
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import Split
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited
+from seqmem.training.loop.copied_ahead import ahead_loader
 
 
 class Data(Protocol):
@@ -36,7 +38,7 @@ class Splits:
         counts: batches read of each split, at most as many as it has.
     """
 
-    loaders: dict[Split, DataLoader]
+    loaders: dict[Split, Any]
     counts: dict[Split, int]
 
     @classmethod
@@ -50,7 +52,7 @@ class Splits:
             smoke_test: read a few batches only.
         """
         evaluated = evaluation_batch_size(train, data.spec)
-        loaders: dict[Split, DataLoader] = {
+        loaders: dict[Split, Any] = {
             "train": data.loader("train", train.batch_size, seed),
             "validation": data.loader("validation", evaluated),
             "test": data.loader("test", evaluated),
@@ -59,6 +61,15 @@ class Splits:
             loader.worker_init_fn = partial(_leave_group, then=loader.worker_init_fn)
         counts = {split: limited(len(loaders[split]), limit, smoke_test) for split, limit in train.limits.items()}
         return cls(loaders, counts)
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> "Splits":
+        """Return the same batches for a model on a device: on a GPU each is copied while the one before it is used.
+
+        Args:
+            device: of the model.
+            dtype: type of the model's inputs.
+        """
+        return Splits({split: ahead_loader(loader, device, dtype) for split, loader in self.loaders.items()}, self.counts)
 
     def read(self, split: Split) -> Iterator[Batch]:
         """Yield the batches that are read; a loader creates none before they are needed."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
@@ -157,7 +158,7 @@ def _train_quietly(*arguments: Any) -> dict[str, Any]:
 def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     """Train and test one model; return what the record says of it."""
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
-    reset_peak_memory()
+    reset_peak_memory(torch.device("cpu"))
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     splits = Splits.of(data, train, config["seed"], config["smoke_test"])
     module = _module(config, data.spec, experiment, splits, checkpoint)
@@ -166,7 +167,9 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     recorder = EpochRecorder(folder)
     with tracked(runner, folder) as loggers:
         trainer = _trainer(config, splits, [best, *_callbacks(config, experiment, task, recorder)], loggers)
+        reset_peak_memory(trainer.strategy.root_device)
         model.prepare(splits.read("train"))
+        splits = splits.on(trainer.strategy.root_device, train.input_type)
         if train.epochs > 0:
             outcome = _fit(trainer, module, splits, best, recorder, checkpoint)
         else:
