@@ -148,7 +148,8 @@ def test_steps_depend_on_the_arguments_of_the_graph_alone(name):
             mine.data = other.data.clone()  # at another address
     assert loop.used
     assert capture.made == 2
-    assert not [operation for operation in capture.operations if any(name in operation for name in WAITS)]
+    waits = [operation for operation in capture.operations if any(name in operation for name in WAITS)]
+    assert not (waits and cell.capturable())
 
 
 @pytest.mark.parametrize("steps", [1, 3, 20])
@@ -274,6 +275,19 @@ def test_the_gradients_that_are_needed_decide_about_the_graph(cell, capture):
     inputs, leaves = sample(cell, 4), list(cell.parameters())
     assert_close(gradients(looped(loop, cell, inputs), leaves), gradients(stepwise(cell, inputs), leaves))
     assert capture.made == 3  # one forward; backward with and without the weight
+
+
+def test_a_frozen_cell_has_no_graph_of_backward(cell, capture):
+    loop = CapturedLoop(cell.requires_grad_(False), Graphs(capture))
+    for _ in range(2):
+        outputs, _ = looped(loop, cell, sample(cell, 4))
+    assert loop.used
+    assert not outputs.requires_grad
+    assert capture.made == 1
+    state = mapped(lambda part: part.requires_grad_(part.is_floating_point()), cell.initial_state(2))
+    inputs = sample(cell, 4)
+    leaves = [state.hidden, state.memory]
+    assert_close(gradients(looped(loop, cell, inputs, state), leaves), gradients(stepwise(cell, inputs, state), leaves))
 
 
 def test_only_a_part_of_the_results_may_be_used(cell, capture):
@@ -414,6 +428,20 @@ def test_graphs_are_released_with_their_cell(capture):
     del loop, cell
     gc.collect()  # the stand-in for a graph holds the cell, which holds the graph
     assert not graphs.alive()
+
+
+def test_each_device_has_graphs_of_its_own(cell, monkeypatch):
+    made = {}
+    monkeypatch.setattr(cuda_graph, "device_graphs", lambda device: made.setdefault(device, Graphs(Recomputed())))
+    loop, inputs, weights = CapturedLoop(cell), sample(cell, 4), copy.deepcopy(cell.state_dict())
+    for device in ("cpu", "meta", "cpu"):
+        cell.to_empty(device=device).load_state_dict(weights)
+        for _ in range(2):
+            outputs, _ = looped(loop, cell, inputs.to(device))
+            assert outputs.device.type == device
+    assert loop.used
+    assert {device.type: graphs.capture.made for device, graphs in made.items()} == {"cpu": 2, "meta": 2}
+    assert_close(outputs, stepwise(cell, inputs)[0])
 
 
 def test_a_copy_has_a_loop_of_its_own(cell, capture):

@@ -75,7 +75,7 @@ class CapturedLoop:
             [*schedule.shared, *(value for _, value in weights_of(cell))],
         )
         half = torch.get_autocast_dtype(inputs.device.type) if autocast_active(inputs.device) else None
-        chunk = Chunk(cell, state, schedule.form, bool(mask), half, tensors.needs())
+        chunk = Chunk(cell, state, schedule.form, bool(mask), half, tensors)
         plan = self._plan(chunk, tensors, (schedule.form, bool(mask), half, cell.training))
         runner: Any = Direct() if plan.graphs is None else _Replays(plan)
         outputs, *after = run_chunks(runner, chunk, tensors, plan.sizes)
@@ -142,9 +142,9 @@ class _Replays:
         plan = self._plan
         assert plan.graphs is not None
         with plan.graphs.in_turn(), torch.no_grad():
-            if not plan.constants:
-                plan.constants = _places(constants)
-            torch._foreach_copy_(plan.constants, constants)
+            if constants:
+                plan.constants = plan.constants or _places(constants)
+                torch._foreach_copy_(plan.constants, constants)
             self._chunk = chunk
             yield
 

@@ -19,7 +19,7 @@ from seqmem.ops.loop import run_masked
 from seqmem.ops.states import mapped, parts, rebuild
 from seqmem.sequence.schedules import item_at
 
-SIZES = (32, 4, 1)
+SIZES = (32, 8, 1)
 """Steps in a chunk: a sequence is cut into chunks of the first size, the rest into those of the second, and so on."""
 
 
@@ -65,15 +65,16 @@ class Chunk:
         form: of the schedule, see :class:`seqmem.sequence.schedules.Schedule`.
         masked: the second tensor of each step is the mask of valid steps.
         half: type of autocast, None without.
-        needs: which gradients to compute.
+        tensors: those of the whole sequence.
 
     Attributes:
-        trains: backward may follow.
+        needs: which gradients backward computes.
+        trains: whether backward may follow.
     """
 
-    def __init__(self, cell: Any, state: Any, form: Any, masked: bool, half: torch.dtype | None, needs: Needs):
-        self.needs = needs
-        self.trains = torch.is_grad_enabled()
+    def __init__(self, cell: Any, state: Any, form: Any, masked: bool, half: torch.dtype | None, tensors: Tensors):
+        self.needs = tensors.needs()
+        self.trains = torch.is_grad_enabled() and any(value.requires_grad for value in chain(*tensors))
         self._loop, self._half = _Loop(cell, mapped(lambda part: part.new_empty(0), state), form, masked), half
         self._names = [name for name, _ in weights_of(self._loop)]
 
@@ -94,7 +95,7 @@ class Chunk:
         Returns:
             The gradient of each tensor, None where none is needed or the tensor has no influence.
         """
-        leaves = [value.detach() for group in tensors for value in group]
+        leaves = [value.detach() for value in chain(*tensors)]
         asked = [leaf for leaf, flag in zip(leaves, chain(*self.needs), strict=True) if flag]
         for leaf in asked:
             leaf.requires_grad_()
@@ -158,9 +159,8 @@ def run_chunks(runner: Runner, chunk: Chunk, tensors: Tensors, sizes: Sequence[i
     Returns:
         The outputs (T, B, H), and the parts of the state after the last step; differentiable once.
     """
-    flat = [value for group in tensors for value in group]
-    if chunk.trains and any(value.requires_grad for value in flat):
-        return list(_Sequence.apply(runner, chunk, sizes, tensors.counts, *flat))
+    if chunk.trains:
+        return list(_Sequence.apply(runner, chunk, sizes, tensors.counts, *chain(*tensors)))
     return _forward(runner, chunk, tensors, sizes)[0]
 
 
