@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seqmem.ops import extension, generators
+from tests.ops.registered import compiled_operators
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
@@ -44,11 +45,8 @@ class Call:
 
 def operators():
     """All compiled operators that take arguments."""
-    every = torch._C._dispatch_get_all_op_names()
-    compiled = torch._C._dispatch_has_kernel_for_dispatch_key
-    names = sorted(name for name in every if name.startswith("seqmem::") and compiled(name, "CPU"))
     result = {}
-    for name in names:
+    for name in sorted(compiled_operators()):
         packet, _, overload = name.removeprefix("seqmem::").partition(".")
         operator = getattr(getattr(torch.ops.seqmem, packet), overload or "default")
         if operator._schema.arguments:

@@ -1,0 +1,17 @@
+"""Names of the registered operators, for tests that hold for all of them."""
+
+import re
+
+import torch
+
+
+def compiled_operators() -> set[str]:
+    """Return the full names of the operators that the compiled library defines, those without arguments left out.
+
+    Python defines others, for a GPU or on any device, when their modules are imported.
+    """
+    names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("seqmem::")}
+    found = {
+        name for name in names if re.search(r"^debug: registered at \S+\.cpp:", torch._C._dispatch_dump(name), re.MULTILINE)
+    }
+    return found - {"seqmem::instruction_set", "seqmem::bfloat16_products"}
