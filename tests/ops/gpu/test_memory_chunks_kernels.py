@@ -90,7 +90,7 @@ def compiled(kernel, kind, size, capability, half=False, full=False, pointers="f
     block = 1 << (size - 1).bit_length()
     constants = {"H": size, "N": size, "M": 1, "C": 8, "GATED": True, "STATIONARY": kind == "powers", "SAVE": True}
     constants |= {"ACTIVATION_U": "id", "ACTIVATION_H": "tanh", "BLOCK_H": block, "BLOCK_N": block, **left_out, **sizes}
-    types = dict.fromkeys(("start", "count", "next_count", "steps", "width", "batch"), "i32")
+    types = dict.fromkeys(("start", "count", "next_count", "steps", "stride", "width", "stride_u", "batch"), "i32")
     types |= dict.fromkeys(("table", "free_half", "half", "grad_gates"), "*bf16") if half else {}
     types["lengths"] = "*i64"
     names = function.arg_names

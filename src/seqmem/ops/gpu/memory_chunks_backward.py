@@ -6,6 +6,7 @@ from torch.nn.functional import pad
 
 from seqmem.data.masks import masked
 from seqmem.ops.gpu.memory_chunks_forward import Result
+from seqmem.ops.gpu.memory_chunks_groups import backward_group
 from seqmem.ops.gpu.memory_chunks_layout import Network, squared
 from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition, multiply
@@ -93,44 +94,35 @@ def backward(
     Returns:
         Gradients of the inputs (None if not needed), the hidden state, the memory, and the weights.
     """
-    net, kernels = transition.net, transition.kernels
+    net = transition.net
     grad_outputs, grad_hidden, grad_memory = grads
     grad_outputs = None if grad_outputs is None else grad_outputs.contiguous()
-    carry = torch.zeros_like(first_hidden) if grad_hidden is None else grad_hidden.clone()
-    carry = carry.contiguous()
+    carry = (torch.zeros_like(first_hidden) if grad_hidden is None else grad_hidden.clone()).contiguous()
     like = result.starts[0]
     du = torch.zeros_like(result.memory_inputs)
     given = torch.zeros_like(like) if grad_memory is None else grad_memory.clone()
     grad_memory = transition.begin_backward(given.contiguous(), du).contiguous()
-    of_memories = _MemoryOutputs(net, grad_outputs)
-    sums = Gradients(net, weights, transition.half)
-    chunked = net.chunked(inputs)
+    sums, chunked = Gradients(net, weights, transition.half), net.chunked(inputs)
     grad_chunked = torch.empty_like(chunked) if input_gradient else None
-    groups = net.groups(net.batch * net.chunk * (net.rows + net.memories * net.order) * like.element_size())
-    pulled = None
-    for group in reversed(groups):
-        span = slice(group.start, group.stop)
-        tables = transition.tables(group)
+    for group in reversed(net.groups(net.batch * net.chunk * (net.rows + net.memories * net.order) * like.element_size())):
+        steps, rows = net.span(group), slice(group.start, group.stop)
+        part, tables = transition.part(group), transition.tables(group)
         da = like.new_empty(len(group), net.batch, net.chunk, net.rows, dtype=transition.half or like.dtype)
-        for k, index in reversed(list(enumerate(group))):
-            of_chunk = of_memories.of_chunk(index, tables[k], du)
-            kernels.backward_chunk(
-                net, index, tables[k], result.gates[index], result.outputs, first_hidden, result.memory_inputs, grad_outputs,
-                carry, grad_memory, du, da[k], pulled,
-            )  # fmt: skip
-            pulled = transition.pull(index, da[k], of_chunk, grad_memory, du)
+        of_outputs = None if grad_outputs is None else grad_outputs[:, steps]
+        of_memories = _memory_gradients(part.net, tables, of_outputs, du[:, steps])
+        earlier = first_hidden if group.start == 0 else result.outputs[:, steps.start - 1, : net.hidden].contiguous()
+        outputs, u = result.outputs[:, steps], result.memory_inputs[:, steps]
+        backward_group(
+            part, tables, result.gates[rows], outputs, earlier, u, of_outputs, of_memories, carry, grad_memory, du[:, steps], da
+        )
         memories = None
         if weights["weight_hm"] is not None or net.weight_um is not None:
-            memories = transition.memories(group, result.starts[span], result.memory_inputs)
+            memories = part.memories(result.starts[rows], u, tables.impulses)
             if net.weight_um is not None:
-                sums.add_feedback(_of_group(net, du, group), memories, result.starts[span])
-        sums.add_group(da, chunked[span], memories)
+                sums.add_feedback(part.net.chunked(du[:, steps]), memories, result.starts[rows])
+        sums.add_group(da, chunked[rows], memories)
         if grad_chunked is not None:
-            _input_gradients(da, weights["weight_hx"], transition.half, grad_chunked[span])
-    if pulled is not None:
-        kernels.backward_chunk(
-            net, -1, None, None, result.outputs, first_hidden, result.memory_inputs, None, carry, grad_memory, du, None, pulled
-        )
+            _input_gradients(da, weights["weight_hx"], transition.half, grad_chunked[rows])
     sums.add_inputs(du, inputs, first_hidden, result.outputs)
     grad = None if grad_chunked is None else _whole(net, grad_chunked)
     if grad is not None and (weight := weights["weight_ux"]) is not None:
@@ -138,36 +130,26 @@ def backward(
     return grad, carry, grad_memory, sums.sums
 
 
-class _MemoryOutputs:
-    """Gradients of the memories that were outputs.
+def _memory_gradients(net: Network, tables: Tables, grad_outputs: Tensor | None, grad_inputs: Tensor) -> Tensor | None:
+    """Return the gradients of the memories that were outputs, and add what they contribute to the gradient of u.
 
     Args:
-        net: shared arguments.
+        net: arguments of the group.
+        tables: of the group.
         grad_outputs: (B, T, W), or None.
+        grad_inputs: (B, T, M), to which is added.
+
+    Returns:
+        (G, B, C, M, N), zero in the padding; None if the memories were not outputs.
     """
-
-    def __init__(self, net: Network, grad_outputs: Tensor | None):
-        self._net, self._grads = net, None
-        if grad_outputs is not None and grad_outputs.shape[-1] > net.hidden:
-            self._grads = masked(grad_outputs[..., net.hidden :], net.lengths)
-
-    def of_chunk(self, index: int, tables: Tables, grad_inputs: Tensor) -> Tensor | None:
-        """Return those of a chunk, (B, C, M, N), and add what they contribute to the gradient of u (B, T, M)."""
-        if self._grads is None:
-            return None
-        net, span = self._net, self._net.span(index)
-        grads = pad(self._grads[:, span], (0, 0, 0, net.chunk - net.count(index)))
-        grads = grads.view(net.batch, net.chunk, net.memories, net.order)
-        square = squared(tables.impulses, net.chunk, net.stationary)
-        grad_inputs[:, span] += torch.einsum("bjkn,jin->bik", grads, square)[:, : net.count(index)]
-        return grads
-
-
-def _of_group(net: Network, values: Tensor, group: range) -> Tensor:
-    """Return (B, T, M) of a group of chunks as (G, B, C, M)."""
-    part = values[:, group.start * net.chunk : group.stop * net.chunk]
-    part = pad(part, (0, 0, 0, len(group) * net.chunk - part.shape[1]))
-    return part.view(net.batch, len(group), net.chunk, -1).transpose(0, 1)
+    if grad_outputs is None or grad_outputs.shape[-1] == net.hidden:
+        return None
+    valid = None if net.lengths is None else net.lengths.clamp(min=0)
+    grads = net.chunked(masked(grad_outputs[..., net.hidden :], valid))
+    grads = grads.view(*grads.shape[:3], net.memories, net.order)
+    square = squared(tables.impulses, net.chunk, net.stationary).expand(len(grads), -1, -1, -1)
+    grad_inputs += _whole(net, torch.einsum("gbjkn,gjin->gbik", grads, square))
+    return grads
 
 
 def _input_gradients(grad_gates: Tensor, weight: Tensor | None, half: torch.dtype | None, out: Tensor) -> None:

@@ -9,7 +9,7 @@ from seqmem.ops.gpu.memory_chunks_step import append, load_generators, pull_back
 
 @triton.jit
 def _memory_before(
-    grad_memory, grad_inputs, pulled, lengths, weight_um, generators, sizes, elimination, row, start, count, steps,
+    grad_memory, grad_inputs, pulled, lengths, weight_um, generators, sizes, elimination, row, start, count, stride_u,
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Replace the gradient of the memory after a chunk by that before it."""
@@ -28,7 +28,7 @@ def _memory_before(
             x += tl.load(pulled + ((row * C + j) * M + k) * N + n, mask=inside, other=0.0)
             if weight_um is not None:
                 x += fed * du
-                du = tl.load(grad_inputs + (row * steps + start + j) * M + k)
+                du = tl.load(grad_inputs + row * stride_u + (start + j) * M + k)
             x = pull_back(x, rows, sizes, elimination, start + j, n, N)
         if weight_um is not None:
             x += fed * du
@@ -37,7 +37,7 @@ def _memory_before(
 
 @triton.jit
 def _from_end(
-    grad_memory, grad_inputs, impulses, row, start, valid, steps,
+    grad_memory, grad_inputs, impulses, row, start, valid, stride_u,
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, STATIONARY: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Add the gradients of u through the memory after the chunk."""
@@ -49,14 +49,14 @@ def _from_end(
     table = tl.load(impulses + at[:, None] * N + n[None, :], mask=keep[:, None] & (n < N)[None, :], other=0.0)
     for k in range(M):
         x = tl.load(grad_memory + (row * M + k) * N + n, mask=n < N, other=0.0)
-        place = grad_inputs + (row * steps + start + i) * M + k
+        place = grad_inputs + row * stride_u + (start + i) * M + k
         direct = tl.load(place, mask=keep, other=0.0)
         tl.store(place, direct + tl.sum(table * x[None, :], 1), mask=keep)
 
 
 @triton.jit
 def _load_step(
-    gates, outputs, first_hidden, grad_outputs, row, at, t, n, keep, steps, width, H: tl.constexpr, GATED: tl.constexpr
+    gates, outputs, first_hidden, grad_outputs, row, at, t, n, keep, stride, width, H: tl.constexpr, GATED: tl.constexpr
 ):
     """Return candidate, gate, hidden state before the step and gradient of the output."""
     inside = (n < H) & keep
@@ -66,10 +66,10 @@ def _load_step(
     if GATED:
         g = tl.load(gates + at + H + n, mask=inside, other=0.0)
         first = tl.load(first_hidden + row * H + n, mask=inside & (t == 0), other=0.0)
-        earlier = tl.load(outputs + (row * steps + t - 1) * width + n, mask=inside & (t > 0), other=0.0) + first
+        earlier = tl.load(outputs + row * stride + (t - 1) * width + n, mask=inside & (t > 0), other=0.0) + first
     d = c * 0.0
     if grad_outputs is not None:
-        d = tl.load(grad_outputs + (row * steps + t) * width + n, mask=inside, other=0.0)
+        d = tl.load(grad_outputs + row * stride + t * width + n, mask=inside, other=0.0)
     return c, g, earlier, d
 
 
@@ -92,7 +92,7 @@ def _through_gates(d, c, g, earlier, grad_gates, at, n, H: tl.constexpr, GATED: 
 @triton.jit
 def _run_steps_back(
     d, table, feedback, weight_uh, gates, outputs, first_hidden, inputs, grad_outputs, grad_inputs, grad_gates, row, n, start,
-    count, valid, steps, width,
+    count, valid, stride, width, stride_u,
     H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
     ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
@@ -108,7 +108,7 @@ def _run_steps_back(
     entries = _table_row(table, valid - 1, count, n, H, M, C, GATED, STATIONARY)
     at = (row * C + valid - 1) * R
     ahead = _load_step(
-        gates, outputs, first_hidden, grad_outputs, row, at, start + valid - 1, n, valid > 0, steps, width, H, GATED
+        gates, outputs, first_hidden, grad_outputs, row, at, start + valid - 1, n, valid > 0, stride, width, H, GATED
     )
     for back_step in range(valid):
         j = valid - 1 - back_step
@@ -118,7 +118,7 @@ def _run_steps_back(
         c, g, earlier, grad = ahead
         if not STATIONARY:
             entries = _table_row(table, j - 1, count, n, H, M, C, GATED, STATIONARY)
-        ahead = _load_step(gates, outputs, first_hidden, grad_outputs, row, at - R, t - 1, n, j > 0, steps, width, H, GATED)
+        ahead = _load_step(gates, outputs, first_hidden, grad_outputs, row, at - R, t - 1, n, j > 0, stride, width, H, GATED)
         dc, dg, d = _through_gates(d + grad, c, g, earlier, grad_gates, at, n, H, GATED, ACTIVATION_H)
         pushed = ()
         for back in tl.static_range(C):
@@ -135,7 +135,7 @@ def _run_steps_back(
         sums = kept
         fresh = ()
         for k in tl.static_range(M):
-            place = (row * steps + t) * M + k
+            place = row * stride_u + t * M + k
             du = tl.load(grad_inputs + place) + fed[k]
             if table is not None:
                 du += tl.sum(pushed[k], 0)
@@ -158,17 +158,17 @@ def _run_steps_back(
 
 @triton.jit
 def _run_step_back(
-    d, table, weight_uh, gates, outputs, first_hidden, inputs, grad_outputs, grad_inputs, grad_gates, row, n, t, steps, width,
-    H: tl.constexpr, M: tl.constexpr, GATED: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
+    d, table, weight_uh, gates, outputs, first_hidden, inputs, grad_outputs, grad_inputs, grad_gates, row, n, t, stride, width,
+    stride_u, H: tl.constexpr, M: tl.constexpr, GATED: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
     """Compute the step of a chunk of one."""
     R: tl.constexpr = (2 if GATED else 1) * H
     at = row * R
     inside = n < H
-    c, g, earlier, grad = _load_step(gates, outputs, first_hidden, grad_outputs, row, at, t, n, True, steps, width, H, GATED)
+    c, g, earlier, grad = _load_step(gates, outputs, first_hidden, grad_outputs, row, at, t, n, True, stride, width, H, GATED)
     dc, dg, d = _through_gates(d + grad, c, g, earlier, grad_gates, at, n, H, GATED, ACTIVATION_H)
     for k in range(M):
-        place = (row * steps + t) * M + k
+        place = row * stride_u + t * M + k
         du = tl.load(grad_inputs + place)
         if table is not None:
             total = tl.load(table + k * R + n, mask=inside, other=0.0).to(d.dtype) * dc
@@ -185,7 +185,7 @@ def _run_step_back(
 @triton.jit
 def backward_chunk(
     gates, table, feedback, impulses, outputs, first_hidden, inputs, grad_outputs, carry, grad_memory, grad_inputs, grad_gates,
-    pulled, lengths, weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, steps, width,
+    pulled, lengths, weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width, stride_u,
     H: tl.constexpr, N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
     ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -194,12 +194,12 @@ def backward_chunk(
     if pulled is not None:
         _memory_before(
             grad_memory, grad_inputs, pulled, lengths, weight_um, generators, sizes, elimination, row, start + count,
-            next_count, steps, N, M, C, BLOCK_N,
+            next_count, stride_u, N, M, C, BLOCK_N,
         )  # fmt: skip
         tl.debug_barrier()
     if gates is not None:
         valid = _valid(lengths, row, start, count)
-        _from_end(grad_memory, grad_inputs, impulses, row, start, valid, steps, N, M, C, STATIONARY, BLOCK_N)
+        _from_end(grad_memory, grad_inputs, impulses, row, start, valid, stride_u, N, M, C, STATIONARY, BLOCK_N)
         tl.debug_barrier()
         n = tl.arange(0, BLOCK_H)
         d = tl.load(carry + row * H + n, mask=n < H, other=0.0)
@@ -207,12 +207,12 @@ def backward_chunk(
             if valid > 0:
                 d = _run_step_back(
                     d, table, weight_uh, gates, outputs, first_hidden, inputs, grad_outputs, grad_inputs, grad_gates, row, n,
-                    start, steps, width, H, M, GATED, ACTIVATION_U, ACTIVATION_H,
+                    start, stride, width, stride_u, H, M, GATED, ACTIVATION_U, ACTIVATION_H,
                 )  # fmt: skip
         else:
             d = _run_steps_back(
                 d, table, feedback, weight_uh, gates, outputs, first_hidden, inputs, grad_outputs, grad_inputs, grad_gates, row,
-                n, start, count, valid, steps, width, H, M, C, GATED, STATIONARY, ACTIVATION_U, ACTIVATION_H,
+                n, start, count, valid, stride, width, stride_u, H, M, C, GATED, STATIONARY, ACTIVATION_U, ACTIVATION_H,
             )  # fmt: skip
         tl.store(carry + row * H + n, d, mask=n < H)
         for j in range(valid, C):

@@ -1,12 +1,14 @@
 """The forward pass of the HiPPO network in chunks: a product of all rows and a kernel a chunk."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from seqmem.data.masks import masked
+from seqmem.ops.gpu.memory_chunks_groups import forward_group
 from seqmem.ops.gpu.memory_chunks_layout import Network
+from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition, multiply
 
 
@@ -50,30 +52,28 @@ def forward(
         memory_output: output the memory too.
         save: keep what backward needs.
     """
-    net, kernels = transition.net, transition.kernels
+    net = transition.net
     width = net.hidden + (net.memories * net.order if memory_output else 0)
     new = inputs.new_empty if net.lengths is None else inputs.new_zeros
     outputs = new(net.batch, net.steps, width)
     u = masked(_input_terms(inputs, weights, net), net.lengths).contiguous()
-    keep = save or memory_output
-    starts = inputs.new_empty(net.chunks + 1 if keep else 2, *memory.shape)
-    starts[0] = memory
     hidden = hidden.clone(memory_format=torch.contiguous_format)
-    free, chunked = transition.free(starts), net.chunked(inputs)
+    chunked = net.chunked(inputs)
     saved = inputs.new_empty(net.chunks if save else 0, net.batch, net.chunk, net.rows)
-    transition.begin(starts[0], free)
-    for group in net.groups(_bytes_of_chunk(net, inputs)):
-        tables = transition.tables(group)
-        gates = saved[group.start : group.stop] if save else inputs.new_empty(len(group), *saved.shape[1:])
-        gate_terms(chunked[group.start : group.stop], weights, transition.half, gates)
-        for k, index in enumerate(group):
-            before, after = (starts[place % len(starts)] for place in (index, index + 1))
-            product = transition.add_terms(index, before, free, gates[k])
-            kernels.forward_chunk(net, index, tables[k], free, gates[k], product, before, after, hidden, outputs, u, save)
-    final = transition.finish(starts[net.chunks % len(starts)], u).clone()
-    if memory_output:
-        _write_memories(transition, starts, u, outputs)
-    kept = (saved, u, starts) if save else (inputs.new_empty(0),) * 3
+    all_starts = inputs.new_empty(net.chunks + 1 if save else 0, *memory.shape)
+    for group in net.groups(_bytes_of_chunk(net, memory_output, inputs)):
+        steps, rows = net.span(group), slice(group.start, group.stop)
+        starts = all_starts[group.start : group.stop + 1] if save else inputs.new_empty(len(group) + 1, *memory.shape)
+        starts[0] = memory
+        gates = saved[rows] if save else inputs.new_empty(len(group), *saved.shape[1:])
+        gate_terms(chunked[rows], weights, transition.half, gates)
+        part, tables = transition.part(group), transition.tables(group)
+        forward_group(part, tables, gates, starts, hidden, outputs[:, steps], u[:, steps], save)
+        if memory_output:
+            _write_memories(part, tables, starts[:-1], u[:, steps], outputs[:, steps])
+        memory = starts[-1]
+    final = transition.finish(memory, u).clone()
+    kept = (saved, u, all_starts) if save else (inputs.new_empty(0),) * 3
     return Result(outputs, hidden, final, *kept)
 
 
@@ -103,18 +103,15 @@ def _input_terms(inputs: Tensor, weights: dict[str, Tensor | None], net: Network
     return terms if bias is None else terms + bias
 
 
-def _bytes_of_chunk(net: Network, like: Tensor) -> int:
-    return max(net.pairs * net.memories, net.batch * net.chunk) * net.rows * like.element_size()
+def _bytes_of_chunk(net: Network, memory_output: bool, like: Tensor) -> int:
+    size = max(net.pairs * net.memories, net.batch * net.chunk) * net.rows
+    if memory_output:
+        size = max(size, net.batch * net.chunk * net.memories * net.order)
+    return size * like.element_size()
 
 
-def _write_memories(transition: Transition, starts: Tensor, inputs: Tensor, outputs: Tensor) -> None:
-    """Write the memory after each valid step into the last columns of the outputs."""
-    net: Any = transition.net
-    for group in net.groups(net.batch * net.chunk * net.memories * net.order * starts.element_size()):
-        found = transition.memories(group, starts[group.start : group.stop], inputs).transpose(0, 1).flatten(1, 2).flatten(2)
-        steps = slice(group.start * net.chunk, min(group.stop * net.chunk, net.steps))
-        found = found[:, : steps.stop - steps.start]
-        if net.lengths is not None:
-            valid = torch.arange(steps.start, steps.stop, device=found.device) < net.lengths[:, None]
-            found = torch.where(valid[..., None], found, 0)
-        outputs[:, steps, net.hidden :] = found
+def _write_memories(part: Transition, tables: Tables, starts: Tensor, inputs: Tensor, outputs: Tensor) -> None:
+    """Write the memory after each valid step of a group into the last columns of its outputs."""
+    net = part.net
+    found = part.memories(starts, inputs, tables.impulses).transpose(0, 1).flatten(1, 2).flatten(2)
+    outputs[:, :, net.hidden :] = masked(found[:, : net.steps], None if net.lengths is None else net.lengths.clamp(min=0))

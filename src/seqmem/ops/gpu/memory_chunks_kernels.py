@@ -102,10 +102,12 @@ def _load_gates(gates, product, at, n, H: tl.constexpr, GATED: tl.constexpr, kee
 
 
 @triton.jit
-def _store_step(h, c, g, outputs, gates, t, at, row, n, steps, width, H: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr):
+def _store_step(
+    h, c, g, outputs, gates, t, at, row, n, stride, width, H: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr
+):
     """Store the output of a step, and what backward needs."""
     inside = n < H
-    tl.store(outputs + (row * steps + t) * width + n, h, mask=inside)
+    tl.store(outputs + row * stride + t * width + n, h, mask=inside)
     if SAVE:
         tl.store(gates + at + n, c, mask=inside)
         if GATED:
@@ -114,8 +116,8 @@ def _store_step(h, c, g, outputs, gates, t, at, row, n, steps, width, H: tl.cons
 
 @triton.jit
 def _run_steps(
-    h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, steps, width,
-    H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr, SAVE: tl.constexpr,
+    h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, stride, width,
+    stride_u, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr, SAVE: tl.constexpr,
     ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
     """Compute the valid steps of a chunk of several steps; return the hidden state after them."""
@@ -143,7 +145,7 @@ def _run_steps(
                         g += now[PARTS * (back * M + k) + 1].to(h.dtype) * us[(back - 1) * M + k]
         fresh = ()
         for k in tl.static_range(M):
-            u = tl.load(inputs + (row * steps + t) * M + k)
+            u = tl.load(inputs + row * stride_u + t * M + k)
             if feedback is not None:
                 u += tl.load(free_inputs + (row * C + j) * M + k)
                 for back in tl.static_range(1, C):
@@ -152,7 +154,7 @@ def _run_steps(
                 u += tl.sum(h * w[k], 0)
             u = _activate(u, ACTIVATION_U)
             fresh = append(fresh, u)
-            tl.store(inputs + (row * steps + t) * M + k, u)
+            tl.store(inputs + row * stride_u + t * M + k, u)
             if table is not None:
                 c += now[PARTS * k].to(h.dtype) * u
                 if GATED:
@@ -166,13 +168,13 @@ def _run_steps(
             h += g * (c - h)
         else:
             h = c
-        _store_step(h, c, g, outputs, gates, t, at, row, n, steps, width, H, GATED, SAVE)
+        _store_step(h, c, g, outputs, gates, t, at, row, n, stride, width, H, GATED, SAVE)
     return h
 
 
 @triton.jit
 def _run_step(
-    h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, t, steps, width,
+    h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, t, stride, width, stride_u,
     H: tl.constexpr, M: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr,
     ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
@@ -181,7 +183,7 @@ def _run_step(
     inside = n < H
     c, g = _load_gates(gates, product, row * R, n, H, GATED, True)
     for k in range(M):
-        place = inputs + (row * steps + t) * M + k
+        place = inputs + row * stride_u + t * M + k
         u = tl.load(place)
         if free_inputs is not None:
             u += tl.load(free_inputs + row * M + k)
@@ -199,14 +201,14 @@ def _run_step(
         h += g * (c - h)
     else:
         h = c
-    _store_step(h, c, g, outputs, gates, t, row * R, row, n, steps, width, H, GATED, SAVE)
+    _store_step(h, c, g, outputs, gates, t, row * R, row, n, stride, width, H, GATED, SAVE)
     return h
 
 
 @triton.jit
 def forward_chunk(
     gates, product, table, feedback, impulses, free, free_half, free_inputs, before, after, hidden, outputs, inputs, lengths,
-    weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, steps, width,
+    weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width, stride_u,
     H: tl.constexpr, N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
     SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -218,13 +220,13 @@ def forward_chunk(
     if C == 1:
         if valid > 0:
             h = _run_step(
-                h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, steps, width,
+                h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, stride, width, stride_u,
                 H, M, GATED, SAVE, ACTIVATION_U, ACTIVATION_H,
             )  # fmt: skip
     else:
         h = _run_steps(
-            h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, steps,
-            width, H, M, C, GATED, STATIONARY, SAVE, ACTIVATION_U, ACTIVATION_H,
+            h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, stride,
+            width, stride_u, H, M, C, GATED, STATIONARY, SAVE, ACTIVATION_U, ACTIVATION_H,
         )  # fmt: skip
     tl.store(hidden + row * H + n, h, mask=n < H)
     tl.debug_barrier()
@@ -243,7 +245,7 @@ def forward_chunk(
         for i in tl.static_range(C):
             keep = ended & (i < valid)
             at = last - i if STATIONARY else last * (last + 1) // 2 + i
-            u = tl.load(inputs + (row * steps + start + i) * M + k, mask=keep, other=0.0)
+            u = tl.load(inputs + row * stride_u + (start + i) * M + k, mask=keep, other=0.0)
             y += tl.load(impulses + at * N + n, mask=inside & keep, other=0.0) * u
         x = tl.where(ended, y, x)
         tl.store(after + here * N + n, x, mask=inside)
@@ -264,7 +266,7 @@ def forward_chunk(
 
 @triton.jit
 def evolve(
-    memory, out, half, fed, inputs, weight_um, generators, sizes, elimination, start, batch, steps,
+    memory, out, half, fed, inputs, weight_um, generators, sizes, elimination, start, batch, steps, stride_u,
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Compute the memory after each step of a chunk; one program a chunk, row and memory."""
@@ -282,7 +284,7 @@ def evolve(
         place = (group_row * C + j) * M + k
         u = tl.sum(x, 0) * 0.0
         if inputs is not None:
-            u = tl.load(inputs + (row * steps + t) * M + k, mask=t < steps, other=0.0)
+            u = tl.load(inputs + row * stride_u + t * M + k, mask=t < steps, other=0.0)
         if fed is not None:
             weight = tl.load(weight_um + k * N + n, mask=inside, other=0.0)
             tl.store(fed + place, tl.sum(weight * x, 0))

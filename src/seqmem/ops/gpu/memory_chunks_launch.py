@@ -30,7 +30,7 @@ def _evolve(
     with _device(memory):
         memory_chunks_kernels.evolve[(programs,)](
             memory, out, half, fed, inputs, net.weight_um, *_evolution(net), first * net.chunk, net.batch,
-            net.steps if inputs is None else inputs.shape[1],
+            0 if inputs is None else inputs.shape[1], 0 if inputs is None else inputs.stride(0),
             N=net.order, M=net.memories, C=net.chunk, BLOCK_N=block, num_warps=warps(block),
         )  # fmt: skip
 
@@ -54,7 +54,7 @@ def forward_chunk(
         memory_chunks_kernels.forward_chunk[(net.batch,)](
             gates, product, tables.gates, tables.feedback, tables.impulses, free.memory, free.half, free.inputs, before, after,
             hidden, outputs, inputs, net.lengths, net.weight_uh, net.weight_um, *_evolution(net), *_counts(net, index),
-            net.steps, outputs.shape[2], SAVE=save, **_constants(net),
+            outputs.stride(0), outputs.stride(1), inputs.stride(0), SAVE=save, **_constants(net),
         )  # fmt: skip
 
 
@@ -78,8 +78,8 @@ def backward_chunk(
     with _device(carry):
         memory_chunks_backward_kernel.backward_chunk[(net.batch,)](
             gates, *table, outputs, first_hidden, inputs, grad_outputs, carry, grad_memory, grad_inputs, grad_gates, pulled,
-            net.lengths, net.weight_uh, net.weight_um, *_evolution(net), *_counts(net, index), net.steps, outputs.shape[2],
-            **_constants(net),
+            net.lengths, net.weight_uh, net.weight_um, *_evolution(net), *_counts(net, index), outputs.stride(0),
+            outputs.stride(1), inputs.stride(0), **_constants(net),
         )  # fmt: skip
 
 

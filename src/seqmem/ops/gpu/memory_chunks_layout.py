@@ -10,7 +10,7 @@ Only the recurrence of h and u is sequential. Shapes: batch B, steps T, memories
 R (2H with a gate, else H). Pairs (j, i) are at j (j + 1) / 2 + i; if A is the same at each step, at the distance j - i.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -99,13 +99,25 @@ class Network:
         """Number of entries of a chunk's table."""
         return self.chunk if self.stationary else self.chunk * (self.chunk + 1) // 2
 
+    def part(self, group: range) -> "Network":
+        """Return the arguments of a group of chunks as a sequence of its own."""
+        size, evolution = self.chunk, self.evolution
+        start, steps = group.start * size, min(group.stop * size, self.steps) - group.start * size
+        if evolution is not None:
+            span = slice(start, group.stop * size)
+            eliminated = evolution.elimination
+            eliminated = None if eliminated is None else eliminated[span]
+            evolution = replace(evolution, sizes=evolution.sizes[span], elimination=eliminated)
+        lengths = None if self.lengths is None else self.lengths - start
+        return replace(self, steps=steps, lengths=lengths, evolution=evolution)
+
     def count(self, index: int) -> int:
         """Return the steps of a chunk; 0 behind the last one."""
         return max(0, min(self.chunk, self.steps - index * self.chunk))
 
-    def span(self, index: int) -> slice:
-        """Return the steps of a chunk as a slice."""
-        return slice(index * self.chunk, index * self.chunk + self.count(index))
+    def span(self, group: range) -> slice:
+        """Return the steps of consecutive chunks as a slice."""
+        return slice(group.start * self.chunk, min(group.stop * self.chunk, self.steps))
 
     def valid(self, index: int) -> Tensor | int:
         """Return the valid steps of each row in a chunk, (B,), or one number for all rows."""

@@ -15,7 +15,7 @@ from seqmem.ops.gpu.memory_chunks_layout import Network, squared
 
 @dataclass(frozen=True)
 class Tables:
-    """Impulses of a chunk, and their products with the weights.
+    """Impulses of a chunk, and their products with the weights; a group of chunks has one more dimension, of 1 if shared.
 
     Attributes:
         impulses: G, (P, N) for P pairs.
@@ -26,6 +26,12 @@ class Tables:
     impulses: Tensor
     gates: Tensor | None
     feedback: Tensor | None
+
+    def of_chunk(self, place: int) -> "Tables":
+        """Return those of one chunk of a group."""
+        place = 0 if len(self.impulses) == 1 else place
+        gates, feedback = (None if part is None else part[place] for part in (self.gates, self.feedback))
+        return Tables(self.impulses[place], gates, feedback)
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def _end_chunk(
     net: Network, index: int, G: Tensor, valid: Tensor, free: Free, before: Tensor, after: Tensor, inputs: Tensor
 ) -> None:
     u = inputs.new_zeros(net.batch, net.chunk, net.memories)
-    u[:, : net.count(index)] = inputs[:, net.span(index)]
+    u[:, : net.count(index)] = inputs[:, net.span(range(index, index + 1))]
     u = torch.where((torch.arange(net.chunk, device=u.device) < valid[:, None])[..., None], u, 0)
     if net.stationary:
         ended, last = valid == net.chunk, torch.full_like(valid, net.chunk - 1)

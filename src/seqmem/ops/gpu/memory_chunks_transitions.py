@@ -1,8 +1,9 @@
 """Three ways of a chunk's linear part: generators and step sizes, powers of one matrix, one matrix for each step."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -35,7 +36,14 @@ class Transition(ABC):
 
     def __init__(self, net: Network, kernels: Any, weight_hm: Tensor | None, half: torch.dtype | None):
         self.net, self.kernels, self.weight, self.half = net, kernels, weight_hm, half
+        self._first = 0  # the chunk of the sequence that chunk 0 of a group is
         self.factor = weight_hm if weight_hm is None or half is None else weight_hm.to(half)
+
+    def part(self, group: range) -> Self:
+        """Return the transition of a group of chunks as a sequence of its own."""
+        found = copy(self)
+        found.net, found._first = self.net.part(group), self._first + group.start
+        return found
 
     @abstractmethod
     def impulses(self, group: range) -> Tensor:
@@ -50,8 +58,17 @@ class Transition(ABC):
         """Add the gates' terms in F to ``gates`` (B, C, R), or return them, for the memory before a chunk (B, M, N)."""
 
     @abstractmethod
-    def memories(self, group: range, starts: Tensor, inputs: Tensor) -> Tensor:
-        """Return the memory after each step, (G, B, C, M, N), from that before each chunk (G, B, M, N) and u (B, T, M)."""
+    def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
+        """Return the memory after each step.
+
+        Args:
+            starts: memory before each of the G chunks, (G, B, M, N).
+            inputs: u, (B, T, M).
+            impulses: of the chunks, as :meth:`impulses` returns them.
+
+        Returns:
+            (G, B, C, M, N).
+        """
 
     @abstractmethod
     def pull(
@@ -87,7 +104,7 @@ class Transition(ABC):
         inputs = None if net.weight_um is None else like.new_empty(net.batch, net.chunk, net.memories)
         return Free(memory, half, inputs)
 
-    def tables(self, group: range) -> list[Tables]:
+    def tables(self, group: range) -> Tables:
         """Return the tables of a group of chunks."""
         net, found = self.net, self.impulses(group)
         gates, feedback = None, None
@@ -97,11 +114,7 @@ class Transition(ABC):
             gates = gates if self.half is None else gates.to(self.half)
         if net.weight_um is not None:
             feedback = found @ net.weight_um.T
-        shared = len(found) == 1
-        return [
-            Tables(*(None if part is None else part[0 if shared else k] for part in (found, gates, feedback)))  # type: ignore[arg-type]
-            for k in range(len(group))
-        ]
+        return Tables(found, gates, feedback)
 
     def _multiply_free(self, free: Free, gates: Tensor) -> Tensor | None:
         """Add W_hm F to ``gates``, or return it, for F in ``free``."""
@@ -141,11 +154,11 @@ class ByGenerators(Transition):
         """Add the gates' terms in F, which the kernel of the chunk before has computed."""
         return self._multiply_free(free, gates)
 
-    def memories(self, group: range, starts: Tensor, inputs: Tensor) -> Tensor:
+    def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
         """Return the memory after each step, (G, B, C, M, N)."""
         net = self.net
-        found = starts.new_empty(len(group), net.batch, net.chunk, net.memories, net.order)
-        self.kernels.evolve(net, starts, group.start, found, inputs)
+        found = starts.new_empty(net.chunks, net.batch, net.chunk, net.memories, net.order)
+        self.kernels.evolve(net, starts, 0, found, inputs)
         return found
 
     def pull(
@@ -164,7 +177,7 @@ class Dense(Transition):
 
     def impulses(self, group: range) -> Tensor:
         """Return the impulses of a group of chunks, (G, P, N)."""
-        return torch.stack([self._sizes.dense(index)[1] for index in group])
+        return torch.stack([self._sizes.dense(self._first + index)[1] for index in group])
 
     def begin(self, memory: Tensor, free: Free) -> None:
         """Do nothing: :meth:`add_terms` computes the free evolution."""
@@ -179,10 +192,10 @@ class Dense(Transition):
             free.inputs.copy_((earlier * self.net.weight_um).sum(-1))
         return self._multiply_free(free, gates)
 
-    def memories(self, group: range, starts: Tensor, inputs: Tensor) -> Tensor:
+    def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
         """Return the memory after each step, (G, B, C, M, N)."""
-        free = torch.stack([self._free(index, memory) for index, memory in zip(group, starts, strict=True)])
-        return free + _forced(self.net, self.impulses(group), group, inputs)
+        free = torch.stack([self._free(index, memory) for index, memory in enumerate(starts)])
+        return free + _forced(self.net, impulses, inputs)
 
     def pull(
         self, index: int, grad_gates: Tensor, grad_memories: Tensor | None, grad_memory: Tensor, grad_inputs: Tensor
@@ -195,22 +208,31 @@ class Dense(Transition):
         pulled += torch.where(last, grad_memory[:, None], 0)
         first: Tensor | int = 0
         if net.weight_um is not None:
-            fed = grad_inputs[:, net.span(index), :, None] * net.weight_um
+            fed = grad_inputs[:, net.span(range(index, index + 1)), :, None] * net.weight_um
             pulled[:, : count - 1] += fed[:, 1:]
             first = fed[:, 0]
-        stacked = self._sizes.dense(index)[0]
+        stacked = self._sizes.dense(self._first + index)[0]
         before = (pulled.transpose(1, 2).reshape(-1, stacked.shape[1]) @ stacked.T).view(grad_memory.shape) + first
         grad_memory.copy_(torch.where((valid > 0)[:, None, None], before, grad_memory))
 
     def _free(self, index: int, memory: Tensor) -> Tensor:
         """Return the free evolution of a chunk, (B, C, M, N)."""
         net = self.net
-        found = memory.reshape(-1, net.order) @ self._sizes.dense(index)[0]
+        found = memory.reshape(-1, net.order) @ self._sizes.dense(self._first + index)[0]
         return found.view(net.batch, net.memories, net.chunk, net.order).transpose(1, 2)
 
 
 class ByPowers(Transition):
-    """The same matrix at each step: its powers, multiplied with W_hm once a call, make a chunk one product of B rows."""
+    """The same matrix at each step: its powers, multiplied with W_hm once a call, make a chunk one product of B rows.
+
+    Attributes:
+        ends: in backward the number of complete chunks of each row, (B,), or one number for all.
+        entering: gradient of the memory after these chunks from the final memory, (B, M, N).
+    """
+
+    ends: Tensor | int | None = None
+    entering: Tensor
+    _tables: Tables | None = None
 
     def __init__(self, net: Network, kernels: Any, weight_hm: Tensor | None, half: torch.dtype | None, powers: Powers):
         super().__init__(replace(net, stationary=True), kernels, weight_hm, half)
@@ -256,11 +278,11 @@ class ByPowers(Transition):
         gates.view(net.batch, -1).addmm_(memory.view(net.batch, -1), self._folded)
         return None
 
-    def memories(self, group: range, starts: Tensor, inputs: Tensor) -> Tensor:
+    def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
         """Return the memory after each step, (G, B, C, M, N)."""
         net = self.net
         free = (starts.reshape(-1, net.order) @ self._powers.stacked).view(*starts.shape[:3], net.chunk, net.order)
-        return free.transpose(2, 3) + _forced(net, self.impulses(group), group, inputs)
+        return free.transpose(2, 3) + _forced(net, impulses, inputs)
 
     def finish(self, memory: Tensor, inputs: Tensor) -> Tensor:
         """Return the memory after each row's last valid step: rows stand at the start of their last, incomplete chunk."""
@@ -275,38 +297,61 @@ class ByPowers(Transition):
         reached = free[rows, :, offset] + torch.einsum("bin,bik->bkn", impulses[offset], u)
         return torch.where((rest > 0)[:, None, None], reached, memory)
 
+    def tables(self, group: range) -> Tables:
+        """Return the tables that all chunks share."""
+        if self._tables is None:
+            self._tables = super().tables(group)
+        return self._tables
+
+    def part(self, group: range) -> Self:
+        """Return the transition of a group of chunks as a sequence of its own."""
+        found = super().part(group)
+        if isinstance(found.ends, Tensor):
+            found.ends = found.ends - group.start
+        elif found.ends is not None:
+            found.ends -= group.start
+        return found
+
     def begin_backward(self, grad_memory: Tensor, grad_inputs: Tensor) -> Tensor:
         """Return the gradient of the memory after the last chunk; rows that end before get theirs in :meth:`pull`."""
         net = self.net
-        self._index, rest = self._ends(grad_memory)
+        index, rest = self._ends(grad_memory)
         rows, offset = torch.arange(net.batch, device=grad_memory.device), (rest - 1).clamp(min=0)
         powers = self._powers.stacked.view(net.order, net.chunk, net.order).permute(1, 2, 0)  # (C, N, N): A^j
         pulled = torch.matmul(grad_memory.transpose(0, 1)[:, None], powers)  # (M, C, B, N)
-        self._entering = torch.where((rest > 0)[:, None, None], pulled[:, offset, rows].transpose(0, 1), grad_memory)
+        self.entering = torch.where((rest > 0)[:, None, None], pulled[:, offset, rows].transpose(0, 1), grad_memory)
         impulses = squared(self._powers.impulses, net.chunk, True)
-        steps = self._index[:, None] * net.chunk + torch.arange(net.chunk, device=grad_memory.device)
-        last = steps < (self._index * net.chunk + rest)[:, None]
+        steps = index[:, None] * net.chunk + torch.arange(net.chunk, device=grad_memory.device)
+        last = steps < (index * net.chunk + rest)[:, None]
         direct = torch.einsum("bin,bkn->bik", impulses[offset], grad_memory)
         at = (rows[:, None], steps.clamp(max=net.steps - 1))
         grad_inputs.index_put_(at, torch.where(last[..., None], direct, 0), accumulate=True)
-        return torch.where((self._index == net.chunks)[:, None, None], self._entering, 0)
+        self.ends = index if net.lengths is not None else net.steps // net.chunk
+        return torch.where((index == net.chunks)[:, None, None], self.entering, 0)
 
     def pull(
         self, index: int, grad_gates: Tensor, grad_memories: Tensor | None, grad_memory: Tensor, grad_inputs: Tensor
     ) -> None:
         """Overwrite ``grad_memory`` with the gradient of the memory before the chunk."""
         net = self.net
-        before = (grad_memory.view(-1, net.order) @ self._end.T).view(grad_memory.shape)
+        before = grad_memory.view(-1, net.order) @ self._end.T
         if self._folded is not None:
-            before += multiply(grad_gates.view(net.batch, -1), self._folded.T, before.dtype).view(before.shape)
+            rows, folded = grad_gates.view(net.batch, -1), self._folded.T
+            if self.half is None:
+                before.view(net.batch, -1).addmm_(rows, folded)
+            else:
+                before += multiply(rows, folded, before.dtype).view_as(before)
         if grad_memories is not None:
-            before += (grad_memories.transpose(1, 2).reshape(-1, net.chunk * net.order) @ self._powers.stacked.T).view_as(
-                before
-            )
+            before += grad_memories.transpose(1, 2).reshape(-1, net.chunk * net.order) @ self._powers.stacked.T
+        before = before.view_as(grad_memory)
         if self._feedback is not None:
-            given = grad_inputs[:, net.span(index)]
+            given = grad_inputs[:, net.span(range(index, index + 1))]
             before += torch.einsum("bjk,knj->bkn", given, self._feedback[..., : net.count(index)])
-        grad_memory.copy_(before + torch.where((self._index == index)[:, None, None], self._entering, 0))
+        if isinstance(self.ends, Tensor):
+            before += torch.where((self.ends == index)[:, None, None], self.entering, 0)
+        elif self.ends == index:
+            before += self.entering
+        grad_memory.copy_(before)
 
     def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the chunk in which each row ends, (B,), and its valid steps there, 0 to C - 1."""
@@ -317,12 +362,7 @@ class ByPowers(Transition):
         return lengths // net.chunk, lengths % net.chunk
 
 
-def _forced(net: Network, impulses: Tensor, group: range, inputs: Tensor) -> Tensor:
-    """Return the part of the memories of a group of chunks that its inputs u have caused, (G, B, C, M, N)."""
-    square = squared(impulses, net.chunk, net.stationary).expand(len(group), -1, -1, -1)
-    given = inputs[:, group.start * net.chunk : group.stop * net.chunk]
-    missing = len(group) * net.chunk - given.shape[1]
-    given = torch.cat([given, given.new_zeros(net.batch, missing, net.memories)], 1).view(
-        net.batch, -1, net.chunk, net.memories
-    )
-    return torch.einsum("gjin,bgik->gbjkn", square, given)
+def _forced(net: Network, impulses: Tensor, inputs: Tensor) -> Tensor:
+    """Return the part of the memories that the inputs u of the same chunk have caused, (G, B, C, M, N)."""
+    square = squared(impulses, net.chunk, net.stationary).expand(net.chunks, -1, -1, -1)
+    return torch.einsum("gjin,gbik->gbjkn", square, net.chunked(inputs))

@@ -1,0 +1,81 @@
+"""The chunks of a group, a sequence of its own: what a CUDA graph may capture."""
+
+from torch import Tensor
+
+from seqmem.ops.gpu.memory_chunks_plain import Tables
+from seqmem.ops.gpu.memory_chunks_transitions import Transition
+
+
+def forward_group(
+    transition: Transition,
+    tables: Tables,
+    gates: Tensor,
+    starts: Tensor,
+    hidden: Tensor,
+    outputs: Tensor,
+    inputs: Tensor,
+    save: bool,
+) -> None:
+    """Compute a group of chunks.
+
+    Args:
+        transition: of the group.
+        tables: of its chunks.
+        gates: the gates' terms in x, (G, B, C, R); with ``save`` overwritten with candidate and gate.
+        starts: memory before each chunk and after the last, (G + 1, B, M, N); all but the first are overwritten.
+        hidden: before the group, (B, H), overwritten with that after it.
+        outputs: (B, T, W), of which the first H columns are overwritten at valid steps.
+        inputs: terms of u in x, (B, T, M), overwritten with u at valid steps.
+        save: overwrite ``gates``.
+    """
+    net, free = transition.net, transition.free(starts)
+    transition.begin(starts[0], free)
+    for index in range(net.chunks):
+        before, after = starts[index], starts[index + 1]
+        product = transition.add_terms(index, before, free, gates[index])
+        transition.kernels.forward_chunk(
+            net, index, tables.of_chunk(index), free, gates[index], product, before, after, hidden, outputs, inputs, save
+        )
+
+
+def backward_group(
+    transition: Transition,
+    tables: Tables,
+    gates: Tensor,
+    outputs: Tensor,
+    first_hidden: Tensor,
+    inputs: Tensor,
+    grad_outputs: Tensor | None,
+    grad_memories: Tensor | None,
+    carry: Tensor,
+    grad_memory: Tensor,
+    grad_inputs: Tensor,
+    grad_gates: Tensor,
+) -> None:
+    """Compute the gradients of a group of chunks.
+
+    Args:
+        transition: of the group.
+        tables: of its chunks.
+        gates: candidate and gate, (G, B, C, R).
+        outputs: (B, T, W), whose first H columns are the hidden states.
+        first_hidden: hidden state before the group, (B, H).
+        inputs: u, (B, T, M).
+        grad_outputs: (B, T, W), or None.
+        grad_memories: gradients of the memories that were outputs, (G, B, C, M, N), or None.
+        carry: gradient of the hidden state after the group, (B, H), overwritten with that before it.
+        grad_memory: gradient of the memory after the group, (B, M, N), overwritten with that before it.
+        grad_inputs: direct part of du, (B, T, M), overwritten with the gradient of u before its activation.
+        grad_gates: overwritten with the gradients of the gates' inputs, (G, B, C, R).
+    """
+    net, pulled = transition.net, None
+    shared = outputs, first_hidden, inputs
+    for index in reversed(range(net.chunks)):
+        transition.kernels.backward_chunk(
+            net, index, tables.of_chunk(index), gates[index], *shared, grad_outputs, carry, grad_memory, grad_inputs,
+            grad_gates[index], pulled,
+        )  # fmt: skip
+        of_chunk = None if grad_memories is None else grad_memories[index]
+        pulled = transition.pull(index, grad_gates[index], of_chunk, grad_memory, grad_inputs)
+    if pulled is not None:
+        transition.kernels.backward_chunk(net, -1, None, None, *shared, None, carry, grad_memory, grad_inputs, None, pulled)
