@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from seqmem import cells, models
 from seqmem.data import Batch, DataSpec
 from seqmem.models import SequenceModel
+from seqmem.ops.gpu.captures import Graphs
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence import cuda_graph
-from seqmem.sequence.captures import Graphs
 from seqmem.tasks import task_for
 from seqmem.training.loop.carried_states import CarriedStates
 from seqmem.training.loop.clipping import clip_gradients

@@ -2,7 +2,7 @@
 
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from seqmem.sequence.captures import Captured
+from seqmem.ops.gpu.captures import Captured
 
 WAITS = ("_local_scalar_dense", "nonzero", "_linalg_check_errors", "rand", "bernoulli", "linalg_matrix_exp", "lift_fresh")
 """Parts of the names of operations that wait for a GPU, copy from the CPU or draw random numbers."""

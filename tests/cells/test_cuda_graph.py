@@ -14,9 +14,10 @@ from torch.testing import assert_close
 from seqmem import cells
 from seqmem.cells import GRU, HMLSTM, LMU, MGU, RNN, TLSI, LegS, Recurrence
 from seqmem.ops import extension, implementations
+from seqmem.ops.gpu import captures
+from seqmem.ops.gpu.captures import Graphs
 from seqmem.ops.states import mapped, parts
-from seqmem.sequence import captures, cuda_graph
-from seqmem.sequence.captures import Graphs
+from seqmem.sequence import cuda_graph
 from seqmem.sequence.cuda_graph import CapturedLoop
 from tests.cells.fake_graphs import WAITS, Recomputed, Traced
 

@@ -4,8 +4,8 @@ import pytest
 
 from seqmem.cells import positions
 from seqmem.ops import implementations
+from seqmem.ops.gpu.captures import Graphs
 from seqmem.sequence import cuda_graph
-from seqmem.sequence.captures import Graphs
 from tests.cells.fake_graphs import Recomputed
 
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from seqmem.data.masks import masked, valid_steps
+from seqmem.ops.gpu.captures import Graph, Graphs, device_graphs
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts
-from seqmem.sequence.captures import Graph, Graphs, device_graphs
 from seqmem.sequence.schedules import split_schedule
 from seqmem.sequence.time_chunks import SIZES, Chunk, Direct, Tensors, differentiable, run_chunks, split, weights_of
 

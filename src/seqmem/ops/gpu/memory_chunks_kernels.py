@@ -117,8 +117,8 @@ def _store_step(
 @triton.jit
 def _run_steps(
     h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, stride, width,
-    stride_u, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr, SAVE: tl.constexpr,
-    ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
+    stride_u, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
+    SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
     """Compute the valid steps of a chunk of several steps; return the hidden state after them."""
     R: tl.constexpr = (2 if GATED else 1) * H
