@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from seqmem import cells, models
+from seqmem.cells import positions
 from seqmem.data import Batch, DataSpec
 from seqmem.models import SequenceModel
 from seqmem.ops.gpu.captures import Graphs
@@ -89,6 +90,21 @@ OTHER_CELLS = {
 @pytest.mark.parametrize("case", OTHER_CELLS)
 def test_a_cell_of_other_settings_waits_for_nothing(case):
     run_layer(OTHER_CELLS[case](), torch.randn(4, 3, 3))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_carried_state_without_lengths_waits_for_nothing(together):
+    cell = cells.LegS(3, 5)
+    with PretendedGPU():
+        cell, inputs = moved(cell), moved(torch.randn(4, 3, 3))
+        state = cell.initial_state(4)
+        if not together:
+            positions.remember(state.step, None)
+        with watched() as waits:
+            for _ in range(3):
+                _, state = cell(inputs, mapped(torch.detach, state))
+        assert cell.path.startswith("chunks" if together else "step by step")
+    refuse(waits)
 
 
 @pytest.mark.parametrize("name", layer_battery.NAMES)

@@ -89,18 +89,13 @@ class ScaleInvariantCell(MemoryCell):
     def whole_sequence(
         self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, MemoryState]:
-        """Compute checked inputs, see :meth:`seqmem.cells.Recurrence.whole_sequence`."""
-        if positions.kept_on_host(inputs):  # elsewhere implementations take rows at different positions
-            self._rows_differ = self._position(state, fresh) is None
-        return super().whole_sequence(inputs, state, lengths, fresh)
-
-    def fused_forward(
-        self, run: Any, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
-    ) -> tuple[Tensor, MemoryState]:
-        """Compute a whole sequence, and remember its last position on a GPU."""
-        outputs, after = super().fused_forward(run, inputs, state, lengths, fresh)
-        if lengths is None and positions.kept_on_host(inputs) and not torch.compiler.is_compiling():
-            position = self._position(state, fresh)
+        """Compute checked inputs, and remember their last position on a GPU."""
+        if not positions.kept_on_host(inputs):  # elsewhere implementations take rows at different positions
+            return super().whole_sequence(inputs, state, lengths, fresh)
+        position = self._position(state, fresh)
+        self._rows_differ = position is None
+        outputs, after = super().whole_sequence(inputs, state, lengths, fresh)
+        if lengths is None and not torch.compiler.is_compiling():
             positions.remember(after.step, None if position is None else position + inputs.shape[1])
         return outputs, after
 
