@@ -26,6 +26,7 @@ def use_rows_for_cuda(monkeypatch: pytest.MonkeyPatch) -> Recomputed:
         for loop in implementations.LOOPS
     )
     monkeypatch.setattr(implementations, "LOOPS", loops)
+    monkeypatch.setattr(positions, "kept_on_host", lambda tensor: True)
     graphs = Recomputed()
     shared = Graphs(graphs)
     monkeypatch.setattr(cuda_graph, "device_graphs", lambda device: shared)

@@ -91,6 +91,23 @@ def test_values_without_gradients(name, device):
 
 
 @every_layer
+def test_inference_mode_before_training(name, device):
+    """Constants that were made in inference mode serve training, too."""
+    exact = exact_layer(name, memory_order=7)  # a size of its own, for which nothing is kept yet
+    layer = on(exact, device, F32)
+    inputs = sample(name, 4, 13)
+    expected = reference(exact, inputs)
+    for _ in range(2):
+        with torch.inference_mode():
+            first, state = layer(inputs[:, :6].to(device, F32))
+            second, state = layer(inputs[:, 6:].to(device, F32), state)
+        found = [torch.cat([first, second], 1), *parts(state)]
+        check_tensors("value", found, expected.values, TOLERANCES[F32])
+    for _ in range(2):
+        check(run(layer, inputs), expected, TOLERANCES[F32])
+
+
+@every_layer
 def test_gradients_of_several_batches_add_up(name, device):
     """Batches of different sizes and lengths, the last one short, before one optimiser step."""
     exact = exact_layer(name)

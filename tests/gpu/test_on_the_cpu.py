@@ -11,6 +11,7 @@ from tests.gpu.test_layers import F32, LENGTHS
 
 SOME = ["legs", "legt", "lstm", "gru", "mgu", "ema"]
 CALLS = [
+    test_layers.test_inference_mode_before_training,
     test_layers.test_values_without_gradients,
     test_layers.test_gradients_of_several_batches_add_up,
     test_layers.test_several_calls_before_one_backward,
