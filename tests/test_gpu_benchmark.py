@@ -95,6 +95,19 @@ def test_parts_fit_the_limit_of_a_run():
         command.main(["--parts", "speeed"])
 
 
+def test_a_machine_without_a_gpu_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(command.subprocess, "run", lambda line, **_: subprocess.CompletedProcess(line, 1, "", "no devices"))
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert "neither nvidia-smi nor torch finds a GPU; try --device cpu --smoke" in capsys.readouterr().err
+
+
+def test_a_folder_is_named_after_the_card(monkeypatch):
+    done = subprocess.CompletedProcess([], 0, "NVIDIA H100 80GB HBM3\nNVIDIA H100 80GB HBM3\n", "")
+    monkeypatch.setattr(command.subprocess, "run", lambda line, **_: done)
+    assert command.card("cuda", {}) == "NVIDIA_H100_80GB_HBM3"
+
+
 def test_every_cell_is_timed_in_every_number_format():
     plan = speed.plan()
     assert len(set(plan)) == len(plan)

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--parts: got {unknown[0]}, expected some of {','.join(LIMITS)}")
 
     environment = variables()
-    folder = _new_folder(output(given, f"gpu/{card(given.device, environment)}"))
+    name = card(given.device, environment)
+    if not name:
+        parser.error("--device: got cuda, but neither nvidia-smi nor torch finds a GPU; try --device cpu --smoke")
+    folder = _new_folder(output(given, f"gpu/{name}"))
     if given.commit:
         (folder / ENVIRONMENT).write_text(f'{{"commit": "{given.commit}"}}\n')
     print(f"results: {folder}", flush=True)
@@ -76,7 +79,7 @@ def variables() -> dict[str, str]:
 
 
 def card(device: str, environment: dict[str, str]) -> str:
-    """Return the name of the device for a folder."""
+    """Return the name of the device for a folder; empty if there is no GPU."""
     if device == "cpu":
         return "cpu"
     driver = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -88,7 +91,7 @@ def card(device: str, environment: dict[str, str]) -> str:
             continue
         if done.returncode == 0 and done.stdout.strip():
             return re.sub(r"\W+", "_", done.stdout.splitlines()[0].strip())
-    return "unknown"
+    return ""
 
 
 def _new_folder(folder: Path) -> Path:

@@ -1,5 +1,9 @@
 """The tests' compiler of kernels reports what a kernel uses, and the limits of each card."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.ops.gpu.compiled import SHARED_MEMORY, SPILLS, Compiled, check_limits, compile_kernel, missing_reason
@@ -9,6 +13,8 @@ if missing_reason():
 
 import triton
 import triton.language as tl
+
+ROOT = Path(__file__).parents[3]
 
 
 @triton.jit
@@ -73,3 +79,26 @@ def test_operands_of_products_are_in_shared_memory():
 def test_arguments_are_checked(constants, arguments, message):
     with pytest.raises(ValueError, match=message):
         compile_kernel(_keep, constants, arguments=arguments)
+
+
+def kernels() -> set[str]:
+    """The names of the functions under ``triton.jit`` that no other such function uses: those that are launched."""
+    found, used = set(), set()
+    for path in (ROOT / "src" / "seqmem" / "ops" / "gpu").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(d) for d in node.decorator_list):
+                found.add(node.name)
+                inside = [inner for statement in node.body for inner in ast.walk(statement)]
+                used |= {inner.id for inner in inside if isinstance(inner, ast.Name)}
+                used |= {inner.attr for inner in inside if isinstance(inner, ast.Attribute)}
+    return found - used
+
+
+def test_every_kernel_is_compiled_by_a_test():
+    compiled = set()
+    for path in (ROOT / "tests" / "ops" / "gpu").glob("test_*.py"):
+        text = path.read_text()
+        if "compile_kernel(" in text:
+            compiled |= set(re.findall(r"\w+", text))
+    assert len(kernels()) >= 5
+    assert kernels() <= compiled
