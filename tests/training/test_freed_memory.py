@@ -1,70 +1,209 @@
-"""Memory that a step frees stays with the process while it trains, and is returned afterwards."""
+"""Memory that a step frees serves the next step while a model trains, within a bound, and is returned afterwards."""
 
 import os
-import subprocess
+import random
+import resource
 import sys
+import threading
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
+import torch
 
+from seqmem.ops import extension
 from seqmem.training.loop import freed_memory
+from seqmem.training.loop.freed_memory import freed_memory_kept
 
-# Executed by path: importing torch, which its package does, takes ten times as long as the steps.
-_program = """
-import resource
-import runpy
-import sys
-from contextlib import nullcontext
+MIB = 1 << 20
 
-import numpy
+linux = pytest.mark.skipif(
+    bool(extension.REASON) or not sys.platform.startswith("linux"), reason="no compiled operators, or not Linux"
+)
 
-freed_memory_kept = runpy.run_path(sys.argv[2])["freed_memory_kept"]
 
-def faults():
+@pytest.fixture(autouse=True)
+def the_environment_does_not_choose(monkeypatch):
+    for name in freed_memory._chosen_by_user:
+        monkeypatch.delenv(name, raising=False)
+
+
+def block(mib: float, value: int = 0) -> torch.Tensor:
+    return torch.full((round(mib * MIB),), value, dtype=torch.uint8)
+
+
+def live_and_idle() -> tuple[float, float]:
+    live, idle = torch.ops.seqmem.kept_memory()
+    return live / MIB, idle / MIB
+
+
+def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-def resident():
-    [pages] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")]
-    return int(pages)
 
-def step():
-    for _ in range(4):
-        blocks = [numpy.ones(12_000_000 // 8) for _ in range(8)]
-        del blocks
+def step(sizes=(20, 40, 20, 3)) -> None:
+    blocks = [block(size, 1) for size in sizes]
+    del blocks
 
-with nullcontext() if sys.argv[1] == "usual" else freed_memory_kept():
-    if sys.argv[1] == "nested":
-        with freed_memory_kept():
-            step()
+
+@linux
+def test_a_step_takes_what_the_one_before_freed():
     step()
     before = faults()
     step()
-    print(faults() - before, end=" ")
-    within = resident()
-print(within - resident())
-"""
+    usual = faults() - before
+    with freed_memory_kept():
+        with freed_memory_kept():
+            step()
+        assert live_and_idle() == (0, 83)
+        before = faults()
+        step()
+        step((3, 20, 20, 40))
+        kept = faults() - before
+        addresses = {block(17).data_ptr() for _ in range(3)}
+    assert kept < usual / 4
+    assert len(addresses) == 1
+    assert live_and_idle() == (0, 0)
 
 
-def _run(how: str, **environment: str) -> tuple[int, int]:
-    """Return page faults in steps after the first, and KiB returned at the end."""
-    clean = {name: value for name, value in os.environ.items() if name not in freed_memory._chosen_by_user}
-    command = [sys.executable, "-c", _program, how, str(freed_memory.__file__)]
-    output = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True).stdout
-    faults, returned = map(int, output.split())
-    return faults, returned
+@linux
+def test_ranges_are_split_and_merged():
+    with freed_memory_kept():
+        whole = block(64)
+        start = whole.data_ptr()
+        del whole
+        parts = [block(16, k) for k in range(4)]
+        assert sorted(part.data_ptr() for part in parts) == [start + 16 * MIB * k for k in range(4)]
+        assert all(part[::999].unique().tolist() == [k] for k, part in enumerate(parts))
+        for k in (0, 2, 3, 1):
+            parts[k] = None
+        assert live_and_idle() == (0, 64)
+        assert block(64).data_ptr() == start
+        assert [block(mib).data_ptr() % 64 for mib in (1, 1.7)] == [0, 0]
 
 
-@pytest.mark.skipif(freed_memory._glibc() is None, reason="the C library is not glibc")
-def test_a_step_takes_what_the_one_before_freed_unless_the_environment_decides():
-    usual, _ = _run("usual")
-    kept, returned = _run("nested")
-    assert kept < usual / 20
-    assert returned > 50_000  # of 96 MB
-    decided, _ = _run("kept", MALLOC_TRIM_THRESHOLD_="131072")
-    assert decided > usual / 2
+@linux
+def test_kept_memory_is_bounded_and_returned_at_the_end():
+    order, most = random.Random(0), 0.0
+    with freed_memory_kept():
+        blocks = []
+        for _ in range(400):
+            blocks.append(block(order.choice((0.5, 1, 1.3, 2.7, 5, 16.5, 30)), 1))
+            most = max(most, live_and_idle()[0])
+            order.shuffle(blocks)
+            del blocks[order.randrange(1, 9) :]
+            assert sum(live_and_idle()) <= most * 9 / 8 + 0.01
+        outlives = block(20, 7)
+        live = live_and_idle()[0]
+        del blocks
+    assert live > 20
+    assert live_and_idle() == (20, 0)
+    step()
+    assert outlives[::999].unique().tolist() == [7]
+    larger = outlives.untyped_storage()
+    larger.resize_(40 * MIB)  # by torch's own allocator, which is in place again
+    assert live_and_idle() == (0, 0)
+    assert torch.empty(20 * MIB, dtype=torch.uint8).numel() > 0
+    assert live_and_idle() == (0, 0)
 
 
-def test_on_other_systems_nothing_changes(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(freed_memory, "_enter", None)  # not to be called
-    with freed_memory.freed_memory_kept():
+def resident_peak() -> int:
+    [pages] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(pages) // 1024
+
+
+@linux
+def test_peak_memory_grows_little():
+    """With sizes that differ from step to step, as of padded batches."""
+    sizes, peaks = random.Random(1), []
+    steps = [[sizes.uniform(1, 40) for _ in range(6)] for _ in range(8)]
+    for context in (nullcontext, freed_memory_kept):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts at the present value
+        start = resident_peak()
+        with context():
+            for each in steps:
+                step(each)
+        peaks.append(resident_peak() - start)
+    assert peaks[0] > 100
+    assert peaks[1] < 1.15 * peaks[0]
+
+
+@linux
+def test_threads_share_what_is_kept():
+    errors = []
+
+    def run(seed: int) -> None:
+        order = random.Random(seed)
+        for _ in range(25):
+            value = order.randrange(256)
+            blocks = [block(order.uniform(0.9, 3), value) for _ in range(3)]
+            if any(each[::999].unique().tolist() != [value] for each in blocks):
+                errors.append(seed)
+            if order.random() < 0.1:
+                with freed_memory_kept():
+                    del blocks
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(6)]
+    with freed_memory_kept():
+        for thread in threads:
+            thread.start()
+        passed = block(30, 3)
+        weights = passed.float().requires_grad_()
+        (weights * 2).sum().backward()  # autograd frees on its own thread on some devices
+        for thread in threads:
+            thread.join()
+    assert not errors
+    del passed, weights
+    assert live_and_idle() == (0, 0)
+
+
+@linux
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_keeps_nothing():
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            block(1.5)
+
+    thread = threading.Thread(target=allocate)
+    with freed_memory_kept():
+        step()
+        mine = block(8, 5)
+        thread.start()
+        try:
+            for _ in range(5):
+                child = os.fork()
+                if child == 0:
+                    alarm_after(20)
+                    live, idle = live_and_idle()
+                    good = live >= 8 and idle == 0 and torch.empty(4 * MIB, dtype=torch.uint8).fill_(1).sum().item() == 4 * MIB
+                    os._exit(0 if good and mine[::4096].sum().item() == 5 * 2048 else 1)
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            stop.set()
+            thread.join()
+        assert live_and_idle()[1] > 60
+        assert (mine == 5).all()
+
+
+def alarm_after(seconds: int) -> None:
+    """Kill this process if it waits for a lock."""
+    import signal
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
+
+
+@pytest.mark.parametrize("name", freed_memory._chosen_by_user)
+def test_the_environment_decides(monkeypatch, name):
+    monkeypatch.setenv(name, "131072")
+    monkeypatch.setattr(torch.ops.seqmem, "keep_memory", None, raising=False)  # not to be called
+    with freed_memory_kept():
+        pass
+
+
+def test_without_the_compiled_operators_nothing_changes(monkeypatch):
+    monkeypatch.setattr(torch.ops.seqmem, "keep_memory", None, raising=False)
+    with extension.reference_only("a test"), freed_memory_kept():
         pass
