@@ -49,7 +49,8 @@ struct Sequence {
   const T* weight_um;
   const T* bias_u;
 
-  bool amx;  // bfloat16 products by AMX
+  bool amx;     // bfloat16 products by AMX
+  bool rounds;  // products in float32 of operands that are rounded to bfloat16
 
   T* packed;  // packed weights, see sequence_pack.h
 
@@ -103,7 +104,7 @@ struct SequenceKernels {
 struct SequenceTable {
   SequenceKernels<float> (*f32)(Cell);
   SequenceKernels<double> (*f64)(Cell);
-  SequenceKernels<float> (*bf16)(Cell);  // float32 with bfloat16 products; null without AVX-512
+  SequenceKernels<float> (*bf16)(Cell);  // float32 with bfloat16 products; null without AVX512_BF16
 };
 
 constexpr int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }

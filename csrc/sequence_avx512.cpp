@@ -7,7 +7,7 @@
 
 #include "kernels.h"
 #include "sequence.h"
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,amx-tile,amx-bf16")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16")
 #define SEQMEM_ISA avx512
 #define SEQMEM_VECTOR_BYTES 64
 #include "sequence_table.h"

@@ -1,4 +1,4 @@
-// Time loops with bfloat16 products for x86-64 processors with AVX-512, and AMX if present. Shared headers
+// Time loops with bfloat16 products for x86-64 processors with AVX512_BF16, and AMX if present. Shared headers
 // precede the pragma, see shared.h.
 #if defined(__x86_64__) && !defined(__clang__)
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 
 #include "kernels.h"
 #include "sequence.h"
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,amx-tile,amx-bf16")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma,amx-tile,amx-bf16")
 #define SEQMEM_ISA avx512
 #define SEQMEM_VECTOR_BYTES 64
 #include "sequence_loop.h"

@@ -177,6 +177,7 @@ class Backward : Group<T, Pointwise, bf16> {
           } else {
             std::memset(to + columns_.input, 0, s.channels * sizeof(T));
           }
+          round_operands<T>(to, columns_.count, s.rounds);
           if (t > 0) prefetch(Base::input(row, t - 1), s.channels);
         }
       }
@@ -274,7 +275,8 @@ class Backward : Group<T, Pointwise, bf16> {
               const int64_t column = k * tile_groups(sequence.hidden) * kTileDepth + u;
               store_bfloat16(Base::bf16_at(bf16_gradients_, bf16_row_size(), b, r, column), dz[k]);
             }
-            store<T>(to + k * section_size + u / kPanel<T> * panel_size + u % kPanel<T>, dz[k]);
+            store<T>(
+                to + k * section_size + u / kPanel<T> * panel_size + u % kPanel<T>, as_operand<T>(dz[k], sequence.rounds));
           }
         }
       }
@@ -371,7 +373,7 @@ class Backward : Group<T, Pointwise, bf16> {
             load<T>(sums_ + (blocks.sum_row(b) + r) * kPanel<T> + column), load<T>(saved(row, t) + unit),
             load_partial<T>(hidden_before(row, t) + unit, s.hidden - unit), dh);
         store<T>(hidden_ + at, dh);
-        store<T>(section + ((t - begin_) * rows + row) * kPanel<T>, dr);
+        store<T>(section + ((t - begin_) * rows + row) * kPanel<T>, as_operand<T>(dr, s.rounds));
         if constexpr (bf16) {
           store_bfloat16(Base::bf16_at(bf16_gradients_, bf16_row_size(), b, r, tile_groups(s.hidden) * kTileDepth + unit), dr);
         }
@@ -527,8 +529,9 @@ class Backward : Group<T, Pointwise, bf16> {
   void add_bf16_products(const MatrixUnit& unit, int64_t end, int64_t column, int64_t depth, int64_t index, T* total) const {
     const int64_t tile_rows = (end < layout_.rows ? end : layout_.rows) - column;
     unit.multiply<false>(
-        tile_rows / kTileRows, reinterpret_cast<const Bfloat16*>(packed_), kTileRows * product_rows_, product_rows_, kTileDepth,
-        reinterpret_cast<const Bfloat16*>(bf16_products_) + index * product_rows_ * kTileColumns, tile_groups(depth), total);
+        tile_rows / kTileRows, kTileRows, reinterpret_cast<const Bfloat16*>(packed_), kTileRows * product_rows_, product_rows_,
+        kTileDepth, reinterpret_cast<const Bfloat16*>(bf16_products_) + index * product_rows_ * kTileColumns,
+        tile_groups(depth), total);
   }
 #endif
 
@@ -538,7 +541,9 @@ class Backward : Group<T, Pointwise, bf16> {
     for (int64_t i = 0; i < count * blocks.count; ++i) {
       const T* const from = sources(t, 0) + i * source_stride_ + column * width;
       Vector<T> tile[width];
-      for (int n = 0; n < width; ++n) tile[n] = column + n < end ? load<T>(from + n * width) : Vector<T>{};
+      for (int n = 0; n < width; ++n) {
+        tile[n] = column + n < end ? as_operand<T>(load<T>(from + n * width), s.rounds) : Vector<T>{};
+      }
       transpose<T>(tile);
       for (int r = 0; r < blocks.rows(i % blocks.count); ++r, to += width) store<T>(to, tile[r]);
     }

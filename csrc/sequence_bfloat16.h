@@ -1,12 +1,13 @@
-// bfloat16 matrix products with float32 sums, in tiles of 16 rows, 32 columns and depth 32: by AMX, or by AVX-512 vectors on
-// processors without AMX.
+// bfloat16 matrix products with float32 sums, in tiles of 16 rows, 32 columns and depth 32: by AMX, or by the dot products of
+// AVX512_BF16. Processors without either round the operands to bfloat16 and multiply in float32.
 //
-// Both operands have the layout of AMX tiles. Left: (groups of 32 k, 16 rows, 32 k), with any stride between rows and groups.
-// Right: (groups of 32 k, 2 halves of the columns, 16 pairs of k, 16 columns, 2 of a pair).
+// Both operands of a tile have the layout of AMX tiles. Left: (groups of 32 k, 16 rows, 32 k), with any stride between rows and
+// groups. Right: (groups of 32 k, 2 halves of the columns, 16 pairs of k, 16 columns, 2 of a pair).
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if SEQMEM_VECTOR_BYTES == 64
 #include <immintrin.h>
 #endif
@@ -31,27 +32,64 @@ SEQMEM_INLINE Bfloat16 to_bfloat16(float x) {
   return Bfloat16((x == x ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000) >> 16);
 }
 
-#if SEQMEM_VECTOR_BYTES == 64
+typedef uint32_t BitVector __attribute__((vector_size(SEQMEM_VECTOR_BYTES)));
 
-typedef uint32_t BitVector __attribute__((vector_size(64)));
-typedef uint16_t Bfloat16Vector __attribute__((vector_size(32)));
-
-// The same for 16 numbers, as upper halves of 32 bits.
-SEQMEM_INLINE BitVector rounded(const Vector<float>& x) {
+// The same for W numbers, as float32.
+SEQMEM_INLINE Vector<float> rounded(const Vector<float>& x) {
   BitVector bits;
   std::memcpy(&bits, &x, sizeof bits);
   const BitVector up = bits + 0x7fff + ((bits >> 16) & 1);
-  return (x == x ? up : bits | 0x400000) & 0xffff0000;
+  bits = (x == x ? up : bits | 0x400000) & 0xffff0000;
+  Vector<float> result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+// Operand of a product: rounded to bfloat16 if `rounds`, see Sequence.
+template <typename T>
+SEQMEM_INLINE Vector<T> as_operand(const Vector<T>& x, bool rounds) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (rounds) return rounded(x);
+  }
+  return x;
+}
+
+// The same for `count` numbers in place.
+template <typename T>
+static void round_operands(T* numbers, int64_t count, bool rounds) {
+  if (!rounds) return;
+  for (int64_t k = 0; k < count; k += kLanes<T>) {
+    const int64_t remaining = count - k < kLanes<T> ? count - k : kLanes<T>;
+    Vector<T> x{};
+    std::memcpy(&x, numbers + k, remaining * sizeof(T));
+    x = as_operand<T>(x, true);
+    std::memcpy(numbers + k, &x, remaining * sizeof(T));
+  }
+}
+
+#if SEQMEM_VECTOR_BYTES == 64
+
+typedef uint16_t Bfloat16Vector __attribute__((vector_size(32)));
+
+SEQMEM_INLINE Bfloat16Vector to_bfloat16(const Vector<float>& x) {
+  __m512 value;
+  std::memcpy(&value, &x, sizeof value);
+  const __m256bh nearest = _mm512_cvtneps_pbh(value);
+  Bfloat16Vector result;
+  std::memcpy(&result, &nearest, sizeof result);
+  return result;
 }
 
 SEQMEM_INLINE void store_bfloat16(Bfloat16* to, const Vector<float>& x) {
-  const Bfloat16Vector values = __builtin_convertvector(rounded(x) >> 16, Bfloat16Vector);
+  const Bfloat16Vector values = to_bfloat16(x);
   std::memcpy(to, &values, sizeof values);
 }
 
 // Stores two k of 16 columns in the layout of the right operand.
 SEQMEM_INLINE void store_pair(Bfloat16* to, const Vector<float>& even, const Vector<float>& odd) {
-  const BitVector pair = (rounded(even) >> 16) | rounded(odd);
+  const BitVector low = __builtin_convertvector(to_bfloat16(even), BitVector);
+  const BitVector high = __builtin_convertvector(to_bfloat16(odd), BitVector);
+  const BitVector pair = low | (high << 16);
   std::memcpy(to, &pair, sizeof pair);
 }
 
@@ -76,21 +114,21 @@ class MatrixUnit {
   MatrixUnit& operator=(const MatrixUnit&) = delete;
 
   // z (count * 16, 32) += a b, or z = a b if `overwrite`. Tile i of 16 rows starts at a + i * tile_stride; consecutive rows are
-  // `row_stride` numbers apart, groups of 32 k are `group_stride` numbers apart.
+  // `row_stride` numbers apart, groups of 32 k are `group_stride` numbers apart. Only the first `rows` rows of a tile matter.
   template <bool overwrite>
   void multiply(
-      int64_t count, const Bfloat16* a, int64_t tile_stride, int64_t row_stride, int64_t group_stride, const Bfloat16* b,
-      int64_t groups, float* z) const {
+      int64_t count, int rows, const Bfloat16* a, int64_t tile_stride, int64_t row_stride, int64_t group_stride,
+      const Bfloat16* b, int64_t groups, float* z) const {
     // The compiler does not know that the AMX intrinsics read and write memory.
     __asm__ volatile("" ::: "memory");
     for (int64_t i = 0; i < count; i += 2) {
       float* const to = z + i * kTileRows * kTileColumns;
       const Bfloat16* const upper = a + i * tile_stride;
       if (!amx_) {
-        if (overwrite) std::memset(to, 0, (i + 1 < count ? 2 : 1) * kTileRows * kTileColumns * sizeof(float));
-        multiply_vectors(upper, row_stride, group_stride, b, groups, to);
+        multiply_vectors<overwrite>(rows, upper, row_stride, group_stride, b, groups, to);
         if (i + 1 < count) {
-          multiply_vectors(upper + tile_stride, row_stride, group_stride, b, groups, to + kTileRows * kTileColumns);
+          multiply_vectors<overwrite>(
+              rows, upper + tile_stride, row_stride, group_stride, b, groups, to + kTileRows * kTileColumns);
         }
       } else if (i + 1 < count) {
         multiply_tiles<overwrite>(upper, upper + tile_stride, row_stride, group_stride, b, groups, to);
@@ -157,38 +195,52 @@ class MatrixUnit {
     _tile_stored(1, z + 16, kRowBytes);
   }
 
+  // Rows in registers at a time: 2 of their sums each, 2 weights.
+  static constexpr int kRegisters = 14;
+
+  template <bool overwrite>
   static void multiply_vectors(
-      const Bfloat16* a, int64_t row_stride, int64_t group_stride, const Bfloat16* b, int64_t groups, float* z) {
-    constexpr int kRows = 4;  // rows in registers at a time
-    for (int row = 0; row < kTileRows; row += kRows) {
-      Vector<float> sum[kRows][2];
-      for (int r = 0; r < kRows; ++r) {
-        for (int half = 0; half < 2; ++half) sum[r][half] = load<float>(z + (row + r) * kTileColumns + half * 16);
-      }
-      for (int64_t g = 0; g < groups; ++g) {
-        for (int k = 0; k < kTileDepth; k += 2) {
-          for (int half = 0; half < 2; ++half) {
-            BitVector pair;
-            std::memcpy(&pair, b + g * kGroup + half * (kGroup / 2) + k * 16, sizeof pair);
-            const Vector<float> even = Vector<float>(pair << 16), odd = Vector<float>(pair & 0xffff0000);
-            for (int r = 0; r < kRows; ++r) {
-              const Bfloat16* const a_k = a + g * group_stride + (row + r) * row_stride + k;
-              sum[r][half] += to_float(a_k[0]) * even + to_float(a_k[1]) * odd;
-            }
-          }
-        }
-      }
-      for (int r = 0; r < kRows; ++r) {
-        for (int half = 0; half < 2; ++half) store<float>(z + (row + r) * kTileColumns + half * 16, sum[r][half]);
-      }
-    }
+      int rows, const Bfloat16* a, int64_t row_stride, int64_t group_stride, const Bfloat16* b, int64_t groups, float* z) {
+    if (rows <= kRegisters) return multiply_rows<overwrite, kRegisters>(rows, a, row_stride, group_stride, b, groups, z);
+    const int upper = rows / 2;
+    multiply_rows<overwrite, kRegisters>(upper, a, row_stride, group_stride, b, groups, z);
+    multiply_rows<overwrite, kRegisters>(
+        rows - upper, a + upper * row_stride, row_stride, group_stride, b, groups, z + upper * kTileColumns);
   }
 
-  static float to_float(Bfloat16 x) {
-    const uint32_t bits = uint32_t(x) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+  template <bool overwrite, int count>
+  static void multiply_rows(
+      int rows, const Bfloat16* a, int64_t row_stride, int64_t group_stride, const Bfloat16* b, int64_t groups, float* z) {
+    if constexpr (count > 1) {
+      if (rows < count) return multiply_rows<overwrite, count - 1>(rows, a, row_stride, group_stride, b, groups, z);
+    }
+    __m512 sum[count][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < count; ++r) {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        sum[r][half] = overwrite ? _mm512_setzero_ps() : _mm512_loadu_ps(z + r * kTileColumns + half * 16);
+      }
+    }
+    for (int64_t g = 0; g < groups; ++g, a += group_stride, b += kGroup) {
+      for (int k = 0; k < kTileDepth; k += 2) {
+        const __m512bh left = (__m512bh)_mm512_loadu_si512(b + k * 16);
+        const __m512bh right = (__m512bh)_mm512_loadu_si512(b + kGroup / 2 + k * 16);
+#pragma GCC unroll 16
+        for (int r = 0; r < count; ++r) {
+          int32_t pair;
+          std::memcpy(&pair, a + r * row_stride + k, sizeof pair);
+          const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+          sum[r][0] = _mm512_dpbf16_ps(sum[r][0], left, both);
+          sum[r][1] = _mm512_dpbf16_ps(sum[r][1], right, both);
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < count; ++r) {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) _mm512_storeu_ps(z + r * kTileColumns + half * 16, sum[r][half]);
+    }
   }
 
   const bool amx_;

@@ -30,6 +30,8 @@ class Forward : Group<T, Pointwise, bf16> {
             kPanel<T>)),
         weight_uh_(arena.allocate(Pointwise::kHasMemory ? sequence.memories * padded : 0)) {
     for (int source = 0; source < kSources; ++source) bf16_sources_[source] = Base::allocate_bf16(arena, bf16_depth(source));
+    rounded_memory_ = arena.allocate(rounds_memory() ? blocks.count * memory * width : 0);
+    rounded_hidden_ = arena.allocate(rounds_source<T>(s, from_hidden) ? count * padded : 0);
   }
 
   void run() {
@@ -54,6 +56,7 @@ class Forward : Group<T, Pointwise, bf16> {
       if (s.weight[from_input] != nullptr) read_input(t);
       if constexpr (Pointwise::kHasMemory) update_memory(t);
       if constexpr (bf16) convert_sources();
+      if (s.rounds) round_sources();
       constexpr int first_gate = Pointwise::kResetBefore ? 1 : 0;
       if constexpr (Pointwise::kResetBefore) {
         for (int64_t first_unit = 0; first_unit < s.hidden; first_unit += kPanel<T>) {
@@ -146,6 +149,26 @@ class Forward : Group<T, Pointwise, bf16> {
     if (bf16_depth(from_input) > 0) Base::rows_to_bf16(input_, s.channels, bf16_sources_[from_input]);
   }
 
+  bool rounds_memory() const { return Pointwise::kHasMemory && rounds_source<T>(s, from_memory); }
+
+  // Rounds the operands of products in float32; the input and r h are nothing else and rounded in place.
+  void round_sources() {
+    const auto copy = [&](const T* from, int64_t numbers, T* to) {
+      for (int64_t k = 0; k < numbers; k += width) store<T>(to + k, as_operand<T>(load<T>(from + k), true));
+    };
+    if (rounds_memory()) copy(memory_, blocks.count * memory * width, rounded_memory_);
+    if (rounds_source<T>(s, from_hidden)) copy(hidden_, rows * padded, rounded_hidden_);
+    round_operands<T>(input_, rows * round_up(s.channels, width), rounds_source<T>(s, from_input));
+  }
+
+  // The source of a product in float32.
+  T* source_data(int source) const {
+    if (source == from_input) return input_;
+    if (source == from_hidden) return s.rounds ? rounded_hidden_ : hidden_;
+    if (Pointwise::kResetBefore) return reset_;
+    return s.rounds ? rounded_memory_ : memory_;
+  }
+
   // Sums of the gates of a panel.
   T* sums(int64_t first_unit) const {
     const int64_t panel = Pointwise::kResetBefore ? first_unit / kPanel<T> : 0;
@@ -162,7 +185,7 @@ class Forward : Group<T, Pointwise, bf16> {
         for (int64_t u = first_unit; u < end; u += width) {
           const Vector<T> gate = sigmoid<T>(load<T>(row + u - first_unit));
           store<T>(row + u - first_unit, gate);
-          store<T>(reset_ + offset(b, r, u), gate * load<T>(hidden_ + offset(b, r, u)));
+          store<T>(reset_ + offset(b, r, u), as_operand<T>(gate * load<T>(hidden_ + offset(b, r, u)), s.rounds));
         }
       }
     }
@@ -185,11 +208,9 @@ class Forward : Group<T, Pointwise, bf16> {
         if (numbers == 0) continue;
         // Weights of bfloat16 sources precede those of the input, the only source that may stay float32.
         if (uses_bf16<T, bf16>(s, source)) weights += packed_rows<T, Pointwise, bf16>(s, source) * kPanel<T>;
-        T* const memory_data = Pointwise::kResetBefore ? reset_ : memory_;
-        T* const data = source == from_memory ? memory_data : source == from_hidden ? hidden_ : input_;
         if (!uses_bf16<T, bf16>(s, source)) {
           const bool by_lanes = source == from_memory && !Pointwise::kResetBefore;
-          operands[count++] = {data, by_lanes ? Layout::by_lanes : Layout::by_rows, numbers};
+          operands[count++] = {source_data(source), by_lanes ? Layout::by_lanes : Layout::by_rows, numbers};
         }
       }
       multiply<T>(blocks, operands, count, bf16 ? kPanel<T> : s.hidden - first_unit, weights, bias, sums);
@@ -296,6 +317,8 @@ class Forward : Group<T, Pointwise, bf16> {
   T* const sums_;    // (gates, rows of sums, 2W); with kResetBefore of every panel
   T* const weight_uh_;
   T* bf16_sources_[kSources];  // operands of the bfloat16 products
+  T* rounded_memory_;          // operands of products in float32 that are rounded to bfloat16
+  T* rounded_hidden_;
 };
 
 }  // namespace seqmem::SEQMEM_ISA

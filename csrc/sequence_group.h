@@ -128,7 +128,8 @@ struct Group {
     constexpr int64_t group = kTileRows * kTileDepth;
     const Bfloat16* const from = reinterpret_cast<const Bfloat16*>(operand) + begin * group;
     unit.multiply<overwrite>(
-        blocks.count, from, total * group, kTileDepth, group, reinterpret_cast<const Bfloat16*>(w), groups, sums);
+        blocks.count, blocks.rows(0), from, total * group, kTileDepth, group, reinterpret_cast<const Bfloat16*>(w), groups,
+        sums);
   }
 #else
   struct Unit {

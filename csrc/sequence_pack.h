@@ -18,10 +18,20 @@ static int64_t depth(const Sequence<T>& s, Source source) {
   return source == from_memory ? memory : source == from_hidden ? s.hidden : s.channels;
 }
 
-// Whether a source is multiplied in bfloat16; an input with few channels is not.
+// Whether a source is multiplied in bfloat16 if the others are; an input with few channels is not.
+template <typename T>
+static bool is_deep(const Sequence<T>& s, int source) {
+  return source != from_input || s.channels >= kTileDepth;
+}
 template <typename T, bool bf16>
 static bool uses_bf16(const Sequence<T>& s, int source) {
-  return bf16 && (source != from_input || s.channels >= kTileDepth);
+  return bf16 && is_deep<T>(s, source);
+}
+
+// The same for products in float32 of rounded operands.
+template <typename T>
+static bool rounds_source(const Sequence<T>& s, int source) {
+  return s.rounds && s.weight[source] != nullptr && is_deep<T>(s, source);
 }
 
 // Rows of 2W numbers of the packed weights of a source: one per k, or one per two k in bfloat16.
@@ -108,7 +118,9 @@ static void pack_forward(const Sequence<T>& s, int64_t panel, T* to) {
       if (uses_bf16<T, bf16>(s, source)) {
         to = pack_tiles<T>(rows, 1, all, all, count, to);
       } else {
+        T* const packed = to;
         to = pack_transposed<T>(rows, all, count, to);
+        round_operands<T>(packed, to - packed, rounds_source<T>(s, source));
       }
     }
   }
@@ -131,8 +143,9 @@ static void pack_backward(const Sequence<T>& s, int64_t panel, T* to) {
       continue;
     }
     for (int64_t k = 0; k < s.hidden; ++k, row += all, to += kPanel<T>) {
-      store<T>(to, load_partial<T>(row, all - column));
-      store<T>(to + width, column + width < all ? load_partial<T>(row + width, all - column - width) : Vector<T>{});
+      const Vector<T> second = column + width < all ? load_partial<T>(row + width, all - column - width) : Vector<T>{};
+      store<T>(to, as_operand<T>(load_partial<T>(row, all - column), s.rounds));
+      store<T>(to + width, as_operand<T>(second, s.rounds));
     }
   }
 }

@@ -97,7 +97,8 @@ struct Gradients {
 Results forward(Arguments& a);
 Gradients backward(Arguments& a, Results results, const OutputGradients& output_grads, bool input_gradient);
 
-// Implementation of the bfloat16 products: "tiles" (AMX), "vectors" (AVX-512), or empty if this processor has none.
+// How this processor multiplies in bfloat16: "tiles" (AMX), "vectors" (AVX512_BF16), or "rounded" (operands rounded to
+// bfloat16, products in float32).
 std::string bfloat16_products();
 
 }  // namespace seqmem::sequences

@@ -6,6 +6,13 @@ from seqmem.ops import extension, paths
 from seqmem.ops.gpu import support
 from seqmem.ops.implementations import describe
 
+BFLOAT16_PRODUCTS = {
+    "tiles": "products in AMX tiles",
+    "vectors": "products by the dot products of AVX512_BF16",
+    "rounded": "operands rounded to bfloat16, products in float32: this processor has no faster ones",
+}
+"""How sequences multiply under autocast to bfloat16, by the answer of the operator of that name."""
+
 
 def main() -> None:
     """Print the report."""
@@ -25,6 +32,7 @@ def main() -> None:
         print(f"built from  sources {extension.built_from(extension.LIBRARY)}")
         print(f"processor   {torch.ops.seqmem.instruction_set()} instructions, {torch.get_num_threads()} threads")
         print("compiled    float32 and float64 on the CPU; other types use the reference")
+        print(f"bfloat16    {BFLOAT16_PRODUCTS[torch.ops.seqmem.bfloat16_products()]}")
         print("denormals   flushed to zero on x86-64; torch.set_flush_denormal decides for the reference")
     print(f"GPU         {support.path()}")
 

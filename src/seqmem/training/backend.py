@@ -23,7 +23,8 @@ def backend(config: Mapping[str, Any]) -> str:
     Returns:
         ``cpu``, ``cuda`` or ``mps``; then ``compiled`` or ``reference``, the path of the operators; then, unless torch
         multiplies float32 matrices in full precision, ``tf32`` or ``bf16``; then, for ``train.precision=bf16-mixed`` on the
-        CPU, how sequences multiply in bfloat16: ``tiles`` or ``vectors`` of the compiled operators, else ``eager``.
+        CPU, how sequences multiply in bfloat16: ``tiles``, ``vectors`` or ``rounded`` operands of the compiled operators,
+        else ``eager``.
     """
     device = device_kind(runner_config(config["runner"]))
     return _named(config, device, operators_path(device))
@@ -44,8 +45,7 @@ def planned(config: Mapping[str, Any]) -> str:
 def _named(config: Mapping[str, Any], device: str, path: str) -> str:
     products = {"highest": [], "high": ["tf32"]}.get(torch.get_float32_matmul_precision(), ["bf16"])
     if device == "cpu" and str(config.get("train", {}).get("precision", "")).startswith("bf16"):
-        compiled = "" if extension.REASON else torch.ops.seqmem.bfloat16_products()
-        products.append(compiled or "eager")
+        products.append("eager" if extension.REASON else torch.ops.seqmem.bfloat16_products())
     return " ".join([device, path, *products])
 
 
