@@ -53,20 +53,9 @@ def test_the_compiled_path_is_silent_and_reported(capsys, recwarn):
     extension.warn_once()
     assert not recwarn
     assert set(paths().values()) == {"compiled"}
-<<<<<<< HEAD
     named = {name.removeprefix("seqmem::").partition(".")[0] for name in compiled_operators()}
     derivatives = {name for name in named if name.endswith(("_adjoint", "_sequence_backward"))}
     assert set(paths()) == named - derivatives
-=======
-    every = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("seqmem::")]
-    of_library = [name for name in every if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU")] + [
-        name for name in every if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
-    ]
-    named = {name.removeprefix("seqmem::").partition(".")[0] for name in of_library}
-    without_reference = {"instruction_set", "bfloat16_products", "keep_memory", "release_memory", "kept_memory"}
-    derivatives = {name for name in named if name.endswith(("_adjoint", "_sequence_backward"))}
-    assert set(paths()) == named - derivatives - without_reference
->>>>>>> 14fba49 (squash)
     report.main()
     printed = capsys.readouterr().out
     assert all(f"{name:34} compiled\n" in printed for name in paths())

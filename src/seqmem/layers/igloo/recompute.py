@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from seqmem.layers.igloo.layout import Block
 from seqmem.layers.igloo.patches import Patches
+from seqmem.ops.rounded_products import same_products
 
 
 class BlockwiseLayer(Protocol):
@@ -45,6 +46,7 @@ class Recomputed(torch.autograd.Function):
         device = inputs.device.type
         ctx.layer, ctx.rows, ctx.has_lengths = layer, rows, lengths is not None
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.products = same_products()
         # Saved so that autograd checks that nothing changes the parameters before backward.
         ctx.save_for_backward(seeds, inputs, *([] if lengths is None else [lengths]), *parameters)
         outputs = None
@@ -75,7 +77,7 @@ class Recomputed(torch.autograd.Function):
                     stack.enter_context(patches.sharing_backward(block, totals.get(patches.weight), len(chunks) > 1))
                 for number, chunk in enumerate(chunks):
                     part = inputs[chunk].detach().requires_grad_(grad_inputs is not None)
-                    with torch.enable_grad(), torch.autocast(*ctx.autocast):
+                    with torch.enable_grad(), torch.autocast(*ctx.autocast), ctx.products():
                         generator = dropout_generator(inputs, seeds, number)
                         made = ctx.layer.forward_block(part, _take(lengths, chunk), generator, block)
                     sources = [*trained, *([] if grad_inputs is None else [part])]

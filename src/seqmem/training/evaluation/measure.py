@@ -12,6 +12,7 @@ from seqmem.data.batch import Batch
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
 from seqmem.training.loop.copied_ahead import ahead_loader
 from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.splits import Data
 
@@ -61,7 +62,7 @@ def evaluate(
     loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
     batches = limited(len(loader), train.limits[split], config["smoke_test"])
     interactive = sys.stdout.isatty()
-    with quiet_lightning():
+    with quiet_lightning(), fast_products(train, runner):
         trainer = pl.Trainer(
             accelerator=runner.accelerator,
             devices=1,

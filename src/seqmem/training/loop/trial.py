@@ -38,6 +38,7 @@ from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
 from seqmem.training.loop.freed_memory import freed_memory_kept
 from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.progress import progress
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
@@ -165,7 +166,7 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
-    with tracked(runner, folder) as loggers:
+    with tracked(runner, folder) as loggers, fast_products(train, runner):
         trainer = _trainer(config, splits, [best, *_callbacks(config, experiment, task, recorder)], loggers)
         reset_peak_memory(trainer.strategy.root_device)
         model.prepare(splits.read("train"))

@@ -1,0 +1,83 @@
+"""Products under autocast to bfloat16 on processors without fast ones: operands are rounded, products are in float32."""
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+from seqmem.ops import extension, rounded_products
+from seqmem.ops.rounded_products import RoundedProducts
+from seqmem.training.config import TrainConfig, runner_config
+from seqmem.training.loop.precision import fast_products
+from tests.layers.igloo.uses import USES, data, make
+
+PRODUCTS = {
+    "linear": (lambda x, w: functional.linear(x, w), (2, 5, 7), (3, 7)),
+    "linear by keyword": (lambda x, w: functional.linear(x, weight=w, bias=w[:, 0]), (5, 7), (3, 7)),
+    "operator": (lambda x, w: x @ w, (2, 5, 7), (7, 3)),
+    "method": (lambda x, w: x.matmul(w), (5, 7), (7,)),
+    "einsum": (lambda x, w: torch.einsum("btc,kc->btk", x, w), (2, 5, 7), (3, 7)),
+    "convolution": (lambda x, w: functional.conv1d(x, w), (2, 5, 9), (3, 5, 2)),
+    "batches": (lambda x, w: torch.bmm(x, w), (2, 5, 7), (2, 7, 3)),
+}
+
+
+def operands(name, dtype=torch.float32):
+    torch.manual_seed(0)
+    _, *shapes = PRODUCTS[name]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_operands_are_rounded_and_products_are_in_float32(name):
+    product, x, w = PRODUCTS[name][0], *operands(name)
+    with RoundedProducts(), torch.autocast("cpu", torch.bfloat16):
+        given = product(x, w)
+    assert given.dtype == torch.float32
+    rounded = [value.detach().bfloat16().double().requires_grad_() for value in (x, w)]
+    expected = product(*rounded)
+    assert_close(given.double(), expected, rtol=1e-5, atol=1e-5)
+    grads = torch.autograd.grad(given.square().sum(), (x, w))
+    for grad, exact in zip(grads, torch.autograd.grad(expected.square().sum(), rounded), strict=True):
+        assert_close(grad.double(), exact, rtol=0, atol=1e-5 * exact.abs().max().item())
+
+
+def test_other_products_do_not_change():
+    product, x, w = PRODUCTS["linear"][0], *operands("linear")
+    with RoundedProducts():
+        assert torch.equal(product(x, w), functional.linear(x, w))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert product(x.double(), w.double()).dtype == torch.float64
+            assert (x + 0.1).dtype == torch.float32
+        with torch.autocast("cpu", torch.float16):
+            assert product(x, w).dtype == torch.float16
+
+
+def test_what_backward_recomputes_is_rounded_as_well():
+    layer, found = make(USES["each step"]).float(), []
+    for rows in (2, 100):  # recomputed for two rows at a time, or all at once without recomputation
+        layer._chunk_rows = lambda _, part=rows: part
+        inputs = data().float().requires_grad_()
+        with RoundedProducts():
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = layer(inputs)
+            found.append(torch.autograd.grad(outputs.sum(), [inputs, *layer.parameters()]))
+    for recomputed, kept in zip(*found, strict=True):
+        assert_close(recomputed, kept, rtol=0, atol=1e-4 * kept.abs().max().item())
+
+
+def test_training_takes_them_where_they_are_faster(monkeypatch):
+    runner = runner_config({"name": "pl", "ntrials": 1, "accelerator": "cpu"})
+    for reason, products, precision, expected in (
+        ("", "rounded", "bf16-mixed", True),
+        ("", "vectors", "bf16-mixed", False),
+        ("", "rounded", "32-true", False),
+        ("no library", "rounded", "bf16-mixed", False),
+    ):
+        monkeypatch.setattr(extension, "REASON", reason)
+        monkeypatch.setattr(torch.ops.seqmem, "bfloat16_products", lambda products=products: products, raising=False)
+        assert isinstance(fast_products(TrainConfig(precision=precision), runner), RoundedProducts) == expected
+        assert rounded_products.products_are_rounded() == (not reason and products == "rounded")
+    monkeypatch.setattr(extension, "REASON", "")
+    monkeypatch.setattr(torch.ops.seqmem, "bfloat16_products", lambda: "rounded", raising=False)
+    assert not isinstance(fast_products(TrainConfig(precision="bf16-mixed", compile=True), runner), RoundedProducts)
