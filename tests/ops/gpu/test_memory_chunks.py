@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from collections import OrderedDict
 from itertools import product
 
 import pytest
@@ -10,7 +11,8 @@ from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from seqmem.cells import LagTS, LegS, LegT, LegTS, positions
-from seqmem.ops.gpu import memory_chunks, memory_chunks_constants, memory_chunks_layout
+from seqmem.ops.gpu import captures, memory_chunks, memory_chunks_constants, memory_chunks_graphs, memory_chunks_layout
+from tests.cells.fake_graphs import Recomputed
 from tests.cells.test_battery import make as make_tiny
 from tests.ops.gpu.chunks import CELLS, use_on_cpu
 from tests.ops.test_sequence import assert_same, error, random_state, run
@@ -273,3 +275,44 @@ def test_a_cell_compiles(name):
     outputs = torch.compile(cell, backend="aot_eager")(inputs)[0]
     assert cell.path == "chunks"
     assert_close(outputs, cell(inputs)[0])
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Let stand-ins for CUDA graphs run the groups of chunks."""
+    found = Recomputed()
+    graphs = captures.Graphs(found)
+    monkeypatch.setattr(memory_chunks_graphs, "_plans", OrderedDict())
+    monkeypatch.setattr(memory_chunks_graphs, "graphs_of", lambda tensor: graphs)
+    return found
+
+
+@pytest.mark.parametrize("name", ["legs", "legs all on", "legts", "legt", "legt ungated", "lagt"])
+def test_graphs_of_groups(name, stand_ins):
+    """The first call runs directly, the second captures, the third replays alone; shapes of groups matter, not of sequences."""
+    cell = make(name, 2, 7)
+    for steps, lengths in ((17, None), (17, None), (17, None), (23, None), (16, [16, 0, 5]), (16, [3, 16, 7])):
+        inputs = torch.randn(3, steps, 2, dtype=torch.float64)
+        lengths = None if lengths is None else torch.tensor(lengths)
+        made = stand_ins.made
+        assert_same(run(cell, inputs, lengths), run(cell, inputs, lengths, loop=True))
+    assert stand_ins.made > made > 0  # only the second call with lengths captures
+    assert stand_ins.replayed > stand_ins.made
+
+
+def test_layers_share_graphs(stand_ins):
+    cells = [make("legs", 2, 7), LegS(3, 7).double()]
+    made = []
+    for _ in range(3):
+        for cell in cells:
+            inputs = torch.randn(3, 16, cell.input_size, dtype=torch.float64)
+            assert_same(run(cell, inputs), run(cell, inputs, loop=True))
+            made.append(stand_ins.made)
+    assert made[0] == 0 < made[1] == made[-1]
+
+
+def test_graphs_that_do_not_fit_in_memory_are_not_made(stand_ins, monkeypatch):
+    monkeypatch.setattr(captures, "MAX_BYTES", 0)
+    for _ in range(3):
+        assert_equals_the_loop(make("legs", 2, 7), 3, 16)
+    assert stand_ins.made == 0

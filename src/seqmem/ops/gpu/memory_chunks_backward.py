@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from seqmem.data.masks import masked
 from seqmem.ops.gpu.memory_chunks_forward import Result
-from seqmem.ops.gpu.memory_chunks_groups import backward_group
+from seqmem.ops.gpu.memory_chunks_graphs import runner_for
 from seqmem.ops.gpu.memory_chunks_layout import Network, squared
 from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition, multiply
@@ -104,25 +104,23 @@ def backward(
     grad_memory = transition.begin_backward(given.contiguous(), du).contiguous()
     sums, chunked = Gradients(net, weights, transition.half), net.chunked(inputs)
     grad_chunked = torch.empty_like(chunked) if input_gradient else None
-    for group in reversed(net.groups(net.batch * net.chunk * (net.rows + net.memories * net.order) * like.element_size())):
-        steps, rows = net.span(group), slice(group.start, group.stop)
-        part, tables = transition.part(group), transition.tables(group)
-        da = like.new_empty(len(group), net.batch, net.chunk, net.rows, dtype=transition.half or like.dtype)
-        of_outputs = None if grad_outputs is None else grad_outputs[:, steps]
-        of_memories = _memory_gradients(part.net, tables, of_outputs, du[:, steps])
-        earlier = first_hidden if group.start == 0 else result.outputs[:, steps.start - 1, : net.hidden].contiguous()
-        outputs, u = result.outputs[:, steps], result.memory_inputs[:, steps]
-        backward_group(
-            part, tables, result.gates[rows], outputs, earlier, u, of_outputs, of_memories, carry, grad_memory, du[:, steps], da
-        )
-        memories = None
-        if weights["weight_hm"] is not None or net.weight_um is not None:
-            memories = part.memories(result.starts[rows], u, tables.impulses)
-            if net.weight_um is not None:
-                sums.add_feedback(part.net.chunked(du[:, steps]), memories, result.starts[rows])
-        sums.add_group(da, chunked[rows], memories)
-        if grad_chunked is not None:
-            _input_gradients(da, weights["weight_hx"], transition.half, grad_chunked[rows])
+    groups = net.groups(net.batch * net.chunk * (net.rows + net.memories * net.order) * like.element_size())
+    with runner_for(transition, like, backward=True) as runner:
+        for group in reversed(groups):
+            steps, rows = net.span(group), slice(group.start, group.stop)
+            part, tables = transition.part(group), transition.tables(group)
+            da = like.new_empty(len(group), net.batch, net.chunk, net.rows, dtype=transition.half or like.dtype)
+            earlier = first_hidden if group.start == 0 else result.outputs[:, steps.start - 1, : net.hidden].contiguous()
+            of_group = {"gates": result.gates[rows], "outputs": result.outputs[:, steps, : net.hidden]}
+            of_group |= {"first_hidden": earlier, "inputs": result.memory_inputs[:, steps], "carry": carry}
+            of_group |= {"grad_memory": grad_memory, "grad_inputs": du[:, steps], "grad_gates": da}
+            if grad_outputs is not None:
+                of_group["grad_outputs"] = grad_outputs[:, steps, : net.hidden]
+                _add_memory_gradients(part.net, tables, grad_outputs[:, steps], of_group)
+            runner.backward(part, tables, of_group)
+            _add_sums(sums, part, tables, result.starts[rows], chunked[rows], of_group)
+            if grad_chunked is not None:
+                _input_gradients(da, weights["weight_hx"], transition.half, grad_chunked[rows])
     sums.add_inputs(du, inputs, first_hidden, result.outputs)
     grad = None if grad_chunked is None else _whole(net, grad_chunked)
     if grad is not None and (weight := weights["weight_ux"]) is not None:
@@ -130,26 +128,35 @@ def backward(
     return grad, carry, grad_memory, sums.sums
 
 
-def _memory_gradients(net: Network, tables: Tables, grad_outputs: Tensor | None, grad_inputs: Tensor) -> Tensor | None:
-    """Return the gradients of the memories that were outputs, and add what they contribute to the gradient of u.
+def _add_memory_gradients(net: Network, tables: Tables, grad_outputs: Tensor, of_group: dict[str, Tensor]) -> None:
+    """Add the gradients of the memories that were outputs, and what they contribute to the gradient of u, to a group's tensors.
 
     Args:
         net: arguments of the group.
         tables: of the group.
-        grad_outputs: (B, T, W), or None.
-        grad_inputs: (B, T, M), to which is added.
-
-    Returns:
-        (G, B, C, M, N), zero in the padding; None if the memories were not outputs.
+        grad_outputs: (B, T, W).
+        of_group: tensors of the group by name.
     """
-    if grad_outputs is None or grad_outputs.shape[-1] == net.hidden:
-        return None
+    if grad_outputs.shape[-1] == net.hidden:
+        return
     valid = None if net.lengths is None else net.lengths.clamp(min=0)
     grads = net.chunked(masked(grad_outputs[..., net.hidden :], valid))
     grads = grads.view(*grads.shape[:3], net.memories, net.order)
     square = squared(tables.impulses, net.chunk, net.stationary).expand(len(grads), -1, -1, -1)
-    grad_inputs += _whole(net, torch.einsum("gbjkn,gjin->gbik", grads, square))
-    return grads
+    of_group["grad_inputs"] += _whole(net, torch.einsum("gbjkn,gjin->gbik", grads, square))
+    of_group["grad_memories"] = grads
+
+
+def _add_sums(
+    sums: Gradients, part: Transition, tables: Tables, starts: Tensor, chunked: Tensor, of_group: dict[str, Tensor]
+) -> None:
+    """Add what a group contributes to the gradients of the weights."""
+    memories = None
+    if part.weight is not None or part.net.weight_um is not None:
+        memories = part.memories(starts, of_group["inputs"], tables.impulses)
+        if part.net.weight_um is not None:
+            sums.add_feedback(part.net.chunked(of_group["grad_inputs"]), memories, starts)
+    sums.add_group(of_group["grad_gates"], chunked, memories)
 
 
 def _input_gradients(grad_gates: Tensor, weight: Tensor | None, half: torch.dtype | None, out: Tensor) -> None:

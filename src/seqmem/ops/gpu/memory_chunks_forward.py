@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seqmem.data.masks import masked
-from seqmem.ops.gpu.memory_chunks_groups import forward_group
+from seqmem.ops.gpu.memory_chunks_graphs import runner_for
 from seqmem.ops.gpu.memory_chunks_layout import Network
 from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition, multiply
@@ -54,24 +54,25 @@ def forward(
     """
     net = transition.net
     width = net.hidden + (net.memories * net.order if memory_output else 0)
-    new = inputs.new_empty if net.lengths is None else inputs.new_zeros
-    outputs = new(net.batch, net.steps, width)
+    outputs = inputs.new_empty(net.batch, net.steps, width)
     u = masked(_input_terms(inputs, weights, net), net.lengths).contiguous()
     hidden = hidden.clone(memory_format=torch.contiguous_format)
     chunked = net.chunked(inputs)
     saved = inputs.new_empty(net.chunks if save else 0, net.batch, net.chunk, net.rows)
     all_starts = inputs.new_empty(net.chunks + 1 if save else 0, *memory.shape)
-    for group in net.groups(_bytes_of_chunk(net, memory_output, inputs)):
-        steps, rows = net.span(group), slice(group.start, group.stop)
-        starts = all_starts[group.start : group.stop + 1] if save else inputs.new_empty(len(group) + 1, *memory.shape)
-        starts[0] = memory
-        gates = saved[rows] if save else inputs.new_empty(len(group), *saved.shape[1:])
-        gate_terms(chunked[rows], weights, transition.half, gates)
-        part, tables = transition.part(group), transition.tables(group)
-        forward_group(part, tables, gates, starts, hidden, outputs[:, steps], u[:, steps], save)
-        if memory_output:
-            _write_memories(part, tables, starts[:-1], u[:, steps], outputs[:, steps])
-        memory = starts[-1]
+    with runner_for(transition, memory) as runner:
+        for group in net.groups(_bytes_of_chunk(net, memory_output, inputs)):
+            steps, rows = net.span(group), slice(group.start, group.stop)
+            starts = all_starts[group.start : group.stop + 1] if save else inputs.new_empty(len(group) + 1, *memory.shape)
+            gates = saved[rows] if save else inputs.new_empty(len(group), *saved.shape[1:])
+            gate_terms(chunked[rows], weights, transition.half, gates)
+            part, tables = transition.part(group), transition.tables(group)
+            of_group = {"gates": gates, "memory": memory, "starts": starts, "hidden": hidden}
+            of_group |= {"outputs": outputs[:, steps, : net.hidden], "inputs": u[:, steps]}
+            runner.forward(part, tables, of_group, save)
+            if memory_output:
+                _write_memories(part, tables, starts[:-1], u[:, steps], outputs[:, steps])
+            memory = starts[-1]
     final = transition.finish(memory, u).clone()
     kept = (saved, u, all_starts) if save else (inputs.new_empty(0),) * 3
     return Result(outputs, hidden, final, *kept)

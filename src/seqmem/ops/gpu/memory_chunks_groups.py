@@ -9,7 +9,9 @@ from seqmem.ops.gpu.memory_chunks_transitions import Transition
 def forward_group(
     transition: Transition,
     tables: Tables,
+    *,
     gates: Tensor,
+    memory: Tensor,
     starts: Tensor,
     hidden: Tensor,
     outputs: Tensor,
@@ -22,13 +24,17 @@ def forward_group(
         transition: of the group.
         tables: of its chunks.
         gates: the gates' terms in x, (G, B, C, R); with ``save`` overwritten with candidate and gate.
-        starts: memory before each chunk and after the last, (G + 1, B, M, N); all but the first are overwritten.
+        memory: before the group, (B, M, N).
+        starts: overwritten with the memory before each chunk and after the last, (G + 1, B, M, N).
         hidden: before the group, (B, H), overwritten with that after it.
-        outputs: (B, T, W), of which the first H columns are overwritten at valid steps.
+        outputs: overwritten with the hidden states, zero in the padding, (B, T, H).
         inputs: terms of u in x, (B, T, M), overwritten with u at valid steps.
         save: overwrite ``gates``.
     """
     net, free = transition.net, transition.free(starts)
+    starts[0] = memory
+    if net.lengths is not None:
+        outputs.zero_()
     transition.begin(starts[0], free)
     for index in range(net.chunks):
         before, after = starts[index], starts[index + 1]
@@ -41,12 +47,13 @@ def forward_group(
 def backward_group(
     transition: Transition,
     tables: Tables,
+    grad_outputs: Tensor | None,
+    grad_memories: Tensor | None,
+    *,
     gates: Tensor,
     outputs: Tensor,
     first_hidden: Tensor,
     inputs: Tensor,
-    grad_outputs: Tensor | None,
-    grad_memories: Tensor | None,
     carry: Tensor,
     grad_memory: Tensor,
     grad_inputs: Tensor,
@@ -57,12 +64,12 @@ def backward_group(
     Args:
         transition: of the group.
         tables: of its chunks.
+        grad_outputs: gradients of the hidden states, (B, T, H), with the strides of ``outputs``; or None.
+        grad_memories: gradients of the memories that were outputs, (G, B, C, M, N), or None.
         gates: candidate and gate, (G, B, C, R).
-        outputs: (B, T, W), whose first H columns are the hidden states.
+        outputs: hidden states, (B, T, H).
         first_hidden: hidden state before the group, (B, H).
         inputs: u, (B, T, M).
-        grad_outputs: (B, T, W), or None.
-        grad_memories: gradients of the memories that were outputs, (G, B, C, M, N), or None.
         carry: gradient of the hidden state after the group, (B, H), overwritten with that before it.
         grad_memory: gradient of the memory after the group, (B, M, N), overwritten with that before it.
         grad_inputs: direct part of du, (B, T, M), overwritten with the gradient of u before its activation.

@@ -21,8 +21,8 @@ from seqmem.ops.activations import Activation
 MAX_CHUNK = 8
 """Steps of a chunk with one memory: the table K has C (C + 1) / 2 rows, and its loads bound the sequential part."""
 
-GROUP_BYTES = 2**26
-"""Upper limit of each buffer that holds a group of chunks, if one chunk is not larger."""
+GROUP_BYTES = 2**27
+"""Upper limit of the largest buffer that holds a group of chunks, if one chunk is not larger."""
 
 
 def chunk_size(memories: int, steps: int) -> int:
@@ -126,9 +126,15 @@ class Network:
         return (self.lengths - index * self.chunk).clamp(0, self.count(index))
 
     def groups(self, bytes_of_chunk: int) -> list[range]:
-        """Return the chunks in groups of at most :data:`GROUP_BYTES`."""
-        size = max(1, GROUP_BYTES // max(1, bytes_of_chunk))
-        return [range(first, min(first + size, self.chunks)) for first in range(0, self.chunks, size)]
+        """Return the chunks in groups of a power of 2 chunks and of at most :data:`GROUP_BYTES`, the larger groups first."""
+        size = 1 << (max(1, GROUP_BYTES // max(1, bytes_of_chunk)).bit_length() - 1)
+        found, first = [], 0
+        while first < self.chunks:
+            while size > self.chunks - first:
+                size //= 2
+            found.append(range(first, first + size))
+            first += size
+        return found
 
     def chunked(self, values: Tensor) -> Tensor:
         """Return (B, T, ...) as (chunks, B, C, ...), with zeros behind the last step."""

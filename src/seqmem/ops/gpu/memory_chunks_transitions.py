@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops.gpu.memory_chunks_constants import Powers, Sizes
-from seqmem.ops.gpu.memory_chunks_layout import Network, squared
+from seqmem.ops.gpu.memory_chunks_layout import Evolution, Network, squared
 from seqmem.ops.gpu.memory_chunks_plain import Free, Tables
 
 
@@ -27,12 +27,17 @@ def multiply(left: Tensor, right: Tensor, dtype: torch.dtype, out: Tensor | None
 class Transition(ABC):
     """The free evolution of the memory, its products with the weights, and their transposes.
 
+    Attributes:
+        capturable: a CUDA graph may capture the chunks of a group.
+
     Args:
         net: shared arguments.
         kernels: the module of the kernels, plain or Triton.
         weight_hm: (R, M N), or None.
         half: type of the factors of products, None for that of the weights.
     """
+
+    capturable = True
 
     def __init__(self, net: Network, kernels: Any, weight_hm: Tensor | None, half: torch.dtype | None):
         self.net, self.kernels, self.weight, self.half = net, kernels, weight_hm, half
@@ -43,6 +48,24 @@ class Transition(ABC):
         """Return the transition of a group of chunks as a sequence of its own."""
         found = copy(self)
         found.net, found._first = self.net.part(group), self._first + group.start
+        return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that the chunks of a group need, by name."""
+        net, evolution = self.net, self.net.evolution
+        found = {"factor": self.factor, "uh": net.weight_uh, "um": net.weight_um, "lengths": net.lengths}
+        if evolution is not None:
+            found |= {"generators": evolution.generators, "sizes": evolution.sizes, "elimination": evolution.elimination}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def with_tensors(self, given: dict[str, Tensor]) -> Self:
+        """Return the same transition with other tensors in place of those of :meth:`tensors`."""
+        found, evolution = copy(self), self.net.evolution
+        if evolution is not None:
+            evolution = Evolution(given["generators"], given["sizes"], given.get("elimination"))
+        found.factor = given.get("factor")
+        uh, um, lengths = (given.get(name) for name in ("uh", "um", "lengths"))
+        found.net = replace(self.net, weight_uh=uh, weight_um=um, lengths=lengths, evolution=evolution)
         return found
 
     @abstractmethod
@@ -170,6 +193,8 @@ class ByGenerators(Transition):
 
 class Dense(Transition):
     """Steps of zero-order hold of different sizes: the product of a chunk's matrices up to each step."""
+
+    capturable = False  # each chunk has matrices of its own
 
     def __init__(self, net: Network, kernels: Any, weight_hm: Tensor | None, half: torch.dtype | None, sizes: Sizes):
         super().__init__(net, kernels, weight_hm, half)
@@ -310,6 +335,21 @@ class ByPowers(Transition):
             found.ends = found.ends - group.start
         elif found.ends is not None:
             found.ends -= group.start
+        return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that the chunks of a group need, by name."""
+        found = {"end": self._end, "folded": self._folded, "feedback": self._feedback}
+        if isinstance(self.ends, Tensor):
+            found |= {"ends": self.ends, "entering": self.entering}
+        return super().tensors() | {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def with_tensors(self, given: dict[str, Tensor]) -> Self:
+        """Return the same transition with other tensors in place of those of :meth:`tensors`."""
+        found = super().with_tensors(given)
+        found._end, found._folded, found._feedback = given["end"], given.get("folded"), given.get("feedback")
+        if "ends" in given:
+            found.ends, found.entering = given["ends"], given["entering"]
         return found
 
     def begin_backward(self, grad_memory: Tensor, grad_inputs: Tensor) -> Tensor:
