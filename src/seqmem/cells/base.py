@@ -95,8 +95,8 @@ class Recurrence(SequenceLayer[State]):
     def capturable(self) -> bool:
         """Return whether a CUDA graph can capture the steps, :meth:`advance`.
 
-        It cannot if they draw random numbers, copy from the CPU or wait for the GPU. :meth:`project` and :meth:`schedule` may:
-        they are computed before.
+        It cannot if they draw random numbers, copy from the CPU or wait for the GPU: the first call also looks for torch
+        operations that do. :meth:`project` and :meth:`schedule` may: they are computed before.
         """
         return True
 
@@ -149,6 +149,8 @@ class Recurrence(SequenceLayer[State]):
         capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
         found = None if capturing else self._loop(inputs, state, lengths)
         if found is None:
+            if self._loop.reason:
+                self.path = f"{self.path}, without a CUDA graph: {self._loop.reason}"
             return self.stepwise_forward(inputs, state, lengths, fresh)
         if self._loop.used:
             self.path = f"{self.path}, by CUDA graphs"

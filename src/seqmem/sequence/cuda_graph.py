@@ -24,6 +24,7 @@ from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts
 from seqmem.sequence.schedules import split_schedule
 from seqmem.sequence.time_chunks import SIZES, Chunk, Direct, Tensors, differentiable, run_chunks, split, weights_of
+from seqmem.sequence.watch import watched
 
 MAX_GRAPH_BYTES = 2**29
 """Upper limit of the estimated memory of one graph; shorter chunks are used where a longer one would exceed it."""
@@ -41,13 +42,14 @@ class CapturedLoop:
 
     Attributes:
         used: whether the latest call replayed a graph.
+        reason: why the latest call could not be captured; empty if it can.
     """
 
     def __init__(self, cell: Any, graphs: Graphs | None = None):
         self._cell = weakref.ref(cell)  # the cell holds the loop
         self._given_graphs = graphs
         self._plans: dict[Any, _Plan] = {}
-        self.used = False
+        self.used, self.reason = False, ""
 
     def __call__(self, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
         """Compute a whole sequence.
@@ -58,14 +60,16 @@ class CapturedLoop:
             lengths: (B,) valid steps of each row, or None.
 
         Returns:
-            outputs (B, T, H) and the parts of the state after the last step, differentiable once. None if there is nothing to
-            capture: an empty batch, or a schedule with numbers that differ from step to step.
+            outputs (B, T, H) and the parts of the state after the last step, differentiable once. None if the loop cannot be
+            captured: a step does what a graph cannot repeat, its schedule has numbers that differ from step to step, or the
+            batch is empty.
         """
         cell: Any = self._cell()
-        self.used = False
+        self.used, self.reason = False, ""
         batch_size, steps = inputs.shape[:2]
         schedule = split_schedule(cell.schedule(state, steps, False)) if batch_size and steps else None
         if schedule is None:
+            self.reason = "numbers of the schedule differ" if batch_size and steps else "the batch is empty"
             return None
         mask = [] if lengths is None else [valid_steps(lengths, steps).T.contiguous()]
         projected = cell.project(masked(inputs, lengths).transpose(0, 1))
@@ -77,6 +81,9 @@ class CapturedLoop:
         half = torch.get_autocast_dtype(inputs.device.type) if autocast_active(inputs.device) else None
         chunk = Chunk(cell, state, schedule.form, bool(mask), half, tensors)
         plan = self._plan(chunk, tensors, (schedule.form, bool(mask), half, cell.training))
+        self.reason = plan.reason
+        if plan.reason:
+            return None
         runner: Any = Direct() if plan.graphs is None else _Replays(plan)
         outputs, *after = run_chunks(runner, chunk, tensors, plan.sizes)
         self.used = isinstance(runner, _Replays) and runner.used
@@ -90,7 +97,7 @@ class CapturedLoop:
         key = repr((settings, modes, shapes, others))
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = _Plan(settings, *_memory_of_step(chunk, tensors))
+            plan = _Plan(settings, *_probed(chunk, tensors))
         elif plan.graphs is None and not hasattr(tensors.steps[0], "fake_mode"):
             plan.graphs = self._given_graphs or device_graphs(tensors.steps[0].device)
         self._plans[key] = plan
@@ -104,6 +111,7 @@ class _Plan:
 
     Attributes:
         settings: of the chunk; kept, so that its objects stay different from those of later calls.
+        reason: why a step cannot be captured, or an empty string.
         saved_bytes: what one step saves for backward.
         result_bytes: the results of one step.
         sizes: numbers of steps in a chunk whose graph fits in memory.
@@ -112,8 +120,9 @@ class _Plan:
         captured: graphs by the number of steps, and by the gradients that are needed, None for a forward pass.
     """
 
-    def __init__(self, settings: Any, saved_bytes: int, result_bytes: int):
-        self.settings, self.saved_bytes, self.result_bytes = settings, saved_bytes, result_bytes
+    def __init__(self, settings: Any, reason: str, saved_bytes: int, result_bytes: int):
+        self.settings, self.reason = settings, reason
+        self.saved_bytes, self.result_bytes = saved_bytes, result_bytes
         self.sizes = tuple(size for size in SIZES if size == 1 or size * (saved_bytes + result_bytes) <= MAX_GRAPH_BYTES)
         self.graphs: Graphs | None = None
         self.constants: list[Tensor] = []
@@ -204,8 +213,11 @@ class _Replays:
         return graph
 
 
-def _memory_of_step(chunk: Chunk, tensors: Tensors) -> tuple[int, int]:
-    """Return the bytes that one step saves for backward, and those of its results."""
+def _probed(chunk: Chunk, tensors: Tensors) -> tuple[str, int, int]:
+    """Run one step, and return why it cannot be captured, the bytes that it saves for backward, and those of its results.
+
+    The state of random number generators does not change.
+    """
     saved: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
@@ -214,13 +226,21 @@ def _memory_of_step(chunk: Chunk, tensors: Tensors) -> tuple[int, int]:
         return value
 
     step = [value[:1] for value in tensors.steps]
-    with torch.inference_mode(False), torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value), torch.enable_grad():
+    devices = [step[0].device] if step[0].is_cuda and torch.cuda.is_initialized() else []
+    with (
+        torch.random.fork_rng(devices),
+        watched() as reasons,
+        torch.inference_mode(False),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),
+        torch.enable_grad(),
+    ):
         constants = [value.clone() if value.is_inference() else value.detach() for value in tensors.constants]
         given = [value.detach().clone().requires_grad_(differentiable(value)) for value in (*step, *tensors.state)]
         steps, state = split(given, [len(step), len(tensors.state)])
         results = chunk.forward(Tensors(steps, state, constants))
     known = {value.untyped_storage()._cdata for value in constants}
-    return sum(size for storage, size in saved.items() if storage not in known), _bytes(results)
+    own = sum(size for storage, size in saved.items() if storage not in known)
+    return f"a step {reasons[0]}" if reasons else "", own, _bytes(results)
 
 
 def _places(values: list[Tensor]) -> list[Tensor]:
