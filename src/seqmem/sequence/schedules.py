@@ -35,24 +35,37 @@ def split_schedule(items: Sequence[Any]) -> Schedule | None:
     Args:
         items: of :meth:`seqmem.cells.Recurrence.schedule`; each None, a value, or a tensor, or tuples and lists of them.
     """
-    shared: list[Tensor] = []
-    stepwise: list[Tensor] = []
-    same = all(item is items[0] for item in items)
-    columns = ([leaf] for leaf in _leaves(items[0])) if same else map(list, zip(*map(_leaves, items), strict=True))
-    places: list[Any] = []
-    for column in columns:
-        first = column[0]
-        if all(leaf is first for leaf in column):
-            places.append(_Place(len(shared)) if isinstance(first, Tensor) else first)
-            shared += [first] if isinstance(first, Tensor) else []
-        elif all(isinstance(leaf, Tensor) for leaf in column):
-            places.append(_Place(-1 - len(stepwise)))
-            stepwise.append(torch.stack(column))
-        elif all(leaf == first for leaf in column):
-            places.append(first)
-        else:
+    parts = _Parts()
+    form = parts.form_of(items)
+    return None if parts.differ else Schedule(parts.shared, parts.stepwise, form)
+
+
+class _Parts:
+    """The tensors that were found in items, and whether other parts differ."""
+
+    def __init__(self) -> None:
+        self.shared: list[Tensor] = []
+        self.stepwise: list[Tensor] = []
+        self.differ = False
+
+    def form_of(self, items: Sequence[Any]) -> Any:
+        """Return the form of items of one structure, and collect their tensors."""
+        first = items[0]
+        same = all(item is first for item in items)
+        if not same and any(_structure(item) != _structure(first) for item in items):
+            self.differ = True
             return None
-    return Schedule(shared, stepwise, _rebuilt(items[0], iter(places)))
+        if isinstance(first, tuple | list):
+            columns = ([inner] for inner in first) if same else zip(*items, strict=True)
+            return _like(first, [self.form_of(column) for column in columns])
+        if not isinstance(first, Tensor):
+            self.differ = self.differ or not (same or all(item == first for item in items))
+            return first
+        if same:
+            self.shared.append(first)
+            return _Place(len(self.shared) - 1)
+        self.stepwise.append(torch.stack(list(items)))
+        return _Place(-len(self.stepwise))
 
 
 def item_at(form: Any, shared: Sequence[Tensor], stepwise: Sequence[Tensor], step: int) -> Any:
@@ -84,5 +97,16 @@ def _leaves(item: Any) -> Iterator[Any]:
 def _rebuilt(like: Any, leaves: Iterator[Any]) -> Any:
     if not isinstance(like, tuple | list):
         return next(leaves)
-    make = getattr(type(like), "_make", type(like))
-    return make([_rebuilt(inner, leaves) for inner in like])
+    return _like(like, [_rebuilt(inner, leaves) for inner in like])
+
+
+def _structure(item: Any) -> Any:
+    """Return what the items of one place have in common in all steps."""
+    if isinstance(item, Tensor):
+        return item.shape, item.dtype, item.device
+    return type(item), len(item) if isinstance(item, tuple | list) else 0
+
+
+def _like(like: Any, inner: list[Any]) -> Any:
+    """Return a tuple, NamedTuple or list of the same type."""
+    return getattr(type(like), "_make", type(like))(inner)
