@@ -10,10 +10,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from packaging.version import Version
 
 CAPABILITIES = (80, 90, 100)
 """The architectures of default tests: A100, H100 and H200, B200."""
@@ -59,6 +61,17 @@ def missing_reason() -> str:
         return "TRITON_INTERPRET is set: kernels are interpreted, and not compiled"
     missing = [tool for tool in ("cuobjdump", "ptxas") if not _tool(tool).is_file()]
     return f"this installation of Triton has no {' and no '.join(missing)}" if missing else ""
+
+
+def interpreter_reason() -> str:
+    """Return why Triton's interpreter cannot run the kernels, or an empty string."""
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        return "Triton is not installed"
+    if Version(found) < Version("3.7") and Version(version("numpy")) >= Version("2.4"):
+        return f"the interpreter of Triton {found} runs no loops with NumPy 2.4 or newer"
+    return ""
 
 
 def compile_kernel(

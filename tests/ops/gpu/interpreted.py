@@ -11,6 +11,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from tests.ops.gpu.compiled import interpreter_reason
+
 MODULES = ("tests.ops.gpu.update_checks", "tests.ops.gpu.projection_checks")
 
 
@@ -21,6 +25,8 @@ def checked(size: str) -> dict[str, int]:
     Args:
         size: ``sample`` for a few sizes, or ``all``.
     """
+    if interpreter_reason():
+        pytest.skip(interpreter_reason())
     done = subprocess.run(
         [sys.executable, "-m", "tests.ops.gpu.interpreted", size],
         capture_output=True,
