@@ -13,7 +13,8 @@ from seqmem.ops.discretization import (
     canonical_discretization,
     discretize,
 )
-from seqmem.ops.memory import legs_function_approximation, legs_update, legt_update, memory_update, paths
+from seqmem.ops.legs_projection import legs_function_approximation
+from seqmem.ops.memory import legs_update, legt_update, memory_update, paths
 from seqmem.ops.transition import generators, transition
 
 __all__ = [

@@ -10,9 +10,10 @@ from torch.nn.functional import pad
 from seqmem.ops import extension
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.gpu import support
+from seqmem.ops.legs_columns import legs_columns
 from seqmem.ops.legs_hold import legs_hold
 from seqmem.ops.memory import legs_update
-from seqmem.ops.reference import describe
+from seqmem.ops.reference import check_signal, describe
 from seqmem.ops.transforms import fallback_reason, register_gradient
 
 HOLD_NUMBERS = 2**14
@@ -27,10 +28,11 @@ def legs_projection(
     The first sample of a signal starts the coefficients with (f_0, 0, ...). Step t = 1, 2, ... has the size 1/t, or
     ln((t+1)/t) for zero-order hold. Linear and differentiable to any order. A step costs O(N): on the CPU in
     ``csrc/projection.cpp``, on a GPU by a kernel of ``gpu/projection.py``. Zero-order hold is computed in float64 over many
-    samples at once by ``legs_hold.py``; on the CPU between few samples also by steps of O(N^2).
+    samples at once by ``legs_hold.py``; on the CPU between few samples also by steps of O(N^2). Where no kernel can run,
+    ``legs_columns.py`` takes many samples at once too.
 
     Args:
-        signal: (B, T) floating point, T > 0. Half precision is computed in float32 or float64. torch.func runs step by step.
+        signal: (B, T) floating point, T > 0. Half precision is computed in float32 or float64.
             From sample 2^23 - 128 on, float32 is computed in float64 too, as it has no numbers for 2t + 1.
         memory: (B, N) of the signal's type and device, the coefficients before its first sample; unused if ``start`` is 0.
         start: number of samples before this piece.
@@ -46,8 +48,8 @@ def legs_projection(
     alpha = alpha_of(discretization)
     on_gpu = signal.is_cuda and not support.fallback_reason()
     if fallback_reason():
-        return legs_projection_reference(signal, memory, start, discretization, every)
-    if alpha is None and (on_gpu or _is_long(signal, memory, every) or extension.REASON):
+        return _by_torch(signal, memory, start, discretization, every)
+    if alpha is None and not extension.FORCED and (on_gpu or extension.REASON or _is_long(signal, memory, every)):
         _check(signal, memory, start, every)
         return legs_hold(signal, memory, start, every)
     if on_gpu and alpha is not None:
@@ -57,15 +59,53 @@ def legs_projection(
         return legs_scan(signal, memory, start, alpha, every)
     if signal.is_cuda:
         support.warn_once()
+        return _by_torch(signal, memory, start, discretization, every)
     if extension.REASON:
         extension.warn_once()
-        return legs_projection_reference(signal, memory, start, discretization, every)
+        return _by_torch(signal, memory, start, discretization, every)
     operator, settings = torch.ops.seqmem.legs_projection.default, (start, alpha, every)
     if not _is_converted(signal):
         return operator(signal, memory, *settings)
     _check(signal, memory, start, every)
     kept, after = operator(signal.cpu().double(), memory.cpu().double(), *settings)
     return kept.to(signal.dtype).to(signal.device), after.to(signal.dtype).to(signal.device)
+
+
+def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
+    """LegS coefficients of a whole signal: (f_0, 0, ...) at the first sample, then bilinear steps of 1/t, t = 1, 2, ...
+
+    They approximate the signal on [0, 1] by sum_n c_n sqrt(2n+1) P_n(2x - 1).
+
+    Args:
+        signal: (T,) or (B, T) floating point, T > 0.
+        order: N > 0.
+
+    Returns:
+        (N,) or (B, N)
+
+    Raises:
+        UserError: a signal of another shape, or an order that is not positive.
+    """
+    check_signal(signal, order)
+    native = signal.is_cpu and signal.dtype in (torch.float32, torch.float64)
+    if native and not extension.REASON and not fallback_reason():
+        return torch.ops.seqmem.legs_function_approx_trapezoidal.default(signal, order)
+    rows = signal if signal.dim() == 2 else signal[None]
+    memory = legs_projection(rows, rows.new_zeros(rows.shape[0], order), 0)[1]
+    return memory.reshape(*signal.shape[:-1], order)
+
+
+def _by_torch(signal: Tensor, memory: Tensor, start: int, discretization: Discretization, every: int) -> tuple[Tensor, Tensor]:
+    """Compute the first N steps and zero-order hold sample by sample, and the others coefficient by coefficient."""
+    alpha, first = alpha_of(discretization), max(0, memory.shape[1] + 1 - start)
+    if extension.FORCED or alpha is None or first >= signal.shape[1]:
+        return legs_projection_reference(signal, memory, start, discretization, every)
+    kept = []
+    if first > 0:
+        early, memory = legs_projection_reference(signal[:, :first], memory, start, discretization, every)
+        kept.append(early)
+    late, memory = legs_columns(signal[:, first:], memory, start + first, alpha, every)
+    return torch.cat([*kept, late], 1), memory
 
 
 def _check(signal: Tensor, memory: Tensor, start: int, every: int) -> None:

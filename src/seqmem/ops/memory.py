@@ -13,7 +13,6 @@ from seqmem.ops import extension, reference
 from seqmem.ops.constants import constant
 from seqmem.ops.discretization import ALIASES, Discretization, alpha_of, canonical_discretization
 from seqmem.ops.gpu import support
-from seqmem.ops.reference import check_signal
 from seqmem.ops.transforms import fallback_reason
 from seqmem.ops.transition import checked_measure, generators
 
@@ -114,33 +113,6 @@ def legt_update(memory: Tensor, inputs: Tensor, step_size: float | Tensor, discr
     if canonical_discretization(discretization) != "forward":
         raise UserError(f"discretization: got '{discretization}', expected 'forward', the only one of legt_update")
     return _apply(_LMU, memory, inputs, step_size)
-
-
-def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
-    """LegS coefficients of a whole signal: (f_0, 0, ...) at the first sample, then bilinear steps of 1/t, t = 1, 2, ...
-
-    They approximate the signal on [0, 1] by sum_n c_n sqrt(2n+1) P_n(2x - 1).
-
-    Args:
-        signal: (T,) or (B, T) floating point, T > 0.
-        order: N > 0.
-
-    Returns:
-        (N,) or (B, N)
-
-    Raises:
-        UserError: a signal of another shape, or an order that is not positive.
-    """
-    check_signal(signal, order)
-    if _is_compiled(signal):
-        return torch.ops.seqmem.legs_function_approx_trapezoidal.default(signal, order)
-    rows = signal if signal.dim() == 2 else signal[None]
-    if _is_for_gpu(signal):
-        from seqmem.ops.gpu.projection import legs_scan
-
-        memory = rows.new_zeros(rows.shape[0], order)
-        return legs_scan(rows, memory, 0, 0.5, 0)[1].reshape(*signal.shape[:-1], order)
-    return reference.legs_function_approximation(rows, order).reshape(*signal.shape[:-1], order)
 
 
 def paths() -> dict[str, str]:
