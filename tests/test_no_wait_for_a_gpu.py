@@ -81,7 +81,7 @@ OTHER_CELLS = {
     "cayley": lambda: cells.Orthogonal(3, 5, method="cayley"),
     "dtriv": lambda: cells.Orthogonal(3, 5, method="dtriv", K=1),
     "gru that resets before": lambda: cells.GRU(3, 5, reset_after=False),
-    "hmlstm that samples": lambda: cells.HMLSTM(3, 5, boundary="sample"),
+    "hmlstm that samples": lambda: cells.HMLSTM(3, 5, num_layers=1, boundary="sample", top_detector=True),
     "learned step": lambda: cells.LegT(3, 5, trainable_scale=1.0),
     "zoh": lambda: cells.LegS(3, 5, discretization="zoh", max_length=2),
 }

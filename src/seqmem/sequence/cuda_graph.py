@@ -24,7 +24,7 @@ from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts
 from seqmem.sequence.schedules import split_schedule
 from seqmem.sequence.time_chunks import SIZES, Chunk, Direct, Tensors, differentiable, run_chunks, split, weights_of
-from seqmem.sequence.watch import watched
+from seqmem.sequence.watch import kept_random_numbers, watched
 
 MAX_GRAPH_BYTES = 2**29
 """Upper limit of the estimated memory of one graph; shorter chunks are used where a longer one would exceed it."""
@@ -226,9 +226,8 @@ def _probed(chunk: Chunk, tensors: Tensors) -> tuple[str, int, int]:
         return value
 
     step = [value[:1] for value in tensors.steps]
-    devices = [step[0].device] if step[0].is_cuda and torch.cuda.is_initialized() else []
     with (
-        torch.random.fork_rng(devices),
+        kept_random_numbers(step[0].device),
         watched() as reasons,
         torch.inference_mode(False),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),

@@ -24,6 +24,19 @@ def watched() -> Iterator[list[str]]:
         yield found
 
 
+@contextmanager
+def kept_random_numbers(device: torch.device) -> Iterator[None]:
+    """Let later random numbers of the CPU and of a device be the same as without this context."""
+    on_gpu = device.type == "cuda" and torch.cuda.is_initialized()
+    before = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        if before[1] is not None:
+            torch.cuda.set_rng_state(before[1], device)
+
+
 @cache
 def _watch_class() -> type:
     from torch.utils._python_dispatch import TorchDispatchMode  # private to torch, and needed on a GPU alone
