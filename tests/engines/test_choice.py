@@ -66,7 +66,9 @@ def test_threads_that_are_set_from_outside_are_kept(monkeypatch):
         (100, DeviceMemory(free=80_000, peak=1_000), Choice(16, 1)),
         (100, DeviceMemory(free=10_000, peak=1_400), Choice(4, 4)),
         (100, DeviceMemory(free=10_000, peak=9_000), ALONE),
-        (100, DeviceMemory(free=0, peak=0), ALONE),
+        (100, DeviceMemory(free=10_000, peak=1_400, beside=3), Choice(7, 2)),
+        (100, DeviceMemory(free=1_000, peak=1_400, beside=3), ALONE),
+        (100, None, ALONE),
     ],
 )
 def test_trials_share_a_gpu_while_its_memory_suffices(monkeypatch, trials, memory, expected):

@@ -20,7 +20,7 @@ from seqmem import datasets, training
 from seqmem.cli import commandline
 from seqmem.io.machine import usable_cores
 from seqmem.results import RunFolder, find_runs, group_trials, summarize
-from seqmem.training.engines import choice, trials, workers
+from seqmem.training.engines import choice, trials, worker, workers
 from seqmem.training.engines.choice import Choice, DeviceMemory
 from seqmem.training.engines.worker import Trial
 from seqmem.training.engines.workers import Workers
@@ -75,23 +75,40 @@ def test_three_at_a_time_give_the_numbers_of_one_after_the_other_with_one_thread
 
 
 def test_the_memory_of_a_gpu_is_measured_by_a_short_silent_trial(tmp_path, monkeypatch):
-    submitted = []
+    measured = []
 
-    def submit(self, trial, chosen, then):
-        submitted.append((trial, chosen))
-        self.device_memory = DeviceMemory(free=80_000, peak=20_000)
+    def device_memory(self, trial):
+        measured.append(trial)
+        return DeviceMemory(free=80_000, peak=20_000)
 
-    monkeypatch.setattr(Workers, "submit", submit)
+    monkeypatch.setattr(Workers, "device_memory", device_memory)
     monkeypatch.setattr(choice, "device_kind", lambda runner: "cuda")
     monkeypatch.setattr(choice.Machine, "here", classmethod(lambda cls: cls(16, 1e6)))
     settings = config(runner={"ntrials": 5, "tensorboard": True})
-    experiment = training.experiment(settings, Signs(), tmp_path)
-    assert trials._choice(settings, Signs(), experiment, Workers(5)) == Choice(3, 5)
-    [(trial, chosen)] = submitted
-    assert (trial.silent, trial.config["smoke_test"], chosen) == (True, True, Choice())
-    assert trial.config["runner"]["tensorboard"] is False
+    experiment, pool = training.experiment(settings, Signs(), tmp_path), Workers(5)
+    chosen = [trials._choice(settings, Signs(), experiment, pool) for _ in range(2)]
+    assert chosen == [Choice(3, 5)] * 2
+    [trial] = measured
+    assert (trial.silent, trial.config["smoke_test"], trial.config["runner"]["tensorboard"]) == (True, True, False)
     assert trial.experiment == replace(experiment, folder=trial.experiment.folder)
     assert not trial.experiment.folder.exists()
+
+
+@pytest.mark.slow
+def test_a_trial_is_measured_beside_others_without_a_trace(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(worker, "_device_memory", lambda: (9.0, 7.0))
+    settings = config(runner={"ntrials": 2}, train={"epochs": 40})
+    experiment = training.experiment(settings, Signs(), tmp_path)
+    short = {**settings, "smoke_test": True}
+    outcomes = []
+    with Workers(2) as pool:
+        pool.submit(Trial(settings, Signs(), experiment, 3), Choice(2, 1), outcomes.append)
+        measured = pool.device_memory(Trial(short, Signs(), replace(experiment, folder=tmp_path / "short"), 3, silent=True))
+        assert not outcomes
+    assert measured == DeviceMemory(9.0, 7.0, beside=1)
+    assert [outcome.seed for outcome in outcomes] == [3]
+    assert "smoke test" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

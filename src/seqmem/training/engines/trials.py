@@ -97,18 +97,19 @@ def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Expe
 def _choice(config: Mapping[str, Any], data: Data, experiment: Experiment, workers: Workers) -> Choice:
     """Choose how many trials are trained at a time; a GPU's memory is measured by a short training."""
 
-    def measure() -> DeviceMemory:
+    def measure() -> DeviceMemory | None:
         runner = {**config["runner"], "tensorboard": False, "wandb": None}
         with TemporaryDirectory() as folder:
             short = {**config, "runner": runner, "smoke_test": True}
-            trial = Trial(short, data, replace(experiment, folder=Path(folder)), config["seed"], silent=True)
-            workers.submit(trial, Choice(), lambda outcome: None)
-            workers.finish()
-        return workers.device_memory or DeviceMemory(0.0, 0.0)
+            elsewhere = replace(experiment, folder=Path(folder))
+            return workers.device_memory(Trial(short, data, elsewhere, config["seed"], silent=True))
 
     if workers.trials == 1:
         return Choice()
-    return choose(config, check_fit(config, data.spec), data.spec, workers.trials, measure)
+    if experiment.group not in workers.choices:
+        model = check_fit(config, data.spec)
+        workers.choices[experiment.group] = choose(config, model, data.spec, workers.trials, measure)
+    return workers.choices[experiment.group]
 
 
 def _runner(name: str) -> Callable[..., Iterator[Attempt]]:

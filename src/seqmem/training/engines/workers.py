@@ -44,6 +44,7 @@ class _Running:
     messages: Any
     forked: bool
     outcome: Attempt | None = None
+    memory: tuple[float, float] | None = None
 
 
 class Workers:
@@ -59,14 +60,14 @@ class Workers:
         trials: number of the command, those of its other jobs included.
 
     Attributes:
-        device_memory: of the last trial on a GPU that has ended.
+        choices: those made so far, by the checksum of the settings.
     """
 
     def __init__(self, trials: int):
         self.trials = trials
+        self.choices: dict[str, Choice] = {}
         self._running: list[_Running] = []
         self._busy: list[tuple[worker.Trial, Choice, Then]] = []
-        self.device_memory: DeviceMemory | None = None
         self._display: Display = display()
         self._signals = ExitStack()  # while processes run
 
@@ -107,6 +108,15 @@ class Workers:
         self._running.append(self._started(trial, choice, then))
         if interrupts.received() is not None:  # the signal came while the process started
             self._pass_on(signal.SIGTERM)
+
+    def device_memory(self, trial: worker.Trial) -> DeviceMemory | None:
+        """Train a trial beside those that run, wait for its end, and return the GPU's memory; None if it failed."""
+        self.submit(trial, Choice(self.trials, 1), lambda outcome: None)
+        running = self._running[-1]
+        while running in self._running:
+            self._receive()
+        interrupts.raise_if_received()
+        return DeviceMemory(*running.memory, len(self._running)) if running.memory else None
 
     def finish(self) -> None:
         """Wait for the end of all trials.
@@ -162,7 +172,7 @@ class Workers:
                 if kind == "outcome":
                     running.outcome = content
                 elif kind == "memory":
-                    self.device_memory = DeviceMemory(*content)
+                    running.memory = content
                 elif not running.trial.silent:
                     self._display.show(kind, running.trial.name, content)
         except (EOFError, OSError):
