@@ -7,6 +7,7 @@ updates the README.
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -33,6 +34,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as runs:
         subprocess.run([sys.executable, *COMMAND, f"output_dir={runs}"], cwd=ROOT, check=True)
         [table] = Path(runs).glob("sweep*/table.md")
+        machine = json.loads(next(Path(runs).glob("*/seed_*/record.json")).read_text())["machine"]
+        where |= {"threads": machine["threads"], "at_a_time": machine.get("workers", 1)}
         for name in ("table.md", "table.csv", "curves.png"):
             shutil.copy(table.with_name(name), folder)
     with open(folder / "environment.csv", "w", newline="") as file:

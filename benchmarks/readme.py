@@ -36,6 +36,9 @@ SPEED = {
 SIDES = {"torch.mm alone": "torch.mm alone", "original": "original", "torch.nn": "torch.nn", "JAX scan": "JAX scan"}
 """Columns of the speed table, and how the names of their sides begin."""
 
+TRIALS = ("one after the other", "one after the other, one thread", "together")
+"""Sides of the table of trials an hour."""
+
 HMLSTM = [Case("hmlstm", 50, 200, 10), Case("hmlstm", 256, 100, 32), Case("hmlstm", 512, 100, 64)]
 
 
@@ -62,10 +65,12 @@ def quickstart() -> str:
     """The table of the quickstart, and how it was measured."""
     folder = RESULTS / "quickstart"
     [where] = _rows(folder / "environment.csv")
+    several = int(where.get("at_a_time") or 1)
+    beside = f", {several} trials at a time" if several > 1 else ""
     return (
         f"{(folder / 'table.md').read_text().strip()}\n\n"
         f"Command: `python train.py -m experiment=quickstart` (`make train` runs it); {_measured(where)}, load\n"
-        f"average {where['load']} before it. `seconds` is the time of one trial, mean of the three."
+        f"average {where['load']} before it. `seconds` is the time of one trial, mean of the three{beside}."
     )
 
 
@@ -100,7 +105,21 @@ def hmlstm() -> str:
     return "\n".join([*_table(headings, lines), "", f"{_all_measured(rows, HMLSTM)}."])
 
 
-TABLES: dict[str, Callable[[], str]] = {"quickstart": quickstart, "speed": speed, "hmlstm": hmlstm}
+def trials() -> str:
+    """Trials an hour, one after the other and together."""
+    rows = _rows(RESULTS / "trials_at_once.csv")
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        sides = {row["side"]: row for row in rows if row["case"] == case}
+        rates = [float(sides[side]["trials_per_hour"]) if side in sides else None for side in TRIALS]
+        shown = ["" if rate is None else _rounded(rate) for rate in rates]
+        lines.append([case, *shown, sides["together"]["at_a_time"], f"{(rates[-1] or 0) / (rates[0] or 1):.2f}"])
+    headings = ["trials an hour", *TRIALS, "at a time", "times as many"]
+    found = dict.fromkeys(f"{_measured(row)}, load average {row['load']} after it" for row in rows)
+    return "\n".join([*_table(headings, lines), "", f"Command: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."])
+
+
+TABLES: dict[str, Callable[[], str]] = {"quickstart": quickstart, "speed": speed, "hmlstm": hmlstm, "trials": trials}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -65,7 +65,7 @@ CASES = [
         6,
     ),
 ]
-ALONE, ONE_THREAD, TOGETHER = "one after the other", "one after the other, one thread", "together"
+ALONE, ONE_THREAD, TOGETHER = readme.TRIALS
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Rules of the benchmark: no ratio if the sides disagree, and the rows of other runs are kept."""
 
 import argparse
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import quickstart, readme, run
+from benchmarks import quickstart, readme, run, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
 from seqmem.io import provenance
@@ -160,11 +161,38 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
         folder.mkdir()
         for name in ("table.md", "table.csv", "curves.png"):
             (folder / name).write_text(name)
+        trial = folder.parent / "digits_legs_1" / "seed_0"
+        trial.mkdir(parents=True)
+        (trial / "record.json").write_text('{"machine": {"threads": 1, "workers": 2}}')
 
+    run.environment()  # asks git, once
     monkeypatch.setattr(quickstart.subprocess, "run", train)
     monkeypatch.setattr("sys.argv", ["quickstart", "--output", str(tmp_path / "made")])
     quickstart.main()
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"table.md", "table.csv", "curves.png", "environment.csv"}
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     (tmp_path / "made").rename(tmp_path / "quickstart")
-    assert readme.quickstart().startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
+    text = readme.quickstart()
+    assert text.startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
+    assert ", 1 threads on " in text
+    assert text.endswith("mean of the three, 2 trials at a time.")
+
+
+def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch, tmp_path):
+    results = {"workers=1": {"test/loss": 0.5}, "workers=auto": {"test/loss": 0.5}}
+
+    def train(overrides, variables):
+        folder, runner = overrides[-1].removeprefix("output_dir="), overrides[-2].removeprefix("runner.")
+        machine = {"threads": 1, "workers": 2} if runner == "workers=auto" else {"threads": 2}
+        Path(folder, "record.json").write_text(json.dumps({"result": results[runner], "machine": machine}))
+        return 60.0 if runner == "workers=auto" else 120.0, 100.0
+
+    monkeypatch.setattr(trials_at_once, "run", train)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    case = trials_at_once.Case("two seeds", ("model=gru",), 2)
+    trials_at_once.save(trials_at_once.measure(case), tmp_path / "trials_at_once.csv")
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    assert "| two seeds | 60 | 60 | 120 | 2 | 2.00 |" in readme.trials()
+    results["workers=auto"] = {"test/loss": 0.5 + 1e-15}
+    with pytest.raises(SystemExit, match=r"test/loss is 0\.5 one after the other and 0\.50000000000000"):
+        trials_at_once.measure(case)

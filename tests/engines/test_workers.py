@@ -132,7 +132,7 @@ def test_a_sweep_uses_all_cores_by_default_and_gives_the_numbers_of_one_thread(s
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_every_trial_saves_a_checkpoint_at_a_signal_and_resumes(number, status, tmp_path):
     """Sent to the whole group, as by a terminal; the third job does not begin."""
-    command = ("-m", *TINY, "train.epochs=30", "model=lstm,gru,rnn")
+    command = ("-m", *TINY, "train.epochs=8", "model=lstm,gru,rnn")
     whole = tmp_path / "whole"
     whole.mkdir()
     assert run(*command, "runner.workers=1", cwd=whole).returncode == 0
@@ -206,7 +206,7 @@ def test_processes_of_a_server_give_the_same_numbers(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_terminal_shows_a_line_of_each_running_trial(tmp_path):
     master, slave = pty.openpty()
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, "train.epochs=15", "model=rnn", "runner.ntrials=2"]
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "train.epochs=9", "model=rnn", "runner.ntrials=2"]
     process = subprocess.Popen([*command, "runner.workers=2"], stdout=slave, stderr=slave, cwd=tmp_path)
     os.close(slave)
     shown = b""
@@ -217,7 +217,7 @@ def test_a_terminal_shows_a_line_of_each_running_trial(tmp_path):
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     for seed in (0, 1):
-        assert re.search(rf"rnn on digits, seed {seed}: epoch \d+ of 15, \d+%, validation accuracy 0\.\d+", text)
+        assert re.search(rf"rnn on digits, seed {seed}: epoch \d+ of 9, \d+%, validation accuracy 0\.\d+", text)
         assert re.search(rf"rnn on digits, seed {seed}: [\d,]+ parameters, cpu \(1 thread\)", text)
     assert text.count("n trials") == 1
 
