@@ -106,7 +106,9 @@ def hmlstm() -> str:
 
 
 def trials() -> str:
-    """Trials an hour, one after the other and together."""
+    """Trials an hour, one after the other and together; what measures them if they have not been."""
+    if not (RESULTS / "trials_at_once.csv").exists():
+        return "Trials an hour, one after the other and together: `python -m benchmarks.trials_at_once` (not measured yet)."
     rows = _rows(RESULTS / "trials_at_once.csv")
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):

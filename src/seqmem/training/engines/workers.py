@@ -201,7 +201,7 @@ class Workers:
 
 def start_method() -> str:
     """Return how processes start on this machine, as :mod:`multiprocessing` names it."""
-    return "forkserver" if torch.cuda.is_available() else "fork"
+    return "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "forkserver"
 
 
 def _death(running: _Running) -> UserError:
