@@ -34,16 +34,9 @@ TIMED = ("tlsi", "tlti")
 EXCEPTIONS = {
     "cells/positions.py": "read once for a state after padded steps: rows at one position run in chunks, which pays for it",
     "models/function_approximation.py": "nothing is trained: rows of one length are read together, which the host knows",
-    "hippo/projection.py": "used by function_approximation alone",
     "hippo/reconstruction.py": "used by function_approximation alone",
-    "ops/legs_projection.py": "used by function_approximation alone",
 }
 """Files that may wait, with the reason."""
-
-PENDING = {
-    "ops/reference.py": "matrices are copied at each call, and a dense system is solved",
-}
-"""Files that still wait, with the reason."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +46,7 @@ def _no_graph(monkeypatch):
 
 
 def refuse(waits: list[Wait]) -> None:
-    assert not [str(wait) for wait in waits if wait.place.partition(":")[0] not in EXCEPTIONS | PENDING]
+    assert not [str(wait) for wait in waits if wait.place.partition(":")[0] not in EXCEPTIONS]
 
 
 def run_layer(layer: nn.Module, inputs: Tensor) -> None:
