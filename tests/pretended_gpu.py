@@ -55,6 +55,16 @@ class Wait(NamedTuple):
         return f"{self.what} in {self.module}, {self.place or 'outside of seqmem'} ({self.code})"
 
 
+class Waits(list[Wait]):
+    """What would wait for the GPU.
+
+    Attributes:
+        largest: bytes of the largest tensor that was made there.
+    """
+
+    largest = 0
+
+
 class PretendedGPU(TorchFunctionMode):
     """Meta tensors pretend to be on a GPU, and generators for one are those of the host."""
 
@@ -126,12 +136,16 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits: list[Wait] = []
+        self.waits = Waits()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            return self._run(func, args, kwargs)
+            result = self._run(func, args, kwargs)
+            for tensor in tree_flatten(result)[0]:
+                if isinstance(tensor, Tensor) and tensor.is_meta:
+                    self.waits.largest = max(self.waits.largest, tensor.numel() * tensor.element_size())
+            return result
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
@@ -141,6 +155,8 @@ class _Watch(TorchDispatchMode):
             return self._copied(func, args, kwargs)
         if not there:
             return func(*args, **kwargs)
+        if operation is _aten._fused_sgd_:
+            return None  # which torch has not written for meta tensors
         if operation is _aten._local_scalar_dense:
             self.note("item() or bool()")
             return {torch.bool: False}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
@@ -214,7 +230,7 @@ _addresses: set[int] = set()  # of pinned tensors, from and to which a copy does
 
 
 @contextmanager
-def watched() -> Iterator[list[Wait]]:
+def watched() -> Iterator[Waits]:
     """Yield a list that gets what waits for the GPU in the block."""
     watch = _Watch()
     _watches.append(watch)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import seqmem
 from seqmem import datasets
 from seqmem.cli import commandline, evaluate, finished_trial
 from seqmem.errors import UserError
@@ -247,6 +248,20 @@ def test_mistakes_are_named_and_leave_nothing(trained, tmp_path, monkeypatch):
     assert len(evaluations(trial)) == before
     assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
     assert (tmp_path / "there.csv").read_text() == "kept"
+
+
+def test_a_trial_of_a_gpu_is_evaluated_on_a_machine_without(trained, run, tmp_path, monkeypatch):
+    trial = Path(shutil.copytree(trained("regression"), tmp_path / "seed_0"))
+    path = trial / "checkpoints" / "best.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["hyper_parameters"]["config"]["runner"]["accelerator"] = "gpu"
+    saved["hyper_parameters"]["backend"] = "cuda compiled"
+    torch.save(saved, path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"^runner.accelerator: got 'gpu', but torch finds no GPU here; did you mean 'auto'\?$"):
+        finished_trial.read([str(trial)], evaluate.Keys)
+    assert "mse" in run(trial, "runner.accelerator=auto", cwd=tmp_path)
+    assert seqmem.load(path).spec.task == "regression"
 
 
 def test_a_damaged_record_is_named(trained, tmp_path):

@@ -102,6 +102,40 @@ def test_a_record_names_what_computed_it(tmp_path):
     assert len(record["library"]["sha256"]) == 64
 
 
+def test_a_record_names_what_decides_on_the_rounding_of_a_gpu(monkeypatch):
+    for name, value in {"is_available": True, "get_device_name": "H100", "get_device_capability": (9, 0)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    assert "cuda" not in module.computed_by(config())["machine"]
+    machine = module.computed_by(config(runner={"accelerator": "auto"}))["machine"]
+    assert (machine["devices"], machine["cuda"]["capability"]) == (["H100"], ["9.0"])
+    assert (machine["cuda"]["matmul"], machine["cuda"]["deterministic"]) == ("highest", False)
+    assert json.loads(json.dumps(machine)) == machine
+
+
+def test_cudnn_multiplies_in_the_precision_of_other_products(monkeypatch):
+    """torch lets cuDNN alone round to TF32, so that an LSTM would be less exact than every other recurrence."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for precision, expected in (("highest", False), ("high", True)):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda precision=precision: precision)
+        with module.cudnn_as_matmul():
+            assert module.cudnn_tf32() is expected
+        assert module.cudnn_tf32() is True
+
+
+def test_cudnn_settings_of_a_program_stay():
+    before = torch.backends.cudnn.rnn.fp32_precision
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    try:
+        assert module.cudnn_tf32() is None
+        with module.cudnn_as_matmul():
+            assert torch.backends.cudnn.rnn.fp32_precision == "ieee"
+    finally:
+        torch.backends.cudnn.rnn.fp32_precision = before
+    assert module.cudnn_tf32() is not None
+
+
 def test_the_checksum_is_that_of_the_loaded_library_not_of_a_later_build(tmp_path, monkeypatch):
     before = module.library()
     (tmp_path / "rebuilt.so").write_bytes(extension.LIBRARY.read_bytes() + b"another build")

@@ -15,6 +15,7 @@ from seqmem.training.optimisation.build import optimizer_for
 from seqmem.training.optimisation.groups import parameter_groups
 from seqmem.training.optimisation.muon import Muon
 from seqmem.training.optimisation.optimizers import OptimizerSettings
+from tests.pretended_gpu import PretendedGPU
 
 PLAIN = {"model": {"network": "recurrent"}, "dataset": {}, "train": {}, "runner": {}}
 
@@ -177,3 +178,13 @@ def test_the_gates_of_a_recurrence_are_matrices_of_their_own():
         }
         assert gates in blocks.values()
         assert len(blocks) == len(list(cell.parameters())) + 2
+
+
+def test_one_kernel_updates_the_parameters_of_a_gpu():
+    layer = nn.Linear(2, 3)
+    for name, fused in (("adam", True), ("adamw", True), ("sgd", True), ("rmsprop", None)):
+        for on_gpu in (False, True):
+            with PretendedGPU():
+                given = copy.deepcopy(layer).to("cuda" if on_gpu else "cpu")
+                optimizer = OptimizerSettings.select(name).build(given, 0.1, 0.0)
+            assert optimizer.defaults.get("fused") is (fused if on_gpu else None)

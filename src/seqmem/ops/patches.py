@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 from seqmem.ops.precision import at_least_float32
 from seqmem.ops.transforms import fallback_reason
 
-PIECE = 64 * 2**20
+PIECE = 32 * 2**20
 """Bytes of gathered patches that exist at a time on a GPU."""
 
 

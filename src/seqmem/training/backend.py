@@ -1,6 +1,7 @@
 """The backend of a trial: its device and operators, whose rounding differs by more than the order of sums."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,8 +78,8 @@ def computed_by(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``machine``, with the ``machine`` of :func:`seqmem.io.provenance.provenance`, ``devices`` (names of the GPUs in use,
-        empty on the CPU), ``workers`` (trials at a time on this machine, if several) and ``instructions`` (sets of torch and
-        of the compiled operators); ``library``, see :func:`library`.
+        empty on the CPU), ``cuda`` (with a GPU: :func:`cuda_settings`), ``workers`` (trials at a time on this machine, if
+        several) and ``instructions`` (sets of torch and of the compiled operators); ``library``, see :func:`library`.
     """
     runner = runner_config(config["runner"])
     count = runner.devices if device_kind(runner) == "cuda" and torch.cuda.is_available() else 0
@@ -88,12 +89,56 @@ def computed_by(config: Mapping[str, Any]) -> dict[str, Any]:
         **({"workers": runner.workers} if several else {}),
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(k) for k in range(count)],
+        **({"cuda": cuda_settings(count)} if count else {}),
         "instructions": {
             "torch": torch.backends.cpu.get_cpu_capability(),
             "operators": None if extension.REASON else torch.ops.seqmem.instruction_set(),
         },
     }
     return {"machine": machine, "library": library()}
+
+
+def cuda_settings(count: int) -> dict[str, Any]:
+    """Return what decides on the rounding of the first ``count`` GPUs beside their names.
+
+    Returns:
+        ``capability`` of each (9.0 for an H100), ``version`` of CUDA, ``cudnn``, ``matmul`` and ``tf32`` (how torch and cuDNN
+        multiply float32), and ``deterministic`` (whether torch refuses operations that are not repeatable).
+    """
+    return {
+        "capability": [".".join(map(str, torch.cuda.get_device_capability(k))) for k in range(count)],
+        "version": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "tf32": cudnn_tf32(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def cudnn_tf32() -> bool | None:
+    """Return whether cuDNN rounds float32 products to TF32; None if a program has set its parts differently."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def cudnn_as_matmul() -> Iterator[None]:
+    """Let cuDNN's recurrences and convolutions multiply float32 in the precision of torch's other products.
+
+    By default torch lets cuDNN alone use TF32, whose products have 10 bits of mantissa. A program that has set cuDNN's parts
+    differently keeps its settings.
+    """
+    before = cudnn_tf32()
+    if before is None:
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def library() -> dict[str, str] | None:

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from seqmem.layers.igloo.layer import GPU_CHUNK_ROWS
 from seqmem.models import IGLOO1D
+from seqmem.ops.patches import PIECE
 from tests.layers.igloo.uses import STEPS, USES, by_hand, data, make
+from tests.pretended_gpu import PretendedGPU, moved, watched
 
 
 def assert_chunks_are_the_batch(use, rows, with_lengths):
@@ -211,6 +214,20 @@ def test_a_training_step_allocates_little(name):
 def test_a_training_step_allocates_little_in_every_use():
     for case in ALLOCATED.values():
         assert_allocations_are_small(*case)
+
+
+def test_a_gpu_never_holds_all_patches():
+    """The largest tensor of a training step is a piece of the gathered patches, or the inputs, the outputs or a feature map."""
+    steps, rows, use = 5000, 128, {"nb_patches": 400, "return_sequences": True, "nb_sequences": 10}
+    layer = IGLOO1D((steps, 4), nb_filters_conv1d=16, **use)
+    patches = layer.stacks[0].global_patches.weight.numel() * rows * 4
+    with PretendedGPU(), watched() as waits:
+        layer, inputs = moved(layer), torch.empty(rows, steps, 4, device="cuda", requires_grad=True)
+        outputs = layer(inputs)
+        outputs.sum().backward()
+    largest = max(PIECE, 4 * 16 * steps * max(GPU_CHUNK_ROWS), 4 * inputs.numel(), 4 * outputs.numel())
+    assert waits.largest <= largest < patches / 2
+    assert [wait.what for wait in waits if wait.place] == []
 
 
 @pytest.mark.slow

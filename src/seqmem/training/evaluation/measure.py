@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from torch import Tensor
 
 from seqmem.data.batch import Batch
+from seqmem.training.backend import cudnn_as_matmul
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
 from seqmem.training.loop.copied_ahead import ahead_loader
 from seqmem.training.loop.module import SequenceModule
@@ -62,7 +63,7 @@ def evaluate(
     loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
     batches = limited(len(loader), train.limits[split], config["smoke_test"])
     interactive = sys.stdout.isatty()
-    with quiet_lightning(), fast_products(train, runner):
+    with quiet_lightning(), fast_products(train, runner), cudnn_as_matmul():
         trainer = pl.Trainer(
             accelerator=runner.accelerator,
             devices=1,

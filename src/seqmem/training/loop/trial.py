@@ -28,7 +28,7 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
 from seqmem.tasks import Task, task_for
-from seqmem.training.backend import backend, computed_by
+from seqmem.training.backend import backend, computed_by, cudnn_as_matmul
 from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
@@ -72,7 +72,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     folder.write_record(record)
     start = time.perf_counter()
     arguments = config, data, experiment, folder, checkpoint
-    with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), freed_memory_kept():
+    with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), freed_memory_kept(), cudnn_as_matmul():
         devices = runner_config(config["runner"]).devices
         record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
@@ -152,7 +152,7 @@ def _failure_recorded(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[
 
 
 def _train_quietly(*arguments: Any) -> dict[str, Any]:
-    with quiet_lightning(), freed_memory_kept():
+    with quiet_lightning(), freed_memory_kept(), cudnn_as_matmul():
         return _train(*arguments)
 
 

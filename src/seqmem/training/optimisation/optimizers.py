@@ -42,6 +42,12 @@ class OptimizerSettings(Selectable):
         raise NotImplementedError
 
 
+def one_kernel(model: nn.Module) -> bool | None:
+    """Return True if one kernel of a GPU can update all parameters (torch's argument ``fused``), else None: torch chooses."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return (bool(trained) and all(parameter.is_cuda and parameter.is_floating_point() for parameter in trained)) or None
+
+
 @dataclass(frozen=True)
 class Adam(OptimizerSettings):
     """Adam (Kingma and Ba, 2015). Weight decay is added to the gradient.
@@ -60,7 +66,7 @@ class Adam(OptimizerSettings):
     def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
         """Create torch's Adam."""
         groups = parameter_groups(model, lr)
-        return torch.optim.Adam(groups, lr, self.betas, self.eps, weight_decay, self.amsgrad)
+        return torch.optim.Adam(groups, lr, self.betas, self.eps, weight_decay, self.amsgrad, fused=one_kernel(model))
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class AdamW(Adam):
     def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
         """Create torch's AdamW."""
         groups = parameter_groups(model, lr)
-        return torch.optim.AdamW(groups, lr, self.betas, self.eps, weight_decay, self.amsgrad)
+        return torch.optim.AdamW(groups, lr, self.betas, self.eps, weight_decay, self.amsgrad, fused=one_kernel(model))
 
 
 @dataclass(frozen=True)
@@ -137,4 +143,5 @@ class SGD(OptimizerSettings):
     def build(self, model: nn.Module, lr: float, weight_decay: float) -> Optimizer:
         """Create torch's SGD."""
         groups = parameter_groups(model, lr)
-        return torch.optim.SGD(groups, lr, self.momentum, weight_decay=weight_decay, nesterov=self.nesterov)
+        fused = one_kernel(model)
+        return torch.optim.SGD(groups, lr, self.momentum, weight_decay=weight_decay, nesterov=self.nesterov, fused=fused)
