@@ -56,16 +56,22 @@ class Event:
 
 
 class Watched(pl.Callback):
-    """Watches from the second training step to the beginning of the last one."""
+    """Watches from the second step of training and of validation to the beginning of the last one."""
 
     def __init__(self) -> None:
-        self.waits: list[Any] | None = None
+        self.waits: dict[str, list[Any]] = {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self._switch("training", batch_idx)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self._switch("validation", batch_idx)
+
+    def _switch(self, stage, batch_idx):
         if batch_idx == 1:
             self.watch = watched()
-            self.waits = self.watch.__enter__()
-        if batch_idx == 4:
+            self.waits[stage] = self.watch.__enter__()
+        if batch_idx == 3:
             self.watch.__exit__(None, None, None)
 
 
@@ -86,25 +92,25 @@ def _copy(copy, batch, device, stream):
     copy.batch = batch.pin_memory().to(device, non_blocking=True)
 
 
-def train(keys: list[str], folder: Any) -> list[Any]:
-    """Train five steps; return what waited within them and between them."""
-    limits = ["train.limit_train_batches=5", "train.limit_val_batches=1", "train.batch_size=4", "train.epochs=1"]
+def train(keys: list[str], folder: Any) -> dict[str, list[Any]]:
+    """Train and validate four steps each; return what waited within them and between them."""
+    limits = ["train.limit_train_batches=4", "train.limit_val_batches=4", "train.batch_size=4", "train.epochs=1"]
     config = commandline.compose([*keys, *limits, "model.preset=tiny"])
     data = datasets.load(config["dataset"])
     settings = TrainConfig(**config["train"])
     splits = Splits.of(data, settings, 0, smoke_test=False).on(CUDA, settings.input_type)
-    module = SequenceModule(models.build(model_arguments(config), data.spec), task_for(data.spec), settings, 5)
+    module = SequenceModule(models.build(model_arguments(config), data.spec), task_for(data.spec), settings, 4)
     seen, recorder = Watched(), EpochRecorder(RunFolder(folder))
     callbacks = [StepSeeds(0), recorder, WithinEpoch(folder / "last.ckpt", 10), FirstLine("", folder), seen]
     with PretendedGPU(), watched(), quiet_lightning():
         trainer = pl.Trainer(
-            strategy=Strategy(CUDA, Accelerator()), max_epochs=1, limit_train_batches=5, limit_val_batches=1,
+            strategy=Strategy(CUDA, Accelerator()), max_epochs=1, limit_train_batches=4, limit_val_batches=4,
             callbacks=[*callbacks, TimedProgressBar(1)], logger=False, enable_checkpointing=False, enable_model_summary=False,
             num_sanity_val_steps=0, use_distributed_sampler=False,
         )  # fmt: skip
         trainer.fit(module, splits.loaders["train"], splits.loaders["validation"])
-    assert recorder.rows[-1]["step"] == 5
-    assert seen.waits is not None
+    assert recorder.rows[-1]["step"] == 4
+    assert set(seen.waits) == {"training", "validation"}
     return seen.waits
 
 
@@ -113,7 +119,8 @@ def train(keys: list[str], folder: Any) -> list[Any]:
 )
 def test_no_step_waits(optimizer, tmp_path):
     clip = ["train.gradient_clip_val=1", "train.schedule=cosine", "train.schedule_interval=step"]
-    refuse(train(["dataset=digits", "model=tcn", f"train.optimizer={optimizer}", *clip], tmp_path))
+    for waits in train(["dataset=digits", "model=tcn", f"train.optimizer={optimizer}", *clip], tmp_path).values():
+        refuse(waits)
 
 
 def test_a_wait_within_a_step_is_found(tmp_path, monkeypatch):
@@ -122,5 +129,5 @@ def test_a_wait_within_a_step_is_found(tmp_path, monkeypatch):
         return nn.functional.linear(values, head.weight, head.bias)
 
     monkeypatch.setattr(nn.Linear, "forward", forward)
-    [wait] = train(["dataset=digits", "model=tcn"], tmp_path)
-    assert (wait.what, wait.module) == ("item() or bool()", "Linear")
+    for waits in train(["dataset=digits", "model=tcn"], tmp_path).values():
+        assert {(wait.what, wait.module) for wait in waits} == {("item() or bool()", "Linear")}
