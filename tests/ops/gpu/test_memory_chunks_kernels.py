@@ -87,9 +87,11 @@ def compiled(kernel, kind, size, capability, half=False, full=False, pointers="f
     if not full:
         left_out |= dict.fromkeys(("lengths", "feedback", "free_inputs", "weight_um", "fed"))
     if not half:
-        left_out |= dict.fromkeys(("product", "free_half", "half"))
+        left_out |= dict.fromkeys(("free_half", "half"))
+    if sizes.get("X", 1) == 0:
+        left_out |= dict.fromkeys(("x", "weight_x", "bias", *(() if half else ("product",))))
     block = 1 << (size - 1).bit_length()
-    constants = {"H": size, "N": size, "M": 1, "C": 8, "GATED": True, "STATIONARY": kind == "powers", "SAVE": True}
+    constants = {"H": size, "N": size, "M": 1, "C": 8, "X": 1, "GATED": True, "STATIONARY": kind == "powers", "SAVE": True}
     constants |= {"ACTIVATION_U": "id", "ACTIVATION_H": "tanh", "BLOCK_H": block, "BLOCK_N": block, **left_out, **sizes}
     types = dict.fromkeys(("start", "count", "next_count", "steps", "stride", "width", "stride_u", "batch"), "i32")
     types |= dict.fromkeys(("table", "free_half", "half", "grad_gates"), "*bf16") if half else {}
@@ -120,6 +122,7 @@ def test_kernels_compile_without_spills(kernel, size, capability):
             check_limits(compiled(kernel, kind, size, capability, half=half, full=half))
     check_limits(compiled(kernel, "legs", size, capability, full=True, M=2, C=4))
     check_limits(compiled(kernel, "legs", size, capability, full=True, M=9, C=1))
+    check_limits(compiled(kernel, "legs", size, capability, X=0))
 
 
 @needs_compiler

@@ -182,7 +182,7 @@ def _run_step_back(
     return d
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("start", "count", "next_count"))
 def backward_chunk(
     gates, table, feedback, impulses, outputs, first_hidden, inputs, grad_outputs, carry, grad_memory, grad_inputs, grad_gates,
     pulled, lengths, weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width, stride_u,

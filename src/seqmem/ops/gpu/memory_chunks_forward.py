@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqmem.data.masks import masked
 from seqmem.ops.gpu.memory_chunks_graphs import runner_for
-from seqmem.ops.gpu.memory_chunks_layout import Network
+from seqmem.ops.gpu.memory_chunks_layout import MAX_CHANNELS, Network
 from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition, multiply
 
@@ -64,10 +64,9 @@ def forward(
         for group in net.groups(_bytes_of_chunk(net, memory_output, inputs)):
             steps, rows = net.span(group), slice(group.start, group.stop)
             starts = all_starts[group.start : group.stop + 1] if save else inputs.new_empty(len(group) + 1, *memory.shape)
-            gates = saved[rows] if save else inputs.new_empty(len(group), *saved.shape[1:])
-            gate_terms(chunked[rows], weights, transition.half, gates)
             part, tables = transition.part(group), transition.tables(group)
-            of_group = {"gates": gates, "memory": memory, "starts": starts, "hidden": hidden}
+            of_group = _gate_terms(transition, chunked[rows], weights, saved[rows] if save else None)
+            of_group |= {"memory": memory, "starts": starts, "hidden": hidden}
             of_group |= {"outputs": outputs[:, steps, : net.hidden], "inputs": u[:, steps]}
             runner.forward(part, tables, of_group, save)
             if memory_output:
@@ -78,21 +77,34 @@ def forward(
     return Result(outputs, hidden, final, *kept)
 
 
-def gate_terms(chunked: Tensor, weights: dict[str, Tensor | None], half: torch.dtype | None, out: Tensor) -> None:
-    """Write the gates' terms in x, biases included: (G, B, C, X) to (G, B, C, R)."""
+def _gate_terms(
+    transition: Transition, chunked: Tensor, weights: dict[str, Tensor | None], gates: Tensor | None
+) -> dict[str, Tensor]:
+    """Return a group's tensors for the gates' terms in x, biases included.
+
+    Args:
+        transition: of the sequence.
+        chunked: x, (G, B, C, X).
+        weights: all weights by name.
+        gates: (G, B, C, R), where backward expects candidate and gate; None if it is not needed.
+    """
     weight, bias = weights["weight_hx"], weights["bias_h"]
-    rows = out.view(-1, out.shape[-1])
-    if weight is None or half is not None:
-        rows.copy_(rows.new_zeros(()) if bias is None else bias)
+    if weight is not None and chunked.shape[-1] <= MAX_CHANNELS:
+        found = {"x": chunked, "weight_x": weight.T.contiguous(), "bias_x": bias, "gates": gates}
+        return {name: value for name, value in found.items() if value is not None}
+    if gates is None:
+        gates = chunked.new_empty(*chunked.shape[:3], transition.net.rows)
+    rows, factor = gates.view(-1, gates.shape[-1]), chunked.view(-1, chunked.shape[-1])
     if weight is None:
-        return
-    factor = chunked.view(-1, chunked.shape[-1])
-    if half is not None:
-        rows.add_(multiply(factor.to(half), weight.T.to(half), rows.dtype))
-    elif bias is None:
-        torch.mm(factor, weight.T, out=rows)
-    else:
+        rows.copy_(rows.new_zeros(()) if bias is None else bias)
+    elif transition.half is None and bias is not None:
         torch.addmm(bias, factor, weight.T, out=rows)
+    else:
+        half = transition.half or weight.dtype
+        multiply(factor.to(half), weight.T.to(half), rows.dtype, rows)
+        if bias is not None:
+            rows += bias
+    return {"gates": gates}
 
 
 def _input_terms(inputs: Tensor, weights: dict[str, Tensor | None], net: Network) -> Tensor:

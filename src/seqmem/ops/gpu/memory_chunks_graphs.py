@@ -6,7 +6,7 @@ the first call for some shapes runs directly, so that a batch size that occurs o
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
@@ -21,6 +21,7 @@ from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition
 
 _CONSTANT = tuple(f"part_{name}" for name in ("factor", "uh", "um", "generators", "end", "folded", "feedback", "entering"))
+_CONSTANT += ("weight_x", "bias_x")
 """Tensors that all groups of a pass share."""
 
 _MAX_PLANS = 64
@@ -37,7 +38,7 @@ class Direct:
 
     def forward(self, part: Transition, tables: Tables, group: Named, save: bool) -> None:
         """Compute :func:`forward_group` in place, for its tensors by name."""
-        forward_group(part, tables, **group, save=save)
+        forward_group(part, tables, save, **group)
 
     def backward(self, part: Transition, tables: Tables, group: Named) -> None:
         """Compute :func:`backward_group` in place, for its tensors by name."""
@@ -79,7 +80,7 @@ class Replays(Direct):
         net = part.net
         if net.steps != net.chunks * net.chunk:
             return False
-        key = kind, net.chunks, changed, tuple(given)
+        key = kind, changed, tuple((name, value.shape, value.dtype) for name, value in given.items())
         graph = self._plan.captured.get(key)
         if graph is None or graph.captured is None:
             graph = self._capture(key, part, given, changed, function)
@@ -126,7 +127,7 @@ class _Plan:
 
     Attributes:
         calls: number of calls with these shapes.
-        captured: graphs by kind, number of chunks and names of tensors.
+        captured: graphs by kind, what they change, and shapes and types of their tensors.
         constants: the places of each graph for tensors that all groups of a pass share.
     """
 
@@ -180,9 +181,10 @@ def _plan(transition: Transition, like: Tensor, backward: bool) -> _Plan | None:
     return plan if plan.calls > 1 else None
 
 
-def _variable(kind: str, names: Iterable[str]) -> list[str]:
+def _variable(kind: str, names: Collection[str]) -> list[str]:
     """Return the names of the tensors whose values before a group matter and may differ from group to group."""
-    return [name for name in names if name not in _CONSTANT and name not in _WRITTEN[kind]]
+    written = (*_WRITTEN[kind], *(("gates",) if "x" in names else ()))
+    return [name for name in names if name not in _CONSTANT and name not in written]
 
 
 def _inputs(part: Transition, tables: Tables) -> Named:

@@ -2,34 +2,40 @@
 
 from torch import Tensor
 
-from seqmem.ops.gpu.memory_chunks_plain import Tables
+from seqmem.ops.gpu.memory_chunks_plain import Tables, Terms
 from seqmem.ops.gpu.memory_chunks_transitions import Transition
 
 
 def forward_group(
     transition: Transition,
     tables: Tables,
+    save: bool,
     *,
-    gates: Tensor,
     memory: Tensor,
     starts: Tensor,
     hidden: Tensor,
     outputs: Tensor,
     inputs: Tensor,
-    save: bool,
+    gates: Tensor | None = None,
+    x: Tensor | None = None,
+    weight_x: Tensor | None = None,
+    bias_x: Tensor | None = None,
 ) -> None:
     """Compute a group of chunks.
 
     Args:
         transition: of the group.
         tables: of its chunks.
-        gates: the gates' terms in x, (G, B, C, R); with ``save`` overwritten with candidate and gate.
+        save: overwrite ``gates`` with candidate and gate.
         memory: before the group, (B, M, N).
         starts: overwritten with the memory before each chunk and after the last, (G + 1, B, M, N).
         hidden: before the group, (B, H), overwritten with that after it.
         outputs: overwritten with the hidden states, zero in the padding, (B, T, H).
         inputs: terms of u in x, (B, T, M), overwritten with u at valid steps.
-        save: overwrite ``gates``.
+        gates: the gates' terms in x, (G, B, C, R), ignored with ``x``.
+        x: (G, B, C, X); None if ``gates`` contains the terms in x.
+        weight_x: W_hx, transposed, (X, R).
+        bias_x: b_h, (R,), or None.
     """
     net, free = transition.net, transition.free(starts)
     starts[0] = memory
@@ -38,9 +44,11 @@ def forward_group(
     transition.begin(starts[0], free)
     for index in range(net.chunks):
         before, after = starts[index], starts[index + 1]
-        product = transition.add_terms(index, before, free, gates[index])
+        of_chunk = None if gates is None else gates[index]
+        terms = None if x is None or weight_x is None else Terms(x[index], weight_x, bias_x)
+        product = transition.add_terms(index, before, free, of_chunk if terms is None else None)
         transition.kernels.forward_chunk(
-            net, index, tables.of_chunk(index), free, gates[index], product, before, after, hidden, outputs, inputs, save
+            net, index, tables.of_chunk(index), free, of_chunk, product, terms, before, after, hidden, outputs, inputs, save
         )
 
 

@@ -87,17 +87,44 @@ def _fed_back(feedback, j, back, k, M: tl.constexpr, STATIONARY: tl.constexpr):
 
 
 @triton.jit
-def _load_gates(gates, product, at, n, H: tl.constexpr, GATED: tl.constexpr, keep):
-    """Return the inputs of candidate and gate at a place of (B, C, R); without gate the second is that of the candidate."""
+def _load_terms(weight_x, bias, n, H: tl.constexpr, X: tl.constexpr, GATED: tl.constexpr):
+    """Return bias and weights of the gates' terms in x, candidate and gate in turn."""
+    terms = ()
+    if weight_x is not None:
+        for part in tl.static_range(2 if GATED else 1):
+            if bias is not None:
+                terms = append(terms, tl.load(bias + part * H + n, mask=n < H, other=0.0))
+            else:
+                terms = append(terms, tl.load(weight_x + n, mask=n < 0, other=0.0))
+        for channel in tl.static_range(X):
+            for part in tl.static_range(2 if GATED else 1):
+                row = (2 if GATED else 1) * channel + part
+                terms = append(terms, tl.load(weight_x + row * H + n, mask=n < H, other=0.0))
+    return terms
+
+
+@triton.jit
+def _load_gates(gates, product, x, terms, place, n, keep, H: tl.constexpr, X: tl.constexpr, GATED: tl.constexpr):
+    """Return the inputs of candidate and gate at a place of (B C, R); without gate the second is that of the candidate."""
     inside = (n < H) & keep
-    c = tl.load(gates + at + n, mask=inside, other=0.0)
-    g = c
-    if GATED:
-        g = tl.load(gates + at + H + n, mask=inside, other=0.0)
-    if product is not None:
-        c += tl.load(product + at + n, mask=inside, other=0.0)
+    at = place * ((2 if GATED else 1) * H) + n
+    if x is not None:
+        c = terms[0]
+        g = terms[1] if GATED else c
+        for channel in tl.static_range(X):
+            value = tl.load(x + place * X + channel, mask=keep, other=0.0)
+            c += terms[(2 if GATED else 1) * (channel + 1)] * value
+            if GATED:
+                g += terms[2 * channel + 3] * value
+    else:
+        c = tl.load(gates + at, mask=inside, other=0.0)
+        g = c
         if GATED:
-            g += tl.load(product + at + H + n, mask=inside, other=0.0)
+            g = tl.load(gates + at + H, mask=inside, other=0.0)
+    if product is not None:
+        c += tl.load(product + at, mask=inside, other=0.0)
+        if GATED:
+            g += tl.load(product + at + H, mask=inside, other=0.0)
     return c, g
 
 
@@ -116,9 +143,9 @@ def _store_step(
 
 @triton.jit
 def _run_steps(
-    h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, stride, width,
-    stride_u, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
-    SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
+    h, table, feedback, weight_uh, free_inputs, gates, product, x, terms, outputs, inputs, row, n, start, count, valid,
+    stride, width, stride_u, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, X: tl.constexpr, GATED: tl.constexpr,
+    STATIONARY: tl.constexpr, SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
     """Compute the valid steps of a chunk of several steps; return the hidden state after them."""
     R: tl.constexpr = (2 if GATED else 1) * H
@@ -128,7 +155,7 @@ def _run_steps(
     for _ in tl.static_range((C - 1) * M):
         us = append(us, tl.sum(h, 0) * 0.0)
     entries = _table_row(table, 0, count, n, H, M, C, GATED, STATIONARY)
-    next_c, next_g = _load_gates(gates, product, row * C * R, n, H, GATED, valid > 0)
+    next_c, next_g = _load_gates(gates, product, x, terms, row * C, n, valid > 0, H, X, GATED)
     for j in range(valid):
         t = start + j
         at = (row * C + j) * R
@@ -136,7 +163,7 @@ def _run_steps(
         c, g = next_c, next_g
         if not STATIONARY:
             entries = _table_row(table, j + 1, count, n, H, M, C, GATED, STATIONARY)
-        next_c, next_g = _load_gates(gates, product, at + R, n, H, GATED, j + 1 < valid)
+        next_c, next_g = _load_gates(gates, product, x, terms, row * C + j + 1, n, j + 1 < valid, H, X, GATED)
         if table is not None:
             for back in tl.static_range(1, C):
                 for k in tl.static_range(M):
@@ -174,14 +201,14 @@ def _run_steps(
 
 @triton.jit
 def _run_step(
-    h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, t, stride, width, stride_u,
-    H: tl.constexpr, M: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr,
+    h, table, weight_uh, free_inputs, gates, product, x, terms, outputs, inputs, row, n, t, stride, width, stride_u,
+    H: tl.constexpr, M: tl.constexpr, X: tl.constexpr, GATED: tl.constexpr, SAVE: tl.constexpr,
     ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
 ):  # fmt: skip
     """Compute the step of a chunk of one; return the hidden state after it."""
     R: tl.constexpr = (2 if GATED else 1) * H
     inside = n < H
-    c, g = _load_gates(gates, product, row * R, n, H, GATED, True)
+    c, g = _load_gates(gates, product, x, terms, row, n, row >= 0, H, X, GATED)
     for k in range(M):
         place = inputs + row * stride_u + t * M + k
         u = tl.load(place)
@@ -205,28 +232,31 @@ def _run_step(
     return h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("start", "count", "next_count"))
 def forward_chunk(
-    gates, product, table, feedback, impulses, free, free_half, free_inputs, before, after, hidden, outputs, inputs, lengths,
-    weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width, stride_u,
-    H: tl.constexpr, N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr,
-    SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
+    gates, product, x, weight_x, bias, table, feedback, impulses, free, free_half, free_inputs, before, after, hidden,
+    outputs, inputs, lengths, weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width,
+    stride_u,
+    H: tl.constexpr, N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, X: tl.constexpr, GATED: tl.constexpr,
+    STATIONARY: tl.constexpr, SAVE: tl.constexpr, ACTIVATION_U: tl.constexpr, ACTIVATION_H: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Compute a chunk's steps, the memory after it, and the free evolution of the next chunk."""
     row = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BLOCK_H)
     valid = _valid(lengths, row, start, count)
     h = tl.load(hidden + row * H + n, mask=n < H, other=0.0)
+    terms = _load_terms(weight_x, bias, n, H, X, GATED)
     if C == 1:
         if valid > 0:
             h = _run_step(
-                h, table, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, stride, width, stride_u,
-                H, M, GATED, SAVE, ACTIVATION_U, ACTIVATION_H,
+                h, table, weight_uh, free_inputs, gates, product, x, terms, outputs, inputs, row, n, start, stride, width,
+                stride_u, H, M, X, GATED, SAVE, ACTIVATION_U, ACTIVATION_H,
             )  # fmt: skip
     else:
         h = _run_steps(
-            h, table, feedback, weight_uh, free_inputs, gates, product, outputs, inputs, row, n, start, count, valid, stride,
-            width, stride_u, H, M, C, GATED, STATIONARY, SAVE, ACTIVATION_U, ACTIVATION_H,
+            h, table, feedback, weight_uh, free_inputs, gates, product, x, terms, outputs, inputs, row, n, start, count,
+            valid, stride, width, stride_u, H, M, C, X, GATED, STATIONARY, SAVE, ACTIVATION_U, ACTIVATION_H,
         )  # fmt: skip
     tl.store(hidden + row * H + n, h, mask=n < H)
     tl.debug_barrier()
@@ -264,7 +294,7 @@ def forward_chunk(
             tl.store(free_half + here * N + n, x.to(free_half.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("start", "batch", "steps"))
 def evolve(
     memory, out, half, fed, inputs, weight_um, generators, sizes, elimination, start, batch, steps, stride_u,
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr,

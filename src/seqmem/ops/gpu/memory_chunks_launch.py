@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqmem.ops.gpu import memory_chunks_backward_kernel, memory_chunks_kernels
 from seqmem.ops.gpu.memory_chunks_layout import Network
-from seqmem.ops.gpu.memory_chunks_plain import Free, Tables
+from seqmem.ops.gpu.memory_chunks_plain import Free, Tables, Terms
 
 
 def evolve(net: Network, memory: Tensor, first: int, out: Tensor, inputs: Tensor | None = None) -> None:
@@ -40,8 +40,9 @@ def forward_chunk(
     index: int,
     tables: Tables,
     free: Free,
-    gates: Tensor,
+    gates: Tensor | None,
     product: Tensor | None,
+    terms: Terms | None,
     before: Tensor,
     after: Tensor,
     hidden: Tensor,
@@ -52,9 +53,10 @@ def forward_chunk(
     """Compute the steps of a chunk, the memory after it, and the free evolution of the next chunk."""
     with _device(hidden):
         memory_chunks_kernels.forward_chunk[(net.batch,)](
-            gates, product, tables.gates, tables.feedback, tables.impulses, free.memory, free.half, free.inputs, before, after,
-            hidden, outputs, inputs, net.lengths, net.weight_uh, net.weight_um, *_evolution(net), *_counts(net, index),
-            outputs.stride(0), outputs.stride(1), inputs.stride(0), SAVE=save, **_constants(net),
+            gates, product, *_terms(terms), tables.gates, tables.feedback, tables.impulses, free.memory, free.half, free.inputs,
+            before, after, hidden, outputs, inputs, net.lengths, net.weight_uh, net.weight_um, *_evolution(net),
+            *_counts(net, index), outputs.stride(0), outputs.stride(1), inputs.stride(0), SAVE=save,
+            X=0 if terms is None else terms.inputs.shape[-1], **_constants(net),
         )  # fmt: skip
 
 
@@ -81,6 +83,10 @@ def backward_chunk(
             net.lengths, net.weight_uh, net.weight_um, *_evolution(net), *_counts(net, index), outputs.stride(0),
             outputs.stride(1), inputs.stride(0), **_constants(net),
         )  # fmt: skip
+
+
+def _terms(terms: Terms | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    return (None, None, None) if terms is None else (terms.inputs, terms.weight, terms.bias)
 
 
 def _counts(net: Network, index: int) -> tuple[int, int, int]:

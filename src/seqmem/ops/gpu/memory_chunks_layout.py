@@ -24,6 +24,9 @@ MAX_CHUNK = 8
 GROUP_BYTES = 2**27
 """Upper limit of the largest buffer that holds a group of chunks, if one chunk is not larger."""
 
+MAX_CHANNELS = 4
+"""Channels of x up to which the kernels compute the gates' terms in x: a product would write and read all gates once more."""
+
 
 def chunk_size(memories: int, steps: int) -> int:
     """Return C, a power of 2: at most 8 inputs u in a chunk."""

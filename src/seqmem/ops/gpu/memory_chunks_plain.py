@@ -35,6 +35,21 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What the gates' terms in x follow from.
+
+    Attributes:
+        inputs: x of a chunk, (B, C, X).
+        weight: W_hx, transposed, (X, R).
+        bias: b_h, (R,), or None.
+    """
+
+    inputs: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
 class Free:
     """Buffers of the free evolution.
 
@@ -88,8 +103,9 @@ def forward_chunk(
     index: int,
     tables: Tables,
     free: Free,
-    gates: Tensor,
+    gates: Tensor | None,
     product: Tensor | None,
+    terms: Terms | None,
     before: Tensor,
     after: Tensor,
     hidden: Tensor,
@@ -104,8 +120,9 @@ def forward_chunk(
         index: of the chunk.
         tables: of the chunk.
         free: of the chunk; overwritten with that of the next one if the generators are given.
-        gates: the gates' inputs without those from u, (B, C, R); with ``save`` overwritten with candidate and gate.
+        gates: terms of the gates' inputs, (B, C, R); with ``save`` overwritten with candidate and gate. Ignored with ``terms``.
         product: further terms of the gates' inputs, (B, C, R), or None.
+        terms: what the terms in x follow from; None if ``gates`` contains them.
         before: memory before the chunk, (B, M, N).
         after: memory after it, overwritten. A row keeps ``before`` if it has no valid step here, or for a stationary A if
             its last valid step is before the end of the chunk.
@@ -133,7 +150,9 @@ def forward_chunk(
                 memory_input = memory_input + torch.einsum("ik,bik->bk", Z[j - 1, :j], inputs[:, start : start + j])
         memory_input = activation(net.memory_activation)(memory_input)
         inputs[:, start + j] = torch.where(live, memory_input, inputs[:, start + j])
-        given = gates[:, j] if product is None else gates[:, j] + product[:, j]
+        given = _terms_in_x(gates, terms, j)
+        if product is not None:
+            given = given + product[:, j]
         if K is not None:
             table = K[j, : j + 1].unflatten(-1, (net.memories, net.rows)).to(given.dtype)
             given = given + torch.einsum("ikr,bik->br", table, inputs[:, start : start + j + 1])
@@ -143,11 +162,19 @@ def forward_chunk(
         following = state + passed[1] * (candidate - state) if net.gated else candidate
         state = torch.where(live, following, state)
         outputs[:, start + j, :size] = torch.where(live, state, outputs[:, start + j, :size])
-        if save:
+        if save and gates is not None:
             gates[:, j] = torch.where(live, torch.cat(passed, -1), gates[:, j])
     hidden.copy_(state)
     _end_chunk(net, index, G, valid, free, before, after, inputs)
     _begin_next(net, index, free, after)
+
+
+def _terms_in_x(gates: Tensor | None, terms: Terms | None, step: int) -> Tensor:
+    if terms is None:
+        assert gates is not None
+        return gates[:, step]
+    found = terms.inputs[:, step] @ terms.weight
+    return found if terms.bias is None else found + terms.bias
 
 
 def _end_chunk(

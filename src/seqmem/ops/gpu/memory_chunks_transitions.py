@@ -77,8 +77,18 @@ class Transition(ABC):
         """Prepare chunk 0, from the memory before it (B, M, N)."""
 
     @abstractmethod
-    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor) -> Tensor | None:
-        """Add the gates' terms in F to ``gates`` (B, C, R), or return them, for the memory before a chunk (B, M, N)."""
+    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor | None) -> Tensor | None:
+        """Compute the gates' terms in F.
+
+        Args:
+            index: of the chunk.
+            memory: before it, (B, M, N).
+            free: buffers of the free evolution.
+            gates: (B, C, R), to which they may be added; or None.
+
+        Returns:
+            The terms, (B, C, R); None if they were added or there are none.
+        """
 
     @abstractmethod
     def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
@@ -139,15 +149,20 @@ class Transition(ABC):
             feedback = found @ net.weight_um.T
         return Tables(found, gates, feedback)
 
-    def _multiply_free(self, free: Free, gates: Tensor) -> Tensor | None:
-        """Add W_hm F to ``gates``, or return it, for F in ``free``."""
+    def _multiply_free(self, free: Free, gates: Tensor | None) -> Tensor | None:
+        """Compute W_hm F for F in ``free``, as :meth:`add_terms`."""
         if self.factor is None:
             return None
         factor = (free.memory if free.half is None else free.half).view(-1, self.factor.shape[1])
-        if self.half is None:
-            gates.view(-1, gates.shape[-1]).addmm_(factor, self.factor.T)
+        return self._added(factor, self.factor.T, free.memory.dtype, gates)
+
+    def _added(self, left: Tensor, right: Tensor, dtype: torch.dtype, gates: Tensor | None) -> Tensor | None:
+        """Add a product to ``gates``, or return it as (B, C, R)."""
+        net = self.net
+        if gates is not None and self.half is None:
+            gates.view(len(left), -1).addmm_(left, right)
             return None
-        return multiply(factor, self.factor.T, gates.dtype).view(gates.shape)
+        return multiply(left, right, dtype).view(net.batch, net.chunk, net.rows)
 
     def _pulled(self, grad_gates: Tensor, grad_memories: Tensor | None, like: Tensor) -> Tensor:
         net = self.net
@@ -173,7 +188,7 @@ class ByGenerators(Transition):
         """Compute the free evolution of chunk 0."""
         self.kernels.begin_free(self.net, 0, free, memory)
 
-    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor) -> Tensor | None:
+    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor | None) -> Tensor | None:
         """Add the gates' terms in F, which the kernel of the chunk before has computed."""
         return self._multiply_free(free, gates)
 
@@ -207,7 +222,7 @@ class Dense(Transition):
     def begin(self, memory: Tensor, free: Free) -> None:
         """Do nothing: :meth:`add_terms` computes the free evolution."""
 
-    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor) -> Tensor | None:
+    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor | None) -> Tensor | None:
         """Compute the free evolution, and add the gates' terms in it."""
         free.memory.copy_(self._free(index, memory))
         if free.half is not None:
@@ -290,7 +305,7 @@ class ByPowers(Transition):
         if free.half is not None:
             free.half.copy_(memory)
 
-    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor) -> Tensor | None:
+    def add_terms(self, index: int, memory: Tensor, free: Free, gates: Tensor | None) -> Tensor | None:
         """Compute the memory after a chunk without inputs, and add the gates' terms in F."""
         net = self.net
         torch.mm(memory.view(-1, net.order), self._end, out=free.memory.view(-1, net.order))
@@ -298,10 +313,8 @@ class ByPowers(Transition):
             free.inputs.copy_(torch.einsum("bkn,knj->bjk", memory, self._feedback))
         if self._folded is None:
             return None
-        if free.half is not None:
-            return multiply(free.half.view(net.batch, -1), self._folded, gates.dtype).view(gates.shape)
-        gates.view(net.batch, -1).addmm_(memory.view(net.batch, -1), self._folded)
-        return None
+        factor = memory if free.half is None else free.half
+        return self._added(factor.view(net.batch, -1), self._folded, memory.dtype, gates)
 
     def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
         """Return the memory after each step, (G, B, C, M, N)."""
