@@ -108,7 +108,8 @@ needs_compiler = pytest.mark.skipif(bool(missing_reason()), reason=missing_reaso
 
 @needs_compiler
 def test_kernels_compile():
-    check_limits(compiled("backward_chunk", "legs", 128, 90, C=2))
+    for kernel in ("forward_chunk", "backward_chunk"):
+        check_limits(compiled(kernel, "legs", 128, 90, full=True, C=2))
 
 
 @needs_compiler

@@ -269,7 +269,7 @@ def forward_chunk(
         rows = load_generators(generators, n, N)
     for k in range(M):
         here = row * M + k
-        x = tl.load(before + here * N + n, mask=inside, other=0.0)
+        m = tl.load(before + here * N + n, mask=inside, other=0.0)
         reached = here * N if STATIONARY else ((row * C + last) * M + k) * N
         y = tl.load(free + reached + n, mask=inside & ended, other=0.0)
         for i in tl.static_range(C):
@@ -277,21 +277,21 @@ def forward_chunk(
             at = last - i if STATIONARY else last * (last + 1) // 2 + i
             u = tl.load(inputs + row * stride_u + (start + i) * M + k, mask=keep, other=0.0)
             y += tl.load(impulses + at * N + n, mask=inside & keep, other=0.0) * u
-        x = tl.where(ended, y, x)
-        tl.store(after + here * N + n, x, mask=inside)
+        m = tl.where(ended, y, m)
+        tl.store(after + here * N + n, m, mask=inside)
         if sizes is not None:
             tl.debug_barrier()
             for j in range(next_count):
                 place = (row * C + j) * M + k
                 if weight_um is not None:
                     fed = tl.load(weight_um + k * N + n, mask=inside, other=0.0)
-                    tl.store(free_inputs + place, tl.sum(fed * x, 0))
-                x = advance(x, 0.0, rows, sizes, elimination, start + count + j, n, N)
-                tl.store(free + place * N + n, x, mask=inside)
+                    tl.store(free_inputs + place, tl.sum(fed * m, 0))
+                m = advance(m, 0.0, rows, sizes, elimination, start + count + j, n, N)
+                tl.store(free + place * N + n, m, mask=inside)
                 if free_half is not None:
-                    tl.store(free_half + place * N + n, x.to(free_half.dtype.element_ty), mask=inside)
+                    tl.store(free_half + place * N + n, m.to(free_half.dtype.element_ty), mask=inside)
         elif STATIONARY and free_half is not None:
-            tl.store(free_half + here * N + n, x.to(free_half.dtype.element_ty), mask=inside)
+            tl.store(free_half + here * N + n, m.to(free_half.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=("start", "batch", "steps"))
