@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import torch
+
 from seqmem.cells import LMUT, LagT, LagTS, LegS, LegSN, LegST, LegT, LegTS, LMUPlain, positions
 from seqmem.ops import implementations
 from seqmem.ops.gpu import memory_chunks, memory_chunks_layout
 from seqmem.ops.implementations import Implementation
+from tests.ops.test_sequence import assert_same, run
 
 ALL = {"memory_size": 2, "memory_output": True, "architecture": {"um": True}}
 
@@ -57,3 +60,30 @@ def use_on_cpu(monkeypatch: Any, kernels: Any = None, group_bytes: int = 4000) -
     monkeypatch.setattr(memory_chunks_layout, "GROUP_BYTES", group_bytes)
     if kernels is not None:
         monkeypatch.setattr(memory_chunks, "kernels_for", lambda inputs: kernels)
+
+
+def make(name: str, channels: int, size: int, dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
+    """Return a cell of CELLS with random weights."""
+    torch.manual_seed(0)
+    kind, arguments = CELLS[name]
+    cell = kind(channels, hidden_size=size, **{**arguments, **changes}).to(dtype)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.normal_(std=0.5 / parameter.shape[-1] ** 0.5)
+    return cell
+
+
+def assert_equals_the_loop(
+    cell: Any, batch: int, steps: int, lengths: list[int] | None = None, state: Any = None, relative: float = 1e-10
+) -> int:
+    """Compare values and gradients with the time loop; padding holds NaN. Return how many numbers were compared."""
+    inputs = torch.randn(batch, steps, cell.input_size, dtype=torch.float64)
+    expected = run(cell, inputs, None if lengths is None else torch.tensor(lengths), state, loop=True)
+    if lengths is None:
+        found = run(cell, inputs, None, state)
+    else:
+        padded = torch.arange(steps) >= torch.tensor(lengths)[:, None]
+        found = run(cell, inputs.masked_fill(padded[..., None], torch.nan), torch.tensor(lengths), state)
+        assert not found["outputs"][padded].any()
+    assert_same(found, expected, relative)
+    return sum(value.numel() for value in expected.values())

@@ -15,7 +15,7 @@ import pytest
 
 from tests.ops.gpu.compiled import interpreter_reason
 
-MODULES = ("tests.ops.gpu.update_checks", "tests.ops.gpu.projection_checks")
+MODULES = ("tests.ops.gpu.update_checks", "tests.ops.gpu.projection_checks", "tests.ops.gpu.chunk_checks")
 
 
 @cache

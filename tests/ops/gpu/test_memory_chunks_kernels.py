@@ -1,61 +1,16 @@
 """The Triton kernels of the HiPPO network in chunks: values in the interpreter, and resources of the compiled kernels."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.ops.gpu.compiled import CAPABILITIES, check_limits, compile_kernel, interpreter_reason, missing_reason
+from tests.ops.gpu.compiled import CAPABILITIES, check_limits, compile_kernel, missing_reason
+from tests.ops.gpu.interpreted import checked
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-# An own process: Triton reads TRITON_INTERPRET when it is imported.
-SCRIPT = """
-import sys, torch
-from pytest import MonkeyPatch
-from seqmem.ops.gpu import memory_chunks_launch, memory_chunks_layout
-from tests.ops.gpu.chunks import CELLS, use_on_cpu
-from tests.ops.gpu.test_memory_chunks import assert_equals_the_loop, make
-from tests.ops.test_sequence import assert_same, random_state, run
 
-use_on_cpu(MonkeyPatch(), memory_chunks_launch)
-torch.manual_seed(0)
-torch.use_deterministic_algorithms(True)  # fresh memory is NaN
-if sys.argv[1] == "sample":
-    memory_chunks_layout.MAX_CHUNK = 2
-    cell = make("legs", 1, 3, memory_order=3, architecture={"um": True})
-    assert_equals_the_loop(cell, 2, 3, [3, 1], random_state(cell, 2, together=True))
-    assert_equals_the_loop(make("legt ungated", 1, 3, memory_order=3), 1, 3)
-else:
-    for name in CELLS:
-        for batch, steps, size in ((2, 17, 7), (1, 1, 33), (1, 9, 33)):
-            assert_equals_the_loop(make(name, 2, size), batch, steps)
-        cell = make(name, 2, 7)
-        assert_equals_the_loop(cell, 5, 11, [11, 0, 4, 8, 9], random_state(cell, 5, together=True))
-    for name in ("legs", "legts", "legt", "legs all on"):
-        inputs = torch.randn(2, 19, 3, dtype=torch.float64)
-        assert_same(run(make(name, 3, 33).float(), inputs.float()), run(make(name, 3, 33), inputs, loop=True), 2e-5)
-        with torch.autocast("cpu", torch.bfloat16):
-            given = run(make(name, 3, 33).float(), inputs.float())
-        assert_same(given, run(make(name, 3, 33), inputs, loop=True), 0.05)
-print("done")
-"""
-
-
-@pytest.mark.parametrize("sizes", ["sample", pytest.param("all", marks=pytest.mark.slow)])
-@pytest.mark.skipif(bool(interpreter_reason()), reason=interpreter_reason())
-def test_interpreted_kernels_equal_the_loop(sizes):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, sizes],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "TRITON_INTERPRET": "1", "SEQMEM_EXTENSION": "no library here", "SEQMEM_REFERENCE": ""},
-        check=False,
-    )
-    assert done.stdout.endswith("done\n"), done.stdout + done.stderr
+@pytest.mark.parametrize("size", ["sample", pytest.param("all", marks=pytest.mark.slow)])
+def test_interpreted_kernels_equal_the_loop(size):
+    assert checked(size)["chunks"] > (100 if size == "sample" else 10_000)
 
 
 OPTIONS = {

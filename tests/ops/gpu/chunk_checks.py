@@ -1,0 +1,44 @@
+"""Checks of the kernels of the HiPPO network in chunks, for ``tests/ops/gpu/interpreted.py``."""
+
+import pytest
+import torch
+
+from seqmem.ops.gpu import memory_chunks_launch, memory_chunks_layout
+from tests.ops.gpu.chunks import CELLS, assert_equals_the_loop, make, use_on_cpu
+from tests.ops.test_sequence import assert_same, random_state, run
+
+
+def check_chunks(size: str) -> int:
+    """Compare values and gradients with the time loop in float64, for cells of each kind of transition."""
+    torch.use_deterministic_algorithms(True)  # fresh memory is NaN
+    with pytest.MonkeyPatch.context() as patch:
+        use_on_cpu(patch, memory_chunks_launch)
+        if size == "all":
+            compared = sum(_check_cell(name) for name in CELLS) + sum(
+                map(_check_types, ("legs", "legts", "legt", "legs all on"))
+            )
+        else:
+            patch.setattr(memory_chunks_layout, "MAX_CHUNK", 2)
+            cell = make("legs", 1, 3, memory_order=3, architecture={"um": True})
+            compared = assert_equals_the_loop(cell, 2, 3, [3, 1], random_state(cell, 2, together=True))
+            compared += assert_equals_the_loop(make("legt ungated", 5, 2, memory_order=2), 1, 3)
+    torch.use_deterministic_algorithms(False)
+    return compared
+
+
+def _check_cell(name: str) -> int:
+    compared = 0
+    for batch, steps, size, channels in ((2, 17, 7, 2), (1, 1, 33, 1), (1, 9, 33, 5)):
+        compared += assert_equals_the_loop(make(name, channels, size), batch, steps)
+    cell = make(name, 2, 7)
+    return compared + assert_equals_the_loop(cell, 5, 11, [11, 0, 4, 8, 9], random_state(cell, 5, together=True))
+
+
+def _check_types(name: str) -> int:
+    inputs = torch.randn(2, 19, 3, dtype=torch.float64)
+    expected = run(make(name, 3, 33), inputs, loop=True)
+    assert_same(run(make(name, 3, 33).float(), inputs.float()), expected, 2e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = run(make(name, 3, 33).float(), inputs.float())
+    assert_same(given, expected, 0.05)
+    return 2 * sum(value.numel() for value in expected.values())
