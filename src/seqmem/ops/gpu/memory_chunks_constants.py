@@ -3,9 +3,12 @@
 They are computed in float64, rounded once, and kept on the device as long as the CPU tensor lives that they follow from.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import cached_property
+from itertools import count
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -15,13 +18,45 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from seqmem.ops.gpu.memory_chunks_layout import Evolution, Network
 
 MAX_BYTES = 2**29
-"""Upper limit of the constants of a sequence that are kept for later calls; larger ones are computed in each call."""
+"""Upper limit of the impulses and matrices that are kept for later calls; if those of one sequence are larger, they are not."""
 
 _TAYLOR_DEGREE = 14
 
 Value = TypeVar("Value")
 
 _kept = WeakTensorKeyDictionary()
+_numbers = count()
+
+
+class _Store:
+    """Tensors of the groups and chunks of sequences within :data:`MAX_BYTES`, the latest used ones last."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Hashable) -> tuple[Tensor, ...] | None:
+        """Return the tensors of a key, or None."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def add(self, key: Hashable, value: tuple[Tensor, ...], share: float) -> None:
+        """Keep tensors that are a share of those of a sequence, unless all of these are too large."""
+        if _bytes(value) > MAX_BYTES * share:
+            return
+        with self._lock:
+            self._values[key] = value
+            while sum(map(_bytes, self._values.values())) > MAX_BYTES:
+                self._values.popitem(last=False)
+
+
+_store = _Store()
+
+
+def _bytes(values: tuple[Tensor, ...]) -> int:
+    return sum(value.nbytes for value in values)
 
 
 def kept(anchor: Tensor, key: Hashable, make: Callable[[], Value]) -> Value:
@@ -50,8 +85,7 @@ class Sizes:
         self._host_generators = generators.clone()
         self._alpha, self._chunk = alpha, chunk
         self._device, self._dtype = like.device, like.dtype
-        self._impulses: dict[range, Tensor] = {}
-        self._steps: dict[int, tuple[Tensor, Tensor]] = {}
+        self._number = next(_numbers)
 
     def evolution(self, dtype: torch.dtype | None = None) -> Evolution:
         """Return the transition by generators, in a type other than that of ``like`` if given."""
@@ -74,8 +108,8 @@ class Sizes:
 
     def impulses(self, net: Network, kernels: Any, group: range) -> Tensor:
         """Return the impulses of a group of chunks by the generators, (G, P, N)."""
-        if group in self._impulses:
-            return self._impulses[group]
+        if (known := _store.get((self._number, group))) is not None:
+            return known[0]
         size, steps = net.chunk, len(self._host)
         alone = replace(net, batch=size, memories=1, lengths=None, weight_um=None, evolution=self._exact)
         like = self._exact.sizes
@@ -85,14 +119,13 @@ class Sizes:
         kernels.evolve(alone, memory, group.start, found, unit)
         j, i = torch.tril_indices(size, size, device=self._device)
         rounded = found[:, i, j, 0].to(self._dtype)
-        if rounded.nbytes * net.chunks <= MAX_BYTES * len(group):
-            self._impulses[group] = rounded
+        _store.add((self._number, group), (rounded,), size * len(group) / steps)
         return rounded
 
     def dense(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the transposed products of the matrices of a chunk's steps, (N, C N), and its impulses, (P, N)."""
-        if index in self._steps:
-            return self._steps[index]
+        if (known := _store.get((self._number, index))) is not None:
+            return known[0], known[1]
         span = slice(index * self._chunk, (index + 1) * self._chunk)
         matrices, drives = self._single_steps(self._host[span])
         reached, impulses = [matrices[0]], [[drives[0]]]
@@ -101,8 +134,7 @@ class Sizes:
             impulses.append([*(A @ earlier for earlier in impulses[-1]), B])
         stacked = torch.cat([matrix.T for matrix in reached], 1).to(self._dtype)
         found = stacked, torch.stack([one for row in impulses for one in row]).to(self._dtype)
-        if stacked.nbytes * (len(self._host) // self._chunk) <= MAX_BYTES:
-            self._steps[index] = found
+        _store.add((self._number, index), found, self._chunk / len(self._host))
         return found
 
     def _single_steps(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
