@@ -5,7 +5,7 @@ import torch
 
 from seqmem.ops import implementations
 from tests.gpu import test_layers
-from tests.gpu.layers import CPU, Pass, check, exact_layer, on, sample
+from tests.gpu.layers import CPU, Pass, check, exact_layer, on, reference, run, sample
 from tests.gpu.rows import use_rows_for_cuda
 from tests.gpu.test_layers import F32, LENGTHS
 
@@ -45,3 +45,13 @@ def test_a_wrong_gradient_is_found():
         check(Pass(expected.values, [torch.full((5,), 1.01), torch.zeros(2)]), expected, 1e-3)
     with pytest.raises(AssertionError, match="value 0 of shape"):
         check(Pass([torch.full((3, 4), torch.nan)], expected.gradients), expected, 1e-3)
+
+
+def test_cells_of_one_size_do_not_share_constants(monkeypatch):
+    """Cells of different measures come and go, and the memory of the first ones is used again."""
+    use_rows_for_cuda(monkeypatch)
+    sizes = {"hidden_size": 3, "memory_order": 9}
+    inputs = torch.randn(2, 11, 3, dtype=torch.float64)
+    expected = {name: reference(exact_layer(name, **sizes), inputs) for name in ("legs", "lagts", "legt", "lagt")}
+    for name in [*expected] * 6:
+        check(run(exact_layer(name, **sizes), inputs), expected[name], 1e-9)

@@ -137,10 +137,16 @@ def _transition(
     kernels, weight = kernels_for(inputs), _contiguous(weights["weight_hm"])
     key = (net.chunk, memory.device, memory.dtype)
     if step is not None:
-        powers = kept(step, (key, id(drive)), lambda: Powers(step, drive, net.chunk, memory))
+        powers = kept(step, (key, _content(drive)), lambda: Powers(step, drive, net.chunk, memory))
         return ByPowers(net, kernels, weight, half, powers)
-    made = kept(step_sizes, (key, id(generators), alpha), lambda: Sizes(step_sizes, generators, alpha, net.chunk, memory))
+    settings_key = (key, _content(generators), alpha)
+    made = kept(step_sizes, settings_key, lambda: Sizes(step_sizes, generators, alpha, net.chunk, memory))
     return (Dense if alpha is None else ByGenerators)(net, kernels, weight, half, made)
+
+
+def _content(constant: Tensor) -> tuple[tuple[int, ...], bytes]:
+    """Return the values of a CPU tensor as a key; its id may be that of an earlier tensor."""
+    return tuple(constant.shape), constant.detach().numpy().tobytes()
 
 
 def kernels_for(inputs: Tensor) -> Any:
