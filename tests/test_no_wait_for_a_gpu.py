@@ -158,7 +158,7 @@ MORE_CASES = [
     *((name, spec_of("forecasting", None), {}) for name in ("ema", "legs", "tcn")),
     *((name, replace(TEXT, contiguous=True), {"dropout": 0.5}) for name in ("lstm", "ema", "hmlstm")),
 ]
-QUICK = ("conv_lstm_ae", "igloo", "lstm_ae", "seq2seq_ae", "tcn", "function_approximation", "stack")
+QUICK = ("igloo", "seq2seq_ae", "function_approximation")
 
 QUICK_CASES = ("ema-classification-norm=batch", "tcn-regression", "lstm-language_modelling-dropout=0.5", "igloo-regression")
 

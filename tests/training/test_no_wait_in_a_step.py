@@ -28,6 +28,9 @@ from tests.test_no_wait_for_a_gpu import refuse
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 
+TCN = ["dataset=digits", "model=tcn", "model.num_layers=1"]
+
+
 class Accelerator(CPUAccelerator):
     """An accelerator for a device that is not there."""
 
@@ -119,7 +122,7 @@ def train(keys: list[str], folder: Any) -> dict[str, list[Any]]:
 )
 def test_no_step_waits(optimizer, tmp_path):
     clip = ["train.gradient_clip_val=1", "train.schedule=cosine", "train.schedule_interval=step"]
-    for waits in train(["dataset=digits", "model=tcn", f"train.optimizer={optimizer}", *clip], tmp_path).values():
+    for waits in train([*TCN, f"train.optimizer={optimizer}", *clip], tmp_path).values():
         refuse(waits)
 
 
@@ -129,5 +132,5 @@ def test_a_wait_within_a_step_is_found(tmp_path, monkeypatch):
         return nn.functional.linear(values, head.weight, head.bias)
 
     monkeypatch.setattr(nn.Linear, "forward", forward)
-    for waits in train(["dataset=digits", "model=tcn"], tmp_path).values():
+    for waits in train([*TCN], tmp_path).values():
         assert {(wait.what, wait.module) for wait in waits} == {("item() or bool()", "Linear")}
