@@ -60,8 +60,11 @@ class Ranges {
     return begin;
   }
 
-  void give_back(char* begin, bool keep) {
+  // Returns whether the block is one of these.
+  bool give_back(char* begin, bool keep) {
     const auto found = live_.find(begin);
+    if (found == live_.end()) return false;
+    c10::profiledCPUMemoryReporter().Delete(begin);
     const size_t size = found->second;
     live_.erase(found);
     live_bytes_ -= size;
@@ -70,6 +73,7 @@ class Ranges {
     } else {
       munmap(begin, size);
     }
+    return true;
   }
 
   // Returns idle ranges to the system until at most `limit` bytes are idle.
@@ -138,7 +142,8 @@ class Ranges {
   size_t live_bytes_ = 0, idle_bytes_ = 0, peak_ = 0;
 };
 
-// The allocator of torch's CPU tensors while anything keeps memory. It is never destroyed, since blocks may outlive everything.
+// The allocator of torch's CPU tensors from the first training on. Unless anything keeps memory, all blocks are those of torch's
+// own allocator. It stays in place and is never destroyed, since blocks may outlive everything.
 class KeptMemory final : public c10::Allocator {
  public:
   static KeptMemory& instance() {
@@ -150,11 +155,14 @@ class KeptMemory final : public c10::Allocator {
     if (bytes >= kSmallest) {
       if (char* const begin = take(bytes)) {
         c10::profiledCPUMemoryReporter().New(begin, bytes);
-        return {begin, begin, &give_back, c10::Device(c10::DeviceType::CPU)};
+        return {begin, begin, &free_block, c10::Device(c10::DeviceType::CPU)};
       }
     }
     return torch_->allocate(bytes);
   }
+
+  // Blocks without a DataPtr are freed by this; torch's operators have some as workspaces.
+  c10::DeleterFnPtr raw_deleter() const override { return &free_block; }
 
   void copy_data(void* to, const void* from, size_t count) const override { default_copy_data(to, from, count); }
 
@@ -162,14 +170,13 @@ class KeptMemory final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     if (++keepers_ > 1) return;
     ranges_.forget_peak();
-    // Another allocator that was registered meanwhile gets the small blocks, unless it is this one.
-    if (c10::GetCPUAllocator() != this) torch_ = c10::GetCPUAllocator();
-    c10::SetCPUAllocator(this);
+    if (!installed_) c10::SetCPUAllocator(this);
+    installed_ = true;
   }
 
   void release() {
     const std::lock_guard lock(mutex_);
-    if (keepers_ > 0 && --keepers_ == 0) end();
+    if (keepers_ > 0 && --keepers_ == 0) ranges_.trim(0);
   }
 
   std::vector<int64_t> bytes() {
@@ -184,14 +191,9 @@ class KeptMemory final : public c10::Allocator {
         [] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
         [] {
           instance().keepers_ = 0;
-          instance().end();
+          instance().ranges_.trim(0);
           instance().mutex_.unlock();
         });
-  }
-
-  void end() {
-    ranges_.trim(0);
-    if (c10::GetCPUAllocator() == this) c10::SetCPUAllocator(torch_);
   }
 
   char* take(size_t bytes) {
@@ -199,16 +201,19 @@ class KeptMemory final : public c10::Allocator {
     return keepers_ > 0 ? ranges_.take(bytes) : nullptr;
   }
 
-  static void give_back(void* block) {
-    c10::profiledCPUMemoryReporter().Delete(block);
+  static void free_block(void* block) {
     KeptMemory& memory = instance();
-    const std::lock_guard lock(memory.mutex_);
-    memory.ranges_.give_back(static_cast<char*>(block), memory.keepers_ > 0);
+    {
+      const std::lock_guard lock(memory.mutex_);
+      if (memory.ranges_.give_back(static_cast<char*>(block), memory.keepers_ > 0)) block = nullptr;
+    }
+    if (block != nullptr) memory.torch_->raw_deallocate(block);
   }
 
-  c10::Allocator* torch_;
+  c10::Allocator* const torch_;
   std::mutex mutex_;
   int64_t keepers_ = 0;
+  bool installed_ = false;
   Ranges ranges_;
 };
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seqmem.layers import ema
 from seqmem.ops import extension
 from seqmem.training.loop import freed_memory
 from seqmem.training.loop.freed_memory import freed_memory_kept
@@ -127,6 +128,22 @@ def test_peak_memory_grows_little():
             step(each)
         assert resident_peak() - start > 0.9 * most - 12
     assert resident_peak() - start < 9 / 8 * most
+
+
+@linux
+def test_operators_with_workspaces_run():
+    """Some allocate memory without a tensor: torch's fft and its sort, for two."""
+    with freed_memory_kept():
+        torch.manual_seed(0)
+        model = ema.EMA(4, 8)
+        outputs = [model(torch.randn(8, 400, 4))[0]]
+        outputs[0].sum().backward()
+        outputs += [torch.fft.rfft(torch.randn(64, 1 << 15)).abs(), torch.randn(1 << 20).sort().values]
+        outputs += [
+            torch.nn.functional.conv1d(torch.randn(8, 64, 4000), torch.randn(64, 64, 3)),
+            torch.randn(2, 1 << 19).cumsum(1),
+        ]
+    assert all(each.isfinite().all() for each in outputs)
 
 
 @linux
