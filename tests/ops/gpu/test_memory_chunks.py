@@ -83,9 +83,9 @@ def test_float32_to_rounding():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["legs", "legt"])
-def test_float32_over_a_hundred_thousand_steps(name):
+def test_float32_over_twenty_thousand_steps(name):
     cell = make(name, 1, 4, memory_order=8)
-    inputs = torch.randn(1, 100_000, 1, dtype=torch.float64)
+    inputs = torch.randn(1, 20_000, 1, dtype=torch.float64)
     with torch.no_grad():
         expected, after = cell(inputs)
         found, state = cell.float()(inputs.float())
@@ -166,15 +166,15 @@ def test_parameters_in_half_precision():
 
 
 def arguments(name, save=True):
-    """Arguments of the operator."""
+    """Arguments of the operator, without padding, whose places in what is kept for backward are not written."""
     cell = make(name, 3, 6)
-    inputs = torch.randn(2, 9, 3, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(2, 8, 3, dtype=torch.float64, requires_grad=True)
     state = [part.requires_grad_() for part in random_state(cell, 2)[:2]]
     given = cell.dynamics(inputs, cell.initial_state(2), True)
     constants = (given.get(key) for key in ("step_sizes", "generators", "step", "drive"))
     names = ("weight_ux", "weight_uh", "weight_um", "bias_u", "weight_hx", "weight_hm", "bias_h")
     settings = (0.5, cell.memory_activation, cell.hidden_activation, cell.gate == "G", cell.memory_output, None)
-    return inputs, *state, *constants, torch.tensor([9, 4]), *(getattr(cell, name) for name in names), *settings, save
+    return inputs, *state, *constants, torch.tensor([8, 8]), *(getattr(cell, name) for name in names), *settings, save
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
