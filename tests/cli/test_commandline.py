@@ -431,9 +431,9 @@ def test_in_a_terminal_there_is_a_progress_bar(tmp_path):
     )
     assert done.returncode == 0
     text = done.stdout.decode(errors="replace")
-    assert "Epoch 0/0" in text
+    assert "Epoch 1 of 1" in text
     assert "\r\x1b[2K" in text
-    assert "5/5" in text
+    assert "2/2" in text
 
 
 @pytest.mark.parametrize(

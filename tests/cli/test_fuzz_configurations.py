@@ -6,6 +6,7 @@ Every case is drawn from its number alone, so that one that fails can be drawn a
 import inspect
 import json
 import types
+import warnings
 from collections import Counter
 from functools import cache
 from random import Random
@@ -17,11 +18,12 @@ from omegaconf import OmegaConf
 
 from seqmem import cells, datasets, models
 from seqmem.cli import commandline, messages, overrides, run, sweeps
-from seqmem.errors import UserError
+from seqmem.errors import DataWarning, UserError
 from seqmem.models.base import _registry as networks
 from seqmem.tasks import task_for
 from seqmem.training import SequenceModule, TrainConfig, check_fit
 from seqmem.training.config import model_arguments
+from seqmem.training.loop.quiet import quiet_lightning
 from tests import program
 from tests.cli.choices import choices
 from tests.datasets.conftest import idx_bytes, write_archive, write_ts
@@ -159,14 +161,20 @@ def loaded(arguments: str) -> datasets.DataSet:
 
 
 def trained(arguments: list[str]) -> None:
-    """Compose, load, build, and learn from one batch."""
-    config = commandline.compose(arguments)
+    """Compose, load, build, and learn from one batch, with the filters of warnings that a trial has."""
+    with quiet_lightning():
+        warnings.simplefilter("ignore", DataWarning)
+        learned(commandline.compose(arguments), "hidden_activation=id" in " ".join(arguments))
+
+
+def learned(config: dict[str, Any], may_overflow: bool) -> None:
+    """Load, build, and learn from one batch; a recurrence without a bounded activation may overflow."""
     data = loaded(json.dumps(config["dataset"]))
     check_fit(config, data.spec)
     torch.manual_seed(0)
     model, task = models.build(model_arguments(config), data.spec), task_for(data.spec)
     train = TrainConfig(**config["train"])
-    module = SequenceModule(model, task, train)
+    module = SequenceModule(model, task, train, steps_per_epoch=10)
     loader = data.loader("train", train.batch_size, 0)
     batch = next(iter(loader))
     model.prepare([batch])
@@ -182,6 +190,8 @@ def trained(arguments: list[str]) -> None:
             _, loss = model.learn(batch, task)
         penalty = model.penalty()
     loss = loss if penalty is None else loss + penalty
+    if may_overflow and not loss.isfinite():
+        raise UserError("the loss is not finite")
     assert loss.isfinite(), f"the loss is {loss.item()}"
     loss.backward()
     for name, parameter in model.named_parameters():

@@ -195,7 +195,7 @@ def test_the_originals_way_to_build_works(command, tmp_path):
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(_root / name, tmp_path)
     build = [sys.executable, "setup.py", "install"]
-    done = subprocess.run(build, capture_output=True, text=True, timeout=580, cwd=tmp_path / "csrc", check=False)
+    done = subprocess.run(build, capture_output=True, text=True, timeout=1800, cwd=tmp_path / "csrc", check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "src/seqmem/ops/_extension.so").exists()
 

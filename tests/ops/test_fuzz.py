@@ -38,8 +38,9 @@ class Call:
         return {name: value for name, value in self.arguments.items() if isinstance(value, torch.Tensor)}
 
     def contiguous(self):
-        """The same call with contiguous copies."""
-        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in self.tensors().items()}
+        """The same call with contiguous copies; a tensor that would not fit into memory, which no result needs, stays."""
+        fitting = {name: value for name, value in self.tensors().items() if value.numel() < 2**40}
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in fitting.items()}
         return Call(self.operator, self.arguments | copies)
 
 
