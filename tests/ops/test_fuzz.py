@@ -38,8 +38,8 @@ class Call:
         return {name: value for name, value in self.arguments.items() if isinstance(value, torch.Tensor)}
 
     def contiguous(self):
-        """The same call with contiguous copies; a tensor that would not fit into memory, which no result needs, stays."""
-        fitting = {name: value for name, value in self.tensors().items() if value.numel() < 2**40}
+        """The same call with contiguous copies; sparse and huge tensors stay, which only unused arguments may be."""
+        fitting = {name: part for name, part in self.tensors().items() if not part.is_sparse and part.numel() < 2**40}
         copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in fitting.items()}
         return Call(self.operator, self.arguments | copies)
 
