@@ -184,7 +184,7 @@ HINTS = {
     "model.cell_args.order=3": "did you mean 'model.cell_args.memory_order'?",
     "name=x": "did you mean 'dataset.name' or 'runner.name'?",
     "dataset.length=30": "dataset.length: no such key of dataset=mnist; dataset=adding, dataset=",
-    "runner.workers=2": "runner.workers: no such key of runner=pl; runner=ray has it",
+    "runner.gpus=2": "runner.gpus: no such key of runner=pl; runner=ray has it",
     "experiment=pmnist_legs": "experiment: got pmnist_legs, expected the name of a file in cfg/experiment/; "
     "did you mean 'hippo/pmnist_legs'?",
     "experiment=pmnist_legz": "did you mean 'hippo/pmnist_legs'?",
