@@ -45,6 +45,8 @@ def test_steps_halves_and_the_whole_sequence_agree(name):
     cell, inputs = make(name), sample(name, 4, 11)
     whole, final = cell(inputs)
     assert whole.shape == (4, 11, cell.output_size)
+    if cell.hidden_is_output:
+        assert_close(final.hidden, whole[:, -1])
 
     state, singles = None, []
     for t in range(11):
@@ -204,3 +206,15 @@ def test_wrong_arguments_and_names_are_named():
         cells.get("lsmt")
     with pytest.raises(UserError, match=r"'ema' is not a cell but a parallel layer; use it by model\.network=stack"):
         cells.get(layers.EMA.name)
+
+
+def test_a_subclass_with_steps_of_its_own_says_again_that_it_outputs_its_hidden_state():
+    class Doubled(cells.LSTM):
+        def advance(self, projected, state, scheduled):
+            output, after = super().advance(projected, state, scheduled)
+            return 2 * output, after
+
+    assert cells.LSTM.hidden_is_output
+    assert not Doubled.hidden_is_output
+    assert cells.LegS(1).hidden_is_output
+    assert not cells.LegS(1, memory_output=True).hidden_is_output

@@ -41,6 +41,25 @@ def test_outputs_are_at_the_steps_that_the_data_set_defines(output_steps, shape)
         assert_close(outputs, {0: steps[:, -1], 3: steps[:, -3:], None: steps}[output_steps])
 
 
+@pytest.mark.parametrize("cell", ["lstm", "legs"])
+def test_training_takes_the_last_output_from_the_state(cell):
+    """Values and gradients are those of the outputs, which evaluation takes, for rows of any length."""
+    model = network(spec(), cell=cell, num_layers=2).double()
+    batch = Batch(torch.randn(4, 9, 3, dtype=torch.float64), torch.zeros(4), lengths=torch.tensor([9, 1, 0, 4]))
+    found = []
+    for training in (True, False):
+        model.train(training)
+        model.zero_grad()
+        outputs = model(batch)
+        (outputs * torch.arange(16.0).view(4, 4)).sum().backward()
+        found.append((outputs, [parameter.grad for parameter in model.parameters()]))
+    assert_close(*found, rtol=1e-12, atol=1e-12)
+    last_outputs = []
+    model.layers[1].register_forward_hook(lambda layer, given, results: last_outputs.append(results[0]))
+    loss = model.train()(batch).sum()
+    assert torch.autograd.grad(loss, last_outputs, allow_unused=True) == (None,)  # no gradient (B, T, H) is made
+
+
 def test_a_timed_cell_gets_the_times_in_every_layer_and_is_refused_without():
     model = network(spec(times=True), cell="tlsi", num_layers=2)
     assert [layer.input_size for layer in model.layers] == [4, 6]

@@ -19,6 +19,8 @@ from seqmem.sequence.cuda_graph import CapturedLoop
 
 State = TypeVar("State", bound=tuple[Any, ...])
 
+_STEPS = {"forward", "step", "advance", "whole_sequence", "fused_forward", "stepwise_forward"}
+
 
 class Recurrence(SequenceLayer[State]):
     """A sequence layer that is defined by one step.
@@ -28,7 +30,15 @@ class Recurrence(SequenceLayer[State]):
     the carried state and padding. A cell with a fused sequence names its operator and defines ``fused_forward``.
     """
 
+    hidden_is_output: bool = False
+    """The output of a step is the part ``hidden`` of the state after it; a subclass with steps of its own says so again."""
+
     _loop: CapturedLoop | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if _STEPS & cls.__dict__.keys() and "hidden_is_output" not in cls.__dict__:
+            cls.hidden_is_output = False
 
     def project(self, inputs: Tensor) -> Tensor:
         """Compute the terms of a step that depend on its input alone: (..., C) -> (..., P)."""

@@ -40,6 +40,7 @@ class GRU(Recurrence[GRUState]):
 
     name = "gru"
     operator = "gru"
+    hidden_is_output = True
 
     @checked
     def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256, bias: bool = True, reset_after: bool = True):

@@ -27,6 +27,7 @@ class GRUS(MGU):
 
     name = "grus"
     operator = ""
+    hidden_is_output = True
 
     def initial_state(self, batch_size: int) -> GRUSState:  # type: ignore[override]
         """Return a zero hidden state at step 0."""

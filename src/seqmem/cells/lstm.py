@@ -39,6 +39,7 @@ class LSTM(Recurrence[LSTMState]):
 
     name = "lstm"
     operator = "lstm"
+    hidden_is_output = True
 
     @checked
     def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256, bias: bool = True):

@@ -115,6 +115,7 @@ class MemoryCell(Recurrence[MemoryState]):
     """
 
     operator = "memory_network"
+    hidden_is_output = True
 
     default_architecture: ClassVar[Architecture] = DEFAULT_ARCHITECTURE
     default_initializers: ClassVar[Initializers] = DEFAULT_INITIALIZERS
@@ -150,6 +151,7 @@ class MemoryCell(Recurrence[MemoryState]):
         self.memory_activation, self.hidden_activation = memory_activation, hidden_activation
         self.gate = gate
         self.memory_output = memory_output
+        self.hidden_is_output = self.hidden_is_output and not memory_output
         self.output_size = hidden_size + (memory_size * self.memory_order if memory_output else 0)
         self._add_weights(architecture)
         with torch.no_grad():

@@ -41,6 +41,7 @@ class MGU(Recurrence[RNNState]):
 
     name = "mgu"
     operator = "gated"
+    hidden_is_output = True
 
     @checked
     def __init__(

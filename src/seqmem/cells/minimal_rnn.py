@@ -40,6 +40,7 @@ class MinimalRNN(Recurrence[RNNState]):
 
     name = "mrnn"
     operator = "gated"
+    hidden_is_output = True
 
     @checked
     def __init__(

@@ -49,6 +49,7 @@ class Orthogonal(Recurrence[RNNState]):
     """
 
     name = "orthogonal"
+    hidden_is_output = True
 
     bias_hx: Tensor | None
 

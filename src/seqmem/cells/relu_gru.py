@@ -38,6 +38,7 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
 
     name = "relu_gru"
     operator = "relu_gru"
+    hidden_is_output = True
 
     @checked
     def __init__(self, input_size: PositiveInt, hidden_size: PositiveInt = 256):

@@ -35,6 +35,7 @@ class RNN(Recurrence[RNNState]):
     """
 
     name = "rnn"
+    hidden_is_output = True
 
     @checked
     def __init__(

@@ -37,6 +37,7 @@ class ScaleInvariantCell(MemoryCell):
         UserError: an argument of the wrong type or range.
     """
 
+    hidden_is_output = True
     measure: ClassVar[str]
     _rows_differ = False
 

@@ -50,6 +50,7 @@ class TimestampedCell(MemoryCell):
     """
 
     timed = True
+    hidden_is_output = True
     _times_need_gradient = False
 
     @checked

@@ -104,9 +104,19 @@ class RecurrentNetwork(SequenceModel):
         for k, layer in enumerate(self.layers):
             times = batch.times if k == 0 or self.timed else None
             outputs, after = layer(outputs, None if state is None else state[k], lengths=batch.lengths, times=times)
-            outputs = self._dropped(outputs)
             states.append(after)
+            if k + 1 == len(self.layers) and self._ends_in_hidden(layer, state, batch):
+                return self.head(self._dropped(after.hidden[:, None])[:, 0]), states
+            outputs = self._dropped(outputs)
         return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths)), states
+
+    def _ends_in_hidden(self, layer: nn.Module, state: Any, batch: Batch) -> bool:
+        """Return whether the hidden state is the last output: in training, its gradient takes no tensor (B, T, H).
+
+        Rows of length 0 have it from the initial state alone.
+        """
+        known = isinstance(layer, cells.Recurrence) and layer.hidden_is_output
+        return known and self.training and self.spec.output_steps == 0 and (state is None or batch.lengths is None)
 
     def initial_state(self, batch_size: int) -> list[Any]:
         """Return the initial states of the layers."""
