@@ -192,7 +192,7 @@ def test_processes_of_a_server_give_the_same_numbers(tmp_path, monkeypatch):
     data = datasets.load(settings["dataset"])
     outcomes = []
     for method in ("forkserver", "fork"):
-        monkeypatch.setattr(workers, "start_method", lambda method=method: method)
+        monkeypatch.setattr(workers, "start_method", lambda threads, method=method: method)
         experiment = training.experiment(settings, data, tmp_path / method)
         with Workers(2) as pool:
             for seed in (0, 1):
@@ -201,6 +201,24 @@ def test_processes_of_a_server_give_the_same_numbers(tmp_path, monkeypatch):
     for seed in (0, 1):
         first, second = (next((tmp_path / method).glob(f"*/seed_{seed}")) for method in ("forkserver", "fork"))
         assert_same(RunFolder(first), RunFolder(second))
+
+
+@pytest.mark.slow
+def test_processes_of_several_threads_do_not_wait_for_threads_that_were_not_forked(tmp_path):
+    """GNU's OpenMP hangs in a forked process if the parent has computed with several threads."""
+    settings = config(runner={"ntrials": 2}, train={"epochs": 1})
+    experiment = training.experiment(settings, Signs(), tmp_path)
+    threads, outcomes = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        torch.ones(1 << 20).exp().sum()
+        with Workers(2) as pool:
+            for seed in (3, 4):
+                pool.submit(Trial(settings, Signs(), experiment, seed), Choice(2, 2), outcomes.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    assert {outcome.record["machine"]["threads"] for outcome in outcomes} == {2}
 
 
 @pytest.mark.slow

@@ -50,8 +50,9 @@ class _Running:
 class Workers:
     """Trains trials in processes, as a context manager; each trial gets a process of its own.
 
-    A process is forked from this one, which takes 0.1 s and shares the data set's memory. Where there is a GPU it comes from a
-    server that has imported the packages, since CUDA does not survive a fork; the data set is sent to it in shared memory.
+    A process of one thread is forked from this one, which takes 0.1 s and shares the data set's memory. A process of several
+    threads, or where there is a GPU, comes from a server that has imported the packages, since neither the threads of OpenMP
+    nor CUDA survive a fork; the data set is sent to it in shared memory.
 
     A signal is passed to all processes, which save a checkpoint, as a single one does; then the block raises
     :class:`seqmem.io.interrupts.Interrupted`. A process that dies is the failure of its trial.
@@ -137,7 +138,7 @@ class Workers:
                 self.submit(*self._busy.pop(0))
 
     def _started(self, trial: worker.Trial, choice: Choice, then: Then) -> _Running:
-        method = start_method()
+        method = start_method(choice.threads)
         context: Any = get_context(method)
         here, there = context.Pipe()
         provenance()  # once, not in each process
@@ -199,9 +200,13 @@ class Workers:
                 os.kill(running.process.pid, signal.SIGTERM)
 
 
-def start_method() -> str:
-    """Return how processes start on this machine, as :mod:`multiprocessing` names it."""
-    return "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "forkserver"
+def start_method(threads: int | None) -> str:
+    """Return how a process with a number of threads starts on this machine, as :mod:`multiprocessing` names it.
+
+    OpenMP's threads do not survive a fork: a forked process that computes with several waits for them forever.
+    """
+    can_fork = sys.platform == "linux" and not torch.cuda.is_available() and threads == 1
+    return "fork" if can_fork else "forkserver"
 
 
 def _death(running: _Running) -> UserError:
