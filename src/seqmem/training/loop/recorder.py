@@ -98,7 +98,8 @@ class EpochRecorder(pl.Callback):
 def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak of earlier trials: of a CUDA device, otherwise of this process, where the system can."""
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        if torch.cuda.is_initialized():  # otherwise there is no peak, and torch raises "did you call init?"
+            torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
