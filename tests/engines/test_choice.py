@@ -12,7 +12,7 @@ from seqmem.training.engines.choice import Choice, DeviceMemory, Machine, choose
 from tests.training.test_trials import config
 
 SPEC = DataSpec("digits", 1, 10, "classification", 0, 784)
-TWO, EIGHT = Machine(2, 16_000), Machine(8, 64_000)
+TWO, EIGHT, MANY = Machine(2, 16_000), Machine(8, 64_000), Machine(64, 256_000)
 ALONE = Choice()
 
 
@@ -39,6 +39,8 @@ def chosen(machine, trials=4, hidden_size=16, memory=None, **runner):
         ({"machine": TWO, "name": "ray"}, ALONE),
         ({"machine": EIGHT}, Choice(4, 1)),
         ({"machine": EIGHT, "trials": 100}, Choice(8, 1)),
+        ({"machine": MANY, "trials": 5, "hidden_size": 64}, Choice(5, 1)),
+        ({"machine": MANY, "trials": 5, "hidden_size": 1024}, ALONE),
         ({"machine": Machine(1, 16_000)}, ALONE),
         ({"machine": Machine(1, 16_000), "workers": 2}, Choice(2, 1)),
         ({"machine": Machine(8, 2_000), "trials": 100}, Choice(3, 1)),

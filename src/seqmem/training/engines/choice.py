@@ -28,9 +28,9 @@ from seqmem.training.config import RayConfig, TrainConfig, runner_config
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
-# Multiply-adds of one step of a batch at which every further thread of a trial adds half of its own speed. On two cores, a
-# second thread makes a training step of 100 rows 1.4 times as fast with LegS 64, 1.7 with GRU 128, 1.9 with LegS 256; Lightning
-# and the batches, which take most of the time of small models, gain nothing.
+# Multiply-adds of one step of a batch at which a second thread adds half of its own speed. On two cores, a second thread makes
+# a training step of 100 rows 1.4 times as fast with LegS 64, 1.7 with GRU 128, 1.9 with LegS 256; Lightning and the batches,
+# which take most of the time of small models, gain nothing. More threads follow from two by Amdahl's law.
 _HALF_SPEED = 2e6
 # Least factor by which the trials have to end sooner side by side.
 _LEAST_GAIN = 1.15
@@ -141,7 +141,9 @@ def workers_on_cpu(work: float, peak: float, trials: int, machine: Machine) -> i
     """
     fitting = int(_MEMORY_SHARE * machine.memory_mib / peak) if math.isfinite(machine.memory_mib) else machine.cores
     workers = max(1, min(machine.cores, trials, fitting))
-    faster = 1 + (machine.cores - 1) * work / (work + _HALF_SPEED)
+    gain = work / (work + _HALF_SPEED)  # by a second thread
+    shared = 2 * gain / (1 + gain)  # part of the time that threads divide
+    faster = 1 / (1 - shared + shared / machine.cores)
     rounds = math.ceil(trials / workers)
     return workers if trials / rounds >= _LEAST_GAIN * faster else 1
 
