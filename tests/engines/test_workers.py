@@ -74,6 +74,11 @@ def test_three_at_a_time_give_the_numbers_of_one_after_the_other_with_one_thread
     assert both["timed"][0] == 3  # seconds of one after the other are not averaged with those of three at a time
 
 
+def test_a_trial_alone_has_no_others_beside_it(tmp_path):
+    [trial] = run_trials(config(runner={"workers": 3}, smoke_test=True), Signs(), tmp_path)
+    assert "workers" not in trial.read_record()["machine"]
+
+
 def test_the_memory_of_a_gpu_is_measured_by_a_short_silent_trial(tmp_path, monkeypatch):
     measured = []
 

@@ -87,7 +87,10 @@ def run_trials(
 
 def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Experiment, job: "_Outcomes") -> None:
     """Attempt all trials from this process, and then those that a different process trained."""
-    attempts = _runner(runner_config(config["runner"]).name)
+    name = runner_config(config["runner"]).name
+    attempts = _runner(name)
+    if name != "ray" and config["runner"].get("workers", "auto") != "auto":
+        config = {**config, "runner": {**config["runner"], "workers": 1}}  # for the record
     for wait, seeds in ((False, job.seeds), (True, job.busy)):
         for outcome in attempts(config, data, experiment, seeds, wait):
             job.add(outcome)
