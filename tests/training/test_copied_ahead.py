@@ -37,11 +37,13 @@ class Stream:
 def log(monkeypatch):
     """What happens to streams that do not exist."""
     found = []
+    module._stream.cache_clear()
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(found))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(found, "training"))
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: found.append(stream.name))
-    return found
+    yield found
+    module._stream.cache_clear()
 
 
 def batches(count, **changes):
@@ -58,6 +60,15 @@ def test_the_next_batch_is_copied_before_a_batch_is_used_without_waiting(log):
     assert not waits
     use = ["training waits for event", "training", "training"]
     assert log == ["copied", "copied", *use, "step 0", "copied", *use, "step 1", *use, "step 2"]
+
+
+def test_all_epochs_copy_in_one_stream(log, monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or Stream(log))
+    with PretendedGPU():
+        for _ in range(3):
+            list(copied_ahead(batches(2), CUDA))
+    assert made == [CUDA]
 
 
 def test_elsewhere_batches_are_moved_one_by_one():

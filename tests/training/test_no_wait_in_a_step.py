@@ -83,7 +83,7 @@ def _nothing_of_cuda(monkeypatch):
     """What needs a driver: streams, events, synchronisation, the device's name."""
     monkeypatch.setattr(copied_ahead._Copy, "__init__", _copy)
     monkeypatch.setattr(copied_ahead._Copy, "arrived", lambda copy: copy.batch)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(copied_ahead, "_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(loss_check, "STEPS", 2)

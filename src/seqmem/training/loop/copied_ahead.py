@@ -1,6 +1,7 @@
 """Batches on a GPU, each copied from page-locked memory while the one before it trains."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -28,13 +29,19 @@ def copied_ahead(batches: Iterable[Batch], device: torch.device, dtype: torch.dt
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
-    stream = torch.cuda.Stream(device)
+    stream = _stream(device)
 
     def copied(batch: Batch) -> "_Copy":
         check_batch(batch, dtype)
         return _Copy(batch, device, stream)
 
     yield from (copy.arrived() for copy in one_ahead(map(copied, batches)))
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all copies to a device: torch keeps freed memory for each stream, and would for each epoch's."""
+    return torch.cuda.Stream(device)
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:

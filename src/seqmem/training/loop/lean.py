@@ -85,13 +85,13 @@ class LeanLoop:
         Raises:
             UserError: a loss is not finite; on a GPU this may be found some steps later, at the end of the epoch at the latest.
         """
-        device = next(self.model.parameters()).device
+        weight = next(self.model.parameters())
         with freed_memory_kept():
             for epoch in epochs:
                 self.model.train()
                 self.model.on_epoch(epoch)
                 observer.on_epoch_start(epoch)
-                for k, batch in enumerate(copied_ahead(batches(epoch), device)):
+                for k, batch in enumerate(copied_ahead(batches(epoch), weight.device, weight.dtype)):
                     observer.on_step(*self._step(batch, Position(epoch, k, self._steps)))
                 self._losses.wait()
                 self._end("epoch")
