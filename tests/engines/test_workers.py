@@ -99,6 +99,24 @@ def test_the_memory_of_a_gpu_is_measured_by_a_short_silent_trial(tmp_path, monke
     assert not trial.experiment.folder.exists()
 
 
+def test_a_trial_that_cannot_start_in_a_process_has_no_memory(tmp_path, capsys, monkeypatch):
+    """Then trials run one after the other, as before there were processes."""
+    settings = config(runner={"ntrials": 2})
+    experiment, data = training.experiment(settings, Signs(), tmp_path), Signs()
+    data.cannot_be_pickled = lambda: None
+    monkeypatch.setattr(workers, "start_method", lambda threads: "forkserver")
+    with Workers(2) as pool:
+        assert pool.device_memory(Trial(settings, data, experiment, 3, silent=True)) is None
+    assert re.match(r"trials run one after the other: no process could start \(\w+Error: ", capsys.readouterr().err)
+
+
+def test_nothing_is_measured_for_trials_that_have_all_finished(tmp_path, monkeypatch):
+    settings = config(runner={"ntrials": 2, "workers": 1}, smoke_test=True)
+    once = run_trials(settings, Signs(), tmp_path)
+    monkeypatch.setattr(trials, "_choice", None)  # not to be called
+    assert [trial.path for trial in run_trials(settings, Signs(), tmp_path)] == [trial.path for trial in once]
+
+
 @pytest.mark.slow
 def test_a_trial_is_measured_beside_others_without_a_trace(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)

@@ -69,14 +69,16 @@ def run_trials(
     job = _Outcomes(experiment, seeds)
     with ExitStack() as own:
         own_workers = workers or own.enter_context(Workers(len(seeds)))
-        choice = _choice(config, data, experiment, own_workers)
-        if choice.workers == 1:
+        unfinished = [seed for seed in seeds if experiment.trial(seed).finished() is None]
+        # On a GPU the choice takes a short training.
+        choice = _choice(config, data, experiment, own_workers) if unfinished else None
+        if choice is not None and choice.workers == 1:
             own_workers.finish()
             _one_after_the_other(config, data, experiment, job)
             return job.folders()
         job.failed = failed if workers else None
         for seed in seeds:
-            if experiment.trial(seed).finished() is not None:
+            if choice is None or seed not in unfinished:
                 job.add(*one_by_one(config, data, experiment, [seed], wait=False))
             else:
                 own_workers.submit(Trial(config, data, experiment, seed), choice, job.add)

@@ -111,8 +111,16 @@ class Workers:
             self._pass_on(signal.SIGTERM)
 
     def device_memory(self, trial: worker.Trial) -> DeviceMemory | None:
-        """Train a trial beside those that run, wait for its end, and return the GPU's memory; None if it failed."""
-        self.submit(trial, Choice(self.trials, 1), lambda outcome: None)
+        """Train a trial beside those that run, wait for its end, and return the GPU's memory; None if it failed.
+
+        It fails, for example, if the data set cannot be pickled, or does not fit into the shared memory of a container.
+        """
+        try:
+            self.submit(trial, Choice(self.trials, 1), lambda outcome: None)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"trials run one after the other: no process could start ({reason})", file=sys.stderr, flush=True)
+            return None
         running = self._running[-1]
         while running in self._running:
             self._receive()
