@@ -45,7 +45,6 @@ class Case:
 
 
 _FEW = ("train.epochs=1", "train.limit_train_batches=60", "train.limit_val_batches=10", "train.limit_test_batches=10")
-_TWO = "runner.ntrials=2"
 CASES = [
     Case(
         "permuted MNIST, LegS 64, 6 seeds",
@@ -75,8 +74,13 @@ def main() -> None:
     add_output(parser, "trials_at_once.csv")
     arguments = parser.parse_args()
     path = output(arguments, "trials_at_once.csv")
-    rows = [row for case in CASES if arguments.only in case.title for row in measure(case)]
-    save(rows, path)
+    rows: list[dict[str, object]] = []
+    for case in CASES:
+        if arguments.only in case.title:
+            rows += measure(case)
+            save(rows, path)  # the next case may fail
+    if not rows:
+        parser.error(f"--only: got {arguments.only!r}, expected part of a title: {'; '.join(case.title for case in CASES)}")
     if arguments.keep:
         readme.update()
     print(f"all rows: {path}")

@@ -137,12 +137,13 @@ def _train(session: Session, training: Training, data: Path, content: str) -> No
             session.row(**described, quantity="test accuracy", value=value, note=note)
     if code == 0:
         seconds = span(records)
+        together = max(record["machine"].get("workers", 1) for record in records)
         session.row(
             **described,
             quantity="trials",
             value=f"{3600 * training.trials / seconds:.0f}",
             unit="an hour",
-            note=f"in {seconds:.0f} s from the start of the first trial to the end of the last; {note}",
+            note=f"{together} at a time, in {seconds:.0f} s from the start of the first trial to the end of the last; {note}",
         )
     epochs = [float(row["seconds"]) for path in seen for row in _epochs(path)]
     if epochs and training.trials == 1 and content == "MNIST" and training.hidden == 512:
