@@ -20,8 +20,8 @@ from seqmem.ops.gpu.memory_chunks_groups import backward_group, forward_group
 from seqmem.ops.gpu.memory_chunks_plain import Tables
 from seqmem.ops.gpu.memory_chunks_transitions import Transition
 
-_CONSTANT = tuple(f"part_{name}" for name in ("factor", "uh", "um", "generators", "end", "folded", "feedback", "entering"))
-_CONSTANT += ("weight_x", "bias_x")
+_OF_TRANSITION = ("factor", "uh", "um", "generators", "stacked", "end", "folded", "feedback", "entering")
+_CONSTANT = (*(f"part_{name}" for name in _OF_TRANSITION), "weight_x", "bias_x")
 """Tensors that all groups of a pass share."""
 
 _MAX_PLANS = 64
@@ -83,6 +83,7 @@ class Replays(Direct):
         key = kind, changed, tuple((name, value.shape, value.dtype) for name, value in given.items())
         graph = self._plan.captured.get(key)
         if graph is None or graph.captured is None:
+            self._plan.constants.pop(key, None)  # of a graph that was dropped
             graph = self._capture(key, part, given, changed, function)
         if graph is None:
             return False

@@ -277,7 +277,7 @@ class ByPowers(Transition):
     def __init__(self, net: Network, kernels: Any, weight_hm: Tensor | None, half: torch.dtype | None, powers: Powers):
         super().__init__(replace(net, stationary=True), kernels, weight_hm, half)
         self._powers = powers
-        self._end = powers.stacked[:, -net.order :]
+        self._stacked, self._end = powers.stacked, powers.stacked[:, -net.order :]
         self._folded = None if weight_hm is None else self._fold(weight_hm)
         self._feedback = None if net.weight_um is None else self._fold_feedback(net.weight_um)
 
@@ -285,14 +285,14 @@ class ByPowers(Transition):
         """Return W_hm A^j for j = 1..C, transposed: (M N, C R)."""
         net = self.net
         rows = weight.view(net.rows, net.memories, net.order).transpose(0, 1).reshape(-1, net.order)
-        folded = self._powers.stacked.view(-1, net.order) @ rows.T
+        folded = self._stacked.view(-1, net.order) @ rows.T
         folded = folded.view(net.order, net.chunk, net.memories, net.rows).permute(2, 0, 1, 3)
         return folded.reshape(net.memories * net.order, -1).to(self.half or weight.dtype)
 
     def _fold_feedback(self, weight: Tensor) -> Tensor:
         """Return W_um A^j for j = 0..C-1, transposed: (M, N, C)."""
         net = self.net
-        powers = self._powers.stacked.view(net.order, net.chunk, net.order)
+        powers = self._stacked.view(net.order, net.chunk, net.order)
         later = torch.einsum("njm,km->knj", powers[:, :-1], weight)
         return torch.cat([weight[..., None], later], 2)
 
@@ -319,14 +319,14 @@ class ByPowers(Transition):
     def memories(self, starts: Tensor, inputs: Tensor, impulses: Tensor) -> Tensor:
         """Return the memory after each step, (G, B, C, M, N)."""
         net = self.net
-        free = (starts.reshape(-1, net.order) @ self._powers.stacked).view(*starts.shape[:3], net.chunk, net.order)
+        free = (starts.reshape(-1, net.order) @ self._stacked).view(*starts.shape[:3], net.chunk, net.order)
         return free.transpose(2, 3) + _forced(net, impulses, inputs)
 
     def finish(self, memory: Tensor, inputs: Tensor) -> Tensor:
         """Return the memory after each row's last valid step: rows stand at the start of their last, incomplete chunk."""
         net = self.net
         index, rest = self._ends(memory)
-        free = (memory.reshape(-1, net.order) @ self._powers.stacked).view(*memory.shape[:2], net.chunk, net.order)
+        free = (memory.reshape(-1, net.order) @ self._stacked).view(*memory.shape[:2], net.chunk, net.order)
         rows, offset = torch.arange(net.batch, device=memory.device), (rest - 1).clamp(min=0)
         steps = index[:, None] * net.chunk + torch.arange(net.chunk, device=memory.device)
         u = inputs[rows[:, None], steps.clamp(max=net.steps - 1)]
@@ -352,7 +352,7 @@ class ByPowers(Transition):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that the chunks of a group need, by name."""
-        found = {"end": self._end, "folded": self._folded, "feedback": self._feedback}
+        found = {"stacked": self._stacked, "end": self._end, "folded": self._folded, "feedback": self._feedback}
         if isinstance(self.ends, Tensor):
             found |= {"ends": self.ends, "entering": self.entering}
         return super().tensors() | {name: tensor for name, tensor in found.items() if tensor is not None}
@@ -360,7 +360,8 @@ class ByPowers(Transition):
     def with_tensors(self, given: dict[str, Tensor]) -> Self:
         """Return the same transition with other tensors in place of those of :meth:`tensors`."""
         found = super().with_tensors(given)
-        found._end, found._folded, found._feedback = given["end"], given.get("folded"), given.get("feedback")
+        found._stacked, found._end = given["stacked"], given["end"]
+        found._folded, found._feedback = given.get("folded"), given.get("feedback")
         if "ends" in given:
             found.ends, found.entering = given["ends"], given["entering"]
         return found
@@ -370,7 +371,7 @@ class ByPowers(Transition):
         net = self.net
         index, rest = self._ends(grad_memory)
         rows, offset = torch.arange(net.batch, device=grad_memory.device), (rest - 1).clamp(min=0)
-        powers = self._powers.stacked.view(net.order, net.chunk, net.order).permute(1, 2, 0)  # (C, N, N): A^j
+        powers = self._stacked.view(net.order, net.chunk, net.order).permute(1, 2, 0)  # (C, N, N): A^j
         pulled = torch.matmul(grad_memory.transpose(0, 1)[:, None], powers)  # (M, C, B, N)
         self.entering = torch.where((rest > 0)[:, None, None], pulled[:, offset, rows].transpose(0, 1), grad_memory)
         impulses = squared(self._powers.impulses, net.chunk, True)
@@ -395,7 +396,7 @@ class ByPowers(Transition):
             else:
                 before += multiply(rows, folded, before.dtype).view_as(before)
         if grad_memories is not None:
-            before += grad_memories.transpose(1, 2).reshape(-1, net.chunk * net.order) @ self._powers.stacked.T
+            before += grad_memories.transpose(1, 2).reshape(-1, net.chunk * net.order) @ self._stacked.T
         before = before.view_as(grad_memory)
         if self._feedback is not None:
             given = grad_inputs[:, net.span(range(index, index + 1))]
