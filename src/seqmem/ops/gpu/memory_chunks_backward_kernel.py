@@ -139,6 +139,8 @@ def _run_steps_back(
             du = tl.load(grad_inputs + place) + fed[k]
             if table is not None:
                 du += tl.sum(pushed[k], 0)
+            else:
+                tl.debug_barrier()  # all warps load the place before one of them stores it
             du *= _slope(tl.load(inputs + place), ACTIVATION_U)
             tl.store(grad_inputs + place, du)
             fresh = append(fresh, du)
@@ -175,6 +177,8 @@ def _run_step_back(
             if GATED:
                 total += tl.load(table + k * R + H + n, mask=inside, other=0.0).to(d.dtype) * dg
             du += tl.sum(total, 0)
+        else:
+            tl.debug_barrier()  # all warps load the place before one of them stores it
         du *= _slope(tl.load(inputs + place), ACTIVATION_U)
         tl.store(grad_inputs + place, du)
         if weight_uh is not None:
@@ -182,7 +186,7 @@ def _run_step_back(
     return d
 
 
-@triton.jit(do_not_specialize=("start", "count", "next_count"))
+@triton.jit(do_not_specialize=("start", "count", "next_count", "stride_u"))
 def backward_chunk(
     gates, table, feedback, impulses, outputs, first_hidden, inputs, grad_outputs, carry, grad_memory, grad_inputs, grad_gates,
     pulled, lengths, weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width, stride_u,

@@ -181,6 +181,8 @@ def _run_steps(
                 u += tl.sum(h * w[k], 0)
             u = _activate(u, ACTIVATION_U)
             fresh = append(fresh, u)
+            if weight_uh is None:
+                tl.debug_barrier()  # no sum has let all warps load the place before one of them stores it
             tl.store(inputs + row * stride_u + t * M + k, u)
             if table is not None:
                 c += now[PARTS * k].to(h.dtype) * u
@@ -217,6 +219,8 @@ def _run_step(
         if weight_uh is not None:
             u += tl.sum(h * tl.load(weight_uh + k * H + n, mask=inside, other=0.0), 0)
         u = _activate(u, ACTIVATION_U)
+        if weight_uh is None:
+            tl.debug_barrier()  # no sum has let all warps load the place before one of them stores it
         tl.store(place, u)
         if table is not None:
             c += tl.load(table + k * R + n, mask=inside, other=0.0).to(h.dtype) * u
@@ -232,7 +236,7 @@ def _run_step(
     return h
 
 
-@triton.jit(do_not_specialize=("start", "count", "next_count"))
+@triton.jit(do_not_specialize=("start", "count", "next_count", "stride_u"))
 def forward_chunk(
     gates, product, x, weight_x, bias, table, feedback, impulses, free, free_half, free_inputs, before, after, hidden,
     outputs, inputs, lengths, weight_uh, weight_um, generators, sizes, elimination, start, count, next_count, stride, width,
@@ -294,7 +298,7 @@ def forward_chunk(
             tl.store(free_half + here * N + n, m.to(free_half.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=("start", "batch", "steps"))
+@triton.jit(do_not_specialize=("start", "batch", "steps", "stride_u"))
 def evolve(
     memory, out, half, fed, inputs, weight_um, generators, sizes, elimination, start, batch, steps, stride_u,
     N: tl.constexpr, M: tl.constexpr, C: tl.constexpr, BLOCK_N: tl.constexpr,
