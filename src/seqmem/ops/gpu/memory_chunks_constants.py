@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import cached_property
 from itertools import count
-from threading import Lock
+from threading import RLock
 from typing import Any, TypeVar
+from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -32,24 +33,33 @@ class _Store:
     """Tensors of the groups and chunks of sequences within :data:`MAX_BYTES`, the latest used ones last."""
 
     def __init__(self) -> None:
-        self._values: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
-        self._lock = Lock()
+        self._values: OrderedDict[tuple[int, Hashable], tuple[Tensor, ...]] = OrderedDict()
+        self._size = 0
+        self._lock = RLock()  # the garbage collector may call `drop` within other methods
 
-    def get(self, key: Hashable) -> tuple[Tensor, ...] | None:
+    def get(self, key: tuple[int, Hashable]) -> tuple[Tensor, ...] | None:
         """Return the tensors of a key, or None."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key)
 
-    def add(self, key: Hashable, value: tuple[Tensor, ...], share: float) -> None:
+    def add(self, key: tuple[int, Hashable], value: tuple[Tensor, ...], share: float) -> None:
         """Keep tensors that are a share of those of a sequence, unless all of these are too large."""
         if _bytes(value) > MAX_BYTES * share:
             return
         with self._lock:
+            self._size += _bytes(value) - _bytes(self._values.pop(key, ()))
             self._values[key] = value
-            while sum(map(_bytes, self._values.values())) > MAX_BYTES:
-                self._values.popitem(last=False)
+            while self._size > MAX_BYTES:
+                self._size -= _bytes(self._values.popitem(last=False)[1])
+
+    def drop(self, number: int) -> None:
+        """Drop the tensors of a sequence."""
+        with self._lock:
+            for key in list(self._values):
+                if key[0] == number:
+                    self._size -= _bytes(self._values.pop(key, ()))
 
 
 _store = _Store()
@@ -86,6 +96,7 @@ class Sizes:
         self._alpha, self._chunk = alpha, chunk
         self._device, self._dtype = like.device, like.dtype
         self._number = next(_numbers)
+        finalize(self, _store.drop, self._number).atexit = False
 
     def evolution(self, dtype: torch.dtype | None = None) -> Evolution:
         """Return the transition by generators, in a type other than that of ``like`` if given."""
@@ -97,8 +108,8 @@ class Sizes:
         sizes = self._host.where(~started, 0)
         table = torch.stack([sizes, sizes * (self._alpha or 0.0), started.double()], 1)
         triangular = not bool(self._host_generators[3:5].any())
-        eliminated = None if triangular else elimination(self._host_generators, table[:, 1]).to(self._device)
-        return Evolution(self._host_generators.to(self._device), table.to(self._device), eliminated)
+        eliminated = None if triangular else _copied(elimination(self._host_generators, table[:, 1]), self._device)
+        return Evolution(_copied(self._host_generators, self._device), _copied(table, self._device), eliminated)
 
     @cached_property
     def _rounded(self) -> Evolution:
@@ -137,20 +148,32 @@ class Sizes:
         _store.add((self._number, index), found, self._chunk / len(self._host))
         return found
 
-    def _single_steps(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return A (C, N, N) and B (C, N) of steps of zero-order hold, in float64 on the device."""
+    @cached_property
+    def _augmented(self) -> tuple[Tensor, float]:
+        """[A, B; 0, 0] on the device, (N + 1, N + 1), and its 1-norm."""
         p, q, d, g, h, b = self._host_generators
         A = -(torch.tril(torch.outer(p, q), -1) + torch.diag(d) + torch.triu(torch.outer(g, h), 1))
-        order = len(b)
-        augmented = torch.cat([torch.cat([A, b[:, None]], 1), A.new_zeros(1, order + 1)])
+        augmented = torch.cat([torch.cat([A, b[:, None]], 1), A.new_zeros(1, len(b) + 1)])
+        return _copied(augmented, self._device), float(torch.linalg.matrix_norm(augmented, 1))
+
+    def _single_steps(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A (C, N, N) and B (C, N) of steps of zero-order hold, in float64 on the device."""
+        augmented, norm = self._augmented
+        order = augmented.shape[1] - 1
         started = sizes.isinf()
         finite = sizes.where(~started, 0)
-        norm = float(torch.linalg.matrix_norm(augmented, 1)) * float(finite.max())
-        exponential = _exponential(augmented.to(self._device), finite.to(self._device), norm)
+        exponential = _exponential(augmented, _copied(finite, self._device), norm * float(finite.max()))
         begins = torch.zeros_like(exponential[0])
         begins[0, order] = 1
-        both = torch.where(started.to(self._device)[:, None, None], begins, exponential)
+        both = torch.where(_copied(started, self._device)[:, None, None], begins, exponential)
         return both[:, :order, :order], both[:, :order, order]
+
+
+def _copied(value: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on a device, without waiting for it; a capture of the caller's refuses the copy."""
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 def _exponential(matrix: Tensor, factors: Tensor, norm: float) -> Tensor:
