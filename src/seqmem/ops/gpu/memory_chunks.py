@@ -3,7 +3,6 @@
 ``memory_chunks_layout.py`` has the formulas, ``memory_network.py`` the reference.
 """
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from seqmem.ops import compiled_sequence, extension
 from seqmem.ops.activations import Activation
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
-from seqmem.ops.gpu import memory_chunks_plain
+from seqmem.ops.gpu import memory_chunks_plain, support
 from seqmem.ops.gpu.memory_chunks_backward import backward
 from seqmem.ops.gpu.memory_chunks_constants import Powers, Sizes, kept
 from seqmem.ops.gpu.memory_chunks_forward import Result, forward
@@ -101,7 +100,7 @@ def fallback_reason(
         return "rows have different step sizes, so that they have no common table"
     if exporting():
         return "an exported program takes sequences of any length"
-    return "" if find_spec("triton") is not None else "Triton is not installed"
+    return support.fallback_reason()
 
 
 def _product_type(hidden: Tensor) -> torch.dtype | None:
