@@ -93,7 +93,11 @@ class CapturedLoop:
         """Return how to run a chunk: without graphs at the first call for its shapes and modes."""
         shapes = [(value.shape[1:], value.dtype, value.device) for value in tensors.steps]
         others = [(value.shape, value.dtype, value.device) for value in (*tensors.state, *tensors.constants)]
-        modes = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        modes = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.backends.cuda.matmul.fp32_precision,
+        )
         key = repr((settings, modes, shapes, others))
         plan = self._plans.pop(key, None)
         if plan is None:
@@ -129,9 +133,13 @@ class _Plan:
         self.captured: dict[Any, Graph] = {}
 
     def graph(self, key: tuple[int, Any]) -> Graph | None:
-        """Return a graph of ``captured``; None if it was not captured, or was dropped."""
+        """Return a graph of ``captured``, which counts as used; None if it was not captured, or was dropped."""
         graph = self.captured.get(key)
-        return graph if graph is not None and graph.captured is not None else None
+        if graph is None or graph.captured is None:
+            return None
+        if self.graphs is not None:
+            graph.latest = self.graphs.passes  # no other graph of this pass takes its place
+        return graph
 
 
 class _Replays:
