@@ -11,7 +11,14 @@ from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from seqmem.cells import LagTS, LegS, LegT, LegTS, positions
-from seqmem.ops.gpu import captures, memory_chunks, memory_chunks_constants, memory_chunks_graphs, memory_chunks_layout
+from seqmem.ops.gpu import (
+    captures,
+    memory_chunks,
+    memory_chunks_constants,
+    memory_chunks_graphs,
+    memory_chunks_layout,
+    support,
+)
 from tests.cells.fake_graphs import Recomputed
 from tests.cells.test_battery import make as make_tiny
 from tests.ops.gpu.chunks import CELLS, assert_equals_the_loop, make, use_on_cpu
@@ -246,6 +253,16 @@ def test_impulses_and_matrices_are_kept_within_a_bound(monkeypatch):
     assert list(store._values) == kept
 
 
+def test_impulses_are_dropped_with_their_step_sizes(monkeypatch):
+    store = memory_chunks_constants._Store()
+    monkeypatch.setattr(memory_chunks_constants, "_store", store)
+    monkeypatch.setattr(positions, "kept_on_host", lambda tensor: False)  # step sizes of a single call
+    make("legs", 2, 7)(torch.randn(2, 17, 2, dtype=torch.float64))
+    gc.collect()
+    assert not store._values
+    assert store._size == 0
+
+
 def test_other_settings_have_a_fallback_reason(monkeypatch):
     inputs = torch.zeros(1, 2, 3)
     assert not LegS(3, 4, discretization="zoh").fallback_reason(inputs)
@@ -255,7 +272,7 @@ def test_other_settings_have_a_fallback_reason(monkeypatch):
         (make_tiny("tlsi"), "different step sizes"),
     ):
         assert word in cell.fallback_reason(inputs)
-    monkeypatch.setattr(memory_chunks, "find_spec", lambda name: None)
+    monkeypatch.setattr(support, "HAS_TRITON", False)
     assert "Triton is not installed" in LegS(3, 4).fallback_reason(inputs)
 
 
@@ -312,6 +329,13 @@ def test_layers_share_graphs(stand_ins):
             assert_same(run(cell, inputs), run(cell, inputs, loop=True))
             made.append(stand_ins.made)
     assert made[0] == 0 < made[1] == made[-1]
+
+
+def test_cells_of_different_step_sizes_share_graphs_but_not_matrices(stand_ins):
+    for dt in (0.1, 0.1, 0.3):
+        made = stand_ins.made
+        assert_equals_the_loop(make("legt", 2, 7, dt=dt), 3, 16)
+    assert stand_ins.made == made > 0
 
 
 def test_graphs_that_do_not_fit_in_memory_are_not_made(stand_ins, monkeypatch):
