@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seqmem.ops.states import parts
+from tests.cells import test_battery as cell_battery
 from tests.gpu.layers import (
     CPU,
     NAMES,
@@ -58,6 +59,16 @@ def test_values_and_gradients(name, start, lengths, dtype, device):
 def test_lengths_of_sequences_at_borders_of_chunks(name, steps, device):
     exact = exact_layer(name, hidden_size=40, memory_order=33)
     inputs = sample(name, 3, steps)
+    check(run(on(exact, device, torch.float64), inputs), reference(exact, inputs), TOLERANCES[torch.float64])
+
+
+@pytest.mark.parametrize("name", ["legs", "legts", "legt", "lagt"])
+@pytest.mark.parametrize("uh", [True, False])
+def test_programs_of_several_warps(name, uh, device):
+    """More than 32 hidden units and coefficients: a program's warps must agree on what they load, store and sum."""
+    sizes = {"hidden_size": 150, "memory_order": 130, "memory_size": 2}
+    exact = cell_battery.make(name, **sizes, memory_activation="tanh", architecture={"uh": uh, "um": True})
+    inputs = sample(name, 3, 20)
     check(run(on(exact, device, torch.float64), inputs), reference(exact, inputs), TOLERANCES[torch.float64])
 
 
