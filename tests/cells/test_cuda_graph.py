@@ -344,6 +344,9 @@ STEPS = {
     ),
     "reads values on the host (aten::linalg_matrix_exp)": lambda h: h @ torch.linalg.matrix_exp(h.T @ h),
     "copies from cpu to meta (aten::_to_copy)": lambda h: h + 0 * len(torch.ones(2).to("meta")),
+    "copies from cpu to meta (aten::lift_fresh)": lambda h: (
+        h + 0 * len(torch.ops.aten.lift_fresh.default(torch.ones(2, device="meta")))  # as torch.tensor(..., device="cuda")
+    ),
 }
 
 

@@ -66,6 +66,8 @@ def _reason(operation: Any, arguments: tuple[Any, ...], result: Any) -> str:
         source = arguments[0] if name == "aten::_to_copy" else arguments[1]
         if source.device.type != result.device.type:
             return f"copies from {source.device.type} to {result.device.type}"
+    if name == "aten::lift_fresh" and result.device.type != "cpu":  # torch.tensor(..., device="cuda") shows no copy
+        return f"copies from cpu to {result.device.type}"
     return ""
 
 
