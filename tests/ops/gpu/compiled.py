@@ -82,7 +82,7 @@ def compile_kernel(
     pointers: str = "fp32",
     capability: int = 90,
     warps: int = 4,
-    stages: int = 1,
+    stages: int = 3,
     **options: Any,
 ) -> Compiled:
     """Compile a kernel for an architecture, and return its resources. The test is skipped where nothing can be compiled.
@@ -97,7 +97,7 @@ def compile_kernel(
         pointers: element type of the pointers without an entry in ``arguments``.
         capability: compute capability.
         warps: ``num_warps`` of the launch.
-        stages: ``num_stages`` of the launch.
+        stages: ``num_stages`` of the launch; the default is that of a launch.
         **options: further options of a launch, such as ``maxnreg``.
     """
     reason = missing_reason()

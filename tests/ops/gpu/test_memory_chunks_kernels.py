@@ -55,7 +55,7 @@ def compiled(kernel, kind, size, capability, half=False, full=False, pointers="f
     constants = {name: value for name, value in constants.items() if name in names}
     types = {name: value for name, value in types.items() if name in names and name not in constants}
     warps = memory_chunks_launch.warps(block)
-    return compile_kernel(function, constants, arguments=types, pointers=pointers, capability=capability, warps=warps, stages=1)
+    return compile_kernel(function, constants, arguments=types, pointers=pointers, capability=capability, warps=warps)
 
 
 needs_compiler = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason())
