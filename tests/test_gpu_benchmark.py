@@ -216,7 +216,7 @@ def test_a_table_has_ratios_and_failures(tmp_path):
 
 def test_make_gpu_installs_nothing(repository, tmp_path):
     done = subprocess.run(
-        ["make", "-n", "gpu", f"VENV={tmp_path}/none", f"PYTHON={sys.executable}", "GPU_FLAGS=--smoke"],
+        ["make", "--no-print-directory", "-n", "gpu", f"VENV={tmp_path}/none", f"PYTHON={sys.executable}", "GPU_FLAGS=--smoke"],
         cwd=repository,
         capture_output=True,
         text=True,
