@@ -157,7 +157,8 @@ def _all_measured(rows: Sequence[dict[str, str]], cases: Iterable[Case]) -> str:
 
 def _measured(where: dict[str, str]) -> str:
     processor = where["processor"].replace("(R)", "").replace("(TM)", "")
-    return f"commit `{where['commit'][:10]}`, {where['date']}, {where['threads']} threads on {processor}"
+    threads = f"{where['threads']} thread{'' if int(where['threads']) == 1 else 's'}"
+    return f"commit `{where['commit'][:10]}`, {where['date']}, {threads} on {processor}"
 
 
 if __name__ == "__main__":
