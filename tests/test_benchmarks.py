@@ -174,7 +174,7 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
     (tmp_path / "made").rename(tmp_path / "quickstart")
     text = readme.quickstart()
     assert text.startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
-    assert ", 1 threads on " in text
+    assert ", 1 thread on " in text
     assert text.endswith("mean of the three, 2 trials at a time.")
 
 
