@@ -15,10 +15,12 @@ from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
 from seqmem.ops.gpu import memory_chunks_plain, support
 from seqmem.ops.gpu.memory_chunks_backward import backward
+from seqmem.ops.gpu.memory_chunks_by_powers import ByPowers
+from seqmem.ops.gpu.memory_chunks_by_steps import ByGenerators, Dense
 from seqmem.ops.gpu.memory_chunks_constants import Powers, Sizes, kept
 from seqmem.ops.gpu.memory_chunks_forward import Result, forward
 from seqmem.ops.gpu.memory_chunks_layout import Network, chunk_size
-from seqmem.ops.gpu.memory_chunks_transitions import ByGenerators, ByPowers, Dense, Transition
+from seqmem.ops.gpu.memory_chunks_transitions import Transition
 from seqmem.ops.precision import at_least_float32, autocast_active, full_precision
 
 _WEIGHTS = ("weight_ux", "weight_uh", "weight_um", "bias_u", "weight_hx", "weight_hm", "bias_h")
