@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 from seqmem.arguments import checked
 from seqmem.cells.base import Recurrence
 from seqmem.data.masks import masked
+from seqmem.data.transfer import copied
 from seqmem.errors import UserError
 from seqmem.ops.loop import run_steps, stacked
 from seqmem.ops.multiscale import Boundaries, LayerWeights, flattened, multiscale_step
@@ -224,12 +225,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         """Draw uniform random numbers (T, B, L) if boundaries are sampled."""
         if not self._samples():
             return None
-        # Drawn on the CPU, so that a seed yields the same numbers on every device; from pinned memory a copy does not wait.
-        boundary = state.boundary
-        drawn = torch.rand(steps, *boundary.shape, device="cpu")
-        if boundary.is_cuda and not hasattr(boundary, "fake_mode"):
-            drawn = drawn.pin_memory()
-        return drawn.to(boundary.device, non_blocking=True)
+        # Drawn on the CPU, so that a seed yields the same numbers on every device.
+        return copied(torch.rand(steps, *state.boundary.shape, device="cpu"), state.boundary.device)
 
     def _samples(self) -> bool:
         return self.boundary == "sample" and self.training

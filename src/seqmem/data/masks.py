@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqmem.data.batch import IGNORE_INDEX, Batch
+from seqmem.data.transfer import copied
 from seqmem.errors import UserError
 
 
@@ -111,12 +112,7 @@ def counted_index(batch: Batch, shape: Sequence[int], output_steps: int | None, 
     if key not in found:
         counted = counted_targets(batch.on_host, shape, output_steps, classes)
         places = None if counted is None else counted.flatten().nonzero()[:, 0]
-        if places is not None:
-            device = batch.targets.device
-            if device.type == "cuda" and not places.is_cuda:
-                places = places.pin_memory()
-            places = places.to(device, non_blocking=True)
-        found[key] = places
+        found[key] = None if places is None else copied(places, batch.targets.device)
     return found[key]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqmem.data.transfer import copied
 from seqmem.errors import UserError
 from seqmem.hippo.measures import Memory
 from seqmem.hippo.reconstruction import as_signal, reconstruct
@@ -194,7 +195,7 @@ class _Blocks:
         if like.is_cpu:
             return compute()
         if (key, like.device) not in self._copies:
-            self._copies[key, like.device] = compute().to(like.device)
+            self._copies[key, like.device] = copied(compute(), like.device)
         return self._copies[key, like.device]
 
     def advance(self, coefficients: Tensor, rows: Tensor, length: int, every: int | None) -> tuple[Tensor, Tensor]:

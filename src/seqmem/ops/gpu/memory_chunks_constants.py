@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from seqmem.data.transfer import copied
 from seqmem.ops.gpu.memory_chunks_layout import Evolution, Network
 
 MAX_BYTES = 2**29
@@ -108,8 +109,8 @@ class Sizes:
         sizes = self._host.where(~started, 0)
         table = torch.stack([sizes, sizes * (self._alpha or 0.0), started.double()], 1)
         triangular = not bool(self._host_generators[3:5].any())
-        eliminated = None if triangular else _copied(elimination(self._host_generators, table[:, 1]), self._device)
-        return Evolution(_copied(self._host_generators, self._device), _copied(table, self._device), eliminated)
+        eliminated = None if triangular else copied(elimination(self._host_generators, table[:, 1]), self._device)
+        return Evolution(copied(self._host_generators, self._device), copied(table, self._device), eliminated)
 
     @cached_property
     def _rounded(self) -> Evolution:
@@ -154,7 +155,7 @@ class Sizes:
         p, q, d, g, h, b = self._host_generators
         A = -(torch.tril(torch.outer(p, q), -1) + torch.diag(d) + torch.triu(torch.outer(g, h), 1))
         augmented = torch.cat([torch.cat([A, b[:, None]], 1), A.new_zeros(1, len(b) + 1)])
-        return _copied(augmented, self._device), float(torch.linalg.matrix_norm(augmented, 1))
+        return copied(augmented, self._device), float(torch.linalg.matrix_norm(augmented, 1))
 
     def _single_steps(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Return A (C, N, N) and B (C, N) of steps of zero-order hold, in float64 on the device."""
@@ -162,18 +163,11 @@ class Sizes:
         order = augmented.shape[1] - 1
         started = sizes.isinf()
         finite = sizes.where(~started, 0)
-        exponential = _exponential(augmented, _copied(finite, self._device), norm * float(finite.max()))
+        exponential = _exponential(augmented, copied(finite, self._device), norm * float(finite.max()))
         begins = torch.zeros_like(exponential[0])
         begins[0, order] = 1
-        both = torch.where(_copied(started, self._device)[:, None, None], begins, exponential)
+        both = torch.where(copied(started, self._device)[:, None, None], begins, exponential)
         return both[:, :order, :order], both[:, :order, order]
-
-
-def _copied(value: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor on a device, without waiting for it; a capture of the caller's refuses the copy."""
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return value.to(device)
-    return value.pin_memory().to(device, non_blocking=True)
 
 
 def _exponential(matrix: Tensor, factors: Tensor, norm: float) -> Tensor:

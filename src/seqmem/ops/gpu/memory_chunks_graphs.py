@@ -1,8 +1,8 @@
 """Groups of chunks by CUDA graphs: launching the kernels of a chunk one by one takes longer than running them.
 
-A graph has all its tensors at fixed addresses. What the chunks of a group need is copied there, and what they computed is
-copied from there. Groups of the same shapes share a graph, whatever their position, the length of the sequence and the layer;
-the first call for some shapes runs directly, so that a batch size that occurs once costs no capture.
+A graph has all its tensors at fixed addresses. The arguments of a group are copied there, and its results from there.
+Groups of the same shapes share a graph, whatever their position, the length of the sequence and the layer; the first call
+for some shapes runs directly, so that a batch size that occurs once costs no capture.
 """
 
 from collections import OrderedDict

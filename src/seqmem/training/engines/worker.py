@@ -50,7 +50,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process takes from its parent.
+    """Settings that a process takes from its parent.
 
     Attributes:
         workers: trials at a time.
