@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from threading import Timer
+from time import sleep
 
 import pandas as pd
 import pytest
@@ -168,6 +169,50 @@ def test_every_trial_saves_a_checkpoint_at_a_signal_and_resumes(number, status, 
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("resumed after") == 2
     assert found(tmp_path / "runs") == found(whole / "runs")
+
+
+def test_trials_save_a_checkpoint_when_the_command_ends_by_an_error(tmp_path):
+    settings = config(runner={"ntrials": 2}, train={"epochs": 500})
+    experiment, outcomes = training.experiment(settings, Signs(), tmp_path), []
+    with suppress(ZeroDivisionError), Workers(2) as pool:
+        for seed in (3, 4):
+            pool.submit(Trial(settings, Signs(), experiment, seed), Choice(2, 1), outcomes.append)
+        while len(list(experiment.folder.glob("seed_*/metrics.csv"))) < 2:
+            pool._receive()
+        1 / 0  # noqa: B018
+    assert not outcomes
+    for seed in (3, 4):
+        trial = RunFolder(experiment.folder / f"seed_{seed}")
+        assert trial.read_record()["status"] == "interrupted"
+        assert (trial.checkpoints / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_that_the_system_sends_to_all_is_not_passed_on_as_a_second_one(tmp_path, monkeypatch):
+    """A second signal would end the step that runs, without a checkpoint after it."""
+    original, begun, done = SequenceModule.training_step, tmp_path / "begun", tmp_path / "done"
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 1:
+            begun.touch()
+            sleep(4)
+            done.touch()
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SequenceModule, "training_step", training_step)
+    settings = config()
+    experiment = training.experiment(settings, Signs(), tmp_path / "runs")
+    with Workers(2) as pool:
+        pool.submit(Trial(settings, Signs(), experiment, 3), Choice(2, 1), lambda outcome: None)
+        while not begun.exists():
+            pool._receive()
+        os.kill(pool._running[0].process.pid, signal.SIGTERM)
+        sleep(1.5)  # signals within a second of the first one are never second ones
+        pool._stop()
+    assert done.exists()
+    trial = RunFolder(experiment.folder / "seed_3")
+    assert trial.read_record()["status"] == "interrupted"
+    assert (trial.checkpoints / "last.ckpt").exists()
 
 
 @pytest.mark.slow

@@ -3,11 +3,13 @@
 import io
 import os
 import pickle
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from select import select
 from threading import Lock, Thread
 from typing import Any
 
@@ -126,9 +128,11 @@ def _sendable(outcome: Attempt) -> Attempt:
 
 
 def _end_with_parent(parent: Connection) -> None:
-    """End this process when the parent has ended, which closes the pipe."""
+    """Stop the trial when the parent asks for it, and end this process when the parent has ended, which closes the pipe."""
     try:
-        parent.recv()
+        while parent.recv():
+            if interrupts.received() is None:
+                os.kill(os.getpid(), signal.SIGTERM)
     except (EOFError, OSError):
         os._exit(1)
 
@@ -140,8 +144,10 @@ class _Status:
         self._parent, self._lock = parent, lock
 
     def __call__(self, text: str) -> None:
+        """Send the line, unless the parent is busy and the pipe is full."""
         with self._lock:
-            self._parent.send(("status", text))
+            if select([], [self._parent], [], 0)[1]:
+                self._parent.send(("status", text))
 
 
 class _Lines(io.TextIOBase):

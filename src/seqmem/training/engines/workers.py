@@ -1,6 +1,5 @@
 """Processes of this machine that train several trials at a time, each its own trial."""
 
-import os
 import signal
 import sys
 import warnings
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
+from pickle import UnpicklingError
 from types import TracebackType
 from typing import Any
 
@@ -55,7 +55,8 @@ class Workers:
     nor CUDA survive a fork; the data set is sent to it in shared memory.
 
     A signal is passed to all processes, which save a checkpoint, as a single one does; then the block raises
-    :class:`seqmem.io.interrupts.Interrupted`. A process that dies is the failure of its trial.
+    :class:`seqmem.io.interrupts.Interrupted`. They do so too if the block ends by an error. A process that dies is the failure
+    of its trial.
 
     Args:
         trials: number of the command, those of its other jobs included.
@@ -71,14 +72,16 @@ class Workers:
         self._busy: list[tuple[worker.Trial, Choice, Then]] = []
         self._display: Display = display()
         self._signals = ExitStack()  # while processes run
+        self._stopping = False
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if error is None or interrupts.received() is not None:
-                self._drain()
+            if error is not None and interrupts.received() is None:
+                self._stop()
+            self._drain()
         finally:
             for running in self._running:
                 running.process.kill()
@@ -105,10 +108,10 @@ class Workers:
         if not self._running:
             self._signals.close()
             self._signals.enter_context(interrupts.handled())
-            self._signals.enter_context(interrupts.deferred(self._pass_on))
+            self._signals.enter_context(interrupts.deferred(lambda number: self._pass_on()))
         self._running.append(self._started(trial, choice, then))
         if interrupts.received() is not None:  # the signal came while the process started
-            self._pass_on(signal.SIGTERM)
+            self._pass_on()
 
     def device_memory(self, trial: worker.Trial) -> DeviceMemory | None:
         """Train a trial beside those that run, wait for its end, and return the GPU's memory; None if it failed.
@@ -139,7 +142,7 @@ class Workers:
         interrupts.raise_if_received()
 
     def _drain(self) -> None:
-        while self._running or (self._busy and interrupts.received() is None):
+        while self._running or (self._busy and not self._ends()):
             if self._running:
                 self._receive()
             else:
@@ -184,7 +187,7 @@ class Workers:
                     running.memory = content
                 elif not running.trial.silent:
                     self._display.show(kind, running.trial.name, content)
-        except (EOFError, OSError):
+        except (EOFError, OSError, UnpicklingError):  # a process that is killed may leave half a message
             return False
         return True
 
@@ -194,7 +197,7 @@ class Workers:
         self._running.remove(running)
         self._display.show("end", running.trial.name, "")
         outcome = running.outcome
-        if interrupts.received() is not None and (outcome is None or outcome.record is None):
+        if self._stopping or (self._ends() and (outcome is None or outcome.record is None)):
             return
         if outcome is None:
             outcome = Attempt(running.trial.seed, failure=_death(running))
@@ -202,10 +205,19 @@ class Workers:
             self._busy.append((running.trial.awaited(), running.choice, running.then))
         running.then(outcome)
 
-    def _pass_on(self, number: int) -> None:
+    def _ends(self) -> bool:
+        return self._stopping or interrupts.received() is not None
+
+    def _stop(self) -> None:
+        """Let all trials save a checkpoint; an error of this process ends the command."""
+        self._stopping = True
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Stop all processes. The system may have sent them the signal as well, so this is not a second one."""
         for running in self._running:
             with suppress(OSError):  # it has ended
-                os.kill(running.process.pid, signal.SIGTERM)
+                running.messages.send("stop")
 
 
 def start_method(threads: int | None) -> str:
