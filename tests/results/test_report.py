@@ -394,6 +394,7 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
         shown = capsys.readouterr().out
         assert shown.index(first[0]) < shown.index(first[-1])
     for arguments, message in (
+        (["--sort", "val"], "--sort: got val, expected a column; did you mean 'validation'?"),
         (["--sort", "tset"], "--sort: got tset, expected a column; did you mean 'test'?"),
         (["--columns", "model,parametres"], "--columns: got parametres, expected a column; did you mean 'parameters'?"),
     ):

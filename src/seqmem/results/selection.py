@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from seqmem.errors import UserError, suggestion
+from seqmem.errors import UserError, meant, suggestion
 from seqmem.results.aggregate import Trials
 from seqmem.results.formats import Columns
 from seqmem.results.table import cells, number
@@ -50,7 +50,7 @@ def order(summary: "pd.DataFrame", groups: Sequence[Trials], key: str) -> list[i
     name = key.removeprefix("-")
     column = _column(name, summary)
     if column is None:
-        raise UserError(f"--sort: got {name}, expected a column{suggestion(name, _names(summary))}")
+        raise UserError(f"--sort: got {name}, expected a column{_suggestion(name, summary)}")
     values = list(summary[column])
     words = any(isinstance(value, str) for value in values)
 
@@ -87,7 +87,7 @@ def selected(summary: "pd.DataFrame", names: Sequence[str] = ()) -> Columns:
         elif column is not None:
             chosen[name] = [value if isinstance(value, str) else number(value) for value in summary[column]]
         else:
-            raise UserError(f"--columns: got {name}, expected a column{suggestion(name, _names(summary))}")
+            raise UserError(f"--columns: got {name}, expected a column{_suggestion(name, summary)}")
     return chosen
 
 
@@ -110,3 +110,10 @@ def _names(summary: "pd.DataFrame") -> list[str]:
     """Return the names to suggest: headings, and columns of table.csv; a heading with a comma cannot be in a list."""
     headings = [_plain(heading, summary) for heading in cells(summary) if "," not in heading]
     return list(dict.fromkeys(headings + list(summary.columns)))
+
+
+def _suggestion(name: str, summary: "pd.DataFrame") -> str:
+    """Return the end of an error line: the first column that begins with the name, or else the nearest one."""
+    names = _names(summary)
+    longer = [each for each in names if name and each.startswith(name.lower())]
+    return meant(longer[:1]) if longer else suggestion(name, names)
