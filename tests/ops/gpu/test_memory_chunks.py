@@ -134,18 +134,6 @@ def test_rows_at_different_positions_run_step_by_step():
     assert cell.path == "chunks"
 
 
-def test_a_position_is_read_once():
-    step = torch.full((3,), 5)
-    assert positions.position_of(step) == 5
-    assert positions.position_of(step[:2].detach()) == 5
-    step.add_(torch.tensor([0, 1, 2]))  # a change in place
-    assert positions.position_of(step) is None
-    assert positions.position_of(torch.zeros(0, dtype=torch.int64)) == 0
-    part = torch.tensor([4, 4, 7])
-    assert positions.position_of(part[:2]) == 4
-    assert positions.position_of(part) is None
-
-
 def test_autocast_is_no_worse_than_the_loop():
     for name in ("legs", "legt", "legs zoh", "legs all on"):
         cell = make(name, 3, 40, torch.float32)
