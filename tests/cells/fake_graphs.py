@@ -15,7 +15,7 @@ class Recomputed:
         self.made = self.replayed = 0
         self._results = []
 
-    def __call__(self, function):
+    def __call__(self, function, tensors):
         self.made += 1
         again = self.prepared(function)
         results = [None if value is None else value.clone() for value in function()]
@@ -29,7 +29,7 @@ class Recomputed:
                 if place is not None:
                     place.copy_(value)
 
-        return Captured(replay, results, [])
+        return Captured(replay, results)
 
     def prepared(self, function):
         return function

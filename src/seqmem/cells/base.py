@@ -153,6 +153,9 @@ class Recurrence(SequenceLayer[State]):
     @torch.compiler.disable
     def captured_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute a whole sequence by CUDA graphs of the time loop, see :mod:`seqmem.sequence.cuda_graph`."""
+        if getattr(self, "_is_replica", False):  # with the loop of its original, and without parameters
+            self.path = f"{self.path}, without a CUDA graph: a replica of torch.nn.DataParallel exists for one call"
+            return self.stepwise_forward(inputs, state, lengths, fresh)
         if self._loop is None:
             self._loop = CapturedLoop(self)
         # Within a capture of the caller's the steps become part of it.

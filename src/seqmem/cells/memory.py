@@ -3,6 +3,7 @@
 Gu, Dao, Ermon, Rudra and Re, "HiPPO: Recurrent Memory with Optimal Polynomial Projections" (2020), section 3.1 and figure 2.
 """
 
+from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -196,7 +197,8 @@ class MemoryCell(Recurrence[MemoryState]):
 
     def initial_state(self, batch_size: int) -> MemoryState:
         """Return a zero hidden state and memory at step 0."""
-        like = next(self.parameters())
+        replicated = getattr(self, "_former_parameters", {})  # those of a replica of torch.nn.DataParallel
+        like = next(chain(self.parameters(), replicated.values()))
         return MemoryState(
             like.new_zeros(batch_size, self.hidden_size),
             at_least_float32(like.new_zeros(batch_size, self.memory_size, self.memory_order)),

@@ -104,6 +104,9 @@ class CapturedLoop:
             plan = _Plan(settings, *_probed(chunk, tensors))
         elif plan.graphs is None and not hasattr(tensors.steps[0], "fake_mode"):
             plan.graphs = self._given_graphs or device_graphs(tensors.steps[0].device)
+        if chunk.trains and not plan.trained:
+            plan.trained = True
+            plan.reason = plan.reason or _probed_backward(chunk, tensors)
         self._plans[key] = plan
         if len(self._plans) > _MAX_PLANS:
             del self._plans[next(iter(self._plans))]
@@ -119,6 +122,7 @@ class _Plan:
         saved_bytes: what one step saves for backward.
         result_bytes: the results of one step.
         sizes: numbers of steps in a chunk whose graph fits in memory.
+        trained: backward of a step was looked at too.
         graphs: those of the device; None to run directly.
         constants: copies of the constants, at fixed addresses.
         captured: graphs by the number of steps, and by the gradients that are needed, None for a forward pass.
@@ -128,6 +132,7 @@ class _Plan:
         self.settings, self.reason = settings, reason
         self.saved_bytes, self.result_bytes = saved_bytes, result_bytes
         self.sizes = tuple(size for size in SIZES if size == 1 or size * (saved_bytes + result_bytes) <= MAX_GRAPH_BYTES)
+        self.trained = False
         self.graphs: Graphs | None = None
         self.constants: list[Tensor] = []
         self.captured: dict[Any, Graph] = {}
@@ -215,17 +220,14 @@ class _Replays:
             graph = Graph(graphs, _places(given), size)
             arguments = graph.arguments
             torch._foreach_copy_(arguments, given)
-            graph.captured = graphs.capture(lambda: function(arguments))
+            graph.captured = graphs.capture(lambda: function(arguments), [*arguments, *plan.constants])
         plan.captured[key] = graph
         graphs.add(graph)
         return graph
 
 
 def _probed(chunk: Chunk, tensors: Tensors) -> tuple[str, int, int]:
-    """Run one step, and return why it cannot be captured, the bytes that it saves for backward, and those of its results.
-
-    The state of random number generators does not change.
-    """
+    """Run one step, and return why it cannot be captured, the bytes that it saves for backward, and those of its results."""
     saved: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
@@ -233,21 +235,38 @@ def _probed(chunk: Chunk, tensors: Tensors) -> tuple[str, int, int]:
         saved[storage._cdata] = storage.nbytes()
         return value
 
-    step = [value[:1] for value in tensors.steps]
     with (
-        kept_random_numbers(step[0].device),
-        watched() as reasons,
-        torch.inference_mode(False),
+        _watched_step(tensors) as (reasons, first),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value),
         torch.enable_grad(),
     ):
-        constants = [value.clone() if value.is_inference() else value.detach() for value in tensors.constants]
-        given = [value.detach().clone().requires_grad_(differentiable(value)) for value in (*step, *tensors.state)]
-        steps, state = split(given, [len(step), len(tensors.state)])
-        results = chunk.forward(Tensors(steps, state, constants))
-    known = {value.untyped_storage()._cdata for value in constants}
+        given = [value.requires_grad_(differentiable(value)) for value in (*first.steps, *first.state)]
+        steps, state = split(given, first.counts[:2])
+        results = chunk.forward(Tensors(steps, state, first.constants))
+    known = {value.untyped_storage()._cdata for value in first.constants}
     own = sum(size for storage, size in saved.items() if storage not in known)
     return f"a step {reasons[0]}" if reasons else "", own, _bytes(results)
+
+
+def _probed_backward(chunk: Chunk, tensors: Tensors) -> str:
+    """Run backward of one step whose forward can be captured; return why backward cannot, or an empty string."""
+    with _watched_step(tensors) as (reasons, first):
+        results = chunk.forward(first)
+        chunk.backward(first, [torch.ones_like(value) for value in results if differentiable(value)])
+    return f"backward of a step {reasons[0]}" if reasons else ""
+
+
+@contextmanager
+def _watched_step(tensors: Tensors) -> Iterator[tuple[list[str], Tensors]]:
+    """Yield ordinary tensors of the first step, and reasons why what runs with them cannot be captured.
+
+    The state of random number generators does not change.
+    """
+    device = tensors.steps[0].device
+    with kept_random_numbers(device), watched() as reasons, torch.inference_mode(False), torch.no_grad():
+        steps, state = [value[:1].clone() for value in tensors.steps], [value.clone() for value in tensors.state]
+        constants = [value.clone() if value.is_inference() else value.detach() for value in tensors.constants]
+        yield reasons, Tensors(steps, state, constants)
 
 
 def _places(values: list[Tensor]) -> list[Tensor]:

@@ -3,8 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -25,16 +24,17 @@ class Captured(NamedTuple):
     Attributes:
         replay: runs it again on the present values of its arguments, into the same results.
         results: tensors, or None where the function returned None.
-        constants: other tensors that it reads.
     """
 
     replay: Callable[[], None]
     results: list[Tensor | None]
-    constants: list[Tensor]
 
 
 Function = Callable[[], list[Tensor | None]]
 """A function of tensors at fixed addresses."""
+
+Capture = Callable[[Function, list[Tensor]], Captured]
+"""Makes a graph of a function, given the tensors at fixed addresses that it reads or writes."""
 
 
 class Graph:
@@ -68,9 +68,7 @@ class Graph:
         return self.captured.results
 
     def drop(self) -> None:
-        """Release the memory."""
-        if any(argument.is_cuda for argument in self.arguments):
-            torch.cuda.synchronize(self.arguments[0].device)  # it may still run
+        """Release the memory, as the end of this object does: not before the latest replay ends, see :class:`_Replay`."""
         self.captured, self.arguments = None, []
 
 
@@ -78,11 +76,11 @@ class Graphs:
     """The graphs of one device within a bound on their memory.
 
     Args:
-        capture: makes a graph of a function without arguments.
+        capture: makes a graph of a function.
         waits: returns a context in which kernels run after those of earlier such contexts, whatever the stream.
     """
 
-    def __init__(self, capture: Callable[[Function], Captured], waits: Callable[[], Any] | None = None):
+    def __init__(self, capture: Capture, waits: Callable[[], Any] | None = None):
         self.capture = capture
         self.passes = 0
         self._waits = waits
@@ -119,11 +117,17 @@ class Graphs:
         return [graph for reference in self._graphs if (graph := reference()) is not None and graph.captured is not None]
 
 
-@cache
+_of_devices: dict[torch.device, Graphs] = {}
+_making = Lock()
+
+
 def device_graphs(device: torch.device) -> Graphs:
-    """Return the graphs that all cells on a CUDA device share."""
-    capture = _CudaCapture(device)
-    return Graphs(capture, capture.after_earlier)
+    """Return the graphs that all cells on a CUDA device share, whatever the thread."""
+    with _making:  # graphs of two objects would not wait for each other
+        if device not in _of_devices:
+            capture = _CudaCapture(device)
+            _of_devices[device] = Graphs(capture, capture.after_earlier)
+        return _of_devices[device]
 
 
 class _CudaCapture:
@@ -134,10 +138,10 @@ class _CudaCapture:
         self._latest = torch.cuda.Event()
         self._pool = torch.cuda.graph_pool_handle()
         # The pool exists as long as a graph uses it.
-        self._kept = self(lambda: [torch.zeros(1, device=device)])
+        self._kept = self(lambda: [torch.zeros(1, device=device)], [])
 
-    def __call__(self, function: Function) -> Captured:
-        """Capture a function that has no influence outside its results."""
+    def __call__(self, function: Function, tensors: list[Tensor]) -> Captured:
+        """Capture a function that has no influence outside its results and the given tensors."""
         with torch.cuda.device(self._device):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
@@ -148,7 +152,7 @@ class _CudaCapture:
             capturing = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
             with collected() as constants, capturing:
                 results = function()
-            return Captured(graph.replay, results, constants)
+            return Captured(_Replay(graph, [*tensors, *constants, *(value for value in results if value is not None)]), results)
 
     @contextmanager
     def after_earlier(self) -> Iterator[None]:
@@ -159,3 +163,27 @@ class _CudaCapture:
                 yield
             finally:
                 self._latest.record()
+
+
+class _Replay:
+    """Replay a graph on the current stream.
+
+    A graph may be released while a replay runs: CUDA frees it after that (cuGraphExecDestroy), and the allocator reuses the
+    memory of tensors after the latest work of all streams that were recorded for them, once each, also of a later replay.
+
+    Args:
+        graph: the graph.
+        tensors: those that it reads or writes.
+    """
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, tensors: list[Tensor]):
+        self._graph, self._tensors = graph, tensors
+        self._streams: set[torch.cuda.Stream] = set()
+
+    def __call__(self) -> None:
+        stream = torch.cuda.current_stream()
+        if stream not in self._streams:
+            self._streams.add(stream)
+            for tensor in self._tensors:
+                tensor.record_stream(stream)
+        self._graph.replay()

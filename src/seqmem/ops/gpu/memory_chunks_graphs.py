@@ -115,7 +115,7 @@ class Replays(Direct):
                 return [named[name] for name in changed]
 
             graph = Graph(self._graphs, places, size)
-            graph.captured = self._graphs.capture(run)
+            graph.captured = self._graphs.capture(run, list(named.values()))
         self._plan.captured[key] = graph
         self._plan.constants[key] = {name: place for name, place in named.items() if name in _CONSTANT}
         self._prepared.discard(key)
