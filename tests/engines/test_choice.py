@@ -45,6 +45,8 @@ def chosen(machine, trials=4, hidden_size=16, memory=None, **runner):
         ({"machine": Machine(1, 16_000), "workers": 2}, Choice(2, 1)),
         ({"machine": Machine(8, 2_000), "trials": 100}, Choice(3, 1)),
         ({"machine": Machine(8, 500), "trials": 100}, ALONE),
+        ({"machine": Machine(8, 4_000, resident_mib=2_000), "trials": 100}, Choice(2, 1)),
+        ({"machine": Machine(8, 4_000, resident_mib=3_900), "trials": 100}, ALONE),
         ({"machine": Machine(8, float("inf")), "trials": 100}, Choice(8, 1)),
         ({"machine": Machine(8, 64_000, threads_given=True)}, ALONE),
         ({"machine": Machine(8, 64_000, is_worker=True)}, ALONE),
@@ -70,6 +72,9 @@ def test_threads_that_are_set_from_outside_are_kept(monkeypatch):
         (100, DeviceMemory(free=10_000, peak=9_000), ALONE),
         (100, DeviceMemory(free=10_000, peak=1_400, beside=3), Choice(7, 2)),
         (100, DeviceMemory(free=1_000, peak=1_400, beside=3), ALONE),
+        (100, DeviceMemory(free=80_000, peak=1_000, host=10_000), Choice(5, 3)),
+        (100, DeviceMemory(free=80_000, peak=1_000, host=10_000, beside=3), Choice(5, 3)),
+        (100, DeviceMemory(free=80_000, peak=1_000, host=10_000, beside=5), ALONE),
         (100, None, ALONE),
     ],
 )
@@ -101,6 +106,10 @@ def test_the_environment_of_this_process_counts(monkeypatch):
     assert not Machine.here().threads_given
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert Machine.here().threads_given
+    large = torch.ones(100, 1 << 20)  # as of a data set
+    with_it = Machine.here().resident_mib
+    del large
+    assert 390 < with_it - Machine.here().resident_mib < 410
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from threading import Timer
-from time import sleep
+from time import monotonic, sleep
 
 import pandas as pd
 import pytest
@@ -19,12 +19,14 @@ import torch
 
 from seqmem import datasets, training
 from seqmem.cli import commandline
+from seqmem.errors import UserError
 from seqmem.io.machine import usable_cores
 from seqmem.results import RunFolder, find_runs, group_trials, summarize
 from seqmem.training.engines import choice, trials, worker, workers
 from seqmem.training.engines.choice import Choice, DeviceMemory
 from seqmem.training.engines.worker import Trial
 from seqmem.training.engines.workers import Workers
+from seqmem.training.loop import threads
 from seqmem.training.loop.module import SequenceModule
 from tests.engines.commands import ROOT, TINY, found, interrupted, run, start, statuses
 from tests.training.test_trials import Signs, config
@@ -85,7 +87,7 @@ def test_the_memory_of_a_gpu_is_measured_by_a_short_silent_trial(tmp_path, monke
 
     def device_memory(self, trial):
         measured.append(trial)
-        return DeviceMemory(free=80_000, peak=20_000)
+        return DeviceMemory(free=80_000, peak=20_000, host=4_000)
 
     monkeypatch.setattr(Workers, "device_memory", device_memory)
     monkeypatch.setattr(choice, "device_kind", lambda runner: "cuda")
@@ -111,6 +113,74 @@ def test_a_trial_that_cannot_start_in_a_process_has_no_memory(tmp_path, capsys, 
     assert re.match(r"trials run one after the other: no process could start \(\w+Error: ", capsys.readouterr().err)
 
 
+def test_trials_whose_data_cannot_be_sent_run_one_after_the_other(tmp_path, capsys, monkeypatch):
+    """As on a GPU, where an explicit runner.workers asks for processes of a server."""
+    data = Signs()
+    data.cannot_be_pickled = lambda: None
+    monkeypatch.setattr(workers, "start_method", lambda threads: "forkserver")
+    trained = run_trials(config(runner={"ntrials": 3, "workers": 3}, smoke_test=True), data, tmp_path)
+    assert [trial.read_record()["status"] for trial in trained] == ["finished"] * 3
+    assert "workers" not in trained[0].read_record()["machine"]
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"trials run one after the other: no process could start \(\w+Error: .*\)\n", captured.err)
+    assert re.findall(r"trial (\d) of 3", captured.out) == ["1", "2", "3"]
+
+
+def test_an_error_of_one_job_is_not_raised_within_another(tmp_path):
+    """For example, the first job's failure cannot be written, and the end of its trial is seen as the second job begins."""
+    settings = config(runner={"ntrials": 1}, smoke_test=True)
+    experiment = training.experiment(settings, Signs(), tmp_path)
+    outcomes = []
+
+    def cannot_write(outcome):
+        raise UserError(f"cannot write the manifest of seed {outcome.seed}")
+
+    def two_jobs():
+        with Workers(2) as pool:
+            for seed, then in ((3, cannot_write), (4, outcomes.append)):
+                try:
+                    pool.submit(Trial(settings, Signs(), experiment, seed), Choice(1, 1), then)
+                    pool.finish()
+                except UserError as error:
+                    pytest.fail(f"raised within the job of seed {seed}: {error}")
+
+    with pytest.raises(UserError, match="manifest of seed 3"):
+        two_jobs()
+    assert [outcome.seed for outcome in outcomes] == [4]
+    assert outcomes[0].record["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_resumes_with_the_threads_with_which_it_began(tmp_path, monkeypatch, capsys):
+    """Trained by two threads; then the command asks for several trials, each in a process of one thread."""
+    monkeypatch.setattr(threads, "are_given", lambda: False)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    settings, stop = config(runner={"ntrials": 2, "workers": 2}, train={"epochs": 2}), SequenceModule.on_train_epoch_start
+
+    def stopping(self):
+        if self.trainer.current_epoch == 1 and self.hparams["config"]["seed"] == 4:
+            raise ZeroDivisionError
+        stop(self)
+
+    experiment, before = training.experiment(settings, Signs(), tmp_path), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(SequenceModule, "on_train_epoch_start", stopping)
+            alone = config(runner={"ntrials": 2, "workers": 1})
+            with pytest.raises(ZeroDivisionError):
+                training.run_trials(alone, Signs(), experiment)
+    finally:
+        torch.set_num_threads(before)
+    for seed in (3, 4):
+        assert experiment.trial(seed).read_record()["machine"]["threads"] == 2
+    training.run_trials(settings, Signs(), experiment)
+    record = experiment.trial(4).read_record()
+    assert (record["status"], record["machine"]["threads"], len(record["resumed_at"])) == ("finished", 2, 1)
+    assert "thread" not in capsys.readouterr().err
+    assert {each["threads"] for each in record["earlier_machines"]} == {2}
+
+
 def test_nothing_is_measured_for_trials_that_have_all_finished(tmp_path, monkeypatch):
     settings = config(runner={"ntrials": 2, "workers": 1}, smoke_test=True)
     once = run_trials(settings, Signs(), tmp_path)
@@ -121,7 +191,7 @@ def test_nothing_is_measured_for_trials_that_have_all_finished(tmp_path, monkeyp
 @pytest.mark.slow
 def test_a_trial_is_measured_beside_others_without_a_trace(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(worker, "_device_memory", lambda: (9.0, 7.0))
+    monkeypatch.setattr(worker, "_device_memory", lambda: (9.0, 7.0, 5.0))
     settings = config(runner={"ntrials": 2}, train={"epochs": 40})
     experiment = training.experiment(settings, Signs(), tmp_path)
     short = {**settings, "smoke_test": True}
@@ -130,7 +200,7 @@ def test_a_trial_is_measured_beside_others_without_a_trace(tmp_path, monkeypatch
         pool.submit(Trial(settings, Signs(), experiment, 3), Choice(2, 1), outcomes.append)
         measured = pool.device_memory(Trial(short, Signs(), replace(experiment, folder=tmp_path / "short"), 3, silent=True))
         assert not outcomes
-    assert measured == DeviceMemory(9.0, 7.0, beside=1)
+    assert measured == DeviceMemory(9.0, 7.0, beside=1, host=5.0)
     assert [outcome.seed for outcome in outcomes] == [3]
     assert "smoke test" not in capsys.readouterr().out
 
@@ -177,8 +247,7 @@ def test_trials_save_a_checkpoint_when_the_command_ends_by_an_error(tmp_path):
     with suppress(ZeroDivisionError), Workers(2) as pool:
         for seed in (3, 4):
             pool.submit(Trial(settings, Signs(), experiment, seed), Choice(2, 1), outcomes.append)
-        while len(list(experiment.folder.glob("seed_*/metrics.csv"))) < 2:
-            pool._receive()
+        received_until(pool, lambda: len(list(experiment.folder.glob("seed_*/metrics.csv"))) == 2)
         1 / 0  # noqa: B018
     assert not outcomes
     for seed in (3, 4):
@@ -204,8 +273,7 @@ def test_a_signal_that_the_system_sends_to_all_is_not_passed_on_as_a_second_one(
     experiment = training.experiment(settings, Signs(), tmp_path / "runs")
     with Workers(2) as pool:
         pool.submit(Trial(settings, Signs(), experiment, 3), Choice(2, 1), lambda outcome: None)
-        while not begun.exists():
-            pool._receive()
+        received_until(pool, begun.exists)
         os.kill(pool._running[0].process.pid, signal.SIGTERM)
         sleep(1.5)  # signals within a second of the first one are never second ones
         pool._stop()
@@ -230,14 +298,41 @@ def test_a_job_that_fails_is_named_and_does_not_stop_the_others(tmp_path):
 @pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path):
     command = start(*TINY, "train.epochs=1000", "model=rnn", "runner.ntrials=2", "runner.workers=2", cwd=tmp_path)
-    while len(list(tmp_path.glob("runs/*/seed_*/metrics.csv"))) < 2:
-        assert command.poll() is None
-    processes = [json.loads(path.read_text())["process"] for path in tmp_path.glob("runs/*/seed_*/record.json")]
-    command.kill()
-    command.communicate()
-    for process in processes:
-        while (state := _state(process)) not in ("", "Z"):
-            assert state
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("runs/*/seed_*/metrics.csv"))) == 2 or command.poll() is not None)
+        processes = [json.loads(path.read_text())["process"] for path in tmp_path.glob("runs/*/seed_*/record.json")]
+        assert len(processes) == 2
+    finally:
+        command.kill()
+        command.communicate()
+    wait_until(lambda: all(_state(process) in ("", "Z") for process in processes))
+
+
+@pytest.mark.slow
+def test_workers_stop_and_continue_with_their_parent(tmp_path):
+    """Ctrl-Z and fg: the terminal signals the parent's group, of which the workers are not part."""
+    command = start(*TINY, "train.epochs=1000", "model=rnn", "runner.ntrials=2", "runner.workers=2", cwd=tmp_path)
+    files = []
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("runs/*/seed_*/metrics.csv"))) == 2 or command.poll() is not None)
+        files = sorted(tmp_path.glob("runs/*/seed_*/metrics.csv"))
+        processes = [json.loads(path.with_name("record.json").read_text())["process"] for path in files]
+        assert len(processes) == 2
+        for _ in range(2):
+            os.killpg(command.pid, signal.SIGTSTP)
+            wait_until(lambda: [_state(process) for process in (command.pid, *processes)] == ["T"] * 3)
+            before = [path.read_text() for path in files]
+            sleep(1)
+            assert [path.read_text() for path in files] == before
+            os.killpg(command.pid, signal.SIGCONT)
+            wait_until(lambda before=before: all(path.read_text() > text for path, text in zip(files, before, strict=True)))
+        os.killpg(command.pid, signal.SIGINT)
+        command.communicate(timeout=60)
+        assert command.returncode == 130
+        assert statuses(tmp_path) == ["interrupted"] * 2
+    finally:
+        command.kill()
+        command.communicate()
 
 
 @pytest.mark.slow
@@ -306,6 +401,18 @@ def test_a_terminal_shows_a_line_of_each_running_trial(tmp_path):
         assert re.search(rf"rnn on digits, seed {seed}: epoch \d+ of 9, \d+%, validation accuracy 0\.\d+", text)
         assert re.search(rf"rnn on digits, seed {seed}: [\d,]+ parameters, cpu \(1 thread\)", text)
     assert text.count("n trials") == 1
+
+
+def wait_until(condition, seconds=100):
+    """Fail after some seconds instead of waiting for ever."""
+    end = monotonic() + seconds
+    while not condition():
+        assert monotonic() < end
+        sleep(0.02)
+
+
+def received_until(pool, condition):
+    wait_until(lambda: pool._receive() or condition())
 
 
 def _state(process: int) -> str:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from seqmem.io.machine import usable_cores, usable_memory_mib
+from seqmem.io.machine import resident_memory_mib, usable_cores, usable_memory_mib
 
 MEMORY = {"proc/meminfo": "MemTotal:       8388608 kB\nMemFree: 1 kB\n"}
 GROUP = {"proc/self/cgroup": "0::/jobs/mine\n"}
@@ -45,6 +45,13 @@ def machine(folder, files):
 def test_limits_of_control_groups_count(tmp_path, monkeypatch, files, cores, memory):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert machine(tmp_path, files) == (cores, memory)
+
+
+def test_memory_of_this_process_is_its_own_and_shared_memory(tmp_path):
+    status = "VmHWM: 9 kB\nRssAnon:\t  2048 kB\nRssFile:\t 7 kB\nRssShmem:\t 1024 kB\n"
+    machine(tmp_path, {"proc/self/status": status})
+    assert resident_memory_mib(tmp_path) == 3
+    assert resident_memory_mib(tmp_path / "elsewhere") == 0
 
 
 def test_this_machine_has_cores_and_memory():

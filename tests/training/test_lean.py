@@ -75,6 +75,20 @@ def test_its_steps_are_those_of_a_plain_loop(weights):
         torch.testing.assert_close(weights[name], value)
 
 
+def test_cudnn_multiplies_as_in_lightnings_loop(monkeypatch):
+    """torch lets cuDNN alone round to TF32; Lightning's loop gives it the precision of other products."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    class Precision(Observer):
+        def on_step(self, batch, outputs, loss):
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+    lean().run(batches, range(1), Precision())
+    assert seen == [False] * 4
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_lightning_takes_the_same_steps_bit_for_bit(weights):
     module = SequenceModule(model(), task_for(SPEC), SETTINGS)

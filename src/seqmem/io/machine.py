@@ -29,6 +29,17 @@ def usable_memory_mib(root: Path = Path("/")) -> float:
     return min([*limits, *machine], default=float("inf")) / 2**20
 
 
+def resident_memory_mib(root: Path = Path("/")) -> float:
+    """Return the memory in MiB that this process has taken itself; 0 if the system does not say.
+
+    Args:
+        root: as for :func:`usable_cores`.
+    """
+    status = _text(root / "proc" / "self" / "status")
+    found = [status.partition(f"{kind}:")[2].split() for kind in ("RssAnon", "RssShmem")]
+    return sum(int(number) for number, *_ in filter(None, found)) / 1024
+
+
 def _quota(folder: Path) -> float | None:
     """Return the cores that a control group's quota of processor time amounts to; None without a quota."""
     quota, period = [*_text(folder / "cpu.max").split(), "", ""][:2]

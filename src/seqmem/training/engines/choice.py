@@ -9,7 +9,6 @@ as fit into the free memory share the device.
 """
 
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,12 +20,11 @@ import torch
 from seqmem.cells.base import Recurrence
 from seqmem.data.spec import DataSpec
 from seqmem.io import interrupts
-from seqmem.io.machine import usable_cores, usable_memory_mib
+from seqmem.io.machine import resident_memory_mib, usable_cores, usable_memory_mib
 from seqmem.models import SequenceModel
 from seqmem.training.backend import device_kind
 from seqmem.training.config import RayConfig, TrainConfig, runner_config
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+from seqmem.training.loop.threads import are_given
 
 # Multiply-adds of one step of a batch at which a second thread adds half of its own speed. On two cores, a second thread makes
 # a training step of 100 rows 1.4 times as fast with LegS 64, 1.7 with GRU 128, 1.9 with LegS 256; Lightning and the batches,
@@ -62,19 +60,25 @@ class Machine:
         memory_mib: that this process may use.
         threads_given: the number of threads is set from outside, by an environment variable.
         is_worker: this process is itself a worker, or cannot start any.
+        resident_mib: memory that this process has taken, the data set included.
     """
 
     cores: int
     memory_mib: float
     threads_given: bool = False
     is_worker: bool = False
+    resident_mib: float = 0.0
 
     @classmethod
     def here(cls) -> "Machine":
         """Return the machine of this process."""
-        given = any(os.environ.get(name) for name in _THREADS)
         is_worker = interrupts.in_worker() or current_process().daemon or sys.platform != "linux"
-        return cls(usable_cores(), usable_memory_mib(), given, is_worker)
+        return cls(usable_cores(), usable_memory_mib(), are_given(), is_worker, resident_memory_mib())
+
+    @property
+    def for_trials_mib(self) -> float:
+        """Memory for the processes of trials: this one has the data set, which forked ones share."""
+        return max(0.0, _MEMORY_SHARE * self.memory_mib - self.resident_mib)
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,13 @@ class DeviceMemory:
         free: without the measured trial.
         peak: of the measured trial, reserved by torch.
         beside: trials that shared the GPU meanwhile.
+        host: memory of the machine that the trial's process took, its copy of the data set included.
     """
 
     free: float
     peak: float
     beside: int = 0
+    host: float = 0.0
 
 
 def choose(
@@ -122,7 +128,7 @@ def choose(
     elif on_cpu:
         workers = workers_on_cpu(shared_work(model, spec, train), peak_mib(model, spec, train), trials, machine)
     else:
-        workers = workers_on_gpu(measure(), trials, machine.cores) if device_kind(runner) == "cuda" else 1
+        workers = workers_on_gpu(measure(), trials, machine) if device_kind(runner) == "cuda" else 1
     if workers == 1:
         return Choice()
     if machine.threads_given:
@@ -139,7 +145,7 @@ def workers_on_cpu(work: float, peak: float, trials: int, machine: Machine) -> i
         trials: number of trials.
         machine: its cores and memory.
     """
-    fitting = int(_MEMORY_SHARE * machine.memory_mib / peak) if math.isfinite(machine.memory_mib) else machine.cores
+    fitting = int(machine.for_trials_mib / peak) if math.isfinite(machine.memory_mib) else machine.cores
     workers = max(1, min(machine.cores, trials, fitting))
     gain = work / (work + _HALF_SPEED)  # by a second thread
     shared = 2 * gain / (1 + gain)  # part of the time that threads divide
@@ -148,12 +154,15 @@ def workers_on_cpu(work: float, peak: float, trials: int, machine: Machine) -> i
     return workers if trials / rounds >= _LEAST_GAIN * faster else 1
 
 
-def workers_on_gpu(memory: DeviceMemory | None, trials: int, cores: int) -> int:
+def workers_on_gpu(memory: DeviceMemory | None, trials: int, machine: Machine) -> int:
     """Return the number of trials at a time on one GPU: as many as fit, each with a core that launches its kernels."""
     if memory is None:
         return 1
     fitting = int(_MEMORY_SHARE * memory.free / (memory.peak + _CONTEXT_MIB))
-    return min(trials, cores, memory.beside + fitting) if fitting else 1
+    if memory.host > 0 and math.isfinite(machine.memory_mib):
+        on_host = int(machine.for_trials_mib / memory.host)
+        fitting = min(fitting, on_host - memory.beside)
+    return min(trials, machine.cores, memory.beside + fitting) if fitting > 0 else 1
 
 
 def shared_work(model: SequenceModel, spec: DataSpec, train: TrainConfig) -> float:
@@ -167,6 +176,11 @@ def shared_work(model: SequenceModel, spec: DataSpec, train: TrainConfig) -> flo
 
 
 def peak_mib(model: SequenceModel, spec: DataSpec, train: TrainConfig) -> float:
-    """Return an estimate of the memory of a trial: of the outputs of all weight matrices, kept for backward."""
+    """Return an estimate of the memory of a trial in MiB.
+
+    It is that of the outputs of all weight matrices, kept for backward, and of weights, gradients, Adam's two moments and a
+    checkpoint's copy.
+    """
     width = sum(max(parameter.shape) for parameter in model.parameters() if parameter.dim() > 1)
-    return _PROCESS_MIB + 2 * 4 * train.batch_size * spec.max_length * width / 2**20
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return _PROCESS_MIB + 4 * (2 * train.batch_size * spec.max_length * width + 5 * weights) / 2**20

@@ -17,9 +17,10 @@ from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.engines.choice import Choice, DeviceMemory, choose
 from seqmem.training.engines.data_check import check_data
 from seqmem.training.engines.worker import Trial
-from seqmem.training.engines.workers import Workers
+from seqmem.training.engines.workers import CannotStartError, Workers, say_why_not_at_once
 from seqmem.training.fingerprint import fingerprint
 from seqmem.training.loop.splits import Data
+from seqmem.training.loop.threads import to_resume_with
 
 
 def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = None) -> Experiment:
@@ -74,29 +75,43 @@ def run_trials(
         choice = _choice(config, data, experiment, own_workers) if unfinished else None
         if choice is not None and choice.workers == 1:
             own_workers.finish()
-            _one_after_the_other(config, data, experiment, job)
+            _one_after_the_other(config, data, experiment, job, seeds)
             return job.folders()
         job.failed = failed if workers else None
         for seed in seeds:
             if choice is None or seed not in unfinished:
                 job.add(*one_by_one(config, data, experiment, [seed], wait=False))
             else:
-                own_workers.submit(Trial(config, data, experiment, seed), choice, job.add)
+                try:
+                    own_workers.submit(Trial(config, data, experiment, seed), _resumed(choice, experiment, seed), job.add)
+                except CannotStartError as error:
+                    say_why_not_at_once(error)
+                    own_workers.finish()
+                    job.failed = None
+                    job.busy.clear()
+                    _one_after_the_other(config, data, experiment, job, seeds[seeds.index(seed) :])
+                    return job.folders()
     if workers is None:
         job.raise_failure()
     return job.folders()
 
 
-def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Experiment, job: "_Outcomes") -> None:
-    """Attempt all trials from this process, and then those that a different process trained."""
+def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Experiment, job: "_Outcomes", seeds: range) -> None:
+    """Attempt trials from this process, and then those that a different process trained."""
     name = runner_config(config["runner"]).name
     attempts = _runner(name)
     if name != "ray" and config["runner"].get("workers", "auto") != "auto":
         config = {**config, "runner": {**config["runner"], "workers": 1}}  # for the record
-    for wait, seeds in ((False, job.seeds), (True, job.busy)):
-        for outcome in attempts(config, data, experiment, seeds, wait):
+    for wait, chosen in ((False, seeds), (True, job.busy)):
+        for outcome in attempts(config, data, experiment, chosen, wait):
             job.add(outcome)
     job.raise_failure()
+
+
+def _resumed(choice: Choice, experiment: Experiment, seed: int) -> Choice:
+    """Return a choice with the number of threads with which a stopped trial began."""
+    last = experiment.trial(seed).checkpoints / "last.ckpt"
+    return replace(choice, threads=to_resume_with(last) or choice.threads)
 
 
 def _choice(config: Mapping[str, Any], data: Data, experiment: Experiment, workers: Workers) -> Choice:

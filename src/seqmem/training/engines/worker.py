@@ -14,15 +14,14 @@ from threading import Lock, Thread
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from seqmem.errors import UserError
 from seqmem.io import interrupts, terminal
 from seqmem.results.experiment import Experiment
 from seqmem.training.engines.attempts import Attempt, one_by_one
+from seqmem.training.loop.recorder import peak_memory_mib
 from seqmem.training.loop.splits import Data
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+from seqmem.training.loop.threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -101,17 +100,11 @@ def run(parent: Connection, inherited: Sequence[Connection], trial: Trial, setti
         parent.send(("outcome", _sendable(outcome)))
 
 
-def set_threads(count: int) -> None:
-    """Let torch, NumPy and processes that this one starts compute with ``count`` threads."""
-    os.environ.update(dict.fromkeys(_THREADS, str(count)))
-    threadpool_limits(count)
-    torch.set_num_threads(count)
-
-
-def _device_memory() -> tuple[float, float]:
-    """Return the device's memory in MiB that was free before the trial, and the trial's peak."""
+def _device_memory() -> tuple[float, float, float]:
+    """Return the device's memory in MiB that was free before the trial, the trial's peak, and this process's own peak."""
     free, _ = torch.cuda.mem_get_info()
-    return (free + torch.cuda.memory_reserved()) / 2**20, torch.cuda.max_memory_reserved() / 2**20
+    free_before = (free + torch.cuda.memory_reserved()) / 2**20
+    return free_before, torch.cuda.max_memory_reserved() / 2**20, peak_memory_mib(torch.device("cpu"))
 
 
 def _sendable(outcome: Attempt) -> Attempt:

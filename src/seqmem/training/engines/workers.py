@@ -17,6 +17,7 @@ from torch.multiprocessing import get_context
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 from seqmem.io.provenance import provenance
+from seqmem.io.suspending import suspended_together
 from seqmem.training.engines import worker
 from seqmem.training.engines.attempts import Attempt
 from seqmem.training.engines.choice import Choice, DeviceMemory
@@ -44,7 +45,11 @@ class _Running:
     messages: Any
     forked: bool
     outcome: Attempt | None = None
-    memory: tuple[float, float] | None = None
+    memory: tuple[float, float, float] | None = None
+
+
+class CannotStartError(Exception):
+    """A process did not start: the data cannot be pickled, for example, or exceeds the shared memory of a container."""
 
 
 class Workers:
@@ -56,7 +61,7 @@ class Workers:
 
     A signal is passed to all processes, which save a checkpoint, as a single one does; then the block raises
     :class:`seqmem.io.interrupts.Interrupted`. They do so too if the block ends by an error. A process that dies is the failure
-    of its trial.
+    of its trial. While this process is suspended (Ctrl-Z), all others are.
 
     Args:
         trials: number of the command, those of its other jobs included.
@@ -73,6 +78,7 @@ class Workers:
         self._display: Display = display()
         self._signals = ExitStack()  # while processes run
         self._stopping = False
+        self._errors: list[Exception] = []  # of calls of ``then``; the job that runs meanwhile may be a different one
 
     def __enter__(self) -> "Workers":
         return self
@@ -88,6 +94,8 @@ class Workers:
                 running.process.join()
             self._display.close()
             self._signals.__exit__(kind, error, trace)
+        if error is None and self._errors:
+            raise self._errors[0]
 
     def submit(self, trial: worker.Trial, choice: Choice, then: Then) -> None:
         """Start a trial as soon as a process is free, and return.
@@ -96,9 +104,11 @@ class Workers:
             trial: what to train.
             choice: the number of workers and their threads; the trials that run now may have been submitted with another.
             then: called with the outcome, in this process, by one of the next calls of a method. A trial that a different
-                process trains is attempted again after all others: there are two calls.
+                process trains is attempted again after all others: there are two calls. An error of it is raised at the
+                end of the block.
 
         Raises:
+            CannotStartError: the process did not start.
             Interrupted: there was a signal.
         """
         while self._running and len(self._running) >= min(choice.workers, *(each.choice.workers for each in self._running)):
@@ -109,6 +119,7 @@ class Workers:
             self._signals.close()
             self._signals.enter_context(interrupts.handled())
             self._signals.enter_context(interrupts.deferred(lambda number: self._pass_on()))
+            self._signals.enter_context(suspended_together(self._processes))
         self._running.append(self._started(trial, choice, then))
         if interrupts.received() is not None:  # the signal came while the process started
             self._pass_on()
@@ -120,15 +131,17 @@ class Workers:
         """
         try:
             self.submit(trial, Choice(self.trials, 1), lambda outcome: None)
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"trials run one after the other: no process could start ({reason})", file=sys.stderr, flush=True)
+        except CannotStartError as error:
+            say_why_not_at_once(error)
             return None
         running = self._running[-1]
         while running in self._running:
             self._receive()
         interrupts.raise_if_received()
-        return DeviceMemory(*running.memory, len(self._running)) if running.memory else None
+        if running.memory is None:
+            return None
+        free, peak, host = running.memory
+        return DeviceMemory(free, peak, len(self._running), host)
 
     def finish(self) -> None:
         """Wait for the end of all trials.
@@ -146,7 +159,11 @@ class Workers:
             if self._running:
                 self._receive()
             else:
-                self.submit(*self._busy.pop(0))
+                trial, choice, then = self._busy.pop(0)
+                try:
+                    self.submit(trial, choice, then)
+                except CannotStartError as error:
+                    self._call(then, Attempt(trial.seed, failure=error))
 
     def _started(self, trial: worker.Trial, choice: Choice, then: Then) -> _Running:
         method = start_method(choice.threads)
@@ -159,10 +176,15 @@ class Workers:
             context.set_forkserver_preload(_PRELOADED)
         settings = worker.Settings(choice.workers, choice.threads, self._display.in_terminal, tuple(sys.argv))
         process = context.Process(target=worker.run, args=(there, inherited, trial, settings), name=trial.name)
-        with warnings.catch_warnings():  # Python 3.12 and later warn of threads, of which the process uses none
-            warnings.simplefilter("ignore", DeprecationWarning)
-            process.start()
-        there.close()
+        try:
+            with warnings.catch_warnings():  # Python 3.12 and later warn of threads, of which the process uses none
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+        except Exception as error:
+            here.close()
+            raise CannotStartError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        finally:
+            there.close()
         return _Running(trial, choice, then, process, here, method == "fork")
 
     def _receive(self) -> None:
@@ -203,7 +225,16 @@ class Workers:
             outcome = Attempt(running.trial.seed, failure=_death(running))
         elif outcome.record is None and outcome.failure is None and not running.trial.wait:
             self._busy.append((running.trial.awaited(), running.choice, running.then))
-        running.then(outcome)
+        self._call(running.then, outcome)
+
+    def _call(self, then: Then, outcome: Attempt) -> None:
+        try:
+            then(outcome)
+        except Exception as error:
+            self._errors.append(error)
+
+    def _processes(self) -> list[int]:
+        return [running.process.pid for running in self._running]
 
     def _ends(self) -> bool:
         return self._stopping or interrupts.received() is not None
@@ -218,6 +249,11 @@ class Workers:
         for running in self._running:
             with suppress(OSError):  # it has ended
                 running.messages.send("stop")
+
+
+def say_why_not_at_once(error: CannotStartError) -> None:
+    """Print that trials run one after the other, and why."""
+    print(f"trials run one after the other: no process could start ({error})", file=sys.stderr, flush=True)
 
 
 def start_method(threads: int | None) -> str:

@@ -22,8 +22,8 @@ from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.clipping import clip_gradients
 from seqmem.training.loop.copied_ahead import copied_ahead
-from seqmem.training.loop.freed_memory import freed_memory_kept
 from seqmem.training.loop.loss_check import LossCheck, Position
+from seqmem.training.loop.while_training import while_training
 from seqmem.training.optimisation.build import optimizer_for, schedule_for
 from seqmem.training.optimisation.schedules import Interval
 
@@ -86,7 +86,7 @@ class LeanLoop:
             UserError: a loss is not finite; on a GPU this may be found some steps later, at the end of the epoch at the latest.
         """
         weight = next(self.model.parameters())
-        with freed_memory_kept():
+        with while_training():
             for epoch in epochs:
                 self.model.train()
                 self.model.on_epoch(epoch)

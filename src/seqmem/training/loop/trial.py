@@ -28,7 +28,7 @@ from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
 from seqmem.tasks import Task, task_for
-from seqmem.training.backend import backend, computed_by, cudnn_as_matmul
+from seqmem.training.backend import backend, computed_by
 from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
@@ -36,14 +36,15 @@ from seqmem.training.checkpoints.seeds import StepSeeds
 from seqmem.training.config import TrainConfig, model_arguments, runner_config
 from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
-from seqmem.training.loop.freed_memory import freed_memory_kept
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.progress import progress
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.loop.splits import Data, Splits
+from seqmem.training.loop.threads import as_before
 from seqmem.training.loop.trackers import tracked, tracker_names
+from seqmem.training.loop.while_training import while_training
 
 Config = Mapping[str, Any]
 
@@ -65,6 +66,12 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     folder = experiment.trial(config["seed"])
     check_backend(config, experiment)
     checkpoint = _prepared(folder, config, experiment)
+    with as_before(checkpoint, str(folder.path)):
+        return _recorded(config, data, experiment, folder, checkpoint)
+
+
+def _recorded(config: Config, data: Data, experiment: Experiment, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
+    """Train and test one model, and write the record."""
     record = _first_record(config, data, experiment)
     record["earlier_machines"] = _earlier_machines(checkpoint, record["machine"])
     folder.write_config(config)
@@ -72,7 +79,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
     folder.write_record(record)
     start = time.perf_counter()
     arguments = config, data, experiment, folder, checkpoint
-    with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), freed_memory_kept(), cudnn_as_matmul():
+    with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), while_training():
         devices = runner_config(config["runner"]).devices
         record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
     record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
@@ -152,7 +159,7 @@ def _failure_recorded(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[
 
 
 def _train_quietly(*arguments: Any) -> dict[str, Any]:
-    with quiet_lightning(), freed_memory_kept(), cudnn_as_matmul():
+    with quiet_lightning(), while_training():
         return _train(*arguments)
 
 
