@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from seqmem.ops import extension, rounded_products
 from seqmem.ops.rounded_products import RoundedProducts
@@ -19,7 +22,40 @@ PRODUCTS = {
     "einsum": (lambda x, w: torch.einsum("btc,kc->btk", x, w), (2, 5, 7), (3, 7)),
     "convolution": (lambda x, w: functional.conv1d(x, w), (2, 5, 9), (3, 5, 2)),
     "batches": (lambda x, w: torch.bmm(x, w), (2, 5, 7), (2, 7, 3)),
+    "convolution of volumes": (lambda x, w: functional.conv3d(x, w), (1, 2, 3, 4, 3), (3, 2, 2, 2, 1)),
+    "transposed convolution of images": (lambda x, w: functional.conv_transpose2d(x, w), (1, 2, 3, 4), (2, 3, 2, 2)),
+    "tensordot": (lambda x, w: torch.tensordot(x, w, 1), (2, 5, 7), (7, 3)),
 }
+FUNCTIONS = {
+    **{name: lambda name=name: PRODUCTS[name][0](*operands(name)) for name in PRODUCTS},
+    "transposed convolution of volumes": lambda: functional.conv_transpose3d(
+        torch.randn(1, 2, 3, 4, 3), torch.randn(2, 3, 2, 2, 1)
+    ),
+    "bilinear": lambda: functional.bilinear(torch.randn(2, 3), torch.randn(2, 4), torch.randn(5, 3, 4)),
+    "attention": lambda: functional.scaled_dot_product_attention(*torch.randn(3, 2, 2, 5, 4)),
+    "attention of several heads": lambda: nn.MultiheadAttention(8, 2)(*torch.randn(3, 5, 2, 8))[0],
+    "transformer": lambda: nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)(torch.randn(2, 5, 8)),
+    "chain": lambda: torch.linalg.multi_dot([torch.randn(3, 4), torch.randn(4, 5), torch.randn(5, 2)]),
+    "sum of products": lambda: torch.addbmm(torch.randn(3, 4), torch.randn(2, 3, 5), torch.randn(2, 5, 4)),
+    **{kind: lambda kind=kind: getattr(nn, kind)(3, 4)(torch.randn(2, 5, 3))[0] for kind in ("LSTM", "GRU", "RNN")},
+    "packed": lambda: nn.LSTM(3, 4)(nn.utils.rnn.pack_padded_sequence(torch.randn(5, 2, 3), [5, 3]))[0].data,
+    **{kind: lambda kind=kind: getattr(nn, kind)(3, 4)(torch.randn(2, 3)) for kind in ("LSTMCell", "GRUCell", "RNNCell")},
+}
+
+
+class Bfloat16(TorchDispatchMode):
+    """Names of operations on tensors in bfloat16, conversions aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **kwargs or {})
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, results)) if isinstance(leaf, torch.Tensor)]
+        if "_to_copy" not in str(func) and any(each.dtype == torch.bfloat16 for each in tensors):
+            self.found.add(str(func))
+        return results
 
 
 def operands(name, dtype=torch.float32):
@@ -40,6 +76,21 @@ def test_operands_are_rounded_and_products_are_in_float32(name):
     grads = torch.autograd.grad(given.square().sum(), (x, w))
     for grad, exact in zip(grads, torch.autograd.grad(expected.square().sum(), rounded), strict=True):
         assert_close(grad.double(), exact, rtol=0, atol=1e-5 * exact.abs().max().item())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_nothing_is_computed_in_bfloat16(name):
+    """Neither by the function nor within it, forward and backward."""
+    with Bfloat16() as plain, torch.autocast("cpu", torch.bfloat16):
+        FUNCTIONS[name]()
+    with RoundedProducts(), Bfloat16() as mode:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = FUNCTIONS[name]()
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        if outputs.requires_grad:
+            outputs.sum().backward()
+    assert not mode.found
+    assert plain.found or name == "bilinear"  # which torch computes in float32 itself
 
 
 def test_other_products_do_not_change():

@@ -17,14 +17,21 @@ from torch.overrides import TorchFunctionMode
 from seqmem.ops import extension
 from seqmem.ops.precision import full_precision
 
+_MATRICES = ("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "inner", "matrix_power")
+
+# Functions of several products (einsum, attention, recurrences) round their arguments alone: what they compute in between stays
+# in float32. Calls within them do not come here, since torch suspends a mode while it handles a call.
 _PRODUCTS = {
     functional.linear,
-    functional.conv1d,
-    functional.conv2d,
-    functional.conv_transpose1d,
-    torch.einsum,
-    *(getattr(torch, name) for name in ("matmul", "mm", "bmm", "addmm", "baddbmm")),
-    *(getattr(Tensor, name) for name in ("matmul", "mm", "bmm", "addmm", "baddbmm", "__matmul__", "__rmatmul__")),
+    *(getattr(functional, f"{kind}{dimensions}d") for kind in ("conv", "conv_transpose") for dimensions in (1, 2, 3)),
+    torch.conv_tbc,
+    functional.scaled_dot_product_attention,
+    functional.multi_head_attention_forward,
+    *(getattr(torch, name) for name in (*_MATRICES, "einsum", "tensordot", "chain_matmul")),
+    *(getattr(Tensor, name) for name in (*_MATRICES, "__matmul__", "__rmatmul__")),
+    *(getattr(torch.linalg, name) for name in ("matmul", "multi_dot", "matrix_power", "vecdot")),
+    *(getattr(torch, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    *(getattr(torch, f"{name}_cell") for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
 }
 
 
