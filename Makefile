@@ -1,6 +1,6 @@
 # make train      set up (once) and run the quickstart: LegS, LSTM and GRU on permuted digits
 # make test       set up (once) and run the tests
-# make test-all   the long tests too; tests of engines that are not installed (README, "Many runs at once") are skipped
+# make test-all   the long tests too; tests of engines that are not installed (docs/guides/many-runs.md) are skipped
 # make table-...  run or resume the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
 #                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo; hours to days.
 #                 TABLE_FLAGS=scale=smoke tries it in minutes
@@ -12,12 +12,13 @@
 # make sanitize   compile csrc/ under AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize (a quarter of an hour) and
 #                 run the operators' tests on it, with the long fuzz; PYTEST_FLAGS=... selects others
 # make configs    write the defaults and comments of cfg/ from the signatures that they belong to
+# make docs       build the documentation into build/site; a link that leads nowhere is an error
 # make lint       ruff and mypy
 # make clean      remove .venv and all build outputs
 #
 # PYTHON=python3.12 chooses a different interpreter for .venv. VENV=PATH uses an existing environment instead of .venv.
 # VERSIONS=lowest or newest installs the ends of requirements/ranges.txt instead of the tested requirements.txt.
-# PIP_FLAGS="..." is passed to pip; KEEP_TORCH=1 leaves the torch and torchvision that are installed (README, "Set-up").
+# PIP_FLAGS="..." is passed to pip; KEEP_TORCH=1 leaves the torch and torchvision that are installed (docs/guides/install.md).
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -58,7 +59,7 @@ empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
 tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo
 
-.PHONY: $(tables) train test test-all setup bench gpu sanitize configs lint clean
+.PHONY: $(tables) train test test-all setup bench gpu sanitize configs docs lint clean
 
 train: setup
 	$(python) train.py -m experiment=quickstart
@@ -108,6 +109,9 @@ build/sanitize/%.o: csrc/%.cpp $(wildcard csrc/*.h) | $(installed)
 
 configs: setup
 	$(python) -m seqmem.cli.defaults
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict --quiet
 
 lint: setup
 	$(python) -m ruff check .

@@ -2,7 +2,7 @@
 
 Trains ``experiment=quickstart`` in a temporary folder and writes its table, its picture and the environment of the measurement
 to ``benchmarks/latest/quickstart/``, which git ignores. ``--keep`` writes to ``benchmarks/results/quickstart/`` instead and
-updates the README.
+updates the pages.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import readme
+from benchmarks import pages
 from benchmarks.output import add_output, output
 from benchmarks.run import environment
 
@@ -24,7 +24,7 @@ COMMAND = ("train.py", "-m", "experiment=quickstart")
 
 
 def main() -> None:
-    """Run the command line: train, copy what it wrote, and update the README if the results are kept."""
+    """Run the command line: train, copy what it wrote, and update the pages if the results are kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_output(parser, "quickstart")
     arguments = parser.parse_args()
@@ -43,7 +43,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerow(where)
     if arguments.keep:
-        readme.update()
+        pages.update()
     print(f"results: {folder}")
 
 

@@ -5,7 +5,7 @@ have; a slow side has a single turn. A turn repeats a fast call for half a secon
 value or gradient. Peak memory is that of a process that runs one side alone.
 
 The rows are written to ``benchmarks/latest/``, which git ignores. ``--keep`` writes to ``benchmarks/results/``, from which
-``python -m benchmarks.readme`` makes the README's tables.
+``python -m benchmarks.pages`` makes the tables of the pages.
 """
 
 import argparse

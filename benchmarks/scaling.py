@@ -1,7 +1,7 @@
 """Time of a training step by length, memory order and batch size: ``python -m benchmarks.scaling``.
 
 Writes ``scaling.csv`` and ``scaling.png`` to ``benchmarks/latest/``, which git ignores, or with ``--keep`` to
-``benchmarks/results/``: the figure of the README.
+``benchmarks/results/``: the figure of docs/results/speed.md.
 """
 
 import argparse

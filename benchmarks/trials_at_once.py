@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import readme
+from benchmarks import pages
 from benchmarks.run import add_output, environment, output
 
 ROOT = Path(__file__).parents[1]
@@ -64,11 +64,11 @@ CASES = [
         6,
     ),
 ]
-ALONE, ONE_THREAD, TOGETHER = readme.TRIALS
+ALONE, ONE_THREAD, TOGETHER = pages.TRIALS
 
 
 def main() -> None:
-    """Run the command line: measure the cases, write the rows, and update the README if they are kept."""
+    """Run the command line: measure the cases, write the rows, and update the pages if they are kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="run the cases whose title contains this text")
     add_output(parser, "trials_at_once.csv")
@@ -82,7 +82,7 @@ def main() -> None:
     if not rows:
         parser.error(f"--only: got {arguments.only!r}, expected part of a title: {'; '.join(case.title for case in CASES)}")
     if arguments.keep:
-        readme.update()
+        pages.update()
     print(f"all rows: {path}")
 
 

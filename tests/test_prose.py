@@ -30,7 +30,16 @@ PROSE = re.compile(r'"""[\s\S]*?"""|"(?:[^"\\\n]|\\.)*"|#.*|//.*')
 def sentences() -> list[tuple[str, str]]:
     """Docstrings, messages and comments, each with its file; of pages every line."""
     found = []
-    for pattern in ("src/**/*.py", "datasets/*.py", "*.py", "benchmarks/**/*.py", "csrc/*", "cfg/**/*.yaml", "README.md"):
+    for pattern in (
+        "src/**/*.py",
+        "datasets/*.py",
+        "*.py",
+        "benchmarks/**/*.py",
+        "csrc/*",
+        "cfg/**/*.yaml",
+        "*.md",
+        "docs/**/*.md",
+    ):
         for path in sorted(ROOT.glob(pattern)):
             text = path.read_text(encoding="utf-8")
             parts = text.splitlines() if path.suffix == ".md" else PROSE.findall(text)

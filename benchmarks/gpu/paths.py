@@ -1,4 +1,4 @@
-"""The table of docs/gpu.md, from the table of implementations: ``python -m benchmarks.gpu.paths``.
+"""The table of docs/guides/gpu.md, from the table of implementations: ``python -m benchmarks.gpu.paths``.
 
 It lies between the lines ``<!-- paths: python -m benchmarks.gpu.paths -->`` and ``<!-- end of paths -->``.
 """
@@ -13,7 +13,7 @@ from seqmem import layers, sequence
 from seqmem.cells import Recurrence
 from seqmem.ops import implementations
 
-PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "gpu.md"
 BLOCK = re.compile(r"(<!-- paths: python -m benchmarks\.gpu\.paths -->\n)(.*?)(<!-- end of paths -->)", re.DOTALL)
 
 

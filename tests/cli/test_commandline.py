@@ -419,7 +419,7 @@ TINY = ("dataset=digits", "model=rnn", "model.preset=tiny", "smoke_test=True", "
 
 @pytest.mark.slow
 def test_in_a_terminal_there_is_a_progress_bar(tmp_path):
-    """In a pipe there is none: test_readme.py."""
+    """In a pipe there is none: tests/docs/test_blocks.py."""
     script = f"import os, pty, sys; os.chdir({str(tmp_path)!r}); sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
     done = subprocess.run(
         [sys.executable, "-c", script, sys.executable, str(program.ROOT / "train.py"), *TINY],

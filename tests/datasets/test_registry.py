@@ -16,7 +16,7 @@ from seqmem.errors import DataWarning, UserError
 
 from . import conftest, test_every_data_set
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "add-a-data-set.md"
 
 
 def test_names_are_the_modules_that_define_a_data_set():
@@ -49,13 +49,13 @@ def docstring_example() -> tuple[str, str]:
     return textwrap.dedent(parts[0]), textwrap.dedent(parts[1]).strip()
 
 
-def readme_example() -> tuple[str, str]:
-    """The module and the YAML in README.md."""
-    section = README.read_text().partition("## Add a data set")[2]
+def guide_example() -> tuple[str, str]:
+    """The module and the YAML in the guide."""
+    section = GUIDE.read_text()
     return tuple(re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1] for language in ("python", "yaml"))
 
 
-@pytest.mark.parametrize("example", [docstring_example, readme_example])
+@pytest.mark.parametrize("example", [docstring_example, guide_example])
 def test_the_examples_pass_the_batteries(example, tmp_path, monkeypatch, load_small, configuration):
     module, yaml_text = example()
     (tmp_path / "parity.py").write_text(module)
@@ -82,11 +82,10 @@ def test_the_examples_pass_the_batteries(example, tmp_path, monkeypatch, load_sm
         sys.modules.pop("seqmem.datasets.parity", None)
 
 
-def test_the_readme_names_the_batteries():
-    section = README.read_text().partition("## Add a data set")[2].partition("\n## ")[0]
-    paths = re.findall(r"tests/datasets/\w+\.py", section)
+def test_the_guide_names_the_batteries():
+    paths = re.findall(r"tests/datasets/\w+\.py", GUIDE.read_text())
     assert paths
-    assert all((README.parent / path).is_file() for path in paths), paths
+    assert all((Path(__file__).parents[2] / path).is_file() for path in paths), paths
 
 
 SEVERAL = """

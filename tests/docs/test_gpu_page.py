@@ -1,4 +1,4 @@
-"""docs/gpu.md states what runs on a GPU; its commands compose."""
+"""docs/guides/gpu.md states what runs on a GPU; its commands compose."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ TEXT = paths.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_table_is_that_of_the_implementations():
-    assert paths.updated(TEXT) == TEXT, "python -m benchmarks.gpu.paths updates docs/gpu.md"
+    assert paths.updated(TEXT) == TEXT, "python -m benchmarks.gpu.paths updates docs/guides/gpu.md"
     [block] = paths.BLOCK.findall(TEXT)
     listed = [name for line in block[1].splitlines()[2:] for name in line.split("|")[2].strip().split(", ")]
     assert sorted(listed) == sorted(paths.own_names())

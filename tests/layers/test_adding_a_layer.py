@@ -1,6 +1,6 @@
 """A scan-type layer is one module and one YAML file: in a stack it trains and exports, and it passes the battery.
 
-The README's layer trains in the ordinary run (tests/docs/test_readme.py).
+The guide's layer trains in the ordinary run (tests/docs/test_blocks.py).
 """
 
 import pytest

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_no_sources = ("benchmarks/results", "README.md")
+_no_sources = ("benchmarks/results", "README.md", "docs")
 _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision")
 
 
@@ -17,7 +17,7 @@ _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 def provenance() -> dict[str, Any]:
     """Return versions, git commit and machine, as values that JSON can hold.
 
-    The commit ends in ``-dirty`` if tracked files were changed other than README.md and kept results, which no measurement
+    The commit ends in ``-dirty`` if tracked files were changed other than pages and kept results, which no measurement
     depends on. It is None outside of a repository.
     """
     return {

@@ -1,6 +1,6 @@
-"""The README's measured tables, made from ``benchmarks/results/``: ``python -m benchmarks.readme``.
+"""The measured tables of README and pages, made from ``benchmarks/results/``: ``python -m benchmarks.pages``.
 
-Each lies between the lines ``<!-- NAME: python -m benchmarks.readme -->`` and ``<!-- end of NAME -->``.
+Each lies between the lines ``<!-- NAME: python -m benchmarks.pages -->`` and ``<!-- end of NAME -->``.
 """
 
 import csv
@@ -14,7 +14,7 @@ import torch
 from benchmarks.cases import Case
 from benchmarks.output import RESULTS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 SPEED = {
     "LegS, hidden 128": Case("legs", 128, 784),
@@ -43,20 +43,22 @@ HMLSTM = [Case("hmlstm", 50, 200, 10), Case("hmlstm", 256, 100, 32), Case("hmlst
 
 
 def main() -> None:
-    """Update the README."""
+    """Update the pages."""
     update()
 
 
 def update() -> None:
-    """Replace each table of the README by that of the results."""
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Replace each table of each page by that of the results."""
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(updated(page, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def updated(text: str) -> str:
-    """Return the README's text with the tables of the results."""
-    for name, make in TABLES.items():
+def updated(page: str, text: str) -> str:
+    """Return a page's text with the tables of the results."""
+    for name, make in PAGES[page].items():
         found = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
-        assert found, f"the README has no block of {name}"
+        assert found, f"{page} has no block of {name}"
         text = f"{text[: found.start(1)]}{make()}\n{text[found.end(1) :]}"
     return text
 
@@ -121,7 +123,11 @@ def trials() -> str:
     return "\n".join([*_table(headings, lines), "", f"Command: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."])
 
 
-TABLES: dict[str, Callable[[], str]] = {"quickstart": quickstart, "speed": speed, "hmlstm": hmlstm, "trials": trials}
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"quickstart": quickstart},
+    "docs/results/speed.md": {"speed": speed, "hmlstm": hmlstm, "trials": trials},
+}
+"""Blocks of each page."""
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

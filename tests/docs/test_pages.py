@@ -1,0 +1,130 @@
+"""Size, sentences and links of the pages, and what belongs on which; the site builds."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import yaml
+
+from benchmarks import pages as measured_tables
+from tests.docs import pages
+from tests.program import ROOT
+
+LONGEST_AVERAGE = 20
+"""Words of a sentence, on average over a page."""
+
+README_BYTES = 9 * 1024
+
+INSTRUCTIVE = [page for page in pages.ALL if page.name == "README.md" or page.parent.name in ("guides", "tutorials")]
+
+
+@pytest.mark.parametrize("page", INSTRUCTIVE, ids=pages.name)
+def test_sentences_are_short(page):
+    lengths = [len(words) for words in pages.sentences(page)]
+    assert lengths, "a page has sentences"
+    longest = sorted(pages.sentences(page), key=len)[-3:]
+    shown = "\n".join(" ".join(words) for words in longest)
+    assert sum(lengths) / len(lengths) <= LONGEST_AVERAGE, (
+        f"{sum(lengths) / len(lengths):.1f} words on average; longest:\n{shown}"
+    )
+    assert len(longest[-1]) <= 50, shown
+
+
+def test_the_counter_of_words_counts():
+    """Of a page with known sentences; without this, an empty list would pass."""
+    found = pages.sentences(pages.DOCS / "guides" / "text.md")
+    assert " ".join(found[0]).startswith("After this page you can train a character model on text8 or")
+    assert len(found[0]) == 20
+    assert len(found) > 10
+
+
+def test_the_readme_is_short():
+    assert len(pages.text(ROOT / "README.md").encode()) <= README_BYTES
+
+
+def _is_result(page):
+    """Signs of a measurement: a deviation, a column of trials, or the commit that was measured."""
+    return re.findall(r"\d \+/- \d|\| n \||commit `[0-9a-f]{10}|on two threads of|AMD EPYC|Intel Xeon", pages.text(page))
+
+
+@pytest.mark.parametrize("page", [page for page in INSTRUCTIVE if page.parent.name == "guides"], ids=pages.name)
+def test_guides_hold_no_results(page):
+    assert not _is_result(page)
+
+
+def test_results_are_recognised():
+    assert all(_is_result(pages.DOCS / "results" / f"{name}.md") for name in ("hippo", "hmlstm", "igloo", "speed"))
+
+
+@pytest.mark.parametrize("page", [page for page in pages.ALL if page.parent.name in ("guides", "tutorials")], ids=pages.name)
+def test_a_guide_says_first_what_the_reader_can_do(page):
+    lines = [line for line in pages.text(page).splitlines() if line.strip()]
+    assert lines[0].startswith("# ")
+    assert re.match(r"(After this|This) (page|tutorial)|In .* minutes", lines[1]), lines[1]
+
+
+@pytest.mark.parametrize("page", pages.ALL, ids=pages.name)
+def test_links_lead_somewhere(page):
+    for path, anchor in pages.links(page):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert target.is_relative_to(ROOT), path
+        assert not anchor or anchor in pages.anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", pages.ALL, ids=pages.name)
+def test_files_that_a_page_names_exist(page):
+    """Paths in code spans; names in capitals and those of the modules that guides add are examples."""
+    examples = re.compile(r"[A-Z]{3}|leaky|decay|parity|robust_regression|benchmarks/latest|\*")
+    for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks|notebooks|docs)/[\w./*-]+)`", pages.text(page)):
+        assert examples.search(name) or (ROOT / name).exists(), name
+
+
+def test_every_page_is_in_the_navigation_once():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    found = []
+
+    def collect(entry):
+        if isinstance(entry, str):
+            found.append(entry)
+        else:
+            for part in entry.values() if isinstance(entry, dict) else entry:
+                collect(part)
+
+    collect(settings["nav"])
+    assert sorted(found) == sorted(
+        page.relative_to(pages.DOCS).as_posix() for page in pages.ALL if page.is_relative_to(pages.DOCS)
+    )
+
+
+def test_the_site_builds(tmp_path):
+    """Strictly: a link that leads nowhere is an error."""
+    if find_spec("mkdocs") is None or find_spec("mkdocstrings") is None:
+        pytest.skip("mkdocs is not installed: pip install -r requirements/docs.txt")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (tmp_path / "site" / "index.html").exists()
+    assert (tmp_path / "site" / "files" / "benchmarks" / "results" / "speed.csv").exists()
+
+
+def test_the_measured_tables_are_those_of_the_results(monkeypatch):
+    """A case without rows is an error; until it is measured, the page has no row of it either."""
+    measured = {row["case"] for row in csv.DictReader((ROOT / "benchmarks/results/speed.csv").read_text().splitlines())}
+    cases = {name: case for name, case in measured_tables.SPEED.items() if case.title in measured}
+    assert all(case.flush for name, case in measured_tables.SPEED.items() if name not in cases)
+    monkeypatch.setattr(measured_tables, "SPEED", cases)
+    for page in measured_tables.PAGES:
+        text = pages.text(ROOT / page)
+        assert measured_tables.updated(page, text) == text, "python -m benchmarks.pages updates the pages"
+
+
+def test_the_table_of_rooms_has_every_folder():
+    rooms = {path.name for path in (ROOT / "src" / "seqmem").iterdir() if (path / "__init__.py").exists()}
+    table = pages.text(ROOT / "CONTRIBUTING.md").partition("## Where things are")[2]
+    assert rooms - {"datasets"} == set(re.findall(r"^\| `src/seqmem/(\w+)/`", table, re.MULTILINE))
