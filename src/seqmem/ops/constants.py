@@ -1,7 +1,7 @@
 """Tensors that depend on settings alone and are kept for later calls."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import wraps
@@ -75,6 +75,11 @@ def collected() -> Iterator[list[Tensor]]:
         _store.collectors[:] = [collector for collector in _store.collectors if collector is not found]
 
 
+def nbytes(values: Iterable[Tensor]) -> int:
+    """Return the bytes of the elements of tensors."""
+    return sum(value.nbytes for value in values)
+
+
 class _Store:
     """Constants by function, settings, device and type, the latest used ones last."""
 
@@ -99,7 +104,7 @@ class _Store:
         return value
 
     def _drop_oldest(self, device: torch.device) -> None:
-        sizes = {key: _bytes(value) for key, value in self._values.items() if key[2] == device}
+        sizes = {key: _storage_bytes(value) for key, value in self._values.items() if key[2] == device}
         excess = sum(sizes.values()) - MAX_BYTES
         for key, size in list(sizes.items())[:-1]:
             if excess <= 0:
@@ -130,5 +135,6 @@ def _tensors(value: Any) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else value
 
 
-def _bytes(value: Any) -> int:
+def _storage_bytes(value: Any) -> int:
+    """Return what the storages of constants hold, also where a constant is a part of its storage."""
     return sum(part.untyped_storage().nbytes() for part in _tensors(value))

@@ -3,13 +3,11 @@
 torch.matrix_exp and torch.linalg.solve read values of CUDA tensors on the host.
 """
 
-from math import factorial
-
 import torch
 from torch import Tensor
 
-_TERMS = 16
-_SCALED_NORM = 0.5  # 0.5^16 / 16! = 7e-19: the series is exact in float64
+from seqmem.ops.exponential import SCALED_NORM, scaled_exponential
+
 _SQUARINGS = 20
 
 
@@ -31,23 +29,6 @@ def scaled_and_squared(matrix: Tensor) -> Tensor:
         matrix: A, (H, H) floating point; NaN results if its row sums exceed 2^19.
     """
     norm = matrix.detach().abs().sum(-1).amax()
-    k = torch.log2(norm / _SCALED_NORM).ceil().clamp(min=0)
-    result = _series(matrix * torch.exp2(-k))
-    for squaring in range(_SQUARINGS):
-        result = torch.where(squaring < k, result @ result, result)
+    k = torch.log2(norm / SCALED_NORM).ceil().clamp(min=0)
+    result = scaled_exponential(matrix * torch.exp2(-k), _SQUARINGS, k)
     return result.masked_fill(k > _SQUARINGS, torch.nan)
-
-
-def _series(matrix: Tensor) -> Tensor:
-    """Compute the first 16 terms of the exponential series by six products (Paterson and Stockmeyer, 1973)."""
-    powers = [torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device), matrix]
-    while len(powers) < 5:
-        powers.append(powers[-1] @ matrix)
-    *low, fourth = powers
-    total = torch.zeros_like(matrix)
-    for first in reversed(range(0, _TERMS, 4)):
-        if first < _TERMS - 4:
-            total = total @ fourth
-        for k, power in enumerate(low):
-            total = total + power / factorial(first + k)
-    return total

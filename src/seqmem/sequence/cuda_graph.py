@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from seqmem.data.masks import masked, valid_steps
+from seqmem.ops.constants import nbytes
 from seqmem.ops.gpu.captures import Graph, Graphs, device_graphs
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts
@@ -213,7 +214,7 @@ class _Replays:
         plan, graphs = self._plan, self._plan.graphs
         assert graphs is not None
         each = plan.result_bytes + (0 if key[1] is None else plan.saved_bytes)
-        size = 2 * _bytes([*given, *plan.constants]) + key[0] * each
+        size = 2 * nbytes([*given, *plan.constants]) + key[0] * each
         if not graphs.admit(size):
             return None
         with torch.inference_mode(False), torch.no_grad():
@@ -245,7 +246,7 @@ def _probed(chunk: Chunk, tensors: Tensors) -> tuple[str, int, int]:
         results = chunk.forward(Tensors(steps, state, first.constants))
     known = {value.untyped_storage()._cdata for value in first.constants}
     own = sum(size for storage, size in saved.items() if storage not in known)
-    return f"a step {reasons[0]}" if reasons else "", own, _bytes(results)
+    return f"a step {reasons[0]}" if reasons else "", own, nbytes(results)
 
 
 def _probed_backward(chunk: Chunk, tensors: Tensors) -> str:
@@ -273,7 +274,3 @@ def _places(values: list[Tensor]) -> list[Tensor]:
     """Return ordinary tensors of the same shapes, also in inference mode."""
     with torch.inference_mode(False):
         return [torch.empty_like(value, memory_format=torch.contiguous_format, requires_grad=False) for value in values]
-
-
-def _bytes(values: list[Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in values)

@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from seqmem.cells import LagTS, LegS, LegT, LegTS, positions
+from seqmem.ops.constants import nbytes
 from seqmem.ops.gpu import (
     captures,
     memory_chunks,
@@ -227,13 +228,13 @@ def test_impulses_and_matrices_are_kept_within_a_bound(monkeypatch):
     monkeypatch.setattr(memory_chunks_constants, "_store", store)
     cell, inputs = make("legs zoh", 2, 7), torch.randn(2, 17, 2, dtype=torch.float64)
     cell(inputs)
-    one = sum(memory_chunks_constants._bytes(value) for value in store._values.values())
+    one = sum(nbytes(value) for value in store._values.values())
     assert len(store._values) == 5
     monkeypatch.setattr(memory_chunks_constants, "MAX_BYTES", 2 * one)
     for init_t in range(1, 5):
         made = make("legs zoh", 2, 7, init_t=init_t)
         assert_equals_the_loop(made, 2, 17)
-        assert sum(memory_chunks_constants._bytes(value) for value in store._values.values()) <= 2 * one
+        assert sum(nbytes(value) for value in store._values.values()) <= 2 * one
     monkeypatch.setattr(memory_chunks_constants, "MAX_BYTES", one // 2)
     kept = list(store._values)
     made = make("legs zoh", 2, 7, init_t=9)

@@ -5,23 +5,19 @@ Gauss quadrature with N nodes is exact here, so the exponential is a constant or
 and then sums over the nodes by the three-term recurrence, O(N^2). The other measures form the exponential, O(N^3).
 """
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from seqmem.ops.constants import on_device
+from seqmem.ops.exponential import SCALED_NORM, halvings, scaled_exponential
 from seqmem.ops.gpu.updates import Settings, block
 from seqmem.ops.legs_hold import quadrature
 from seqmem.ops.transition import transition
 
 LARGEST_STEP = 1024.0
 """Step size from which on the exponential is 0 in float64, whatever the measure: its slowest mode decays as exp(-dt / 2)."""
-
-DEGREE = 16
-"""Degree of the Taylor polynomial; exact to rounding for a norm of at most 1/2."""
 
 
 @triton.jit
@@ -92,42 +88,13 @@ def _times_exponential(
         return _legs_times_exponential(rows, sizes, size if step_sizes is not None else batch * size, adjoint)
     A, norm = device_transition(_like(rows), measure, order, settings), transition_norm(measure, order, settings)
     if step_sizes is None:
-        halvings = _halvings(norm * min(abs(step_size), LARGEST_STEP))
-        matrices = exponential(A * (min(step_size, LARGEST_STEP) / 2**halvings), halvings)
+        squarings = halvings(norm * min(abs(step_size), LARGEST_STEP))
+        matrices = scaled_exponential(A * (min(step_size, LARGEST_STEP) / 2**squarings), squarings)
         return rows @ (matrices if adjoint else matrices.mT)
     dt = sizes.double().abs().clamp(max=LARGEST_STEP)
-    halved = torch.log2(2 * norm * dt).ceil().clamp(min=0)
-    matrices = exponential(A * (dt * torch.exp2(-halved))[:, None, None], _halvings(norm * LARGEST_STEP), halved)
+    needed = torch.log2(norm * dt / SCALED_NORM).ceil().clamp(min=0)
+    matrices = scaled_exponential(A * (dt * torch.exp2(-needed))[:, None, None], halvings(norm * LARGEST_STEP), needed)
     return rows @ (matrices if adjoint else matrices.mT)
-
-
-def exponential(small: Tensor, halvings: int, halved: Tensor | None = None) -> Tensor:
-    """Compute exp(2^h X) by its Taylor polynomial and h squarings, without waiting for the device.
-
-    Args:
-        small: X, (N, N) or (B, N, N) float64, of a norm of at most 1/2.
-        halvings: the number of squarings h; with ``halved`` its upper limit.
-        halved: h of each matrix, (B,).
-
-    Returns:
-        (N, N) or (B, N, N).
-    """
-    identity = torch.eye(small.shape[-1], dtype=small.dtype, device=small.device)
-    powers = [identity, small, small @ small]
-    powers += [powers[2] @ small, powers[2] @ powers[2]]
-    result = identity / math.factorial(DEGREE)
-    for k in range(DEGREE - 4, -1, -4):
-        low = sum((powers[j] / math.factorial(k + j) for j in range(1, 4)), powers[0] / math.factorial(k))
-        result = result @ powers[4] + low
-    for k in range(halvings):
-        squared = result @ result
-        result = squared if halved is None else torch.where((halved > k)[:, None, None], squared, result)
-    return result
-
-
-def _halvings(norm: float) -> int:
-    """Return how often a matrix is halved to a norm of at most 1/2."""
-    return max(0, math.ceil(math.log2(2 * norm))) if norm > 0 else 0
 
 
 def _legs_times_exponential(rows: Tensor, sizes: Tensor, rows_per_size: int, adjoint: bool) -> Tensor:

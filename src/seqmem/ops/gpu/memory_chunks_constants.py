@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from seqmem.data.transfer import copied
+from seqmem.ops.constants import nbytes
+from seqmem.ops.exponential import halvings, scaled_exponential
 from seqmem.ops.gpu.memory_chunks_layout import Evolution, Network
 
 MAX_BYTES = 2**29
 """Upper limit of the impulses and matrices that are kept for later calls; if those of one sequence are larger, they are not."""
-
-_TAYLOR_DEGREE = 14
 
 Value = TypeVar("Value")
 
@@ -47,27 +47,23 @@ class _Store:
 
     def add(self, key: tuple[int, Hashable], value: tuple[Tensor, ...], share: float) -> None:
         """Keep tensors that are a share of those of a sequence, unless all of these are too large."""
-        if _bytes(value) > MAX_BYTES * share:
+        if nbytes(value) > MAX_BYTES * share:
             return
         with self._lock:
-            self._size += _bytes(value) - _bytes(self._values.pop(key, ()))
+            self._size += nbytes(value) - nbytes(self._values.pop(key, ()))
             self._values[key] = value
             while self._size > MAX_BYTES:
-                self._size -= _bytes(self._values.popitem(last=False)[1])
+                self._size -= nbytes(self._values.popitem(last=False)[1])
 
     def drop(self, number: int) -> None:
         """Drop the tensors of a sequence."""
         with self._lock:
             for key in list(self._values):
                 if key[0] == number:
-                    self._size -= _bytes(self._values.pop(key, ()))
+                    self._size -= nbytes(self._values.pop(key, ()))
 
 
 _store = _Store()
-
-
-def _bytes(values: tuple[Tensor, ...]) -> int:
-    return sum(value.nbytes for value in values)
 
 
 def kept(anchor: Tensor, key: Hashable, make: Callable[[], Value]) -> Value:
@@ -163,26 +159,13 @@ class Sizes:
         order = augmented.shape[1] - 1
         started = sizes.isinf()
         finite = sizes.where(~started, 0)
-        exponential = _exponential(augmented, copied(finite, self._device), norm * float(finite.max()))
+        squarings = halvings(norm * float(finite.max()))  # of a bound, so that no value is read from the device
+        factors = copied(finite / 2**squarings, self._device)
+        exponential = scaled_exponential(augmented * factors[:, None, None], squarings)
         begins = torch.zeros_like(exponential[0])
         begins[0, order] = 1
         both = torch.where(copied(started, self._device)[:, None, None], begins, exponential)
         return both[:, :order, :order], both[:, :order, order]
-
-
-def _exponential(matrix: Tensor, factors: Tensor, norm: float) -> Tensor:
-    """Return exp(matrix * factor) for each factor; ``norm`` bounds the 1-norm, so that no value is read from the device."""
-    squarings = 0
-    while norm > 0.5:
-        norm, squarings = norm / 2, squarings + 1
-    scaled = matrix * (factors / 2**squarings)[:, None, None]
-    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    result = identity + scaled / _TAYLOR_DEGREE
-    for degree in reversed(range(1, _TAYLOR_DEGREE)):
-        result = identity + scaled @ result / degree
-    for _ in range(squarings):
-        result = result @ result
-    return result
 
 
 def elimination(generators: Tensor, implicit: Tensor) -> Tensor:

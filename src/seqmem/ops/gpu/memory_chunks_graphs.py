@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqmem.ops.constants import nbytes
 from seqmem.ops.gpu.captures import Graph, Graphs, device_graphs
 from seqmem.ops.gpu.memory_chunks_groups import backward_group, forward_group
 from seqmem.ops.gpu.memory_chunks_plain import Tables
@@ -100,7 +101,7 @@ class Replays(Direct):
         self, key: Any, part: Transition, given: Named, changed: tuple[str, ...], function: Callable[..., None]
     ) -> Graph | None:
         """Capture a function of a group; return None if its graph does not fit in memory."""
-        size = 2 * sum(value.numel() * value.element_size() for value in given.values())
+        size = 2 * nbytes(given.values())
         if not self._graphs.admit(size):
             return None
         with torch.inference_mode(False), torch.no_grad():
