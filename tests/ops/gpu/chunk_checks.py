@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 
-from seqmem.ops.gpu import memory_chunks_launch, memory_chunks_layout
+from seqmem.ops.gpu import memory_chunks_launch, memory_chunks_layout, memory_chunks_plain
+from seqmem.ops.transition import generators
 from tests.ops.gpu.chunks import CELLS, assert_equals_the_loop, make, use_on_cpu
 from tests.ops.test_sequence import assert_same, random_state, run
 
@@ -23,6 +25,19 @@ def check_chunks(size: str) -> int:
             compared = assert_equals_the_loop(cell, 2, 3, [3, 1], random_state(cell, 2, together=True))
             compared += assert_equals_the_loop(make("legt ungated", 5, 2, memory_order=2), 1, 3)
     torch.use_deterministic_algorithms(False)
+    return compared
+
+
+def check_elimination(size: str) -> int:
+    """Compare the elimination of a sequence's steps with that of the loop over the coefficients, in float64."""
+    compared = 0
+    for order in (1, 33) if size == "sample" else (1, 2, 33, 512):
+        rows = generators("legt", order)
+        dt = torch.tensor([0.0, 1e-4, 0.3, 1.0, 30.0], dtype=torch.float64)
+        sizes = torch.stack([dt, 0.5 * dt, torch.zeros_like(dt)], 1)
+        expected = memory_chunks_plain.eliminate(rows, sizes)
+        assert_close(memory_chunks_launch.eliminate(rows, sizes), expected, rtol=1e-11, atol=1e-13)
+        compared += expected.numel()
     return compared
 
 

@@ -10,7 +10,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 @pytest.mark.parametrize("size", ["sample", pytest.param("all", marks=pytest.mark.slow)])
 def test_interpreted_kernels_equal_the_loop(size):
-    assert checked(size)["chunks"] > (100 if size == "sample" else 10_000)
+    compared = checked(size)
+    assert compared["chunks"] > (100 if size == "sample" else 10_000)
+    assert compared["elimination"] >= 3 * 5 * 34
 
 
 OPTIONS = {
@@ -89,3 +91,5 @@ def test_other_kernels_compile_without_spills(capability):
         for pointers in ("fp32", "fp64"):
             for size in (128, 512, 1024):
                 check_limits(compiled("evolve", kind, size, capability, full=True, pointers=pointers))
+    for size in (128, 512, 1024):
+        check_limits(compiled("eliminate", "legts", size, capability, pointers="fp64"))

@@ -20,11 +20,21 @@ def test_equal_the_reference(size):
         assert compared[name] > 0
 
 
+def compiled(kernel, order, adjoint, pointers="fp32", capability=90, **constants):
+    """Compile a kernel of updates or of zero-order hold as a launch for N coefficients does."""
+    from seqmem.ops.gpu.updates import block
+
+    size = block(order)
+    arguments = {name: kind for name, kind in ARGUMENTS.items() if name in kernel.arg_names}
+    constants |= {"ADJOINT": adjoint, "BLOCK": size["BLOCK"]}
+    options = {"pointers": pointers, "capability": capability, "warps": size["num_warps"]}
+    return compile_kernel(kernel, constants, arguments=arguments, **options)
+
+
 def test_compile():
     from seqmem.ops.gpu import updates
 
-    constants = {"ADJOINT": True, "PER_ROW": True, "BLOCK": 512}
-    check_limits(compile_kernel(updates._general_kernel, constants, arguments=ARGUMENTS))
+    check_limits(compiled(updates._general_kernel, 512, True, PER_ROW=True))
 
 
 @pytest.mark.slow
@@ -32,26 +42,26 @@ def test_compile():
 def test_compile_without_spills(capability):
     from seqmem.ops.gpu import hold, updates
 
-    for kernel in (updates._triangular_kernel, updates._general_kernel):
-        for adjoint in (False, True):
-            for per_row in (False, True):
-                constants = {"ADJOINT": adjoint, "PER_ROW": per_row, "BLOCK": 512}
-                check_limits(compile_kernel(kernel, constants, arguments=ARGUMENTS, capability=capability))
-    arguments = {"order": "i32:16", "rows_per_size": "i32", "stride": "i32"}
     for adjoint in (False, True):
-        constants = {"ADJOINT": adjoint, "BLOCK": 512}
-        check_limits(
-            compile_kernel(hold._legs_hold_kernel, constants, arguments=arguments, pointers="fp64", capability=capability)
-        )
+        for kernel in (updates._triangular_kernel, updates._general_kernel):
+            for per_row in (False, True):
+                check_limits(compiled(kernel, 512, adjoint, capability=capability, PER_ROW=per_row))
+        check_limits(compiled(hold._legs_hold_kernel, 512, adjoint, "fp64", capability))
 
 
 @pytest.mark.slow
-def test_compile_in_float64():
-    from seqmem.ops.gpu import updates
+@pytest.mark.parametrize("order", [33, 1024])
+def test_other_orders_compile_without_spills(order):
+    """With the warps of a launch: each has 128 coefficients."""
+    from seqmem.ops.gpu import hold, updates
 
-    for kernel in (updates._triangular_kernel, updates._general_kernel):
-        constants = {"ADJOINT": True, "PER_ROW": True, "BLOCK": 1024}
-        check_limits(compile_kernel(kernel, constants, arguments=ARGUMENTS, pointers="fp64", capability=90))
+    for adjoint in (False, True):
+        for pointers in ("fp32", "fp64"):
+            for kernel in (updates._triangular_kernel, updates._general_kernel):
+                found = compiled(kernel, order, adjoint, pointers, PER_ROW=True)
+                assert found.name.endswith(f", {1 if order == 33 else 8} warps")
+                check_limits(found)
+        check_limits(compiled(hold._legs_hold_kernel, order, adjoint, "fp64"))
 
 
 def test_without_triton_there_is_one_reason(monkeypatch, recwarn):

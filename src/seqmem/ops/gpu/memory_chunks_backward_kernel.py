@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from seqmem.ops.gpu.memory_chunks_kernels import _fed_back, _slope, _table_row, _valid, _weights
-from seqmem.ops.gpu.memory_chunks_step import append, load_generators, pull_back
+from seqmem.ops.gpu.memory_chunks_device import append, fed_back, slope, table_row, valid_steps, weight_rows
+from seqmem.ops.gpu.memory_chunks_step import load_generators, pull_back
 
 
 @triton.jit
@@ -16,7 +16,7 @@ def _memory_before(
     n = tl.arange(0, BLOCK_N)
     inside = n < N
     rows = load_generators(generators, n, N)
-    valid = _valid(lengths, row, start, count)
+    valid = valid_steps(lengths, row, start, count)
     for k in range(M):
         place = grad_memory + (row * M + k) * N + n
         x = tl.load(place, mask=inside, other=0.0)
@@ -76,7 +76,7 @@ def _load_step(
 @triton.jit
 def _through_gates(d, c, g, earlier, grad_gates, at, n, H: tl.constexpr, GATED: tl.constexpr, ACTIVATION_H: tl.constexpr):
     """Store and return the gradients of the gates' inputs, and return that of the hidden state before the step."""
-    dc = d * _slope(c, ACTIVATION_H)
+    dc = d * slope(c, ACTIVATION_H)
     dg = dc
     if GATED:
         dg = d * (c - earlier) * g * (1.0 - g)
@@ -99,13 +99,13 @@ def _run_steps_back(
     """Compute the valid steps of a chunk of several steps, the last one first."""
     R: tl.constexpr = (2 if GATED else 1) * H
     PARTS: tl.constexpr = 2 if GATED else 1
-    w = _weights(weight_uh, n, H, M)
+    w = weight_rows(weight_uh, n, H, M)
     sums = ()  # of K da over the later steps, for the inputs u of this step and of the C - 2 before it
     fed = ()
     for _ in tl.static_range((C - 1) * M):
         sums = append(sums, d * 0.0)
         fed = append(fed, tl.sum(d, 0) * 0.0)
-    entries = _table_row(table, valid - 1, count, n, H, M, C, GATED, STATIONARY)
+    entries = table_row(table, valid - 1, count, n, H, M, C, GATED, STATIONARY)
     at = (row * C + valid - 1) * R
     ahead = _load_step(
         gates, outputs, first_hidden, grad_outputs, row, at, start + valid - 1, n, valid > 0, stride, width, H, GATED
@@ -117,7 +117,7 @@ def _run_steps_back(
         now = entries
         c, g, earlier, grad = ahead
         if not STATIONARY:
-            entries = _table_row(table, j - 1, count, n, H, M, C, GATED, STATIONARY)
+            entries = table_row(table, j - 1, count, n, H, M, C, GATED, STATIONARY)
         ahead = _load_step(gates, outputs, first_hidden, grad_outputs, row, at - R, t - 1, n, j > 0, stride, width, H, GATED)
         dc, dg, d = _through_gates(d + grad, c, g, earlier, grad_gates, at, n, H, GATED, ACTIVATION_H)
         pushed = ()
@@ -141,7 +141,7 @@ def _run_steps_back(
                 du += tl.sum(pushed[k], 0)
             else:
                 tl.debug_barrier()  # all warps load the place before one of them stores it
-            du *= _slope(tl.load(inputs + place), ACTIVATION_U)
+            du *= slope(tl.load(inputs + place), ACTIVATION_U)
             tl.store(grad_inputs + place, du)
             fresh = append(fresh, du)
             if weight_uh is not None:
@@ -150,7 +150,7 @@ def _run_steps_back(
             shifted = ()
             for back in tl.static_range(1, C):
                 for k in tl.static_range(M):
-                    term = _fed_back(feedback, j, back, k, M, STATIONARY) * fresh[k]
+                    term = fed_back(feedback, j, back, k, M, STATIONARY) * fresh[k]
                     if back < C - 1:
                         term += fed[back * M + k]
                     shifted = append(shifted, term)
@@ -179,7 +179,7 @@ def _run_step_back(
             du += tl.sum(total, 0)
         else:
             tl.debug_barrier()  # all warps load the place before one of them stores it
-        du *= _slope(tl.load(inputs + place), ACTIVATION_U)
+        du *= slope(tl.load(inputs + place), ACTIVATION_U)
         tl.store(grad_inputs + place, du)
         if weight_uh is not None:
             d += du * tl.load(weight_uh + k * H + n, mask=inside, other=0.0)
@@ -202,7 +202,7 @@ def backward_chunk(
         )  # fmt: skip
         tl.debug_barrier()
     if gates is not None:
-        valid = _valid(lengths, row, start, count)
+        valid = valid_steps(lengths, row, start, count)
         _from_end(grad_memory, grad_inputs, impulses, row, start, valid, stride_u, N, M, C, STATIONARY, BLOCK_N)
         tl.debug_barrier()
         n = tl.arange(0, BLOCK_H)

@@ -16,7 +16,7 @@ class ByGenerators(Transition):
     """Steps of different sizes at O(N) each, in the kernels."""
 
     def __init__(self, net: Network, kernels: Any, weight_hm: Tensor | None, half: torch.dtype | None, sizes: Sizes):
-        super().__init__(replace(net, evolution=sizes.evolution()), kernels, weight_hm, half)
+        super().__init__(replace(net, evolution=sizes.evolution(kernels)), kernels, weight_hm, half)
         self._sizes = sizes
 
     def impulses(self, group: range) -> Tensor:

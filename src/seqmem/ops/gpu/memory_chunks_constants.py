@@ -92,35 +92,38 @@ class Sizes:
         self._host_generators = generators.clone()
         self._alpha, self._chunk = alpha, chunk
         self._device, self._dtype = like.device, like.dtype
+        self._rounded: Evolution | None = None
+        self._double: Evolution | None = None
         self._number = next(_numbers)
         finalize(self, _store.drop, self._number).atexit = False
 
-    def evolution(self, dtype: torch.dtype | None = None) -> Evolution:
-        """Return the transition by generators, in a type other than that of ``like`` if given."""
-        return self._exact if dtype == torch.float64 else self._rounded
+    def evolution(self, kernels: Any) -> Evolution:
+        """Return the transition by generators, which the module of the kernels computes at the first call."""
+        if self._rounded is None:
+            exact = self._exact(kernels)
+            rounded = None if exact.elimination is None else exact.elimination.to(self._dtype)
+            self._rounded = Evolution(exact.generators.to(self._dtype), exact.sizes.to(self._dtype), rounded)
+        return self._rounded
 
-    @cached_property
-    def _exact(self) -> Evolution:
-        started = self._host.isinf()
-        sizes = self._host.where(~started, 0)
-        table = torch.stack([sizes, sizes * (self._alpha or 0.0), started.double()], 1)
-        triangular = not bool(self._host_generators[3:5].any())
-        eliminated = None if triangular else copied(elimination(self._host_generators, table[:, 1]), self._device)
-        return Evolution(copied(self._host_generators, self._device), copied(table, self._device), eliminated)
-
-    @cached_property
-    def _rounded(self) -> Evolution:
-        exact = self._exact
-        rounded = None if exact.elimination is None else exact.elimination.to(self._dtype)
-        return Evolution(exact.generators.to(self._dtype), exact.sizes.to(self._dtype), rounded)
+    def _exact(self, kernels: Any) -> Evolution:
+        """Return the transition by generators in float64."""
+        if self._double is None:
+            started = self._host.isinf()
+            sizes = self._host.where(~started, 0)
+            table = torch.stack([sizes, sizes * (self._alpha or 0.0), started.double()], 1)
+            generators, sizes = copied(self._host_generators, self._device), copied(table, self._device)
+            triangular = not bool(self._host_generators[3:5].any())
+            self._double = Evolution(generators, sizes, None if triangular else kernels.eliminate(generators, sizes))
+        return self._double
 
     def impulses(self, net: Network, kernels: Any, group: range) -> Tensor:
         """Return the impulses of a group of chunks by the generators, (G, P, N)."""
         if (known := _store.get((self._number, group))) is not None:
             return known[0]
         size, steps = net.chunk, len(self._host)
-        alone = replace(net, batch=size, memories=1, lengths=None, weight_um=None, evolution=self._exact)
-        like = self._exact.sizes
+        exact = self._exact(kernels)
+        alone = replace(net, batch=size, memories=1, lengths=None, weight_um=None, evolution=exact)
+        like = exact.sizes
         unit = torch.eye(size, dtype=like.dtype, device=like.device).repeat(1, steps // size)[..., None]
         memory = like.new_zeros(len(group), size, 1, net.order)
         found = like.new_empty(len(group), size, size, 1, net.order)
@@ -166,19 +169,6 @@ class Sizes:
         begins[0, order] = 1
         both = torch.where(copied(started, self._device)[:, None, None], begins, exponential)
         return both[:, :order, :order], both[:, :order, order]
-
-
-def elimination(generators: Tensor, implicit: Tensor) -> Tensor:
-    """Return a, s and 1 / D of the elimination in csrc/quasiseparable.h for implicit step sizes (T,): (T, 3, N)."""
-    p, q, d, g, h, _ = generators
-    eliminated = torch.zeros_like(implicit)
-    rows = []
-    for n in range(generators.shape[1]):
-        t, s = q[n] * implicit - eliminated * h[n], g[n] * implicit - eliminated * p[n]
-        inverse = 1 / (1 + d[n] * implicit - eliminated * (p[n] * h[n]))
-        rows.append(torch.stack([t * inverse, s, inverse], 1))
-        eliminated = eliminated + t * s * inverse
-    return torch.stack(rows, 2).contiguous()
 
 
 class Powers:

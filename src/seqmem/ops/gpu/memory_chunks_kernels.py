@@ -9,81 +9,9 @@ of the table, except for chunks of one step, which take any number of memories.
 import triton
 import triton.language as tl
 
-from seqmem.ops.gpu.memory_chunks_step import advance, append, load_generators
-
-
-@triton.jit
-def _activate(x, NAME: tl.constexpr):
-    if NAME == "tanh":
-        x = 2.0 * tl.sigmoid(2.0 * x) - 1.0
-    elif NAME == "sigmoid":
-        x = tl.sigmoid(x)
-    elif NAME == "relu":
-        x = tl.where(x <= 0.0, 0.0, x)
-    return x
-
-
-@triton.jit
-def _slope(y, NAME: tl.constexpr):
-    """Return the derivative of an activation from its value."""
-    if NAME == "tanh":
-        s = 1.0 - y * y
-    elif NAME == "sigmoid":
-        s = y * (1.0 - y)
-    elif NAME == "relu":
-        s = tl.where(y > 0.0, 1.0, y * 0.0)
-    else:
-        s = y * 0.0 + 1.0
-    return s
-
-
-@triton.jit
-def _valid(lengths, row, start, count):
-    """Return the valid steps of a row in a chunk."""
-    valid = count
-    if lengths is not None:
-        left = tl.load(lengths + row) - start
-        valid = tl.minimum(tl.maximum(left, 0), count).to(tl.int32)
-    return valid
-
-
-@triton.jit
-def _table_row(
-    table, j, count, n, H: tl.constexpr, M: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, STATIONARY: tl.constexpr
-):
-    """Return K[j, j - back] of each memory for back = 0, 1, ..., candidate and gate in turn."""
-    entries = ()
-    if table is not None:
-        for back in tl.static_range(C):
-            if STATIONARY:
-                keep = n < H
-                at = back
-            else:
-                keep = (n < H) & (back <= j) & (j < count)
-                at = j * (j + 1) // 2 + j - back
-            for k in tl.static_range(M):
-                place = table + (at * M + k) * ((2 if GATED else 1) * H) + n
-                entries = append(entries, tl.load(place, mask=keep, other=0.0))
-                if GATED:
-                    entries = append(entries, tl.load(place + H, mask=keep, other=0.0))
-    return entries
-
-
-@triton.jit
-def _weights(weight, n, H: tl.constexpr, M: tl.constexpr):
-    """Return the rows of a matrix (M, H)."""
-    rows = ()
-    if weight is not None:
-        for k in tl.static_range(M):
-            rows = append(rows, tl.load(weight + k * H + n, mask=n < H, other=0.0))
-    return rows
-
-
-@triton.jit
-def _fed_back(feedback, j, back, k, M: tl.constexpr, STATIONARY: tl.constexpr):
-    """Return W_um G[j - 1, j - back] of memory k, by which u_j depends on u_{j - back}; 0 before the chunk."""
-    at = back - 1 if STATIONARY else (j - 1) * j // 2 + j - back
-    return tl.load(feedback + at * M + k, mask=back <= j, other=0.0)
+from seqmem.ops.gpu.memory_chunks_device import activate, append, fed_back, table_row, valid_steps, weight_rows
+from seqmem.ops.gpu.memory_chunks_step import advance, load_generators
+from seqmem.ops.gpu.scans import elimination
 
 
 @triton.jit
@@ -150,11 +78,11 @@ def _run_steps(
     """Compute the valid steps of a chunk of several steps; return the hidden state after them."""
     R: tl.constexpr = (2 if GATED else 1) * H
     PARTS: tl.constexpr = 2 if GATED else 1
-    w = _weights(weight_uh, n, H, M)
+    w = weight_rows(weight_uh, n, H, M)
     us = ()
     for _ in tl.static_range((C - 1) * M):
         us = append(us, tl.sum(h, 0) * 0.0)
-    entries = _table_row(table, 0, count, n, H, M, C, GATED, STATIONARY)
+    entries = table_row(table, 0, count, n, H, M, C, GATED, STATIONARY)
     next_c, next_g = _load_gates(gates, product, x, terms, row * C, n, valid > 0, H, X, GATED)
     for j in range(valid):
         t = start + j
@@ -162,7 +90,7 @@ def _run_steps(
         now = entries
         c, g = next_c, next_g
         if not STATIONARY:
-            entries = _table_row(table, j + 1, count, n, H, M, C, GATED, STATIONARY)
+            entries = table_row(table, j + 1, count, n, H, M, C, GATED, STATIONARY)
         next_c, next_g = _load_gates(gates, product, x, terms, row * C + j + 1, n, j + 1 < valid, H, X, GATED)
         if table is not None:
             for back in tl.static_range(1, C):
@@ -176,10 +104,10 @@ def _run_steps(
             if feedback is not None:
                 u += tl.load(free_inputs + (row * C + j) * M + k)
                 for back in tl.static_range(1, C):
-                    u += _fed_back(feedback, j, back, k, M, STATIONARY) * us[(back - 1) * M + k]
+                    u += fed_back(feedback, j, back, k, M, STATIONARY) * us[(back - 1) * M + k]
             if weight_uh is not None:
                 u += tl.sum(h * w[k], 0)
-            u = _activate(u, ACTIVATION_U)
+            u = activate(u, ACTIVATION_U)
             fresh = append(fresh, u)
             if weight_uh is None:
                 tl.debug_barrier()  # no sum has let all warps load the place before one of them stores it
@@ -191,7 +119,7 @@ def _run_steps(
         for k in tl.static_range((C - 2) * M):
             fresh = append(fresh, us[k])
         us = fresh
-        c = _activate(c, ACTIVATION_H)
+        c = activate(c, ACTIVATION_H)
         if GATED:
             g = tl.sigmoid(g)
             h += g * (c - h)
@@ -218,7 +146,7 @@ def _run_step(
             u += tl.load(free_inputs + row * M + k)
         if weight_uh is not None:
             u += tl.sum(h * tl.load(weight_uh + k * H + n, mask=inside, other=0.0), 0)
-        u = _activate(u, ACTIVATION_U)
+        u = activate(u, ACTIVATION_U)
         if weight_uh is None:
             tl.debug_barrier()  # no sum has let all warps load the place before one of them stores it
         tl.store(place, u)
@@ -226,7 +154,7 @@ def _run_step(
             c += tl.load(table + k * R + n, mask=inside, other=0.0).to(h.dtype) * u
             if GATED:
                 g += tl.load(table + k * R + H + n, mask=inside, other=0.0).to(h.dtype) * u
-    c = _activate(c, ACTIVATION_H)
+    c = activate(c, ACTIVATION_H)
     if GATED:
         g = tl.sigmoid(g)
         h += g * (c - h)
@@ -248,7 +176,7 @@ def forward_chunk(
     """Compute a chunk's steps, the memory after it, and the free evolution of the next chunk."""
     row = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BLOCK_H)
-    valid = _valid(lengths, row, start, count)
+    valid = valid_steps(lengths, row, start, count)
     h = tl.load(hidden + row * H + n, mask=n < H, other=0.0)
     terms = _load_terms(weight_x, bias, n, H, X, GATED)
     if C == 1:
@@ -326,3 +254,17 @@ def evolve(
         tl.store(out + place * N + n, x, mask=inside)
         if half is not None:
             tl.store(half + place * N + n, x.to(half.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def eliminate(generators, sizes, out, N: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Compute the elimination of a step in float64; one program a step."""
+    t = tl.program_id(0).to(tl.int64)
+    n = tl.arange(0, BLOCK_N)
+    inside = n < N
+    p, q, d, g, h, _ = load_generators(generators, n, N)
+    a, s, inverse = elimination(p, q, d, g, h, tl.load(sizes + 3 * t + 1), n, BLOCK_N)
+    row = out + t * (3 * N) + n
+    tl.store(row, a, mask=inside)
+    tl.store(row + N, s, mask=inside)
+    tl.store(row + 2 * N, inverse, mask=inside)

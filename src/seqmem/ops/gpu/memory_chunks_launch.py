@@ -12,6 +12,16 @@ from seqmem.ops.gpu.memory_chunks_layout import Network
 from seqmem.ops.gpu.memory_chunks_plain import Free, Tables, Terms
 
 
+def eliminate(generators: Tensor, sizes: Tensor) -> Tensor:
+    """Compute the elimination of each step."""
+    order = generators.shape[1]
+    block = triton.next_power_of_2(order)
+    out = generators.new_empty(len(sizes), 3, order)
+    with _device(generators):
+        memory_chunks_kernels.eliminate[(len(sizes),)](generators, sizes, out, N=order, BLOCK_N=block, num_warps=warps(block))
+    return out
+
+
 def evolve(net: Network, memory: Tensor, first: int, out: Tensor, inputs: Tensor | None = None) -> None:
     """Compute the memory after each step of consecutive chunks."""
     _evolve(net, memory, first, out, inputs, None, None)

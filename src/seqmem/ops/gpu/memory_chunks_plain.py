@@ -64,6 +64,27 @@ class Free:
     inputs: Tensor | None
 
 
+def eliminate(generators: Tensor, sizes: Tensor) -> Tensor:
+    """Compute the elimination of each step in csrc/quasiseparable.h.
+
+    Args:
+        generators: (6, N) float64.
+        sizes: of :class:`seqmem.ops.gpu.memory_chunks_layout.Evolution`, (T', 3) float64.
+
+    Returns:
+        a, s and 1 / D, (T', 3, N).
+    """
+    p, q, d, g, h, _ = generators
+    implicit = sizes[:, 1]
+    eliminated, rows = torch.zeros_like(implicit), []
+    for n in range(generators.shape[1]):
+        t, s = q[n] * implicit - eliminated * h[n], g[n] * implicit - eliminated * p[n]
+        inverse = 1 / (1 + d[n] * implicit - eliminated * (p[n] * h[n]))
+        rows.append(torch.stack([t * inverse, s, inverse], 1))
+        eliminated = eliminated + t * s * inverse
+    return torch.stack(rows, 2).contiguous()
+
+
 def evolve(net: Network, memory: Tensor, first: int, out: Tensor, inputs: Tensor | None = None) -> None:
     """Compute the memory after each step of consecutive chunks.
 

@@ -11,37 +11,7 @@ which adds the change to x: coefficients near 1 would lose digits.
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def append(values, value):
-    """Return a tuple with one more value."""
-    return values + (value,)  # noqa: RUF005 (Triton has no unpacking)
-
-
-@triton.jit
-def _before(a1, b1, p1, q1, a2, b2, p2, q2):
-    """Compose maps r' = a r + b of a run of coefficients; p and q are those of all but its last coefficient."""
-    return a2 * a1, a2 * b1 + b2, p2 * a1, p2 * b1 + q2
-
-
-@triton.jit
-def _sum_before(b1, q1, b2, q2):
-    return b1 + b2, b1 + q2
-
-
-@triton.jit
-def _recurrence(a, b, REVERSE: tl.constexpr):
-    """Return r_n of r_{n+1} = a_n r_n + b_n from r = 0; in reverse r_n of r_{n-1} = a_n r_n + b_n."""
-    zero = b * 0.0
-    _, _, _, r = tl.associative_scan((a, b, zero + 1.0, zero), 0, _before, reverse=REVERSE)
-    return r
-
-
-@triton.jit
-def _sum(b, REVERSE: tl.constexpr):
-    """Return the sum of the terms before n; in reverse of those after n."""
-    _, r = tl.associative_scan((b, b * 0.0), 0, _sum_before, reverse=REVERSE)
-    return r
+from seqmem.ops.gpu.scans import recurrence, sum_before
 
 
 @triton.jit
@@ -79,12 +49,12 @@ def advance(x, u, rows, sizes, elimination, t, n, N: tl.constexpr):
     if elimination is not None:
         a, s, inverse = _load_elimination(elimination, t, n, N)
         e = dt - i
-        z = x - e * (d * x + g * _sum(h * x, True)) + b * (dt * u) - p * (e * _sum(q * x, False))
-        w = z - p * _recurrence(1.0 - a * p, a * z, False)
-        y = (w - s * _recurrence(1.0 - h * s * inverse, h * inverse * w, True)) * inverse
+        z = x - e * (d * x + g * sum_before(h * x, True)) + b * (dt * u) - p * (e * sum_before(q * x, False))
+        w = z - p * recurrence(1.0 - a * p, a * z, False)
+        y = (w - s * recurrence(1.0 - h * s * inverse, h * inverse * w, True)) * inverse
     else:
         inverse = 1.0 / (1.0 + d * i)
-        r = _recurrence(1.0 - i * p * q * inverse, q * inverse * (x + (i * u) * b), False)
+        r = recurrence(1.0 - i * p * q * inverse, q * inverse * (x + (i * u) * b), False)
         y = x + dt * inverse * (b * u - d * x - p * r)
     return tl.where(started, tl.where(n == 0, u, 0.0), y)
 
@@ -99,12 +69,12 @@ def pull_back(x, rows, sizes, elimination, t, n, N: tl.constexpr):
     if elimination is not None:
         a, s, inverse = _load_elimination(elimination, t, n, N)
         e = dt - i
-        w = (x - h * _recurrence(1.0 - s * h * inverse, s * inverse * x, False)) * inverse
-        r = _recurrence(1.0 - p * a, p * w, True)
+        w = (x - h * recurrence(1.0 - s * h * inverse, s * inverse * x, False)) * inverse
+        r = recurrence(1.0 - p * a, p * w, True)
         v = w - a * r
-        y = v - e * (d * v + q * r) - e * h * _sum(g * v, False)
+        y = v - e * (d * v + q * r) - e * h * sum_before(g * v, False)
     else:
         inverse = 1.0 / (1.0 + d * i)
-        r = _recurrence(1.0 - i * p * q * inverse, p * inverse * x, True)
+        r = recurrence(1.0 - i * p * q * inverse, p * inverse * x, True)
         y = x - dt * inverse * (d * x + q * r)
     return tl.where(started, 0.0, y)

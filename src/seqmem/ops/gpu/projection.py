@@ -54,7 +54,7 @@ def _projection_kernel(
         sample = following
         following = tl.load(signal + tl.minimum(j + 1, length - 1))
         forget, gain, carry, feed = _coefficients(t, alpha, n, order, x)
-        r = recurrence_from(sample, carry, feed * x, n, BLOCK)
+        r = recurrence_from(sample, carry, feed * x)
         x = tl.where(t == 0, tl.where(n == 0, sample, 0.0), x + (gain * r - forget * x))
         t += 1
         past += 1
@@ -97,7 +97,7 @@ def _projection_adjoint_kernel(
         t -= 1
         past -= 1
         forget, gain, carry, feed = _coefficients(t, alpha, n, order, g)
-        r = recurrence(carry, gain * g, n, True, BLOCK)
+        r = recurrence(carry, gain * g, True)
         drive = tl.where(t == 0, g, carry * r + gain * g)
         tl.store(grad_signal, tl.sum(tl.where(n == 0, drive, 0.0), 0))
         grad_signal -= 1

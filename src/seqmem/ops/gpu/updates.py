@@ -33,6 +33,25 @@ def number(high, low):
 
 
 @triton.jit
+def _begin(
+    source, step_sizes, generators, order, rows_per_size, stride, high, low, alpha_high, alpha_low,
+    PER_ROW: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Return the program's memory, generators p, q and d, step size (0 for an infinite one), its implicit part, and places."""
+    row = tl.program_id(0).to(tl.int64)
+    n = tl.arange(0, BLOCK)
+    inside = n < order
+    x = tl.load(source + row * order + n, mask=inside, other=0.0)
+    p = tl.load(generators + n, mask=inside, other=0.0)
+    q = tl.load(generators + order + n, mask=inside, other=0.0)
+    d = tl.load(generators + 2 * order + n, mask=inside, other=0.0)
+    dt = _step_size(step_sizes, row, rows_per_size, stride, high, low, PER_ROW)
+    starts = dt > 3e38
+    dt = tl.where(starts, 0.0, dt)
+    return x, p, q, d, dt, dt * number(alpha_high, alpha_low), starts, row, n, inside
+
+
+@triton.jit
 def _triangular_kernel(
     source,
     memory_input,
@@ -51,18 +70,10 @@ def _triangular_kernel(
     PER_ROW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    n = tl.arange(0, BLOCK)
-    inside = n < order
-    x = tl.load(source + row * order + n, mask=inside, other=0.0)
-    p = tl.load(generators + n, mask=inside, other=0.0)
-    q = tl.load(generators + order + n, mask=inside, other=0.0)
-    d = tl.load(generators + 2 * order + n, mask=inside, other=0.0)
+    x, p, q, d, dt, i, starts, row, n, inside = _begin(
+        source, step_sizes, generators, order, rows_per_size, stride, high, low, alpha_high, alpha_low, PER_ROW, BLOCK
+    )
     scale = (tl.load(generators + 5 * order) / tl.load(generators)).to(x.dtype)
-    dt = _step_size(step_sizes, row, rows_per_size, stride, high, low, PER_ROW)
-    starts = dt > 3e38
-    dt = tl.where(starts, 0.0, dt)
-    i = dt * number(alpha_high, alpha_low)
 
     inverse = 1.0 / (1.0 + d * i)
     forget = (dt * d * inverse).to(x.dtype)
@@ -70,7 +81,7 @@ def _triangular_kernel(
     carry = (1.0 - i * p * q * inverse).to(x.dtype)
     feed = (-q * inverse).to(x.dtype)
     if ADJOINT:
-        r = recurrence(carry, gain * x, n, True, BLOCK)
+        r = recurrence(carry, gain * x, True)
         y = x - (forget * x - feed * r)
         drive = tl.sum(tl.where(n == 0, carry * r + gain * x, 0.0), 0) * scale
         first = tl.sum(tl.where(n == 0, x, 0.0), 0)
@@ -78,7 +89,7 @@ def _triangular_kernel(
         y = tl.where(starts, 0.0, y)
     else:
         u = tl.load(memory_input + row)
-        r = recurrence_from(scale * u, carry, feed * x, n, BLOCK)
+        r = recurrence_from(scale * u, carry, feed * x)
         y = x + (gain * r - forget * x)
         y = tl.where(starts, tl.where(n == 0, u, 0.0), y)
     tl.store(target + row * order + n, y, mask=inside)
@@ -103,20 +114,12 @@ def _general_kernel(
     PER_ROW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    n = tl.arange(0, BLOCK)
-    inside = n < order
-    x = tl.load(source + row * order + n, mask=inside, other=0.0)
-    p = tl.load(generators + n, mask=inside, other=0.0)
-    q = tl.load(generators + order + n, mask=inside, other=0.0)
-    d = tl.load(generators + 2 * order + n, mask=inside, other=0.0)
+    x, p, q, d, dt, i, starts, row, n, inside = _begin(
+        source, step_sizes, generators, order, rows_per_size, stride, high, low, alpha_high, alpha_low, PER_ROW, BLOCK
+    )
     g = tl.load(generators + 3 * order + n, mask=inside, other=0.0)
     h = tl.load(generators + 4 * order + n, mask=inside, other=0.0)
     b = tl.load(generators + 5 * order + n, mask=inside, other=0.0).to(x.dtype)
-    dt = _step_size(step_sizes, row, rows_per_size, stride, high, low, PER_ROW)
-    starts = dt > 3e38
-    dt = tl.where(starts, 0.0, dt)
-    i = dt * number(alpha_high, alpha_low)
 
     a, s, inverse = elimination(p, q, d, g, h, i, n, BLOCK)
     keep_lower = (1.0 - a * p).to(x.dtype)
@@ -125,19 +128,19 @@ def _general_kernel(
     p, q, d, g, h = p.to(x.dtype), q.to(x.dtype), d.to(x.dtype), g.to(x.dtype), h.to(x.dtype)
     e, dt = (dt - i).to(x.dtype), dt.to(x.dtype)
     if ADJOINT:
-        w = (x - h * recurrence(keep_upper, s * inverse * x, n, False, BLOCK)) * inverse
-        lower = recurrence(keep_lower, p * w, n, True, BLOCK)
+        w = (x - h * recurrence(keep_upper, s * inverse * x, False)) * inverse
+        lower = recurrence(keep_lower, p * w, True)
         v = w - a * lower
-        y = v - e * (d * v + q * lower + h * sum_before(g * v, n, False, BLOCK))
+        y = v - e * (d * v + q * lower + h * sum_before(g * v, False))
         first = tl.sum(tl.where(n == 0, x, 0.0), 0)
         tl.store(grad_input + row, tl.where(starts, first, dt * tl.sum(b * v, 0)))
         y = tl.where(starts, 0.0, y)
     else:
         u = tl.load(memory_input + row)
-        product = d * x + g * sum_before(h * x, n, True, BLOCK) + p * sum_before(q * x, n, False, BLOCK)
+        product = d * x + g * sum_before(h * x, True) + p * sum_before(q * x, False)
         z = x - e * product + b * (dt * u)
-        w = z - p * recurrence(keep_lower, a * z, n, False, BLOCK)
-        y = (w - s * recurrence(keep_upper, h * w * inverse, n, True, BLOCK)) * inverse
+        w = z - p * recurrence(keep_lower, a * z, False)
+        y = (w - s * recurrence(keep_upper, h * w * inverse, True)) * inverse
         y = tl.where(starts, tl.where(n == 0, u, 0.0), y)
     tl.store(target + row * order + n, y, mask=inside)
 
