@@ -17,6 +17,7 @@ from seqmem.training.checkpoints.saving import WithinEpoch
 from seqmem.training.checkpoints.seeds import StepSeeds
 from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.loop import copied_ahead, loss_check
+from seqmem.training.loop.averaging import WeightAverage
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.progress import FirstLine, TimedProgressBar
 from seqmem.training.loop.quiet import quiet_lightning
@@ -104,15 +105,16 @@ def train(keys: list[str], folder: Any) -> dict[str, list[Any]]:
     splits = Splits.of(data, settings, 0, smoke_test=False).on(CUDA, settings.input_type)
     module = SequenceModule(models.build(model_arguments(config), data.spec), task_for(data.spec), settings, 4)
     seen, recorder = Watched(), EpochRecorder(RunFolder(folder))
-    callbacks = [StepSeeds(0), recorder, WithinEpoch(folder / "last.ckpt", 10), FirstLine("", folder), seen]
+    average = [] if settings.ema is None else [WeightAverage(settings.ema)]
+    callbacks = [StepSeeds(0), recorder, *average, WithinEpoch(folder / "last.ckpt", 10), FirstLine("", folder), seen]
     with PretendedGPU(), watched(), quiet_lightning():
         trainer = pl.Trainer(
             strategy=Strategy(CUDA, Accelerator()), max_epochs=1, limit_train_batches=4, limit_val_batches=4,
             callbacks=[*callbacks, TimedProgressBar(1)], logger=False, enable_checkpointing=False, enable_model_summary=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False,
+            num_sanity_val_steps=0, use_distributed_sampler=False, accumulate_grad_batches=settings.accumulate_grad_batches,
         )  # fmt: skip
         trainer.fit(module, splits.loaders["train"], splits.loaders["validation"])
-    assert recorder.rows[-1]["step"] == 4
+    assert recorder.rows[-1]["step"] == 4 // settings.accumulate_grad_batches
     assert set(seen.waits) == {"training", "validation"}
     return seen.waits
 
@@ -123,6 +125,12 @@ def train(keys: list[str], folder: Any) -> dict[str, list[Any]]:
 def test_no_step_waits(optimizer, tmp_path):
     clip = ["train.gradient_clip_val=1", "train.schedule=cosine", "train.schedule_interval=step"]
     for waits in train([*TCN, f"train.optimizer={optimizer}", *clip], tmp_path).values():
+        refuse(waits)
+
+
+def test_no_step_of_several_batches_waits_nor_an_average_of_the_weights(tmp_path):
+    keys = ["train.accumulate_grad_batches=2", "train.ema=0.9", "train.gradient_clip_val=1"]
+    for waits in train([*TCN, *keys], tmp_path).values():
         refuse(waits)
 
 

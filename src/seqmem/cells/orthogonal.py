@@ -164,8 +164,12 @@ class TrivializedMatrix(OrthogonalMatrix):
         size: number of rows and columns.
         init: see :class:`Orthogonal`.
         K: number of updates of A between two changes of B.
+
+    Attributes:
+        changes_base: values of A at different times belong to different B, so that their average has no meaning.
     """
 
+    changes_base = True
     updates: Tensor
 
     def __init__(self, size: int, init: SkewInitializer, K: int):

@@ -42,6 +42,13 @@ _NOT_SETTINGS = (
     "train.resume",
     "train.checkpoint_minutes",
 )
+# Keys that came later, with the values that change nothing: so a trial of before has the same checksum.
+_NO_SETTINGS_AT: dict[str, Any] = {
+    "train.patience": None,
+    "train.min_delta": 0.0,
+    "train.accumulate_grad_batches": 1,
+    "train.ema": None,
+}
 _OF_A_FINISHED_TRIAL = {
     "metric",
     "result",
@@ -181,8 +188,12 @@ class RunFolder:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that identify an experiment: a config's keys as ``train.lr``, without those of ``_NOT_SETTINGS``."""
+    """Return the settings that identify an experiment: a config's keys as ``train.lr``.
+
+    Those of ``_NOT_SETTINGS`` are left out, and those of ``_NO_SETTINGS_AT`` at these values.
+    """
     found = {key: value for key, value in _flat(config).items() if not key.startswith(_NOT_SETTINGS)}
+    found = {key: value for key, value in found.items() if key not in _NO_SETTINGS_AT or value != _NO_SETTINGS_AT[key]}
     devices = _flat(config).get("runner.devices", 1)
     # With dropout or batch statistics, several devices give different numbers than one.
     return found | ({"runner.devices": devices} if devices != 1 else {})

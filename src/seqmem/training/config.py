@@ -1,5 +1,6 @@
 """The typed settings of a run: what ``train.*``, ``runner.*`` and the top level may hold."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -42,11 +43,17 @@ class TrainConfig:
             those of the run.
         wd: weight decay, the optimiser's ``weight_decay``.
         epochs: passes over the training split; 0 tests the initial weights.
+        patience: epochs without a better validation metric after which training stops; None trains all epochs.
+        min_delta: a smaller improvement does not count for ``patience``. The best checkpoint takes any improvement.
         batch_size: B, sequences in a batch.
+        accumulate_grad_batches: batches whose gradients make one optimiser step, as one batch of all their sequences would. The
+            last step of an epoch may have fewer. Batch normalisation still takes its statistics of each batch.
         eval_batch_size: B of validation and test; None for ``batch_size``, or for 1 where batches are contiguous, so that a
             split is read as one text.
         gradient_clip_val: largest norm of the whole gradient, or largest absolute value of an element; 0 does not clip.
         gradient_clip_algorithm: norm or value.
+        ema: decay of an exponential moving average of the weights, such as 0.999; None for no average. Validation, test and
+            checkpoints then use the average, see :mod:`seqmem.training.loop.averaging`.
         limit_train_batches: an integer counts training batches an epoch, a float is a fraction of them.
         limit_val_batches: the same for validation.
         limit_test_batches: the same for the test.
@@ -55,7 +62,8 @@ class TrainConfig:
         compile: compile the network with torch.compile, except for recurrences that run step by step.
         checkpoint_minutes: minutes between checkpoints within an epoch. There is one after each epoch, too.
         resume: the folder of a trial, or its last checkpoint, to resume from if the trial's own folder has none. Its settings
-            and seed must be the same, except for ``epochs`` where the learning rate does not depend on them.
+            and seed must be the same, except for ``patience``, ``min_delta``, and for ``epochs`` where the learning rate does
+            not depend on them.
     """
 
     optimizer: str = "adam"
@@ -69,10 +77,14 @@ class TrainConfig:
     warmup_steps: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] = 0
     wd: NonNegativeFloat = 0.0
     epochs: NonNegativeInt = 50
+    patience: PositiveInt | None = None
+    min_delta: NonNegativeFloat = 0.0
     batch_size: PositiveInt = 100
+    accumulate_grad_batches: PositiveInt = 1
     eval_batch_size: PositiveInt | None = None
     gradient_clip_val: NonNegativeFloat = 0.0
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     limit_train_batches: BatchLimit = 1.0
     limit_val_batches: BatchLimit = 1.0
     limit_test_batches: BatchLimit = 1.0
@@ -183,6 +195,11 @@ def limited(batches: int, limit: int | float, smoke_test: bool = False) -> int:
     return min(count, SMOKE_BATCHES) if smoke_test else count
 
 
+def updates_per_epoch(batches: int, train: TrainConfig) -> int:
+    """Return the number of optimiser steps of an epoch of ``batches`` batches."""
+    return math.ceil(batches / train.accumulate_grad_batches)
+
+
 def evaluation_batch_size(train: TrainConfig, spec: DataSpec) -> int:
     """Return B of validation and test."""
     return train.eval_batch_size or (1 if spec.contiguous else train.batch_size)
@@ -220,6 +237,8 @@ def _check_optimisation(train: TrainConfig) -> None:
         raise UserError(f"train.final_lr: got {train.final_lr}, expected null, since train.schedule is {schedule.name}")
     if train.lr_decay > 0 and not isinstance(schedule, Constant):
         raise UserError(f"train.lr_decay: got {train.lr_decay} with train.schedule={schedule.name}, expected one of the two")
+    if train.min_delta > 0 and train.patience is None:
+        raise UserError(f"train.min_delta: got {train.min_delta}, expected 0, since train.patience is null")
     if train.schedule_interval == "step" and isinstance(schedule, Constant):
         reason = f"train.lr_decay={train.lr_decay} already counts steps" if train.lr_decay > 0 else "train.schedule is constant"
         raise UserError(f"train.schedule_interval: got 'step', expected 'epoch', since {reason}")
@@ -271,6 +290,12 @@ def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel
     if config["train"]["epochs"] > 0 and not any(parameter.requires_grad for parameter in model.parameters()):
         label = models.label(model_arguments(config))
         raise UserError(f"train.epochs: got {config['train']['epochs']}, expected 0, since {label} has nothing to train")
+    if config["train"].get("ema") is not None and any(getattr(module, "changes_base", False) for module in model.modules()):
+        label = models.label(model_arguments(config))
+        raise UserError(
+            f"train.ema: got {config['train']['ema']}, expected null for {label}, whose orthogonal weights of method dtriv "
+            "change the base that they are relative to; model.cell_args.method=exprnn or cayley can be averaged"
+        )
     return model
 
 

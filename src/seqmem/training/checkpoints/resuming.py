@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from seqmem.errors import UserError
 from seqmem.io.files import replacing
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import settings
 from seqmem.training.checkpoints.files import Checkpoint, DamagedCheckpointError, load_plain, of_trial, read_checkpoint
 from seqmem.training.config import TrainConfig
+from seqmem.training.loop.averaging import TRAINED
+
+# Settings that say how long to train, and change nothing before: a trial may resume with different ones.
+_FREE = frozenset(("train.epochs", "train.patience", "train.min_delta"))
 
 
 def resumable(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Path | None:
@@ -51,7 +57,7 @@ def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Pat
     """Return the file that ``train.resume`` names, if the trial can resume from it."""
     checkpoint = read_checkpoint(path, "last.ckpt")
     for key, (given, expected) in _differences(checkpoint, config).items():
-        if key != "train.epochs" or TrainConfig(**config["train"]).rate_depends_on_epochs:
+        if key not in _FREE or (key == "train.epochs" and TrainConfig(**config["train"]).rate_depends_on_epochs):
             raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, expected {expected}")
     if checkpoint.data not in (None, experiment.data):
         raise UserError(f"train.resume: {checkpoint.path} was trained on different data of the name {checkpoint.spec.name}")
@@ -94,6 +100,8 @@ def _check_resumable(path: Path) -> None:
     within = loaded.get("within_epoch")
     if within is not None and not (isinstance(within, dict) and isinstance(within.get("processes"), list)):
         missing.append("within_epoch")
+    if last.config["train"].get("ema") is not None and not _fits(loaded.get(TRAINED), last.weights):
+        missing.append(TRAINED)
     if missing:
         raise DamagedCheckpointError(f"cannot resume from {path}: it has no {missing[0]}")
     best = path.with_name("best.ckpt")
@@ -102,5 +110,12 @@ def _check_resumable(path: Path) -> None:
     if not best.exists():
         raise DamagedCheckpointError(f"cannot resume from {path}: {best.name} does not exist next to it")
     other = _differences(read_checkpoint(best), last.config)
-    if other.keys() - {"train.epochs"}:
+    if other.keys() - _FREE:
         raise DamagedCheckpointError(f"cannot resume from {path}: {best.name} next to it is of a different trial")
+
+
+def _fits(weights: Any, others: Mapping[str, Tensor]) -> bool:
+    """Return whether weights are tensors of the names and shapes of some of the others."""
+    return isinstance(weights, dict) and all(
+        isinstance(value, Tensor) and name in others and value.shape == others[name].shape for name, value in weights.items()
+    )

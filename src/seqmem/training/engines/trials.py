@@ -195,11 +195,12 @@ def _summary_line(title: str, record: Mapping[str, Any], number: int, count: int
     probe = "" if accuracy is None else f", linear classifier of the encodings {accuracy:.4f}"
     paths = ", ".join(sorted(set(record["recurrences"])))
     sequences = f", each sequence {paths}" if paths else ""
+    stopped = " (stopped early)" if record.get("stopped_early") else ""
     smoke = ", smoke test" if record["smoke_test"] else ""
     resumed = "".join(f", resumed after {updates} updates" for updates in record["resumed_at"])
     return (
         f"{title}, trial {number} of {count} (seed {record['seed']}): "
         f"test {name} {result[f'test/{name}']:.4f}{irreducible}, validation {name} {result[f'val/{name}']:.4f} "
-        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}, {record['seconds']:.1f} s"
+        f"at epoch {record['best_epoch'] + 1} of {record['epochs']}{stopped}, {record['seconds']:.1f} s"
         f"{smoke}{resumed}{probe}{sequences}"
     )

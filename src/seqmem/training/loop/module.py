@@ -14,6 +14,7 @@ from seqmem.data.batch import Batch
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.config import TrainConfig
+from seqmem.training.loop.accumulation import window_for
 from seqmem.training.loop.carried_states import CarriedStates
 from seqmem.training.loop.clipping import clip_gradients
 from seqmem.training.loop.loss_check import LossCheck, Position
@@ -60,6 +61,7 @@ class SequenceModule(pl.LightningModule):
         self.means = nn.ModuleDict()
         self.states = CarriedStates()
         self.losses = LossCheck(train.advice)
+        self.window = window_for(train)
         self._carry = torch.compile(model.carry) if train.compile else model.carry
         self._boundary_steps_seen = 0
         self._logged: set[str] = set()  # in this pass over a split; once is enough for a Metric, and takes 1 ms
@@ -92,17 +94,31 @@ class SequenceModule(pl.LightningModule):
         self.model.on_epoch(checkpoint["epoch"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch plus the model's penalty, which train/loss leaves out."""
+        """Return the loss of a batch plus the model's penalty, which train/loss leaves out.
+
+        Where several batches make one optimiser step, it is this batch's part of their loss.
+        """
         own, factor = self._own_rows(batch)
-        loss, _ = self._loss_and_outputs("train", self.model.augment(own), self.train_metrics, factor > 0)
+        own = self.model.augment(own)
+        loss, _ = self._loss_and_outputs("train", own, self.train_metrics, factor > 0)
         if factor != 1:
             loss = loss * factor
         penalty = self.model.penalty()
         if penalty is not None:
             self._log_mean("train", "penalty", penalty, len(batch))
-            loss = loss + penalty
-        self.losses.add(loss, lambda: (Position(self.current_epoch, batch_idx, self.global_step), self.trainer.optimizers[0]))
-        return loss
+        whole = loss if penalty is None else loss + penalty
+        self.losses.add(whole, lambda: (Position(self.current_epoch, batch_idx, self.global_step), self.trainer.optimizers[0]))
+        if self.window.batches == 1:
+            return whole
+        return self._part_of_step(loss, penalty, self.task.weight(own if factor == 1 else batch), batch_idx)
+
+    def _part_of_step(self, loss: Tensor, penalty: Tensor | None, weight: float, batch_idx: int) -> Tensor:
+        """Return the part of an optimiser step's loss that a batch adds; the last one adds the penalty."""
+        factor = self.window.add(weight)
+        part = loss if factor == 1 else loss * factor
+        if penalty is None or not self.window.is_last(batch_idx, int(self.trainer.num_training_batches)):
+            return part
+        return part + penalty * (self.window.total or 1.0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Log a batch; return its ``outputs`` and, if they were computed, its ``boundaries`` (B, T, L)."""
@@ -121,8 +137,10 @@ class SequenceModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule[0], "interval": schedule[1]}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        """Clip as the config says, as the lean loop does; the trainer has no clipping of its own."""
+        """Clip as the config says, once an optimiser step, as the lean loop does; the trainer has no clipping of its own."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.window.batches > 1:
+            self.window.rescale(parameters)
         clip_gradients(parameters, self.train_config.gradient_clip_val, self.train_config.gradient_clip_algorithm)
 
     def within_epoch(self) -> dict[str, Any]:
@@ -130,6 +148,8 @@ class SequenceModule(pl.LightningModule):
         return {
             "state": self.states.plain("train"),
             "metrics": {name: metric.metric_state for name, metric in self._train_metrics()},
+            "window": self.window.state(),
+            "gradients": self._gradients() if self.window.is_open else {},
         }
 
     def continue_epoch(self, gathered: dict[str, Any], validates: bool = False) -> None:
@@ -140,6 +160,9 @@ class SequenceModule(pl.LightningModule):
             validates: no batch of the epoch is left, so the metrics are logged here and not by a training step.
         """
         self.states.restore("train", gathered["state"], self.device)
+        self.window.restore(gathered.get("window", []))
+        for name, gradient in gathered.get("gradients", {}).items():
+            self.get_parameter(name).grad = gradient.to(self.device)
         for name in gathered["metrics"]:
             if name.startswith("train_"):
                 self.means[name] = WeightedMean().to(self.device)
@@ -149,6 +172,10 @@ class SequenceModule(pl.LightningModule):
             metric._update_count = 1  # torchmetrics would warn that nothing has been added
         if validates:
             self._log_train_metrics()
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """Return the gradients so far by the parameters' names."""
+        return {name: weight.grad for name, weight in self.named_parameters() if weight.grad is not None}
 
     def _begin_evaluation(self, split: str) -> None:
         self._logged = {name for name in self._logged if not name.startswith(f"{split}/")}

@@ -154,10 +154,12 @@ class FirstLine(pl.Callback):
         cuda = device.type == "cuda"
         kind = torch.cuda.get_device_name(device) if cuda else _count(torch.get_num_threads(), "thread")
         several = f"{trainer.world_size} processes on " if trainer.world_size > 1 else ""
+        every = trainer.accumulate_grad_batches
+        updates = f" ({_count(_updates(trainer), 'update')} of {every} batches)" if every > 1 else ""
         resumed = f", resumes after {_count(trainer.global_step, 'update')}" if trainer.global_step else ""
         print(
             f"{self._title}: {parameters:,} parameters, {several}{device} ({kind}), {_count(trainer.max_epochs, 'epoch')} of "
-            f"{_count(trainer.num_training_batches, 'batch', 'es')}{resumed}; in {self._folder}",
+            f"{_count(trainer.num_training_batches, 'batch', 'es')}{updates}{resumed}; in {self._folder}",
             flush=True,
         )
 
@@ -195,4 +197,9 @@ def _count(number: float | None, noun: str, ending: str = "s") -> str:
 
 def _position(trainer: pl.Trainer) -> float:
     """Return the number of epochs that are done, with the part of the current one."""
-    return trainer.global_step / max(trainer.num_training_batches, 1)
+    return trainer.global_step / max(_updates(trainer), 1)
+
+
+def _updates(trainer: pl.Trainer) -> int:
+    """Return the number of optimiser steps of an epoch."""
+    return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

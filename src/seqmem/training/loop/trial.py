@@ -33,9 +33,11 @@ from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
 from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
 from seqmem.training.checkpoints.seeds import StepSeeds
-from seqmem.training.config import TrainConfig, model_arguments, runner_config
+from seqmem.training.config import TrainConfig, model_arguments, runner_config, updates_per_epoch
 from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
+from seqmem.training.loop.averaging import WeightAverage
+from seqmem.training.loop.best import EarlyStop, Patience
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.progress import progress
@@ -173,8 +175,9 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
+    early_stop = EarlyStop(Patience(train.patience, task.best, train.min_delta), recorder, f"val/{task.metric}")
     with tracked(runner, folder) as loggers, fast_products(train, runner):
-        trainer = _trainer(config, splits, [best, *_callbacks(config, experiment, task, recorder)], loggers)
+        trainer = _trainer(config, splits, [best, *_callbacks(config, experiment, task, recorder), early_stop], loggers)
         reset_peak_memory(trainer.strategy.root_device)
         model.prepare(splits.read("train"))
         splits = splits.on(trainer.strategy.root_device, train.input_type)
@@ -197,16 +200,17 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
         "operators": ops.paths(),
         "recurrences": model.paths(),
         "trackers": tracker_names(runner),
+        "stopped_early": early_stop.reason or None,
     }
 
 
 def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Splits, checkpoint: Path | None) -> SequenceModule:
     """Build the model with its initial weights; check that a checkpoint's weights fit it."""
     train = TrainConfig(**config["train"])
-    model = models.build(model_arguments(config), spec)
+    model, updates = models.build(model_arguments(config), spec), updates_per_epoch(splits.counts["train"], train)
     if config["smoke_test"] and isinstance(train.warmup_steps, int):  # whose steps may be fewer than those of the warm-up
-        train = replace(train, warmup_steps=min(train.warmup_steps, splits.counts["train"] * train.epochs))
-    module = SequenceModule(model, task_for(spec), train, splits.counts["train"])
+        train = replace(train, warmup_steps=min(train.warmup_steps, updates * train.epochs))
+    module = SequenceModule(model, task_for(spec), train, updates)
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
     saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "backend": experiment.backend}
@@ -217,11 +221,13 @@ def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Spli
 def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: EpochRecorder) -> list[pl.Callback]:
     """Return the callbacks besides the one that keeps the best checkpoint."""
     folder = recorder.folder
-    within = WithinEpoch(folder.checkpoints / "last.ckpt", TrainConfig(**config["train"]).checkpoint_minutes)
+    train = TrainConfig(**config["train"])
+    within = WithinEpoch(folder.checkpoints / "last.ckpt", train.checkpoint_minutes)
+    average = [] if train.ema is None else [WeightAverage(train.ema)]
     title = f"{experiment.title(models.label(model_arguments(config)), task.spec.name)}, seed {config['seed']}"
     title += ", smoke test" if config["smoke_test"] else ""
     shown = progress(title, folder.path, _epochs(config), recorder, f"val/{task.metric}", task.best)
-    return [StepSeeds(config["seed"]), recorder, within, *shown]
+    return [StepSeeds(config["seed"]), recorder, *average, within, *shown]
 
 
 def _epochs(config: Config) -> int:
@@ -237,6 +243,7 @@ def _trainer(config: Config, splits: Splits, callbacks: list[pl.Callback], logge
         devices=runner.devices,
         precision=train.precision,
         max_epochs=_epochs(config),
+        accumulate_grad_batches=train.accumulate_grad_batches,
         limit_train_batches=splits.counts["train"],
         limit_val_batches=splits.counts["validation"],
         limit_test_batches=splits.counts["test"],
