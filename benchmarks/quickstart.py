@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import pages
 from benchmarks.output import add_output, output
+from benchmarks.pages import every_page
 from benchmarks.run import environment
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerow(where)
     if arguments.keep:
-        pages.update()
+        every_page.update()
     print(f"results: {folder}")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import pages
+from benchmarks.pages import every_page, measured
 from benchmarks.run import add_output, environment, output
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ CASES = [
         6,
     ),
 ]
-ALONE, ONE_THREAD, TOGETHER = pages.TRIALS
+ALONE, ONE_THREAD, TOGETHER = measured.TRIALS
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
     if not rows:
         parser.error(f"--only: got {arguments.only!r}, expected part of a title: {'; '.join(case.title for case in CASES)}")
     if arguments.keep:
-        pages.update()
+        every_page.update()
     print(f"all rows: {path}")
 
 

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import pages, quickstart, run, trials_at_once
+from benchmarks import quickstart, run, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
+from benchmarks.pages import measured
 from seqmem.io import provenance
 
 
@@ -120,16 +121,16 @@ def test_denormals_are_flushed_in_a_process_of_the_case(monkeypatch, capsys):
 
 def test_a_case_of_the_pages_that_was_not_measured_is_an_error(monkeypatch, tmp_path):
     first, second = run.CASES[:2]
-    monkeypatch.setattr(pages, "SPEED", {"first": first, "second": second})
-    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    monkeypatch.setattr(measured, "SPEED", {"first": first, "second": second})
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
     rows = [{"case": case.title, "side": "seqmem", "seconds": 1.5} for case in (first, second)]
     run.save(rows, [], tmp_path / "speed.csv")
-    assert "| first | 1.5 |  |  |  |  |\n| second | 1.5 |" in pages.speed()
+    assert "| first | 1.5 |  |  |  |  |\n| second | 1.5 |" in measured.speed()
     run.save(rows[:1], [], tmp_path / "speed.csv")
     with pytest.raises(
         SystemExit, match=re.escape(f"has no rows of '{second.title}'; measure it with: python -m benchmarks.run")
     ):
-        pages.speed()
+        measured.speed()
 
 
 def test_changed_results_do_not_mark_a_measurement_as_one_of_changed_sources(tmp_path):
@@ -170,9 +171,9 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["quickstart", "--output", str(tmp_path / "made")])
     quickstart.main()
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"table.md", "table.csv", "curves.png", "environment.csv"}
-    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
     (tmp_path / "made").rename(tmp_path / "quickstart")
-    text = pages.quickstart()
+    text = measured.quickstart()
     assert text.startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
     assert ", 1 thread on " in text
     assert text.endswith("mean of the three, 2 trials at a time.")
@@ -191,8 +192,8 @@ def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     case = trials_at_once.Case("two seeds", ("model=gru",), 2)
     trials_at_once.save(trials_at_once.measure(case), tmp_path / "trials_at_once.csv")
-    monkeypatch.setattr(pages, "RESULTS", tmp_path)
-    assert "| two seeds | 60 | 60 | 120 | 2 | 2.00 |" in pages.trials()
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    assert "| two seeds | 60 | 60 | 120 | 2 | 2.00 |" in measured.trials()
     results["workers=auto"] = {"test/loss": 0.5 + 1e-15}
     with pytest.raises(SystemExit, match=r"test/loss is 0\.5 one after the other and 0\.50000000000000"):
         trials_at_once.measure(case)

@@ -77,7 +77,17 @@ def _runs(path: Path) -> None:
     write_run(path / "made" / "seed_0", configuration())
 
 
-FILES: dict[str, Callable[[Path], None]] = {"series.csv": _series, "published.csv": _published, "runs": _runs}
+def _published_here(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    shutil.copy(program.ROOT / "benchmarks/results/published.csv", path)
+
+
+FILES: dict[str, Callable[[Path], None]] = {
+    "series.csv": _series,
+    "published.csv": _published,
+    "benchmarks/results/published.csv": _published_here,
+    "runs": _runs,
+}
 """Makes the files of these names where a command names one that is not there."""
 
 

@@ -1,6 +1,5 @@
 """Size, sentences and links of the pages, and what belongs on which; the site builds."""
 
-import csv
 import os
 import re
 import subprocess
@@ -10,7 +9,6 @@ from importlib.util import find_spec
 import pytest
 import yaml
 
-from benchmarks import pages as measured_tables
 from tests.docs import pages
 from tests.program import ROOT
 
@@ -111,17 +109,6 @@ def test_the_site_builds(tmp_path):
     assert done.returncode == 0, done.stderr + done.stdout
     assert (tmp_path / "site" / "index.html").exists()
     assert (tmp_path / "site" / "files" / "benchmarks" / "results" / "speed.csv").exists()
-
-
-def test_the_measured_tables_are_those_of_the_results(monkeypatch):
-    """A case without rows is an error; until it is measured, the page has no row of it either."""
-    measured = {row["case"] for row in csv.DictReader((ROOT / "benchmarks/results/speed.csv").read_text().splitlines())}
-    cases = {name: case for name, case in measured_tables.SPEED.items() if case.title in measured}
-    assert all(case.flush for name, case in measured_tables.SPEED.items() if name not in cases)
-    monkeypatch.setattr(measured_tables, "SPEED", cases)
-    for page in measured_tables.PAGES:
-        text = pages.text(ROOT / page)
-        assert measured_tables.updated(page, text) == text, "python -m benchmarks.pages updates the pages"
 
 
 def test_the_table_of_rooms_has_every_folder():

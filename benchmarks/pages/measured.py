@@ -1,20 +1,14 @@
-"""The measured tables of README and pages, made from ``benchmarks/results/``: ``python -m benchmarks.pages``.
-
-Each lies between the lines ``<!-- NAME: python -m benchmarks.pages -->`` and ``<!-- end of NAME -->``.
-"""
+"""Tables of measured times, and of the quickstart, from ``benchmarks/results/``."""
 
 import csv
-import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from benchmarks.cases import Case
 from benchmarks.output import RESULTS
-
-ROOT = Path(__file__).parents[1]
 
 SPEED = {
     "LegS, hidden 128": Case("legs", 128, 784),
@@ -40,27 +34,6 @@ TRIALS = ("one after the other", "one after the other, one thread", "together")
 """Sides of the table of trials an hour."""
 
 HMLSTM = [Case("hmlstm", 50, 200, 10), Case("hmlstm", 256, 100, 32), Case("hmlstm", 512, 100, 64)]
-
-
-def main() -> None:
-    """Update the pages."""
-    update()
-
-
-def update() -> None:
-    """Replace each table of each page by that of the results."""
-    for page in PAGES:
-        path = ROOT / page
-        path.write_text(updated(page, path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def updated(page: str, text: str) -> str:
-    """Return a page's text with the tables of the results."""
-    for name, make in PAGES[page].items():
-        found = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
-        assert found, f"{page} has no block of {name}"
-        text = f"{text[: found.start(1)]}{make()}\n{text[found.end(1) :]}"
-    return text
 
 
 def quickstart() -> str:
@@ -123,13 +96,6 @@ def trials() -> str:
     return "\n".join([*_table(headings, lines), "", f"Command: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."])
 
 
-PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"quickstart": quickstart},
-    "docs/results/speed.md": {"speed": speed, "hmlstm": hmlstm, "trials": trials},
-}
-"""Blocks of each page."""
-
-
 def _rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -165,7 +131,3 @@ def _measured(where: dict[str, str]) -> str:
     processor = where["processor"].replace("(R)", "").replace("(TM)", "")
     threads = f"{where['threads']} thread{'' if int(where['threads']) == 1 else 's'}"
     return f"commit `{where['commit'][:10]}`, {where['date']}, {threads} on {processor}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,101 @@
+"""Pictures of layers and networks that are not recurrent cells: their averages, patches, receptive fields and operations."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from seqmem.hippo import project, reconstruct
+from seqmem.layers import EMA
+from seqmem.models import IGLOO1D
+
+
+def ema(figure: Figure) -> None:
+    """Draw the learned decays in the unit disc, and the response of some averages to one input."""
+    torch.manual_seed(0)
+    layer = EMA(input_size=1, hidden_size=32, shortest=2, longest=100)
+    with torch.no_grad():
+        decay = torch.exp(-torch.exp(layer.nu)) * torch.exp(1j * layer.theta)
+    disc, response = figure.subplots(1, 2, width_ratios=[1, 2])
+    disc.add_patch(Circle((0, 0), 1, fill=False, color="0.6"))
+    disc.scatter(decay.real, decay.imag, s=9)
+    disc.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal", xlabel="real part", title="decays $a$, untrained")
+    steps = torch.arange(100)
+    for n in (0, 10, 20, 31):
+        response.plot((decay[n] ** steps).real, label=f"|a| = {decay[n].abs():.3f}")
+    response.set(xlabel="lag in steps", title="real part of the weight $a^k$ of an input $k$ steps ago")
+    response.legend(fontsize=7)
+
+
+def igloo(figure: Figure) -> None:
+    """Draw the steps that each patch of a layer holds: the backbone covers every step, the others are random."""
+    layer = IGLOO1D((120, 1), nb_patches=70, nb_filters_conv1d=4, return_sequences=False, seed=0)
+    indices = layer.stacks[0].global_patches.indices[0].numpy()
+    axes = figure.subplots()
+    backbone = -(-119 // 3)
+    for start, end, colour, label in ((0, backbone, "C0", "backbone"), (backbone, 70, "C1", "random patches")):
+        rows = np.repeat(np.arange(start, end), indices.shape[1])
+        axes.scatter(indices[start:end].ravel(), rows, s=4, color=colour, label=label, marker="s", linewidths=0)
+    axes.set(xlabel="step", ylabel="patch", title="the four steps of each of 70 patches, sequences of 120 steps")
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def tcn(figure: Figure) -> None:
+    """Draw the inputs that the last output of four blocks of kernel 3 depends on, one row a block of two convolutions."""
+    axes = figure.subplots()
+    needed = {60}
+    for block in range(4, 0, -1):
+        above, dilation = needed, 2 ** (block - 1)
+        needed = {step - taps * dilation for step in above for taps in range(5)}
+        lines = np.array([[step - taps * dilation, step, np.nan] for step in sorted(above) for taps in range(5)])
+        levels = np.tile([block - 1, block, np.nan], len(lines))
+        axes.plot(lines.ravel(), levels, color="0.8", linewidth=0.4, zorder=0)
+        axes.plot(sorted(above), [block] * len(above), "o", markersize=2.5, color="C0")
+    axes.plot(sorted(needed), [0] * len(needed), "o", markersize=2.5, color="C0")
+    axes.set_yticks(range(5), ["inputs", "dilation 1", "dilation 2", "dilation 4", "dilation 8"])
+    axes.set(xlabel="step", title=f"the {len(needed)} inputs that one output of four blocks of kernel 3 depends on")
+
+
+def hmlstm(figure: Figure) -> None:
+    """Draw the operation of each layer at each step for given boundaries: UPDATE, COPY or FLUSH."""
+    steps = 28
+    boundaries = np.zeros((3, steps), dtype=int)
+    boundaries[0, [4, 9, 12, 17, 23, 26]] = 1
+    boundaries[1, [9, 23]] = 1
+    operations = np.zeros((3, steps), dtype=int)
+    for layer in range(3):
+        below = np.ones(steps, dtype=int) if layer == 0 else boundaries[layer - 1]
+        for t in range(steps):
+            flush = t > 0 and boundaries[layer, t - 1]
+            operations[layer, t] = 2 if flush else int(below[t])
+    axes = figure.subplots()
+    axes.pcolormesh(operations, cmap=ListedColormap(["#eeeeee", "#8ab6d6", "#e07a5f"]), edgecolors="white", linewidth=1.5)
+    for layer, step in zip(*np.nonzero(boundaries), strict=True):
+        axes.plot([step + 1] * 2, [layer, layer + 1], color="black", linewidth=2)
+    for value, name in enumerate(("COPY", "UPDATE", "FLUSH")):
+        axes.scatter([], [], marker="s", color=["#dddddd", "#8ab6d6", "#e07a5f"][value], label=name)
+    axes.plot([], [], color="black", linewidth=2, label="boundary")
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_yticks([0.5, 1.5, 2.5], ["layer 1", "layer 2", "layer 3"])
+    axes.set(xlabel="step", title="operation of each layer, for boundaries at the black lines")
+
+
+def function_approximation(figure: Figure) -> None:
+    """Draw a signal and its reconstruction from 32 numbers by two memories."""
+    times = torch.linspace(0, 1, 400, dtype=torch.float64)
+    signal = torch.sin(20 * times) + 0.5 * torch.sin(47 * times + 1) + 0.3 * torch.cos(71 * times)
+    for axes, measure in zip(figure.subplots(1, 2, sharey=True), ("legs", "lmu"), strict=True):
+        settings = {} if measure == "legs" else {"measure": measure, "theta": len(signal)}
+        again = reconstruct(project(signal, order=32, **settings), length=len(signal), **settings)
+        axes.plot(signal, color="0.7", linewidth=2.5, label="signal")
+        axes.plot(again, color="C3", label="from 32 numbers")
+        axes.set(xlabel="sample", title=f"memory={measure}")
+    axes.legend(fontsize=7)
+
+
+PICTURES: dict[str, Callable[[Figure], None]] = {
+    function.__name__: function for function in (ema, igloo, tcn, hmlstm, function_approximation)
+}

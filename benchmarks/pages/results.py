@@ -1,0 +1,150 @@
+"""The tables of ``docs/results``: one page a paper, and one each for speed and the quickstart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.pages import hippo
+from benchmarks.pages import measured as times
+from benchmarks.pages.blocks import DOCS, table, updated
+from benchmarks.pages.published import published
+from benchmarks.pages.trials import ENOUGH, Column, Trial, Trials, read
+
+CHARACTERS = Trials(
+    page="hippo",
+    file="character_trajectories/trials.csv",
+    settings=lambda trial: {"CharacterTrajectories": trial["task"], "model": trial["model"]},
+    metric=Column("test accuracy, best validation epoch", "test_accuracy"),
+    command="`make table-hippo-2`",
+    others=[
+        Column("test accuracy, epoch 100", "test_accuracy_last_epoch"),
+        Column("published", "published", spread=False),
+        Column("parameters", "parameters", digits=0, spread=False),
+    ],
+    task="CharacterTrajectories, {CharacterTrajectories}, test accuracy",
+)
+
+_HMLSTM = {
+    "hmlstm/text8_hmlstm": ("text8 prefix, bits per character", "hmlstm", "3 x 128"),
+    "hmlstm/text8_lstm": ("text8 prefix, bits per character", "lstm", "346"),
+    "hmlstm/sinusoids_hmlstm": ("sinusoids, 3 steps ahead, mse", "hmlstm", "2 x 30, soft"),
+    "hmlstm/sinusoids_lstm": ("sinusoids, 3 steps ahead, mse", "lstm", "70"),
+}
+
+
+def _hmlstm_settings(trial: Trial) -> dict[str, str]:
+    data, model, units = _HMLSTM[trial["experiment"]]
+    return {"data": data, "model": model, "units": units}
+
+
+SEGMENTS = Trials(
+    page="hmlstm",
+    file="hmlstm/trials.csv",
+    settings=_hmlstm_settings,
+    metric=Column("test", "test", digits=4),
+    command="`python train.py experiment=hmlstm/NAME`",
+    others=[
+        Column("validation", "validation", digits=4),
+        Column("best epoch", "best_epoch", digits=0, spread=False),
+        Column("parameters", "parameters", digits=0, spread=False),
+        Column("boundary rate, layer 1", "boundary_rate_1", digits=2, spread=False),
+        Column("layer 2", "boundary_rate_2", digits=2, spread=False),
+        Column("layer 3", "boundary_rate_3", digits=2, spread=False),
+    ],
+    task="{data}, units {units}",
+)
+
+COPYING = Trials(
+    page="igloo",
+    file="igloo/trials.csv",
+    settings=lambda trial: {
+        "blanks": f"{int(trial['blanks']):,}",
+        "model": trial["model"],
+        "learning rate": trial["lr"],
+    },
+    metric=Column("test accuracy", "test_accuracy"),
+    command="`make table-igloo`",
+    others=[
+        Column("best epoch of 10", "best_epoch", digits=0, spread=False),
+        Column("peak memory, MiB", "peak_memory_mib", digits=0, spread=False),
+        Column("parameters", "parameters", digits=0, spread=False),
+    ],
+    task="copy memory, {blanks} blanks, learning rate {learning rate}, test accuracy",
+)
+
+AUTOENCODERS = Trials(
+    page="autoencoders",
+    file="autoencoders/trials.csv",
+    settings=lambda trial: {"data": "CharacterTrajectories", "model": trial["model"]},
+    metric=Column("test error (mse)", "test"),
+    command="the one above",
+    others=[
+        Column("accuracy of a linear classifier", "linear_probe_accuracy"),
+        Column("validation error", "validation"),
+        Column("seconds", "seconds", digits=0),
+        Column("parameters", "parameters", digits=0, spread=False),
+    ],
+    task="{data}, reconstruction, test error (mse)",
+)
+
+TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS]
+"""The tables of trained models, in the order in which the pages of models show them."""
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "hippo": {
+        "characters": CHARACTERS.markdown,
+        "approximation": hippo.approximation,
+        "published": lambda: published("HiPPO", tables=("1", "abstract", "appendix")),
+    },
+    "hmlstm": {
+        "segments": SEGMENTS.markdown,
+        "published": lambda: published("HM-LSTM"),
+    },
+    "igloo": {"copying": COPYING.markdown, "published": lambda: published("IGLOO")},
+    "lmu": {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
+    "autoencoders": {"trials": AUTOENCODERS.markdown},
+    "speed": {"speed": times.speed, "hmlstm": times.hmlstm, "trials": times.trials},
+    "quickstart": {"quickstart": times.quickstart},
+}
+"""The generated parts of each page."""
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each page of results, and of the README, by its path."""
+    folder, readme = DOCS / "results", DOCS.parent / "README.md"
+    texts = {folder / f"{name}.md": updated(folder / f"{name}.md", makers) for name, makers in PAGES.items()}
+    return texts | {readme: updated(readme, PAGES["quickstart"])}
+
+
+def measured(model: str) -> str:
+    """Return every row of a model in every table, each with a link to its page in this folder."""
+    lines = [*trained(model), *hippo.approximations(model), *_quickstart(model)]
+    if not lines:
+        return f"No trial of `{model}` is in `benchmarks/results/` yet."
+    return table(["task, metric", "n", "result", "95 % interval", "all rows"], lines, numbers=0)
+
+
+def trained(model: str) -> list[list[str]]:
+    """Return the rows of a model in the tables of trained models."""
+    lines = []
+    for of in TRIALS:
+        for row in of.rows():
+            if row.settings["model"] != model:
+                continue
+            names = of.task.format(**row.settings)
+            interval = row.interval() if row.count >= ENOUGH else ""
+            lines.append([names, str(row.count), row.shown(of.metric), interval, f"[{of.page}](../results/{of.page}.md)"])
+    return lines
+
+
+def _quickstart(model: str) -> list[list[str]]:
+    return [
+        [
+            "permuted 8x8 digits, test accuracy",
+            row["n"],
+            f"{float(row['test_mean']):.3f} +/- {float(row['test_std']):.3f}",
+            "",
+            "[quickstart](../results/quickstart.md)",
+        ]
+        for row in read("quickstart/table.csv")
+        if row["model"] == model
+    ]

@@ -1,0 +1,157 @@
+"""Tables of trained models: one row a setting, from a file with one row a trial.
+
+Rows with three trials or more have a 95 % interval of the mean, by Student's t. Rows with fewer stand apart, without one.
+"""
+
+import csv
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scipy.stats import t
+
+from benchmarks.output import RESULTS
+from benchmarks.pages.blocks import table
+
+ENOUGH = 3
+"""The smallest number of trials that gets an interval."""
+
+Trial = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of each trial.
+
+    Attributes:
+        heading: of the column.
+        key: column of the file.
+        digits: after the decimal point.
+        spread: show the sample standard deviation where there are several trials.
+    """
+
+    heading: str
+    key: str
+    digits: int = 3
+    spread: bool = True
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A table of trained models.
+
+    Attributes:
+        page: name of its page in docs/results.
+        file: the file below benchmarks/results.
+        settings: maps a trial to the cells that name its row, by their headings. "model" is the model's name in cfg/model.
+        metric: the number that is compared.
+        command: what repeats the trials.
+        others: further numbers.
+        task: name of a row in the pages of models, with the headings of its settings in braces.
+    """
+
+    page: str
+    file: str
+    settings: Callable[[Trial], dict[str, str]]
+    metric: Column
+    command: str
+    others: list[Column] = field(default_factory=list)
+    task: str = ""
+
+    def rows(self) -> list["Row"]:
+        """Return the rows in the order of the file."""
+        grouped: dict[tuple[str, ...], list[Trial]] = {}
+        for trial in read(self.file):
+            grouped.setdefault(tuple(self.settings(trial).values()), []).append(trial)
+        return [Row(self, self.settings(trials[0]), trials) for trials in grouped.values()]
+
+    def markdown(self) -> str:
+        """Return rows with intervals, then those without, then where they come from."""
+        rows = self.rows()
+        parts = []
+        for several in (True, False):
+            chosen = [row for row in rows if (row.count >= ENOUGH) is several]
+            if chosen:
+                if not several:
+                    parts.append(f"Rows with fewer than {ENOUGH} trials, which have no interval:")
+                parts.append(self._table(chosen, several))
+        return "\n\n".join([*parts, self.source(rows)])
+
+    def _table(self, rows: list["Row"], intervals: bool) -> str:
+        words = list(rows[0].settings)
+        headings = [*words, "n", self.metric.heading, *(["95 % interval"] if intervals else [])]
+        headings += [column.heading for column in self.others]
+        lines = [
+            [
+                *row.settings.values(),
+                str(row.count),
+                row.shown(self.metric),
+                *([row.interval()] if intervals else []),
+                *(row.shown(column) for column in self.others),
+            ]
+            for row in rows
+        ]
+        return table(headings, lines, numbers=len(headings) - len(words))
+
+    def source(self, rows: list["Row"]) -> str:
+        """Return command, commits, dates and machine of the trials, and the file."""
+        trials = [trial for row in rows for trial in row.trials]
+        commits = ", ".join(f"`{commit[:10]}`" for commit in dict.fromkeys(trial["commit"] for trial in trials))
+        dates = " and ".join(sorted({trial["started"][:10] for trial in trials}))
+        machines = ", ".join(dict.fromkeys(processor(trial["processor"]) for trial in trials))
+        versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
+        link = f"[benchmarks/results/{self.file}](../../benchmarks/results/{self.file})"
+        word = "commit" if "," not in commits else "commits"
+        return f"Command: {self.command}; {word} {commits}; {dates}; {machines}; torch {versions}. Every trial: {link}."
+
+
+@dataclass(frozen=True)
+class Row:
+    """The trials of one setting.
+
+    Attributes:
+        of: the table.
+        settings: what names the row.
+        trials: of the file.
+    """
+
+    of: Trials
+    settings: dict[str, str]
+    trials: list[Trial]
+
+    @property
+    def count(self) -> int:
+        """Number of trials."""
+        return len(self.trials)
+
+    def values(self, column: Column) -> list[float]:
+        """Return the numbers of a column."""
+        return [float(trial[column.key]) for trial in self.trials if trial[column.key]]
+
+    def shown(self, column: Column) -> str:
+        """Return the mean, and the sample standard deviation of several trials; empty if there are no values."""
+        values = self.values(column)
+        if not values:
+            return ""
+        mean = f"{statistics.fmean(values):,.{column.digits}f}"
+        several = column.spread and len(values) > 1
+        return f"{mean} +/- {statistics.stdev(values):.{column.digits}f}" if several else mean
+
+    def interval(self) -> str:
+        """Return the 95 % interval of the mean, by Student's t."""
+        values, digits = self.values(self.of.metric), self.of.metric.digits
+        half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+        mean = statistics.fmean(values)
+        return f"{mean - half:.{digits}f} to {mean + half:.{digits}f}"
+
+
+def read(file: str) -> list[dict[str, Any]]:
+    """Return the rows of a file below benchmarks/results."""
+    with open(RESULTS / file, newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def processor(name: str) -> str:
+    """Return the name of a processor without its trademarks."""
+    return name.replace("(R)", "").replace("(TM)", "")

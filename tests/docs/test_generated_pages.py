@@ -1,0 +1,94 @@
+"""Pages of models and results: they hold what the files hold, every model has a page, and pictures can be drawn again."""
+
+import importlib.metadata
+import re
+
+import pytest
+
+from benchmarks.pages import blocks, every_page, keys, models, results, trials
+from benchmarks.pages.pictures import drawing
+from benchmarks.pages.trials import Column, Trials
+from tests.program import ROOT
+
+SECTIONS = ["Idea", "Equation", "Picture", "When to use it", "Results", "Keys", "Source"]
+QUICK = ("legs", "hmlstm", "stack")
+LARGEST = 40_000  # bytes of a picture
+
+
+def test_pages_agree_with_the_files():
+    changed = [path.name for path in every_page.changed()]
+    assert not changed, f"python -m benchmarks.pages updates {changed}"
+
+
+@pytest.mark.parametrize("name", keys.model_names())
+def test_every_model_has_a_page_with_all_parts(name):
+    text = models.path(name).read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert f"![{text.splitlines()[0].removeprefix('# ')}](pictures/{name}.svg)" in text
+    assert len(re.findall(r"^\$\$$", text, re.MULTILINE)) in range(2, 20, 2)
+    assert re.search(rf"python train\.py .*(model={name}\b|experiment=)", text)
+    assert 2_000 < drawing.path(name).stat().st_size < LARGEST
+
+
+def test_every_page_and_picture_is_of_a_model():
+    pages = {path.stem for path in models.FOLDER.glob("*.md")} - {"index"}
+    pictures = {path.stem for path in drawing.FOLDER.iterdir()}
+    assert pages == pictures == set(drawing.names()) == set(keys.model_names())
+    assert {path.stem for path in (blocks.DOCS / "results").glob("*.md")} - {"index"} == set(results.PAGES)
+    assert ROOT / "README.md" in every_page.texts()
+
+
+def _locked(package):
+    return re.search(rf"^{package}==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in drawing.names()]
+)
+def test_pictures_can_be_drawn_again(name):
+    version = importlib.metadata.version("matplotlib")
+    if version != _locked("matplotlib"):
+        pytest.skip(f"matplotlib {version} may arrange axes differently than {_locked('matplotlib')} of requirements.txt")
+    number = re.compile(r"-?\d+(?:\.\d+)?")
+    stored, again = drawing.path(name).read_text(encoding="utf-8"), drawing.drawn(name)
+    identifier = re.compile(r"(id=|href=|url\()[^ >)]*")  # hashes of the content
+    stored, again = identifier.sub("", stored), identifier.sub("", again)
+    assert number.sub("", stored) == number.sub("", again)
+    pairs = zip(number.findall(stored), number.findall(again), strict=True)
+    assert max(abs(float(one) - float(other)) for one, other in pairs) < 0.5  # of a point, a seventieth of an inch
+
+
+def test_rows_with_few_trials_stand_apart(monkeypatch):
+    rows = [
+        {"name": name, "score": score, "commit": "c" * 40, "started": "2026-01-02T00:00", "processor": "P(R)", "torch": "2"}
+        for name, score in [("a", "1"), ("a", "2"), ("a", "3"), ("b", "4"), ("b", "6"), ("c", "5")]
+    ]
+    monkeypatch.setattr(trials, "read", lambda file: rows)
+    text = Trials("page", "f.csv", lambda trial: {"model": trial["name"]}, Column("score", "score"), "`run`").markdown()
+    enough, few = text.split("Rows with fewer than 3 trials")
+    assert "| a | 3 | 2.000 +/- 1.000 | -0.484 to 4.484 |" in enough  # 2 +/- 4.303 / sqrt(3)
+    assert "| b |" not in enough
+    assert "| b | 2 | 5.000 +/- 1.414 |\n| c | 1 | 5.000 |" in few
+    assert "Command: `run`; commit `cccccccccc`; 2026-01-02; P; torch 2. Every trial:" in few
+
+
+def test_a_page_whose_parts_are_not_those_of_the_generator_is_an_error(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- one: python -m benchmarks.pages -->\nold\n<!-- end of one -->\n")
+    assert blocks.updated(page, {"one": lambda: "new"}).splitlines()[1] == "new"
+    with pytest.raises(SystemExit, match=r"got the generated parts \['one'\], expected \['two'\]"):
+        blocks.updated(page, {"two": lambda: "new"})
+
+
+def test_a_model_without_a_page_is_named(monkeypatch):
+    monkeypatch.setattr(keys, "model_names", lambda: ["legs", "s4d"])
+    with pytest.raises(SystemExit, match=r"cfg/model/s4d\.yaml has no page docs/models/s4d\.md"):
+        models.pages()
+
+
+def test_keys_have_the_comments_of_the_file():
+    text = keys.keys("lmu_plain")
+    assert "| `model.cell_args.theta` | `100.0` | length of the window |" in text
+    assert "- `model.preset=psmnist`: `model.cell_args.hidden_size=212`, " in text
+    assert "| `model.dropout` | `0.0` | " in text
+    assert "`model.network`" not in text
