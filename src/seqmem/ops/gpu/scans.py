@@ -68,6 +68,7 @@ def elimination(p, q, d, g, h, i, n, BLOCK: tl.constexpr):
     _, after, _ = tl.associative_scan(
         ((1.0 + i * (d - p * q - g * h)) * scale, i * i * q * g * scale, -p * h * scale), 0, _compose_elimination
     )
-    eliminated = tl.where(n == 0, 0.0, tl.gather(after, tl.where(n == 0, 0, n - 1), 0))  # computed once, not at each step
+    # Composing these maps without the last coefficient as well would take six numbers of float64, more than a gather costs.
+    eliminated = tl.where(n == 0, 0.0, tl.gather(after, tl.where(n == 0, 0, n - 1), 0))
     inverse = 1.0 / (1.0 + i * d - eliminated * p * h)
     return (i * q - eliminated * h) * inverse, i * g - eliminated * p, inverse
