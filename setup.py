@@ -1,7 +1,8 @@
-"""Build of the compiled operators (csrc/) and packaging of the data sets (datasets/); pyproject.toml has all other settings."""
+"""Build of the compiled operators (csrc/), and packaging of datasets/ and cfg/; pyproject.toml has all other settings."""
 
 import os
 import re
+import shutil
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -44,9 +45,17 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 from torch.utils import cpp_extension  # noqa: E402
 from torch.version import __version__ as torch_version  # noqa: E402
 
-spec = spec_from_file_location("sources", ROOT / "src/seqmem/ops/sources.py")
-sources = module_from_spec(spec)
-spec.loader.exec_module(sources)
+
+def module(name):
+    """Import a module of the package that needs the standard library alone; the package may not be installed."""
+    path = ROOT / f"src/seqmem/{name}.py"
+    spec = spec_from_file_location(path.stem, path)
+    loaded = module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+built, sources = module("io/built"), module("ops/sources")
 
 
 class BuildOperators(cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)):
@@ -93,7 +102,17 @@ class BuildOperators(cpp_extension.BuildExtension.with_options(no_python_abi_suf
 
 
 class BuildModules(build_py):
-    """Copy the modules of datasets/ into seqmem.datasets, which in a checkout finds them in place."""
+    """Copy datasets/ and cfg/ into the package, and note the commit; in a checkout the package finds them in place."""
+
+    def run(self):
+        package = Path(self.build_lib, "seqmem")
+        if self.editable_mode:
+            super().run()
+            return
+        shutil.rmtree(package, ignore_errors=True)  # modules that no longer exist
+        super().run()
+        shutil.copytree(ROOT / "cfg", package / "cfg")
+        built.write(package, ROOT)
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)

@@ -14,7 +14,7 @@ from benchmarks import quickstart, run, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
 from benchmarks.pages import measured
-from seqmem.io import provenance
+from seqmem.io import built
 
 
 @pytest.fixture(autouse=True)
@@ -145,15 +145,15 @@ def test_changed_results_do_not_mark_a_measurement_as_one_of_changed_sources(tmp
     git("init", "-q")
     git("add", ".")
     git("commit", "-q", "-m", "first")
-    commit = provenance._commit(tmp_path / "src")
+    commit = built.commit(tmp_path / "src")
     assert re.fullmatch("[0-9a-f]{40}", commit)
     for file in files:
         file.write_text("after")
         is_source = file.name.endswith(".py")
-        assert provenance._commit(tmp_path / "src") == commit + "-dirty" * is_source, file
+        assert built.commit(tmp_path / "src") == commit + "-dirty" * is_source, file
         if is_source:
             file.write_text("before")
-    assert provenance._commit(tmp_path.parent) is None
+    assert built.commit(tmp_path.parent) is None
 
 
 def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
+
+_in_checkout = Path(__file__).parents[1].name == "src"
 
 
 class UserError(ValueError):
@@ -60,4 +63,5 @@ def meant(choices: Sequence[str]) -> str:
 
 def not_installed(extra: str) -> str:
     """Return the end of an error line: how to install the packages of an extra."""
-    return f"is not installed; install it with: pip install -r requirements/{extra}.txt"
+    packages = f"-r requirements/{extra}.txt" if _in_checkout else f"'seqmem[{extra}]'"
+    return f"is not installed; install it with: pip install {packages}"

@@ -1,7 +1,6 @@
 """Provenance of a result: commit of the code, versions of packages, and machine."""
 
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import torch
 
-_no_sources = ("benchmarks/results", "README.md", "docs")
+from seqmem.io import built
+
 _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision")
 
 
@@ -17,11 +17,11 @@ _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core
 def provenance() -> dict[str, Any]:
     """Return versions, git commit and machine, as values that JSON can hold.
 
-    The commit ends in ``-dirty`` if tracked files were changed other than pages and kept results, which no measurement
-    depends on. It is None outside of a repository.
+    ``commit`` is that of :func:`seqmem.io.built.commit`; for an installed package that of :func:`seqmem.io.built.read`, which
+    also gives ``sources``, a hash of its files. In a checkout, the commit stands for them, and ``sources`` is None.
     """
     return {
-        "commit": _commit(),
+        **_origin(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _packages},
         "machine": {
             "processor": _processor(),
@@ -39,19 +39,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit(folder: Path = Path(__file__).parent) -> str | None:
-    sources = [":/", *(f":(top,exclude){path}" for path in _no_sources)]
-    try:
-        commit = _git(folder, "rev-parse", "--verify", "HEAD").stdout.strip()
-        is_dirty = _git(folder, "diff", "--quiet", "--no-ext-diff", "HEAD", "--", *sources).returncode == 1
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return f"{commit}{'-dirty' if is_dirty else ''}" if commit else None
-
-
-def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+def _origin(package: Path = Path(__file__).parents[1]) -> dict[str, str | None]:
+    if (package / "cfg").is_dir():  # the build puts the configs there
+        return built.read(package)
+    return {"commit": built.commit(package), "sources": None}
 
 
 def _processor() -> str:

@@ -1,9 +1,10 @@
 """Command-line parser of ``python -m seqmem.NAME``, with one-line errors, and the status line of a worker process."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from seqmem.errors import UserError, suggestion
 from seqmem.io import interrupts
@@ -13,7 +14,15 @@ status_line: Callable[[str], None] | None = None
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that prints an error as one line."""
+    """An argument parser that prints an error as one line.
+
+    Args:
+        prog: name of the command; ``seqmem SUBCOMMAND`` where that started it.
+        settings: of :class:`argparse.ArgumentParser`.
+    """
+
+    def __init__(self, prog: str, **settings: Any):
+        super().__init__(sys.argv[0] if sys.argv[0].startswith("seqmem ") else prog, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""

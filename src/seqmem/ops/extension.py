@@ -258,7 +258,8 @@ def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
 
 
 FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")
-STALE = "" if FORCED or LIBRARY != _OWN else stale_reason(LIBRARY)
+_in_checkout = _OWN.parents[2].name == "src"
+STALE = "" if FORCED or LIBRARY != _OWN or not _in_checkout else stale_reason(LIBRARY)
 """Why the library of this checkout must be built again; a library that SEQMEM_EXTENSION names is used as it is."""
 
 REASON = "SEQMEM_REFERENCE is set" if FORCED else STALE or load(LIBRARY)
