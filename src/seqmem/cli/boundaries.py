@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HELP = """\
 Print and draw the boundaries that a trained HM-LSTM finds.
 
-  python -m seqmem.boundaries CHECKPOINT [KEY=VALUE ...]
+  seqmem boundaries CHECKPOINT [KEY=VALUE ...]
 
 CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. The command prints the
 metric and each layer's boundary rate, the fraction of steps at which it finds a boundary. It draws prediction, target and

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import yaml
 
-CONFIGS = Path(__file__).parents[3] / "cfg"
+_packaged = Path(__file__).parents[1] / "cfg"
+CONFIGS = _packaged if _packaged.is_dir() else Path(__file__).parents[3] / "cfg"
+"""The configs: in a checkout cfg/, of which the build puts a copy into the package."""
+
+own_folders: list[Path] = []
+"""Folders that Hydra searches before it; ``src/hydra_plugins/seqmem_search_path.py`` adds them."""
+
 GROUPS = ("dataset", "model", "train", "runner", "experiment", "debug", "scale", "hydra")
 Comments = dict[tuple[str, ...], str]
 

@@ -69,8 +69,10 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: naming the key, its value and the values that it can have.
     """
-    from seqmem import datasets, training
+    from seqmem import datasets, plugins, training
 
+    given = (config.get("seqmem") or {}).get("plugins")
+    plugins.load(given if isinstance(given, list) else ())
     try:
         datasets.check(config["dataset"])
         return training.check_config(config)

@@ -27,7 +27,7 @@ Learn an autoencoder of the series in a file, and write the encoding of each.
 
 The folder gets encodings.csv and autoencoder.zip. A row of the first has a series' name, length, mean squared error of its
 reconstruction, and encoding. A series with a large error differs from the others. The second encodes other files (--model)
-and decodes: python -m seqmem.decode FOLDER/encodings.csv. No existing file is overwritten.
+and decodes: seqmem decode FOLDER/encodings.csv. No existing file is overwritten.
 """
 
 LEARNING = ("encoding_size", "hidden_sizes", "linear", "epochs", "lr", "seed", "verbose")

@@ -1,4 +1,4 @@
-"""``python evaluate.py``: evaluate a finished trial again, on its own data or on other data."""
+"""``seqmem evaluate``, and ``python evaluate.py`` in a checkout: evaluate a finished trial again."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HELP = """\
 Evaluate a finished trial again, on its own data or on other data, and record the result.
 
-  python evaluate.py CHECKPOINT [KEY=VALUE ...]
+  seqmem evaluate CHECKPOINT [KEY=VALUE ...]
 
 CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
 printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
@@ -136,7 +136,7 @@ def _computed(module: "SequenceModule", config: Mapping[str, Any], data: "DataSe
     from seqmem.training.fingerprint import fingerprint
 
     return {
-        "code": fingerprint(module.model, data, module.task),
+        "code": fingerprint(module.model, data, module.task, config["train"]),
         "data": data_checksum(data.describe()),
         "backend": backend(config),
         **computed_by(config),

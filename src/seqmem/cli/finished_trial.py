@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
-from seqmem import arguments
+from seqmem import arguments, plugins
 from seqmem.cli import commandline, hints
-from seqmem.cli.overrides import SECTIONS, check_overrides, composed_config, parse, split_flags
+from seqmem.cli.overrides import CONFIG_DIR, SECTIONS, check_overrides, composed_config, modules_of, parse, split_flags
 from seqmem.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[st
     Raises:
         UserError: no checkpoint, an unknown key or a wrong value.
     """
-    file, overrides = _parse(command)
+    file, overrides, flags = _parse(command)
+    plugins.load(modules_of(overrides))
 
     from seqmem.training.checkpoints.files import read_checkpoint
 
@@ -42,12 +43,12 @@ def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[st
     values = {override.key_or_group: override.value() for override in overrides}
     keys = own(**arguments.check(own, {key: value for key, value in values.items() if key in names}))
     changes = {key: value for key, value in values.items() if key not in names}
-    return checkpoint, _changed(checkpoint.config, changes, names), keys
+    return checkpoint, _changed(checkpoint.config, changes, names, flags), keys
 
 
-def _parse(command: Sequence[str]) -> tuple[Path, list[Override]]:
+def _parse(command: Sequence[str]) -> tuple[Path, list[Override], list[str]]:
     flags, given = split_flags(command)
-    if flags:
+    if flags and flags[0] not in CONFIG_DIR:
         raise UserError(f"got {flags[0]}, expected CHECKPOINT [KEY=VALUE ...]; --help lists the keys")
     if not given or ("=" in given[0] and not Path(given[0]).exists()):
         raise UserError("expected a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]")
@@ -56,12 +57,14 @@ def _parse(command: Sequence[str]) -> tuple[Path, list[Override]]:
     for override in overrides:
         if override.type != OverrideType.CHANGE or override.is_sweep_override():
             raise UserError(f"got '{override.input_line}', expected KEY=VALUE with one value")
-    return Path(given[0]), overrides
+    return Path(given[0]), overrides, flags
 
 
-def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
+def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequence[str], flags: Sequence[str]) -> dict[str, Any]:
     """The checked config of a finished trial with other values; ``dataset=NAME`` takes all values of that file."""
-    changed = deepcopy(dict(config))  # plain values: a checkpoint from elsewhere must not interpolate anything
+    changed = {"seqmem": {"plugins": []}} | deepcopy(
+        dict(config)
+    )  # plain values: a checkpoint from elsewhere must not interpolate anything
     for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         section = key.partition(".")[0]
         if section == "model":
@@ -69,7 +72,7 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequenc
         if section not in changed:
             raise UserError(f"{key}: no such key{hints.unknown_key(key, {**dict.fromkeys(own), **config}, {})}")
         if key in SECTIONS:
-            composed: Any = OmegaConf.to_container(composed_config([f"{key}={value}"]), resolve=True)
+            composed: Any = OmegaConf.to_container(composed_config([*flags, f"{key}={value}"]), resolve=True)
             changed[key] = composed[key]
         else:
             _update(changed, key, value)

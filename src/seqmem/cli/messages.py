@@ -18,6 +18,7 @@ from seqmem.cli import hints
 from seqmem.cli.overrides import GROUPS, SWITCHES, composed_config, config_folders, in_quotes, parse, split_flags
 from seqmem.errors import DataWarning, UserError, not_installed, suggestion
 from seqmem.io import interrupts
+from seqmem.plugins import PluginWarning
 
 # The extra of pyproject.toml that installs each of Hydra's plugins, by the plugin's config file.
 _extras = {
@@ -170,8 +171,8 @@ def _explain_unknown(key: str, arguments: Sequence[str]) -> str | None:
 
 
 def _format_warning(message: Warning | str, category: type[Warning], *where: Any, **keywords: Any) -> str:
-    """Format a warning about the data as one line, without the line of this project that found it."""
-    if issubclass(category, DataWarning):
+    """Format a warning about the data or a plugin as one line, without the line of this project that found it."""
+    if issubclass(category, DataWarning | PluginWarning):
         return f"warning: {message}\n"
     return _usual_format(message, category, *where, **keywords)
 

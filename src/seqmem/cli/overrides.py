@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from seqmem import plugins
 from seqmem.cli import choices
 from seqmem.cli.choices import CONFIGS, GROUPS
 from seqmem.errors import UserError, meant, nearest, suggestion
@@ -22,9 +23,10 @@ from seqmem.errors import UserError, meant, nearest, suggestion
 SECTIONS = ("dataset", "model", "train", "runner")
 HELP = ("--help", "-h")
 MULTIRUN = ("--multirun", "-m")
+CONFIG_DIR = ("--config-dir", "-cd")
 SWITCHES = (*HELP, "--hydra-help", "--version", "--resolve", *MULTIRUN, "--shell-completion", "-sc")
 _shown = ("job", "hydra", "all")
-_switches_with_value = ("--cfg", "-c", "--config-dir", "-cd")
+_switches_with_value = ("--cfg", "-c", *CONFIG_DIR)
 _flags = (*SWITCHES, *_switches_with_value)
 _open_sections = re.compile(r"(model\.mixer_args|model\.cell_args\.measure_args|train\.(optimizer|schedule)_args)[.=]")
 _no_name = re.compile(
@@ -43,6 +45,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
         UserError: two different models, an unknown flag, or an override that Hydra cannot parse.
     """
     flags, overrides = split_flags(arguments)
+    plugins.find(modules_of(parse([override for override in overrides if plugins.GROUP in override])))
     return [*flags, *translate_overrides(overrides, config_folders(flags))]
 
 
@@ -98,17 +101,27 @@ def shows_config(flags: Sequence[str]) -> bool:
 
 
 def config_folders(flags: Sequence[str]) -> list[Path]:
-    """Return the folders that hold config groups: the one of ``--config-dir``, if given, and cfg/.
+    """Return the folders that hold config groups, in the order of the search: of ``--config-dir``, of plugins, and cfg/.
 
     Raises:
-        UserError: the folder of ``--config-dir`` does not exist.
+        UserError: the folder of ``--config-dir`` does not exist, or replaces the whole config.
     """
-    own_groups = _value_of(flags, "--config-dir", "-cd")
-    if own_groups is None:
-        return [CONFIGS]
-    if not Path(own_groups).is_dir():
-        raise UserError(f"--config-dir: got {own_groups}, expected a folder that exists")
-    return [Path(own_groups).resolve(), CONFIGS]
+    given = _value_of(flags, *CONFIG_DIR)
+    if given is None:
+        return [*plugins.folders(), CONFIGS]
+    if not Path(given).is_dir():
+        raise UserError(f"--config-dir: got {given}, expected a folder that exists")
+    if Path(given, "config.yaml").exists():
+        groups = ", ".join(f"{group}/" for group in GROUPS[:5])
+        raise UserError(
+            f"--config-dir: got {given}, whose config.yaml is not a group; expected a folder that holds {groups} ..."
+        )
+    return [Path(given).resolve(), *plugins.folders(), CONFIGS]
+
+
+def search(flags: Sequence[str]) -> None:
+    """Let Hydra search the folders of :func:`config_folders`."""
+    choices.own_folders[:] = reversed(config_folders(flags)[:-1])
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -147,6 +160,12 @@ def in_quotes(key: str, text: str) -> str:
     return shlex.quote(f"{key}={QuotedString(text, Quote.double).with_quotes()}")
 
 
+def modules_of(overrides: Sequence[Override]) -> list[str]:
+    """Return the modules that ``seqmem.plugins=[MODULE]`` names; a different value is refused later."""
+    values = [override.value() for override in overrides if override.key_or_group == plugins.GROUP]
+    return [name for value in values if isinstance(value, list) for name in value if isinstance(name, str)]
+
+
 def is_group(override: Override) -> bool:
     """Return whether an override chooses a file of a config group."""
     return override.key_or_group in GROUPS or "/" in override.key_or_group
@@ -164,9 +183,7 @@ def composed_config(arguments: Sequence[str], with_hydra: bool = False) -> DictC
         HydraException: the overrides do not compose.
     """
     flags, overrides = split_flags(arguments)
-    own_groups = [f"file://{folder}" for folder in config_folders(flags) if folder != CONFIGS]
-    if own_groups:
-        overrides = [*overrides, f"hydra.searchpath=[{QuotedString(own_groups[0], Quote.double).with_quotes()}]"]
+    search(flags)
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
         return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from seqmem.cli import engines, help, startup, sweeps
 from seqmem.cli.commandline import compose
 from seqmem.cli.messages import one_line_errors
-from seqmem.cli.overrides import MULTIRUN, SWITCHES, is_multirun, shows_config, split_flags, translate
+from seqmem.cli.overrides import MULTIRUN, SWITCHES, is_multirun, search, shows_config, split_flags, translate
 from seqmem.cli.plan import MODE, hydra_section, may_set_mode, plan, requests_sweep
 from seqmem.errors import UserError
 from seqmem.io import interrupts
@@ -38,6 +38,7 @@ def _run(main: Callable[[], Any]) -> None:
         if help.is_requested(flags):
             print(help.text(sys.argv[1:]))
             return
+        search(flags)
         sweeps.current.command = list(sys.argv)
         sys.argv[1:], section = check(sys.argv[1:])
         settings = [argument for argument in sys.argv[1:] if argument.lstrip("+~").startswith(("hydra.", "hydra/"))]

@@ -131,7 +131,8 @@ def _command(overrides: Sequence[str]) -> str:
     """Return the command line of a job by itself, with the flags of the sweep's."""
     script, *arguments = current.command
     flags = [flag for flag in split_flags(arguments)[0] if flag not in ("-m", "--multirun")]
-    return shlex.join(["python", script, *flags, *overrides, *current.alone])
+    command = ["python", script] if script.endswith(".py") else script.split()
+    return shlex.join([*command, *flags, *overrides, *current.alone])
 
 
 def _prepare_workers(launcher: str) -> None:

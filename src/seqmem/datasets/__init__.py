@@ -49,7 +49,7 @@ Then ``python train.py dataset=parity dataset.length=200`` runs.
 import pkgutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ import numpy as np
 import torch
 
 from seqmem import arguments as _arguments
+from seqmem import plugins
 from seqmem.data import SPLITS, DataSet, Split
 from seqmem.errors import UserError, suggestion
 
@@ -66,7 +67,7 @@ __all__ = ["SPLITS", "DataSet", "Split", "check", "load", "names"]
 # A checkout has the data sets in its datasets/, which has no __init__.py so that Hugging Face's library keeps the name
 # "datasets". The build copies them to the folder of this file.
 _checkout = Path(__file__).parents[3] / "datasets"
-if _checkout.is_dir():
+if not Path(__file__).with_name("digits.py").exists() and _checkout.is_dir():
     __path__.append(str(_checkout))
 
 
@@ -124,5 +125,18 @@ def _resolve(arguments: Mapping[str, Any]) -> tuple[type[DataSet], dict[str, Any
 def _classes() -> dict[str, type[DataSet]]:
     modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     found = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    registry: dict[str, type[DataSet]] = {}
     # A base class of several data sets does not define "name" and is left out.
-    return {owner.name: owner for owner in found if issubclass(owner, DataSet) and "name" in vars(owner)}
+    for owner in [*found, *_of_plugins(DataSet, plugins.packages())]:
+        if issubclass(owner, DataSet) and "name" in vars(owner):
+            plugins.register(registry, owner)
+    return registry
+
+
+def _of_plugins(base: type, packages: Collection[str]) -> Iterator[type]:
+    """Yield the classes below ``base`` that plugins define."""
+    derived: type
+    for derived in type.__subclasses__(base):
+        if derived.__module__.partition(".")[0] in packages:
+            yield derived
+        yield from _of_plugins(derived, packages)

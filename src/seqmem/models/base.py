@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from seqmem import plugins
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
@@ -36,7 +37,7 @@ class SequenceModel(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:
-            _registry[cls.name] = cls
+            plugins.register(_registry, cls)
 
     @classmethod
     def check(cls, arguments: dict[str, Any]) -> None:

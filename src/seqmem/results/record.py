@@ -35,6 +35,7 @@ _NOT_SETTINGS = (
     "seed",
     "output_dir",
     "traceback",
+    "seqmem.",
     "runner.",
     "dataset.data_dir",
     "dataset.num_workers",

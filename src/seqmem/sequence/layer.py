@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from seqmem import plugins
 from seqmem.arguments import complete_docstrings, describe_arguments
 from seqmem.data.masks import masked
 from seqmem.errors import UserError, suggestion
@@ -62,7 +63,7 @@ class SequenceLayer(nn.Module, Generic[State]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:
-            _registry[cls.name] = cls
+            plugins.register(_registry, cls)
         complete_docstrings(cls)
 
     def extra_repr(self) -> str:

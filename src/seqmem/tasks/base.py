@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from seqmem import plugins
 from seqmem.data.batch import Batch
 from seqmem.data.masks import counted_index, counted_targets
 from seqmem.data.spec import DataSpec
@@ -49,7 +50,7 @@ class Task:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:
-            _registry[cls.name] = cls
+            plugins.register(_registry, cls)
 
     def __init__(self, spec: DataSpec):
         self.spec = spec

@@ -174,6 +174,17 @@ class RayConfig(RunnerConfig):
     address: Annotated[str, Field(min_length=1)] | None = None
 
 
+@dataclass(frozen=True)
+class PackageConfig:
+    """Settings of the package.
+
+    Attributes:
+        plugins: modules of own cells, layers, data sets or tasks, see :mod:`seqmem.plugins`.
+    """
+
+    plugins: list[str] = field(default_factory=list)
+
+
 def runner_config(section: Mapping[str, Any]) -> RunnerConfig:
     """Return the typed settings of a checked section."""
     return _runner_schema(section)(**section)
@@ -216,7 +227,7 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = plain(dict(config))
     models.check(model_arguments(config))
-    sections = ("model", "dataset", "train", "runner")
+    sections = ("model", "dataset", "train", "runner", "seqmem")
     general = check(top_level, {key: value for key, value in config.items() if key not in sections})
     train = check(TrainConfig, config["train"], "train")
     _check_optimisation(TrainConfig(**train))
@@ -226,7 +237,15 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if general["seed"] + runner["ntrials"] > 2**32:
         raise UserError(f"seed: got {general['seed']} for {runner['ntrials']} trials, expected seeds below 2**32")
     _check_devices(runner)
-    return {"model": config["model"], "dataset": config["dataset"], "train": train, "runner": runner, **general}
+    package = check(PackageConfig, config.get("seqmem") or {}, "seqmem")
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "train": train,
+        "runner": runner,
+        "seqmem": package,
+        **general,
+    }
 
 
 def _check_optimisation(train: TrainConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqmem import models
+from seqmem import models, plugins
 from seqmem.arguments import check
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
@@ -82,7 +82,11 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
 
     Raises:
         DamagedCheckpointError: it is not a trial's checkpoint.
+        UserError: a plugin that the trial was trained with is not imported.
     """
+    saved = loaded.get("hyper_parameters") if isinstance(loaded, dict) else None
+    if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
+        plugins.require(saved["config"], path)  # they may have the task of the data
     try:
         saved = loaded["hyper_parameters"]
         config, epoch = saved["config"], loaded["epoch"]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seqmem import plugins
 from seqmem.io import interrupts
 from seqmem.results.experiment import Experiment
 from seqmem.training.config import runner_config
@@ -44,6 +45,7 @@ def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed:
     Raises:
         Exception: the trial failed.
     """
+    plugins.load(config.get("seqmem", {}).get("plugins", ()))  # in a process of a different machine
     trial = experiment.trial(seed)
     with trial.lock(wait) as locked:
         if not locked:

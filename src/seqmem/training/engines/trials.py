@@ -38,7 +38,7 @@ def experiment(config: Mapping[str, Any], data: Data, output_dir: Path | None = 
     check_data(config["dataset"], data)
     label = f"{data.spec.name}_{models.label(model_arguments(config))}"
     folder = Path(config["output_dir"]) if output_dir is None else output_dir
-    code = fingerprint(model, data, task_for(data.spec))
+    code = fingerprint(model, data, task_for(data.spec), config["train"])
     return Experiment.of(folder, label, digest(config), code, data.describe(), planned(config))
 
 

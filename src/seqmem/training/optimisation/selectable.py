@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from seqmem import plugins
 from seqmem.arguments import check
 from seqmem.errors import UserError, suggestion
 
@@ -26,7 +27,7 @@ class Selectable:
         if Selectable in cls.__bases__:
             cls._registry = {}
         elif "name" in cls.__dict__:
-            cls._registry[cls.name] = cls
+            plugins.register(cls._registry, cls)
 
     @classmethod
     def names(cls) -> list[str]:

@@ -1,0 +1,87 @@
+"""``seqmem SUBCOMMAND``: one command for all, each imported when it is called."""
+
+import subprocess
+import sys
+
+import pytest
+
+from seqmem.cli import command
+from tests import program
+
+SMALL = ("dataset=digits", "model=rnn", "model.preset=tiny", "smoke_test=true")
+
+
+def ended(monkeypatch, capsys, *arguments):
+    """Exit status, standard output and standard error of ``seqmem ARGUMENTS`` in this process."""
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/seqmem", *arguments])
+    monkeypatch.setattr(command.interrupts, "install", lambda: None)
+    status = 0
+    try:
+        command.main()
+    except SystemExit as end:
+        status = end.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("help",)])
+def test_help_lists_each_subcommand(monkeypatch, capsys, arguments):
+    status, out, _ = ended(monkeypatch, capsys, *arguments)
+    assert status == 0
+    assert {line.split()[0] for line in out.splitlines() if line.startswith("  ")} >= {
+        *("train", "evaluate", "report", "export", "encode", "decode", "boundaries")
+    }
+
+
+def test_help_imports_no_library():
+    """It answers in a tenth of a second."""
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules)); sys.argv = ['seqmem', '--help']; "
+        "from seqmem.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "seqmem.cli.command" in loaded
+    assert not loaded & {"torch", "hydra", "numpy", "pytorch_lightning", "seqmem.cli.train"}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("trian", "error: seqmem: got trian, expected a subcommand; did you mean 'train'?\n"),
+        ("dataset=digits", "error: seqmem: got dataset=digits, expected a subcommand; did you mean 'train'?\n"),
+        ("nothing", "error: seqmem: got nothing, expected a subcommand; choose from: train, evaluate, "),
+    ],
+)
+def test_a_mistyped_subcommand_gets_the_nearest(monkeypatch, capsys, given, line):
+    status, _, error = ended(monkeypatch, capsys, given)
+    assert status == 2
+    assert error.startswith(line)
+    assert error.count("\n") == 1
+
+
+def test_parsers_name_the_command_as_it_was_typed(monkeypatch, capsys):
+    status, _, error = ended(monkeypatch, capsys, "report")
+    assert status == 2
+    assert error == "seqmem report: the following arguments are required: FOLDER\n"
+
+
+def test_train_is_train_py(tmp_path):
+    """The same trial, which the second command finds; its record and the command of the best row can be pasted."""
+    first = program.run(["-m", "seqmem", "train", *SMALL], tmp_path)
+    assert first.returncode == 0, first.stderr
+    [record] = (tmp_path / "runs").glob("*/seed_0/record.json")
+    assert '"seqmem train"' in record.read_text()
+    second = program.run(["train.py", *SMALL], tmp_path)
+    assert f"found in runs/{record.parents[1].name}/seed_0" in second.stdout
+    assert program.run(["-m", "seqmem", "report", "runs"], tmp_path).returncode == 0
+    assert (tmp_path / "runs/report.html").exists()
+
+
+def test_the_best_row_names_the_command(tmp_path):
+    done = program.run(["-m", "seqmem", "train", "-m", *SMALL, "seed=0,1"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stdout.splitlines() if line.startswith("seqmem train ")]
+    assert len(commands) == 2, done.stdout
+    again = program.run(["-m", *commands[0].split()], tmp_path)
+    assert "found in runs/" in again.stdout
