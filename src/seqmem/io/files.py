@@ -1,6 +1,7 @@
 """Atomic writes of files, and locks between processes."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -142,6 +143,19 @@ def decoded(where: object, content: bytes, otherwise: str | None = None) -> str:
     if "\0" in text:
         raise UserError(f"{where}: got a zero byte at character {text.index(chr(0))}, expected a plain text in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def checksum(path: Path) -> str:
+    """Return the sha256 of a file of any size, in hexadecimal.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
 
 
 def listing(folder: Path) -> str:

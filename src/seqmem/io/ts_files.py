@@ -41,7 +41,7 @@ class Part:
 
     Attributes:
         series: for each case (T, C) float64; T may differ; NaN for a missing value.
-        labels: the class of each case as in the file.
+        labels: the class of each case as in the file; empty for a file without labels.
         times: for each case (T,) float64 the increasing times of its steps; None for a file without time stamps.
         file: the file's name for provenance.
         sha256: checksum of the file, in hexadecimal.
@@ -71,7 +71,7 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mappi
             classification problem.
     """
     contents = _contents(data_set, problem, Path(os.path.expanduser(data_dir)), known)
-    train, test = (_parse(place, name, content) for place, name, content in contents)
+    train, test = (parse(place, name, content) for place, name, content in contents)
     names, where = [f"{problem}_{part}.ts" for part in PARTS], f"{contents[0][0].parent}"
     channels = train.series[0].shape[1], test.series[0].shape[1]
     if channels[0] != channels[1]:
@@ -150,17 +150,29 @@ def _member(archive: Path, name: str) -> bytes:
         raise UserError(f"cannot read {name} in {archive} ({error}); remove the archive to have it downloaded again") from None
 
 
-def _parse(path: Path, name: str, content: bytes) -> Part:
+def parse(path: Path, name: str, content: bytes, classes_alone: bool = True) -> Part:
+    """Parse a .ts file.
+
+    Args:
+        path: for messages.
+        name: of the file, for provenance.
+        content: of the file.
+        classes_alone: refuse a file without class labels; otherwise the labels may be values to predict, or absent.
+
+    Raises:
+        UserError: it is not such a file, or a line is wrong; the message names it.
+    """
     lines = _numbered_lines(path, content)
     header, data = _divided(path, lines)
-    stamped = _checked_header(path, header)
+    stamped, labelled = _checked_header(path, header, classes_alone)
     series: list[np.ndarray] = []
     times: list[np.ndarray] = []
     labels: list[str] = []
     for number, line in data:
         where = f"{path}, line {number}"
-        *channels, label = (part.strip() for part in _between_channels.split(line)) if stamped else line.split(":")
-        if not channels or not label.strip():
+        parts = [part.strip() for part in _between_channels.split(line)] if stamped else line.split(":")
+        channels, label = (parts[:-1], parts[-1]) if labelled else (parts, "")
+        if not channels or (labelled and not label.strip()):
             raise UserError(f"{where}: got {shortened(line)}, expected the channels and a label, separated by colons")
         if series and len(channels) != series[0].shape[1]:
             raise UserError(f"{where}: got {len(channels)} channels, expected {series[0].shape[1]} as in the first case")
@@ -173,7 +185,7 @@ def _parse(path: Path, name: str, content: bytes) -> Part:
         labels.append(label.strip())
     if not series:
         raise UserError(f"{path}: got no line after @data, expected at least one series")
-    return Part(series, labels, times if stamped else None, name, hashlib.sha256(content).hexdigest())
+    return Part(series, labels if labelled else [], times if stamped else None, name, hashlib.sha256(content).hexdigest())
 
 
 def _numbered_lines(path: Path, content: bytes) -> list[tuple[int, str]]:
@@ -192,8 +204,8 @@ def _divided(path: Path, lines: list[tuple[int, str]]) -> tuple[list[tuple[int, 
     raise UserError(f"{path}: got no line @data, expected a .ts file of the UEA and UCR archives")
 
 
-def _checked_header(path: Path, header: list[tuple[int, list[str]]]) -> bool:
-    """Refuse a header that is not that of a classification problem; return whether the data have time stamps."""
+def _checked_header(path: Path, header: list[tuple[int, list[str]]], classes_alone: bool) -> tuple[bool, bool]:
+    """Return whether the data have time stamps, and labels; refuse the header of another kind of problem."""
     switches: dict[str, bool] = {}
     for number, (tag, *words) in header:
         if tag.lower() in _switches:
@@ -203,12 +215,15 @@ def _checked_header(path: Path, header: list[tuple[int, list[str]]]) -> bool:
                     f"{path}, line {number}: got '{' '.join([tag, *words[:1]])}', expected {tag} true or {tag} false"
                 )
             switches[tag.lower()] = value == "true"
+    stamped = switches.get("@timestamps", False)
+    if not classes_alone:
+        return stamped, switches.get("@targetlabel", False) or switches.get("@classlabel", False)
     if switches.get("@targetlabel"):
         raise UserError(f"{path} is a regression problem (@targetLabel), expected a classification problem (@classLabel)")
     if not switches.get("@classlabel"):
         found = "false" if "@classlabel" in switches else "is missing"
         raise UserError(f"{path} has no class labels (@classLabel {found}), expected a classification problem")
-    return switches.get("@timestamps", False)
+    return stamped, True
 
 
 def _unstamped(channels: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:

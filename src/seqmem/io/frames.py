@@ -1,0 +1,233 @@
+"""Series of a table: long, where a row is a step, or wide, where a row is a series."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from seqmem.errors import UserError
+from seqmem.io.collection import Collection, Layout, Reading
+from seqmem.io.columns import SPLIT_NAMES, Columns, of_table
+from seqmem.io.tables import Table, is_mostly_numbers, numbers, texts, times
+
+WIDE_CHANNEL = "value"
+"""Name of the channel of a wide table."""
+
+
+def series_of(table: Table, reading: Reading) -> Collection:
+    """Return the series of a table, without its file's checksum.
+
+    Args:
+        table: of a file.
+        reading: keys, and what the series are for.
+
+    Raises:
+        UserError: the table cannot be understood, or a cell is wrong; the message names it.
+    """
+    columns = of_table(table, reading)
+    layout = reading.layout or _layout(table, columns, reading)
+    channels, ignored = _channels(table, columns, reading)
+    if layout == "wide" and columns.time is not None and reading.time_column is None:
+        columns = Columns(columns.id, None, columns.labels, columns.group, columns.split)
+    found = _long(table, columns, channels, reading) if layout == "long" else _wide(table, columns, channels, reading)
+    shown = {
+        "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
+        "series id": columns.id,
+        "time": columns.time and f"{columns.time}{', dates in seconds' if found.time_unit == 'seconds' else ''}",
+        "label": ", ".join(columns.labels) or None,
+        "group": columns.group,
+        "split": columns.split,
+        "ignored columns": ", ".join(ignored) or None,
+    }
+    roles = {**{name: text for name, text in shown.items() if text}, **found.roles}
+    return replace(found, roles=roles, layout=layout)
+
+
+def _layout(table: Table, columns: Columns, reading: Reading) -> Layout:
+    if columns.id is not None:
+        ids = texts(table, columns.id)
+        return "long" if len(set(ids)) < len(ids) or (columns.time is not None and len(ids) == 1) else "wide"
+    if columns.time is not None:
+        return "long"
+    return "long" if reading.single and table.has_header and not columns.labels else "wide"
+
+
+def _channels(table: Table, columns: Columns, reading: Reading) -> tuple[list[str], list[str]]:
+    """Return the columns of values, and those that are left out because they are texts."""
+    if reading.channel_columns:
+        return list(reading.channel_columns), []
+    rest = [name for name in table.columns if name not in columns.named]
+    channels = [name for name in rest if is_mostly_numbers(table, name)]
+    if not channels:
+        raise UserError(
+            f"{table.path} has no column of numbers besides {', '.join(sorted(columns.named)) or 'none'} (its columns: "
+            f"{', '.join(table.columns[:12])}); name them: dataset.channel_columns=[x,y]"
+        )
+    return channels, [name for name in rest if name not in channels]
+
+
+def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Reading) -> Collection:
+    import pandas as pd
+
+    _refuse_short_rows(table)
+    rows = len(table.frame)
+    values = np.stack([numbers(table, name) for name in channels], 1)
+    if columns.id is None:
+        codes, names = np.zeros(rows, np.int64), [table.path.name.partition(".")[0]]
+    else:
+        ids = texts(table, columns.id)
+        if None in ids:
+            raise UserError(f"{table.place(ids.index(None), columns.id)}: got no series, expected its name in every row")
+        codes, found = pd.factorize(np.array(ids, object))
+        names = [str(name) for name in found]
+    moments, unit = times(table, columns.time) if columns.time is not None else (None, "")
+    order = np.lexsort((np.zeros(rows) if moments is None else moments, codes))
+    lengths = np.bincount(codes, minlength=len(names))
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    roles = {}
+    if moments is not None:
+        _refuse_equal_times(table, columns, codes[order], moments[order], order, names)
+        within = np.diff(codes[np.argsort(codes, kind="stable")]) == 0
+        was_sorted = not (within & (np.diff(moments[np.argsort(codes, kind="stable")]) < 0)).any()
+        roles = {} if was_sorted else {"order": "steps were sorted by time"}
+        moments = moments[order]
+        moments = moments - np.repeat(moments[starts], lengths)
+    first = order[starts]
+
+    def each(column: str | None) -> list[str | None] | None:
+        return None if column is None else _one_each(table, column, codes, names)
+
+    labels, targets = None, None
+    if columns.labels and reading.target == "class":
+        labels = each(columns.labels[0])
+    elif columns.labels:
+        targets = np.stack([_one_value_each(table, name, codes, names) for name in columns.labels], 1)
+    return Collection(
+        table.path,
+        names,
+        tuple(channels),
+        values[order],
+        starts,
+        lengths,
+        moments,
+        unit,
+        labels,
+        targets,
+        columns.labels if targets is not None else (),
+        each(columns.group),
+        _splits(table, columns, each(columns.split), first.tolist()),
+        roles=roles,
+    )
+
+
+def _wide(table: Table, columns: Columns, channels: Sequence[str], reading: Reading) -> Collection:
+    rows = len(table.frame)
+    if columns.time is not None:
+        raise UserError(
+            f"dataset.time_column: got {columns.time!r}, but each row of {table.path} is a series; expected null, or "
+            "dataset.layout=long if each row is a step"
+        )
+    values = np.stack([numbers(table, name) for name in channels], 1)
+    present = ~np.isnan(values)
+    lengths = np.where(present.any(1), values.shape[1] - present[:, ::-1].argmax(1), 0)
+    if (lengths == 0).any():
+        raise UserError(f"{table.place(int((lengths == 0).argmax()))}: got a series without a value, expected at least one")
+    ids = [str(k) for k in range(rows)] if columns.id is None else _ids(table, columns.id)
+    targets = None
+    if columns.labels and reading.target == "value":
+        targets = np.stack([numbers(table, name) for name in columns.labels], 1)
+    return Collection(
+        table.path,
+        ids,
+        (WIDE_CHANNEL,),
+        values[np.arange(values.shape[1]) < lengths[:, None]][:, None],
+        np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+        lengths,
+        labels=texts(table, columns.labels[0]) if columns.labels and reading.target == "class" else None,
+        targets=targets,
+        target_names=columns.labels if targets is not None else (),
+        groups=None if columns.group is None else texts(table, columns.group),
+        splits=None if columns.split is None else _splits(table, columns, texts(table, columns.split), list(range(rows))),
+    )
+
+
+def _ids(table: Table, column: str) -> list[str]:
+    ids = texts(table, column)
+    for row, name in enumerate(ids):
+        if name is None:
+            raise UserError(f"{table.place(row, column)}: got no series, expected its name in every row")
+    return [str(name) for name in ids]
+
+
+def _refuse_short_rows(table: Table) -> None:
+    """Refuse rows of a text file that were cut; a wide table may have shorter series."""
+    if table.counts is None:
+        return
+    counts = np.array(table.counts)
+    if (counts < len(table.columns)).any():
+        row = int((counts < len(table.columns)).argmax())
+        raise UserError(
+            f"{table.place(row)}: got {counts[row]} cells, expected {len(table.columns)} as in the first line; leave a missing "
+            "cell empty, between its separators"
+        )
+
+
+def _refuse_equal_times(
+    table: Table, columns: Columns, codes: np.ndarray, moments: np.ndarray, order: np.ndarray, names: Sequence[str]
+) -> None:
+    equal = (np.diff(codes) == 0) & (np.diff(moments) == 0)
+    if equal.any():
+        place = int(equal.argmax()) + 1
+        row, before = int(order[place]), int(order[place - 1])
+        cell = table.frame[columns.time].iloc[row]
+        mend = "" if columns.id is not None else ", or name the column of the series' names: dataset.id_column=..."
+        raise UserError(
+            f"{table.place(row, str(columns.time))}: got the time '{cell}' of series {names[codes[place]]!r} a second time, "
+            f"after {table.line(before)}; expected each time once{mend}"
+        )
+
+
+def _one_each(table: Table, column: str, codes: np.ndarray, names: Sequence[str]) -> list[str | None]:
+    """Return a text of each series, whose rows agree in it; rows may leave it empty."""
+    found: list[str | None] = [None] * len(names)
+    for row, (series, text) in enumerate(zip(codes.tolist(), texts(table, column), strict=True)):
+        if text is None or found[series] == text:
+            continue
+        if found[series] is not None:
+            raise UserError(
+                f"{table.place(row, column)}: got '{text}' in series {names[series]!r}, expected '{found[series]}' as in its "
+                "other rows; a series has one value of this column"
+            )
+        found[series] = text
+    return found
+
+
+def _one_value_each(table: Table, column: str, codes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return a number of each series, whose rows agree in it; NaN if all are empty."""
+    values = numbers(table, column)
+    found = np.full(len(names), np.nan)
+    present = ~np.isnan(values)
+    last = np.flatnonzero(present)
+    found[codes[last]] = values[last]
+    wrong = present & (values != found[codes])
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(
+            f"{table.place(row, column)}: got {values[row]:g} in series {names[codes[row]]!r}, and {found[codes[row]]:g} in "
+            "its other rows; a series has one value of this column; to predict later values of it, give "
+            "dataset.task=forecasting"
+        )
+    return found
+
+
+def _splits(table: Table, columns: Columns, given: Sequence[str | None] | None, rows: Sequence[int]) -> list[str] | None:
+    if given is None:
+        return None
+    found = []
+    for name, row in zip(given, rows, strict=True):
+        if name is not None and name.lower() not in SPLIT_NAMES:
+            raise UserError(
+                f"{table.place(row, str(columns.split))}: got '{name}', expected train, validation or test, or an empty cell"
+            )
+        found.append("" if name is None else SPLIT_NAMES[name.lower()])
+    return found

@@ -1,0 +1,91 @@
+"""A folder with a file for each series, and its classes in a table or as the names of its folders."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from seqmem.errors import UserError
+from seqmem.io.collection import Collection, Reading, joined
+from seqmem.io.files import listing
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".gz", ".npy", ".parquet")
+TABLES = ("labels.csv", "labels.tsv", "labels.parquet")
+"""Names of the table of labels in a folder; it may also be anywhere else, if a key names it."""
+
+
+def read_folder(folder: Path, reading: Reading, read: Callable[[Path, Reading], Collection]) -> Collection:
+    """Read each file of a folder as a series, whose name is that of the file without its suffix.
+
+    Files in folders of the folder belong to the class that their folder's name is.
+
+    Args:
+        folder: whose files are read in the order of their names; hidden ones and the table of labels are left out.
+        reading: how the files are read.
+        read: reads a file.
+
+    Raises:
+        UserError: there is no file, or one has several series.
+    """
+    own = {path for path in [folder / name for name in TABLES] if path.is_file()}
+    if reading.labels_path is not None:
+        own.add(Path(reading.labels_path))
+    resolved = {path.resolve() for path in own}
+    files = sorted(
+        path
+        for path in [*folder.glob("*"), *folder.glob("*/*")]
+        if path.is_file()
+        and path.suffix.lower() in SUFFIXES
+        and path.resolve() not in resolved
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise UserError(
+            f"{folder} has no file of a series ({listing(folder)}); expected a file {', '.join(SUFFIXES)} for each series"
+        )
+    in_folders = any(path.parent != folder for path in files)
+    if in_folders and any(path.parent == folder for path in files):
+        loose = next(path for path in files if path.parent == folder)
+        raise UserError(
+            f"{folder}: got {loose.name} next to folders of files, expected files alone, or a folder for each class"
+        )
+    each = replace(
+        reading, target="none", label_columns=(), group_column=None, split_column=None, labels_path=None, single=True
+    )
+    parts = [_single(path, folder, in_folders, read(path, each)) for path in files]
+    found = joined(folder, parts)
+    if in_folders and reading.target == "class" and reading.labels_path is None:
+        found = replace(
+            found, labels=[path.parent.name for path in files], roles={**found.roles, "label": "names of the folders"}
+        )
+    return found
+
+
+def _single(path: Path, folder: Path, in_folders: bool, found: Collection) -> Collection:
+    """Return a file's series under the file's name."""
+    if (
+        len(found) != 1
+        and path.suffix.lower() == ".npy"
+        and len(set(found.lengths.tolist())) == 1
+        and found.channels == ("x0",)
+    ):
+        # An array (T, C) is read as T series of C steps elsewhere.
+        rows = found.values[0 : len(found.values)].reshape(len(found), -1)
+        channels = tuple(f"x{k}" for k in range(rows.shape[1]))
+        found = replace(
+            found,
+            names=[""],
+            values=rows,
+            channels=channels,
+            starts=found.starts[:1],
+            lengths=found.lengths[:1] * 0 + len(rows),
+        )
+    if len(found) != 1:
+        raise UserError(f"{path}: got {len(found)} series, expected one in each file of a folder, a row for each step")
+    stem = path.name.partition(".")[0]
+    name = f"{path.parent.name}/{stem}" if in_folders else stem
+    return replace(found, names=[name], files={str(path.relative_to(folder)): next(iter(found.files.values()))})
+
+
+def table_of(folder: Path) -> Path | None:
+    """Return the table of labels in a folder, None without one."""
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)

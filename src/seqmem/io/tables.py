@@ -1,0 +1,180 @@
+"""Tables of a user's files, and their cells as numbers, texts and times, with errors that name the line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqmem.errors import UserError, suggestion
+from seqmem.io.values import shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "nil", "missing", "<na>")
+"""Marks of a missing number, in small letters."""
+
+UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
+"""Marks of a missing text, in small letters. A class may be called NA, None or -."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with named columns.
+
+    Attributes:
+        path: its file.
+        frame: the cells; numbers, or texts.
+        has_header: the file names its columns; otherwise they are called 0, 1, ...
+        line: the place of a row in the file, such as "line 7".
+        counts: number of cells of each row of a text file, which may have fewer than there are columns; None for others.
+        decimal: the decimal mark of numbers in texts.
+    """
+
+    path: Path
+    frame: "pd.DataFrame"
+    has_header: bool
+    line: Callable[[int], str]
+    counts: Sequence[int] | None = None
+    decimal: str = "."
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return [str(name) for name in self.frame.columns]
+
+    def place(self, row: int, column: str = "") -> str:
+        """Return where a cell is, for a message: "FILE, line 7, column x"."""
+        return f"{self.path}, {self.line(row)}" + (f", column {column}" if column else "")
+
+    def require(self, column: str, key: str) -> str:
+        """Return the name of a column that a key names.
+
+        Raises:
+            UserError: there is no such column.
+        """
+        if column not in self.columns:
+            named = "" if self.has_header else " (the file has no header, so its columns are numbered from 0)"
+            raise UserError(
+                f"dataset.{key}: got {column!r}, expected a column of {self.path}{named}{suggestion(column, self.columns)}"
+            )
+        return column
+
+
+def numbers(table: Table, column: str) -> np.ndarray:
+    """Return a column as (n,) float64, NaN for a missing value.
+
+    Raises:
+        UserError: a cell is neither a finite number nor a mark of a missing value.
+    """
+    values, wrong = _parsed(table, column)
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise UserError(
+            f"{table.place(int(infinite.argmax()), column)}: got an infinite value, expected a finite number, or an empty cell "
+            "for a missing one"
+        )
+    if wrong.any():
+        row = int(wrong.argmax())
+        cell = shortened(str(table.frame[column].iloc[row]).strip())
+        raise UserError(
+            f"{table.place(row, column)}: got '{cell}', expected a number, or an empty cell, ? or NA for a missing one"
+            f"{_hint(cell)}"
+        )
+    return values
+
+
+def is_mostly_numbers(table: Table, column: str) -> bool:
+    """Return whether more than half of a column's cells that are not missing are numbers; true if all are missing."""
+    values, wrong = _parsed(table, column)
+    return int(wrong.sum()) <= int(np.isfinite(values).sum())
+
+
+def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a column (n,), NaN elsewhere, and where a cell is neither a number nor missing."""
+    import pandas as pd
+
+    cells = table.frame[column]
+    if cells.dtype.kind in "iufb":
+        return cells.to_numpy(np.float64), np.zeros(len(cells), bool)
+    if not (pd.api.types.is_object_dtype(cells) or pd.api.types.is_string_dtype(cells)):
+        values = pd.to_numeric(cells, errors="coerce").astype("float64") if cells.dtype.kind not in "mM" else None
+        if values is not None:
+            return values.to_numpy(np.float64, na_value=np.nan), np.zeros(len(cells), bool)
+        return np.full(len(cells), np.nan), cells.notna().to_numpy()
+    texts = cells.astype("object").where(cells.notna(), "").map(lambda cell: str(cell).strip())
+    if table.decimal != ".":
+        texts = texts.str.replace(table.decimal, ".", regex=False)
+    values = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    missing = texts.str.lower().isin(MISSING).to_numpy(bool)
+    return np.where(missing, np.nan, values), np.isnan(values) & ~missing
+
+
+def _hint(cell: str) -> str:
+    """Return the end of a message about a cell with a decimal comma or a thousands separator."""
+    if "," in cell and cell.replace(",", "").replace(".", "").lstrip("+-").isdigit():
+        return "; numbers need a decimal point, or a decimal comma in every column, and no thousands separator"
+    return ""
+
+
+def texts(table: Table, column: str) -> list[str | None]:
+    """Return a column as texts without blanks around them; None for a missing one. An integer has no decimals."""
+    import pandas as pd
+
+    found: list[str | None] = []
+    for cell in table.frame[column].tolist():
+        if cell is None or cell is pd.NA or cell != cell:
+            found.append(None)
+            continue
+        text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+        found.append(None if text.lower() in UNKNOWN else text)
+    return found
+
+
+def times(table: Table, column: str) -> tuple[np.ndarray, str]:
+    """Return a column of times (n,) float64, and their unit.
+
+    Returns:
+        Numbers as they are, in the "unit of the file"; dates with times of day (ISO 8601) as "seconds".
+
+    Raises:
+        UserError: a cell is missing, or is neither a finite number nor such a date.
+    """
+    import pandas as pd
+
+    values, wrong = _parsed(table, column)
+    if not wrong.any():
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            raise UserError(f"{table.place(row, column)}: got no time, expected a number or a date in every row")
+        return values, "unit of the file"
+    stamps = table.frame[column]
+    if stamps.dtype.kind not in "mM":
+        stamps = pd.to_datetime(stamps.map(lambda cell: str(cell).strip()), format="ISO8601", errors="coerce", utc=True)
+    missing = stamps.isna().to_numpy()
+    if missing.any():
+        # The odd one out: among numbers a date, among dates whatever is not one.
+        row = int((wrong if wrong.sum() < np.isfinite(values).sum() else missing).argmax())
+        cell = shortened(str(table.frame[column].iloc[row]).strip())
+        raise UserError(
+            f"{table.place(row, column)}: got '{cell}', expected a number in every row, or a date such as 2024-01-31, "
+            "2024-01-31 12:30 or 2024-01-31T12:30:00.25"
+        )
+    return stamps.astype("int64").to_numpy() / _ticks_per_second(stamps), "seconds"
+
+
+def _ticks_per_second(stamps: "pd.Series") -> float:
+    return {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[str(getattr(stamps.dt, "unit", "ns"))]
+
+
+def refuse_twice(path: Path, names: Sequence[str]) -> None:
+    """Refuse a header with a name that occurs twice.
+
+    Raises:
+        UserError: naming it.
+    """
+    twice = [name for k, name in enumerate(names) if name in names[:k]]
+    if twice:
+        raise UserError(f"{path}: got the column {twice[0]!r} twice, expected different names; rename one in the first line")

@@ -1,0 +1,233 @@
+"""Tables in text files as people have them: encoding, separator, decimal mark and header are found out."""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seqmem.errors import UserError
+from seqmem.io.files import decoded
+from seqmem.io.tables import MISSING, Table, refuse_twice
+from seqmem.io.values import is_number, shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEPARATORS = (";", "\t", "|", ",", " ")
+"""Separators of columns, the more decisive ones first. A blank stands for any number of blanks."""
+
+TextColumns = Callable[[Sequence[str]], set[str]]
+
+_sampled = 200
+_marks = [*MISSING[1:], *(mark.upper() for mark in MISSING[1:]), "NaN", "Null", "None", "-NaN", "", "Missing"]
+_decimal_comma = re.compile(r"[+-]?\d*,(\d+)([eE][+-]?\d+)?")
+_decimal_point = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a text file that have a cell: their numbers of lines, and the rows as lines without line breaks in them."""
+
+    lines: list[int]
+    texts: list[str]
+    counts: list[int]
+
+
+def read_text_table(
+    path: Path, content: bytes, encoding: str = "utf-8", header: bool | None = None, as_text: TextColumns = lambda names: set()
+) -> tuple[Table, str]:
+    """Read a CSV file, or one with other separators.
+
+    Lines without a cell are left out, as are columns without a name and a cell.
+
+    Args:
+        path: for messages; a name that ends in .gz is that of a compressed file.
+        content: of the file.
+        encoding: name of Python's codec.
+        header: whether the first line has the names of the columns; None to find out.
+        as_text: from the names of all columns, those whose cells stay texts as they are, such as labels.
+
+    Returns:
+        The table, and how it was read, such as "separator ';', decimal comma".
+
+    Raises:
+        UserError: the file is empty, is not a text in this encoding, or a line has more cells than the others.
+    """
+    text = _decoded(path, _unpacked(path, content), encoding)
+    separator = _separator(text)
+    rows = _rows(path, text, separator)
+    if not rows.texts:
+        raise UserError(f"{path} is empty; expected a line for each step or each series")
+    mark = "\t" if separator == " " else separator
+    sample = _parsed(rows.texts[:_sampled], mark)
+    named = _has_header(sample) if header is None else header
+    if named and len(rows.texts) == 1:
+        raise UserError(f"{path} has a header and no further line; expected a line for each step or each series")
+    comma = _has_decimal_commas(sample[named:])
+    names = [cell.strip() for cell in sample[0]] if named else [str(k) for k in range(max(rows.counts))]
+    decimal = "," if comma else "."
+    frame = _frame(path, rows, mark, names, named, decimal, as_text)
+    lines = rows.lines[named:]
+    shown = {"\t": "tab", " ": "blank"}.get(separator, f"'{separator}'")
+    note = f"separator {shown}{', decimal comma' if comma else ''}{'' if named else ', no header'}"
+    return Table(path, frame, named, lambda row: f"line {lines[row]}", rows.counts[named:], decimal), note
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    if path.suffix.lower() != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path} ({error}); expected a gzip file") from None
+
+
+def _decoded(path: Path, content: bytes, encoding: str) -> str:
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        try:
+            return decoded(path, content)
+        except UserError as error:
+            raise UserError(f"{error}; save it as UTF-8, or name its encoding: dataset.encoding=cp1252") from None
+    try:
+        text = content.decode(encoding)
+    except LookupError:
+        raise UserError(f"dataset.encoding: got {encoding!r}, expected an encoding such as utf-8, cp1252 or latin-1") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: got a byte at {error.start} that is not {encoding}; change dataset.encoding") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _separator(text: str) -> str:
+    """Return the separator with which most of the first lines have the same number of cells, more than one."""
+    lines = [line for line in text[: 2**20].split("\n") if line.strip()][:_sampled]
+    best, score = ",", (0.0, 0)
+    for separator in SEPARATORS:
+        if separator == " ":
+            counts = Counter(len(line.split()) for line in lines)
+        else:
+            counts = Counter(map(len, _parsed(lines, separator)))
+        shared = {count: number for count, number in counts.items() if count > 1}
+        if not shared:
+            continue
+        most = max(shared.values()) / sum(counts.values())
+        several = sum(shared.values()) / sum(counts.values())
+        # Rows of different lengths have no common number of cells, but all of them have several.
+        if several == 1.0 and (most == 1.0, 1) > score:
+            best, score = separator, (most == 1.0, 1)
+    return best
+
+
+def _parsed(lines: list[str], separator: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines, delimiter=separator))
+    except csv.Error:
+        return [line.split(separator) for line in lines]
+
+
+def _rows(path: Path, text: str, separator: str) -> _Rows:
+    """Leave out lines without a cell; give each row one line."""
+    if '"' in text:
+        return _quoted_rows(path, text, separator)
+    empty = str.maketrans("", "", separator)
+    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.translate(empty).strip()]
+    if separator == " ":
+        kept = [(number, "\t".join(line.split())) for number, line in kept]
+    mark = "\t" if separator == " " else separator
+    return _Rows([number for number, _ in kept], [line for _, line in kept], [line.count(mark) + 1 for _, line in kept])
+
+
+def _quoted_rows(path: Path, text: str, separator: str) -> _Rows:
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    output, lines, counts, begin = io.StringIO(), [], [], 1
+    writer = csv.writer(output, delimiter="\t" if separator == " " else separator, lineterminator="\n")
+    try:
+        for row in reader:
+            first, begin = begin, reader.line_num + 1
+            if separator == " ":
+                row = [cell for cell in row if cell]
+            if any(cell.strip() for cell in row):
+                writer.writerow([" ".join(cell.split("\n")) for cell in row])
+                lines.append(first)
+                counts.append(len(row))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: cannot be read ({error})") from None
+    return _Rows(lines, output.getvalue().split("\n")[:-1], counts)
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Return whether the first row has names: no number, or numbers that count the steps of a wide table."""
+    cells = [cell.strip() for cell in rows[0] if cell.strip()]
+    values = [cell for cell in cells if _is_value(cell)]
+    if not values:
+        return True
+    if len(values) > 1 and len(rows) > 1 and all(value.isdigit() for value in values):
+        steps = [int(value) for value in values]
+        return steps == list(range(steps[0], steps[0] + len(steps))) and steps[0] in (0, 1) and rows[0] != rows[1]
+    return False
+
+
+def _is_value(cell: str) -> bool:
+    return is_number(cell) or cell.lower() in MISSING or bool(_decimal_comma.fullmatch(cell))
+
+
+def _has_decimal_commas(rows: list[list[str]]) -> bool:
+    """Return whether numbers have a decimal comma; three digits after each comma alone may be thousands."""
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = [match for cell in cells if (match := _decimal_comma.fullmatch(cell))]
+    decimals = any(len(match[1]) != 3 or match[0].lstrip("+-").startswith(("0,", ",")) for match in commas)
+    return decimals and not any(_decimal_point.fullmatch(cell) for cell in cells)
+
+
+def _frame(
+    path: Path, rows: _Rows, separator: str, names: list[str], named: bool, decimal: str, as_text: TextColumns
+) -> "pd.DataFrame":
+    """Parse the rows: numbers where a whole column has them, texts elsewhere."""
+    import pandas as pd
+
+    width = max(rows.counts)
+    columns = [*names, *[""] * (width - len(names))]
+    refuse_twice(path, [name for name in columns if name])
+    numeric = [k for k, name in enumerate(columns) if name not in as_text(names)]
+    try:
+        frame = pd.read_csv(
+            io.StringIO("\n".join(rows.texts[named:]) + "\n"),
+            sep=separator,
+            header=None,
+            names=range(len(columns)),
+            index_col=False,
+            dtype={k: str for k in range(len(columns)) if k not in numeric},
+            na_values=dict.fromkeys(numeric, _marks),
+            keep_default_na=False,
+            decimal=decimal,
+            skipinitialspace=True,
+            float_precision="round_trip",
+            low_memory=False,
+        )
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    unnamed = [k for k, name in enumerate(columns) if not name]
+    for k in unnamed:
+        _refuse_unnamed(path, rows, frame[k], k, len(names), named)
+    frame = frame.drop(columns=unnamed)
+    frame.columns = pd.Index([name for name in columns if name], dtype=object)
+    return frame
+
+
+def _refuse_unnamed(path: Path, rows: _Rows, cells: "pd.Series", place: int, named_columns: int, named: bool) -> None:
+    """Refuse cells without a name, except blank ones and the numbers of the rows that pandas writes first."""
+    filled = cells.notna() & (cells.astype(str).str.strip() != "")
+    if not filled.any():
+        return
+    if place == 0 and filled.all() and cells.astype(str).str.strip().tolist() == [str(k) for k in range(len(cells))]:
+        return
+    row = int(filled.to_numpy().argmax())
+    raise UserError(
+        f"{path}, line {rows.lines[named:][row]}: got '{shortened(str(cells.iloc[row]))}' in cell {place + 1}, which has no "
+        f"name in the header of {named_columns} names; name its column, or give dataset.header=false if the first line is data"
+    )

@@ -1,0 +1,42 @@
+"""Series of a user's own .ts file, the format of the UEA and UCR archives."""
+
+from pathlib import Path
+
+import numpy as np
+
+from seqmem.errors import UserError
+from seqmem.io.collection import Collection, Reading
+from seqmem.io.ts_files import parse
+from seqmem.io.values import is_number
+
+
+def read_ts(path: Path, reading: Reading) -> Collection:
+    """Read a .ts file, with class labels, values to predict (@targetLabel true) or neither.
+
+    Raises:
+        UserError: the file cannot be read, or a line is wrong; the message names it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    part = parse(path, path.name, content, classes_alone=False)
+    lengths = np.array([len(series) for series in part.series], np.int64)
+    targets = None
+    if reading.target == "value" and part.labels:
+        wrong = next((label for label in part.labels if not is_number(label) and label != "?"), None)
+        if wrong is not None:
+            raise UserError(f"{path}: got the label '{wrong}', expected a number to predict (dataset.task=regression)")
+        targets = np.array([np.nan if label == "?" else float(label) for label in part.labels])[:, None]
+    return Collection(
+        path,
+        [str(k) for k in range(len(part.series))],
+        tuple(f"x{k}" for k in range(part.series[0].shape[1])),
+        np.concatenate(part.series),
+        np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+        lengths,
+        times=None if part.times is None else np.concatenate([moments - moments[0] for moments in part.times]),
+        labels=[None if label == "?" else label for label in part.labels] or None if reading.target == "class" else None,
+        targets=targets,
+        target_names=("target",) if targets is not None else (),
+    )
