@@ -10,11 +10,10 @@ from pydantic import AfterValidator, Field, NonNegativeInt
 
 from seqmem.arguments import checked
 from seqmem.data import Provenance, Seed, Split, sha256, stratified_validation
+from seqmem.data.class_names import numbered
 from seqmem.datasets.series import Samples, SeriesSet
 from seqmem.errors import DataWarning, UserError
 from seqmem.io.ts_files import Part, filled, read_problem
-
-_number = re.compile(r"[+-]?\d+\.?\d*([eE][+-]?\d+)?")
 
 
 def _problem_name(name: str) -> str:
@@ -75,7 +74,9 @@ class UEA(SeriesSet):
                 classification problem; or it has a single class or training series.
         """
         archive_train, archive_test = read_problem(self.name, problem, data_dir, {})
-        names, labels, test_labels = _numbered(archive_train.labels, archive_test.labels)
+        # Some problems have the label 1 in one part and 1.0 in the other.
+        names, numbers = numbered([*archive_train.labels, *archive_test.labels])
+        labels, test_labels = np.split(numbers, [len(archive_train.labels)])
         if len(names) < 2:
             raise UserError(f"dataset.problem: got {problem}, which has a single class, expected at least 2 classes")
         train, validation = stratified_validation(labels, validation_fraction, split_seed)
@@ -100,15 +101,6 @@ class UEA(SeriesSet):
             files={part.file: part.sha256 for part in (archive_train, archive_test)},
         )
         super().__init__(parts, names, provenance, num_workers, problem, reconstruction)
-
-
-def _numbered(train: list[str], test: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The different labels in order, and for each label of both parts its position among them."""
-    labels = [*train, *test]
-    # Some problems have the label 1 in one part and 1.0 in the other.
-    keys = [float(label) for label in labels] if all(_number.fullmatch(label) for label in labels) else labels
-    _, first, places = np.unique(np.array(keys), return_index=True, return_inverse=True)
-    return [labels[k] for k in first], places[: len(train)], places[len(train) :]
 
 
 def _warn_of_lost_classes(

@@ -94,6 +94,19 @@ def tiny_text8(tmp_path, tiny_text) -> Path:
 
 
 @pytest.fixture
+def tiny_table(tmp_path) -> Path:
+    """A table of 41 series of 3 to 7 steps of noise, each with one of 2 labels."""
+    random = np.random.default_rng(0)
+    lines = ["id,x,y,label"]
+    for number in range(41):
+        for _ in range(random.integers(3, 8)):
+            lines.append(f"{number},{random.normal()},{random.normal()},{'ab'[number % 2]}")
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server of the test's own: the folder of its files, and its URL."""
     monkeypatch.setenv("no_proxy", "*")
@@ -124,6 +137,8 @@ def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
         files = {"data_dir": str(request.getfixturevalue(folders[name]))} if name in folders else {}
         if name == "uea":
             files["problem"] = "CharacterTrajectories"
+        if name == "files":
+            files["path"] = str(request.getfixturevalue("tiny_table"))
         if name == "text":
             files["path"] = str(request.getfixturevalue("tiny_text8") / "text8" / "text8")
         try:

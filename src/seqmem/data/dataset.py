@@ -35,11 +35,13 @@ class DataSet(ABC):
         sizes: number of sequences of each split.
         load_seconds: how long :func:`seqmem.datasets.load` took; None if the data set was made without it.
         drew_globally: whether that loading changed the global random state of torch or NumPy.
+        summary: what was understood of a user's files, as a small table; None for other data.
     """
 
     name: ClassVar[str]
     load_seconds: float | None = None
     drew_globally: bool = False
+    summary: str | None = None
 
     def __init__(self, spec: DataSpec, sizes: Mapping[Split, int], provenance: Provenance, num_workers: int = 0):
         """Store the contract; a subclass calls it last.
@@ -107,6 +109,10 @@ class DataSet(ABC):
         """
         known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
         return plain({"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)})
+
+    def preparation(self) -> dict[str, Any] | None:
+        """Return how later inputs are prepared for the model, as plain values that checkpoints keep; None for nothing."""
+        return None
 
 
 def _start_method() -> str | None:

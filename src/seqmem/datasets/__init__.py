@@ -76,16 +76,19 @@ def names() -> list[str]:
     return sorted(_classes())
 
 
-def check(arguments: Mapping[str, Any]) -> None:
+def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Check the arguments of a data set without reading any file.
 
     Args:
         arguments: ``name`` of the data set, and arguments of its constructor.
 
+    Returns:
+        The arguments of its constructor, with defaults filled in.
+
     Raises:
         UserError: an unknown data set or argument, or a value of the wrong type or out of range.
     """
-    _resolve(arguments)
+    return _resolve(arguments)[1]
 
 
 def load(arguments: Mapping[str, Any]) -> DataSet:

@@ -43,7 +43,8 @@ class Autoencoder(SequenceModel):
         if not task_for(spec).reconstructs:
             raise UserError(
                 f"model.network: {self.name} reconstructs its inputs, and the task of {spec.name} is {spec.task}; "
-                "set dataset.reconstruction=true, which ct, digits, sinusoids and uea have"
+                "set dataset.reconstruction=true, which ct, digits, sinusoids and uea have, or dataset.task=reconstruction of "
+                "files"
             )
         if spec.times:
             raise UserError(f"model.network: {self.name} does not support times of steps, which {spec.name} has")

@@ -1,0 +1,108 @@
+"""Files of a user by the keys of ``dataset=files``: how they are read, and the checks of their labels."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from seqmem.errors import UserError
+from seqmem.io.collection import Collection, Reading, Target, joined
+from seqmem.io.sources import read_source
+
+TARGETS: dict[str, Target] = {
+    "classification": "class",
+    "regression": "value",
+    "forecasting": "none",
+    "reconstruction": "class",
+}
+"""What a label is in each task."""
+
+
+def reading_of(arguments: Mapping[str, Any], new: bool = False) -> Reading:
+    """Return how the files of ``dataset=files`` are read.
+
+    Args:
+        arguments: section ``dataset`` of a checked config.
+        new: the files are new ones, which may have no labels.
+    """
+    labels = arguments["label_column"]
+    return Reading(
+        target=TARGETS[arguments["task"]],
+        label_columns=() if labels is None else (labels,) if isinstance(labels, str) else tuple(labels),
+        channel_columns=tuple(arguments["channel_columns"]),
+        single=arguments["task"] == "forecasting",
+        new=new,
+        **{
+            name: arguments[name]
+            for name in (
+                "id_column",
+                "time_column",
+                "group_column",
+                "split_column",
+                "layout",
+                "labels_path",
+                "header",
+                "encoding",
+            )
+        },
+        in_memory=arguments["in_memory"],
+    )
+
+
+def read_files(arguments: Mapping[str, Any]) -> Collection:
+    """Read the file or folder of ``dataset.path``, and those of validation and test if there are any.
+
+    Args:
+        arguments: section ``dataset`` of a checked config.
+
+    Raises:
+        UserError: a file cannot be read, or the files do not fit each other.
+    """
+    reading = reading_of(arguments)
+    parts = [read_source(arguments["path"], reading)]
+    for split in ("validation", "test"):
+        path = arguments[f"{split}_path"]
+        if path is not None:
+            part = read_source(path, reading, f"dataset.{split}_path")
+            files = {f"{split}: {name}": sum_ for name, sum_ in part.files.items()}
+            parts.append(replace(part, splits=[split] * len(part), files=files))
+    found = joined(parts[0].path, parts)
+    if reading.channel_columns:
+        found = found.with_channels(reading.channel_columns)
+    return found
+
+
+def check_labels(found: Collection, task: str) -> None:
+    """Refuse series without what the task predicts, or of a single class.
+
+    Raises:
+        UserError: naming a series.
+    """
+    noun = {"classification": "label", "regression": "value to predict"}.get(task)
+    if noun is None:
+        return
+    if found.labels is None and found.targets is None:
+        raise UserError(
+            f"dataset.label_column: {found.path} has no {noun} that is found by its name; expected the column or array of the "
+            "labels, or their table: dataset.labels_path=labels.csv"
+        )
+    missing = (
+        np.array([label is None for label in found.labels or []]) if found.targets is None else np.isnan(found.targets).any(1)
+    )
+    if missing.any():
+        k = int(missing.argmax())
+        raise UserError(
+            f"{found.path}: got no {noun} of series {found.names[k]!r} ({int(missing.sum())} of {len(found)} have none), "
+            "expected one for each; label them, or remove them and predict them later: seqmem predict TRIAL FILE"
+        )
+    if found.targets is not None and np.isinf(found.targets).any():
+        k = int(np.isinf(found.targets).any(1).argmax())
+        raise UserError(
+            f"{found.path}: got an infinite value to predict of series {found.names[k]!r}, expected a finite number"
+        )
+    if task == "classification" and len(set(found.labels or [])) < 2:
+        raise UserError(
+            f"dataset.label_column: got a single class {(found.labels or [''])[0]!r} in {found.path}, expected at least 2 "
+            "classes"
+        )

@@ -1,0 +1,123 @@
+"""Preparation of a user's series for a model: standardisation, missing values and classes, kept for later inputs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from seqmem.arguments import check
+from seqmem.errors import UserError
+
+Missing = Literal["last", "mean", "mask", "refuse"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How values of C channels become inputs of a model; everything that later inputs need.
+
+    Attributes:
+        channels: names of the channels.
+        mean: (C) subtracted from each channel.
+        deviation: (C) each channel is divided by it.
+        fill: (C) the mean of each channel in the training split, in the unit of the inputs.
+        missing: what becomes of a missing value: "last", the previous value of its channel in the series, or else ``fill``;
+            "mean", ``fill``; "mask", as "last", with C more channels, 1 for a value and 0 for a missing one; "refuse".
+        class_names: of the classes; None without.
+        target_names: of the D values to predict; empty without.
+        target_mean: (D) subtracted from each of them.
+        target_deviation: (D) each of them is divided by it.
+        layout: of the training's table; None for other files.
+        windowed: the training cut series into windows.
+    """
+
+    channels: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    fill: tuple[float, ...]
+    missing: Missing = "last"
+    class_names: tuple[str, ...] | None = None
+    target_names: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_deviation: tuple[float, ...] = ()
+    layout: Literal["long", "wide"] | None = None
+    windowed: bool = False
+
+    @property
+    def input_size(self) -> int:
+        """Channels of the inputs."""
+        return len(self.channels) * (2 if self.missing == "mask" else 1)
+
+    def saved(self) -> dict[str, Any]:
+        """Return the preparation as values that JSON and a checkpoint can hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def loaded(cls, saved: Mapping[str, Any]) -> "Preparation":
+        """Create what :meth:`saved` returned.
+
+        Raises:
+            UserError: it is something else.
+        """
+        found = cls(**check(cls, {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}))
+        sizes = {len(found.channels), len(found.mean), len(found.deviation), len(found.fill)}
+        targets = {len(found.target_names), len(found.target_mean), len(found.target_deviation)}
+        if len(sizes) > 1 or len(targets) > 1:
+            raise UserError("the preparation of the inputs is damaged: its statistics are not those of its channels")
+        return found
+
+    def inputs(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return the inputs of series.
+
+        Args:
+            values: (N, C) of series one after the other, NaN for a missing value.
+            lengths: (n,) their numbers of steps, N together.
+
+        Returns:
+            (N, C) float32, or (N, 2 C) with a mask.
+
+        Raises:
+            UserError: a value is missing and refused, or is too large for float32.
+        """
+        standardised = (values.astype(np.float64) - np.array(self.mean)) / np.array(self.deviation)
+        missing = np.isnan(standardised)
+        if missing.any():
+            standardised = self._filled(standardised, missing, lengths)
+        with np.errstate(over="ignore"):
+            inputs = standardised.astype(np.float32)
+        if not np.isfinite(inputs).all():
+            row, channel = np.argwhere(~np.isfinite(inputs))[0]
+            raise UserError(
+                f"channel {self.channels[channel]}: got {values[row, channel]:g}, which is beyond the range of float32; divide "
+                "the channel by a constant, or give dataset.standardize=true"
+            )
+        return np.concatenate([inputs, ~missing], 1, dtype=np.float32) if self.missing == "mask" else inputs
+
+    def _filled(self, standardised: np.ndarray, missing: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        # Imported here because it takes a second, and listing the data sets must be fast.
+        import pandas as pd
+
+        if self.missing == "refuse":
+            row, channel = np.argwhere(missing)[0]
+            series = int(np.searchsorted(np.cumsum(lengths), row, side="right"))
+            step = int(row) - int(np.concatenate([[0], np.cumsum(lengths)])[series])
+            raise UserError(
+                f"channel {self.channels[channel]}: got a missing value at step {step} of a series of {lengths[series]} steps, "
+                "expected none since dataset.missing is refuse; use last, mean or mask"
+            )
+        if self.missing != "mean":
+            owners = np.repeat(np.arange(len(lengths)), lengths)
+            standardised = pd.DataFrame(standardised).groupby(owners, sort=False).ffill().to_numpy()
+        return np.where(np.isnan(standardised), np.array(self.fill), standardised)
+
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Convert standardised channels (..., C) to their own unit, float64."""
+        return values.astype(np.float64) * np.array(self.deviation) + np.array(self.mean)
+
+    def standard_targets(self, targets: np.ndarray) -> np.ndarray:
+        """Return values to predict (n, D), standardised, float32."""
+        return ((targets - np.array(self.target_mean)) / np.array(self.target_deviation)).astype(np.float32)
+
+    def undo_targets(self, values: np.ndarray) -> np.ndarray:
+        """Convert standardised values to predict (n, D) to their own unit, float64."""
+        return values.astype(np.float64) * np.array(self.target_deviation) + np.array(self.target_mean)

@@ -1,0 +1,88 @@
+"""Padded batches of a user's series, prepared once in memory, or as they are read from a file."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqmem.data.masks import valid_steps
+from seqmem.data.preparation import Preparation
+from seqmem.data.segments import Segments
+from seqmem.errors import UserError
+from seqmem.io.collection import Collection
+
+
+class PreparedSeries:
+    """Inputs, lengths and times of segments of series.
+
+    Args:
+        collection: the series.
+        preparation: of their values.
+        segments: which steps of them, one segment for each sequence.
+        time_scale: factor of the times; None for batches without times.
+
+    Raises:
+        UserError: a value cannot be prepared, or times are equal in float32.
+    """
+
+    def __init__(self, collection: Collection, preparation: Preparation, segments: Segments, time_scale: float | None):
+        self._collection, self._preparation, self._segments = collection, preparation, segments
+        self._time_scale = time_scale
+        self._lengths = torch.from_numpy(segments.lengths)
+        self._equal = bool((self._lengths == self._lengths[0]).all())
+        self._flat: tuple[Tensor, Tensor | None] | None = None
+        if collection.in_memory:
+            self._flat = self._read(np.arange(len(segments)))
+            self._starts = self._lengths.cumsum(0) - self._lengths
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def batch(self, indices: Tensor, horizon: int = 0) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return some sequences as padded tensors.
+
+        Args:
+            indices: (B,) of segments.
+            horizon: steps at the end of a segment that are not inputs.
+
+        Returns:
+            Inputs (B, T, C'); channels (B, T, C) ``horizon`` steps later; lengths (B,), None if all segments are equally long;
+            times (B, T), None without.
+        """
+        lengths = self._lengths[indices]
+        if self._flat is None:
+            flat, times = self._read(indices.numpy())
+            starts = lengths.cumsum(0) - lengths
+        else:
+            (flat, times), starts = self._flat, self._starts[indices]
+        valid = lengths - horizon
+        steps = torch.arange(int(valid.max()))
+        place = starts[:, None] + torch.minimum(steps, valid[:, None] - 1)
+        mask = valid_steps(valid, len(steps))[..., None]
+        inputs = flat[place].where(mask, 0.0)
+        later = flat[place + horizon, : len(self._preparation.channels)].where(mask, 0.0)
+        return inputs, later, None if self._equal else valid, None if times is None else times[place]
+
+    def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Return inputs (N, C') and times (N,) of segments one after the other."""
+        own = [getattr(self._segments, name)[indices] for name in ("series", "begins", "lengths")]
+        first = self._collection.starts[own[0]] + own[1]
+        rows = [slice(start, start + length) for start, length in zip(first.tolist(), own[2].tolist(), strict=True)]
+        values = np.concatenate([self._collection.values[row] for row in rows])
+        inputs = torch.from_numpy(self._preparation.inputs(values, own[2]))
+        if self._time_scale is None or self._collection.times is None:
+            return inputs, None
+        times = [self._collection.times[row] for row in rows]
+        relative = [(each - each[0]) * self._time_scale for each in times]
+        return inputs, self._rounded(relative, own[0])
+
+    def _rounded(self, times: list[np.ndarray], series: np.ndarray) -> Tensor:
+        """Return times in float32, in which different ones must differ."""
+        for each, number in zip(times, series.tolist(), strict=True):
+            equal = np.diff(each.astype(np.float32)) <= 0
+            if equal.any():
+                step = int(equal.argmax())
+                raise UserError(
+                    f"times of series {self._collection.names[number]!r}: got {each[step]!r} and {each[step + 1]!r} at steps "
+                    f"{step} and {step + 1}, which are equal in float32; cut the series: dataset.window=1000"
+                )
+        return torch.from_numpy(np.concatenate(times).astype(np.float32))
