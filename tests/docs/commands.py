@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from seqmem import datasets
@@ -61,7 +62,7 @@ WORKERS: dict[str, tuple[Callable[[], object], str]] = {
 }
 """Words of commands that start workers, with what these need and the reason where it is missing."""
 
-NEEDS: dict[str, tuple[Callable[[], object], str]] = {}
+NEEDS: dict[str, tuple[Callable[[], object], str]] = {".parquet": (lambda: find_spec("pyarrow"), "pyarrow is not installed")}
 """Words of other commands that need a package or a machine, likewise."""
 
 
@@ -82,11 +83,28 @@ def _published_here(path: Path) -> None:
     shutil.copy(program.ROOT / "benchmarks/results/published.csv", path)
 
 
+def _walks(path: Path) -> None:
+    lines = [f"r{k},{t},{t * (k % 2)},{'ab'[k % 2]}\n" for k in range(40) for t in range(3 + k % 2)]
+    path.write_text("id,time,x,label\n" + "".join(lines))
+
+
+def _walks_in_parquet(path: Path) -> None:
+    _walks(path.with_suffix(".tmp"))
+    pd.read_csv(path.with_suffix(".tmp")).to_parquet(path)
+
+
+def _ts(path: Path) -> None:
+    path.write_text("@timeStamps false\n@classLabel true a b\n@data\n" + "".join(f"{k},1,2:{'ab'[k % 2]}\n" for k in range(20)))
+
+
 FILES: dict[str, Callable[[Path], None]] = {
     "series.csv": _series,
     "published.csv": _published,
     "benchmarks/results/published.csv": _published_here,
     "runs": _runs,
+    "walks.parquet": _walks_in_parquet,
+    "own_TRAIN.ts": _ts,
+    "own_TEST.ts": _ts,
 }
 """Makes the files of these names where a command names one that is not there."""
 

@@ -16,6 +16,7 @@ from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
+    from seqmem.data import DataSet
     from seqmem.results import Experiment, RunFolder
     from seqmem.training import Data
 
@@ -82,14 +83,12 @@ class Job:
 
     def load(self) -> "Data":
         """Load the data set; the jobs of a sweep share it with the job before if that has the same."""
-        from seqmem import datasets
-
         section, current = self._config["dataset"], sweeps.current
         if current.pool is None:
-            return datasets.load(section)
+            return load(section)
         if current.data is None or current.data[0] != section:
             current.data = None  # no two at once
-            current.data = dict(section), datasets.load(section)
+            current.data = dict(section), load(section)
         return current.data[1]
 
     def train(self, data: "Data") -> None:
@@ -139,6 +138,20 @@ class Job:
     def _update_manifest(self) -> None:
         if self._sweep:
             self._sweep.add([self._entry])
+
+
+def load(section: Mapping[str, Any]) -> "DataSet":
+    """Load a data set, and print what was understood of a user's files.
+
+    Args:
+        section: ``dataset`` of the config.
+    """
+    from seqmem import datasets
+
+    data = datasets.load(section)
+    if data.summary is not None:
+        print(data.summary, flush=True)
+    return data
 
 
 def manifest_entry(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -47,9 +47,9 @@ def train(overrides: str | Sequence[str] = (), **settings: Any) -> "list[RunFold
     _refuse_sweeps(arguments)
     config = commandline.compose(arguments)
     with _recorded_as(["train.py", *arguments]), jobs.reported(config, standalone=True) as job:
-        from seqmem import datasets, training
+        from seqmem import training
 
-        data = datasets.load(config["dataset"])
+        data = jobs.load(config["dataset"])
         job.begin(training.experiment(config, data))
         return training.run_trials(config, data, job.experiment)
 

@@ -40,6 +40,7 @@ class Checkpoint:
         backend: device kind and path of the operators in training; None if it is not known.
         epoch: of the training, from 0.
         weights: of the LightningModule, by name.
+        preparation: how later inputs are prepared, see ``DataSet.preparation``; None if that is not known.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Checkpoint:
     backend: str | None
     epoch: int
     weights: dict[str, Tensor]
+    preparation: dict[str, Any] | None = None
 
     @property
     def folder(self) -> Path:
@@ -100,8 +102,9 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
             and isinstance(epoch, int)
             and isinstance(data := saved.get("data"), str | None)
             and isinstance(backend := saved.get("backend"), str | None)
+            and isinstance(preparation := saved.get("preparation"), dict | None)
         ):
-            return Checkpoint(path, config, spec, data, backend, epoch, loaded["state_dict"])
+            return Checkpoint(path, config, spec, data, backend, epoch, loaded["state_dict"], preparation)
     except (KeyError, TypeError, IndexError, AttributeError, UserError):
         pass
     raise DamagedCheckpointError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")

@@ -19,7 +19,6 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from seqmem import models, ops
-from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 from seqmem.io.files import remove_left_behind
@@ -171,7 +170,7 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     reset_peak_memory(torch.device("cpu"))
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     splits = Splits.of(data, train, config["seed"], config["smoke_test"])
-    module = _module(config, data.spec, experiment, splits, checkpoint)
+    module = _module(config, data, experiment, splits, checkpoint)
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
@@ -204,8 +203,9 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     }
 
 
-def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Splits, checkpoint: Path | None) -> SequenceModule:
+def _module(config: Config, data: Data, experiment: Experiment, splits: Splits, checkpoint: Path | None) -> SequenceModule:
     """Build the model with its initial weights; check that a checkpoint's weights fit it."""
+    spec = data.spec
     train = TrainConfig(**config["train"])
     model, updates = models.build(model_arguments(config), spec), updates_per_epoch(splits.counts["train"], train)
     if config["smoke_test"] and isinstance(train.warmup_steps, int):  # whose steps may be fewer than those of the warm-up
@@ -214,7 +214,8 @@ def _module(config: Config, spec: DataSpec, experiment: Experiment, splits: Spli
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
     saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "backend": experiment.backend}
-    module.save_hyperparameters(saved)
+    prepare = getattr(data, "preparation", None)
+    module.save_hyperparameters(saved | {"preparation": prepare() if prepare else None})
     return module
 
 

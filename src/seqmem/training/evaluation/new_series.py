@@ -1,0 +1,137 @@
+"""Predictions for new series of a user, in the units and with the labels of the files that a model was trained on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqmem.data.batch import Batch
+from seqmem.data.preparation import Preparation
+from seqmem.data.prepared import PreparedSeries
+from seqmem.data.segments import Segments
+from seqmem.data.spec import DataSpec
+from seqmem.io.collection import Collection
+from seqmem.models import SequenceModel
+from seqmem.training.backend import cudnn_as_matmul
+
+Row = list[str]
+
+
+def segments_for(found: Collection, spec: DataSpec, windowed: bool) -> Segments:
+    """Return the steps of each series that the model gets.
+
+    Args:
+        found: the new series.
+        spec: of the training's data.
+        windowed: the training cut series into windows. Then a forecast is made from as many last steps, and a reconstruction
+            window by window.
+    """
+    whole = Segments.whole(np.arange(len(found)), found.lengths)
+    if not windowed:
+        return whole
+    if spec.task == "reconstruction":
+        return whole.windows(spec.max_length, 0)
+    lengths = np.minimum(whole.lengths, spec.max_length)
+    return Segments(whole.series, whole.lengths - lengths, lengths)
+
+
+def outputs_of(
+    model: SequenceModel, series: PreparedSeries, spec: DataSpec, batch_size: int, device: torch.device
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the outputs of each sequence, and its channels as the model got them.
+
+    Args:
+        model: trained.
+        series: the prepared sequences.
+        spec: of the training's data.
+        batch_size: B.
+        device: where to compute.
+
+    Returns:
+        For each sequence (K,) or (T, D), and (T, C), without padding.
+    """
+    model.eval().to(device)
+    dtype = next((value.dtype for value in model.parameters() if value.is_floating_point()), torch.float32)
+    with torch.no_grad(), cudnn_as_matmul():
+        for indices in torch.arange(len(series)).split(batch_size):
+            inputs, channels, lengths, times = series.batch(indices)
+            targets = channels if spec.output_steps is None else _no_targets(spec, len(indices))
+            batch = Batch(inputs.to(dtype), targets, lengths, None if times is None else times.to(dtype))
+            outputs = model(batch.to(device)).float().cpu()
+            valid = batch.row_lengths.tolist()
+            for row, length in enumerate(valid):
+                own = outputs[row] if spec.output_steps == 0 else outputs[row, :length]
+                yield own.numpy(), channels[row, :length].numpy()
+
+
+def _no_targets(spec: DataSpec, count: int) -> Tensor:
+    if spec.task == "classification":
+        return torch.zeros(count, dtype=torch.int64)
+    return torch.zeros(count, spec.output_size)
+
+
+class Written:
+    """Lines of a table of predictions.
+
+    Args:
+        found: the new series.
+        preparation: of the training.
+        spec: of the training's data.
+        segments: the steps of each sequence.
+        horizon: of forecasting.
+    """
+
+    def __init__(self, found: Collection, preparation: Preparation, spec: DataSpec, segments: Segments, horizon: int):
+        self._found, self._preparation, self._spec = found, preparation, spec
+        self._segments, self._horizon = segments, horizon
+
+    def header(self) -> Row:
+        """Return the names of the columns."""
+        channels = list(self._preparation.channels)
+        known = ["label"] if self._found.labels is not None else []
+        match self._spec.task:
+            case "classification":
+                return ["series", *known, "prediction", *(f"probability {name}" for name in self._spec.class_names or ())]
+            case "regression":
+                names = self._preparation.target_names
+                return ["series", *(names if self._found.targets is not None else []), *(f"predicted {name}" for name in names)]
+            case "forecasting":
+                return ["series", "step", *channels]
+            case _:
+                return ["series", "step", *channels, "error"]
+
+    def rows(self, sequence: int, outputs: np.ndarray, channels: np.ndarray) -> Iterator[Row]:
+        """Yield the lines of a sequence.
+
+        Args:
+            sequence: its index.
+            outputs: of the model.
+            channels: (T, C) standardised.
+        """
+        series, begin = int(self._segments.series[sequence]), int(self._segments.begins[sequence])
+        name = self._found.names[series]
+        if self._spec.task == "classification":
+            probabilities = torch.from_numpy(outputs).double().softmax(-1).tolist()
+            names = self._spec.class_names or ()
+            known = [] if self._found.labels is None else [self._found.labels[series] or ""]
+            yield [name, *known, names[int(outputs.argmax())], *map(_number, probabilities)]
+        elif self._spec.task == "regression":
+            given = [] if self._found.targets is None else self._found.targets[series].tolist()
+            yield [name, *map(_number, given), *map(_number, self._preparation.undo_targets(outputs).tolist())]
+        elif self._spec.task == "forecasting":
+            # The output at a step is the value the horizon later, so the last ones are those after the series.
+            last = self._preparation.undo(outputs[-self._horizon :])
+            first = begin + len(outputs) + self._horizon - len(last)
+            for step, values in enumerate(last.tolist(), first):
+                yield [name, str(step), *map(_number, values)]
+        else:
+            errors = np.square(outputs.astype(np.float64) - channels).mean(-1)
+            values = self._preparation.undo(outputs).tolist()
+            for step, (each, error) in enumerate(zip(values, errors.tolist(), strict=True), begin):
+                yield [name, str(step), *map(_number, each), _number(error)]
+
+
+def _number(value: Any) -> str:
+    return "" if value != value else f"{value:.8g}"

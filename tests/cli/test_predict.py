@@ -1,0 +1,189 @@
+"""``python -m seqmem.predict``: from a table of one's own to predictions for new rows, for every task."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from seqmem import datasets
+from seqmem.cli import commandline, predict
+from seqmem.training.checkpoints.files import read_checkpoint, restore
+from tests.trials import run_trials
+
+TINY = ("dataset=files", "model=gru", "model.preset=tiny", "train.epochs=2", "train.lr=0.02", "runner.accelerator=cpu")
+
+
+def table(path, series, labels=True, seed=0):
+    """Write a long table of series of three classes, whose second channel is far from 0."""
+    random = np.random.default_rng(seed)
+    lines = ["name;time;x;y" + (";label" if labels else "")]
+    for k in range(series):
+        for t in range(int(random.integers(8, 14))):
+            values = (np.sin(t * (k % 3 + 1) / 3), 1000 + 50 * np.cos(t * (k % 3 + 1) / 3) + random.normal())
+            cells = [f"s{k}", str(t), *(f"{value:.4f}".replace(".", ",") for value in values)]
+            lines.append(";".join(cells + (["sit still", "walk", "run"][k % 3 : k % 3 + 1] if labels else [])))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Makes a finished trial of a table or another file, once."""
+    made = {}
+
+    def make(*keys, file=None):
+        if (keys, file) not in made:
+            folder = tmp_path_factory.mktemp("trial")
+            path = table(folder / "own.csv", 30) if file is None else file
+            own = () if file else ("dataset.id_column=name",)
+            config = commandline.compose([*TINY, f"dataset.path={path}", *own, *keys])
+            data = datasets.load(config["dataset"])
+            [trial] = run_trials(config, data, folder)
+            made[keys, file] = trial.path, data
+        return made[keys, file]
+
+    return make
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """Runs the command in this process, and returns the rows that it wrote and the text that it printed."""
+
+    def command(*arguments):
+        out = tmp_path / "predictions.csv"
+        out.unlink(missing_ok=True)
+        capsys.readouterr()
+        predict.main([*map(str, arguments), "--out", str(out)])
+        with open(out, newline="") as file:
+            return list(csv.DictReader(file)), capsys.readouterr().out
+
+    return command
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs the command, and returns the line of its error."""
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            predict.main([*map(str, arguments), "--out", str(tmp_path / "refused.csv")])
+        assert ended.value.code == 2
+        assert not (tmp_path / "refused.csv").exists()
+        [line] = capsys.readouterr().err.splitlines()
+        return line
+
+    return command
+
+
+def everything(trial, data, split):
+    checkpoint = read_checkpoint(trial)
+    module = restore(checkpoint, checkpoint.config["train"], data.spec).eval()
+    batch = data.batch(split, torch.arange(data.sizes[split]))
+    with torch.no_grad():
+        return batch, module.model(batch)
+
+
+def test_new_series_are_classified_as_those_of_the_training(trained, run, tmp_path):
+    """The same series, without their labels, get the numbers that the model gives for the prepared splits."""
+    trial, data = trained()
+    rows, printed = run(trial, table(tmp_path / "new.csv", 30, labels=False))
+    assert [row["series"] for row in rows] == [f"s{k}" for k in range(30)]
+    assert list(rows[0]) == ["series", "prediction", "probability run", "probability sit still", "probability walk"]
+    names = data.spec.class_names
+    for row in rows:
+        probabilities = [float(row[f"probability {name}"]) for name in names]
+        assert sum(probabilities) == pytest.approx(1)
+        assert row["prediction"] == names[int(np.argmax(probabilities))]
+    expected = sorted(
+        each for split in datasets.SPLITS for each in everything(trial, data, split)[1].softmax(-1)[:, 0].tolist()
+    )
+    np.testing.assert_allclose(sorted(float(row["probability run"]) for row in rows), expected, rtol=1e-4)
+    assert "predictions for 30 series" in printed
+    assert "predicted: " in printed
+
+
+def test_labels_that_are_known_are_compared(trained, run, tmp_path):
+    trial, _ = trained()
+    rows, printed = run(trial, table(tmp_path / "new.csv", 12, seed=1))
+    assert [row["label"] for row in rows] == ["sit still", "walk", "run"] * 4
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert f"{right} of 12 labels are predicted correctly" in printed
+
+
+def test_a_single_short_series_in_another_order_of_columns(trained, run, tmp_path):
+    trial, _ = trained()
+    (tmp_path / "new.csv").write_text("y,remark,time,x,name\n1000,good,0,0.5,one\n")
+    [row], _ = run(trial, tmp_path / "new.csv")
+    assert row["series"] == "one"
+
+
+def test_values_of_a_regression_in_their_unit(trained, run, tmp_path):
+    path = tmp_path / "weights.csv"
+    lines = [f"{k},{t},{k + t},{5000 + 10 * k}" for k in range(20) for t in range(5)]
+    path.write_text("id,time,x,weight\n" + "\n".join(lines))
+    trial, data = trained("dataset.task=regression", "dataset.label_column=weight", file=path)
+    (tmp_path / "new.csv").write_text("id,time,x\n" + "\n".join(line.rsplit(",", 1)[0] for line in lines))
+    rows, _ = run(trial, tmp_path / "new.csv")
+    assert list(rows[0]) == ["series", "predicted weight"]
+    found = sorted(float(row["predicted weight"]) for row in rows)
+    assert 4500 < min(found) <= max(found) < 5700
+    outputs = torch.cat([everything(trial, data, split)[1] for split in datasets.SPLITS])[:, 0]
+    train = data.batch("train", torch.arange(data.sizes["train"])).targets
+    assert train.mean().abs() < 1e-5
+    weights = torch.tensor([5000.0 + 10 * k for k in range(20)])
+    train_weights = weights[torch.isin(weights, weights)]
+    assert len(train_weights) == 20
+    slope = (found[-1] - found[0]) / float(outputs.max() - outputs.min())
+    assert slope == pytest.approx(50, rel=0.5)  # near the standard deviation of the weights
+
+
+def test_forecasts_in_their_unit_after_the_last_step(trained, run, tmp_path):
+    path = tmp_path / "prices.csv"
+    path.write_text("day,price\n" + "\n".join(f"{t},{500 + t % 7}" for t in range(200)))
+    trial, data = trained("dataset.task=forecasting", "dataset.horizon=3", "dataset.time_column=day", file=path)
+    rows, _ = run(trial, path)
+    assert [(row["series"], row["step"]) for row in rows] == [("prices", str(200 + k)) for k in range(3)]
+    assert all(495 < float(row["price"]) < 512 for row in rows)
+    _, outputs = everything(trial, data, "test")
+    assert outputs.shape[-1] == 1
+
+
+def test_reconstructions_in_their_unit_with_errors(trained, run, tmp_path):
+    trial, _ = trained("dataset.task=reconstruction", "model=lstm_ae")
+    rows, _ = run(trial, table(tmp_path / "new.csv", 4, labels=False))
+    assert list(rows[0]) == ["series", "step", "x", "y", "error"]
+    assert [row["step"] for row in rows if row["series"] == "s0"][:3] == ["0", "1", "2"]
+    assert all(800 < float(row["y"]) < 1200 and float(row["error"]) >= 0 for row in rows)
+
+
+def test_arrays(trained, run, tmp_path):
+    values, labels = np.random.default_rng(0).normal(size=(20, 6, 2)), ["b", "a"] * 10
+    np.savez(tmp_path / "own.npz", values=values, labels=labels)
+    trial, _ = trained(file=tmp_path / "own.npz")
+    np.save(tmp_path / "new.npy", values[:5])
+    rows, _ = run(trial, tmp_path / "new.npy")
+    assert [row["series"] for row in rows] == ["0", "1", "2", "3", "4"]
+
+
+def test_mistakes_are_one_line(trained, refused, run, tmp_path):
+    trial, _ = trained()
+    new = table(tmp_path / "new.csv", 3, labels=False)
+    assert "which does not exist" in refused(trial, tmp_path / "no.csv")
+    (tmp_path / "other.csv").write_text("name,time,x\none,0,1\n")
+    assert "got 'y', expected a column of" in refused(trial, tmp_path / "other.csv")
+    np.save(tmp_path / "other.npy", np.zeros((2, 3, 2)))
+    assert "got the channels x0, x1, expected x, y as in the training" in refused(trial, tmp_path / "other.npy")
+    assert "is not a checkpoint" in refused(new, new)
+    (tmp_path / "predictions.csv").write_text("")
+    with pytest.raises(SystemExit):
+        predict.main([str(trial), str(new), "--out", str(tmp_path / "predictions.csv")])
+    with pytest.raises(SystemExit):
+        predict.main([str(trial), str(new), "--out", str(tmp_path / "predictions.txt")])
+    assert (tmp_path / "predictions.csv").read_text() == ""
+
+
+def test_a_trial_on_other_data_is_refused(refused, tmp_path):
+    config = commandline.compose([*TINY[1:], "dataset=adding", "dataset.length=5", "dataset.train_samples=4", "train.epochs=0"])
+    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
+    assert "was trained on dataset=adding, expected dataset=files" in refused(trial.path, table(tmp_path / "new.csv", 3))
