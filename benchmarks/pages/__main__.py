@@ -1,8 +1,8 @@
-"""Update the generated parts of the pages, or draw the pictures of models.
+"""Update the generated parts of the pages, or draw their pictures.
 
 ``python -m benchmarks.pages`` writes the tables between markers: keys from ``cfg/model``, results from ``benchmarks/results``.
 ``python -m benchmarks.pages --check`` names the pages that differ and writes nothing.
-``python -m benchmarks.pages --pictures legs lstm`` draws the pictures of some models, without names of all.
+``python -m benchmarks.pages --pictures legs lstm`` draws the pictures of some models, and without names all.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="name the pages that differ, and write nothing")
-    parser.add_argument("--pictures", nargs="*", metavar="MODEL", help="draw the pictures of these models, or of all")
+    parser.add_argument("--pictures", nargs="*", metavar="NAME", help="draw these pictures, or all")
     arguments = parser.parse_args()
     if arguments.pictures is not None:
         from benchmarks.pages import pictures

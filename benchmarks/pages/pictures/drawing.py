@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.pages.blocks import DOCS
-from benchmarks.pages.pictures import diagrams, gradients, memories, networks
+from benchmarks.pages.pictures import diagrams, gradients, memories, networks, sampling_rates
 
-FOLDER = DOCS / "models" / "pictures"
+FOLDER, RESULTS = DOCS / "models" / "pictures", DOCS / "results" / "pictures"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "seqmem",
@@ -30,30 +30,31 @@ PICTURES: dict[str, Callable[[Figure], None]] = {
     **gradients.PICTURES,
     **networks.PICTURES,
     **diagrams.PICTURES,
+    **sampling_rates.PICTURES,
 }
-"""What draws the picture of each model into an empty figure."""
+"""What draws each picture, by the name of its model or of its table, into an empty figure."""
 
 
 def names() -> list[str]:
-    """Return the names of the models that have a picture."""
+    """Return the names of all pictures."""
     return sorted(PICTURES)
 
 
 def path(name: str) -> Path:
     """Return the file of a picture."""
-    return FOLDER / f"{name}.svg"
+    return (RESULTS if name in sampling_rates.PICTURES else FOLDER) / f"{name}.svg"
 
 
 def draw(chosen: Iterable[str]) -> None:
-    """Write the pictures of some models.
+    """Write some pictures.
 
     Raises:
-        SystemExit: a model without a picture.
+        SystemExit: an unknown name.
     """
-    FOLDER.mkdir(exist_ok=True)
     for name in chosen:
         if name not in PICTURES:
             raise SystemExit(f"error: --pictures: got '{name}', expected one of {', '.join(names())}")
+        path(name).parent.mkdir(exist_ok=True)
         path(name).write_text(drawn(name), encoding="utf-8")
         print(path(name).relative_to(DOCS.parent))
 
