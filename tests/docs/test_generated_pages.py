@@ -26,7 +26,7 @@ def test_every_model_has_a_page_with_all_parts(name):
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert f"![{text.splitlines()[0].removeprefix('# ')}](pictures/{name}.svg)" in text
     assert len(re.findall(r"^\$\$$", text, re.MULTILINE)) in range(2, 20, 2)
-    assert re.search(rf"python train\.py .*(model={name}\b|experiment=)", text)
+    assert re.search(rf"seqmem train .*(model={name}\b|experiment=)", text)
     assert 2_000 < drawing.path(name).stat().st_size < LARGEST
 
 
