@@ -13,11 +13,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, distributed
 
-from seqmem.errors import UserError
 from seqmem.io import interrupts
 from seqmem.training.checkpoints.files import save_plain
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.not_finite import NotFiniteError, not_finite_tensor
 
 _batches_between_checks = 10
 
@@ -203,20 +203,20 @@ def _check_finite(trainer: pl.Trainer, module: pl.LightningModule, last: Path) -
     """Check the weights before a checkpoint replaces the last good one.
 
     Raises:
-        UserError: a weight, or a loss that was not checked yet, is not finite.
+        NotFiniteError: a weight, or a loss that was not checked yet, is not finite.
     """
     if isinstance(module, SequenceModule):
         module.losses.wait()  # its error names the batch
-    names, values = zip(*module.named_parameters(), strict=True)
-    finite = torch.stack([torch.isfinite(value).all() for value in values]).tolist()
-    broken = [name for name, good in zip(names, finite, strict=True) if not good]
+    broken = not_finite_tensor(module.named_parameters())
     if not broken:
         return
     config = module.train_config
     assert isinstance(config, TrainConfig)
     kept = f"{last} holds the last finite ones" if last.exists() else "there is no checkpoint yet"
     rate = trainer.optimizers[0].param_groups[0]["lr"]
-    raise UserError(
-        f"{broken[0]} is no longer finite after step {trainer.global_step}, in epoch {trainer.current_epoch + 1} "
-        f"(learning rate {rate:g}); {kept}; {config.advice}"
+    raise NotFiniteError.of(
+        f"{broken} is no longer finite after step {trainer.global_step}, in epoch {trainer.current_epoch + 1} "
+        f"(learning rate {rate:g}); {kept}",
+        config.advice,
+        (trainer.current_epoch, int(trainer.num_training_batches)),
     )

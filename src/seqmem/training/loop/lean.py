@@ -23,6 +23,7 @@ from seqmem.training.config import TrainConfig
 from seqmem.training.loop.clipping import clip_gradients
 from seqmem.training.loop.copied_ahead import copied_ahead
 from seqmem.training.loop.loss_check import LossCheck, Position
+from seqmem.training.loop.not_finite import first_not_finite
 from seqmem.training.loop.while_training import while_training
 from seqmem.training.optimisation.build import optimizer_for, schedule_for
 from seqmem.training.optimisation.schedules import Interval
@@ -100,12 +101,13 @@ class LeanLoop:
 
     def _step(self, batch: Batch, position: Position) -> tuple[Batch, Tensor, Tensor]:
         """Train on one batch, on the model's device; return it as augmented, its outputs and its loss."""
-        with own_random_state(batch.inputs.device, self._seed, "step", position.epoch, position.batch):
-            batch = self.model.augment(batch)
-            outputs, loss = self.model.learn(batch, self.task)
-        penalty = self.model.penalty()
-        loss = loss if penalty is None else loss + penalty
-        self._losses.add(loss, lambda: (position, self.optimizer))
+        given = batch
+        batch, outputs, loss = self._computed(given, position)
+        self._losses.add(
+            loss,
+            lambda: (position, self.optimizer),
+            lambda: first_not_finite(self.model, self.task, given, lambda: self._computed(given, position)[2]),
+        )
         self.optimizer.zero_grad()
         loss.backward()
         clip_gradients(self.model.parameters(), self._config.gradient_clip_val, self._config.gradient_clip_algorithm)
@@ -113,6 +115,14 @@ class LeanLoop:
         self._steps += 1
         self._end("step")
         return batch, outputs.detach(), loss.detach()
+
+    def _computed(self, batch: Batch, position: Position) -> tuple[Batch, Tensor, Tensor]:
+        """Compute a batch as augmented, its outputs and its loss, with the random numbers of its step."""
+        with own_random_state(batch.inputs.device, self._seed, "step", position.epoch, position.batch):
+            batch = self.model.augment(batch)
+            outputs, loss = self.model.learn(batch, self.task)
+        penalty = self.model.penalty()
+        return batch, outputs, loss if penalty is None else loss + penalty
 
     def _end(self, interval: Interval) -> None:
         if self._schedule is not None and self._schedule[1] == interval:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seqmem.errors import UserError
+from seqmem.training.loop.not_finite import Finding, NotFiniteError
 
 STEPS = 16
 """Losses of a GPU that are copied to the host at once."""
@@ -45,21 +45,25 @@ class LossCheck:
         self._gathered: list[_Loss] = []
         self._copies: deque[_Copy] = deque()
 
-    def add(self, loss: Tensor, step: Callable[[], tuple[Position, Optimizer]]) -> None:
+    def add(
+        self, loss: Tensor, step: Callable[[], tuple[Position, Optimizer]], find: Callable[[], Finding | None] = lambda: None
+    ) -> None:
         """Check the loss of a batch, a scalar, or take it for a later check.
 
         Args:
             loss: of the batch.
             step: returns the position of the batch, and the optimiser, whose parameters still have the gradients of the step
                 before.
+            find: computes the step again and returns what is first not finite in it; not called for a later check.
 
         Raises:
-            UserError: it is not finite, or one of those that have arrived is not.
+            NotFiniteError: it is not finite, or one of those that have arrived is not.
         """
         if not (loss.is_cuda if self._deferred is None else self._deferred):
             if not torch.isfinite(loss):
                 position, optimizer = step()
-                raise self._error(loss.item(), position, optimizer.param_groups[0]["lr"], _gradient_norm(optimizer))
+                rate, norm = optimizer.param_groups[0]["lr"], _gradient_norm(optimizer)
+                raise self._error(loss.item(), position, rate, norm, find())
             return
         position, optimizer = step()
         self._gathered.append(_Loss(loss.detach(), position, optimizer.param_groups[0]["lr"]))
@@ -72,7 +76,7 @@ class LossCheck:
         """Check all losses so far; this waits for the GPU.
 
         Raises:
-            UserError: one is not finite.
+            NotFiniteError: one is not finite.
         """
         self._copy()
         while self._copies:
@@ -89,11 +93,14 @@ class LossCheck:
                 self._gathered, self._copies = [], deque()
                 raise self._error(value.item(), loss.position, loss.rate, "unknown")
 
-    def _error(self, value: float, position: Position, rate: float, norm: str) -> UserError:
-        return UserError(
+    def _error(
+        self, value: float, position: Position, rate: float, norm: str, finding: Finding | None = None
+    ) -> NotFiniteError:
+        fact = (
             f"the training loss became {value} at batch {position.batch} of epoch {position.epoch + 1} (step {position.step}, "
-            f"learning rate {rate:g}, norm of the gradient before {norm}); {self._advice}"
+            f"learning rate {rate:g}, norm of the gradient before {norm})"
         )
+        return NotFiniteError.of(fact, self._advice, (position.epoch, position.batch), finding)
 
 
 class _Loss(NamedTuple):

@@ -1,6 +1,7 @@
 """The LightningModule: a model and a task, trained with one optimiser."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,12 +14,14 @@ from torchmetrics import Metric, MetricCollection
 from seqmem.data.batch import Batch
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
+from seqmem.training.checkpoints.seeds import StepSeeds
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.accumulation import window_for
 from seqmem.training.loop.carried_states import CarriedStates
 from seqmem.training.loop.clipping import clip_gradients
 from seqmem.training.loop.loss_check import LossCheck, Position
 from seqmem.training.loop.mean import WeightedMean
+from seqmem.training.loop.not_finite import Finding, first_not_finite, numbered
 from seqmem.training.loop.rows import own_rows
 from seqmem.training.optimisation.build import optimizer_for, schedule_for
 
@@ -44,9 +47,13 @@ class SequenceModule(pl.LightningModule):
     Attributes:
         boundary_steps: boundaries are computed in the first batches of a split that have this number of steps together; they
             take a second pass.
+        keeps_step: keep what is needed to compute the latest training step again, in ``find``.
+        find: computes that step again, and returns what is first not finite in it.
     """
 
     boundary_steps: float = 1000
+    keeps_step: bool = False
+    find: Callable[[], Finding | None]
 
     def __init__(self, model: SequenceModel, task: Task, train: TrainConfig, steps_per_epoch: int | None = None):
         super().__init__()
@@ -98,6 +105,7 @@ class SequenceModule(pl.LightningModule):
 
         Where several batches make one optimiser step, it is this batch's part of their loss.
         """
+        find = partial(self._first_not_finite, batch, batch_idx, self.states.plain("train"))
         own, factor = self._own_rows(batch)
         own = self.model.augment(own)
         loss, _ = self._loss_and_outputs("train", own, self.train_metrics, factor > 0)
@@ -107,10 +115,45 @@ class SequenceModule(pl.LightningModule):
         if penalty is not None:
             self._log_mean("train", "penalty", penalty, len(batch))
         whole = loss if penalty is None else loss + penalty
-        self.losses.add(whole, lambda: (Position(self.current_epoch, batch_idx, self.global_step), self.trainer.optimizers[0]))
+        self.losses.add(whole, partial(self._step, batch_idx), find)
+        if self.keeps_step:
+            self.find = find
         if self.window.batches == 1:
             return whole
         return self._part_of_step(loss, penalty, self.task.weight(own if factor == 1 else batch), batch_idx)
+
+    def _step(self, batch_idx: int) -> tuple[Position, Optimizer]:
+        """Return the position of a training batch, and the optimiser."""
+        return Position(self.current_epoch, batch_idx, self.global_step), self.trainer.optimizers[0]
+
+    def _first_not_finite(self, batch: Batch, batch_idx: int, carried: Any) -> Finding | None:
+        """Compute a training step again, and return what is first not finite in it.
+
+        Args:
+            batch: of the step.
+            batch_idx: its number in the epoch.
+            carried: the state before it, as :meth:`CarriedStates.plain` returns it.
+        """
+        own, _ = self._own_rows(batch)
+        states = CarriedStates()
+        states.restore("train", carried, self.device)
+
+        def loss() -> Tensor:
+            for callback in getattr(self.trainer, "callbacks", ()):
+                if isinstance(callback, StepSeeds):
+                    callback.on_train_batch_start(self.trainer, self, batch, batch_idx)
+            augmented = self.model.augment(own)
+            if self.task.spec.contiguous:
+                outputs, _ = self.model.carry(augmented, states.before("train", augmented, self.model))
+                value = self.task.loss(outputs, augmented)
+            else:
+                _, value = self.model.learn(augmented, self.task)
+            penalty = self.model.penalty()
+            return value if penalty is None else value + penalty
+
+        with self.trainer.precision_plugin.train_step_context():
+            found = first_not_finite(self.model, self.task, own, loss)
+        return found and numbered(found, self.trainer, batch_idx)
 
     def _part_of_step(self, loss: Tensor, penalty: Tensor | None, weight: float, batch_idx: int) -> Tensor:
         """Return the part of an optimiser step's loss that a batch adds; the last one adds the penalty."""

@@ -7,16 +7,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.strategies import DDPStrategy
 
 from seqmem import models, ops
 from seqmem.errors import UserError
@@ -26,22 +22,24 @@ from seqmem.io.provenance import provenance
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
-from seqmem.tasks import Task, task_for
+from seqmem.tasks import Task
 from seqmem.training.backend import backend, computed_by
-from seqmem.training.checkpoints.files import check_weights, read_checkpoint
 from seqmem.training.checkpoints.resuming import adopt, resumable
-from seqmem.training.checkpoints.saving import AtomicCheckpointIO, BestCheckpoint, WithinEpoch
+from seqmem.training.checkpoints.saving import BestCheckpoint, WithinEpoch
 from seqmem.training.checkpoints.seeds import StepSeeds
-from seqmem.training.config import TrainConfig, model_arguments, runner_config, updates_per_epoch
+from seqmem.training.config import TrainConfig, model_arguments, runner_config
 from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
 from seqmem.training.loop.averaging import WeightAverage
 from seqmem.training.loop.best import EarlyStop, Patience
+from seqmem.training.loop.build import epochs, module_for, trainer_for
 from seqmem.training.loop.module import SequenceModule
+from seqmem.training.loop.not_finite import NotFiniteError
 from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.progress import progress
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
+from seqmem.training.loop.replay import explained
 from seqmem.training.loop.splits import Data, Splits
 from seqmem.training.loop.threads import as_before
 from seqmem.training.loop.trackers import tracked, tracker_names
@@ -82,7 +80,10 @@ def _recorded(config: Config, data: Data, experiment: Experiment, folder: RunFol
     arguments = config, data, experiment, folder, checkpoint
     with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), while_training():
         devices = runner_config(config["runner"]).devices
-        record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
+        try:
+            record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
+        except NotFiniteError as error:
+            raise explained(error, config, data, experiment, folder) from None
     record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
     folder.write_record(record)
     return record
@@ -149,11 +150,14 @@ def _failure_recorded(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[
     try:
         yield
     except BaseException as error:
+        ending: dict[str, Any]
         signalled = interrupts.received() is not None  # whatever the error
         if signalled or isinstance(error, KeyboardInterrupt | SystemExit | interrupts.Interrupted):
             ending = {"status": "interrupted", "reason": "stopped from outside; the same command resumes"}
         else:
             ending = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            if isinstance(error, NotFiniteError) and error.finding is not None:
+                ending["not_finite"] = asdict(error.finding)
         with suppress(UserError):  # a full disk: the first error is the one to report
             folder.write_record({**record, **ending})
         raise
@@ -170,13 +174,13 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     reset_peak_memory(torch.device("cpu"))
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     splits = Splits.of(data, train, config["seed"], config["smoke_test"])
-    module = _module(config, data, experiment, splits, checkpoint)
+    module = module_for(config, data, experiment, splits, checkpoint)
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
     early_stop = EarlyStop(Patience(train.patience, task.best, train.min_delta), recorder, f"val/{task.metric}")
     with tracked(runner, folder) as loggers, fast_products(train, runner):
-        trainer = _trainer(config, splits, [best, *_callbacks(config, experiment, task, recorder), early_stop], loggers)
+        trainer = trainer_for(config, splits, [best, *_callbacks(config, experiment, task, recorder), early_stop], loggers)
         reset_peak_memory(trainer.strategy.root_device)
         model.prepare(splits.read("train"))
         splits = splits.on(trainer.strategy.root_device, train.input_type)
@@ -203,22 +207,6 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     }
 
 
-def _module(config: Config, data: Data, experiment: Experiment, splits: Splits, checkpoint: Path | None) -> SequenceModule:
-    """Build the model with its initial weights; check that a checkpoint's weights fit it."""
-    spec = data.spec
-    train = TrainConfig(**config["train"])
-    model, updates = models.build(model_arguments(config), spec), updates_per_epoch(splits.counts["train"], train)
-    if config["smoke_test"] and isinstance(train.warmup_steps, int):  # whose steps may be fewer than those of the warm-up
-        train = replace(train, warmup_steps=min(train.warmup_steps, updates * train.epochs))
-    module = SequenceModule(model, task_for(spec), train, updates)
-    if checkpoint:
-        check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
-    saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "backend": experiment.backend}
-    prepare = getattr(data, "preparation", None)
-    module.save_hyperparameters(saved | {"preparation": prepare() if prepare else None})
-    return module
-
-
 def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: EpochRecorder) -> list[pl.Callback]:
     """Return the callbacks besides the one that keeps the best checkpoint."""
     folder = recorder.folder
@@ -227,36 +215,8 @@ def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: Epo
     average = [] if train.ema is None else [WeightAverage(train.ema)]
     title = f"{experiment.title(models.label(model_arguments(config)), task.spec.name)}, seed {config['seed']}"
     title += ", smoke test" if config["smoke_test"] else ""
-    shown = progress(title, folder.path, _epochs(config), recorder, f"val/{task.metric}", task.best)
+    shown = progress(title, folder.path, epochs(config), recorder, f"val/{task.metric}", task.best)
     return [StepSeeds(config["seed"]), recorder, *average, within, *shown]
-
-
-def _epochs(config: Config) -> int:
-    epochs = TrainConfig(**config["train"]).epochs
-    return min(epochs, 1) if config["smoke_test"] else epochs
-
-
-def _trainer(config: Config, splits: Splits, callbacks: list[pl.Callback], loggers: list[Logger]) -> pl.Trainer:
-    train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
-    alone = runner.devices == 1
-    return pl.Trainer(
-        accelerator=runner.accelerator,
-        devices=runner.devices,
-        precision=train.precision,
-        max_epochs=_epochs(config),
-        accumulate_grad_batches=train.accumulate_grad_batches,
-        limit_train_batches=splits.counts["train"],
-        limit_val_batches=splits.counts["validation"],
-        limit_test_batches=splits.counts["test"],
-        strategy="auto" if alone else DDPStrategy(find_unused_parameters=True),
-        plugins=[AtomicCheckpointIO(), *([] if alone else [LightningEnvironment()])],
-        callbacks=callbacks,
-        logger=loggers or False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
 
 
 def _fit(
