@@ -49,6 +49,26 @@ def _check_cell(name: str) -> int:
     return compared + assert_equals_the_loop(cell, 5, 11, [11, 0, 4, 8, 9], random_state(cell, 5, together=True))
 
 
+def check_lengths_and_borders(size: str) -> int:
+    """Compare with the time loop at H 96, N 33 and M 2, with lengths and T around the borders of chunks of 4 steps."""
+    if size == "sample":
+        return 0
+    compared = 0
+    with pytest.MonkeyPatch.context() as patch:
+        use_on_cpu(patch, memory_chunks_launch)
+        for name, lengths in (
+            ("legs", [17, 12, 9, 8, 5, 1, 0]),
+            ("legt", [17, 16, 13, 4, 3, 1, 0]),
+            ("legts", [9, 5, 4, 0]),
+            ("legs zoh", [9, 8, 7, 1]),
+        ):
+            cell = make(name, 3, 96, memory_order=33, memory_size=2)
+            state = random_state(cell, len(lengths), together=True)
+            compared += assert_equals_the_loop(cell, len(lengths), lengths[0], lengths, state)
+            compared += assert_equals_the_loop(cell, 1, 1)
+    return compared
+
+
 def _check_types(name: str) -> int:
     inputs = torch.randn(2, 19, 3, dtype=torch.float64)
     expected = run(make(name, 3, 33), inputs, loop=True)
