@@ -15,7 +15,9 @@ FOLDER = DOCS / "models"
 def pages() -> dict[Path, str]:
     """Return the text of each page of a model, and of the index, by its path."""
     texts = {path(name): updated(path(name), _makers(name)) for name in keys.model_names()}
-    return texts | {FOLDER / "index.md": updated(FOLDER / "index.md", {"cells": of_cells, "networks": of_networks})}
+    return texts | {
+        FOLDER / "index.md": updated(FOLDER / "index.md", {"abilities": abilities, "cells": of_cells, "networks": of_networks})
+    }
 
 
 def path(name: str) -> Path:
@@ -42,25 +44,44 @@ def _results(name: str) -> str:
 
 
 def of_cells() -> str:
-    """Return the table of cells and layers: what each is, and which abilities it has."""
+    """Return the table of cells and layers: what each is."""
     lines = []
-    for name in keys.model_names():
-        if name in sequence.names() and name in paths.own_names():
-            layer = sequence.get(name)
-            timed = "yes" if layer.timed else ""
-            kind = "cell" if name in cells.names() else "layer"
-            lines.append([f"[{name}]({name}.md)", kind, keys.headline(name), timed, _on_cpu(name), paths.path(name)])
-    return table(["model", "kind", "what it is", "timestamps", "on the CPU", "on a GPU"], lines, numbers=0)
+    for name in layer_names():
+        kind = "cell" if name in cells.names() else "layer"
+        lines.append([f"[{name}]({name}.md)", kind, keys.headline(name)])
+    return table(["model", "kind", "what it is"], lines, numbers=0)
+
+
+def abilities(folder: str = "") -> str:
+    """Return the table of what cells and layers can do, one row for each set of abilities.
+
+    Args:
+        folder: of the pages of models, seen from the page that holds the table.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in layer_names():
+        layer = sequence.get(name)
+        causal = _yes(layer.causal)
+        row = (_on_cpu(name), paths.path(name), "yes", _yes(layer.timed), causal, causal, "yes")
+        groups.setdefault(row, []).append(f"[{name}]({folder}{name}.md)")
+    lines = [[", ".join(names), *row] for row, names in sorted(groups.items(), key=lambda group: -len(group[1]))]
+    headings = ["cells and layers", "on the CPU", "on a GPU", "lengths", "timestamps", "carried state", "step", "export"]
+    return table(headings, lines, numbers=0)
+
+
+def layer_names() -> list[str]:
+    """Return the names of this project's models that are cells or layers."""
+    return [name for name in keys.model_names() if name in sequence.names() and name in paths.own_names()]
 
 
 def of_networks() -> str:
     """Return the table of models that are networks of their own."""
-    lines = [
-        [f"[{name}]({name}.md)", keys.headline(name)]
-        for name in keys.model_names()
-        if name not in sequence.names() or name not in paths.own_names()
-    ]
+    lines = [[f"[{name}]({name}.md)", keys.headline(name)] for name in keys.model_names() if name not in layer_names()]
     return table(["model", "what it is"], lines, numbers=0)
+
+
+def _yes(able: bool) -> str:
+    return "yes" if able else ""
 
 
 def _on_cpu(name: str) -> str:
