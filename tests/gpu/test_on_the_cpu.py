@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from seqmem.ops import implementations
+from seqmem.ops import extension, implementations
 from tests.gpu import test_layers
 from tests.gpu.layers import CPU, Pass, check, exact_layer, on, reference, run, sample
 from tests.gpu.rows import use_rows_for_cuda
 from tests.gpu.test_layers import F32, LENGTHS
 
+without_reference = pytest.mark.skipif(extension.FORCED, reason=extension.REASON)
 SOME = ["legs", "lstm", "mgu"]
 CALLS = [
     test_layers.test_inference_mode_before_training,
@@ -21,6 +22,7 @@ CALLS = [
 ]
 
 
+@without_reference
 @pytest.mark.parametrize("name", SOME)
 def test_implementations_for_a_gpu(name, monkeypatch):
     torch.manual_seed(0)
