@@ -30,6 +30,18 @@ SPEED = {
 SIDES = {"torch.mm alone": "torch.mm alone", "original": "original", "torch.nn": "torch.nn", "JAX scan": "JAX scan"}
 """Columns of the speed table, and how the names of their sides begin."""
 
+NUMBERS = [
+    ("a training step of LegS, 256 units, 784 steps, batch 100", Case("legs", 256, 784), "original", "HiPPO's code"),
+    ("the same of an LSTM", Case("lstm", 256, 784), "torch.nn", "`torch.nn.LSTM`"),
+    (
+        "projection of 10^6 steps on 256 Legendre polynomials, one thread, float64",
+        Case("projection", 256, 1_000_000, 1, torch.float64),
+        "original",
+        "HiPPO's sequential C++ kernel",
+    ),
+]
+"""The README's three cases: label, case, side to compare with, and its name."""
+
 TRIALS = ("one after the other", "one after the other, one thread", "together")
 """Sides of the table of trials an hour."""
 
@@ -65,6 +77,17 @@ def speed() -> str:
         ratios = [_ratio(sides, start) for start in SIDES.values()]
         lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
     return "\n".join([*_table(["network", "seqmem (s)", *SIDES], lines), "", f"{_all_measured(rows, SPEED.values())}."])
+
+
+def numbers() -> str:
+    """Three numbers for the README: seconds of seqmem, and how many times as long another side takes."""
+    rows = _rows(RESULTS / "speed.csv")
+    lines = []
+    for label, case, other, name in NUMBERS:
+        sides = {row["side"]: row for row in rows if row["case"] == case.title}
+        seconds = f"{float(sides['seqmem']['seconds']):.2g} s"
+        lines.append(f"- {label}: {seconds}, {_ratio(sides, SIDES[other])} times as fast as {name}")
+    return "\n".join([*lines, "", f"{_all_measured(rows, [case for _, case, *_ in NUMBERS])}."])
 
 
 def hmlstm() -> str:

@@ -112,7 +112,7 @@ def pages() -> dict[Path, str]:
     """Return the text of each page of results, and of the README, by its path."""
     folder, readme = DOCS / "results", DOCS.parent / "README.md"
     texts = {folder / f"{name}.md": updated(folder / f"{name}.md", makers) for name, makers in PAGES.items()}
-    return texts | {readme: updated(readme, PAGES["quickstart"])}
+    return texts | {readme: updated(readme, PAGES["quickstart"] | {"numbers": times.numbers})}
 
 
 def measured(model: str) -> str:

@@ -97,7 +97,13 @@ def _ts(path: Path) -> None:
     path.write_text("@timeStamps false\n@classLabel true a b\n@data\n" + "".join(f"{k},1,2:{'ab'[k % 2]}\n" for k in range(20)))
 
 
+def _new_walks(path: Path) -> None:
+    path.write_text("id,time,x\n" + "".join(f"r{k},{t},{k * t % 7}\n" for k in range(3) for t in range(3)))
+
+
 FILES: dict[str, Callable[[Path], None]] = {
+    "walks.csv": _walks,
+    "new.csv": _new_walks,
     "series.csv": _series,
     "published.csv": _published,
     "benchmarks/results/published.csv": _published_here,
@@ -168,7 +174,7 @@ def words_of(command: str) -> tuple[dict[str, str], list[str]]:
     while re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
         key, _, variables[key] = words.pop(0).partition("=")
     if words[0] == "seqmem":
-        words = ["train.py", *words[2:]] if words[1] == "train" else ["-m", "seqmem", *words[1:]]
+        words = ["-m", *words]
     elif words[0] == "python":
         words = words[1:]
     else:
@@ -185,17 +191,33 @@ def run_command(command: str, folder: Path) -> str:
     variables, words = words_of(command)
     _make_files(words, folder)
     words = [TRIAL.sub(lambda found: _trial(found[1], found[2] or "", folder), word) for word in words]
-    training = words[0] == "train.py"
+    start = _training_words(words)
+    training = start > 0
     if training and not {"--help", "--cfg"} & set(words):
-        words = [words[0], *small(words[1:], folder)]
-    if words[0] == "-m" and words[1] == "seqmem" and find_spec("seqmem.__main__") is None:
-        words = [f"{words[2]}.py", *words[3:]] if words[2] == "evaluate" else ["-m", f"seqmem.{words[2]}", *words[3:]]
+        words = [*words[:start], *small(words[start:], folder)]
     done = program.run(words, folder, variables)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr}"
     assert not (training and done.stderr), f"{command}\n{done.stderr}"
     assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
     assert done.stdout, command
     return done.stdout
+
+
+def _training_words(words: list[str]) -> int:
+    """Number of words before the arguments of a training; 0 for other commands."""
+    return next((len(start) for start in (["train.py"], ["-m", "seqmem", "train"]) if words[: len(start)] == start), 0)
+
+
+def arguments_of(command: str) -> list[str]:
+    """Return the arguments of a training command.
+
+    Raises:
+        AssertionError: it is not one.
+    """
+    _, words = words_of(command)
+    start = _training_words(words)
+    assert start, command
+    return words[start:]
 
 
 def small(arguments: list[str], folder: Path) -> list[str]:

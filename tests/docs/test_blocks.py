@@ -35,22 +35,28 @@ def _with_workers():
 @pytest.mark.parametrize("command", list(_with_workers()))
 def test_commands_that_start_workers_run(command, tmp_path):
     """Workers need a process of their own to start from."""
-    _, words = commands.words_of(command)
-    done = engines.run(*commands.small(words[1:], tmp_path), cwd=tmp_path)
+    done = engines.run(*commands.small(commands.arguments_of(command), tmp_path), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.search("test (accuracy|mse|bpc)", done.stdout)
     assert list(tmp_path.glob("runs/**/record.json"))
 
 
-def test_every_training_command_composes(monkeypatch, tmp_path):
+INSTRUCTIVE = [page for page in pages.ALL if page in pages.BY_DEFAULT or page.parent.name == "guides"]
+OTHERS = [page for page in pages.ALL if page not in INSTRUCTIVE]
+
+
+@pytest.mark.parametrize(
+    ("of", "fewest"),
+    [pytest.param(INSTRUCTIVE, 25, id="guides"), pytest.param(OTHERS, 10, marks=pytest.mark.slow, id="others")],
+)
+def test_every_training_command_composes(of, fewest, monkeypatch):
     monkeypatch.setattr(sweeps, "current", sweeps._Current())
     monkeypatch.setenv("SEQMEM_SWEEP", "")
-    trainings = [command for command in dict.fromkeys(pages.commands()) if any(word in command for word in commands.TRAIN)]
-    assert len(trainings) >= 25
+    trainings = [command for command in dict.fromkeys(pages.commands(*of)) if any(word in command for word in commands.TRAIN)]
+    assert len(trainings) >= fewest
     for command in trainings:
-        _, words = commands.words_of(command)
-        flags, changes = overrides.split_flags(overrides.translate(words[1:]))
+        flags, changes = overrides.split_flags(overrides.translate(commands.arguments_of(command)))
         if (
             commands.starts_workers(command)
             or "--config-dir" in flags

@@ -1,0 +1,66 @@
+"""The README's picture: accuracy under another sampling rate, from the kept trials: ``python -m benchmarks.rate_shift``.
+
+The accuracies that it shows are kept in the picture's metadata, so that a test notices when the trials have changed.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from benchmarks.output import RESULTS
+
+TRIALS = RESULTS / "character_trajectories" / "trials.csv"
+PICTURE = RESULTS / "character_trajectories" / "rate_shift.png"
+TASKS = {"100 Hz to 200 Hz": "trained at 100 Hz, tested at 200 Hz", "200 Hz to 100 Hz": "trained at 200 Hz, tested at 100 Hz"}
+MODELS = {"legs": "LegS", "gru": "GRU", "lstm": "LSTM", "lmu": "LMU"}
+COLORS = ("#1b6ca8", "#9aa5b1", "#c3cbd3", "#e0e4e8")
+CHANCE = 1 / 20
+
+
+def main() -> None:
+    """Draw the picture."""
+    draw(accuracies())
+
+
+def accuracies() -> dict[str, dict[str, list[float]]]:
+    """Return the test accuracy of each trial, by task and model."""
+    found: dict[str, dict[str, list[float]]] = {task: defaultdict(list) for task in TASKS}
+    with open(TRIALS, newline="") as file:
+        for row in csv.DictReader(file):
+            if row["task"] in TASKS and row["model"] in MODELS:
+                found[row["task"]][row["model"]].append(round(float(row["test_accuracy"]), 4))
+    return {task: {model: sorted(found[task][model]) for model in MODELS} for task in TASKS}
+
+
+def draw(found: dict[str, dict[str, list[float]]], path: Path = PICTURE) -> None:
+    """Draw a bar for the mean of each model's trials, and a point for each trial."""
+    figure, axes = plt.subplots(figsize=(8, 3), dpi=120, layout="constrained")
+    width = 0.8 / len(MODELS)
+    for number, (model, label) in enumerate(MODELS.items()):
+        places = [group + (number - (len(MODELS) - 1) / 2) * width for group in range(len(TASKS))]
+        heights = [mean(found[task][model]) for task in TASKS]
+        bars = axes.bar(places, heights, width * 0.92, color=COLORS[number], label=label)
+        axes.bar_label(bars, [f"{label}\n{height:.2f}" for height in heights], fontsize=8, padding=4)
+        for place, task in zip(places, TASKS, strict=True):
+            axes.plot([place] * len(found[task][model]), found[task][model], ".", color="black", markersize=3)
+    axes.axhline(CHANCE, color="black", linewidth=0.7, linestyle=":")
+    axes.set(xticks=range(len(TASKS)), xticklabels=TASKS.values(), ylim=(0, 1.12), ylabel="test accuracy")
+    axes.set_title("CharacterTrajectories, 20 letters; dots: trials, dotted line: chance", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Description": json.dumps(found)})
+    plt.close(figure)
+
+
+def drawn(path: Path = PICTURE) -> dict[str, dict[str, list[float]]]:
+    """Return the accuracies that a picture shows."""
+    with Image.open(path) as picture:
+        return json.loads(picture.info["Description"])
+
+
+if __name__ == "__main__":
+    main()

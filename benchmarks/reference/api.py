@@ -1,0 +1,52 @@
+"""Public names of each package, with the first line of their docstrings; mkdocstrings adds the rest to the site."""
+
+import inspect
+from importlib import import_module
+from types import ModuleType
+
+from benchmarks.reference.markdown import code, generated, sentence, table
+
+PACKAGES = (
+    "seqmem",
+    "seqmem.cells",
+    "seqmem.layers",
+    "seqmem.sequence",
+    "seqmem.models",
+    "seqmem.hippo",
+    "seqmem.data",
+    "seqmem.datasets",
+    "seqmem.tasks",
+    "seqmem.ops",
+    "seqmem.training",
+    "seqmem.results",
+)
+"""Packages whose names in ``__all__`` are public."""
+
+
+def pages() -> dict[str, str]:
+    """Return a page for each package, and their index."""
+    found = {f"api/{package}.md": page(import_module(package)) for package in PACKAGES}
+    rows = [(f"[{package}]({package}.md)", _first_line(import_module(package))) for package in PACKAGES]
+    found["api/index.md"] = (
+        f"{generated()}# API\n\nAfter this page you know which package has which public names. "
+        "The site has the whole docstring of each.\n\n" + table(("package", "what it has"), rows)
+    )
+    return found
+
+
+def page(module: ModuleType) -> str:
+    """Return the page of a package: a table for reading on GitHub, and a directive of mkdocstrings for each name."""
+    package = module.__name__
+    rows = [(code(name), _first_line(getattr(module, name))) for name in module.__all__]
+    directives = "\n\n".join(f"::: {package}.{name}" for name in module.__all__)
+    return (
+        f"{generated()}# {package}\n\n{sentence(_first_line(module))} Import a name with `from {package} import NAME`.\n\n"
+        f"{table(('name', 'what it is'), rows)}\n{directives}\n"
+    )
+
+
+def _first_line(thing: object) -> str:
+    """First line of a docstring."""
+    documented = inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isfunction(thing)
+    text = inspect.getdoc(thing) if documented else None
+    return text.split("\n")[0].replace("``", "`").replace("::", "").rstrip() if text else "value"

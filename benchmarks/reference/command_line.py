@@ -1,0 +1,68 @@
+"""The help of every command, as it prints it."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+
+import yaml
+
+from benchmarks.reference.configuration import CONFIGS
+from benchmarks.reference.markdown import generated
+from seqmem.cli import command
+
+TOP = """# Command line
+
+After this page you know every command and its arguments. `seqmem SUBCOMMAND --help` prints the text of one.
+
+```bash
+seqmem --help
+```
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    sections = [f"## {title}\n\n```text\n{text}\n```\n" for title, text in _helps()]
+    return f"{generated()}{TOP}\n" + "\n".join(sections)
+
+
+def _helps() -> Iterator[tuple[str, str]]:
+    yield "seqmem", command.text()
+    for name in command.subcommands():
+        yield f"seqmem {name}", _train() if name == "train" else help_of(name)
+
+
+def _train() -> str:
+    """The text of ``seqmem train --help`` around its lists, which are pages of their own."""
+    template = yaml.safe_load((CONFIGS / "hydra" / "default.yaml").read_text(encoding="utf-8"))["help"]["template"]
+    text = template.replace("$APP_CONFIG_GROUPS", "...").replace("$CONFIG", "...").replace("$$", "$")
+    return text.strip()
+
+
+def help_of(name: str) -> str:
+    """Return what a command prints with ``--help``."""
+    printed = StringIO()
+    with _arguments(name), redirect_stdout(printed):
+        try:
+            command.main()
+        except SystemExit as end:
+            if end.code:
+                raise
+    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+
+
+@contextmanager
+def _arguments(name: str) -> Iterator[None]:
+    """A command line of ``--help`` alone, in a terminal of 110 columns."""
+    before, columns = sys.argv, os.environ.get("COLUMNS")
+    sys.argv, os.environ["COLUMNS"] = ["seqmem", name, "--help"], "110"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns

@@ -1,0 +1,86 @@
+"""Every key of cfg/ with its default and its comment."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.reference.markdown import code, generated, table
+from seqmem.cli import choices
+
+CONFIGS = Path(__file__).parents[2] / "cfg"
+
+TOP = """# Configuration: keys of every training
+
+After this page you know every key of a command line that does not belong to one data set or model.
+
+```bash
+seqmem train --help                        # the keys of a choice, with their values
+seqmem train dataset=digits model=gru train.lr=0.01 runner.ntrials=3
+```
+
+Keys of data sets are in [Keys of data sets](data-sets.md), and those of models in [their pages](../models/index.md). A default
+in this page is that of the file in `cfg/`.
+"""
+DATA = """# Keys of data sets
+
+After this page you can set every key of `dataset=NAME`. Each table is a file of `cfg/dataset/`.
+"""
+
+
+def pages() -> dict[str, str]:
+    """Return the pages of the groups."""
+    parts = [
+        ("## The whole command", "", CONFIGS / "config.yaml"),
+        ("## `train`: the training", "train.", CONFIGS / "train" / "default.yaml"),
+        ("## `runner=pl`: trials on this machine", "runner.", CONFIGS / "runner" / "pl.yaml"),
+        ("## `runner=ray`: trials on a Ray cluster", "runner.", CONFIGS / "runner" / "ray.yaml"),
+    ]
+    groups = "\n".join(f"{heading}\n\n{keys(path, prefix)}" for heading, prefix, path in parts)
+    return {
+        "configuration.md": f"{generated()}{TOP}\n{groups}\n{_experiments()}",
+        "data-sets.md": f"{generated()}{DATA}\n{_files('dataset')}",
+    }
+
+
+def _files(group: str) -> str:
+    """A section for each file of a group: its heading comment, and its keys."""
+    sections = []
+    for path in sorted((CONFIGS / group).glob("*.yaml")):
+        heading = re.match(r"# (.*)\n", path.read_text(encoding="utf-8"))
+        said = f"{heading[1]}\n\n" if heading else ""
+        sections.append(f"## {path.stem}\n\n{said}{keys(path, f'{group}.')}")
+    return "\n".join(sections)
+
+
+def keys(path: Path, prefix: str) -> str:
+    """Return the table of a file's keys, those within others too; choices of groups are left out."""
+    comments = choices.comments(path)
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows = [
+        (code(prefix + ".".join(here)), code(_value(value)), comments.get(here, ""))
+        for here, value in _flat(values)
+        if here[0] not in ("defaults", "name")
+    ]
+    return table(("key", "default", "meaning"), rows)
+
+
+def _experiments() -> str:
+    names = choices.names("experiment")
+    listed = "\n".join(f"- `experiment={name}`" for name in names)
+    return f"## `experiment`: choices under one name\n\n{listed}\n"
+
+
+def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for name, value in values.items():
+        here = (*path, str(name))
+        nested = isinstance(value, dict) and value
+        found += _flat(value, here) if nested else [(here, value)]
+    return found
+
+
+def _value(value: Any) -> str:
+    """A value as YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()

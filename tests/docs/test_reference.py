@@ -1,0 +1,97 @@
+"""The pages that are written from the code say what it says; README's table and picture too."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from benchmarks import abilities, rate_shift
+from benchmarks.reference import __main__ as reference
+from benchmarks.reference import configuration, messages
+from seqmem import datasets
+from seqmem.cli import commandline
+from seqmem.ops import extension
+from tests.docs import pages
+from tests.program import ROOT
+from tests.trials import run_trials
+
+
+def differing(part):
+    written = reference.PARTS[part]()
+    return [name for name, text in written.items() if pages.text(reference.FOLDER / name) != text]
+
+
+@pytest.mark.parametrize("part", ["configuration", "api", "command-line"])
+def test_pages_are_those_of_the_code(part):
+    if part == "command-line" and sys.version_info[:2] != (3, 11):
+        pytest.skip("argparse of other Python versions formats help differently")
+    assert not differing(part), f"python -m benchmarks.reference {part} updates them"
+
+
+def test_every_key_of_the_data_sets_is_on_a_page():
+    text = pages.text(reference.FOLDER / "data-sets.md")
+    for path in (ROOT / "cfg" / "dataset").glob("*.yaml"):
+        section = text.partition(f"## {path.stem}\n")[2].partition("\n## ")[0]
+        keys = [key for key in yaml.safe_load(path.read_text()) if key not in ("name", "defaults")]
+        assert all(f"| `dataset.{key}" in section for key in keys), path.stem
+    assert "| `dataset.length` | `100` |" in configuration.keys(ROOT / "cfg/dataset/copying.yaml", "dataset.")
+
+
+def _shown(command):
+    text = pages.text(reference.FOLDER / "messages.md")
+    assert f"$ {command}\n" in text, "python -m benchmarks.reference messages updates the page"
+    return text.partition(f"$ {command}\n")[2].partition("\n```")[0]
+
+
+CASES = [case for cases in messages.CASES.values() for case in cases]
+
+
+@pytest.mark.parametrize("composes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_messages_are_those_of_the_commands(composes):
+    cases = [case for case in CASES if case.composes == composes]
+    assert len(cases) >= 5
+    wrong = [case.command for case in cases if messages.message(case) != _shown(case.command)]
+    assert not wrong, "python -m benchmarks.reference messages updates the page"
+
+
+def test_a_command_that_is_not_refused_has_no_message():
+    with pytest.raises(AssertionError, match="seqmem train dataset=digits"):
+        messages.message(messages.Case("seqmem train dataset=digits", ""))
+
+
+@pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_table_of_abilities_is_that_of_the_cells(exports):
+    if extension.REASON:
+        pytest.skip(f"the table is that of the compiled operators: {extension.REASON}")
+    text = pages.text(ROOT / "README.md")
+    assert abilities.updated(text, exports=exports) == text, "python -m benchmarks.abilities updates the README"
+
+
+def test_a_layer_that_cannot_carry_its_state_is_not_said_to(monkeypatch):
+    layer = abilities.sequence.get("gru")(input_size=3, hidden_size=4).requires_grad_(False)
+    inputs = abilities.torch.randn(2, 6, 3)
+    assert abilities._carries(layer, inputs)
+    whole = type(layer).forward
+    monkeypatch.setattr(type(layer), "forward", lambda self, inputs, state=None, **keys: whole(self, inputs, **keys))
+    assert not abilities._carries(layer, inputs)
+
+
+def test_the_picture_shows_the_kept_trials(tmp_path):
+    found = rate_shift.accuracies()
+    assert {len(models) for models in found.values()} == {len(rate_shift.MODELS)}
+    assert rate_shift.drawn() == found, "python -m benchmarks.rate_shift draws it again"
+    rate_shift.draw(found, tmp_path / "again.png")
+    assert rate_shift.drawn(tmp_path / "again.png") == found
+
+
+def test_the_page_of_the_run_folder_names_every_file_and_key(tmp_path):
+    config = commandline.compose(
+        ["dataset=digits", "model=gru", "model.preset=tiny", "smoke_test=True", "runner.accelerator=cpu"]
+    )
+    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
+    text = pages.text(reference.FOLDER / "run-folder.md")
+    files = [path.relative_to(trial.path).as_posix() for path in trial.path.rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    keys = json.loads((trial.path / "record.json").read_text())
+    assert [name for name in [*files, *keys] if f"`{name}`" not in text] == []
