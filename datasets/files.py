@@ -1,7 +1,9 @@
 """Series of the user's own files: CSV, NumPy, Parquet or .ts, or a folder of them."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch.utils.data import Sampler
 from seqmem.arguments import checked
 from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split
 from seqmem.data.blocks import BlockSampler
-from seqmem.data.class_names import numbered
+from seqmem.data.class_names import numbered, numbered_as
 from seqmem.data.own_files import check_labels, read_files
 from seqmem.data.own_splits import parts_of
 from seqmem.data.preparation import Missing, Preparation
@@ -43,6 +45,7 @@ class Files(DataSet):
     """
 
     name = "files"
+    _trained: Preparation | None = None
 
     @checked
     def __init__(
@@ -123,12 +126,17 @@ class Files(DataSet):
         """
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         found = read_files(given)
+        if self._trained is not None:
+            found = self._trained.checked(found)
         check_labels(found, task)
         _refuse_useless(given, found)
-        names, classes = _classes(found)
+        names, classes = _classes(found, self._trained)
         parts, notes = parts_of(given, found, classes)
         statistics = {split: of_segments(found, part) for split, part in parts.items()}
-        preparation = _preparation(given, found, parts["train"], statistics["train"], names, "windows" in notes)
+        if self._trained is None:
+            preparation = _preparation(given, found, parts["train"], statistics["train"], names, "windows" in notes)
+        else:
+            preparation = _as_trained(given, self._trained)
         scale = time_scale if timestamp else None
         self._task, self._horizon = task, horizon if task == "forecasting" else 0
         self._series = {split: PreparedSeries(found, preparation, part, scale) for split, part in parts.items()}
@@ -161,6 +169,22 @@ class Files(DataSet):
             return super().sampler(split, batch_size, seed)
         return BlockSampler(self.sizes[split], self._block, seed)
 
+    @classmethod
+    def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:
+        """Create a data set whose channels, classes and standardisation are those of a trial.
+
+        Args:
+            preparation: the trial's.
+            arguments: of the constructor.
+
+        Raises:
+            UserError: as the constructor; or a channel or a class is not one of the trial's.
+        """
+        data = cls.__new__(cls)
+        data._trained = Preparation.loaded(preparation)
+        data.__init__(**arguments)  # type: ignore[misc]
+        return data
+
     def preparation(self) -> dict[str, Any]:
         """Return how later inputs are prepared, which the trial's checkpoints keep."""
         return self._preparation.saved()
@@ -187,11 +211,14 @@ def _refuse_useless(given: dict[str, Any], found: Collection) -> None:
         )
 
 
-def _classes(found: Collection) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
+def _classes(found: Collection, trained: Preparation | None) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
     """Return the names of the classes, and the number of each series' class; None without classes of all series."""
     if found.labels is None or any(label is None for label in found.labels):
         return None, None
-    names, numbers = numbered([str(label) for label in found.labels])
+    labels = [str(label) for label in found.labels]
+    if trained is not None and trained.class_names is not None:
+        return trained.class_names, numbered_as(labels, trained.class_names, str(found.path))
+    names, numbers = numbered(labels)
     return tuple(names), numbers
 
 
@@ -225,6 +252,13 @@ def _preparation(
         found.layout,
         windowed,
     )
+
+
+def _as_trained(given: dict[str, Any], trained: Preparation) -> Preparation:
+    """Return the preparation of a trial, with missing values filled as the keys say."""
+    if given["standardize"] != trained.standardizes:
+        raise UserError(f"dataset.standardize: got {given['standardize']}, expected {trained.standardizes} as in the training")
+    return replace(trained, missing=given["missing"])
 
 
 def _targets(

@@ -8,6 +8,7 @@ import torch
 
 from seqmem import datasets
 from seqmem.cli import commandline, predict
+from seqmem.errors import UserError
 from seqmem.training.checkpoints.files import read_checkpoint, restore
 from tests.trials import run_trials
 
@@ -187,3 +188,31 @@ def test_a_trial_on_other_data_is_refused(refused, tmp_path):
     config = commandline.compose([*TINY[1:], "dataset=adding", "dataset.length=5", "dataset.train_samples=4", "train.epochs=0"])
     [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
     assert "was trained on dataset=adding, expected dataset=files" in refused(trial.path, table(tmp_path / "new.csv", 3))
+
+
+def test_an_evaluation_on_another_file_standardises_as_the_training(trained, tmp_path):
+    """By the own statistics of the other file, its values would be those of the training, and its classes other numbers."""
+    trial, data = trained()
+    checkpoint = read_checkpoint(trial)
+    text = table(tmp_path / "other.csv", 30).read_text().splitlines()
+    shifted = [";".join([*cells[:3], str(float(cells[3].replace(",", ".")) + 500).replace(".", ","), cells[4]])
+               for line in text[1:] if (cells := line.split(";"))[4] != "run"]  # fmt: skip
+    (tmp_path / "other.csv").write_text("\n".join([text[0], *shifted]))
+    section = checkpoint.config["dataset"] | {"path": str(tmp_path / "other.csv")}
+    own, as_trained = datasets.load(section), datasets.load(section, checkpoint.preparation)
+    assert own.spec.output_size == 2
+    assert as_trained.spec == data.spec.__class__(
+        **{**vars(data.spec), "name": "files other", "max_length": own.spec.max_length}
+    )
+    assert set(as_trained.batch("train", torch.arange(9)).targets.tolist()) == {1, 2}
+    rows = as_trained.batch("train", torch.arange(as_trained.sizes["train"])).inputs
+    assert rows[..., 1].max() > 10
+    assert own.batch("train", torch.arange(own.sizes["train"])).inputs[..., 1].max() < 3
+    again = datasets.load(checkpoint.config["dataset"], checkpoint.preparation)
+    assert again.describe() == data.describe()
+    assert torch.equal(again.batch("test", torch.arange(3)).inputs, data.batch("test", torch.arange(3)).inputs)
+    (tmp_path / "other.csv").write_text("\n".join([text[0], *(line.replace(";run", ";fly") for line in text[1:])]))
+    with pytest.raises(UserError, match="got the label 'fly', expected a class of the training"):
+        datasets.load(section, checkpoint.preparation)
+    with pytest.raises(UserError, match=r"dataset\.standardize: got False, expected True as in the training"):
+        datasets.load(checkpoint.config["dataset"] | {"standardize": False}, checkpoint.preparation)

@@ -76,7 +76,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
 
     path = Path(keys.picture) if keys.picture else checkpoint.folder / f"boundaries_{keys.split}.png"
     check_picture(path)
-    data = datasets.load(config["dataset"])
+    data = datasets.load(config["dataset"], checkpoint.preparation)
     module = restore(checkpoint, config["train"], data.spec)
     label, task = models.label(model_arguments(config)), module.task
     if not module.model.segments:

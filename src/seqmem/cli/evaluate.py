@@ -79,7 +79,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     if path:
         check_predictions(path)
     before = evaluations.recorded(checkpoint.folder, checkpoint.epoch, PREFIXES[keys.split])
-    data = datasets.load(config["dataset"])
+    data = datasets.load(config["dataset"], checkpoint.preparation)
     module = restore(checkpoint, config["train"], data.spec)
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
     task = module.task

@@ -98,12 +98,7 @@ def _read(path: Path, reading: "Reading", preparation: "Preparation") -> "Collec
     if preparation.layout == "long":
         reading = replace(reading, channel_columns=preparation.channels)
     found = read_source(path, reading, "FILE")
-    if set(found.channels) != set(preparation.channels):
-        raise UserError(
-            f"{path}: got the channels {', '.join(found.channels[:8])}, expected {', '.join(preparation.channels[:8])} as in "
-            "the training"
-        )
-    return found.with_channels(preparation.channels)
+    return preparation.checked(found)
 
 
 def _counts(rows: Sequence[Sequence[str]], found: "Collection") -> str:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from seqmem.errors import UserError, suggestion
+
 _number = re.compile(r"[+-]?\d+\.?\d*([eE][+-]?\d+)?")
 
 
@@ -16,6 +18,30 @@ def numbered(labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
     >>> numbered(["10", "9", "10"])
     (['9', '10'], array([1, 0, 1]))
     """
-    keys = [float(label) for label in labels] if all(_number.fullmatch(label) for label in labels) else list(labels)
+    keys = _keys(labels)
     _, first, places = np.unique(np.array(keys), return_index=True, return_inverse=True)
     return [labels[k] for k in first], places
+
+
+def numbered_as(labels: Sequence[str], names: Sequence[str], where: str) -> np.ndarray:
+    """Return for each label its position among the names of known classes (n,).
+
+    Args:
+        labels: of new series.
+        names: of the classes.
+        where: file of the labels, for messages.
+
+    Raises:
+        UserError: a label is not one of the names.
+    """
+    places = {key: place for place, key in enumerate(_keys(names))}
+    keys = _keys(labels) if all(isinstance(key, float) for key in places) else list(labels)
+    for label, key in zip(labels, keys, strict=True):
+        if key not in places:
+            raise UserError(f"{where}: got the label '{label}', expected a class of the training{suggestion(label, names)}")
+    return np.array([places[key] for key in keys])
+
+
+def _keys(labels: Sequence[str]) -> list[float] | list[str]:
+    """Return labels as numbers if all are numbers, else as texts."""
+    return [float(label) for label in labels] if all(_number.fullmatch(label) for label in labels) else list(labels)

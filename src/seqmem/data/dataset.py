@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -109,6 +109,16 @@ class DataSet(ABC):
         """
         known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
         return plain({"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)})
+
+    @classmethod
+    def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:
+        """Create a data set whose inputs are prepared as those of a trial; most have no preparation.
+
+        Args:
+            preparation: what :meth:`preparation` returned for the trial's data.
+            arguments: of the constructor.
+        """
+        return cls(**arguments)
 
     def preparation(self) -> dict[str, Any] | None:
         """Return how later inputs are prepared for the model, as plain values that checkpoints keep; None for nothing."""

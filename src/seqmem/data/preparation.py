@@ -8,6 +8,7 @@ import numpy as np
 
 from seqmem.arguments import check
 from seqmem.errors import UserError
+from seqmem.io.collection import Collection
 
 Missing = Literal["last", "mean", "mask", "refuse"]
 
@@ -44,6 +45,11 @@ class Preparation:
     windowed: bool = False
 
     @property
+    def standardizes(self) -> bool:
+        """Whether a channel is shifted or scaled."""
+        return any(value != 0 for value in self.mean) or any(value != 1 for value in self.deviation)
+
+    @property
     def input_size(self) -> int:
         """Channels of the inputs."""
         return len(self.channels) * (2 if self.missing == "mask" else 1)
@@ -65,6 +71,19 @@ class Preparation:
         if len(sizes) > 1 or len(targets) > 1:
             raise UserError("the preparation of the inputs is damaged: its statistics are not those of its channels")
         return found
+
+    def checked(self, found: Collection) -> Collection:
+        """Return series with these channels, in this order.
+
+        Raises:
+            UserError: they have other channels.
+        """
+        if set(found.channels) != set(self.channels):
+            raise UserError(
+                f"{found.path}: got the channels {', '.join(found.channels[:8])}, expected {', '.join(self.channels[:8])} as "
+                "in the training"
+            )
+        return found.with_channels(self.channels)
 
     def inputs(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return the inputs of series.

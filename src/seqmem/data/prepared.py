@@ -25,7 +25,8 @@ class PreparedSeries:
     """
 
     def __init__(self, collection: Collection, preparation: Preparation, segments: Segments, time_scale: float | None):
-        self._collection, self._preparation, self._segments = collection, preparation, segments
+        self._collection: Collection | None = collection
+        self._preparation, self._segments = preparation, segments
         self._time_scale = time_scale
         self._lengths = torch.from_numpy(segments.lengths)
         self._equal = bool((self._lengths == self._lengths[0]).all())
@@ -33,6 +34,7 @@ class PreparedSeries:
         if collection.in_memory:
             self._flat = self._read(np.arange(len(segments)))
             self._starts = self._lengths.cumsum(0) - self._lengths
+            self._collection = None  # its values may be freed
 
     def __len__(self) -> int:
         return len(self._segments)
@@ -64,6 +66,7 @@ class PreparedSeries:
 
     def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Return inputs (N, C') and times (N,) of segments one after the other."""
+        assert self._collection is not None
         own = [getattr(self._segments, name)[indices] for name in ("series", "begins", "lengths")]
         first = self._collection.starts[own[0]] + own[1]
         rows = [slice(start, start + length) for start, length in zip(first.tolist(), own[2].tolist(), strict=True)]
@@ -73,16 +76,17 @@ class PreparedSeries:
             return inputs, None
         times = [self._collection.times[row] for row in rows]
         relative = [(each - each[0]) * self._time_scale for each in times]
-        return inputs, self._rounded(relative, own[0])
+        return inputs, _rounded(relative, [self._collection.names[series] for series in own[0].tolist()])
 
-    def _rounded(self, times: list[np.ndarray], series: np.ndarray) -> Tensor:
-        """Return times in float32, in which different ones must differ."""
-        for each, number in zip(times, series.tolist(), strict=True):
-            equal = np.diff(each.astype(np.float32)) <= 0
-            if equal.any():
-                step = int(equal.argmax())
-                raise UserError(
-                    f"times of series {self._collection.names[number]!r}: got {each[step]!r} and {each[step + 1]!r} at steps "
-                    f"{step} and {step + 1}, which are equal in float32; cut the series: dataset.window=1000"
-                )
-        return torch.from_numpy(np.concatenate(times).astype(np.float32))
+
+def _rounded(times: list[np.ndarray], names: list[str]) -> Tensor:
+    """Return times in float32, in which different ones must differ."""
+    for each, name in zip(times, names, strict=True):
+        equal = np.diff(each.astype(np.float32)) <= 0
+        if equal.any():
+            step = int(equal.argmax())
+            raise UserError(
+                f"times of series {name!r}: got {each[step]!r} and {each[step + 1]!r} at steps "
+                f"{step} and {step + 1}, which are equal in float32; cut the series: dataset.window=1000"
+            )
+    return torch.from_numpy(np.concatenate(times).astype(np.float32))

@@ -52,9 +52,7 @@ def summary(
         **_targets(found, preparation),
         **notes,
         "splits": ", ".join(f"{split} {len(part)}" for split, part in parts.items()),
-        "standardised": "no"
-        if all(value == 0 for value in preparation.mean) and all(value == 1 for value in preparation.deviation)
-        else "by mean and standard deviation of the training split",
+        "standardised": "by mean and standard deviation of the training split" if preparation.standardizes else "no",
     }
     width = max(map(len, lines))
     return "\n".join([f"{found.path}", *(f"  {name:<{width}}  {text}" for name, text in lines.items())])

@@ -91,18 +91,20 @@ def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return _resolve(arguments)[1]
 
 
-def load(arguments: Mapping[str, Any]) -> DataSet:
+def load(arguments: Mapping[str, Any], preparation: Mapping[str, Any] | None = None) -> DataSet:
     """Load or draw a data set; its files are downloaded if they do not exist.
 
     Args:
         arguments: as in :func:`check`, which is called first.
+        preparation: that of a trial (:meth:`seqmem.data.DataSet.preparation`), by which a user's files are prepared instead of
+            by their own statistics; None for the latter.
 
     Raises:
         UserError: as in :func:`check`; or a file is missing and cannot be downloaded, is damaged, or cannot be read or written.
     """
     owner, checked = _resolve(arguments)
     start, before = time.perf_counter(), _random_states()
-    data = owner(**checked)
+    data = owner(**checked) if preparation is None else owner.like(preparation, checked)
     data.load_seconds, data.drew_globally = time.perf_counter() - start, _random_states() != before
     return data
 

@@ -104,23 +104,17 @@ def _decoded(path: Path, content: bytes, encoding: str) -> str:
 
 
 def _separator(text: str) -> str:
-    """Return the separator with which most of the first lines have the same number of cells, more than one."""
+    """Return the separator that nearly all of the first lines have, if possible the same number of times."""
     lines = [line for line in text[: 2**20].split("\n") if line.strip()][:_sampled]
-    best, score = ",", (0.0, 0)
+    found = []
     for separator in SEPARATORS:
-        if separator == " ":
-            counts = Counter(len(line.split()) for line in lines)
-        else:
-            counts = Counter(map(len, _parsed(lines, separator)))
-        shared = {count: number for count, number in counts.items() if count > 1}
-        if not shared:
-            continue
-        most = max(shared.values()) / sum(counts.values())
-        several = sum(shared.values()) / sum(counts.values())
-        # Rows of different lengths have no common number of cells, but all of them have several.
-        if several == 1.0 and (most == 1.0, 1) > score:
-            best, score = separator, (most == 1.0, 1)
-    return best
+        cells = [line.split() for line in lines] if separator == " " else _parsed(lines, separator)
+        counts = Counter(map(len, cells))
+        # A line above the header may have none. Rows of different lengths have different numbers of them.
+        if sum(number for count, number in counts.items() if count > 1) >= 0.9 * len(lines) > 0:
+            found.append((max(number for count, number in counts.items() if count > 1) >= 0.9 * len(lines), separator))
+    regular = [separator for is_regular, separator in found if is_regular]
+    return next(iter([*regular, *(separator for _, separator in found)]), ",")
 
 
 def _parsed(lines: list[str], separator: str) -> list[list[str]]:
@@ -229,5 +223,6 @@ def _refuse_unnamed(path: Path, rows: _Rows, cells: "pd.Series", place: int, nam
     row = int(filled.to_numpy().argmax())
     raise UserError(
         f"{path}, line {rows.lines[named:][row]}: got '{shortened(str(cells.iloc[row]))}' in cell {place + 1}, which has no "
-        f"name in the header of {named_columns} names; name its column, or give dataset.header=false if the first line is data"
+        f"name in the header of {named_columns} names; name its column, remove lines above the header, or "
+        "give dataset.header=false if the first line is data"
     )
