@@ -38,7 +38,8 @@ NOT_RUN = (
     "cd",
     "python setup.py",
     "python tests/",
-    "python -m benchmarks",
+    "python -m benchmarks.pages",
+    "python -m benchmarks.run",
     "python -m venv",
 )
 """How a command begins that sets up, measures for minutes or has a test of its own."""
@@ -118,7 +119,7 @@ FILES: dict[str, Callable[[Path], None]] = {
 def is_run(command: str) -> bool:
     """Whether a command is one that :func:`run_command` runs."""
     bare = re.sub(r"^([A-Z_0-9]+=\S* )+", "", command)
-    return not bare.startswith(tuple(f"{word} " for word in NOT_RUN)) and not starts_workers(command)
+    return not f"{bare} ".startswith(tuple(f"{word} " for word in NOT_RUN)) and not starts_workers(command)
 
 
 def starts_workers(command: str) -> bool:
