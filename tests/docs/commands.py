@@ -56,9 +56,10 @@ WORKERS: dict[str, tuple[Callable[[], object], str]] = {
     "hydra/launcher=joblib": (lambda: _plugin("hydra_joblib_launcher"), "hydra-joblib-launcher is not installed"),
     "hydra/launcher=submitit_local": (lambda: _plugin("hydra_submitit_launcher"), "hydra-submitit-launcher is not installed"),
     "hydra/launcher=submitit_slurm": (lambda: shutil.which("sbatch"), "there is no Slurm cluster here"),
-    "hydra/sweeper=optuna": (lambda: _plugin("hydra_optuna_sweeper"), "hydra-optuna-sweeper is not installed"),
+    "hydra/sweeper=optuna": (lambda: find_spec("optuna"), "optuna is not installed"),
     "runner=ray": (lambda: find_spec("ray"), "ray is not installed"),
     "runner.wandb": (lambda: find_spec("wandb"), "wandb is not installed"),
+    "runner.mlflow": (lambda: find_spec("mlflow"), "mlflow is not installed"),
     "runner.devices": (lambda: True, ""),
 }
 """Words of commands that start workers, with what these need and the reason where it is missing."""

@@ -15,7 +15,9 @@ _root = Path(__file__).parents[2]
 _extras = tomllib.loads((_root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
-@pytest.mark.parametrize(("override", "extra"), [("runner=ray", "ray"), ("runner.wandb=offline", "wandb")])
+@pytest.mark.parametrize(
+    ("override", "extra"), [("runner=ray", "ray"), ("runner.wandb=offline", "wandb"), ("runner.mlflow=here", "mlflow")]
+)
 def test_a_package_that_is_missing_is_named(override, extra, monkeypatch):
     monkeypatch.setattr(config, "find_spec", lambda name: None)
     with pytest.raises(

@@ -142,6 +142,9 @@ class RunnerConfig:
         wandb: also log to Weights & Biases: online, or offline in each trial's folder; None for no log. It
             gets the metrics of a trial that is found finished, too.
         wandb_project: the project there.
+        mlflow: also log to MLflow: a tracking URI, or a folder for a database and the artifacts; None for no log. It gets the
+            metrics of a trial that is found finished, too.
+        mlflow_experiment: the experiment there.
         devices: GPUs, or processes on the CPU, that split the rows of every batch.
     """
 
@@ -152,6 +155,8 @@ class RunnerConfig:
     tensorboard: bool = False
     wandb: Literal["online", "offline"] | None = None
     wandb_project: Annotated[str, Field(min_length=1)] = "seqmem"
+    mlflow: Annotated[str, Field(min_length=1)] | None = None
+    mlflow_experiment: Annotated[str, Field(min_length=1)] = "seqmem"
     devices: PositiveInt = 1
 
 
@@ -287,9 +292,14 @@ def check_installed(runner: Mapping[str, Any]) -> None:
     for key, package, needed in (
         ("runner=ray", "ray", runner["name"] == "ray"),
         ("runner.wandb", "wandb", runner["wandb"] is not None),
+        ("runner.mlflow", "mlflow", runner["mlflow"] is not None),
     ):
         if needed and find_spec(package) is None:
             raise UserError(f"{key}: {package} {not_installed(package)}")
+    if runner["mlflow"] is not None:
+        from seqmem.training.loop.mlflow_run import check_place
+
+        check_place(runner["mlflow"])
 
 
 def check_fit(config: Mapping[str, Any], spec: DataSpec) -> models.SequenceModel:

@@ -20,6 +20,7 @@ from seqmem.io import interrupts
 from seqmem.results.experiment import Experiment
 from seqmem.training.config import RayConfig
 from seqmem.training.engines.attempts import Attempt, attempt
+from seqmem.training.loop.mlflow_run import absolute
 from seqmem.training.loop.splits import Data
 
 # Address and processors of the cluster that this module connected to; None if the program connected to one itself.
@@ -52,6 +53,7 @@ def spread(
     _connect(runner)
     if runner.gpus == 0:  # a worker may see a GPU that Ray did not reserve
         config = {**config, "runner": {**config["runner"], "accelerator": "cpu"}}
+    config = {**config, "runner": {**config["runner"], "mlflow": absolute(config["runner"].get("mlflow"))}}
     resolved = replace(experiment, folder=experiment.folder.resolve())
     shared = ray.put(data)
     # The number of threads changes the order of sums, and so the numbers: a worker has as many as this process.

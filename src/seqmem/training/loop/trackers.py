@@ -1,8 +1,8 @@
-"""Trackers that get the metrics of a trial in addition to metrics.csv: TensorBoard, Weights & Biases."""
+"""Trackers that get the metrics of a trial in addition to metrics.csv: TensorBoard, Weights & Biases, MLflow."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +10,32 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from seqmem.errors import UserError
+from seqmem.io import interrupts
 from seqmem.results.record import RunFolder
+from seqmem.training.loop.mlflow_run import MlflowRun, label, open_run
 
 if TYPE_CHECKING:
     from seqmem.training.config import RunnerConfig
 
 
 def tracker_names(runner: "RunnerConfig") -> list[str]:
-    """Return the names of the trackers of a runner's config: ``tensorboard``, ``wandb``."""
-    return [*(["tensorboard"] if runner.tensorboard else []), *(["wandb"] if runner.wandb is not None else [])]
+    """Return the names of the trackers of a runner's config: ``tensorboard``, ``wandb``, ``mlflow at URI``."""
+    names = [*(["tensorboard"] if runner.tensorboard else []), *(["wandb"] if runner.wandb is not None else [])]
+    return names if runner.mlflow is None else [*names, label(runner.mlflow)]
+
+
+def logged_to(runner: "RunnerConfig", loggers: Iterable[Logger]) -> list[str]:
+    """Return the names of the trackers that have every metric so far: not a server of MLflow that stopped to answer."""
+    incomplete = any(isinstance(logger, MlflowRun) and not logger.complete for logger in loggers)
+    return tracker_names(replace(runner, mlflow=None) if incomplete else runner)
 
 
 @contextmanager
 def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]:
     """Open the trackers of a runner's config, and close them however the trial ends.
 
-    Their files lie in the trial's folder. A trial that resumes continues the same run of Weights & Biases. Of several
-    processes only the first has that run.
+    Files of TensorBoard and Weights & Biases lie in the trial's folder. A trial that resumes continues the same run of
+    Weights & Biases and MLflow. Of several processes only the first has these runs.
 
     Args:
         runner: the config.
@@ -36,15 +45,22 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
         Lightning's loggers; an empty list if there is none.
 
     Raises:
-        UserError: Weights & Biases cannot start a run.
+        UserError: Weights & Biases or MLflow cannot start a run.
     """
     loggers: list[Logger] = []
     if runner.tensorboard:
         loggers.append(TensorBoardLogger(folder.path, name=None, version="tensorboard"))
-    if runner.wandb is None or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+    with ExitStack() as runs:
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if runner.wandb is not None:
+                loggers.append(runs.enter_context(_wandb_run(runner, folder)))
+            if runner.mlflow is not None:
+                loggers.append(runs.enter_context(_mlflow_run(runner.mlflow, runner.mlflow_experiment, folder)))
         yield loggers
-        return
 
+
+@contextmanager
+def _wandb_run(runner: "RunnerConfig", folder: RunFolder) -> Iterator[Logger]:
     import wandb
 
     experiment, trial = folder.path.parent.name, folder.path.name
@@ -64,10 +80,24 @@ def tracked(runner: "RunnerConfig", folder: RunFolder) -> Iterator[list[Logger]]
     run.define_metric("*", step_metric="trainer/global_step")
     finished = False
     try:
-        yield [*loggers, WandbLogger(experiment=run)]
+        yield WandbLogger(experiment=run)
         finished = True
     finally:
         run.finish(exit_code=0 if finished else 1)
+
+
+@contextmanager
+def _mlflow_run(place: str, experiment: str, folder: RunFolder) -> Iterator[Logger]:
+    run = open_run(place, experiment, folder)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except BaseException:
+        status = "KILLED" if interrupts.received() is not None else "FAILED"
+        raise
+    finally:
+        run.close(status)
 
 
 def log_finished(runner: "RunnerConfig", folder: RunFolder, record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -79,22 +109,28 @@ def log_finished(runner: "RunnerConfig", folder: RunFolder, record: Mapping[str,
         record: of the trial.
 
     Returns:
-        The names of those trackers.
+        The names of those trackers that have all metrics now.
 
     Raises:
-        UserError: Weights & Biases cannot start a run, or metrics.csv is damaged.
+        UserError: Weights & Biases or MLflow cannot start a run, or metrics.csv is damaged.
     """
     lacking = [name for name in tracker_names(runner) if not _has(name, folder, record)]
     if not lacking:
         return ()
-    chosen = replace(runner, tensorboard="tensorboard" in lacking, wandb=runner.wandb if "wandb" in lacking else None)
+    chosen = replace(
+        runner,
+        tensorboard="tensorboard" in lacking,
+        wandb=runner.wandb if "wandb" in lacking else None,
+        mlflow=runner.mlflow if lacking[-1].startswith("mlflow") else None,
+    )
     with tracked(chosen, folder) as loggers:
         for logger in loggers:
             for step, values in _history(folder, record):
                 logger.log_metrics(values, step)
             logger.finalize("success")
-    folder.write_record({**record, "trackers": [*record.get("trackers", []), *lacking]})
-    return tuple(lacking)
+    logged = logged_to(chosen, loggers)
+    folder.write_record({**record, "trackers": [*record.get("trackers", []), *logged]})
+    return tuple(logged)
 
 
 def _history(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
