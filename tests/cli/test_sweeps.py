@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from seqmem import results
 from seqmem.cli import commandline, engines, overrides, plan, sweeps
 from seqmem.cli import run as running
+from seqmem.cli.search import settings
 from seqmem.errors import UserError
 from tests import program
 from tests.data_files import require
@@ -306,20 +307,21 @@ def test_a_sweep_whose_folder_cannot_be_made_names_the_reason(current, tmp_path,
 
 def section(**values):
     launcher = {"_target_": values.pop("launcher", "hydra._internal.core_plugins.basic_launcher.BasicLauncher"), "n_jobs": 0}
-    sweeper = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "n_trials": 1, **values}
+    sweeper = {"_target_": "hydra_plugins.seqmem_optuna_sweeper.OptunaSweeper", "n_trials": 1, **values}
     return OmegaConf.create({"launcher": launcher, "sweeper": sweeper, "runtime": {"choices": {"hydra/sweeper": "optuna"}}})
 
 
 def test_settings_of_launchers_and_searches_are_refused_by_name(tmp_path, monkeypatch):
     """Neither plugin needs to be installed for that."""
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(settings, "require_optuna", lambda: None)
     launcher = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
     for values, message in (
         ({"launcher": launcher}, "hydra/launcher: got submitit_slurm, but this machine has no srun"),
         ({"launcher": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}, "hydra.launcher.n_jobs: got 0"),
-        ({"n_trials": 0}, "hydra.sweeper.n_trials: got 0, expected at least 1"),
-        ({"direction": "maximise"}, "hydra.sweeper.direction: got maximise, expected a direction; did you mean 'maximize'?"),
-        ({"direction": ["minimize", "maximize"]}, "hydra.sweeper.direction: got ['minimize', 'maximize'], expected one"),
+        ({"n_trials": 0}, "hydra.sweeper.n_trials: got 0, expected greater than 0"),
+        ({"direction": "maximise"}, "hydra.sweeper.direction: got 'maximise', expected 'minimize' or 'maximize'; did you"),
+        ({"direction": ["minimize", "maximize"]}, "hydra.sweeper.direction: got ['minimize', 'maximize'], expected"),
         (
             {"storage": "sqlite:///nowhere/lr.db"},
             "got sqlite:///nowhere/lr.db, expected a file in a folder",

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from seqmem.cli import sweeps
+from seqmem.cli.live_view import Watched, values
 from seqmem.cli.messages import describe
 from seqmem.errors import UserError
 from seqmem.io import interrupts
@@ -65,6 +66,10 @@ class Job:
         self._name = f"job {hydra.job.num} ({hydra.job.override_dirname})" if hydra and "num" in hydra.job else ""
         self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra and hydra.mode == RunMode.MULTIRUN else None
         self._entry: dict[str, Any] = {**manifest_entry(config, hydra.overrides.task if hydra else ()), "failure": None}
+        if sweeps.current.point is not None:
+            self._entry["pruned"] = None
+        number = str(hydra.job.num) if hydra and "num" in hydra.job else ""
+        self._watched = Watched(sweeps.current.view if number else None, number, sweeps.current.point)
         self._experiment: Experiment | None = None
         self._update_manifest()
 
@@ -77,7 +82,7 @@ class Job:
     def begin(self, experiment: "Experiment") -> None:
         """Note that data and model are loaded, and where the trials lie."""
         swept = self._sweep.swept() if self._sweep else []
-        self._experiment = replace(experiment, swept=_values(self._entry["overrides"], swept))
+        self._experiment = replace(experiment, swept=values(self._entry["overrides"], swept))
         self._entry |= {"folder": experiment.folder, "code": experiment.code, "backend": experiment.backend}
         self._update_manifest()
 
@@ -98,8 +103,18 @@ class Job:
             Exception: the failure of the first trial that failed, after the other trials have run.
         """
         from seqmem import training
+        from seqmem.tasks import task_for
 
-        training.run_trials(self._config, data, self.experiment, sweeps.current.pool, self._fail_later)
+        current, model = sweeps.current, self._entry["model"]
+        if current.point is not None:
+            current.point.noted = self._prune
+            current.point.begin(self.experiment, self.seeds[0], f"val/{task_for(data.spec).metric}")
+        with self._watched.shown(self.experiment, model, data.spec.name):
+            training.run_trials(self._config, data, self.experiment, current.pool, self._fail_later, self._watched)
+
+    def _prune(self, reason: str) -> None:
+        self._entry["pruned"] = reason
+        self._update_manifest()
 
     def _fail_later(self, error: Exception) -> None:
         self.fail(error)
@@ -111,6 +126,7 @@ class Job:
         """Note why the job ends."""
         reason, status = describe(error)
         self._entry |= {"failure": reason, "status": status}
+        self._watched.failed(reason)
         self._update_manifest()
 
     def report(self) -> None:
@@ -174,12 +190,6 @@ def manifest_entry(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         "requested": requested(config),
         "seeds": list(_seeds(config)),
     }
-
-
-def _values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """Return the values of those overrides whose keys are in ``keys``."""
-    pairs = (override.lstrip("+").partition("=") for override in overrides)
-    return {key: value for key, _, value in pairs if key in keys}
 
 
 def _seeds(config: Mapping[str, Any]) -> range:

@@ -28,7 +28,9 @@ SWITCHES = (*HELP, "--hydra-help", "--version", "--resolve", *MULTIRUN, "--shell
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", *CONFIG_DIR)
 _flags = (*SWITCHES, *_switches_with_value)
-_open_sections = re.compile(r"(model\.mixer_args|model\.cell_args\.measure_args|train\.(optimizer|schedule)_args)[.=]")
+_open_sections = re.compile(
+    r"(model\.mixer_args|model\.cell_args\.measure_args|train\.(optimizer|schedule)_args|hydra\.sweeper\.(sampler|pruner)_args)[.=]"
+)
 _no_name = re.compile(
     r"\s*([-+]?(\d[\d_]*\.?|\.\d)[\d_]*(e[-+]?\d+)?|[-+]?(inf|nan)|true|false|null|\[.*[\[{].*|{.*)\s*", re.IGNORECASE
 )

@@ -37,6 +37,7 @@ _not_of_a_search = (
     "hydra.sweeper.n_trials=",
     "hydra.sweeper.n_jobs=",
     "hydra.sweeper.storage=",
+    "hydra.sweeper.timeout_minutes=",
 )
 
 
@@ -88,7 +89,7 @@ def plan(overrides: Sequence[str], flags: Sequence[str], section: DictConfig | N
     _refuse_duplicates(entries, [config for _, config in jobs])
     current = sweeps.current
     current.overrides = [_line(override) for override in parse(overrides) if not override.is_hydra_override()]
-    current.settings = _settings(sweep, [config for _, config in jobs], overrides)
+    current.settings = _settings(sweep)
     current.swept = _swept(sweep, overrides)
     by_file = requests_sweep(sweep.section) and not any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
     current.alone = ["hydra.mode=RUN"] if by_file else []
@@ -99,6 +100,8 @@ def plan(overrides: Sequence[str], flags: Sequence[str], section: DictConfig | N
             (entry["group"], entry["seeds"], *([entry["requested"]] if entry["requested"] else [])) for entry in entries
         ]
     else:
+        if engines.is_search(sweep.section):
+            current.search, current.settings = _search(sweep, [config for _, config in jobs])
         identity = sorted(line for line in [*overrides, *sweep.parameters] if not line.startswith(_not_of_a_search))
     os.environ["SEQMEM_SWEEP"] = _folder_name(entries, identity)
     return [*flags, "-m", *sweep.of_hydra, MODE, *jobs[0][0]]
@@ -243,15 +246,32 @@ def _refuse_duplicates(entries: Sequence[Mapping[str, Any]], configs: Sequence[M
             raise UserError(f"-m: got {pair}, which have the same settings and seeds; give them as two commands")
 
 
-def _settings(sweep: _Sweep, configs: Sequence[Mapping[str, Any]], overrides: Sequence[str]) -> dict[str, Any]:
+def _settings(sweep: _Sweep) -> dict[str, Any]:
     """Settings of the sweeper that follow from the plan."""
     if sweep.is_grid:
         return {"_target_": "hydra_plugins.seqmem_sweeper.PlannedSweeper"}
     params = {override.get_key_element(): _line(override).partition("=")[2] for override in parse(sweep.parameters)}
-    settings: dict[str, Any] = {"params": params} if params else {}
-    if sweep.section.sweeper._target_.endswith(".OptunaSweeper"):
-        settings |= engines.search_settings(configs, {override.key_or_group for override in parse(overrides)})
-    return settings
+    return {"params": params} if params else {}
+
+
+def _search(sweep: _Sweep, configs: Sequence[Mapping[str, Any]]) -> tuple[sweeps.Search, dict[str, Any]]:
+    """Return the search that a command line describes, and the settings of its sweeper that follow from the plan.
+
+    Raises:
+        UserError: it cannot be run.
+    """
+    from seqmem.cli.search import study
+    from seqmem.cli.search.space import space_of
+
+    settings = engines.check_search(sweep.section)
+    metric, direction = engines.objective(configs, settings)
+    [overrides] = sweep.grids
+    space = space_of(overrides)
+    study.check_arguments(settings, space)
+    sizes = [size for size in (settings.n_trials, space.size() if settings.sampler == "grid" else None) if size is not None]
+    points = min(sizes, default=None)
+    trials = (points or _most_jobs) * configs[0]["runner"]["ntrials"]
+    return sweeps.Search(overrides, metric, points, trials), {"direction": direction, "params": None}
 
 
 def _folder_name(entries: Sequence[Mapping[str, Any]], identity: list[Any]) -> str:

@@ -9,18 +9,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from seqmem.cli import live_view
 from seqmem.cli.overrides import split_flags
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
+    from seqmem.cli.search.points import Point
     from seqmem.data import DataSet
     from seqmem.results.aggregate import Trials
+    from seqmem.training.engines.job_lines import JobLines
     from seqmem.training.engines.workers import Workers
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search of this process.
+
+    Attributes:
+        overrides: its space, and what every point has.
+        metric: the validation metric to optimise, such as ``accuracy``.
+        points: number of its points; None if only a time limits it.
+        trials: number of all of its trials, as far as it is known.
+    """
+
+    overrides: list[Override]
+    metric: str
+    points: int | None
+    trials: int
 
 
 @dataclass
@@ -40,6 +60,9 @@ class _Current:
         workers: defers signals while worker processes run, so that they save their checkpoints.
         pool: trains the trials of all jobs, several at a time; None without a grid of jobs in this process.
         data: section of the config and data set of the last job of the pool.
+        search: that chooses the jobs; None if they are known.
+        point: of the search whose job is run now.
+        view: shows the jobs; None without a terminal.
     """
 
     command: list[str] = field(default_factory=list)
@@ -54,6 +77,9 @@ class _Current:
     workers: ExitStack = field(default_factory=ExitStack)
     pool: "Workers | None" = None
     data: "tuple[dict[str, Any], DataSet] | None" = None
+    search: Search | None = None
+    point: "Point | None" = None
+    view: "JobLines | None" = None
 
 
 current = _Current()
@@ -102,8 +128,8 @@ def report_sweep() -> None:
             for group in results.best_by_validation(report.write(folder)):
                 print(_best(group, folder, jobs))
             best = folder / "optimization_results.yaml"
-            if best.exists():  # written by Optuna
-                print(f"best of the search: {dict(OmegaConf.load(best))}")
+            if best.exists():
+                print(f"best of the search: {OmegaConf.to_container(OmegaConf.load(best))}")
     finally:
         if failed:
             print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
@@ -138,10 +164,16 @@ def _command(overrides: Sequence[str]) -> str:
 def _prepare_workers(launcher: str) -> None:
     """Make the workers of this process; for another launcher, prepare its processes' environment, and pass signals on."""
     if launcher.endswith(".BasicLauncher"):
-        if current.batch:  # a search waits for each of its jobs
+        if current.batch or current.search:
             from seqmem.training.engines.workers import Workers
 
-            current.pool = current.workers.enter_context(Workers(sum(len(job["seeds"]) for job in current.jobs)))
+            search = current.search
+            trials = search.trials if search else sum(len(job["seeds"]) for job in current.jobs)
+            total = search.points if search else len(current.jobs)
+            current.view = live_view.of_sweep(current.jobs, current.swept, total, search is not None)
+            if current.view is not None:
+                current.workers.callback(current.view.close)
+            current.pool = current.workers.enter_context(Workers(trials, current.view))
         return
     current.workers.enter_context(interrupts.deferred(interrupts.signal_children))
     import torch

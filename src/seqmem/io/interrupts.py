@@ -37,6 +37,8 @@ class _State:
         deferred: depth of :func:`deferred`.
         pass_on: called with a signal that is deferred.
         worker: the process does jobs of a different one, which reports the signal.
+        write_by: takes lines of the handlers where something is drawn on the terminal; None to write them at once.
+        last: written before a line that ends the process, to restore the terminal.
     """
 
     process: int | None = None
@@ -46,6 +48,8 @@ class _State:
     deferred: int = 0
     pass_on: Callable[[int], None] | None = None
     worker: bool = False
+    write_by: Callable[[str], None] | None = None
+    last: str = ""
 
 
 _state = _State()
@@ -127,6 +131,16 @@ def deferred(pass_on: Callable[[int], None] | None = None) -> Iterator[None]:
     raise_if_received()
 
 
+def write_by(writer: Callable[[str], None] | None, last: str = "") -> None:
+    """Let something that is drawn on the terminal write the line at a signal.
+
+    Args:
+        writer: takes the line, and writes it later; None to write it at once again.
+        last: what restores the terminal before the process ends at once.
+    """
+    _state.write_by, _state.last = writer, last
+
+
 def signal_children(number: int) -> None:
     """Send a signal to the child processes, where the system lists them."""
     for path in Path("/proc/self/task").glob("*/children"):
@@ -178,7 +192,9 @@ def _handle(number: int, frame: FrameType | None) -> None:
     note(number)
     if _state.deferred and first:
         if not _state.worker:
-            _write("interrupted: saves a checkpoint first; a second signal, at least a second later, ends at once\n")
+            (_state.write_by or _write)(
+                "interrupted: saves a checkpoint first; a second signal, at least a second later, ends at once\n"
+            )
         if _state.pass_on:
             _state.pass_on(number)
     elif _state.unwinding:
@@ -197,7 +213,7 @@ def _end_worker(number: int) -> None:
 def _end() -> NoReturn:
     with suppress(Exception):  # the signal may have come within a write
         sys.stdout.flush()
-    _write("error: interrupted\n")
+    _write(f"{_state.last}error: interrupted\n")
     os._exit(status())
 
 

@@ -52,13 +52,18 @@ class Experiment:
 
     def title(self, model: str, dataset: str) -> str:
         """Return "MODEL (SETTINGS) on DATASET" for messages, with the swept settings that the names do not imply."""
-        named = {"model": model, "dataset": dataset, "seed": self.swept.get("seed")}  # messages name the trial's seed
-        settings = ", ".join(f"{key}={value}" for key, value in self.swept.items() if named.get(key) != value)
-        return f"{model}{f' ({settings})' if settings else ''} on {dataset}"
+        return title(model, dataset, self.swept)
 
     def trial(self, seed: int) -> RunFolder:
         """Return the folder of a trial, which may not exist yet."""
         return RunFolder(self.folder / f"seed_{seed}")
+
+
+def title(model: str, dataset: str, swept: Mapping[str, str]) -> str:
+    """Return "MODEL (SETTINGS) on DATASET" for messages, see :meth:`Experiment.title`."""
+    named = {"model": model, "dataset": dataset, "seed": swept.get("seed")}  # messages name the trial's seed
+    settings = ", ".join(f"{key}={value}" for key, value in swept.items() if named.get(key) != value)
+    return f"{model}{f' ({settings})' if settings else ''} on {dataset}"
 
 
 def data_checksum(description: Mapping[str, Any]) -> str:

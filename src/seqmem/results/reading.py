@@ -18,7 +18,7 @@ MANIFEST = "sweep.json"
 UNKNOWN = "unknown"
 _IDENTITY = {"dataset": str, "model": str, "group": str, "seed": int}
 _OPTIONAL = {"code": str, "commit": str, "data": str, "backend": str, "result_last": dict, "overrides": list}
-_STATES = ("finished", "failed", "interrupted", "running")
+_STATES = ("finished", "failed", "interrupted", "pruned", "running")
 _UNKNOWN_RECORD = {"dataset": UNKNOWN, "model": UNKNOWN, "group": "", "seed": None}
 _NOT_RUNS = ("checkpoints", "tensorboard")
 
@@ -29,7 +29,8 @@ class Run:
 
     Attributes:
         folder: folder of the record, which may not exist.
-        status: "finished", "failed", "interrupted" or "running" as recorded; "missing" for a trial of a sweep without a record;
+        status: "finished", "failed", "interrupted", "pruned" or "running" as recorded; "pruned" also for a trial that a search
+            did not begin, since it pruned a trial of the same job; "missing" for other trials of a sweep without a record;
             "damaged" for a record that cannot be read, or is finished without a result; "repeated" for a trial that was found
             before in a different folder.
         reason: why it is not finished, in one line; empty if it is.
@@ -229,6 +230,8 @@ def _expected(path: Path, job: Mapping[str, Any], seed: int) -> Run:
         "overrides": job.get("overrides") or [],
         "seed": seed,
     }
+    if pruned := job.get("pruned"):
+        return Run(RunFolder(path), "pruned", f"it was not started, since a trial of the same job was {pruned}", record)
     reason = job.get("failure") or ("it was started, but has no record" if path.exists() else "it was not started")
     return Run(RunFolder(path), "missing", reason, record)
 

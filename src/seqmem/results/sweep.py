@@ -14,7 +14,7 @@ from seqmem.errors import UserError
 from seqmem.io.files import locked, write_text
 
 _KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
-_LATER = ("requested", "backend")
+_LATER = ("requested", "backend", "pruned")
 """Keys that manifests of earlier versions lack."""
 
 
@@ -29,8 +29,8 @@ class Sweep:
 
         Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
         ``requested`` (see :func:`seqmem.training.backend.requested`), ``folder`` (of its trials, relative to the sweep's),
-        ``code`` and ``backend`` (all three None until it has started), ``failure`` (a line; None if it has not failed) and
-        ``status`` (the exit status of the failure).
+        ``code`` and ``backend`` (all three None until it has started), ``failure`` (a line; None if it has not failed),
+        ``status`` (the exit status of the failure) and ``pruned`` (a line; None if no search pruned it).
 
         Raises:
             UserError: the manifest cannot be read.

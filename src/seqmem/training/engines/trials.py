@@ -1,6 +1,6 @@
 """The trials of a config: the same training from several seeds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,11 @@ from seqmem.training.config import check_fit, model_arguments, runner_config
 from seqmem.training.engines.attempts import Attempt, one_by_one
 from seqmem.training.engines.choice import Choice, DeviceMemory, choose
 from seqmem.training.engines.data_check import check_data
+from seqmem.training.engines.watcher import Watcher
 from seqmem.training.engines.worker import Trial
 from seqmem.training.engines.workers import CannotStartError, Workers, say_why_not_at_once
 from seqmem.training.fingerprint import fingerprint
+from seqmem.training.loop.pruning import Judge, judged
 from seqmem.training.loop.splits import Data
 from seqmem.training.loop.threads import to_resume_with
 
@@ -48,6 +50,7 @@ def run_trials(
     experiment: Experiment,
     workers: Workers | None = None,
     failed: Callable[[Exception], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> list[RunFolder]:
     """Train ``runner.ntrials`` models, trial k with seed + k, where ``runner.name`` says; print a line after each.
 
@@ -59,6 +62,7 @@ def run_trials(
         experiment: what :func:`experiment` returns for them.
         workers: those of a sweep, which may still train the trials when this function returns; None to wait for their end.
         failed: called later with the failure of the first of these trials that failed, after the others have run.
+        watcher: of a search, which may stop the trials and gets their outcomes, later in the case of ``workers``.
 
     Returns:
         The trials' folders.
@@ -67,7 +71,7 @@ def run_trials(
         Exception: the failure of the first trial that failed, after the other trials have run.
     """
     seeds = range(config["seed"], config["seed"] + config["runner"]["ntrials"])
-    job = _Outcomes(experiment, seeds)
+    job = _Outcomes(experiment, seeds, watcher)
     with ExitStack() as own:
         own_workers = workers or own.enter_context(Workers(len(seeds)))
         unfinished = [seed for seed in seeds if experiment.trial(seed).finished() is None]
@@ -81,19 +85,28 @@ def run_trials(
         for seed in seeds:
             if choice is None or seed not in unfinished:
                 job.add(*one_by_one(config, data, experiment, [seed], wait=False))
-            else:
-                try:
-                    own_workers.submit(Trial(config, data, experiment, seed), _resumed(choice, experiment, seed), job.add)
-                except CannotStartError as error:
-                    say_why_not_at_once(error)
-                    own_workers.finish()
-                    job.failed = None
-                    job.busy.clear()
-                    _one_after_the_other(config, data, experiment, job, seeds[seeds.index(seed) :])
-                    return job.folders()
+                continue
+            try:
+                _submit(Trial(config, data, experiment, seed), choice, own_workers, job)
+            except CannotStartError as error:
+                say_why_not_at_once(error)
+                own_workers.finish()
+                job.failed = None
+                job.busy.clear()
+                _one_after_the_other(config, data, experiment, job, seeds[seeds.index(seed) :])
+                return job.folders()
     if workers is None:
         job.raise_failure()
     return job.folders()
+
+
+def _submit(trial: Trial, choice: Choice, workers: Workers, job: "_Outcomes") -> None:
+    """Start a trial as soon as a process is free, unless a search has stopped the job by then."""
+    workers.wait(choice)
+    if job.stopped:
+        job.skip()
+    else:
+        workers.submit(trial, _resumed(choice, trial.experiment, trial.seed), job.add, job.judge(trial.seed))
 
 
 def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Experiment, job: "_Outcomes", seeds: range) -> None:
@@ -103,7 +116,7 @@ def _one_after_the_other(config: Mapping[str, Any], data: Data, experiment: Expe
     if name != "ray" and config["runner"].get("workers", "auto") != "auto":
         config = {**config, "runner": {**config["runner"], "workers": 1}}  # for the record
     for wait, chosen in ((False, seeds), (True, job.busy)):
-        for outcome in attempts(config, data, experiment, chosen, wait):
+        for outcome in attempts(config, data, experiment, job.judged(chosen), wait):
             job.add(outcome)
     job.raise_failure()
 
@@ -118,7 +131,7 @@ def _choice(config: Mapping[str, Any], data: Data, experiment: Experiment, worke
     """Choose how many trials are trained at a time; a GPU's memory is measured by a short training."""
 
     def measure() -> DeviceMemory | None:
-        runner = {**config["runner"], "tensorboard": False, "wandb": None}
+        runner = {**config["runner"], "tensorboard": False, "wandb": None, "mlflow": None}
         with TemporaryDirectory() as folder:
             short = {**config, "runner": runner, "smoke_test": True}
             elsewhere = replace(experiment, folder=Path(folder))
@@ -146,27 +159,56 @@ class _Outcomes:
     Args:
         experiment: with the trials' folders.
         seeds: of the trials.
+        watcher: see :func:`run_trials`.
 
     Attributes:
         busy: seeds of trials that a different process trains.
         failed: called with the failure of the first trial that failed, once all have an outcome; None for no call.
     """
 
-    def __init__(self, experiment: Experiment, seeds: range):
+    def __init__(self, experiment: Experiment, seeds: range, watcher: Watcher | None = None):
         self.seeds, self.busy = seeds, list[int]()
         self.failed: Callable[[Exception], None] | None = None
-        self._experiment = experiment
-        self._failures: dict[int, Exception] = {}
-        self._ended = 0
+        self._experiment, self._watcher = experiment, watcher
+        self._attempts: dict[int, Attempt] = {}
+        self._skipped = 0
 
     def folders(self) -> list[RunFolder]:
         """Return the trials' folders."""
         return [self._experiment.trial(seed) for seed in self.seeds]
 
+    @property
+    def failure(self) -> Exception | None:
+        """The failure of the first trial that failed."""
+        return next((found for _, each in sorted(self._attempts.items()) if (found := each.failure) is not None), None)
+
     def raise_failure(self) -> None:
         """Raise the failure of the first trial that failed."""
-        if self._failures:
-            raise self._failures[min(self._failures)]
+        if self.failure is not None:
+            raise self.failure
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further trial is to begin, since a search stopped one."""
+        return self._watcher is not None and self._watcher.stopped
+
+    def judge(self, seed: int) -> Judge | None:
+        """Return what judges a trial; None if nothing does."""
+        return self._watcher.judge(seed) if self._watcher is not None else None
+
+    def judged(self, seeds: Sequence[int]) -> Iterator[int]:
+        """Yield seeds, each while its trial is judged in this process, until the search stops the job."""
+        for seed in seeds:
+            if self.stopped:
+                self.skip()
+                continue
+            with judged(self.judge(seed)):
+                yield seed
+
+    def skip(self) -> None:
+        """Note that a trial does not begin."""
+        self._skipped += 1
+        self._end()
 
     def add(self, outcome: Attempt) -> None:
         """Print the line of an outcome, and note a failure."""
@@ -175,20 +217,27 @@ class _Outcomes:
             self.busy.append(outcome.seed)
             print(f"another process trains {folder}: waited for after the others", flush=True)
             return
-        if outcome.failure is not None:
-            self._failures[outcome.seed] = outcome.failure
-        elif outcome.record is not None:
+        self._attempts[outcome.seed] = outcome
+        if outcome.failure is None and outcome.record is not None:
             title = self._experiment.title(outcome.record["model"], outcome.record["dataset"])
             line = _summary_line(title, outcome.record, outcome.seed - self.seeds[0] + 1, len(self.seeds))
             logged = "".join(f", logged to {name} from its metrics" for name in outcome.logged)
             print(f"{line}; {'in' if outcome.trained else 'found in'} {folder}{logged}", flush=True)
-        self._ended += 1
-        if self.failed and self._failures and self._ended == len(self.seeds):
-            self.failed(self._failures[min(self._failures)])
+        self._end()
+
+    def _end(self) -> None:
+        if len(self._attempts) + self._skipped < len(self.seeds):
+            return
+        if self._watcher is not None:
+            self._watcher.ended([attempt for _, attempt in sorted(self._attempts.items())])
+        if self.failed and self.failure is not None:
+            self.failed(self.failure)
 
 
 def _summary_line(title: str, record: Mapping[str, Any], number: int, count: int) -> str:
-    """Return the line that is printed after a trial: its results, and how sequences were computed."""
+    """Return the line that is printed after a trial: its results, and how sequences were computed; or why it was pruned."""
+    if record["status"] == "pruned":
+        return f"{title}, trial {number} of {count} (seed {record['seed']}): {record['reason']}, {record['seconds']:.1f} s"
     name, result, floor = record["metric"], record["result"], record["irreducible_error"]
     irreducible = "" if floor is None else f" ({floor:.4f} is irreducible)"
     accuracy = record.get("linear_probe_accuracy")

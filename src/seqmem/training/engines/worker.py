@@ -7,8 +7,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 from select import select
 from threading import Lock, Thread
 from typing import Any
@@ -19,6 +21,7 @@ from seqmem.errors import UserError
 from seqmem.io import interrupts, terminal
 from seqmem.results.experiment import Experiment
 from seqmem.training.engines.attempts import Attempt, one_by_one
+from seqmem.training.loop import pruning
 from seqmem.training.loop.recorder import peak_memory_mib
 from seqmem.training.loop.splits import Data
 from seqmem.training.loop.threads import set_threads
@@ -58,12 +61,14 @@ class Settings:
         threads: of the process; None for torch's default.
         in_terminal: the parent shows a line of each running trial in a terminal.
         command: the parent's ``sys.argv``, for the record.
+        judged: the parent judges the trial after each epoch.
     """
 
     workers: int
     threads: int | None
     in_terminal: bool
     command: tuple[str, ...]
+    judged: bool = False
 
 
 def run(parent: Connection, inherited: Sequence[Connection], trial: Trial, settings: Settings) -> None:
@@ -79,11 +84,13 @@ def run(parent: Connection, inherited: Sequence[Connection], trial: Trial, setti
     interrupts.install_in_worker()
     for each in inherited:
         each.close()
-    Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    answers = SimpleQueue[bool]()
+    Thread(target=_end_with_parent, args=(parent, answers), daemon=True).start()
     lock = Lock()
     streams = _Lines("line", parent, lock), _Lines("error", parent, lock)
     sys.stdout, sys.stderr = streams
     terminal.status_line = _Status(parent, lock) if settings.in_terminal else None
+    pruning.judge = _Judge(parent, lock, answers) if settings.judged else None
     sys.argv = list(settings.command)
     if settings.threads is not None:
         set_threads(settings.threads)
@@ -120,14 +127,33 @@ def _sendable(outcome: Attempt) -> Attempt:
     return replace(outcome, failure=failure)
 
 
-def _end_with_parent(parent: Connection) -> None:
+def _end_with_parent(parent: Connection, answers: SimpleQueue[bool]) -> None:
     """Stop the trial when the parent asks for it, and end this process when the parent has ended, which closes the pipe."""
     try:
-        while parent.recv():
-            if interrupts.received() is None:
+        while True:
+            message = parent.recv()
+            if isinstance(message, bool):
+                answers.put(message)
+            elif interrupts.received() is None:
                 os.kill(os.getpid(), signal.SIGTERM)
     except (EOFError, OSError):
         os._exit(1)
+
+
+class _Judge:
+    """Sends the parent the validation of an epoch, and waits for its answer, so that a trial stops after the same epoch."""
+
+    def __init__(self, parent: Connection, lock: Lock, answers: SimpleQueue[bool]):
+        self._parent, self._lock, self._answers = parent, lock, answers
+
+    def __call__(self, epochs: int, value: float, is_last: bool) -> bool:
+        """Return whether to stop; not after a signal, which stops the trial itself."""
+        with self._lock:
+            self._parent.send(("epoch", (epochs, value, is_last)))
+        while interrupts.received() is None:
+            with suppress(Empty):
+                return self._answers.get(timeout=0.2)
+        return False
 
 
 class _Status:

@@ -22,6 +22,7 @@ from seqmem.training.engines import worker
 from seqmem.training.engines.attempts import Attempt
 from seqmem.training.engines.choice import Choice, DeviceMemory
 from seqmem.training.engines.display import Display, display
+from seqmem.training.loop.pruning import Judge
 
 Then = Callable[[Attempt], None]
 
@@ -44,6 +45,7 @@ class _Running:
     process: Any
     messages: Any
     forked: bool
+    judge: Judge | None = None
     outcome: Attempt | None = None
     memory: tuple[float, float, float] | None = None
 
@@ -65,20 +67,21 @@ class Workers:
 
     Args:
         trials: number of the command, those of its other jobs included.
+        shown_by: what the processes send is shown by it; None for what suits the standard output.
 
     Attributes:
         choices: those made so far, by the checksum of the settings.
     """
 
-    def __init__(self, trials: int):
+    def __init__(self, trials: int, shown_by: Display | None = None):
         self.trials = trials
         self.choices: dict[str, Choice] = {}
         self._running: list[_Running] = []
-        self._busy: list[tuple[worker.Trial, Choice, Then]] = []
-        self._display: Display = display()
+        self._busy: list[tuple[worker.Trial, Choice, Then, Judge | None]] = []
+        self._display: Display = shown_by or display()
         self._signals = ExitStack()  # while processes run
         self._stopping = False
-        self._errors: list[Exception] = []  # of calls of ``then``; the job that runs meanwhile may be a different one
+        self._errors: list[Exception] = []  # of ``then`` and ``judge``; the job that runs meanwhile may be a different one
 
     def __enter__(self) -> "Workers":
         return self
@@ -97,7 +100,24 @@ class Workers:
         if error is None and self._errors:
             raise self._errors[0]
 
-    def submit(self, trial: worker.Trial, choice: Choice, then: Then) -> None:
+    def wait(self, choice: Choice | None = None) -> None:
+        """Wait until a process is free.
+
+        Args:
+            choice: the number of workers, see :meth:`submit`; None for that of the trials that run.
+
+        Raises:
+            Interrupted: there was a signal.
+        """
+        chosen = [] if choice is None else [choice]
+        while self._running and len(self._running) >= min(
+            each.workers for each in (*chosen, *(running.choice for running in self._running))
+        ):
+            self._receive()
+        if interrupts.received() is not None:
+            self.finish()
+
+    def submit(self, trial: worker.Trial, choice: Choice, then: Then, judge: Judge | None = None) -> None:
         """Start a trial as soon as a process is free, and return.
 
         Args:
@@ -106,21 +126,19 @@ class Workers:
             then: called with the outcome, in this process, by one of the next calls of a method. A trial that a different
                 process trains is attempted again after all others: there are two calls. An error of it is raised at the
                 end of the block.
+            judge: called after each epoch of the trial, likewise, and stops it by returning True.
 
         Raises:
             CannotStartError: the process did not start.
             Interrupted: there was a signal.
         """
-        while self._running and len(self._running) >= min(choice.workers, *(each.choice.workers for each in self._running)):
-            self._receive()
-        if interrupts.received() is not None:
-            self.finish()
+        self.wait(choice)
         if not self._running:
             self._signals.close()
             self._signals.enter_context(interrupts.handled())
             self._signals.enter_context(interrupts.deferred(lambda number: self._pass_on()))
             self._signals.enter_context(suspended_together(self._processes))
-        self._running.append(self._started(trial, choice, then))
+        self._running.append(self._started(trial, choice, then, judge))
         if interrupts.received() is not None:  # the signal came while the process started
             self._pass_on()
 
@@ -159,13 +177,13 @@ class Workers:
             if self._running:
                 self._receive()
             else:
-                trial, choice, then = self._busy.pop(0)
+                trial, choice, then, judge = self._busy.pop(0)
                 try:
-                    self.submit(trial, choice, then)
+                    self.submit(trial, choice, then, judge)
                 except CannotStartError as error:
                     self._call(then, Attempt(trial.seed, failure=error))
 
-    def _started(self, trial: worker.Trial, choice: Choice, then: Then) -> _Running:
+    def _started(self, trial: worker.Trial, choice: Choice, then: Then, judge: Judge | None) -> _Running:
         method = start_method(choice.threads)
         context: Any = get_context(method)
         here, there = context.Pipe()
@@ -174,7 +192,8 @@ class Workers:
         inherited = [here, *(each.messages for each in self._running)] if method == "fork" else []
         if method == "forkserver":
             context.set_forkserver_preload(_PRELOADED)
-        settings = worker.Settings(choice.workers, choice.threads, self._display.in_terminal, tuple(sys.argv))
+        shown = self._display.in_terminal
+        settings = worker.Settings(choice.workers, choice.threads, shown, tuple(sys.argv), judge is not None)
         process = context.Process(target=worker.run, args=(there, inherited, trial, settings), name=trial.name)
         try:
             with warnings.catch_warnings():  # Python 3.12 and later warn of threads, of which the process uses none
@@ -185,7 +204,7 @@ class Workers:
             raise CannotStartError(" ".join(f"{type(error).__name__}: {error}".split())) from error
         finally:
             there.close()
-        return _Running(trial, choice, then, process, here, method == "fork")
+        return _Running(trial, choice, then, process, here, method == "fork", judge)
 
     def _receive(self) -> None:
         """Wait for messages, at most a moment, and act on them and on processes that have ended."""
@@ -207,6 +226,8 @@ class Workers:
                     running.outcome = content
                 elif kind == "memory":
                     running.memory = content
+                elif kind == "epoch":
+                    running.messages.send(self._verdict(running.judge, content))
                 elif not running.trial.silent:
                     self._display.show(kind, running.trial.name, content)
         except (EOFError, OSError, UnpicklingError):  # a process that is killed may leave half a message
@@ -224,7 +245,7 @@ class Workers:
         if outcome is None:
             outcome = Attempt(running.trial.seed, failure=_death(running))
         elif outcome.record is None and outcome.failure is None and not running.trial.wait:
-            self._busy.append((running.trial.awaited(), running.choice, running.then))
+            self._busy.append((running.trial.awaited(), running.choice, running.then, running.judge))
         self._call(running.then, outcome)
 
     def _call(self, then: Then, outcome: Attempt) -> None:
@@ -232,6 +253,14 @@ class Workers:
             then(outcome)
         except Exception as error:
             self._errors.append(error)
+
+    def _verdict(self, judge: Judge | None, epoch: tuple[int, float, bool]) -> bool:
+        """Return whether to stop a trial; an error of the judge does not, and is raised at the end of the block."""
+        try:
+            return judge is not None and bool(judge(*epoch))
+        except Exception as error:
+            self._errors.append(error)
+            return False
 
     def _processes(self) -> list[int]:
         return [running.process.pid for running in self._running]

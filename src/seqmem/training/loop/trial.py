@@ -30,6 +30,7 @@ from seqmem.training.checkpoints.seeds import StepSeeds
 from seqmem.training.config import TrainConfig, model_arguments, runner_config
 from seqmem.training.engines.ranks import in_ranks
 from seqmem.training.evaluation.review import review
+from seqmem.training.loop import pruning
 from seqmem.training.loop.averaging import WeightAverage
 from seqmem.training.loop.best import EarlyStop, Patience
 from seqmem.training.loop.build import epochs, module_for, trainer_for
@@ -37,12 +38,13 @@ from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.not_finite import NotFiniteError
 from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.progress import progress
+from seqmem.training.loop.pruning import Pruning
 from seqmem.training.loop.quiet import quiet_lightning
 from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_peak_memory
 from seqmem.training.loop.replay import explained
 from seqmem.training.loop.splits import Data, Splits
 from seqmem.training.loop.threads import as_before
-from seqmem.training.loop.trackers import tracked, tracker_names
+from seqmem.training.loop.trackers import logged_to, tracked
 from seqmem.training.loop.while_training import while_training
 
 Config = Mapping[str, Any]
@@ -60,7 +62,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
         experiment: with the trial's folder.
 
     Returns:
-        The run record.
+        The run record. Its status is "finished", or "pruned" if a search stopped the trial.
     """
     folder = experiment.trial(config["seed"])
     check_backend(config, experiment)
@@ -84,7 +86,8 @@ def _recorded(config: Config, data: Data, experiment: Experiment, folder: RunFol
             record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
         except NotFiniteError as error:
             raise explained(error, config, data, experiment, folder) from None
-    record |= {"status": "finished", "seconds": round(record["seconds_before"] + time.perf_counter() - start, 3)}
+    record["seconds"] = round(record["seconds_before"] + time.perf_counter() - start, 3)
+    record["status"] = "finished" if "result" in record else "pruned"
     folder.write_record(record)
     return record
 
@@ -189,7 +192,7 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
         else:
             outcome = _test_initial_weights(trainer, module, splits, folder)
     reviewed = {}
-    if isinstance(model, Autoencoder) and trainer.is_global_zero:
+    if isinstance(model, Autoencoder) and trainer.is_global_zero and "result" in outcome:
         reviewed = _review(trainer, model, Splits.of(data, train, None, config["smoke_test"]), folder)
     return {
         **reviewed,
@@ -202,8 +205,8 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "operators": ops.paths(),
         "recurrences": model.paths(),
-        "trackers": tracker_names(runner),
         "stopped_early": early_stop.reason or None,
+        "trackers": logged_to(runner, loggers),
     }
 
 
@@ -215,8 +218,10 @@ def _callbacks(config: Config, experiment: Experiment, task: Task, recorder: Epo
     average = [] if train.ema is None else [WeightAverage(train.ema)]
     title = f"{experiment.title(models.label(model_arguments(config)), task.spec.name)}, seed {config['seed']}"
     title += ", smoke test" if config["smoke_test"] else ""
-    shown = progress(title, folder.path, epochs(config), recorder, f"val/{task.metric}", task.best)
-    return [StepSeeds(config["seed"]), recorder, *average, within, *shown]
+    count, metric = epochs(config), f"val/{task.metric}"
+    shown = progress(title, folder.path, count, recorder, metric, task.best)
+    judged = [] if pruning.judge is None else [Pruning(recorder, metric, count, pruning.judge)]
+    return [StepSeeds(config["seed"]), recorder, *average, within, *shown, *judged]
 
 
 def _fit(
@@ -239,11 +244,7 @@ def _fit(
         raise UserError(f"{best.monitor}: no finite value in any epoch; try a smaller train.lr")
     score = best.best_model_score.item()
     last = recorder.rows[-1]
-    tested_last = trainer.test(module, loaders["test"], verbose=False)[0] if module.train_config.test_last else {}
-    tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
-    return {
-        "result": {best.monitor: score, **tested},
-        "result_last": tested_last,
+    trained = {
         "best_epoch": next(row["epoch"] for row in recorder.rows if row[best.monitor] == score),
         "epochs": len(recorder.rows),
         "resumed_at": recorder.resumed_at,
@@ -251,6 +252,21 @@ def _fit(
         "train_seconds": last["seconds"],
         "sequences_per_second": last["sequences_per_second"],
     }
+    if pruned := _pruned(trainer):
+        return {**trained, "reason": pruned, "best_validation": score}
+    tested_last = trainer.test(module, loaders["test"], verbose=False)[0] if module.train_config.test_last else {}
+    tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
+    return {
+        **trained,
+        "result": {best.monitor: score, **tested},
+        "result_last": tested_last,
+    }
+
+
+def _pruned(trainer: pl.Trainer) -> str:
+    """Return why a search stopped the training; empty if it did not."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.reason for callback in callbacks if isinstance(callback, Pruning)), "")
 
 
 def _test_initial_weights(trainer: pl.Trainer, module: SequenceModule, splits: Splits, folder: RunFolder) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Searches by Optuna: their settings, space, study and points."""
