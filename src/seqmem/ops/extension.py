@@ -28,7 +28,13 @@ _OWN = Path(__file__).with_name("_extension.so")
 LIBRARY = Path(os.environ.get("SEQMEM_EXTENSION") or _OWN)
 """Path of the compiled operators; ``SEQMEM_EXTENSION`` selects another build (``make sanitize`` tests one)."""
 
-BUILD = "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
+_in_checkout = _OWN.parents[2].name == "src"
+BUILD = (
+    "build it with `pip install -e . --no-build-isolation --no-deps` in a checkout (a C++ compiler is needed)"
+    if _in_checkout
+    else "with a C++ compiler, build it for the installed torch: `pip install --force-reinstall --no-deps --no-build-isolation "
+    "ADDRESS`, with the address or wheel that seqmem came from"
+)
 
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 ANY_MEASURE = "quasiseparable_update"
@@ -258,7 +264,6 @@ def _register_any_measure(ops: Any, update: Any, adjoint: Any) -> None:
 
 
 FORCED = os.environ.get("SEQMEM_REFERENCE", "") not in ("", "0")
-_in_checkout = _OWN.parents[2].name == "src"
 STALE = "" if FORCED or LIBRARY != _OWN or not _in_checkout else stale_reason(LIBRARY)
 """Why the library of this checkout must be built again; a library that SEQMEM_EXTENSION names is used as it is."""
 
