@@ -143,8 +143,8 @@ def _in_batch(batch: Batch, task: Task) -> Finding | None:
 
 
 def _in_weights(model: nn.Module) -> Finding | None:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    name = not_finite_tensor((name, value) for name, value in named if value.is_floating_point())
+    named = [*model.named_parameters(), *model.named_buffers()]  # on a GPU, some buffers may be on the CPU
+    name = next((name for name, value in named if not torch.isfinite(value).all()), "")
     if not name:
         return None
     return Finding("weight", f"{name}, before the step", _layer_of(name), name)
@@ -204,7 +204,7 @@ def _check_outputs(
     label = f"{name or 'the model'} ({type(module).__name__})"
 
     def check(value: Tensor) -> Tensor:
-        if not value.is_floating_point() or value.numel() == 0:
+        if not (value.is_floating_point() or value.is_complex()) or value.numel() == 0:
             return value
         place = _first_place(value, _valid(value, batch))
         if place is not None:
@@ -241,7 +241,7 @@ def _valid(values: Tensor, batch: Batch) -> Tensor | None:
     return None if lengths is None or tuple(values.shape[:2]) != shape else valid_steps(lengths, shape[1]).to(values.device)
 
 
-def _first_place(values: Tensor, valid: Tensor | None) -> tuple[int, int | None, float] | None:
+def _first_place(values: Tensor, valid: Tensor | None) -> tuple[int, int | None, Any] | None:
     """Return row, time step and value of the first that is not finite: the earliest step, then the first row.
 
     Args:
