@@ -35,7 +35,8 @@ def keys(name: str) -> str:
         if path not in (("network",), ("cell",))
     ]
     shown = table(["key", "default", "meaning"], lines, numbers=0)
-    return f"{shown}\n\n{_presets(presets, comments)}\n\nSource: `cfg/model/{name}.yaml`."
+    source = f"Source: `cfg/model/{name}.yaml`; keys of the other groups: [configuration](../reference/configuration.md)."
+    return f"{shown}\n\n{_presets(presets, comments)}\n\n{source}"
 
 
 def _presets(presets: Mapping[str, Any], comments: choices.Comments) -> str:

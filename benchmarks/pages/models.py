@@ -2,22 +2,21 @@
 
 from pathlib import Path
 
+from benchmarks import abilities
 from benchmarks.gpu import paths
 from benchmarks.pages import keys, results
 from benchmarks.pages.blocks import DOCS, table, updated
 from benchmarks.pages.trials import read
 from seqmem import cells, sequence
-from seqmem.ops import implementations
 
 FOLDER = DOCS / "models"
 
 
 def pages() -> dict[Path, str]:
     """Return the text of each page of a model, and of the index, by its path."""
+    index, tables = FOLDER / "index.md", {"abilities": of_abilities, "cells": of_cells, "networks": of_networks}
     texts = {path(name): updated(path(name), _makers(name)) for name in keys.model_names()}
-    return texts | {
-        FOLDER / "index.md": updated(FOLDER / "index.md", {"abilities": abilities, "cells": of_cells, "networks": of_networks})
-    }
+    return texts | {index: updated(index, tables)}
 
 
 def path(name: str) -> Path:
@@ -52,21 +51,11 @@ def of_cells() -> str:
     return table(["model", "kind", "what it is"], lines, numbers=0)
 
 
-def abilities(folder: str = "") -> str:
-    """Return the table of what cells and layers can do, one row for each set of abilities.
-
-    Args:
-        folder: of the pages of models, seen from the page that holds the table.
-    """
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in layer_names():
-        layer = sequence.get(name)
-        causal = _yes(layer.causal)
-        row = (_on_cpu(name), paths.path(name), "yes", _yes(layer.timed), causal, causal, "yes")
-        groups.setdefault(row, []).append(f"[{name}]({folder}{name}.md)")
-    lines = [[", ".join(names), *row] for row, names in sorted(groups.items(), key=lambda group: -len(group[1]))]
-    headings = ["cells and layers", "on the CPU", "on a GPU", "lengths", "timestamps", "carried state", "step", "export"]
-    return table(headings, lines, numbers=0)
+def of_abilities() -> str:
+    """Return the README's table of what each cell can do, which :mod:`benchmarks.abilities` finds by trying it."""
+    found = abilities.BLOCK.search(abilities.PAGE.read_text(encoding="utf-8"))
+    assert found, "the README has no table of abilities"
+    return found[2]
 
 
 def layer_names() -> list[str]:
@@ -78,14 +67,3 @@ def of_networks() -> str:
     """Return the table of models that are networks of their own."""
     lines = [[f"[{name}]({name}.md)", keys.headline(name)] for name in keys.model_names() if name not in layer_names()]
     return table(["model", "what it is"], lines, numbers=0)
-
-
-def _yes(able: bool) -> str:
-    return "yes" if able else ""
-
-
-def _on_cpu(name: str) -> str:
-    """Return the path of a cell's sequences on the CPU, as the table of implementations names it."""
-    found = implementations.TABLE.get(sequence.get(name).operator, ())
-    own = [row.name for row in found if row.device in ("", "cpu") and "exported" not in row.name]
-    return own[0] if own else implementations.STEPWISE

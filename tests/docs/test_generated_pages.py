@@ -92,13 +92,3 @@ def test_keys_have_the_comments_of_the_file():
     assert "- `model.preset=psmnist`: `model.cell_args.hidden_size=212`, " in text
     assert "| `model.dropout` | `0.0` | " in text
     assert "`model.network`" not in text
-
-
-def test_abilities_are_those_of_the_code():
-    rows = [line.split("|")[1:-1] for line in models.abilities("docs/models/").splitlines()[2:]]
-    found = {name: cells for cells in rows for name in re.findall(r"\[(\w+)\]\(docs/models/\w+\.md\)", cells[0])}
-    assert set(found) == set(models.layer_names())
-    timed = {name for name, cells in found.items() if cells[4].strip()}
-    assert timed == {"tlsi", "tlti"}
-    assert found["legs"][1].strip() == "one compiled call"
-    assert found["rnn"][1].strip() == "step by step"
