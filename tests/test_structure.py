@@ -27,7 +27,7 @@ FLOORS = [
 ]
 """Rooms from the ground up: a module may import from its own room and from those on lower floors."""
 
-ENTRIES = {"report", "encode", "decode", "evaluate", "export", "boundaries", "predict", "__init__", "__main__"}
+ENTRIES = {"report", "encode", "decode", "evaluate", "export", "publish", "boundaries", "predict", "__init__", "__main__"}
 """Modules that only start what lies in a room."""
 
 ONLY_ABOVE = {"hydra": {"cli"}, "omegaconf": {"cli"}, "pytorch_lightning": {"training", "compat", "cli"}}

@@ -33,6 +33,7 @@ NOT_RUN = (
     "make",
     "pytest",
     "pip",
+    "hf",
     "git",
     ".",
     "cd",
@@ -64,8 +65,11 @@ WORKERS: dict[str, tuple[Callable[[], object], str]] = {
 }
 """Words of commands that start workers, with what these need and the reason where it is missing."""
 
-NEEDS: dict[str, tuple[Callable[[], object], str]] = {".parquet": (lambda: find_spec("pyarrow"), "pyarrow is not installed")}
-"""Words of other commands that need a package or a machine, likewise."""
+NEEDS: dict[str, tuple[Callable[[], object], str]] = {
+    ".parquet": (lambda: find_spec("pyarrow"), "pyarrow is not installed"),
+    "digits-legs": (lambda: find_spec("safetensors"), "safetensors is not installed"),
+}
+"""Words of other commands and of Python blocks that need a package or a machine, likewise."""
 
 
 def _series(path: Path) -> None:
@@ -137,7 +141,11 @@ def run_page(page: Path, folder: Path) -> list[str]:
     skipped = []
     for language, group in groupby(pages.blocks(page, "python", "bash"), key=lambda block: block.language):
         if language == "python":
-            _run_python([block.text for block in group], folder)
+            texts = [block.text for block in group]
+            if reason := missing("\n".join(texts)):
+                skipped.append(f"a Python block: {reason}")
+            else:
+                _run_python(texts, folder)
             continue
         for command in (command for block in group for command in block.commands()):
             if not is_run(command):

@@ -144,6 +144,23 @@ class RunFolder:
             raise UserError(f"{path} is damaged (got a {type(record).__name__}, expected an object)")
         return record
 
+    def read_data(self) -> dict[str, Any]:
+        """Read data.json.
+
+        Raises:
+            UserError: it cannot be read, or is damaged.
+        """
+        path = self.path / "data.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error})") from None
+        if not isinstance(found, dict):
+            raise UserError(f"{path} is damaged (got a {type(found).__name__}, expected an object)")
+        return found
+
     def finished(self) -> dict[str, Any] | None:
         """Return the record of a finished trial; None if the trial has not finished."""
         try:

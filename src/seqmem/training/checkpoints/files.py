@@ -16,6 +16,7 @@ from seqmem.errors import UserError
 from seqmem.io.files import replacing
 from seqmem.io.zips import check_size
 from seqmem.tasks import task_for
+from seqmem.training.checkpoints import hub_folder
 from seqmem.training.config import TrainConfig, model_arguments
 from seqmem.training.loop.module import SequenceModule
 
@@ -62,12 +63,16 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
     """Read a checkpoint of a trial.
 
     Args:
-        path: the file, or the trial's folder.
+        path: the file, the trial's folder, or the folder of a published model.
         name: of the file in a trial's folder; by default the checkpoint that validation chose.
 
     Raises:
         UserError: no such file exists, or it is not a trial's checkpoint.
     """
+    if path.name == hub_folder.WEIGHTS and hub_folder.is_hub_folder(path.parent):
+        path = path.parent
+    if path.is_dir() and hub_folder.is_hub_folder(path):
+        return of_trial(path / hub_folder.WEIGHTS, hub_folder.read(path))
     if path.is_dir():
         if not (path / "checkpoints" / name).is_file():
             trials = ", ".join(str(trial) for trial in sorted(path.glob("seed_*"))[:3])

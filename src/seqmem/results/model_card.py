@@ -1,0 +1,137 @@
+"""The model card of a finished trial: Markdown with the YAML header that model hubs read."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from seqmem.results.machines import machine_name
+
+_TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-forecasting"}
+"""Names of tasks at the hub, where they differ."""
+
+_FOLDERS = re.compile(r"""(^|[=\[,'"{]\s*|:\s+)/(?:[^/,\]}'"]+/)*""")
+"""The folders of an absolute path, and what stands before it."""
+
+_LOADED = """\
+```python
+import seqmem
+
+model = seqmem.load("FOLDER")           # this folder; a torch module in evaluation mode
+outputs = model.predict(inputs)         # {inputs} -> {outputs}
+```
+"""
+
+
+def card(record: Mapping[str, Any], data: Mapping[str, Any], spec: Mapping[str, Any], licence: str) -> str:
+    """Return the text of the card.
+
+    Args:
+        record: of the finished trial.
+        data: description of its data.
+        spec: of the data set.
+        licence: its identifier, such as ``mit``.
+    """
+    title = f"{record['model']} on {record['dataset']}"
+    header = yaml.safe_dump(_header(record, spec, licence), sort_keys=False, allow_unicode=True)
+    about = f"A model of the package seqmem for {spec['task'].replace('_', ' ')}"
+    parts = [
+        f"---\n{header}---\n\n# {title}",
+        f"{about}: {record['parameters']:,} parameters.",
+        _LOADED.format(inputs=_inputs(spec), outputs=_outputs(spec)),
+        "## Results\n\n" + _results(record),
+        "## Training\n\n" + _training(record),
+        "## Data\n\n" + _data(data),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def shared_command(command: Sequence[str]) -> list[str]:
+    """Return a command line without the folders of the machine: an absolute path becomes its last part."""
+    return [_FOLDERS.sub(r"\1", argument) for argument in command]
+
+
+def _header(record: Mapping[str, Any], spec: Mapping[str, Any], licence: str) -> dict[str, Any]:
+    task = _TASKS.get(spec["task"], spec["task"])
+    metrics = [
+        {"type": record["metric"], "value": value, "name": f"{split} {_label(record)}"}
+        for split, value in _metrics(record).items()
+    ]
+    result = {
+        "task": {"type": task},
+        "dataset": {"name": record["dataset"], "type": record["dataset"]},
+        "metrics": metrics,
+    }
+    return {
+        "license": licence,
+        "library_name": "seqmem",
+        "tags": ["sequence-modelling", "long-sequences", task, record["model"], record["dataset"]],
+        "metrics": [record["metric"]],
+        "model-index": [{"name": f"{record['model']} on {record['dataset']}", "results": [result]}],
+    }
+
+
+def _label(record: Mapping[str, Any]) -> str:
+    """Return the metric's name for readers; records of earlier versions have none."""
+    return str(record.get("metric_label", record["metric"]))
+
+
+def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metric of the test and of the validation split."""
+    return {split: record["result"][f"{key}/{record['metric']}"] for split, key in (("test", "test"), ("validation", "val"))}
+
+
+def _results(record: Mapping[str, Any]) -> str:
+    rows = "\n".join(f"| {split} | {value:.4f} |" for split, value in _metrics(record).items())
+    smoke = "\n\nThis is a smoke test of a few batches, and no result." if record.get("smoke_test") else ""
+    return (
+        f"| split | {_label(record)} |\n|---|---|\n{rows}\n\nOne trial, of the seed {record['seed']}. Validation chose "
+        f"epoch {record['best_epoch'] + 1} of {record['epochs']}; the test split was used once.{smoke}"
+    )
+
+
+def _training(record: Mapping[str, Any]) -> str:
+    device = str(record.get("backend", "")).partition(" ")[0]
+    versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
+    rows = {
+        "commit": record.get("commit") or "not known",
+        "code (checksum)": record.get("code"),
+        "settings (checksum)": record.get("group"),
+        "machine": machine_name(record, device) or "not known",
+        "backend": record.get("backend"),
+        "time": f"{record['seconds']:.1f} s",
+        "peak memory": f"{record['peak_memory_mib']:.1f} MiB",
+        "started": record.get("started"),
+        "versions": versions,
+    }
+    command = shlex.join(shared_command(record.get("command", [])))
+    return f"```bash\n{command}\n```\n\n{_table(rows)}\n\n`config.json` has every setting."
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    sums = {f"{split} ({data['sizes'][split]:,} sequences)": value for split, value in (data.get("sha256") or {}).items()}
+    files = dict(data.get("files") or {})
+    return (
+        f"Checksums (SHA-256) of the data set `{data['name']}`. `preprocessor_config.json` has its splits and how inputs are "
+        f"prepared.\n\n{_table(sums | files)}"
+    )
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    lines = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
+    return f"| | |\n|---|---|\n{lines}"
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _inputs(spec: Mapping[str, Any]) -> str:
+    return f"(B, T) tokens below {spec['input_size']}" if spec["tokens"] else f"(B, T, {spec['input_size']})"
+
+
+def _outputs(spec: Mapping[str, Any]) -> str:
+    steps = {None: "(B, T, ", 0: "(B, "}.get(spec["output_steps"], f"(B, {spec['output_steps']}, ")
+    return f"{steps}{spec['output_size']})"
