@@ -93,7 +93,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "hippo": {
         "characters": CHARACTERS.markdown,
         "approximation": hippo.approximation,
-        "published": lambda: published("HiPPO", tables=("1", "abstract", "appendix")),
+        "published": lambda: published("HiPPO"),
     },
     "hmlstm": {
         "segments": SEGMENTS.markdown,

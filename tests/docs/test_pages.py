@@ -17,7 +17,8 @@ LONGEST_AVERAGE = 20
 
 README_BYTES = 9 * 1024
 
-INSTRUCTIVE = [page for page in pages.ALL if page.name == "README.md" or page.parent.name in ("guides", "tutorials")]
+WRITTEN = ("guides", "tutorials", "models", "explanations", "migration")
+INSTRUCTIVE = [page for page in pages.ALL if page.name == "README.md" or page.parent.name in WRITTEN]
 
 
 @pytest.mark.parametrize("page", INSTRUCTIVE, ids=pages.name)
@@ -49,7 +50,9 @@ def _is_result(page):
     return re.findall(r"\d \+/- \d|\| n \||commit `[0-9a-f]{10}|on two threads of|AMD EPYC|Intel Xeon", pages.text(page))
 
 
-@pytest.mark.parametrize("page", [page for page in INSTRUCTIVE if page.parent.name == "guides"], ids=pages.name)
+@pytest.mark.parametrize(
+    "page", [page for page in INSTRUCTIVE if page.parent.name in ("guides", "explanations")], ids=pages.name
+)
 def test_guides_hold_no_results(page):
     assert not _is_result(page)
 
