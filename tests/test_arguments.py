@@ -59,7 +59,7 @@ def test_an_unknown_argument_keeps_its_key_through_pickle():
     with pytest.raises(UnknownArgumentError) as caught:
         check(Thing, {"size": 3, "dept": 1}, "a")
     copied = pickle.loads(pickle.dumps(caught.value))
-    assert (copied.key, copied.fact) == ("a.dept", "a.dept: thing takes no argument 'dept'")
+    assert (copied.keys, copied.fact) == (("a.dept",), "a.dept: thing takes no argument 'dept'")
     assert str(copied) == f"{copied.fact}; did you mean 'depth'?"
 
 

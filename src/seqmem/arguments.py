@@ -195,7 +195,10 @@ def _explained(error: ValidationError, owner: Any, given: Mapping[str, Any], whe
     items = error.errors()
     if len(items) == 1 and items[0]["type"] == "extra_forbidden":
         return _unknown(_path(items[0]["loc"], given), owner, where, schema)
-    return UserError(_explain(error, owner, given, where, schema))
+    message = _explain(error, owner, given, where, schema)
+    if any(item["type"] != "extra_forbidden" for item in items):
+        return UserError(message)
+    return UnknownArgumentError(message, [".".join([where, *_path(item["loc"], given)]).lstrip(".") for item in items])
 
 
 def _unknown(path: list[str], owner: Any, where: str, schema: Any) -> UnknownArgumentError:
@@ -205,7 +208,7 @@ def _unknown(path: list[str], owner: Any, where: str, schema: Any) -> UnknownArg
     choices = list(schema.model_fields) if hint is None else list(get_type_hints(hint))
     takes = f"{_name(owner)} takes no argument" if hint is None else f"{path[0]} has no key"
     fact = f"{key}: {takes} '{path[-1]}'"
-    return UnknownArgumentError(fact + suggestion(path[-1], choices), key, fact)
+    return UnknownArgumentError(fact + suggestion(path[-1], choices), [key], fact)
 
 
 def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where: str, schema: Any) -> str:

@@ -19,16 +19,16 @@ class DataWarning(UserWarning):
 
 
 class UnknownArgumentError(UserError):
-    """An argument that does not exist.
+    """Arguments that do not exist.
 
     Attributes:
-        key: of the argument, for example ``"model.hidden_size"``.
-        fact: the message without the nearest valid choice.
+        keys: of the arguments, for example ``"model.hidden_size"``.
+        fact: the message without the nearest valid choice; empty for several arguments.
     """
 
-    def __init__(self, message: str, key: str = "", fact: str = ""):  # pickle gives the message alone
+    def __init__(self, message: str, keys: Sequence[str] = (), fact: str = ""):  # pickle gives the message alone
         super().__init__(message)
-        self.key = key
+        self.keys = tuple(keys)
         self.fact = fact
 
 

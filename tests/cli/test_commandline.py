@@ -162,7 +162,7 @@ COMMAND_LINES = {
     "train.epochs": "got 'train.epochs', expected KEY=VALUE",
     "=3": "got '=3', expected KEY=VALUE",
     "a=[1": "got 'a=[1', expected KEY=VALUE",
-    "hydra.run.dir=foo": "hydra.run.dir: seqmem names the run folders; give output_dir=FOLDER",
+    "hydra.output_subdir=a": "hydra.output_subdir: got a, expected no such key: each trial's folder has its config.yaml",
     "~seed=4": "The value of 'seed' is 0 and not 4",
     "train={a:1}": "train: got {a:1}, expected the name of a file in cfg/train/",
     "dataset=null": "dataset: got null, expected the name of a file in cfg/dataset/",

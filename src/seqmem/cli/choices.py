@@ -59,6 +59,12 @@ def keys(path: Path) -> set[str]:
     return {".".join(here) for here, _, _ in _nodes(node)} if node else set()
 
 
+def lines(path: Path) -> dict[str, int]:
+    """Return the line, from 1, of each key of a file as ``model.cell_args.hidden_size``."""
+    _, node = _read(path)
+    return {".".join(here): key.start_mark.line + 1 for here, key, _ in _nodes(node)} if node else {}
+
+
 def _read(path: Path) -> tuple[str, yaml.MappingNode | None]:
     """The text of a file and its mapping; None for a file that has none or is damaged, since it only serves hints."""
     try:

@@ -1,5 +1,6 @@
 """``seqmem SUBCOMMAND``: one command for all of the project's commands, each imported when it is called."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,10 +21,14 @@ SUBCOMMANDS = {
 }
 """Subcommands and what they do. Each is ``main`` of a module of the same name in this package, and reads ``sys.argv``."""
 
+_completion = ("-sc", "--shell-completion")
 _diagnostics = """\
 Diagnostics
   python -m seqmem.ops                     operators that this machine uses: compiled, GPU or reference, and why
-  seqmem --version                         version of the package"""
+  seqmem --version                         version of the package
+
+Completion of subcommands, keys and choices in bash and zsh
+  eval "$(seqmem train -sc install=bash)"  in ~/.bashrc for every shell"""
 
 
 def main() -> None:
@@ -38,14 +43,28 @@ def main() -> None:
 
         print(f"seqmem {seqmem.__version__}")
         return
+    if given[0] in _completion:
+        given = _completed(given)
     name = given[0]
-    if name in ("-sc", "--shell-completion"):
-        name, given = "train", ["train", *given]
     if name not in subcommands():
         _refuse(name)
     # Commands read their arguments from sys.argv[1:], and write the first element into messages and records.
-    sys.argv = [f"seqmem {name}", *given[1:]]
+    is_asked = not set(_completion).isdisjoint(given)  # by the shell, which knows the name of the console script alone
+    sys.argv = ["seqmem" if is_asked else f"seqmem {name}", *given[1:]]
     import_module(f"seqmem.cli.{name}").main()
+
+
+def _completed(given: list[str]) -> list[str]:
+    """Answer a completion script's question about the subcommand and its files, or return the arguments that ask train."""
+    words = os.environ.get("COMP_LINE", "").split(maxsplit=2)
+    names = subcommands()
+    if len(words) < 2 or (len(words) == 2 and not os.environ["COMP_LINE"][-1].isspace()):
+        print(" ".join(name for name in names if name.startswith("".join(words[1:]))))
+        sys.exit()
+    if words[1] != "train":
+        sys.exit()  # the shell completes names of files
+    os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(" train", "", 1)
+    return ["train", *given]
 
 
 def subcommands() -> dict[str, str]:

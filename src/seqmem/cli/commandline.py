@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqmem.cli import hints
+from seqmem.cli import hints, origins
 from seqmem.cli.messages import explain
 from seqmem.cli.overrides import SECTIONS, composed_config, split_flags, translate
 from seqmem.errors import UnknownArgumentError, UserError, suggestion
@@ -53,7 +53,10 @@ def resolve(composed: DictConfig, overrides: Sequence[str] | None = None) -> dic
             raise UserError(f"{section}: got {composed.get(section)}, expected a section; {section}=NAME selects one")
     config: Any = OmegaConf.to_container(_with_preset(composed, overrides), resolve=True)
     config.pop("hydra", None)
-    checked = check(config)
+    try:
+        checked = check(config)
+    except UnknownArgumentError as error:
+        raise origins.explained(error, config, overrides, check) from None
     if checked["smoke_test"] and not any(override.lstrip("+").startswith("runner.ntrials=") for override in overrides):
         checked["runner"]["ntrials"] = 1
     training.check_installed(checked["runner"])
@@ -77,10 +80,10 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
         datasets.check(config["dataset"])
         return training.check_config(config)
     except UnknownArgumentError as error:
-        found = hints.elsewhere(error.key, config)
+        found = hints.elsewhere(error.keys[0], config) if error.fact else ""
         if not found:
             raise
-        raise UserError(error.fact + found) from None
+        raise UnknownArgumentError(error.fact + found, error.keys, error.fact) from None
 
 
 def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -1,5 +1,6 @@
 """``python train.py --help``: every choice of every group, and every key with its value and what it means."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from string import Template
 from typing import Any
@@ -46,10 +47,11 @@ def text(arguments: Sequence[str]) -> str:
     config: Any = OmegaConf.to_container(composed, resolve=False)
     del config["hydra"]
     groups = [f"{group}: {', '.join(choices.names(group, folders))}" for group in choices.groups(folders)]
-    return template.substitute(
+    content = template.substitute(
         APP_CONFIG_GROUPS="\n".join(groups),
         CONFIG="\n".join(_lines(config, comments)),
     )
+    return content.replace("python train.py", sys.argv[0]) if sys.argv[0].startswith("seqmem ") else content
 
 
 def _lines(config: Mapping[str, Any], comments: choices.Comments, path: tuple[str, ...] = ()) -> Iterator[str]:

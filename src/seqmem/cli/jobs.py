@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from seqmem.cli import sweeps
+from seqmem.cli import places, sweeps
 from seqmem.cli.live_view import Watched, values
 from seqmem.cli.messages import describe
 from seqmem.errors import UserError
@@ -64,6 +64,7 @@ class Job:
         self.seeds = _seeds(config)
         self._config = config
         self._name = f"job {hydra.job.num} ({hydra.job.override_dirname})" if hydra and "num" in hydra.job else ""
+        self._place = places.job_folder(hydra) if hydra else None
         self._sweep = results.Sweep(Path(hydra.sweep.dir)) if hydra and hydra.mode == RunMode.MULTIRUN else None
         self._entry: dict[str, Any] = {**manifest_entry(config, hydra.overrides.task if hydra else ()), "failure": None}
         if sweeps.current.point is not None:
@@ -80,7 +81,15 @@ class Job:
         return self._experiment
 
     def begin(self, experiment: "Experiment") -> None:
-        """Note that data and model are loaded, and where the trials lie."""
+        """Note that data and model are loaded, and where the trials lie.
+
+        Raises:
+            UserError: the folder that was chosen for them has trials of a different experiment.
+        """
+        if self._place is not None:
+            experiment = replace(experiment, folder=self._place)
+            for seed in self.seeds:
+                experiment.refuse_others(seed)
         swept = self._sweep.swept() if self._sweep else []
         self._experiment = replace(experiment, swept=values(self._entry["overrides"], swept))
         self._entry |= {"folder": experiment.folder, "code": experiment.code, "backend": experiment.backend}

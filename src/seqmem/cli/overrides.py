@@ -24,7 +24,8 @@ SECTIONS = ("dataset", "model", "train", "runner")
 HELP = ("--help", "-h")
 MULTIRUN = ("--multirun", "-m")
 CONFIG_DIR = ("--config-dir", "-cd")
-SWITCHES = (*HELP, "--hydra-help", "--version", "--resolve", *MULTIRUN, "--shell-completion", "-sc")
+COMPLETION = ("--shell-completion", "-sc")
+SWITCHES = (*HELP, "--hydra-help", "--version", "--resolve", *MULTIRUN, *COMPLETION)
 _shown = ("job", "hydra", "all")
 _switches_with_value = ("--cfg", "-c", *CONFIG_DIR)
 _flags = (*SWITCHES, *_switches_with_value)
@@ -143,8 +144,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"{key}: got {value}, expected the name of a file of the group, or a list of names")
         if re.search(r"\d{1000}", override):
             raise UserError(f"{key}: got a number of over a thousand digits, expected a shorter one")
-        if group.startswith(("hydra.run", "hydra.sweep.", "hydra.output_subdir")):
-            raise UserError(f"{key}: seqmem names the run folders; give output_dir=FOLDER")
+        if group.startswith("hydra.output_subdir"):
+            raise UserError(f"{key}: got {value}, expected no such key: each trial's folder has its config.yaml")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

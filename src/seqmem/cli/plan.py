@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqmem.cli import choices, engines, sweeps
+from seqmem.cli import choices, engines, places, sweeps
 from seqmem.cli.commandline import compose
 from seqmem.cli.jobs import manifest_entry
 from seqmem.cli.messages import explain
@@ -78,7 +78,10 @@ def plan(overrides: Sequence[str], flags: Sequence[str], section: DictConfig | N
     Raises:
         UserError: a job's config is wrong, or the jobs do not make a sweep.
     """
-    sweep = _requested(overrides, flags, hydra_section(overrides, flags) if section is None else section)
+    section = hydra_section(overrides, flags) if section is None else section
+    of_hydra, of_jobs = places.sweep_overrides(section, overrides)
+    overrides = [*overrides, *of_jobs]
+    sweep = _requested(overrides, flags, section)
     engines.check(sweep.section)
     jobs = [(job, compose([*flags, *sweep.of_hydra, *job])) for job in _job_overrides(sweep)]
     for _, config in jobs:
@@ -91,6 +94,7 @@ def plan(overrides: Sequence[str], flags: Sequence[str], section: DictConfig | N
     current.overrides = [_line(override) for override in parse(overrides) if not override.is_hydra_override()]
     current.settings = _settings(sweep)
     current.swept = _swept(sweep, overrides)
+    current.has_subfolders = places.has_subfolders(sweep.section)
     by_file = requests_sweep(sweep.section) and not any(line.lstrip("+").startswith("hydra.mode=") for line in overrides)
     current.alone = ["hydra.mode=RUN"] if by_file else []
     identity: list[Any]
@@ -104,7 +108,7 @@ def plan(overrides: Sequence[str], flags: Sequence[str], section: DictConfig | N
             current.search, current.settings = _search(sweep, [config for _, config in jobs])
         identity = sorted(line for line in [*overrides, *sweep.parameters] if not line.startswith(_not_of_a_search))
     os.environ["SEQMEM_SWEEP"] = _folder_name(entries, identity)
-    return [*flags, "-m", *sweep.of_hydra, MODE, *jobs[0][0]]
+    return [*flags, "-m", *sweep.of_hydra, *of_hydra, MODE, *jobs[0][0]]
 
 
 @dataclass(frozen=True)

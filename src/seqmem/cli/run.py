@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from seqmem.cli import engines, help, startup, sweeps
+from seqmem.cli import completion, engines, help, places, startup, sweeps
 from seqmem.cli.commandline import compose
 from seqmem.cli.messages import one_line_errors
 from seqmem.cli.overrides import MULTIRUN, SWITCHES, is_multirun, search, shows_config, split_flags, translate
@@ -33,6 +33,10 @@ def run(main: Callable[[], Any]) -> None:
 
 def _run(main: Callable[[], Any]) -> None:
     with one_line_errors(resumes=True):
+        if completion.is_query(sys.argv[1:]):
+            words = completion.answer()
+            print(" ".join(words)) if words is not None else main()
+            return
         sys.argv[1:] = translate(sys.argv[1:])
         flags, _ = split_flags(sys.argv[1:])
         if help.is_requested(flags):
@@ -75,5 +79,7 @@ def check(arguments: Sequence[str]) -> tuple[list[str], DictConfig | None]:
     elif set(SWITCHES).isdisjoint(others) and (is_multirun(flags) or may_set_mode(overrides, others)):
         section = hydra_section(overrides, others)
         if is_multirun(flags) or requests_sweep(section):
+            places.check(overrides, sweeps=True)
             return plan(overrides, others, section), section
+    places.check(overrides, sweeps=False)
     return list(arguments), None

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from seqmem.cli import live_view
 from seqmem.cli.overrides import split_flags
+from seqmem.cli.places import assigned
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 
@@ -53,6 +54,7 @@ class _Current:
         jobs: entries of the jobs that are known before the sweep begins.
         batch: the overrides of each of these jobs.
         swept: keys of the overrides that differ between the jobs.
+        has_subfolders: the command line chooses a folder for each job.
         alone: overrides with which a job's own command does not sweep, where a file requests the sweep.
         settings: the sweeper's settings that follow from the plan.
         folder: of the sweep, from its beginning until it is reported.
@@ -70,6 +72,7 @@ class _Current:
     jobs: list[dict[str, Any]] = field(default_factory=list)
     batch: list[list[str]] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    has_subfolders: bool = False
     alone: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -145,7 +148,8 @@ def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> s
     place = group.finished[0].folder.path.parent
     found = spread(*mean_and_deviation(group.results("val")))
     line = f"best validation {group.metric} on {group.dataset}: {group.model}, {found} (n = {len(group.finished)}), in {place}"
-    commands = [_command(job["overrides"]) for job in jobs if job["folder"] and _same(folder / job["folder"], place)]
+    alone = [assigned("hydra.run.dir", str(place))] if current.has_subfolders else []
+    commands = [_command([*job["overrides"], *alone]) for job in jobs if job["folder"] and _same(folder / job["folder"], place)]
     return "\n".join([f"{line}:", *commands]) if commands else line
 
 

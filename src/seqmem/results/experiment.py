@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seqmem.errors import UserError
 from seqmem.io.files import file_name
 from seqmem.results.record import RunFolder
+
+_words = {"group": "settings", "code": "code", "data": "data", "backend": "backend"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,24 @@ class Experiment:
     def title(self, model: str, dataset: str) -> str:
         """Return "MODEL (SETTINGS) on DATASET" for messages, with the swept settings that the names do not imply."""
         return title(model, dataset, self.swept)
+
+    def refuse_others(self, seed: int) -> None:
+        """Check that the folder of a trial is empty or has a trial of this experiment.
+
+        Raises:
+            UserError: it has a trial of different settings, code, data or backend, as a folder that the user chose may.
+        """
+        trial = self.trial(seed)
+        try:
+            record = trial.read_record()
+        except (OSError, UserError):
+            return
+        own = {"group": self.group, "code": self.code, "data": self.data, "backend": self.backend}
+        different = [_words[key] for key, value in own.items() if record.get(key, value) != value]
+        if different:
+            raise UserError(
+                f"{trial.path} has a trial of different {' and '.join(different)}, expected an empty folder, or the same trial"
+            )
 
     def trial(self, seed: int) -> RunFolder:
         """Return the folder of a trial, which may not exist yet."""

@@ -50,6 +50,7 @@ def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed:
     with trial.lock(wait) as locked:
         if not locked:
             return Attempt(seed)
+        experiment.refuse_others(seed)
         record = trial.finished()
         if record is not None:
             return Attempt(seed, record, trained=False, logged=log_finished(runner_config(config["runner"]), trial, record))
