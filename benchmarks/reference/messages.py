@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.reference.markdown import generated
+from benchmarks.reference.markdown import generated, table
 from seqmem.cli import commandline
 from seqmem.errors import UserError
 
@@ -29,6 +29,7 @@ class Case(NamedTuple):
     command: str
     mend: str
     composes: bool = False  # the config is valid, and the refusal comes from the data, the model or a file
+    file: tuple[str, str] | None = None  # name and content of a file that is there
 
 
 CASES = {
@@ -81,20 +82,80 @@ CASES = {
         ),
         Case("seqmem train dataset=text dataset.path=missing.txt", "Correct the path.", True),
         Case("seqmem train dataset=digits model=gru train.resume=runs/none", "Give the folder of a trial.", True),
+        Case(
+            "seqmem train dataset=files dataset.path=walks.csv model=gru",
+            "Correct the cell, or write an empty cell, `?` or `NA` for a missing value.",
+            True,
+            ("walks.csv", "id,time,x,label\na,0,1.5,run\na,1,n.a.?,run\nb,0,2,walk\n"),
+        ),
+        Case(
+            "seqmem train dataset=files dataset.path=values.csv model=gru",
+            "Name the column with the labels, or give `dataset.task=forecasting` or `reconstruction`, which need none.",
+            True,
+            ("values.csv", "id,time,x\na,0,1.5\na,1,1\nb,0,2\n"),
+        ),
         Case("seqmem evaluate runs/none", "Give the folder of a finished trial; `seqmem train` prints it at the end.", True),
         Case("seqmem report runs", "Give a folder with trials below it.", True),
         Case("seqmem encode missing.csv", "Correct the path.", True),
     ],
 }
 
+HEADINGS = ("message", "what to do")
+
+RUNNING = [
+    (
+        "the training loss became",
+        "The loss is not finite. Try a smaller `train.lr` or `train.gradient_clip_val=1`; "
+        "[the guide](../guides/not-finite.md) says how to find the layer.",
+    ),
+    (
+        "the slower reference operators are in use",
+        "Everything works, more slowly. The line names the command that builds them.",
+    ),
+    (
+        "build it again with: cd",
+        "The sources of the compiled operators have changed. Give the command, or set `SEQMEM_REFERENCE=1`.",
+    ),
+    ("is not installed; install it with: pip install", "An optional package is missing; the line has the command."),
+    (
+        "or set dataset.data_dir to the folder that has",
+        "Files of a data set are missing, and no server was reached. Put them there.",
+    ),
+    ("was not read from its official files", "The files have other content. Tables use another name for the data."),
+    ("; the same command resumes", "The training was stopped. Give the command again."),
+    ("another process trains", "Two commands have the same trial. This one waits, and takes over the result."),
+    (
+        "; the trial starts again, and the file is now damaged.ckpt",
+        "A checkpoint could not be read, after a full disk for example.",
+    ),
+    (
+        "was trained on different data of the name",
+        "`train.resume` needs the data of the first training. Give the same keys and files.",
+    ),
+    ("torch finds no GPU here", "Leave out `runner.accelerator=gpu`, or install a torch with CUDA for your driver."),
+    ("which exists already; expected the name of a new file", "No existing file is overwritten. Give another name."),
+    ("no finite value in any epoch", "Validation was never finite. Try a smaller `train.lr`."),
+]
+"""Parts of messages of running commands, as in the source, and what to do."""
+
 
 def page() -> str:
     """Return the page."""
     sections = []
     for heading, cases in CASES.items():
-        entries = [f"```text\n$ {case.command}\n{message(case)}\n```\n\n{case.mend}\n" for case in cases]
+        entries = [_entry(case) for case in cases]
         sections.append(f"## {heading}\n\n" + "\n".join(entries))
+    rows = [(f"... {part.strip('; ')} ...", mend) for part, mend in RUNNING]
+    sections.append(
+        "## While a command runs\n\nThese lines have names and numbers around the part shown.\n\n" + table(HEADINGS, rows)
+    )
     return f"{generated()}{TOP}\n" + "\n".join(sections)
+
+
+def _entry(case: Case) -> str:
+    """The file, the command, the message and the mend."""
+    file = f"With `{case.file[0]}`:\n\n```text\n{case.file[1]}```\n\n" if case.file else ""
+    return f"{file}```text\n$ {case.command}\n{message(case)}\n```\n\n{case.mend}\n"
 
 
 def message(case: Case) -> str:
@@ -103,7 +164,7 @@ def message(case: Case) -> str:
     Raises:
         AssertionError: it is not refused, or not in one line.
     """
-    found = _of_the_command(case.command) if case.composes else _of_the_config(case.command)
+    found = _of_the_command(case) if case.composes else _of_the_config(case.command)
     assert len(found.splitlines()) == 1, (case.command, found)
     return found
 
@@ -117,11 +178,13 @@ def _of_the_config(command: str) -> str:
     return ""
 
 
-def _of_the_command(command: str) -> str:
-    """What a command prints as the last line, in an empty folder."""
+def _of_the_command(case: Case) -> str:
+    """What a command prints as the last line, in a folder with the case's file alone."""
     with tempfile.TemporaryDirectory() as folder:
-        run = [sys.executable, "-m", *shlex.split(command)]
+        if case.file:
+            Path(folder, case.file[0]).write_text(case.file[1], encoding="utf-8")
+        run = [sys.executable, "-m", *shlex.split(case.command)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode, command
+    assert done.returncode, case.command
     return (done.stderr or done.stdout).strip().splitlines()[-1].replace(folder, "FOLDER")

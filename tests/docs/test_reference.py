@@ -1,5 +1,6 @@
 """The pages that are written from the code say what it says; README's table and picture too."""
 
+import ast
 import json
 import sys
 
@@ -53,6 +54,19 @@ def test_messages_are_those_of_the_commands(composes):
     assert len(cases) >= 5
     wrong = [case.command for case in cases if messages.message(case) != _shown(case.command)]
     assert not wrong, "python -m benchmarks.reference messages updates the page"
+
+
+def test_parts_of_messages_of_running_commands_are_in_the_sources():
+    constants = [
+        node.value
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    page = pages.text(reference.FOLDER / "messages.md")
+    for part, mend in messages.RUNNING:
+        assert any(part in constant for constant in constants), part
+        assert mend in page, "python -m benchmarks.reference messages updates the page"
 
 
 def test_a_command_that_is_not_refused_has_no_message():
