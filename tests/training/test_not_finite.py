@@ -219,23 +219,30 @@ def test_an_exploding_network_is_found_at_once_or_by_repeating_the_steps(deferre
     assert ("repeating the steps since the last checkpoint" in capsys.readouterr().out) == deferred
 
 
-@pytest.mark.parametrize("keys", [[], ["train.ema=0.9", "train.accumulate_grad_batches=2", "train.checkpoint_minutes=0"]])
-def test_a_gradient_of_an_earlier_step_is_found_from_the_last_checkpoint(keys, tmp_path, monkeypatch):
-    """The loss of batch 1 of epoch 2 is finite and its gradient is not; the next loss shows it."""
+@pytest.mark.parametrize(
+    ("epoch", "keys"),
+    [
+        (1, []),
+        (1, ["train.ema=0.9", "train.accumulate_grad_batches=2", "train.checkpoint_minutes=0"]),
+        (0, ["train.checkpoint_minutes=0"]),  # before there is a best checkpoint
+    ],
+)
+def test_a_gradient_of_an_earlier_step_is_found_from_the_last_checkpoint(epoch, keys, tmp_path, monkeypatch):
+    """The loss of batch 1 is finite and its gradient is not; the next loss shows it."""
     config = composed("model=gru", *keys)
     data = datasets.load(config["dataset"])
     steps = module.SequenceModule.training_step
 
     def spoiled(self, given, batch_idx):
         network = self.model
-        bad = (self.current_epoch, batch_idx) == (1, 1)
+        bad = (self.current_epoch, batch_idx) == (epoch, 1)
         network.penalty = lambda: (0.0 * network.head[0].weight).square().sum().sqrt() if bad else None
         return steps(self, given, batch_idx)
 
     monkeypatch.setattr(module.SequenceModule, "training_step", spoiled)
     message, found = failed(config, data, tmp_path)
     assert (found["what"], found["layer"], found["parameter"]) == ("gradient", "head.0", "head.0.weight")
-    assert "first not finite: the gradient of head.0.weight (batch 1 of epoch 2); try a train.lr below" in message
+    assert f"first not finite: the gradient of head.0.weight (batch 1 of epoch {epoch + 1}); try a train.lr below" in message
 
 
 def test_an_update_that_overflows_is_named_with_its_weight(tmp_path):

@@ -201,6 +201,8 @@ def _check_outputs(
     module: nn.Module, inputs: Any, outputs: Any, *, name: str, batch: Batch, backward: list[Finding], largest: list[float]
 ) -> None:
     """Refuse an output of a layer that is not finite, and watch its gradient."""
+    if _is_capturing():
+        return
     label = f"{name or 'the model'} ({type(module).__name__})"
 
     def check(value: Tensor) -> Tensor:
@@ -227,8 +229,13 @@ def _check_gradient(gradient: Tensor | None, *, name: str, backward: list[Findin
 
 
 def _note(gradient: Tensor | None, *, finding: Finding, backward: list[Finding]) -> None:
-    if not backward and gradient is not None and not torch.isfinite(gradient).all():
+    if not backward and gradient is not None and not _is_capturing() and not torch.isfinite(gradient).all():
         backward.append(finding)
+
+
+def _is_capturing() -> bool:
+    """Return whether a CUDA graph is being captured, within which no value can be read; the layer's own output follows."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _gradient(name: str) -> Finding:

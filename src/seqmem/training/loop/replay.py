@@ -5,6 +5,7 @@ later, and gradients and weights only when a checkpoint is due, so that a traini
 are lost. A trial resumes from its checkpoint with the same numbers, so the steps are repeated with a check after each.
 """
 
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +20,6 @@ from pytorch_lightning import seed_everything
 from seqmem.io import interrupts
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
-from seqmem.training.checkpoints.resuming import adopt
 from seqmem.training.checkpoints.saving import BestCheckpoint, WithinEpoch
 from seqmem.training.checkpoints.seeds import StepSeeds
 from seqmem.training.config import TrainConfig, runner_config
@@ -52,24 +52,28 @@ def explained(
     """
     if error.is_explained:
         return error
-    last = folder.checkpoints / "last.ckpt"
     print(f"{error.fact}; repeating the steps since the last checkpoint to find the cause", flush=True)
-    with TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        again = RunFolder(Path(place))
-        again.clear()
-        if last.exists():
-            adopt(last, again.checkpoints)
-        devices = runner_config(config["runner"]).devices
-        arguments = error.position, config, data, experiment, again
-        finding = error.finding
-        try:
+    finding, devices = error.finding, runner_config(config["runner"]).devices
+    try:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            arguments = error.position, config, data, experiment, _copy(folder, Path(place))
             _repeat(*arguments) if devices == 1 else in_ranks(devices, _repeat, *arguments)
-        except NotFiniteError as found:
-            finding = found.finding
-        except Exception:  # of the repetition: the trial's own error is the one to report
-            pass
+    except NotFiniteError as found:
+        finding = found.finding
+    except Exception as failure:  # the trial's own error is the one to report
+        print(f"the repetition failed ({' '.join(f'{type(failure).__name__}: {failure}'.split())})", flush=True)
     interrupts.raise_if_received()
     return NotFiniteError.of(error.fact, error.advice, error.position, finding)
+
+
+def _copy(folder: RunFolder, place: Path) -> RunFolder:
+    """Return a folder with copies of the checkpoints that there are."""
+    again = RunFolder(place)
+    again.clear()
+    for path in (folder.checkpoints / name for name in ("best.ckpt", "last.ckpt")):
+        if path.exists():
+            shutil.copyfile(path, again.checkpoints / path.name)
+    return again
 
 
 def _repeat(until: tuple[int, int], config: Mapping[str, Any], data: Data, experiment: Experiment, folder: RunFolder) -> None:
