@@ -228,6 +228,7 @@ REFUSED = {
     "names twice": (long(header="id,time,x,x,label"), r"got the column 'x' twice"),
     "no channel": ("id,label\na,b\nc,d\n", r"has no column of numbers besides id, label"),
     "a series without a value": ("label,t0,t1\na,1,2\nb,,\n", r"line 3: got a series without a value"),
+    "numbers as classes": (long(label=lambda k: str(k * 1.5)), r"got 10 different numbers for 10 series.*task=regression"),
     "one series": ("id,x,label\n1,2,a\n1,3,a\n", r"single class"),
     "an open quote": (long().replace("s2,1", '"s2,1'), r"own\.csv, line \d+: "),
     "beyond float32": (long().replace("2.25", "1e60"), r"channel x: got 1e\+60, which is beyond the range of float32"),
@@ -429,6 +430,8 @@ def test_reconstruction(load):
     batch = data.batch("train", torch.arange(data.sizes["train"]))
     assert torch.equal(batch.inputs, batch.targets)
     assert batch.labels is not None
+    y_alone = load("id,y\n" + "".join(f"{k},{t}\n" for k in range(9) for t in range(3)), task="reconstruction")
+    assert line(y_alone, "channels") == "1: y"
     unlabelled = load("id,x\n" + "".join(f"{k},{t}\n" for k in range(9) for t in range(3)), task="reconstruction")
     assert unlabelled.batch("train", torch.tensor([0])).labels is None
 
@@ -509,6 +512,8 @@ def test_useless_and_wrong_keys_are_refused(load, tmp_path):
             load(long(), **dict(keys))
     with pytest.raises(UserError, match=r"dataset\.path: got .*nothing\.csv, which does not exist \(.* has "):
         load(None, "nothing.csv")
+    with pytest.raises(UserError, match=r"own\.cvs, which does not exist .*; did you mean 'own\.csv'\?"):
+        load(None, "own.cvs")
     for name, advice in {
         "own.xlsx": "save the sheet as CSV",
         "own.pkl": "a pickle can run code",

@@ -1,4 +1,4 @@
-"""``python -m seqmem.predict``: predictions of a trial for new files of one's own."""
+"""``seqmem predict``, or ``python -m seqmem.predict``: predictions of a trial for new files of one's own."""
 
 import argparse
 from collections import Counter
@@ -83,8 +83,8 @@ def _trained(checkpoint: "Checkpoint") -> tuple[dict[str, Any], "Preparation"]:
     name = checkpoint.config["dataset"].get("name")
     if name != "files" or checkpoint.preparation is None:
         raise UserError(
-            f"{checkpoint.path} was trained on dataset={name}, expected dataset=files, which has one's own files; python "
-            "evaluate.py TRIAL predictions=FILE predicts the splits of any data set"
+            f"{checkpoint.path} was trained on dataset={name}, expected dataset=files, which has one's own files; "
+            "seqmem evaluate TRIAL predictions=FILE predicts the splits of any data set"
         )
     return datasets.check(checkpoint.config["dataset"]), Preparation.loaded(checkpoint.preparation)
 
@@ -123,7 +123,7 @@ def _check_path(path: Path) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.predict", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("seqmem predict", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trial", type=Path, metavar="TRIAL", help="the folder of a finished trial, or a checkpoint")
     parser.add_argument("file", type=Path, metavar="FILE", help="a file or folder with new series")
     parser.add_argument(

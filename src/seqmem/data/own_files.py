@@ -9,6 +9,7 @@ import numpy as np
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Reading, Target, joined
 from seqmem.io.sources import read_source
+from seqmem.io.values import is_number
 
 TARGETS: dict[str, Target] = {
     "classification": "class",
@@ -33,6 +34,7 @@ def reading_of(arguments: Mapping[str, Any], new: bool = False) -> Reading:
         channel_columns=tuple(arguments["channel_columns"]),
         single=arguments["task"] == "forecasting",
         new=new,
+        needs_labels=arguments["task"] in ("classification", "regression"),
         **{
             name: arguments[name]
             for name in (
@@ -101,7 +103,13 @@ def check_labels(found: Collection, task: str) -> None:
         raise UserError(
             f"{found.path}: got an infinite value to predict of series {found.names[k]!r}, expected a finite number"
         )
-    if task == "classification" and len(set(found.labels or [])) < 2:
+    labels = set(found.labels or [])
+    if task == "classification" and len(labels) == len(found) > 2 and all(is_number(label or "") for label in labels):
+        raise UserError(
+            f"dataset.label_column: got {len(labels)} different numbers for {len(found)} series in {found.path}, expected "
+            "classes of several series each; did you mean dataset.task=regression?"
+        )
+    if task == "classification" and len(labels) < 2:
         raise UserError(
             f"dataset.label_column: got a single class {(found.labels or [''])[0]!r} in {found.path}, expected at least 2 "
             "classes"

@@ -9,7 +9,7 @@ from seqmem.data.segments import Segments
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection
 
-_rows = 2**16
+_values = 2**20
 
 
 @dataclass
@@ -77,15 +77,16 @@ def of_segments(collection: Collection, segments: Segments) -> Statistics:
 
 
 def _parts(collection: Collection, segments: Segments) -> Iterator[np.ndarray]:
-    """Yield the values of segments, some 65,536 rows at a time."""
+    """Yield the rows of segments, about a million values at a time."""
+    most = max(1, _values // len(collection.channels))
     first = collection.starts[segments.series] + segments.begins
     waiting: list[np.ndarray] = []
     rows = 0
     for start, length in zip(first.tolist(), segments.lengths.tolist(), strict=True):
-        for begin in range(start, start + length, _rows):
-            waiting.append(collection.values[begin : min(begin + _rows, start + length)])
+        for begin in range(start, start + length, most):
+            waiting.append(collection.values[begin : min(begin + most, start + length)])
             rows += len(waiting[-1])
-            if rows >= _rows:
+            if rows >= most:
                 yield np.concatenate(waiting)
                 waiting, rows = [], 0
     if waiting:

@@ -42,6 +42,7 @@ class Reading:
         in_memory: read large files as a whole (true) or as they are needed (false).
         single: a table without ids and labels is a single series.
         new: the files are new ones, which may have no labels.
+        needs_labels: without labels the files are useless; otherwise only columns whose names are clear are taken for labels.
     """
 
     target: Target = "class"
@@ -58,6 +59,7 @@ class Reading:
     in_memory: bool | None = None
     single: bool = False
     new: bool = False
+    needs_labels: bool = True
 
 
 @dataclass(frozen=True)

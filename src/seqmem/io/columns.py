@@ -33,6 +33,7 @@ IDS = (
 )
 TIMES = ("time", "t", "timestamp", "time_stamp", "datetime", "date", "ds", "step", "seconds")
 CLASSES = ("label", "labels", "class", "target", "y", "category", "outcome", "activity")
+CLEAR = ("label", "labels", "class", "category", "activity")
 VALUES = ("target", "y", "label", "outcome")
 GROUPS = (
     "group",
@@ -101,7 +102,8 @@ def guessed(names: Sequence[str], reading: Reading) -> Columns:
     time = reading.time_column or first(TIMES)
     labels = reading.label_columns
     if not labels and reading.target != "none":
-        found = first(CLASSES if reading.target == "class" else VALUES)
+        names_of = {"class": CLASSES if reading.needs_labels else CLEAR, "value": VALUES}
+        found = first(names_of[reading.target])
         labels = () if found is None else (found,)
     split = reading.split_column or first(SPLIT)
     group = reading.group_column or first(GROUPS)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 RELEASED = 2**26
-"""Bytes that may be read before the pages of the file are released from this process."""
+"""Bytes that may be mapped before the pages of the file are released from this process."""
+
+_AROUND = 2**17  # the system maps pages around the ones that are read, if it has them
 
 
 class MappedRows:
@@ -40,7 +42,7 @@ class MappedRows:
         count = (rows.stop - rows.start) * channels
         start = offset + rows.start * channels * dtype.itemsize
         found = np.frombuffer(self._map, dtype, count, start).reshape(-1, channels).copy()
-        self._read += found.nbytes
+        self._read += max(found.nbytes, _AROUND)
         if self._read > RELEASED:
             self._read = 0
             self._map.madvise(mmap.MADV_DONTNEED)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from seqmem.errors import UserError
+from seqmem.errors import UserError, nearest
 from seqmem.io import arrays, parquet, series_folder
 from seqmem.io.collection import Collection, Reading
 from seqmem.io.columns import text_columns
@@ -48,7 +48,9 @@ def read_source(path: str | Path, reading: Reading, key: str = "dataset.path") -
     """
     place = Path(os.path.expanduser(path))
     if not place.exists():
-        raise UserError(f"{key}: got {path}, which does not exist ({listing(place.parent)})")
+        near = nearest(place.name, [each.name for each in place.parent.iterdir()]) if place.parent.is_dir() else None
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UserError(f"{key}: got {path}, which does not exist ({listing(place.parent)}){hint}")
     if place.is_dir():
         table = series_folder.table_of(place)
         if reading.labels_path is None and table is not None:

@@ -128,8 +128,8 @@ def _rows(path: Path, text: str, separator: str) -> _Rows:
     """Leave out lines without a cell; give each row one line."""
     if '"' in text:
         return _quoted_rows(path, text, separator)
-    empty = str.maketrans("", "", separator)
-    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.translate(empty).strip()]
+    blank = f"{separator} \t"
+    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip(blank)]
     if separator == " ":
         kept = [(number, "\t".join(line.split())) for number, line in kept]
     mark = "\t" if separator == " " else separator
