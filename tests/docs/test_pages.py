@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 
 import pytest
@@ -118,3 +119,20 @@ def test_the_table_of_rooms_has_every_folder():
     rooms = {path.name for path in (ROOT / "src" / "seqmem").iterdir() if (path / "__init__.py").exists()}
     table = pages.text(ROOT / "CONTRIBUTING.md").partition("## Where things are")[2]
     assert rooms - {"datasets"} == set(re.findall(r"^\| `src/seqmem/(\w+)/`", table, re.MULTILINE))
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert {"title", "message", "authors"} <= citation.keys()
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+
+
+def test_issue_templates_have_their_headings():
+    templates = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md"))
+    assert len(templates) >= 2
+    for template in templates:
+        _, heading, text = template.read_text().split("---\n", 2)
+        assert {"name", "about"} <= yaml.safe_load(heading).keys()
+        assert text.strip()
