@@ -38,8 +38,8 @@ Report all trials below a folder, or those of a sweep if it holds the sweep's ma
 The backend is the device kind and the path of the operators. Where rows differ in it or in the machine, the table has a
 column for it. Seconds and memory are those of the machine on which most trials of a row ran.
 
-The table is printed, too. Trials without a result (failed, interrupted, still running, missing, unreadable) are listed with
-the reason. Smoke tests are marked.
+The table is printed, too. Trials without a result (failed, interrupted, pruned, still running, missing, unreadable) are listed
+with the reason. Smoke tests are marked.
 
 A FILE of published values has columns task, model, metric and value; columns paper, table and source are optional. Task and
 model are names of a data set and a model as in table.md, or names that the papers use (seqmem.results.paper_names). A metric
