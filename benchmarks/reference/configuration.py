@@ -1,6 +1,7 @@
 """Every key of cfg/ with its default and its comment."""
 
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def pages() -> dict[str, str]:
     ]
     groups = "\n".join(f"{heading}\n\n{keys(path, prefix)}" for heading, prefix, path in parts)
     return {
-        "configuration.md": f"{generated()}{TOP}\n{groups}\n{_experiments()}",
+        "configuration.md": f"{generated()}{TOP}\n{groups}\n{_choices()}",
         "data-sets.md": f"{generated()}{DATA}\n{_files('dataset')}",
     }
 
@@ -66,10 +67,24 @@ def keys(path: Path, prefix: str) -> str:
     return table(("key", "default", "meaning"), rows)
 
 
-def _experiments() -> str:
-    names = choices.names("experiment")
-    listed = "\n".join(f"- `experiment={name}`" for name in names)
-    return f"## `experiment`: choices under one name\n\n{listed}\n"
+def _choices() -> str:
+    """A section for each group whose choices set keys of other groups: the comment of each choice."""
+    sections = []
+    for group, heading in (
+        ("experiment", "choices under one name"),
+        ("debug", "does it run"),
+        ("scale", "size of a whole table"),
+    ):
+        rows = [(code(f"{group}={name}"), _comment(CONFIGS / group / f"{name}.yaml")) for name in choices.names(group)]
+        sections.append(f"## `{group}`: {heading}\n\n{table(('choice', 'meaning'), rows)}")
+    return "\n".join(sections)
+
+
+def _comment(path: Path) -> str:
+    """The comment at the head of a file, after the line about the package."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    said = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+    return " ".join(line for line in said if not line.startswith("@package"))
 
 
 def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

@@ -39,6 +39,15 @@ def test_every_key_of_the_data_sets_is_on_a_page():
     assert "| `dataset.length` | `100` |" in configuration.keys(ROOT / "cfg/dataset/copying.yaml", "dataset.")
 
 
+def test_every_file_of_the_configuration_is_on_a_page():
+    """Those of models have pages of their own, and hydra/ has no key of this project."""
+    text = pages.text(reference.FOLDER / "configuration.md") + pages.text(reference.FOLDER / "data-sets.md")
+    for path in (ROOT / "cfg").rglob("*.yaml"):
+        group, _, name = path.relative_to(ROOT / "cfg").with_suffix("").as_posix().partition("/")
+        if group not in ("model", "hydra", "config", "train"):
+            assert f"{group}={name}`" in text or f"## {name}\n" in text, path
+
+
 def _shown(command):
     text = pages.text(reference.FOLDER / "messages.md")
     assert f"$ {command}\n" in text, "python -m benchmarks.reference messages updates the page"
