@@ -1,7 +1,6 @@
 """Every key of cfg/ with its default and its comment."""
 
 import re
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +80,9 @@ def _choices() -> str:
 
 
 def _comment(path: Path) -> str:
-    """The comment at the head of a file, after the line about the package."""
+    """The first line of a file's comment, after the line about the package."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    said = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
-    return " ".join(line for line in said if not line.startswith("@package"))
+    return next(line.removeprefix("#").strip() for line in lines if not line.startswith("# @package"))
 
 
 def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
