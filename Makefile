@@ -10,7 +10,7 @@
 #                 PYTHON where there is no VENV, as it is, and builds nothing; `make setup KEEP_TORCH=1` once adds what is missing
 #                 there to an installed torch. GPU_FLAGS="--keep" writes to benchmarks/results
 # make sanitize   compile csrc/ under AddressSanitizer and UndefinedBehaviorSanitizer into build/sanitize (a quarter of an hour) and
-#                 run the operators' tests on it, with the long fuzz; PYTEST_FLAGS=... selects others
+#                 run the tests of operators and kept memory on it, with the long fuzz; PYTEST_FLAGS=... selects others
 # make configs    write the defaults and comments of cfg/ from the signatures that they belong to
 # make docs       build the documentation into build/site; a link that leads nowhere is an error
 # make lint       ruff and mypy
@@ -93,7 +93,7 @@ gpu:
 sanitize: setup $(sanitized)
 	OMP_NUM_THREADS=1 SEQMEM_EXTENSION=$(CURDIR)/$(sanitized) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(python) -m pytest -n 0 --run-slow $(PYTEST_FLAGS) $(or $(SANITIZE_TESTS),--deselect tests/ops/test_long_runs.py tests/ops tests/cells/test_legs.py tests/cells/test_gated.py)
+	$(python) -m pytest -n 0 --run-slow $(PYTEST_FLAGS) $(or $(SANITIZE_TESTS),--deselect tests/ops/test_long_runs.py tests/ops tests/training/test_freed_memory.py tests/cells/test_legs.py tests/cells/test_gated.py)
 
 $(sanitized): $(patsubst csrc/%.cpp,build/sanitize/%.o,$(wildcard csrc/*.cpp)) build/sanitize/seqmem_sources.o
 	$(CXX) $(sanitize_flags) -shared $^ -o $@ $(addprefix -L,$(call torch_path,c.library_paths())) -lc10 -ltorch_cpu

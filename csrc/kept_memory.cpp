@@ -20,6 +20,14 @@
 #ifdef __linux__
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(begin, size) ((void)(begin), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(begin, size) ((void)(begin), (void)(size))
 #endif
 
 namespace seqmem {
@@ -28,18 +36,27 @@ namespace {
 #ifdef __linux__
 
 constexpr size_t kSmallest = size_t(1) << 20;  // smaller blocks are those of torch's own allocator
-constexpr size_t kPage = 4096, kHugePage = size_t(1) << 21;
+constexpr size_t kHugePage = size_t(1) << 21;  // of processors with pages of 4 KiB
 constexpr size_t kHugeFrom = size_t(1) << 24;  // blocks of at least this size are placed on huge pages
 
 constexpr size_t whole(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
+// 4 KiB on most processors; 16 or 64 KiB on some of Arm, where munmap refuses a part of a page.
+size_t page() {
+  static const size_t size = [] {
+    const long found = sysconf(_SC_PAGESIZE);
+    return found > 0 ? size_t(found) : size_t(4096);
+  }();
+  return size;
+}
+
 // Ranges of pages: those of live blocks, and idle ones. Of both together there are at most 9/8 of the most that was live at a
-// time, so that keeping memory hardly raises the peak.
+// time, so that keeping memory hardly raises the peak. AddressSanitizer reports accesses to idle ranges and behind a block.
 class Ranges {
  public:
   // Returns null if the system has no memory.
   char* take(size_t bytes) {
-    const size_t size = whole(bytes, bytes >= kHugeFrom ? kHugePage : kPage);
+    const size_t size = whole(bytes, bytes >= kHugeFrom ? std::max(kHugePage, page()) : page());
     const auto fit = by_size_.lower_bound({size, nullptr});
     char* begin = nullptr;
     if (fit == by_size_.end()) {
@@ -54,6 +71,8 @@ class Ranges {
       remove_idle(begin, found);
       if (found > size) add_idle(begin + size, found - size);
     }
+    ASAN_UNPOISON_MEMORY_REGION(begin, bytes);
+    ASAN_POISON_MEMORY_REGION(begin + bytes, size - bytes);
     live_.emplace(begin, size);
     live_bytes_ += size;
     peak_ = std::max(peak_, live_bytes_);
@@ -69,9 +88,10 @@ class Ranges {
     live_.erase(found);
     live_bytes_ -= size;
     if (keep) {
+      ASAN_POISON_MEMORY_REGION(begin, size);
       add_idle(begin, size);
     } else {
-      munmap(begin, size);
+      unmap(begin, size);
     }
     return true;
   }
@@ -80,10 +100,10 @@ class Ranges {
   void trim(size_t limit) {
     while (idle_bytes_ > limit) {
       const auto [size, begin] = *by_size_.rbegin();
-      const size_t cut = std::min(size, whole(idle_bytes_ - limit, kHugePage));
+      const size_t cut = std::min(size, whole(idle_bytes_ - limit, std::max(kHugePage, page())));
       remove_idle(begin, size);
       if (cut < size) add_idle(begin, size - cut);
-      munmap(begin + (size - cut), cut);
+      unmap(begin + (size - cut), cut);
     }
   }
 
@@ -104,6 +124,11 @@ class Ranges {
     if (size >= kHugeFrom) madvise(begin, size, MADV_HUGEPAGE);
 #endif
     return static_cast<char*>(begin);
+  }
+
+  static void unmap(char* begin, size_t size) {
+    ASAN_UNPOISON_MEMORY_REGION(begin, size);  // the system may give these addresses to others
+    munmap(begin, size);
   }
 
   void add_idle(char* begin, size_t size) {

@@ -3,6 +3,8 @@
 import os
 import random
 import resource
+import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +18,8 @@ from seqmem.training.loop import freed_memory
 from seqmem.training.loop.freed_memory import freed_memory_kept
 
 MIB = 1 << 20
+_preloaded = os.environ.get("LD_PRELOAD", "")
+SANITIZED = "libasan" in _preloaded  # make sanitize
 
 linux = pytest.mark.skipif(
     bool(extension.REASON) or not sys.platform.startswith("linux"), reason="no compiled operators, or not Linux"
@@ -113,6 +117,7 @@ def resident_peak() -> int:
 
 
 @linux
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer's own memory counts too")
 def test_peak_memory_grows_little():
     """With sizes that differ from step to step, as of padded batches."""
     order = random.Random(1)
@@ -211,6 +216,73 @@ def alarm_after(seconds: int) -> None:
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
+
+
+_LARGE_PAGES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+long sysconf(int name) {
+  static long (*real)(int);
+  if (!real) real = (long (*)(int))dlsym(RTLD_NEXT, "sysconf");
+  return name == _SC_PAGESIZE ? 65536 : real(name);
+}
+"""
+_BLOCKS = """
+import torch
+from seqmem.ops import extension
+assert not extension.REASON
+torch.ops.seqmem.keep_memory()
+blocks = [torch.empty((1 << 20) + size, dtype=torch.uint8) for size in (0, 1, 4097, 65536)]
+print(torch.ops.seqmem.kept_memory()[0])
+torch.ops.seqmem.release_memory()
+"""
+
+
+@linux
+@pytest.mark.skipif(SANITIZED, reason="a second preloaded library")
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_blocks_are_whole_pages_of_the_system(tmp_path):
+    """On Arm pages may have 64 KiB; a part of one cannot be returned to the system."""
+    (tmp_path / "pages.c").write_text(_LARGE_PAGES)
+    library = tmp_path / "pages.so"
+    subprocess.run(["cc", "-shared", "-fPIC", tmp_path / "pages.c", "-o", library, "-ldl"], check=True)
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    done = subprocess.run([sys.executable, "-c", _BLOCKS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 4 * MIB + (0 + 1 + 1 + 1) * 65536
+
+
+_OUTSIDE = """
+import ctypes, sys, torch
+from seqmem.ops import extension
+assert not extension.REASON
+torch.ops.seqmem.keep_memory()
+block = torch.ones((1 << 20) + 5, dtype=torch.uint8)
+start = block.data_ptr()
+ctypes.memmove(start, start + 16, (1 << 20) - 11)  # within the block
+print("within", flush=True)
+if sys.argv[1] == "freed":
+    del block
+    ctypes.memmove(ctypes.create_string_buffer(8), start, 8)
+else:
+    ctypes.memmove(ctypes.create_string_buffer(8), start + (1 << 20), 8)
+"""
+
+
+@linux
+@pytest.mark.skipif(not SANITIZED, reason="make sanitize runs it")
+@pytest.mark.parametrize("access", ["freed", "behind the block"])
+def test_the_sanitizer_sees_accesses_outside_of_blocks(access):
+    done = subprocess.run(
+        [sys.executable, "-c", _OUTSIDE, access],
+        env={**os.environ, "LD_PRELOAD": _preloaded},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "within\n", done.stderr
+    assert done.returncode != 0
+    assert "AddressSanitizer: use-after-poison" in done.stderr
 
 
 @pytest.mark.parametrize("name", freed_memory._chosen_by_user)
