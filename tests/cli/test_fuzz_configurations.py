@@ -216,7 +216,7 @@ def try_each(cases: dict[int, list[str]], action: Any) -> Counter:
 
 
 def test_a_few_configurations(offline):
-    outcomes = try_each({number: configuration(number) for number in range(16)}, trained)
+    outcomes = try_each({number: configuration(number) for number in range(20)}, trained)
     assert outcomes["done"] >= 5
 
 
