@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -27,7 +27,8 @@ from seqmem.io.collection import Collection, Layout
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Task = Literal["classification", "regression", "forecasting", "reconstruction"]
-Column = Annotated[str, Field(min_length=1)]
+# A command line gives the number of a column without a name as an integer.
+Column = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name), Field(min_length=1)]
 
 
 class Files(DataSet):
@@ -155,10 +156,10 @@ class Files(DataSet):
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return inputs (B, T, C) and the targets of the task, with any lengths, times and labels."""
-        inputs, later, lengths, times = self._series[split].batch(indices, self._horizon)
+        of_series = self._task in ("classification", "regression")
+        inputs, later, lengths, times = self._series[split].batch(indices, self._horizon, channels=not of_series)
         own = self._targets[split]
-        if self._task in ("classification", "regression"):
-            assert own is not None
+        if of_series:
             return Batch(inputs, own[indices], lengths, times)
         labels = None if own is None or self._task != "reconstruction" else own[indices]
         return Batch(inputs, later, lengths, times, labels=labels)

@@ -141,13 +141,22 @@ def test_values_of_a_regression_in_their_unit(trained, run, tmp_path):
 
 def test_forecasts_in_their_unit_after_the_last_step(trained, run, tmp_path):
     path = tmp_path / "prices.csv"
-    path.write_text("day,price\n" + "\n".join(f"{t},{500 + t % 7}" for t in range(200)))
+    path.write_text("day,price\n" + "\n".join(f"{5 + 2 * t},{500 + t % 7}" for t in range(200)))
     trial, data = trained("dataset.task=forecasting", "dataset.horizon=3", "dataset.time_column=day", file=path)
     rows, _ = run(trial, path)
     assert [(row["series"], row["step"]) for row in rows] == [("prices", str(200 + k)) for k in range(3)]
+    assert [row["time"] for row in rows] == ["405", "407", "409"]
     assert all(495 < float(row["price"]) < 512 for row in rows)
-    _, outputs = everything(trial, data, "test")
-    assert outputs.shape[-1] == 1
+    checkpoint = read_checkpoint(trial)
+    module = restore(checkpoint, checkpoint.config["train"], data.spec).eval()
+    prepared = (np.array([500 + t % 7 for t in range(200)]) - data.preparation()["mean"]) / data.preparation()["deviation"]
+    with torch.no_grad():
+        outputs = module.model.predict(torch.tensor(prepared[-100:, None], dtype=torch.float32)[None])[0, -3:, 0]
+    expected = outputs.numpy() * data.preparation()["deviation"] + data.preparation()["mean"]
+    np.testing.assert_allclose([float(row["price"]) for row in rows], expected, rtol=1e-6)
+    (tmp_path / "dates.csv").write_text("day,price\n2024-02-27,500\n2024-02-28,501\n2024-02-29,502\n2024-03-01T00:00,503\n")
+    rows, _ = run(trial, tmp_path / "dates.csv")
+    assert [row["time"] for row in rows] == [f"2024-03-0{day}T00:00:00" for day in (2, 3, 4)]
 
 
 def test_reconstructions_in_their_unit_with_errors(trained, run, tmp_path):
@@ -156,6 +165,31 @@ def test_reconstructions_in_their_unit_with_errors(trained, run, tmp_path):
     assert list(rows[0]) == ["series", "step", "x", "y", "error"]
     assert [row["step"] for row in rows if row["series"] == "s0"][:3] == ["0", "1", "2"]
     assert all(800 < float(row["y"]) < 1200 and float(row["error"]) >= 0 for row in rows)
+
+
+def test_wide_tables_without_a_header_with_and_without_labels(trained, run, tmp_path):
+    lines = [[str(1 + k % 2), *(f"{k % 2 + t / 8 + k / 100:.3f}" for t in range(6))] for k in range(20)]
+    (tmp_path / "own.tsv").write_text("\n".join("\t".join(line) for line in lines))
+    trial, _ = trained("dataset.label_column=0", file=tmp_path / "own.tsv")
+    labelled, printed = run(trial, tmp_path / "own.tsv")
+    assert [row["label"] for row in labelled] == ["1", "2"] * 10
+    assert "of 20 labels" in printed
+    (tmp_path / "new.tsv").write_text("\n".join("\t".join(line[1:]) for line in lines))
+    rows, _ = run(trial, tmp_path / "new.tsv")
+    assert rows == [{key: value for key, value in row.items() if key != "label"} for row in labelled]
+
+
+def test_groups_and_splits_of_a_wide_table_are_not_values(trained, run, tmp_path):
+    lines = [
+        [str(k // 4), ("train", "test")[k % 8 > 5], "ab"[k % 2], *(f"{k % 2 + t / 8}" for t in range(6))] for k in range(40)
+    ]
+    names = ["subject", "split", "label", *(f"t{t}" for t in range(6))]
+    (tmp_path / "own.csv").write_text("\n".join(",".join(line) for line in [names, *lines]))
+    trial, _ = trained("dataset.group_column=none", file=tmp_path / "own.csv")
+    labelled, _ = run(trial, tmp_path / "own.csv")
+    (tmp_path / "new.csv").write_text("\n".join(",".join(line[3:]) for line in [names, *lines]))
+    rows, _ = run(trial, tmp_path / "new.csv")
+    assert rows == [{key: value for key, value in row.items() if key != "label"} for row in labelled]
 
 
 def test_arrays(trained, run, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seqmem import datasets
+from seqmem.cli import commandline
 from seqmem.data import SPLITS
 from seqmem.errors import DataWarning, UserError
 from tests.tiny_files import write_ts
@@ -188,7 +189,7 @@ def test_wide_tables(case, load):
     assert line(data, "layout") == "wide, a row is a series"
 
 
-def test_tables_without_a_header(load):
+def test_tables_without_a_header(load, tmp_path):
     text = "".join(f"{1 + k % 2}\t{row}\n".replace(",", "\t") for k, row in enumerate(WIDE.splitlines()))
     data = load(text, "own.tsv", label_column="0", **WHOLE)
     assert everything(data) == EXPECTED_WIDE
@@ -197,6 +198,11 @@ def test_tables_without_a_header(load):
         load(text, "own.tsv")
     with pytest.raises(UserError, match=r"label_column: got '9', expected a column of .* \(the file has no header, so"):
         load(text, "own.tsv", label_column="9")
+    text = "".join(f"s{k},{t},{k},{'ab'[k % 2]}\n" for k in range(10) for t in range(2))
+    keys = ["dataset=files", f"dataset.path={tmp_path / 'steps.csv'}", "dataset.id_column=0", "dataset.time_column=1"]
+    (tmp_path / "steps.csv").write_text(text)
+    config = commandline.compose([*keys, "dataset.channel_columns=[2]", "dataset.label_column=3", "dataset.standardize=false"])
+    assert everything(datasets.load(config["dataset"])) == [([[float(k)]] * 2, k % 2) for k in range(10)]
     words = "".join(f"{row}{',' * (1 - k % 2)},{'ab'[k % 2]}\n" for k, row in enumerate(WIDE.splitlines()))
     assert everything(load(words, label_column="4", **WHOLE)) == EXPECTED_WIDE
 
@@ -474,10 +480,14 @@ def test_splits_by_a_column_by_files_and_by_groups(load, tmp_path):
 
 def test_a_group_in_two_given_splits_is_refused(load):
     text = "id,subject,x,label,split\n" + "".join(
-        f"{k},p{k % 3},{k},{'ab'[k % 2]},{('train', 'test')[k % 2]}\n{k},,0,,\n" for k in range(9)
+        f"{k},p{k % 3},{k},{'ab'[k // 2 % 2]},{('train', 'test')[k % 2]}\n{k},,0,,\n" for k in range(9)
     )
-    with pytest.raises(UserError, match=r"dataset\.group_column: got series of group 'p\d' in \w+ and in \w+"):
+    with pytest.raises(UserError, match=r"dataset\.group_column: got series of group 'p\d' in \w+ and in \w+.*=none"):
         load(text)
+    assert load(text, group_column="none").sizes == {"train": 4, "validation": 1, "test": 4}
+    unsplit = load(text, group_column="none", split_column="none")
+    assert unsplit.sizes == {"train": 7, "validation": 1, "test": 1}
+    assert line(unsplit, "channels") == "1: x"
 
 
 def test_drawn_splits_are_stratified_and_depend_on_the_seed(load):

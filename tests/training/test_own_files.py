@@ -106,4 +106,4 @@ def test_a_file_of_a_gibibyte_is_trained_on_in_bounded_memory(tmp_path):
     (tmp_path / "labels.csv").write_text("label\n" + "a\nb\n" * (series // 2))
     peak = peak_mib(tmp_path, f"dataset.path={tmp_path}/own.npy", f"dataset.labels_path={tmp_path}/labels.csv")
     print(f"peak memory: {peak:.0f} MiB, {base:.0f} MiB with a file of 2 MiB")
-    assert peak < base + 250
+    assert peak < base + 400

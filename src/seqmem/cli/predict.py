@@ -93,8 +93,7 @@ def _read(path: Path, reading: "Reading", preparation: "Preparation") -> "Collec
     """Return the new series with the channels of the training, in its order."""
     from seqmem.io.sources import read_source
 
-    if preparation.layout is not None:
-        reading = replace(reading, layout=preparation.layout)
+    reading = replace(reading, layout=preparation.layout or reading.layout, classes=preparation.class_names or ())
     if preparation.layout == "long":
         reading = replace(reading, channel_columns=preparation.channels)
     found = read_source(path, reading, "FILE")

@@ -111,5 +111,5 @@ def _refuse_torn_groups(names: np.ndarray, groups: Sequence[str]) -> None:
         if splits.setdefault(group, name) != name:
             raise UserError(
                 f"dataset.group_column: got series of group '{group}' in {splits[group]} and in {name}, expected each group in "
-                "one split; mend the splits, or give dataset.group_column=null"
+                "one split; mend the splits, or give dataset.group_column=none"
             )

@@ -39,15 +39,18 @@ class PreparedSeries:
     def __len__(self) -> int:
         return len(self._segments)
 
-    def batch(self, indices: Tensor, horizon: int = 0) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def batch(
+        self, indices: Tensor, horizon: int = 0, channels: bool = True
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """Return some sequences as padded tensors.
 
         Args:
             indices: (B,) of segments.
             horizon: steps at the end of a segment that are not inputs.
+            channels: whether the channels are returned, too.
 
         Returns:
-            Inputs (B, T, C'); channels (B, T, C) ``horizon`` steps later; lengths (B,), None if all segments are equally long;
+            Inputs (B, T, C'); channels (B, T, C) ``horizon`` steps later, or None; lengths (B,), None if all are equally long;
             times (B, T), None without.
         """
         lengths = self._lengths[indices]
@@ -61,7 +64,7 @@ class PreparedSeries:
         place = starts[:, None] + torch.minimum(steps, valid[:, None] - 1)
         mask = valid_steps(valid, len(steps))[..., None]
         inputs = flat[place].where(mask, 0.0)
-        later = flat[place + horizon, : len(self._preparation.channels)].where(mask, 0.0)
+        later = flat[place + horizon, : len(self._preparation.channels)].where(mask, 0.0) if channels else None
         return inputs, later, None if self._equal else valid, None if times is None else times[place]
 
     def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:

@@ -43,6 +43,7 @@ class Reading:
         single: a table without ids and labels is a single series.
         new: the files are new ones, which may have no labels.
         needs_labels: without labels the files are useless; otherwise only columns whose names are clear are taken for labels.
+        classes: those of the training, by which the labels of a new file without a header are recognised.
     """
 
     target: Target = "class"
@@ -60,6 +61,7 @@ class Reading:
     single: bool = False
     new: bool = False
     needs_labels: bool = True
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Collection:
         lengths: (n,) int64 its number of rows.
         times: (N,) float64, increasing within a series; None for evenly spaced steps.
         time_unit: "seconds" for dates.
+        origins: (n,) float64 the time of each series' first step, from which ``times`` count; since 1970 for dates.
         labels: (n) the class of each series, None where it is not known; None without labels.
         targets: (n, D) the values of each series; None without values.
         target_names: of the D values.
@@ -94,6 +97,7 @@ class Collection:
     lengths: np.ndarray
     times: Rows | None = None
     time_unit: str = ""
+    origins: np.ndarray | None = None
     labels: list[str | None] | None = None
     targets: np.ndarray | None = None
     target_names: tuple[str, ...] = ()
@@ -188,6 +192,7 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
         starts=np.concatenate([part.starts + shift for part, shift in zip(parts, shifts, strict=True)]),
         lengths=np.concatenate([part.lengths for part in parts]),
         times=None if first.times is None else _chained([part.times for part in parts if part.times is not None]),
+        origins=None if any(part.origins is None for part in parts) else np.concatenate([np.asarray(p.origins) for p in parts]),
         labels=None if first.labels is None else [label for part in parts for label in part.labels or []],
         targets=None if first.targets is None else np.concatenate([p.targets for p in parts if p.targets is not None]),
         groups=None if first.groups is None else [group for part in parts for group in part.groups or []],

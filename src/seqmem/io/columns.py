@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seqmem.io.collection import Reading
 from seqmem.io.tables import Table, texts
+from seqmem.io.values import is_number
 
 IDS = (
     "id",
@@ -50,6 +51,9 @@ GROUPS = (
 SPLIT = ("split", "subset", "partition", "set", "part")
 """Names of columns that are understood without a key, the better ones first, in small letters with _ for other signs."""
 
+NONE = "none"
+"""Value of a key for a table without such a column, whatever its names suggest."""
+
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -73,6 +77,7 @@ class Columns:
         labels: classes or values of series.
         group: groups of series.
         split: splits of series.
+        useless: neither these nor channels.
     """
 
     id: str | None
@@ -80,36 +85,47 @@ class Columns:
     labels: tuple[str, ...]
     group: str | None
     split: str | None
+    useless: tuple[str, ...] = ()
 
     @property
     def named(self) -> set[str]:
         """All of these columns."""
-        return {name for name in (self.id, self.time, *self.labels, self.group, self.split) if name is not None}
+        named = (self.id, self.time, *self.labels, self.group, self.split, *self.useless)
+        return {name for name in named if name is not None}
 
 
 def guessed(names: Sequence[str], reading: Reading) -> Columns:
-    """Return the columns by their names; a column that a key names has that meaning alone."""
+    """Return the columns by their names; a column that a key names has that meaning alone.
+
+    A column that has a meaning by its name, but which a key declares as :data:`NONE`, is useless.
+    """
     given = {reading.id_column, reading.time_column, reading.group_column, reading.split_column}
     taken = {*given, *reading.label_columns, *reading.channel_columns}
+    useless: list[str] = []
     plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(names) if name not in taken}
 
-    def first(choices: Sequence[str]) -> str | None:
-        return next((plain.pop(choice) for choice in choices if choice in plain), None)
+    def first(choices: Sequence[str], key: str | None = None) -> str | None:
+        if key is not None and key != NONE:
+            return key
+        found = next((plain.pop(choice) for choice in choices if choice in plain), None)
+        if key == NONE and found is not None:
+            useless.append(found)
+        return None if key == NONE else found
 
     if "x" in plain:
         plain.pop("y", None)  # two channels
-    identity = reading.id_column or first(IDS)
-    time = reading.time_column or first(TIMES)
+    identity = first(IDS, reading.id_column)
+    time = first(TIMES, reading.time_column)
     labels = reading.label_columns
-    if not labels and reading.target != "none":
+    if labels in ((), (NONE,)) and reading.target != "none":
         names_of = {"class": CLASSES if reading.needs_labels else CLEAR, "value": VALUES}
-        found = first(names_of[reading.target])
+        found = first(names_of[reading.target], *labels)
         labels = () if found is None else (found,)
-    split = reading.split_column or first(SPLIT)
-    group = reading.group_column or first(GROUPS)
+    split = first(SPLIT, reading.split_column)
+    group = first(GROUPS, reading.group_column)
     if identity is None and group is not None and time is not None and reading.group_column is None:
         identity, group = group, None
-    return Columns(identity, time, labels, group, split)
+    return Columns(identity, time, labels, group, split, tuple(useless))
 
 
 def text_columns(names: Sequence[str], reading: Reading) -> set[str]:
@@ -126,10 +142,10 @@ def of_table(table: Table, reading: Reading) -> Columns:
         UserError: a key names a column that does not exist.
     """
     for key in ("id_column", "time_column", "group_column", "split_column"):
-        if getattr(reading, key) is not None and not (reading.new and key in ("group_column", "split_column")):
+        if getattr(reading, key) not in (None, NONE) and not (reading.new and key in ("group_column", "split_column")):
             table.require(getattr(reading, key), key)
     if not reading.new:
-        for name in reading.label_columns:
+        for name in reading.label_columns if reading.label_columns != (NONE,) else ():
             table.require(name, "label_column")
     for name in reading.channel_columns:
         table.require(name, "channel_columns")
@@ -137,9 +153,19 @@ def of_table(table: Table, reading: Reading) -> Columns:
     if reading.new:
         present = set(table.columns)
         labels = columns.labels if set(columns.labels) <= present else ()
-        return Columns(columns.id, columns.time, labels, None, None)
+        if labels and not table.has_header:
+            # The column of the labels may be absent, and that of its number one of values.
+            known = {_plain(name) for name in reading.classes}
+            labels = labels if known.issuperset(_plain(text) for text in texts(table, labels[0]) if text is not None) else ()
+        useless = tuple(name for name in (columns.group, columns.split) if name in present)
+        return replace(columns, labels=labels, group=None, split=None, useless=(*columns.useless, *useless))
     if reading.split_column is None and columns.split is not None:
         found = {name.lower() for name in texts(table, columns.split) if name is not None}
         if not found or not found <= SPLIT_NAMES.keys():
-            return Columns(columns.id, columns.time, columns.labels, columns.group, None)
+            return replace(columns, split=None)
     return columns
+
+
+def _plain(name: str) -> str | float:
+    """Return a class as a number if it is one."""
+    return float(name) if is_number(name) else name

@@ -28,7 +28,7 @@ def series_of(table: Table, reading: Reading) -> Collection:
     layout = reading.layout or _layout(table, columns, reading)
     channels, ignored = _channels(table, columns, reading)
     if layout == "wide" and columns.time is not None and reading.time_column is None:
-        columns = Columns(columns.id, None, columns.labels, columns.group, columns.split)
+        columns = replace(columns, time=None)
     found = _long(table, columns, channels, reading) if layout == "long" else _wide(table, columns, channels, reading)
     shown = {
         "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
@@ -84,14 +84,16 @@ def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Read
     order = np.lexsort((np.zeros(rows) if moments is None else moments, codes))
     lengths = np.bincount(codes, minlength=len(names))
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    roles = {}
+    roles: dict[str, str] = {}
+    origins = None
     if moments is not None:
         _refuse_equal_times(table, columns, codes[order], moments[order], order, names)
         within = np.diff(codes[np.argsort(codes, kind="stable")]) == 0
         was_sorted = not (within & (np.diff(moments[np.argsort(codes, kind="stable")]) < 0)).any()
         roles = {} if was_sorted else {"order": "steps were sorted by time"}
         moments = moments[order]
-        moments = moments - np.repeat(moments[starts], lengths)
+        origins = moments[starts]
+        moments = moments - np.repeat(origins, lengths)
     first = order[starts]
 
     def each(column: str | None) -> list[str | None] | None:
@@ -111,6 +113,7 @@ def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Read
         lengths,
         moments,
         unit,
+        origins,
         labels,
         targets,
         columns.labels if targets is not None else (),

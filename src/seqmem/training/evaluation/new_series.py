@@ -57,6 +57,7 @@ def outputs_of(
     with torch.no_grad(), cudnn_as_matmul():
         for indices in torch.arange(len(series)).split(batch_size):
             inputs, channels, lengths, times = series.batch(indices)
+            assert channels is not None
             targets = channels if spec.output_steps is None else _no_targets(spec, len(indices))
             batch = Batch(inputs.to(dtype), targets, lengths, None if times is None else times.to(dtype))
             outputs = model(batch.to(device)).float().cpu()
@@ -98,7 +99,7 @@ class Written:
                 names = self._preparation.target_names
                 return ["series", *(names if self._found.targets is not None else []), *(f"predicted {name}" for name in names)]
             case "forecasting":
-                return ["series", "step", *channels]
+                return ["series", "step", *(["time"] if self._found.times is not None else []), *channels]
             case _:
                 return ["series", "step", *channels, "error"]
 
@@ -124,13 +125,34 @@ class Written:
             # The output at a step is the value the horizon later, so the last ones are those after the series.
             last = self._preparation.undo(outputs[-self._horizon :])
             first = begin + len(outputs) + self._horizon - len(last)
-            for step, values in enumerate(last.tolist(), first):
-                yield [name, str(step), *map(_number, values)]
+            times = self._times_after(series, len(last))
+            for step, (values, time) in enumerate(zip(last.tolist(), times, strict=True), first):
+                yield [name, str(step), *time, *map(_number, values)]
         else:
             errors = np.square(outputs.astype(np.float64) - channels).mean(-1)
             values = self._preparation.undo(outputs).tolist()
             for step, (each, error) in enumerate(zip(values, errors.tolist(), strict=True), begin):
                 yield [name, str(step), *map(_number, each), _number(error)]
+
+    def _times_after(self, series: int, count: int) -> list[Row]:
+        """Return the cells of the times of the steps after a series, spaced by its median interval; empty without times."""
+        found = self._found
+        if found.times is None:
+            return [[]] * count
+        start, length = int(found.starts[series]), int(found.lengths[series])
+        own = found.times[start : start + length]
+        origin = 0.0 if found.origins is None else float(found.origins[series])
+        interval = float(np.median(np.diff(own))) if length > 1 else 0.0
+        return [[_time(origin + float(own[-1]) + k * interval, found.time_unit)] for k in range(1, count + 1)]
+
+
+def _time(value: float, unit: str) -> str:
+    """Return a time as a number, or as a date if it counts seconds since 1970."""
+    if unit != "seconds":
+        return f"{value:.12g}"
+    import pandas as pd
+
+    return pd.Timestamp(round(value * 1e3), unit="ms").isoformat()
 
 
 def _number(value: Any) -> str:
