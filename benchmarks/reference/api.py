@@ -2,6 +2,7 @@
 
 import inspect
 from importlib import import_module
+from textwrap import wrap
 from types import ModuleType
 
 from benchmarks.reference.markdown import code, generated, sentence, table
@@ -41,8 +42,20 @@ def page(module: ModuleType) -> str:
     directives = "\n\n".join(f"::: {package}.{name}" for name in module.__all__)
     return (
         f"{generated()}# {package}\n\n{sentence(_first_line(module))} Import a name with `from {package} import NAME`.\n\n"
-        f"{table(('name', 'what it is'), rows)}\n{directives}\n"
+        f"{table(('name', 'what it is'), rows)}\n## Calls\n\n```text\n{_calls(module)}\n```\n\n{directives}\n"
     )
+
+
+def _calls(module: ModuleType) -> str:
+    """Each class and function with its arguments and their defaults, inherited ones too."""
+    calls = []
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            arguments = inspect.signature(thing).parameters.values()
+            shown = [str(argument.replace(annotation=argument.empty)) for argument in arguments]
+            calls += wrap(f"{name}({', '.join(shown)})", width=110, subsequent_indent="    ", break_long_words=False)
+    return "\n".join(calls)
 
 
 def _first_line(thing: object) -> str:

@@ -1,6 +1,7 @@
 """MkDocs hook: files of the repository that pages link to are part of the site, under ``files/``.
 
-Links to them work on GitHub as they are. A link to a folder becomes its name, since a site has no listings.
+Links to them work on GitHub as they are. A link to a folder becomes its name, since a site has no listings. Roles in docstrings
+are shown as code.
 """
 
 import re
@@ -38,6 +39,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{mark}[{text}]({relpath(f'files/{_name(path)}', Path(page.file.src_uri).parent.as_posix())}{anchor or ''})"
 
     return LINK.sub(changed, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Show the roles and literal blocks of docstrings, which are written in reStructuredText, as plain code."""
+    return re.sub(r":(?:class|func|meth|mod|attr|data):(?=<code>)", "", html).replace("::</p>", ":</p>")
 
 
 def _outside(page: str, target: str) -> str | None:
