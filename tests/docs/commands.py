@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from seqmem import datasets
-from seqmem.cli import commandline, overrides
+from seqmem.cli import commandline, export_onnx, overrides
 from tests import program
 from tests.data_files import FILES as DATA_FILES
 from tests.docs import pages
@@ -67,6 +67,9 @@ WORKERS: dict[str, tuple[Callable[[], object], str]] = {
 
 NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     ".parquet": (lambda: find_spec("pyarrow"), "pyarrow is not installed"),
+    **dict.fromkeys(
+        ("--format onnx", "import onnxruntime"), (lambda: export_onnx.missing() == [], "the extra onnx is not installed")
+    ),
     "digits-legs": (lambda: find_spec("safetensors"), "safetensors is not installed"),
 }
 """Words of other commands and of Python blocks that need a package or a machine, likewise."""

@@ -1,9 +1,9 @@
-"""``python -m seqmem.export``: export a trained model as a program of torch.export, which runs without this project."""
+"""``python -m seqmem.export``: export a trained model as a program of torch.export or ONNX, which runs without this project."""
 
 import argparse
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from seqmem import models
+from seqmem.cli import export_onnx
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
@@ -30,6 +31,11 @@ Write the model of a checkpoint as a program that torch.export.load reads:
 
   program = torch.export.load("model.pt2").module()
   outputs = program(inputs)                     # logits or values, (B, K), (B, k, K) or (B, T, K) as in training
+
+or, with --format onnx, as a model that onnxruntime and others run without torch:
+
+  session = onnxruntime.InferenceSession("model.onnx")
+  [outputs] = session.run(None, {"inputs": inputs})
 
 CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. A program starts each
 sequence from the initial state. It is compared with the model on random inputs, and the file is written only if they agree.
@@ -93,9 +99,14 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         UserError: the checkpoint cannot be read, the file cannot be written, or the model cannot be exported.
     """
+    in_onnx = given.format == "onnx"
+    if in_onnx:
+        export_onnx.check_packages()
+        if given.operators == "required":
+            raise UserError("--operators: got required, expected decomposed, since ONNX has no operators of seqmem")
     checkpoint = read_checkpoint(given.checkpoint)
-    path = given.out or checkpoint.folder / "model.pt2"
-    _check_path(path)
+    path = given.out or checkpoint.folder / f"model.{given.format}"
+    _check_path(path, given.format)
     label, dataset = models.label(model_arguments(checkpoint.config)), checkpoint.spec.name
     program = _program(checkpoint, given.lengths)
     exported, sizes = export(program, label, given.operators == "required", given.batch, given.length)
@@ -111,22 +122,34 @@ def run(given: argparse.Namespace) -> None:
         "torch": torch.__version__,
     }
     with replacing(path) as temporary:
-        torch.export.save(exported, temporary, extra_files={"seqmem.json": json.dumps(description)})
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch before 2.13, of its own buffer
-            loaded = torch.export.load(temporary)
-        difference = compare(program, loaded.module(), sizes)
+        if in_onnx:
+            export_onnx.save(exported, label, program.names, description, temporary)
+            loaded = export_onnx.load(temporary)
+        else:
+            loaded = _saved(exported, description, temporary)
+        difference = compare(program, loaded, sizes)
     print(f"{label}, trained on {dataset}, epoch {checkpoint.epoch + 1}: {path}, {path.stat().st_size / 2**10:,.0f} KiB")
     print(f"inputs: {'; '.join(inputs)}")
-    print("import seqmem.ops before loading it" if needs_operators else "runs without seqmem")
+    alone = f"runs without seqmem{' and torch' if in_onnx else ''}"
+    print("import seqmem.ops before loading it" if needs_operators else alone)
     if checkpoint.config["train"].get("precision") == "bf16-mixed":
         print("trained with train.precision=bf16-mixed; the program computes in float32, so its outputs differ by rounding")
     print(f"greatest difference from the model on random inputs: {difference:.1e}")
 
 
-def _check_path(path: Path) -> None:
-    if path.suffix != ".pt2":
-        raise UserError(f"--out: got {path}, expected a name that ends in .pt2")
+def _saved(exported: ExportedProgram, description: Mapping[str, Any], path: Path) -> Any:
+    """Save a program, and return it as loaded from the file."""
+    torch.export.save(exported, path, extra_files={"seqmem.json": json.dumps(description)})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch before 2.13, of its own buffer
+        return torch.export.load(path).module()
+
+
+def _check_path(path: Path, kind: str) -> None:
+    if path.suffix != f".{kind}":
+        other = {"pt2": "onnx", "onnx": "pt2"}[kind]
+        mend = f"; --format {other} writes such a file" if path.suffix == f".{other}" else ""
+        raise UserError(f"--out: got {path}, expected a name that ends in .{kind}{mend}")
     if not path.parent.is_dir():
         raise UserError(f"--out: got {path}, but the folder {path.parent} does not exist")
     if path.exists():
@@ -263,7 +286,12 @@ def _graphs(exported: ExportedProgram) -> list[torch.fx.GraphModule]:
 def _parser() -> Parser:
     parser = Parser("python -m seqmem.export", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a finished trial")
-    parser.add_argument("--out", type=Path, metavar="FILE.pt2", help="a new file (default model.pt2 in the trial's folder)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="a new file (default model.pt2 or .onnx in the trial's folder)"
+    )
+    parser.add_argument(
+        "--format", choices=("pt2", "onnx"), default="pt2", help="pt2 (default): torch.export; onnx: pip install 'seqmem[onnx]'"
+    )
     parser.add_argument(
         "--operators",
         choices=("decomposed", "required"),

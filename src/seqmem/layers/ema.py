@@ -10,6 +10,8 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.ops.diagonal_scan import complex_scan_exported
+from seqmem.ops.export import exporting
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
 
@@ -81,9 +83,15 @@ class EMA(SequenceLayer[EMAState]):
             nu, theta, weight_in, weight_out, weight_skip = map(at_least_float32, parameters)
             inputs = inputs.to(nu.dtype)
             rate = nu.exp()
-            decay = torch.exp(torch.complex(-rate, theta))
             # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
             driven = linear(inputs, weight_in) * (-torch.expm1(-2 * rate)).sqrt()
-            averages, last = run(decay, torch.complex(driven, torch.zeros_like(driven)), state.averages, lengths)
-            outputs = linear(averages.real, weight_out[..., 0]) - linear(averages.imag, weight_out[..., 1])
+            if exporting() and fresh:
+                factors = torch.exp(-rate) * theta.cos(), torch.exp(-rate) * theta.sin()
+                (real, imaginary), parts = complex_scan_exported(factors, driven, lengths)
+                last = torch.complex(*parts)
+            else:
+                decay = torch.exp(torch.complex(-rate, theta))
+                averages, last = run(decay, torch.complex(driven, torch.zeros_like(driven)), state.averages, lengths)
+                real, imaginary = averages.real, averages.imag
+            outputs = linear(real, weight_out[..., 0]) - linear(imaginary, weight_out[..., 1])
             return (outputs + linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(last)

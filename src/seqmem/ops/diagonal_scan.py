@@ -85,6 +85,34 @@ def diagonal_scan_exported(
     return _outputs(states.transpose(0, 1), lengths, dtype), last.to(dtype)
 
 
+def complex_scan_exported(
+    a: tuple[Tensor, Tensor], b: Tensor, lengths: Tensor | None = None
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Compute :func:`diagonal_scan_exported` from a zero state with real numbers alone, for formats without complex ones.
+
+    Args:
+        a: real and imaginary part (N,) of the factors.
+        b: (B, T, N), real.
+        lengths: as for :func:`diagonal_scan_reference`.
+
+    Returns:
+        Real and imaginary part of h, (B, T, N), and of the state after each row's last step, (B, N).
+    """
+    valid = torch.ones_like(b[..., :1]) if lengths is None else valid_steps(lengths, b.shape[1])[..., None].to(b)
+    sequences = [valid.transpose(0, 1), b.transpose(0, 1)]
+
+    def step(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        (real, imaginary), (here, term) = parts, items
+        after = [a[0] * real - a[1] * imaginary + term, a[0] * imaginary + a[1] * real]
+        after = [here * new + (1 - here) * old for new, old in zip(after, parts, strict=True)]
+        return after, torch.stack(after)
+
+    zeros = [torch.zeros_like(b[:, 0]), torch.zeros_like(b[:, 0])]
+    last, states = scan(step, zeros, [sequence.clone() for sequence in sequences])
+    real, imaginary = (part.transpose(0, 1) * valid for part in states.unbind(1))
+    return (real, imaginary), (last[0], last[1])
+
+
 def _prepared(
     a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:

@@ -1,0 +1,108 @@
+"""The models of cfg/model that can be exported to ONNX, as a table of the guide.
+
+    python -m benchmarks.onnx_models            # writes the table between its marks in docs/guides/onnx.md
+    python -m benchmarks.onnx_models legs gru   # prints the rows of some models
+
+Each model is built in its tiny preset with random weights, exported, and compared in onnxruntime at several sizes.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from seqmem import models
+from seqmem.cli import commandline, export, export_onnx
+from seqmem.data.spec import DataSpec
+from seqmem.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/guides/onnx.md"
+MARKS = "<!-- models of ONNX -->\n", "<!-- end of the models of ONNX -->"
+
+CLASSES = DataSpec("series", 2, 3, "classification", output_steps=0, max_length=12)
+TIMED = DataSpec("timed", 2, 3, "classification", output_steps=0, max_length=12, times=True)
+RECONSTRUCTED = DataSpec("series", 2, 2, "reconstruction", output_steps=None, max_length=12)
+IMAGES = DataSpec("images", 144, 144, "reconstruction", output_steps=None, max_length=6, frame=(12, 12))
+SIGNALS = DataSpec("signals", 1, 1, "reconstruction", output_steps=None, max_length=12)
+SPECS = {"function_approximation": SIGNALS, "tlsi": TIMED, "tlti": TIMED, "conv_lstm_ae": IMAGES} | dict.fromkeys(
+    ("linear_ae", "lstm_ae", "seq2seq_ae"), RECONSTRUCTED
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of one model.
+
+    Attributes:
+        model: its file in cfg/model.
+        lengths: whether the export also takes the valid steps of each row.
+        steps: numbers of steps that it takes.
+        difference: greatest difference from the model.
+        reason: why it cannot be exported; empty if it can.
+    """
+
+    model: str
+    lengths: bool = False
+    steps: str = ""
+    difference: float = 0.0
+    reason: str = ""
+
+    def row(self) -> str:
+        """Return the row of the table."""
+        if self.reason:
+            return f"| `{self.model}` | no | {self.reason} |"
+        return f"| `{self.model}` | yes | {self.steps}{', lengths' if self.lengths else ''} |"
+
+
+def names() -> list[str]:
+    """Return the models of cfg/model."""
+    return sorted(path.stem for path in (ROOT / "cfg/model").glob("*.yaml"))
+
+
+def tried(name: str) -> Result:
+    """Export a model, with lengths if it takes them, and compare it."""
+    spec = SPECS.get(name, CLASSES)
+    section = dict(commandline.compose(["dataset=digits", f"model={name}", "model.preset=tiny"])["model"])
+    section.pop("preset", None)
+    reason = ""
+    for lengths in (True, False):
+        torch.manual_seed(0)
+        try:
+            program = export.Program(models.build(section, spec), spec, lengths).eval().requires_grad_(False)
+            exported, sizes = export.export(program, name)
+            with TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                export_onnx.save(exported, name, program.names, {}, path)
+                difference = export.compare(program, export_onnx.load(path), sizes)
+        except UserError as error:
+            reason = str(error)
+            continue
+        least, most = sizes.steps
+        fixed = f"sequences of {'the longest length in training' if least == spec.max_length else f'{least} steps'}"
+        return Result(name, lengths, fixed if least == most else "any length", difference)
+    return Result(name, reason=reason)
+
+
+def table(rows: list[str]) -> str:
+    """Return the table of rows."""
+    return "\n".join(["| model | ONNX | sequences, or why not |", "|---|---|---|", *rows, ""])
+
+
+def main() -> None:
+    """Print some rows, or write all of them."""
+    chosen = sys.argv[1:]
+    results = []
+    for name in chosen or names():
+        results.append(tried(name))
+        print(f"{results[-1].row()} {results[-1].difference:.1e}", flush=True)
+    if not chosen:
+        before, mark, rest = PAGE.read_text().partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        PAGE.write_text(f"{before}{mark}\n{table([result.row() for result in results])}\n{MARKS[1]}{after}")
+
+
+if __name__ == "__main__":
+    main()
