@@ -107,7 +107,7 @@ def test_the_pruner_stops_points_that_are_worse_and_they_are_no_failures(workers
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_search_resumes_its_point_and_ends_as_if_it_had_not_been_killed(workers, tmp_path):
-    options = (*FIXED[:2], *FIXED[3:], "train.epochs=12", INTERVAL, "hydra.sweeper.n_trials=3", f"runner.workers={workers}")
+    options = (*FIXED[:2], *FIXED[3:], "train.epochs=12", INTERVAL, "hydra.sweeper.n_trials=3")
     options += ("hydra.sweeper.sampler=random",)  # the points of tpe depend on which of two ends first
     options += ("hydra.sweeper.pruner=asha", "hydra.sweeper.pruner_args={min_resource: 4, reduction_factor: 50}")
 
@@ -116,11 +116,11 @@ def test_a_killed_search_resumes_its_point_and_ends_as_if_it_had_not_been_killed
         return len(epochs) > 1 and any(2 <= each < 11 for each in epochs)
 
     with pytest.raises(program.subprocess.TimeoutExpired):
-        run(*options, cwd=tmp_path / "killed", until=in_the_second_point)
+        run(*options, f"runner.workers={workers}", cwd=tmp_path / "killed", until=in_the_second_point)
     assert "RUNNING" in states(tmp_path / "killed")
-    done = run(*options, cwd=tmp_path / "killed")
+    done = run(*options, f"runner.workers={3 - workers}", cwd=tmp_path / "killed")
     assert done.returncode == 0, done.stderr
-    assert run(*options, cwd=tmp_path / "whole").returncode == 0
+    assert run(*options, "runner.workers=1", cwd=tmp_path / "whole").returncode == 0
     assert states(tmp_path / "killed") == ["COMPLETE"] * 3
     assert points(tmp_path / "killed") == points(tmp_path / "whole")
     assert found(tmp_path / "killed" / "runs") == found(tmp_path / "whole" / "runs")

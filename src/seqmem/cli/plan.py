@@ -38,6 +38,8 @@ _not_of_a_search = (
     "hydra.sweeper.n_jobs=",
     "hydra.sweeper.storage=",
     "hydra.sweeper.timeout_minutes=",
+    "runner.workers=",
+    *(f"runner.{tracker}" for tracker in ("tensorboard=", "wandb", "mlflow")),
 )
 
 

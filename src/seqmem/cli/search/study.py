@@ -19,6 +19,7 @@ from seqmem.cli.search.space import Space
 from seqmem.errors import UserError
 
 _FIXED, _METRIC = "seqmem.fixed", "seqmem.metric"
+_NOT_COMPARED = ("runner.", "output_dir=", "traceback=")  # overrides that leave the value of a point as it is
 _SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
     "tpe": TPESampler,
     "random": RandomSampler,
@@ -115,7 +116,8 @@ def _storage(url: str) -> BaseStorage:
 
 def _check_same(study: optuna.Study, settings: SearchSettings, space: Space, metric: str, url: str) -> None:
     """Check that the points of a study so far are comparable with those of this search; note it in a new study."""
-    fixed = sorted(line for line in space.fixed.values() if not line.lstrip("+").startswith(("runner.", "output_dir=")))
+    lines = (line.lstrip("+") for line in space.fixed.values())
+    fixed = sorted(line for line in lines if line.startswith("runner.ntrials=") or not line.startswith(_NOT_COMPARED))
     wanted = {_FIXED: fixed, _METRIC: metric}
     known = {key: study.user_attrs.get(key, value) for key, value in wanted.items()}
     named = f"hydra.sweeper.study_name: got {study.study_name} of {url}, which"
