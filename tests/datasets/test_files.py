@@ -215,7 +215,10 @@ REFUSED = {
     "one class": (long(label=lambda k: "a"), r"label_column: got a single class 'a' in .*own\.csv, expected at least 2"),
     "a label is missing": (long(label=lambda k: "" if k == 3 else "ab"[k % 2]), r"got no label of series 's3' \(1 of 10"),
     "two labels": (long().replace("s1,1,1.25,-1.5,b", "s1,1,1.25,-1.5,a"), r"line 5, column label: got 'a' in series 's1'"),
-    "no label": (long(header="id,time,x,y,remark"), r"label_column: .*own\.csv has no label that is found by its name"),
+    "no label": (
+        long(header="id,time,x,y,remark"),
+        r"has no label that is found by its name \(channels: x, y; other columns: remark\)",
+    ),
     "not a number": (long().replace("2.25", "2.2.5"), r"own\.csv, line 8, column x: got '2\.2\.5', expected a number"),
     "thousands": (long(separator=";").replace("2.25", "1,234"), r"line 8, column x: got '1,234'.*thousands separator"),
     "infinite": (long().replace("2.25", "inf"), r"own\.csv, line 8, column x: got an infinite value"),

@@ -86,8 +86,8 @@ def check_labels(found: Collection, task: str) -> None:
         return
     if found.labels is None and found.targets is None:
         raise UserError(
-            f"dataset.label_column: {found.path} has no {noun} that is found by its name; expected the column or array of the "
-            "labels, or their table: dataset.labels_path=labels.csv"
+            f"dataset.label_column: {found.path} has no {noun} that is found by its name ({_content(found)}); expected the "
+            "column or array of the labels, or their table: dataset.labels_path=labels.csv"
         )
     missing = (
         np.array([label is None for label in found.labels or []]) if found.targets is None else np.isnan(found.targets).any(1)
@@ -114,3 +114,10 @@ def check_labels(found: Collection, task: str) -> None:
             f"dataset.label_column: got a single class {(found.labels or [''])[0]!r} in {found.path}, expected at least 2 "
             "classes"
         )
+
+
+def _content(found: Collection) -> str:
+    """Return the channels and the columns of texts, among which the label may be."""
+    others = found.roles.get("ignored columns")
+    more = ", ..." if len(found.channels) > 8 else ""
+    return f"channels: {', '.join(found.channels[:8])}{more}" + (f"; other columns: {others}" if others else "")

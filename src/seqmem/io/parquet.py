@@ -85,8 +85,8 @@ def _by_row_groups(path: Path, file: Any, reading: Reading) -> Collection:
         )
     import pyarrow
 
-    plain = {name: schema.field(name).type for name in names}
-    numeric = [name for name, kind in plain.items() if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)]
+    is_number = (pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_boolean)
+    numeric = [name for name in names if any(each(schema.field(name).type) for each in is_number)]
     channels = list(reading.channel_columns) or [name for name in numeric if name not in columns.named]
     if not channels or not set(channels) <= set(numeric):
         raise UserError(f"{path}: got the channels {channels or 'none'}, expected columns of numbers ({', '.join(numeric)})")
