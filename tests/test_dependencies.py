@@ -1,7 +1,9 @@
 """What is installed: ranges that the tested versions lie in, a hash for every file, a licence for every package."""
 
+import ast
 import csv
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,6 +44,34 @@ def test_the_package_asks_for_what_is_tested():
     for text in project["project"]["dependencies"]:
         asked = Requirement(text)
         assert asked.specifier == tested[asked.name.lower()], text
+
+
+DISTRIBUTIONS = {
+    "hydra": "hydra-core",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+    "mlflow": "mlflow-skinny",
+    "lightning_utilities": "pytorch-lightning",
+    "markupsafe": "jinja2",
+    "typing_extensions": "torch",
+    "triton": "torch",
+}
+"""What to install for a package of a different name, or for one that comes with a dependency."""
+
+
+def test_every_import_of_the_package_is_asked_for():
+    """A wheel that is installed by itself brings all that it imports, or an extra does."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    names = {Requirement(text).name.lower() for text in asked}
+    known = {*sys.stdlib_module_names, "seqmem", "hydra_plugins"}
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "datasets").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for package in {module.partition(".")[0] for module in modules} - known:
+                found = DISTRIBUTIONS.get(package, package).replace("_", "-").lower()
+                assert found in names, f"{path}: {package}"
 
 
 def test_every_licence_is_listed_and_lets_us_be_used():

@@ -110,7 +110,15 @@ def _new_walks(path: Path) -> None:
     path.write_text("id,time,x\n" + "".join(f"r{k},{t},{k * t % 7}\n" for k in range(3) for t in range(3)))
 
 
+def _plugin_of_the_guide(path: Path) -> None:
+    guide = pages.DOCS / "guides/plugins.md"
+    path.with_suffix(".py").write_text(pages.blocks(guide, "python")[0].text)
+    (path.parent / "cfg/model").mkdir(parents=True, exist_ok=True)
+    (path.parent / "cfg/model/leaky.yaml").write_text(pages.blocks(guide, "yaml")[0].text)
+
+
 FILES: dict[str, Callable[[Path], None]] = {
+    "my_cells": _plugin_of_the_guide,
     "walks.csv": _walks,
     "new.csv": _new_walks,
     "series.csv": _series,
@@ -237,8 +245,9 @@ def small(arguments: list[str], folder: Path) -> list[str]:
     """Arguments of train.py for one small trial of each job, in the folder's ``runs``."""
     changed = ["smoke_test=True", "runner.ntrials=1", "train.batch_size=8"]
     changed += ["hydra.sweeper.n_trials=2"] * ("hydra/sweeper=optuna" in arguments)
-    changed += [f"output_dir={folder}/runs"] * (not any("hydra.run.dir" in word for word in arguments))
-    if not {"-m", "--multirun"} & set(arguments):
+    has_place = any(re.match(r"hydra\.(run|sweep)\.dir=", word) for word in arguments)
+    changed += [f"output_dir={folder}/runs"] * (not has_place)
+    if not {"-m", "--multirun"} & set(arguments) and not any("plugins=" in word for word in arguments):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             config = commandline.compose(overrides.split_flags(arguments)[1])
