@@ -129,7 +129,7 @@ class Files(DataSet):
         found = read_files(given)
         if self._trained is not None:
             found = self._trained.checked(found)
-        check_labels(found, task)
+        check_labels(found, task, learns=self._trained is None)
         _refuse_useless(given, found)
         names, classes = _classes(found, self._trained)
         parts, notes = parts_of(given, found, classes)

@@ -242,6 +242,9 @@ def test_an_evaluation_on_another_file_standardises_as_the_training(trained, tmp
     rows = as_trained.batch("train", torch.arange(as_trained.sizes["train"])).inputs
     assert rows[..., 1].max() > 10
     assert own.batch("train", torch.arange(own.sizes["train"])).inputs[..., 1].max() < 3
+    runs = [line for line in text[1:] if line.endswith(";run")]
+    (tmp_path / "other.csv").write_text("\n".join([text[0], *runs]))
+    assert set(datasets.load(section, checkpoint.preparation).batch("test", torch.arange(2)).targets.tolist()) == {0}
     again = datasets.load(checkpoint.config["dataset"], checkpoint.preparation)
     assert again.describe() == data.describe()
     assert torch.equal(again.batch("test", torch.arange(3)).inputs, data.batch("test", torch.arange(3)).inputs)

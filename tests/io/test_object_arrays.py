@@ -64,6 +64,42 @@ def test_arrays_of_every_protocol(tmp_path, protocol):
     assert [each.tolist() for each in found] == [each.tolist() for each in array]
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_what_numpy_would_trust_is_refused(protocol):
+    """States that arrays are not pickled with: numpy.ndarray and numpy.dtype would take pointers or sizes from some of them."""
+    for state in (
+        (1, (1000,), np.dtype("f8"), False, b"\0" * 80),
+        (1, (10,), np.dtype("O"), False, b"\0" * 80),
+        (1, (10,), np.dtype([("a", "O")]), False, b"\0" * 80),
+        (1, (-1,), np.dtype("f8"), False, b""),
+        (1, "shape", np.dtype("f8"), False, b""),
+        (1, (2,), None, False, b""),
+        (1, (2,)),
+    ):
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": (10,)})
+        stream.write(pickle.dumps(Stated(state), protocol=protocol))
+        with pytest.raises(UserError, match="it cannot be read"):
+            read_array("it", io.BytesIO(stream.getvalue()))
+
+
+class Stated:
+    """Pickled as an array with a state of its own."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
+
+
+def test_objects_of_fortran_order_and_of_other_byte_orders(tmp_path):
+    array = objects(np.asfortranarray(np.arange(6.0).reshape(3, 2)), np.arange(6, dtype=">i4").reshape(3, 2))
+    np.save(tmp_path / "own.npy", array, allow_pickle=True)
+    found = read_npy(tmp_path / "own.npy", Reading())
+    assert found.read(0).tolist() == found.read(1).tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
 def test_lists_of_numbers_are_series(tmp_path):
     np.save(tmp_path / "own.npy", objects([1.0, 2.0], [3, 4, 5]), allow_pickle=True)
     found = read_npy(tmp_path / "own.npy", Reading())

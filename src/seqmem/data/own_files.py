@@ -75,8 +75,13 @@ def read_files(arguments: Mapping[str, Any]) -> Collection:
     return found
 
 
-def check_labels(found: Collection, task: str) -> None:
-    """Refuse series without what the task predicts, or of a single class.
+def check_labels(found: Collection, task: str, learns: bool = True) -> None:
+    """Refuse series without what the task predicts, and labels that cannot be learned.
+
+    Args:
+        found: the series.
+        task: what is predicted.
+        learns: refuse a single class, and a class for each series.
 
     Raises:
         UserError: naming a series.
@@ -104,6 +109,8 @@ def check_labels(found: Collection, task: str) -> None:
             f"{found.path}: got an infinite value to predict of series {found.names[k]!r}, expected a finite number"
         )
     labels = set(found.labels or [])
+    if not learns:
+        return
     if task == "classification" and len(labels) == len(found) > 2 and all(is_number(label or "") for label in labels):
         raise UserError(
             f"dataset.label_column: got {len(labels)} different numbers for {len(found)} series in {found.path}, expected "

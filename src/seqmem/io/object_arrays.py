@@ -1,7 +1,6 @@
 """Arrays of NumPy files; those of Python objects are read without executing code from the file."""
 
 import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,28 +8,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from seqmem.errors import UserError
-
-_allowed = {
-    (module, name)
-    for core in ("numpy.core", "numpy._core")
-    for module, name in (
-        (f"{core}.multiarray", "_reconstruct"),
-        (f"{core}.numeric", "_frombuffer"),
-        (f"{core}.multiarray", "scalar"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+from seqmem.io.array_pickles import load_array
 
 _largest = 2**40
-
-
-class _ArraysAlone(pickle.Unpickler):
-    """Creates arrays, numbers, texts and lists, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of the functions that arrays are made with."""
-        if (module, name) not in _allowed:
-            raise pickle.UnpicklingError(f"it holds a {module}.{name}")
-        return super().find_class(module, name)
 
 
 def read_array(where: str, file: BinaryIO) -> np.ndarray:
@@ -52,7 +32,7 @@ def read_array(where: str, file: BinaryIO) -> np.ndarray:
         shape, _, dtype = _header(stream)
         if not dtype.hasobject:
             return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        array = _ArraysAlone(stream).load()
+        array = load_array(stream)
     except UserError:
         raise
     except Exception as error:  # a hostile pickle raises any type
