@@ -1,6 +1,7 @@
 """One's own files: tables as people have them, arrays, folders, splits, missing values, times and tasks."""
 
 import gzip
+import re
 from math import nan
 
 import numpy as np
@@ -11,6 +12,7 @@ from seqmem import datasets
 from seqmem.cli import commandline
 from seqmem.data import SPLITS
 from seqmem.errors import DataWarning, UserError
+from tests.program import ROOT
 from tests.tiny_files import write_ts
 
 WHOLE = {"validation_fraction": 0.2, "test_fraction": 0.2, "standardize": False}
@@ -508,6 +510,14 @@ def test_a_class_without_training_series_is_a_warning(load):
     text = "id,x,label,split\n" + "".join(f"{k},1,{'ab'[k % 2]},{('train', 'test')[k % 2]}\n{k},2,,\n" for k in range(10))
     with pytest.warns(DataWarning, match="the training split has no series of b"):
         load(text)
+
+
+def test_the_table_in_the_guide_is_that_of_its_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs/guides/your-data.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", guide, re.DOTALL)[1], {})
+    table = re.search(r"```text\n(walks.*?)\n```", guide, re.DOTALL)[1]
+    assert datasets.load({"name": "files", "path": "walks.csv"}).summary == table
 
 
 def test_useless_and_wrong_keys_are_refused(load, tmp_path):
