@@ -136,6 +136,18 @@ def test_a_sweep_runs_in_worker_processes(seqmem, tmp_path):
     assert len(list(tmp_path.glob("runs/digits_*/seed_0/record.json"))) == 2
 
 
+def test_ones_own_table_is_classified(seqmem, tmp_path):
+    """From a CSV to predictions of new rows, without code."""
+    header, lines = "id,time,x", [f"r{k},{t},{t * (k % 2)}" for k in range(40) for t in range(3 + k % 2)]
+    labelled = [f"{line},{'ab'[int(line[1 : line.index(',')]) % 2]}" for line in lines]
+    (tmp_path / "walks.csv").write_text("\n".join([f"{header},label", *labelled]) + "\n")
+    (tmp_path / "new.csv").write_text("\n".join([header, *lines[:7]]) + "\n")
+    arguments = ("dataset=files", "dataset.path=walks.csv", "model=gru", "model.preset=tiny", "train.epochs=2")
+    done(seqmem, "train", *arguments, cwd=tmp_path)
+    [trial] = tmp_path.glob("runs/*/seed_0")
+    assert done(seqmem, "predict", trial, "new.csv", cwd=tmp_path)
+
+
 def test_own_files_come_before_those_of_the_package(seqmem, tmp_path):
     """A model, an experiment, and a data set of the name of a packaged one."""
     for name, content in {
