@@ -43,6 +43,7 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
         targets, target_names = np.stack([numbers(table, name)[rows] for name in columns.labels], 1), columns.labels
     groups = found.groups if columns.group is None else _picked(texts(table, columns.group), rows)
     splits = found.splits if columns.split is None else _splits(table, columns.split, rows)
+    name = table.path.name if table.path.name not in found.files else f"labels: {table.path.name}"
     shown = {
         "labels of": str(table.path),
         "label": ", ".join(columns.labels),
@@ -56,7 +57,7 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
         target_names=target_names,
         groups=groups,
         splits=splits,
-        files={**found.files, table.path.name: checksum(table.path)},
+        files={**found.files, name: checksum(table.path)},
         roles={**found.roles, **{name: text for name, text in shown.items() if text}},
     )
 
