@@ -159,11 +159,15 @@ def of_table(table: Table, reading: Reading) -> Columns:
             labels = labels if known.issuperset(_plain(text) for text in texts(table, labels[0]) if text is not None) else ()
         useless = tuple(name for name in (columns.group, columns.split) if name in present)
         return replace(columns, labels=labels, group=None, split=None, useless=(*columns.useless, *useless))
-    if reading.split_column is None and columns.split is not None:
-        found = {name.lower() for name in texts(table, columns.split) if name is not None}
-        if not found or not found <= SPLIT_NAMES.keys():
-            return replace(columns, split=None)
+    if reading.split_column is None and columns.split is not None and not names_splits(table, columns.split):
+        return replace(columns, split=None)
     return columns
+
+
+def names_splits(table: Table, column: str) -> bool:
+    """Return whether the cells of a column are names of splits alone."""
+    found = {name.lower() for name in texts(table, column) if name is not None}
+    return bool(found) and found <= SPLIT_NAMES.keys()
 
 
 def _plain(name: str) -> str | float:

@@ -11,7 +11,7 @@ import numpy as np
 from seqmem.errors import UserError, not_installed
 from seqmem.io.arrays import LARGE
 from seqmem.io.collection import Collection, Reading
-from seqmem.io.columns import of_table
+from seqmem.io.columns import guessed, names_splits, of_table
 from seqmem.io.frames import series_of
 from seqmem.io.tables import Table, refuse_twice
 
@@ -77,6 +77,9 @@ def _by_row_groups(path: Path, file: Any, reading: Reading) -> Collection:
     names = _columns(file)
     refuse_twice(path, names)
     empty = Table(path, schema.empty_table().select(names).to_pandas(ignore_metadata=True), True, lambda row: f"row {row}")
+    split = guessed(names, reading).split
+    if reading.split_column is None and split is not None and not reading.new and names_splits(_table(path, file, [split]), split):
+        reading = replace(reading, split_column=split)
     columns = of_table(empty, reading)
     if columns.id is None:
         raise UserError(
