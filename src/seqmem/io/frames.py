@@ -25,7 +25,7 @@ def series_of(table: Table, reading: Reading) -> Collection:
         UserError: the table cannot be understood, or a cell is wrong; the message names it.
     """
     columns = of_table(table, reading)
-    layout = reading.layout or _layout(table, columns, reading)
+    layout = reading.layout or layout_of(table, columns, reading)
     channels, ignored = _channels(table, columns, reading)
     if layout == "wide" and columns.time is not None and reading.time_column is None:
         columns = replace(columns, time=None)
@@ -43,7 +43,8 @@ def series_of(table: Table, reading: Reading) -> Collection:
     return replace(found, roles=roles, layout=layout)
 
 
-def _layout(table: Table, columns: Columns, reading: Reading) -> Layout:
+def layout_of(table: Table, columns: Columns, reading: Reading) -> Layout:
+    """Return the layout of a table by the names of its series."""
     if columns.id is not None:
         ids = texts(table, columns.id)
         return "long" if len(set(ids)) < len(ids) or (columns.time is not None and len(ids) == 1) else "wide"

@@ -12,7 +12,7 @@ from seqmem.errors import UserError, not_installed
 from seqmem.io.arrays import LARGE
 from seqmem.io.collection import Collection, Reading
 from seqmem.io.columns import guessed, names_splits, of_table
-from seqmem.io.frames import series_of
+from seqmem.io.frames import layout_of, series_of
 from seqmem.io.tables import Table, refuse_twice
 
 CACHED = 2**27
@@ -95,6 +95,11 @@ def _by_row_groups(path: Path, file: Any, reading: Reading) -> Collection:
         raise UserError(f"{path}: got the channels {channels or 'none'}, expected columns of numbers ({', '.join(numeric)})")
     rest = [name for name in names if name in columns.named]
     table = _table(path, file, rest)
+    if (reading.layout or layout_of(table, columns, reading)) == "wide":
+        raise UserError(
+            f"{path} is read by row groups, which needs a row for each step, but each row is a series; give "
+            "dataset.in_memory=true, or dataset.layout=long if each series has one step"
+        )
     table.frame[channels[0]] = 0.0  # a channel, whose values are read later
     found = series_of(table, replace(reading, channel_columns=(channels[0],), layout="long"))
     ids = table.frame[columns.id].to_numpy()
