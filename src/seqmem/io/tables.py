@@ -1,5 +1,6 @@
 """Tables of a user's files, and their cells as numbers, texts and times, with errors that name the line."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,6 @@ def refuse_twice(path: Path, names: Sequence[str]) -> None:
     Raises:
         UserError: naming it.
     """
-    twice = [name for k, name in enumerate(names) if name in names[:k]]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f"{path}: got the column {twice[0]!r} twice, expected different names; rename one in the first line")

@@ -187,7 +187,8 @@ def _frame(
     width = max(rows.counts)
     columns = [*names, *[""] * (width - len(names))]
     refuse_twice(path, [name for name in columns if name])
-    numeric = [k for k, name in enumerate(columns) if name not in as_text(names)]
+    kept_as_text = as_text(names)
+    numeric = [k for k, name in enumerate(columns) if name not in kept_as_text]
     try:
         frame = pd.read_csv(
             io.StringIO("\n".join(rows.texts[named:]) + "\n"),
@@ -195,7 +196,7 @@ def _frame(
             header=None,
             names=range(len(columns)),
             index_col=False,
-            dtype={k: str for k in range(len(columns)) if k not in numeric},
+            dtype={k: str for k, name in enumerate(columns) if name in kept_as_text},
             na_values=dict.fromkeys(numeric, _marks),
             keep_default_na=False,
             decimal=decimal,
