@@ -252,6 +252,7 @@ def _preparation(
         tuple(target_deviation.tolist()),
         found.layout,
         windowed,
+        given["standardize"],
     )
 
 

@@ -62,6 +62,11 @@ def read_files(arguments: Mapping[str, Any]) -> Collection:
         UserError: a file cannot be read, or the files do not fit each other.
     """
     reading = reading_of(arguments)
+    if len(reading.label_columns) > 1 and reading.target != "value":
+        raise UserError(
+            f"dataset.label_column: got [{', '.join(reading.label_columns)}] with dataset.task={arguments['task']}, expected one "
+            "column; several are the values of a regression"
+        )
     parts = [read_source(arguments["path"], reading)]
     for split in ("validation", "test"):
         path = arguments[f"{split}_path"]

@@ -30,6 +30,7 @@ class Preparation:
         target_deviation: (D) each of them is divided by it.
         layout: of the training's table; None for other files.
         windowed: the training cut series into windows.
+        standardizes: mean and deviation are those of the training split, which may be 0 and 1.
     """
 
     channels: tuple[str, ...]
@@ -43,11 +44,7 @@ class Preparation:
     target_deviation: tuple[float, ...] = ()
     layout: Literal["long", "wide"] | None = None
     windowed: bool = False
-
-    @property
-    def standardizes(self) -> bool:
-        """Whether a channel is shifted or scaled."""
-        return any(value != 0 for value in self.mean) or any(value != 1 for value in self.deviation)
+    standardizes: bool = True
 
     @property
     def input_size(self) -> int:

@@ -66,6 +66,11 @@ def read_npz(path: Path, reading: Reading) -> Collection:
     values = next((plain[name] for name in VALUES if name in plain), None)
     label = next((plain[name] for name in LABELS if name in plain), None)
     if reading.label_columns and not reading.new:
+        if len(reading.label_columns) > 1:
+            raise UserError(
+                f"dataset.label_column: got [{', '.join(reading.label_columns)}], expected one array of {path}; that of several "
+                "values has the shape (n, D)"
+            )
         label = reading.label_columns[0]
         if label not in arrays:
             raise UserError(f"dataset.label_column: got {label!r}, expected an array of {path} ({', '.join(arrays)})")
