@@ -57,7 +57,10 @@ def read_source(path: str | Path, reading: Reading, key: str = "dataset.path") -
             reading = replace(reading, labels_path=str(table))
         found = series_folder.read_folder(place, reading, _read_file)
     else:
-        found = _read_file(place, reading)
+        own = reading
+        if reading.labels_path is not None and not reading.new:  # whose table has these columns
+            own = replace(reading, target="none", label_columns=(), group_column=None, split_column=None)
+        found = _read_file(place, own)
     if reading.labels_path is not None and not reading.new:
         found = with_labels(
             found, read_table(Path(os.path.expanduser(reading.labels_path)), reading, "dataset.labels_path"), reading
