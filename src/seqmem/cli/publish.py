@@ -72,10 +72,11 @@ def run(given: argparse.Namespace) -> None:
 
 
 def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's config without the folders of this machine: an absolute path becomes its last part."""
+    """Return a trial's config without the folders and trackers of this machine: an absolute path becomes its last part."""
     shared = deepcopy(dict(config))
     shared["output_dir"] = "runs"
     shared["train"]["resume"] = None
+    shared["runner"] |= {"wandb": None, "mlflow": None}  # an address may have a password
     shared["dataset"].pop("data_dir", None)
     shared["dataset"] = {key: _shared(value) for key, value in shared["dataset"].items()}
     return shared

@@ -15,6 +15,9 @@ _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-f
 _FOLDERS = re.compile(r"""(^|[=\[,'"{]\s*|:\s+)/(?:[^/,\]}'"]+/)*""")
 """The folders of an absolute path, and what stands before it."""
 
+_PRIVATE = ("runner.wandb", "runner.mlflow", "hydra.sweeper.storage=")
+"""Beginnings of overrides that no reader of a card needs."""
+
 _LOADED = """\
 ```python
 import seqmem
@@ -49,8 +52,11 @@ def card(record: Mapping[str, Any], data: Mapping[str, Any], spec: Mapping[str, 
 
 
 def shared_command(command: Sequence[str]) -> list[str]:
-    """Return a command line without the folders of the machine: an absolute path becomes its last part."""
-    return [_FOLDERS.sub(r"\1", argument) for argument in command]
+    """Return a command line without the folders of the machine: an absolute path becomes its last part.
+
+    Addresses of trackers and of a search's database, which may have passwords, are left out.
+    """
+    return [_FOLDERS.sub(r"\1", argument) for argument in command if not argument.lstrip("+").startswith(_PRIVATE)]
 
 
 def _header(record: Mapping[str, Any], spec: Mapping[str, Any], licence: str) -> dict[str, Any]:
@@ -106,7 +112,9 @@ def _training(record: Mapping[str, Any]) -> str:
         "started": record.get("started"),
         "versions": versions,
     }
-    command = shlex.join(shared_command(record.get("command", [])))
+    program, *arguments = record.get("command") or [""]
+    words = program.split() if program.startswith("seqmem ") else [program]  # "seqmem train" is one element
+    command = shlex.join(shared_command([*words, *arguments]))
     return f"```bash\n{command}\n```\n\n{_table(rows)}\n\n`config.json` has every setting."
 
 
