@@ -64,8 +64,8 @@ def read_files(arguments: Mapping[str, Any]) -> Collection:
     reading = reading_of(arguments)
     if len(reading.label_columns) > 1 and reading.target != "value":
         raise UserError(
-            f"dataset.label_column: got [{', '.join(reading.label_columns)}] with dataset.task={arguments['task']}, expected one "
-            "column; several are the values of a regression"
+            f"dataset.label_column: got [{', '.join(reading.label_columns)}] with dataset.task={arguments['task']}, expected "
+            "one column; several are the values of a regression"
         )
     parts = [read_source(arguments["path"], reading)]
     for split in ("validation", "test"):

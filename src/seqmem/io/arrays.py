@@ -68,8 +68,8 @@ def read_npz(path: Path, reading: Reading) -> Collection:
     if reading.label_columns and not reading.new:
         if len(reading.label_columns) > 1:
             raise UserError(
-                f"dataset.label_column: got [{', '.join(reading.label_columns)}], expected one array of {path}; that of several "
-                "values has the shape (n, D)"
+                f"dataset.label_column: got [{', '.join(reading.label_columns)}], expected one array of {path}; that of "
+                "several values has the shape (n, D)"
             )
         label = reading.label_columns[0]
         if label not in arrays:

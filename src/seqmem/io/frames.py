@@ -50,6 +50,8 @@ def layout_of(table: Table, columns: Columns, reading: Reading) -> Layout:
         return "long" if len(set(ids)) < len(ids) or (columns.time is not None and len(ids) == 1) else "wide"
     if columns.time is not None:
         return "long"
+    if reading.single and not table.has_header and len(table.columns) == 1:
+        return "long"  # series of one step each would have nothing to learn
     return "long" if reading.single and table.has_header and not columns.labels else "wide"
 
 

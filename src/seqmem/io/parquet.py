@@ -78,8 +78,9 @@ def _by_row_groups(path: Path, file: Any, reading: Reading) -> Collection:
     refuse_twice(path, names)
     empty = Table(path, schema.empty_table().select(names).to_pandas(ignore_metadata=True), True, lambda row: f"row {row}")
     split = guessed(names, reading).split
-    if reading.split_column is None and split is not None and not reading.new and names_splits(_table(path, file, [split]), split):
-        reading = replace(reading, split_column=split)
+    if split is not None and split != reading.split_column and not reading.new:  # a guess
+        given = names_splits(_table(path, file, [split]), split)
+        reading = replace(reading, split_column=split if given else None)
     columns = of_table(empty, reading)
     if columns.id is None:
         raise UserError(

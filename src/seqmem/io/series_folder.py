@@ -51,13 +51,20 @@ def read_folder(folder: Path, reading: Reading, read: Callable[[Path, Reading], 
     each = replace(
         reading, target="none", label_columns=(), group_column=None, split_column=None, labels_path=None, single=True
     )
-    parts = [_single(path, folder, in_folders, read(path, each)) for path in files]
+    parts = [_single(path, folder, in_folders, _read(path, each, read)) for path in files]
     found = joined(folder, parts)
     if in_folders and reading.target == "class" and reading.labels_path is None:
         found = replace(
             found, labels=[path.parent.name for path in files], roles={**found.roles, "label": "names of the folders"}
         )
     return found
+
+
+def _read(path: Path, reading: Reading, read: Callable[[Path, Reading], Collection]) -> Collection:
+    """Read a file; a row of a table without a header is a step, since the file has one series."""
+    found = read(path, reading)
+    is_wide = found.layout == "wide" and len(found) > 1 and reading.layout is None
+    return read(path, replace(reading, layout="long")) if is_wide else found
 
 
 def _single(path: Path, folder: Path, in_folders: bool, found: Collection) -> Collection:
