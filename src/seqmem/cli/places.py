@@ -35,6 +35,8 @@ def check(overrides: Sequence[str], sweeps: bool) -> None:
             continue
         if value in ("", "null", "''", '""'):
             raise UserError(f"{key}: got {value or 'nothing'}, expected a folder")
+        if key == "hydra.run.dir" and Path(value) == Path("."):
+            raise UserError(f"{key}: got {value}, expected a folder of its own, such as hydra.run.dir=first")
         if sweeps and key == "hydra.run.dir":
             raise UserError(f"{key}: got {value} for a sweep, expected hydra.sweep.dir={value}")
         if not sweeps and key != "hydra.run.dir":
