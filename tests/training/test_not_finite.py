@@ -16,6 +16,7 @@ from seqmem.cli import commandline
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.sequence import layer
 from seqmem.tasks import task_for
 from seqmem.training.loop import lean, module
 from seqmem.training.loop.loss_check import LossCheck
@@ -31,9 +32,7 @@ EXPLODING = ["model=rnn", "model.cell_args.hidden_activation=relu", "train.optim
 
 
 class Divides(Recurrence):
-    """A cell of a user, which divides by its input."""
-
-    name = "divides"
+    """A cell of a user, which divides by its input; without a name, so that other tests do not find it."""
 
     def __init__(self, input_size: int, hidden_size: int = 4):
         super().__init__()
@@ -99,7 +98,8 @@ def test_the_first_layer_with_such_an_output_is_named_with_its_largest_weight(gr
     assert found.words.endswith("inf (largest weight: head.0.weight, 3e+38)")
 
 
-def test_a_division_in_a_cell_of_a_user_is_found_at_its_step():
+def test_a_division_in_a_cell_of_a_user_is_found_at_its_step(monkeypatch):
+    monkeypatch.setitem(layer._registry, "divides", Divides)
     torch.manual_seed(0)
     model = models.RecurrentNetwork(SPEC, "divides", {})
     given = batch()
