@@ -41,6 +41,8 @@ class Files(DataSet):
     * forecasting: (B, T, C) the channels ``horizon`` steps later, for every step;
     * reconstruction: (B, T, C) the channels themselves; classes, if the files have them, are ``labels``.
 
+    Channels that are missing in the files are filled in the inputs. As targets they do not count, see ``Batch.known``.
+
     A table is either long, where a row is a step and a column names its series, or wide, where a row is a series of one
     channel. Columns are recognised by their names unless a key names them. :attr:`summary` says what was understood.
     """
@@ -134,6 +136,9 @@ class Files(DataSet):
         names, classes = _classes(found, self._trained)
         parts, notes = parts_of(given, found, classes)
         statistics = {split: of_segments(found, part) for split, part in parts.items()}
+        for split, each in statistics.items():
+            if each.count.sum() == 0:
+                raise UserError(f"{found.path}: got no value of the {split} split, expected one that is not missing")
         if self._trained is None:
             preparation = _preparation(given, found, parts["train"], statistics["train"], names, "windows" in notes)
         else:
@@ -157,12 +162,12 @@ class Files(DataSet):
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return inputs (B, T, C) and the targets of the task, with any lengths, times and labels."""
         of_series = self._task in ("classification", "regression")
-        inputs, later, lengths, times = self._series[split].batch(indices, self._horizon, channels=not of_series)
+        inputs, later, known, lengths, times = self._series[split].batch(indices, self._horizon, channels=not of_series)
         own = self._targets[split]
         if of_series:
             return Batch(inputs, own[indices], lengths, times)
         labels = None if own is None or self._task != "reconstruction" else own[indices]
-        return Batch(inputs, later, lengths, times, labels=labels)
+        return Batch(inputs, later, lengths, times, known=known, labels=labels)
 
     def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
         """Return the order of a split: of training by blocks, if the series are read from a file as they are needed."""

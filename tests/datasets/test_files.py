@@ -464,7 +464,9 @@ def test_splits_by_a_column_by_files_and_by_groups(load, tmp_path):
     data = load(text, standardize=False)
     assert data.sizes == {"train": 8, "validation": 4, "test": 8}
     assert data.batch("validation", torch.arange(4)).inputs[:, 0, 0].tolist() == [2, 7, 12, 17]
-    assert line(data, "split by") == "what the files say, and a draw stratified by class for what they leave out"
+    assert line(data, "split by") == "what the files say"
+    given = load(text.replace(",val\n", ",\n"), standardize=False)
+    assert line(given, "split by") == "what the files say, and a draw stratified by class for what they leave out"
     with pytest.raises(UserError, match=r"line 6, column part2: got 'rest', expected train, validation or test"):
         load(text.replace("split", "part2").replace("val\n", "rest\n"), split_column="part2")
     for name, ks in {"own": range(10), "val": range(10, 14), "test": range(14, 20)}.items():

@@ -20,7 +20,8 @@ class Batch:
     """A batch of B sequences of at most T steps, T > 0. NumPy arrays become tensors, and their integers int64.
 
     Padding never counts: neither the steps after a row's length, nor targets of the class ``IGNORE_INDEX``, nor outputs at the
-    last K steps that a row of fewer steps does not have. Their values have no meaning and may be NaN.
+    last K steps that a row of fewer steps does not have. Their values have no meaning and may be NaN. Missing targets, which
+    ``known`` marks, do not count either.
     :func:`seqmem.data.masks.counted_targets` is the mask of all tasks.
 
     Attributes:
@@ -34,6 +35,8 @@ class Batch:
         labels: (B,) int64, the class of each sequence if it is known and not the target; None otherwise.
         restarts: (B,) bool, only where batches are contiguous: the row is the beginning of a sequence, so that it begins with
             the initial state and not with that of the previous batch; None if no row is.
+        known: bool of the shape of targets that are values, false for a missing one, which has any finite value and does not
+            count; None if none is missing.
         host: the same batch in the memory of the host, whose lengths and targets say without waiting for the device what
             counts; :meth:`to` sets it. None if this batch is there itself.
 
@@ -48,6 +51,7 @@ class Batch:
     target_lengths: Tensor | None = None
     labels: Tensor | None = None
     restarts: Tensor | None = None
+    known: Tensor | None = None
     host: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -66,6 +70,11 @@ class Batch:
         """(B,) int64 valid steps of each row of the inputs: ``lengths``, or T for each row."""
         rows, steps = self.inputs.shape[:2]
         return torch.full((rows,), steps, device=self.inputs.device) if self.lengths is None else self.lengths
+
+    @property
+    def targets_or_nan(self) -> Tensor:
+        """The targets, NaN for a missing one."""
+        return self.targets if self.known is None else self.targets.where(self.known, float("nan"))
 
     @cached_property
     def ignores(self) -> bool:

@@ -9,15 +9,16 @@ from seqmem.errors import UserError
 
 
 def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
-    """Refuse lengths that exceed the batch, and times that no layer can use, as the layers themselves do on the CPU.
+    """Refuse lengths and masks that do not fit the batch, and times that no layer can use, as layers do on the CPU.
 
     Args:
         batch: on the CPU; on another device nothing is checked.
         dtype: type of the inputs, in which different times must differ.
 
     Raises:
-        UserError: a length that is not between 0 and T, or a time that decreases within a row's valid steps, is not finite, or
-            equals the one before it after rounding to ``dtype``; the message names the row.
+        UserError: a length that is not between 0 and T, a mask ``known`` of another shape than the targets, or a time that
+            decreases within a row's valid steps, is not finite, or equals the one before it after rounding to
+            ``dtype``; the message names the row.
     """
     if batch.inputs.device.type != "cpu":
         return
@@ -25,6 +26,11 @@ def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
         _check_lengths("lengths", batch.lengths, batch.inputs.shape[1])
     if batch.target_lengths is not None and batch.targets.dim() > 1:
         _check_lengths("target_lengths", batch.target_lengths, batch.targets.shape[1])
+    if batch.known is not None and (batch.known.shape != batch.targets.shape or not batch.targets.is_floating_point()):
+        raise UserError(
+            f"known: got the shape {tuple(batch.known.shape)} in a batch with {batch.targets.dtype} targets of shape "
+            f"{tuple(batch.targets.shape)}, expected that of targets that are values"
+        )
     if batch.times is not None:
         _check_times(batch.times, batch.lengths, dtype)
 

@@ -82,6 +82,7 @@ def counted_targets(batch: Batch, shape: Sequence[int], output_steps: int | None
 
     A target counts if its step is a valid one and its class is not ``IGNORE_INDEX``. Of one output for each sequence, those of
     sequences without a valid step do not count. Of outputs at the last k steps, those before a row's first step do not count.
+    Where single values are missing (``batch.known``), the mask is one of values.
 
     Args:
         batch: B sequences.
@@ -90,9 +91,11 @@ def counted_targets(batch: Batch, shape: Sequence[int], output_steps: int | None
         classes: the targets are class indices.
 
     Returns:
-        bool of that shape; None if all targets count.
+        bool of that shape, or of the targets' shape if some are missing; None if all targets count.
     """
     valid = valid_targets(batch, shape, output_steps)
+    if batch.known is not None:
+        return batch.known if valid is None else batch.known & valid[..., None]
     if not (classes and batch.ignores):
         return valid
     known = batch.targets != IGNORE_INDEX
@@ -101,6 +104,8 @@ def counted_targets(batch: Batch, shape: Sequence[int], output_steps: int | None
 
 def counted_index(batch: Batch, shape: Sequence[int], output_steps: int | None, classes: bool) -> Tensor | None:
     """Return the places of the targets that count among all of ``shape``, row by row, on the batch's device.
+
+    Where some are missing, they are places among the values of the targets.
 
     They are found in ``batch.host``, so that nothing waits for the device. The arguments are those of :func:`counted_targets`.
 

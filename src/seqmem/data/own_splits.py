@@ -71,7 +71,10 @@ def _how_split(found: Collection, stratified: bool, given: Mapping[str, Any]) ->
     if given["validation_path"] and given["test_path"]:
         return "files"
     drawn = f"draw{' stratified by class' if stratified else ''}{', whole groups' if found.groups is not None else ''}"
-    return drawn if found.splits is None else f"what the files say, and a {drawn} for what they leave out"
+    if found.splits is None:
+        return drawn
+    is_given = {"validation", "test"} <= set(found.splits)  # what has no split is for training
+    return "what the files say" if is_given else f"what the files say, and a {drawn} for what they leave out"
 
 
 def _refuse_short(found: Collection, horizon: int) -> None:

@@ -82,12 +82,13 @@ class Preparation:
             )
         return found.with_channels(self.channels)
 
-    def inputs(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def inputs(self, values: np.ndarray, lengths: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:
         """Return the inputs of series.
 
         Args:
             values: (N, C) of series one after the other, NaN for a missing value.
             lengths: (n,) their numbers of steps, N together.
+            before: (n, C) last values before the series, from which missing ones at its beginning are filled; NaN for none.
 
         Returns:
             (N, C) float32, or (N, 2 C) with a mask.
@@ -98,6 +99,10 @@ class Preparation:
         standardised = (values.astype(np.float64) - np.array(self.mean)) / np.array(self.deviation)
         missing = np.isnan(standardised)
         if missing.any():
+            if before is not None:
+                starts = np.cumsum(lengths) - lengths
+                earlier = (before - np.array(self.mean)) / np.array(self.deviation)
+                standardised[starts] = np.where(missing[starts], earlier, standardised[starts])
             standardised = self._filled(standardised, missing, lengths)
         with np.errstate(over="ignore"):
             inputs = standardised.astype(np.float32)

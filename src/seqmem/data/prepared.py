@@ -1,5 +1,7 @@
 """Padded batches of a user's series, prepared once in memory, or as they are read from a file."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,24 @@ from seqmem.data.preparation import Preparation
 from seqmem.data.segments import Segments
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection
+
+
+class Padded(NamedTuple):
+    """Some sequences as padded tensors.
+
+    Attributes:
+        inputs: (B, T, C').
+        channels: (B, T, C) of the horizon later; None if they were not requested.
+        known: (B, T, C) bool, false for a channel that is missing in the files; None if none is, or without channels.
+        lengths: (B,); None if all are equally long.
+        times: (B, T); None without.
+    """
+
+    inputs: Tensor
+    channels: Tensor | None
+    known: Tensor | None
+    lengths: Tensor | None
+    times: Tensor | None
 
 
 class PreparedSeries:
@@ -30,7 +50,7 @@ class PreparedSeries:
         self._time_scale = time_scale
         self._lengths = torch.from_numpy(segments.lengths)
         self._equal = bool((self._lengths == self._lengths[0]).all())
-        self._flat: tuple[Tensor, Tensor | None] | None = None
+        self._flat: tuple[Tensor, Tensor | None, Tensor | None] | None = None
         if collection.in_memory:
             self._flat = self._read(np.arange(len(segments)))
             self._starts = self._lengths.cumsum(0) - self._lengths
@@ -39,47 +59,68 @@ class PreparedSeries:
     def __len__(self) -> int:
         return len(self._segments)
 
-    def batch(
-        self, indices: Tensor, horizon: int = 0, channels: bool = True
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    def batch(self, indices: Tensor, horizon: int = 0, channels: bool = True) -> Padded:
         """Return some sequences as padded tensors.
 
         Args:
             indices: (B,) of segments.
             horizon: steps at the end of a segment that are not inputs.
             channels: whether the channels are returned, too.
-
-        Returns:
-            Inputs (B, T, C'); channels (B, T, C) ``horizon`` steps later, or None; lengths (B,), None if all are equally long;
-            times (B, T), None without.
         """
         lengths = self._lengths[indices]
         if self._flat is None:
-            flat, times = self._read(indices.numpy())
+            flat, times, known = self._read(indices.numpy())
             starts = lengths.cumsum(0) - lengths
         else:
-            (flat, times), starts = self._flat, self._starts[indices]
+            (flat, times, known), starts = self._flat, self._starts[indices]
         valid = lengths - horizon
         steps = torch.arange(int(valid.max()))
         place = starts[:, None] + torch.minimum(steps, valid[:, None] - 1)
         mask = valid_steps(valid, len(steps))[..., None]
         inputs = flat[place].where(mask, 0.0)
         later = flat[place + horizon, : len(self._preparation.channels)].where(mask, 0.0) if channels else None
-        return inputs, later, None if self._equal else valid, None if times is None else times[place]
+        given = None if known is None or not channels else known[place + horizon]
+        return Padded(inputs, later, given, None if self._equal else valid, None if times is None else times[place])
 
-    def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Return inputs (N, C') and times (N,) of segments one after the other."""
+    def _read(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return of segments one after the other: inputs (N, C'), times (N,), and which values (N, C) are not missing."""
         assert self._collection is not None
         own = [getattr(self._segments, name)[indices] for name in ("series", "begins", "lengths")]
         first = self._collection.starts[own[0]] + own[1]
         rows = [slice(start, start + length) for start, length in zip(first.tolist(), own[2].tolist(), strict=True)]
         values = np.concatenate([self._collection.values[row] for row in rows])
-        inputs = torch.from_numpy(self._preparation.inputs(values, own[2]))
+        missing = np.isnan(values)
+        known = torch.from_numpy(~missing) if missing.any() else None
+        before = self._before(own[1], first, missing[np.cumsum(own[2]) - own[2]])
+        inputs = torch.from_numpy(self._preparation.inputs(values, own[2], before))
         if self._time_scale is None or self._collection.times is None:
-            return inputs, None
+            return inputs, None, known
         times = [self._collection.times[row] for row in rows]
         relative = [(each - each[0]) * self._time_scale for each in times]
-        return inputs, _rounded(relative, [self._collection.names[series] for series in own[0].tolist()])
+        return inputs, _rounded(relative, [self._collection.names[series] for series in own[0].tolist()]), known
+
+    def _before(self, begins: np.ndarray, first: np.ndarray, missing: np.ndarray) -> np.ndarray | None:
+        """Return the last earlier values (m, C) of the series of m segments, where those at the beginning are missing.
+
+        Args:
+            begins: (m,) first step of each segment.
+            first: (m,) its row.
+            missing: (m, C) whether the values of this row are missing.
+        """
+        wanted = np.flatnonzero(missing.any(1) & (begins > 0))
+        if not len(wanted) or self._preparation.missing == "mean":
+            return None
+        assert self._collection is not None
+        found = np.full(missing.shape, np.nan)
+        for row in wanted.tolist():
+            stop, origin, size = int(first[row]), int(first[row] - begins[row]), 64
+            while stop > origin and np.isnan(found[row][missing[row]]).any():
+                start = max(origin, stop - size)
+                values = np.asarray(self._collection.values[start:stop], np.float64)
+                latest = len(values) - 1 - (~np.isnan(values))[::-1].argmax(0)  # the last row if there is none, a NaN
+                found[row] = np.where(np.isnan(found[row]), values[latest, np.arange(values.shape[1])], found[row])
+                stop, size = start, 2 * size
+        return found
 
 
 def _rounded(times: list[np.ndarray], names: list[str]) -> Tensor:

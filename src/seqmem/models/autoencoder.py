@@ -120,9 +120,11 @@ def windows(batch: Batch, size: int) -> Batch:
     def cut(values: Tensor) -> Tensor:
         return values.gather(1, taken[..., None].expand(-1, -1, values.shape[-1]))
 
+    known = None if batch.known is None else cut(batch.known)
     cut_batch = replace(batch, inputs=cut(batch.inputs), targets=cut(batch.targets), lengths=_at_most(size, batch.lengths))
-    if batch.host is None:
-        return cut_batch
+    cut_batch.known = known
+    if batch.host is None or known is not None:  # the host does not know which values the windows have
+        return replace(cut_batch, host=None)
     return replace(cut_batch, host=replace(batch.host, lengths=_at_most(size, batch.host.lengths)))
 
 

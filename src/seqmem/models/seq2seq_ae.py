@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, dropout
+from torch.nn.functional import binary_cross_entropy_with_logits, dropout, pad
 
 from seqmem.arguments import checked
 from seqmem.cells.relu_gru import ReLUGRU, ReLUGRUState
@@ -123,12 +123,16 @@ class Seq2SeqAutoencoder(Autoencoder):
         go = targets.new_full((len(targets), 1, targets.shape[-1]), self.go_token)
         outputs, logits = self.network.write(torch.cat([go, targets[:, :-1]], 1), encodings)
         step = torch.arange(targets.shape[1], device=targets.device)
-        squared = (outputs - targets).square().sum(-1)
-        if self.stop == "token":
-            return outputs, _mean(squared, step < lengths[:, None]), squared.new_zeros(())
         ended = step >= lengths[:, None] - self.stop_steps
+        squared, known = (outputs - targets).square(), None
+        if batch.known is not None:
+            known = pad(batch.known, (0, 0, 0, self.stop_steps)) | ended[..., None]
+            squared = squared.where(known, 0)
+        squared = squared.sum(-1)
+        if self.stop == "token":
+            return outputs, _mean(squared, step < lengths[:, None], known), squared.new_zeros(())
         wrong = binary_cross_entropy_with_logits(logits, ended.to(logits.dtype), reduction="none")
-        return outputs, _mean(squared, ~ended), _mean(wrong, step < lengths[:, None])
+        return outputs, _mean(squared, ~ended, known), _mean(wrong, step < lengths[:, None])
 
     def _write(self, encodings: Tensor, steps: int, until_stop: bool) -> tuple[Tensor, Tensor]:
         """Return outputs (B, T, D) and stop logits (B, T) of at most ``steps`` steps; each input is the previous output."""
@@ -233,10 +237,13 @@ def first_true(found: Tensor) -> Tensor:
 
 def _at_token(outputs: Tensor, token: float, steps: int, tolerance: float = TOLERANCE) -> Tensor:
     near = ((outputs - token).abs() <= tolerance).all(-1)
-    windows = torch.nn.functional.pad(near, (0, steps - 1), value=True).unfold(1, steps, 1)
+    windows = pad(near, (0, steps - 1), value=True).unfold(1, steps, 1)
     return windows.all(-1)
 
 
-def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Average (B, T) over the valid steps of each row, then over rows."""
+def _mean(values: Tensor, valid: Tensor, known: Tensor | None = None) -> Tensor:
+    """Average (B, T) over the valid steps of each row, then over rows; a step counts by the share of its D known values."""
+    if known is not None:
+        counts = known.to(values.dtype).mean(-1).where(valid, 0).sum(1)
+        return (values.where(valid, 0).sum(1) / counts.where(counts > 0, 1)).mean()
     return (values.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()

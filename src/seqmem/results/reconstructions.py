@@ -19,7 +19,7 @@ def plot_reconstructions(batch: Batch, outputs: Tensor, frame: tuple[int, ...] |
     """Draw the first sequences of a batch with their reconstructions.
 
     Args:
-        batch: targets (B, T, D), and their lengths.
+        batch: targets (B, T, D), and their lengths; missing ones are not drawn.
         outputs: (B, T, D).
         frame: shape (H, W) or (D, H, W) of a step; of the latter the middle layer is drawn; None for series.
         path: the file to write.
@@ -30,7 +30,8 @@ def plot_reconstructions(batch: Batch, outputs: Tensor, frame: tuple[int, ...] |
     count = min(SHOWN, len(batch))
     lengths = batch.output_lengths
     steps = [batch.targets.shape[1] if lengths is None else int(lengths[row]) for row in range(count)]
-    pairs = [(batch.targets[row, :n].cpu().numpy(), outputs[row, :n].cpu().numpy()) for row, n in enumerate(steps)]
+    targets = batch.targets_or_nan
+    pairs = [(targets[row, :n].cpu().numpy(), outputs[row, :n].cpu().numpy()) for row, n in enumerate(steps)]
     figure = _series(pairs) if frame is None else _frames(pairs, frame)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
@@ -87,7 +88,7 @@ def _frames(pairs: list[tuple[np.ndarray, np.ndarray]], frame: tuple[int, ...]) 
     axes = figure.subplots(2 * len(pairs), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    least, most = (function([function(target) for target, _ in pairs]) for function in (np.min, np.max))
+    least, most = (function([function(target) for target, _ in pairs]) for function in (np.nanmin, np.nanmax))
     for row, values in enumerate(values for pair in pairs for values in pair):
         chosen = np.linspace(0, len(values) - 1, min(columns, len(values))).round().astype(int)
         for column, step in enumerate(chosen):

@@ -20,7 +20,7 @@ class Task:
     """Loss, metrics and predictions of one kind of task.
 
     A subclass with a class attribute ``name`` is registered. It implements :meth:`criterion` and :meth:`metrics`. Both get only
-    the targets that count, see :meth:`counted`.
+    the targets that count, see :meth:`counted`; of batches with missing targets, these are single values (n,).
 
     Attributes:
         name: name in a data set's spec.
@@ -79,18 +79,21 @@ class Task:
         raise NotImplementedError
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Targets and predictions of a batch, by name, as they are written to a file; padding included."""
-        return {"target": batch.targets, "prediction": outputs}
+        """Targets and predictions of a batch, by name, as they are written to a file: with padding, NaN for a missing one."""
+        return {"target": batch.targets_or_nan, "prediction": outputs}
 
     def counted(self, batch: Batch) -> Tensor | None:
-        """Return a mask, (B,) or (B, T) bool, of the targets that count; None if all do.
+        """Return a mask, (B,) or (B, T) bool, of the targets that count, or one of values if some are missing; None if all do.
 
         See :func:`seqmem.data.masks.counted_targets`.
         """
         return counted_targets(batch, self.positions(batch), self.spec.output_steps, self.class_targets)
 
     def selected(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the outputs and targets that count: (n, ...) each, or values as they are if all count."""
+        """Return the outputs and targets that count.
+
+        They are (n, ...) each, or values as they are if all count, or single values (n,) if some are missing.
+        """
         positions = self.positions(batch)
         if batch.host is None:
             counted = self.counted(batch)
@@ -99,7 +102,7 @@ class Task:
         else:
             index = counted_index(batch, positions, self.spec.output_steps, self.class_targets)
             if index is not None:
-                last = len(positions) - 1
+                last = (len(positions) if batch.known is None else batch.known.dim()) - 1
                 return outputs.flatten(0, last).index_select(0, index), batch.targets.flatten(0, last).index_select(0, index)
         if self.class_targets:
             return outputs.flatten(0, -2), batch.targets.flatten()
@@ -110,10 +113,15 @@ class Task:
         outputs, targets = self.selected(outputs, batch)
         return self.criterion(outputs, targets) if targets.numel() else outputs.sum()
 
-    def weight(self, batch: Batch) -> int:
-        """Number of targets that count: the weight of a batch's loss in the mean over a split."""
+    def weight(self, batch: Batch) -> float:
+        """Number of targets that count: the weight of a batch's loss in the mean over a split.
+
+        A target of D values of which some are missing counts by the fraction that is known.
+        """
         counted = self.counted(batch.on_host)
-        return prod(self.positions(batch)) if counted is None else int(counted.sum())
+        if counted is None:
+            return prod(self.positions(batch))
+        return int(counted.sum()) if batch.known is None else int(counted.sum()) / batch.known.shape[-1]
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Add the targets that count to the metrics."""

@@ -40,6 +40,8 @@ class Reconstruction(Task):
         if self.scale is not None and self.scale.device != outputs.device:
             self.scale = self.scale.to(outputs.device)  # once
         scale = 1 if self.scale is None else self.scale
+        if self.scale is not None and batch.known is not None:
+            scale, _ = self.selected(self.scale.expand_as(outputs), batch)
         outputs, targets = self.selected(outputs, batch)
         if targets.numel():
             metrics.update((outputs * scale).contiguous(), (targets * scale).contiguous())

@@ -44,6 +44,6 @@ class Excerpt(BatchObserver):
         if not 0 <= row < len(batch) or self._passed <= self.sequence or kept >= self.steps:
             return
         steps = int(min(self.steps - kept, int(batch.on_host.row_lengths[row])))
-        parts = (batch.targets, results["outputs"].float(), results["boundaries"].float())
+        parts = (batch.targets_or_nan, results["outputs"].float(), results["boundaries"].float())
         targets, outputs, boundaries = (part[row, :steps].detach().cpu() for part in parts)
         self._parts.append((targets, outputs, boundaries))

@@ -40,7 +40,7 @@ def segments_for(found: Collection, spec: DataSpec, windowed: bool) -> Segments:
 def outputs_of(
     model: SequenceModel, series: PreparedSeries, spec: DataSpec, batch_size: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the outputs of each sequence, and its channels as the model got them.
+    """Yield the outputs of each sequence, and its channels.
 
     Args:
         model: trained.
@@ -50,21 +50,22 @@ def outputs_of(
         device: where to compute.
 
     Returns:
-        For each sequence (K,) or (T, D), and (T, C), without padding.
+        For each sequence (K,) or (T, D), and (T, C) standardised, NaN for a missing value, without padding.
     """
     model.eval().to(device)
     dtype = next((value.dtype for value in model.parameters() if value.is_floating_point()), torch.float32)
     with torch.no_grad(), cudnn_as_matmul():
         for indices in torch.arange(len(series)).split(batch_size):
-            inputs, channels, lengths, times = series.batch(indices)
+            inputs, channels, known, lengths, times = series.batch(indices)
             assert channels is not None
+            given = channels if known is None else channels.where(known, float("nan"))
             targets = channels if spec.output_steps is None else _no_targets(spec, len(indices))
             batch = Batch(inputs.to(dtype), targets, lengths, None if times is None else times.to(dtype))
             outputs = model(batch.to(device)).float().cpu()
             valid = batch.row_lengths.tolist()
             for row, length in enumerate(valid):
                 own = outputs[row] if spec.output_steps == 0 else outputs[row, :length]
-                yield own.numpy(), channels[row, :length].numpy()
+                yield own.numpy(), given[row, :length].numpy()
 
 
 def _no_targets(spec: DataSpec, count: int) -> Tensor:
@@ -109,7 +110,7 @@ class Written:
         Args:
             sequence: its index.
             outputs: of the model.
-            channels: (T, C) standardised.
+            channels: (T, C) standardised, NaN for a missing value, which does not count in an error.
         """
         series, begin = int(self._segments.series[sequence]), int(self._segments.begins[sequence])
         name = self._found.names[series]
@@ -129,7 +130,10 @@ class Written:
             for step, (values, time) in enumerate(zip(last.tolist(), times, strict=True), first):
                 yield [name, str(step), *time, *map(_number, values)]
         else:
-            errors = np.square(outputs.astype(np.float64) - channels).mean(-1)
+            squared = np.square(outputs.astype(np.float64) - channels)
+            present = ~np.isnan(squared)
+            counts = present.sum(-1)
+            errors = np.where(counts, squared.sum(-1, where=present) / np.maximum(counts, 1), np.nan)
             values = self._preparation.undo(outputs).tolist()
             for step, (each, error) in enumerate(zip(values, errors.tolist(), strict=True), begin):
                 yield [name, str(step), *map(_number, each), _number(error)]

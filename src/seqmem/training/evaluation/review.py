@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqmem.data.batch import Batch
-from seqmem.data.masks import masked
+from seqmem.data.masks import masked, valid_steps
 from seqmem.io.files import write_text
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.reconstructions import plot_encodings, plot_reconstructions
@@ -55,9 +55,14 @@ def review(
 
 
 def sequence_errors(model: Autoencoder, batch: Batch) -> Tensor:
-    """Return (B,) the mean squared error of each sequence's valid values."""
-    squared = (model(batch) - batch.targets).square().mean(-1)
-    lengths = batch.output_lengths
+    """Return (B,) the mean squared error of each sequence's valid values; NaN if all of them are missing."""
+    squared, lengths = (model(batch) - batch.targets).square(), batch.output_lengths
+    if batch.known is not None:
+        known = batch.known
+        if lengths is not None:
+            known = known & valid_steps(lengths, known.shape[1])[..., None]
+        return squared.where(known, 0).sum((1, 2)) / known.sum((1, 2))
+    squared = squared.mean(-1)
     return squared.mean(1) if lengths is None else masked(squared, lengths).sum(1) / lengths.clamp(min=1)
 
 
@@ -67,7 +72,7 @@ def anomaly_scores(errors: Tensor, usual: Tensor) -> Tensor:
     For normally distributed usual errors it is the distance from the mean in standard deviations. Unlike these, median and
     percentile are robust to outliers.
     """
-    middle, upper = (usual.double().quantile(q) for q in (0.5, 0.8413))
+    middle, upper = (usual.double().nanquantile(q) for q in (0.5, 0.8413))
     return (errors.double() - middle) / (upper - middle).clamp(min=1e-12)
 
 

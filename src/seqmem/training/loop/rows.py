@@ -22,4 +22,4 @@ def own_rows(batch: Batch, task: Task, rank: int, processes: int) -> tuple[Batch
     if rank >= len(batch):
         return batch.rows(slice(1)), 0.0
     own = batch.rows(slice(rank, None, processes))
-    return own, processes * task.weight(own) / max(task.weight(batch), 1)
+    return own, processes * task.weight(own) / (task.weight(batch) or 1)
