@@ -46,7 +46,7 @@ def help_of(name: str) -> str:
     printed = StringIO()
     with _arguments(name), redirect_stdout(printed):
         try:
-            command.main()
+            command.run()
         except SystemExit as end:
             if end.code:
                 raise

@@ -32,8 +32,13 @@ Completion of subcommands, keys and choices in bash and zsh
 
 
 def main() -> None:
-    """Run the subcommand that ``sys.argv`` names."""
+    """Run the subcommand that ``sys.argv`` names, as a program."""
     interrupts.install()  # for the console script, which has imported little by now
+    run()
+
+
+def run() -> None:
+    """Run the subcommand that ``sys.argv`` names; signals are the caller's."""
     given = sys.argv[1:]
     if not given or given[0] in ("--help", "-h", "help"):
         print(text())
