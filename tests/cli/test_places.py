@@ -78,6 +78,12 @@ def test_a_folder_without_a_name_is_refused(value):
         places.check([f"++hydra.run.dir={value}"], sweeps=False)
 
 
+@pytest.mark.parametrize("value", [".", "./"])
+def test_the_present_folder_is_refused(value):
+    with pytest.raises(UserError, match=r"hydra.run.dir: got \./?, expected a folder of its own, such as hydra.run.dir=first"):
+        places.check([f"hydra.run.dir={value}"], sweeps=False)
+
+
 @pytest.mark.parametrize("folder", ["a/b-c.d", "../x", "a b", "1/2", "true", "null", "it's", "a=b", "/tmp/x"])
 def test_a_folder_can_be_assigned_under_any_name(folder):
     [override] = parse([places.assigned("output_dir", folder)])

@@ -112,6 +112,22 @@ def test_nothing_names_a_folder_of_this_machine(trial, tmp_path):
     assert (config["dataset"]["path"], config["output_dir"]) == ("a book.txt", "runs")
 
 
+def test_a_card_shows_a_command_that_runs_and_no_addresses(trial, tmp_path):
+    record, spec = trial.read_record(), asdict(read_checkpoint(trial.path).spec)
+    secret = "https://me:secret@host"
+    private = [f"runner.mlflow.uri={secret}", f"+runner.wandb.host={secret}", f"hydra.sweeper.storage={secret}"]
+    for program, words in (("seqmem train", ["seqmem", "train"]), ("/home/me/a b/train.py", ["train.py"])):
+        text = card(record | {"command": [program, "model=lstm", *private, "dataset=text"]}, trial.read_data(), spec, "mit")
+        [command] = re.findall(r"```bash\n(.*)\n```", text)
+        assert shlex.split(command) == [*words, "model=lstm", "dataset=text"]
+        assert "secret" not in text
+    config = json.loads((trial.path / "config.json").read_text())
+    config["runner"] |= {"wandb": secret, "mlflow": {"uri": secret}}
+    shared = publish.shared_config(config)
+    assert (shared["runner"]["wandb"], shared["runner"]["mlflow"]) == (None, None)
+    assert "secret" not in json.dumps(shared)
+
+
 @needs_safetensors
 def test_files_of_ones_own_are_prepared_as_in_the_training(tmp_path):
     rows = [f"s{k},{t},{100 + k % 2 + t / 9},{'ab'[k % 2]}" for k in range(24) for t in range(4 + k % 3)]
