@@ -121,9 +121,9 @@ def test_a_card_shows_a_command_that_runs_and_no_addresses(trial, tmp_path):
         [command] = re.findall(r"```bash\n(.*)\n```", text)
         assert shlex.split(command) == [*words, "model=lstm", "dataset=text"]
         assert "secret" not in text
-    config = json.loads((trial.path / "config.json").read_text())
-    config["runner"] |= {"wandb": secret, "mlflow": {"uri": secret}}
-    shared = publish.shared_config(config)
+    config = read_checkpoint(trial.path).config
+    runner = {**config["runner"], "wandb": "online", "mlflow": secret}
+    shared = publish.shared_config({**config, "runner": runner})
     assert (shared["runner"]["wandb"], shared["runner"]["mlflow"]) == (None, None)
     assert "secret" not in json.dumps(shared)
 
