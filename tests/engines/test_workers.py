@@ -113,6 +113,38 @@ def test_a_trial_that_cannot_start_in_a_process_has_no_memory(tmp_path, capsys, 
     assert re.match(r"trials run one after the other: no process could start \(\w+Error: ", capsys.readouterr().err)
 
 
+THREADS_OF_AUTOGRAD = """
+import torch
+
+class Nested(torch.autograd.Function):  # more than 60 backward passes within each other take further threads
+    @staticmethod
+    def forward(ctx, value, depth):
+        ctx.depth = depth
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if ctx.depth:
+            with torch.enable_grad():
+                Nested.apply(torch.ones(1, requires_grad=True), ctx.depth - 1).sum().backward()
+        return gradient, None
+
+Nested.apply(torch.ones(1, requires_grad=True), 70).sum().backward()
+"""
+
+
+def test_trials_do_not_start_by_a_fork_where_autograd_has_threads(tmp_path):
+    """Of a program that has computed gradients before it trains, for example."""
+    assert workers.start_method(1) == ("fork" if sys.platform == "linux" else "forkserver")
+    train = f"import seqmem; seqmem.train({' '.join([*TINY, 'runner.ntrials=2', 'runner.workers=2'])!r})"
+    (tmp_path / "program.py").write_text(f"{THREADS_OF_AUTOGRAD}\nif __name__ == '__main__':\n    {train}\n")
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(find_runs(tmp_path)) == 2
+
+
 def test_trials_whose_data_cannot_be_sent_run_one_after_the_other(tmp_path, capsys, monkeypatch):
     """As on a GPU, where an explicit runner.workers asks for processes of a server."""
     data = Signs()

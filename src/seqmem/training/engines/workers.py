@@ -1,5 +1,6 @@
 """Processes of this machine that train several trials at a time, each its own trial."""
 
+import os
 import signal
 import sys
 import warnings
@@ -288,10 +289,25 @@ def say_why_not_at_once(error: CannotStartError) -> None:
 def start_method(threads: int | None) -> str:
     """Return how a process with a number of threads starts on this machine, as :mod:`multiprocessing` names it.
 
-    OpenMP's threads do not survive a fork: a forked process that computes with several waits for them forever.
+    OpenMP's threads do not survive a fork: a forked process that computes with several waits for them forever. Nor do those of
+    autograd, which a program may have started: torch refuses backward in a forked process then.
     """
     can_fork = sys.platform == "linux" and not torch.cuda.is_available() and threads == 1
-    return "fork" if can_fork else "forkserver"
+    return "fork" if can_fork and _backward_survives_a_fork() else "forkserver"
+
+
+def _backward_survives_a_fork() -> bool:
+    """Return whether a forked process can compute gradients; torch says so only there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        with suppress(BaseException):
+            torch.ones(1, requires_grad=True).sum().backward()
+            status = 0
+        os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _death(running: _Running) -> UserError:
