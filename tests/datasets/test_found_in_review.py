@@ -135,6 +135,16 @@ def test_further_label_columns_of_a_class_are_refused(tmp_path, kind):
             load(path, label_column=["one", "other"], task="regression")
 
 
+def test_numbers_with_thousands_separators_are_not_left_out_as_texts(tmp_path):
+    path = tmp_path / "own.csv"
+    rows = [f'{name},{t},{t},"{k + 1},{t}00.5",{k % 2}' for k, name in enumerate(LABELS) for t in range(3)]
+    path.write_text("id,time,a,b,label\n" + "\n".join(rows))
+    with pytest.raises(UserError, match=r"own.csv, line 2, column b: got '1,000.5', expected a number.*no thousands separator"):
+        load(path)
+    path.write_text(path.read_text().replace('.5"', ' km"'))
+    assert load(path).spec.input_size == 1
+
+
 @pytest.mark.parametrize("standardize", [True, False])
 def test_channels_of_zeros_are_prepared_as_in_the_training(tmp_path, standardize):
     path = tmp_path / "zeros.csv"

@@ -8,7 +8,7 @@ import numpy as np
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Layout, Reading
 from seqmem.io.columns import SPLIT_NAMES, Columns, of_table
-from seqmem.io.tables import Table, is_mostly_numbers, numbers, texts, times
+from seqmem.io.tables import Table, groups_thousands, is_mostly_numbers, numbers, texts, times
 
 WIDE_CHANNEL = "value"
 """Name of the channel of a wide table."""
@@ -61,6 +61,9 @@ def _channels(table: Table, columns: Columns, reading: Reading) -> tuple[list[st
         return list(reading.channel_columns), []
     rest = [name for name in table.columns if name not in columns.named]
     channels = [name for name in rest if is_mostly_numbers(table, name)]
+    for name in rest:
+        if name not in channels and groups_thousands(table, name):
+            numbers(table, name)  # refused, not left out as texts
     if not channels:
         raise UserError(
             f"{table.path} has no column of numbers besides {', '.join(sorted(columns.named)) or 'none'} (its columns: "

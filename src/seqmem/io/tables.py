@@ -1,5 +1,6 @@
 """Tables of a user's files, and their cells as numbers, texts and times, with errors that name the line."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqmem.errors import UserError, suggestion
-from seqmem.io.values import shortened
+from seqmem.io.values import is_number, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,8 @@ MISSING = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "-nan", "null", 
 
 UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
 """Marks of a missing text, in small letters. A class may be called NA, None or -."""
+
+_thousands = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,15 @@ def is_mostly_numbers(table: Table, column: str) -> bool:
     """Return whether more than half of a column's cells that are not missing are numbers; true if all are missing."""
     values, wrong = _parsed(table, column)
     return int(wrong.sum()) <= int(np.isfinite(values).sum())
+
+
+def groups_thousands(table: Table, column: str) -> bool:
+    """Return whether the first cells of a column are numbers of which some have a thousands separator, such as 1,234.5."""
+    cells = table.frame[column].head(100)
+    if cells.dtype.kind in "iufbmM":
+        return False
+    given = [text for cell in cells if (text := str(cell).strip()).lower() not in MISSING]
+    return any(map(_thousands.fullmatch, given)) and all(is_number(text) or _thousands.fullmatch(text) for text in given)
 
 
 def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
