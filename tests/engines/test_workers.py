@@ -133,6 +133,7 @@ Nested.apply(torch.ones(1, requires_grad=True), 70).sum().backward()
 """
 
 
+@pytest.mark.slow
 def test_trials_do_not_start_by_a_fork_where_autograd_has_threads(tmp_path):
     """Of a program that has computed gradients before it trains, for example."""
     assert workers.start_method(1) == ("fork" if sys.platform == "linux" else "forkserver")
