@@ -84,7 +84,7 @@ class Files(DataSet):
         """Read the files, split their series, and prepare them.
 
         Args:
-            path: a file, or a folder with a file for each series: .csv, .tsv, .txt, .csv.gz, .npy, .npz, .parquet or .ts.
+            path: a file, or a folder with a file a series; csv, tsv, txt (also .gz), npy, npz, parquet or ts.
             task: what is learned: classification, regression, forecasting or reconstruction.
             horizon: of forecasting: how many steps ahead the target is.
             label_column: column or array of the classes, or of the values of a regression, which may be a list of them; None

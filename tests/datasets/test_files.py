@@ -265,7 +265,7 @@ def test_lines_are_counted_with_blank_ones_and_line_breaks_in_quotes(load):
 
 def test_columns_by_keys(load):
     text = long(header="patient,when,x,y,outcome2")
-    with pytest.raises(UserError, match="has no label"):
+    with pytest.raises(UserError, match=r"none of which has a name known .* dataset\.id_column=patient "):
         load(text)
     keys = {"label_column": "outcome2", "time_column": "when", "id_column": "patient"}
     assert everything(load(text, **keys, **WHOLE)) == EXPECTED
@@ -280,6 +280,27 @@ def test_columns_by_keys(load):
         load(text, **keys | {"time_column": "wen"})
     with pytest.raises(UserError, match=r"dataset\.channel_columns: got 'z', expected a column"):
         load(text, **keys, channel_columns=["z"])
+
+
+def test_rows_of_unknown_columns_are_not_taken_for_series(load):
+    """They would be series of some steps of one channel, with the accuracy of a guess."""
+    text = long(40, header="Aufnahme,Zeit,Kraft links,Kraft rechts,Klasse")
+    for given in ({}, {"label_column": "Klasse"}):
+        with pytest.raises(
+            UserError, match=r"own\.csv: got columns Aufnahme, .* dataset\.id_column=Aufnahme .* dataset\.layout=wide"
+        ):
+            load(text, **given)
+    keys = {"label_column": "Klasse", "id_column": "Aufnahme", "time_column": "Zeit"}
+    assert line(load(text, **keys), "channels") == "2: Kraft links, Kraft rechts"
+    with pytest.raises(UserError, match=r"dataset\.id_column="):
+        load(text, label_column="Klasse", layout="long")
+    months = "mai,juni,label\n" + "".join(f"{k},{k + 1},{'ab'[k % 2]}\n" for k in range(20))
+    with pytest.raises(UserError, match=r"dataset\.id_column=NAME"):
+        load(months)
+    assert line(load(months, layout="wide"), "series") == "20"
+    assert (
+        line(load("subject,t0,t1,label\n" + "".join(f"p{k // 2},{k},1,{'ab'[k % 2]}\n" for k in range(20))), "series") == "20"
+    )
 
 
 def test_columns_of_texts_are_ignored_and_named(load):

@@ -51,11 +51,17 @@ def summary(
         else "none",
         **_targets(found, preparation),
         **notes,
-        "splits": ", ".join(f"{split} {len(part)}" for split, part in parts.items()),
+        "splits": ", ".join(f"{split} {len(part)}" for split, part in parts.items()) + _few(parts),
         "standardised": "by mean and standard deviation of the training split" if preparation.standardizes else "no",
     }
     width = max(map(len, lines))
     return "\n".join([f"{found.path}", *(f"  {name:<{width}}  {text}" for name, text in lines.items())])
+
+
+def _few(parts: Mapping[Split, Segments]) -> str:
+    """Return a note if so few series validate or test that one of them moves an accuracy by more than 3 %."""
+    few = min(len(parts["validation"]), len(parts["test"])) < 30
+    return "; few, so chance has a part in the best epoch and in the test" if few else ""
 
 
 def _targets(found: Collection, preparation: Preparation) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Series of a table: long, where a row is a step, or wide, where a row is a series."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,6 +28,8 @@ def series_of(table: Table, reading: Reading) -> Collection:
     columns = of_table(table, reading)
     layout = reading.layout or layout_of(table, columns, reading)
     channels, ignored = _channels(table, columns, reading)
+    if layout == "wide" and reading.layout is None and columns.id is None:
+        _refuse_doubtful_rows(table, columns, channels, ignored)
     if layout == "wide" and columns.time is not None and reading.time_column is None:
         columns = replace(columns, time=None)
     found = _long(table, columns, channels, reading) if layout == "long" else _wide(table, columns, channels, reading)
@@ -53,6 +56,24 @@ def layout_of(table: Table, columns: Columns, reading: Reading) -> Layout:
     if reading.single and not table.has_header and len(table.columns) == 1:
         return "long"  # series of one step each would have nothing to learn
     return "long" if reading.single and table.has_header and not columns.labels else "wide"
+
+
+def _refuse_doubtful_rows(table: Table, columns: Columns, channels: Sequence[str], ignored: Sequence[str]) -> None:
+    """Refuse a table with a header whose rows are rather steps than series, so that it is not trained as nonsense.
+
+    Raises:
+        UserError: its channels do not differ by numbers alone, as steps do, or a column of texts repeats as names of series do.
+    """
+    counts = {name: len(set(texts(table, name))) for name in (*ignored, *([columns.group] if columns.group else []))}
+    repeated = [name for name in counts if 1 < counts[name] < len(table.frame)]
+    kinds = {re.sub(r"\d+", "", name) for name in channels}
+    if table.has_header and (len(kinds) > 1 or not set(repeated).isdisjoint(ignored)):
+        name = max(repeated, key=lambda each: counts[each]) if repeated else "NAME"
+        raise UserError(
+            f"{table.path}: got columns {', '.join(table.columns[:12])}, none of which has a name known for series or times; "
+            f"expected dataset.id_column={name} (and dataset.time_column) if a row is a step, or dataset.layout=wide if it is "
+            "a series"
+        )
 
 
 def _channels(table: Table, columns: Columns, reading: Reading) -> tuple[list[str], list[str]]:
@@ -199,13 +220,14 @@ def _refuse_equal_times(
 def _one_each(table: Table, column: str, codes: np.ndarray, names: Sequence[str]) -> list[str | None]:
     """Return a text of each series, whose rows agree in it; rows may leave it empty."""
     found: list[str | None] = [None] * len(names)
+    mend = "; name the column of the series' names: dataset.id_column=..." if len(names) == 1 else ""
     for row, (series, text) in enumerate(zip(codes.tolist(), texts(table, column), strict=True)):
         if text is None or found[series] == text:
             continue
         if found[series] is not None:
             raise UserError(
                 f"{table.place(row, column)}: got '{text}' in series {names[series]!r}, expected '{found[series]}' as in its "
-                "other rows; a series has one value of this column"
+                f"other rows; a series has one value of this column{mend}"
             )
         found[series] = text
     return found
