@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from threading import Timer
 from time import monotonic, sleep
@@ -255,11 +255,30 @@ def test_a_sweep_uses_all_cores_by_default_and_gives_the_numbers_of_one_thread(s
             assert [line.partition(": ")[2].partition(":")[0] for line in own[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
 
 
+@pytest.mark.parametrize("place", ["set_threads", "_sendable"])
+def test_a_signal_before_and_after_a_trial_is_no_crash_of_its_process(place, tmp_path, monkeypatch, capfd):
+    original = getattr(worker, place)
+
+    def signalled(value):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(value)
+
+    settings = config(runner={"ntrials": 2, "workers": 2}, smoke_test=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, place, signalled)
+        stopped = place == "set_threads"
+        expected = pytest.raises(UserError, match=r"seed 3 was stopped; the same command resumes") if stopped else nullcontext()
+        with expected:
+            run_trials(settings, Signs(), tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
+    assert [trial.finished() is not None for trial in run_trials(settings, Signs(), tmp_path)] == [True, True]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_every_trial_saves_a_checkpoint_at_a_signal_and_resumes(number, status, tmp_path):
     """Sent to the whole group, as by a terminal; the third job does not begin."""
-    command = ("-m", *TINY, "train.epochs=8", "model=lstm,gru,rnn")
+    command = ("-m", *TINY, "train.epochs=40", "model=lstm,gru,rnn")
     whole = tmp_path / "whole"
     whole.mkdir()
     assert run(*command, "runner.workers=1", cwd=whole).returncode == 0

@@ -332,6 +332,27 @@ def test_ctrl_c_saves_a_checkpoint_within_the_epoch_or_its_validation(case, tmp_
     assert stopped.read_record()["resumed_at"] == list(MOMENTS.values())
 
 
+@pytest.mark.parametrize(("written", "left"), [("running", "interrupted"), ("finished", "finished")])
+def test_a_signal_while_the_record_is_written_does_not_leave_a_trial_running(written, left, tmp_path, monkeypatch):
+    original = RunFolder.write_record
+
+    def write_record(self, record):
+        if record["status"] == written:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, record)
+
+    config = composed("model=lstm", "smoke_test=true")
+    data = datasets.load(config["dataset"])
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_record", write_record)
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(config, data, tmp_path)
+    [path] = tmp_path.glob("*/seed_0")
+    assert RunFolder(path).read_record()["status"] == left
+    [trial] = run_trials(config, data, tmp_path)
+    assert trial.finished() is not None
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_trials_of_an_experiment(tmp_path):
     """Each trial is trained once, by one of them, and both have all results."""

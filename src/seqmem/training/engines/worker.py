@@ -81,13 +81,34 @@ def run(parent: Connection, inherited: Sequence[Connection], trial: Trial, setti
         settings: see there.
     """
     os.setpgid(0, 0)  # out of the group that a terminal or timeout(1) sends signals to; the parent passes them on
+    lock, outcome, sent = Lock(), None, False
+    streams = _Lines("line", parent, lock), _Lines("error", parent, lock)
     interrupts.install_in_worker()
+    while not sent:  # a signal may come before the trial begins, and after its end
+        try:
+            outcome = outcome or _outcome(parent, inherited, trial, settings, streams, lock)
+            with interrupts.deferred():
+                sent = True
+                _send(parent, outcome, streams, lock)
+        except interrupts.Interrupted:
+            outcome = outcome or Attempt(
+                trial.seed, failure=UserError(f"seed {trial.seed} was stopped; the same command resumes")
+            )
+
+
+def _outcome(
+    parent: Connection,
+    inherited: Sequence[Connection],
+    trial: Trial,
+    settings: Settings,
+    streams: "tuple[_Lines, _Lines]",
+    lock: Lock,
+) -> Attempt:
+    """Train a trial in this process; ``lock`` is held where something is sent to the parent."""
     for each in inherited:
         each.close()
     answers = SimpleQueue[bool]()
     Thread(target=_end_with_parent, args=(parent, answers), daemon=True).start()
-    lock = Lock()
-    streams = _Lines("line", parent, lock), _Lines("error", parent, lock)
     sys.stdout, sys.stderr = streams
     terminal.status_line = _Status(parent, lock) if settings.in_terminal else None
     pruning.judge = _Judge(parent, lock, answers) if settings.judged else None
@@ -95,10 +116,12 @@ def run(parent: Connection, inherited: Sequence[Connection], trial: Trial, setti
     if settings.threads is not None:
         set_threads(settings.threads)
     runner = {**trial.config["runner"], "workers": settings.workers}
-    try:
-        [outcome] = one_by_one({**trial.config, "runner": runner}, trial.data, trial.experiment, [trial.seed], trial.wait)
-    except interrupts.Interrupted:
-        outcome = Attempt(trial.seed, failure=UserError(f"seed {trial.seed} was stopped; the same command resumes"))
+    [outcome] = one_by_one({**trial.config, "runner": runner}, trial.data, trial.experiment, [trial.seed], trial.wait)
+    return outcome
+
+
+def _send(parent: Connection, outcome: Attempt, streams: "tuple[_Lines, _Lines]", lock: Lock) -> None:
+    """Send the parent the rest of what was printed, the memory used, and the outcome."""
     for stream in streams:
         stream.finish()
     with lock:

@@ -75,20 +75,23 @@ def _recorded(config: Config, data: Data, experiment: Experiment, folder: RunFol
     """Train and test one model, and write the record."""
     record = _first_record(config, data, experiment)
     record["earlier_machines"] = _earlier_machines(checkpoint, record["machine"])
-    folder.write_config(config)
-    folder.write_data(data.describe())
-    folder.write_record(record)
     start = time.perf_counter()
     arguments = config, data, experiment, folder, checkpoint
-    with interrupts.handled(), _failure_recorded(folder, record), quiet_lightning(), while_training():
-        devices = runner_config(config["runner"]).devices
-        try:
-            record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
-        except NotFiniteError as error:
-            raise explained(error, config, data, experiment, folder) from None
-    record["seconds"] = round(record["seconds_before"] + time.perf_counter() - start, 3)
-    record["status"] = "finished" if "result" in record else "pruned"
-    folder.write_record(record)
+    with interrupts.handled(), _failure_recorded(folder, record):
+        folder.write_config(config)
+        folder.write_data(data.describe())
+        folder.write_record(record)
+        with quiet_lightning(), while_training():
+            devices = runner_config(config["runner"]).devices
+            try:
+                record |= _train(*arguments) if devices == 1 else in_ranks(devices, _train_quietly, *arguments)
+            except NotFiniteError as error:
+                raise explained(error, config, data, experiment, folder) from None
+        record["seconds"] = round(record["seconds_before"] + time.perf_counter() - start, 3)
+        status = "finished" if "result" in record else "pruned"
+        with interrupts.deferred():  # the trial is finished once this is written, not before
+            folder.write_record({**record, "status": status})
+            record["status"] = status
     return record
 
 
@@ -149,10 +152,12 @@ def _earlier_machines(checkpoint: Path | None, machine: Mapping[str, Any]) -> li
 
 @contextmanager
 def _failure_recorded(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[None]:
-    """Write into the record why a trial did not finish."""
+    """Write into the record why a trial did not finish, unless it has another status already."""
     try:
         yield
     except BaseException as error:
+        if record["status"] != "running":
+            raise  # a signal came while the record was written, with the result
         ending: dict[str, Any]
         signalled = interrupts.received() is not None  # whatever the error
         if signalled or isinstance(error, KeyboardInterrupt | SystemExit | interrupts.Interrupted):
