@@ -14,7 +14,9 @@ from seqmem.data.batch import Batch
 from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.models.stack import BatchNorm, SequenceDropout, StackNetwork
+from seqmem.models.blocks import SequenceDropout
+from seqmem.models.norms import BatchNorm
+from seqmem.models.stack import StackNetwork
 from seqmem.ops.states import mapped, parts
 from seqmem.training.optimisation.groups import parameter_groups
 

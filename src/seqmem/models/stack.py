@@ -3,29 +3,29 @@
 The blocks are those of S4 (Gu, Goel and Re, 2022), LRU (Orvieto et al., 2023) and S5 (Smith, Warrington and Linderman, 2023).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, gelu
+from torch.nn.functional import gelu
 
 from seqmem import cells, sequence
 from seqmem.arguments import check, checked, parameters
 from seqmem.data.batch import Batch
-from seqmem.data.masks import last_steps, masked, valid_steps
+from seqmem.data.masks import last_steps, masked
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
 from seqmem.models.base import SequenceModel, refuse_reconstruction
+from seqmem.models.blocks import Block, BlockSettings, FeedForward
 from seqmem.models.inputs import Inputs
+from seqmem.models.norms import Norm, Unnormalized, make_norm
 from seqmem.sequence import SequenceLayer
 from seqmem.tasks import task_for
 
-Norm = Literal["layer", "batch", "rms", "none"]
-FeedForward = Literal["none", "gelu", "glu", "half_glu", "mlp"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -87,13 +87,13 @@ class StackNetwork(SequenceModel):
         self.pooling = pooling or ("mean" if spec.output_steps == 0 else "none")
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
-        make_norm = partial(_norm, norm, model_size, norm_eps)
+        new_norm = partial(make_norm, norm, model_size, norm_eps)
         activation = partial(gelu, approximate="none" if gelu_form == "exact" else "tanh")
-        settings = BlockSettings(model_size, make_norm, norm_first, feed_forward, expansion * model_size, activation, dropout)
+        settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, expansion * model_size, activation, dropout)
         self.blocks = nn.ModuleList(
             Block(make_mixer(mixer, mixer_args, model_size, bidirectional), settings) for _ in range(num_layers)
         )
-        self.norm = make_norm() if final_norm else Unnormalized()
+        self.norm = new_norm() if final_norm else Unnormalized()
         self.head = nn.Linear(model_size, spec.output_size)
 
     @classmethod
@@ -141,163 +141,6 @@ class StackNetwork(SequenceModel):
         return masked(hidden, lengths).sum(1) / lengths.clamp(min=1)[:, None]
 
 
-class BlockSettings(NamedTuple):
-    """Settings that the blocks of a stack share.
-
-    Attributes:
-        size: D.
-        make_norm: creates a norm over D channels.
-        norm_first: the norm precedes the branch; else it follows the skip.
-        feed_forward: see :class:`StackNetwork`.
-        width: width of the mlp's hidden layer.
-        activation: GELU.
-        dropout: probability of dropping a channel for a whole sequence.
-    """
-
-    size: int
-    make_norm: Callable[[], nn.Module]
-    norm_first: bool
-    feed_forward: FeedForward
-    width: int
-    activation: Callable[[Tensor], Tensor]
-    dropout: float
-
-
-class Block(nn.Module):
-    """A residual branch with the mixer, and for ``mlp`` a second one with the feed-forward network.
-
-    Args:
-        mixer: the sequence layer.
-        settings: those of all blocks.
-    """
-
-    def __init__(self, mixer: SequenceLayer, settings: BlockSettings):
-        super().__init__()
-        size, feed_forward = settings.size, settings.feed_forward
-        self.norm_first, self.feed_forward, self.activation = settings.norm_first, feed_forward, settings.activation
-        self.norm, self.mixer = settings.make_norm(), mixer
-        self.project = nn.Linear(mixer.output_size, size) if mixer.output_size != size else nn.Identity()
-        self.dropout = SequenceDropout(settings.dropout)
-        self.mixing = nn.Linear(size, 2 * size if feed_forward == "glu" else size) if "glu" in feed_forward else None
-        self.second_norm, self.mlp = None, None
-        if feed_forward == "mlp":
-            self.second_norm = settings.make_norm()
-            self.mlp = nn.ModuleList([nn.Linear(size, settings.width), nn.Linear(settings.width, size)])
-
-    def forward(self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None) -> tuple[Tensor, Any]:
-        """Compute outputs (B, T, D) and the mixer's state, from inputs (B, T, D) and the state before."""
-        mixed, state = self.mixer(
-            self.norm(inputs, lengths) if self.norm_first else inputs,
-            state,
-            lengths=lengths,
-            times=times if self.mixer.timed else None,
-        )
-        outputs = inputs + self.dropout(self._activated(self.project(mixed)))
-        outputs = outputs if self.norm_first else self.norm(outputs, lengths)
-        if self.mlp is not None and self.second_norm is not None:
-            hidden = self.second_norm(outputs, lengths) if self.norm_first else outputs
-            hidden = self.mlp[1](self.dropout(self.activation(self.mlp[0](hidden))))
-            outputs = outputs + self.dropout(hidden)
-            outputs = outputs if self.norm_first else self.second_norm(outputs, lengths)
-        return outputs, state
-
-    def _activated(self, outputs: Tensor) -> Tensor:
-        """Apply the part of ``feed_forward`` that lies within the mixer's branch."""
-        if self.feed_forward in ("none", "mlp"):
-            return outputs
-        activated = self.activation(outputs)
-        if self.mixing is None:
-            return activated
-        dropped = self.dropout(activated)
-        if self.feed_forward == "half_glu":
-            return outputs * torch.sigmoid(self.mixing(dropped))
-        value, gate = self.mixing(dropped).chunk(2, -1)
-        return value * torch.sigmoid(gate)
-
-
-class SequenceDropout(nn.Module):
-    """Dropout with one mask for all steps of a sequence."""
-
-    def __init__(self, probability: float):
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Drop channels of values (B, T, D) in training, and scale the others."""
-        if not self.training or self.probability == 0:
-            return values
-        kept = 1 - self.probability
-        return values * (torch.empty_like(values[:, :1]).bernoulli_(kept) / kept)
-
-
-class Unnormalized(nn.Module):
-    """The identity, with the signature of a norm."""
-
-    def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return ``values``."""
-        return values
-
-
-class StepNorm(nn.Module):
-    """Layer or root mean square normalisation over the channels of each step."""
-
-    def __init__(self, norm: nn.LayerNorm | nn.RMSNorm):
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """Normalise values (B, T, D), under autocast too in the precision of the weights."""
-        return self.norm(values.to(self.norm.weight.dtype))
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over the valid steps of all rows; padding does not affect the statistics."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(size, eps=eps)
-
-    def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """Normalise values (B, T, D); in training the padding becomes zero."""
-        if lengths is None or not self.training:
-            return self._normalized(values.flatten(0, 1)).view_as(values)
-        valid = valid_steps(lengths, values.shape[1])
-        if values.is_cuda:  # where the host does not know the number of valid steps
-            return self._normalized_where(valid[..., None], values)
-        return torch.zeros_like(values).masked_scatter(valid[..., None], self._normalized(values[valid]))
-
-    def _normalized_where(self, valid: Tensor, values: Tensor) -> Tensor:
-        """Compute what :meth:`_normalized` returns for the valid steps (B, T, 1) of values (B, T, D), and zeros elsewhere."""
-        norm = self.norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        assert norm.momentum is not None
-        wide = values.to(norm.weight.dtype).where(valid, 0)
-        count = valid.sum()
-        several = count > 1
-        mean = wide.sum((0, 1)) / count
-        centred = (wide - mean).where(valid, 0)
-        squares = centred.square().sum((0, 1))
-        with torch.no_grad():
-            share = several * norm.momentum
-            norm.running_mean.copy_(torch.where(several, norm.running_mean.lerp(mean, share), norm.running_mean))
-            unbiased = squares / (count - 1).clamp(min=1)
-            norm.running_var.copy_(torch.where(several, norm.running_var.lerp(unbiased, share), norm.running_var))
-            norm.num_batches_tracked += several
-        mean = torch.where(several, mean, norm.running_mean)
-        variance = torch.where(several, squares / count, norm.running_var)
-        outputs = (wide - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
-        return outputs.where(valid, 0).to(values.dtype)
-
-    def _normalized(self, steps: Tensor) -> Tensor:
-        """Normalise steps (n, D); a single step has no variance, so that the running statistics replace its own."""
-        if self.training and len(steps) < 2:
-            norm = self.norm
-            return batch_norm(steps, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        return self.norm(steps)
-
-
 def make_mixer(name: str, arguments: dict[str, Any], size: int, bidirectional: bool) -> SequenceLayer:
     """Build a registered cell or layer for inputs of ``size`` channels, with as many outputs if it has ``hidden_size``.
 
@@ -335,18 +178,6 @@ def _mixer_class(name: str) -> type[SequenceLayer]:
         return sequence.get(name)
     except UserError as error:
         raise UserError(f"model.mixer: {error}") from None
-
-
-def _norm(kind: Norm, size: int, eps: float) -> nn.Module:
-    match kind:
-        case "layer":
-            return StepNorm(nn.LayerNorm(size, eps=eps))
-        case "rms":
-            return StepNorm(nn.RMSNorm(size, eps=eps))
-        case "batch":
-            return BatchNorm(size, eps)
-        case _:
-            return Unnormalized()
 
 
 def _refuse_mismatch(spec: DataSpec, mixer: str, bidirectional: bool, pooling: str | None) -> None:

@@ -1,0 +1,100 @@
+"""A residual block around a sequence layer."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seqmem.sequence import SequenceLayer
+
+FeedForward = Literal["none", "gelu", "glu", "half_glu", "mlp"]
+
+
+class BlockSettings(NamedTuple):
+    """Settings that the blocks of a stack share.
+
+    Attributes:
+        size: D.
+        make_norm: creates a norm over D channels.
+        norm_first: the norm precedes the branch; else it follows the skip.
+        feed_forward: see :class:`seqmem.models.stack.StackNetwork`.
+        width: width of the mlp's hidden layer.
+        activation: GELU.
+        dropout: probability of dropping a channel for a whole sequence.
+    """
+
+    size: int
+    make_norm: Callable[[], nn.Module]
+    norm_first: bool
+    feed_forward: FeedForward
+    width: int
+    activation: Callable[[Tensor], Tensor]
+    dropout: float
+
+
+class Block(nn.Module):
+    """A residual branch with the mixer, and for ``mlp`` a second one with the feed-forward network.
+
+    Args:
+        mixer: the sequence layer.
+        settings: those of all blocks.
+    """
+
+    def __init__(self, mixer: SequenceLayer, settings: BlockSettings):
+        super().__init__()
+        size, feed_forward = settings.size, settings.feed_forward
+        self.norm_first, self.feed_forward, self.activation = settings.norm_first, feed_forward, settings.activation
+        self.norm, self.mixer = settings.make_norm(), mixer
+        self.project = nn.Linear(mixer.output_size, size) if mixer.output_size != size else nn.Identity()
+        self.dropout = SequenceDropout(settings.dropout)
+        self.mixing = nn.Linear(size, 2 * size if feed_forward == "glu" else size) if "glu" in feed_forward else None
+        self.second_norm, self.mlp = None, None
+        if feed_forward == "mlp":
+            self.second_norm = settings.make_norm()
+            self.mlp = nn.ModuleList([nn.Linear(size, settings.width), nn.Linear(settings.width, size)])
+
+    def forward(self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None) -> tuple[Tensor, Any]:
+        """Compute outputs (B, T, D) and the mixer's state, from inputs (B, T, D) and the state before."""
+        mixed, state = self.mixer(
+            self.norm(inputs, lengths) if self.norm_first else inputs,
+            state,
+            lengths=lengths,
+            times=times if self.mixer.timed else None,
+        )
+        outputs = inputs + self.dropout(self._activated(self.project(mixed)))
+        outputs = outputs if self.norm_first else self.norm(outputs, lengths)
+        if self.mlp is not None and self.second_norm is not None:
+            hidden = self.second_norm(outputs, lengths) if self.norm_first else outputs
+            hidden = self.mlp[1](self.dropout(self.activation(self.mlp[0](hidden))))
+            outputs = outputs + self.dropout(hidden)
+            outputs = outputs if self.norm_first else self.second_norm(outputs, lengths)
+        return outputs, state
+
+    def _activated(self, outputs: Tensor) -> Tensor:
+        """Apply the part of ``feed_forward`` that lies within the mixer's branch."""
+        if self.feed_forward in ("none", "mlp"):
+            return outputs
+        activated = self.activation(outputs)
+        if self.mixing is None:
+            return activated
+        dropped = self.dropout(activated)
+        if self.feed_forward == "half_glu":
+            return outputs * torch.sigmoid(self.mixing(dropped))
+        value, gate = self.mixing(dropped).chunk(2, -1)
+        return value * torch.sigmoid(gate)
+
+
+class SequenceDropout(nn.Module):
+    """Dropout with one mask for all steps of a sequence."""
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop channels of values (B, T, D) in training, and scale the others."""
+        if not self.training or self.probability == 0:
+            return values
+        kept = 1 - self.probability
+        return values * (torch.empty_like(values[:, :1]).bernoulli_(kept) / kept)
