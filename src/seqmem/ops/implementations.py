@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import compiled_sequence, extension, transforms
+from seqmem.ops.causal_convolution import causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
@@ -22,6 +23,7 @@ from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
 from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
+from seqmem.ops.selective_scan import selective_scan_exported, selective_scan_reference
 
 
 class Implementation(NamedTuple):
@@ -143,6 +145,11 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
     ),
+    "selective_scan": (
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
+        Implementation("a loop over the steps of the scan", "", _always, selective_scan_reference, True),
+    ),
+    "causal_convolution": (Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),),
 }
 """The implementations of each operator, the preferred ones first."""
 
