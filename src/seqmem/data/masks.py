@@ -38,6 +38,20 @@ def masked(values: Tensor, lengths: Tensor | None) -> Tensor:
     return values.where(valid.view(*valid.shape, *[1] * (values.dim() - 2)), 0)
 
 
+def reversed_steps(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """Reverse the valid steps of values (B, T, C); padding keeps its position.
+
+    Args:
+        values: (B, T, C).
+        lengths: (B,) valid leading steps of each row; None if all T are valid.
+    """
+    if lengths is None:
+        return values.flip(1)
+    steps = torch.arange(values.shape[1], device=values.device)
+    source = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+    return values.gather(1, source[..., None].expand_as(values))
+
+
 def last_steps(outputs: Tensor, count: int | None, lengths: Tensor | None) -> Tensor:
     """Select the outputs that a data set's ``output_steps`` defines.
 

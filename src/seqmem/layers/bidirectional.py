@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqmem.data.masks import masked
+from seqmem.data.masks import masked, reversed_steps
 from seqmem.errors import UserError
 from seqmem.sequence import SequenceLayer
 
@@ -43,9 +43,9 @@ class Bidirectional(SequenceLayer[None]):
         """Compute both directions and concatenate them."""
         inputs = masked(inputs, lengths)
         forward, _ = self.forward_layer(inputs, lengths=lengths)
-        backward, _ = self.backward_layer(_reversed(inputs, lengths), lengths=lengths)
+        backward, _ = self.backward_layer(reversed_steps(inputs, lengths), lengths=lengths)
         self.path = self.forward_layer.path
-        return torch.cat([forward, _reversed(backward, lengths)], -1), None
+        return torch.cat([forward, reversed_steps(backward, lengths)], -1), None
 
 
 def unsupported_reason(layer: type[SequenceLayer]) -> str:
@@ -53,12 +53,3 @@ def unsupported_reason(layer: type[SequenceLayer]) -> str:
     if layer.timed:
         return "uses the times of its steps"  # which would decrease
     return "" if layer.causal else "is not causal"
-
-
-def _reversed(values: Tensor, lengths: Tensor | None) -> Tensor:
-    """Reverse the valid steps of values (B, T, C); padding keeps its position."""
-    if lengths is None:
-        return values.flip(1)
-    steps = torch.arange(values.shape[1], device=values.device)
-    source = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
-    return values.gather(1, source[..., None].expand_as(values))

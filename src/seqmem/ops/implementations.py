@@ -14,6 +14,7 @@ from torch import Tensor
 from seqmem.ops import compiled_sequence, extension, transforms
 from seqmem.ops.causal_convolution import causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
+from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_exported
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
 from seqmem.ops.gated import gated_sequence
@@ -144,6 +145,10 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "diagonal_scan": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
+    ),
+    "diagonal_ssm": (
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_ssm_exported, True),
+        Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
     ),
     "selective_scan": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),

@@ -1,0 +1,202 @@
+"""Diagonal state space models, one for each channel, of S4D: reference, and blocks of steps in torch.
+
+Every channel h has M modes: s_t = a s_{t-1} + b x_t, elementwise, and y_t = Re(sum_m c_m s_t,m) + skip x_t. Complex numbers are
+trailing pairs of real ones. No implementation stores the states (B, T, H, M).
+"""
+
+import torch
+from torch import Tensor
+
+from seqmem.data.masks import masked, reversed_steps, valid_steps
+from seqmem.errors import UserError
+from seqmem.ops.export import scan
+
+_BLOCK = 64
+
+
+def diagonal_ssm_reference(
+    inputs: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor | None = None,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Compute s_t = a s_{t-1} + b x_t and y_t = Re(sum_m c_m s_t,m) + skip x_t step by step.
+
+    Args:
+        inputs: x (B, T, H). Half precision is computed in float32.
+        a: (H, M, 2), real and imaginary parts, or (H, M) for real modes.
+        b: of the shape of ``a``.
+        c: of the shape of ``a``.
+        skip: (H,); None for zero.
+        initial: (B, H, M, 2) or (B, H, M), the state before the first step; None for zero.
+        lengths: (B,) int64 valid steps of each row; None if all T are valid.
+        reverse: s_t = a s_{t+1} + b x_t, from each row's last valid step backward in time.
+
+    Returns:
+        y (B, T, H), zero in the padding and in the type of the inputs, and the state after each row's last step, in the shape
+        of ``initial``.
+
+    Raises:
+        UserError: shapes that do not match.
+    """
+    x, a, b, c, skip, state = _prepared(inputs, a, b, c, skip, initial, lengths, reverse)
+    a, b, c, state = (torch.view_as_complex(part) if a.dim() == 3 else part for part in (a, b, c, state))
+    valid = None if lengths is None else valid_steps(lengths, x.shape[1])
+    outputs = [x.new_zeros(len(x), 0, x.shape[2])]
+    for t in range(x.shape[1]):
+        after = a * state + b * x[:, t, :, None]
+        state = after if valid is None else torch.where(valid[:, t, None, None], after, state)
+        y = (c * state).sum(-1)
+        outputs.append((y.real if y.is_complex() else y)[:, None])
+    state = torch.view_as_real(state) if state.is_complex() else state
+    return _outputs(torch.cat(outputs, 1), x, skip, lengths, reverse, inputs.dtype), state
+
+
+def diagonal_ssm_blocks(
+    inputs: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor | None = None,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`diagonal_ssm_reference` by blocks of steps: matrix products within blocks, a loop over the blocks.
+
+    With K steps in a block, states S_n at its start and taps k_j = Re(sum_m c a^j b), j < K:
+
+        y_{nK+j} = sum_{i<=j} k_{j-i} x_{nK+i} + Re(sum_m c a^{j+1} S_n),    S_{n+1} = a^K S_n + sum_i a^{K-1-i} b x_{nK+i}.
+    """
+    x, a, b, c, skip, state = _prepared(inputs, a, b, c, skip, initial, lengths, reverse)
+    real = a.dim() == 2
+    if real:
+        a, b, c, state = (torch.stack([part, torch.zeros_like(part)], -1) for part in (a, b, c, state))
+    steps = x.shape[1]
+    ends = torch.full((len(x),), steps, device=x.device) if lengths is None else lengths
+    if steps == 0:
+        return _outputs(x, x, skip, lengths, reverse, inputs.dtype), state[..., 0] if real else state
+    block = min(_BLOCK, steps)
+    blocks = torch.nn.functional.pad(x, (0, 0, 0, -steps % block)).unflatten(1, (-1, block))
+    powers = _powers(a, block)  # (K + 1, H, M, 2)
+    reads = _product(c, powers)
+    taps = _real_product(reads[:block], b).sum(-1)
+    lags = torch.arange(block, device=x.device)
+    lags = lags[:, None] - lags
+    toeplitz = taps[lags.clamp(min=0)].where((lags >= 0)[..., None], 0)  # (j, i, H)
+    enters = _product(powers[:block], b)  # a^j b
+    driven = torch.einsum("bnih,ihmp->nbhmp", blocks, enters.flip(0))
+    starts = [state]
+    for entered in driven.unbind():
+        starts.append(_product(powers[block], starts[-1]) + entered)
+    before = torch.stack(starts, 1)  # (B, blocks + 1, H, M, 2)
+    conjugate = torch.stack([reads[1:, ..., 0], -reads[1:, ..., 1]], -1)
+    y = torch.einsum("bnih,jih->bnjh", blocks, toeplitz) + torch.einsum("bnhmp,jhmp->bnjh", before[:, :-1], conjugate)
+    final = _state_at(ends, x, before, enters, powers)
+    y = y.flatten(1, 2)[:, :steps]
+    return _outputs(y, x, skip, lengths, reverse, inputs.dtype), final[..., 0] if real else final
+
+
+def diagonal_ssm_exported(
+    inputs: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor | None = None,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`diagonal_ssm_reference` by torch's scan operator, for exported programs of any length."""
+    x, a, b, c, skip, state = _prepared(inputs, a, b, c, skip, initial, lengths, reverse)
+    real = a.dim() == 2
+    valid = torch.ones_like(x[..., :1]) if lengths is None else valid_steps(lengths, x.shape[1])[..., None].to(x)
+    parts = [state.clone()] if real else [state[..., 0].clone(), state[..., 1].clone()]
+
+    def step(before: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        term, here = items[0][..., None], items[1][..., None]
+        if real:
+            after = [a * before[0] + b * term]
+            y = (c * after[0]).sum(-1)
+        else:
+            s_re, s_im = before
+            after = [
+                a[..., 0] * s_re - a[..., 1] * s_im + b[..., 0] * term,
+                a[..., 0] * s_im + a[..., 1] * s_re + b[..., 1] * term,
+            ]
+            y = (c[..., 0] * after[0] - c[..., 1] * after[1]).sum(-1)
+        return [here * new + (1 - here) * old for new, old in zip(after, before, strict=True)], y
+
+    last, outputs = scan(step, parts, [x.transpose(0, 1).clone(), valid.transpose(0, 1).clone()])
+    final = last[0] if real else torch.stack(list(last), -1)
+    return _outputs(outputs.transpose(0, 1), x, skip, lengths, reverse, inputs.dtype), final
+
+
+def _state_at(ends: Tensor, x: Tensor, before: Tensor, enters: Tensor, powers: Tensor) -> Tensor:
+    """Return the states (B, H, M, 2) after ``ends`` (B,) steps, from those before each block (B, blocks + 1, H, M, 2)."""
+    block = len(enters)
+    rows, whole, rest = torch.arange(len(x), device=x.device), ends // block, ends % block
+    ages = torch.arange(block, device=x.device)
+    late = (ages < rest[:, None])[..., None]
+    steps = (ends[:, None] - 1 - ages).clamp(min=0)
+    recent = x.gather(1, steps[..., None].expand(-1, -1, x.shape[2])).where(late, 0)
+    return _product(powers[rest], before[rows, whole]) + torch.einsum("bih,ihmp->bhmp", recent, enters)
+
+
+def _powers(a: Tensor, count: int) -> Tensor:
+    """Return a^0 to a^count, (count + 1, H, M, 2), by doubling, so that errors grow with the logarithm of the exponent."""
+    one = torch.stack([torch.ones_like(a[..., 0]), torch.zeros_like(a[..., 0])], -1)
+    powers = torch.stack([one, a])
+    while len(powers) <= count:
+        powers = torch.cat([powers, _product(powers[-1], powers[1:])])
+    return powers[: count + 1]
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply complex numbers that are trailing pairs."""
+    return torch.stack([_real_product(a, b), a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], -1)
+
+
+def _real_product(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
+
+
+def _prepared(
+    inputs: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor | None,
+    initial: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Check shapes, and return the tensors at least in float32: x masked and in the order of the recurrence, and a state."""
+    shape = tuple(inputs.shape[:1]) + tuple(a.shape)
+    if inputs.dim() != 3 or a.dim() not in (2, 3) or a.shape[0] != inputs.shape[2] or a.shape[2:] not in ((), (2,)):
+        raise UserError(
+            f"diagonal_ssm: got inputs of shape {tuple(inputs.shape)} and a of shape {tuple(a.shape)}, expected inputs "
+            "(B, T, H) and a (H, M, 2) or (H, M)"
+        )
+    expected = {"b": (b, a.shape), "c": (c, a.shape), "skip": (skip, a.shape[:1]), "initial": (initial, shape)}
+    for name, (tensor, size) in expected.items():
+        if tensor is not None and tensor.shape != size:
+            raise UserError(f"diagonal_ssm: got {name} of shape {tuple(tensor.shape)}, expected {tuple(size)}")
+    given = [tensor for tensor in (inputs, a, b, c, skip, initial) if tensor is not None]
+    dtype = torch.float32
+    for tensor in given:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    x, a, b, c = (tensor.to(dtype) for tensor in (inputs, a, b, c))
+    state = x.new_zeros(shape) if initial is None else initial.to(dtype)
+    x = masked(x, lengths)
+    x = reversed_steps(x, lengths) if reverse else x
+    return x, a, b, c, None if skip is None else skip.to(dtype), state
+
+
+def _outputs(y: Tensor, x: Tensor, skip: Tensor | None, lengths: Tensor | None, reverse: bool, dtype: torch.dtype) -> Tensor:
+    y = masked(y if skip is None else y + skip * x, lengths)
+    return (reversed_steps(y, lengths) if reverse else y).to(dtype)
