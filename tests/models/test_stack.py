@@ -31,6 +31,8 @@ SETTINGS = [
     {"norm": "batch", "feed_forward": "half_glu", "bidirectional": True},
     {"norm": "none", "feed_forward": "gelu", "gelu_form": "tanh", "pooling": "last"},
     {"norm": "batch", "feed_forward": "none", "norm_first": False},
+    {"norm": "batch", "norm_affine": False, "feed_forward": "half_glu1", "dropout_mask": "step"},
+    {"norm": "layer", "norm_affine": False},
 ]
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
 
@@ -106,6 +108,15 @@ def test_the_activation_alone_may_follow_the_mixer(form, approximate):
     assert_close(model(given), model.head(y[:, -1]), rtol=0, atol=1e-6)
 
 
+def test_half_glu1_gates_the_activated_outputs():
+    """The default of S5; half_glu gates the mixer's outputs themselves."""
+    model = make(mixer="rnn", num_layers=1, feed_forward="half_glu1", norm="none", final_norm=False, pooling="last")
+    [block], given = model.blocks, batch(None)
+    x = model.encoder(given.inputs)
+    y = gelu(block.mixer(x)[0])
+    assert_close(model(given), model.head((x + y * torch.sigmoid(block.mixing(y)))[:, -1]))
+
+
 def test_an_mlp_is_a_second_branch():
     model = make(mixer="rnn", num_layers=1, feed_forward="mlp", norm="none", final_norm=False, expansion=2, pooling="last")
     [block], given = model.blocks, batch(None)
@@ -117,21 +128,23 @@ def test_an_mlp_is_a_second_branch():
 
 
 @pytest.mark.parametrize("lengths", [[5, 2, 0], [1, 0, 0], [0, 0, 0]], ids=str)
-def test_batch_norm_of_a_gpu_is_that_of_the_host(lengths):
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_of_a_gpu_is_that_of_the_host(lengths, affine):
     """A GPU computes the statistics from sums, so that nobody waits for the number of valid steps."""
     values = torch.randn(3, 5, 4, dtype=torch.float64) + 3
     valid, results = valid_steps(torch.tensor(lengths), 5), []
     for on_gpu in (False, True):
-        norm, given = BatchNorm(4, 1e-5).train().double(), values.clone().requires_grad_()
+        norm, given = BatchNorm(4, 1e-5, 0.3, affine).train().double(), values.clone().requires_grad_()
         with torch.no_grad():
             norm.norm.running_mean.add_(0.5)
-            norm.norm.weight.add_(torch.arange(4))
+            if affine:
+                norm.norm.weight.add_(torch.arange(4))
         if on_gpu:
             outputs = norm._normalized_where(valid[..., None], given.where(valid[..., None], torch.nan))
         else:
             outputs = norm(given, torch.tensor(lengths))
         (outputs * values).sum().backward()
-        gradients = (norm.norm.weight.grad, norm.norm.bias.grad)
+        gradients = [parameter.grad for parameter in norm.parameters()]
         results.append((outputs, given.grad, *gradients, *norm.norm.buffers()))
     assert_close(*results)
 
@@ -149,6 +162,25 @@ def test_batch_norm_excludes_padding():
     for single, one in ((values[:1, :1], None), (values[:1], torch.tensor([1])), (values[:1], torch.tensor([0]))):
         assert norm(single, one).isfinite().all()  # a single step has no variance
     assert_close(norm.norm.running_mean, 0.1 * mean)
+
+
+def test_a_norm_has_the_momentum_and_the_scale_that_are_asked_for():
+    model = make(norm="batch", norm_momentum=0.05, norm_affine=False).train()
+    assert not [name for name, _ in model.named_parameters() if "norm" in name]
+    given = batch()
+    model(given)
+    x = model.encoder(given.inputs)[valid_steps(LENGTHS, 9)]
+    assert_close(model.blocks[0].norm.norm.running_mean, 0.05 * x.mean(0))
+
+
+def test_dropout_may_have_a_mask_for_each_step():
+    model = make(dropout=0.5, dropout_mask="step", feed_forward="none", norm="none", mixer="rnn", num_layers=1).train()
+    [block] = model.blocks
+    torch.manual_seed(0)
+    outputs, _ = block(torch.zeros(4, 9, 6).add(1), None, None, None)
+    dropped = outputs == 1
+    assert 0.2 < dropped.float().mean() < 0.8
+    assert not torch.equal(dropped, dropped[:, :1].expand_as(dropped))
 
 
 def test_dropout_has_one_mask_for_all_steps():

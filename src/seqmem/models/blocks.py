@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from seqmem.sequence import SequenceLayer
 
-FeedForward = Literal["none", "gelu", "glu", "half_glu", "mlp"]
+FeedForward = Literal["none", "gelu", "glu", "half_glu", "half_glu1", "mlp"]
+
+DropoutMask = Literal["sequence", "step"]
 
 
 class BlockSettings(NamedTuple):
@@ -21,7 +23,8 @@ class BlockSettings(NamedTuple):
         feed_forward: see :class:`seqmem.models.stack.StackNetwork`.
         width: width of the mlp's hidden layer.
         activation: GELU.
-        dropout: probability of dropping a channel for a whole sequence.
+        dropout: probability of dropping a channel.
+        dropout_mask: see :class:`seqmem.models.stack.StackNetwork`.
     """
 
     size: int
@@ -31,6 +34,7 @@ class BlockSettings(NamedTuple):
     width: int
     activation: Callable[[Tensor], Tensor]
     dropout: float
+    dropout_mask: DropoutMask
 
 
 class Block(nn.Module):
@@ -47,7 +51,7 @@ class Block(nn.Module):
         self.norm_first, self.feed_forward, self.activation = settings.norm_first, feed_forward, settings.activation
         self.norm, self.mixer = settings.make_norm(), mixer
         self.project = nn.Linear(mixer.output_size, size) if mixer.output_size != size else nn.Identity()
-        self.dropout = SequenceDropout(settings.dropout)
+        self.dropout = (SequenceDropout if settings.dropout_mask == "sequence" else nn.Dropout)(settings.dropout)
         self.mixing = nn.Linear(size, 2 * size if feed_forward == "glu" else size) if "glu" in feed_forward else None
         self.second_norm, self.mlp = None, None
         if feed_forward == "mlp":
@@ -79,8 +83,8 @@ class Block(nn.Module):
         if self.mixing is None:
             return activated
         dropped = self.dropout(activated)
-        if self.feed_forward == "half_glu":
-            return outputs * torch.sigmoid(self.mixing(dropped))
+        if self.feed_forward in ("half_glu", "half_glu1"):
+            return (outputs if self.feed_forward == "half_glu" else dropped) * torch.sigmoid(self.mixing(dropped))
         value, gate = self.mixing(dropped).chunk(2, -1)
         return value * torch.sigmoid(gate)
 

@@ -11,15 +11,23 @@ from seqmem.data.masks import valid_steps
 Norm = Literal["layer", "batch", "rms", "none"]
 
 
-def make_norm(kind: Norm, size: int, eps: float) -> nn.Module:
-    """Build a norm of values of ``size`` channels; ``eps`` is added to the variance."""
+def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: bool = True) -> nn.Module:
+    """Build a norm of values of ``size`` channels.
+
+    Args:
+        kind: layer or rms over a step's channels, batch over all valid steps, or none.
+        size: D.
+        eps: constant that is added to the variance.
+        momentum: weight of a batch in the running statistics of a batch norm.
+        affine: the norm has a learned scale, and shift except for rms.
+    """
     match kind:
         case "layer":
-            return StepNorm(nn.LayerNorm(size, eps=eps))
+            return StepNorm(nn.LayerNorm(size, eps=eps, elementwise_affine=affine))
         case "rms":
-            return StepNorm(nn.RMSNorm(size, eps=eps))
+            return StepNorm(nn.RMSNorm(size, eps=eps, elementwise_affine=affine))
         case "batch":
-            return BatchNorm(size, eps)
+            return BatchNorm(size, eps, momentum, affine)
         case _:
             return Unnormalized()
 
@@ -41,15 +49,15 @@ class StepNorm(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """Normalise values (B, T, D), under autocast too in the precision of the weights."""
-        return self.norm(values.to(self.norm.weight.dtype))
+        return self.norm(values if self.norm.weight is None else values.to(self.norm.weight.dtype))
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over the valid steps of all rows; padding does not affect the statistics."""
 
-    def __init__(self, size: int, eps: float):
+    def __init__(self, size: int, eps: float, momentum: float = 0.1, affine: bool = True):
         super().__init__()
-        self.norm = nn.BatchNorm1d(size, eps=eps)
+        self.norm = nn.BatchNorm1d(size, eps=eps, momentum=momentum, affine=affine)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """Normalise values (B, T, D); in training the padding becomes zero."""
@@ -67,7 +75,7 @@ class BatchNorm(nn.Module):
         assert norm.running_var is not None
         assert norm.num_batches_tracked is not None
         assert norm.momentum is not None
-        wide = values.to(norm.weight.dtype).where(valid, 0)
+        wide = values.to(norm.running_mean.dtype).where(valid, 0)
         count = valid.sum()
         several = count > 1
         mean = wide.sum((0, 1)) / count
@@ -81,7 +89,9 @@ class BatchNorm(nn.Module):
             norm.num_batches_tracked += several
         mean = torch.where(several, mean, norm.running_mean)
         variance = torch.where(several, squares / count, norm.running_var)
-        outputs = (wide - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        outputs = (wide - mean) * (variance + norm.eps).rsqrt()
+        if norm.affine:
+            outputs = outputs * norm.weight + norm.bias
         return outputs.where(valid, 0).to(values.dtype)
 
     def _normalized(self, steps: Tensor) -> Tensor:

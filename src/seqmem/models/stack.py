@@ -20,7 +20,7 @@ from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
 from seqmem.models.base import SequenceModel, refuse_reconstruction
-from seqmem.models.blocks import Block, BlockSettings, FeedForward
+from seqmem.models.blocks import Block, BlockSettings, DropoutMask, FeedForward
 from seqmem.models.inputs import Inputs
 from seqmem.models.norms import Norm, Unnormalized, make_norm
 from seqmem.sequence import SequenceLayer
@@ -44,14 +44,18 @@ class StackNetwork(SequenceModel):
         norm_first: the norm precedes the mixer; else it follows the skip.
         final_norm: one more norm precedes the head.
         norm_eps: constant that is added to the variance.
+        norm_momentum: weight of a batch in the running statistics of a batch norm.
+        norm_affine: the norms have a learned scale, and shift except for rms.
         feed_forward: map of the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
-            s sigmoid(W GELU(s)). mlp: a second residual branch W GELU(V x) with its own norm. none: s.
+            s sigmoid(W GELU(s)), which S5 calls half_glu2. half_glu1: y sigmoid(W y) of y = GELU(s). mlp: a second residual
+            branch W GELU(V x) with its own norm. none: s.
         expansion: width of the mlp's hidden layer, as a multiple of D.
         gelu_form: exact, or the tanh approximation that is the default of JAX.
         pooling: mean or last step, or none for outputs at several steps; None for mean or none by data set. A data set with one
             output per sequence gets mean.
         bidirectional: the mixer runs in both directions of time.
-        dropout: probability of dropping a channel for a whole sequence (Gal and Ghahramani, 2016).
+        dropout: probability of dropping a channel.
+        dropout_mask: one mask for a whole sequence (Gal and Ghahramani, 2016), or a different one at each step.
 
     Raises:
         UserError: an argument of the wrong type or range, an unknown mixer, or a setting that the data set does not support.
@@ -73,12 +77,15 @@ class StackNetwork(SequenceModel):
         norm_first: bool = True,
         final_norm: bool = True,
         norm_eps: PositiveFloat = 1e-5,
+        norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1,
+        norm_affine: bool = True,
         feed_forward: FeedForward = "glu",
         expansion: PositiveInt = 4,
         gelu_form: Literal["exact", "tanh"] = "exact",
         pooling: Literal["mean", "last", "none"] | None = None,
         bidirectional: bool = False,
         dropout: Probability = 0.0,
+        dropout_mask: DropoutMask = "sequence",
     ):
         super().__init__()
         refuse_reconstruction(self, spec)
@@ -87,9 +94,10 @@ class StackNetwork(SequenceModel):
         self.pooling = pooling or ("mean" if spec.output_steps == 0 else "none")
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
-        new_norm = partial(make_norm, norm, model_size, norm_eps)
+        new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine)
         activation = partial(gelu, approximate="none" if gelu_form == "exact" else "tanh")
-        settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, expansion * model_size, activation, dropout)
+        width = expansion * model_size
+        settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, width, activation, dropout, dropout_mask)
         self.blocks = nn.ModuleList(
             Block(make_mixer(mixer, mixer_args, model_size, bidirectional), settings) for _ in range(num_layers)
         )
