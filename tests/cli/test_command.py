@@ -60,10 +60,25 @@ def test_a_mistyped_subcommand_gets_the_nearest(monkeypatch, capsys, given, line
     assert error.count("\n") == 1
 
 
-def test_parsers_name_the_command_as_it_was_typed(monkeypatch, capsys):
-    status, _, error = ended(monkeypatch, capsys, "report")
-    assert status == 2
-    assert error == "seqmem report: the following arguments are required: FOLDER\n"
+def test_usages_name_the_command_as_it_was_typed(monkeypatch, capsys):
+    status, out, _ = ended(monkeypatch, capsys, "report", "--help")
+    assert status == 0
+    assert out.startswith("usage: seqmem report [")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("report",), "the following arguments are required: FOLDER"),
+        (("report", "no such folder"), "got no such folder, which is not a folder, expected one with run records below it"),
+        (("decode", "none.csv", "--lenght", "3"), "unrecognized arguments: --lenght 3; did you mean '--length'?"),
+        (("evaluate",), "expected a checkpoint or the folder of a finished trial first: CHECKPOINT [KEY=VALUE ...]"),
+    ],
+)
+def test_errors_of_all_commands_begin_alike(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = ended(monkeypatch, capsys, *arguments)
+    assert (status, error) == (2, f"error: {message}\n")
 
 
 def test_train_is_train_py(tmp_path):

@@ -274,4 +274,4 @@ def test_a_wrong_command_ends_in_one_line(tmp_path, monkeypatch, capsys):
         assert ended.value.code == 2
         assert message in shown, command
         assert shown.count("\n") == 1
-        assert shown.startswith(f"python -m seqmem.{module}: ")
+        assert shown.startswith("error: ")

@@ -97,7 +97,7 @@ def test_bad_input_is_one_line(capsys, tmp_path):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2
-        assert capsys.readouterr().err == f"python -m seqmem.hippo: {line}\n"
+        assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_a_discretization_is_checked(capsys):

@@ -22,10 +22,7 @@ existing file is overwritten.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    with parser.one_line_errors():
-        run(given)
+    _parser().run(run, arguments)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -50,7 +47,7 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.decode", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m seqmem.decode", DESCRIPTION)
     parser.add_argument("file", type=Path, metavar="FILE", help="encodings: .csv")
     parser.add_argument("--model", type=Path, metavar="FILE", help="(default autoencoder.zip next to FILE)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="series: .csv or .npz (default series.csv next to FILE)")

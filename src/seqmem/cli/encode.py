@@ -31,7 +31,7 @@ and decodes: seqmem decode FOLDER/encodings.csv. No existing file is overwritten
 """
 
 LEARNING = ("encoding_size", "hidden_sizes", "linear", "epochs", "lr", "seed", "verbose")
-"""Arguments that are for learning only, and refused with ``--model``."""
+"""Options of learning, which are refused with ``--model``."""
 
 Autoencoder = tuple[str, StandardizedEncoder, StandardizedDecoder]
 """The name of an architecture, and its trained halves."""
@@ -39,23 +39,22 @@ Autoencoder = tuple[str, StandardizedEncoder, StandardizedDecoder]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    useless = [name for name in LEARNING if getattr(given, name) != parser.get_default(name)]
-    if given.model is not None and useless:
-        parser.error(
-            f"--{useless[0].replace('_', '-')}: got it with --model {given.model}, which is trained already; leave it out"
-        )
-    with parser.one_line_errors():
-        run(given)
+    _parser().run(run, arguments)
 
 
 def run(given: argparse.Namespace) -> None:
     """Read the series, learn an autoencoder unless one is given, and write the encodings.
 
     Raises:
-        UserError: a file cannot be read or written, exists already, or the series do not fit the autoencoder.
+        UserError: a file cannot be read or written, exists already, or the series do not fit the autoencoder; or an option of
+            learning is given with an autoencoder.
     """
+    parser = _parser()
+    useless = [name for name in LEARNING if getattr(given, name) != parser.get_default(name)]
+    if given.model is not None and useless:
+        raise UserError(
+            f"--{useless[0].replace('_', '-')}: got it with --model {given.model}, which is trained already; leave it out"
+        )
     names, arrays = read_series(given.file)
     series = [torch.from_numpy(array) for array in arrays]
     folder = make_folder(given.output)
@@ -140,7 +139,7 @@ def _architecture(given: argparse.Namespace, series: Sequence[Tensor]) -> tuple[
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.encode", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m seqmem.encode", DESCRIPTION)
     parser.add_argument("file", type=Path, metavar="FILE", help="series: .csv, .npy or .npz")
     parser.add_argument(
         "--output", type=Path, default=Path("outputs", "encode"), metavar="DIR", help="(default outputs/encode)"

@@ -87,10 +87,7 @@ class Program(nn.Module):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    with parser.one_line_errors():
-        run(given)
+    _parser().run(run, arguments)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -284,7 +281,7 @@ def _graphs(exported: ExportedProgram) -> list[torch.fx.GraphModule]:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.export", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m seqmem.export", DESCRIPTION)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a finished trial")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="a new file (default model.pt2 or .onnx in the trial's folder)"

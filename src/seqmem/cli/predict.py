@@ -31,10 +31,7 @@ The table of predictions has
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    with parser.one_line_errors():
-        run(given)
+    _parser().run(run, arguments)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -122,7 +119,7 @@ def _check_path(path: Path) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("seqmem predict", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("seqmem predict", DESCRIPTION)
     parser.add_argument("trial", type=Path, metavar="TRIAL", help="the folder of a finished trial, or a checkpoint")
     parser.add_argument("file", type=Path, metavar="FILE", help="a file or folder with new series")
     parser.add_argument(

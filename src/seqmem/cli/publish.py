@@ -33,10 +33,7 @@ Nothing is sent over a network; `hf upload USER/NAME FOLDER` uploads it. Paths o
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    with parser.one_line_errors():
-        run(given)
+    _parser().run(run, arguments)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -137,7 +134,7 @@ def _compare(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.publish", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m seqmem.publish", DESCRIPTION)
     parser.add_argument("trial", type=Path, metavar="TRIAL", help="the folder of a finished trial")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new or empty folder, or a clone of a hub's")
     parser.add_argument(

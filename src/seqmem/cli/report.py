@@ -49,11 +49,13 @@ is "test" or "validation" followed by accuracy, bpc, mse or nrmse, and "(%)" for
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    with parser.one_line_errors():
-        columns = [name.strip() for name in given.columns.split(",")] if given.columns else []
-        write(given.folder, given.out, given.against, given.sort, columns)
+    _parser().run(run, arguments)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the report, as :func:`write` does."""
+    columns = [name.strip() for name in given.columns.split(",")] if given.columns else []
+    write(given.folder, given.out, given.against, given.sort, columns)
 
 
 def write(
@@ -136,7 +138,7 @@ def _for_paper(table: formats.Columns, all_columns: bool) -> formats.Columns:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m seqmem.report", DESCRIPTION)
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="the folder of a sweep, or one with run folders at any depth"
     )

@@ -102,7 +102,7 @@ def _signal(given: argparse.Namespace) -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m seqmem.hippo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m seqmem.hippo", DESCRIPTION)
     parser.add_argument("command", nargs="?", default="errors", metavar="errors|table", help="what to run")
     parser.add_argument("--length", type=at_least(1), metavar="T", help=f"samples of the signal {_default('length')}")
     parser.add_argument("--order", type=at_least(1), metavar="N", help=f"coefficients of a memory {_default('order')}")

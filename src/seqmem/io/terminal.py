@@ -1,8 +1,8 @@
-"""Command-line parser of ``python -m seqmem.NAME``, with one-line errors, and the status line of a worker process."""
+"""Parser of the commands with options, with one-line errors, and the status line of a worker process."""
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -14,22 +14,34 @@ status_line: Callable[[str], None] | None = None
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that prints an error as one line.
+    """An argument parser that prints an error as one line, and the description as it is written.
 
     Args:
         prog: name of the command; ``seqmem SUBCOMMAND`` where that started it.
-        settings: of :class:`argparse.ArgumentParser`.
+        description: of the command.
     """
 
-    def __init__(self, prog: str, **settings: Any):
-        super().__init__(sys.argv[0] if sys.argv[0].startswith("seqmem ") else prog, **settings)
+    def __init__(self, prog: str, description: str):
+        name = sys.argv[0] if sys.argv[0].startswith("seqmem ") else prog
+        super().__init__(name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def run(self, command: Callable[[argparse.Namespace], Any], arguments: Sequence[str] | None = None) -> None:
+        """Parse a command line and call the command with it; an error ends the program with one line.
+
+        Args:
+            command: gets the parsed arguments.
+            arguments: of the command line; None for those of ``sys.argv``.
+        """
+        given = self.parse_args(arguments)
+        with self.one_line_errors():
+            command(given)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             message += suggestion(unknown.split()[0], self._option_string_actions)
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"error: {message}\n")
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
@@ -39,7 +51,7 @@ class Parser(argparse.ArgumentParser):
                 yield
         except BaseException as error:
             if interrupts.received() is not None or isinstance(error, KeyboardInterrupt):
-                self.exit(interrupts.status(), f"{self.prog}: interrupted\n")
+                self.exit(interrupts.status(), "error: interrupted\n")
             if not isinstance(error, UserError):
                 raise
             self.error(str(error))
