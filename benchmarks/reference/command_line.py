@@ -30,7 +30,7 @@ def page() -> str:
 
 def _helps() -> Iterator[tuple[str, str]]:
     yield "seqmem", command.text()
-    for name in command.subcommands():
+    for name in command.SUBCOMMANDS:
         yield f"seqmem {name}", _train() if name == "train" else help_of(name)
 
 

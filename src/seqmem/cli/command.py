@@ -3,7 +3,6 @@
 import os
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 
 from seqmem.errors import suggestion
 from seqmem.io import interrupts
@@ -51,7 +50,7 @@ def run() -> None:
     if given[0] in _completion:
         given = _completed(given)
     name = given[0]
-    if name not in subcommands():
+    if name not in SUBCOMMANDS:
         _refuse(name)
     # Commands read their arguments from sys.argv[1:], and write the first element into messages and records.
     is_asked = not set(_completion).isdisjoint(given)  # by the shell, which knows the name of the console script alone
@@ -62,9 +61,8 @@ def run() -> None:
 def _completed(given: list[str]) -> list[str]:
     """Answer a completion script's question about the subcommand and its files, or return the arguments that ask train."""
     words = os.environ.get("COMP_LINE", "").split(maxsplit=2)
-    names = subcommands()
     if len(words) < 2 or (len(words) == 2 and not os.environ["COMP_LINE"][-1].isspace()):
-        print(" ".join(name for name in names if name.startswith("".join(words[1:]))))
+        print(" ".join(name for name in SUBCOMMANDS if name.startswith("".join(words[1:]))))
         sys.exit()
     if words[1] != "train":
         sys.exit()  # the shell completes names of files
@@ -72,16 +70,10 @@ def _completed(given: list[str]) -> list[str]:
     return ["train", *given]
 
 
-def subcommands() -> dict[str, str]:
-    """Return the subcommands whose module exists, and what they do."""
-    return {name: purpose for name, purpose in SUBCOMMANDS.items() if find_spec(f"seqmem.cli.{name}") is not None}
-
-
 def text() -> str:
     """Return the text of ``seqmem --help``."""
-    found = subcommands()
-    width = max(map(len, found))
-    lines = "\n".join(f"  {name.ljust(width)}  {purpose}" for name, purpose in found.items())
+    width = max(map(len, SUBCOMMANDS))
+    lines = "\n".join(f"  {name.ljust(width)}  {purpose}" for name, purpose in SUBCOMMANDS.items())
     return f"""\
 Train models that remember long sequences, compare them over seeded trials, and read one table.
 
@@ -96,6 +88,6 @@ Subcommands (seqmem SUBCOMMAND --help describes one)
 
 def _refuse(name: str) -> None:
     """End the program with one line about an unknown subcommand."""
-    hint = "; did you mean 'train'?" if "=" in name else suggestion(name, subcommands())
+    hint = "; did you mean 'train'?" if "=" in name else suggestion(name, SUBCOMMANDS)
     print(f"error: seqmem: got {name}, expected a subcommand{hint}", file=sys.stderr)
     sys.exit(2)
