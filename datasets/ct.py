@@ -98,7 +98,7 @@ class CharacterTrajectories(SeriesSet):
             UserError: a file is missing and cannot be downloaded, or cannot be read; there are too few series to split; or a
                 rate keeps no step of a series.
         """
-        parts = read_problem(self.name, "CharacterTrajectories", data_dir, KNOWN)
+        parts = read_problem(self.name, "CharacterTrajectories", data_dir)
         if parts[0].times is not None:
             raise UserError(f"ct: got {parts[0].file} with time stamps, expected evenly spaced series")
         series = [filled(values) for part in parts for values in part.series]

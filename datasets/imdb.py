@@ -19,7 +19,6 @@ from seqmem.errors import UserError
 from seqmem.io.download import DownloadError, download_file, missing_files
 
 ARCHIVE = "aclImdb_v1.tar.gz"
-SIZE = 84_125_825
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 """The official download. A file of the user may be any archive of the same folders."""
@@ -136,7 +135,7 @@ def _source(data_dir: Path) -> Path:
     try:
         download_file(data_dir, ARCHIVE, MD5, URL)
     except DownloadError as error:
-        files = [f"{ARCHIVE} ({SIZE} bytes, md5 {MD5}) or the unpacked folder aclImdb"]
+        files = [f"{ARCHIVE} or the unpacked folder aclImdb"]
         raise missing_files("imdb", files, data_dir, f"{ARCHIVE} or aclImdb", f"the download failed ({error})") from None
     return data_dir / ARCHIVE
 

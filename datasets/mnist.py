@@ -21,7 +21,6 @@ class _File:
     name: str
     dimensions: int
     size: int
-    md5: str
     sha256: str
 
 
@@ -29,28 +28,24 @@ TRAIN_IMAGES = _File(
     "train-images-idx3-ubyte",
     dimensions=3,
     size=47_040_016,
-    md5="6bbc9ace898e44ae57da46a324031adb",
     sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
 )
 TRAIN_LABELS = _File(
     "train-labels-idx1-ubyte",
     dimensions=1,
     size=60_008,
-    md5="a25bea736e30d166cdddb491f175f624",
     sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
 )
 TEST_IMAGES = _File(
     "t10k-images-idx3-ubyte",
     dimensions=3,
     size=7_840_016,
-    md5="2646ac647ad5339dbf082846283269ea",
     sha256="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
 )
 TEST_LABELS = _File(
     "t10k-labels-idx1-ubyte",
     dimensions=1,
     size=10_008,
-    md5="27ae3e4e09519cfbb04c329615203637",
     sha256="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 )
 FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
@@ -132,7 +127,7 @@ def _paths(data_dir: Path) -> dict[str, Path]:
             archives, mirrors = _official_archives()
             download(folder, {f"{file.name}.gz": archives[f"{file.name}.gz"] for file in missing}, mirrors)
         except DownloadError as error:
-            files = [f"{file.name} ({file.size} bytes, md5 {file.md5})" for file in missing]
+            files = [file.name for file in missing]
             raise missing_files("mnist", files, folder, "MNIST/raw", f"the download failed ({error})") from None
     return {name: path or folder / name for name, path in found.items()}
 

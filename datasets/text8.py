@@ -26,7 +26,6 @@ No publisher states it. It was computed from a prefix of 700,000 characters that
 """
 
 ARCHIVE = "text8.zip"
-SIZE = 31_344_016
 MD5 = "f26f94c5209bc6159618bad4a559ff81"
 MIRRORS = ["https://mattmahoney.net/dc/", "http://mattmahoney.net/dc/"]
 PLACES = tuple(f"{folder}text8{suffix}" for suffix in ("", ".zip", ".gz", ".txt") for folder in ("text8/", ""))
@@ -87,9 +86,8 @@ def _content(data_dir: Path) -> bytes:
         try:
             download(folder, {ARCHIVE: MD5}, MIRRORS)
         except DownloadError as error:
-            files = [f"{ARCHIVE} ({SIZE} bytes, md5 {MD5})"]
             reason = f"the download failed ({error})"
-            raise missing_files("text8", files, folder, "text8/text8.zip or text8/text8", reason) from None
+            raise missing_files("text8", [ARCHIVE], folder, "text8/text8.zip or text8/text8", reason) from None
         found = [folder / "text8"]
     try:
         if found[0].suffix == ".gz":

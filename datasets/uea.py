@@ -73,7 +73,7 @@ class UEA(SeriesSet):
             UserError: there is no such problem; its files are missing and cannot be downloaded, cannot be read or are not a
                 classification problem; or it has a single class or training series.
         """
-        archive_train, archive_test = read_problem(self.name, problem, data_dir, {})
+        archive_train, archive_test = read_problem(self.name, problem, data_dir)
         # Some problems have the label 1 in one part and 1.0 in the other.
         names, numbers = numbered([*archive_train.labels, *archive_test.labels])
         labels, test_labels = np.split(numbers, [len(archive_train.labels)])

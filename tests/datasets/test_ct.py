@@ -234,16 +234,11 @@ def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(t
     monkeypatch.setattr("seqmem.io.ts_files.MIRRORS", ["http://127.0.0.1:9/"])
     with pytest.raises(UserError) as error:
         datasets.load({"name": "ct", "data_dir": str(tmp_path / "data")})
-    message = str(error.value)
-    assert "\n" not in message
-    for part in (
-        "ct: put CharacterTrajectories_TRAIN.ts (4702263 bytes, sha256 41b645a7",
-        "CharacterTrajectories_TEST.ts (4746801 bytes, sha256 349f7be1",
-        "the download failed (http://127.0.0.1:9/CharacterTrajectories.zip: ",
-        f"into {tmp_path}/data/CharacterTrajectories, or set dataset.data_dir to the folder that has CharacterTrajectories/; ",
-    ):
-        assert part in message
-    assert message.startswith("ct: put CharacterTrajectories_TRAIN.ts (")
+    assert str(error.value) == (
+        f"ct: {tmp_path}/data/CharacterTrajectories does not exist, and the download failed (no connection to 127.0.0.1:9); "
+        "put CharacterTrajectories_TRAIN.ts, CharacterTrajectories_TEST.ts there, or set dataset.data_dir to the folder that "
+        "has CharacterTrajectories/"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -251,7 +246,7 @@ def test_one_file_is_not_completed_by_another_version(tiny_ct):
     (tiny_ct / "CharacterTrajectories/CharacterTrajectories_TEST.ts").unlink()
     with pytest.raises(
         UserError,
-        match=r"^ct: put CharacterTrajectories_TEST\.ts \(4746801 bytes, sha256 \w+\) into .* has \w+_TRAIN\.ts, and",
+        match=r"^ct: .* has \w+_TRAIN\.ts, and one file alone .*; put CharacterTrajectories_TEST\.ts there, or",
     ):
         datasets.load({"name": "ct", "data_dir": str(tiny_ct)})
 

@@ -166,30 +166,18 @@ def test_a_damaged_file_is_named_and_never_replaced(tiny_mnist, offline):
 def test_offline_the_message_says_which_files_to_put_where_and_nothing_is_left(tmp_path, offline):
     with pytest.raises(UserError) as error:
         load(tmp_path / "new" / "data")
-    message = str(error.value)
-    assert "\n" not in message
-    raw = tmp_path / "new/data/MNIST/raw"
-    assert message.startswith("mnist: put train-images-idx3-ubyte (47040016 bytes, md5 6bbc9ace898e44ae57da46a324031adb), ")
-    assert (
-        f"into {raw}, or set dataset.data_dir to the folder that has MNIST/raw; {raw} does not exist, and the download"
-        in message
+    assert str(error.value) == (
+        f"mnist: {tmp_path}/new/data/MNIST/raw does not exist, and the download failed (no connection to 127.0.0.1:9); "
+        "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte there, or set "
+        "dataset.data_dir to the folder that has MNIST/raw"
     )
-    for file in (
-        "train-images-idx3-ubyte (47040016 bytes, md5 6bbc9ace898e44ae57da46a324031adb)",
-        "train-labels-idx1-ubyte (60008 bytes, md5 a25bea736e30d166cdddb491f175f624)",
-        "t10k-images-idx3-ubyte (7840016 bytes, md5 2646ac647ad5339dbf082846283269ea)",
-        "t10k-labels-idx1-ubyte (10008 bytes, md5 27ae3e4e09519cfbb04c329615203637)",
-    ):
-        assert file in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_missing_files_are_downloaded(tiny_mnist, offline):
     (tiny_mnist / "MNIST/raw/t10k-labels-idx1-ubyte").unlink()
     before = sorted(tiny_mnist.rglob("*"))
-    with pytest.raises(
-        UserError, match=r"^mnist: put t10k-labels-idx1-ubyte \(10008 bytes, md5 27ae\w+\) into .* has t10k-images"
-    ):
+    with pytest.raises(UserError, match=r"^mnist: .* has t10k-images.*; put t10k-labels-idx1-ubyte there, or set"):
         load(tiny_mnist)
     assert sorted(tiny_mnist.rglob("*")) == before
 
@@ -218,7 +206,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, offline):
 
 def test_without_torchvision_the_missing_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(UserError, match=r"put train-images-idx3-ubyte .*torchvision, .* cannot be imported: "):
+    with pytest.raises(UserError, match=r"torchvision, .* cannot be imported: .*; put train-images-idx3-ubyte, "):
         load(tmp_path / "data")
 
 
@@ -264,8 +252,7 @@ def test_permissions(official, tiny_mnist_arrays, tmp_path):
             path.chmod(0o755)
         assert done.returncode == 0, done.stderr
         first, second, third = done.stdout.splitlines()
-        assert first.startswith("mnist: put train-images-idx3-ubyte (47040016 bytes")
-        assert "the folder cannot be written: Permission denied" in first
+        assert "the folder cannot be written: Permission denied); put train-images-idx3-ubyte, " in first
         assert list(empty.iterdir()) == []
         assert second == f"{labels} cannot be read: Permission denied"
         assert third == "{'train': 33, 'validation': 4, 'test': 11}"

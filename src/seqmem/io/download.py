@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from seqmem.errors import UserError
 from seqmem.io.files import listing
@@ -17,24 +18,27 @@ from seqmem.io.zips import DAMAGE, check_members
 TIMEOUT = 15.0
 """Seconds without a response after which a server is given up."""
 
+_UNREACHED = ("NameResolutionError", "NewConnectionError", "ConnectTimeoutError")
+"""Names of urllib3's errors of a server that was not reached. This project does not depend on urllib3 itself; pooch does."""
+
 
 class DownloadError(Exception):
     """No server was reached, its file was damaged or hostile, or the folder cannot be written."""
 
 
 def missing_files(data_set: str, files: Sequence[str], folder: Path, layout: str, reason: str) -> UserError:
-    """Return the error of files that are neither on this machine nor can be downloaded. It begins with the remedy.
+    """Return the error of files that are neither on this machine nor can be downloaded. It ends with the remedy.
 
     Args:
         data_set: its name.
-        files: name of each file, with its size and checksum if they are known.
-        folder: where it belongs.
-        layout: path below ``dataset.data_dir`` that is searched for it.
-        reason: why it was not downloaded.
+        files: name of each file.
+        folder: where they belong.
+        layout: path below ``dataset.data_dir`` that is searched for them.
+        reason: why they were not downloaded.
     """
     return UserError(
-        f"{data_set}: put {', '.join(files)} into {folder}, or set dataset.data_dir to the folder that has {layout}; "
-        f"{listing(folder)}, and {reason}"
+        f"{data_set}: {listing(folder)}, and {reason}; put {', '.join(files)} there, or set dataset.data_dir to the folder "
+        f"that has {layout}"
     )
 
 
@@ -74,7 +78,7 @@ def download_file(folder: Path, name: str, md5: str, url: str) -> None:
         try:
             _fetch(staging, name, md5, url)
         except (OSError, ValueError) as error:
-            raise DownloadError(f"{url}: {error}") from None
+            raise DownloadError(_reason(url, error)) from None
 
 
 def _fetch(folder: Path, name: str, md5: str | None, url: str) -> None:
@@ -94,10 +98,18 @@ def _download_archive(folder: Path, name: str, md5: str | None, mirrors: Sequenc
             _unpack(folder / name)
             return
         except (OSError, *DAMAGE) as error:
-            failures.append(f"{mirror}{name}: {error}")
+            failures.append(_reason(mirror + name, error))
         finally:
             (folder / name).unlink(missing_ok=True)
     raise DownloadError("; ".join(failures))
+
+
+def _reason(url: str, error: Exception) -> str:
+    """Return why a file was not downloaded; a server that was not reached is named alone, without the many words of urllib3."""
+    cause = error.args[0] if error.args else None
+    if type(getattr(cause, "reason", None)).__name__ in _UNREACHED:
+        return f"no connection to {urlsplit(url).netloc}"
+    return f"{url}: {error}"
 
 
 def _unpack(archive: Path) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +53,7 @@ class Part:
     sha256: str
 
 
-def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mapping[str, str]) -> tuple[Part, Part]:
+def read_problem(data_set: str, problem: str, data_dir: str | Path) -> tuple[Part, Part]:
     """Read the training and the test part of a problem.
 
     The files are searched in ``data_dir/NAME/`` and ``data_dir``, unpacked or in ``NAME.zip``, then among those in sktime. They
@@ -64,13 +63,12 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mappi
         data_set: name of the data set, for messages.
         problem: NAME.
         data_dir: folder with one folder for each problem.
-        known: size and checksum of each file by its name, for the message if it is missing.
 
     Raises:
         UserError: there is no such problem; or a file is missing and cannot be downloaded, cannot be read, or is not a
             classification problem.
     """
-    contents = _contents(data_set, problem, Path(os.path.expanduser(data_dir)), known)
+    contents = _contents(data_set, problem, Path(os.path.expanduser(data_dir)))
     train, test = (parse(place, name, content) for place, name, content in contents)
     names, where = [f"{problem}_{part}.ts" for part in PARTS], f"{contents[0][0].parent}"
     channels = train.series[0].shape[1], test.series[0].shape[1]
@@ -84,7 +82,7 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path, known: Mappi
     return train, test
 
 
-def _contents(data_set: str, problem: str, data_dir: Path, known: Mapping[str, str]) -> list[tuple[Path, str, bytes]]:
+def _contents(data_set: str, problem: str, data_dir: Path) -> list[tuple[Path, str, bytes]]:
     """For each part the path for messages, the name for provenance, and the content of its file."""
     names = [f"{problem}_{part}.ts" for part in PARTS]
     for folder in (data_dir / problem, data_dir):
@@ -92,17 +90,16 @@ def _contents(data_set: str, problem: str, data_dir: Path, known: Mapping[str, s
             return [(folder / name, f"{problem}/{name}", _bytes(folder / name)) for name in names]
         if os.path.isfile(archive := folder / f"{problem}.zip") and not any(os.path.exists(folder / name) for name in names):
             return [(archive / name, f"{problem}/{name}", _member(archive, name)) for name in names]
-    folder, prefix = _fetched(data_set, problem, data_dir / problem, names, known)
+    folder, prefix = _fetched(data_set, problem, data_dir / problem, names)
     return [(folder / name, f"{prefix}{problem}/{name}", _bytes(folder / name)) for name in names]
 
 
-def _fetched(data_set: str, problem: str, own: Path, names: list[str], known: Mapping[str, str]) -> tuple[Path, str]:
+def _fetched(data_set: str, problem: str, own: Path, names: list[str]) -> tuple[Path, str]:
     """The folder of the files in sktime or of the downloaded files, and the prefix of their names in the provenance."""
     lacking = [name for name in names if not os.path.isfile(own / name)]
 
     def missing(reason: str) -> UserError:
-        files = [f"{name} ({known[name]})" if name in known else name for name in lacking]
-        return missing_files(data_set, files, own, f"{problem}/", reason)
+        return missing_files(data_set, lacking, own, f"{problem}/", reason)
 
     if len(lacking) < len(names):
         raise missing("one file alone is not downloaded, since the archive has changed its files over time")
