@@ -149,6 +149,7 @@ class Files(DataSet):
         self._targets = {split: _targets(found, preparation, part, task, classes) for split, part in parts.items()}
         self._block = None if found.in_memory else block_size
         self._preparation = preparation
+        self._names = {split: [found.names[series] for series in part.series.tolist()] for split, part in parts.items()}
         self.summary = summary(found, preparation, parts, statistics, notes)
         longest = max(int(part.lengths.max()) for part in parts.values()) - self._horizon
         sums = {split: part.sha256 for split, part in parts.items()}
@@ -174,6 +175,10 @@ class Files(DataSet):
         if self._block is None or split != "train" or seed is None:
             return super().sampler(split, batch_size, seed)
         return BlockSampler(self.sizes[split], self._block, seed)
+
+    def sequence_names(self, split: Split) -> list[str]:
+        """Return the name of each sequence's series; windows of a series share its name."""
+        return self._names[split]
 
     @classmethod
     def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:

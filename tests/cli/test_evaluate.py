@@ -182,6 +182,30 @@ def test_a_text_is_one_row_for_each_piece_that_was_read(trained, run, tmp_path):
         assert all(0 < float(line["probability"]) < 1 for line in mine)
 
 
+def test_names_of_series_and_classes_stand_beside_their_numbers(run, tmp_path):
+    lines = [f"walk {k},{t},{k + t},{('up', 'down')[k % 2]}" for k in range(20) for t in range(4)]
+    (tmp_path / "walks.csv").write_text("\n".join(["id,time,x,label", *lines]))
+    config = commandline.compose([*TINY, "dataset=files", f"dataset.path={tmp_path / 'walks.csv'}", "model=gru"])
+    data = datasets.load(config["dataset"])
+    [trial] = run_trials(config, data, tmp_path)
+    found = []
+    for split in datasets.SPLITS:
+        run(trial.path, f"split={split}", f"predictions={split}.csv", "train.limit_train_batches=1.0", cwd=tmp_path)
+        rows = list(csv.DictReader((tmp_path / f"{split}.csv").read_text().splitlines()))
+        assert list(rows[0])[:7] == ["row", "series", "length", "target", "target_label", "prediction", "prediction_label"]
+        assert [row["series"] for row in rows] == data.sequence_names(split)
+        for row in rows:
+            assert row["target_label"] == ("up", "down")[int(row["series"].split()[1]) % 2]
+            for key in ("target", "prediction"):
+                assert data.spec.class_names[int(row[key])] == row[f"{key}_label"]
+        found += [row["series"] for row in rows]
+    assert sorted(found) == sorted(f"walk {k}" for k in range(20))
+    run(trial.path, "predictions=test.npz", cwd=tmp_path)
+    written = np.load(tmp_path / "test.npz")
+    assert written["class_names"].tolist() == ["down", "up"]
+    assert written["series"].tolist() == data.sequence_names("test")
+
+
 def test_training_and_validation_splits_and_other_checkpoints(trained, run, tmp_path):
     trial = trained("classification")
     before = len(evaluations(trial))

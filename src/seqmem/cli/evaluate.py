@@ -30,8 +30,9 @@ keeps the result, with checksums of the weights and the data.
 Keys of this command
   split=test          test, validation or train
   predictions=FILE    a new .npz or .csv file: for each sequence, its number in the split, length, target and prediction, and
-                      the probability of each class (for a text, of the correct symbol). In .npz, predictions at every step
-                      are padded with zeros after the first "steps" of a row; .csv has a line for each prediction.
+                      the probability of each class (for a text, of the correct symbol), with the names of series and
+                      classes if the data set has them. In .npz, predictions at every step are padded with zeros after the
+                      first "steps" of a row; .csv has a line for each prediction.
 
 Any other key changes the trial's config, except its model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
 dataset=NAME takes other data of the same shape, train.eval_batch_size=32 reads a text as 32 parallel pieces,
@@ -84,7 +85,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
     task = module.task
     counts = ClassCounts(task) if task.tabulates_classes else None
-    predictions = Predictions(task) if path else None
+    predictions = Predictions(task, data.sequence_names(keys.split)) if path else None
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     observers = [observer for observer in (counts, predictions) if observer is not None]
     measured = evaluate(module, data, config, keys.split, observers)

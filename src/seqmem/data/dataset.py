@@ -110,6 +110,10 @@ class DataSet(ABC):
         known = {} if self.spec.irreducible_error is None else {"irreducible_error": self.spec.irreducible_error}
         return plain({"name": self.name, "sizes": dict(self.sizes), **known, **asdict(self._provenance)})
 
+    def sequence_names(self, split: Split) -> list[str] | None:
+        """Return the name of each sequence of a split, as a user's files have it; None if sequences have numbers alone."""
+        return None
+
     @classmethod
     def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:
         """Create a data set whose inputs are prepared as those of a trial; most have no preparation.

@@ -1,7 +1,7 @@
 """Predictions for each sequence of a split, counted by class and written to a file."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +44,12 @@ class Predictions(BatchObserver):
 
     Args:
         task: names what is written (:meth:`seqmem.tasks.Task.predictions`).
+        names: of the split's sequences (:meth:`seqmem.data.DataSet.sequence_names`); None for numbers alone.
     """
 
-    def __init__(self, task: Task):
-        self.task, self.spec = task, task.spec
+    def __init__(self, task: Task, names: Sequence[str] | None = None):
+        self.task, self.spec, self.names = task, task.spec, names
+        self.class_names = task.spec.class_names if task.class_targets else None
         self._rows: list[list[dict[str, np.ndarray]]] = []
         self._lengths: list[int] = []
 
@@ -81,9 +83,11 @@ class Predictions(BatchObserver):
         - ``probability``, of classification and language modelling only.
         - ``steps`` (n,), where sequences have several outputs. The predictions then begin (n, K): row k has those of its
           ``steps[k]`` valid steps, then zeros.
+        - ``series`` (n,), names of the sequences, and ``class_names`` (K,), if the data set has them.
 
         A ``.csv`` file has a line for each output, with a column ``step`` if sequences have several. Columns of several values
-        or classes are numbered: ``prediction_0``, ``probability_3``.
+        or classes are numbered: ``prediction_0``, ``probability_3``. Names of classes are in ``target_label`` and
+        ``prediction_label``.
 
         Raises:
             UserError: as :func:`check_predictions`, or the file cannot be written.
@@ -102,6 +106,10 @@ class Predictions(BatchObserver):
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {"row": np.arange(len(self._rows)), "length": np.array(self._lengths)}
+        if self.names is not None:
+            arrays["series"] = np.array(self.names[: len(self._rows)])
+        if self.class_names is not None:
+            arrays["class_names"] = np.array(self.class_names)
         rows = list(self._joined())
         if self.spec.output_steps != 0:
             steps = np.array([len(row["target"]) for row in rows])
@@ -116,12 +124,32 @@ class Predictions(BatchObserver):
         for number, (row, length) in enumerate(zip(self._joined(), self._lengths, strict=True)):
             if not several:
                 row = {name: values[None] for name, values in row.items()}
+            row = self._labelled(row)
             if number == 0:
                 header = [name for key, values in row.items() for name in _columns(key, values)]
-                yield ["row", "length", *(["step"] if several else []), *header]
-            columns = np.concatenate([values.reshape(len(values), -1).astype(object) for values in row.values()], 1)
-            for step, values in enumerate(columns.tolist()):
-                yield [str(number), str(length), *([str(step)] if several else []), *map(repr, values)]
+                columns = ["row", "length"] if self.names is None else ["row", "series", "length"]
+                yield [*columns, *(["step"] if several else []), *header]
+            named = [] if self.names is None else [self.names[number]]
+            table = np.concatenate([values.reshape(len(values), -1).astype(object) for values in row.values()], 1)
+            for step, values in enumerate(table.tolist()):
+                cells = [value if isinstance(value, str) else repr(value) for value in values]
+                yield [str(number), *named, str(length), *([str(step)] if several else []), *cells]
+
+    def _labelled(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the columns of a row with the names of classes beside their numbers."""
+        if self.class_names is None:
+            return row
+        labelled: dict[str, np.ndarray] = {}
+        for key, values in row.items():
+            labelled[key] = values
+            if key in ("target", "prediction"):
+                labelled[f"{key}_label"] = np.array([self._label(number) for number in values.tolist()], object)
+        return labelled
+
+    def _label(self, number: int) -> str:
+        """Return the name of a class; empty for an ignored target."""
+        assert self.class_names is not None
+        return self.class_names[number] if 0 <= number < len(self.class_names) else ""
 
 
 def check_predictions(path: Path) -> None:
