@@ -1,4 +1,4 @@
-"""Atomic writes of files, and locks between processes."""
+"""Reading and atomic writing of files, and locks between processes."""
 
 import fcntl
 import hashlib
@@ -40,6 +40,34 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value that JSON can hold, as :func:`write_text` does."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged (got a {type(found).__name__}, expected an object)")
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds, as :func:`json_object` does.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    try:
+        return json_object(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
 
 
 @contextmanager

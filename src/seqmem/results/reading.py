@@ -112,8 +112,6 @@ def read_run(folder: RunFolder) -> Run:
         return Run(folder, "damaged", "there is no record.json", unknown)
     except (OSError, ValueError) as error:
         return Run(folder, "damaged", f"record.json cannot be read ({error})", unknown)
-    if not isinstance(record, dict):
-        return Run(folder, "damaged", f"record.json: got a {type(record).__name__}, expected an object", unknown)
     missing = [key for key, kind in _IDENTITY.items() if not isinstance(record.get(key), kind)]
     invalid = [key for key, kind in _OPTIONAL.items() if not isinstance(record.get(key), kind | None)]
     if missing or invalid:

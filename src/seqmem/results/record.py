@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from seqmem.errors import UserError
-from seqmem.io.files import file_name, locked, write_json, write_text
+from seqmem.io.files import file_name, json_object, locked, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,14 +135,7 @@ class RunFolder:
             OSError: it cannot be read.
             UserError: it is damaged.
         """
-        path = self.path / "record.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is damaged ({error})") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path} is damaged (got a {type(record).__name__}, expected an object)")
-        return record
+        return json_object(self.path / "record.json")
 
     def read_data(self) -> dict[str, Any]:
         """Read data.json.
@@ -150,16 +143,7 @@ class RunFolder:
         Raises:
             UserError: it cannot be read, or is damaged.
         """
-        path = self.path / "data.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is damaged ({error})") from None
-        if not isinstance(found, dict):
-            raise UserError(f"{path} is damaged (got a {type(found).__name__}, expected an object)")
-        return found
+        return read_json(self.path / "data.json")
 
     def finished(self) -> dict[str, Any] | None:
         """Return the record of a finished trial; None if the trial has not finished."""

@@ -4,7 +4,6 @@ Two JSON files and tensors hold the checkpoint that validation chose, without th
 no code. ``README.md`` next to them is the model card.
 """
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from seqmem.errors import UserError
-from seqmem.io.files import replacing, write_json
+from seqmem.io.files import read_json, replacing, write_json
 
 CONFIG, PREPROCESSING, WEIGHTS, CARD = "config.json", "preprocessor_config.json", "model.safetensors", "README.md"
 
@@ -64,7 +63,7 @@ def read(folder: Path) -> dict[str, Any]:
         UserError: a file is missing, cannot be read or is something else, or safetensors is not installed.
     """
     check_package()
-    found = _json(folder / CONFIG)
+    found = read_json(folder / CONFIG)
     if found.get("library_name") != "seqmem":
         raise UserError(f"{folder / CONFIG}: got library_name={found.get('library_name')}, expected seqmem")
     if found.get("format") != _FORMAT:
@@ -72,7 +71,7 @@ def read(folder: Path) -> dict[str, Any]:
     saved = {name: found.get(name) for name in ("config", "spec", "data", "backend")}
     if isinstance(saved["spec"], dict):  # JSON has no tuples
         saved["spec"] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["spec"].items()}
-    preparation = _json(folder / PREPROCESSING).get("preparation")
+    preparation = read_json(folder / PREPROCESSING).get("preparation")
     return {
         "hyper_parameters": {**saved, "preparation": preparation},
         "epoch": found.get("epoch"),
@@ -90,15 +89,3 @@ def _weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
     except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error})") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged (got a {type(found).__name__}, expected an object)")
-    return found
