@@ -115,16 +115,18 @@ def test_nothing_names_a_folder_of_this_machine(trial, tmp_path):
 def test_a_card_shows_a_command_that_runs_and_no_addresses(trial, tmp_path):
     record, spec = trial.read_record(), asdict(read_checkpoint(trial.path).spec)
     secret = "https://me:secret@host"
-    private = [f"runner.mlflow.uri={secret}", f"+runner.wandb.host={secret}", f"hydra.sweeper.storage={secret}"]
+    keys = ("runner.mlflow", "+runner.wandb", "runner.address", "hydra.sweeper.storage")
+    private = [f"{key}={secret}" for key in keys]
     for program, words in (("seqmem train", ["seqmem", "train"]), ("/home/me/a b/train.py", ["train.py"])):
         text = card(record | {"command": [program, "model=lstm", *private, "dataset=text"]}, trial.read_data(), spec, "mit")
         [command] = re.findall(r"```bash\n(.*)\n```", text)
         assert shlex.split(command) == [*words, "model=lstm", "dataset=text"]
         assert "secret" not in text
     config = read_checkpoint(trial.path).config
-    runner = {**config["runner"], "wandb": "online", "mlflow": secret}
+    runner = {**config["runner"], "wandb": "online", "mlflow": secret, "address": secret}
     shared = publish.shared_config({**config, "runner": runner})
-    assert (shared["runner"]["wandb"], shared["runner"]["mlflow"]) == (None, None)
+    assert [shared["runner"][key] for key in ("wandb", "mlflow", "address")] == [None] * 3
+    assert publish.shared_config(config)["runner"].keys() == config["runner"].keys()
     assert "secret" not in json.dumps(shared)
 
 
@@ -142,6 +144,21 @@ def test_files_of_ones_own_are_prepared_as_in_the_training(tmp_path):
     for place, name in ((trial.path, "own.csv"), (folder, "published.csv")):
         predict.main([str(place), str(table), "--out", str(tmp_path / name)])
     assert (tmp_path / "own.csv").read_text() == (tmp_path / "published.csv").read_text()
+
+
+@needs_safetensors
+def test_files_of_the_same_name_in_different_folders_keep_their_checksums(tmp_path):
+    for label in ("up", "down"):
+        (tmp_path / "walks" / label).mkdir(parents=True)
+        for k in range(12):
+            (tmp_path / "walks" / label / f"{k}.csv").write_text(f"x\n{k}\n{k + (1 if label == 'up' else -1)}\n")
+    given = ["dataset=files", f"dataset.path={tmp_path / 'walks'}", "model=gru", "model.preset=tiny", "smoke_test=true"]
+    config = commandline.compose(given)
+    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
+    folder = published(trial, tmp_path / "model")
+    data = json.loads((folder / "preprocessor_config.json").read_text())["data"]
+    assert data["files"].keys() == {f"{label}/{k}.csv" for label in ("up", "down") for k in range(12)}
+    assert "| down/3.csv |" in (folder / "README.md").read_text()
 
 
 @needs_safetensors

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.io.files import make_folder
 from seqmem.io.terminal import Parser
 from seqmem.results.model_card import card
 from seqmem.results.record import RunFolder
@@ -59,7 +59,7 @@ def run(given: argparse.Namespace) -> None:
         "weights": checkpoint.weights,
         "preparation": checkpoint.preparation,
     }
-    given.to.mkdir(exist_ok=True)
+    make_folder(given.to)
     hub_folder.write(content, card(record, data, spec, licence), data, given.to)
     _compare(checkpoint, given.to)
     print(f"{record['model']}, trained on {record['dataset']}, seed {record['seed']}: {given.to}")
@@ -73,7 +73,8 @@ def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
     shared = deepcopy(dict(config))
     shared["output_dir"] = "runs"
     shared["train"]["resume"] = None
-    shared["runner"] |= {"wandb": None, "mlflow": None}  # an address may have a password
+    addresses = {"wandb", "mlflow", "address"} & shared["runner"].keys()  # which may have passwords
+    shared["runner"] |= dict.fromkeys(addresses)
     shared["dataset"].pop("data_dir", None)
     shared["dataset"] = {key: _shared(value) for key, value in shared["dataset"].items()}
     return shared
@@ -104,7 +105,7 @@ def _data(trial: RunFolder) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     found = trial.read_data()
-    files = {Path(name).name: value for name, value in (found.get("files") or {}).items()}
+    files = {_shared(name): value for name, value in (found.get("files") or {}).items()}
     return {**found, "files": files}
 
 
@@ -127,7 +128,7 @@ def _check_folder(folder: Path) -> None:
 def _compare(checkpoint: Checkpoint, folder: Path) -> None:
     """Check that the folder holds the checkpoint's model."""
     found = read_checkpoint(folder)
-    restore(found, found.config["train"], DataSpec(**asdict(found.spec)))
+    restore(found, found.config["train"], found.spec)
     for name, value in checkpoint.weights.items():
         if not torch.equal(value, found.weights[name]):
             raise UserError(f"{folder} does not hold the weights of the trial: {name} differs")

@@ -15,7 +15,7 @@ _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-f
 _FOLDERS = re.compile(r"""(^|[=\[,'"{]\s*|:\s+)/(?:[^/,\]}'"]+/)*""")
 """The folders of an absolute path, and what stands before it."""
 
-_PRIVATE = ("runner.wandb", "runner.mlflow", "hydra.sweeper.storage=")
+_PRIVATE = ("runner.wandb", "runner.mlflow", "runner.address=", "hydra.sweeper.storage=")
 """Beginnings of overrides that no reader of a card needs."""
 
 _LOADED = """\
