@@ -209,7 +209,7 @@ def test_a_program_with_required_operators_says_what_to_import(trial, tmp_path, 
     [
         (("nowhere",), "cannot read the checkpoint nowhere"),
         (("TRIAL", "--out", "a.pt"), "--out: got a.pt, expected a name that ends in .pt2"),
-        (("TRIAL", "--out", "no/a.pt2"), "--out: got no/a.pt2, but the folder no does not exist"),
+        (("TRIAL", "--out", "no/a.pt2"), "--out: got no/a.pt2, but there is no folder no"),
         (("TRIAL", "--out", "there.pt2"), "--out: got there.pt2, which exists already"),
         (("TRIAL", "--length", "0"), "argument --length: got '0', expected a whole number of at least 1"),
         (("TRIAL", "--operator", "all"), "invalid choice: 'all'"),

@@ -61,10 +61,7 @@ def test_values_agree_at_other_sizes(model, spec, lengths, double, tmp_path):
 @installed
 @pytest.mark.slow
 def test_a_trial_becomes_a_file_that_describes_itself(tmp_path, capsys):
-    config = commandline.compose(
-        ["dataset=digits", "model=gru", "model.preset=tiny", "train.limit_train_batches=2", "smoke_test=true"]
-    )
-    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
+    trial = trained("gru", tmp_path)
     capsys.readouterr()
     export.main([str(trial.path), "--format", "onnx", "--lengths"])
     out = capsys.readouterr().out
@@ -95,10 +92,7 @@ def test_a_trial_becomes_a_file_that_describes_itself(tmp_path, capsys):
 @installed
 @pytest.mark.slow
 def test_a_difference_leaves_no_file(tmp_path, monkeypatch):
-    config = commandline.compose(
-        ["dataset=digits", "model=rnn", "model.preset=tiny", "train.limit_train_batches=2", "smoke_test=true"]
-    )
-    [trial] = run_trials(config, datasets.load(config["dataset"]), tmp_path)
+    trial = trained("rnn", tmp_path)
     original = export_onnx.Session.__call__
     monkeypatch.setattr(export_onnx.Session, "__call__", lambda self, *tensors: original(self, *tensors) + 0.01)
     before = sorted(trial.path.iterdir())
@@ -139,7 +133,7 @@ def test_missing_packages_are_one_line(monkeypatch):
     monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         export.run(export._parser().parse_args(["trial", "--format", "onnx"]))
-    assert str(caught.value) == ("--format onnx: onnx, onnxscript, onnxruntime not installed; run: pip install 'seqmem[onnx]'")
+    assert str(caught.value) == "--format onnx: onnx is not installed; install it with: pip install -r requirements/onnx.txt"
 
 
 @pytest.mark.parametrize(

@@ -240,5 +240,6 @@ def test_a_licence_must_be_chosen(capsys):
 
 def test_a_missing_package_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(hub_folder, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^model.safetensors needs the package safetensors; run: pip install 'seqmem\[hub\]'$"):
+    message = r"^model.safetensors: safetensors is not installed; install it with: pip install -r requirements/hub.txt$"
+    with pytest.raises(UserError, match=message):
         publish.run(publish._parser().parse_args(["trial", "--to", str(tmp_path), "--license", "mit"]))

@@ -18,7 +18,7 @@ from seqmem.cli import export_onnx
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.io.files import replacing
+from seqmem.io.files import check_new_file, replacing
 from seqmem.io.terminal import Parser, at_least
 from seqmem.models import SequenceModel
 from seqmem.models.function_approximation import FunctionApproximation
@@ -143,14 +143,10 @@ def _saved(exported: ExportedProgram, description: Mapping[str, Any], path: Path
 
 
 def _check_path(path: Path, kind: str) -> None:
-    if path.suffix != f".{kind}":
-        other = {"pt2": "onnx", "onnx": "pt2"}[kind]
-        mend = f"; --format {other} writes such a file" if path.suffix == f".{other}" else ""
-        raise UserError(f"--out: got {path}, expected a name that ends in .{kind}{mend}")
-    if not path.parent.is_dir():
-        raise UserError(f"--out: got {path}, but the folder {path.parent} does not exist")
-    if path.exists():
-        raise UserError(f"--out: got {path}, which exists already; give a different name, or remove it")
+    other = {"pt2": "onnx", "onnx": "pt2"}[kind]
+    if path.suffix == f".{other}":
+        raise UserError(f"--out: got {path}, expected a name that ends in .{kind}; --format {other} writes such a file")
+    check_new_file(path, "--out", [f".{kind}"])
 
 
 def _program(checkpoint: Checkpoint, lengths: bool) -> "Program":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from seqmem.errors import UserError
+from seqmem.errors import UserError, not_installed
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -26,7 +26,7 @@ def missing() -> list[str]:
 def check_packages() -> None:
     """Raise UserError unless the packages of the extra ``onnx`` are installed."""
     if missing():
-        raise UserError(f"--format onnx: {', '.join(missing())} not installed; run: pip install 'seqmem[onnx]'")
+        raise UserError(f"--format onnx: {missing()[0]} {not_installed('onnx')}")
 
 
 def save(exported: ExportedProgram, label: str, names: Sequence[str], description: Mapping[str, Any], path: Path) -> None:

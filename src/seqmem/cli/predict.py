@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqmem.errors import UserError
+from seqmem.io.files import check_new_file
 from seqmem.io.terminal import Parser, at_least
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         UserError: the trial or the file cannot be read, they do not fit each other, or the table cannot be written.
     """
-    _check_path(given.out)
+    check_new_file(given.out, "--out", [".csv"])
 
     import torch
 
@@ -107,15 +108,6 @@ def _counts(rows: Sequence[Sequence[str]], found: "Collection") -> str:
     known = [(row[1], row[place]) for row in rows[1:] if row[1]]
     right = sum(label == prediction for label, prediction in known)
     return f"{line}; {right} of {len(known)} labels are predicted correctly" if known else line
-
-
-def _check_path(path: Path) -> None:
-    if path.suffix.lower() != ".csv":
-        raise UserError(f"--out: got {path}, expected a name that ends in .csv")
-    if not path.parent.is_dir():
-        raise UserError(f"--out: got {path}, but the folder {path.parent} does not exist")
-    if path.exists():
-        raise UserError(f"--out: got {path}, which exists already; give a different name, or remove it")
 
 
 def _parser() -> Parser:

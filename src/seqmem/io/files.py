@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,25 @@ def listing(folder: Path) -> str:
         return f"{folder} is empty"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return f"{folder} has {', '.join(names[:6])}{more}"
+
+
+def check_new_file(path: Path, key: str, suffixes: Sequence[str]) -> None:
+    """Check that a new file can be written, before its content is computed.
+
+    Args:
+        path: the file.
+        key: by which the user chose it, for messages.
+        suffixes: that its name may have, such as ``.csv``.
+
+    Raises:
+        UserError: a different suffix, no such folder, or the file exists.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{key}: got {path}, expected a name that ends in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise UserError(f"{key}: got {path}, but there is no folder {path.parent}")
+    if path.exists():
+        raise UserError(f"{key}: got {path}, which exists already; expected the name of a new file")
 
 
 def refuse_existing(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seqmem.errors import UserError
+from seqmem.errors import UserError, not_installed
 from seqmem.io.files import read_json, replacing, write_json
 
 CONFIG, PREPROCESSING, WEIGHTS, CARD = "config.json", "preprocessor_config.json", "model.safetensors", "README.md"
@@ -27,7 +27,7 @@ def is_hub_folder(path: Path) -> bool:
 def check_package() -> None:
     """Raise UserError unless safetensors is installed."""
     if find_spec("safetensors") is None:
-        raise UserError(f"{WEIGHTS} needs the package safetensors; run: pip install 'seqmem[hub]'")
+        raise UserError(f"{WEIGHTS}: safetensors {not_installed('hub')}")
 
 
 def write(content: Mapping[str, Any], card: str, description: Mapping[str, Any], folder: Path) -> None:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from seqmem.data.batch import Batch
 from seqmem.data.masks import valid_targets
-from seqmem.errors import UserError
 from seqmem.io.archive import write_arrays
-from seqmem.io.files import replacing
+from seqmem.io.files import check_new_file, replacing
 from seqmem.io.series_files import write_rows
 from seqmem.tasks import Task
 from seqmem.training.evaluation.measure import BatchObserver
@@ -158,12 +157,7 @@ def check_predictions(path: Path) -> None:
     Raises:
         UserError: a suffix other than .npz or .csv, no such folder, or the file exists.
     """
-    if path.suffix.lower() not in (".npz", ".csv"):
-        raise UserError(f"predictions: got {path}, expected a name that ends in .npz or .csv")
-    if not path.parent.is_dir():
-        raise UserError(f"predictions: got {path}, but there is no folder {path.parent}")
-    if path.exists():
-        raise UserError(f"predictions: got {path}, which exists already; expected the name of a new file")
+    check_new_file(path, "predictions", [".npz", ".csv"])
 
 
 def _padded(values: np.ndarray, steps: int) -> np.ndarray:
