@@ -108,5 +108,8 @@ def test_a_grid_has_every_value():
 def test_what_cannot_be_searched_is_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         space(*overrides)
+
+
+def test_an_interval_has_no_grid():
     with pytest.raises(UserError, match=r"train\.lr: got an interval with hydra.sweeper.sampler=grid"):
         space("train.lr=interval(0.01,0.1)").size()

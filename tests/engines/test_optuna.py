@@ -166,7 +166,7 @@ def test_a_budget_of_minutes_ends_a_search_without_a_number_of_points(tmp_path):
         ("train.lr=interval(0.01,0.1) hydra.sweeper.direction=up", "hydra.sweeper.direction: got 'up', expected 'minimize'"),
         ("train.lr=interval(0.01,0.1) hydra.sweeper.sampler=grid", "train.lr: got an interval with hydra.sweeper.sampler=grid"),
         ("train.lr=interval(0.01,0.1) hydra.sweeper.sampler_args.n=3", "hydra.sweeper.sampler_args: got n, expected among"),
-        ("train.lr=interval(0.01,0.1) hydra.sweeper.pruner_args={n: 3}", "hydra.sweeper.pruner_args: got n, expected none"),
+        ("train.lr=interval(0.01,0.1) hydra.sweeper.pruner_args={n:3}", "hydra.sweeper.pruner_args: got n, expected none"),
         (
             "train.lr=interval(0.01,0.1) hydra.sweeper.storage=sqlite:///no/lr.db",
             "hydra.sweeper.storage: got sqlite:///no/lr.db",
@@ -176,7 +176,7 @@ def test_a_budget_of_minutes_ends_a_search_without_a_number_of_points(tmp_path):
 )
 def test_what_is_searched_is_checked_before_anything_is_trained(searched, message, tmp_path):
     searched = searched if "dataset=" in searched else f"dataset=digits {searched}"
-    done = run(*searched.replace("{n: 3}", "{n:3}").split(), cwd=tmp_path)
+    done = run(*searched.split(), cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

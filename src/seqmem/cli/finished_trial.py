@@ -62,9 +62,8 @@ def _parse(command: Sequence[str]) -> tuple[Path, list[Override], list[str]]:
 
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequence[str], flags: Sequence[str]) -> dict[str, Any]:
     """The checked config of a finished trial with other values; ``dataset=NAME`` takes all values of that file."""
-    changed = {"seqmem": {"plugins": []}} | deepcopy(
-        dict(config)
-    )  # plain values: a checkpoint from elsewhere must not interpolate anything
+    # Plain values: a checkpoint from elsewhere must not interpolate anything.
+    changed = {"seqmem": {"plugins": []}, **deepcopy(dict(config))}
     for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         section = key.partition(".")[0]
         if section == "model":

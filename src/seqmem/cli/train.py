@@ -23,7 +23,7 @@ def train(composed: DictConfig) -> float | None:
 
         with jobs.reported(config) as job:
             from seqmem import training
-            from seqmem.training.engines import trials  # noqa: F401
+            from seqmem.training.engines import trials  # noqa: F401 - the last of the imports that take seconds
 
             startup.resume_collector()
             data = job.load()

@@ -21,7 +21,7 @@ class Point:
     """A point that is trained now.
 
     The pruner compares the curves of the points' first seeds. The value of a point is the mean of its seeds. It takes part in
-    a job as :class:`seqmem.training.engines.trials.Watcher`.
+    a job as :class:`seqmem.training.engines.watcher.Watcher`.
 
     Args:
         trial: Optuna's trial, which has the point's parameters.
