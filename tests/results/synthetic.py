@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from seqmem import results
+from seqmem.cli import report
 from seqmem.results.record import RunFolder, digest
 
 COMMIT = "5fa96dfeba68e8c480614075b2a66ac1df7a60b7"
@@ -112,3 +114,22 @@ def write_many(folder: Path, records: int, trials: int = 3) -> None:
                 else {}
             )
             write_run(path, config, level + draw.gauss(0, 0.02), metric, best, **changes)
+
+
+def write_trials(folder, tests, **config):
+    """A folder with a trial for each of ``tests``; returns its path."""
+    first = configuration(**config)
+    path = folder / f"{first['dataset']['name']}_{first['model']['cell']}_{digest(first)}"
+    for seed, test in enumerate(tests):
+        write_run(path / f"seed_{seed}", configuration(**config, seed=seed), test, epochs=3)
+    return path
+
+
+def rows_of(folder):
+    return results.group_trials(results.find_runs(folder))
+
+
+def written(folder, *arguments):
+    """The files of a folder's report by name."""
+    report.main([str(folder), "--out", str(folder / "out"), *map(str, arguments)])
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
