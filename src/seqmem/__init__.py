@@ -1,8 +1,8 @@
 """seqmem: models that remember long sequences.
 
-Cells, models and operators can be imported into any PyTorch program, without Hydra or ``train.py``. :func:`train` trains what a
-command line of ``train.py`` trains, and :func:`load` returns the trained model. The names of the original packages (``from
-seqmem import HMLSTMNetwork``) are those of :mod:`seqmem.compat`. Each of these names is imported on first use.
+Cells, models and operators can be imported into any PyTorch program, without Hydra or the command line. :func:`train` trains
+what ``seqmem train`` trains, and :func:`load` returns the trained model. The names of the original packages (``from seqmem
+import HMLSTMNetwork``) are those of :mod:`seqmem.compat`. Each of these names is imported on first use.
 """
 
 from importlib import import_module

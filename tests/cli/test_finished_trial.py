@@ -50,7 +50,7 @@ MISTAKES = {
     "split=test": "expected a checkpoint or the folder of a finished trial first",
     "nowhere.ckpt": "cannot read the checkpoint nowhere.ckpt",
     "words.txt": "words.txt is not a checkpoint",
-    "plain.pt": "plain.pt is not a checkpoint of train.py",
+    "plain.pt": "plain.pt is not a checkpoint of seqmem train",
     ".": ". holds no checkpoints/best.ckpt",
     "TRIAL split=tset": "split: got 'tset', expected 'test' or 'validation'; did you mean 'test'?",
     "TRIAL splt=test": "splt: no such key; did you mean 'split'?",

@@ -88,7 +88,7 @@ WRONG = {
     "model.cell_arg=1": "model.cell_arg: no such key",
     "-m model=gru,lstm": "seqmem.train: got -m, expected KEY=VALUE",
     "--cfg job": "seqmem.train: got --cfg, expected KEY=VALUE",
-    "hydra/launcher=joblib": "seqmem.train: got hydra/launcher=joblib, expected a key of the config; train.py runs sweeps",
+    "hydra/launcher=joblib": "seqmem.train: got hydra/launcher=joblib, expected a key of the config; seqmem train runs sweeps",
     "hydra.mode=MULTIRUN seed=1,2": "seqmem.train: got hydra.mode=MULTIRUN, expected a key",
     "++hydra.sweeper.n_trials=3": r"seqmem.train: got \+\+hydra.sweeper.n_trials=3, expected a key",
 }
@@ -112,7 +112,7 @@ def test_a_file_that_requests_a_sweep_is_refused_unless_one_job_is_requested(tmp
     given = ["--config-dir", str(tmp_path), "experiment=several", "dataset=digits", f"output_dir={tmp_path / 'runs'}"]
     monkeypatch.setattr(program.jobs, "reported", lambda *_, **__: (_ for _ in ()).throw(KeyError))
     with pytest.raises(
-        UserError, match=r"seqmem\.train: got a file that requests a sweep, expected one job; train\.py runs sweeps"
+        UserError, match=r"seqmem\.train: got a file that requests a sweep, expected one job; seqmem train runs sweeps"
     ):
         seqmem.train(given)
     with pytest.raises(KeyError):

@@ -187,7 +187,7 @@ def test_a_clone_of_a_hub_keeps_its_files(trial, tmp_path):
         ("config.json", "[]", r"config.json is damaged \(got a list, expected an object\)"),
         ("config.json", '{"model_type": "bert"}', "config.json: got library_name=None, expected seqmem"),
         ("config.json", '{"library_name": "seqmem", "format": 9}', "config.json: got format=9, expected 1"),
-        ("config.json", '{"library_name": "seqmem", "format": 1}', "model.safetensors is not a checkpoint of train.py"),
+        ("config.json", '{"library_name": "seqmem", "format": 1}', "model.safetensors is not a checkpoint of seqmem train"),
         ("preprocessor_config.json", None, "cannot read .*preprocessor_config.json"),
         ("model.safetensors", "nothing", "model.safetensors is damaged"),
     ],

@@ -119,7 +119,7 @@ def test_values_that_are_not_those_of_a_trial_are_refused(trial, tmp_path):
         content = torch.load(trial.checkpoints / "best.ckpt", weights_only=True)
         changed = change(content)
         torch.save(changed if name == "a list" else content, tmp_path / "x.ckpt")
-        with pytest.raises(UserError, match=r"x\.ckpt is not a checkpoint of train\.py"):
+        with pytest.raises(UserError, match=r"x\.ckpt is not a checkpoint of seqmem train"):
             read_checkpoint(tmp_path / "x.ckpt")
 
 

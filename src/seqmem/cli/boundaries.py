@@ -22,7 +22,7 @@ Print and draw the boundaries that a trained HM-LSTM finds.
 
   seqmem boundaries CHECKPOINT [KEY=VALUE ...]
 
-CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. The command prints the
+CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. The command prints the
 metric and each layer's boundary rate, the fraction of steps at which it finds a boundary. It draws prediction, target and
 boundaries of one sequence, and also prints those of a text.
 

@@ -16,7 +16,7 @@ from seqmem.errors import UnknownArgumentError, UserError, suggestion
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Compose the checked config that ``python train.py OVERRIDES`` trains, for programs, notebooks and tests.
+    """Compose the checked config that ``seqmem train OVERRIDES`` trains, for programs, notebooks and tests.
 
     Raises:
         UserError: as on the command line.

@@ -15,7 +15,7 @@ from seqmem.models import autoencoder_file
 DESCRIPTION = """\
 Decode encodings to series.
 
-FILE is a .csv as python -m seqmem.encode writes it: columns series, length and z0, z1, ...; other columns are ignored. No
+FILE is a .csv as seqmem encode writes it: columns series, length and z0, z1, ...; other columns are ignored. No
 existing file is overwritten.
 """
 

@@ -21,7 +21,7 @@ Evaluate a finished trial again, on its own data or on other data, and record th
 
   seqmem evaluate CHECKPOINT [KEY=VALUE ...]
 
-CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
+CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
 printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
 On the other splits both are equal to the last digit if no key changes the config; otherwise a warning names both numbers.
 For classification, a table counts the correct predictions of each class, by its number and label. A file of TRIAL/evaluations/

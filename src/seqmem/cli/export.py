@@ -37,7 +37,7 @@ or, with --format onnx, as a model that onnxruntime and others run without torch
   session = onnxruntime.InferenceSession("model.onnx")
   [outputs] = session.run(None, {"inputs": inputs})
 
-CHECKPOINT is a file that train.py wrote, or the folder of a finished trial for its best checkpoint. A program starts each
+CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. A program starts each
 sequence from the initial state. It is compared with the model on random inputs, and the file is written only if they agree.
 """
 

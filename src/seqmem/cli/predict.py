@@ -111,7 +111,7 @@ def _counts(rows: Sequence[Sequence[str]], found: "Collection") -> str:
 
 
 def _parser() -> Parser:
-    parser = Parser("seqmem predict", DESCRIPTION)
+    parser = Parser("python -m seqmem.predict", DESCRIPTION)
     parser.add_argument("trial", type=Path, metavar="TRIAL", help="the folder of a finished trial, or a checkpoint")
     parser.add_argument("file", type=Path, metavar="FILE", help="a file or folder with new series")
     parser.add_argument(

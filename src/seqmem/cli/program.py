@@ -1,4 +1,4 @@
-"""Training from a Python program or a notebook, with the config and the record of train.py."""
+"""Training from a Python program or a notebook, with the config and the record of ``seqmem train``."""
 
 import shlex
 import sys
@@ -20,7 +20,7 @@ _of_one_job = ("hydra.mode=RUN",)
 
 
 def train(overrides: str | Sequence[str] = (), **settings: Any) -> "list[RunFolder]":
-    """Train the trials of a config, as ``python train.py OVERRIDES`` does, and return their folders.
+    """Train the trials of a config, as ``seqmem train OVERRIDES`` does, and return their folders.
 
         [trial] = seqmem.train("dataset=digits model=gru train.epochs=3")
         [trial] = seqmem.train(dataset="digits", model="gru", train={"epochs": 3})  # the same
@@ -31,7 +31,7 @@ def train(overrides: str | Sequence[str] = (), **settings: Any) -> "list[RunFold
     trial sets the global random state from its seed.
 
     Args:
-        overrides: the arguments of train.py: a list, or one string that is split as in a shell.
+        overrides: the arguments of ``seqmem train``: a list, or one string that is split as in a shell.
         settings: further keys. A mapping holds the keys of a section; ``**{"train.lr": 0.01}`` also works.
 
     Returns:
@@ -58,17 +58,17 @@ def _refuse_sweeps(arguments: Sequence[str]) -> None:
     """Check that translated arguments, and the files that they choose, train one job.
 
     Raises:
-        UserError: a flag of train.py, a setting of Hydra's, or a file that requests a sweep.
+        UserError: a flag of ``seqmem train``, a setting of Hydra's, or a file that requests a sweep.
     """
     flags, overrides = split_flags(arguments)
     if unknown := [flag for flag in flags if flag.startswith("-") and flag not in ("--config-dir", "-cd")]:
-        raise UserError(f"seqmem.train: got {unknown[0]}, expected KEY=VALUE; train.py takes flags")
+        raise UserError(f"seqmem.train: got {unknown[0]}, expected KEY=VALUE; seqmem train takes flags")
     given = [override for override in overrides if override.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
     if settings := [override for override in given if override not in _of_one_job]:
-        raise UserError(f"seqmem.train: got {settings[0]}, expected a key of the config; train.py runs sweeps")
+        raise UserError(f"seqmem.train: got {settings[0]}, expected a key of the config; seqmem train runs sweeps")
     if plan.may_set_mode(overrides, flags) and plan.requests_sweep(plan.hydra_section(overrides, flags)):
         raise UserError(
-            "seqmem.train: got a file that requests a sweep, expected one job; train.py runs sweeps, hydra.mode=RUN none"
+            "seqmem.train: got a file that requests a sweep, expected one job; seqmem train runs sweeps, hydra.mode=RUN none"
         )
 
 

@@ -47,7 +47,7 @@ def load(path: Path) -> tuple[str, StandardizedEncoder, StandardizedDecoder]:
     meta, arrays = archive.read(path)
     kind, arguments = meta.get("architecture"), meta.get("arguments")
     if not isinstance(kind, str) or kind not in ARCHITECTURES or not isinstance(arguments, dict):
-        raise UserError(f"{path} is not an autoencoder saved by python -m seqmem.encode")
+        raise UserError(f"{path} is not an autoencoder saved by seqmem encode")
     try:
         with torch.device("meta"):
             network = ARCHITECTURES[kind](**arguments)

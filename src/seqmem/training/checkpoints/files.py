@@ -112,7 +112,7 @@ def of_trial(path: Path, loaded: Any) -> Checkpoint:
             return Checkpoint(path, config, spec, data, backend, epoch, loaded["state_dict"], preparation)
     except (KeyError, TypeError, IndexError, AttributeError, UserError):
         pass
-    raise DamagedCheckpointError(f"{path} is not a checkpoint of train.py, which writes TRIAL/checkpoints/best.ckpt")
+    raise DamagedCheckpointError(f"{path} is not a checkpoint of seqmem train, which writes TRIAL/checkpoints/best.ckpt")
 
 
 def _has_names(config: Any) -> bool:

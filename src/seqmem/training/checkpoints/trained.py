@@ -15,8 +15,8 @@ def load(path: str | Path) -> SequenceModel:
     Its weights have the types in which they were trained (float64 with ``train.precision=64-true``).
 
     Args:
-        path: folder of a finished trial, for the checkpoint that validation chose; a checkpoint that train.py wrote; or a
-            folder that ``seqmem publish`` wrote.
+        path: folder of a finished trial, for the checkpoint that validation chose; a checkpoint that ``seqmem train`` wrote;
+            or a folder that ``seqmem publish`` wrote.
 
     Returns:
         The model. ``model.spec`` is the spec of its training data: sizes, task, names of the classes.
