@@ -31,7 +31,14 @@ CASES = {
     "hmlstm": (HMLSTM(3, [4, 5], 2, top_detector=True, slope=2.0), multiscale_reference),
     "hmlstm, soft, no norm": (HMLSTM(3, [4, 5], 2, boundary="soft", layer_norm=False), multiscale_reference),
 }
-WITHOUT_CELL = {"diagonal_scan", "diagonal_ssm", "selective_scan", "causal_convolution"}
+WITHOUT_CELL = {
+    "causal_convolution",
+    "diagonal_scan",
+    "diagonal_ssm",
+    "minimal_gates",
+    "oscillators",
+    "selective_scan",
+}
 """Operators of layers, whose own tests compare their implementations."""
 
 

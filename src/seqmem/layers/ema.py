@@ -10,7 +10,6 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.ops.diagonal_scan import complex_scan_exported
 from seqmem.ops.export import exporting
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
@@ -85,13 +84,10 @@ class EMA(SequenceLayer[EMAState]):
             rate = nu.exp()
             # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
             driven = linear(inputs, weight_in) * (-torch.expm1(-2 * rate)).sqrt()
-            if exporting() and fresh:
-                factors = torch.exp(-rate) * theta.cos(), torch.exp(-rate) * theta.sin()
-                (real, imaginary), parts = complex_scan_exported(factors, driven, lengths)
-                last = torch.complex(*parts)
-            else:
-                decay = torch.exp(torch.complex(-rate, theta))
-                averages, last = run(decay, torch.complex(driven, torch.zeros_like(driven)), state.averages, lengths)
-                real, imaginary = averages.real, averages.imag
+            decay = torch.exp(-rate)[:, None] * torch.stack([theta.cos(), theta.sin()], -1)
+            # A format that an exported program is converted to may lack complex numbers, which a given state has.
+            initial = None if exporting() and fresh else torch.view_as_real(state.averages)
+            averages, last = run(decay, torch.stack([driven, torch.zeros_like(driven)], -1), initial, lengths)
+            real, imaginary = averages.unbind(-1)
             outputs = linear(real, weight_out[..., 0]) - linear(imaginary, weight_out[..., 1])
-            return (outputs + linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(last)
+            return (outputs + linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(torch.complex(*last.unbind(-1)))

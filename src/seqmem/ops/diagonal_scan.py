@@ -1,4 +1,10 @@
-"""The elementwise linear recurrence h_t = a_t h_{t-1} + b_t, real or complex: reference and parallel scan."""
+"""The elementwise linear recurrence h_t = a_t h_{t-1} + b_t, real or complex: reference and parallel scan.
+
+A complex number is a trailing pair of reals, or an element of a complex tensor.
+"""
+
+from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -6,8 +12,29 @@ from torch import Tensor
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
 from seqmem.ops.export import scan
+from seqmem.ops.precision import at_least_float32
+
+Scan = Callable[..., tuple[Tensor, Tensor]]
 
 
+def pairs_as_complex(function: Scan) -> Scan:
+    """Decorate a scan of complex tensors to accept pairs of reals too: b (B, T, N, 2), with a and the state alike."""
+
+    @wraps(function)
+    def call(
+        a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        if b.dim() != 4:
+            return function(a, b, initial, lengths, reverse)
+        dtype = _checked(a, b, initial)
+        numbers = [None if pairs is None else torch.complex(*at_least_float32(pairs).unbind(-1)) for pairs in (a, b, initial)]
+        h, final = function(*numbers, lengths, reverse)
+        return torch.view_as_real(h).to(dtype), torch.view_as_real(final).to(dtype)
+
+    return call
+
+
+@pairs_as_complex
 def diagonal_scan_reference(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -15,7 +42,8 @@ def diagonal_scan_reference(
 
     Args:
         a: (N,) for the same factors at each step, or (B, T, N).
-        b: (B, T, N), real or complex. The results have the type of a, b and the initial state, the widest of them; half
+        b: (B, T, N), real or complex; or (B, T, N, 2), pairs of real and imaginary part, and then all arguments and results
+            have that trailing dimension. The results have the type of a, b and the initial state, the widest of them; half
             precision is computed in float32.
         initial: (B, N) the state before the first step; None for zero.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
@@ -36,6 +64,7 @@ def diagonal_scan_reference(
     return _outputs(outputs, lengths, dtype), state.to(dtype)
 
 
+@pairs_as_complex
 @torch.compiler.disable  # compiling the O(log T) passes takes minutes, and inductor has no complex kernels
 def diagonal_scan_parallel(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
@@ -69,15 +98,18 @@ def diagonal_scan_parallel(
 def diagonal_scan_exported(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Compute :func:`diagonal_scan_reference` by torch's scan operator, for exported programs of any length."""
+    """Compute :func:`diagonal_scan_reference` by torch's scan operator, for exported programs of any length.
+
+    Pairs are computed with real numbers alone, for formats without complex ones.
+    """
     factors, terms, state, dtype = _prepared(a, b, initial, lengths)
-    factors = factors.expand_as(terms)
-    sequences = [tensor.transpose(0, 1) for tensor in (factors, terms)]
+    multiply = _product_of_pairs if b.dim() == 4 else torch.mul
+    sequences = [tensor.transpose(0, 1) for tensor in (factors.expand_as(terms), terms)]
     if reverse:
         sequences = [sequence.flip(0) for sequence in sequences]
 
     def step(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        h = items[0] * parts[0] + items[1]
+        h = multiply(items[0], parts[0]) + items[1]
         return [h], h.clone()
 
     [last], states = scan(step, [state.clone()], [sequence.clone() for sequence in sequences])
@@ -85,32 +117,24 @@ def diagonal_scan_exported(
     return _outputs(states.transpose(0, 1), lengths, dtype), last.to(dtype)
 
 
-def complex_scan_exported(
-    a: tuple[Tensor, Tensor], b: Tensor, lengths: Tensor | None = None
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Compute :func:`diagonal_scan_exported` from a zero state with real numbers alone, for formats without complex ones.
+def _product_of_pairs(a: Tensor, b: Tensor) -> Tensor:
+    real, imaginary = a.unbind(-1)
+    return torch.stack([real * b[..., 0] - imaginary * b[..., 1], real * b[..., 1] + imaginary * b[..., 0]], -1)
 
-    Args:
-        a: real and imaginary part (N,) of the factors.
-        b: (B, T, N), real.
-        lengths: as for :func:`diagonal_scan_reference`.
 
-    Returns:
-        Real and imaginary part of h, (B, T, N), and of the state after each row's last step, (B, N).
-    """
-    valid = torch.ones_like(b[..., :1]) if lengths is None else valid_steps(lengths, b.shape[1])[..., None].to(b)
-    sequences = [valid.transpose(0, 1), b.transpose(0, 1)]
-
-    def step(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        (real, imaginary), (here, term) = parts, items
-        after = [a[0] * real - a[1] * imaginary + term, a[0] * imaginary + a[1] * real]
-        after = [here * new + (1 - here) * old for new, old in zip(after, parts, strict=True)]
-        return after, torch.stack(after)
-
-    zeros = [torch.zeros_like(b[:, 0]), torch.zeros_like(b[:, 0])]
-    last, states = scan(step, zeros, [sequence.clone() for sequence in sequences])
-    real, imaginary = (part.transpose(0, 1) * valid for part in states.unbind(1))
-    return (real, imaginary), (last[0], last[1])
+def _checked(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:
+    """Refuse shapes that do not match, and return the type of the results."""
+    pair = b.shape[3:]
+    if b.dim() not in (3, 4) or pair not in ((), (2,)) or a.shape not in (b.shape, b.shape[2:]):
+        raise UserError(
+            f"diagonal_scan: got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected b (B, T, N) and a (N,) "
+            "or (B, T, N), or b (B, T, N, 2) and a (N, 2) or (B, T, N, 2)"
+        )
+    expected = (b.shape[0], *b.shape[2:])
+    if initial is not None and initial.shape != expected:
+        raise UserError(f"diagonal_scan: got initial of shape {tuple(initial.shape)}, expected {expected}")
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return dtype if initial is None else torch.promote_types(dtype, initial.dtype)
 
 
 def _prepared(
@@ -120,24 +144,21 @@ def _prepared(
 
     In the padding a factor of 1 and a term of 0 keep the state.
     """
-    if b.dim() != 3 or a.shape not in (b.shape, b.shape[2:]):
-        raise UserError(
-            f"diagonal_scan: got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected b (B, T, N) and a (N,) "
-            "or (B, T, N)"
-        )
-    if initial is not None and initial.shape != (b.shape[0], b.shape[2]):
-        raise UserError(f"diagonal_scan: got initial of shape {tuple(initial.shape)}, expected {(b.shape[0], b.shape[2])}")
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    dtype = dtype if initial is None else torch.promote_types(dtype, initial.dtype)
+    dtype = _checked(a, b, initial)
     wide = torch.promote_types(dtype, torch.float32)
     a, b = a.to(wide), b.to(wide)
-    state = b.new_zeros(b.shape[0], b.shape[2]) if initial is None else initial.to(wide)
+    state = b.new_zeros(b.shape[0], *b.shape[2:]) if initial is None else initial.to(wide)
     if lengths is None:
         return a, b, state, dtype
-    valid = valid_steps(lengths, b.shape[1])[..., None]
-    return torch.where(valid, a, 1), torch.where(valid, b, 0), state, dtype
+    valid = _mask(lengths, b)
+    one = 1 if b.dim() == 3 else torch.arange(1, -1, -1, dtype=wide, device=b.device)  # (1, 0) as a pair
+    return torch.where(valid, a, one), torch.where(valid, b, 0), state, dtype
+
+
+def _mask(lengths: Tensor, b: Tensor) -> Tensor:
+    return valid_steps(lengths, b.shape[1]).view(*b.shape[:2], *[1] * (b.dim() - 2))
 
 
 def _outputs(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> Tensor:
-    states = states if lengths is None else states.where(valid_steps(lengths, states.shape[1])[..., None], 0)
+    states = states if lengths is None else states.where(_mask(lengths, states), 0)
     return states.to(dtype)

@@ -22,7 +22,9 @@ from seqmem.ops.gpu import cudnn, memory_chunks
 from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
+from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_parallel
 from seqmem.ops.multiscale import multiscale_sequence
+from seqmem.ops.oscillators import oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_exported, selective_scan_reference
 
@@ -155,6 +157,14 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("a loop over the steps of the scan", "", _always, selective_scan_reference, True),
     ),
     "causal_convolution": (Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),),
+    "minimal_gates": (
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, minimal_gates_exported, True),
+        Implementation("parallel scan", "", _always, minimal_gates_parallel, True),
+    ),
+    "oscillators": (
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, oscillator_scan_exported, True),
+        Implementation("parallel scan", "", _always, oscillator_scan_parallel, True),
+    ),
 }
 """The implementations of each operator, the preferred ones first."""
 
