@@ -38,6 +38,7 @@ WITHOUT_CELL = {
     "minimal_gates",
     "oscillators",
     "selective_scan",
+    "slstm",
 }
 """Operators of layers, whose own tests compare their implementations."""
 

@@ -27,6 +27,7 @@ from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_exported, selective_scan_reference
+from seqmem.ops.slstm import slstm_exported, slstm_reference
 
 
 class Implementation(NamedTuple):
@@ -155,6 +156,10 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "selective_scan": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
         Implementation("a loop over the steps of the scan", "", _always, selective_scan_reference, True),
+    ),
+    "slstm": (
+        Implementation("torch's scan operator in exported programs", "", _exported_reason, slstm_exported, True),
+        Implementation("a loop over the steps", "", _always, slstm_reference, True),
     ),
     "causal_convolution": (Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),),
     "minimal_gates": (
