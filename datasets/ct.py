@@ -56,6 +56,9 @@ class CharacterTrajectories(SeriesSet):
 
     With ``timestamp``, ``Batch.times`` of a step is its index before any was dropped, multiplied by ``train_ts`` or
     ``eval_ts``; it is not standardised. The published 200 Hz is the full rate, 100 Hz is hz=0.5.
+
+    ``Batch.rate`` of validation and test is train_hz / eval_hz, the time between two steps as a multiple of that in training.
+    It is 1 if either split keeps random steps, which have no step size in common.
     """
 
     name = "ct"
@@ -121,6 +124,7 @@ class CharacterTrajectories(SeriesSet):
                 [values[kept] for values, kept in zip(standardised, steps, strict=True)],
                 labels[rows[split]],
                 [kept * ts for kept in steps] if timestamp else None,
+                train_hz / hz if train_uniform and uniform else 1.0,
             )
         provenance = Provenance(
             seed=split_seed,

@@ -20,11 +20,13 @@ class Samples:
         series: for each sequence (T, C) floating point without missing values; T may differ.
         labels: (n,) class numbers from 0.
         times: for each sequence (T,) the time of each step, non-decreasing; None if steps are evenly spaced.
+        rate: ``Batch.rate`` of the split.
     """
 
     series: Sequence[np.ndarray]
     labels: np.ndarray
     times: Sequence[np.ndarray] | None = None
+    rate: float = 1.0
 
 
 class SeriesSet(DataSet):
@@ -65,6 +67,7 @@ class SeriesSet(DataSet):
             for split, part in samples.items()
         }
         self._labels = {split: torch.from_numpy(part.labels.astype(np.int64)) for split, part in samples.items()}
+        self._rates = {split: part.rate for split, part in samples.items()}
         channels = self._inputs["train"].shape[-1]
         self._reconstruction = reconstruction
         spec = DataSpec(
@@ -92,6 +95,7 @@ class SeriesSet(DataSet):
             lengths=None if lengths is None else lengths[indices],
             times=None if times is None else times[indices],
             labels=labels if self._reconstruction else None,
+            rate=self._rates[split],
         )
 
 

@@ -118,6 +118,14 @@ def test_rates_keep_the_values_of_the_full_rate(train_hz, eval_hz, train_uniform
         assert torch.equal(batch.targets, whole.targets)
 
 
+@pytest.mark.parametrize(("uniform", "rate"), [((True, True), 0.5), ((True, False), 1.0), ((False, True), 1.0)])
+def test_evenly_spaced_steps_have_a_rate(uniform, rate, load):
+    """At twice the sampling rate of training, two steps are half as far apart; random steps have no distance in common."""
+    data = load(train_hz=0.5, train_uniform=uniform[0], eval_uniform=uniform[1])
+    assert [everything(data, split).rate for split in ("train", "validation", "test")] == [1.0, rate, rate]
+    assert everything(load(eval_hz=0.5), "test").rate == 2
+
+
 def test_times_are_indices_times_the_factor_of_the_split(load):
     data = load(timestamp=True, train_ts=0.5, eval_ts=3, train_uniform=False)
     assert data.spec.times

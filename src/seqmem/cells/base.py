@@ -76,9 +76,12 @@ class Recurrence(SequenceLayer[State]):
         """
         raise NotImplementedError
 
-    def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
-        """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
+    def step(
+        self, inputs: Tensor, state: State | None = None, times: Tensor | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
+        """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`; ``rate`` is 1."""
         self._check_step(inputs, times)
+        self._rescaling(rate)
         fresh = state is None
         joined, state, _ = self._prepared(inputs.unsqueeze(1), state, None, None if times is None else times.unsqueeze(1))
         return self.advance_in_type(self.project(joined.squeeze(1)), state, self.schedule(state, 1, fresh)[0])
@@ -88,7 +91,9 @@ class Recurrence(SequenceLayer[State]):
         output, after = self.advance(projected, state, scheduled)
         return output, kept_types(after, state) if autocast_active(projected.device) else after
 
-    def whole_sequence(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+    def whole_sequence(
+        self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
         """Compute checked inputs by the operator's implementation, else by a time loop; the table chooses both."""
         choice = self.choose(inputs)
         self.path = choice.path
@@ -111,7 +116,9 @@ class Recurrence(SequenceLayer[State]):
         return True
 
     @torch.compiler.disable  # a graph of all steps takes minutes to compile, and one of a single step is slower than eager
-    def stepwise_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+    def stepwise_forward(
+        self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
         """Compute a whole sequence step by step, see :meth:`seqmem.sequence.SequenceLayer.whole_sequence`."""
         steps = inputs.shape[1]
         projected = self.project(masked(inputs, lengths).transpose(0, 1)).unbind(0)

@@ -77,12 +77,17 @@ class Orthogonal(Recurrence[RNNState]):
         return RNNState(self.weight_hx.new_zeros(batch_size, self.output_size))
 
     def forward(
-        self, inputs: Tensor, state: RNNState | None = None, lengths: Tensor | None = None, times: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: RNNState | None = None,
+        lengths: Tensor | None = None,
+        times: Tensor | None = None,
+        rate: float = 1.0,
     ) -> tuple[Tensor, RNNState]:
         """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
         if isinstance(self.recurrent, TrivializedMatrix) and self.training and torch.is_grad_enabled():
             self.recurrent.count_update()
-        return super().forward(inputs, state, lengths, times)
+        return super().forward(inputs, state, lengths, times, rate)
 
     def project(self, inputs: Tensor) -> Tensor:
         """Compute W_hx x."""

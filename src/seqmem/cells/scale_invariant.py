@@ -88,7 +88,7 @@ class ScaleInvariantCell(MemoryCell):
         return state
 
     def whole_sequence(
-        self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool
+        self, inputs: Tensor, state: MemoryState, lengths: Tensor | None, fresh: bool, rate: float = 1.0
     ) -> tuple[Tensor, MemoryState]:
         """Compute checked inputs, and remember their last position on a GPU."""
         if not positions.kept_on_host(inputs):  # elsewhere implementations take rows at different positions

@@ -105,17 +105,22 @@ class TimestampedCell(MemoryCell):
         return output, TimedState(hidden, memory, time)
 
     def forward(
-        self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None, times: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        times: Tensor | None = None,
+        rate: float = 1.0,
     ) -> tuple[Tensor, Any]:
         """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
-        outputs, after = super().forward(inputs, state, lengths, times)
+        outputs, after = super().forward(inputs, state, lengths, times, rate)
         if times is not None and lengths is None and times.shape[1] > 0:
             _keep_unrounded(after, times[:, -1])
         return outputs, after
 
-    def step(self, inputs: Tensor, state: Any = None, times: Tensor | None = None) -> tuple[Tensor, Any]:
+    def step(self, inputs: Tensor, state: Any = None, times: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Any]:
         """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
-        outputs, after = super().step(inputs, state, times)
+        outputs, after = super().step(inputs, state, times, rate)
         if times is not None:
             _keep_unrounded(after, times)
         return outputs, after

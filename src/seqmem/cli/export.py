@@ -38,7 +38,8 @@ or, with --format onnx, as a model that onnxruntime and others run without torch
   [outputs] = session.run(None, {"inputs": inputs})
 
 CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. A program starts each
-sequence from the initial state. It is compared with the model on random inputs, and the file is written only if they agree.
+sequence from the initial state, and takes inputs at the sampling rate of the training (Batch.rate is 1). It is compared with
+the model on random inputs, and the file is written only if they agree.
 """
 
 DECOMPOSED = "an exported program must consist of torch's own operators"
@@ -68,7 +69,7 @@ class Program(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """The model's outputs."""
-        given = dict(zip(self.names, tensors, strict=True))
+        given: dict[str, Any] = dict(zip(self.names, tensors, strict=True))
         inputs = given["inputs"]
         # Models that reconstruct a sequence take its length from the targets.
         return self.model(Batch(targets=inputs.new_empty(*inputs.shape[:2], self.spec.output_size), **given))

@@ -35,6 +35,8 @@ class Batch:
         labels: (B,) int64, the class of each sequence if it is known and not the target; None otherwise.
         restarts: (B,) bool, only where batches are contiguous: the row is the beginning of a sequence, so that it begins with
             the initial state and not with that of the previous batch; None if no row is.
+        rate: time between two steps, as a multiple of that in the training split; a layer that can rescale its step size uses
+            it, see :attr:`seqmem.sequence.SequenceLayer.rescales`.
         known: bool of the shape of targets that are values, false for a missing one, which has any finite value and does not
             count; None if none is missing.
         host: the same batch in the memory of the host, whose lengths and targets say without waiting for the device what
@@ -52,6 +54,7 @@ class Batch:
     labels: Tensor | None = None
     restarts: Tensor | None = None
     known: Tensor | None = None
+    rate: float = 1.0
     host: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -121,5 +124,7 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        changed = {f.name: function(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        changed: dict[str, Any] = {
+            f.name: function(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
         return replace(self, **changed)

@@ -1,5 +1,7 @@
 """Checks of a batch's values on the CPU, before it is copied to a GPU, where a wrong value can only stop the process."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,19 +11,21 @@ from seqmem.errors import UserError
 
 
 def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
-    """Refuse lengths and masks that do not fit the batch, and times that no layer can use, as layers do on the CPU.
+    """Refuse lengths and masks that do not fit the batch, and times or a rate that no layer can use, as layers do on the CPU.
 
     Args:
         batch: on the CPU; on another device nothing is checked.
         dtype: type of the inputs, in which different times must differ.
 
     Raises:
-        UserError: a length that is not between 0 and T, a mask ``known`` of another shape than the targets, or a time that
-            decreases within a row's valid steps, is not finite, or equals the one before it after rounding to
-            ``dtype``; the message names the row.
+        UserError: a rate that is not positive, a length that is not between 0 and T, a mask ``known`` of another shape than
+            the targets, or a time that decreases within a row's valid steps, is not finite, or equals the one before it after
+            rounding to ``dtype``; the message names the row.
     """
     if batch.inputs.device.type != "cpu":
         return
+    if not 0 < batch.rate < math.inf:
+        raise UserError(f"rate: got {batch.rate!r} in a batch, expected a positive number")
     if batch.lengths is not None:
         _check_lengths("lengths", batch.lengths, batch.inputs.shape[1])
     if batch.target_lengths is not None and batch.targets.dim() > 1:

@@ -34,16 +34,19 @@ class Bidirectional(SequenceLayer[None]):
         self.forward_layer = layer(input_size=input_size, **arguments)
         self.backward_layer = layer(input_size=input_size, **arguments)
         self.input_size, self.output_size = input_size, 2 * self.forward_layer.output_size
+        self.rescales = layer.rescales
 
     def initial_state(self, batch_size: int) -> None:
         """Return None."""
         return
 
-    def whole_sequence(self, inputs: Tensor, state: None, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, None]:
+    def whole_sequence(
+        self, inputs: Tensor, state: None, lengths: Tensor | None, fresh: bool, rate: float = 1.0
+    ) -> tuple[Tensor, None]:
         """Compute both directions and concatenate them."""
-        inputs = masked(inputs, lengths)
-        forward, _ = self.forward_layer(inputs, lengths=lengths)
-        backward, _ = self.backward_layer(reversed_steps(inputs, lengths), lengths=lengths)
+        inputs, rescaling = masked(inputs, lengths), self._rescaling(rate)
+        forward, _ = self.forward_layer(inputs, lengths=lengths, **rescaling)
+        backward, _ = self.backward_layer(reversed_steps(inputs, lengths), lengths=lengths, **rescaling)
         self.path = self.forward_layer.path
         return torch.cat([forward, reversed_steps(backward, lengths)], -1), None
 

@@ -58,13 +58,19 @@ class Block(nn.Module):
             self.second_norm = settings.make_norm()
             self.mlp = nn.ModuleList([nn.Linear(size, settings.width), nn.Linear(settings.width, size)])
 
-    def forward(self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None) -> tuple[Tensor, Any]:
-        """Compute outputs (B, T, D) and the mixer's state, from inputs (B, T, D) and the state before."""
+    def forward(
+        self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None, rate: float = 1.0
+    ) -> tuple[Tensor, Any]:
+        """Compute outputs (B, T, D) and the mixer's state, from inputs (B, T, D) and the state before.
+
+        A mixer without a step size does not get the rate.
+        """
         mixed, state = self.mixer(
             self.norm(inputs, lengths) if self.norm_first else inputs,
             state,
             lengths=lengths,
             times=times if self.mixer.timed else None,
+            **({"rate": rate} if self.mixer.rescales else {}),
         )
         outputs = inputs + self.dropout(self._activated(self.project(mixed)))
         outputs = outputs if self.norm_first else self.norm(outputs, lengths)

@@ -54,6 +54,8 @@ class StackNetwork(SequenceModel):
         pooling: mean or last step, or none for outputs at several steps; None for mean or none by data set. A data set with one
             output per sequence gets mean.
         bidirectional: the mixer runs in both directions of time.
+        rescale: multiply the step size of a mixer that has one by the batch's rate, so that a model can be evaluated at another
+            sampling rate than that of training.
         dropout: probability of dropping a channel.
         dropout_mask: one mask for a whole sequence (Gal and Ghahramani, 2016), or a different one at each step.
 
@@ -84,13 +86,14 @@ class StackNetwork(SequenceModel):
         gelu_form: Literal["exact", "tanh"] = "exact",
         pooling: Literal["mean", "last", "none"] | None = None,
         bidirectional: bool = False,
+        rescale: bool = True,
         dropout: Probability = 0.0,
         dropout_mask: DropoutMask = "sequence",
     ):
         super().__init__()
         refuse_reconstruction(self, spec)
         _refuse_mismatch(spec, mixer, bidirectional, pooling)
-        self.spec = spec
+        self.spec, self.rescale = spec, rescale
         self.pooling = pooling or ("mean" if spec.output_steps == 0 else "none")
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
@@ -127,11 +130,11 @@ class StackNetwork(SequenceModel):
 
     def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
         """Compute the outputs of :meth:`forward` and the list of the mixers' states, from such a list."""
-        lengths = batch.lengths
+        lengths, rate = batch.lengths, batch.rate if self.rescale else 1.0
         hidden = self.encoder(masked(self.inputs(batch, self.encoder.weight.dtype), lengths))
         states = []
         for k, block in enumerate(self.blocks):
-            hidden, after = block(hidden, None if state is None else state[k], lengths, batch.times)
+            hidden, after = block(hidden, None if state is None else state[k], lengths, batch.times, rate)
             states.append(after)
         return self.head(self._pooled(self.norm(hidden, lengths), lengths)), states
 

@@ -7,6 +7,7 @@ Values on a GPU are checked there, without waiting for the result: a wrong one s
 :func:`seqmem.data.checks.check_batch` refuses the same values of a batch on the CPU, with the row in its message.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
@@ -41,6 +42,23 @@ def check_tensor(label: str, inputs: Any) -> None:
         )
     if not isinstance(inputs, Tensor):
         raise UserError(f"{label}: got inputs of type {type(inputs).__name__}, expected a tensor (B, T, C)")
+
+
+def check_rate(label: str, rate: Any, rescales: bool) -> None:
+    """Refuse a rate that is not positive, or other than 1 for a layer without a step size.
+
+    Args:
+        label: name of the layer in messages.
+        rate: the argument of the call.
+        rescales: the layer can rescale its step size.
+
+    Raises:
+        UserError: the rate is refused.
+    """
+    if isinstance(rate, bool) or not isinstance(rate, float | int) or not 0 < rate < math.inf:
+        raise UserError(f"{label}: got rate={rate!r}, expected a positive number")
+    if rate != 1 and not rescales:
+        raise UserError(f"{label}: got rate={rate:g}, expected 1: the layer has no step size to rescale")
 
 
 def check_type(label: str, inputs: Tensor, module: nn.Module) -> None:

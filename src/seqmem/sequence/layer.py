@@ -1,6 +1,7 @@
 """The contract of every sequence layer: whole sequences and single steps with the same result."""
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -41,6 +42,8 @@ class SequenceLayer(nn.Module, Generic[State]):
         name: the name for command lines and tables.
         causal: output t depends on inputs 0 to t alone; only a causal layer has a step form and carries a state.
         timed: the layer uses the times of its steps; for other layers times are a feature like any other.
+        rescales: a call's ``rate`` multiplies the layer's step size; other layers refuse a rate other than 1. Only such a layer
+            gets ``rate`` in :meth:`whole_sequence`, and its :meth:`fused_forward` and own ``step`` take it as last argument.
         operator: name of the operator in the table of implementations; empty for none.
         optional_state: buffers that a state dict may lack, as those of earlier versions do.
         input_size: C, which includes the channel of the times: times passed to a call become the first channel.
@@ -52,6 +55,7 @@ class SequenceLayer(nn.Module, Generic[State]):
     name: ClassVar[str]
     causal: ClassVar[bool] = True
     timed: ClassVar[bool] = False
+    rescales: bool = False
     operator: ClassVar[str] = ""
     optional_state: ClassVar[tuple[str, ...]] = ()
 
@@ -78,7 +82,12 @@ class SequenceLayer(nn.Module, Generic[State]):
         raise NotImplementedError
 
     def forward(
-        self, inputs: Tensor, state: State | None = None, lengths: Tensor | None = None, times: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+        times: Tensor | None = None,
+        rate: float = 1.0,
     ) -> tuple[Tensor, State]:
         """Compute a whole sequence.
 
@@ -88,36 +97,45 @@ class SequenceLayer(nn.Module, Generic[State]):
                 for the initial state.
             lengths: (B,) integer valid steps of each row, the rest being padding; None if all T are valid.
             times: (B, T) time of each step in the data's unit, non-decreasing; None if steps are evenly spaced.
+            rate: time between two steps, as a multiple of that in training: 0.5 for inputs that were sampled twice as often.
 
         Returns:
             outputs (B, T, H), zero in the padding, and each row's state after its last valid step.
 
         Raises:
-            UserError: shapes or types that do not match, or a state for a layer that is not causal.
+            UserError: shapes or types that do not match, a state for a layer that is not causal, or a rate other than 1 for a
+                layer that has no step size to rescale.
         """
         fresh = state is None
+        rescaling = self._rescaling(rate)
         inputs, state, lengths = self._prepared(inputs, state, lengths, times)
-        return self.whole_sequence(inputs, state, lengths, fresh)
+        return self.whole_sequence(inputs, state, lengths, fresh, **rescaling)
 
-    def step(self, inputs: Tensor, state: State | None = None, times: Tensor | None = None) -> tuple[Tensor, State]:
+    def step(
+        self, inputs: Tensor, state: State | None = None, times: Tensor | None = None, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
         """Compute one step.
 
         Args:
             inputs: (B, C).
             state: the state before the step; None for the initial state.
             times: (B,) time of the step in the data's unit; None if steps are evenly spaced.
+            rate: as for :meth:`forward`.
 
         Returns:
             outputs (B, H) and the state after the step.
 
         Raises:
-            UserError: the layer is not causal, or shapes do not match.
+            UserError: the layer is not causal, or as for :meth:`forward`.
         """
         self._check_step(inputs, times)
-        outputs, state = self.forward(inputs.unsqueeze(1), state, times=None if times is None else times.unsqueeze(1))
+        times = None if times is None else times.unsqueeze(1)
+        outputs, state = self.forward(inputs.unsqueeze(1), state, times=times, rate=rate)
         return outputs.squeeze(1), state
 
-    def whole_sequence(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+    def whole_sequence(
+        self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
         """Compute checked inputs (B, T, C) by the implementation that the table chooses.
 
         Args:
@@ -125,18 +143,20 @@ class SequenceLayer(nn.Module, Generic[State]):
             state: the state before the first step.
             lengths: (B,) valid steps of each row, or None.
             fresh: ``state`` is the initial state.
+            rate: as for :meth:`forward`; 1 if the layer does not rescale.
         """
         choice = self.choose(inputs)
         self.path = choice.path
+        rescaling = self._rescaling(rate)
         if choice.run is not None:
-            outputs, state = self.fused_forward(choice.run, masked(inputs, lengths), state, lengths, fresh)
+            outputs, state = self.fused_forward(choice.run, masked(inputs, lengths), state, lengths, fresh, **rescaling)
             return masked(outputs, lengths), state
         if type(self).step is SequenceLayer.step:  # which would call this method again
             raise NotImplementedError(
                 f"{self._label()}: no implementation can run ({choice.fallback_reason}), and the layer defines neither "
                 "whole_sequence nor step"
             )
-        return self.stepwise_forward(inputs, state, lengths, fresh)
+        return self.stepwise_forward(inputs, state, lengths, fresh, **rescaling)
 
     def choose(self, inputs: Tensor) -> implementations.Choice:
         """Look up the implementation for the device of inputs (B, T, C), the type of the weights and the layer's options."""
@@ -164,10 +184,13 @@ class SequenceLayer(nn.Module, Generic[State]):
         raise NotImplementedError
 
     @torch.compiler.disable  # a graph of all steps takes minutes to compile
-    def stepwise_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
+    def stepwise_forward(
+        self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool, rate: float = 1.0
+    ) -> tuple[Tensor, State]:
         """Compute a whole sequence step by step: the reference for every faster implementation."""
+        step = partial(self.step, **self._rescaling(rate))
         items = masked(inputs, lengths).unbind(1)
-        outputs, state = run_steps(self.step, items, state, lengths, inputs.shape[1])
+        outputs, state = run_steps(step, items, state, lengths, inputs.shape[1])
         return stacked(outputs, inputs, self.output_size), state
 
     def check_inputs(self, inputs: Tensor, state: State, lengths: Tensor | None) -> None:
@@ -232,6 +255,11 @@ class SequenceLayer(nn.Module, Generic[State]):
             raise UserError(f"{self._label()}: got inputs of one step of shape {tuple(inputs.shape)}, expected (B, C)")
         if times is not None:
             checks.check_times(self._label(), times, tuple(inputs.shape[:1]))
+
+    def _rescaling(self, rate: float) -> dict[str, Any]:
+        """Return ``rate`` as a keyword argument if the layer takes it."""
+        checks.check_rate(self._label(), rate, self.rescales)
+        return {"rate": rate} if self.rescales else {}
 
     def _label(self) -> str:
         return type(self).__name__

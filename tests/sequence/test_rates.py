@@ -1,0 +1,103 @@
+"""The rate of a call: the time between two steps, as a multiple of that in training."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from seqmem.data.batch import Batch
+from seqmem.data.checks import check_batch
+from seqmem.data.spec import DataSpec
+from seqmem.errors import UserError
+from seqmem.layers import EMA, Bidirectional
+from seqmem.models import StackNetwork
+from seqmem.sequence import SequenceLayer
+from seqmem.sequence import layer as registered
+from tests.cells.test_battery import make
+
+RATE = 0.5
+
+
+class State(NamedTuple):
+    hidden: Tensor
+
+
+class Decaying(SequenceLayer[State]):
+    """dh/dt = x - h / tau with an input that is constant between steps, in steps of length ``rate``."""
+
+    operator = "diagonal_scan"
+    rescales = True
+
+    def __init__(self, input_size: int, hidden_size: int = 4):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.weight = nn.Parameter(torch.randn(hidden_size, input_size))
+        self.tau = nn.Parameter(torch.full((hidden_size,), 5.0))
+
+    def initial_state(self, batch_size):
+        return State(self.tau.new_zeros(batch_size, self.output_size))
+
+    def fused_forward(self, run, inputs, state, lengths, fresh, rate=1.0):
+        decay = -rate / self.tau
+        outputs, last = run(decay.exp(), -decay.expm1() * self.tau * (inputs @ self.weight.T), state.hidden, lengths)
+        return outputs, State(last)
+
+
+@pytest.fixture
+def layer(monkeypatch) -> SequenceLayer:
+    torch.manual_seed(0)
+    monkeypatch.setitem(registered._registry, "decaying", Decaying)
+    monkeypatch.setattr(Decaying, "name", "decaying", raising=False)
+    return Decaying(3).double()
+
+
+def test_twice_the_steps_at_half_the_rate_compute_the_same(layer):
+    inputs = torch.randn(2, 6, 3, dtype=torch.float64)
+    whole, last = layer(inputs)
+    twice = inputs.repeat_interleave(2, 1)
+    stepwise = layer.stepwise_forward(twice, layer.initial_state(2), None, True, rate=RATE)
+    for outputs, after in (layer(twice, rate=RATE), stepwise):
+        assert_close(outputs[:, 1::2], whole)
+        assert_close(after, last)
+    _, state = layer.step(inputs[:, 0], rate=RATE)
+    assert_close(layer.step(inputs[:, 0], state, rate=RATE)[0], whole[:, 0])
+    assert_close(layer(inputs, rate=1)[0], whole)
+    halves = Bidirectional(Decaying, 3).double()
+    assert_close(halves(twice, rate=RATE)[0][:, 1::2, :4], halves(inputs)[0][..., :4])
+
+
+def test_a_stack_passes_the_rate_of_a_batch(layer):
+    spec = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=9)
+    batch = Batch(torch.randn(2, 6, 3), torch.zeros(2, dtype=torch.int64))
+    twice = replace(batch, inputs=batch.inputs.repeat_interleave(2, 1), rate=RATE)
+    for settings, equal in (({}, True), ({"bidirectional": True}, False), ({"rescale": False}, False)):
+        torch.manual_seed(0)
+        model = StackNetwork(spec, "decaying", model_size=4, num_layers=1, pooling="last", **settings).eval()
+        assert torch.allclose(model(twice), model(batch), atol=1e-5) == equal
+        assert torch.allclose(model(twice), model(replace(twice, rate=1.0)), atol=1e-5) != settings.get("rescale", True)
+    others = StackNetwork(spec, "lstm", model_size=4, num_layers=1)
+    assert torch.equal(others(twice), others(replace(twice, rate=1.0)))
+
+
+def test_a_batch_keeps_its_rate(layer):
+    batch = Batch(torch.randn(2, 6, 3), torch.zeros(2, dtype=torch.int64), rate=RATE)
+    assert batch.rows(slice(1)).rate == batch.to("cpu").rate == RATE
+    check_batch(batch)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"rate: got {wrong}"):
+            check_batch(replace(batch, rate=wrong))
+        with pytest.raises(UserError, match=rf"Decaying: got rate={wrong}, expected a positive number"):
+            layer(batch.inputs.double(), rate=wrong)
+
+
+def test_layers_without_a_step_size_refuse_a_rate():
+    for layer in (EMA(3, 4), Bidirectional(EMA, 3), make("lstm").float(), make("orthogonal").float(), make("tlsi").float()):
+        inputs, name = torch.ones(2, 5, 3), type(layer).__name__
+        assert torch.equal(layer(inputs, rate=1)[0], layer(inputs)[0])
+        for call in (layer, lambda given, layer=layer, **rate: layer.step(given[:, 0], **rate)):
+            if layer.causal or call is layer:
+                with pytest.raises(UserError, match=f"{name}: got rate=0.5, expected 1: the layer has no step size to rescale"):
+                    call(inputs, rate=RATE)
