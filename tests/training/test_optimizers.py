@@ -93,13 +93,15 @@ def test_an_optimiser_registers_itself_by_its_name():
 
 
 class Kept(nn.Module):
-    """A module that names its parameters without weight decay."""
+    """A module that names its parameters without weight decay, and those with a learning rate of their own."""
 
     no_decay = ("free",)
 
     def __init__(self):
         super().__init__()
         self.free, self.plain = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+        self.capped, self.slow = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+        self.max_lr, self.lr_scale = {"capped": 1e-3, "plain": 2.0}, {"slow": 0.25}
 
 
 class Described(nn.Module):
@@ -118,6 +120,7 @@ class Described(nn.Module):
         self.kept = Kept()
         self.norm = nn.Sequential(nn.LayerNorm(2))
         self.norm.no_decay = True
+        self.norm.max_lr = 0.7
 
 
 def test_learning_rates_are_scaled_and_weights_kept_from_decay():
@@ -133,8 +136,10 @@ def test_learning_rates_are_scaled_and_weights_kept_from_decay():
             "layer.bias": (0.05, 0.5),
             "kept.free": (1.0, 0.0),
             "kept.plain": (1.0, 0.5),
-            "norm.0.weight": (1.0, 0.0),
-            "norm.0.bias": (1.0, 0.0),
+            "kept.capped": (1e-3, 0.5),
+            "kept.slow": (0.25, 0.5),
+            "norm.0.weight": (0.7, 0.0),
+            "norm.0.bias": (0.7, 0.0),
         }
 
 

@@ -1,7 +1,7 @@
 """Parameter groups: which parameters share a learning rate and a weight decay."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -13,18 +13,45 @@ from seqmem.sequence import SequenceLayer
 class _Kind:
     """Settings shared by the parameters of a group."""
 
-    lr_scale: float
-    no_decay: bool
-    blocks: int
+    lr_scale: float = 1.0
+    max_lr: float = float("inf")
+    no_decay: bool = False
+    blocks: int = 1
+
+    def within(self, owner: object) -> "_Kind":
+        """Return the settings of what has the attributes of a parameter or a whole module, within a module of this kind."""
+        scale, most, free = (getattr(owner, name, None) for name in ("lr_scale", "max_lr", "no_decay"))
+        return replace(
+            self,
+            lr_scale=self.lr_scale * scale if isinstance(scale, float | int) else self.lr_scale,
+            max_lr=min(self.max_lr, most) if isinstance(most, float | int) else self.max_lr,
+            no_decay=self.no_decay or free is True,
+        )
+
+    def named(self, module: nn.Module, name: str) -> "_Kind":
+        """Return the settings of a module's own parameter, which attributes of the module may name."""
+        scales, most, free = (getattr(module, attribute, None) for attribute in ("lr_scale", "max_lr", "no_decay"))
+        return replace(
+            self,
+            lr_scale=self.lr_scale * scales.get(name, 1.0) if isinstance(scales, Mapping) else self.lr_scale,
+            max_lr=min(self.max_lr, most.get(name, self.max_lr)) if isinstance(most, Mapping) else self.max_lr,
+            no_decay=self.no_decay or (isinstance(free, tuple) and name in free),
+        )
 
 
 def parameter_groups(model: nn.Module, lr: float, by_gates: bool = False) -> list[dict[str, Any]]:
     """Group the parameters of a model for an optimiser.
 
-    A parameter or a module may have two attributes. ``lr_scale`` multiplies the learning rate, that of nested modules
-    included. ``no_decay`` sets the weight decay to 0; that of a module is true for all its parameters, or a tuple with the
-    names of its own. A copy of a model keeps the attributes of its modules, not those of its parameters. A tied parameter
-    belongs to the first module that has it.
+    A parameter or a module may have these attributes:
+
+    - ``lr_scale`` multiplies the learning rate, that of nested modules included.
+    - ``max_lr`` is the largest learning rate: the parameter's is min(lr * lr_scale, max_lr).
+    - ``no_decay`` sets the weight decay to 0.
+
+    Those of a module are for all its parameters, nested modules included; or for some of its own parameters, as a mapping from
+    their names to values, ``self.max_lr = {"log_dt": 1e-3}``, or as a tuple of names, ``no_decay = ("log_dt",)``. A schedule
+    multiplies the learning rate of each group by the same factor. A copy of a model keeps the attributes of its modules, not
+    those of its parameters. A tied parameter belongs to the first module that has it.
 
     Args:
         model: whose parameters are grouped.
@@ -33,7 +60,7 @@ def parameter_groups(model: nn.Module, lr: float, by_gates: bool = False) -> lis
     """
     groups: dict[_Kind, list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
-    for parameter, kind in _described(model, 1.0, False, by_gates):
+    for parameter, kind in _described(model, _Kind(), by_gates):
         if parameter not in seen:
             seen.add(parameter)
             groups.setdefault(kind, []).append(parameter)
@@ -41,7 +68,7 @@ def parameter_groups(model: nn.Module, lr: float, by_gates: bool = False) -> lis
 
 
 def _settings(kind: _Kind, lr: float) -> dict[str, Any]:
-    settings: dict[str, Any] = {"lr": lr * kind.lr_scale}
+    settings: dict[str, Any] = {"lr": min(lr * kind.lr_scale, kind.max_lr)}
     if kind.no_decay:
         settings["weight_decay"] = 0.0
     if kind.blocks > 1:
@@ -49,15 +76,11 @@ def _settings(kind: _Kind, lr: float) -> dict[str, Any]:
     return settings
 
 
-def _described(module: nn.Module, lr_scale: float, no_decay: bool, by_gates: bool) -> Iterator[tuple[nn.Parameter, _Kind]]:
+def _described(module: nn.Module, kind: _Kind, by_gates: bool) -> Iterator[tuple[nn.Parameter, _Kind]]:
     """Yield each parameter with its kind; attributes of a module apply to the modules below it."""
-    lr_scale = lr_scale * getattr(module, "lr_scale", 1.0)
-    named = getattr(module, "no_decay", False)
-    no_decay = no_decay or named is True
+    kind = kind.within(module)
     for name, parameter in module.named_parameters(recurse=False):
         gates = module.gates(name) if by_gates and isinstance(module, SequenceLayer) else 1
-        own_scale = getattr(parameter, "lr_scale", 1.0)
-        own_no_decay = getattr(parameter, "no_decay", False) or (isinstance(named, tuple) and name in named)
-        yield parameter, _Kind(lr_scale * own_scale, no_decay or own_no_decay, gates)
+        yield parameter, replace(kind.named(module, name).within(parameter), blocks=gates)
     for child in module.children():
-        yield from _described(child, lr_scale, no_decay, by_gates)
+        yield from _described(child, kind, by_gates)
