@@ -8,7 +8,7 @@ import pytest
 
 from seqmem import datasets
 from seqmem.errors import DataWarning, UserError
-from tests.datasets.test_files import TABLES, WIDE_TABLES
+from tests.datasets.files.tables import TABLES, WIDE_TABLES
 
 PIECES = [
     b",",

@@ -18,6 +18,7 @@ from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder
 from seqmem.tasks import Reconstruction, task_for
 from seqmem.training.evaluation.review import anomaly_scores, sequence_errors
 from seqmem.training.loop.rows import own_rows
+from tests.datasets.files.tables import loaded
 from tests.trials import run_trials
 
 STEPS = 90
@@ -45,7 +46,7 @@ def file(tmp_path):
 
 def forecasts(file, **more):
     keys = {"task": "forecasting", "horizon": 3, "window": 8, "standardize": False}
-    return datasets.load({"name": "files", "path": str(file), **keys, **more})
+    return loaded(file, **keys, **more)
 
 
 def whole(data, split):

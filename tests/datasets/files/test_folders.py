@@ -1,0 +1,47 @@
+"""A folder with a file for each series."""
+
+import numpy as np
+import pytest
+import torch
+
+from seqmem.errors import UserError
+from tests.datasets.files.tables import EXPECTED, WHOLE, classes, comma, everything, line, loaded
+
+
+def test_folders(load, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for k in range(10):
+        rows = "".join(f"{t};{comma(k + t / 4)};{comma(-k - 0.5)}\n" for t in range(2 + k % 2))
+        (folder / f"s{k}.csv").write_text(f"time;x;y\n{rows}")
+    (folder / "labels.csv").write_text("file,label\n" + "".join(f"s{k}.csv,{'ab'[k % 2]}\n" for k in range(10)))
+    data = load(None, "own", **WHOLE)
+    assert everything(data) == EXPECTED
+    assert set(data.describe()["files"]) == {"labels.csv", *(f"s{k}.csv" for k in range(10))}
+    (folder / "labels.csv").write_text("file,label\ns0.csv,a\n")
+    with pytest.raises(UserError, match=r"labels\.csv has no row for the series 's1' of .*own in column file"):
+        load(None, "own")
+    (folder / "labels.csv").unlink()
+    with pytest.raises(UserError, match=r"own has no label .*dataset\.labels_path=labels\.csv"):
+        load(None, "own")
+    for k in range(10):
+        (folder / "ab"[k % 2]).mkdir(exist_ok=True)
+        (folder / f"s{k}.csv").rename(folder / "ab"[k % 2] / f"s{k}.csv")
+    data = load(None, "own", **WHOLE)
+    assert everything(data) == EXPECTED
+    assert line(data, "label") == "names of the folders"
+
+
+def test_tables_without_a_header_in_a_folder_are_series_of_steps(tmp_path):
+    for k in range(16):
+        folder = tmp_path / ("sit still", "walk")[k % 2]
+        folder.mkdir(exist_ok=True)
+        np.savetxt(folder / f"{k:02}.csv", [[float(k), k + 0.5]] * (5 + k), delimiter=",")
+    data = loaded(tmp_path, standardize=False)
+    assert (data.spec.input_size, data.spec.max_length, data.spec.class_names) == (2, 20, ("sit still", "walk"))
+    assert classes(data) == [k % 2 for k in range(16)]
+    batch = data.batch("train", torch.arange(data.sizes["train"]))
+    assert batch.lengths.tolist() == [5 + int(first) for first in batch.inputs[:, 0, 0]]
+    np.savetxt(tmp_path / "one.csv", np.arange(200) / 8)
+    series = loaded(tmp_path / "one.csv", task="forecasting", standardize=False)
+    assert series.batch("train", torch.tensor([0])).inputs[0, :, 0].tolist() == [k / 8 for k in range(100)]

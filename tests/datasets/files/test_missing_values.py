@@ -1,0 +1,33 @@
+"""Values that are missing in one's own files: their marks, and how inputs are filled."""
+
+import pytest
+
+from seqmem.errors import UserError
+from tests.datasets.files.tables import EXPECTED, WHOLE, everything, line, long
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "NA", "N/A", "n/a", "?", "NaN", "nan", "-", "null", "NULL", "None", " ", " NA ", "#N/A", "."]
+)
+def test_marks_of_missing_values(mark, load):
+    text = long().replace("s3,1,3.25,", f"s3,1,{mark},").replace("s4,0,4.0,", f"s4,0,{mark},")
+    expected = [(inputs, target) for inputs, target in EXPECTED]
+    data = load(text, **WHOLE)
+    assert line(data, "missing values").startswith("2 of 50 (4.0%), filled with the previous value")
+    found = everything(data)
+    assert ([[3.0, -3.5], [3.0, -3.5], [3.5, -3.5]], 1) in found
+    assert sum(each in expected for each in found) == 8
+
+
+def test_missing_values_become_the_last_the_mean_or_a_mask(load):
+    text = "id,x,label\n" + "".join(f"{k},{value},{'ab'[k % 2]}\n" for k in range(10) for value in ("", 2, "", 4))
+    last = load(text, missing="last", **WHOLE)
+    assert everything(last)[0][0] == [[3.0], [2.0], [2.0], [4.0]]
+    assert everything(load(text, missing="mean", **WHOLE))[0][0] == [[3.0], [2.0], [3.0], [4.0]]
+    mask = load(text, missing="mask", **WHOLE)
+    assert mask.spec.input_size == 2
+    assert everything(mask)[0][0] == [[3.0, 0.0], [2.0, 1.0], [2.0, 0.0], [4.0, 1.0]]
+    with pytest.raises(UserError, match="channel x: got a missing value at step 0 of a series of 4 steps"):
+        load(text, missing="refuse", **WHOLE)
+    standardised = load(text, missing="mean", validation_fraction=0.2, test_fraction=0.2)
+    assert everything(standardised)[0][0] == [[0.0], [-1.0], [0.0], [1.0]]

@@ -1,0 +1,55 @@
+"""Parquet tables in memory and by row groups."""
+
+import pytest
+import torch
+
+from seqmem.errors import UserError
+from tests.datasets.files.tables import EXPECTED, NAMES, WHOLE, everything, loaded, long
+
+
+def frame(rows, **columns):
+    return pytest.importorskip("pandas").DataFrame({name: [value(k) for k in range(rows)] for name, value in columns.items()})
+
+
+def test_parquet(load, tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    rows = [row.split(",") for row in long().splitlines()]
+    frame = pd.DataFrame(rows[1:], columns=rows[0]).astype({"time": int, "x": "float32", "y": float})
+    frame.to_parquet(tmp_path / "own.parquet", row_group_size=7)
+    for in_memory in (None, True, False):
+        data = load(None, "own.parquet", in_memory=in_memory, **WHOLE)
+        assert everything(data) == EXPECTED
+    frame.sample(frac=1, random_state=0).to_parquet(tmp_path / "own.parquet")
+    assert everything(load(None, "own.parquet", **WHOLE)) == EXPECTED
+    with pytest.raises(
+        UserError, match=r"read by row groups, which needs the rows of each series one after the other; sort it"
+    ):
+        load(None, "own.parquet", in_memory=False)
+    with pytest.raises(UserError, match="expected a Parquet file"):
+        load(b"no parquet", "own.parquet")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_parquet_table_keeps_its_splits(tmp_path, in_memory):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    splits = ["train"] * 9 + ["validation"] * 7 + ["test"] * 4
+    table = frame(100, id=lambda k: NAMES[k // 5], time=lambda k: k % 5, a=float, label=lambda k: k // 5 % 2)
+    table["split"] = [splits[k // 5] for k in range(100)]
+    table.to_parquet(tmp_path / "own.parquet", row_group_size=17)
+    data = loaded(tmp_path / "own.parquet", in_memory=in_memory, standardize=False)
+    assert data.sizes == {"train": 9, "validation": 7, "test": 4}
+    assert data.batch("test", torch.arange(4)).inputs[:, 0, 0].tolist() == [80, 85, 90, 95]
+    table["split"] = "first"
+    table.to_parquet(tmp_path / "own.parquet", row_group_size=17)
+    assert loaded(tmp_path / "own.parquet", in_memory=in_memory).sizes == {"train": 14, "validation": 3, "test": 3}
+
+
+def test_a_wide_parquet_table_is_not_read_by_row_groups(tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    path = tmp_path / "own.parquet"
+    frame(20, id=NAMES.__getitem__, t0=float, t1=float, t2=float, label=lambda k: k % 2).to_parquet(path)
+    assert loaded(path).spec.max_length == 3
+    for more in ({}, {"layout": "wide"}):
+        with pytest.raises(UserError, match=r"own.parquet is read by row groups, .* but each row is a series; give .*true"):
+            loaded(path, in_memory=False, **more)

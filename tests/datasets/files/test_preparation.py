@@ -1,0 +1,35 @@
+"""Standardisation of channels by the training split, kept for later inputs."""
+
+import pytest
+import torch
+
+from seqmem import datasets
+from seqmem.errors import UserError
+from tests.datasets.files.tables import NAMES, everything, line, long
+
+
+def test_constant_channels_are_shifted_alone(load):
+    data = load("id,x,c,label\n" + "".join(f"{k},{k},7.1,{'ab'[k % 2]}\n{k},2,7.1,\n" for k in range(10)))
+    assert line(data, "channels") == "2: x, c; constant in training: c"
+    assert all(abs(step[1]) < 1e-6 for inputs, _ in everything(data) for step in inputs)
+
+
+def test_channels_are_standardised_by_the_training_split(load):
+    data = load(long(40))
+    batch = data.batch("train", torch.arange(data.sizes["train"]))
+    steps = torch.cat([row[:length] for row, length in zip(batch.inputs, batch.lengths.tolist(), strict=True)])
+    torch.testing.assert_close(steps.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(steps.std(0, correction=0), torch.ones(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_channels_of_zeros_are_prepared_as_in_the_training(tmp_path, standardize):
+    path = tmp_path / "zeros.csv"
+    path.write_text("id,time,a,label\n" + "\n".join(f"{name},{t},0,{k % 2}" for k, name in enumerate(NAMES) for t in range(3)))
+    arguments = {"name": "files", "path": str(path), "standardize": standardize}
+    saved = datasets.load(arguments).preparation()
+    assert saved["mean"] == [0.0]
+    again = datasets.load(arguments, preparation=saved)
+    assert again.preparation() == saved
+    with pytest.raises(UserError, match=rf"dataset.standardize: got {not standardize}, expected {standardize} as in"):
+        datasets.load({**arguments, "standardize": not standardize}, preparation=saved)

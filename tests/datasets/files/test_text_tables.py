@@ -1,0 +1,77 @@
+"""Text tables as people have them: encodings, separators, decimal marks, headers and layouts."""
+
+import gzip
+import time
+
+import numpy as np
+import pytest
+
+from seqmem import datasets
+from seqmem.cli import commandline
+from seqmem.errors import UserError
+from tests.datasets.files.tables import (
+    EXPECTED,
+    EXPECTED_WIDE,
+    TABLES,
+    WHOLE,
+    WIDE,
+    WIDE_TABLES,
+    everything,
+    line,
+    loaded,
+    long,
+)
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_tables_as_people_have_them(case, load):
+    data = load(TABLES[case], **WHOLE)
+    assert everything(data) == EXPECTED
+    assert (data.spec.input_size, data.spec.output_size, data.spec.class_names) == (2, 2, ("a", "b"))
+    assert line(data, "series") == "10"
+    assert line(data, "steps") == "2 to 3, median 2.5"
+
+
+def test_compressed_and_encoded_tables(load):
+    assert everything(load(gzip.compress(long().encode()), "own.csv.gz", **WHOLE)) == EXPECTED
+    assert everything(load(long().encode("utf-16"), **WHOLE)) == EXPECTED
+    german = long(label=lambda k: ["gehen", "kr\u00e4ftig laufen"][k % 2]).encode("cp1252")
+    with pytest.raises(UserError, match=r"own\.csv: got a byte at \d+ that is not UTF-8.*dataset\.encoding=cp1252"):
+        load(german)
+    assert load(german, encoding="cp1252", **WHOLE).spec.class_names == ("gehen", "kr\u00e4ftig laufen")
+    with pytest.raises(UserError, match=r"dataset\.encoding: got 'latin-99'"):
+        load(german, encoding="latin-99")
+
+
+@pytest.mark.parametrize("case", WIDE_TABLES)
+def test_wide_tables(case, load):
+    data = load(WIDE_TABLES[case], **WHOLE)
+    assert everything(data) == EXPECTED_WIDE
+    assert line(data, "layout") == "wide, a row is a series"
+
+
+def test_tables_without_a_header(load, tmp_path):
+    text = "".join(f"{1 + k % 2}\t{row}\n".replace(",", "\t") for k, row in enumerate(WIDE.splitlines()))
+    data = load(text, "own.tsv", label_column="0", **WHOLE)
+    assert everything(data) == EXPECTED_WIDE
+    assert "no header" in line(data, "format")
+    with pytest.raises(UserError, match=r"has no label that is found by its name.*\n?"):
+        load(text, "own.tsv")
+    with pytest.raises(UserError, match=r"label_column: got '9', expected a column of .* \(the file has no header, so"):
+        load(text, "own.tsv", label_column="9")
+    text = "".join(f"s{k},{t},{k},{'ab'[k % 2]}\n" for k in range(10) for t in range(2))
+    keys = ["dataset=files", f"dataset.path={tmp_path / 'steps.csv'}", "dataset.id_column=0", "dataset.time_column=1"]
+    (tmp_path / "steps.csv").write_text(text)
+    config = commandline.compose([*keys, "dataset.channel_columns=[2]", "dataset.label_column=3", "dataset.standardize=false"])
+    assert everything(datasets.load(config["dataset"])) == [([[float(k)]] * 2, k % 2) for k in range(10)]
+    words = "".join(f"{row}{',' * (1 - k % 2)},{'ab'[k % 2]}\n" for k, row in enumerate(WIDE.splitlines()))
+    assert everything(load(words, label_column="4", **WHOLE)) == EXPECTED_WIDE
+
+
+def test_a_table_of_thousands_of_columns_takes_seconds(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(12, 4000)).round(2).astype(str)
+    lines = [",".join([str(k % 2), *row]) for k, row in enumerate(rows)]
+    (tmp_path / "wide.csv").write_text("\n".join([",".join(["label", *(f"t{k}" for k in range(4000))]), *lines]) + "\n")
+    begin = time.process_time()
+    assert loaded(tmp_path / "wide.csv").spec.max_length == 4000
+    assert time.process_time() - begin < 10  # 1 s; 16 s with a pass over the names for each name
