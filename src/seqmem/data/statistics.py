@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqmem.data.segments import Segments
-from seqmem.errors import UserError
 from seqmem.io.collection import Collection
 
 _values = 2**20
@@ -17,10 +16,10 @@ class Statistics:
     """Count, mean and sum of squared deviations of each channel, gathered part by part.
 
     Attributes:
-        steps: number of rows.
-        count: (C,) number of values that are not missing.
-        mean: (C,) their mean.
-        squares: (C,) their summed squared deviations from the mean.
+        steps: N, number of rows.
+        count: (C,) float64, number of values that are not missing.
+        mean: (C,) float64, their mean, in the unit of the values; 0 without values.
+        squares: (C,) float64, their summed squared deviations from the mean, in that unit squared.
     """
 
     steps: int
@@ -30,10 +29,11 @@ class Statistics:
 
     @classmethod
     def of(cls, parts: Iterable[np.ndarray], channels: int) -> "Statistics":
-        """Return the statistics of values (N, C) that come in parts, by the method of Chan, Golub and LeVeque (1983).
+        """Return the statistics of values that come in parts, by the method of Chan, Golub and LeVeque (1983).
 
-        Raises:
-            UserError: a value is infinite.
+        Args:
+            parts: each (n, C) of finite numbers, NaN for a missing value; n may differ.
+            channels: C.
         """
         found = cls(0, np.zeros(channels), np.zeros(channels), np.zeros(channels))
         for part in parts:
@@ -41,13 +41,10 @@ class Statistics:
         return found
 
     def _add(self, part: np.ndarray) -> None:
-        if np.isinf(part).any():
-            channel = int(np.argwhere(np.isinf(part))[0, 1])
-            raise UserError(f"channel {channel}: got an infinite value, expected a finite number, or NaN for a missing one")
         present = ~np.isnan(part)
         count = present.sum(0)
         mean = np.where(present, part, 0.0).sum(0) / np.maximum(count, 1)
-        squares = np.where(present, part - mean, 0.0).__pow__(2).sum(0)
+        squares = (np.where(present, part - mean, 0.0) ** 2).sum(0)
         total = np.maximum(self.count + count, 1)
         shift = mean - self.mean
         self.squares = self.squares + squares + shift**2 * self.count * count / total
@@ -58,20 +55,25 @@ class Statistics:
     @property
     def deviation(self) -> np.ndarray:
         """(C,) standard deviation of each channel; 1 for a constant one, whose deviation is 0 up to rounding."""
-        deviation = np.sqrt(self.squares / np.maximum(self.count, 1))
-        return np.where(deviation > 1e-12 * np.abs(self.mean), deviation, 1.0)
+        return np.where(self.constant, 1.0, self._spread)
 
     @property
     def constant(self) -> np.ndarray:
         """(C,) whether a channel has the same value everywhere, or none."""
-        return np.sqrt(self.squares / np.maximum(self.count, 1)) <= 1e-12 * np.abs(self.mean)
+        return self._spread <= 1e-12 * np.abs(self.mean)
+
+    @property
+    def _spread(self) -> np.ndarray:
+        return np.sqrt(self.squares / np.maximum(self.count, 1))
 
 
 def of_segments(collection: Collection, segments: Segments) -> Statistics:
     """Return the statistics of the channels over some segments.
 
+    Steps of several segments count for each of them: windows share some.
+
     Raises:
-        UserError: a value is infinite.
+        UserError: a value is infinite; the message names the series, the step and the channel.
     """
     return Statistics.of(_parts(collection, segments), len(collection.channels))
 
@@ -84,8 +86,11 @@ def _parts(collection: Collection, segments: Segments) -> Iterator[np.ndarray]:
     rows = 0
     for start, length in zip(first.tolist(), segments.lengths.tolist(), strict=True):
         for begin in range(start, start + length, most):
-            waiting.append(collection.values[begin : min(begin + most, start + length)])
-            rows += len(waiting[-1])
+            values = collection.values[begin : min(begin + most, start + length)]
+            if not collection.in_memory:  # others were checked as they were read
+                collection.refuse_infinite(values, begin)
+            waiting.append(values)
+            rows += len(values)
             if rows >= most:
                 yield np.concatenate(waiting)
                 waiting, rows = [], 0

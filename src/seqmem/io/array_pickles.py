@@ -6,7 +6,7 @@ that arrays are pickled with is replaced by one of this module, which keeps what
 
 import pickle
 import re
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class _Array:
 
     def __init__(self, *_: Any):
         self.shape: tuple[int, ...] = ()
-        self.type, self.order = _Type("O"), "C"
+        self.type = _Type("O")
+        self.order: Literal["C", "F"] = "C"
         self.data: Any = None
 
     def __setstate__(self, state: Any) -> None:
@@ -67,7 +68,7 @@ class _Array:
                 elements[k] = _array_of(element)
         else:
             elements = np.frombuffer(self.data, self.type.dtype()).copy()
-        return elements.reshape(self.shape, order="F" if self.order == "F" else "C")
+        return elements.reshape(self.shape, order=self.order)
 
 
 def _array_of(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from seqmem.errors import UserError
 from seqmem.io import object_arrays
 from seqmem.io.collection import Collection, Reading, Rows
-from seqmem.io.columns import SPLIT_NAMES
+from seqmem.io.columns import splits_of
 from seqmem.io.mapped import MappedRows
 from seqmem.io.zips import DAMAGE, check_size
 
@@ -34,14 +34,20 @@ OTHERS = {
 def read_npy(path: Path, reading: Reading) -> Collection:
     """Read a .npy file: (n, T), (n, T, C), or an array of arrays (T, C).
 
+    With ``reading.one_series`` it may be (T,) or (T, C); (1, T) is a series of T steps also then.
+
     Raises:
         UserError: the file cannot be read, or has a different content.
     """
     shape, fortran, dtype, offset = object_arrays.header(path)
     large = path.stat().st_size > LARGE if reading.in_memory is None else not reading.in_memory
+    one = reading.one_series and not dtype.hasobject and (len(shape) == 1 or (len(shape) == 2 and shape[0] != 1))
     if not large or dtype.hasobject:
         with open(path, "rb") as file:
-            return _of_values(path, str(path), object_arrays.read_array(str(path), file))
+            array = object_arrays.read_array(str(path), file)
+        return _of_values(path, str(path), array.reshape(1, len(array), -1) if one and array.size else array)
+    if one:
+        shape = (1, *shape)
     if fortran or len(shape) not in (2, 3) or dtype.kind not in "fiub" or 0 in shape:
         raise UserError(
             f"{path}: got shape {shape} of {dtype}{' in Fortran order' if fortran else ''}, expected numbers (n, T) or "
@@ -51,7 +57,8 @@ def read_npy(path: Path, reading: Reading) -> Collection:
     if path.stat().st_size < offset + n * steps * channels * dtype.itemsize:
         raise UserError(f"{path} is cut: got {path.stat().st_size} bytes, expected those of shape {shape} of {dtype}")
     rows = MappedRows(path, offset, dtype, n * steps, channels)
-    return _trimmed(_equally_long(path, rows, n, steps, channels), in_memory=False)
+    found = replace(_equally_long(path, rows, n, steps, channels), in_memory=False)
+    return _trimmed(found) if dtype.kind == "f" else found
 
 
 def read_npz(path: Path, reading: Reading) -> Collection:
@@ -91,7 +98,9 @@ def read_npz(path: Path, reading: Reading) -> Collection:
     if place["groups"]:
         found = replace(found, groups=object_arrays.strings(f"{path}, array {place['groups']}", arrays[place["groups"]], count))
     if place["splits"]:
-        found = replace(found, splits=_splits(f"{path}, array {place['splits']}", arrays[place["splits"]], count))
+        where = f"{path}, array {place['splits']}"
+        names = object_arrays.strings(where, arrays[place["splits"]], count)
+        found = replace(found, splits=splits_of(names, lambda k: f"{where}[{k}]"))
     roles = {"arrays": ", ".join(f"{name} {array.shape}" for name, array in arrays.items())}
     found = replace(found, roles=roles)
     return found if label is None or reading.target == "none" else _labelled(found, path, label, arrays[label], reading)
@@ -148,24 +157,21 @@ def _of_values(path: Path, where: str, values: np.ndarray, lengths: np.ndarray |
         return _of_series(path, object_arrays.series_of_objects(where, values))
     if values.dtype.kind not in "fiub":
         raise UserError(f"{where}: got values of type {values.dtype}, expected numbers")
-    is_flat = (
-        lengths is not None and lengths.dtype.kind in "iu" and (len(lengths) != len(values) or lengths.sum() == len(values))
-    )
-    if lengths is not None and is_flat and values.ndim < 3:
-        return _of_steps(path, where, values, lengths)
+    if lengths is not None:
+        lengths = _checked_lengths(where, lengths, len(values) if values.ndim == 3 else lengths.size)
+        if values.ndim in (1, 2) and (len(lengths) != len(values) or lengths.sum() == len(values)):
+            return _of_steps(path, where, values, lengths)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise UserError(
             f"{where}: got shape {values.shape}, expected (n, T), (n, T, C), or (steps of all series, C) with lengths"
         )
     n, steps, channels = (*values.shape, 1)[:3]
     found = _equally_long(path, values.reshape(n * steps, channels), n, steps, channels)
-    object_arrays.check_finite(where, [values])
     if lengths is None:
-        return _trimmed(found, in_memory=True)
-    checked = _checked_lengths(where, lengths, n)
-    if (checked > steps).any():
-        raise UserError(f"{where}: got a length of {checked.max()}, expected at most the {steps} steps of the array")
-    return replace(found, lengths=checked)
+        return _trimmed(found)
+    if (lengths > steps).any():
+        raise UserError(f"{where}: got a length of {lengths.max()}, expected at most the {steps} steps of the array")
+    return replace(found, lengths=lengths)
 
 
 def _equally_long(path: Path, rows: Rows, n: int, steps: int, channels: int) -> Collection:
@@ -175,13 +181,11 @@ def _equally_long(path: Path, rows: Rows, n: int, steps: int, channels: int) -> 
 
 def _of_steps(path: Path, where: str, values: np.ndarray, lengths: np.ndarray) -> Collection:
     """Read the steps of all series, one after the other."""
-    checked = _checked_lengths(where, lengths, len(lengths))
-    if int(checked.sum()) != len(values):
-        raise UserError(f"{where}: got {len(values)} steps, expected {int(checked.sum())}, the sum of the lengths")
+    if int(lengths.sum()) != len(values):
+        raise UserError(f"{where}: got {len(values)} steps, expected {int(lengths.sum())}, the sum of the lengths")
     rows = values[:, None] if values.ndim == 1 else values
-    object_arrays.check_finite(where, [rows])
-    starts = np.concatenate([[0], np.cumsum(checked)[:-1]])
-    return Collection(path, [str(k) for k in range(len(checked))], _channel_names(rows.shape[1]), rows, starts, checked)
+    names, starts = [str(k) for k in range(len(lengths))], np.cumsum(lengths) - lengths
+    return Collection(path, names, _channel_names(rows.shape[1]), rows, starts, lengths)
 
 
 def _checked_lengths(where: str, lengths: np.ndarray, count: int) -> np.ndarray:
@@ -199,34 +203,32 @@ def _of_series(path: Path, series: list[np.ndarray], names: list[str] | None = N
     for k, each in enumerate(series):
         if each.shape[1] != channels:
             raise UserError(f"{path}, series {k}: got {each.shape[1]} channels, expected {channels} as in the first one")
-    object_arrays.check_finite(str(path), series)
     lengths = np.array([len(each) for each in series], np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     return Collection(
         path,
         names or [str(k) for k in range(len(series))],
         _channel_names(channels),
         np.concatenate([each.astype(np.float64) for each in series]),
-        starts,
+        np.cumsum(lengths) - lengths,
         lengths,
     )
 
 
-def _trimmed(found: Collection, in_memory: bool) -> Collection:
+def _trimmed(found: Collection) -> Collection:
     """End each series at its last step with a value, since NaN fills up shorter series of an array.
 
     Raises:
         UserError: a series has no value at all.
     """
-    lengths = found.lengths.copy()
-    if isinstance(found.values, np.ndarray) and (found.values.dtype.kind != "f" or not np.isnan(found.values).any()):
+    if isinstance(found.values, np.ndarray) and not np.isnan(found.values).any():
         return found
+    lengths = found.lengths.copy()
     for k in range(len(found)):
-        present = np.asarray(~np.isnan(found.read(k).astype(np.float64)).all(1))
+        present = ~np.isnan(found.read(k)).all(1)
         if not present.any():
             raise UserError(f"{found.path}, series {k}: got no value, expected at least one")
         lengths[k] = len(present) - present[::-1].argmax()
-    return replace(found, lengths=lengths, in_memory=in_memory)
+    return replace(found, lengths=lengths)
 
 
 def _times(where: str, times: np.ndarray, found: Collection) -> np.ndarray:
@@ -245,14 +247,6 @@ def _times(where: str, times: np.ndarray, found: Collection) -> np.ndarray:
             raise UserError(f"{where}, series {k}: got times that are not finite or do not increase, expected increasing times")
         result[start : start + length] = own - own[0]
     return result
-
-
-def _splits(where: str, array: np.ndarray, count: int) -> list[str]:
-    names = object_arrays.strings(where, array, count)
-    for k, name in enumerate(names):
-        if name is not None and name.lower() not in SPLIT_NAMES:
-            raise UserError(f"{where}[{k}]: got '{name}', expected train, validation or test, or an empty text")
-    return ["" if name is None else SPLIT_NAMES[name.lower()] for name in names]
 
 
 def _channel_names(count: int) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class Reading:
         encoding: of text files.
         in_memory: read large files as a whole (true) or as they are needed (false).
         single: a table without ids and labels is a single series.
+        one_series: a file has one series, so that the rows of an array (T,) or (T, C) are its steps.
         new: the files are new ones, which may have no labels.
         needs_labels: without labels the files are useless; otherwise only columns whose names are clear are taken for labels.
         classes: those of the training, by which the labels of a new file without a header are recognised.
@@ -59,6 +60,7 @@ class Reading:
     encoding: str = "utf-8"
     in_memory: bool | None = None
     single: bool = False
+    one_series: bool = False
     new: bool = False
     needs_labels: bool = True
     classes: tuple[str, ...] = ()
@@ -115,6 +117,25 @@ class Collection:
         """Return the values (T, C) of a series."""
         start = int(self.starts[series])
         return self.values[start : start + int(self.lengths[series])]
+
+    def refuse_infinite(self, values: np.ndarray, begin: int = 0) -> None:
+        """Refuse infinite values.
+
+        Args:
+            values: (n, C) consecutive rows of ``values``.
+            begin: number of the first of these rows.
+
+        Raises:
+            UserError: a value is infinite; the message names the series, the step and the channel.
+        """
+        infinite = np.isinf(values)
+        if infinite.any():
+            row, channel = np.argwhere(infinite)[0].tolist()
+            series = int(np.searchsorted(self.starts, begin + row, side="right")) - 1
+            raise UserError(
+                f"{self.path}, series {self.names[series]!r}, step {begin + row - int(self.starts[series])}, channel "
+                f"{self.channels[channel]}: got an infinite value, expected a finite number, or NaN for a missing one"
+            )
 
     def with_channels(self, channels: Sequence[str]) -> "Collection":
         """Return the collection with these channels, in this order.

@@ -1,9 +1,10 @@
 """Columns of a table by what they mean, as keys name them or their names suggest."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from seqmem.errors import UserError
 from seqmem.io.collection import Reading
 from seqmem.io.tables import Table, texts
 from seqmem.io.values import is_number
@@ -168,6 +169,22 @@ def names_splits(table: Table, column: str) -> bool:
     """Return whether the cells of a column are names of splits alone."""
     found = {name.lower() for name in texts(table, column) if name is not None}
     return bool(found) and found <= SPLIT_NAMES.keys()
+
+
+def splits_of(names: Sequence[str | None], place: Callable[[int], str]) -> list[str]:
+    """Return the split of each series; empty for None, where it is to be drawn.
+
+    Args:
+        names: (n) of splits, in any case.
+        place: returns where the name of an index is, for a message.
+
+    Raises:
+        UserError: a name is not in :data:`SPLIT_NAMES`.
+    """
+    for k, name in enumerate(names):
+        if name is not None and name.lower() not in SPLIT_NAMES:
+            raise UserError(f"{place(k)}: got '{name}', expected train, validation or test, or an empty cell")
+    return ["" if name is None else SPLIT_NAMES[name.lower()] for name in names]
 
 
 def _plain(name: str) -> str | float:

@@ -173,6 +173,18 @@ def decoded(where: object, content: bytes, otherwise: str | None = None) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+
+
 def checksum(path: Path) -> str:
     """Return the sha256 of a file of any size, in hexadecimal.
 
@@ -188,16 +200,17 @@ def checksum(path: Path) -> str:
 
 def listing(folder: Path) -> str:
     """Return what a folder has, as a part of a message: "FOLDER has a.csv, b.csv and 3 more"."""
+    shown = "the current folder" if folder == Path() else folder
     try:
         names = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
-        return f"{folder} does not exist"
+        return f"{shown} does not exist"
     except OSError as error:
-        return f"{folder} cannot be listed ({error.strerror})"
+        return f"{shown} cannot be listed ({error.strerror})"
     if not names:
-        return f"{folder} is empty"
+        return f"{shown} is empty"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"{folder} has {', '.join(names[:6])}{more}"
+    return f"{shown} has {', '.join(names[:6])}{more}"
 
 
 def check_new_file(path: Path, key: str, suffixes: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Layout, Reading
-from seqmem.io.columns import SPLIT_NAMES, Columns, of_table
+from seqmem.io.columns import Columns, of_table, splits_of
 from seqmem.io.tables import Table, groups_thousands, is_mostly_numbers, numbers, texts, times
 
 WIDE_CHANNEL = "value"
@@ -110,13 +110,14 @@ def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Read
     moments, unit = times(table, columns.time) if columns.time is not None else (None, "")
     order = np.lexsort((np.zeros(rows) if moments is None else moments, codes))
     lengths = np.bincount(codes, minlength=len(names))
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    starts = np.cumsum(lengths) - lengths
     roles: dict[str, str] = {}
     origins = None
     if moments is not None:
         _refuse_equal_times(table, columns, codes[order], moments[order], order, names)
-        within = np.diff(codes[np.argsort(codes, kind="stable")]) == 0
-        was_sorted = not (within & (np.diff(moments[np.argsort(codes, kind="stable")]) < 0)).any()
+        in_file = np.argsort(codes, kind="stable")
+        within = np.diff(codes[in_file]) == 0
+        was_sorted = not (within & (np.diff(moments[in_file]) < 0)).any()
         roles = {} if was_sorted else {"order": "steps were sorted by time"}
         moments = moments[order]
         origins = moments[starts]
@@ -171,7 +172,7 @@ def _wide(table: Table, columns: Columns, channels: Sequence[str], reading: Read
         ids,
         (WIDE_CHANNEL,),
         values[np.arange(values.shape[1]) < lengths[:, None]][:, None],
-        np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+        np.cumsum(lengths) - lengths,
         lengths,
         labels=texts(table, columns.labels[0]) if columns.labels and reading.target == "class" else None,
         targets=targets,
@@ -252,13 +253,4 @@ def _one_value_each(table: Table, column: str, codes: np.ndarray, names: Sequenc
 
 
 def _splits(table: Table, columns: Columns, given: Sequence[str | None] | None, rows: Sequence[int]) -> list[str] | None:
-    if given is None:
-        return None
-    found = []
-    for name, row in zip(given, rows, strict=True):
-        if name is not None and name.lower() not in SPLIT_NAMES:
-            raise UserError(
-                f"{table.place(row, str(columns.split))}: got '{name}', expected train, validation or test, or an empty cell"
-            )
-        found.append("" if name is None else SPLIT_NAMES[name.lower()])
-    return found
+    return None if given is None else splits_of(given, lambda k: table.place(rows[k], str(columns.split)))

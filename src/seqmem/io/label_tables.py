@@ -8,7 +8,7 @@ import numpy as np
 
 from seqmem.errors import UserError, nearest
 from seqmem.io.collection import Collection, Reading
-from seqmem.io.columns import SPLIT_NAMES, Columns, of_table
+from seqmem.io.columns import Columns, of_table, splits_of
 from seqmem.io.files import checksum
 from seqmem.io.tables import Table, numbers, texts
 
@@ -42,7 +42,10 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
     elif columns.labels and reading.target == "value":
         targets, target_names = np.stack([numbers(table, name)[rows] for name in columns.labels], 1), columns.labels
     groups = found.groups if columns.group is None else _picked(texts(table, columns.group), rows)
-    splits = found.splits if columns.split is None else _splits(table, columns.split, rows)
+    splits = found.splits
+    if columns.split is not None:
+        given = _picked(texts(table, columns.split), rows)
+        splits = splits_of(given, lambda k: table.place(int(rows[k]), str(columns.split)))
     name = table.path.name if table.path.name not in found.files else f"labels: {table.path.name}"
     shown = {
         "labels of": str(table.path),
@@ -94,11 +97,3 @@ def _rows(found: Collection, table: Table, columns: Columns) -> np.ndarray:
 
 def _picked(values: Sequence[str | None], rows: np.ndarray) -> list[str | None]:
     return [values[row] for row in rows.tolist()]
-
-
-def _splits(table: Table, column: str, rows: np.ndarray) -> list[str]:
-    names = _picked(texts(table, column), rows)
-    for name, row in zip(names, rows.tolist(), strict=True):
-        if name is not None and name.lower() not in SPLIT_NAMES:
-            raise UserError(f"{table.place(row, column)}: got '{name}', expected train, validation or test, or an empty cell")
-    return ["" if name is None else SPLIT_NAMES[name.lower()] for name in names]

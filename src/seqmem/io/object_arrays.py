@@ -1,7 +1,6 @@
 """Arrays of NumPy files; those of Python objects are read without executing code from the file."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +39,7 @@ def read_array(where: str, file: BinaryIO) -> np.ndarray:
             f"{where} cannot be read ({str(error) or type(error).__name__}); expected an array of numbers, or of arrays of "
             "numbers"
         ) from None
-    if not isinstance(array, np.ndarray) or array.shape != tuple(shape):
+    if array.shape != tuple(shape):
         raise UserError(f"{where} cannot be read; expected an array of numbers, or of arrays of numbers")
     return array
 
@@ -120,15 +119,3 @@ def _string(value: Any) -> str | None:
         return None
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
     return text or None
-
-
-def check_finite(where: str, series: Sequence[np.ndarray]) -> None:
-    """Refuse infinite values; NaN is a missing value.
-
-    Raises:
-        UserError: naming the series and the step.
-    """
-    for k, each in enumerate(series):
-        if each.dtype.kind == "f" and np.isinf(each).any():
-            step = int(np.argwhere(np.isinf(each))[0][0])
-            raise UserError(f"{where}, series {k}, step {step}: got an infinite value, expected a finite number or NaN")

@@ -11,7 +11,7 @@ import numpy as np
 
 from seqmem.errors import UserError
 from seqmem.io.archive import DAMAGE, read_arrays, write_arrays
-from seqmem.io.files import decoded, replacing
+from seqmem.io.files import decoded, read_bytes, replacing
 from seqmem.io.values import is_number, shortened
 from seqmem.io.zips import check_size
 
@@ -121,12 +121,9 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """The rows of a CSV file that are not blank lines, each with the number of its line."""
+    content = decoded(path, read_bytes(path))
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    try:
-        reader = csv.reader(io.StringIO(decoded(path, content)))
+        reader = csv.reader(io.StringIO(content))
         return [(reader.line_num, row) for row in reader if row[1:] or (row and row[0].strip())]
     except csv.Error as error:
         raise UserError(f"cannot read {path} ({error})") from None

@@ -49,7 +49,14 @@ def read_folder(folder: Path, reading: Reading, read: Callable[[Path, Reading], 
             f"{folder}: got {loose.name} next to folders of files, expected files alone, or a folder for each class"
         )
     each = replace(
-        reading, target="none", label_columns=(), group_column=None, split_column=None, labels_path=None, single=True
+        reading,
+        target="none",
+        label_columns=(),
+        group_column=None,
+        split_column=None,
+        labels_path=None,
+        single=True,
+        one_series=True,
     )
     parts = [_single(path, folder, in_folders, _read(path, each, read)) for path in files]
     found = joined(folder, parts)
@@ -69,23 +76,6 @@ def _read(path: Path, reading: Reading, read: Callable[[Path, Reading], Collecti
 
 def _single(path: Path, folder: Path, in_folders: bool, found: Collection) -> Collection:
     """Return a file's series under the file's name."""
-    if (
-        len(found) != 1
-        and path.suffix.lower() == ".npy"
-        and len(set(found.lengths.tolist())) == 1
-        and found.channels == ("x0",)
-    ):
-        # An array (T, C) is read as T series of C steps elsewhere.
-        rows = found.values[0 : len(found.values)].reshape(len(found), -1)
-        channels = tuple(f"x{k}" for k in range(rows.shape[1]))
-        found = replace(
-            found,
-            names=[""],
-            values=rows,
-            channels=channels,
-            starts=found.starts[:1],
-            lengths=found.lengths[:1] * 0 + len(rows),
-        )
     if len(found) != 1:
         raise UserError(f"{path}: got {len(found)} series, expected one in each file of a folder, a row for each step")
     stem = path.name.partition(".")[0]

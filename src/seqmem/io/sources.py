@@ -9,7 +9,7 @@ from seqmem.errors import UserError, nearest
 from seqmem.io import arrays, parquet, series_folder
 from seqmem.io.collection import Collection, Reading
 from seqmem.io.columns import text_columns
-from seqmem.io.files import checksum, listing
+from seqmem.io.files import checksum, listing, read_bytes
 from seqmem.io.frames import series_of
 from seqmem.io.label_tables import with_labels
 from seqmem.io.tables import Table
@@ -78,7 +78,7 @@ def read_table(path: Path, reading: Reading, key: str) -> Table:
         raise UserError(f"{key}: got {path}, expected a file with a table ({listing(path.parent)})")
     if path.suffix.lower() == ".parquet":
         return parquet.read_table(path)
-    return read_text_table(path, _bytes(path), reading.encoding, None, lambda names: text_columns(names, reading))[0]
+    return read_text_table(path, read_bytes(path), reading.encoding, None, lambda names: text_columns(names, reading))[0]
 
 
 def _read_file(path: Path, reading: Reading) -> Collection:
@@ -95,19 +95,14 @@ def _read_file(path: Path, reading: Reading) -> Collection:
         advice = f"; {_advice[inner]}" if inner in _advice else ""
         raise UserError(f"{path}: got a file '{suffix}', expected {', '.join(FORMATS)}{advice}")
     found = readers[inner](path, reading)
+    if found.in_memory:
+        found.refuse_infinite(found.values[0 : len(found.values)])
     return replace(found, files={path.name: checksum(path)})
 
 
 def _read_text(path: Path, reading: Reading) -> Collection:
     table, note = read_text_table(
-        path, _bytes(path), reading.encoding, reading.header, lambda names: text_columns(names, reading)
+        path, read_bytes(path), reading.encoding, reading.header, lambda names: text_columns(names, reading)
     )
     found = series_of(table, reading)
     return replace(found, roles={"format": note, **found.roles})
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})") from None

@@ -6,6 +6,7 @@ import numpy as np
 
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Reading
+from seqmem.io.files import read_bytes
 from seqmem.io.ts_files import parse
 from seqmem.io.values import is_number
 
@@ -16,11 +17,7 @@ def read_ts(path: Path, reading: Reading) -> Collection:
     Raises:
         UserError: the file cannot be read, or a line is wrong; the message names it.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})") from None
-    part = parse(path, path.name, content, classes_alone=False)
+    part = parse(path, path.name, read_bytes(path), classes_alone=False)
     lengths = np.array([len(series) for series in part.series], np.int64)
     targets = None
     if reading.target == "value" and part.labels:
@@ -33,7 +30,7 @@ def read_ts(path: Path, reading: Reading) -> Collection:
         [str(k) for k in range(len(part.series))],
         tuple(f"x{k}" for k in range(part.series[0].shape[1])),
         np.concatenate(part.series),
-        np.concatenate([[0], np.cumsum(lengths)[:-1]]),
+        np.cumsum(lengths) - lengths,
         lengths,
         times=None if part.times is None else np.concatenate([moments - moments[0] for moments in part.times]),
         labels=[None if label == "?" else label for label in part.labels] or None if reading.target == "class" else None,

@@ -3,7 +3,9 @@
 from math import nan
 
 import numpy as np
+import pytest
 
+from seqmem.errors import UserError
 from tests.datasets.files.tables import WHOLE, everything, line
 from tests.tiny_files import write_ts
 
@@ -61,3 +63,21 @@ def test_ts_files(load, tmp_path):
     )
     data = load(values, "own.ts", task="regression", **WHOLE)
     assert everything(data) == [([[1.0], [2.0], [float(k)]], [k / 2]) for k in range(10)]
+
+
+def test_infinite_values_are_refused_by_series_step_and_channel(load, tmp_path):
+    values = np.zeros((5, 3, 2))
+    values[3, 2, 1] = -np.inf
+    (tmp_path / "labels.csv").write_text("label\n" + "a\nb\n" * 2 + "a\n")
+    np.save(tmp_path / "own.npy", values)
+    for in_memory in (True, False):
+        with pytest.raises(UserError, match=r"own.npy, series '3', step 2, channel x1: got an infinite value"):
+            load(None, "own.npy", labels_path=str(tmp_path / "labels.csv"), in_memory=in_memory)
+    for arrays in (
+        {"values": values, "ids": list("pqrst")},
+        {"values": values.reshape(15, 2), "lengths": [3] * 5, "ids": list("pqrst")},
+        {name: values[k] for k, name in enumerate("pqrst")},
+    ):
+        np.savez(tmp_path / "own.npz", **arrays)
+        with pytest.raises(UserError, match=r"own.npz, series 's', step 2, channel x1: got an infinite value"):
+            load(None, "own.npz")

@@ -45,3 +45,31 @@ def test_tables_without_a_header_in_a_folder_are_series_of_steps(tmp_path):
     np.savetxt(tmp_path / "one.csv", np.arange(200) / 8)
     series = loaded(tmp_path / "one.csv", task="forecasting", standardize=False)
     assert series.batch("train", torch.tensor([0])).inputs[0, :, 0].tolist() == [k / 8 for k in range(100)]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("channels", [(), (1,), (2,)])
+def test_arrays_in_a_folder_are_series_of_steps(tmp_path, channels, in_memory):
+    """Also with missing values in the last channel, or in all channels of a step."""
+    for k in range(12):
+        values = np.arange(k, k + 6.0)[(...,) + (None,) * len(channels)] + np.zeros(channels)
+        values[2, ...] = np.nan
+        values.reshape(6, -1)[4, -1] = np.nan
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        np.save(tmp_path / "ab"[k % 2] / f"{k}.npy", values)
+    data = loaded(tmp_path, standardize=False, in_memory=in_memory)
+    size = sum(channels) or 1
+    assert (data.spec.input_size, data.spec.max_length) == (size, 6)
+    for (inputs, target), k in zip(everything(data), range(12), strict=True):
+        last = k + 3.0 if size == 1 else k + 4.0
+        assert [step[0] for step in inputs] == [k, k + 1, k + 1, k + 3, last, k + 5]
+        assert target == k % 2
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_array_of_one_row_in_a_folder_is_a_series_of_its_numbers(tmp_path, in_memory):
+    for k in range(12):
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        np.save(tmp_path / "ab"[k % 2] / f"{k}.npy", np.arange(k, k + 6.0)[None])
+    data = loaded(tmp_path, standardize=False, in_memory=in_memory)
+    assert [inputs for inputs, _ in everything(data)] == [[[float(k + t)] for t in range(6)] for k in range(12)]

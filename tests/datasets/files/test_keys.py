@@ -36,6 +36,13 @@ def test_useless_and_wrong_keys_are_refused(load, tmp_path):
             load(b"", name)
 
 
+def test_a_missing_file_is_shown_with_the_files_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "own.csv").write_text(long())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"got other\.csv, which does not exist \(the current folder has own\.csv\)"):
+        datasets.load({"name": "files", "path": "other.csv"})
+
+
 def test_the_table_in_the_guide_is_that_of_its_example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     guide = (ROOT / "docs/guides/your-data.md").read_text()
