@@ -134,23 +134,21 @@ class Files(DataSet):
         check_labels(found, task, learns=self._trained is None)
         _refuse_useless(given, found)
         names, classes = _classes(found, self._trained)
-        parts, notes = parts_of(given, found, classes)
-        statistics = {split: of_segments(found, part) for split, part in parts.items()}
-        for split, each in statistics.items():
-            if each.count.sum() == 0:
-                raise UserError(f"{found.path}: got no value of the {split} split, expected one that is not missing")
+        whole, parts, notes = parts_of(given, found, classes)
+        self._task, self._horizon = task, horizon if task == "forecasting" else 0
+        statistics = {split: of_segments(found, part) for split, part in whole.items()}
+        _refuse_unknown(found, whole, statistics, self._horizon)
         if self._trained is None:
-            preparation = _preparation(given, found, parts["train"], statistics["train"], names, "windows" in notes)
+            preparation = _preparation(given, found, whole["train"], statistics["train"], names, "windows" in notes)
         else:
             preparation = _as_trained(given, self._trained)
         scale = time_scale if timestamp else None
-        self._task, self._horizon = task, horizon if task == "forecasting" else 0
         self._series = {split: PreparedSeries(found, preparation, part, scale) for split, part in parts.items()}
         self._targets = {split: _targets(found, preparation, part, task, classes) for split, part in parts.items()}
         self._block = None if found.in_memory else block_size
         self._preparation = preparation
         self._names = {split: [found.names[series] for series in part.series.tolist()] for split, part in parts.items()}
-        self.summary = summary(found, preparation, parts, statistics, notes)
+        self.summary = summary(found, preparation, classes, parts, statistics, notes)
         longest = max(int(part.lengths.max()) for part in parts.values()) - self._horizon
         sums = {split: part.sha256 for split, part in parts.items()}
         super().__init__(
@@ -222,6 +220,24 @@ def _refuse_useless(given: dict[str, Any], found: Collection) -> None:
         )
 
 
+def _refuse_unknown(
+    found: Collection, whole: Mapping[Split, Segments], statistics: Mapping[Split, Statistics], horizon: int
+) -> None:
+    """Refuse a split in which every value is missing, or every target: the values after the first ``horizon`` steps."""
+    for split, part in whole.items():
+        known = statistics[split].count.sum()
+        if known == 0:
+            raise UserError(f"{found.path}: got no value of the {split} split, expected one that is not missing")
+        if known > horizon * len(part) * len(found.channels):  # more than the first steps have
+            continue
+        first = replace(part, lengths=np.full(len(part), horizon))
+        if of_segments(found, first).count.sum() == known:
+            raise UserError(
+                f"{found.path}: got no value of the {split} split after the first dataset.horizon={horizon} steps of each "
+                "series, expected one that is not missing, since these are the targets"
+            )
+
+
 def _classes(found: Collection, trained: Preparation | None) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
     """Return the names of the classes, and the number of each series' class; None without classes of all series."""
     if found.labels is None or any(label is None for label in found.labels):
@@ -243,17 +259,15 @@ def _preparation(
 ) -> Preparation:
     """Return the preparation by the training split."""
     channels, mean, deviation = len(found.channels), statistics.mean, statistics.deviation
-    targets = np.zeros((1, 0)) if found.targets is None else found.targets[train.series]
-    target_mean, target_deviation = targets.mean(0), targets.std(0)
-    target_deviation = np.where(target_deviation > 1e-12 * np.abs(target_mean), target_deviation, 1.0)
+    targets = Statistics.of([] if found.targets is None else [found.targets[train.series]], len(found.target_names))
+    target_mean, target_deviation, fill = targets.mean, targets.deviation, np.zeros(channels)
     if not given["standardize"]:
-        target_mean, target_deviation = np.zeros(targets.shape[1]), np.ones(targets.shape[1])
-    raw = (np.zeros(channels), np.ones(channels), mean)
-    shift, scale, fill = (mean, deviation, np.zeros(channels)) if given["standardize"] else raw
+        mean, deviation, fill = np.zeros(channels), np.ones(channels), mean
+        target_mean, target_deviation = np.zeros_like(target_mean), np.ones_like(target_deviation)
     return Preparation(
         found.channels,
-        tuple(shift.tolist()),
-        tuple(scale.tolist()),
+        tuple(mean.tolist()),
+        tuple(deviation.tolist()),
         tuple(fill.tolist()),
         given["missing"],
         names,

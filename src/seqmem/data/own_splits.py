@@ -18,13 +18,17 @@ FEW = 10
 
 def parts_of(
     given: Mapping[str, Any], found: Collection, classes: np.ndarray | None
-) -> tuple[dict[Split, Segments], dict[str, str]]:
-    """Return the segments of each split, and lines of the summary about them.
+) -> tuple[dict[Split, Segments], dict[Split, Segments], dict[str, str]]:
+    """Split the series.
 
     Args:
         given: section ``dataset`` of a checked config.
         found: the series.
         classes: (n,) the class of each series; None without classes.
+
+    Returns:
+        For each split, the segments of the series that belong to it; for each split, its sequences, which are these segments
+        or windows of them; and lines of the summary about both.
 
     Raises:
         UserError: there are too few series or steps for the splits, or keys exclude each other.
@@ -59,12 +63,13 @@ def parts_of(
         notes = {"split by": _how_split(found, stratified is not None, given)}
         if given["task"] == "classification" and classes is not None:
             _warn_of_lost_classes(found, classes, rows["train"])
+    sequences = parts
     if window is not None:
-        parts = {split: part.windows(window, horizon) for split, part in parts.items()}
+        sequences = {split: part.windows(window, horizon) for split, part in parts.items()}
         notes["windows"] = f"{window} steps{f' and {horizon} for the targets' if horizon else ''}"
     if horizon:
         notes["forecast"] = f"{horizon} step{'s' if horizon > 1 else ''} ahead"
-    return parts, notes
+    return parts, sequences, notes
 
 
 def _how_split(found: Collection, stratified: bool, given: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """A small table of what was understood of a user's files."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +22,7 @@ _how = {
 def summary(
     found: Collection,
     preparation: Preparation,
+    classes: np.ndarray | None,
     parts: Mapping[Split, Segments],
     statistics: Mapping[Split, Statistics],
     notes: Mapping[str, str],
@@ -32,8 +32,9 @@ def summary(
     Args:
         found: the series.
         preparation: of their values.
-        parts: the segments of each split.
-        statistics: of each split.
+        classes: (n,) the class of each series; None without classes.
+        parts: the sequences of each split.
+        statistics: of the steps of each split, each counted once.
         notes: further lines: how the series were split, and what is predicted.
     """
     steps = sum(each.steps for each in statistics.values())
@@ -49,7 +50,7 @@ def summary(
         "missing values": f"{missing} of {values} ({missing / max(values, 1):.1%}), {_how[preparation.missing]}"
         if missing
         else "none",
-        **_targets(found, preparation),
+        **_targets(found, preparation, classes),
         **notes,
         "splits": ", ".join(f"{split} {len(part)}" for split, part in parts.items()) + _few(parts),
         "standardised": "by mean and standard deviation of the training split" if preparation.standardizes else "no",
@@ -64,25 +65,15 @@ def _few(parts: Mapping[Split, Segments]) -> str:
     return "; few, so chance has a part in the best epoch and in the test" if few else ""
 
 
-def _targets(found: Collection, preparation: Preparation) -> dict[str, str]:
-    if preparation.class_names is not None and found.labels is not None:
-        counts = Counter(found.labels)
-        names = [f"{name} {sum(counts[label] for label in _spellings(name, counts))}" for name in preparation.class_names]
+def _targets(found: Collection, preparation: Preparation, classes: np.ndarray | None) -> dict[str, str]:
+    if preparation.class_names is not None and classes is not None:
+        counts = np.bincount(classes, minlength=len(preparation.class_names)).tolist()
+        names = [f"{name} {count}" for name, count in zip(preparation.class_names, counts, strict=True)]
         return {"classes": f"{len(names)}: {_listed(names, 12)}"}
     if found.targets is not None:
         spans = zip(found.target_names, found.targets.min(0), found.targets.max(0), strict=True)
         return {"values to predict": ", ".join(f"{name} from {low:g} to {high:g}" for name, low, high in spans)}
     return {}
-
-
-def _spellings(name: str, labels: Mapping[str | None, int]) -> list[str]:
-    """Return the labels of a class: 1 and 1.0 are one."""
-    if name in labels and not name.lstrip("+-").replace(".", "", 1).isdigit():
-        return [name]
-    try:
-        return [label for label in labels if label is not None and float(label) == float(name)]
-    except ValueError:
-        return [name]
 
 
 def _range(lengths: np.ndarray) -> str:

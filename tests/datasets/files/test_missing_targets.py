@@ -208,6 +208,21 @@ def test_predicted_errors_leave_out_missing_values(file, tmp_path):
     assert [row[4] == "" for row in rows] == [False, False, True, False]
 
 
+def test_a_split_without_a_target_is_refused(tmp_path):
+    """The test split begins at step 76, and its targets 3 steps later."""
+
+    def load(*known):
+        rows = [f"{k}\n" if k < 76 or k in known else "NA\n" for k in range(90)]
+        (tmp_path / "own.csv").write_text("a\n" + "".join(rows))
+        return forecasts(tmp_path / "own.csv")
+
+    for known in ([76], [78], [76, 77, 78]):
+        with pytest.raises(UserError, match=r"no value of the test split after the first dataset.horizon=3 steps of each"):
+            load(*known)
+    for known in ([79], [76, 77, 79], [76, 88]):
+        assert whole(load(*known), "test").known.sum() == 1
+
+
 def test_a_split_without_a_value_and_a_wrong_mask_are_refused(tmp_path):
     (tmp_path / "own.csv").write_text("a\n" + "".join(f"{k}\n" for k in range(76)) + "NA\n" * 14)
     with pytest.raises(UserError, match=r"own.csv: got no value of the test split, expected one that is not missing"):

@@ -33,3 +33,15 @@ def test_channels_of_zeros_are_prepared_as_in_the_training(tmp_path, standardize
     assert again.preparation() == saved
     with pytest.raises(UserError, match=rf"dataset.standardize: got {not standardize}, expected {standardize} as in"):
         datasets.load({**arguments, "standardize": not standardize}, preparation=saved)
+
+
+def test_steps_of_overlapping_windows_count_once(load):
+    """In the statistics, and in the numbers of the table, which are those of the file."""
+    text = "x\n" + "".join(f"{'NA' if k % 15 == 3 else k * k % 97}\n" for k in range(300))
+    keys = {"task": "forecasting", "horizon": 40}
+    data = load(text, window=20, **keys)
+    assert line(data, "missing values").startswith("20 of 300 (6.7%)")
+    whole = load(text, window=300, **keys).preparation()
+    assert data.preparation() == whole
+    train = [k * k % 97 for k in range(210) if k % 15 != 3]
+    assert whole["mean"] == pytest.approx([sum(train) / len(train)])
