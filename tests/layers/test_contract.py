@@ -74,10 +74,16 @@ def test_lengths_of_any_integer_type_are_taken():
             (lengths.float(), f"{name}: got lengths of torch.float32, expected torch.int64"),
             ([5, 3], f"{name}: got lengths of type list, expected a tensor"),
             (lengths[:1], rf"{name}: got lengths of shape \(1,\), expected \(2,\)"),
-            (lengths + 1, rf"{name}: got lengths \[6, 4\], expected each between 0 and T=5"),
+            (lengths + 1, rf"{name}: got lengths \[6\], expected each between 0 and T=5"),
         ):
             with pytest.raises(UserError, match=message):
                 layer(inputs, lengths=wrong)
+
+
+def test_of_many_wrong_lengths_a_few_are_named():
+    lengths = torch.tensor([9, 8, 5, 7, -1, 6])
+    with pytest.raises(UserError, match=r"^LSTM: got lengths \[9, 8, 7\] and 2 more, expected each between 0 and T=5$"):
+        LSTM(3, hidden_size=4)(torch.zeros(6, 5, 3), lengths=lengths)
 
 
 def test_a_state_is_checked_by_part():

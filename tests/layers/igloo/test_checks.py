@@ -102,7 +102,7 @@ def test_inputs_that_do_not_fit_are_named():
         (torch.zeros(3, 42, 1), None, r"inputs of shape \(3, 42, 1\)"),
         (torch.zeros(3, 42), None, r"inputs of shape \(3, 42\)"),
         (torch.zeros(3, 42, 2), torch.ones(2), r"lengths of shape \(2,\), expected \(3,\)"),
-        (torch.zeros(2, 30, 2), torch.tensor([30, 31]), r"lengths \[30, 31\], expected each between 0 and T=30"),
+        (torch.zeros(2, 30, 2), torch.tensor([30, 31]), r"lengths \[31\], expected each between 0 and T=30"),
         (torch.zeros(1, 42, 2), torch.tensor([-1]), r"lengths \[-1\], expected each between 0 and T=42"),
     ):
         with pytest.raises(UserError, match=message):
