@@ -37,8 +37,8 @@ class Batch:
             the initial state and not with that of the previous batch; None if no row is.
         rate: time between two steps, as a multiple of that in the training split; a layer that can rescale its step size uses
             it, see :attr:`seqmem.sequence.SequenceLayer.rescales`.
-        known: bool of the shape of targets that are values, false for a missing one, which has any finite value and does not
-            count; None if none is missing.
+        known: bool of the shape of ``targets``, only where these are values: (B, D) or (B, K, D). False for a missing target,
+            whose value is any finite number and does not count; None if no target is missing.
         host: the same batch in the memory of the host, whose lengths and targets say without waiting for the device what
             counts; :meth:`to` sets it. None if this batch is there itself.
 
