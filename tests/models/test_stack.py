@@ -33,6 +33,7 @@ SETTINGS = [
     {"norm": "batch", "feed_forward": "none", "norm_first": False},
     {"norm": "batch", "norm_affine": False, "feed_forward": "half_glu1", "dropout_mask": "step"},
     {"norm": "layer", "norm_affine": False},
+    {"norm": "layer", "norm_shift": False, "feed_forward": "gated_mlp", "expansion": 1.3},
 ]
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
 
@@ -125,6 +126,32 @@ def test_an_mlp_is_a_second_branch():
     first, second = block.mlp
     assert first.out_features == 12
     assert_close(model(given), model.head((x + second(gelu(first(x))))[:, -1]))
+
+
+def test_a_gated_mlp_multiplies_the_activated_half_by_the_other():
+    arguments = {"expansion": 1.3, "expansion_multiple": 5, "mlp_bias": False, "norm": "none", "final_norm": False}
+    model = make(mixer="rnn", num_layers=1, feed_forward="gated_mlp", pooling="last", **arguments)
+    [block], given = model.blocks, batch(None)
+    x = model.encoder(given.inputs)
+    x = x + block.mixer(x)[0]
+    first, second = block.mlp
+    assert (first.out_features, second.in_features, first.bias, second.bias) == (20, 10, None, None)  # 7.8 is rounded to 10
+    value, gate = first(x).chunk(2, -1)
+    assert_close(model(given), model.head((x + second(gelu(value) * gate))[:, -1]))
+
+
+def test_the_small_initialisation_of_an_mlp():
+    model = make(mixer="rnn", feed_forward="gated_mlp", model_size=64, mlp_init="small")
+    first, second = model.blocks[0].mlp
+    assert_close(first.weight.var().item(), 2 / (5 * 64), rtol=0.05, atol=0)
+    assert_close(second.weight.var().item(), 1 / 64, rtol=0.05, atol=0)
+    assert not first.bias.any()
+    assert not second.bias.any()
+
+
+def test_a_layer_norm_without_shift():
+    model = make(norm_shift=False)
+    assert {name for name, _ in model.norm.named_parameters()} == {"norm.weight"}
 
 
 @pytest.mark.parametrize("lengths", [[5, 2, 0], [1, 0, 0], [0, 0, 0]], ids=str)

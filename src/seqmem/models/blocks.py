@@ -8,9 +8,23 @@ from torch import Tensor, nn
 
 from seqmem.sequence import SequenceLayer
 
-FeedForward = Literal["none", "gelu", "glu", "half_glu", "half_glu1", "mlp"]
+FeedForward = Literal["none", "gelu", "glu", "half_glu", "half_glu1", "mlp", "gated_mlp"]
 
 DropoutMask = Literal["sequence", "step"]
+
+
+class MLPSettings(NamedTuple):
+    """Settings of the feed-forward networks with a branch of their own.
+
+    Attributes:
+        width: that of the hidden layer.
+        bias: the maps have biases.
+        std: standard deviations of the initial weights of the maps to and from the hidden layer; None for torch's defaults.
+    """
+
+    width: int
+    bias: bool
+    std: tuple[float, float] | None
 
 
 class BlockSettings(NamedTuple):
@@ -21,7 +35,7 @@ class BlockSettings(NamedTuple):
         make_norm: creates a norm over D channels.
         norm_first: the norm precedes the branch; else it follows the skip.
         feed_forward: see :class:`seqmem.models.stack.StackNetwork`.
-        width: width of the mlp's hidden layer.
+        mlp: settings of the second branch.
         activation: GELU.
         dropout: probability of dropping a channel.
         dropout_mask: see :class:`seqmem.models.stack.StackNetwork`.
@@ -31,14 +45,14 @@ class BlockSettings(NamedTuple):
     make_norm: Callable[[], nn.Module]
     norm_first: bool
     feed_forward: FeedForward
-    width: int
+    mlp: MLPSettings
     activation: Callable[[Tensor], Tensor]
     dropout: float
     dropout_mask: DropoutMask
 
 
 class Block(nn.Module):
-    """A residual branch with the mixer, and for ``mlp`` a second one with the feed-forward network.
+    """A residual branch with the mixer, and for ``mlp`` and ``gated_mlp`` a second one.
 
     Args:
         mixer: the sequence layer.
@@ -54,9 +68,9 @@ class Block(nn.Module):
         self.dropout = (SequenceDropout if settings.dropout_mask == "sequence" else nn.Dropout)(settings.dropout)
         self.mixing = nn.Linear(size, 2 * size if feed_forward == "glu" else size) if "glu" in feed_forward else None
         self.second_norm, self.mlp = None, None
-        if feed_forward == "mlp":
+        if feed_forward in ("mlp", "gated_mlp"):
             self.second_norm = settings.make_norm()
-            self.mlp = nn.ModuleList([nn.Linear(size, settings.width), nn.Linear(settings.width, size)])
+            self.mlp = make_mlp(size, feed_forward == "gated_mlp", settings.mlp)
 
     def forward(
         self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None, rate: float = 1.0
@@ -76,14 +90,21 @@ class Block(nn.Module):
         outputs = outputs if self.norm_first else self.norm(outputs, lengths)
         if self.mlp is not None and self.second_norm is not None:
             hidden = self.second_norm(outputs, lengths) if self.norm_first else outputs
-            hidden = self.mlp[1](self.dropout(self.activation(self.mlp[0](hidden))))
+            hidden = self.mlp[1](self.dropout(self._hidden(self.mlp[0](hidden))))
             outputs = outputs + self.dropout(hidden)
             outputs = outputs if self.norm_first else self.second_norm(outputs, lengths)
         return outputs, state
 
+    def _hidden(self, mapped: Tensor) -> Tensor:
+        """Compute the hidden layer of the second branch."""
+        if self.feed_forward == "mlp":
+            return self.activation(mapped)
+        value, gate = mapped.chunk(2, -1)
+        return self.activation(value) * gate
+
     def _activated(self, outputs: Tensor) -> Tensor:
         """Apply the part of ``feed_forward`` that lies within the mixer's branch."""
-        if self.feed_forward in ("none", "mlp"):
+        if self.feed_forward in ("none", "mlp", "gated_mlp"):
             return outputs
         activated = self.activation(outputs)
         if self.mixing is None:
@@ -93,6 +114,17 @@ class Block(nn.Module):
             return (outputs if self.feed_forward == "half_glu" else dropped) * torch.sigmoid(self.mixing(dropped))
         value, gate = self.mixing(dropped).chunk(2, -1)
         return value * torch.sigmoid(gate)
+
+
+def make_mlp(size: int, gated: bool, settings: MLPSettings) -> nn.ModuleList:
+    """Build the map from D channels to the hidden layer, twice as wide with a gate, and the map back."""
+    width, bias = settings.width, settings.bias
+    maps = [nn.Linear(size, 2 * width if gated else width, bias), nn.Linear(width, size, bias)]
+    for layer, std in zip(maps, settings.std or (), strict=False):
+        nn.init.normal_(layer.weight, std=std)
+        if bias:
+            nn.init.zeros_(layer.bias)
+    return nn.ModuleList(maps)
 
 
 class SequenceDropout(nn.Module):

@@ -11,7 +11,7 @@ from seqmem.data.masks import valid_steps
 Norm = Literal["layer", "batch", "rms", "none"]
 
 
-def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: bool = True) -> nn.Module:
+def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: bool = True, shift: bool = True) -> nn.Module:
     """Build a norm of values of ``size`` channels.
 
     Args:
@@ -20,10 +20,11 @@ def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: 
         eps: constant that is added to the variance.
         momentum: weight of a batch in the running statistics of a batch norm.
         affine: the norm has a learned scale, and shift except for rms.
+        shift: whether a layer norm with a scale has a shift.
     """
     match kind:
         case "layer":
-            return StepNorm(nn.LayerNorm(size, eps=eps, elementwise_affine=affine))
+            return StepNorm(nn.LayerNorm(size, eps=eps, elementwise_affine=affine, bias=shift))
         case "rms":
             return StepNorm(nn.RMSNorm(size, eps=eps, elementwise_affine=affine))
         case "batch":

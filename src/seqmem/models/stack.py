@@ -3,6 +3,7 @@
 The blocks are those of S4 (Gu, Goel and Re, 2022), LRU (Orvieto et al., 2023) and S5 (Smith, Warrington and Linderman, 2023).
 """
 
+import math
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
 from seqmem.models.base import SequenceModel, refuse_reconstruction
-from seqmem.models.blocks import Block, BlockSettings, DropoutMask, FeedForward
+from seqmem.models.blocks import Block, BlockSettings, DropoutMask, FeedForward, MLPSettings
 from seqmem.models.inputs import Inputs
 from seqmem.models.norms import Norm, Unnormalized, make_norm
 from seqmem.sequence import SequenceLayer
@@ -46,10 +47,15 @@ class StackNetwork(SequenceModel):
         norm_eps: constant that is added to the variance.
         norm_momentum: weight of a batch in the running statistics of a batch norm.
         norm_affine: the norms have a learned scale, and shift except for rms.
+        norm_shift: a layer norm has a learned shift.
         feed_forward: map of the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
             s sigmoid(W GELU(s)), which S5 calls half_glu2. half_glu1: y sigmoid(W y) of y = GELU(s). mlp: a second residual
-            branch W GELU(V x) with its own norm. none: s.
+            branch W GELU(V x) with its own norm. gated_mlp: this branch is W (GELU(V x) * (U x)). none: s.
         expansion: width of the mlp's hidden layer, as a multiple of D.
+        expansion_multiple: the mlp's width is rounded up to a multiple of it.
+        mlp_bias: the mlp's maps have biases.
+        mlp_init: initial weights of the mlp: torch's defaults, or small as in xLSTM. These have variances 2 / (5 D), and
+            (2 / num_layers)^2 / D for W.
         gelu_form: exact, or the tanh approximation that is the default of JAX.
         pooling: mean or last step, or none for outputs at several steps; None for mean or none by data set. A data set with one
             output per sequence gets mean.
@@ -81,8 +87,12 @@ class StackNetwork(SequenceModel):
         norm_eps: PositiveFloat = 1e-5,
         norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1,
         norm_affine: bool = True,
+        norm_shift: bool = True,
         feed_forward: FeedForward = "glu",
-        expansion: PositiveInt = 4,
+        expansion: PositiveFloat = 4.0,
+        expansion_multiple: PositiveInt = 1,
+        mlp_bias: bool = True,
+        mlp_init: Literal["torch", "small"] = "torch",
         gelu_form: Literal["exact", "tanh"] = "exact",
         pooling: Literal["mean", "last", "none"] | None = None,
         bidirectional: bool = False,
@@ -97,10 +107,12 @@ class StackNetwork(SequenceModel):
         self.pooling = pooling or ("mean" if spec.output_steps == 0 else "none")
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
-        new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine)
+        new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine, norm_shift)
         activation = partial(gelu, approximate="none" if gelu_form == "exact" else "tanh")
-        width = expansion * model_size
-        settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, width, activation, dropout, dropout_mask)
+        width = expansion_multiple * math.ceil(round(expansion * model_size, 6) / expansion_multiple)
+        std = None if mlp_init == "torch" else ((2 / (5 * model_size)) ** 0.5, 2 / (num_layers * model_size**0.5))
+        mlp = MLPSettings(width, mlp_bias, std)
+        settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, mlp, activation, dropout, dropout_mask)
         self.blocks = nn.ModuleList(
             Block(make_mixer(mixer, mixer_args, model_size, bidirectional), settings) for _ in range(num_layers)
         )
