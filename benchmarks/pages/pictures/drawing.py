@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.pages.blocks import DOCS
-from benchmarks.pages.pictures import diagrams, gradients, memories, networks, sampling_rates
+from benchmarks.pages.pictures import diagrams, gates, gradients, memories, networks, sampling_rates
 
 FOLDER, RESULTS = DOCS / "models" / "pictures", DOCS / "results" / "pictures"
 _STYLE = {
@@ -29,6 +29,7 @@ PICTURES: dict[str, Callable[[Figure], None]] = {
     **memories.PICTURES,
     **gradients.PICTURES,
     **networks.PICTURES,
+    **gates.PICTURES,
     **diagrams.PICTURES,
     **sampling_rates.PICTURES,
 }

@@ -1,0 +1,118 @@
+"""What minGRU and minLSTM share: projections, the state and its learned beginning, and the convolution before the gates."""
+
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqmem.arguments import checked
+from seqmem.errors import UserError
+from seqmem.ops import implementations
+from seqmem.ops.minimal_gates import MinimalGates, candidate_activation
+from seqmem.ops.precision import at_least_float32
+from seqmem.sequence import SequenceLayer
+
+Expansion = Annotated[float, Field(gt=0)]
+
+
+class MinimalState(NamedTuple):
+    """State, at least in float32.
+
+    ``hidden`` h (B, E); ``inputs`` (B, k-1, C), the last inputs of the convolution, the oldest first, k = 1 without it.
+    """
+
+    hidden: Tensor
+    inputs: Tensor
+
+
+class MinimalRecurrence(SequenceLayer[MinimalState]):
+    """Base class of recurrences whose gates depend on the inputs alone (Feng et al., 2024).
+
+    Parameters: ``weight_in`` (n E, C) of the candidate k_h and then of each gate, ``bias_in`` (n E,) with ``bias``;
+    ``weight_out`` (H, E) with ``projection``, ``bias_out`` (H,) with both; ``initial`` (E,) with ``learned_state``, without
+    weight decay; ``weight_conv`` (C, k) and ``bias_conv`` (C,) with ``kernel_size``.
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        expansion: the recurrence has E = floor(``expansion`` H) units.
+        projection: a linear map from the E units to H outputs; None where E differs from H.
+        bias: the linear maps have biases.
+        learned_state: the initial state is g(p) with a learned p; else it is zero.
+        kernel_size: k, taps of a causal convolution of each channel, added to the inputs; None for none.
+
+    Raises:
+        UserError: an argument of the wrong type or range, or E differs from H without a projection.
+    """
+
+    operator = "minimal_gates"
+    no_decay = ("initial",)
+    rows: ClassVar[int]
+    form: MinimalGates
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt = 256,
+        expansion: Expansion = 1.0,
+        projection: bool | None = None,
+        bias: bool = False,
+        learned_state: bool = False,
+        kernel_size: PositiveInt | None = None,
+    ):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.inner_size = int(expansion * hidden_size)
+        if self.inner_size == 0:
+            raise UserError(f"expansion: got {expansion}, expected at least 1 / hidden_size = 1 / {hidden_size}")
+        projects = self.inner_size != hidden_size if projection is None else projection
+        if self.inner_size != hidden_size and not projects:
+            raise UserError(f"projection: got false, expected true: {self.inner_size} units differ from {hidden_size} outputs")
+        self.kernel_size = kernel_size or 1
+        weight, offset = _affine(self.rows * self.inner_size, input_size)
+        self.weight_in, self.bias_in = weight, offset if bias else None
+        weight, offset = _affine(hidden_size, self.inner_size)
+        self.weight_out, self.bias_out = (weight if projects else None), (offset if projects and bias else None)
+        weight, offset = _affine(input_size, self.kernel_size)
+        self.weight_conv, self.bias_conv = (weight if kernel_size else None), (offset if kernel_size else None)
+        self.initial = nn.Parameter(torch.randn(self.inner_size)) if learned_state else None
+
+    def initial_state(self, batch_size: int) -> MinimalState:
+        """Return g(p) or zeros, and zeros before the convolution."""
+        like = at_least_float32(self.weight_in)
+        inputs = like.new_zeros(batch_size, self.kernel_size - 1, self.input_size)
+        if self.initial is None:
+            return MinimalState(like.new_zeros(batch_size, self.inner_size), inputs)
+        return MinimalState(candidate_activation(at_least_float32(self.initial)).repeat(batch_size, 1), inputs)
+
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: MinimalState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, MinimalState]:
+        """Compute a whole sequence by a scan whose state is at least in float32."""
+        last = state.inputs
+        if self.weight_conv is not None:
+            convolve = implementations.choose("causal_convolution", inputs, {}, self._label()).run
+            assert convolve is not None
+            convolved, last = convolve(inputs, self.weight_conv, self.bias_conv, state.inputs, lengths)
+            inputs = inputs + convolved
+        projected = linear(inputs, self.weight_in, self.bias_in)
+        hidden, final = run(projected, state.hidden, lengths, self.form)
+        outputs = hidden.to(projected.dtype)
+        if self.weight_out is not None:
+            outputs = linear(outputs, self.weight_out, self.bias_out)
+        return outputs, MinimalState(final, last)
+
+    def gates(self, name: str) -> int:
+        """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""
+        return self.rows if name.endswith("_in") else 1
+
+
+def _affine(rows: int, columns: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return a weight and a bias with the initial values of torch.nn.Linear."""
+    weight, bias = torch.empty(rows, columns), torch.empty(rows)
+    for values in (weight, bias):
+        values.uniform_(-(columns**-0.5), columns**-0.5)
+    return nn.Parameter(weight), nn.Parameter(bias)
