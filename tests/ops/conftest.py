@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from seqmem.ops import compiled_sequence
+
 
 @pytest.fixture(autouse=True)
 def nan_in_fresh_memory():
@@ -13,3 +15,9 @@ def nan_in_fresh_memory():
     assert torch.empty(1).isnan()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Make short sequences have several checkpoints."""
+    monkeypatch.setattr(compiled_sequence, "_CHUNK_ROWS", 7)

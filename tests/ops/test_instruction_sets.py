@@ -1,9 +1,9 @@
-"""Functions that all instruction sets share contain no vector instructions, and the library runs without optimisation.
+"""Each instruction set has the values of the loop, and what all of them share runs on every processor.
 
-The linker keeps one copy of an inline function. A copy compiled for AVX-512 would crash processors without it. The default
-tests check the library that this machine runs, and that no header can be included on the wrong side of a pragma. Together they
-suffice for an optimised build. It inlines most shared functions, so the slow test checks another build at -O0, object by
-object, which takes minutes.
+Functions that all instruction sets share must have no vector instructions. The linker keeps one copy of an inline function, and
+a copy compiled for AVX-512 would crash processors without it. The default tests check the library that this machine runs, and
+that no header can be included on the wrong side of a pragma. Together they suffice for an optimised build. It inlines most
+shared functions, so the slow test checks another build at -O0, object by object, which takes minutes.
 """
 
 import os
@@ -18,9 +18,21 @@ import pytest
 from torch.utils import cpp_extension
 
 from seqmem.ops import extension, sources
+from tests.ops.sequences import needs_compiled
 
 needs_objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
 OWN = ("seqmem::avx2::", "seqmem::avx512::")
+SAMPLE = """
+from tests.ops import sequences, test_multiscale, test_sequence_bfloat16
+
+for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before"):
+    sequences.assert_equals_the_loop(name, "tails")
+    sequences.assert_float32_to_rounding(name)
+    test_sequence_bfloat16.assert_bfloat16_rounds_the_operands(name, (5, 7, 3, 40))
+for boundary in ("sample", "soft"):
+    test_multiscale.assert_equals_the_loop(test_multiscale.SIZES[3], "paper", boundary)
+test_multiscale.assert_float32_to_rounding("reference")
+"""
 VECTOR = re.compile(r"%[yz]mm\d|%tmm\d|%k[1-7]\b|\tv[a-z]\w+ ")  # AVX registers, or an instruction with a VEX prefix
 
 
@@ -60,7 +72,7 @@ def test_every_header_is_shared_or_of_one_instruction_set():
 
 
 @needs_objdump
-@pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
+@needs_compiled
 def test_the_library_has_no_stray_vector_instructions():
     functions = vector_functions(extension.LIBRARY)
     assert stray(functions) == {}
@@ -92,7 +104,35 @@ def test_a_build_without_optimisation_has_none_and_runs(tmp_path):
     library = tmp_path / "_extension.so"
     folders = [f"-L{path}" for path in cpp_extension.library_paths()]
     subprocess.run([compiler, "-shared", *objects, "-o", library, *folders, "-lc10", "-ltorch_cpu"], check=True)
-    script = "from tests.ops.test_sequence import SAMPLE; exec(SAMPLE)"
     environment = os.environ | {"SEQMEM_EXTENSION": str(library), "SEQMEM_INSTRUCTION_SET": "baseline"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=sources.CSRC.parent, check=False)
+    done = subprocess.run([sys.executable, "-c", SAMPLE], env=environment, cwd=sources.CSRC.parent, check=False)
     assert done.returncode == 0
+
+
+def run_with(instruction_set, *command):
+    """Run a command in a process that is limited to an instruction set."""
+    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": instruction_set}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, *command], env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_compiled
+def test_without_vector_instructions():
+    run_with("baseline", "-c", SAMPLE)
+
+
+@needs_compiled
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "selected"),
+    [
+        ("baseline", "equals_the_loop or test_float32_to_rounding or bfloat16_products"),
+        ("avx2", "equals_the_loop or test_float32_to_rounding or bfloat16_products"),
+        ("avx512", "bfloat16_products"),
+        ("avx512_bf16", "bfloat16_products"),
+    ],
+)
+def test_other_instruction_sets(name, selected):
+    files = [Path(__file__).with_name(f"test_{part}.py") for part in ("sequence", "sequence_bfloat16", "multiscale")]
+    run_with(name, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, *map(str, files))

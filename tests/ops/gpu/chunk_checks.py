@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from seqmem.ops.gpu import memory_chunks_launch, memory_chunks_layout, memory_chunks_plain
 from seqmem.ops.transition import generators
 from tests.ops.gpu.chunks import CELLS, assert_equals_the_loop, make, use_on_cpu
-from tests.ops.test_sequence import assert_same, random_state, run
+from tests.ops.sequences import assert_same, random_state, run
 
 
 def check_chunks(size: str) -> int:

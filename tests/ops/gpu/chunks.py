@@ -8,7 +8,7 @@ from seqmem.cells import LMUT, LagT, LagTS, LegS, LegSN, LegST, LegT, LegTS, LMU
 from seqmem.ops import implementations
 from seqmem.ops.gpu import memory_chunks, memory_chunks_layout
 from seqmem.ops.implementations import Implementation
-from tests.ops.test_sequence import assert_same, run
+from tests.ops.sequences import assert_same, run
 
 ALL = {"memory_size": 2, "memory_output": True, "architecture": {"um": True}}
 

@@ -23,7 +23,7 @@ from seqmem.ops.gpu import (
 from tests.cells.fake_graphs import Recomputed
 from tests.cells.test_battery import make as make_tiny
 from tests.ops.gpu.chunks import CELLS, assert_equals_the_loop, make, use_on_cpu
-from tests.ops.test_sequence import assert_same, error, random_state, run
+from tests.ops.sequences import assert_same, error, random_state, run
 
 
 @pytest.fixture(autouse=True)
