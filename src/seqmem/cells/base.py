@@ -31,7 +31,7 @@ class Recurrence(SequenceLayer[State]):
     """
 
     hidden_is_output: bool = False
-    """The output of a step is the part ``hidden`` of the state after it; a subclass with steps of its own says so again."""
+    """Whether the output of a step is the part ``hidden`` of the state after it; a subclass with own steps sets it again."""
 
     _loop: CapturedLoop | None = None
 

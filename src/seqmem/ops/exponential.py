@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 SCALED_NORM = 0.5
-"""Largest norm of the series: 0.5^16 / 16! = 7e-19, so that 16 terms are exact in float64."""
+"""Largest norm of a matrix in the series: 0.5^16 / 16! = 7e-19, so that 16 terms are exact in float64."""
 
 _TERMS = 16
 

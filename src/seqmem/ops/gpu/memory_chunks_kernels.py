@@ -110,7 +110,7 @@ def _run_steps(
             u = activate(u, ACTIVATION_U)
             fresh = append(fresh, u)
             if weight_uh is None:
-                tl.debug_barrier()  # no sum has let all warps load the place before one of them stores it
+                tl.debug_barrier()  # no sum has synchronised the warps: all load the place before one stores it
             tl.store(inputs + row * stride_u + t * M + k, u)
             if table is not None:
                 c += now[PARTS * k].to(h.dtype) * u
@@ -148,7 +148,7 @@ def _run_step(
             u += tl.sum(h * tl.load(weight_uh + k * H + n, mask=inside, other=0.0), 0)
         u = activate(u, ACTIVATION_U)
         if weight_uh is None:
-            tl.debug_barrier()  # no sum has let all warps load the place before one of them stores it
+            tl.debug_barrier()  # no sum has synchronised the warps: all load the place before one stores it
         tl.store(place, u)
         if table is not None:
             c += tl.load(table + k * R + n, mask=inside, other=0.0).to(h.dtype) * u

@@ -1,8 +1,8 @@
 """Recurrences along the memory order in Triton, as associative scans: N coefficients take O(log N) parallel steps.
 
 A value before coefficient n is that of the coefficients before n: a run of coefficients is composed together with the same run
-without its last one. This takes twice the numbers of a scan, but fewer clocks and no shared memory of N numbers, which a shift
-of the scan's result by tl.gather takes (on sm_90 with N = 512 some 300 clocks against 380, and 64 bytes against 2 KB).
+without its last one. This takes twice the numbers of a scan, but fewer cycles and no shared memory of N numbers, which a shift
+of the scan's result by tl.gather takes (on sm_90 with N = 512 some 300 cycles against 380, and 64 bytes against 2 KB).
 """
 
 import triton

@@ -37,7 +37,11 @@ def _begin(
     source, step_sizes, generators, order, rows_per_size, stride, high, low, alpha_high, alpha_low,
     PER_ROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Return the program's memory, generators p, q and d, step size (0 for an infinite one), its implicit part, and places."""
+    """Return the values that both kernels begin with.
+
+    They are the memory x of the program's row; the generators p, q and d; the step size, 0 for an infinite one, and its
+    implicit part; whether the step size is infinite; the row; the coefficients n, and which of them exist.
+    """
     row = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, BLOCK)
     inside = n < order
