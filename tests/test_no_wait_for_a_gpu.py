@@ -24,7 +24,7 @@ from seqmem.training.loop.carried_states import CarriedStates
 from seqmem.training.loop.clipping import clip_gradients
 from seqmem.training.loop.mean import WeightedMean
 from tests.cells import test_battery as cell_battery
-from tests.cells.fake_graphs import Recomputed
+from tests.fake_graphs import Recomputed
 from tests.layers import test_battery as layer_battery
 from tests.pretended_gpu import CUDA, PretendedGPU, Wait, moved, watched
 

@@ -6,7 +6,7 @@ from seqmem.cells import positions
 from seqmem.ops import implementations
 from seqmem.ops.gpu.captures import Graphs
 from seqmem.sequence import cuda_graph
-from tests.cells.fake_graphs import Recomputed
+from tests.fake_graphs import Recomputed
 
 
 def use_rows_for_cuda(monkeypatch: pytest.MonkeyPatch) -> Recomputed:

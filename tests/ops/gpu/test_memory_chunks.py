@@ -20,8 +20,8 @@ from seqmem.ops.gpu import (
     memory_chunks_layout,
     support,
 )
-from tests.cells.fake_graphs import Recomputed
 from tests.cells.test_battery import make as make_tiny
+from tests.fake_graphs import Recomputed
 from tests.ops.gpu.chunks import CELLS, assert_equals_the_loop, make, use_on_cpu
 from tests.ops.sequences import assert_same, error, random_state, run
 

@@ -7,15 +7,14 @@ from seqmem.cells import LMU
 from seqmem.ops import extension, implementations
 from seqmem.ops.gpu.captures import Graphs
 from seqmem.sequence import cuda_graph, watch
-from tests.cells.fake_graphs import Recomputed
+from tests.fake_graphs import Recomputed
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch, request):
     monkeypatch.setattr(cuda_graph, "SIZES", (4, 2, 1))
-    if (
-        extension.REASON and "reason" not in request.fixturenames
-    ):  # the reference of the updates solves a system, no kernel does
+    # The reference of the updates solves a linear system, which reads values on the host; no kernel does.
+    if extension.REASON and "reason" not in request.fixturenames:
         monkeypatch.setattr(watch, "_READS", frozenset())
 
 

@@ -14,7 +14,7 @@ from seqmem.ops.gpu.captures import Graphs
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence import cuda_graph
 from seqmem.sequence.cuda_graph import CapturedLoop
-from tests.cells.fake_graphs import Recomputed
+from tests.fake_graphs import Recomputed
 from tests.sequence.cuda_graphs.loops import Nested, gradients, looped, make, sample, stepwise
 
 

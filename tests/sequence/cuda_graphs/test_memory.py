@@ -58,9 +58,8 @@ def test_the_memory_of_all_graphs_is_bounded(capture, monkeypatch):
     train(1)
     assert [train(2), train(2)] == [True, True]
     [plan] = loops[0]._plans.values()
-    assert any(
-        graph.captured is None for graph in plan.captured.values()
-    )  # those that had not run for the longest time made room
+    # Those that had not run for the longest time made room.
+    assert any(graph.captured is None for graph in plan.captured.values())
     assert train(0)
     assert sum(graph.size for graph in graphs.alive()) <= 2.5 * size
     monkeypatch.setattr(captures, "MAX_BYTES", 0)

@@ -11,7 +11,7 @@ from seqmem.ops import extension
 from seqmem.ops.gpu.captures import Graphs
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence.cuda_graph import CapturedLoop
-from tests.cells.fake_graphs import WAITS, Traced
+from tests.fake_graphs import WAITS, Traced
 from tests.sequence.cuda_graphs.loops import gradients, looped, loss_of, make, sample, stepwise
 
 QUICK = ("hmlstm", "tlsi", "exprnn", "legt learned")
