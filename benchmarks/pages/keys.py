@@ -1,12 +1,13 @@
 """The keys of a model with their defaults and meaning, from ``cfg/model/NAME.yaml``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.pages.blocks import table
+from benchmarks.reference.configuration import leaves
 from seqmem.cli import choices
 
 CONFIGS = choices.CONFIGS / "model"
@@ -30,8 +31,8 @@ def keys(name: str) -> str:
     presets = config.pop("presets")
     comments = choices.comments(_path(name))
     lines = [
-        [f"`model.{'.'.join(path)}`", f"`{_shown(value)}`", _escaped(comments.get(path, ""))]
-        for path, value in _leaves(config)
+        [f"`model.{'.'.join(path)}`", f"`{choices.on_one_line(value)}`", _escaped(comments.get(path, ""))]
+        for path, value in leaves(config)
         if path not in (("network",), ("cell",))
     ]
     shown = table(["key", "default", "meaning"], lines, numbers=0)
@@ -43,24 +44,9 @@ def _presets(presets: Mapping[str, Any], comments: choices.Comments) -> str:
     lines = []
     for name, settings in presets.items():
         comment = comments.get(("presets", name))
-        changes = ", ".join(f"`model.{'.'.join(path)}={_shown(value)}`" for path, value in _leaves(settings))
+        changes = ", ".join(f"`model.{'.'.join(path)}={choices.on_one_line(value)}`" for path, value in leaves(settings))
         lines.append(f"- `model.preset={name}`{f' ({_escaped(comment)})' if comment else ''}: {changes}")
     return "\n".join(["Presets:", "", *lines])
-
-
-def _leaves(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield each key that has a value of its own, as a path, and the value."""
-    for name, value in config.items():
-        here = (*path, str(name))
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, here)
-        else:
-            yield here, value
-
-
-def _shown(value: Any) -> str:
-    """Return a value as a command line spells it."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("...").strip()
 
 
 def _escaped(text: str) -> str:

@@ -1,6 +1,7 @@
 """Every key of cfg/ with its default and its comment."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,7 @@ import yaml
 
 from benchmarks.reference.markdown import code, generated, table
 from seqmem.cli import choices
-
-CONFIGS = Path(__file__).parents[2] / "cfg"
+from seqmem.cli.choices import CONFIGS
 
 TOP = """# Configuration: keys of every training
 
@@ -59,8 +59,8 @@ def keys(path: Path, prefix: str) -> str:
     comments = choices.comments(path)
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     rows = [
-        (code(prefix + ".".join(here)), code(_value(value)), comments.get(here, ""))
-        for here, value in _flat(values)
+        (code(prefix + ".".join(here)), code(choices.on_one_line(value)), comments.get(here, ""))
+        for here, value in leaves(values)
         if here[0] not in ("defaults", "name")
     ]
     return table(("key", "default", "meaning"), rows)
@@ -85,15 +85,11 @@ def _comment(path: Path) -> str:
     return next(line.removeprefix("#").strip() for line in lines if not line.startswith("# @package"))
 
 
-def _flat(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    found: list[tuple[tuple[str, ...], Any]] = []
-    for name, value in values.items():
+def leaves(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each key that has a value of its own, as a path, and the value."""
+    for name, value in config.items():
         here = (*path, str(name))
-        nested = isinstance(value, dict) and value
-        found += _flat(value, here) if nested else [(here, value)]
-    return found
-
-
-def _value(value: Any) -> str:
-    """A value as YAML on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+        if isinstance(value, dict) and value:
+            yield from leaves(value, here)
+        else:
+            yield here, value

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -63,6 +64,12 @@ def lines(path: Path) -> dict[str, int]:
     """Return the line, from 1, of each key of a file as ``model.cell_args.hidden_size``."""
     _, node = _read(path)
     return {".".join(here): key.start_mark.line + 1 for here, key, _ in _nodes(node)} if node else {}
+
+
+def on_one_line(value: Any) -> str:
+    """Return a value of a config as YAML on one line; a tuple is written as a list."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
 def _read(path: Path) -> tuple[str, yaml.MappingNode | None]:

@@ -23,6 +23,7 @@ from typing_extensions import is_typeddict
 
 from seqmem import datasets, sequence
 from seqmem.arguments import parameters
+from seqmem.cli.choices import on_one_line
 from seqmem.cli.overrides import CONFIGS
 from seqmem.data.dataset import DataSet
 from seqmem.io.files import write_text
@@ -137,7 +138,7 @@ def _value(kept: _Kept | None, default: Any, comment: str) -> tuple[str, str]:
     """An argument's value in YAML, and its comment."""
     if kept and (kept.paper or "${" in kept.text or default is inspect.Parameter.empty):
         return kept.text, f"paper: {comment}" if kept.paper else comment
-    return _yaml(default), comment
+    return on_one_line(default), comment
 
 
 def _switches(hint: Any, defaults: Mapping[str, Any], indent: str) -> Iterator[str]:
@@ -146,7 +147,7 @@ def _switches(hint: Any, defaults: Mapping[str, Any], indent: str) -> Iterator[s
     above: tuple[str, ...] = ()
     for name, default in defaults.items():
         choices = _choices(hints[name])
-        yield _line(indent, name, _yaml(default), comments.get(name, ""), () if choices == above else choices)
+        yield _line(indent, name, on_one_line(default), comments.get(name, ""), () if choices == above else choices)
         above = choices
 
 
@@ -183,11 +184,6 @@ def _fitting(comment: str, width: int) -> str:
             return shorten(comment, width, placeholder=" ...")
         clauses = clauses[:end]
     return clauses
-
-
-def _yaml(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

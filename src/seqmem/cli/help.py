@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from string import Template
 from typing import Any
 
-import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -59,13 +58,9 @@ def _lines(config: Mapping[str, Any], comments: choices.Comments, path: tuple[st
     for name, value in config.items():
         here = (*path, str(name))
         nested = isinstance(value, dict) and value
-        shown = "" if nested else f" {_yaml(value)}"
+        shown = "" if nested else f" {choices.on_one_line(value)}"
         line = f"{'  ' * len(path)}{name}:{shown}"
         comment = comments.get(here)
         yield f"{line.ljust(_column - 1)} # {comment}" if comment else line
         if nested:
             yield from _lines(value, comments, here)
-
-
-def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
