@@ -3,14 +3,15 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
+from unittest.mock import patch
 
 import yaml
 
-from benchmarks.reference.configuration import CONFIGS
 from benchmarks.reference.markdown import generated
 from seqmem.cli import command
+from seqmem.cli.choices import CONFIGS
 
 TOP = """# Command line
 
@@ -42,27 +43,12 @@ def _train() -> str:
 
 
 def help_of(name: str) -> str:
-    """Return what a command prints with ``--help``."""
-    printed = StringIO()
-    with _arguments(name), redirect_stdout(printed):
+    """Return what a command prints with ``--help`` in a terminal of 110 columns."""
+    printed, arguments = StringIO(), ["seqmem", name, "--help"]
+    with patch.object(sys, "argv", arguments), patch.dict(os.environ, COLUMNS="110"), redirect_stdout(printed):
         try:
             command.run()
         except SystemExit as end:
             if end.code:
                 raise
     return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
-
-
-@contextmanager
-def _arguments(name: str) -> Iterator[None]:
-    """A command line of ``--help`` alone, in a terminal of 110 columns."""
-    before, columns = sys.argv, os.environ.get("COLUMNS")
-    sys.argv, os.environ["COLUMNS"] = ["seqmem", name, "--help"], "110"
-    try:
-        yield
-    finally:
-        sys.argv = before
-        if columns is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = columns
