@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import quickstart, run, trials_at_once
+from benchmarks import output, quickstart, run, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
 from benchmarks.pages import measured
@@ -122,7 +122,7 @@ def test_denormals_are_flushed_in_a_process_of_the_case(monkeypatch, capsys):
 def test_a_case_of_the_pages_that_was_not_measured_is_an_error(monkeypatch, tmp_path):
     first, second = run.CASES[:2]
     monkeypatch.setattr(measured, "SPEED", {"first": first, "second": second})
-    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    monkeypatch.setattr(output, "RESULTS", tmp_path)
     rows = [{"case": case.title, "side": "seqmem", "seconds": 1.5} for case in (first, second)]
     run.save(rows, [], tmp_path / "speed.csv")
     assert "| first | 1.5 |  |  |  |  |\n| second | 1.5 |" in measured.speed()
@@ -171,7 +171,7 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["quickstart", "--output", str(tmp_path / "made")])
     quickstart.main()
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"table.md", "table.csv", "curves.png", "environment.csv"}
-    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    monkeypatch.setattr(output, "RESULTS", tmp_path)
     (tmp_path / "made").rename(tmp_path / "quickstart")
     text = measured.quickstart()
     assert text.startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
@@ -192,7 +192,7 @@ def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     case = trials_at_once.Case("two seeds", ("model=gru",), 2)
     trials_at_once.save(trials_at_once.measure(case), tmp_path / "trials_at_once.csv")
-    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    monkeypatch.setattr(output, "RESULTS", tmp_path)
     assert "| two seeds | 60 | 60 | 120 | 2 | 2.00 |" in measured.trials()
     results["workers=auto"] = {"test/loss": 0.5 + 1e-15}
     with pytest.raises(SystemExit, match=r"test/loss is 0\.5 one after the other and 0\.50000000000000"):

@@ -1,7 +1,7 @@
 """HiPPO's table 3, the approximation of a signal, from ``benchmarks/results/function_approximation``."""
 
 from benchmarks.pages.blocks import table
-from benchmarks.pages.trials import processor, read
+from benchmarks.pages.files import link, processor, read, rounded
 
 FILE = "function_approximation/table.csv"
 
@@ -23,11 +23,10 @@ def approximation() -> str:
     headings = ["memory", "how", "mean squared error", "steps/s", "published error", "published steps/s"]
     first = rows[0]
     where = f"commit `{first['commit'][:10]}`; {first['date']}; {processor(first['processor'])}, {first['threads']} thread"
-    link = f"[benchmarks/results/{FILE}](../../benchmarks/results/{FILE})"
     sizes = f"{int(first['length']):,} steps, order {first['order']}, seed {first['seed']}"
     return (
         f"{table(headings, lines, numbers=4)}\n\n"
-        f"Command: `python -m seqmem.hippo table` ({sizes}, n = 1); {where}; torch {first['torch']}. File: {link}."
+        f"Command: `python -m seqmem.hippo table` ({sizes}, n = 1); {where}; torch {first['torch']}. File: {link(FILE)}."
     )
 
 
@@ -44,4 +43,4 @@ def approximations(model: str) -> list[list[str]]:
 
 
 def _rate(value: str) -> str:
-    return f"{float(f'{float(value):.3g}'):,.0f}" if value else ""
+    return rounded(float(value)) if value else ""

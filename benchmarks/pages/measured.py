@@ -1,14 +1,14 @@
 """Tables of measured times, and of the quickstart, from ``benchmarks/results/``."""
 
-import csv
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 
+from benchmarks import output
 from benchmarks.cases import Case
-from benchmarks.output import RESULTS
+from benchmarks.pages.blocks import table
+from benchmarks.pages.files import processor, read, rounded
 
 SPEED = {
     "LegS, hidden 128": Case("legs", 128, 784),
@@ -50,12 +50,11 @@ HMLSTM = [Case("hmlstm", 50, 200, 10), Case("hmlstm", 256, 100, 32), Case("hmlst
 
 def quickstart() -> str:
     """The table of the quickstart, and how it was measured."""
-    folder = RESULTS / "quickstart"
-    [where] = _rows(folder / "environment.csv")
+    [where] = read("quickstart/environment.csv")
     several = int(where.get("at_a_time") or 1)
     beside = f", {several} trials at a time" if several > 1 else ""
     return (
-        f"{(folder / 'table.md').read_text().strip()}\n\n"
+        f"{(output.RESULTS / 'quickstart/table.md').read_text().strip()}\n\n"
         f"Command: `python train.py -m experiment=quickstart` (`make train` runs it); {_measured(where)}, load\n"
         f"average {where['load']} before it. `seconds` is the time of one trial, mean of the three{beside}."
     )
@@ -67,21 +66,21 @@ def speed() -> str:
     Raises:
         SystemExit: a case was not measured.
     """
-    rows = _rows(RESULTS / "speed.csv")
+    rows = read("speed.csv")
     lines = []
     for label, case in SPEED.items():
         sides = {row["side"]: row for row in rows if row["case"] == case.title}
         if "seqmem" not in sides:
             command = f"python -m benchmarks.run --keep --only '{case.title}'"
-            sys.exit(f"error: {RESULTS / 'speed.csv'} has no rows of '{case.title}'; measure it with: {command}")
+            sys.exit(f"error: {output.RESULTS / 'speed.csv'} has no rows of '{case.title}'; measure it with: {command}")
         ratios = [_ratio(sides, start) for start in SIDES.values()]
         lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
-    return "\n".join([*_table(["network", "seqmem (s)", *SIDES], lines), "", f"{_all_measured(rows, SPEED.values())}."])
+    return f"{table(['network', 'seqmem (s)', *SIDES], lines)}\n\n{_all_measured(rows, SPEED.values())}."
 
 
 def numbers() -> str:
     """Three numbers for the README: seconds of seqmem, and how many times as long another side takes."""
-    rows = _rows(RESULTS / "speed.csv")
+    rows = read("speed.csv")
     lines = []
     for label, case, other, name in NUMBERS:
         sides = {row["side"]: row for row in rows if row["case"] == case.title}
@@ -92,36 +91,29 @@ def numbers() -> str:
 
 def hmlstm() -> str:
     """Characters per second of the HM-LSTM and of torch.nn.LSTM."""
-    rows = _rows(RESULTS / "speed.csv")
+    rows = read("speed.csv")
     lines = []
     for case in HMLSTM:
         seconds = {row["side"]: float(row["seconds"]) for row in rows if row["case"] == case.title}
         characters = case.batch_size * case.steps
-        rates = [_rounded(characters / seconds[side]) for side in ("seqmem", "seqmem, step by step", "torch.nn.LSTM")]
+        rates = [rounded(characters / seconds[side]) for side in ("seqmem", "seqmem, step by step", "torch.nn.LSTM")]
         lines.append([f"{case.hidden_size}, {case.batch_size}, {case.steps}", *rates])
     headings = ["units, batch, length", "HM-LSTM, characters/s", "step by step", "torch.nn.LSTM of the same sizes"]
-    return "\n".join([*_table(headings, lines), "", f"{_all_measured(rows, HMLSTM)}."])
+    return f"{table(headings, lines)}\n\n{_all_measured(rows, HMLSTM)}."
 
 
 def trials() -> str:
-    """Trials an hour, one after the other and together; what measures them if they have not been."""
-    if not (RESULTS / "trials_at_once.csv").exists():
-        return "Trials an hour, one after the other and together: `python -m benchmarks.trials_at_once` (not measured yet)."
-    rows = _rows(RESULTS / "trials_at_once.csv")
+    """Trials an hour, one after the other and together."""
+    rows = read("trials_at_once.csv")
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
         sides = {row["side"]: row for row in rows if row["case"] == case}
         rates = [float(sides[side]["trials_per_hour"]) if side in sides else None for side in TRIALS]
-        shown = ["" if rate is None else _rounded(rate) for rate in rates]
+        shown = ["" if rate is None else rounded(rate) for rate in rates]
         lines.append([case, *shown, sides["together"]["at_a_time"], f"{(rates[-1] or 0) / (rates[0] or 1):.2f}"])
     headings = ["trials an hour", *TRIALS, "at a time", "times as many"]
     found = dict.fromkeys(f"{_measured(row)}, load average {row['load']} after it" for row in rows)
-    return "\n".join([*_table(headings, lines), "", f"Command: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."])
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."
 
 
 def _ratio(sides: dict[str, dict[str, str]], start: str) -> str:
@@ -133,16 +125,6 @@ def _ratio(sides: dict[str, dict[str, str]], start: str) -> str:
     return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 0.995 else f"{ratio:.2f}"
 
 
-def _rounded(rate: float) -> str:
-    """A rate with three significant digits, and a comma for thousands."""
-    return f"{float(f'{rate:.3g}'):,.0f}"
-
-
-def _table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    numbers = "|".join(["---", *["---:"] * (len(headings) - 1)])
-    return [f"| {' | '.join(headings)} |", f"|{numbers}|", *(f"| {' | '.join(line)} |" for line in lines)]
-
-
 def _all_measured(rows: Sequence[dict[str, str]], cases: Iterable[Case]) -> str:
     """Where and when the rows of the cases were measured, each environment once."""
     titles = {case.title for case in cases}
@@ -151,6 +133,5 @@ def _all_measured(rows: Sequence[dict[str, str]], cases: Iterable[Case]) -> str:
 
 
 def _measured(where: dict[str, str]) -> str:
-    processor = where["processor"].replace("(R)", "").replace("(TM)", "")
     threads = f"{where['threads']} thread{'' if int(where['threads']) == 1 else 's'}"
-    return f"commit `{where['commit'][:10]}`, {where['date']}, {threads} on {processor}"
+    return f"commit `{where['commit'][:10]}`, {where['date']}, {threads} on {processor(where['processor'])}"

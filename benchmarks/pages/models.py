@@ -6,7 +6,7 @@ from benchmarks import abilities
 from benchmarks.gpu import paths
 from benchmarks.pages import keys, results
 from benchmarks.pages.blocks import DOCS, table, updated
-from benchmarks.pages.trials import read
+from benchmarks.pages.files import read
 from seqmem import cells, sequence
 
 FOLDER = DOCS / "models"

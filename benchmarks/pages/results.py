@@ -6,8 +6,11 @@ from pathlib import Path
 from benchmarks.pages import hippo
 from benchmarks.pages import measured as times
 from benchmarks.pages.blocks import DOCS, table, updated
+from benchmarks.pages.files import read
 from benchmarks.pages.published import published
-from benchmarks.pages.trials import ENOUGH, Column, Trial, Trials, read
+from benchmarks.pages.trials import ENOUGH, Column, Trial, Trials
+
+PARAMETERS = Column("parameters", "parameters", digits=0, spread=False)
 
 CHARACTERS = Trials(
     page="hippo",
@@ -18,7 +21,7 @@ CHARACTERS = Trials(
     others=[
         Column("test accuracy, epoch 100", "test_accuracy_last_epoch"),
         Column("published", "published", spread=False),
-        Column("parameters", "parameters", digits=0, spread=False),
+        PARAMETERS,
     ],
     task="CharacterTrajectories, {CharacterTrajectories}, test accuracy",
 )
@@ -45,7 +48,7 @@ SEGMENTS = Trials(
     others=[
         Column("validation", "validation", digits=4),
         Column("best epoch", "best_epoch", digits=0, spread=False),
-        Column("parameters", "parameters", digits=0, spread=False),
+        PARAMETERS,
         Column("boundary rate, layer 1", "boundary_rate_1", digits=2, spread=False),
         Column("layer 2", "boundary_rate_2", digits=2, spread=False),
         Column("layer 3", "boundary_rate_3", digits=2, spread=False),
@@ -66,7 +69,7 @@ COPYING = Trials(
     others=[
         Column("best epoch of 10", "best_epoch", digits=0, spread=False),
         Column("peak memory, MiB", "peak_memory_mib", digits=0, spread=False),
-        Column("parameters", "parameters", digits=0, spread=False),
+        PARAMETERS,
     ],
     task="copy memory, {blanks} blanks, learning rate {learning rate}, test accuracy",
 )
@@ -81,7 +84,7 @@ AUTOENCODERS = Trials(
         Column("accuracy of a linear classifier", "linear_probe_accuracy"),
         Column("validation error", "validation"),
         Column("seconds", "seconds", digits=0),
-        Column("parameters", "parameters", digits=0, spread=False),
+        PARAMETERS,
     ],
     task="{data}, reconstruction, test error (mse)",
 )

@@ -3,16 +3,14 @@
 Rows with three trials or more have a 95 % interval of the mean, by Student's t. Rows with fewer stand apart, without one.
 """
 
-import csv
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from scipy.stats import t
 
-from benchmarks.output import RESULTS
 from benchmarks.pages.blocks import table
+from benchmarks.pages.files import link, processor, read
 
 ENOUGH = 3
 """The smallest number of trials that gets an interval."""
@@ -101,9 +99,10 @@ class Trials:
         dates = " and ".join(sorted({trial["started"][:10] for trial in trials}))
         machines = ", ".join(dict.fromkeys(processor(trial["processor"]) for trial in trials))
         versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
-        link = f"[benchmarks/results/{self.file}](../../benchmarks/results/{self.file})"
         word = "commit" if "," not in commits else "commits"
-        return f"Command: {self.command}; {word} {commits}; {dates}; {machines}; torch {versions}. Every trial: {link}."
+        return (
+            f"Command: {self.command}; {word} {commits}; {dates}; {machines}; torch {versions}. Every trial: {link(self.file)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -144,14 +143,3 @@ class Row:
         half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
         mean = statistics.fmean(values)
         return f"{mean - half:.{digits}f} to {mean + half:.{digits}f}"
-
-
-def read(file: str) -> list[dict[str, Any]]:
-    """Return the rows of a file below benchmarks/results."""
-    with open(RESULTS / file, newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
-
-
-def processor(name: str) -> str:
-    """Return the name of a processor without its trademarks."""
-    return name.replace("(R)", "").replace("(TM)", "")
