@@ -4,19 +4,19 @@ It lies between the lines ``<!-- cells: python -m benchmarks.abilities -->`` and
 the same share a row. ``yes`` means that the call was made and its result compared.
 """
 
-import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu import paths
+from benchmarks.pages import blocks
 from seqmem import sequence
 from seqmem.ops import extension
 from seqmem.sequence import SequenceLayer
 
 PAGE = Path(__file__).parents[1] / "README.md"
-BLOCK = re.compile(r"(<!-- cells: python -m benchmarks\.abilities -->\n)(.*?)(<!-- end of cells -->)", re.DOTALL)
+PART = ("cells", "benchmarks.abilities")
 HEADINGS = ("cells (`model=`)", "CPU", "GPU", "lengths", "time stamps", "carried state", "one step", "export")
 
 
@@ -32,8 +32,7 @@ def updated(text: str, *, exports: bool = True) -> str:
         text: with the block.
         exports: export each cell, which takes seconds; otherwise all are taken to export.
     """
-    assert BLOCK.search(text), "the page has no block of cells"
-    return BLOCK.sub(lambda found: found[1] + table(exports=exports) + found[3], text)
+    return blocks.replaced(text, *PART, table(exports=exports))
 
 
 def table(*, exports: bool = True) -> str:
@@ -42,8 +41,8 @@ def table(*, exports: bool = True) -> str:
     for name in sequence.names():
         if name in paths.own_names():
             rows.setdefault(abilities(name, exports=exports), []).append(name)
-    lines = [f"| {', '.join(names)} | {' | '.join(found)} |" for found, names in sorted(rows.items(), key=_size, reverse=True)]
-    return "\n".join([f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|", *lines, ""])
+    lines = [[", ".join(names), *found] for found, names in sorted(rows.items(), key=_size, reverse=True)]
+    return blocks.table(HEADINGS, lines, numbers=0)
 
 
 def abilities(name: str, *, exports: bool = True) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The models of cfg/model that can be exported to ONNX, as a table of the guide.
 
-    python -m benchmarks.onnx_models            # writes the table between its marks in docs/guides/onnx.md
+    python -m benchmarks.onnx_models            # writes the table in docs/guides/onnx.md
     python -m benchmarks.onnx_models legs gru   # prints the rows of some models
 
 Each model is built in its tiny preset with random weights, exported, and compared in onnxruntime at several sizes.
@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from benchmarks.pages import blocks
 from seqmem import models
 from seqmem.cli import commandline, export, export_onnx
 from seqmem.data.spec import DataSpec
@@ -20,7 +21,7 @@ from seqmem.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/guides/onnx.md"
-MARKS = "<!-- models of ONNX -->\n", "<!-- end of the models of ONNX -->"
+PART = ("models", "benchmarks.onnx_models")
 
 CLASSES = DataSpec("series", 2, 3, "classification", output_steps=0, max_length=12)
 TIMED = DataSpec("timed", 2, 3, "classification", output_steps=0, max_length=12, times=True)
@@ -50,11 +51,11 @@ class Result:
     difference: float = 0.0
     reason: str = ""
 
-    def row(self) -> str:
-        """Return the row of the table."""
+    def row(self) -> list[str]:
+        """Return the cells of its row of the table."""
         if self.reason:
-            return f"| `{self.model}` | no | {self.reason} |"
-        return f"| `{self.model}` | yes | {self.steps}{', lengths' if self.lengths else ''} |"
+            return [f"`{self.model}`", "no", self.reason]
+        return [f"`{self.model}`", "yes", f"{self.steps}{', lengths' if self.lengths else ''}"]
 
 
 def names() -> list[str]:
@@ -86,22 +87,16 @@ def tried(name: str) -> Result:
     return Result(name, reason=reason)
 
 
-def table(rows: list[str]) -> str:
-    """Return the table of rows."""
-    return "\n".join(["| model | ONNX | sequences, or why not |", "|---|---|---|", *rows, ""])
-
-
 def main() -> None:
     """Print some rows, or write all of them."""
     chosen = sys.argv[1:]
     results = []
     for name in chosen or names():
         results.append(tried(name))
-        print(f"{results[-1].row()} {results[-1].difference:.1e}", flush=True)
+        print(*results[-1].row(), f"{results[-1].difference:.1e}", sep=" | ", flush=True)
     if not chosen:
-        before, mark, rest = PAGE.read_text().partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        PAGE.write_text(f"{before}{mark}\n{table([result.row() for result in results])}\n{MARKS[1]}{after}")
+        found = blocks.table(["model", "ONNX", "sequences, or why not"], [result.row() for result in results], numbers=0)
+        PAGE.write_text(blocks.replaced(PAGE.read_text(encoding="utf-8"), *PART, found), encoding="utf-8")
 
 
 if __name__ == "__main__":

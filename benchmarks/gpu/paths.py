@@ -3,18 +3,18 @@
 It lies between the lines ``<!-- paths: python -m benchmarks.gpu.paths -->`` and ``<!-- end of paths -->``.
 """
 
-import re
 from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.pages import blocks
 from seqmem import layers, sequence
 from seqmem.cells import Recurrence
 from seqmem.ops import implementations
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "gpu.md"
-BLOCK = re.compile(r"(<!-- paths: python -m benchmarks\.gpu\.paths -->\n)(.*?)(<!-- end of paths -->)", re.DOTALL)
+PART = ("paths", "benchmarks.gpu.paths")
 
 
 def main() -> None:
@@ -24,8 +24,7 @@ def main() -> None:
 
 def updated(text: str) -> str:
     """Return the page's text with the table of this version."""
-    assert BLOCK.search(text), "the page has no block of paths"
-    return BLOCK.sub(lambda found: found[1] + table() + found[3], text)
+    return blocks.replaced(text, *PART, table())
 
 
 def table() -> str:
@@ -34,8 +33,8 @@ def table() -> str:
     for name in sequence.names():
         if name in own_names():
             ways.setdefault(path(name), []).append(name)
-    lines = [f"| {way} | {', '.join(names)} |" for way, names in sorted(ways.items(), key=lambda item: -len(item[1]))]
-    return "\n".join(["| path | cells and layers |", "|---|---|", *lines, ""])
+    lines = [[way, ", ".join(names)] for way, names in sorted(ways.items(), key=lambda item: -len(item[1]))]
+    return blocks.table(["path", "cells and layers"], lines, numbers=0)
 
 
 def own_names() -> set[str]:

@@ -1,11 +1,12 @@
 """The generated parts of ``docs/models``: keys and results on each page, and the table of the index."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import abilities
 from benchmarks.gpu import paths
 from benchmarks.pages import keys, results
-from benchmarks.pages.blocks import DOCS, table, updated
+from benchmarks.pages.blocks import DOCS, content, table, updated
 from benchmarks.pages.files import read
 from seqmem import cells, sequence
 
@@ -31,7 +32,7 @@ def path(name: str) -> Path:
     return found
 
 
-def _makers(name: str) -> dict:
+def _makers(name: str) -> dict[str, Callable[[], str]]:
     return {"keys": lambda: keys.keys(name), "results": lambda: _results(name)}
 
 
@@ -53,9 +54,7 @@ def of_cells() -> str:
 
 def of_abilities() -> str:
     """Return the README's table of what each cell can do, which :mod:`benchmarks.abilities` finds by trying it."""
-    found = abilities.BLOCK.search(abilities.PAGE.read_text(encoding="utf-8"))
-    assert found, "the README has no table of abilities"
-    return found[2]
+    return content(abilities.PAGE.read_text(encoding="utf-8"), *abilities.PART)
 
 
 def layer_names() -> list[str]:

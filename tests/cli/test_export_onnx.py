@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import onnx_models
+from benchmarks.pages import blocks
 from seqmem import datasets
 from seqmem.cli import commandline, export, export_onnx
 from seqmem.errors import UserError
@@ -120,13 +121,12 @@ def test_an_operation_without_translation_is_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["lstm", "ema", "igloo", "function_approximation"])
 def test_the_guide_lists_the_models(model):
-    assert f"\n{onnx_models.tried(model).row()}\n" in onnx_models.PAGE.read_text()
+    assert f"\n| {' | '.join(onnx_models.tried(model).row())} |\n" in onnx_models.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_guide_has_a_row_of_every_model():
-    text = onnx_models.PAGE.read_text()
-    listed = [line.split("`")[1] for line in text.partition(onnx_models.MARKS[0])[2].splitlines() if line.startswith("| `")]
-    assert listed == onnx_models.names()
+    part = blocks.content(onnx_models.PAGE.read_text(encoding="utf-8"), *onnx_models.PART)
+    assert [line.split("`")[1] for line in part.splitlines() if line.startswith("| `")] == onnx_models.names()
 
 
 def test_missing_packages_are_one_line(monkeypatch):

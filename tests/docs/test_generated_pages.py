@@ -78,6 +78,8 @@ def test_a_page_whose_parts_are_not_those_of_the_generator_is_an_error(tmp_path)
     assert blocks.updated(page, {"one": lambda: "new"}).splitlines()[1] == "new"
     with pytest.raises(SystemExit, match=r"got the generated parts \['one'\], expected \['two'\]"):
         blocks.updated(page, {"two": lambda: "new"})
+    with pytest.raises(SystemExit, match=r"got a page without <!-- one: python -m benchmarks\.abilities --> and"):
+        blocks.replaced(page.read_text(), "one", "benchmarks.abilities", "new")
 
 
 def test_a_model_without_a_page_is_named(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import paths
+from benchmarks.pages import blocks
 from seqmem.cli import commandline
 
 TEXT = paths.PAGE.read_text(encoding="utf-8")
@@ -14,8 +15,8 @@ TEXT = paths.PAGE.read_text(encoding="utf-8")
 
 def test_the_table_is_that_of_the_implementations():
     assert paths.updated(TEXT) == TEXT, "python -m benchmarks.gpu.paths updates docs/guides/gpu.md"
-    [block] = paths.BLOCK.findall(TEXT)
-    listed = [name for line in block[1].splitlines()[2:] for name in line.split("|")[2].strip().split(", ")]
+    lines = blocks.content(TEXT, *paths.PART).splitlines()[2:]
+    listed = [name for line in lines for name in line.split("|")[2].strip().split(", ")]
     assert sorted(listed) == sorted(paths.own_names())
 
 
