@@ -1,11 +1,9 @@
-"""The README's picture: accuracy under another sampling rate, from the kept trials: ``python -m benchmarks.rate_shift``.
+"""The README's picture: accuracy under a different sampling rate, from the kept trials: ``python -m benchmarks.rate_shift``.
 
 The accuracies that it shows are kept in the picture's metadata, so that a test notices when the trials have changed.
 """
 
-import csv
 import json
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
@@ -13,8 +11,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from benchmarks.output import RESULTS
+from benchmarks.pages.results import CHARACTERS
 
-TRIALS = RESULTS / "character_trajectories" / "trials.csv"
 PICTURE = RESULTS / "character_trajectories" / "rate_shift.png"
 TASKS = {"100 Hz to 200 Hz": "trained at 100 Hz, tested at 200 Hz", "200 Hz to 100 Hz": "trained at 200 Hz, tested at 100 Hz"}
 MODELS = {"legs": "LegS", "gru": "GRU", "lstm": "LSTM", "lmu": "LMU"}
@@ -29,12 +27,8 @@ def main() -> None:
 
 def accuracies() -> dict[str, dict[str, list[float]]]:
     """Return the test accuracy of each trial, by task and model."""
-    found: dict[str, dict[str, list[float]]] = {task: defaultdict(list) for task in TASKS}
-    with open(TRIALS, newline="") as file:
-        for row in csv.DictReader(file):
-            if row["task"] in TASKS and row["model"] in MODELS:
-                found[row["task"]][row["model"]].append(round(float(row["test_accuracy"]), 4))
-    return {task: {model: sorted(found[task][model]) for model in MODELS} for task in TASKS}
+    values = {tuple(row.settings.values()): sorted(row.values(CHARACTERS.metric)) for row in CHARACTERS.rows()}
+    return {task: {model: [round(value, 4) for value in values[task, model]] for model in MODELS} for task in TASKS}
 
 
 def draw(found: dict[str, dict[str, list[float]]], path: Path = PICTURE) -> None:
