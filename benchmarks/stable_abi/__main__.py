@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +23,7 @@ from seqmem.ops import extension, reference, sources
 ROOT = Path(__file__).parents[2]
 TARGET = "0x020b000000000000"  # torch 2.11: later versions load the library
 SHAPES = ((1, 1, 64), (32, 1, 128), (100, 4, 512))
-_kernels = ("kernels", "kernels_baseline", "kernels_avx2", "kernels_avx512")
+KERNELS = ("kernels", "kernels_baseline", "kernels_avx2", "kernels_avx512")
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 
 def build(library: Path) -> Path:
     """Compile ``update.cpp`` and the kernels of csrc/ with the headers of the installed torch, for torch 2.11 and later."""
-    files = [Path(__file__).with_name("update.cpp"), *(ROOT / f"csrc/{name}.cpp" for name in _kernels)]
+    files = [Path(__file__).with_name("update.cpp"), *(ROOT / f"csrc/{name}.cpp" for name in KERNELS)]
     includes = [part for path in cpp_extension.include_paths() for part in ("-isystem", path)]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     flags = [*sources.FLAGS, "-fPIC", "-shared", f"-DTORCH_TARGET_VERSION={TARGET}", f"-I{ROOT / 'csrc'}"]
@@ -75,7 +75,7 @@ def compare_with_reference() -> None:
         torch.testing.assert_close(stable.legs_trapezoidal_adjoint(grad, 0.01), gradients, **close)
 
 
-def times() -> Any:
+def times() -> Iterator[dict[str, Any]]:
     """Yield a row for each shape: microseconds of a call, and of forward and backward of a gradient."""
     usual, stable = torch.ops.seqmem.legs_trapezoidal.default, torch.ops.seqmem_stable.legs_trapezoidal.default
     _register_gradient()
