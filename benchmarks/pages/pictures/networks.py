@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from seqmem.hippo import project, reconstruct
-from seqmem.layers import EMA
+from seqmem.layers import EMA, LRU
 from seqmem.models import IGLOO1D
 
 
@@ -28,6 +28,24 @@ def ema(figure: Figure) -> None:
         response.plot((decay[n] ** steps).real, label=f"|a| = {decay[n].abs():.3f}")
     response.set(xlabel="lag in steps", title="real part of the weight $a^k$ of an input $k$ steps ago")
     response.legend(fontsize=7)
+
+
+def lru(figure: Figure) -> None:
+    """Draw the factors of an untrained layer in the unit disc, and the weight of a past input in some recurrences."""
+    torch.manual_seed(0)
+    layer = LRU(input_size=1, hidden_size=1, state_size=64, r_min=0.9, r_max=0.999)
+    with torch.no_grad():
+        factors = torch.view_as_complex(layer.recurrence()[0])
+        gains = layer.gamma.exp()
+    disc, weights = figure.subplots(1, 2, width_ratios=[1, 2])
+    disc.add_patch(Circle((0, 0), 1, fill=False, color="0.6"))
+    disc.scatter(factors.real, factors.imag, s=9)
+    disc.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal", xlabel="real part", title=r"factors $\lambda$, untrained")
+    steps = torch.arange(150)
+    for n in factors.abs().argsort()[[10, 35, 55, 63]]:
+        weights.plot(gains[n] * factors[n].abs() ** steps, label=rf"$|\lambda|$ = {factors[n].abs():.3f}")
+    weights.set(xlabel="lag in steps", title=r"modulus of the weight $e^{\gamma} \lambda^k$ of an input $k$ steps ago")
+    weights.legend(fontsize=7)
 
 
 def igloo(figure: Figure) -> None:
@@ -97,5 +115,5 @@ def function_approximation(figure: Figure) -> None:
 
 
 PICTURES: dict[str, Callable[[Figure], None]] = {
-    function.__name__: function for function in (ema, igloo, tcn, hmlstm, function_approximation)
+    function.__name__: function for function in (ema, lru, igloo, tcn, hmlstm, function_approximation)
 }

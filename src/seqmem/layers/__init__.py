@@ -18,8 +18,9 @@ from pkgutil import iter_modules
 
 from seqmem.layers.bidirectional import Bidirectional
 from seqmem.layers.ema import EMA
+from seqmem.layers.lru import LRU
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["EMA", "Bidirectional"]
+__all__ = ["EMA", "LRU", "Bidirectional"]
