@@ -8,6 +8,7 @@ import torch
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
 from seqmem.ops import extension, memory_update
 from seqmem.ops.legs_projection import legs_projection
+from seqmem.ops.selective_scan import selective_scan_compiled
 
 pytestmark = [
     pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}"),
@@ -67,6 +68,25 @@ def test_sequences_flush(dtype):
         gradients = torch.autograd.grad(outputs, leaves, torch.full_like(outputs, TINY[dtype]), allow_unused=True)
         for gradient in gradients:
             assert gradient is None or gradient.count_nonzero() == 0, cell
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_scans_flush(dtype):
+    torch.manual_seed(0)
+    shapes = [(3, 9, 5), (3, 9, 5), (5, 4), (3, 9, 4), (3, 9, 4), (5,), (3, 9, 5), (5,), (3, 5, 4)]
+    given = [torch.randn(shape, dtype=dtype) for shape in shapes]
+    given[-1] = tiny(*shapes[-1], dtype=dtype)  # the state of the row without steps
+    given = [tensor.requires_grad_() for tensor in given]
+    for lengths in (None, torch.tensor([9, 4, 0])):
+        results = selective_scan_compiled(*given, lengths=lengths, softplus=True)
+        assert lengths is None or results[1][2].count_nonzero() == 0
+        gradients = torch.autograd.grad(results, given, [torch.full_like(part, TINY[dtype]) for part in results])
+        for gradient in gradients:
+            assert not is_denormal(gradient).any()
+
+
+def is_denormal(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor != 0) & (tensor.abs() < torch.finfo(tensor.dtype).tiny)
 
 
 @pytest.mark.parametrize("dtype", TINY, ids=str)

@@ -196,8 +196,43 @@ def multiscale_sequence(d):
     }
 
 
+def selective_scan(d):
+    batch, steps, channels, states = d.few(), d.size(), d.size(), d.few()
+    return {
+        "inputs": d.tensor(batch, steps, channels),
+        "delta": d.tensor(batch, steps, channels),
+        "a": d.tensor(channels, states),
+        "b": d.tensor(batch, steps, states),
+        "c": d.tensor(batch, steps, states),
+        "skip": d.maybe(channels),
+        "gate": d.maybe(batch, steps, channels),
+        "delta_bias": d.maybe(channels),
+        "initial": d.maybe(batch, channels, states),
+        "lengths": d.lengths(batch, steps),
+        "softplus": d.flag(),
+        "chunk_steps": d.draw(INTEGERS),
+    }
+
+
+SCANS = {"selective_scan": selective_scan}
+
+
+def scan_backward(d, name):
+    """Draw a call of a scan's backward operator: the gradients of the results, what forward saved, its arguments."""
+    forward = draw_call(d, name.removesuffix("_backward"))
+    if "chunk_steps" in forward.arguments:
+        forward.arguments |= {"chunk_steps": d.draw(st.sampled_from([1, 2, 1024]))}
+    results = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
+    gradients = {f"grad_{part}": torch.rand_like(result) if d.flag() else None for part, result in results.items()}
+    return Call(OPERATORS[name], forward.arguments | results | gradients)
+
+
 def draw_call(d, name):
     """Draw a consistent call of an operator; sizes may be zero, and numbers out of range."""
+    if name in SCANS:
+        return Call(OPERATORS[name], SCANS[name](d))
+    if name.removesuffix("_backward") in SCANS:
+        return scan_backward(d, name)
     if name.endswith("_sequence_backward"):
         forward = draw_call(d, name.removesuffix("_backward"))
         forward.arguments |= {"chunk_steps": d.draw(st.sampled_from([1, 2, 2**63 - 1]))}
@@ -350,8 +385,11 @@ def check_mistakes(name, data):
 
 def test_every_operator_is_found():
     packets = {name.partition(".")[0] for name in OPERATORS}
-    assert packets >= {*extension.UPDATES, extension.ANY_MEASURE, *extension.SEQUENCES}
-    assert {f"{name}_backward" for name in extension.SEQUENCES} | {f"{name}_adjoint" for name in extension.UPDATES} <= packets
+    assert packets >= {*extension.UPDATES, extension.ANY_MEASURE, *extension.SEQUENCES, *extension.SCANS}
+    assert set(SCANS) == set(extension.SCANS)
+    assert {f"{name}_backward" for name in (*extension.SEQUENCES, *extension.SCANS)} | {
+        f"{name}_adjoint" for name in extension.UPDATES
+    } <= packets
 
 
 def run(check, name, examples, **options):

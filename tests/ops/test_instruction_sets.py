@@ -23,7 +23,7 @@ from tests.ops.sequences import needs_compiled
 needs_objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
 OWN = ("seqmem::avx2::", "seqmem::avx512::")
 SAMPLE = """
-from tests.ops import sequences, test_multiscale, test_sequence_bfloat16
+from tests.ops import sequences, test_multiscale, test_selective_scan, test_sequence_bfloat16
 
 for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before"):
     sequences.assert_equals_the_loop(name, "tails")
@@ -32,6 +32,7 @@ for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before")
 for boundary in ("sample", "soft"):
     test_multiscale.assert_equals_the_loop(test_multiscale.SIZES[3], "paper", boundary)
 test_multiscale.assert_float32_to_rounding("reference")
+test_selective_scan.assert_agrees_with_the_reference((2, 37, 40, 16), 5)
 """
 VECTOR = re.compile(r"%[yz]mm\d|%tmm\d|%k[1-7]\b|\tv[a-z]\w+ ")  # AVX registers, or an instruction with a VEX prefix
 
@@ -67,7 +68,7 @@ def test_every_header_is_shared_or_of_one_instruction_set():
             assert is_shared != is_own, header.name
     for source in sources.CSRC.glob("*_avx*.cpp"):
         before, _, after = source.read_text().partition("#pragma GCC target")
-        assert '#include "kernels.h"' in before or '#include "multiscale.h"' in before
+        assert re.search(r'#include "\w+\.h"', before), source.name
         assert "#include <" not in after, source.name
 
 
@@ -127,12 +128,13 @@ def test_without_vector_instructions():
 @pytest.mark.parametrize(
     ("name", "selected"),
     [
-        ("baseline", "equals_the_loop or test_float32_to_rounding or bfloat16_products"),
-        ("avx2", "equals_the_loop or test_float32_to_rounding or bfloat16_products"),
+        ("baseline", "equals_the_loop or agrees_with_the_reference or test_float32_to_rounding or bfloat16_products"),
+        ("avx2", "equals_the_loop or agrees_with_the_reference or test_float32_to_rounding or bfloat16_products"),
         ("avx512", "bfloat16_products"),
         ("avx512_bf16", "bfloat16_products"),
     ],
 )
 def test_other_instruction_sets(name, selected):
-    files = [Path(__file__).with_name(f"test_{part}.py") for part in ("sequence", "sequence_bfloat16", "multiscale")]
+    parts = ("sequence", "sequence_bfloat16", "multiscale", "selective_scan")
+    files = [Path(__file__).with_name(f"test_{part}.py") for part in parts]
     run_with(name, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, *map(str, files))

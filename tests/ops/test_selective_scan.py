@@ -1,5 +1,6 @@
 """The selective scan: golden vectors, gradients, states, padding and exported programs."""
 
+import math
 from itertools import product
 
 import pytest
@@ -8,10 +9,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
-from seqmem.ops.selective_scan import selective_scan_exported, selective_scan_reference
+from seqmem.ops import extension, selective_scan
+from seqmem.ops.selective_scan import selective_scan_compiled, selective_scan_exported, selective_scan_reference
+from tests.ops.sequences import needs_compiled
 from tests.successors import assert_near, case
 
 IMPLEMENTATIONS = {"reference": selective_scan_reference}
+if not extension.REASON:
+    IMPLEMENTATIONS["compiled"] = selective_scan_compiled
 OPTIONAL = ("skip", "gate", "delta_bias", "initial")
 
 every_implementation = pytest.mark.parametrize("run", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
@@ -93,33 +98,36 @@ def test_halves_and_padding(run):
     assert not found["outputs"][1, 3:].any()
 
 
+@every_implementation
 @pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 0, 2, 2), (2, 3, 0, 2), (2, 3, 2, 0), (1, 1, 1, 1)], ids=str)
-def test_empty_and_single_sizes(shape):
+def test_empty_and_single_sizes(run, shape):
     given = sample(*shape)
-    found = results(selective_scan_reference, given)
+    found = results(run, given)
     assert found["outputs"].shape == shape[:3]
     if shape[1] == 0:
         assert torch.equal(found["final"], given["initial"])
 
 
-def test_gradients_are_those_of_differences():
+@every_implementation
+def test_gradients_are_those_of_differences(run):
     for without, softplus in product([(), OPTIONAL], [True, False]):
         given = sample(2, 3, 2, 2, without)
         names = [name for name, tensor in given.items() if tensor is not None]
 
-        def run(*tensors, names=names, softplus=softplus):
+        def scan(*tensors, names=names, softplus=softplus):
             lengths = torch.tensor([3, 2])
-            return selective_scan_reference(**dict(zip(names, tensors, strict=True)), lengths=lengths, softplus=softplus)
+            return run(**dict(zip(names, tensors, strict=True)), lengths=lengths, softplus=softplus)
 
-        assert torch.autograd.gradcheck(run, [given[name] for name in names])
+        assert torch.autograd.gradcheck(scan, [given[name] for name in names])
 
 
-def test_half_precision_is_computed_in_float32():
+@every_implementation
+def test_half_precision_is_computed_in_float32(run):
     given = {name: tensor.detach().float() for name, tensor in sample().items()}
     half = given | {name: given[name].bfloat16() for name in ("inputs", "gate", "b", "c")}
     rounded = half | {name: half[name].float() for name in ("inputs", "gate", "b", "c")}
-    outputs, final = selective_scan_reference(**half, softplus=True)
-    expected, last = selective_scan_reference(**rounded, softplus=True)
+    outputs, final = run(**half, softplus=True)
+    expected, last = run(**rounded, softplus=True)
     assert outputs.dtype == torch.bfloat16
     assert final.dtype == torch.float32
     assert torch.equal(final, last)
@@ -148,3 +156,103 @@ def test_shapes_that_do_not_match_are_named():
     ):
         with pytest.raises(UserError, match=message):
             selective_scan_reference(**sample() | changes)
+
+
+def assert_agrees_with_the_reference(shape: tuple[int, ...], chunk: int):
+    """In both precisions, with every argument and with those alone that are required, with and without padding."""
+    for dtype, without in product((torch.float64, torch.float32), ((), OPTIONAL)):
+        drawn = sample(*shape, without=without).items()
+        given = {name: None if part is None else part.detach().to(dtype).requires_grad_() for name, part in drawn}
+        for lengths in (None, torch.tensor([shape[1], shape[1] // 2, 0][: shape[0]])):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(selective_scan, "CHUNK_STEPS", chunk)
+                found, expected = (results(run, given, lengths) for run in (selective_scan_compiled, selective_scan_reference))
+            for name, value in expected.items():
+                assert_near(found[name], value, 1e-12 if dtype == torch.float64 else 4e-6)
+
+
+@needs_compiled
+@pytest.mark.parametrize("shape", [(3, 7, 5, 4), (2, 37, 40, 16), (1, 5, 300, 3), (2, 9, 130, 17)], ids=str)
+def test_the_compiled_scan_agrees_with_the_reference(shape):
+    """In chunks of several sizes, with whole and partial vectors, and groups of channels."""
+    for chunk in (1, 3, 32):
+        assert_agrees_with_the_reference(shape, chunk)
+
+
+@needs_compiled
+def test_results_do_not_depend_on_the_number_of_threads():
+    given, threads = {name: tensor.float() for name, tensor in sample(5, 40, 200, 3).items()}, torch.get_num_threads()
+    given = {name: tensor.detach().requires_grad_() for name, tensor in given.items()}
+    try:
+        found = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(results(selective_scan_compiled, given, torch.tensor([40, 3, 0, 17, 40])))
+    finally:
+        torch.set_num_threads(threads)
+    for name in found[0]:
+        assert torch.equal(found[1][name], found[0][name]), name
+        assert torch.equal(found[2][name], found[0][name]), name
+
+
+@needs_compiled
+def test_extreme_step_sizes_and_values():
+    """Factors that overflow, vanish or are one, in float32 and in one lane alone."""
+    given = {name: tensor.detach().float() for name, tensor in sample(1, 4, 19, 2).items()}
+    for value in (0.0, 1e-30, 1e4, 1e15, 1e30, -1e4, math.inf, -math.inf, math.nan):
+        changed = given | {"delta": given["delta"].clone(), "inputs": given["inputs"].clone()}
+        changed["delta"][0, 1, 7] = value
+        changed["inputs"][0, 1, 7] = 0 if math.isinf(value) else 1e-25
+        for softplus in (True, False):
+            found = selective_scan_compiled(**changed, softplus=softplus)
+            expected = selective_scan_reference(**changed, softplus=softplus)
+            assert_close(found, expected, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiled
+def test_views_of_a_projection_are_not_copied_wrongly():
+    given = {name: tensor.detach() for name, tensor in sample().items()}
+    wide = torch.cat([given["inputs"], given["gate"]], -1)
+    views = dict(zip(("inputs", "gate"), wide.split(5, -1), strict=True))
+    joined = torch.cat([given["b"], given["c"]], -1)
+    views |= dict(zip(("b", "c"), joined.split(4, -1), strict=True))
+    assert not any(view.is_contiguous() for view in views.values())
+    assert_close(selective_scan_compiled(**given | views), selective_scan_compiled(**given))
+
+
+@needs_compiled
+@pytest.mark.slow
+def test_float32_over_many_steps():
+    """Of large results, which are stored past the caches, with decays close to one."""
+    steps = 100_000
+    given = {name: tensor.detach().float() for name, tensor in sample(1, steps, 32, 2).items()}
+    given["a"] = given["a"] * 1e-3
+    found, final = selective_scan_compiled(**given, softplus=True)
+    exact, last = selective_scan_reference(**{name: tensor.double() for name, tensor in given.items()}, softplus=True)
+    assert_near(found.double(), exact, 1e-5)
+    assert_near(final.double(), last, 1e-5)
+
+
+@needs_compiled
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from opcheck
+def test_the_operator_is_well_formed():
+    for without in ((), OPTIONAL):
+        given = sample(2, 5, 16, 4, without)
+        torch.library.opcheck(torch.ops.seqmem.selective_scan.default, (*given.values(), torch.tensor([5, 2]), True, 3))
+
+
+@needs_compiled
+def test_wrong_arguments_of_the_operator_are_named():
+    given = [tensor.detach() for tensor in sample().values()]
+    for changes, message in (
+        ({0: torch.zeros(3, 7)}, r"inputs: got shape \[3, 7\], expected \(B, T, D\)"),
+        ({0: torch.zeros(3, 7, 5).half()}, "inputs: got float16, expected float32 or float64"),
+        ({1: torch.zeros(3, 7, 5)}, "delta: got float32, expected float64"),
+        ({3: torch.zeros(3, 7, 5).double()}, r"b: got shape \[3, 7, 5\], expected \[3, 7, 4\]"),
+        ({8: torch.zeros(3, 4, 5).double()}, r"initial: got shape \[3, 4, 5\], expected \[3, 5, 4\]"),
+        ({9: torch.tensor([7, 8, 0])}, "lengths: got 8 in row 1, expected 0 to T = 7"),
+        ({11: -1}, "chunk_steps: got -1, expected 0 to 1024"),
+    ):
+        arguments = [*given, None, True, 32]
+        with pytest.raises(ValueError, match=message):
+            torch.ops.seqmem.selective_scan(*(changes.get(k, value) for k, value in enumerate(arguments)))

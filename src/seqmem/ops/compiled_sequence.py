@@ -17,7 +17,7 @@ from seqmem.ops.transforms import register_gradient
 _CHUNK_ROWS = 800
 
 # Arguments without a gradient.
-_CONSTANT = ("step_sizes", "generators", "step", "drive", "lengths", "draws", "slope")
+_CONSTANT = ("step_sizes", "generators", "step", "drive", "lengths", "draws", "slope", "restarts")
 
 
 def fallback_reason(inputs: Tensor, half_products: bool = True) -> str:
@@ -93,6 +93,50 @@ def register_operator(name: str, states: int, shapes: Callable[..., tuple[Tensor
     torch.library.register_fake(f"seqmem::{name}", shapes)
     torch.library.register_fake(f"seqmem::{name}_backward", _gradient_shapes(name))
     _register_gradient(name, states, 1)
+
+
+def register_scan(name: str, results: int, shapes: Callable[..., tuple[Tensor, ...]]) -> None:
+    """Register the shapes and the gradient of a compiled scan, if the library is loaded.
+
+    Args:
+        name: name of the operator. Its backward operator takes the gradients of the results, what forward has saved, and the
+            arguments of forward. It returns the gradients of all floating-point tensors, empty ones for tensors that are None.
+        results: number of results; what follows them is saved for backward.
+        shapes: maps the operator's arguments to empty tensors with the shapes of its results.
+    """
+    if extension.REASON:
+        return
+    operator = getattr(torch.ops.seqmem, f"{name}_backward").default
+    arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
+    tensors = [name for name, is_tensor in arguments if is_tensor]
+    differentiable = [name for name in tensors if name not in _CONSTANT]
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        saved = output[results:]
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*saved)
+        ctx.settings = inputs[len(tensors) :]
+        ctx.save_for_backward(*inputs[: len(tensors)], *saved)
+
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        kept = ctx.saved_tensors  # read once: activation checkpointing unpacks each only once
+        given, saved = kept[: len(tensors)], kept[len(tensors) :]
+        incoming = grads[:results]
+        if all(grad is None for grad in incoming):
+            return (None,) * len(arguments)
+        values = dict(zip(differentiable, operator(*incoming, *saved, *given, *ctx.settings), strict=True))
+        found = [None if tensor is None else values.get(name) for name, tensor in zip(tensors, given, strict=True)]
+        return (*found, *[None] * len(ctx.settings))
+
+    def gradient_shapes(*values: Any) -> list[Tensor]:
+        given = dict(zip([argument.name for argument in _schema(f"{name}_backward").arguments], values, strict=True))
+        none = given[tensors[0]].new_empty(0)
+        return [none.new_empty(0 if given[name] is None else given[name].shape) for name in differentiable]
+
+    extension.register_shapes(f"seqmem::{name}", shapes)
+    extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes)
+    register_gradient(f"seqmem::{name}", backward, setup_context)
+    register_gradient(f"seqmem::{name}_backward", _refuse_second_derivative)
 
 
 def _register_gradient(name: str, states: int, outputs: int) -> None:

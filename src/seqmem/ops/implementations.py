@@ -26,7 +26,7 @@ from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_paral
 from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
-from seqmem.ops.selective_scan import selective_scan_exported, selective_scan_reference
+from seqmem.ops.selective_scan import selective_scan_compiled, selective_scan_exported, selective_scan_reference
 from seqmem.ops.slstm import slstm_exported, slstm_reference
 
 
@@ -97,7 +97,7 @@ def _memory_network_reason(
     return compiled_sequence.fallback_reason(inputs)
 
 
-def _multiscale_reason(inputs: Tensor) -> str:
+def _full_precision_reason(inputs: Tensor) -> str:
     return compiled_sequence.fallback_reason(inputs, half_products=False)
 
 
@@ -144,7 +144,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "relu_gru": (
         Implementation("step by step with a hand-written backward", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
     ),
-    "multiscale": (Implementation(COMPILED, "cpu", _multiscale_reason, multiscale_sequence),),
+    "multiscale": (Implementation(COMPILED, "cpu", _full_precision_reason, multiscale_sequence),),
     "diagonal_scan": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
@@ -154,6 +154,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
     ),
     "selective_scan": (
+        Implementation(COMPILED, "cpu", _full_precision_reason, selective_scan_compiled),
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
         Implementation("a loop over the steps of the scan", "", _always, selective_scan_reference, True),
     ),

@@ -122,7 +122,8 @@ def paths() -> dict[str, str]:
     'gru_sequence'
     """
     path = f"reference ({extension.REASON})" if extension.REASON else "compiled"
-    return dict.fromkeys((*extension.UPDATES, extension.ANY_MEASURE, *extension.SIGNALS, *extension.SEQUENCES), path)
+    names = (*extension.UPDATES, extension.ANY_MEASURE, *extension.SIGNALS, *extension.SEQUENCES, *extension.SCANS)
+    return dict.fromkeys(names, path)
 
 
 class _Update(NamedTuple):

@@ -3,7 +3,8 @@
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023), section 3.2 and algorithm 2.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn.functional import softplus as softplus_of
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
+from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.export import scan
 
 
@@ -90,6 +92,39 @@ def selective_scan_exported(
     return _gated(outputs.transpose(0, 1), prepared).to(inputs.dtype), last
 
 
+def selective_scan_compiled(
+    inputs: Tensor,
+    delta: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor | None = None,
+    gate: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`selective_scan_reference` in one call, in ``csrc/selective_scan.cpp``.
+
+    Tensors of size (B, T, D, N) are never stored: backward keeps the states before each chunk of steps, and computes the others
+    again. Gradients do not depend on the number of threads. Differentiable once.
+    """
+    given = (inputs, delta, a, b, c, skip, gate, delta_bias, initial)
+    check_shapes(inputs, dict(zip(_NAMES, given[1:], strict=True)))
+    dtype = _widest(given)
+    converted = [None if tensor is None else tensor.to(dtype) for tensor in given]
+    chunk = CHUNK_STEPS if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given) else 0
+    outputs, state, _ = torch.ops.seqmem.selective_scan(*converted, lengths, softplus, chunk)
+    return outputs.to(inputs.dtype), state
+
+
+CHUNK_STEPS = 32
+"""Steps between the states that the compiled scan keeps for backward; those of a chunk stay in the processor's cache."""
+
+_NAMES = ("delta", "a", "b", "c", "skip", "gate", "delta_bias", "initial")
+
+
 class _Prepared(NamedTuple):
     """Arguments in the type of the computation, with zeros in the padding: a step size of 0 keeps the state."""
 
@@ -131,20 +166,9 @@ def _prepared(
     lengths: Tensor | None,
     softplus: bool,
 ) -> _Prepared:
-    given = {
-        "delta": delta,
-        "a": a,
-        "b": b,
-        "c": c,
-        "skip": skip,
-        "gate": gate,
-        "delta_bias": delta_bias,
-        "initial": initial,
-    }
-    check_shapes(inputs, given)
-    dtype = torch.promote_types(inputs.dtype, torch.float32)
-    for tensor in given.values():
-        dtype = dtype if tensor is None else torch.promote_types(dtype, tensor.dtype)
+    given = (delta, a, b, c, skip, gate, delta_bias, initial)
+    check_shapes(inputs, dict(zip(_NAMES, given, strict=True)))
+    dtype = _widest((inputs, *given))
     step_sizes = masked(delta.to(dtype), lengths)
     step_sizes = step_sizes if delta_bias is None else step_sizes + delta_bias.to(dtype)
     step_sizes = softplus_of(step_sizes) if softplus else step_sizes
@@ -159,6 +183,14 @@ def _prepared(
         None if gate is None else masked(gate.to(dtype), lengths),
         state,
     )
+
+
+def _widest(given: Sequence[Tensor | None]) -> torch.dtype:
+    """Return the widest type of tensors, at least float32."""
+    dtype = torch.float32
+    for tensor in given:
+        dtype = dtype if tensor is None else torch.promote_types(dtype, tensor.dtype)
+    return dtype
 
 
 def check_shapes(inputs: Tensor, given: dict[str, Tensor | None]) -> None:
@@ -183,3 +215,16 @@ def check_shapes(inputs: Tensor, given: dict[str, Tensor | None]) -> None:
     for name, tensor in given.items():
         if tensor is not None and tensor.shape != expected[name]:
             raise UserError(f"selective_scan: got {name} of shape {tuple(tensor.shape)}, expected {expected[name]}")
+
+
+def _shapes(inputs: Tensor, delta: Tensor, a: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    (batch, steps, channels), chunk = inputs.shape, others[-1]
+    chunks = -(-steps // chunk) if chunk > 0 else 0
+    return (
+        inputs.new_empty(batch, steps, channels),
+        inputs.new_empty(batch, *a.shape),
+        inputs.new_empty(batch, chunks, -(-a.shape[1] // 4) * 4, -(-channels // 16) * 16),
+    )
+
+
+register_scan("selective_scan", 2, _shapes)
