@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from seqmem.hippo import project, reconstruct
-from seqmem.layers import EMA, LRU
+from seqmem.layers import EMA, LRU, SLSTM
 from seqmem.models import IGLOO1D
 
 
@@ -45,6 +45,25 @@ def lru(figure: Figure) -> None:
     for n in factors.abs().argsort()[[10, 35, 55, 63]]:
         weights.plot(gains[n] * factors[n].abs() ** steps, label=rf"$|\lambda|$ = {factors[n].abs():.3f}")
     weights.set(xlabel="lag in steps", title=r"modulus of the weight $e^{\gamma} \lambda^k$ of an input $k$ steps ago")
+    weights.legend(fontsize=7)
+
+
+def slstm(figure: Figure) -> None:
+    """Draw the initial forget biases by block, and the weights of past inputs in the average before and after a large gate."""
+    layer = SLSTM(input_size=1, hidden_size=32, num_heads=1)
+    biases, weights = figure.subplots(1, 2)
+    for block in range(3):
+        layer.on_depth(block, 3)
+        biases.plot(layer.bias.detach().view(4, 32)[1], label=f"block {block + 1} of 3")
+    biases.set(xlabel="unit of a head", title="initial bias of the forget gate")
+    biases.legend(fontsize=7)
+    entry = torch.zeros(80)
+    entry[40] = 4.0
+    kept = torch.nn.functional.logsigmoid(torch.tensor(3.0))
+    for step in (39, 41, 79):
+        logits = entry[: step + 1] + kept * torch.arange(step, -1, -1)
+        weights.plot(torch.softmax(logits, 0), label=f"at step {step}")
+    weights.set(xlabel="step of the input", yscale="log", title="weights of inputs; i = 4 at step 40, f = 3")
     weights.legend(fontsize=7)
 
 
@@ -115,5 +134,5 @@ def function_approximation(figure: Figure) -> None:
 
 
 PICTURES: dict[str, Callable[[Figure], None]] = {
-    function.__name__: function for function in (ema, lru, igloo, tcn, hmlstm, function_approximation)
+    function.__name__: function for function in (ema, lru, slstm, igloo, tcn, hmlstm, function_approximation)
 }

@@ -36,6 +36,11 @@ class Bidirectional(SequenceLayer[None]):
         self.input_size, self.output_size = input_size, 2 * self.forward_layer.output_size
         self.rescales = layer.rescales
 
+    def on_depth(self, block: int, blocks: int) -> None:
+        """Pass the place in a stack on to both directions."""
+        self.forward_layer.on_depth(block, blocks)
+        self.backward_layer.on_depth(block, blocks)
+
     def initial_state(self, batch_size: int) -> None:
         """Return None."""
         return

@@ -113,9 +113,10 @@ class StackNetwork(SequenceModel):
         std = None if mlp_init == "torch" else ((2 / (5 * model_size)) ** 0.5, 2 / (num_layers * model_size**0.5))
         mlp = MLPSettings(width, mlp_bias, std)
         settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, mlp, activation, dropout, dropout_mask)
-        self.blocks = nn.ModuleList(
-            Block(make_mixer(mixer, mixer_args, model_size, bidirectional), settings) for _ in range(num_layers)
-        )
+        mixers = [make_mixer(mixer, mixer_args, model_size, bidirectional) for _ in range(num_layers)]
+        for k, layer in enumerate(mixers):
+            layer.on_depth(k, num_layers)
+        self.blocks = nn.ModuleList(Block(layer, settings) for layer in mixers)
         self.norm = new_norm() if final_norm else Unnormalized()
         self.head = nn.Linear(model_size, spec.output_size)
 

@@ -199,6 +199,9 @@ class SequenceLayer(nn.Module, Generic[State]):
     def on_epoch(self, epoch: int) -> None:
         """Receive the number of the training epoch, from 0, that begins or that a loaded checkpoint belongs to."""
 
+    def on_depth(self, block: int, blocks: int) -> None:
+        """Receive the place of this layer, from 0, among the blocks of a new stack: initial values may depend on it."""
+
     def gates(self, name: str) -> int:
         """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""
         return 1

@@ -1,0 +1,125 @@
+"""The sLSTM layer of xLSTM: a causal convolution, gates by head, an LSTM with exponential gates, and a norm by head."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from seqmem.arguments import checked
+from seqmem.errors import UserError
+from seqmem.ops import implementations
+from seqmem.ops.precision import at_least_float32, full_precision
+from seqmem.sequence import SequenceLayer
+
+
+class SLSTMState(NamedTuple):
+    """State, at least in float32.
+
+    ``hidden`` y, ``memory`` c, ``normalizer`` n and ``stabilizer`` m, (B, H) each; ``inputs`` (B, k-1, C), the last inputs of
+    the convolution, the oldest first.
+    """
+
+    hidden: Tensor
+    memory: Tensor
+    normalizer: Tensor
+    stabilizer: Tensor
+    inputs: Tensor
+
+
+class SLSTM(SequenceLayer[SLSTMState]):
+    """An LSTM with exponential gates and K heads, within which alone the hidden state feeds back (Beck et al., 2024)::
+
+        u = SiLU(causal depthwise convolution of x)
+        i, f = W u + R y + b
+        z, o = W x + R y + b
+        m' = max(m + log sigmoid(f), i), or i where n = 0
+        c' = exp(m + log sigmoid(f) - m') c + exp(i - m') tanh(z)
+        n' = exp(m + log sigmoid(f) - m') n + exp(i - m')
+        y' = sigmoid(o) c' / n'
+
+    These are equations 15 to 24 of the paper. W and R are block-diagonal with one block for each head. The outputs are y',
+    normalised over the units of each head and scaled. All computations are at least in float32.
+
+    Parameters: ``weight_conv`` (C, k), whose last tap multiplies the current input, and ``bias_conv`` (C,); ``weight_gates`` W
+    (4, K, H/K, C/K), gates i, f, z, o; ``weight_hh`` R (K, 4H/K, H/K), zero at first, rows by gate; ``bias`` b (4H,), zero at
+    first except for f; ``norm_scale`` (H,). The last three and ``bias_conv`` are without weight decay.
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        num_heads: K, a divisor of C and H; None for 4, or for the greatest common divisor of 4, C and H.
+        kernel_size: k, taps of the convolution.
+        forget_bias: initial bias of f, by unit j of d = H/K of a head in block l of L. powerlaw:
+            5 - 12 (j / (d - 1))^(0.3 + 1.3 l / (L - 1)), with the exponent 0.3 for L = 1. linear: evenly spaced from 3 to 6.
+
+    Raises:
+        UserError: an argument of the wrong type or range, or C or H is not a multiple of ``num_heads``.
+    """
+
+    name = "slstm"
+    operator = "slstm"
+    no_decay = ("weight_hh", "bias", "bias_conv", "norm_scale")
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt = 256,
+        num_heads: PositiveInt | None = None,
+        kernel_size: PositiveInt = 4,
+        forget_bias: Literal["powerlaw", "linear"] = "powerlaw",
+    ):
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        heads = num_heads or math.gcd(4, input_size, hidden_size)
+        if input_size % heads or hidden_size % heads:
+            raise UserError(f"num_heads: got {heads}, expected a divisor of {input_size} inputs and {hidden_size} units")
+        self.forget_bias, size = forget_bias, hidden_size // heads
+        self.weight_conv = nn.Parameter(torch.empty(input_size, kernel_size))
+        self.bias_conv = nn.Parameter(torch.empty(input_size))
+        for parameter in (self.weight_conv, self.bias_conv):
+            nn.init.uniform_(parameter, -(kernel_size**-0.5), kernel_size**-0.5)
+        self.weight_gates = nn.Parameter(torch.randn(4, heads, size, input_size // heads) * (2 / (5 * input_size)) ** 0.5)
+        self.weight_hh = nn.Parameter(torch.zeros(heads, 4 * size, size))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.norm_scale = nn.Parameter(torch.ones(hidden_size))
+        self.on_depth(0, 1)
+
+    @torch.no_grad()
+    def on_depth(self, block: int, blocks: int) -> None:
+        """Set the initial bias of f for this block of a stack."""
+        heads, _, size = self.weight_hh.shape
+        places = torch.linspace(0, 1, size)
+        exponent = 0.3 + 1.3 * block / (blocks - 1) if blocks > 1 else 0.3
+        values = 5 - 12 * places**exponent if self.forget_bias == "powerlaw" else 3 + 3 * places
+        self.bias.view(4, heads, size)[1].copy_(values)
+
+    def initial_state(self, batch_size: int) -> SLSTMState:
+        """Return zeros."""
+        bias, (channels, taps) = at_least_float32(self.bias), self.weight_conv.shape
+        hidden, memory, normalizer, stabilizer = (bias.new_zeros(batch_size, self.output_size) for _ in range(4))
+        return SLSTMState(hidden, memory, normalizer, stabilizer, bias.new_zeros(batch_size, taps - 1, channels))
+
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: SLSTMState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, SLSTMState]:
+        """Compute a whole sequence, in the precision of the parameters but at least in float32."""
+        with full_precision(inputs.device):
+            heads, _, size = self.weight_hh.shape
+            inputs = inputs.to(state.hidden.dtype)
+            convolve = implementations.choose("causal_convolution", inputs, {}, self._label()).run
+            assert convolve is not None
+            weight_conv, bias_conv = at_least_float32(self.weight_conv), at_least_float32(self.bias_conv)
+            convolved, kept = convolve(inputs, weight_conv, bias_conv, state.inputs, lengths)
+            weight, halves = at_least_float32(self.weight_gates), []
+            for source, maps in ((silu(convolved), weight[:2]), (inputs, weight[2:])):
+                halves.append(torch.einsum("btki,gkoi->btgko", source.unflatten(-1, (heads, -1)), maps))
+            projected = torch.cat(halves, 2).flatten(2) + at_least_float32(self.bias)
+            results = run(projected, *state[:4], lengths, at_least_float32(self.weight_hh))
+            outputs, hidden, memory, normalizer, stabilizer = results
+            normalized = layer_norm(outputs.unflatten(-1, (heads, size)), (size,)).flatten(2)
+            scaled = (normalized * at_least_float32(self.norm_scale)).to(self.bias.dtype)
+            return scaled, SLSTMState(hidden, memory, normalizer, stabilizer, kept)
