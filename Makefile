@@ -2,8 +2,8 @@
 # make test       set up (once) and run the tests
 # make test-all   the long tests too; tests of engines that are not installed (docs/guides/many-runs.md) are skipped
 # make table-...  run or resume the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
-#                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo; hours to days.
-#                 TABLE_FLAGS=scale=smoke tries it in minutes
+#                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo, table-successors
+#                 (100,000 parameters each); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes
 # make setup      set up and stop
 # make bench      speed and memory next to other implementations (minutes; needs quiet cores)
 # make gpu        test, time and train on the GPU of this machine, in at most eight minutes and without a network. It uses VENV, or
@@ -57,7 +57,7 @@ endif
 comma := ,
 empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
-tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo
+tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo table-successors
 
 .PHONY: $(tables) train test test-all setup bench gpu sanitize configs docs lint clean
 
@@ -77,6 +77,7 @@ table-hippo-2: experiments = $(call rows,hippo/ct_*)
 table-hippo-3: experiments = $(call rows,hippo/function_approximation_*)
 table-hmlstm: experiments = $(call rows,hmlstm/*)
 table-igloo: experiments = igloo/copy_memory_table
+table-successors: experiments = $(call rows,successors/pmnist_*),$(call rows,successors/ct_*)
 
 $(tables): setup
 	$(python) train.py -m experiment=$(experiments) $(TABLE_FLAGS)

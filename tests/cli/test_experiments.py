@@ -17,6 +17,7 @@ REPRESENTATIVE = (
     "hippo/function_approximation_legs",
     "hippo/pmnist_legs",
     "hmlstm/text8_hmlstm",
+    "successors/pmnist_rglru",
     "igloo/copy_memory",
     "quickstart",
 )
@@ -39,6 +40,8 @@ def test_trains_when_made_small(name, tmp_path):
         small += ["model.order=5", "dataset.length=3001", "dataset.train_samples=7"]
     elif name == "igloo/copy_memory":
         small += ["model.nb_patches=9", "dataset.length=51", "dataset.train_samples=7"]
+    elif name.startswith("successors/"):
+        small += ["model.preset=tiny"]
     else:
         small += ["model.cell_args.hidden_size=4"]
     config = commandline.compose([f"experiment={name}", *small, "smoke_test=true", "runner.accelerator=cpu"])
@@ -58,11 +61,28 @@ def test_every_experiment_composes_and_a_papers_row_spells_out_its_settings():
     for name in choices("experiment"):
         composed = commandline.compose([f"experiment={name}"])
         if name.startswith("hippo/"):
-            check_row(name, composed)
+            own = check_row(name, composed)
+            assert own["model"].get("order") or own["model"]["cell_args"]["hidden_size"], name
+            assert own["runner"]["ntrials"] >= 3, name
+
+
+def test_models_of_one_size_have_one_budget():
+    """Rows of permuted MNIST differ in model, learning rate and weight decay alone."""
+    settings = {}
+    for name in choices("experiment"):
+        if name.startswith(("successors/pmnist_", "successors/ct_")):
+            composed = commandline.compose([f"experiment={name}"])
+            own = check_row(name, composed)
+            assert own["model"] == {"preset": "params_100k", "dropout": 0.0}, name
+            assert own["runner"]["ntrials"] >= 2, name
+            task = name.rpartition("_")[0] if "lmu_plain" not in name else "successors/pmnist"
+            shared = {key: value for key, value in composed["train"].items() if key not in ("lr", "wd")}
+            assert settings.setdefault(task, (composed["dataset"], shared)) == (composed["dataset"], shared), name
+    assert settings.keys() == {"successors/pmnist", "successors/ct_100to200", "successors/ct_200to100"}
 
 
 def check_row(name, composed):
-    """Each hyper-parameter is in the file, with the command that runs it, and is what the command trains."""
+    """Each hyper-parameter is in the file, with the command that runs it, and is what the command trains; return the file."""
     text = (ROOT / "cfg" / "experiment" / f"{name}.yaml").read_text()
     own = yaml.safe_load(text)
     for section, keys in own.items():
@@ -72,6 +92,5 @@ def check_row(name, composed):
             else:
                 assert composed[section][key] == value, name
     assert {"lr", "batch_size", "epochs", "optimizer", "wd", "gradient_clip_val"} <= set(own["train"]), name
-    assert own["model"].get("order") or own["model"]["cell_args"]["hidden_size"], name
-    assert own["runner"]["ntrials"] >= 3, name
     assert f"python train.py experiment={name}" in text, name
+    return own

@@ -422,7 +422,7 @@ def commands():
     return [line for line in listed.splitlines() if "train.py -m experiment=" in line]
 
 
-TABLES = ["table-hippo-1", "table-hippo-2", "table-hippo-3", "table-hmlstm", "table-igloo"]
+TABLES = ["table-hippo-1", "table-hippo-2", "table-hippo-3", "table-hmlstm", "table-igloo", "table-successors"]
 
 
 def test_every_experiment_is_a_row_of_a_table():
