@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from seqmem.hippo import project, reconstruct
-from seqmem.layers import EMA, LRU, SLSTM
+from seqmem.layers import EMA, LRU, SLSTM, LinOSS
 from seqmem.models import IGLOO1D
 
 
@@ -65,6 +65,24 @@ def slstm(figure: Figure) -> None:
         weights.plot(torch.softmax(logits, 0), label=f"at step {step}")
     weights.set(xlabel="step of the input", yscale="log", title="weights of inputs; i = 4 at step 40, f = 3")
     weights.legend(fontsize=7)
+
+
+def linoss(figure: Figure) -> None:
+    """Draw the positions of some oscillators after one push, by both methods."""
+    for axes, method in zip(figure.subplots(1, 2, sharey=True), ("im", "imex"), strict=True):
+        layer = LinOSS(input_size=1, hidden_size=3, state_size=3, method=method)
+        with torch.no_grad():
+            layer.stiffness.copy_(torch.tensor([0.02, 0.1, 0.5]))
+            layer.step_size.zero_()
+            layer.weight_in.fill_(1)
+            layer.weight_out.copy_(torch.eye(3)[..., None] * torch.tensor([1.0, 0]))
+            layer.weight_skip.zero_()
+            layer.projection.fill_(1 / 3)
+            positions = layer(torch.eye(1, 100).T[None])[0][0]
+        for n, stiffness in enumerate(layer.stiffness.tolist()):
+            axes.plot(positions[:, n], label=f"A = {stiffness:.2f}")
+        axes.set(xlabel="steps after the push", title=f"position, {method}")
+    axes.legend(fontsize=7)
 
 
 def igloo(figure: Figure) -> None:
@@ -134,5 +152,5 @@ def function_approximation(figure: Figure) -> None:
 
 
 PICTURES: dict[str, Callable[[Figure], None]] = {
-    function.__name__: function for function in (ema, lru, slstm, igloo, tcn, hmlstm, function_approximation)
+    function.__name__: function for function in (ema, linoss, lru, slstm, igloo, tcn, hmlstm, function_approximation)
 }

@@ -1,0 +1,83 @@
+"""Linear oscillatory state space models."""
+
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqmem.arguments import checked
+from seqmem.ops import pairs
+from seqmem.ops.oscillators import OscillatorMethod
+from seqmem.ops.precision import at_least_float32, full_precision
+from seqmem.sequence import SequenceLayer
+
+
+class LinOSSState(NamedTuple):
+    """State: ``oscillators`` (B, 2, P, 2), velocities and positions, real and imaginary parts, float32 or float64."""
+
+    oscillators: Tensor
+
+
+class LinOSS(SequenceLayer[LinOSSState]):
+    """P forced harmonic oscillators y'' = -A y + B x with complex positions, and outputs Re(C y_t) + D x_t.
+
+    Rusch and Rus, "Oscillatory State-Space Models" (2025), equations 1 to 6. With A = max(stiffness, 0) and steps
+    dt = sigmoid(step_size), the velocities z and positions y are
+
+        im:   y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_t),      which damps the oscillations;
+        imex: y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_{t-1}),  which keeps their energy.
+
+    Parameters: ``stiffness`` and ``step_size`` (P,); ``weight_in`` B (P, H, 2), real and imaginary parts; ``weight_out`` C
+    (H, P, 2); ``weight_skip`` D (H,); ``projection`` (H, C), a linear map of the inputs if C is not H.
+
+    Args:
+        input_size: C.
+        hidden_size: H.
+        state_size: P, the number of oscillators.
+        method: im, implicit, or imex, implicit and explicit.
+
+    Raises:
+        UserError: an argument of the wrong type or range.
+    """
+
+    name = "linoss"
+    operator = "oscillators"
+
+    @checked
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        hidden_size: PositiveInt = 128,
+        state_size: PositiveInt = 64,
+        method: OscillatorMethod = "im",
+    ):
+        super().__init__()
+        self.input_size, self.output_size, self.method = input_size, hidden_size, method
+        self.stiffness, self.step_size = nn.Parameter(torch.rand(state_size)), nn.Parameter(torch.rand(state_size))
+        self.weight_in = nn.Parameter((2 * torch.rand(state_size, hidden_size, 2) - 1) * hidden_size**-0.5)
+        self.weight_out = nn.Parameter((2 * torch.rand(hidden_size, state_size, 2) - 1) * state_size**-0.5)
+        self.weight_skip = nn.Parameter(torch.randn(hidden_size))
+        self.projection = None
+        if input_size != hidden_size:
+            self.projection = nn.Parameter(nn.init.xavier_normal_(torch.empty(hidden_size, input_size)))
+
+    def initial_state(self, batch_size: int) -> LinOSSState:
+        """Return oscillators at rest."""
+        return LinOSSState(at_least_float32(self.stiffness).new_zeros(batch_size, 2, len(self.stiffness), 2))
+
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: LinOSSState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, LinOSSState]:
+        """Compute a whole sequence of oscillators, in the precision of the parameters but at least in float32."""
+        with full_precision(inputs.device):
+            parameters = (self.stiffness, self.step_size, self.weight_in, self.weight_out, self.weight_skip)
+            stiffness, step_size, weight_in, weight_out, skip = map(at_least_float32, parameters)
+            x = inputs.to(skip.dtype)
+            if self.projection is not None:
+                x = linear(x, at_least_float32(self.projection))
+            driven, initial = pairs.from_real(x, weight_in), None if fresh else state.oscillators
+            positions, last = run(stiffness.relu(), step_size.sigmoid(), driven, initial, lengths, self.method)
+            outputs = pairs.real_part(positions, weight_out) + skip * x
+            return outputs.to(self.weight_out.dtype), LinOSSState(last)

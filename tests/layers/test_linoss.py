@@ -1,0 +1,57 @@
+"""LinOSS: golden vectors of both methods, initialisation and energy."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from seqmem.layers import LinOSS
+from tests.layers.golden import assert_golden, assert_steps_agree
+from tests.successors import assert_near, case
+
+
+def renamed(arrays):
+    """Arrays of an original layer by the names of this project."""
+    names = {"stiffness": "A_diag", "step_size": "steps", "weight_in": "B", "weight_out": "C", "weight_skip": "D"}
+    return {own: arrays[original] for own, original in names.items()}
+
+
+@pytest.mark.parametrize("name", ["linoss_im", "linoss_imex", "linoss_im_clamped"])
+def test_it_is_the_original(name):
+    golden = case(name)
+    layer = LinOSS(4, 4, state_size=6, method=golden.settings["discretization"].lower()).double()
+    state = assert_golden(layer, golden, renamed, layer)
+    assert_near(state.oscillators.flatten(1, 2), golden["state_final.zy"])
+    assert_steps_agree(layer, golden["x"].detach())
+    assert (layer.stiffness.min() < 0) == (name == "linoss_im_clamped")
+
+
+def test_imex_keeps_the_energy_that_im_loses():
+    """Without inputs, of oscillators in the middle of their motion."""
+    torch.manual_seed(0)
+    amplitudes = {}
+    for method in ("im", "imex"):
+        layer = LinOSS(1, 1, state_size=8, method=method).double()
+        start = torch.randn(1, 2, 8, 2, dtype=torch.float64)
+        _, state = layer(torch.zeros(1, 2000, 1, dtype=torch.float64), (start,))
+        amplitudes[method] = (state.oscillators.norm() / start.norm()).item()
+    assert amplitudes["im"] < 1e-6
+    assert 0.1 < amplitudes["imex"] < 10
+
+
+def test_the_initial_parameters_are_uniform():
+    torch.manual_seed(0)
+    layer = LinOSS(4, 4, state_size=20_000)
+    for parameter, low, high in (
+        (layer.stiffness, 0, 1),
+        (layer.step_size, 0, 1),
+        (layer.weight_in, -0.5, 0.5),
+        (LinOSS(400, 400, state_size=100).weight_out, -0.1, 0.1),
+    ):
+        assert low <= parameter.min() <= low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) <= parameter.max() <= high
+        assert_close(parameter.mean().item(), (low + high) / 2, atol=0.02 * (high - low), rtol=0)
+    assert_close(LinOSS(40_000, 40_000, state_size=1).weight_skip.std().item(), 1.0, atol=0.02, rtol=0)
+
+
+def test_the_number_of_parameters():
+    assert sum(parameter.numel() for parameter in LinOSS(5, 5, state_size=7).parameters()) == 2 * 7 + 4 * 7 * 5 + 5
