@@ -83,8 +83,8 @@ def test_a_page_whose_parts_are_not_those_of_the_generator_is_an_error(tmp_path)
 
 
 def test_a_model_without_a_page_is_named(monkeypatch):
-    monkeypatch.setattr(keys, "model_names", lambda: ["legs", "s4d"])
-    with pytest.raises(SystemExit, match=r"cfg/model/s4d\.yaml has no page docs/models/s4d\.md"):
+    monkeypatch.setattr(keys, "model_names", lambda: ["legs", "s4nd"])
+    with pytest.raises(SystemExit, match=r"cfg/model/s4nd\.yaml has no page docs/models/s4nd\.md"):
         models.pages()
 
 

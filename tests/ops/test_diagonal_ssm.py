@@ -1,5 +1,8 @@
-"""Diagonal state space models: blocks of steps, exported and step by step, in value and gradient."""
+"""Diagonal state space models: blocks of steps, exported and compiled against step by step, in value and gradient."""
 
+import os
+import subprocess
+import sys
 from itertools import product
 
 import pytest
@@ -8,8 +11,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
-from seqmem.ops import diagonal_ssm
-from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_exported, diagonal_ssm_reference
+from seqmem.layers import S4D
+from seqmem.ops import diagonal_ssm, extension
+from seqmem.ops.diagonal_ssm import (
+    diagonal_ssm_blocks,
+    diagonal_ssm_compiled,
+    diagonal_ssm_exported,
+    diagonal_ssm_reference,
+)
 
 LENGTHS = torch.tensor([11, 4, 0])
 FORMS = pytest.mark.parametrize("real", [False, True], ids=["complex", "real"])
@@ -121,3 +130,167 @@ def test_shapes_that_do_not_match_are_named():
     ):
         with pytest.raises(UserError, match=message):
             diagonal_ssm_blocks(*(changes.get(k, tensor) for k, tensor in enumerate(given)))
+
+
+SIZES = {
+    "one of all": (1, 1, 1, 1),
+    "odd": (3, 7, 5, 3),
+    "several chunks": (2, 150, 17, 5),
+    "more rows than a group": (40, 3, 16, 4),
+    "no modes": (2, 4, 3, 0),
+    "no steps": (2, 0, 3, 2),
+    "no rows": (0, 4, 3, 2),
+}
+
+
+def sized(real: bool, sizes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    """Inputs, a with a modulus of at most 1, b, c, skip and the initial state."""
+    noise = torch.Generator().manual_seed(1)
+    batch, steps, channels, modes = sizes
+    shape = (channels, modes) if real else (channels, modes, 2)
+    shapes = ((batch, steps, channels), shape, shape, shape, (channels,), (batch, *shape))
+    given = [torch.randn(size, dtype=torch.float64, generator=noise) for size in shapes]
+    given[1] = given[1].tanh() / (1 if real else 2**0.5)
+    return [tensor.to(dtype).requires_grad_() for tensor in given]
+
+
+def losses(outputs, final):
+    yield (outputs * torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)).sum()
+    yield final.square().sum()
+    yield outputs.sin().sum() + final.square().sum()
+
+
+def assert_compiled_equals_the_reference(real: bool, sizes: tuple[int, ...]) -> None:
+    """In values and in the gradients of each result alone and of both."""
+    lengths = [torch.tensor([sizes[1], min(4, sizes[1]), 0][:1] * max(0, sizes[0] - 2) + [min(4, sizes[1]), 0])[: sizes[0]]]
+    for reverse, given_lengths, missing in product((False, True), (None, *lengths), ((), (5,), (4, 5))):
+        given = [None if k in missing else tensor for k, tensor in enumerate(sized(real, sizes))]
+        sources = [tensor for tensor in given if tensor is not None]
+        results = []
+        for run in (diagonal_ssm_compiled, diagonal_ssm_reference):
+            found = run(*given, given_lengths, reverse)
+            results.append(list(found))
+            for loss in losses(*found):
+                if loss.requires_grad:
+                    gradients = torch.autograd.grad(loss, sources, allow_unused=True, retain_graph=True)
+                    pairs = zip(gradients, sources, strict=True)
+                    results[-1] += [torch.zeros_like(one) if grad is None else grad for grad, one in pairs]
+                else:
+                    results[-1] += [torch.zeros_like(one) for one in sources]
+        assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
+compiled = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
+
+
+@compiled
+@FORMS
+@pytest.mark.parametrize("size", SIZES)
+def test_the_compiled_operator_agrees_with_the_reference(real, size):
+    assert_compiled_equals_the_reference(real, SIZES[size])
+
+
+SAMPLE = """
+from tests.ops import test_diagonal_ssm as tests
+
+for size in ("odd", "several chunks"):
+    tests.assert_compiled_equals_the_reference(False, tests.SIZES[size])
+tests.assert_float32_keeps_its_precision(2000)
+"""
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["baseline", "avx2"])
+def test_other_instruction_sets(name):
+    environment = os.environ | {"SEQMEM_INSTRUCTION_SET": name}
+    done = subprocess.run([sys.executable, "-c", SAMPLE], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def assert_float32_keeps_its_precision(steps: int) -> None:
+    """Errors against float64 over many steps, with time constants up to 2000 steps, compared with those of the reference.
+
+    The rounding of a alone changes the time constants, so float64 computes with the rounded numbers.
+    """
+    torch.manual_seed(0)
+    layer = S4D(16, 16, 16, init="legs", train_b=True)
+    with torch.no_grad():
+        a, b = layer.discretized()
+    given = [torch.randn(1, steps, 16), a, b, layer.weight_out.detach(), layer.weight_skip.detach()]
+    exact = diagonal_ssm_compiled(*(tensor.double() for tensor in given))
+    for found, value in zip(diagonal_ssm_compiled(*given), exact, strict=True):
+        assert (found - value).abs().max() < 3e-6 * value.abs().max()
+
+
+@compiled
+def test_float32_keeps_its_precision():
+    assert_float32_keeps_its_precision(10**5)
+
+
+@compiled
+def test_gradients_by_differences():
+    given = sized(False, (2, 5, 3, 2))
+    for missing, reverse in product(((), (4, 5)), (False, True)):
+        some = [None if k in missing else tensor for k, tensor in enumerate(given)]
+        assert torch.autograd.gradcheck(diagonal_ssm_compiled, (*some, torch.tensor([5, 2]), reverse))
+
+
+@compiled
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from opcheck
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_operator_is_well_formed(complete):
+    x, a, b, c, skip, initial = sized(False, (2, 5, 3, 2))
+    rest = (skip, initial, torch.tensor([5, 2]), True, 3) if complete else (None, None, None, False, 2)
+    torch.library.opcheck(torch.ops.seqmem.diagonal_ssm.default, (x, a, b if complete else None, c, *rest))
+
+
+@compiled
+def test_sums_do_not_depend_on_the_number_of_threads():
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(trained(diagonal_ssm_compiled, sized(False, (37, 70, 33, 5), torch.float32)))
+    torch.set_num_threads(before)
+    for found in results[1:]:
+        for one, other in zip(found, results[0], strict=True):
+            assert torch.equal(one, other)
+
+
+@compiled
+def test_layouts_do_not_matter():
+    given = sized(False, (3, 7, 5, 3))
+    expected = trained(diagonal_ssm_compiled, given)
+    strided = [tensor.detach().permute(*range(tensor.dim())[::-1]).contiguous() for tensor in given]
+    strided = [tensor.permute(*range(tensor.dim())[::-1]).requires_grad_() for tensor in strided]
+    assert_close(trained(diagonal_ssm_compiled, strided), expected, rtol=0, atol=0)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_denormals_are_flushed(dtype):
+    x, a, b, c, skip, initial = (tensor.detach() for tensor in sized(False, (5, 70, 17, 3), dtype))
+    tiny = 1e-40 if dtype == torch.float32 else 1e-310
+    few = [torch.full_like(x, tiny).requires_grad_(), a, b, c, skip, torch.full_like(initial, tiny).requires_grad_()]
+    for lengths in (None, torch.zeros(5, dtype=torch.int64)):
+        for missing in ((), (5,)):
+            given = [None if k in missing else tensor for k, tensor in enumerate(few)]
+            results = diagonal_ssm_compiled(*given, lengths)
+            sources = [tensor for tensor in given if tensor is not None and tensor.requires_grad]
+            incoming = [torch.full_like(result, tiny) for result in results]
+            gradients = torch.autograd.grad(results, sources, incoming)
+            assert all(result.count_nonzero() == 0 for result in (*results, *gradients))
+
+
+@compiled
+def test_extreme_values_stay_in_their_row_and_channel():
+    given = [tensor.detach() for tensor in sized(False, (4, 70, 17, 3), torch.float32)]
+    expected = diagonal_ssm_compiled(*given)[0]
+    for value in (float("nan"), float("inf"), 1e30):
+        x = given[0].clone()
+        x[1, 5, 3] = value
+        found = diagonal_ssm_compiled(x, *given[1:])[0]
+        changed = found != expected
+        assert changed[1, 5:, 3].any()
+        changed[1, 5:, 3] = False
+        assert not changed.any()

@@ -214,7 +214,22 @@ def selective_scan(d):
     }
 
 
-SCANS = {"selective_scan": selective_scan}
+def diagonal_ssm(d):
+    batch, steps, channels, modes = d.size(), d.few(), d.size(), d.few()
+    return {
+        "inputs": d.tensor(batch, steps, channels),
+        "a": d.tensor(channels, modes, 2),
+        "b": d.maybe(channels, modes, 2),
+        "c": d.tensor(channels, modes, 2),
+        "skip": d.maybe(channels),
+        "initial": d.maybe(batch, channels, modes, 2),
+        "lengths": d.lengths(batch, steps),
+        "reverse": d.flag(),
+        "chunk_steps": d.draw(INTEGERS),
+    }
+
+
+SCANS = {"selective_scan": selective_scan, "diagonal_ssm": diagonal_ssm}
 
 
 def scan_backward(d, name):
@@ -224,7 +239,7 @@ def scan_backward(d, name):
         forward.arguments |= {"chunk_steps": d.draw(st.sampled_from([1, 2, 1024]))}
     results = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
     gradients = {f"grad_{part}": torch.rand_like(result) if d.flag() else None for part, result in results.items()}
-    return Call(OPERATORS[name], forward.arguments | results | gradients)
+    return Call(OPERATORS[name], forward.arguments | results | gradients | {"input_gradient": d.flag()})
 
 
 def draw_call(d, name):

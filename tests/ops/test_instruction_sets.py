@@ -23,7 +23,7 @@ from tests.ops.sequences import needs_compiled
 needs_objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
 OWN = ("seqmem::avx2::", "seqmem::avx512::")
 SAMPLE = """
-from tests.ops import sequences, test_multiscale, test_selective_scan, test_sequence_bfloat16
+from tests.ops import sequences, test_diagonal_ssm, test_multiscale, test_selective_scan, test_sequence_bfloat16
 
 for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before"):
     sequences.assert_equals_the_loop(name, "tails")
@@ -33,6 +33,8 @@ for boundary in ("sample", "soft"):
     test_multiscale.assert_equals_the_loop(test_multiscale.SIZES[3], "paper", boundary)
 test_multiscale.assert_float32_to_rounding("reference")
 test_selective_scan.assert_agrees_with_the_reference((2, 37, 40, 16), 5)
+test_diagonal_ssm.assert_compiled_equals_the_reference(False, test_diagonal_ssm.SIZES["odd"])
+test_diagonal_ssm.assert_float32_keeps_its_precision(500)
 """
 VECTOR = re.compile(r"%[yz]mm\d|%tmm\d|%k[1-7]\b|\tv[a-z]\w+ ")  # AVX registers, or an instruction with a VEX prefix
 

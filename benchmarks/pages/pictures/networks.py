@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from seqmem.hippo import project, reconstruct
-from seqmem.layers import EMA, LRU, SLSTM, LinOSS
+from seqmem.layers import EMA, LRU, S4D, SLSTM, LinOSS
 from seqmem.models import IGLOO1D
 
 
@@ -85,6 +85,24 @@ def linoss(figure: Figure) -> None:
     axes.legend(fontsize=7)
 
 
+def s4d(figure: Figure) -> None:
+    """Draw the factors of an untrained layer in the unit disc, and the response of some channels to one input."""
+    torch.manual_seed(0)
+    layer = S4D(input_size=4, hidden_size=4, state_size=16, init="legs")
+    with torch.no_grad():
+        layer.log_step.copy_(torch.tensor([0.003, 0.01, 0.03, 0.1]).log())
+        factors = torch.view_as_complex(layer.discretized()[0])
+        response = layer(torch.eye(1, 100).T.reshape(1, 100, 1).expand(1, 100, 4))[0][0, 1:]
+    disc, weights = figure.subplots(1, 2, width_ratios=[1, 2])
+    disc.add_patch(Circle((0, 0), 1, fill=False, color="0.6"))
+    for h, step in enumerate(layer.log_step.exp().tolist()):
+        disc.scatter(factors[h].real, factors[h].imag, s=9)
+        weights.plot(response[:, h] / response[:, h].abs().max(), label=rf"$\Delta$ = {step:.3f}")
+    disc.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal", xlabel="real part", title="factors $a$, untrained")
+    weights.set(xlabel="lag in steps", title="weight of an input $k$ steps ago, divided by the largest")
+    weights.legend(fontsize=7)
+
+
 def igloo(figure: Figure) -> None:
     """Draw the steps that each patch of a layer holds: the backbone covers every step, the others are random."""
     layer = IGLOO1D((120, 1), nb_patches=70, nb_filters_conv1d=4, return_sequences=False, seed=0)
@@ -152,5 +170,5 @@ def function_approximation(figure: Figure) -> None:
 
 
 PICTURES: dict[str, Callable[[Figure], None]] = {
-    function.__name__: function for function in (ema, linoss, lru, slstm, igloo, tcn, hmlstm, function_approximation)
+    function.__name__: function for function in (ema, linoss, lru, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
 }

@@ -14,7 +14,7 @@ from torch import Tensor
 from seqmem.ops import compiled_sequence, extension, transforms
 from seqmem.ops.causal_convolution import causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
-from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_exported
+from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_compiled, diagonal_ssm_exported
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
 from seqmem.ops.gated import gated_sequence
@@ -101,6 +101,10 @@ def _full_precision_reason(inputs: Tensor) -> str:
     return compiled_sequence.fallback_reason(inputs, half_products=False)
 
 
+def _diagonal_ssm_reason(inputs: Tensor) -> str:
+    return compiled_sequence.fallback_reason(inputs, half_products=False)
+
+
 def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
     return compiled_sequence.fallback_reason(inputs)
 
@@ -151,6 +155,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "diagonal_ssm": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_ssm_exported, True),
+        Implementation(COMPILED, "cpu", _diagonal_ssm_reason, diagonal_ssm_compiled),
         Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
     ),
     "selective_scan": (

@@ -1,0 +1,28 @@
+"""Modes of HiPPO-LegS without its rank-one part: initial values of diagonal state space models."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from seqmem.ops.transition import transition
+
+
+@cache
+def legs_modes(order: int) -> tuple[Tensor, Tensor]:
+    """Diagonalise A + p p^T of LegS with p_n = sqrt(n + 1/2), a normal matrix (Gu, Goel and Re, 2022, theorem 1).
+
+    All eigenvalues have the real part -1/2. They are pairs of conjugates, and for an odd order also -1/2 itself.
+
+    Args:
+        order: N.
+
+    Returns:
+        The positive imaginary parts in ascending order, (N // 2,), and their eigenvectors as columns (N, N // 2), complex. An
+        eigenvector has length 1 and is determined up to a unit factor. float64, on the CPU.
+    """
+    with torch.device("cpu"):
+        a, b = transition("legs", order)
+        skew = a + torch.outer(b, b) / 2 + torch.eye(order, dtype=torch.float64) / 2
+        frequencies, vectors = torch.linalg.eigh(-1j * skew)
+    return frequencies[-(-order // 2) :], vectors[:, -(-order // 2) :]
