@@ -9,6 +9,7 @@ FILES = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte",
     "ct": "CharacterTrajectories/CharacterTrajectories_TRAIN.ts",
     "imdb": "aclImdb_v1.tar.gz",
+    "scifar": "cifar-10-batches-py/data_batch_1",
     "text": "text8/text8",
     "text8": "text8/text8",
 }

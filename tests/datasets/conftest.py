@@ -1,5 +1,6 @@
 """Tiny MNIST, pen strokes, reviews and text in the real layout, and every data set at a size that loads at once."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,26 @@ def tiny_mnist(tmp_path, tiny_mnist_arrays) -> Path:
     raw.mkdir(parents=True)
     for name, array in tiny_mnist_arrays.items():
         (raw / name).write_bytes(idx_bytes(array))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_scifar_batches() -> dict[str, dict]:
+    """Five batches of six training images and one of six test images of noise, all different."""
+    random = np.random.default_rng(0)
+    return {
+        name: {"data": random.integers(0, 256, (6, 3072), dtype=np.uint8), "labels": random.integers(0, 10, 6).tolist()}
+        for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+    }
+
+
+@pytest.fixture
+def tiny_scifar(tmp_path, tiny_scifar_batches) -> Path:
+    """A data folder with ``cifar-10-batches-py/`` in it."""
+    folder = tmp_path / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name, batch in tiny_scifar_batches.items():
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
     return tmp_path / "data"
 
 
@@ -128,7 +149,14 @@ def configuration(monkeypatch) -> Callable[[str], dict]:
 @pytest.fixture
 def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
     """Load a data set by name, with 23 samples if it takes ``..._samples`` and 50 steps if it takes ``length``."""
-    folders = {"mnist": "tiny_mnist", "ct": "tiny_ct", "uea": "tiny_ct", "imdb": "tiny_imdb", "text8": "tiny_text8"}
+    folders = {
+        "mnist": "tiny_mnist",
+        "ct": "tiny_ct",
+        "uea": "tiny_ct",
+        "imdb": "tiny_imdb",
+        "text8": "tiny_text8",
+        "scifar": "tiny_scifar",
+    }
 
     def load(name: str, **overrides) -> datasets.DataSet:
         arguments = configuration(name)

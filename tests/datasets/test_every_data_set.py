@@ -31,6 +31,7 @@ TRAINING_SPLITS = {
     "moving_digits": "0b241a17",
     "phase_signals": "7fbab7aa",
     "reber": "f8eebbdd",
+    "scifar": "2170cf58",
     "text": "c7e8412c",
     "text8": "c7e8412c",
     "uea": "7112e5c1",
@@ -76,7 +77,8 @@ def same(left, right) -> bool:
 
 def tensors(batches) -> list[Tensor]:
     """All tensors of all batches, in order."""
-    return [value for batch in batches for field in fields(batch) if (value := getattr(batch, field.name)) is not None]
+    values = [getattr(batch, field.name) for batch in batches for field in fields(batch)]
+    return [value for value in values if isinstance(value, Tensor)]
 
 
 def rows(batches) -> list[bytes]:
