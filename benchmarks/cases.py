@@ -1,5 +1,6 @@
 """Cases of the benchmark, and the implementations ("sides") that each compares on the same training step."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,17 +12,21 @@ from torch import Tensor, nn
 from benchmarks.baselines import jax_scan
 from benchmarks.baselines.dense_legs import DenseLegS
 from benchmarks.baselines.dense_timestamped import DenseTimestamped
+from benchmarks.baselines.fft_s4d import FFTS4D
 from benchmarks.baselines.gathered_patches import GatheredPatches
 from benchmarks.baselines.matrix_products import MatrixProducts
 from benchmarks.baselines.projection import project
 from benchmarks.baselines.single_sequence_ae import SingleSequenceAE
 from seqmem import cells
 from seqmem.cells import HMLSTM, TLSI, LegS
-from seqmem.models import IGLOO1D, LSTM_AE
+from seqmem.data import Batch, DataSpec
+from seqmem.models import IGLOO1D, LSTM_AE, StackNetwork
 from seqmem.ops import legs_function_approximation
 
 HMLSTM_LAYERS = 3
 HMLSTM_CHANNELS = 27  # symbols of text8
+
+S4D_BLOCKS = 4
 
 Result = tuple[Tensor, list[Tensor]]
 """Outputs and gradients."""
@@ -35,8 +40,8 @@ class Case:
     """A comparison of implementations on one task and size.
 
     Attributes:
-        kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), lstm_ae (with the weight
-            update), or projection.
+        kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), s4d (a network),
+            lstm_ae (with the weight update), or projection.
         hidden_size: H (and N); N for a projection, K for igloo.
         steps: T.
         batch_size: B.
@@ -66,6 +71,9 @@ class Case:
             return f"igloo, {outputs}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
         if self.kind == "lstm_ae":
             return f"lstm_ae, hidden {self.hidden_size}, encoding 16, length {self.steps}, batch {self.batch_size}, {dtype}"
+        if self.kind == "s4d":
+            sizes = f"{S4D_BLOCKS} blocks of {self.hidden_size}, N 64"
+            return f"s4d, {sizes}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
         if self.kind == "hmlstm":
             sizes = f"{HMLSTM_LAYERS} layers of {self.hidden_size}"
             return f"hmlstm, {sizes}, {HMLSTM_CHANNELS} channels, length {self.steps:,}, batch {self.batch_size}, {dtype}"
@@ -80,7 +88,7 @@ def sides(case: Case) -> dict[str, Side]:
 
 def builders(case: Case) -> dict[str, Callable[[], Side]]:
     """Builders of the implementations, by name; building one alone allocates nothing for the others."""
-    special = {"projection": _projections, "igloo": _igloo, "hmlstm": _hmlstm, "lstm_ae": _autoencoders}
+    special = {"projection": _projections, "igloo": _igloo, "hmlstm": _hmlstm, "s4d": _s4d, "lstm_ae": _autoencoders}
     return special[case.kind](case) if case.kind in special else _Cells(case).builders()
 
 
@@ -193,6 +201,35 @@ def _hmlstm(case: Case) -> dict[str, Callable[[], Side]]:
             stack, lambda: stack.stepwise_forward(inputs, stack.initial_state(case.batch_size), None, True)[0]
         ),
         "torch.nn.LSTM": lambda: training_step(lstm, lambda: lstm(inputs)[0]),
+    }
+
+
+def _s4d(case: Case) -> dict[str, Callable[[], Side]]:
+    """The network of the S4D authors' example on color images as sequences, without dropout."""
+    torch.manual_seed(0)
+    size = case.hidden_size
+    spec = DataSpec("colors", 3, 10, "classification", 0, case.steps)
+    network = StackNetwork(spec, "s4d", {}, size, S4D_BLOCKS, norm_first=False, final_norm=False).to(case.dtype)
+    convolving = copy.deepcopy(network)
+    for block in convolving.blocks:
+        mixer = FFTS4D(size, size).to(case.dtype)
+        mixer.load_state_dict(block.mixer.state_dict())
+        block.mixer = mixer
+    batch = Batch(torch.randn(case.batch_size, case.steps, 3, dtype=case.dtype), torch.randint(10, (case.batch_size,)))
+
+    def training_step(model: nn.Module) -> Side:
+        parameters = list(model.parameters())
+
+        def call() -> Result:
+            outputs = model(batch)
+            loss = nn.functional.cross_entropy(outputs, batch.targets)
+            return outputs.detach(), list(torch.autograd.grad(loss, parameters))
+
+        return call
+
+    return {
+        "seqmem": lambda: training_step(network),
+        "convolution by FFT": lambda: training_step(convolving),
     }
 
 

@@ -45,6 +45,7 @@ CASES = [
     Case("hmlstm", 256, 100, 32),
     Case("hmlstm", 512, 100, 64),
     Case("igloo", 5, 10_000, 128),
+    Case("s4d", 128, 1024, 64),
     Case("lstm_ae", 64, 150),
     Case("projection", 256, 1_000_000, 1, torch.float64),
     Case("projection", 256, 1_000_000, 1, torch.float32),

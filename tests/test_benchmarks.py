@@ -44,6 +44,12 @@ def test_both_implementations_of_patches_agree():
     assert float(gathered["agreement"]) < 1e-4
 
 
+def test_s4d_and_its_convolution_agree():
+    ours, convolution = run.measure(Case("s4d", 8, 50, 3), turns=1)
+    assert (ours["side"], convolution["side"]) == ("seqmem", "convolution by FFT")
+    assert float(convolution["agreement"]) < 1e-4
+
+
 def test_an_autoencoder_gets_the_same_gradients_from_a_batch_and_from_its_rows():
     ours, original = run.measure(Case("lstm_ae", 5, 11, 3), turns=1)
     assert (ours["side"], original["side"]) == ("seqmem", "original (one sequence at a time)")
