@@ -7,10 +7,12 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from torch.nn.functional import softplus
 
 from seqmem.hippo import project, reconstruct
-from seqmem.layers import EMA, LRU, S4D, SLSTM, LinOSS
+from seqmem.layers import EMA, LRU, S4D, SLSTM, LinOSS, Mamba
 from seqmem.models import IGLOO1D
+from seqmem.ops.selective_scan import selective_scan_reference
 
 
 def ema(figure: Figure) -> None:
@@ -46,6 +48,29 @@ def lru(figure: Figure) -> None:
         weights.plot(gains[n] * factors[n].abs() ** steps, label=rf"$|\lambda|$ = {factors[n].abs():.3f}")
     weights.set(xlabel="lag in steps", title=r"modulus of the weight $e^{\gamma} \lambda^k$ of an input $k$ steps ago")
     weights.legend(fontsize=7)
+
+
+def mamba(figure: Figure) -> None:
+    """Draw the initial time constants of the states, and how the step size decides what a state holds."""
+    torch.manual_seed(0)
+    layer = Mamba(input_size=64, hidden_size=64)
+    constants, held = figure.subplots(1, 2)
+    with torch.no_grad():
+        steps = softplus(layer.bias_step).sort()[0]
+        rates = layer.log_rate.exp()[0]
+    for n in (0, 3, 15):
+        constants.plot(1 / (steps * rates[n]), label=f"state {n + 1} of 16")
+    constants.set(xlabel="channel, by step size", yscale="log", title="initial time constants in steps")
+    constants.legend(fontsize=7)
+    inputs = torch.sin(torch.arange(120) / 4)
+    sizes = torch.full((120,), 0.003)
+    sizes[[22, 70]] = 3.0
+    ones = torch.ones(1, 120, 1)
+    states, _ = selective_scan_reference(inputs[None, :, None], sizes[None, :, None], -torch.ones(1, 1), ones, ones)
+    held.plot(inputs, color="0.7", label="input")
+    held.plot(states[0, :, 0] / 3, color="C3", label="state / 3, step size 3 at two steps, else 0.003")
+    held.set(xlabel="step", title="a state takes in the inputs with a large step size")
+    held.legend(fontsize=7)
 
 
 def slstm(figure: Figure) -> None:
@@ -169,6 +194,5 @@ def function_approximation(figure: Figure) -> None:
     axes.legend(fontsize=7)
 
 
-PICTURES: dict[str, Callable[[Figure], None]] = {
-    function.__name__: function for function in (ema, linoss, lru, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
-}
+_DRAWN = (ema, linoss, lru, mamba, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
+PICTURES: dict[str, Callable[[Figure], None]] = {function.__name__: function for function in _DRAWN}

@@ -20,10 +20,11 @@ from seqmem.layers.bidirectional import Bidirectional
 from seqmem.layers.ema import EMA
 from seqmem.layers.linoss import LinOSS
 from seqmem.layers.lru import LRU
+from seqmem.layers.mamba import Mamba
 from seqmem.layers.s4d import S4D
 from seqmem.layers.slstm import SLSTM
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["EMA", "LRU", "S4D", "SLSTM", "Bidirectional", "LinOSS"]
+__all__ = ["EMA", "LRU", "S4D", "SLSTM", "Bidirectional", "LinOSS", "Mamba"]

@@ -161,7 +161,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "selective_scan": (
         Implementation(COMPILED, "cpu", _full_precision_reason, selective_scan_compiled),
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
-        Implementation("a loop over the steps of the scan", "", _always, selective_scan_reference, True),
+        Implementation("a loop over the steps", "", _always, selective_scan_reference, True),
     ),
     "slstm": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, slstm_exported, True),
