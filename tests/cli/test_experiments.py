@@ -81,6 +81,12 @@ def test_models_of_one_size_have_one_budget():
     assert settings.keys() == {"successors/pmnist", "successors/ct_100to200", "successors/ct_200to100"}
 
 
+def test_the_published_recipe_of_s4d_is_spelled_out():
+    name = "successors/scifar_s4d"
+    own = check_row(name, commandline.compose([f"experiment={name}"]))
+    assert {"model_size", "num_layers", "norm_first", "dropout"} <= set(own["model"])
+
+
 def check_row(name, composed):
     """Each hyper-parameter is in the file, with the command that runs it, and is what the command trains; return the file."""
     text = (ROOT / "cfg" / "experiment" / f"{name}.yaml").read_text()
