@@ -10,7 +10,7 @@ from matplotlib.patches import Circle
 from torch.nn.functional import softplus
 
 from seqmem.hippo import project, reconstruct
-from seqmem.layers import EMA, LRU, S4D, SLSTM, LinOSS, Mamba
+from seqmem.layers import EMA, LRU, S4D, S5, SLSTM, LinOSS, Mamba
 from seqmem.models import IGLOO1D
 from seqmem.ops.selective_scan import selective_scan_reference
 
@@ -90,6 +90,20 @@ def slstm(figure: Figure) -> None:
         weights.plot(torch.softmax(logits, 0), label=f"at step {step}")
     weights.set(xlabel="step of the input", yscale="log", title="weights of inputs; i = 4 at step 40, f = 3")
     weights.legend(fontsize=7)
+
+
+def s5(figure: Figure) -> None:
+    """Draw the factors of an untrained layer in the unit disc, and the time constants of its modes."""
+    torch.manual_seed(0)
+    layer = S5(input_size=1, hidden_size=1, state_size=128, blocks=4)
+    with torch.no_grad():
+        factors = torch.view_as_complex(layer.recurrence()[0])
+    disc, constants = figure.subplots(1, 2, width_ratios=[1, 2])
+    disc.add_patch(Circle((0, 0), 1, fill=False, color="0.6"))
+    disc.scatter(factors.real, factors.imag, s=9)
+    disc.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal", xlabel="real part", title="factors $a$, untrained")
+    constants.plot((-1 / factors.abs().log()).sort().values)
+    constants.set(xlabel="mode, sorted", yscale="log", title="steps after which a mode has lost 63 %")
 
 
 def linoss(figure: Figure) -> None:
@@ -196,3 +210,6 @@ def function_approximation(figure: Figure) -> None:
 
 _DRAWN = (ema, linoss, lru, mamba, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
 PICTURES: dict[str, Callable[[Figure], None]] = {function.__name__: function for function in _DRAWN}
+PICTURES: dict[str, Callable[[Figure], None]] = {
+    function.__name__: function for function in (ema, s5, linoss, lru, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
+}

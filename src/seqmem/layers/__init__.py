@@ -22,9 +22,10 @@ from seqmem.layers.linoss import LinOSS
 from seqmem.layers.lru import LRU
 from seqmem.layers.mamba import Mamba
 from seqmem.layers.s4d import S4D
+from seqmem.layers.s5 import S5, BidirectionalS5
 from seqmem.layers.slstm import SLSTM
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["EMA", "LRU", "S4D", "SLSTM", "Bidirectional", "LinOSS", "Mamba"]
+__all__ = ["EMA", "LRU", "S4D", "S5", "SLSTM", "Bidirectional", "BidirectionalS5", "LinOSS", "Mamba"]

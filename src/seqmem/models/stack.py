@@ -182,7 +182,7 @@ def make_mixer(name: str, arguments: dict[str, Any], size: int, bidirectional: b
     reason = unsupported_reason(layer)
     if reason:
         raise UserError(f"model.bidirectional: got true, expected false: the mixer {name} {reason}")
-    return Bidirectional(layer, width, **given)
+    return Bidirectional(layer, width, **given) if layer.both_directions is None else layer.both_directions(width, **given)
 
 
 def _refuse_arguments_of_another(mixer: str, arguments: Collection[str]) -> None:

@@ -44,6 +44,8 @@ class SequenceLayer(nn.Module, Generic[State]):
         timed: the layer uses the times of its steps; for other layers times are a feature like any other.
         rescales: a call's ``rate`` multiplies the layer's step size; other layers refuse a rate other than 1. Only such a layer
             gets ``rate`` in :meth:`whole_sequence`, and its :meth:`fused_forward` and own ``step`` take it as last argument.
+        both_directions: class of the layer's own form for both directions of time, with the same arguments; None for two
+            copies, :class:`seqmem.layers.Bidirectional`.
         operator: name of the operator in the table of implementations; empty for none.
         optional_state: buffers that a state dict may lack, as those of earlier versions do.
         input_size: C, which includes the channel of the times: times passed to a call become the first channel.
@@ -56,6 +58,7 @@ class SequenceLayer(nn.Module, Generic[State]):
     causal: ClassVar[bool] = True
     timed: ClassVar[bool] = False
     rescales: bool = False
+    both_directions: "ClassVar[type[SequenceLayer[Any]] | None]" = None
     operator: ClassVar[str] = ""
     optional_state: ClassVar[tuple[str, ...]] = ()
 
