@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
+from seqmem.layers import S4D
 from seqmem.ops import extension, memory_update
 from seqmem.ops.legs_projection import legs_projection
 from seqmem.ops.selective_scan import selective_scan_compiled
@@ -60,7 +61,7 @@ def test_projections_flush(dtype):
 def test_sequences_flush(dtype):
     """Of gradients: they vanish in backward, while outputs of the order of one do not."""
     torch.manual_seed(0)
-    for cell in (LegS(3, 5), LegT(3, 5), LSTM(3, 5), GRU(3, 5), GRU(3, 5, reset_after=False), HMLSTM(3, 5)):
+    for cell in (LegS(3, 5), LegT(3, 5), LSTM(3, 5), GRU(3, 5), GRU(3, 5, reset_after=False), HMLSTM(3, 5), S4D(3, 3)):
         cell, inputs = cell.to(dtype), torch.randn(40, 7, 3, dtype=dtype, requires_grad=True)
         outputs, _ = cell(inputs)
         assert cell.path == "one compiled call"
@@ -92,7 +93,7 @@ def is_denormal(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", TINY, ids=str)
 def test_states_of_rows_without_steps_flush(dtype):
     """The state of a row of length 0, and of an empty sequence, is a copy of the one before."""
-    for cell in (LegS(3, 5), LSTM(3, 5), GRU(3, 5), HMLSTM(3, 5)):
+    for cell in (LegS(3, 5), LSTM(3, 5), GRU(3, 5), HMLSTM(3, 5), S4D(3, 3)):
         cell, inputs = cell.to(dtype), torch.randn(2, 4, 3, dtype=dtype)
         state = [
             tiny(*part.shape, dtype=dtype).requires_grad_() if part.is_floating_point() else part for part in cell(inputs)[1]

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
+from seqmem.layers import S4D
 from seqmem.ops import extension, legs_function_approximation, memory_update
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
@@ -35,6 +36,7 @@ def sequences():
         LSTM(3, hidden_size=17),
         GRU(3, hidden_size=33),
         HMLSTM(3, hidden_size=9),
+        S4D(3, hidden_size=3, state_size=8),
     ]
     given = [(cell, torch.randn(70, 23, 3), torch.randint(0, 24, (70,))) for cell in cells]
     return [
