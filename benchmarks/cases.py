@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines import jax_scan
+from benchmarks.baselines import jax_scan, jax_selective_scan
 from benchmarks.baselines.dense_legs import DenseLegS
 from benchmarks.baselines.dense_timestamped import DenseTimestamped
 from benchmarks.baselines.fft_s4d import FFTS4D
@@ -21,12 +21,14 @@ from seqmem import cells
 from seqmem.cells import HMLSTM, TLSI, LegS
 from seqmem.data import Batch, DataSpec
 from seqmem.models import IGLOO1D, LSTM_AE, StackNetwork
-from seqmem.ops import legs_function_approximation
+from seqmem.ops import implementations, legs_function_approximation
+from seqmem.ops.selective_scan import selective_scan_reference
 
 HMLSTM_LAYERS = 3
 HMLSTM_CHANNELS = 27  # symbols of text8
 
 S4D_BLOCKS = 4
+SELECTIVE_STATES = 16  # of a channel, as in the paper
 
 Result = tuple[Tensor, list[Tensor]]
 """Outputs and gradients."""
@@ -41,8 +43,8 @@ class Case:
 
     Attributes:
         kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), s4d (a network),
-            lstm_ae (with the weight update), or projection.
-        hidden_size: H (and N); N for a projection, K for igloo.
+            selective_scan (the operator), lstm_ae (with the weight update), or projection.
+        hidden_size: H (and N); N for a projection, K for igloo, D for a selective scan.
         steps: T.
         batch_size: B.
         dtype: type of weights and inputs; bfloat16 means float32 under autocast to bfloat16.
@@ -74,6 +76,9 @@ class Case:
         if self.kind == "s4d":
             sizes = f"{S4D_BLOCKS} blocks of {self.hidden_size}, N 64"
             return f"s4d, {sizes}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
+        if self.kind == "selective_scan":
+            sizes = f"{self.hidden_size} channels, N {SELECTIVE_STATES}"
+            return f"selective_scan, {sizes}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
         if self.kind == "hmlstm":
             sizes = f"{HMLSTM_LAYERS} layers of {self.hidden_size}"
             return f"hmlstm, {sizes}, {HMLSTM_CHANNELS} channels, length {self.steps:,}, batch {self.batch_size}, {dtype}"
@@ -88,7 +93,14 @@ def sides(case: Case) -> dict[str, Side]:
 
 def builders(case: Case) -> dict[str, Callable[[], Side]]:
     """Builders of the implementations, by name; building one alone allocates nothing for the others."""
-    special = {"projection": _projections, "igloo": _igloo, "hmlstm": _hmlstm, "s4d": _s4d, "lstm_ae": _autoencoders}
+    special = {
+        "projection": _projections,
+        "igloo": _igloo,
+        "hmlstm": _hmlstm,
+        "s4d": _s4d,
+        "selective_scan": _selective_scan,
+        "lstm_ae": _autoencoders,
+    }
     return special[case.kind](case) if case.kind in special else _Cells(case).builders()
 
 
@@ -231,6 +243,43 @@ def _s4d(case: Case) -> dict[str, Callable[[], Side]]:
         "seqmem": lambda: training_step(network),
         "convolution by FFT": lambda: training_step(convolving),
     }
+
+
+def _selective_scan(case: Case) -> dict[str, Callable[[], Side]]:
+    """The operator with all optional arguments but an initial state, at Mamba's initial rates."""
+    torch.manual_seed(0)
+    batch, steps, channels, states = case.batch_size, case.steps, case.hidden_size, SELECTIVE_STATES
+    shapes = {
+        "inputs": (batch, steps, channels),
+        "delta": (batch, steps, channels),
+        "b": (batch, steps, states),
+        "c": (batch, steps, states),
+        "skip": (channels,),
+        "gate": (batch, steps, channels),
+        "delta_bias": (channels,),
+    }
+    given = {name: torch.randn(shape, dtype=case.dtype) for name, shape in shapes.items()}
+    given["a"] = -torch.arange(1, states + 1, dtype=case.dtype).repeat(channels, 1)
+    given["delta_bias"] -= 4
+    leaves = {name: tensor.requires_grad_() for name, tensor in given.items()}
+    cotangent = torch.randn(batch, steps, channels, dtype=case.dtype)
+
+    def training_step(run: Callable[..., tuple[Tensor, Tensor]]) -> Side:
+        def call() -> Result:
+            outputs, _ = run(**leaves, softplus=True)
+            return outputs.detach(), list(torch.autograd.grad(outputs, list(leaves.values()), cotangent))
+
+        return call
+
+    chosen = implementations.choose("selective_scan", given["inputs"], {}, "the selective scan").run
+    assert chosen is not None
+    found = {
+        "seqmem": lambda: training_step(chosen),
+        "loop over steps in torch": lambda: training_step(selective_scan_reference),
+    }
+    if case.dtype == torch.float32 and jax_scan.available():
+        found["JAX associative scan"] = lambda: jax_selective_scan.training_step(leaves, cotangent)
+    return found
 
 
 def _autoencoders(case: Case) -> dict[str, Callable[[], Side]]:

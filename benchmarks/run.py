@@ -46,6 +46,7 @@ CASES = [
     Case("hmlstm", 512, 100, 64),
     Case("igloo", 5, 10_000, 128),
     Case("s4d", 128, 1024, 64),
+    Case("selective_scan", 256, 1024, 16),
     Case("lstm_ae", 64, 150),
     Case("projection", 256, 1_000_000, 1, torch.float64),
     Case("projection", 256, 1_000_000, 1, torch.float32),

@@ -50,6 +50,13 @@ def test_s4d_and_its_convolution_agree():
     assert float(convolution["agreement"]) < 1e-4
 
 
+def test_all_selective_scans_agree():
+    ours, *others = run.measure(Case("selective_scan", 5, 20, 3), turns=1)
+    assert ours["side"] == "seqmem"
+    assert others[0]["side"] == "loop over steps in torch"
+    assert all(float(row["agreement"]) < 1e-4 for row in others)
+
+
 def test_an_autoencoder_gets_the_same_gradients_from_a_batch_and_from_its_rows():
     ours, original = run.measure(Case("lstm_ae", 5, 11, 3), turns=1)
     assert (ours["side"], original["side"]) == ("seqmem", "original (one sequence at a time)")
