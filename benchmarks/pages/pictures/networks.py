@@ -208,8 +208,5 @@ def function_approximation(figure: Figure) -> None:
     axes.legend(fontsize=7)
 
 
-_DRAWN = (ema, linoss, lru, mamba, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
+_DRAWN = (ema, linoss, lru, mamba, s4d, s5, slstm, igloo, tcn, hmlstm, function_approximation)
 PICTURES: dict[str, Callable[[Figure], None]] = {function.__name__: function for function in _DRAWN}
-PICTURES: dict[str, Callable[[Figure], None]] = {
-    function.__name__: function for function in (ema, s5, linoss, lru, s4d, slstm, igloo, tcn, hmlstm, function_approximation)
-}
