@@ -89,7 +89,24 @@ AUTOENCODERS = Trials(
     task="{data}, reconstruction, test error (mse)",
 )
 
-TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS]
+SUCCESSORS = Trials(
+    page="successors",
+    file="successors/trials.csv",
+    settings=lambda trial: {"task": trial["task"], "model": trial["model"], "step size": trial["step_size"]},
+    metric=Column("test accuracy", "test_accuracy"),
+    command="`make table-successors`",
+    others=[
+        Column("validation accuracy", "val_accuracy"),
+        Column("epochs", "epochs", digits=0, spread=False),
+        Column("seconds", "seconds", digits=0, spread=False),
+        Column("sequences/s", "sequences_per_second", digits=0, spread=False),
+        Column("peak memory, MiB", "peak_memory_mib", digits=0, spread=False),
+        Column("parameters", "parameters", digits=0, spread=False),
+    ],
+    task="{task}, 100,000 parameters, step size {step size}, test accuracy",
+)
+
+TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS, SUCCESSORS]
 """The tables of trained models, in the order in which the pages of models show them."""
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -104,6 +121,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "igloo": {"copying": COPYING.markdown, "published": lambda: published("IGLOO")},
     "lmu": {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
+    "successors": {"successors": SUCCESSORS.markdown},
     "autoencoders": {"trials": AUTOENCODERS.markdown},
     "speed": {"speed": times.speed, "hmlstm": times.hmlstm, "trials": times.trials},
     "quickstart": {"quickstart": times.quickstart},

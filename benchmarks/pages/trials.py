@@ -65,8 +65,10 @@ class Trials:
         return [Row(self, self.settings(trials[0]), trials) for trials in grouped.values()]
 
     def markdown(self) -> str:
-        """Return rows with intervals, then those without, then where they come from."""
+        """Return rows with intervals, then those without, then where they come from; a sentence if there is no trial."""
         rows = self.rows()
+        if not rows:
+            return f"No trial of this table is in {link(self.file)} yet. {self.command} trains or resumes them."
         parts = []
         for several in (True, False):
             chosen = [row for row in rows if (row.count >= ENOUGH) is several]

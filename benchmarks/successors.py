@@ -1,0 +1,128 @@
+"""The table of models of equal size, from the records of its trials: ``python -m benchmarks.successors RUNS``.
+
+``make table-successors`` trains them. The finished trials with the preset ``params_100k`` below RUNS become rows of
+``benchmarks/latest/successors/trials.csv``, which git ignores. ``--keep`` writes to ``benchmarks/results/successors/`` and
+updates the pages. Rows of other trials in the file stay, and those of the same task, model and seed are replaced.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.output import add_output, output
+from benchmarks.pages import every_page
+from seqmem import sequence
+from seqmem.results import RunFolder, find_runs
+
+HERTZ = 200
+"""Sampling rate of CharacterTrajectories."""
+
+COLUMNS = (
+    "task",
+    "step_size",
+    "model",
+    "seed",
+    "test_accuracy",
+    "test_accuracy_last_epoch",
+    "val_accuracy",
+    "best_epoch",
+    "epochs",
+    "seconds",
+    "sequences_per_second",
+    "peak_memory_mib",
+    "parameters",
+    "commit",
+    "started",
+    "processor",
+    "torch",
+)
+KEY = ("task", "step_size", "model", "seed")
+
+
+def main() -> None:
+    """Run the command line: collect the trials, and update the pages if the results are kept."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="the folder of the trials, for example runs")
+    add_output(parser, "successors")
+    arguments = parser.parse_args()
+    folder = output(arguments, "successors")
+    folder.mkdir(exist_ok=True)
+    found = rows(run.folder for run in find_runs(arguments.runs) if run.finished)
+    path = folder / "trials.csv"
+    write(path, merged(read(path), found))
+    if arguments.keep:
+        every_page.update()
+    print(f"{len(found)} trials: {path}")
+
+
+def rows(folders: Iterable[RunFolder]) -> list[dict[str, str]]:
+    """Return a row for each finished trial that is one of the table's."""
+    found = []
+    for folder in folders:
+        record = folder.read_record()
+        config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+        if config["model"].get("preset") == "params_100k" and not record["smoke_test"] and task(config["dataset"]):
+            found.append({key: str(value) for key, value in row(record, config).items()})
+    return found
+
+
+def row(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the table has of a trial."""
+    return {key: record[key] for key in COLUMNS if key in record} | {
+        "task": task(config["dataset"]),
+        "step_size": step_size(config),
+        "test_accuracy": record["result"]["test/accuracy"],
+        "test_accuracy_last_epoch": (record.get("result_last") or {}).get("test/accuracy", ""),
+        "val_accuracy": record["result"]["val/accuracy"],
+        "best_epoch": record["best_epoch"] + 1,
+        "processor": record["machine"]["processor"],
+        "torch": record["versions"]["torch"],
+    }
+
+
+def task(dataset: Mapping[str, Any]) -> str:
+    """Return the task of a data set's settings; empty if it is not one of the table."""
+    if dataset["name"] == "mnist" and dataset["permute"]:
+        return "permuted MNIST"
+    if dataset["name"] == "ct" and not dataset["timestamp"]:
+        rates = [f"{dataset[key] * HERTZ:g} Hz" for key in ("train_hz", "eval_hz")]
+        return f"CharacterTrajectories, {' to '.join(rates)}"
+    return ""
+
+
+def step_size(config: Mapping[str, Any]) -> str:
+    """Return whether the model's step size follows the sampling rate of the test, "rescaled", or is "as trained"."""
+    dataset, model = config["dataset"], config["model"]
+    shifted = dataset.get("train_hz") != dataset.get("eval_hz")
+    rescales = model.get("rescale", False) and sequence.get(model["mixer"]).rescales
+    return "rescaled" if shifted and rescales else "as trained"
+
+
+def merged(kept: Iterable[dict[str, str]], found: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows of a file with new ones, which replace those of the same key, in the order of tasks, models and seeds."""
+    by_key = {tuple(each[name] for name in KEY): each for each in (*kept, *found)}
+    return sorted(by_key.values(), key=lambda each: (each["task"], each["step_size"], each["model"], int(each["seed"])))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file, none if it does not exist."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, found: Iterable[Mapping[str, str]]) -> None:
+    """Write rows to a file."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()
