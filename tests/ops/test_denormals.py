@@ -8,7 +8,10 @@ import torch
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
 from seqmem.layers import S4D
 from seqmem.ops import extension, memory_update
+from seqmem.ops.diagonal_scan import diagonal_scan
 from seqmem.ops.legs_projection import legs_projection
+from seqmem.ops.minimal_gates import minimal_gates_scan
+from seqmem.ops.oscillators import oscillator_scan
 from seqmem.ops.selective_scan import selective_scan_compiled
 
 pytestmark = [
@@ -107,6 +110,25 @@ def test_states_of_rows_without_steps_flush(dtype):
             )
             for result in (*[new for new, _ in pairs], *gradients):
                 assert result.count_nonzero() == 0, (cell, steps)
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_linear_scans_flush(dtype):
+    """With gates below 1, driven by denormals, from a state that is one."""
+    decay, state = torch.full((5,), 0.5, dtype=dtype), tiny(40, 5, dtype=dtype)
+    for scan, given in (
+        (diagonal_scan, [decay, tiny(40, 7, 5, dtype=dtype), state]),
+        (diagonal_scan, [decay.expand(40, 7, 5), tiny(40, 7, 5, dtype=dtype), state]),
+        (diagonal_scan, [decay[:, None].expand(5, 2), tiny(40, 7, 5, 2, dtype=dtype), tiny(40, 5, 2, dtype=dtype)]),
+        (oscillator_scan, [decay, decay, tiny(40, 7, 5, 2, dtype=dtype), tiny(40, 2, 5, 2, dtype=dtype)]),
+        (minimal_gates_scan, [torch.full((40, 7, 10), -800.0, dtype=dtype), state]),
+    ):
+        given = [part.clone().requires_grad_() for part in given]
+        for lengths in (None, torch.zeros(40, dtype=torch.int64)):
+            results = scan(*given, lengths)
+            gradients = torch.autograd.grad(results, given, [torch.full_like(part, TINY[dtype]) for part in results])
+            for result in (*results, *gradients):
+                assert result.count_nonzero() == 0, scan
 
 
 def test_the_reference_flushes_where_torch_is_told_to():

@@ -45,7 +45,7 @@ def test_a_missing_library_warns_once_at_the_first_use(tmp_path):
     assert after.count("ReferenceWarning") == 1
     assert "_extension.so does not exist; " in after
     assert "`pip install --force-reinstall --no-deps --no-build-isolation ADDRESS`" in after  # the copy is not a checkout
-    assert all(f"{name:34} reference\n" in done.stdout for name in (*extension.UPDATES, *extension.SEQUENCES))
+    assert all(f"{name:34} reference\n" in done.stdout for name in (*extension.UPDATES, *extension.SEQUENCES, *extension.SCANS))
     assert "reason      the compiled library" in done.stdout
 
 

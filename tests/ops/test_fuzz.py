@@ -196,6 +196,39 @@ def multiscale_sequence(d):
     }
 
 
+def diagonal_scan(d):
+    batch, steps, size, pair = d.size(), d.few(), d.size(), (2,) if d.flag() else ()
+    return {
+        "a": d.tensor(*((batch, steps) if d.flag() else ()), size, *pair),
+        "b": d.tensor(batch, steps, size, *pair),
+        "initial": d.maybe(batch, size, *pair),
+        "lengths": d.lengths(batch, steps),
+        "reverse": d.flag(),
+    }
+
+
+def minimal_gates(d):
+    batch, steps, size = d.size(), d.few(), d.size()
+    gates = d.draw(st.sampled_from(["gru", "lstm", "lstm_raw", "rnn"]))
+    return {
+        "projected": d.tensor(batch, steps, size * (2 if gates == "gru" else 3)),
+        "initial": d.maybe(batch, size),
+        "lengths": d.lengths(batch, steps),
+        "gates": gates,
+    }
+
+
+def oscillators(d):
+    batch, steps, size = d.size(), d.few(), d.size()
+    return {
+        "coefficients": d.tensor(4, size),
+        "driven": d.tensor(batch, steps, size, 2),
+        "initial": d.maybe(batch, 2, size, 2),
+        "lengths": d.lengths(batch, steps),
+        "keeps_velocities": True,
+    }
+
+
 def selective_scan(d):
     batch, steps, channels, states = d.few(), d.size(), d.size(), d.few()
     return {
@@ -229,7 +262,13 @@ def diagonal_ssm(d):
     }
 
 
-SCANS = {"selective_scan": selective_scan, "diagonal_ssm": diagonal_ssm}
+SCANS = {
+    "diagonal_scan": diagonal_scan,
+    "diagonal_ssm": diagonal_ssm,
+    "minimal_gates": minimal_gates,
+    "oscillators": oscillators,
+    "selective_scan": selective_scan,
+}
 
 
 def scan_backward(d, name):
@@ -239,7 +278,8 @@ def scan_backward(d, name):
         forward.arguments |= {"chunk_steps": d.draw(st.sampled_from([1, 2, 1024]))}
     results = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
     gradients = {f"grad_{part}": torch.rand_like(result) if d.flag() else None for part, result in results.items()}
-    return Call(OPERATORS[name], forward.arguments | results | gradients | {"input_gradient": d.flag()})
+    flags = {"input_gradient": d.flag(), "a_gradient": d.flag()}
+    return Call(OPERATORS[name], forward.arguments | results | gradients | flags)
 
 
 def draw_call(d, name):
@@ -402,9 +442,8 @@ def test_every_operator_is_found():
     packets = {name.partition(".")[0] for name in OPERATORS}
     assert packets >= {*extension.UPDATES, extension.ANY_MEASURE, *extension.SEQUENCES, *extension.SCANS}
     assert set(SCANS) == set(extension.SCANS)
-    assert {f"{name}_backward" for name in (*extension.SEQUENCES, *extension.SCANS)} | {
-        f"{name}_adjoint" for name in extension.UPDATES
-    } <= packets
+    backward = {f"{name}_backward" for name in (*extension.SEQUENCES, *extension.SCANS)}
+    assert backward | {f"{name}_adjoint" for name in extension.UPDATES} <= packets
 
 
 def run(check, name, examples, **options):

@@ -23,7 +23,8 @@ from tests.ops.sequences import needs_compiled
 needs_objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
 OWN = ("seqmem::avx2::", "seqmem::avx512::")
 SAMPLE = """
-from tests.ops import sequences, test_diagonal_ssm, test_multiscale, test_selective_scan, test_sequence_bfloat16
+from tests.ops import sequences, test_compiled_scans, test_diagonal_ssm, test_multiscale, test_selective_scan
+from tests.ops import test_sequence_bfloat16
 
 for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before"):
     sequences.assert_equals_the_loop(name, "tails")
@@ -35,6 +36,9 @@ test_multiscale.assert_float32_to_rounding("reference")
 test_selective_scan.assert_agrees_with_the_reference((2, 37, 40, 16), 5)
 test_diagonal_ssm.assert_compiled_equals_the_reference(False, test_diagonal_ssm.SIZES["odd"])
 test_diagonal_ssm.assert_float32_keeps_its_precision(500)
+for operator in test_compiled_scans.CASES:
+    test_compiled_scans.assert_agrees_with_the_reference(operator, 3, 70, 37)
+    test_compiled_scans.assert_float32_to_rounding(operator)
 """
 VECTOR = re.compile(r"%[yz]mm\d|%tmm\d|%k[1-7]\b|\tv[a-z]\w+ ")  # AVX registers, or an instruction with a VEX prefix
 
@@ -137,6 +141,6 @@ def test_without_vector_instructions():
     ],
 )
 def test_other_instruction_sets(name, selected):
-    parts = ("sequence", "sequence_bfloat16", "multiscale", "selective_scan")
+    parts = ("sequence", "sequence_bfloat16", "multiscale", "selective_scan", "compiled_scans")
     files = [Path(__file__).with_name(f"test_{part}.py") for part in parts]
     run_with(name, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, *map(str, files))

@@ -9,15 +9,19 @@ from torch.nn.functional import linear
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
+from seqmem.ops import extension
 from seqmem.ops.minimal_gates import (
     candidate_activation,
     minimal_gates_exported,
     minimal_gates_parallel,
     minimal_gates_reference,
+    minimal_gates_scan,
 )
 from tests import successors
 
 GATES = ("gru", "lstm", "lstm_raw")
+SCANS = [minimal_gates_reference, minimal_gates_parallel, *([] if extension.REASON else [minimal_gates_scan])]
+every_scan = pytest.mark.parametrize("scan", SCANS)
 every_gates = pytest.mark.parametrize("gates", GATES)
 
 
@@ -43,7 +47,7 @@ def test_the_parallel_scan_agrees_with_the_reference(gates, lengths):
 
 
 @pytest.mark.parametrize("name", successors.names("mingru", "minlstm"))
-@pytest.mark.parametrize("scan", [minimal_gates_reference, minimal_gates_parallel], ids=["reference", "parallel"])
+@every_scan
 def test_golden_vectors(scan, name):
     """Between the linear maps of the original layer: h enters the output map, if there is one."""
     case = successors.case(name)

@@ -6,10 +6,18 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
-from seqmem.ops.oscillators import oscillator_scan_exported, oscillator_scan_parallel, oscillator_scan_reference
+from seqmem.ops import extension
+from seqmem.ops.oscillators import (
+    oscillator_scan,
+    oscillator_scan_exported,
+    oscillator_scan_parallel,
+    oscillator_scan_reference,
+)
 from tests import successors
 
 METHODS = ("im", "imex")
+SCANS = [oscillator_scan_reference, oscillator_scan_parallel, *([] if extension.REASON else [oscillator_scan])]
+every_scan = pytest.mark.parametrize("scan", SCANS)
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -42,7 +50,7 @@ def test_the_parallel_scan_agrees_with_the_reference(method, lengths):
 
 
 @pytest.mark.parametrize("name", successors.names("linoss"))
-@pytest.mark.parametrize("scan", [oscillator_scan_reference, oscillator_scan_parallel], ids=["reference", "parallel"])
+@every_scan
 def test_golden_vectors(scan, name):
     """Between the linear maps of the original layer, which clamps A and takes the sigmoid of the steps."""
     case = successors.case(name)

@@ -9,6 +9,9 @@ from torch.testing import assert_close
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
 from seqmem.layers import S4D
 from seqmem.ops import extension, legs_function_approximation, memory_update
+from seqmem.ops.diagonal_scan import diagonal_scan
+from seqmem.ops.minimal_gates import minimal_gates_scan
+from seqmem.ops.oscillators import oscillator_scan
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
 
@@ -52,6 +55,30 @@ def trained(cell, inputs, lengths):
     return [outputs.detach(), *torch.autograd.grad(outputs.square().sum(), [inputs, *cell.parameters()])]
 
 
+def scans():
+    """Calls of the scans, with few rows and with many: functions and arguments."""
+    torch.manual_seed(0)
+    calls = []
+    for scan, shapes in (
+        (diagonal_scan, [(130,), (70, 23, 130), (70, 130)]),
+        (diagonal_scan, [(1, 23, 1000, 2), (1, 23, 1000, 2), (1, 1000, 2)]),
+        (minimal_gates_scan, [(3, 23, 400), (3, 200)]),
+        (oscillator_scan, [(130,), (130,), (5, 23, 130, 2), (5, 2, 130, 2)]),
+    ):
+        calls.append((scan, [torch.rand(shape) / 2 for shape in shapes], torch.randint(0, 24, (shapes[-1][0],))))
+    return calls
+
+
+def scanned(calls):
+    """Outputs and all gradients of scans."""
+    found = []
+    for scan, given, lengths in calls:
+        leaves = [part.clone().requires_grad_() for part in given]
+        results = scan(*leaves, lengths)
+        found += [*results, *torch.autograd.grad([part.square().sum() for part in results], leaves)]
+    return [part.detach() for part in found]
+
+
 def updated(seed):
     """Updates of several measures, and a function approximation."""
     noise = torch.Generator().manual_seed(seed)
@@ -65,6 +92,8 @@ def updated(seed):
 def test_concurrent_calls_equal_single_calls(threads):
     torch.set_num_threads(threads)
     tasks = [lambda given=given: trained(*given) for given in sequences()] + [lambda s=s: updated(s) for s in range(3)]
+    calls = scans()
+    tasks.append(lambda: scanned(calls))
     single = [task() for task in tasks]
     with ThreadPoolExecutor(CALLERS, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         runs = [pool.submit(task) for _ in range(CALLERS) for task in tasks]
@@ -82,3 +111,13 @@ def test_the_number_of_threads_changes_only_the_order_of_sums(threads):
         for one, other in zip(results, expected, strict=True):
             tolerance = 1e-5 if other.dtype == torch.float32 else 1e-11
             assert_close(one, other, rtol=0, atol=tolerance * other.abs().max().item())
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_the_results_of_scans_do_not_depend_on_the_number_of_threads(threads):
+    calls = scans()
+    torch.set_num_threads(1)
+    expected = scanned(calls)
+    torch.set_num_threads(threads)
+    for one, other in zip(scanned(calls), expected, strict=True):
+        assert torch.equal(one, other)

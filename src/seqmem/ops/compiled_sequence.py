@@ -41,6 +41,20 @@ def fallback_reason(inputs: Tensor, half_products: bool = True) -> str:
     return "" if inputs.dtype in (torch.float32, torch.float64) else f"there are no compiled sequences of {inputs.dtype}"
 
 
+def scan_fallback_reason(inputs: Tensor) -> str:
+    """Return why the compiled scans cannot run on inputs (B, T, C), or an empty string.
+
+    They compute half precision in float32, also under autocast: their products are elementwise.
+
+    Args:
+        inputs: (B, T, C), in the type of the weights.
+    """
+    if extension.REASON:
+        extension.warn_once()
+        return extension.REASON
+    return "" if inputs.is_cpu else f"the compiled scans run on the CPU only; the inputs are on {inputs.device}"
+
+
 def products_in_half(hidden: Tensor) -> bool:
     """Return whether autocast requests products in bfloat16 for states of this type."""
     return hidden.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
@@ -136,7 +150,7 @@ def register_scan(name: str, results: int, shapes: Callable[..., tuple[Tensor, .
     extension.register_shapes(f"seqmem::{name}", shapes)
     extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes)
     register_gradient(f"seqmem::{name}", backward, setup_context)
-    register_gradient(f"seqmem::{name}_backward", _refuse_second_derivative)
+    register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
 
 
 def _register_gradient(name: str, states: int, outputs: int) -> None:
@@ -164,14 +178,19 @@ def _register_gradient(name: str, states: int, outputs: int) -> None:
         return tuple(None if given[name] is None else result for name, result in results.items())
 
     register_gradient(f"seqmem::{name}", backward, setup_context)
-    register_gradient(f"seqmem::{name}_backward", _refuse_second_derivative)
+    register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
 
 
 def _schema(name: str) -> torch.FunctionSchema:
     return getattr(torch.ops.seqmem, name).default._schema
 
 
-def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
+def refuse_second_derivative(ctx: Any, *grads: Any) -> None:
+    """Refuse to be the gradient of a backward operator.
+
+    Raises:
+        NotImplementedError: always.
+    """
     raise NotImplementedError(
         "a compiled sequence is differentiable once; with SEQMEM_REFERENCE=1 it runs step by step, differentiable to any order"
     )

@@ -5,14 +5,18 @@ A complex number is a trailing pair of reals, or an element of a complex tensor.
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
+from seqmem.ops import extension
+from seqmem.ops.compiled_sequence import refuse_second_derivative
 from seqmem.ops.export import scan
 from seqmem.ops.precision import at_least_float32
+from seqmem.ops.transforms import register_gradient
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
 
@@ -117,6 +121,21 @@ def diagonal_scan_exported(
     return _outputs(states.transpose(0, 1), lengths, dtype), last.to(dtype)
 
 
+def diagonal_scan(
+    a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`diagonal_scan_reference` in one call, in ``csrc/scan.cpp``. Differentiable once."""
+    dtype = _checked(a, b, initial)
+    wide = torch.promote_types(dtype, torch.float32)
+    given = [None if tensor is None else tensor.to(wide) for tensor in (a, b, initial)]
+    if wide.is_complex:
+        pairs = [None if tensor is None else torch.view_as_real(tensor.resolve_conj()) for tensor in given]
+        h, final = torch.ops.seqmem.diagonal_scan(*pairs, lengths, reverse)
+        return torch.view_as_complex(h).to(dtype), torch.view_as_complex(final).to(dtype)
+    h, final = torch.ops.seqmem.diagonal_scan(*given, lengths, reverse)
+    return h.to(dtype), final.to(dtype)
+
+
 def _product_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     real, imaginary = a.unbind(-1)
     return torch.stack([real * b[..., 0] - imaginary * b[..., 1], real * b[..., 1] + imaginary * b[..., 0]], -1)
@@ -162,3 +181,39 @@ def _mask(lengths: Tensor, b: Tensor) -> Tensor:
 def _outputs(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> Tensor:
     states = states if lengths is None else states.where(_mask(lengths, states), 0)
     return states.to(dtype)
+
+
+def _register() -> None:
+    """Register the shapes and the gradient of the compiled scan."""
+    backward_operator = torch.ops.seqmem.diagonal_scan_backward.default
+
+    def shapes(a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
+        return b.new_empty(b.shape), b.new_empty(b.shape[0], *b.shape[2:])
+
+    def gradient_shapes(
+        grad_h: Tensor | None, grad_final: Tensor | None, a: Tensor, h: Tensor, initial: Any, lengths: Any, *options: bool
+    ) -> list[Tensor]:
+        a_gradient = options[-1]
+        return [a.new_empty(a.shape if a_gradient else 0), h.new_empty(h.shape), h.new_empty(h.shape[0], *h.shape[2:])]
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        a, _, initial, lengths, ctx.reverse = inputs
+        ctx.set_materialize_grads(False)
+        ctx.has_initial = initial is not None
+        ctx.save_for_backward(a, output[0], initial, lengths)
+
+    def backward(ctx: Any, grad_h: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_h is None and grad_final is None:
+            return None, None, None, None, None
+        a_gradient = ctx.needs_input_grad[0]
+        grad_a, grad_b, grad_initial = backward_operator(grad_h, grad_final, *ctx.saved_tensors, ctx.reverse, a_gradient)
+        return grad_a if a_gradient else None, grad_b, grad_initial if ctx.has_initial else None, None, None
+
+    extension.register_shapes("seqmem::diagonal_scan", shapes)
+    extension.register_shapes("seqmem::diagonal_scan_backward", gradient_shapes)
+    register_gradient("seqmem::diagonal_scan", backward, save)
+    register_gradient("seqmem::diagonal_scan_backward", refuse_second_derivative)
+
+
+if not extension.REASON:
+    _register()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqmem.ops import compiled_sequence, extension, transforms
 from seqmem.ops.causal_convolution import causal_convolution_reference
-from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel
+from seqmem.ops.diagonal_scan import diagonal_scan, diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_compiled, diagonal_ssm_exported
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
@@ -22,9 +22,9 @@ from seqmem.ops.gpu import cudnn, memory_chunks
 from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
-from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_parallel
+from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_parallel, minimal_gates_scan
 from seqmem.ops.multiscale import multiscale_sequence
-from seqmem.ops.oscillators import oscillator_scan_exported, oscillator_scan_parallel
+from seqmem.ops.oscillators import oscillator_scan, oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_compiled, selective_scan_exported, selective_scan_reference
 from seqmem.ops.slstm import slstm_exported, slstm_reference
@@ -151,6 +151,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "multiscale": (Implementation(COMPILED, "cpu", _full_precision_reason, multiscale_sequence),),
     "diagonal_scan": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_scan),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
     ),
     "diagonal_ssm": (
@@ -170,10 +171,12 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "causal_convolution": (Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),),
     "minimal_gates": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, minimal_gates_exported, True),
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, minimal_gates_scan),
         Implementation("parallel scan", "", _always, minimal_gates_parallel, True),
     ),
     "oscillators": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, oscillator_scan_exported, True),
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, oscillator_scan),
         Implementation("parallel scan", "", _always, oscillator_scan_parallel, True),
     ),
 }

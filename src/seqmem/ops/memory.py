@@ -119,7 +119,7 @@ def paths() -> dict[str, str]:
     """Path of each operator for float32 and float64 tensors on the CPU: ``compiled``, or ``reference`` and the reason.
 
     >>> sorted(paths())[0]
-    'gru_sequence'
+    'diagonal_scan'
     """
     path = f"reference ({extension.REASON})" if extension.REASON else "compiled"
     names = (*extension.UPDATES, extension.ANY_MEASURE, *extension.SIGNALS, *extension.SEQUENCES, *extension.SCANS)

@@ -11,8 +11,11 @@ from torch.nn.functional import softplus
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
+from seqmem.ops import extension
+from seqmem.ops.compiled_sequence import refuse_second_derivative
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel, diagonal_scan_reference
 from seqmem.ops.precision import at_least_float32
+from seqmem.ops.transforms import register_gradient
 
 MinimalGates = Literal["gru", "lstm", "lstm_raw"]
 
@@ -62,6 +65,17 @@ def minimal_gates_exported(
     return _scanned(diagonal_scan_exported, projected, initial, lengths, gates)
 
 
+def minimal_gates_scan(
+    projected: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, gates: MinimalGates = "gru"
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`minimal_gates_reference` in one call, in ``csrc/scan_gates.cpp``. Differentiable once."""
+    dtype = _checked(projected, initial, gates)
+    wide = torch.promote_types(dtype, torch.float32)
+    state = None if initial is None else initial.to(wide)
+    h, final = torch.ops.seqmem.minimal_gates(projected.to(wide), state, lengths, gates)
+    return h.to(dtype), final.to(dtype)
+
+
 def candidate_activation(k: Tensor) -> Tensor:
     """Compute g(k), which is positive; its slope at 0 is 1."""
     return torch.where(k >= 0, k + 0.5, torch.sigmoid(k))
@@ -70,16 +84,21 @@ def candidate_activation(k: Tensor) -> Tensor:
 def _scanned(
     scan: Any, projected: Tensor, initial: Tensor | None, lengths: Tensor | None, gates: MinimalGates
 ) -> tuple[Tensor, Tensor]:
+    dtype = _checked(projected, initial, gates)
+    a, b = _factors_and_terms(at_least_float32(masked(projected, lengths)), gates)
+    h, final = scan(a, b, initial, lengths)
+    return h.to(dtype), final.to(dtype)
+
+
+def _checked(projected: Tensor, initial: Tensor | None, gates: MinimalGates) -> torch.dtype:
+    """Refuse shapes that do not match, and return the type of the results."""
     count = 2 if gates == "gru" else 3
     if projected.dim() != 3 or projected.shape[2] % count:
         raise UserError(f"minimal_gates: got projected of shape {tuple(projected.shape)}, expected (B, T, {count} E)")
     shape = (projected.shape[0], projected.shape[2] // count)
     if initial is not None and initial.shape != shape:
         raise UserError(f"minimal_gates: got initial of shape {tuple(initial.shape)}, expected {shape}")
-    a, b = _factors_and_terms(at_least_float32(masked(projected, lengths)), gates)
-    h, final = scan(a, b, initial, lengths)
-    dtype = projected.dtype if initial is None else torch.promote_types(projected.dtype, initial.dtype)
-    return h.to(dtype), final.to(dtype)
+    return projected.dtype if initial is None else torch.promote_types(projected.dtype, initial.dtype)
 
 
 def _factors_and_terms(projected: Tensor, gates: MinimalGates) -> tuple[Tensor, Tensor]:
@@ -91,3 +110,37 @@ def _factors_and_terms(projected: Tensor, gates: MinimalGates) -> tuple[Tensor, 
         return torch.sigmoid(k_f), torch.sigmoid(k_i) * candidate_activation(k_h)
     difference = softplus(-k_f) - softplus(-k_i)  # ln(i' / f)
     return torch.sigmoid(-difference), torch.sigmoid(difference) * candidate_activation(k_h)
+
+
+def _register() -> None:
+    """Register the shapes and the gradient of the compiled scan."""
+    backward_operator = torch.ops.seqmem.minimal_gates_backward.default
+
+    def shapes(projected: Tensor, initial: Tensor | None, lengths: Tensor | None, gates: str) -> tuple[Tensor, Tensor]:
+        batch, steps, size = projected.shape
+        size //= 2 if gates == "gru" else 3
+        return projected.new_empty(batch, steps, size), projected.new_empty(batch, size)
+
+    def gradient_shapes(grad_h: Any, grad_final: Any, projected: Tensor, h: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        return projected.new_empty(projected.shape), h.new_empty(h.shape[0], h.shape[2])
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        projected, initial, lengths, ctx.gates = inputs
+        ctx.set_materialize_grads(False)
+        ctx.has_initial = initial is not None
+        ctx.save_for_backward(projected, output[0], initial, lengths)
+
+    def backward(ctx: Any, grad_h: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_h is None and grad_final is None:
+            return None, None, None, None
+        grad_projected, grad_initial = backward_operator(grad_h, grad_final, *ctx.saved_tensors, ctx.gates)
+        return grad_projected, grad_initial if ctx.has_initial else None, None, None
+
+    extension.register_shapes("seqmem::minimal_gates", shapes)
+    extension.register_shapes("seqmem::minimal_gates_backward", gradient_shapes)
+    register_gradient("seqmem::minimal_gates", backward, save)
+    register_gradient("seqmem::minimal_gates_backward", refuse_second_derivative)
+
+
+if not extension.REASON:
+    _register()

@@ -3,15 +3,17 @@
 Rusch and Rus, "Oscillatory State-Space Models" (2025), equations 3 to 6.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
+from seqmem.ops import extension
+from seqmem.ops.compiled_sequence import refuse_second_derivative
 from seqmem.ops.export import scan
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.transforms import register_gradient
 
 OscillatorMethod = Literal["im", "imex"]
 
@@ -101,6 +103,28 @@ def oscillator_scan_exported(
     return _results(torch.cat([state.unsqueeze(1), states.transpose(0, 1)], 1), lengths, dtype)
 
 
+def oscillator_scan(
+    stiffness: Tensor,
+    step: Tensor,
+    driven: Tensor,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    method: OscillatorMethod = "im",
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`oscillator_scan_reference` in one call, in ``csrc/scan_oscillators.cpp``. Differentiable once.
+
+    With w = y + dt z for im and w = y for imex, both methods are z' = z + c (u - A w) and y' = y + dt z'.
+    """
+    dtype = _checked(stiffness, step, driven, initial)
+    wide = torch.promote_types(dtype, torch.float32)
+    a, dt = stiffness.to(wide), step.to(wide)
+    lead, gain = (dt, dt / (1 + dt.square() * a)) if method == "im" else (torch.zeros_like(dt), dt)
+    given = (torch.stack([lead, a, gain, dt]), driven.to(wide), None if initial is None else initial.to(wide))
+    gradient = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+    positions, final, _ = torch.ops.seqmem.oscillators(*given, lengths, gradient)
+    return positions.to(dtype), final.to(dtype)
+
+
 def transition(stiffness: Tensor, step: Tensor, method: OscillatorMethod) -> tuple[Tensor, Tensor]:
     """Return the matrices (2, 2, P) that map velocity and position to those of the next step, and the gains (2, P) of u."""
     a, dt, one = stiffness, step, torch.ones_like(stiffness)
@@ -116,6 +140,15 @@ def _prepared(
     stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.dtype]:
     """Return A, dt, u with zeros in the padding and the initial state, and the type of the results."""
+    dtype = _checked(stiffness, step, driven, initial)
+    wide = torch.promote_types(dtype, torch.float32)
+    u = masked(driven, lengths).to(wide)
+    state = u.new_zeros(u.shape[0], 2, *u.shape[2:]) if initial is None else initial.to(wide)
+    return stiffness.to(wide), step.to(wide), u, state, dtype
+
+
+def _checked(stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None) -> torch.dtype:
+    """Refuse shapes that do not match, and return the type of the results."""
     given = [tuple(tensor.shape) for tensor in (stiffness, step, driven)]
     if driven.dim() != 4 or driven.shape[3] != 2 or {stiffness.shape, step.shape} != {driven.shape[2:3]}:
         raise UserError(
@@ -128,9 +161,7 @@ def _prepared(
     dtype = driven.dtype
     for tensor in (stiffness, step, *([] if initial is None else [initial])):
         dtype = torch.promote_types(dtype, tensor.dtype)
-    u = at_least_float32(masked(driven, lengths).to(dtype))
-    state = u.new_zeros(shape) if initial is None else initial.to(u.dtype)
-    return stiffness.to(u.dtype), step.to(u.dtype), u, state, dtype
+    return dtype
 
 
 def _results(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -140,3 +171,42 @@ def _results(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> tupl
         return positions.to(dtype), states[:, -1].to(dtype)
     final = states.gather(1, lengths.view(-1, 1, 1, 1, 1).expand(-1, 1, *states.shape[2:])).squeeze(1)
     return masked(positions, lengths).to(dtype), final.to(dtype)
+
+
+def _register() -> None:
+    """Register the shapes and the gradient of the compiled scan."""
+    backward_operator = torch.ops.seqmem.oscillators_backward.default
+
+    def shapes(
+        coefficients: Tensor, driven: Tensor, initial: Tensor | None, lengths: Tensor | None, keeps_velocities: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        velocities = driven.new_empty(driven.shape if keeps_velocities else 0)
+        return driven.new_empty(driven.shape), driven.new_empty(driven.shape[0], 2, *driven.shape[2:]), velocities
+
+    def gradient_shapes(
+        grad_positions: Any, grad_final: Any, coefficients: Tensor, driven: Tensor, *others: Any
+    ) -> tuple[Tensor, ...]:
+        state = driven.new_empty(driven.shape[0], 2, *driven.shape[2:])
+        return coefficients.new_empty(coefficients.shape), driven.new_empty(driven.shape), state
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        positions, _, velocities = output
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(velocities)
+        ctx.has_initial = inputs[2] is not None
+        ctx.save_for_backward(*inputs[:4], positions, velocities)
+
+    def backward(ctx: Any, grad_positions: Tensor | None, grad_final: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+        if grad_positions is None and grad_final is None:
+            return None, None, None, None, None
+        coefficients, driven, initial = backward_operator(grad_positions, grad_final, *ctx.saved_tensors)
+        return coefficients, driven, initial if ctx.has_initial else None, None, None
+
+    extension.register_shapes("seqmem::oscillators", shapes)
+    extension.register_shapes("seqmem::oscillators_backward", gradient_shapes)
+    register_gradient("seqmem::oscillators", backward, save)
+    register_gradient("seqmem::oscillators_backward", refuse_second_derivative)
+
+
+if not extension.REASON:
+    _register()
