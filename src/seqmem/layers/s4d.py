@@ -10,12 +10,13 @@ from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.ops import pairs
+from seqmem.ops.diagonal_systems import Rule, discretized
 from seqmem.ops.legs_modes import legs_modes
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
 
 Init = Literal["lin", "inv", "quad", "legs", "real"]
-Rule = Literal["zoh", "bilinear"]
 
 SPECIAL = ("log_step", "log_decay", "frequency", "weight_in")
 """Parameters of the dynamics, without weight decay and with a learning rate of their own."""
@@ -139,8 +140,9 @@ class S4D(SequenceLayer[S4DState]):
         weight = None if self.weight_in is None else self._of_channels(self.weight_in)
         if self.frequency is None:
             return _discretized_real(dt, real, weight, self.discretization)
-        a, b = _discretized(dt, real, self._of_channels(self.frequency), self.discretization)
-        return a, b if weight is None else _product(b, weight)
+        eigenvalues = torch.stack([real, self._of_channels(self.frequency)], -1)
+        a, b = discretized(eigenvalues, dt, self.discretization)
+        return a, b if weight is None else pairs.product(b, weight)
 
     def _of_channels(self, values: Tensor) -> Tensor:
         """Repeat values (S, ...) of the systems for all channels, (H, ...)."""
@@ -174,21 +176,6 @@ def initial_modes(init: Init, state_size: int) -> tuple[Tensor, Tensor, Tensor]:
     return decays, frequencies, torch.view_as_real(vectors.mH @ norms.to(vectors.dtype))
 
 
-def _discretized(dt: Tensor, real: Tensor, imaginary: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Return a and b of B = 1, (H, N / 2, 2), for dt (H, 1) and the parts of A (H, N / 2).
-
-    zoh takes exp(z) - 1 without cancellation, since dt |A| may be 5e-4 and less.
-    """
-    z_re, z_im = dt * real, dt * imaginary
-    if rule == "zoh":
-        decay, cosine = torch.exp(z_re), torch.cos(z_im)
-        a_im = decay * torch.sin(z_im)
-        less_one = torch.expm1(z_re) * cosine - 2 * torch.sin(z_im / 2).square()
-        return torch.stack([decay * cosine, a_im], -1), _quotient(less_one, a_im, real, imaginary)
-    a = _quotient(1 + z_re / 2, z_im / 2, 1 - z_re / 2, -z_im / 2)
-    return a, _quotient(dt.expand_as(z_re), torch.zeros_like(z_im), 1 - z_re / 2, -z_im / 2)
-
-
 def _discretized_real(dt: Tensor, real: Tensor, weight: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
     """Return a and b (H, N / 2) of real modes A, and B or None for 1."""
     z = dt * real
@@ -197,18 +184,6 @@ def _discretized_real(dt: Tensor, real: Tensor, weight: Tensor | None, rule: Rul
     else:
         a, b = (1 + z / 2) / (1 - z / 2), dt / (1 - z / 2)
     return a, b if weight is None else b * weight
-
-
-def _quotient(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> Tensor:
-    """Divide complex numbers, with the result as trailing pairs."""
-    square = b_re.square() + b_im.square()
-    return torch.stack([(a_re * b_re + a_im * b_im) / square, (a_im * b_re - a_re * b_im) / square], -1)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply complex numbers that are trailing pairs."""
-    a_re, a_im, b_re, b_im = a[..., 0], a[..., 1], b[..., 0], b[..., 1]
-    return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], -1)
 
 
 def _repeated(values: Tensor, systems: int) -> Tensor:
