@@ -108,15 +108,19 @@ def test_half_precision_is_computed_in_float32(real):
 
 @FORMS
 @pytest.mark.parametrize("reverse", [False, True])
-def test_an_exported_model_accepts_any_length(real, reverse):
+def test_an_exported_model_accepts_any_batch_and_length(real, reverse):
     class Model(nn.Module):
         def forward(self, *given):
             return diagonal_ssm_exported(*given, reverse)
 
-    given = [*(tensor.detach() for tensor in sample(real)), LENGTHS]
-    dynamic = (({1: torch.export.Dim.DYNAMIC}, *[None] * 6),)
+    given = [*(None if k == 5 and reverse else tensor.detach() for k, tensor in enumerate(sample(real))), LENGTHS]
+    free = torch.export.Dim.DYNAMIC
+    rows = None if reverse else {0: free}
+    dynamic = (({0: free, 1: free}, *[None] * 4, rows, {0: free}),)
     program = torch.export.export(Model(), tuple(given), dynamic_shapes=dynamic, strict=False).module()
     longer = [torch.cat([given[0], given[0]], 1), *given[1:-1], 2 * LENGTHS]
+    for k in (0, 5, 6):
+        longer[k] = None if longer[k] is None else longer[k].repeat(2, *[1] * (longer[k].dim() - 1))
     assert_close(program(*longer), diagonal_ssm_reference(*longer, reverse))
 
 

@@ -52,7 +52,7 @@ def diagonal_ssm_reference(
     x, a, b, c, skip, state = _prepared(inputs, a, b, c, skip, initial, lengths, reverse)
     a, b, c, state = (torch.view_as_complex(part) if a.dim() == 3 else part for part in (a, b, c, state))
     valid = None if lengths is None else valid_steps(lengths, x.shape[1])
-    outputs = [x.new_zeros(len(x), 0, x.shape[2])]
+    outputs = [x.new_zeros(x.shape[0], 0, x.shape[2])]
     for t in range(x.shape[1]):
         after = a * state + b * x[:, t, :, None]
         state = after if valid is None else torch.where(valid[:, t, None, None], after, state)
@@ -83,7 +83,7 @@ def diagonal_ssm_blocks(
     if real:
         a, b, c, state = (torch.stack([part, torch.zeros_like(part)], -1) for part in (a, b, c, state))
     steps = x.shape[1]
-    ends = torch.full((len(x),), steps, device=x.device) if lengths is None else lengths
+    ends = torch.full((x.shape[0],), steps, device=x.device) if lengths is None else lengths
     if steps == 0:
         return _outputs(x, x, skip, lengths, reverse, inputs.dtype), state[..., 0] if real else state
     block = min(_BLOCK, steps)
@@ -176,7 +176,7 @@ def diagonal_ssm_exported(
 def _state_at(ends: Tensor, x: Tensor, before: Tensor, enters: Tensor, powers: Tensor) -> Tensor:
     """Return the states (B, H, M, 2) after ``ends`` (B,) steps, from those before each block (B, blocks + 1, H, M, 2)."""
     block = len(enters)
-    rows, whole, rest = torch.arange(len(x), device=x.device), ends // block, ends % block
+    rows, whole, rest = torch.arange(x.shape[0], device=x.device), ends // block, ends % block
     ages = torch.arange(block, device=x.device)
     late = (ages < rest[:, None])[..., None]
     steps = (ends[:, None] - 1 - ages).clamp(min=0)
@@ -219,7 +219,7 @@ def _prepared(
     for tensor in given:
         dtype = torch.promote_types(dtype, tensor.dtype)
     x, a, b, c = (tensor.to(dtype) for tensor in (inputs, a, b, c))
-    state = x.new_zeros(len(x), *a.shape) if initial is None else initial.to(dtype)
+    state = x.new_zeros(x.shape[0], *a.shape) if initial is None else initial.to(dtype)
     x = masked(x, lengths)
     x = reversed_steps(x, lengths) if reverse else x
     return x, a, b, c, None if skip is None else skip.to(dtype), state
