@@ -13,6 +13,7 @@ from seqmem.ops.legs_projection import legs_projection
 from seqmem.ops.minimal_gates import minimal_gates_scan
 from seqmem.ops.oscillators import oscillator_scan
 from seqmem.ops.selective_scan import selective_scan_compiled
+from seqmem.ops.slstm import slstm_sequence
 
 pytestmark = [
     pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}"),
@@ -86,6 +87,19 @@ def test_scans_flush(dtype):
         assert lengths is None or results[1][2].count_nonzero() == 0
         gradients = torch.autograd.grad(results, given, [torch.full_like(part, TINY[dtype]) for part in results])
         for gradient in gradients:
+            assert not is_denormal(gradient).any()
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_the_slstm_flushes(dtype):
+    torch.manual_seed(0)
+    projected, weight = torch.randn(3, 9, 24, dtype=dtype), torch.randn(2, 12, 3, dtype=dtype)
+    state = [tiny(3, 6, dtype=dtype) for _ in range(4)]  # that of the row without steps remains
+    given = [tensor.requires_grad_() for tensor in (projected, *state, weight)]
+    for lengths in (None, torch.tensor([9, 4, 0])):
+        results = slstm_sequence(*given[:5], lengths, given[5])
+        assert lengths is None or not any(part[2].count_nonzero() for part in results[1:])
+        for gradient in torch.autograd.grad(results, given, [torch.full_like(part, TINY[dtype]) for part in results]):
             assert not is_denormal(gradient).any()
 
 

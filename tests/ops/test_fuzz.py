@@ -229,6 +229,18 @@ def oscillators(d):
     }
 
 
+def slstm_sequence(d):
+    batch, steps, heads, size = d.size(), d.few(), d.few(), d.size()
+    state = {name: d.tensor(batch, heads * size) for name in ("hidden", "memory", "normalizer", "stabilizer")}
+    state["normalizer"] = state["normalizer"].abs() if d.flag() else torch.zeros_like(state["normalizer"])
+    return {
+        "projected": d.tensor(batch, steps, 4 * heads * size),
+        **state,
+        "lengths": d.lengths(batch, steps),
+        "weight_hh": d.tensor(heads, 4 * size, size),
+    }
+
+
 def selective_scan(d):
     batch, steps, channels, states = d.few(), d.size(), d.size(), d.few()
     return {
@@ -293,7 +305,7 @@ def draw_call(d, name):
         forward.arguments |= {"chunk_steps": d.draw(st.sampled_from([1, 2, 2**63 - 1]))}
         results = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
         arguments = forward.arguments | results | {"input_gradient": d.flag()}
-        for part in ("outputs", "boundaries", "hidden", "memory", "boundary"):
+        for part in ("outputs", "boundaries", "hidden", "memory", "boundary", "normalizer", "stabilizer"):
             if part in arguments:
                 arguments[f"grad_{part}"] = torch.rand_like(arguments[part]) if d.flag() else None
         return Call(OPERATORS[name], arguments)
@@ -311,6 +323,8 @@ def draw_call(d, name):
             arguments = memory_sequence(d) | chunks
         elif packet == "multiscale_sequence":
             arguments = multiscale_sequence(d) | chunks
+        elif packet == "slstm_sequence":
+            arguments = slstm_sequence(d) | chunks
         else:
             arguments = gated_sequence(d, 4 if packet == "lstm_sequence" else 3) | chunks
     else:

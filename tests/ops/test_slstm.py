@@ -6,10 +6,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
-from seqmem.ops.slstm import slstm_exported, slstm_reference
+from seqmem.ops import extension
+from seqmem.ops.slstm import slstm_exported, slstm_reference, slstm_sequence
+from tests.ops.sequences import needs_compiled
 from tests.successors import assert_near, case
 
 IMPLEMENTATIONS = {"reference": slstm_reference}
+if not extension.REASON:
+    IMPLEMENTATIONS["compiled"] = slstm_sequence
 STATE = ("hidden", "memory", "normalizer", "stabilizer")
 LENGTHS = torch.tensor([7, 3, 0])
 
@@ -125,6 +129,27 @@ def test_empty_and_single_sizes(run, shape):
         assert torch.equal(found["final memory"], given["memory"])
 
 
+def assert_agrees_with_the_reference(shape: tuple[int, ...]) -> None:
+    """Compare the compiled sequence in value and gradient, in float64 and to rounding in float32."""
+    steps = shape[1]
+    for lengths in (None, torch.arange(shape[0]) * 5 % (steps + 1)):
+        given = sample(*shape)
+        expected = results(slstm_reference, given, lengths)
+        single = {name: tensor.detach().float().requires_grad_() for name, tensor in given.items()}
+        for found, relative in (
+            (results(slstm_sequence, given, lengths), 1e-12),
+            (results(slstm_sequence, single, lengths), 1e-4),
+        ):
+            for name, value in found.items():
+                assert_near(value.double(), expected[name], relative)
+
+
+@needs_compiled
+@pytest.mark.parametrize("shape", [(5, 13, 3, 17), (130, 5, 1, 40), (2, 90, 2, 16)], ids=str)
+def test_the_compiled_sequence_agrees_with_the_reference(shape):
+    assert_agrees_with_the_reference(shape)
+
+
 @every_implementation
 @pytest.mark.parametrize("fresh", [False, True])
 def test_gradients_are_those_of_differences(run, fresh):
@@ -179,3 +204,59 @@ def test_shapes_that_do_not_match_are_named():
     ):
         with pytest.raises(UserError, match=message):
             slstm_reference(**sample() | changes, lengths=None)
+
+
+@needs_compiled
+def test_views_and_half_precision():
+    given = {name: tensor.detach() for name, tensor in sample().items()}
+    views = {name: torch.stack([tensor, tensor], -1)[..., 1] for name, tensor in given.items()}
+    assert_close(slstm_sequence(**views, lengths=LENGTHS), slstm_sequence(**given, lengths=LENGTHS))
+    single = {name: tensor.float() for name, tensor in given.items()}
+    half = single | {"projected": single["projected"].bfloat16()}
+    assert_close(slstm_sequence(**half, lengths=None), slstm_reference(**half, lengths=None))
+
+
+@needs_compiled
+def test_float32_over_many_steps():
+    """Of results that are stored past the caches, with forget gates near one."""
+    given = {name: tensor.detach().float() for name, tensor in sample(1, 100_000, 1, 16).items()}
+    given["projected"][..., 16:32] += 8
+    given["weight_hh"] *= 0.1
+    found = slstm_sequence(**given, lengths=None)
+    expected = slstm_sequence(**{name: tensor.double() for name, tensor in given.items()}, lengths=None)
+    assert_near(found[0].double(), expected[0], 1e-4)
+    assert_near(found[4].double(), expected[4], 1e-5)
+
+
+@needs_compiled
+def test_gradients_of_results_past_the_caches():
+    """Forward and backward store large results around the caches."""
+    given = {name: tensor.detach().float().requires_grad_() for name, tensor in sample(8, 1100, 2, 32).items()}
+    given["weight_hh"] = (given["weight_hh"].detach() * 0.1).requires_grad_()
+    found = results(slstm_sequence, given)
+    expected = results(slstm_sequence, {name: tensor.detach().double().requires_grad_() for name, tensor in given.items()})
+    for name, value in found.items():
+        assert_near(value.double(), expected[name], 1e-4)
+
+
+@needs_compiled
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from opcheck
+def test_the_operator_is_well_formed():
+    given = sample(2, 5, 2, 16)  # sizes with which no saved number is undefined
+    arguments = (*(given[name] for name in ("projected", *STATE)), torch.tensor([5, 5]), given["weight_hh"], 3)
+    torch.library.opcheck(torch.ops.seqmem.slstm_sequence.default, arguments)
+
+
+@needs_compiled
+def test_wrong_arguments_of_the_operator_are_named():
+    given = {name: tensor.detach() for name, tensor in sample().items()} | {"lengths": None, "chunk_steps": 3}
+    for changes, message in (
+        ({"projected": torch.zeros(3, 7)}, r"projected: got shape \[3, 7\], expected \(B, T, 4H\)"),
+        ({"projected": torch.zeros(3, 7, 24).half()}, "projected: got float16, expected float32 or float64"),
+        ({"weight_hh": torch.zeros(2, 9, 3).double()}, r"weight_hh: got shape \[2, 9, 3\], expected \(K, 4H/K, H/K\)"),
+        ({"normalizer": torch.zeros(3, 5).double()}, r"normalizer: got shape \[3, 5\], expected \[3, 6\]"),
+        ({"stabilizer": torch.zeros(3, 6)}, "stabilizer: got float32, expected float64"),
+        ({"lengths": torch.tensor([7, 8, 0])}, "lengths: got 8 in row 1, expected 0 to T = 7"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            torch.ops.seqmem.slstm_sequence(**(given | changes))

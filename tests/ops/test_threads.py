@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
-from seqmem.layers import S4D
+from seqmem.layers import S4D, SLSTM
 from seqmem.ops import extension, legs_function_approximation, memory_update
 from seqmem.ops.diagonal_scan import diagonal_scan
 from seqmem.ops.minimal_gates import minimal_gates_scan
@@ -40,6 +40,7 @@ def sequences():
         GRU(3, hidden_size=33),
         HMLSTM(3, hidden_size=9),
         S4D(3, hidden_size=3, state_size=8),
+        SLSTM(3, hidden_size=9, num_heads=3),
     ]
     given = [(cell, torch.randn(70, 23, 3), torch.randint(0, 24, (70,))) for cell in cells]
     return [

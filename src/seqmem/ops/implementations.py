@@ -27,7 +27,7 @@ from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan, oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_compiled, selective_scan_exported, selective_scan_reference
-from seqmem.ops.slstm import slstm_exported, slstm_reference
+from seqmem.ops.slstm import slstm_exported, slstm_reference, slstm_sequence
 
 
 class Implementation(NamedTuple):
@@ -166,6 +166,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "slstm": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, slstm_exported, True),
+        Implementation(COMPILED, "cpu", _full_precision_reason, slstm_sequence),
         Implementation("a loop over the steps", "", _always, slstm_reference, True),
     ),
     "causal_convolution": (Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),),

@@ -1,7 +1,9 @@
-"""The sLSTM of xLSTM: an LSTM with exponential gates, a normaliser, and a recurrence within each head alone.
+"""The sLSTM of xLSTM, an LSTM with exponential gates and heads: one step, the reference sequence, and the fused one.
 
 Beck et al., "xLSTM: Extended Long Short-Term Memory" (2024), section 2.2 and appendix A.2.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from seqmem.data.masks import masked, valid_steps
 from seqmem.errors import UserError
+from seqmem.ops.compiled_sequence import chunk_steps, register_sequence
 from seqmem.ops.export import scan
 from seqmem.ops.loop import run_steps, stacked
 from seqmem.ops.states import select
@@ -88,6 +91,27 @@ def slstm_reference(
     return stacked(outputs, projected, hidden.shape[1]), *after
 
 
+def slstm_sequence(
+    projected: Tensor,
+    hidden: Tensor,
+    memory: Tensor,
+    normalizer: Tensor,
+    stabilizer: Tensor,
+    lengths: Tensor | None,
+    weight_hh: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute :func:`slstm_reference` in one call, in ``csrc/slstm.cpp``.
+
+    All tensors are in the type of ``hidden``, float32 or float64, or are converted to it. Under autocast the products are in
+    this type too. Differentiable once.
+    """
+    projected, weight_hh = projected.to(hidden.dtype), weight_hh.to(hidden.dtype)
+    state = (hidden, memory, normalizer, stabilizer)
+    steps = chunk_steps(projected, *state, weight_hh)
+    results = torch.ops.seqmem.slstm_sequence(projected, *state, lengths, weight_hh, steps)
+    return tuple(results[:-1])
+
+
 def slstm_exported(
     projected: Tensor,
     hidden: Tensor,
@@ -135,3 +159,23 @@ def check_shapes(projected: Tensor, state: State, weight_hh: Tensor) -> None:
     for (name, shape), tensor in zip(expected.items(), (projected, *state), strict=True):
         if tensor.shape != shape:
             raise UserError(f"slstm: got {name} of shape {tuple(tensor.shape)}, expected {shape}")
+
+
+def _shapes(projected: Tensor, hidden: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    *state, _, weight_hh, steps_of_chunk = others
+    batch, steps = projected.shape[:2]
+    saved = 6 * weight_hh.shape[0] * -(-weight_hh.shape[2] // 16) * 16
+    return (
+        projected.new_empty(batch, steps, hidden.shape[1]),
+        *(part.new_empty(part.shape) for part in (hidden, *state)),
+        projected.new_empty(steps if steps_of_chunk > 0 else 0, batch, saved),
+    )
+
+
+def _gradient_shapes(*given: Any) -> list[Tensor]:
+    projected, *state, _, weight_hh, _, input_gradient = given[7:]
+    first = projected.new_empty(projected.shape if input_gradient else 0)
+    return [first, *(tensor.new_empty(tensor.shape) for tensor in (*state, weight_hh))]
+
+
+register_sequence("slstm_sequence", 4, _shapes, gradient_shapes=_gradient_shapes)
