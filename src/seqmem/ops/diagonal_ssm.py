@@ -13,6 +13,7 @@ from seqmem.data.masks import masked, reversed_steps, valid_steps
 from seqmem.errors import UserError
 from seqmem.ops.compiled_sequence import register_sequence
 from seqmem.ops.export import scan
+from seqmem.ops.pairs import product
 
 _BLOCK = 64
 
@@ -89,16 +90,16 @@ def diagonal_ssm_blocks(
     block = min(_BLOCK, steps)
     blocks = torch.nn.functional.pad(x, (0, 0, 0, -steps % block)).unflatten(1, (-1, block))
     powers = _powers(a, block)  # (K + 1, H, M, 2)
-    reads = _product(c, powers)
-    taps = _real_product(reads[:block], b).sum(-1)
+    reads = product(c, powers)
+    taps = product(reads[:block], b)[..., 0].sum(-1)
     lags = torch.arange(block, device=x.device)
     lags = lags[:, None] - lags
     toeplitz = taps[lags.clamp(min=0)].where((lags >= 0)[..., None], 0)  # (j, i, H)
-    enters = _product(powers[:block], b)  # a^j b
+    enters = product(powers[:block], b)  # a^j b
     driven = torch.einsum("bnih,ihmp->nbhmp", blocks, enters.flip(0))
     starts = [state]
     for entered in driven.unbind():
-        starts.append(_product(powers[block], starts[-1]) + entered)
+        starts.append(product(powers[block], starts[-1]) + entered)
     before = torch.stack(starts, 1)  # (B, blocks + 1, H, M, 2)
     conjugate = torch.stack([reads[1:, ..., 0], -reads[1:, ..., 1]], -1)
     y = torch.einsum("bnih,jih->bnjh", blocks, toeplitz) + torch.einsum("bnhmp,jhmp->bnjh", before[:, :-1], conjugate)
@@ -134,8 +135,8 @@ def diagonal_ssm_compiled(
     if initial is not None:
         outputs, final, _ = torch.ops.seqmem.diagonal_ssm(inputs, a, b, c, *settings)
         return outputs, final
-    outputs, final, _ = torch.ops.seqmem.diagonal_ssm(inputs, a, None, _product(b, c), *settings)
-    return outputs, _product(final, b)
+    outputs, final, _ = torch.ops.seqmem.diagonal_ssm(inputs, a, None, product(b, c), *settings)
+    return outputs, product(final, b)
 
 
 def diagonal_ssm_exported(
@@ -181,7 +182,7 @@ def _state_at(ends: Tensor, x: Tensor, before: Tensor, enters: Tensor, powers: T
     late = (ages < rest[:, None])[..., None]
     steps = (ends[:, None] - 1 - ages).clamp(min=0)
     recent = x.gather(1, steps[..., None].expand(-1, -1, x.shape[2])).where(late, 0)
-    return _product(powers[rest], before[rows, whole]) + torch.einsum("bih,ihmp->bhmp", recent, enters)
+    return product(powers[rest], before[rows, whole]) + torch.einsum("bih,ihmp->bhmp", recent, enters)
 
 
 def _powers(a: Tensor, count: int) -> Tensor:
@@ -189,17 +190,8 @@ def _powers(a: Tensor, count: int) -> Tensor:
     one = torch.stack([torch.ones_like(a[..., 0]), torch.zeros_like(a[..., 0])], -1)
     powers = torch.stack([one, a])
     while len(powers) <= count:
-        powers = torch.cat([powers, _product(powers[-1], powers[1:])])
+        powers = torch.cat([powers, product(powers[-1], powers[1:])])
     return powers[: count + 1]
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply complex numbers that are trailing pairs."""
-    return torch.stack([_real_product(a, b), a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], -1)
-
-
-def _real_product(a: Tensor, b: Tensor) -> Tensor:
-    return a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
 
 
 def _prepared(
