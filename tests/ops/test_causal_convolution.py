@@ -1,6 +1,6 @@
 """The causal convolution: its formula, states, padding, restarts and gradients."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -8,11 +8,16 @@ from torch.nn.functional import conv1d, pad
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
-from seqmem.ops.causal_convolution import causal_convolution_reference
+from seqmem.ops import extension
+from seqmem.ops.causal_convolution import causal_convolution_compiled, causal_convolution_reference
+from tests.ops.sequences import needs_compiled
+from tests.successors import assert_near
 
 RESTARTS = torch.tensor([[0, 0, 1, 0, 0, 0, 1], [1, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0]], dtype=torch.bool)
 LENGTHS = torch.tensor([7, 4, 0])
 IMPLEMENTATIONS = {"reference": causal_convolution_reference}
+if not extension.REASON:
+    IMPLEMENTATIONS["compiled"] = causal_convolution_compiled
 
 every_implementation = pytest.mark.parametrize("run", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
 
@@ -89,30 +94,33 @@ def test_padding_has_no_influence(run):
         assert not found["outputs"][1, 4:].any()
 
 
+@every_implementation
 @pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 0, 2, 3), (2, 3, 0, 2), (1, 1, 1, 1)], ids=str)
-def test_empty_and_single_sizes(shape):
+def test_empty_and_single_sizes(run, shape):
     given = sample(*shape)
-    found = results(causal_convolution_reference, given)
+    found = results(run, given)
     assert found["outputs"].shape == shape[:3]
     assert found["final"].shape == given["initial"].shape
 
 
-def test_gradients_are_those_of_differences():
+@every_implementation
+def test_gradients_are_those_of_differences(run):
     for restarts in (None, RESTARTS):
         given = sample(taps=3)
 
-        def run(*tensors, restarts=restarts):
-            return causal_convolution_reference(*tensors, LENGTHS, restarts)
+        def convolve(*tensors, restarts=restarts):
+            return run(*tensors, LENGTHS, restarts)
 
-        assert torch.autograd.gradcheck(run, list(given.values()))
+        assert torch.autograd.gradcheck(convolve, list(given.values()))
 
 
-def test_half_precision_keeps_its_types():
+@every_implementation
+def test_half_precision_keeps_its_types(run):
     given = {name: tensor.detach().float() for name, tensor in sample().items()}
-    outputs, final = causal_convolution_reference(**given | {"inputs": given["inputs"].bfloat16()})
+    outputs, final = run(**given | {"inputs": given["inputs"].bfloat16()})
     assert outputs.dtype == torch.bfloat16
     assert final.dtype == torch.float32
-    assert_close(outputs.float(), causal_convolution_reference(**given)[0], rtol=0.02, atol=0.05)
+    assert_close(outputs.float(), run(**given)[0], rtol=0.02, atol=0.05)
 
 
 def test_arguments_that_do_not_match_are_named():
@@ -124,3 +132,65 @@ def test_arguments_that_do_not_match_are_named():
     ):
         with pytest.raises(UserError, match=message):
             causal_convolution_reference(**sample() | changes)
+
+
+def assert_agrees_with_the_reference(shape: tuple[int, ...]):
+    """In both precisions, with and without padding, restarts, bias and initial inputs."""
+    for dtype, without in product((torch.float64, torch.float32), ((), ("bias", "initial"))):
+        given = {name: part.detach().to(dtype).requires_grad_() for name, part in sample(*shape).items() if name not in without}
+        restarts = torch.rand(shape[:2], generator=torch.Generator().manual_seed(1)) < 0.2
+        for lengths, starts in product((None, torch.tensor([shape[1], shape[1] // 2, 0][: shape[0]])), (None, restarts)):
+            found, expected = (
+                results(run, given, lengths=lengths, restarts=starts)
+                for run in (causal_convolution_compiled, causal_convolution_reference)
+            )
+            for name, value in expected.items():
+                assert_near(found[name], value, 1e-12 if dtype == torch.float64 else 1e-6)
+
+
+@needs_compiled
+@pytest.mark.parametrize("shape", [(3, 7, 5, 4), (2, 70, 48, 4), (1, 5, 300, 3), (2, 9, 130, 12), (2, 1, 3, 5)], ids=str)
+def test_the_compiled_convolution_agrees_with_the_reference(shape):
+    """With whole and partial vectors, several groups of channels, and sequences that are shorter than the kernel."""
+    assert_agrees_with_the_reference(shape)
+
+
+@needs_compiled
+def test_large_results_and_any_number_of_threads():
+    """Results past the caches are stored without them."""
+    given, threads = {name: part.detach().float() for name, part in sample(2, 8200, 128, 4).items()}, torch.get_num_threads()
+    given = {name: part.requires_grad_() for name, part in given.items()}
+    try:
+        found = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(results(causal_convolution_compiled, given))
+    finally:
+        torch.set_num_threads(threads)
+    for name, value in results(causal_convolution_reference, given).items():
+        assert torch.equal(found[1][name], found[0][name]), name
+        assert torch.equal(found[2][name], found[0][name]), name
+        assert_near(found[0][name], value, 1e-5)
+
+
+@needs_compiled
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from opcheck
+def test_the_operator_is_well_formed():
+    given = sample()
+    torch.library.opcheck(torch.ops.seqmem.causal_convolution.default, (*given.values(), LENGTHS, RESTARTS))
+    torch.library.opcheck(torch.ops.seqmem.causal_convolution.default, (given["inputs"], given["weight"], *[None] * 4))
+
+
+@needs_compiled
+def test_wrong_arguments_of_the_operator_are_named():
+    given = [tensor.detach() for tensor in sample().values()]
+    for changes, message in (
+        ({0: torch.zeros(3, 7)}, r"inputs: got shape \[3, 7\], expected \(B, T, C\)"),
+        ({1: torch.zeros(5, 0).double()}, r"weight: got shape \[5, 0\], expected \(C, k\) with k > 0"),
+        ({2: torch.zeros(5)}, "bias: got float32, expected float64"),
+        ({4: torch.tensor([7, 8, 0])}, "lengths: got 8 in row 1, expected 0 to T = 7"),
+        ({5: RESTARTS.long()}, r"restarts: got \[3, 7\] int64, expected \(B, T\) bool"),
+    ):
+        arguments = [*given, None, None]
+        with pytest.raises(ValueError, match=message):
+            torch.ops.seqmem.causal_convolution(*(changes.get(k, value) for k, value in enumerate(arguments)))

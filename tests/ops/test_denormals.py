@@ -8,6 +8,7 @@ import torch
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
 from seqmem.layers import S4D
 from seqmem.ops import extension, memory_update
+from seqmem.ops.causal_convolution import causal_convolution_compiled
 from seqmem.ops.diagonal_scan import diagonal_scan
 from seqmem.ops.legs_projection import legs_projection
 from seqmem.ops.minimal_gates import minimal_gates_scan
@@ -88,6 +89,13 @@ def test_scans_flush(dtype):
         gradients = torch.autograd.grad(results, given, [torch.full_like(part, TINY[dtype]) for part in results])
         for gradient in gradients:
             assert not is_denormal(gradient).any()
+        before = tiny(3, 3, 5, dtype=dtype).requires_grad_()
+        inputs, weight = given[0], torch.ones(5, 4, dtype=dtype, requires_grad=True)
+        for result in causal_convolution_compiled(inputs, weight, None, before, lengths):
+            assert not is_denormal(result).any()
+            small, leaves = torch.full_like(result, TINY[dtype]), (inputs, weight, before)
+            for gradient in torch.autograd.grad(result, leaves, small, retain_graph=True):
+                assert gradient.count_nonzero() == 0
 
 
 @pytest.mark.parametrize("dtype", TINY, ids=str)

@@ -274,7 +274,20 @@ def diagonal_ssm(d):
     }
 
 
+def causal_convolution(d):
+    batch, steps, channels, taps = d.few(), d.size(), d.size(), d.few()
+    return {
+        "inputs": d.tensor(batch, steps, channels),
+        "weight": d.tensor(channels, taps),
+        "bias": d.maybe(channels),
+        "initial": d.maybe(batch, max(taps - 1, 0), channels),
+        "lengths": d.lengths(batch, steps),
+        "restarts": d.tensor(batch, steps) > 0.2 if d.flag() else None,
+    }
+
+
 SCANS = {
+    "causal_convolution": causal_convolution,
     "diagonal_scan": diagonal_scan,
     "diagonal_ssm": diagonal_ssm,
     "minimal_gates": minimal_gates,

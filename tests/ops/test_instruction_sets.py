@@ -23,8 +23,8 @@ from tests.ops.sequences import needs_compiled
 needs_objdump = pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
 OWN = ("seqmem::avx2::", "seqmem::avx512::")
 SAMPLE = """
-from tests.ops import sequences, test_compiled_scans, test_diagonal_ssm, test_multiscale, test_selective_scan
-from tests.ops import test_sequence_bfloat16, test_slstm
+from tests.ops import sequences, test_causal_convolution, test_compiled_scans, test_diagonal_ssm
+from tests.ops import test_multiscale, test_selective_scan, test_sequence_bfloat16, test_slstm
 
 for name in ("legs all on", "lagts", "legt", "lstm", "gru", "gru resets before"):
     sequences.assert_equals_the_loop(name, "tails")
@@ -34,6 +34,7 @@ for boundary in ("sample", "soft"):
     test_multiscale.assert_equals_the_loop(test_multiscale.SIZES[3], "paper", boundary)
 test_multiscale.assert_float32_to_rounding("reference")
 test_slstm.assert_agrees_with_the_reference((5, 13, 3, 17))
+test_causal_convolution.assert_agrees_with_the_reference((2, 70, 48, 4))
 test_selective_scan.assert_agrees_with_the_reference((2, 37, 40, 16), 5)
 test_diagonal_ssm.assert_compiled_equals_the_reference(False, test_diagonal_ssm.SIZES["odd"])
 test_diagonal_ssm.assert_float32_keeps_its_precision(500)
@@ -142,6 +143,6 @@ def test_without_vector_instructions():
     ],
 )
 def test_other_instruction_sets(name, selected):
-    parts = ("sequence", "sequence_bfloat16", "multiscale", "selective_scan", "compiled_scans", "slstm")
+    parts = ("sequence", "sequence_bfloat16", "multiscale", "selective_scan", "compiled_scans", "slstm", "causal_convolution")
     files = [Path(__file__).with_name(f"test_{part}.py") for part in parts]
     run_with(name, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", selected, *map(str, files))

@@ -6,6 +6,8 @@ from torch.nn.functional import pad
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
+from seqmem.ops.compiled_sequence import register_scan
+from seqmem.ops.precision import widest
 
 
 def causal_convolution_reference(
@@ -39,8 +41,7 @@ def causal_convolution_reference(
     check_shapes(inputs, weight, bias, initial, restarts)
     batch, steps, channels = inputs.shape
     taps, kept = weight.shape[1], inputs.dtype if initial is None else initial.dtype
-    dtype = torch.promote_types(torch.promote_types(inputs.dtype, weight.dtype), torch.float32)
-    dtype = torch.promote_types(dtype, kept)
+    dtype = widest(inputs, weight, bias, initial)
     before = inputs.new_zeros(batch, taps - 1, channels, dtype=dtype) if initial is None else initial.to(dtype)
     extended = torch.cat([before, masked(inputs.to(dtype), lengths)], 1)
     documents = None if restarts is None else pad(restarts.cumsum(1), (taps - 1, 0))  # number of the document of each input
@@ -52,6 +53,25 @@ def causal_convolution_reference(
         outputs = outputs + factor * delayed
     final = _last_inputs(extended, documents, taps - 1, lengths)
     return masked(outputs, lengths).to(inputs.dtype), final.to(kept)
+
+
+def causal_convolution_compiled(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    restarts: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`causal_convolution_reference` in one call, in ``csrc/causal_convolution.cpp``.
+
+    Gradients do not depend on the number of threads. Differentiable once.
+    """
+    check_shapes(inputs, weight, bias, initial, restarts)
+    dtype, kept = widest(inputs, weight, bias, initial), inputs.dtype if initial is None else initial.dtype
+    converted = [None if tensor is None else tensor.to(dtype) for tensor in (inputs, weight, bias, initial)]
+    outputs, final = torch.ops.seqmem.causal_convolution(*converted, lengths, restarts)
+    return outputs.to(inputs.dtype), final.to(kept)
 
 
 def _last_inputs(extended: Tensor, documents: Tensor | None, count: int, lengths: Tensor | None) -> Tensor:
@@ -85,3 +105,11 @@ def check_shapes(inputs: Tensor, weight: Tensor, bias: Tensor | None, initial: T
             raise UserError(f"causal_convolution: got {name} of shape {tuple(tensor.shape)}, expected {expected[name]}")
     if restarts is not None and restarts.dtype != torch.bool:
         raise UserError(f"causal_convolution: got restarts of {restarts.dtype}, expected torch.bool")
+
+
+def _shapes(inputs: Tensor, weight: Tensor, *others: Tensor | None) -> tuple[Tensor, Tensor]:
+    batch, steps, channels = inputs.shape
+    return inputs.new_empty(batch, steps, channels), inputs.new_empty(batch, weight.shape[1] - 1, channels)
+
+
+register_scan("causal_convolution", 2, _shapes)

@@ -40,7 +40,7 @@ UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "leg
 ANY_MEASURE = "quasiseparable_update"
 SIGNALS = ("legs_function_approx_trapezoidal", "legs_projection")
 SEQUENCES = ("memory_sequence", "lstm_sequence", "gru_sequence", "multiscale_sequence", "slstm_sequence")
-SCANS = ("diagonal_scan", "diagonal_ssm", "minimal_gates", "oscillators", "selective_scan")
+SCANS = ("causal_convolution", "diagonal_scan", "diagonal_ssm", "minimal_gates", "oscillators", "selective_scan")
 
 
 class ReferenceWarning(RuntimeWarning):

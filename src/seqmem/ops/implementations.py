@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import compiled_sequence, extension, transforms
-from seqmem.ops.causal_convolution import causal_convolution_reference
+from seqmem.ops.causal_convolution import causal_convolution_compiled, causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan, diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_compiled, diagonal_ssm_exported
 from seqmem.ops.discretization import Discretization, alpha_of
@@ -169,7 +169,10 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation(COMPILED, "cpu", _full_precision_reason, slstm_sequence),
         Implementation("a loop over the steps", "", _always, slstm_reference, True),
     ),
-    "causal_convolution": (Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),),
+    "causal_convolution": (
+        Implementation(COMPILED, "cpu", _full_precision_reason, causal_convolution_compiled),
+        Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),
+    ),
     "minimal_gates": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, minimal_gates_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, minimal_gates_scan),

@@ -24,3 +24,11 @@ def autocast_active(device: torch.device) -> bool:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return a tensor in float32 if its type is float16 or bfloat16, else unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def widest(*tensors: Tensor | None) -> torch.dtype:
+    """Return the widest type of tensors, at least float32; None is left out."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = dtype if tensor is None else torch.promote_types(dtype, tensor.dtype)
+    return dtype

@@ -3,7 +3,6 @@
 Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023), section 3.2 and algorithm 2.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from seqmem.data.masks import masked
 from seqmem.errors import UserError
 from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.export import scan
+from seqmem.ops.precision import widest
 
 
 def selective_scan_reference(
@@ -112,7 +112,7 @@ def selective_scan_compiled(
     """
     given = (inputs, delta, a, b, c, skip, gate, delta_bias, initial)
     check_shapes(inputs, dict(zip(_NAMES, given[1:], strict=True)))
-    dtype = _widest(given)
+    dtype = widest(*given)
     converted = [None if tensor is None else tensor.to(dtype) for tensor in given]
     chunk = CHUNK_STEPS if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given) else 0
     outputs, state, _ = torch.ops.seqmem.selective_scan(*converted, lengths, softplus, chunk)
@@ -168,7 +168,7 @@ def _prepared(
 ) -> _Prepared:
     given = (delta, a, b, c, skip, gate, delta_bias, initial)
     check_shapes(inputs, dict(zip(_NAMES, given, strict=True)))
-    dtype = _widest((inputs, *given))
+    dtype = widest(inputs, *given)
     step_sizes = masked(delta.to(dtype), lengths)
     step_sizes = step_sizes if delta_bias is None else step_sizes + delta_bias.to(dtype)
     step_sizes = softplus_of(step_sizes) if softplus else step_sizes
@@ -183,14 +183,6 @@ def _prepared(
         None if gate is None else masked(gate.to(dtype), lengths),
         state,
     )
-
-
-def _widest(given: Sequence[Tensor | None]) -> torch.dtype:
-    """Return the widest type of tensors, at least float32."""
-    dtype = torch.float32
-    for tensor in given:
-        dtype = dtype if tensor is None else torch.promote_types(dtype, tensor.dtype)
-    return dtype
 
 
 def check_shapes(inputs: Tensor, given: dict[str, Tensor | None]) -> None:
