@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from seqmem import sequence
 from seqmem.data.batch import Batch
 from seqmem.data.checks import check_batch
 from seqmem.data.spec import DataSpec
@@ -67,6 +68,18 @@ def test_twice_the_steps_at_half_the_rate_compute_the_same(layer):
     assert_close(layer(inputs, rate=1)[0], whole)
     halves = Bidirectional(Decaying, 3).double()
     assert_close(halves(twice, rate=RATE)[0][:, 1::2, :4], halves(inputs)[0][..., :4])
+
+
+@pytest.mark.parametrize("name", [name for name in sequence.names() if sequence.get(name).rescales])
+def test_every_layer_that_rescales_is_an_exact_zero_order_hold(name):
+    """An input that is held for two steps at half the rate has the effect of one step."""
+    torch.manual_seed(0)
+    layer, inputs = sequence.get(name)(input_size=3, hidden_size=4).double(), torch.randn(2, 6, 3, dtype=torch.float64)
+    whole, last = layer(inputs)
+    twice, after = layer(inputs.repeat_interleave(2, 1), rate=RATE)
+    assert_close(twice[:, 1::2], whole)
+    assert_close(after, last)
+    assert not torch.allclose(layer(inputs, rate=RATE)[0], whole)
 
 
 def test_a_stack_passes_the_rate_of_a_batch(layer):
