@@ -81,7 +81,7 @@ struct Arguments {
   int64_t size() const { return weight.size(2); }
   int64_t units() const { return heads() * size(); }
   bool empty() const { return batch() == 0 || steps() == 0 || units() == 0; }
-  int64_t saved_size() const { return heads() * kSlstmSaved * round_up(size(), kMaxLanes); }
+  int64_t saved_size() const { return kSlstmSaved * round_up(size(), kMaxLanes); }
 };
 
 void check(Arguments& a) {
@@ -168,7 +168,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> slstm_sequence(
   const auto options = a.projected.options();
   Results r;
   r.outputs = empty_large({a.batch(), a.steps(), a.units()}, options);
-  r.saved = empty_large({a.chunk_steps > 0 ? a.steps() : 0, a.batch(), a.saved_size()}, options);
+  r.saved = empty_large({a.chunk_steps > 0 ? a.steps() : 0, a.heads(), a.batch(), a.saved_size()}, options);
   for (int part = 0; part < kSlstmParts; ++part) {
     r.state[part] = a.empty() ? a.state[part].clone() : at::empty_like(a.state[part]);
   }
@@ -241,7 +241,7 @@ std::vector<Tensor> slstm_sequence_backward(
   TORCH_CHECK_VALUE(
       a.chunk_steps > 0, a.name, ": chunk_steps: got ", a.chunk_steps, ", expected that of the forward call, above 0");
   check_tensor(a.name, "outputs", outputs, a.projected, {a.batch(), a.steps(), a.units()});
-  check_tensor(a.name, "saved", saved, a.projected, {a.steps(), a.batch(), a.saved_size()});
+  check_tensor(a.name, "saved", saved, a.projected, {a.steps(), a.heads(), a.batch(), a.saved_size()});
   const Results results{outputs.contiguous(), {}, saved.contiguous()};
   OutputGradients grads{grad_outputs, {grad_hidden, grad_memory, grad_normalizer, grad_stabilizer}};
   check_tensor(a.name, "grad_outputs", grads.outputs, a.projected, outputs.sizes());

@@ -33,7 +33,7 @@ struct Slstm {
   bool streams;  // non-temporal stores: outputs and saved exceed the caches
   T* outputs;    // (B, T, H)
   T* after[kSlstmParts];
-  T* saved;  // (T, B, heads, kSlstmSaved, size rounded up to kMaxLanes); null without gradients
+  T* saved;  // (T, heads, B, kSlstmSaved, size rounded up to kMaxLanes); null without gradients
 
   const T* grad_outputs;  // null for zero, as the next
   const T* grad_after[kSlstmParts];

@@ -87,6 +87,7 @@ class SlstmBackward : SlstmGroup<T> {
   void gates_backward(int64_t t) {
     const bool streams = kCanStream && s.streams && s.size % width == 0;
     const int64_t size = s.size, units = s.units(), saved_stride = s.saved_stride();
+    const int64_t step_stride = s.batch * s.heads * kSlstmSaved * saved_stride;
     for (int64_t b = 0; b < blocks.count; ++b) {
       for (int r = 0; r < blocks.rows(b); ++r) {
         const int64_t row = blocks.start(b) + r;
@@ -95,21 +96,22 @@ class SlstmBackward : SlstmGroup<T> {
         T* const source = sources_ + ((t - begin_) * rows + row) * padded;
         const T* const grad = s.grad_outputs == nullptr ? nullptr : s.grad_outputs + Base::of_step(row, t);
         const T* const hidden_before = before(row, t, slstm_hidden);
+        const T* const saved_before = t > 1 ? Base::saved(row, t - 1) : nullptr;
         const bool is_valid = Base::is_valid(row, t);
         for (int64_t u = 0; u < padded; u += width) {
           const int64_t remaining = size - u;
           SlstmGradients<T> d{};
           if (is_valid) d = unit_gradients(row, t, u, offset(b, r, u), grad);
+          if (t > 1) {
+            for (int k = 0; k < kSlstmSaved; ++k) __builtin_prefetch(saved_before + k * saved_stride + u - step_stride);
+            __builtin_prefetch(hidden_before + u - units);
+            if (grad != nullptr) __builtin_prefetch(grad + u - units);
+          }
           for (int gate = 0; gate < kSlstmGates; ++gate) {
             store<T>(to + (gate * panels_ + u / kPanel<T>) * panel_size_ + u % kPanel<T>, d.gates[gate]);
             if (out != nullptr) store_units<T>(out + gate * units + u, d.gates[gate], remaining, streams);
           }
           store<T>(source + u, load_partial<T>(hidden_before + u, remaining));
-        }
-        if (t > 1) {
-          prefetch(Base::saved(row, t - 2), kSlstmSaved * saved_stride);
-          prefetch(before(row, t - 1, slstm_hidden), size);
-          if (grad != nullptr) prefetch(grad - units, size);
         }
       }
     }

@@ -84,7 +84,7 @@ struct SlstmGradients {
 template <typename T>
 SEQMEM_INLINE void slstm_backward_units(
     const Vector<T> (&saved)[kSlstmSaved], const Vector<T>& c_before, const Vector<T>& n_before, SlstmGradients<T>& d) {
-  const Vector<T> zero{}, one = broadcast<T>(T(1)), z = saved[1], o = saved[2], inverse = T(1) / saved[5];
+  const Vector<T> zero{}, one = broadcast<T>(T(1)), z = saved[1], o = saved[2], inverse = reciprocal<T>(saved[5]);
   const auto enters = saved[0] < T(0);
   const Vector<T> factor = enters ? -saved[0] : saved[0];
   const Vector<T> forget = enters ? factor : one, entry = enters ? one : factor;

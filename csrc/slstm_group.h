@@ -61,7 +61,7 @@ struct SlstmGroup {
     return s.packed + kSlstmGates * s.size * (head * round_up(s.size, kPanel<T>) + unit);
   }
   T* saved(int64_t row, int64_t t) const {
-    return s.saved + ((t * s.batch + first + row) * s.heads + head) * kSlstmSaved * s.saved_stride();
+    return s.saved + ((t * s.heads + head) * s.batch + first + row) * kSlstmSaved * s.saved_stride();
   }
 
   // Offset of W units of row r of a block, in the layout by rows.

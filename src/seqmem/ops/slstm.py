@@ -164,11 +164,11 @@ def check_shapes(projected: Tensor, state: State, weight_hh: Tensor) -> None:
 def _shapes(projected: Tensor, hidden: Tensor, *others: Any) -> tuple[Tensor, ...]:
     *state, _, weight_hh, steps_of_chunk = others
     batch, steps = projected.shape[:2]
-    saved = 6 * weight_hh.shape[0] * -(-weight_hh.shape[2] // 16) * 16
+    saved = 6 * -(-weight_hh.shape[2] // 16) * 16
     return (
         projected.new_empty(batch, steps, hidden.shape[1]),
         *(part.new_empty(part.shape) for part in (hidden, *state)),
-        projected.new_empty(steps if steps_of_chunk > 0 else 0, batch, saved),
+        projected.new_empty(steps if steps_of_chunk > 0 else 0, weight_hh.shape[0], batch, saved),
     )
 
 
