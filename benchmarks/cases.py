@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -23,11 +24,13 @@ from seqmem.data import Batch, DataSpec
 from seqmem.models import IGLOO1D, LSTM_AE, StackNetwork
 from seqmem.ops import implementations, legs_function_approximation
 from seqmem.ops.selective_scan import selective_scan_reference
+from seqmem.ops.slstm import slstm_reference
 
 HMLSTM_LAYERS = 3
 HMLSTM_CHANNELS = 27  # symbols of text8
 
 S4D_BLOCKS = 4
+SLSTM_HEADS = 4
 SELECTIVE_STATES = 16  # of a channel, as in the paper
 
 Result = tuple[Tensor, list[Tensor]]
@@ -43,7 +46,7 @@ class Case:
 
     Attributes:
         kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), s4d (a network),
-            selective_scan (the operator), lstm_ae (with the weight update), or projection.
+            selective_scan or slstm (the operator), lstm_ae (with the weight update), or projection.
         hidden_size: H (and N); N for a projection, K for igloo, D for a selective scan.
         steps: T.
         batch_size: B.
@@ -99,6 +102,7 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         "hmlstm": _hmlstm,
         "s4d": _s4d,
         "selective_scan": _selective_scan,
+        "slstm": _slstm,
         "lstm_ae": _autoencoders,
     }
     return special[case.kind](case) if case.kind in special else _Cells(case).builders()
@@ -264,22 +268,46 @@ def _selective_scan(case: Case) -> dict[str, Callable[[], Side]]:
     leaves = {name: tensor.requires_grad_() for name, tensor in given.items()}
     cotangent = torch.randn(batch, steps, channels, dtype=case.dtype)
 
-    def training_step(run: Callable[..., tuple[Tensor, Tensor]]) -> Side:
-        def call() -> Result:
-            outputs, _ = run(**leaves, softplus=True)
-            return outputs.detach(), list(torch.autograd.grad(outputs, list(leaves.values()), cotangent))
-
-        return call
-
     chosen = implementations.choose("selective_scan", given["inputs"], {}, "the selective scan").run
     assert chosen is not None
+    scan, loop = partial(chosen, softplus=True), partial(selective_scan_reference, softplus=True)
     found = {
-        "seqmem": lambda: training_step(chosen),
-        "loop over steps in torch": lambda: training_step(selective_scan_reference),
+        "seqmem": lambda: _operator_step(scan, leaves, cotangent),
+        "loop over steps in torch": lambda: _operator_step(loop, leaves, cotangent),
     }
     if case.dtype == torch.float32 and jax_scan.available():
         found["JAX associative scan"] = lambda: jax_selective_scan.training_step(leaves, cotangent)
     return found
+
+
+def _slstm(case: Case) -> dict[str, Callable[[], Side]]:
+    """The recurrence with 4 heads, from the projected inputs on."""
+    torch.manual_seed(0)
+    batch, size, heads = case.batch_size, case.hidden_size, SLSTM_HEADS
+    width = size // heads
+    given = {"projected": torch.randn(batch, case.steps, 4 * size, dtype=case.dtype)}
+    given |= {name: torch.zeros(batch, size, dtype=case.dtype) for name in ("hidden", "memory", "normalizer", "stabilizer")}
+    given["weight_hh"] = torch.randn(heads, 4 * width, width, dtype=case.dtype) * width**-0.5
+    leaves = {name: given[name].requires_grad_() for name in ("projected", "weight_hh")}
+    cotangent = torch.randn(batch, case.steps, size, dtype=case.dtype)
+    chosen = implementations.choose("slstm", given["projected"], {}, "the sLSTM").run
+    assert chosen is not None
+    states = {name: tensor for name, tensor in given.items() if name not in leaves} | {"lengths": None}
+    fused, loop = partial(chosen, **states), partial(slstm_reference, **states)
+    return {
+        "seqmem": lambda: _operator_step(fused, leaves, cotangent),
+        "loop over steps in torch": lambda: _operator_step(loop, leaves, cotangent),
+    }
+
+
+def _operator_step(run: Callable[..., tuple[Tensor, ...]], leaves: dict[str, Tensor], cotangent: Tensor) -> Side:
+    """A training step of an operator, with the gradients of ``leaves`` from that of the outputs."""
+
+    def call() -> Result:
+        outputs = run(**leaves)[0]
+        return outputs.detach(), list(torch.autograd.grad(outputs, list(leaves.values()), cotangent))
+
+    return call
 
 
 def _autoencoders(case: Case) -> dict[str, Callable[[], Side]]:

@@ -57,6 +57,12 @@ def test_all_selective_scans_agree():
     assert all(float(row["agreement"]) < 1e-4 for row in others)
 
 
+def test_the_slstm_and_its_loop_agree():
+    ours, loop = run.measure(Case("slstm", 8, 11, 3), turns=1)
+    assert (ours["side"], loop["side"]) == ("seqmem", "loop over steps in torch")
+    assert float(loop["agreement"]) < 1e-4
+
+
 def test_an_autoencoder_gets_the_same_gradients_from_a_batch_and_from_its_rows():
     ours, original = run.measure(Case("lstm_ae", 5, 11, 3), turns=1)
     assert (ours["side"], original["side"]) == ("seqmem", "original (one sequence at a time)")
