@@ -23,6 +23,7 @@ from seqmem.cells import HMLSTM, TLSI, LegS
 from seqmem.data import Batch, DataSpec
 from seqmem.models import IGLOO1D, LSTM_AE, StackNetwork
 from seqmem.ops import implementations, legs_function_approximation
+from seqmem.ops.diagonal_scan import diagonal_scan_parallel, diagonal_scan_reference
 from seqmem.ops.selective_scan import selective_scan_reference
 from seqmem.ops.slstm import slstm_reference
 
@@ -46,14 +47,16 @@ class Case:
 
     Attributes:
         kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), s4d (a network),
-            selective_scan or slstm (the operator), lstm_ae (with the weight update), or projection.
-        hidden_size: H (and N); N for a projection, K for igloo, D for a selective scan.
+            selective_scan, diagonal_scan or slstm (the operator), lstm_ae (with the weight update), or projection.
+        hidden_size: H (and N); N for a projection and a diagonal scan, K for igloo, D for a selective scan.
         steps: T.
         batch_size: B.
         dtype: type of weights and inputs; bfloat16 means float32 under autocast to bfloat16.
         loss: whether gradients flow from the outputs of all steps or, as in classification, of the last step.
         flush: denormal numbers are flushed to zero on all threads (``torch.set_flush_denormal``), as seqmem's operators do
             without it. The case is measured in a process of its own.
+        pairs: of a diagonal scan: complex numbers, as pairs of ``dtype``.
+        constant: of a diagonal scan: the same factors at each step.
     """
 
     kind: str
@@ -63,6 +66,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     loss: Literal["all", "last"] = "all"
     flush: bool = False
+    pairs: bool = False
+    constant: bool = False
 
     @property
     def title(self) -> str:
@@ -82,6 +87,10 @@ class Case:
         if self.kind == "selective_scan":
             sizes = f"{self.hidden_size} channels, N {SELECTIVE_STATES}"
             return f"selective_scan, {sizes}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
+        if self.kind == "diagonal_scan":
+            numbers, factors = "complex" if self.pairs else "real", "constant" if self.constant else "varying"
+            sizes = f"{self.hidden_size} {numbers} numbers, {factors} factors"
+            return f"diagonal scan, {sizes}, length {self.steps:,}, batch {self.batch_size}, {dtype}"
         if self.kind == "hmlstm":
             sizes = f"{HMLSTM_LAYERS} layers of {self.hidden_size}"
             return f"hmlstm, {sizes}, {HMLSTM_CHANNELS} channels, length {self.steps:,}, batch {self.batch_size}, {dtype}"
@@ -102,6 +111,7 @@ def builders(case: Case) -> dict[str, Callable[[], Side]]:
         "hmlstm": _hmlstm,
         "s4d": _s4d,
         "selective_scan": _selective_scan,
+        "diagonal_scan": _diagonal_scan,
         "slstm": _slstm,
         "lstm_ae": _autoencoders,
     }
@@ -278,6 +288,37 @@ def _selective_scan(case: Case) -> dict[str, Callable[[], Side]]:
     if case.dtype == torch.float32 and jax_scan.available():
         found["JAX associative scan"] = lambda: jax_selective_scan.training_step(leaves, cotangent)
     return found
+
+
+def _diagonal_scan(case: Case) -> dict[str, Callable[[], Side]]:
+    """The operator, and a copy that reads and writes as many bytes as it must: each array of a step once."""
+    torch.manual_seed(0)
+    sequence = (case.batch_size, case.steps, case.hidden_size, *((2,) if case.pairs else ()))
+    factors = torch.rand(sequence[2:] if case.constant else sequence, dtype=case.dtype).mul_(0.7)
+    leaves = {"a": factors.requires_grad_(), "b": torch.randn(sequence, dtype=case.dtype, requires_grad=True)}
+    cotangent = torch.randn(sequence, dtype=case.dtype)
+
+    def copies() -> Side:
+        # Forward reads b and writes h, backward reads h and dh and writes db; varying factors are read twice, da is written.
+        pairs, odd = divmod(5 if case.constant else 8, 2)
+        target = torch.empty_like(cotangent)
+
+        def call() -> None:
+            for _ in range(pairs):
+                target.copy_(cotangent)
+            if odd:
+                target[: case.batch_size // 2].copy_(cotangent[: case.batch_size // 2])
+
+        return call
+
+    chosen = implementations.choose("diagonal_scan", cotangent, {}, "the diagonal scan").run
+    assert chosen is not None
+    return {
+        "seqmem": lambda: _operator_step(chosen, leaves, cotangent),
+        "parallel scan in torch": lambda: _operator_step(diagonal_scan_parallel, leaves, cotangent),
+        "loop over steps in torch": lambda: _operator_step(diagonal_scan_reference, leaves, cotangent),
+        "copy of as many bytes": copies,
+    }
 
 
 def _slstm(case: Case) -> dict[str, Callable[[], Side]]:

@@ -47,6 +47,7 @@ CASES = [
     Case("igloo", 5, 10_000, 128),
     Case("s4d", 128, 1024, 64),
     Case("selective_scan", 256, 1024, 16),
+    *(Case("diagonal_scan", 256, 784, pairs=pairs, constant=constant) for pairs in (False, True) for constant in (False, True)),
     Case("slstm", 256, 784),
     Case("lstm_ae", 64, 150),
     Case("projection", 256, 1_000_000, 1, torch.float64),

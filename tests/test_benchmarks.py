@@ -57,6 +57,16 @@ def test_all_selective_scans_agree():
     assert all(float(row["agreement"]) < 1e-4 for row in others)
 
 
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_all_diagonal_scans_agree(pairs, constant):
+    rows = run.measure(Case("diagonal_scan", 5, 20, 3, pairs=pairs, constant=constant), turns=1)
+    agreements = {row["side"]: row["agreement"] for row in rows}
+    assert agreements.pop("copy of as many bytes") == "no values"
+    assert list(agreements) == ["seqmem", "parallel scan in torch", "loop over steps in torch"]
+    assert all(float(agreement) < 1e-4 for agreement in agreements.values())
+
+
 def test_the_slstm_and_its_loop_agree():
     ours, loop = run.measure(Case("slstm", 8, 11, 3), turns=1)
     assert (ours["side"], loop["side"]) == ("seqmem", "loop over steps in torch")
