@@ -61,8 +61,9 @@ def diagonal_scan_reference(
     """
     factors, terms, state, dtype = _prepared(a, b, initial, lengths)
     states = []
-    for t in reversed(range(b.shape[1])) if reverse else range(b.shape[1]):
-        state = (factors if factors.dim() == 1 else factors[:, t]) * state + terms[:, t]
+    steps = list(zip(factors.expand_as(terms).unbind(1), terms.unbind(1), strict=True))
+    for a_t, b_t in reversed(steps) if reverse else steps:
+        state = a_t * state + b_t
         states.append(state)
     outputs = torch.stack(states[::-1] if reverse else states, 1) if states else terms
     return _outputs(outputs, lengths, dtype), state.to(dtype)

@@ -49,12 +49,12 @@ def oscillator_scan_reference(
     a, dt = a[:, None], dt[:, None]
     z, y = state.unbind(1)
     states = [state]
-    for t in range(u.shape[1]):
+    for u_t in u.unbind(1):
         if method == "im":
-            y = (y + dt * (z + dt * u[:, t])) / (1 + dt.square() * a)
-            z = z + dt * (u[:, t] - a * y)
+            y = (y + dt * (z + dt * u_t)) / (1 + dt.square() * a)
+            z = z + dt * (u_t - a * y)
         else:
-            z = z + dt * (u[:, t] - a * y)
+            z = z + dt * (u_t - a * y)
             y = y + dt * z
         states.append(torch.stack([z, y], 1))
     return _results(torch.stack(states, 1), lengths, dtype)
