@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from seqmem import cells
+from seqmem import cells, sequence
 from seqmem.cells import HMLSTM, time_invariant
 from seqmem.layers import EMA
 from seqmem.layers.igloo import IGLOO1D
@@ -17,7 +17,7 @@ from tests.cells.test_battery import make, sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's forward mode
 
-NAMES = [*cells.names(), "ema", "igloo"]
+NAMES = [*cells.names(), "ema", "mingru", "minlstm", "rglru", "igloo"]
 
 
 def layer_and_inputs(name, batch=2, steps=4):
@@ -26,7 +26,9 @@ def layer_and_inputs(name, batch=2, steps=4):
         layer, inputs = make(name), sample(name, batch, steps)
     else:
         torch.manual_seed(0)
-        layer = EMA(3, 4).double() if name == "ema" else IGLOO1D((steps, 3), 4, 2, return_sequences=True, patch_size=2).double()
+        igloo = name == "igloo"
+        layer = IGLOO1D((steps, 3), 4, 2, return_sequences=True, patch_size=2) if igloo else sequence.get(name)(3, 4)
+        layer = layer.double()
         inputs = torch.randn(batch, steps, 3, dtype=torch.float64)
 
     def run(given):
