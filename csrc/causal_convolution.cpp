@@ -15,6 +15,7 @@
 #include "denormals.h"
 #include "kernels.h"
 #include "row_groups.h"
+#include "step_rows.h"
 
 namespace seqmem {
 
@@ -68,12 +69,6 @@ struct Arguments {
   std::vector<int64_t> state() const { return {batch(), taps() - 1, channels()}; }
 };
 
-// The tensor itself if its last dimension is contiguous.
-Tensor with_contiguous_rows(const Tensor& tensor) {
-  const bool plain = !tensor._is_zerotensor() && !tensor.is_neg();
-  return plain && (tensor.size(-1) <= 1 || tensor.stride(-1) == 1) ? tensor : tensor.contiguous();
-}
-
 void check(Arguments& a) {
   const char* const name = a.name;
   TORCH_CHECK_VALUE(a.inputs.dim() == 3, name, ": inputs: got shape ", a.inputs.sizes(), ", expected (B, T, C)");
@@ -97,13 +92,6 @@ void check(Arguments& a) {
   a.weight = a.weight.contiguous();
   if (a.bias) a.bias = a.bias->contiguous();
   if (a.initial) a.initial = a.initial->contiguous();
-}
-
-constexpr size_t kStreamedBytes = size_t(1) << 23;  // of a result: less may stay in cache until it is read
-
-bool can_stream(const Tensor& result) {
-  return result.nbytes() >= kStreamedBytes && reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 64 == 0 &&
-         result.size(-1) * result.element_size() % 64 == 0;
 }
 
 // Arguments of the loops, with the parameters in a tensor of its own: taps and bias, padded with zeros.

@@ -16,6 +16,7 @@
 #include "denormals.h"
 #include "kernels.h"
 #include "row_groups.h"
+#include "step_rows.h"
 
 namespace seqmem {
 
@@ -56,13 +57,6 @@ const SelectiveScanKernels<T>& kernels_of() {
   }
 }
 
-constexpr size_t kStreamedBytes = size_t(1) << 23;  // of a result: less may stay in cache until it is read
-
-bool can_stream(const Tensor& result) {
-  return result.nbytes() >= kStreamedBytes && reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 64 == 0 &&
-      result.size(-1) * result.element_size() % 64 == 0;
-}
-
 constexpr int64_t kMaxChunkSteps = 1024, kForwardChunkSteps = 32;
 
 struct Arguments {
@@ -77,12 +71,6 @@ struct Arguments {
   int64_t channels() const { return inputs.size(2); }
   int64_t states() const { return a.size(1); }
 };
-
-// The tensor itself if its last dimension is contiguous.
-Tensor with_contiguous_rows(const Tensor& tensor) {
-  const bool plain = !tensor._is_zerotensor() && !tensor.is_neg();
-  return plain && (tensor.size(-1) <= 1 || tensor.stride(-1) == 1) ? tensor : tensor.contiguous();
-}
 
 void check(Arguments& a) {
   const char* const name = a.name;
@@ -141,7 +129,8 @@ SelectiveScan<T> kernel_arguments(const Arguments& a, Tensor& parameters) {
   T* const rates = mutable_data<T>(parameters);
   T* const rows = rates + s.padded_states() * columns;
   constexpr double log2_e = 0x1.71547652b82fep+0;
-  const T *const factors = const_data<T>(a.a), *const skip = optional_data<T>(a.skip), *const bias = optional_data<T>(a.delta_bias);
+  const T *const factors = const_data<T>(a.a), *const skip = optional_data<T>(a.skip);
+  const T* const bias = optional_data<T>(a.delta_bias);
   for (int64_t d = 0; d < s.channels; ++d) {
     for (int64_t n = 0; n < s.states; ++n) rates[n * columns + d] = T(double(factors[d * s.states + n]) * log2_e);
     if (skip != nullptr) rows[d] = skip[d];
@@ -230,7 +219,8 @@ struct Gradients {
 
 template <typename T>
 void run_backward(
-    const Arguments& a, const OptionalTensor& grad_outputs, const OptionalTensor& grad_state, const Tensor& saved, Gradients& g) {
+    const Arguments& a, const OptionalTensor& grad_outputs, const OptionalTensor& grad_state, const Tensor& saved,
+    Gradients& g) {
   Tensor parameters;
   SelectiveScan<T> s = kernel_arguments<T>(a, parameters);
   const auto options = a.inputs.options();
@@ -323,11 +313,12 @@ std::vector<Tensor> selective_scan_backward(
 
 TORCH_LIBRARY_FRAGMENT(seqmem, library) {
   const std::string arguments =
-      "Tensor inputs, Tensor delta, Tensor a, Tensor b, Tensor c, Tensor? skip, Tensor? gate, Tensor? delta_bias, Tensor? initial, "
-      "Tensor? lengths, bool softplus, int chunk_steps";
+      "Tensor inputs, Tensor delta, Tensor a, Tensor b, Tensor c, Tensor? skip, Tensor? gate, Tensor? delta_bias, "
+      "Tensor? initial, Tensor? lengths, bool softplus, int chunk_steps";
   library.def(("selective_scan(" + arguments + ") -> (Tensor outputs, Tensor state, Tensor saved)").c_str());
   library.def(
-      ("selective_scan_backward(Tensor? grad_outputs, Tensor? grad_state, Tensor saved, " + arguments + ") -> Tensor[]").c_str());
+      ("selective_scan_backward(Tensor? grad_outputs, Tensor? grad_state, Tensor saved, " + arguments + ") -> Tensor[]")
+          .c_str());
 }
 
 TORCH_LIBRARY_IMPL(seqmem, CPU, library) {

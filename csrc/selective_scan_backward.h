@@ -182,7 +182,8 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
         add(chunk_channels_ + vector * width, dy * u);
         add(chunk_channels_ + kGroupChannels + vector * width, grad_delta);
         if (s.gate.data == nullptr) return;
-        Base::store_result(s.grad_gate + to + channel, load<T>(gate_slopes_ + at) * (load<T>(contracted + at) + skip * u), lanes);
+        const Vector<T> y = load<T>(contracted + at) + skip * u;
+        Base::store_result(s.grad_gate + to + channel, load<T>(gate_slopes_ + at) * y, lanes);
       });
     }
     for (int64_t k = 0; k < 2 * kGroupChannels; k += width) add(grad_channels_ + k, load<T>(chunk_channels_ + k));

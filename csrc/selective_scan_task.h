@@ -33,9 +33,9 @@ class SelectiveScanTask {
   // Calls function(first channel, number of channels, vector) for each vector of the group.
   template <typename Function>
   void for_each_vector(const Function& function) const {
-    int64_t channel = first_channel;
-    for (; channel + width <= end_channel(); channel += width) function(channel, int64_t(width), (channel - first_channel) / width);
-    if (channel < end_channel()) function(channel, end_channel() - channel, (channel - first_channel) / width);
+    int64_t channel = first_channel, vector = 0;
+    for (; channel + width <= end_channel(); channel += width) function(channel, int64_t(width), vector++);
+    if (channel < end_channel()) function(channel, end_channel() - channel, vector);
   }
 
   // Place of a step of a vector in an array of a chunk.

@@ -10,16 +10,27 @@ from torch.testing import assert_close
 
 from seqmem.errors import UserError
 from seqmem.ops import extension, selective_scan
-from seqmem.ops.selective_scan import selective_scan_compiled, selective_scan_exported, selective_scan_reference
+from seqmem.ops.selective_scan import (
+    selective_scan_blocks,
+    selective_scan_compiled,
+    selective_scan_exported,
+    selective_scan_reference,
+)
 from tests.ops.sequences import needs_compiled
 from tests.successors import assert_near, case
 
-IMPLEMENTATIONS = {"reference": selective_scan_reference}
+IMPLEMENTATIONS = {"reference": selective_scan_reference, "blocks": selective_scan_blocks}
 if not extension.REASON:
     IMPLEMENTATIONS["compiled"] = selective_scan_compiled
 OPTIONAL = ("skip", "gate", "delta_bias", "initial")
 
 every_implementation = pytest.mark.parametrize("run", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch):
+    """Makes short sequences have several blocks."""
+    monkeypatch.setattr(selective_scan, "BLOCK_STEPS", 3)
 
 
 def sample(batch: int = 3, steps: int = 7, channels: int = 5, states: int = 4, without: tuple[str, ...] = ()) -> dict:

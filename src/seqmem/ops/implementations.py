@@ -26,7 +26,7 @@ from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_paral
 from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan, oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
-from seqmem.ops.selective_scan import selective_scan_compiled, selective_scan_exported, selective_scan_reference
+from seqmem.ops.selective_scan import selective_scan_blocks, selective_scan_compiled, selective_scan_exported
 from seqmem.ops.slstm import slstm_exported, slstm_reference, slstm_sequence
 
 
@@ -162,7 +162,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "selective_scan": (
         Implementation(COMPILED, "cpu", _full_precision_reason, selective_scan_compiled),
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
-        Implementation("a loop over the steps", "", _always, selective_scan_reference, True),
+        Implementation("blocks of steps", "", _always, selective_scan_blocks, True),
     ),
     "slstm": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, slstm_exported, True),

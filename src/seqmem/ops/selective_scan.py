@@ -13,6 +13,7 @@ from torch.nn.functional import softplus as softplus_of
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
 from seqmem.ops.compiled_sequence import register_scan
+from seqmem.ops.diagonal_scan import diagonal_scan_parallel
 from seqmem.ops.export import scan
 from seqmem.ops.precision import widest
 
@@ -67,6 +68,34 @@ def selective_scan_reference(
     return _gated(contracted, prepared).to(inputs.dtype), state
 
 
+def selective_scan_blocks(
+    inputs: Tensor,
+    delta: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    skip: Tensor | None = None,
+    gate: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    initial: Tensor | None = None,
+    lengths: Tensor | None = None,
+    softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`selective_scan_reference` by a parallel scan of each block of steps, for devices with fast kernels.
+
+    A block needs tensors of size (B, BLOCK_STEPS, D, N); gradients keep those of all blocks.
+    """
+    prepared = _prepared(inputs, delta, a, b, c, skip, gate, delta_bias, initial, lengths, softplus)
+    state, outputs = prepared.state, []
+    for u, d, b_block, c_block in zip(*(part.split(BLOCK_STEPS, 1) for part in prepared.sequences), strict=True):
+        factors = torch.exp(d[..., None] * prepared.a).flatten(2)
+        terms = ((d * u)[..., None] * b_block[:, :, None]).flatten(2)
+        states, last = diagonal_scan_parallel(factors, terms, state.flatten(1))
+        state = last.unflatten(1, a.shape)
+        outputs.append((states.unflatten(2, a.shape) * c_block[:, :, None]).sum(-1))
+    return _gated(torch.cat(outputs, 1), prepared).to(inputs.dtype), state
+
+
 def selective_scan_exported(
     inputs: Tensor,
     delta: Tensor,
@@ -118,6 +147,9 @@ def selective_scan_compiled(
     outputs, state, _ = torch.ops.seqmem.selective_scan(*converted, lengths, softplus, chunk)
     return outputs.to(inputs.dtype), state
 
+
+BLOCK_STEPS = 64
+"""Steps of a block of :func:`selective_scan_blocks`."""
 
 CHUNK_STEPS = 32
 """Steps between the states that the compiled scan keeps for backward; those of a chunk stay in the processor's cache."""

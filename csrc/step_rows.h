@@ -1,0 +1,26 @@
+// Tensors (B, T, size) whose rows of numbers are contiguous, with any distance between the rows.
+#pragma once
+
+#include "shared.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace seqmem {
+
+// The tensor itself if its rows are contiguous, such as a part of a projection, else a copy.
+inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
+  const bool plain = !tensor._is_zerotensor() && !tensor.is_neg();
+  return plain && (tensor.size(-1) <= 1 || tensor.stride(-1) == 1) ? tensor : tensor.contiguous();
+}
+
+// Whether non-temporal stores suit a result: it exceeds the caches, from which smaller ones may be read again, and its rows are
+// whole cache lines.
+inline bool can_stream(const at::Tensor& result) {
+  constexpr size_t smallest = size_t(1) << 23;
+  return result.nbytes() >= smallest && reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 64 == 0 &&
+         result.size(-1) * result.element_size() % 64 == 0;
+}
+
+}  // namespace seqmem
