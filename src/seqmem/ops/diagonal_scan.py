@@ -30,7 +30,7 @@ def pairs_as_complex(function: Scan) -> Scan:
     ) -> tuple[Tensor, Tensor]:
         if b.dim() != 4:
             return function(a, b, initial, lengths, reverse)
-        dtype = _checked(a, b, initial)
+        dtype = checked_type(a, b, initial)
         numbers = [None if pairs is None else torch.complex(*at_least_float32(pairs).unbind(-1)) for pairs in (a, b, initial)]
         h, final = function(*numbers, lengths, reverse)
         return torch.view_as_real(h).to(dtype), torch.view_as_real(final).to(dtype)
@@ -126,7 +126,7 @@ def diagonal_scan(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`diagonal_scan_reference` in one call, in ``csrc/scan.cpp``. Differentiable once."""
-    dtype = _checked(a, b, initial)
+    dtype = checked_type(a, b, initial)
     wide = torch.promote_types(dtype, torch.float32)
     given = [None if tensor is None else tensor.to(wide) for tensor in (a, b, initial)]
     if wide.is_complex:
@@ -142,7 +142,7 @@ def _product_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([real * b[..., 0] - imaginary * b[..., 1], real * b[..., 1] + imaginary * b[..., 0]], -1)
 
 
-def _checked(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:
+def checked_type(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:
     """Refuse shapes that do not match, and return the type of the results."""
     pair = b.shape[3:]
     if b.dim() not in (3, 4) or pair not in ((), (2,)) or a.shape not in (b.shape, b.shape[2:]):
@@ -164,7 +164,7 @@ def _prepared(
 
     In the padding a factor of 1 and a term of 0 keep the state.
     """
-    dtype = _checked(a, b, initial)
+    dtype = checked_type(a, b, initial)
     wide = torch.promote_types(dtype, torch.float32)
     a, b = a.to(wide), b.to(wide)
     state = b.new_zeros(b.shape[0], *b.shape[2:]) if initial is None else initial.to(wide)

@@ -14,6 +14,7 @@ from seqmem.errors import UserError
 from seqmem.ops.compiled_sequence import register_sequence
 from seqmem.ops.export import scan
 from seqmem.ops.pairs import product
+from seqmem.ops.precision import widest
 
 _BLOCK = 64
 
@@ -123,7 +124,7 @@ def diagonal_ssm_compiled(
     From a zero state, s_t / b obeys the recurrence with b = 1, so that b moves into c and the final state. That saves a quarter
     of the operations. Real modes run as complex ones.
     """
-    _check(inputs, a, b, c, skip, initial)
+    check_shapes(inputs, a, b, c, skip, initial)
     if a.dim() == 2:
         pairs = (None if part is None else torch.stack([part, torch.zeros_like(part)], -1) for part in (a, b, c, initial))
         a, b, c, initial = pairs  # type: ignore[assignment]
@@ -205,11 +206,8 @@ def _prepared(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Check shapes, and return the tensors at least in float32: x masked and in the order of the recurrence, and a state."""
-    _check(inputs, a, b, c, skip, initial)
-    given = [tensor for tensor in (inputs, a, b, c, skip, initial) if tensor is not None]
-    dtype = torch.float32
-    for tensor in given:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    check_shapes(inputs, a, b, c, skip, initial)
+    dtype = widest(inputs, a, b, c, skip, initial)
     x, a, b, c = (tensor.to(dtype) for tensor in (inputs, a, b, c))
     state = x.new_zeros(x.shape[0], *a.shape) if initial is None else initial.to(dtype)
     x = masked(x, lengths)
@@ -217,12 +215,8 @@ def _prepared(
     return x, a, b, c, None if skip is None else skip.to(dtype), state
 
 
-def _check(inputs: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor | None, initial: Tensor | None) -> None:
-    """Check shapes.
-
-    Raises:
-        UserError: they do not match.
-    """
+def check_shapes(inputs: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor | None, initial: Tensor | None) -> None:
+    """Refuse arguments of :func:`diagonal_ssm_reference` whose shapes do not match."""
     shape = tuple(inputs.shape[:1]) + tuple(a.shape)
     if inputs.dim() != 3 or a.dim() not in (2, 3) or a.shape[0] != inputs.shape[2] or a.shape[2:] not in ((), (2,)):
         raise UserError(

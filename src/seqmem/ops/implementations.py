@@ -18,7 +18,12 @@ from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_compiled, 
 from seqmem.ops.discretization import Discretization, alpha_of
 from seqmem.ops.export import exporting
 from seqmem.ops.gated import gated_sequence
-from seqmem.ops.gpu import cudnn, memory_chunks
+from seqmem.ops.gpu import cudnn, memory_chunks, operators
+from seqmem.ops.gpu.diagonal_scan import diagonal_scan_kernel
+from seqmem.ops.gpu.diagonal_ssm import diagonal_ssm_kernel
+from seqmem.ops.gpu.minimal_gates import minimal_gates_kernel
+from seqmem.ops.gpu.oscillators import oscillator_scan_kernel
+from seqmem.ops.gpu.selective_scan import selective_scan_kernel
 from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
@@ -152,16 +157,19 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "diagonal_scan": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_scan),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_scan_kernel),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
     ),
     "diagonal_ssm": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_ssm_exported, True),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_ssm_kernel),
         Implementation(COMPILED, "cpu", _diagonal_ssm_reason, diagonal_ssm_compiled),
         Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
     ),
     "selective_scan": (
         Implementation(COMPILED, "cpu", _full_precision_reason, selective_scan_compiled),
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, selective_scan_kernel),
         Implementation("blocks of steps", "", _always, selective_scan_blocks, True),
     ),
     "slstm": (
@@ -176,11 +184,13 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "minimal_gates": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, minimal_gates_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, minimal_gates_scan),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, minimal_gates_kernel),
         Implementation("parallel scan", "", _always, minimal_gates_parallel, True),
     ),
     "oscillators": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, oscillator_scan_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, oscillator_scan),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, oscillator_scan_kernel),
         Implementation("parallel scan", "", _always, oscillator_scan_parallel, True),
     ),
 }

@@ -69,7 +69,7 @@ def minimal_gates_scan(
     projected: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, gates: MinimalGates = "gru"
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`minimal_gates_reference` in one call, in ``csrc/scan_gates.cpp``. Differentiable once."""
-    dtype = _checked(projected, initial, gates)
+    dtype = checked_type(projected, initial, gates)
     wide = torch.promote_types(dtype, torch.float32)
     state = None if initial is None else initial.to(wide)
     h, final = torch.ops.seqmem.minimal_gates(projected.to(wide), state, lengths, gates)
@@ -84,13 +84,13 @@ def candidate_activation(k: Tensor) -> Tensor:
 def _scanned(
     scan: Any, projected: Tensor, initial: Tensor | None, lengths: Tensor | None, gates: MinimalGates
 ) -> tuple[Tensor, Tensor]:
-    dtype = _checked(projected, initial, gates)
+    dtype = checked_type(projected, initial, gates)
     a, b = _factors_and_terms(at_least_float32(masked(projected, lengths)), gates)
     h, final = scan(a, b, initial, lengths)
     return h.to(dtype), final.to(dtype)
 
 
-def _checked(projected: Tensor, initial: Tensor | None, gates: MinimalGates) -> torch.dtype:
+def checked_type(projected: Tensor, initial: Tensor | None, gates: MinimalGates) -> torch.dtype:
     """Refuse shapes that do not match, and return the type of the results."""
     count = 2 if gates == "gru" else 3
     if projected.dim() != 3 or projected.shape[2] % count:

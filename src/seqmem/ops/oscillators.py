@@ -111,18 +111,22 @@ def oscillator_scan(
     lengths: Tensor | None = None,
     method: OscillatorMethod = "im",
 ) -> tuple[Tensor, Tensor]:
-    """Compute :func:`oscillator_scan_reference` in one call, in ``csrc/scan_oscillators.cpp``. Differentiable once.
-
-    With w = y + dt z for im and w = y for imex, both methods are z' = z + c (u - A w) and y' = y + dt z'.
-    """
-    dtype = _checked(stiffness, step, driven, initial)
+    """Compute :func:`oscillator_scan_reference` in one call, in ``csrc/scan_oscillators.cpp``. Differentiable once."""
+    dtype = checked_type(stiffness, step, driven, initial)
     wide = torch.promote_types(dtype, torch.float32)
-    a, dt = stiffness.to(wide), step.to(wide)
-    lead, gain = (dt, dt / (1 + dt.square() * a)) if method == "im" else (torch.zeros_like(dt), dt)
-    given = (torch.stack([lead, a, gain, dt]), driven.to(wide), None if initial is None else initial.to(wide))
+    coefficients = unified(stiffness.to(wide), step.to(wide), method)
+    given = (coefficients, driven.to(wide), None if initial is None else initial.to(wide))
     gradient = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
     positions, final, _ = torch.ops.seqmem.oscillators(*given, lengths, gradient)
     return positions.to(dtype), final.to(dtype)
+
+
+def unified(stiffness: Tensor, step: Tensor, method: OscillatorMethod) -> Tensor:
+    """Return lead, A, c and dt, (4, P), with which both methods are z' = z + c (u - A (y + lead z)) and y' = y + dt z'."""
+    lead, gain = torch.zeros_like(step), step
+    if method == "im":
+        lead, gain = step, step / (1 + step.square() * stiffness)
+    return torch.stack([lead, stiffness, gain, step])
 
 
 def transition(stiffness: Tensor, step: Tensor, method: OscillatorMethod) -> tuple[Tensor, Tensor]:
@@ -140,14 +144,14 @@ def _prepared(
     stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.dtype]:
     """Return A, dt, u with zeros in the padding and the initial state, and the type of the results."""
-    dtype = _checked(stiffness, step, driven, initial)
+    dtype = checked_type(stiffness, step, driven, initial)
     wide = torch.promote_types(dtype, torch.float32)
     u = masked(driven, lengths).to(wide)
     state = u.new_zeros(u.shape[0], 2, *u.shape[2:]) if initial is None else initial.to(wide)
     return stiffness.to(wide), step.to(wide), u, state, dtype
 
 
-def _checked(stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None) -> torch.dtype:
+def checked_type(stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None) -> torch.dtype:
     """Refuse shapes that do not match, and return the type of the results."""
     given = [tuple(tensor.shape) for tensor in (stiffness, step, driven)]
     if driven.dim() != 4 or driven.shape[3] != 2 or {stiffness.shape, step.shape} != {driven.shape[2:3]}:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.ops.gpu.compiled import interpreter_reason
 
-MODULES = ("tests.ops.gpu.update_checks", "tests.ops.gpu.projection_checks", "tests.ops.gpu.chunk_checks")
+MODULES = tuple(f"tests.ops.gpu.{name}_checks" for name in ("update", "projection", "chunk", "scan"))
 
 
 @cache

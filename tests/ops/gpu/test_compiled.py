@@ -113,7 +113,7 @@ def test_every_kernel_is_compiled_by_a_test(monkeypatch):
         found[kernel.__name__, capability] += 1
         return Compiled(f"{kernel.__name__}, {warps} warps", capability, 32, 0, 0, 0)
 
-    for name in ("test_updates", "test_projection", "test_memory_chunks_kernels"):
+    for name in ("test_updates", "test_projection", "test_memory_chunks_kernels", "test_scans"):
         module = importlib.import_module(f"tests.ops.gpu.{name}")
         monkeypatch.setattr(module, "compile_kernel", compile_kernel)
         for label, test in vars(module).items():

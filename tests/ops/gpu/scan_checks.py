@@ -1,0 +1,120 @@
+"""Checks of the kernels of scans, for ``tests/ops/gpu/interpreted.py``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seqmem.ops.gpu import operators
+from tests.ops.gpu.scan_cases import RUNS, SMALL, Case, cases, compare, trained
+
+SAMPLE = {
+    "diagonal_scan": ("varying real, all options", "constant pairs, all options"),
+    "diagonal_ssm": ("pairs, all options",),
+    "minimal_gates": ("gru, all options", "lstm, no options"),
+    "oscillators": ("im, all options",),
+    "selective_scan": ("all options",),
+}
+"""Cases of default tests."""
+
+
+def check_scans(size: str) -> int:
+    """Compare values and gradients with the references in float64, for each operator and option."""
+    with small_programs():
+        if size == "sample":
+            return sum(compare(case) for case in cases(2, 5, 3) if case.title in SAMPLE[case.operator])
+        return sum(compare(case) for shape in ((3, 9, 5), (1, 1, 1)) for case in cases(*shape))
+
+
+def check_types_of_scans(size: str) -> int:
+    """In float32 and in bfloat16, whose sums are in float32."""
+    compared = 0
+    with small_programs():
+        for case in cases(2, 5, 3):
+            if size == "all" or case.title == SAMPLE[case.operator][0]:
+                compared += compare(case, torch.float32, 1e-5)
+                compared += compare(case, torch.bfloat16, 0.02) if size == "all" else 0
+    return compared
+
+
+def check_scans_of_nothing(size: str) -> int:
+    """Without rows, steps or units there is no program; the final state is the initial one."""
+    compared = 0
+    with small_programs():
+        for shape in ((0, 3, 2), (2, 0, 2), (2, 3, 0)):
+            for case in cases(*shape):
+                found, expected = (run(*case.leaves, *case.others) for run in RUNS[case.operator])
+                torch.testing.assert_close(found, expected)
+                compared += 1
+    return compared
+
+
+def check_padding_of_scans(size: str) -> int:
+    """NaN in the padding of sequences has no influence, on gradients either."""
+    compared = 0
+    with small_programs():
+        for case in cases(2, 4, 2):
+            if "all options" in case.title and (size == "all" or case.title == SAMPLE[case.operator][0]):
+                compared += compare(_with_nan(case))
+    return compared
+
+
+def check_operators_of_scans(size: str) -> int:
+    """Schemas, shapes of fake tensors and registered gradients."""
+    done = 0
+    utilities = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    with small_programs():
+        for case in cases(2, 2, 2):
+            title, *others = SAMPLE[case.operator]
+            if case.title != title and (size == "sample" or case.title not in others):
+                continue
+            operator = getattr(torch.ops.seqmem, f"{case.operator}_kernel").default
+            torch.library.opcheck(operator, _arguments(case, operator), test_utils=utilities[: 4 if size == "all" else 3])
+            done += 1
+    return done
+
+
+def _arguments(case: Case, operator: Any) -> tuple[Any, ...]:
+    """Return what the implementation for CUDA tensors gives to its operator."""
+
+    class Calls(TorchDispatchMode):
+        found: tuple[Any, ...] = ()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.found = args if function is operator else self.found
+            return function(*args, **(kwargs or {}))
+
+    with Calls() as calls:
+        trained(RUNS[case.operator][0], case.leaves, case.others)
+    return tuple(
+        part.detach().requires_grad_(part.is_floating_point()) if isinstance(part, torch.Tensor) else part
+        for part in calls.found
+    )
+
+
+def _with_nan(case: Case) -> Case:
+    """Return a case whose sequences (B, T, ...) are NaN in the padding; the references mask them."""
+    lengths = case.others[0]
+    padded = torch.arange(4) >= lengths[:, None]
+    shape = (2, 4)
+    leaves = [
+        leaf.clone().masked_fill(padded.view(2, 4, *[1] * (leaf.dim() - 2)), torch.nan)
+        if leaf is not None and leaf.shape[:2] == shape
+        else leaf
+        for leaf in case.leaves
+    ]
+    return case._replace(leaves=tuple(leaves))
+
+
+@contextmanager
+def small_programs() -> Iterator[None]:
+    """Run the kernels on CPU tensors, in programs of few numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operators, "on_gpu", lambda tensor: True)
+        for module, sizes in SMALL.items():
+            for name, value in sizes.items():
+                patch.setattr(module, name, value)
+        yield
