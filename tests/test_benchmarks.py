@@ -206,6 +206,8 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
     assert text.startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
     assert ", 1 thread on " in text
     assert text.endswith("mean of the three, 2 trials at a time.")
+    (tmp_path / "quickstart/table.csv").write_text("model,best_epoch\nlegs,10.7\nlstm,14.7\ngru,13.3\n")
+    assert measured.quickstart().startswith("table.md\n\nStill rising at epoch 15, the last one: lstm and gru.\n\nCommand: ")
 
 
 def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch, tmp_path):

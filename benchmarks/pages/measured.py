@@ -4,11 +4,13 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import torch
+import yaml
 
 from benchmarks import output
 from benchmarks.cases import Case
 from benchmarks.pages.blocks import table
 from benchmarks.pages.files import processor, read, rounded
+from seqmem.cli import choices
 
 SPEED = {
     "LegS, hidden 128": Case("legs", 128, 784),
@@ -54,10 +56,18 @@ def quickstart() -> str:
     several = int(where.get("at_a_time") or 1)
     beside = f", {several} trials at a time" if several > 1 else ""
     return (
-        f"{(output.RESULTS / 'quickstart/table.md').read_text().strip()}\n\n"
+        f"{(output.RESULTS / 'quickstart/table.md').read_text().strip()}\n\n{_still_rising()}"
         f"Command: `python train.py -m experiment=quickstart` (`make train` runs it); {_measured(where)}, load\n"
         f"average {where['load']} before it. `seconds` is the time of one trial, mean of the three{beside}."
     )
+
+
+def _still_rising() -> str:
+    """A paragraph that names the models of the quickstart whose best epoch is, on average, later than the last but one."""
+    experiment = choices.file("experiment", "quickstart")
+    epochs = yaml.safe_load(experiment.read_text(encoding="utf-8"))["train"]["epochs"]
+    late = [row["model"] for row in read("quickstart/table.csv") if float(row["best_epoch"]) > epochs - 2]
+    return f"Still rising at epoch {epochs}, the last one: {' and '.join(late)}.\n\n" if late else ""
 
 
 def speed() -> str:
