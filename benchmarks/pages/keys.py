@@ -12,6 +12,29 @@ from seqmem.cli import choices
 
 CONFIGS = choices.CONFIGS / "model"
 
+USED_FIRST = (
+    "mixer",
+    "model_size",
+    "hidden_size",
+    "encoding_size",
+    "hidden_sizes",
+    "layer_sizes",
+    "nb_patches",
+    "nb_filters_conv1d",
+    "memory",
+    "order",
+    "memory_order",
+    "theta",
+    "dt",
+    "measure",
+    "boundary",
+    "method",
+    "num_layers",
+    "dropout",
+    "preset",
+)
+"""Last parts of the keys that a user changes first, in this order; the others follow in the order of the file."""
+
 
 def model_names() -> list[str]:
     """Return the names of all models, which are those of the files."""
@@ -32,12 +55,16 @@ def keys(name: str) -> str:
     comments = choices.comments(_path(name))
     lines = [
         [f"`model.{'.'.join(path)}`", f"`{choices.on_one_line(value)}`", _escaped(comments.get(path, ""))]
-        for path, value in leaves(config)
+        for path, value in sorted(leaves(config), key=_place)
         if path not in (("network",), ("cell",))
     ]
-    shown = table(["key", "default", "meaning"], lines, numbers=0)
-    source = f"Source: `cfg/model/{name}.yaml`; keys of the other groups: [configuration](../reference/configuration.md)."
-    return f"{shown}\n\n{_presets(presets, comments)}\n\n{source}"
+    others = "Other keys: [training and runs](../reference/configuration.md), [data sets](../reference/data-sets.md)."
+    return f"{table(['key', 'default', 'meaning'], lines, numbers=0)}\n\n{_presets(presets, comments)}\n\n{others}"
+
+
+def _place(leaf: tuple[tuple[str, ...], Any]) -> int:
+    name = leaf[0][-1]
+    return USED_FIRST.index(name) if name in USED_FIRST else len(USED_FIRST)
 
 
 def _presets(presets: Mapping[str, Any], comments: choices.Comments) -> str:
