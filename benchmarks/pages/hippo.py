@@ -32,13 +32,14 @@ def approximation() -> str:
 
 def approximations(model: str) -> list[list[str]]:
     """Return the rows of a memory, for the pages of models; of all memories for ``function_approximation``."""
-    lines = []
-    for row in read(FILE):
+    rows, lines = read(FILE), []
+    [best] = [f"best polynomial {float(row['mean_squared_error']):.4f}" for row in rows if row["model"] == "best"]
+    for row in rows:
         memory = row["model"].split(",")[0]
         if memory != "best" and model in (memory, "function_approximation"):
             task = f"function approximation, {row['model']}: mean squared error"
             error = f"{float(row['mean_squared_error']):.4f}"
-            lines.append([task, "1", error, "", "[hippo](../results/hippo.md)"])
+            lines.append([task, "1", error, "", best, "[hippo](../results/hippo.md)"])
     return lines
 
 

@@ -24,6 +24,7 @@ CHARACTERS = Trials(
         PARAMETERS,
     ],
     task="CharacterTrajectories, {CharacterTrajectories}, test accuracy",
+    level="chance 0.050",
 )
 
 _HMLSTM = {
@@ -72,6 +73,7 @@ COPYING = Trials(
         PARAMETERS,
     ],
     task="copy memory, {blanks} blanks, learning rate {learning rate}, test accuracy",
+    level="chance 0.125",
 )
 
 AUTOENCODERS = Trials(
@@ -79,7 +81,8 @@ AUTOENCODERS = Trials(
     file="autoencoders/trials.csv",
     settings=lambda trial: {"data": "CharacterTrajectories", "model": trial["model"]},
     metric=Column("test error (mse)", "test"),
-    command="the one above",
+    command="`python train.py dataset=ct dataset.reconstruction=true dataset.padding=mask model=lstm_ae model.growth_epochs=15 "
+    "train.epochs=30 train.lr=0.003 train.schedule=cosine train.gradient_clip_val=1 train.batch_size=50 runner.ntrials=3`",
     others=[
         Column("accuracy of a linear classifier", "linear_probe_accuracy"),
         Column("validation error", "validation"),
@@ -87,6 +90,7 @@ AUTOENCODERS = Trials(
         PARAMETERS,
     ],
     task="{data}, reconstruction, test error (mse)",
+    level="variance 1",
 )
 
 SUCCESSORS = Trials(
@@ -140,8 +144,8 @@ def measured(model: str) -> str:
     """Return every row of a model in every table, each with a link to its page in this folder."""
     lines = [*trained(model), *hippo.approximations(model), *_quickstart(model)]
     if not lines:
-        return f"No trial of `{model}` is in `benchmarks/results/` yet."
-    return table(["task, metric", "n", "result", "95 % interval", "all rows"], lines, numbers=0)
+        return f"`{model}` has not been measured here yet."
+    return table(["task, metric", "n", "result", "95 % interval", "for comparison", "all rows"], lines, numbers=0)
 
 
 def trained(model: str) -> list[list[str]]:
@@ -153,19 +157,23 @@ def trained(model: str) -> list[list[str]]:
                 continue
             names = of.task.format(**row.settings)
             interval = row.interval() if row.count >= ENOUGH else ""
-            lines.append([names, str(row.count), row.shown(of.metric), interval, f"[{of.page}](../results/{of.page}.md)"])
+            link = f"[{of.page}](../results/{of.page}.md)"
+            lines.append([names, str(row.count), row.shown(of.metric), interval, row.comparison(), link])
     return lines
 
 
 def _quickstart(model: str) -> list[list[str]]:
+    rows = read("quickstart/table.csv")
+    others = [f"{row['model']} {float(row['test_mean']):.3f}" for row in rows if row["model"] != model]
     return [
         [
             "permuted 8x8 digits, test accuracy",
             row["n"],
             f"{float(row['test_mean']):.3f} +/- {float(row['test_std']):.3f}",
             "",
+            ", ".join([*others, "chance 0.100"]),
             "[quickstart](../results/quickstart.md)",
         ]
-        for row in read("quickstart/table.csv")
+        for row in rows
         if row["model"] == model
     ]

@@ -5,7 +5,7 @@ Rows with three trials or more have a 95 % interval of the mean, by Student's t.
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scipy.stats import t
 
@@ -47,6 +47,7 @@ class Trials:
         command: what repeats the trials.
         others: further numbers.
         task: name of a row in the pages of models, with the headings of its settings in braces.
+        level: the value that needs no training, such as chance, in words; empty where there is none.
     """
 
     page: str
@@ -56,6 +57,7 @@ class Trials:
     command: str
     others: list[Column] = field(default_factory=list)
     task: str = ""
+    level: str = ""
 
     def rows(self) -> list["Row"]:
         """Return the rows in the order of the file."""
@@ -138,6 +140,16 @@ class Row:
         mean = f"{statistics.fmean(values):,.{column.digits}f}"
         several = column.spread and len(values) > 1
         return f"{mean} +/- {statistics.stdev(values):.{column.digits}f}" if several else mean
+
+    def comparison(self) -> str:
+        """Return the means of the other models on the same data, which the first setting names, and the level."""
+        mean, data = replace(self.of.metric, spread=False), next(iter(self.settings))
+        others = [
+            f"{row.settings['model']} {row.shown(mean)}"
+            for row in self.of.rows()
+            if row.settings[data] == self.settings[data] and row.settings["model"] != self.settings["model"]
+        ]
+        return ", ".join([*dict.fromkeys(others), *([self.of.level] if self.of.level else [])])
 
     def interval(self) -> str:
         """Return the 95 % interval of the mean, by Student's t."""
