@@ -36,6 +36,7 @@ def pages() -> dict[str, str]:
         ("## `train`: the training", "train.", CONFIGS / "train" / "default.yaml"),
         ("## `runner=pl`: trials on this machine", "runner.", CONFIGS / "runner" / "pl.yaml"),
         ("## `runner=ray`: trials on a Ray cluster", "runner.", CONFIGS / "runner" / "ray.yaml"),
+        ("## `hydra/sweeper=optuna`: a search", "hydra.sweeper.", CONFIGS / "hydra" / "sweeper" / "optuna.yaml"),
     ]
     groups = "\n".join(f"{heading}\n\n{keys(path, prefix)}" for heading, prefix, path in parts)
     return {
@@ -61,7 +62,7 @@ def keys(path: Path, prefix: str) -> str:
     rows = [
         (code(prefix + ".".join(here)), code(choices.on_one_line(value)), comments.get(here, ""))
         for here, value in leaves(values)
-        if here[0] not in ("defaults", "name")
+        if here[0] not in ("defaults", "name", "_target_")
     ]
     return table(("key", "default", "meaning"), rows)
 

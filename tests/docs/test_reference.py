@@ -39,6 +39,12 @@ def test_every_key_of_the_data_sets_is_on_a_page():
     assert "| `dataset.length` | `100` |" in configuration.keys(ROOT / "cfg/dataset/copying.yaml", "dataset.")
 
 
+def test_every_key_of_a_search_is_on_a_page():
+    text = pages.text(reference.FOLDER / "configuration.md")
+    keys = yaml.safe_load((ROOT / "cfg/hydra/sweeper/optuna.yaml").read_text())
+    assert [key for key in keys if f"| `hydra.sweeper.{key}` |" not in text] == ["_target_"]
+
+
 def test_every_file_of_the_configuration_is_on_a_page():
     """Those of models have pages of their own, and hydra/ has no key of this project."""
     text = pages.text(reference.FOLDER / "configuration.md") + pages.text(reference.FOLDER / "data-sets.md")
