@@ -8,6 +8,8 @@ import pytest
 from benchmarks.pages import blocks, every_page, keys, models, results, trials
 from benchmarks.pages.pictures import drawing
 from benchmarks.pages.trials import Column, Trials
+from tests.data_files import FILES as DATA_FILES
+from tests.docs import pages
 from tests.program import ROOT
 
 SECTIONS = ["Idea", "Equation", "Picture", "When to use it", "Results", "Keys", "Source"]
@@ -27,13 +29,21 @@ def test_every_model_has_a_page_with_all_parts(name):
     assert f"![{text.splitlines()[0].removeprefix('# ')}](pictures/{name}.svg)" in text
     assert len(re.findall(r"^\$\$$", text, re.MULTILINE)) in range(2, 20, 2)
     assert re.search(rf"seqmem train .*(model={name}\b|experiment=)", text)
+    first = pages.blocks(models.path(name), "python", "bash")[0]
+    assert first.language == "python" or _is_quick(first.commands()[0]), first.text
     assert 2_000 < drawing.path(name).stat().st_size < LARGEST
 
 
+def _is_quick(command):
+    """Whether a training downloads nothing and has few epochs."""
+    data, epochs = re.search(r"dataset=(\w+)", command)[1], re.search(r"train\.epochs=(\d+)", command)
+    return data not in {*DATA_FILES, "uea"} and epochs is not None and int(epochs[1]) <= 5
+
+
 def test_every_page_and_picture_is_of_a_model():
-    pages = {path.stem for path in models.FOLDER.glob("*.md")} - {"index"}
-    assert pages == {path.stem for path in drawing.FOLDER.iterdir()} == set(keys.model_names())
-    assert {path.stem for path in drawing.RESULTS.iterdir()} == set(drawing.names()) - pages
+    names = {path.stem for path in models.FOLDER.glob("*.md")} - {"index"}
+    assert names == {path.stem for path in drawing.FOLDER.iterdir()} == set(keys.model_names())
+    assert {path.stem for path in drawing.RESULTS.iterdir()} == set(drawing.names()) - names
     assert {path.stem for path in (blocks.DOCS / "results").glob("*.md")} - {"index"} == set(results.PAGES)
     assert ROOT / "README.md" in every_page.texts()
 
@@ -94,3 +104,14 @@ def test_keys_have_the_comments_of_the_file():
     assert "- `model.preset=psmnist`: `model.cell_args.hidden_size=212`, " in text
     assert "| `model.dropout` | `0.0` | " in text
     assert "`model.network`" not in text
+    rows = re.findall(r"^\| `model\.(\S+)`", keys.keys("legs"), re.MULTILINE)
+    assert rows[:4] == ["cell_args.hidden_size", "cell_args.memory_order", "num_layers", "dropout"]
+    assert len(rows) == len(set(rows)) == 31
+
+
+def test_results_on_pages_of_models_have_something_beside_them():
+    text = results.measured("gru")
+    assert "| 0.515 |  | legs 0.909, lmu 0.114, lstm 0.397, chance 0.050 | [hippo]" in text
+    for name in keys.model_names():
+        rows = [line.split(" | ") for line in results.measured(name).splitlines()[2:]]
+        assert all(cells[-2].strip() for cells in rows), name
