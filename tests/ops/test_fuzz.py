@@ -304,7 +304,9 @@ def scan_backward(d, name):
     results = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
     gradients = {f"grad_{part}": torch.rand_like(result) if d.flag() else None for part, result in results.items()}
     flags = {"input_gradient": d.flag(), "a_gradient": d.flag()}
-    return Call(OPERATORS[name], forward.arguments | results | gradients | flags)
+    drawn = forward.arguments | results | gradients | flags
+    wanted = {argument.name for argument in OPERATORS[name]._schema.arguments}
+    return Call(OPERATORS[name], {key: value for key, value in drawn.items() if key in wanted})
 
 
 def draw_call(d, name):
@@ -368,7 +370,8 @@ LAYOUTS = {
     "spread": spread,
     "permuted": permuted,
     "overlapping": overlapping,
-    "expanded": lambda tensor: tensor.new_ones(()).expand(tensor.shape),
+    # Integers are lengths, and 0 is one of any number of steps.
+    "expanded": lambda tensor: tensor.new_full((), tensor.is_floating_point()).expand(tensor.shape),
     "offset": lambda tensor: spread(tensor, step=1),
     "negative": lambda tensor: torch._neg_view(tensor) if tensor.is_floating_point() else tensor,
     "zero": lambda tensor: torch._efficientzerotensor(tensor.shape, dtype=tensor.dtype),
