@@ -26,6 +26,6 @@ def test_the_limits_of_the_parts_are_those_of_the_command():
     assert list(dict(rows)) == list(command.LIMITS)
 
 
-@pytest.mark.parametrize("line", re.findall(r"python train\.py (.*)", TEXT))
+@pytest.mark.parametrize("line", re.findall(r"seqmem train (.*)", TEXT))
 def test_commands_compose(line):
     assert commandline.compose(shlex.split(line, comments=True))["model"]["cell"] == "legs"
