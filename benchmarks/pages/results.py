@@ -108,6 +108,7 @@ SUCCESSORS = Trials(
         Column("parameters", "parameters", digits=0, spread=False),
     ],
     task="{task}, 100,000 parameters, step size {step size}, test accuracy",
+    level="chance 0.100 for MNIST, 0.050 for CharacterTrajectories",
 )
 
 TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS, SUCCESSORS]
