@@ -15,7 +15,7 @@ from benchmarks.gpu.outcomes import append_outcome
 from benchmarks.gpu.parts import FINISHED, OUT_OF_TIME, Part, run_parts
 from benchmarks.gpu.rows import append, read
 from benchmarks.gpu.session import Session
-from benchmarks.gpu.sides import CUDNN, DENSE, LOOP, OURS, CellCase, Sizes
+from benchmarks.gpu.sides import CUDNN, DENSE, LAYERS, LOOP, OURS, CellCase, Sizes
 from benchmarks.gpu.table import table
 from seqmem import cells
 from seqmem.cli import commandline
@@ -108,20 +108,21 @@ def test_a_folder_is_named_after_the_card(monkeypatch):
     assert command.card("cuda", {}) == "NVIDIA_H100_80GB_HBM3"
 
 
-def test_every_cell_is_timed_in_every_number_format():
-    plan = speed.plan()
+def test_every_cell_and_layer_is_timed_in_every_number_format():
+    plan, every = speed.plan(), {*cells.names(), *LAYERS}
+    assert {"lru", "mamba", "s4d"} <= set(LAYERS)
     assert len(set(plan)) == len(plan)
     assert {(name, precision) for name, side, precision in plan if side == OURS} == {
-        (name, precision) for name in cells.names() for precision in timing.PRECISIONS
+        (name, precision) for name in every for precision in timing.PRECISIONS
     }
-    assert {name for name, side, _ in plan if side == LOOP} == set(cells.names())
+    assert {name for name, side, _ in plan if side == LOOP} == every
     assert {(name, side) for name, side, _ in plan} > {*CUDNN.items(), ("legs", DENSE)}
     order = [name for name, _, _ in plan]
     assert order.index("legs") < order.index("lstm") < order.index("gru") < order.index("lmu")
-    assert sum(a != b for a, b in pairwise(order)) < 2 * len(cells.names())  # a case's tensors are made at most twice
+    assert sum(a != b for a, b in pairwise(order)) < 2 * len(every)  # a case's tensors are made at most twice
 
 
-@pytest.mark.parametrize("name", ["legs", "lstm", "gru", "tlsi"])
+@pytest.mark.parametrize("name", ["legs", "lstm", "gru", "tlsi", "mamba", "s4d"])
 def test_all_sides_agree(name):
     case = CellCase(name, Sizes(6, 9, 3), "cpu")
     sides = {side for cell, side, _ in speed.plan() if cell == name}

@@ -1,13 +1,16 @@
-"""The part "operators": one update of the memory of each measure and discretization, and the projection of signals."""
+"""The part "operators": updates of the memory of each measure and discretization, projections of signals, and scans."""
 
 from functools import partial
 
 import torch
 
+from benchmarks.gpu import scans
 from benchmarks.gpu.session import Session
+from benchmarks.gpu.sides import Sizes
 from benchmarks.gpu.timing import free_memory, timed
 from seqmem import hippo
 from seqmem.ops import DISCRETIZATIONS, memory_update
+from seqmem.ops.implementations import Implementation
 from seqmem.ops.transition import MEASURES
 
 BATCH, ORDER = 100, 512
@@ -19,6 +22,11 @@ def main() -> None:
     """Measure until the time is up."""
     session = Session("operators")
     order = 8 if session.smoke else ORDER
+    sizes = Sizes(6, 10, 3) if session.smoke else Sizes()
+    for operator in scans.OPERATORS:
+        for side in scans.sides(operator, session.device):
+            run = partial(_scan, session, operator, side, sizes)
+            session.item(run, case=operator, side=side.name, limit=40.0)
     for measure in MEASURES:
         for discretization in DISCRETIZATIONS:
             run = partial(_update, session, measure, discretization, order)
@@ -57,6 +65,33 @@ def _update(session: Session, measure: str, discretization: str, order: int) -> 
             unit="us",
             note=f"batch {BATCH}, order {order}; median of {found.calls}",
         )
+
+
+def _scan(session: Session, operator: str, side: Implementation, sizes: Sizes) -> None:
+    given = scans.arguments(operator, sizes, session.device)
+    leaves = [part for part in given if isinstance(part, torch.Tensor)]
+
+    def forward() -> None:
+        with torch.no_grad():
+            side.run(*given)
+
+    def both() -> None:
+        outputs, _ = side.run(*given)
+        torch.autograd.grad(outputs, leaves, torch.ones_like(outputs))
+
+    for quantity, call in (("forward", forward), ("forward and backward", both)):
+        found = timed(call, session.device, 0.0 if session.smoke else 0.1)
+        peak = "" if found.peak_mib is None else f"; peak memory {found.peak_mib:.0f} MiB"
+        session.row(
+            case=operator,
+            side=side.name,
+            precision="float32",
+            quantity=quantity,
+            value=f"{found.seconds * 1e3:.3f}",
+            unit="ms",
+            note=f"batch {sizes.batch}, length {sizes.steps}, size {sizes.hidden}; median of {found.calls}{peak}",
+        )
+    free_memory(session.device)
 
 
 def _projection(session: Session, measure: str, theta: float | None, signals: int, samples: int) -> None:

@@ -1,4 +1,4 @@
-"""Implementations ("sides") of a cell's forward and backward on a device, all with the same weights and inputs."""
+"""Implementations ("sides") of a cell's or layer's forward and backward on a device, with the same weights and inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.dense_legs import DenseLegS
 from benchmarks.gpu.timing import products
-from seqmem import cells
+from seqmem import layers, sequence
 from seqmem.cells import LegS
 
 OURS = "seqmem"
 LOOP = "torch, step by step"
 DENSE = "original (dense)"
+LAYERS = tuple(name for name in sequence.names() if sequence.get(name).__module__.startswith(f"{layers.__name__}."))
+"""Layers that are parallel over time, such as ``lru`` and ``mamba``."""
 CUDNN = {"lstm": "torch.nn.LSTM", "gru": "torch.nn.GRU"}
 THRESHOLDS = ("hmlstm",)
 """Cells whose boundaries flip by rounding, so that sides cannot be compared over a whole sequence."""
@@ -33,10 +35,10 @@ class Sizes:
 
 
 class CellCase:
-    """A cell on a device, and its sides.
+    """A cell or layer on a device, and its sides.
 
     Args:
-        name: of the cell.
+        name: of the cell or layer.
         sizes: H, T and B.
         device: cuda or cpu.
     """
@@ -44,7 +46,7 @@ class CellCase:
     def __init__(self, name: str, sizes: Sizes, device: str):
         torch.manual_seed(0)
         self.name, self.sizes, self.device = name, sizes, device
-        make = cells.get(name)
+        make = sequence.get(name)
         self.cell = make(input_size=1 + make.timed, hidden_size=sizes.hidden).to(device)
         inputs = torch.randn(sizes.batch, sizes.steps, 1)
         if make.timed:

@@ -1,9 +1,9 @@
-"""The part "speed": each cell forward, and forward and backward, next to cuDNN, to the original's way and to a torch loop."""
+"""The part "speed": each cell and layer forward, and with backward, next to cuDNN, the original's way and a torch loop."""
 
 from functools import cache, partial
 
 from benchmarks.gpu.session import Session
-from benchmarks.gpu.sides import CUDNN, DENSE, LOOP, OURS, THRESHOLDS, CellCase, Sizes
+from benchmarks.gpu.sides import CUDNN, DENSE, LAYERS, LOOP, OURS, THRESHOLDS, CellCase, Sizes
 from benchmarks.gpu.timing import PRECISIONS, free_memory, products, timed
 from seqmem import cells
 
@@ -30,8 +30,8 @@ def main() -> None:
 
 
 def plan(smoke: bool = False) -> list[tuple[str, str, str]]:
-    """Return what is measured, as cell, side and number format; what matters most comes first."""
-    others = [name for name in cells.names() if name not in FIRST]
+    """Return what is measured, as cell or layer, side and number format; what matters most comes first."""
+    others = [*LAYERS, *(name for name in cells.names() if name not in (*FIRST, *LAYERS))]
     found = []
     for name in FIRST:
         torch_nn = [CUDNN[name]] if name in CUDNN else []
@@ -40,7 +40,7 @@ def plan(smoke: bool = False) -> list[tuple[str, str, str]]:
         found += [(name, LOOP, "float32")]
     found += [(name, OURS, precision) for name in others for precision in PRECISIONS]
     found += [(name, LOOP, "float32") for name in others]
-    return [item for item in found if item[0] in (*FIRST, "hmlstm", "tlsi") and item[2] != "tf32"] if smoke else found
+    return [item for item in found if item[0] in (*FIRST, "mamba", "hmlstm", "tlsi") and item[2] != "tf32"] if smoke else found
 
 
 def _measure(session: Session, case_of, name: str, side: str, precision: str) -> None:

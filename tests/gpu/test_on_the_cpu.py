@@ -10,7 +10,7 @@ from tests.gpu.rows import use_rows_for_cuda
 from tests.gpu.test_layers import F32, LENGTHS
 
 without_reference = pytest.mark.skipif(extension.FORCED, reason=extension.REASON)
-SOME = ["legs", "lstm", "mgu"]
+SOME = ["legs", "lstm", "mgu", "mamba"]
 CALLS = [
     test_layers.test_inference_mode_before_training,
     test_layers.test_values_without_gradients,

@@ -62,7 +62,7 @@ def cases(batch: int, steps: int, size: int, states: int = 3) -> Iterator[Case]:
             leaves = (*parameters, _noise(batch, steps, size, 2), _noise(batch, 2, size, 2) if full else None)
             yield Case("oscillators", f"{method}, {label}", leaves, (lengths, method))
         for tail in ((), (2,)):
-            modes = [0.5 * _noise(size, states, *tail) for _ in range(3)]
+            modes = [0.6 * _noise(size, states, *tail).tanh(), *(0.5 * _noise(size, states, *tail) for _ in range(2))]
             optional = (_noise(size), _noise(batch, size, states, *tail)) if full else (None, None)
             leaves = (_noise(batch, steps, size), *modes, *optional)
             yield Case("diagonal_ssm", f"{'pairs' if tail else 'real'}, {label}", leaves, (lengths, full))
@@ -81,16 +81,17 @@ def _noise(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
 
-def compare(case: Case, dtype: torch.dtype = torch.float64, relative: float = 1e-9) -> int:
+def compare(case: Case, dtype: torch.dtype = torch.float64, relative: float = 1e-9, device: str | torch.device = "cpu") -> int:
     """Compare values and all gradients with the reference in float64; return how many numbers were compared."""
     fast, reference = RUNS[case.operator]
     rounded = tuple(None if leaf is None else leaf.to(dtype).double() for leaf in case.leaves)
     expected = trained(reference, rounded, case.others)
-    found = trained(fast, tuple(None if leaf is None else leaf.to(dtype) for leaf in rounded), case.others)
+    others = tuple(part.to(device) if isinstance(part, Tensor) else part for part in case.others)
+    found = trained(fast, tuple(None if leaf is None else leaf.to(device, dtype) for leaf in rounded), others)
     for index, (one, other) in enumerate(zip(found, expected, strict=True)):
         limit = relative * (1 + other.abs().max().item() if other.numel() else 1)
         text = f"{case.operator}, {case.title}, {dtype}, result {index} of shape {tuple(other.shape)}"
-        assert_close(one.double(), other, rtol=0, atol=limit, msg=lambda found, text=text: f"{text}: {found}")
+        assert_close(one.cpu().double(), other, rtol=0, atol=limit, msg=lambda found, text=text: f"{text}: {found}")
     return sum(tensor.numel() for tensor in expected)
 
 
@@ -98,7 +99,7 @@ def trained(run: Run, leaves: tuple[Tensor | None, ...], others: tuple[Any, ...]
     """Return outputs, the final state and all gradients of a loss that reads both."""
     given = [None if leaf is None else leaf.clone().requires_grad_() for leaf in leaves]
     outputs, final = run(*given, *others)
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view_as(outputs)
+    weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=outputs.device).view_as(outputs)
     loss = (outputs.double() * weights).sum() + final.double().square().sum()
     sources = [leaf for leaf in given if leaf is not None]
     return [outputs, final, *torch.autograd.grad(loss, sources, materialize_grads=True)]

@@ -10,7 +10,7 @@ from seqmem.ops.gpu.operators import Operator, needs_gradient, register, runs_ke
 from seqmem.ops.precision import widest
 
 TILE = 512
-"""Most states of a program, of all its channels; half of it in float64."""
+"""Most states of a program, of all its channels; a quarter of it in float64."""
 
 CHUNK = 32
 """Steps between the states that backward has; it holds those of one chunk, (B, CHUNK, N, D)."""
@@ -149,7 +149,7 @@ def _launch(kernel: Any, a: Tensor, inputs: Tensor, softplus: bool, tensors: tup
 def block_sizes(a: Tensor) -> dict[str, int]:
     """Return the channels of a program, and the states of each, rounded up to a power of two."""
     states = 1 << (a.shape[1] - 1).bit_length()
-    return {"BLOCK": max(1, min(32, TILE * 4 // a.element_size() // states)), "BLOCK_N": states}
+    return {"BLOCK": max(1, min(32, TILE * 16 // a.element_size() ** 2 // states)), "BLOCK_N": states}
 
 
 register(
