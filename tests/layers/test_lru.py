@@ -119,3 +119,5 @@ def test_the_number_of_parameters():
 def test_mistakes_are_named():
     with pytest.raises(UserError, match=r"r_max: got 0\.5, expected at least r_min=0\.9"):
         LRU(4, 4, r_min=0.9, r_max=0.5)
+    with pytest.raises(UserError, match=r"r_min: got 1\.0, expected"):  # gamma would be infinite
+        LRU(4, 4, r_min=1.0, r_max=1.0)

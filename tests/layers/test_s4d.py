@@ -224,6 +224,7 @@ def test_mistakes_are_named():
         ({"dt_min": 0.2}, "dt_max: got 0.1, expected at least dt_min=0.2"),
         ({"n_ssm": 4}, "n_ssm: got 4, expected a divisor of hidden_size=6"),
         ({"init": "legt"}, "init: got 'legt'"),
+        ({"init": "legs", "clamp_b": 2.0}, "clamp_b: got 2.0, expected None unless init is legs and train_b is true"),
     ):
         with pytest.raises(UserError, match=message):
             S4D(6, 6, **arguments)

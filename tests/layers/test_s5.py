@@ -173,7 +173,7 @@ def test_the_number_of_parameters(kind, more):
 
 def test_mistakes_are_named():
     for arguments, message in (
-        ({"state_size": 12, "blocks": 4}, "state_size: got 12, expected a multiple of 2 blocks=8"),
+        ({"state_size": 12, "blocks": 4}, r"state_size: got 12, expected a multiple of 2 \* blocks = 8"),
         ({"dt_min": 0.2}, r"dt_max: got 0\.1, expected at least dt_min=0\.2"),
     ):
         with pytest.raises(UserError, match=message):

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-import yaml
 from torch.testing import assert_close
 
-from seqmem.cli.overrides import CONFIGS
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.slstm import SLSTM, SLSTMState
@@ -132,14 +130,6 @@ def test_parameters_and_their_decay():
     assert {len(group["params"]) for group in (decayed, free)} == {2, 4}
     assert free["weight_decay"] == 0
     assert any(parameter is layer.weight_conv for parameter in decayed["params"])
-
-
-def test_the_preset_of_100_000_parameters():
-    preset = yaml.safe_load((CONFIGS / "model/slstm.yaml").read_text())["presets"]["params_100k"]
-    spec = DataSpec("made", 1, 10, "classification", output_steps=0, max_length=784)
-    settings = {"norm_shift": False, "feed_forward": "gated_mlp", "expansion": 1.3, "mlp_bias": False}
-    network = StackNetwork(spec, "slstm", **(settings | preset))
-    assert 99_000 <= sum(parameter.numel() for parameter in network.parameters()) <= 101_000
 
 
 def test_heads_that_do_not_fit_are_refused():

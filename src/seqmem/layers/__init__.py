@@ -21,6 +21,9 @@ from seqmem.layers.ema import EMA
 from seqmem.layers.linoss import LinOSS
 from seqmem.layers.lru import LRU
 from seqmem.layers.mamba import Mamba
+from seqmem.layers.mingru import MinGRU
+from seqmem.layers.minlstm import MinLSTM
+from seqmem.layers.rglru import RGLRU
 from seqmem.layers.s4d import S4D
 from seqmem.layers.s5 import S5, BidirectionalS5
 from seqmem.layers.slstm import SLSTM
@@ -28,4 +31,17 @@ from seqmem.layers.slstm import SLSTM
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["EMA", "LRU", "S4D", "S5", "SLSTM", "Bidirectional", "BidirectionalS5", "LinOSS", "Mamba"]
+__all__ = [
+    "EMA",
+    "LRU",
+    "RGLRU",
+    "S4D",
+    "S5",
+    "SLSTM",
+    "Bidirectional",
+    "BidirectionalS5",
+    "LinOSS",
+    "Mamba",
+    "MinGRU",
+    "MinLSTM",
+]

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
+from seqmem.layers.state_spaces import make_projection, projected
 from seqmem.ops import pairs
 from seqmem.ops.oscillators import OscillatorMethod
 from seqmem.ops.precision import at_least_float32, full_precision
@@ -59,9 +59,7 @@ class LinOSS(SequenceLayer[LinOSSState]):
         self.weight_in = nn.Parameter((2 * torch.rand(state_size, hidden_size, 2) - 1) * hidden_size**-0.5)
         self.weight_out = nn.Parameter((2 * torch.rand(hidden_size, state_size, 2) - 1) * state_size**-0.5)
         self.weight_skip = nn.Parameter(torch.randn(hidden_size))
-        self.projection = None
-        if input_size != hidden_size:
-            self.projection = nn.Parameter(nn.init.xavier_normal_(torch.empty(hidden_size, input_size)))
+        self.projection = make_projection(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> LinOSSState:
         """Return oscillators at rest."""
@@ -74,9 +72,7 @@ class LinOSS(SequenceLayer[LinOSSState]):
         with full_precision(inputs.device):
             parameters = (self.stiffness, self.step_size, self.weight_in, self.weight_out, self.weight_skip)
             stiffness, step_size, weight_in, weight_out, skip = map(at_least_float32, parameters)
-            x = inputs.to(skip.dtype)
-            if self.projection is not None:
-                x = linear(x, at_least_float32(self.projection))
+            x = projected(inputs.to(skip.dtype), self.projection)
             driven, initial = pairs.from_real(x, weight_in), None if fresh else state.oscillators
             positions, last = run(stiffness.relu(), step_size.sigmoid(), driven, initial, lengths, self.method)
             outputs = pairs.real_part(positions, weight_out) + skip * x

@@ -6,10 +6,10 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.layers.state_spaces import make_projection, projected
 from seqmem.ops import pairs
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
@@ -41,7 +41,7 @@ class LRU(SequenceLayer[LRUState]):
         input_size: C.
         hidden_size: H.
         state_size: N, the number of complex recurrences.
-        r_min: smallest initial modulus of lambda; they are uniform on the ring between ``r_min`` and ``r_max``.
+        r_min: smallest initial modulus of lambda, below 1; they are uniform on the ring between ``r_min`` and ``r_max``.
         r_max: largest initial modulus, at most 1.
         max_phase: largest initial angle of lambda, at most 2 pi.
         lr_factor: factor of the learning rate of nu, theta, gamma and B.
@@ -61,7 +61,7 @@ class LRU(SequenceLayer[LRUState]):
         input_size: PositiveInt,
         hidden_size: PositiveInt = 256,
         state_size: PositiveInt = 128,
-        r_min: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        r_min: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         r_max: Annotated[float, Field(gt=0, le=1)] = 1.0,
         max_phase: Annotated[float, Field(gt=0, le=6.2832)] = 6.28,
         lr_factor: PositiveFloat = 0.5,
@@ -78,9 +78,7 @@ class LRU(SequenceLayer[LRUState]):
         self.weight_in = nn.Parameter(torch.randn(state_size, hidden_size, 2) * (2 * hidden_size) ** -0.5)
         self.weight_out = nn.Parameter(torch.randn(hidden_size, state_size, 2) * state_size**-0.5)
         self.weight_skip = nn.Parameter(torch.randn(hidden_size))
-        self.projection = None
-        if input_size != hidden_size:
-            self.projection = nn.Parameter(nn.init.xavier_normal_(torch.empty(hidden_size, input_size)))
+        self.projection = make_projection(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> LRUState:
         """Return zeros."""
@@ -92,9 +90,7 @@ class LRU(SequenceLayer[LRUState]):
         """Compute a whole sequence by a diagonal scan, in the precision of the parameters but at least in float32."""
         with full_precision(inputs.device):
             weight_out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
-            x = inputs.to(skip.dtype)
-            if self.projection is not None:
-                x = linear(x, at_least_float32(self.projection))
+            x = projected(inputs.to(skip.dtype), self.projection)
             factors, weight_in = self.recurrence(rate)
             hidden, last = run(factors, pairs.from_real(x, weight_in), None if fresh else state.hidden, lengths)
             outputs = pairs.real_part(hidden, weight_out) + skip * x

@@ -94,8 +94,7 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         """Compute a whole sequence by a scan whose state is at least in float32."""
         last = state.inputs
         if self.weight_conv is not None:
-            convolve = implementations.choose("causal_convolution", inputs, {}, self._label()).run
-            assert convolve is not None
+            convolve = implementations.required("causal_convolution", inputs)
             convolved, last = convolve(inputs, self.weight_conv, self.bias_conv, state.inputs, lengths)
             inputs = inputs + convolved
         projected = linear(inputs, self.weight_in, self.bias_in)

@@ -149,8 +149,7 @@ class RGLRU(SequenceLayer[RGLRUState]):
         begin = first if starts is None else first | starts
         drive = linear(inputs, self.weight_in, self.bias_in).to(dtype)
         weight_conv, bias_conv, decay = map(at_least_float32, (self.weight_conv, self.bias_conv, self.decay))
-        convolve = implementations.choose("causal_convolution", drive, {}, self._label()).run
-        assert convolve is not None
+        convolve = implementations.required("causal_convolution", drive)
         drive, kept = convolve(drive, weight_conv, bias_conv, state.inputs, lengths, starts)
         recurrence = self._blocks(drive, self.weight_recurrence, self.bias_recurrence)
         gate = self._blocks(drive, self.weight_gate, self.bias_gate)

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.layers.state_spaces import initial_log_steps, make_projection, projected
 from seqmem.ops import pairs
 from seqmem.ops.diagonal_systems import Rule, discretized
 from seqmem.ops.legs_modes import legs_modes
@@ -18,7 +18,7 @@ from seqmem.sequence import SequenceLayer
 
 Init = Literal["lin", "inv", "quad", "legs", "real"]
 
-SPECIAL = ("log_step", "log_decay", "frequency", "weight_in")
+_special = ("log_step", "log_decay", "frequency", "weight_in")
 """Parameters of the dynamics, without weight decay and with a learning rate of their own."""
 
 
@@ -63,14 +63,14 @@ class S4D(SequenceLayer[S4DState]):
         max_lr: largest learning rate of dt, A and B; None for no limit.
 
     Raises:
-        UserError: an argument of the wrong type or range, an odd ``state_size``, ``dt_max`` below ``dt_min``, or ``n_ssm`` that
-            does not divide H.
+        UserError: an argument of the wrong type or range, an odd ``state_size``, ``dt_max`` below ``dt_min``, ``n_ssm`` that
+            does not divide H, or ``clamp_b`` without a trained B of legs.
     """
 
     name = "s4d"
     operator = "diagonal_ssm"
     rescales = True
-    no_decay = SPECIAL
+    no_decay = _special
 
     @checked
     def __init__(
@@ -92,16 +92,15 @@ class S4D(SequenceLayer[S4DState]):
         systems = n_ssm or hidden_size
         if state_size % 2:
             raise UserError(f"state_size: got {state_size}, expected an even number, which counts both of each pair")
-        if dt_max < dt_min:
-            raise UserError(f"dt_max: got {dt_max}, expected at least dt_min={dt_min}")
         if hidden_size % systems:
             raise UserError(f"n_ssm: got {systems}, expected a divisor of hidden_size={hidden_size}")
+        if clamp_b is not None and not (train_b and init == "legs"):
+            raise UserError(f"clamp_b: got {clamp_b}, expected None unless init is legs and train_b is true")
         self.input_size, self.output_size = input_size, hidden_size
         self.discretization, self.rate = discretization, rate
-        self.max_lr = {} if max_lr is None else dict.fromkeys(SPECIAL, max_lr)
+        self.max_lr = {} if max_lr is None else dict.fromkeys(_special, max_lr)
         count, pair = state_size // 2, () if init == "real" else (2,)
-        span = math.log(dt_max) - math.log(dt_min)
-        self.log_step = nn.Parameter(math.log(dt_min) + span * torch.rand(hidden_size))
+        self.log_step = nn.Parameter(initial_log_steps(hidden_size, dt_min, dt_max))
         decays, frequencies, driven = initial_modes(init, state_size)
         self.log_decay = nn.Parameter(_repeated(decays.log(), systems))
         self.frequency = nn.Parameter(_repeated(frequencies, systems)) if pair else None
@@ -112,9 +111,7 @@ class S4D(SequenceLayer[S4DState]):
             self.weight_in = nn.Parameter(_repeated(driven if pair else driven[:, 0], systems))
         self.weight_out = nn.Parameter(torch.randn(hidden_size, count, *pair) * (0.5**0.5 if pair else 1))
         self.weight_skip = nn.Parameter(torch.randn(hidden_size))
-        self.projection = None
-        if input_size != hidden_size:
-            self.projection = nn.Parameter(nn.init.xavier_normal_(torch.empty(hidden_size, input_size)))
+        self.projection = make_projection(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> S4DState:
         """Return zeros."""
@@ -126,9 +123,7 @@ class S4D(SequenceLayer[S4DState]):
         """Compute a whole sequence by state space models, in the precision of the parameters but at least in float32."""
         with full_precision(inputs.device):
             out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
-            x = inputs.to(out.dtype)
-            if self.projection is not None:
-                x = linear(x, at_least_float32(self.projection))
+            x = projected(inputs.to(out.dtype), self.projection)
             a, b = self.discretized(rate)
             outputs, modes = run(x, a, b, 2 * out, skip, None if fresh else state.modes, lengths)
             return outputs.to(self.weight_out.dtype), S4DState(modes)

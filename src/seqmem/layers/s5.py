@@ -1,15 +1,14 @@
 """Simplified state space layers (S5)."""
 
-import math
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.layers.state_spaces import initial_log_steps, make_projection, projected
 from seqmem.ops import pairs
 from seqmem.ops.diagonal_systems import Rule, discretized
 from seqmem.ops.legs_modes import legs_modes
@@ -88,24 +87,19 @@ class S5(SequenceLayer[S5State]):
     ):
         super().__init__()
         if state_size % (2 * blocks):
-            raise UserError(f"state_size: got {state_size}, expected a multiple of 2 blocks={2 * blocks}")
-        if dt_max < dt_min:
-            raise UserError(f"dt_max: got {dt_max}, expected at least dt_min={dt_min}")
+            raise UserError(f"state_size: got {state_size}, expected a multiple of 2 * blocks = {2 * blocks}")
         self.input_size, self.output_size = input_size, hidden_size
         self.conjugate, self.discretization, self.clip = conjugate, discretization, clip
         self.max_lr = {} if max_lr is None else dict.fromkeys(_special, max_lr)
         eigenvalues, vectors = initial_modes(state_size // blocks, conjugate)
         real, imaginary = eigenvalues.repeat(blocks, 1).unbind(-1)
         self.real, self.imaginary = _parameter(real), _parameter(imaginary)
-        span = math.log(dt_max) - math.log(dt_min)
-        self.log_step = nn.Parameter(math.log(dt_min) + span * torch.rand(len(real)))
+        self.log_step = nn.Parameter(initial_log_steps(len(real), dt_min, dt_max))
         drawn = _truncated_normal(state_size, hidden_size, std=state_size**-0.5)
         self.weight_in = _parameter(_rotated(vectors.mH, drawn, blocks))
         self.weight_out = _parameter(_initial_outputs(c_init, hidden_size, vectors, blocks, self.directions))
         self.weight_skip = nn.Parameter(torch.randn(hidden_size))
-        self.projection = None
-        if input_size != hidden_size:
-            self.projection = nn.Parameter(nn.init.xavier_normal_(torch.empty(hidden_size, input_size)))
+        self.projection = make_projection(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> S5State:
         """Return zeros."""
@@ -117,9 +111,7 @@ class S5(SequenceLayer[S5State]):
         """Compute a whole sequence by a diagonal scan, in the precision of the parameters but at least in float32."""
         with full_precision(inputs.device):
             weight_out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
-            x = inputs.to(skip.dtype)
-            if self.projection is not None:
-                x = linear(x, at_least_float32(self.projection))
+            x = projected(inputs.to(skip.dtype), self.projection)
             factors, weight_in = self.recurrence(rate)
             driven = pairs.from_real(x, weight_in)
             weights = (2 * weight_out if self.conjugate else weight_out).chunk(self.directions, 1)

@@ -110,8 +110,7 @@ class SLSTM(SequenceLayer[SLSTMState]):
         with full_precision(inputs.device):
             heads, _, size = self.weight_hh.shape
             inputs = inputs.to(state.hidden.dtype)
-            convolve = implementations.choose("causal_convolution", inputs, {}, self._label()).run
-            assert convolve is not None
+            convolve = implementations.required("causal_convolution", inputs)
             weight_conv, bias_conv = at_least_float32(self.weight_conv), at_least_float32(self.bias_conv)
             convolved, kept = convolve(inputs, weight_conv, bias_conv, state.inputs, lengths)
             weight, halves = at_least_float32(self.weight_gates), []

@@ -227,6 +227,18 @@ def choose(operator: str, inputs: Tensor, options: Mapping[str, Any], label: str
     return Choice(None, f"{STEPWISE} ({reason})", reason)
 
 
+def required(operator: str, inputs: Tensor) -> Any:
+    """Return the first implementation that can run, of an operator that has one for all inputs.
+
+    Args:
+        operator: a key of :data:`TABLE`.
+        inputs: as for :func:`choose`.
+    """
+    run = choose(operator, inputs, {}, "").run
+    assert run is not None
+    return run
+
+
 def choose_loop(inputs: Tensor, capturable: bool) -> Loop:
     """Look up the first time loop that can run.
 
