@@ -100,6 +100,17 @@ def test_a_norm_may_follow_the_skip():
     assert_close(model(given), model.head(y[:, -1]))
 
 
+def test_biases_and_norms_may_have_no_weight_decay():
+    """As sLSTM and Mamba were trained; what a mixer exempts by itself stays exempt."""
+    settings = {"mixer": "mamba", "mixer_args": {"bias": True}, "feed_forward": "mlp", "norm": "layer"}
+    for bias_decay in (True, False):
+        model = make(**settings, bias_decay=bias_decay)
+        exempt = {id(value) for group in parameter_groups(model, 0.1) if "weight_decay" in group for value in group["params"]}
+        for name, value in model.named_parameters():
+            own = name.endswith(("mixer.log_rate", "mixer.weight_skip"))
+            assert (id(value) in exempt) == (own or (not bias_decay and ("bias" in name or "norm" in name)))
+
+
 @pytest.mark.parametrize(("form", "approximate"), [("exact", "none"), ("tanh", "tanh")])
 def test_the_activation_alone_may_follow_the_mixer(form, approximate):
     model = make(mixer="rnn", num_layers=1, feed_forward="gelu", gelu_form=form, norm="none", pooling="last")

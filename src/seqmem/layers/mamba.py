@@ -56,7 +56,6 @@ class Mamba(SequenceLayer[MambaState]):
         dt_floor: initial step sizes below it are set to it.
         bias: W_in and W_out have biases, zero at first.
         conv_bias: the convolution has a bias.
-        bias_decay: biases have weight decay; the paper's language models have none for them.
 
     Raises:
         UserError: an argument of the wrong type or range, or ``dt_max`` below ``dt_min``.
@@ -64,6 +63,7 @@ class Mamba(SequenceLayer[MambaState]):
 
     name = "mamba"
     operator = "selective_scan"
+    no_decay = ("log_rate", "weight_skip")
 
     @checked
     def __init__(
@@ -79,7 +79,6 @@ class Mamba(SequenceLayer[MambaState]):
         dt_floor: PositiveFloat = 1e-4,
         bias: bool = False,
         conv_bias: bool = True,
-        bias_decay: bool = True,
     ):
         super().__init__()
         if dt_max < dt_min:
@@ -97,8 +96,6 @@ class Mamba(SequenceLayer[MambaState]):
         self.weight_skip = nn.Parameter(torch.ones(inner))
         self.weight_out = _uniform(hidden_size, inner)
         self.bias_out = nn.Parameter(torch.zeros(hidden_size)) if bias else None
-        biases = () if bias_decay else ("bias_in", "bias_conv", "bias_step", "bias_out")
-        self.no_decay = ("log_rate", "weight_skip", *biases)
 
     @torch.no_grad()
     def on_depth(self, block: int, blocks: int) -> None:
@@ -117,8 +114,7 @@ class Mamba(SequenceLayer[MambaState]):
         dtype, (inner, states) = state.ssm.dtype, self.log_rate.shape
         projected = _mapped(inputs, self.weight_in, self.bias_in).to(dtype)
         x, gate = projected.split([inner, inner], -1)
-        convolve = implementations.choose("causal_convolution", x, {}, self._label()).run
-        assert convolve is not None
+        convolve = implementations.required("causal_convolution", x)
         bias_conv = None if self.bias_conv is None else at_least_float32(self.bias_conv)
         convolved, kept = convolve(x, at_least_float32(self.weight_conv), bias_conv, state.conv, lengths)
         x = silu(convolved)

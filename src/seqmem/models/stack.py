@@ -4,7 +4,7 @@ The blocks are those of S4 (Gu, Goel and Re, 2022), LRU (Orvieto et al., 2023) a
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -48,6 +48,7 @@ class StackNetwork(SequenceModel):
         norm_momentum: weight of a batch in the running statistics of a batch norm.
         norm_affine: the norms have a learned scale, and shift except for rms.
         norm_shift: a layer norm has a learned shift.
+        bias_decay: biases and the parameters of norms have weight decay.
         feed_forward: map of the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
             s sigmoid(W GELU(s)), which S5 calls half_glu2. half_glu1: y sigmoid(W y) of y = GELU(s). mlp: a second residual
             branch W GELU(V x) with its own norm. gated_mlp: this branch is W (GELU(V x) * (U x)). none: s.
@@ -88,6 +89,7 @@ class StackNetwork(SequenceModel):
         norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1,
         norm_affine: bool = True,
         norm_shift: bool = True,
+        bias_decay: bool = True,
         feed_forward: FeedForward = "glu",
         expansion: PositiveFloat = 4.0,
         expansion_multiple: PositiveInt = 1,
@@ -119,6 +121,8 @@ class StackNetwork(SequenceModel):
         self.blocks = nn.ModuleList(Block(layer, settings) for layer in mixers)
         self.norm = new_norm() if final_norm else Unnormalized()
         self.head = nn.Linear(model_size, spec.output_size)
+        if not bias_decay:
+            _exempt_from_decay(self)
 
     @classmethod
     def check(cls, arguments: dict[str, Any]) -> None:
@@ -195,6 +199,17 @@ def _refuse_arguments_of_another(mixer: str, arguments: Collection[str]) -> None
                 f"model.mixer: got '{mixer}', expected '{name}', whose arguments model.mixer_args holds; "
                 f"did you mean model=stack model.mixer={mixer}?"
             )
+
+
+def _exempt_from_decay(network: nn.Module) -> None:
+    """Set the weight decay of all biases and of the parameters of norms to 0."""
+    modules: Iterable[Any] = network.modules()
+    for module in modules:
+        is_norm = isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d)
+        names = tuple(name for name, _ in module.named_parameters(recurse=False) if is_norm or "bias" in name)
+        given = getattr(module, "no_decay", ())
+        if names and given is not True:
+            module.no_decay = (*given, *names)
 
 
 def _mixer_class(name: str) -> type[SequenceLayer]:
