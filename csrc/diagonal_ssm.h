@@ -42,9 +42,9 @@ struct DiagonalSSM {
   int64_t length(int64_t row) const { return lengths == nullptr ? steps : lengths[row]; }
   int64_t state_size() const { return 2 * modes * padded; }
 
-  // Without b and a gradient of the final state, backward runs its recurrence on the gradients of the outputs alone and
-  // multiplies by conj(c) where it uses the result.
-  bool is_unit() const { return b == nullptr && grad_final == nullptr; }
+  // Without b, a state before the first step and a gradient of the final one, backward runs its recurrence on the gradients of
+  // the outputs alone and multiplies by conj(c) where it uses the result.
+  bool is_unit() const { return b == nullptr && initial == nullptr && grad_final == nullptr; }
 };
 
 // Sums over the rows of a group: gradients of a, b, c (M, 2, padded) and skip (padded).

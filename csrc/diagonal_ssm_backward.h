@@ -2,8 +2,9 @@
 //
 // With the gradient g of the outputs, the gradient of the states is l_t = conj(c) g_t + conj(a) l_{t+1}. Then
 //   grad x_t = Re(conj(b) l_t) + skip g_t,  grad a = sum l_t conj(s_{t-1}),  grad b = sum l_t x_t,  grad c = sum g_t conj(s_t).
-// Where b = 1 and no gradient arrives at the final state, l = conj(c) l' with l'_t = g_t + conj(a) l'_{t+1}, which saves a third
-// of the operations: grad a = conj(c) sum l'_t conj(s_{t-1}) and grad c = sum l'_t x_t.
+// Where b = 1, the first state is zero and no gradient arrives at the final one, l = conj(c) l' with
+// l'_t = g_t + conj(a) l'_{t+1}, which saves a third of the operations: grad a = conj(c) sum l'_t conj(s_{t-1}) and
+// grad c = sum l'_t x_t.
 #pragma once
 
 #include "diagonal_ssm.h"
@@ -168,22 +169,7 @@ struct SSMBackward {
       run_chunk(begin, end < row.length ? end : row.length);
     }
     if (s.grad_inputs != nullptr) row.clear_padding(s.grad_inputs);
-    if (s.grad_initial == nullptr) return;
-    if constexpr (unit) finish_unit();
-    row.store_state(later, s.grad_initial);
-  }
-
-  // From l' of the first step to conj(a) l.
-  void finish_unit() {
-    if (row.length == 0) return;
-    for (int64_t m = 0; m < s.modes; ++m) {
-      T* const at = later + 2 * m * width;
-      const Vector<T> l_re = load<T>(at), l_im = load<T>(at + width), a_re = row.real(s.a, m), a_im = row.imaginary(s.a, m);
-      const Vector<T> c_re = row.real(s.c, m), c_im = row.imaginary(s.c, m);
-      const Vector<T> re = a_re * l_re + a_im * l_im, im = a_re * l_im - a_im * l_re;
-      store<T>(at, c_re * re + c_im * im);
-      store<T>(at + width, c_re * im - c_im * re);
-    }
+    if (s.grad_initial != nullptr) row.store_state(later, s.grad_initial);
   }
 };
 

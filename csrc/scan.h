@@ -68,8 +68,6 @@ struct MinimalGates {
   const T* grad_final;
   T* grad_projected;
   T* grad_initial;
-
-  int64_t parts() const { return gates == Gates::gru ? 2 : 3; }
 };
 
 // Coefficients of an oscillator with velocity z and position y: w = y + lead z, z' = z + gain (u - stiffness w), y' = y + step z'.

@@ -25,6 +25,7 @@ struct Arguments {
   std::vector<int64_t> state = {}, outputs = {};  // shapes
 
   int64_t steps() const { return projected.size(1); }
+  int64_t parts() const { return gates == Gates::gru ? 2 : 3; }
 };
 
 Gates gates_of(const char* name, const std::string& text) {
@@ -35,7 +36,7 @@ Gates gates_of(const char* name, const std::string& text) {
 }
 
 void check(Arguments& s) {
-  const int64_t parts = s.gates == Gates::gru ? 2 : 3;
+  const int64_t parts = s.parts();
   TORCH_CHECK_VALUE(
       s.projected.dim() == 3 && s.projected.size(2) % parts == 0, s.name, ": projected: got shape ", s.projected.sizes(),
       ", expected (B, T, ", parts, " E)");
@@ -50,10 +51,9 @@ void check(Arguments& s) {
 }
 
 template <typename T>
-MinimalGates<T> loop_arguments(const Arguments& s, const Tensor& outputs) {
+MinimalGates<T> loop_arguments(const Arguments& s, const Tensor& outputs, int64_t parts) {
   MinimalGates<T> loop{};
-  loop.sizes = scan_sizes(outputs, s.lengths);
-  loop.sizes.width = s.state[1];
+  loop.sizes = scan_sizes(outputs, s.lengths, parts);
   loop.gates = s.gates;
   loop.projected = const_data<T>(s.projected);
   loop.initial = optional_data<T>(s.initial);
@@ -62,7 +62,7 @@ MinimalGates<T> loop_arguments(const Arguments& s, const Tensor& outputs) {
 
 template <typename T>
 void forward(const Arguments& s, const Tensor& h, const Tensor& final) {
-  MinimalGates<T> loop = loop_arguments<T>(s, h);
+  MinimalGates<T> loop = loop_arguments<T>(s, h, 1);
   loop.h = mutable_data<T>(h);
   loop.final = mutable_data<T>(final);
   run_scan<T>(scan_kernels_of<T>().gates, loop);
@@ -86,7 +86,7 @@ template <typename T>
 void backward(
     const Arguments& s, const Tensor& h, const OptionalTensor& grad_h, const OptionalTensor& grad_final,
     const Tensor& grad_projected, const Tensor& grad_initial) {
-  MinimalGates<T> loop = loop_arguments<T>(s, grad_projected);
+  MinimalGates<T> loop = loop_arguments<T>(s, grad_projected, s.parts());
   loop.states = const_data<T>(h);
   loop.grad_h = optional_data<T>(grad_h);
   loop.grad_final = optional_data<T>(grad_final);

@@ -28,10 +28,10 @@ const ScanKernels<T>& scan_kernels_of() {
   }
 }
 
-// Sizes of outputs (B, T, ...), and whether they are stored past the caches, where all of them have their layout.
-inline ScanSizes scan_sizes(const at::Tensor& outputs, const OptionalTensor& lengths) {
-  const int64_t batch = outputs.size(0), steps = outputs.size(1);
-  const int64_t width = batch * steps > 0 ? outputs.numel() / (batch * steps) : 0, item = int64_t(outputs.element_size());
+// Sizes of outputs (B, T, parts width), and whether they are stored past the caches, where all of them have their layout.
+inline ScanSizes scan_sizes(const at::Tensor& outputs, const OptionalTensor& lengths, int64_t parts = 1) {
+  const int64_t batch = outputs.size(0), steps = outputs.size(1), item = int64_t(outputs.element_size());
+  const int64_t width = batch * steps > 0 ? outputs.numel() / (batch * steps * parts) : 0;
   constexpr int64_t streamed_bytes = int64_t(1) << 24, cache_line = 64;
   const bool is_aligned = reinterpret_cast<uintptr_t>(outputs.const_data_ptr()) % cache_line == 0;
   const bool streams = int64_t(outputs.nbytes()) >= streamed_bytes && width * item % cache_line == 0 && is_aligned;

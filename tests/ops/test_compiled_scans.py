@@ -96,6 +96,17 @@ def test_large_sequences_pass_the_caches(operator):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize(("gates", "size"), [("gru", 24), ("lstm", 16), ("lstm", 24)])
+def test_large_gradients_in_parts_of_cache_lines(gates, size):
+    """The gradients of all gates fill whole cache lines of a step, and those of one gate may not."""
+    parts = 2 if gates == "gru" else 3
+    projected = torch.randn((1 << 22) // (3 * parts * size) + 1, 3, parts * size)
+    found, expected = (
+        results(run, [projected, None], None, (gates,)) for run in (minimal_gates_scan, minimal_gates_reference)
+    )
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @every_operator
 def test_gradients_are_those_of_differences(operator):
     for given, (fast, _), options in CASES[operator](2, 4, 3, torch.float64):

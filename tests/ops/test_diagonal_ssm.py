@@ -233,6 +233,25 @@ def test_float32_keeps_its_precision():
 
 
 @compiled
+def test_without_b_an_initial_state_has_its_part_in_every_gradient():
+    x, a, _, c, _, initial = sized(False, (2, 5, 3, 2))
+    ones = torch.tensor([1.0, 0.0]).double().expand_as(a)
+
+    def operator(x, a, c, initial, lengths):
+        return torch.ops.seqmem.diagonal_ssm(x, a, None, c, None, initial, lengths, False, 2)[:2]
+
+    def reference(x, a, c, initial, lengths):
+        return diagonal_ssm_reference(x, a, ones, c, None, initial, lengths)
+
+    for loss in (lambda outputs, final: outputs.sin().sum(), lambda outputs, final: final.square().sum()):
+        found, expected = (
+            torch.autograd.grad(loss(*run(x, a, c, initial, torch.tensor([5, 2]))), (x, a, c, initial), materialize_grads=True)
+            for run in (operator, reference)
+        )
+        assert_close(found, expected)
+
+
+@compiled
 def test_gradients_by_differences():
     given = sized(False, (2, 5, 3, 2))
     for missing, reverse in product(((), (4, 5)), (False, True)):
