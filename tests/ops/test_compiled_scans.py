@@ -101,9 +101,7 @@ def test_large_gradients_in_parts_of_cache_lines(gates, size):
     """The gradients of all gates fill whole cache lines of a step, and those of one gate may not."""
     parts = 2 if gates == "gru" else 3
     projected = torch.randn((1 << 22) // (3 * parts * size) + 1, 3, parts * size)
-    found, expected = (
-        results(run, [projected, None], None, (gates,)) for run in (minimal_gates_scan, minimal_gates_reference)
-    )
+    found, expected = (results(run, [projected, None], None, (gates,)) for run in (minimal_gates_scan, minimal_gates_reference))
     assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -20,6 +20,7 @@ from seqmem.ops.diagonal_ssm import (
     diagonal_ssm_reference,
 )
 
+IMPLEMENTATIONS = (diagonal_ssm_reference, diagonal_ssm_blocks, *([] if extension.REASON else [diagonal_ssm_compiled]))
 LENGTHS = torch.tensor([11, 4, 0])
 FORMS = pytest.mark.parametrize("real", [False, True], ids=["complex", "real"])
 
@@ -97,13 +98,25 @@ def test_padding_has_no_influence(real):
 def test_half_precision_is_computed_in_float32(real):
     given = [tensor.detach() for tensor in sample(real)]
     half, wide = [tensor.bfloat16() for tensor in given], [tensor.bfloat16().float() for tensor in given]
-    for run in (diagonal_ssm_reference, diagonal_ssm_blocks):
+    for run in IMPLEMENTATIONS:
         outputs, final = run(*half)
         expected, last = diagonal_ssm_reference(*wide)
         assert outputs.dtype == torch.bfloat16
         assert final.dtype == torch.float32
         assert_close(outputs, expected.bfloat16(), rtol=1e-2, atol=1e-2)
         assert_close(final, last)
+
+
+@FORMS
+def test_mixed_types_are_converted_to_the_widest(real):
+    x, *others = (tensor.detach() for tensor in sample(real))
+    for initial in (others[4], None):
+        others[4] = initial
+        expected, last = diagonal_ssm_reference(x.float().double(), *others)
+        for run in IMPLEMENTATIONS:
+            outputs, final = run(x.float(), *others)
+            assert_close(outputs, expected.float())
+            assert_close(final, last)
 
 
 @FORMS

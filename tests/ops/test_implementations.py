@@ -89,6 +89,14 @@ def test_a_fallback_has_a_reason():
         assert "the inputs are on meta" in LSTM(3, 4).fallback_reason(torch.zeros(1, 2, 3, device="meta"))
 
 
+@pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")
+@pytest.mark.parametrize("operator", extension.SCANS)
+def test_compiled_scans_compute_half_precision(operator):
+    """In float32, so that a layer in half precision does not run step by step."""
+    inputs = torch.zeros(1, 2, 3, dtype=torch.bfloat16)
+    assert implementations.choose(operator, inputs, {}, "Made").path == "one compiled call"
+
+
 def test_the_first_row_that_can_run_is_chosen(monkeypatch):
     def row(name, device, reason=""):
         return implementations.Implementation(name, device, lambda inputs, **options: reason or options.get("no", ""), name)

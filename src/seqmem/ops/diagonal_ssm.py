@@ -35,7 +35,8 @@ def diagonal_ssm_reference(
     """Compute s_t = a s_{t-1} + b x_t and y_t = Re(sum_m c_m s_t,m) + skip x_t step by step.
 
     Args:
-        inputs: x (B, T, H). Half precision is computed in float32.
+        inputs: x (B, T, H). All arguments are in one type, or are converted to the widest of them; half precision is computed
+            in float32.
         a: (H, M, 2), real and imaginary parts, or (H, M) for real modes.
         b: of the shape of ``a``.
         c: of the shape of ``a``.
@@ -46,7 +47,7 @@ def diagonal_ssm_reference(
 
     Returns:
         y (B, T, H), zero in the padding and in the type of the inputs, and the state after each row's last step, in the shape
-        of ``initial``.
+        of ``initial``, at least in float32.
 
     Raises:
         UserError: shapes that do not match.
@@ -132,12 +133,15 @@ def diagonal_ssm_compiled(
         return outputs, final[..., 0]
     given = (inputs, a, b, c, skip, initial)
     needed = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+    dtype = widest(*given)
+    x, a, b, c = (tensor.to(dtype) for tensor in (inputs, a, b, c))
+    skip, initial = (None if tensor is None else tensor.to(dtype) for tensor in (skip, initial))
     settings = (skip, initial, lengths, reverse, _CHUNK if needed else 0)
     if initial is not None:
-        outputs, final, _ = torch.ops.seqmem.diagonal_ssm(inputs, a, b, c, *settings)
-        return outputs, final
-    outputs, final, _ = torch.ops.seqmem.diagonal_ssm(inputs, a, None, product(b, c), *settings)
-    return outputs, product(final, b)
+        outputs, final, _ = torch.ops.seqmem.diagonal_ssm(x, a, b, c, *settings)
+        return outputs.to(inputs.dtype), final
+    outputs, final, _ = torch.ops.seqmem.diagonal_ssm(x, a, None, product(b, c), *settings)
+    return outputs.to(inputs.dtype), product(final, b)
 
 
 def diagonal_ssm_exported(

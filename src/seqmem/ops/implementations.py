@@ -106,10 +106,6 @@ def _full_precision_reason(inputs: Tensor) -> str:
     return compiled_sequence.fallback_reason(inputs, half_products=False)
 
 
-def _diagonal_ssm_reason(inputs: Tensor) -> str:
-    return compiled_sequence.fallback_reason(inputs, half_products=False)
-
-
 def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
     return compiled_sequence.fallback_reason(inputs)
 
@@ -163,11 +159,11 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "diagonal_ssm": (
         Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_ssm_exported, True),
         Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_ssm_kernel),
-        Implementation(COMPILED, "cpu", _diagonal_ssm_reason, diagonal_ssm_compiled),
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_ssm_compiled),
         Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
     ),
     "selective_scan": (
-        Implementation(COMPILED, "cpu", _full_precision_reason, selective_scan_compiled),
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, selective_scan_compiled),
         Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
         Implementation(operators.NAME, "cuda", operators.fallback_reason, selective_scan_kernel),
         Implementation("blocks of steps", "", _always, selective_scan_blocks, True),
@@ -178,7 +174,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("a loop over the steps", "", _always, slstm_reference, True),
     ),
     "causal_convolution": (
-        Implementation(COMPILED, "cpu", _full_precision_reason, causal_convolution_compiled),
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, causal_convolution_compiled),
         Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),
     ),
     "minimal_gates": (

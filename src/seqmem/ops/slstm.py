@@ -14,6 +14,7 @@ from seqmem.errors import UserError
 from seqmem.ops.compiled_sequence import chunk_steps, register_sequence
 from seqmem.ops.export import scan
 from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.precision import widest
 from seqmem.ops.states import select
 
 State = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -139,9 +140,7 @@ def slstm_exported(
 def _prepared(projected: Tensor, state: State, lengths: Tensor | None, weight_hh: Tensor) -> tuple[Tensor, State, Tensor]:
     """Return arguments of :func:`slstm_reference` in the type of the computation, with zeros in the padding."""
     check_shapes(projected, state, weight_hh)
-    dtype = torch.float32
-    for tensor in (projected, *state, weight_hh):
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = widest(projected, *state, weight_hh)
     hidden, memory, normalizer, stabilizer = (part.to(dtype) for part in state)
     return masked(projected.to(dtype), lengths), (hidden, memory, normalizer, stabilizer), weight_hh.to(dtype)
 
