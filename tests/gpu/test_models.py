@@ -9,6 +9,7 @@ import torch
 
 from seqmem import datasets, models
 from seqmem.cli import commandline
+from seqmem.models.blocks import SequenceDropout
 from seqmem.ops import extension
 from seqmem.tasks import task_for
 from seqmem.training.config import model_arguments
@@ -35,8 +36,11 @@ def built(model, strokes, folder):
     batches = [data.batch("train", torch.tensor(rows)) for rows in ROWS]
     network.prepare(batches)
     for module in network.modules():
+        # The CPU and a GPU draw different numbers.
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # the CPU and a GPU draw different numbers
+            module.p = 0.0
+        elif isinstance(module, SequenceDropout):
+            module.probability = 0.0
     return network.double().train(), task_for(data.spec), batches
 
 
@@ -46,7 +50,7 @@ def converted(batch, device, dtype):
     moved = {
         name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in tensors.items()
-        if tensor is not None
+        if isinstance(tensor, torch.Tensor)
     }
     return dataclasses.replace(batch, **moved)
 
