@@ -82,6 +82,16 @@ def test_every_layer_that_rescales_is_an_exact_zero_order_hold(name):
     assert not torch.allclose(layer(inputs, rate=RATE)[0], whole)
 
 
+@pytest.mark.parametrize("name", ["lru", "s4d", "s5"])
+def test_a_layer_may_have_a_rate_of_its_own(name):
+    """That of a call multiplies it."""
+    fine, usual = (sequence.get(name)(input_size=3, hidden_size=4, rate=rate).double() for rate in (RATE, 1.0))
+    usual.load_state_dict(fine.state_dict())
+    inputs = torch.randn(2, 6, 3, dtype=torch.float64)
+    assert_close(fine(inputs), usual(inputs, rate=RATE))
+    assert_close(fine(inputs, rate=1 / RATE), usual(inputs))
+
+
 def test_a_stack_passes_the_rate_of_a_batch(layer):
     spec = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=9)
     batch = Batch(torch.randn(2, 6, 3), torch.zeros(2, dtype=torch.int64))

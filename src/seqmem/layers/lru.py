@@ -30,7 +30,7 @@ class LRU(SequenceLayer[LRUState]):
     lambda = exp(-exp(nu) + i exp(theta)) have a modulus below 1 by construction. Each of them is independent: there are no
     conjugate pairs.
 
-    A ``rate`` r other than 1 takes lambda^r, with the angle of lambda between -pi and pi, and multiplies the inputs by
+    A rate r other than 1 takes lambda^r, with the angle of lambda between -pi and pi, and multiplies the inputs by
     (lambda^r - 1) / (lambda - 1): an input that is constant between two steps then has the same effect.
 
     Parameters: ``nu``, ``theta`` and ``gamma`` (N,), and ``weight_in`` B (N, H, 2), real and imaginary parts, without weight
@@ -44,6 +44,7 @@ class LRU(SequenceLayer[LRUState]):
         r_min: smallest initial modulus of lambda, below 1; they are uniform on the ring between ``r_min`` and ``r_max``.
         r_max: largest initial modulus, at most 1.
         max_phase: largest initial angle of lambda, at most 2 pi.
+        rate: r, for sequences sampled at another rate: 2 for half as many samples a second. The rate of a call multiplies it.
         lr_factor: factor of the learning rate of nu, theta, gamma and B.
 
     Raises:
@@ -64,17 +65,18 @@ class LRU(SequenceLayer[LRUState]):
         r_min: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         r_max: Annotated[float, Field(gt=0, le=1)] = 1.0,
         max_phase: Annotated[float, Field(gt=0, le=6.2832)] = 6.28,
+        rate: PositiveFloat = 1.0,
         lr_factor: PositiveFloat = 0.5,
     ):
         super().__init__()
         if r_max < r_min:
             raise UserError(f"r_max: got {r_max}, expected at least r_min={r_min}")
-        self.input_size, self.output_size = input_size, hidden_size
+        self.input_size, self.output_size, self.rate = input_size, hidden_size, rate
         self.lr_scale = dict.fromkeys(_special, lr_factor)
-        rate, phase = _initial_rates(state_size, r_min, r_max, max_phase)
+        decay, phase = _initial_logarithms(state_size, r_min, r_max, max_phase)
         dtype = torch.get_default_dtype()
-        self.nu, self.theta = nn.Parameter(rate.log().to(dtype)), nn.Parameter(phase.log().to(dtype))
-        self.gamma = nn.Parameter((0.5 * torch.log(-torch.expm1(-2 * rate))).to(dtype))
+        self.nu, self.theta = nn.Parameter(decay.log().to(dtype)), nn.Parameter(phase.log().to(dtype))
+        self.gamma = nn.Parameter((0.5 * torch.log(-torch.expm1(-2 * decay))).to(dtype))
         self.weight_in = nn.Parameter(torch.randn(state_size, hidden_size, 2) * (2 * hidden_size) ** -0.5)
         self.weight_out = nn.Parameter(torch.randn(hidden_size, state_size, 2) * state_size**-0.5)
         self.weight_skip = nn.Parameter(torch.randn(hidden_size))
@@ -97,7 +99,8 @@ class LRU(SequenceLayer[LRUState]):
             return outputs.to(self.weight_out.dtype), LRUState(last)
 
     def recurrence(self, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return the factors lambda^rate (N, 2) and the weights of the inputs (N, H, 2), normalisation included."""
+        """Return the factors lambda^r (N, 2) and the normalised weights of the inputs (N, H, 2), for the rate of a call."""
+        rate = self.rate * rate
         nu, theta, gamma, weight_in = (at_least_float32(getattr(self, name)) for name in _special)
         logarithm = torch.stack([-nu.exp(), theta.exp()], -1)
         weight_in = gamma.exp()[:, None, None] * weight_in
@@ -109,7 +112,7 @@ class LRU(SequenceLayer[LRUState]):
         return pairs.exp(rate * logarithm), pairs.product(effect[:, None], weight_in)
 
 
-def _initial_rates(size: int, r_min: float, r_max: float, max_phase: float) -> tuple[Tensor, Tensor]:
+def _initial_logarithms(size: int, r_min: float, r_max: float, max_phase: float) -> tuple[Tensor, Tensor]:
     """Draw exp(nu), the decay rate -ln |lambda|, and exp(theta), the angle of lambda, both (N,) and float64."""
     # Not 0 or 1, where a logarithm would be infinite.
     ring, turn = torch.rand(2, size, dtype=torch.float64).clamp(1e-7, 1 - 1e-7)

@@ -57,6 +57,8 @@ class S5(SequenceLayer[S5State]):
         clip: the real part of lambda is at most -1e-4; else training may make it positive.
         dt_min: smallest initial dt; they are uniform on a logarithmic scale.
         dt_max: largest initial dt.
+        rate: factor of dt, for sequences sampled at another rate: 2 for half as many samples a second.
+            The rate of a call multiplies it.
         max_lr: largest learning rate of lambda, B and dt; None for no limit.
 
     Raises:
@@ -83,13 +85,14 @@ class S5(SequenceLayer[S5State]):
         clip: bool = False,
         dt_min: PositiveFloat = 0.001,
         dt_max: PositiveFloat = 0.1,
+        rate: PositiveFloat = 1.0,
         max_lr: PositiveFloat | None = 0.001,
     ):
         super().__init__()
         if state_size % (2 * blocks):
             raise UserError(f"state_size: got {state_size}, expected a multiple of 2 * blocks = {2 * blocks}")
         self.input_size, self.output_size = input_size, hidden_size
-        self.conjugate, self.discretization, self.clip = conjugate, discretization, clip
+        self.conjugate, self.discretization, self.clip, self.rate = conjugate, discretization, clip, rate
         self.max_lr = {} if max_lr is None else dict.fromkeys(_special, max_lr)
         eigenvalues, vectors = initial_modes(state_size // blocks, conjugate)
         real, imaginary = eigenvalues.repeat(blocks, 1).unbind(-1)
@@ -123,10 +126,10 @@ class S5(SequenceLayer[S5State]):
             return outputs.to(self.weight_out.dtype), S5State(last)
 
     def recurrence(self, rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Return the factors a (M, 2) and the weights b B of the inputs (M, H, 2), at ``rate`` times dt."""
+        """Return the factors a (M, 2) and the weights b B of the inputs (M, H, 2), for the rate of a call."""
         real, imaginary, weight_in, log_step = (at_least_float32(getattr(self, name)) for name in _special)
         real = real.clamp(max=-1e-4) if self.clip else real
-        a, b = discretized(torch.stack([real, imaginary], -1), log_step.exp() * rate, self.discretization)
+        a, b = discretized(torch.stack([real, imaginary], -1), log_step.exp() * (self.rate * rate), self.discretization)
         return a, pairs.product(b[:, None], weight_in)
 
 
