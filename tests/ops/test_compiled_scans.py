@@ -241,9 +241,10 @@ def test_wrong_arguments_are_named():
 
 @pytest.mark.parametrize("modulus", [0.0, 0.9, 0.999, 1.0])
 def test_rounding_over_many_steps(modulus):
-    """Without decay, errors are those of a random walk of roundings."""
+    """Errors are those of a random walk of roundings, which lasts as long as the state remembers."""
     torch.manual_seed(0)
     steps, phase = 100_000, torch.linspace(0, 3, 4, dtype=torch.float64)
+    time_constant = steps if modulus == 1 else 1 / (1 - modulus)
     exact_a = torch.stack([modulus * phase.cos(), modulus * phase.sin()], -1)
     a = exact_a.float()
     b = torch.randn(1, steps, 4, 2)
@@ -253,6 +254,7 @@ def test_rounding_over_many_steps(modulus):
         exact = results(diagonal_scan, [*(part.double() for part in given), None], None, (False,))
         for one, other in zip(found, exact, strict=True):
             assert (one - other).norm() < 2e-5 * other.norm()
+        assert (found[0] - exact[0]).norm() < 5e-8 * time_constant**0.5 * exact[0].norm()
 
 
 @pytest.mark.parametrize("method", ["im", "imex"])
