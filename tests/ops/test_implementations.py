@@ -97,6 +97,18 @@ def test_compiled_scans_compute_half_precision(operator):
     assert implementations.choose(operator, inputs, {}, "Made").path == "one compiled call"
 
 
+@pytest.mark.skipif(bool(extension.REASON), reason="there are no compiled operators")
+@pytest.mark.parametrize("operator", ["slstm", *extension.SCANS])
+def test_exported_programs_keep_compiled_operators_unless_refused(operator, monkeypatch):
+    """``seqmem export --operators required`` keeps them; by default it exports torch's own operators."""
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    inputs = torch.zeros(1, 2, 3)
+    assert implementations.choose(operator, inputs, {}, "Made").path == "one compiled call"
+    with extension.reference_only("a test"):
+        expected = "a sum over the taps" if operator == "causal_convolution" else implementations.EXPORTED
+        assert implementations.choose(operator, inputs, {}, "Made").path == expected
+
+
 def test_the_first_row_that_can_run_is_chosen(monkeypatch):
     def row(name, device, reason=""):
         return implementations.Implementation(name, device, lambda inputs, **options: reason or options.get("no", ""), name)

@@ -82,6 +82,7 @@ class Loop(NamedTuple):
 
 
 COMPILED = "one compiled call"
+EXPORTED = "torch's scan operator in exported programs"
 STEPWISE = "step by step"
 
 
@@ -151,26 +152,26 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "multiscale": (Implementation(COMPILED, "cpu", _full_precision_reason, multiscale_sequence),),
     "diagonal_scan": (
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_scan_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_scan),
+        Implementation(EXPORTED, "", _exported_reason, diagonal_scan_exported, True),
         Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_scan_kernel),
         Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
     ),
     "diagonal_ssm": (
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, diagonal_ssm_exported, True),
-        Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_ssm_kernel),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_ssm_compiled),
+        Implementation(EXPORTED, "", _exported_reason, diagonal_ssm_exported, True),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_ssm_kernel),
         Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
     ),
     "selective_scan": (
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, selective_scan_compiled),
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, selective_scan_exported, True),
+        Implementation(EXPORTED, "", _exported_reason, selective_scan_exported, True),
         Implementation(operators.NAME, "cuda", operators.fallback_reason, selective_scan_kernel),
         Implementation("blocks of steps", "", _always, selective_scan_blocks, True),
     ),
     "slstm": (
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, slstm_exported, True),
         Implementation(COMPILED, "cpu", _full_precision_reason, slstm_sequence),
+        Implementation(EXPORTED, "", _exported_reason, slstm_exported, True),
         Implementation("a loop over the steps", "", _always, slstm_reference, True),
     ),
     "causal_convolution": (
@@ -178,14 +179,14 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),
     ),
     "minimal_gates": (
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, minimal_gates_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, minimal_gates_scan),
+        Implementation(EXPORTED, "", _exported_reason, minimal_gates_exported, True),
         Implementation(operators.NAME, "cuda", operators.fallback_reason, minimal_gates_kernel),
         Implementation("parallel scan", "", _always, minimal_gates_parallel, True),
     ),
     "oscillators": (
-        Implementation("torch's scan operator in exported programs", "", _exported_reason, oscillator_scan_exported, True),
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, oscillator_scan),
+        Implementation(EXPORTED, "", _exported_reason, oscillator_scan_exported, True),
         Implementation(operators.NAME, "cuda", operators.fallback_reason, oscillator_scan_kernel),
         Implementation("parallel scan", "", _always, oscillator_scan_parallel, True),
     ),
@@ -193,7 +194,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
 """The implementations of each operator, the preferred ones first."""
 
 LOOPS = (
-    Loop("torch's scan operator in exported programs", "scan_forward", _scan_reason),
+    Loop(EXPORTED, "scan_forward", _scan_reason),
     Loop("CUDA graphs of the time loop", "captured_forward", _graph_reason),
     Loop(STEPWISE, "stepwise_forward", _always),
 )
