@@ -90,8 +90,8 @@ void check(Arguments& a) {
   }
   a.inputs = with_contiguous_rows(a.inputs);
   a.weight = a.weight.contiguous();
-  if (a.bias) a.bias = a.bias->contiguous();
-  if (a.initial) a.initial = a.initial->contiguous();
+  a.bias = contiguous(a.bias);
+  a.initial = contiguous(a.initial);
 }
 
 // Arguments of the loops, with the parameters in a tensor of its own: taps and bias, padded with zeros.
@@ -193,8 +193,7 @@ std::vector<Tensor> causal_convolution_backward(
   check_tensor(a.name, "grad_outputs", grad_outputs, inputs, inputs.sizes());
   check_tensor(a.name, "grad_state", grad_state, inputs, a.state());
   const auto options = inputs.options();
-  const OptionalTensor outputs = grad_outputs ? OptionalTensor(with_contiguous_rows(*grad_outputs)) : grad_outputs;
-  const OptionalTensor state = grad_state ? OptionalTensor(grad_state->contiguous()) : grad_state;
+  const OptionalTensor outputs = with_contiguous_rows(grad_outputs), state = contiguous(grad_state);
   const Gradients g{
       empty_large(inputs.sizes(), options), at::empty(weight.sizes(), options), at::empty({a.channels()}, options),
       initial ? at::empty(a.state(), options) : at::empty({0}, options)};

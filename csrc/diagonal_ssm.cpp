@@ -18,6 +18,7 @@
 #include "denormals.h"
 #include "kernels.h"
 #include "row_groups.h"
+#include "step_rows.h"
 
 namespace seqmem {
 
@@ -102,7 +103,7 @@ void check(Arguments& a) {
   check_tensor(name, "initial", a.initial, a.inputs, a.state_sizes());
   check_lengths(name, a.lengths, a.batch(), a.steps());
   a.inputs = a.inputs.contiguous();
-  if (a.initial) a.initial = a.initial->contiguous();
+  a.initial = contiguous(a.initial);
 }
 
 // Converts (H, M, 2) to (M, 2, padded), with zeros in the padding.
@@ -265,9 +266,6 @@ std::vector<Tensor> diagonal_ssm_backward(
   check_tensor(given.name, "saved", saved, given.inputs, given.saved_sizes());
   check_tensor(given.name, "grad_outputs", grad_outputs, given.inputs, given.inputs.sizes());
   check_tensor(given.name, "grad_final", grad_final, given.inputs, given.state_sizes());
-  const auto contiguous = [](const OptionalTensor& tensor) {
-    return tensor ? OptionalTensor(tensor->contiguous()) : OptionalTensor();
-  };
   const auto options = given.inputs.options();
   const Tensor none = at::empty({0}, options);
   Gradients g{none, none, none, none, none, none};

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "log1p.h"
 #include "scan.h"
 #include "scan_columns.h"
 #include "sequence_math.h"
@@ -18,11 +19,6 @@ SEQMEM_INLINE void decay(Vector<T> (&x)[n]) {
   for (int j = 0; j < n; ++j) x[j] = clamp<T>(x[j], ExpConstants<T>::min, T(0));
   split_exp<T, n>(x, scale, rest);
   for (int j = 0; j < n; ++j) x[j] = scale[j] * rest[j] + scale[j];
-}
-
-template <typename T>
-SEQMEM_INLINE Vector<T> minus_magnitude(const Vector<T>& x) {
-  return x < T(0) ? x : -x;
 }
 
 // sigmoid(x) and sigmoid(-x), each to its own precision, from exp(-|x|)
@@ -48,7 +44,7 @@ struct GateValues {
     if constexpr (kind == Gates::lstm) {
       const Vector<T> forget = clamp<T>(-k[1], T(-1e30), T(1e30)), input = clamp<T>(-k[2], T(-1e30), T(1e30));
       const Vector<T> larger = forget > input ? forget : input, shift = larger > T(0) ? larger : Vector<T>{};
-      Vector<T> x[] = {minus_magnitude<T>(k[0]), -shift, forget - shift, input - shift};
+      Vector<T> x[] = {minus_absolute<T>(k[0]), -shift, forget - shift, input - shift};
       decay<T, 4>(x);
       set_candidate(k[0], x[0]);
       // f = 1 / (1 + exp(forget)) and i = 1 / (1 + exp(input)), both times exp(-shift) over the same denominator.
@@ -58,7 +54,7 @@ struct GateValues {
       first = -keep * (x[2] * scale);
       second = enter * (x[3] * scale);
     } else if constexpr (kind == Gates::lstm_raw) {
-      Vector<T> x[] = {minus_magnitude<T>(k[0]), minus_magnitude<T>(k[1]), minus_magnitude<T>(k[2])};
+      Vector<T> x[] = {minus_absolute<T>(k[0]), minus_absolute<T>(k[1]), minus_absolute<T>(k[2])};
       decay<T, 3>(x);
       set_candidate(k[0], x[0]);
       const Sigmoid<T> forget(k[1], x[1]), input(k[2], x[2]);
@@ -67,7 +63,7 @@ struct GateValues {
       first = keep * forget.complement;
       second = enter * input.complement;
     } else {
-      Vector<T> x[] = {minus_magnitude<T>(k[0]), minus_magnitude<T>(k[1])};
+      Vector<T> x[] = {minus_absolute<T>(k[0]), minus_absolute<T>(k[1])};
       decay<T, 2>(x);
       set_candidate(k[0], x[0]);
       const Sigmoid<T> update(k[1], x[1]);

@@ -16,6 +16,7 @@
 #include "row_groups.h"
 #include "scan.h"
 #include "sequence.h"
+#include "step_rows.h"
 
 namespace seqmem {
 
@@ -75,10 +76,6 @@ at::Tensor sum_of_rows(const at::Tensor& rows, at::IntArrayRef shape, const at::
     }
   });
   return sums;
-}
-
-inline OptionalTensor contiguous(const OptionalTensor& tensor) {
-  return tensor ? OptionalTensor(tensor->contiguous()) : OptionalTensor();
 }
 
 // The state that an empty sequence keeps, or its gradient.

@@ -94,11 +94,9 @@ void check(Arguments& a) {
       a.chunk_steps >= 0 && a.chunk_steps <= kMaxChunkSteps, name, ": chunk_steps: got ", a.chunk_steps, ", expected 0 to ",
       kMaxChunkSteps);
   for (Tensor* tensor : {&a.inputs, &a.delta, &a.b, &a.c}) *tensor = with_contiguous_rows(*tensor);
-  if (a.gate) a.gate = with_contiguous_rows(*a.gate);
+  a.gate = with_contiguous_rows(a.gate);
   a.a = a.a.contiguous();
-  for (OptionalTensor* tensor : {&a.skip, &a.delta_bias, &a.initial}) {
-    if (*tensor) *tensor = (*tensor)->contiguous();
-  }
+  for (OptionalTensor* tensor : {&a.skip, &a.delta_bias, &a.initial}) *tensor = contiguous(*tensor);
 }
 
 template <typename T>
@@ -293,8 +291,7 @@ std::vector<Tensor> selective_scan_backward(
   g.skip = at::zeros({given.channels()}, options);
   g.delta_bias = at::zeros({given.channels()}, options);
   g.initial = at::empty(state, options);
-  const OptionalTensor outputs_gradient = grad_outputs ? OptionalTensor(with_contiguous_rows(*grad_outputs)) : grad_outputs;
-  const OptionalTensor state_gradient = grad_state ? OptionalTensor(grad_state->contiguous()) : grad_state;
+  const OptionalTensor outputs_gradient = with_contiguous_rows(grad_outputs), state_gradient = contiguous(grad_state);
   inputs.scalar_type() == at::kFloat ? run_backward<float>(given, outputs_gradient, state_gradient, saved.contiguous(), g)
                                      : run_backward<double>(given, outputs_gradient, state_gradient, saved.contiguous(), g);
   const Tensor none = at::empty({0}, options);

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #endif
 
+#include "log1p.h"
 #include "sequence_math.h"
 #include "vector.h"
 
@@ -88,20 +89,14 @@ SEQMEM_INLINE void power_of_two(Vector<T> (&x)[n]) {
 // Beyond this x softplus(x) is x, as in torch.
 constexpr int kLinearSoftplus = 20;
 
-// softplus(x) = log(1 + exp(x)) = max(x, 0) + log(1 + y) with y = exp(-|x|), and log(1 + y) = 2 artanh(y / (2 + y)) by its
-// series; and its derivative, 1 / (1 + exp(-x)).
+// softplus(x) = log(1 + exp(x)) = max(x, 0) + log(1 + y) with y = exp(-|x|); and its derivative, 1 / (1 + exp(-x)).
 template <typename T>
 SEQMEM_INLINE Vector<T> softplus(const Vector<T>& x, Vector<T>& derivative) {
-  constexpr int terms = sizeof(T) == 4 ? 8 : 17;
-  const Vector<T> exponent[1] = {clamp<T>(x < T(0) ? x : -x, ExpConstants<T>::min, T(0))};
+  const Vector<T> exponent[1] = {clamp<T>(minus_absolute<T>(x), ExpConstants<T>::min, T(0))};
   Vector<T> scale[1], rest[1];
   split_exp<T, 1>(exponent, scale, rest);
   const Vector<T> y = scale[0] * rest[0] + scale[0], inverse = reciprocal<T>(y + T(1));
-  const Vector<T> s = y * reciprocal<T>(y + T(2)), squared = s * s;
-  Vector<T> series = broadcast<T>(T(1.0 / (2 * terms - 1)));
-#pragma GCC unroll 16
-  for (int term = terms - 2; term >= 0; --term) series = series * squared + T(1.0 / (2 * term + 1));
-  const Vector<T> value = (x > T(0) ? x : Vector<T>{}) + T(2) * s * series;
+  const Vector<T> value = (x > T(0) ? x : Vector<T>{}) + log1p_of_unit<T>(y);
   const auto is_linear = x > T(kLinearSoftplus);
   derivative = is_linear ? broadcast<T>(T(1)) : x < T(0) ? y * inverse : inverse;
   return is_linear ? x : value;

@@ -1,28 +1,11 @@
 // One step of W units of one row of an sLSTM, forward and backward.
 #pragma once
 
+#include "log1p.h"
 #include "sequence_math.h"
 #include "slstm.h"
 
 namespace seqmem::SEQMEM_ISA {
-
-template <typename T>
-constexpr int kLog1pTerms = sizeof(T) == 4 ? 8 : 17;
-
-// log(1 + q) for q from 0 to 1: 2 artanh(s) of s = q / (2 + q), at most 1/3, by its series.
-template <typename T>
-SEQMEM_INLINE Vector<T> log1p_of_unit(const Vector<T>& q) {
-  const Vector<T> s = q * reciprocal<T>(q + T(2)), square = s * s;
-  Vector<T> sum = broadcast<T>(T(1) / T(2 * kLog1pTerms<T> - 1));
-#pragma GCC unroll 16
-  for (int term = kLog1pTerms<T> - 2; term >= 0; --term) sum = sum * square + T(1) / T(2 * term + 1);
-  return T(2) * s * sum;
-}
-
-template <typename T>
-SEQMEM_INLINE Vector<T> minus_absolute(const Vector<T>& x) {
-  return x < T(0) ? x : -x;
-}
 
 // The gates' sums of W units, their state before and then after the step, and the saved numbers.
 template <typename T>

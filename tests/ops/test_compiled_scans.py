@@ -257,6 +257,21 @@ def test_rounding_over_many_steps(modulus):
         assert (found[0] - exact[0]).norm() < 5e-8 * time_constant**0.5 * exact[0].norm()
 
 
+@pytest.mark.parametrize("gates", ["gru", "lstm", "lstm_raw"])
+def test_rounding_of_gates_over_many_steps(gates):
+    """With forget gates close to 1, which keep a state for a thousand steps."""
+    torch.manual_seed(0)
+    projected = torch.randn(1, 100_000, 4 * (2 if gates == "gru" else 3))
+    closed = slice(4, None) if gates == "gru" else slice(8, None)
+    projected[..., closed] -= 7
+    if gates != "gru":
+        projected[..., 4:8] += 7
+    found = results(minimal_gates_scan, [projected, None], None, (gates,))
+    exact = results(minimal_gates_scan, [projected.double(), None], None, (gates,))
+    for one, other in zip(found, exact, strict=True):
+        assert (one - other).norm() < 2e-5 * other.norm()
+
+
 @pytest.mark.parametrize("method", ["im", "imex"])
 def test_rounding_of_oscillators_over_many_steps(method):
     torch.manual_seed(0)
