@@ -135,3 +135,15 @@ def test_parameters_and_their_decay():
 def test_heads_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="num_heads: got 3, expected a divisor of 6 inputs and 8 units"):
         SLSTM(6, 8, num_heads=3)
+    with pytest.raises(UserError, match="num_heads: got 4, expected fewer than 4 units: the norm of one unit is zero"):
+        SLSTM(4, 4, num_heads=4)
+    with pytest.raises(UserError, match="hidden_size: got 1, expected greater than or equal to 2"):
+        SLSTM(4, 1)
+
+
+@pytest.mark.parametrize(("size", "heads"), [(2, 1), (4, 2), (6, 2), (8, 4), (9, 1)])
+def test_a_head_has_two_units_at_least(size, heads):
+    torch.manual_seed(0)
+    layer = SLSTM(size, size)
+    assert len(layer.weight_hh) == heads
+    assert layer(torch.randn(2, 5, size))[0].any()

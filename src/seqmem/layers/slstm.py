@@ -1,10 +1,9 @@
 """The sLSTM layer of xLSTM: a causal convolution, gates by head, an LSTM with exponential gates, and a norm by head."""
 
-import math
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
@@ -49,14 +48,16 @@ class SLSTM(SequenceLayer[SLSTMState]):
 
     Args:
         input_size: C.
-        hidden_size: H.
-        num_heads: K, a divisor of C and H; None for 4, or for the greatest common divisor of 4, C and H.
+        hidden_size: H, at least 2.
+        num_heads: K, a divisor of C and H; None for 4, or for 2 or 1 where C or H is not a multiple, or H is 4.
+            A head has at least two units, since the norm of a single one is zero.
         kernel_size: k, taps of the convolution.
         forget_bias: initial bias of f, by unit j of d = H/K of a head in block l of L. powerlaw:
             5 - 12 (j / (d - 1))^(0.3 + 1.3 l / (L - 1)), with the exponent 0.3 for L = 1. linear: evenly spaced from 3 to 6.
 
     Raises:
-        UserError: an argument of the wrong type or range, or C or H is not a multiple of ``num_heads``.
+        UserError: an argument of the wrong type or range, C or H is not a multiple of ``num_heads``, or a head has one
+            unit.
     """
 
     name = "slstm"
@@ -67,16 +68,18 @@ class SLSTM(SequenceLayer[SLSTMState]):
     def __init__(
         self,
         input_size: PositiveInt,
-        hidden_size: PositiveInt = 256,
+        hidden_size: Annotated[int, Field(ge=2)] = 256,
         num_heads: PositiveInt | None = None,
         kernel_size: PositiveInt = 4,
         forget_bias: Literal["powerlaw", "linear"] = "powerlaw",
     ):
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        heads = num_heads or math.gcd(4, input_size, hidden_size)
+        heads = num_heads or next(k for k in (4, 2, 1) if not (input_size % k or hidden_size % k) and k < hidden_size)
         if input_size % heads or hidden_size % heads:
             raise UserError(f"num_heads: got {heads}, expected a divisor of {input_size} inputs and {hidden_size} units")
+        if heads == hidden_size:
+            raise UserError(f"num_heads: got {heads}, expected fewer than {hidden_size} units: the norm of one unit is zero")
         self.forget_bias, size = forget_bias, hidden_size // heads
         self.weight_conv = nn.Parameter(torch.empty(input_size, kernel_size))
         self.bias_conv = nn.Parameter(torch.empty(input_size))
