@@ -35,6 +35,15 @@ def test_dropping_what_the_message_names_is_enough(model):
     assert config["train"]["epochs"] == 50
 
 
+def test_dropping_takes_a_key_that_is_null():
+    """Hydra alone says that such a key does not exist."""
+    message = refused("experiment=successors/pmnist_s4d", "dataset=digits")
+    dropped = re.findall(r"'(~\S+)'", message)
+    assert "~dataset.train_samples" in dropped
+    config = commandline.compose(["experiment=successors/pmnist_s4d", "dataset=digits", *dropped])
+    assert "train_samples" not in config["dataset"]
+
+
 def test_one_argument_of_ones_own_file(tmp_path, monkeypatch):
     (tmp_path / "experiment").mkdir()
     content = "# @package _global_\nmodel:\n  cell_args: {hidden_size: 8, bias: false, x: 1}\n"

@@ -42,7 +42,8 @@ def translate(arguments: Sequence[str]) -> list[str]:
 
     ``model.cell=NAME`` becomes ``model=NAME``, the group that holds the cell's arguments. Arguments of a mixer, a measure, an
     optimiser or a schedule are added with ``++``, since the files of cfg/ do not list them; the signature checks them later.
-    ``glob(leg*)`` becomes the list of matching choices, those of subfolders included.
+    ``glob(leg*)`` becomes the list of matching choices, those of subfolders included. ``~dataset.KEY`` also drops a key whose
+    value is null, which Hydra takes for a missing one.
 
     Raises:
         UserError: two different models, an unknown flag, or an override that Hydra cannot parse.
@@ -64,7 +65,7 @@ def translate_overrides(overrides: Sequence[str], folders: Sequence[Path] = (CON
     parsed = parse(overrides)
     for override in parsed:
         _refuse_sweep_of_hydra(override)
-    return [_without_glob(override, folders) for override in parsed]
+    return [line for override in parsed for line in (*_set_before_dropped(override), _without_glob(override, folders))]
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -280,6 +281,12 @@ def _without_glob(override: Override, folders: Sequence[Path]) -> str:
         near = meant([f"glob({deeper.include[0]})"]) if deeper.filter(known) else suggestion(pattern.include[0], known)
         raise UserError(f"{key}: got {value}, which matches no choice{near}")
     return f"{key}={','.join(found)}"
+
+
+def _set_before_dropped(override: Override) -> list[str]:
+    """Return an override that gives a key a value, if ``override`` drops the key: Hydra drops none that is null."""
+    dropped = override.is_delete() and not is_group(override) and override.value() is None
+    return [f"{override.key_or_group}=0"] if dropped and "." in override.key_or_group else []
 
 
 def _with_new_keys_allowed(override: str) -> str:
