@@ -6,12 +6,11 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.ops.export import exporting
-from seqmem.ops.precision import at_least_float32, full_precision
+from seqmem.ops.precision import at_least_float32, full_precision, mixed_linear
 from seqmem.sequence import SequenceLayer
 
 
@@ -77,17 +76,17 @@ class EMA(SequenceLayer[EMAState]):
         self, run: Any, inputs: Tensor, state: EMAState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, EMAState]:
         """Compute a whole sequence by a diagonal scan, in the precision of the parameters but at least in float32."""
+        parameters = (self.nu, self.theta, self.weight_in, self.weight_out, self.weight_skip)
+        nu, theta, weight_in, weight_out, weight_skip = map(at_least_float32, parameters)
+        inputs = inputs.to(nu.dtype)
+        rate = nu.exp()
+        # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
+        driven = mixed_linear(inputs, weight_in) * (-torch.expm1(-2 * rate)).sqrt()
+        decay = torch.exp(-rate)[:, None] * torch.stack([theta.cos(), theta.sin()], -1)
+        # A format that an exported program is converted to may lack complex numbers, which a given state has.
+        initial = None if exporting() and fresh else torch.view_as_real(state.averages)
         with full_precision(inputs.device):
-            parameters = (self.nu, self.theta, self.weight_in, self.weight_out, self.weight_skip)
-            nu, theta, weight_in, weight_out, weight_skip = map(at_least_float32, parameters)
-            inputs = inputs.to(nu.dtype)
-            rate = nu.exp()
-            # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
-            driven = linear(inputs, weight_in) * (-torch.expm1(-2 * rate)).sqrt()
-            decay = torch.exp(-rate)[:, None] * torch.stack([theta.cos(), theta.sin()], -1)
-            # A format that an exported program is converted to may lack complex numbers, which a given state has.
-            initial = None if exporting() and fresh else torch.view_as_real(state.averages)
             averages, last = run(decay, torch.stack([driven, torch.zeros_like(driven)], -1), initial, lengths)
-            real, imaginary = averages.unbind(-1)
-            outputs = linear(real, weight_out[..., 0]) - linear(imaginary, weight_out[..., 1])
-            return (outputs + linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(torch.complex(*last.unbind(-1)))
+        real, imaginary = averages.unbind(-1)
+        outputs = mixed_linear(real, weight_out[..., 0]) - mixed_linear(imaginary, weight_out[..., 1])
+        return (outputs + mixed_linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(torch.complex(*last.unbind(-1)))

@@ -69,11 +69,11 @@ class LinOSS(SequenceLayer[LinOSSState]):
         self, run: Any, inputs: Tensor, state: LinOSSState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, LinOSSState]:
         """Compute a whole sequence of oscillators, in the precision of the parameters but at least in float32."""
+        parameters = (self.stiffness, self.step_size, self.weight_in, self.weight_out, self.weight_skip)
+        stiffness, step_size, weight_in, weight_out, skip = map(at_least_float32, parameters)
+        x = projected(inputs.to(skip.dtype), self.projection)
+        driven, initial = pairs.from_real(x, weight_in), None if fresh else state.oscillators
         with full_precision(inputs.device):
-            parameters = (self.stiffness, self.step_size, self.weight_in, self.weight_out, self.weight_skip)
-            stiffness, step_size, weight_in, weight_out, skip = map(at_least_float32, parameters)
-            x = projected(inputs.to(skip.dtype), self.projection)
-            driven, initial = pairs.from_real(x, weight_in), None if fresh else state.oscillators
             positions, last = run(stiffness.relu(), step_size.sigmoid(), driven, initial, lengths, self.method)
-            outputs = pairs.real_part(positions, weight_out) + skip * x
-            return outputs.to(self.weight_out.dtype), LinOSSState(last)
+        outputs = pairs.real_part(positions, weight_out) + skip * x
+        return outputs.to(self.weight_out.dtype), LinOSSState(last)

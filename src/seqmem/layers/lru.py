@@ -90,13 +90,14 @@ class LRU(SequenceLayer[LRUState]):
         self, run: Any, inputs: Tensor, state: LRUState, lengths: Tensor | None, fresh: bool, rate: float = 1.0
     ) -> tuple[Tensor, LRUState]:
         """Compute a whole sequence by a diagonal scan, in the precision of the parameters but at least in float32."""
+        weight_out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
+        x = projected(inputs.to(skip.dtype), self.projection)
+        factors, weight_in = self.recurrence(rate)
+        driven = pairs.from_real(x, weight_in)
         with full_precision(inputs.device):
-            weight_out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
-            x = projected(inputs.to(skip.dtype), self.projection)
-            factors, weight_in = self.recurrence(rate)
-            hidden, last = run(factors, pairs.from_real(x, weight_in), None if fresh else state.hidden, lengths)
-            outputs = pairs.real_part(hidden, weight_out) + skip * x
-            return outputs.to(self.weight_out.dtype), LRUState(last)
+            hidden, last = run(factors, driven, None if fresh else state.hidden, lengths)
+        outputs = pairs.real_part(hidden, weight_out) + skip * x
+        return outputs.to(self.weight_out.dtype), LRUState(last)
 
     def recurrence(self, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return the factors lambda^r (N, 2) and the normalised weights of the inputs (N, H, 2), for the rate of a call."""

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.ops import implementations
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.sequence import SequenceLayer
 
 
@@ -111,25 +111,21 @@ class Mamba(SequenceLayer[MambaState]):
         self, run: Any, inputs: Tensor, state: MambaState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, MambaState]:
         """Compute a whole sequence by a selective scan, which is at least in float32, as the convolution."""
-        dtype, (inner, states) = state.ssm.dtype, self.log_rate.shape
-        projected = _mapped(inputs, self.weight_in, self.bias_in).to(dtype)
+        inner, states = self.log_rate.shape
+        projected = mixed_linear(inputs, self.weight_in, self.bias_in)
         x, gate = projected.split([inner, inner], -1)
         convolve = implementations.required("causal_convolution", x)
         bias_conv = None if self.bias_conv is None else at_least_float32(self.bias_conv)
         convolved, kept = convolve(x, at_least_float32(self.weight_conv), bias_conv, state.conv, lengths)
         x = silu(convolved)
-        selected = _mapped(x, self.weight_select)
+        selected = mixed_linear(x, self.weight_select)
         delta, b, c = selected.split([self.rank, states, states], -1)
-        delta = _mapped(delta, self.weight_step)
+        delta = mixed_linear(delta, self.weight_step)
         rate, skip, bias_step = map(at_least_float32, (self.log_rate, self.weight_skip, self.bias_step))
         initial = None if fresh else state.ssm
         outputs, last = run(x, delta, -torch.exp(rate), b, c, skip, gate, bias_step, initial, lengths, True)
-        return _mapped(outputs, self.weight_out, self.bias_out), MambaState(kept, last)
-
-
-def _mapped(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply by a weight, in its type or as autocast requests."""
-    return linear(values.to(weight.dtype), weight, bias)
+        outputs = mixed_linear(outputs, self.weight_out, self.bias_out)
+        return outputs.to(self.weight_out.dtype), MambaState(kept, last)
 
 
 def _uniform(rows: int, columns: int, fan_in: int | None = None) -> nn.Parameter:

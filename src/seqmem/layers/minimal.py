@@ -5,13 +5,12 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.ops import implementations
 from seqmem.ops.minimal_gates import MinimalGates, candidate_activation
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.sequence import SequenceLayer
 
 Expansion = Annotated[float, Field(gt=0)]
@@ -97,12 +96,10 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
             convolve = implementations.required("causal_convolution", inputs)
             convolved, last = convolve(inputs, self.weight_conv, self.bias_conv, state.inputs, lengths)
             inputs = inputs + convolved
-        projected = linear(inputs, self.weight_in, self.bias_in)
+        projected = mixed_linear(inputs, self.weight_in, self.bias_in)
         hidden, final = run(projected, state.hidden, lengths, self.form)
-        outputs = hidden.to(projected.dtype)
-        if self.weight_out is not None:
-            outputs = linear(outputs, self.weight_out, self.bias_out)
-        return outputs, MinimalState(final, last)
+        outputs = hidden if self.weight_out is None else mixed_linear(hidden, self.weight_out, self.bias_out)
+        return outputs.to(self.weight_in.dtype), MinimalState(final, last)
 
     def gates(self, name: str) -> int:
         """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""

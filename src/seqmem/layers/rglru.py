@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu
 
 from seqmem.arguments import checked
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
 from seqmem.ops import implementations
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.ops.rg_lru import rg_lru_terms
 from seqmem.sequence import SequenceLayer
 
@@ -144,20 +144,20 @@ class RGLRU(SequenceLayer[RGLRUState]):
     def _mixed(
         self, run: Any, inputs: Tensor, state: RGLRUState, lengths: Tensor | None, starts: Tensor | None
     ) -> tuple[Tensor, RGLRUState]:
-        dtype, steps = state.hidden.dtype, inputs.shape[1]
+        steps = inputs.shape[1]
         first = torch.arange(steps, device=inputs.device).eq(0) & state.started.eq(0)[:, None]
         begin = first if starts is None else first | starts
-        drive = linear(inputs, self.weight_in, self.bias_in).to(dtype)
+        drive = mixed_linear(inputs, self.weight_in, self.bias_in)
         weight_conv, bias_conv, decay = map(at_least_float32, (self.weight_conv, self.bias_conv, self.decay))
         convolve = implementations.required("causal_convolution", drive)
         drive, kept = convolve(drive, weight_conv, bias_conv, state.inputs, lengths, starts)
         recurrence = self._blocks(drive, self.weight_recurrence, self.bias_recurrence)
         gate = self._blocks(drive, self.weight_gate, self.bias_gate)
         hidden, last = run(*rg_lru_terms(drive, recurrence, gate, decay, begin), state.hidden, lengths)
-        branch = gelu(linear(inputs, self.weight_branch, self.bias_branch), approximate="tanh")
-        outputs = linear(branch * hidden.to(branch.dtype), self.weight_out, self.bias_out)
+        branch = gelu(mixed_linear(inputs, self.weight_branch, self.bias_branch), approximate="tanh")
+        outputs = mixed_linear(branch * hidden, self.weight_out, self.bias_out)
         read = torch.full_like(state.started, steps) if lengths is None else lengths
-        return outputs, RGLRUState(last, kept, state.started.masked_fill(read > 0, 1))
+        return outputs.to(self.weight_out.dtype), RGLRUState(last, kept, state.started.masked_fill(read > 0, 1))
 
     def _blocks(self, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Multiply values (B, T, N) by a block-diagonal matrix (heads, N / heads, N / heads)."""

@@ -121,12 +121,12 @@ class S4D(SequenceLayer[S4DState]):
         self, run: Any, inputs: Tensor, state: S4DState, lengths: Tensor | None, fresh: bool, rate: float = 1.0
     ) -> tuple[Tensor, S4DState]:
         """Compute a whole sequence by state space models, in the precision of the parameters but at least in float32."""
+        out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
+        x = projected(inputs.to(out.dtype), self.projection)
+        a, b = self.discretized(rate)
         with full_precision(inputs.device):
-            out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
-            x = projected(inputs.to(out.dtype), self.projection)
-            a, b = self.discretized(rate)
             outputs, modes = run(x, a, b, 2 * out, skip, None if fresh else state.modes, lengths)
-            return outputs.to(self.weight_out.dtype), S4DState(modes)
+        return outputs.to(self.weight_out.dtype), S4DState(modes)
 
     def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return a and b of each channel, (H, N / 2, 2) or (H, N / 2) of real modes, for the rate of a call."""

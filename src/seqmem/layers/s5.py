@@ -112,18 +112,19 @@ class S5(SequenceLayer[S5State]):
         self, run: Any, inputs: Tensor, state: S5State, lengths: Tensor | None, fresh: bool, rate: float = 1.0
     ) -> tuple[Tensor, S5State]:
         """Compute a whole sequence by a diagonal scan, in the precision of the parameters but at least in float32."""
+        weight_out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
+        x = projected(inputs.to(skip.dtype), self.projection)
+        factors, weight_in = self.recurrence(rate)
+        driven = pairs.from_real(x, weight_in)
+        weights = (2 * weight_out if self.conjugate else weight_out).chunk(self.directions, 1)
         with full_precision(inputs.device):
-            weight_out, skip = at_least_float32(self.weight_out), at_least_float32(self.weight_skip)
-            x = projected(inputs.to(skip.dtype), self.projection)
-            factors, weight_in = self.recurrence(rate)
-            driven = pairs.from_real(x, weight_in)
-            weights = (2 * weight_out if self.conjugate else weight_out).chunk(self.directions, 1)
             modes, last = run(factors, driven, None if fresh else state.modes, lengths)
-            outputs = pairs.real_part(modes, weights[0]) + skip * x
-            if self.directions == 2:
+        outputs = pairs.real_part(modes, weights[0]) + skip * x
+        if self.directions == 2:
+            with full_precision(inputs.device):
                 backward, _ = run(factors, driven, None, lengths, True)
-                outputs = outputs + pairs.real_part(backward, weights[1])
-            return outputs.to(self.weight_out.dtype), S5State(last)
+            outputs = outputs + pairs.real_part(backward, weights[1])
+        return outputs.to(self.weight_out.dtype), S5State(last)
 
     def recurrence(self, rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return the factors a (M, 2) and the weights b B of the inputs (M, H, 2), for the rate of a call."""

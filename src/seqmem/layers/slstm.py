@@ -110,18 +110,18 @@ class SLSTM(SequenceLayer[SLSTMState]):
         self, run: Any, inputs: Tensor, state: SLSTMState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, SLSTMState]:
         """Compute a whole sequence, in the precision of the parameters but at least in float32."""
+        heads, _, size = self.weight_hh.shape
+        inputs = inputs.to(state.hidden.dtype)
+        convolve = implementations.required("causal_convolution", inputs)
+        weight_conv, bias_conv = at_least_float32(self.weight_conv), at_least_float32(self.bias_conv)
+        convolved, kept = convolve(inputs, weight_conv, bias_conv, state.inputs, lengths)
+        weight, halves = at_least_float32(self.weight_gates), []
+        for source, maps in ((silu(convolved), weight[:2]), (inputs, weight[2:])):
+            halves.append(torch.einsum("btki,gkoi->btgko", source.unflatten(-1, (heads, -1)), maps))
+        projected = torch.cat(halves, 2).flatten(2) + at_least_float32(self.bias)
         with full_precision(inputs.device):
-            heads, _, size = self.weight_hh.shape
-            inputs = inputs.to(state.hidden.dtype)
-            convolve = implementations.required("causal_convolution", inputs)
-            weight_conv, bias_conv = at_least_float32(self.weight_conv), at_least_float32(self.bias_conv)
-            convolved, kept = convolve(inputs, weight_conv, bias_conv, state.inputs, lengths)
-            weight, halves = at_least_float32(self.weight_gates), []
-            for source, maps in ((silu(convolved), weight[:2]), (inputs, weight[2:])):
-                halves.append(torch.einsum("btki,gkoi->btgko", source.unflatten(-1, (heads, -1)), maps))
-            projected = torch.cat(halves, 2).flatten(2) + at_least_float32(self.bias)
             results = run(projected, *state[:4], lengths, at_least_float32(self.weight_hh))
-            outputs, hidden, memory, normalizer, stabilizer = results
-            normalized = layer_norm(outputs.unflatten(-1, (heads, size)), (size,)).flatten(2)
-            scaled = (normalized * at_least_float32(self.norm_scale)).to(self.bias.dtype)
-            return scaled, SLSTMState(hidden, memory, normalizer, stabilizer, kept)
+        outputs, hidden, memory, normalizer, stabilizer = results
+        normalized = layer_norm(outputs.unflatten(-1, (heads, size)), (size,)).flatten(2)
+        scaled = (normalized * at_least_float32(self.norm_scale)).to(self.bias.dtype)
+        return scaled, SLSTMState(hidden, memory, normalizer, stabilizer, kept)

@@ -4,10 +4,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from seqmem.errors import UserError
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, mixed_linear
 
 
 def make_projection(input_size: int, hidden_size: int) -> nn.Parameter | None:
@@ -19,7 +18,7 @@ def make_projection(input_size: int, hidden_size: int) -> nn.Parameter | None:
 
 def projected(inputs: Tensor, weight: nn.Parameter | None) -> Tensor:
     """Map inputs (B, T, C), at least in float32, to H channels; return them unchanged without a weight."""
-    return inputs if weight is None else linear(inputs, at_least_float32(weight))
+    return inputs if weight is None else mixed_linear(inputs, at_least_float32(weight))
 
 
 def initial_log_steps(size: int, dt_min: float, dt_max: float) -> Tensor:

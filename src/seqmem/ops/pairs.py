@@ -1,11 +1,13 @@
 """Complex numbers as trailing pairs of reals, (..., 2): arithmetic, and linear maps to and from real channels.
 
-Operators on pairs need no complex tensors, which formats such as ONNX do not have.
+Operators on pairs need no complex tensors, which formats such as ONNX do not have. Under autocast the linear
+maps multiply in its type, with results in float32.
 """
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+
+from seqmem.ops.precision import mixed_linear
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -36,10 +38,10 @@ def expm1(values: Tensor) -> Tensor:
 
 def from_real(inputs: Tensor, weight: Tensor) -> Tensor:
     """Compute W x, (..., N, 2), for real inputs (..., C) and pairs W (N, C, 2), as one real product."""
-    return linear(inputs, weight.transpose(1, 2).flatten(0, 1)).unflatten(-1, (len(weight), 2))
+    return mixed_linear(inputs, weight.transpose(1, 2).flatten(0, 1)).unflatten(-1, (len(weight), 2))
 
 
 def real_part(values: Tensor, weight: Tensor) -> Tensor:
     """Compute Re(W z), (..., H), for pairs z (..., N, 2) and W (H, N, 2), as one real product."""
     real, imaginary = weight.unbind(-1)
-    return linear(values.flatten(-2), torch.stack([real, -imaginary], -1).flatten(1))
+    return mixed_linear(values.flatten(-2), torch.stack([real, -imaginary], -1).flatten(1))

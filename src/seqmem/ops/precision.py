@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 _AUTOCAST_DEVICES = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)}
 """Looked up once: torch.compile of torch 2.11 cannot trace the look-up."""
@@ -24,6 +25,14 @@ def autocast_active(device: torch.device) -> bool:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return a tensor in float32 if its type is float16 or bfloat16, else unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def mixed_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute x W^T + b in the type of the weights, or as autocast requests; the results are at least in float32.
+
+    This keeps what follows, such as the states of a scan, in float32 under autocast.
+    """
+    return at_least_float32(linear(inputs.to(weight.dtype), weight, bias))
 
 
 def widest(*tensors: Tensor | None) -> torch.dtype:
