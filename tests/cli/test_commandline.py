@@ -140,7 +140,7 @@ COMMAND_LINES = {
     "model.cell=lsmt": "model: got lsmt, expected the name of a file in cfg/model/; did you mean 'lstm'?",
     "model=lstm model.cell=gru": "model.cell: got gru and lstm, expected one name",
     "model=legs,gru": "model: got several values, expected one; -m tries each of them",
-    "experiment=hippo/pmnist_leg": "did you mean 'hippo/pmnist_legs' or 'successors/pmnist_legs'?",
+    "experiment=hippo/pmnist_leg": "did you mean 'hippo/pmnist_legs'?",
     "hydra/sweeper=optna": "hydra/sweeper: got optna, expected a choice of Hydra or of its plugins",
     "train.epoch=3": "train.epoch: no such key; did you mean 'train.epochs'?",
     "train.lr.x=3": "train.lr.x: no such key; train.lr is a single value",
@@ -188,7 +188,7 @@ HINTS = {
     "runner.gpus=2": "runner.gpus: no such key of runner=pl; runner=ray has it",
     "experiment=pmnist_legs": "experiment: got pmnist_legs, expected the name of a file in cfg/experiment/; "
     "did you mean 'hippo/pmnist_legs' or 'successors/pmnist_legs'?",
-    "experiment=pmnist_legz": "did you mean 'hippo/pmnist_legs' or 'successors/pmnist_legs'?",
+    "experiment=pmnist_legz": "did you mean 'hippo/pmnist_legs'?",
     "experiment=igloo": "choose from: igloo/copy_memory, igloo/copy_memory_table",
     "experiment=legs": "did you mean 'model=legs'?",
     "model=mnist": "did you mean 'dataset=mnist'?",
