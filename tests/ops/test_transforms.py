@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS
 from seqmem.hippo import OnlineProjection, project
+from seqmem.layers import LRU, S4D, LinOSS, Mamba, MinGRU, SLSTM
 from seqmem.ops import discretize, extension, legs_function_approximation, legs_update, legt_update, memory_update, transition
 from seqmem.ops.legs_projection import HOLD_NUMBERS
 from tests.ops.registered import compiled_operators
@@ -31,8 +32,10 @@ def uses():
     yield legs_function_approximation(random(2, 5, requires_grad=True), 3)
     yield project(random(2, 5, requires_grad=True), 3)
     yield project(random(2, HOLD_NUMBERS, requires_grad=True), 3, discretization="zoh")
-    for cell in (LSTM(3, 4), GRU(3, 4), LegS(3, 4), HMLSTM(3, 4, num_layers=2)):
-        yield cell.double()(random(2, 3, 3))[0]
+    cells = (LSTM(3, 4), GRU(3, 4), LegS(3, 4), HMLSTM(3, 4, num_layers=2))
+    layers = (LRU(3, 4), S4D(3, 4), LinOSS(3, 4), MinGRU(3, 4), Mamba(3, 4), SLSTM(3, 4))
+    for layer in (*cells, *layers):
+        yield layer.double()(random(2, 3, 3))[0]
 
 
 class Recorder(TorchDispatchMode):
