@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS
 from seqmem.hippo import OnlineProjection, project
-from seqmem.layers import LRU, S4D, LinOSS, Mamba, MinGRU, SLSTM
+from seqmem.layers import LRU, S4D, SLSTM, LinOSS, Mamba, MinGRU
 from seqmem.ops import discretize, extension, legs_function_approximation, legs_update, legt_update, memory_update, transition
 from seqmem.ops.legs_projection import HOLD_NUMBERS
 from tests.ops.registered import compiled_operators
