@@ -37,17 +37,17 @@ class Leaky(Recurrence[State]):
         return hidden, State(hidden)
 
 
-class Parity(DataSet):
-    name = "parity"
+class Majority(DataSet):
+    name = "majority"
 
     @checked
     def __init__(self, length: PositiveInt = 50, seed: Seed = 0, num_workers: NonNegativeInt = 0):
-        bits = {split: generator(seed, "parity", split).integers(0, 2, (500, length)) for split in SPLITS}
+        bits = {split: generator(seed, "majority", split).integers(0, 2, (500, length)) for split in SPLITS}
         self.bits = {split: torch.from_numpy(array) for split, array in bits.items()}
-        spec = DataSpec("parity", 2, 2, "classification", output_steps=0, max_length=length, tokens=True)
+        spec = DataSpec("majority", 2, 2, "classification", output_steps=0, max_length=length, tokens=True)
         provenance = Provenance(seed, {split: sha256(array) for split, array in bits.items()})
         super().__init__(spec, dict.fromkeys(SPLITS, 500), provenance, num_workers)
 
     def batch(self, split, indices):
         bits = self.bits[split][indices]
-        return Batch(bits, bits.sum(1) % 2)
+        return Batch(bits, (2 * bits.sum(1) > bits.shape[1]).long())

@@ -17,7 +17,7 @@ from tests import program
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).with_name("own_cells.py")
 FOUND = "a module in this folder or on PYTHONPATH"
-CHOSEN = ("dataset=parity", "model=leaky", "smoke_test=true")
+CHOSEN = ("dataset=majority", "model=leaky", "smoke_test=true")
 
 
 def write(folder):
@@ -27,7 +27,7 @@ def write(folder):
     for group in ("model", "dataset"):
         (folder / "cfg" / group).mkdir(parents=True)
     (folder / "cfg/model/leaky.yaml").write_text("network: recurrent\ncell: leaky\ncell_args: {hidden_size: 8, tau: 10.0}\n")
-    (folder / "cfg/dataset/parity.yaml").write_text("name: parity\nlength: 20\n")
+    (folder / "cfg/dataset/majority.yaml").write_text("name: majority\nlength: 20\n")
 
 
 def install(folder, module="my_cells", name="my-cells"):
@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_module_of_the_current_folder_registers_cells_and_data_sets(trained):
-    [trial] = trained.glob("runs/parity_leaky_*/seed_0")
+    [trial] = trained.glob("runs/majority_leaky_*/seed_0")
     assert json.loads((trial / "record.json").read_text())["status"] == "finished"
     assert "- my_cells" in (trial / "config.yaml").read_text()
 
@@ -68,7 +68,7 @@ def test_an_installed_plugin_is_the_same(trained, tmp_path):
     command = [sys.executable, "-m", "seqmem", "train", *CHOSEN]
     done = subprocess.run(command, cwd=trained, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "found in runs/parity_leaky_" in done.stdout
+    assert "found in runs/majority_leaky_" in done.stdout
 
 
 def test_a_change_next_to_the_module_makes_a_new_trial(trained, tmp_path):
@@ -78,17 +78,17 @@ def test_a_change_next_to_the_module_makes_a_new_trial(trained, tmp_path):
     (tmp_path / "own_helper.py").write_text("FACTOR = 2.0\n")
     done = train(tmp_path, "seqmem.plugins=[my_cells]")
     assert "found in" not in done.stdout
-    assert len(list((tmp_path / "runs").glob("parity_leaky_*"))) == 2
+    assert len(list((tmp_path / "runs").glob("majority_leaky_*"))) == 2
 
 
 def test_a_trial_is_read_with_its_plugin_alone(trained):
-    [trial] = trained.glob("runs/parity_leaky_*/seed_0")
+    [trial] = trained.glob("runs/majority_leaky_*/seed_0")
     refused = program.run(["evaluate.py", str(trial)], trained)
     assert refused.returncode == 2
     assert "was trained with seqmem.plugins=[my_cells]; give that here too" in refused.stderr
     done = program.run(["evaluate.py", str(trial), "seqmem.plugins=[my_cells]"], trained)
     assert done.returncode == 0, done.stderr
-    assert "leaky on parity, epoch 1, test split" in done.stdout
+    assert "leaky on majority, epoch 1, test split" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_an_installed_plugin_needs_no_key(python, seqmem, tmp_path):
     (package / "src/own_cells/cfg/model/leaky.yaml").write_text(
         "network: recurrent\ncell: leaky\ncell_args: {hidden_size: 8}\n"
     )
-    (package / "src/own_cells/cfg/dataset/parity.yaml").write_text("name: parity\nlength: 20\n")
+    (package / "src/own_cells/cfg/dataset/majority.yaml").write_text("name: majority\nlength: 20\n")
     (package / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
         '[project]\nname = "own-cells"\nversion = "1.0"\n'
@@ -184,8 +184,8 @@ def test_an_installed_plugin_needs_no_key(python, seqmem, tmp_path):
     )
     done(sys.executable, *PIP, "--python", python, "install", *NOTHING_ELSE, package, cwd=tmp_path)
     try:
-        out = done(seqmem, "train", "dataset=parity", "model=leaky", "smoke_test=true", cwd=tmp_path)
-        assert "leaky on parity" in out
+        out = done(seqmem, "train", "dataset=majority", "model=leaky", "smoke_test=true", cwd=tmp_path)
+        assert "leaky on majority" in out
         assert done(seqmem, "evaluate", *tmp_path.glob("runs/*_*/seed_0"), cwd=tmp_path)
     finally:
         done(sys.executable, *PIP, "--python", python, "uninstall", "-y", "own-cells", cwd=tmp_path)

@@ -58,28 +58,28 @@ def guide_example() -> tuple[str, str]:
 @pytest.mark.parametrize("example", [docstring_example, guide_example])
 def test_the_examples_pass_the_batteries(example, tmp_path, monkeypatch, load_small, configuration):
     module, yaml_text = example()
-    (tmp_path / "parity.py").write_text(module)
-    (tmp_path / "parity.yaml").write_text(yaml_text)
+    (tmp_path / "majority.py").write_text(module)
+    (tmp_path / "majority.yaml").write_text(yaml_text)
     monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
     for battery in (conftest, test_every_data_set):
         monkeypatch.setattr(battery, "CONFIGURATIONS", tmp_path)
     try:
-        assert "parity" in datasets.names()
+        assert "majority" in datasets.names()
         data = datasets.load(yaml.safe_load(yaml_text) | {"length": 5})
         batch = next(iter(data.loader("train", 100)))
         assert batch.inputs.shape == (100, 5)
-        assert [int(row.sum()) % 2 for row in batch.inputs] == batch.targets.tolist()
+        assert [int(row.sum() >= 3) for row in batch.inputs] == batch.targets.tolist()
         with pytest.raises(UserError, match=r"dataset\.length: got 0"):
-            datasets.check({"name": "parity", "length": 0})
-        monkeypatch.setattr(datasets, "names", lambda: ["parity"])
+            datasets.check({"name": "majority", "length": 0})
+        monkeypatch.setattr(datasets, "names", lambda: ["majority"])
         test_every_data_set.test_every_data_set_has_a_configuration()
-        test_every_data_set.test_batches_are_valid_and_splits_are_disjoint("parity", load_small)
-        test_every_data_set.test_a_seed_determines_the_data_and_the_record("parity", load_small)
+        test_every_data_set.test_batches_are_valid_and_splits_are_disjoint("majority", load_small)
+        test_every_data_set.test_a_seed_determines_the_data_and_the_record("majority", load_small)
         test_every_data_set.test_configurations_list_and_explain_every_argument(
             configuration, load_small, tmp_path, monkeypatch
         )
     finally:
-        sys.modules.pop("seqmem.datasets.parity", None)
+        sys.modules.pop("seqmem.datasets.majority", None)
 
 
 def test_the_guide_names_the_batteries():

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 
 import pytest
 import yaml
@@ -111,16 +110,13 @@ def test_what_the_guides_add_trains(tmp_path):
     (tmp_path / "src/seqmem/tasks/robust_regression.py").write_text(
         blocks["task"].replace("from seqmem.tasks import", "from seqmem.tasks.base import")
     )
-    (tmp_path / "datasets/parity.py").write_text(blocks["data-set"])
+    (tmp_path / "datasets/majority.py").write_text(blocks["data-set"])
     (tmp_path / "datasets/counts.py").write_text(_with_the_task(blocks["data-set"]))
-    for what, name in (("cell", "model/leaky"), ("layer", "model/decay"), ("data-set", "dataset/parity")):
+    for what, name in (("cell", "model/leaky"), ("layer", "model/decay"), ("data-set", "dataset/majority")):
         [block] = pages.blocks(guides[what], "yaml")
         (tmp_path / f"cfg/{name}.yaml").write_text(block.text)
-    shutil.copy(tmp_path / "cfg/dataset/parity.yaml", tmp_path / "cfg/dataset/counts.yaml")
-    with open(tmp_path / "cfg/dataset/counts.yaml", "r+") as file:
-        changed = file.read().replace("name: parity", "name: counts")
-        file.seek(0)
-        file.write(changed)
+    settings = (tmp_path / "cfg/dataset/majority.yaml").read_text()
+    (tmp_path / "cfg/dataset/counts.yaml").write_text(settings.replace("name: majority", "name: counts"))
     code = (
         "import runpy, sys, seqmem.training.loop.trial, seqmem.results; sys.argv = sys.argv[1:]; "
         "assert 'pandas' not in sys.modules; runpy.run_path(sys.argv[0], run_name='__main__'); "
@@ -129,13 +125,13 @@ def test_what_the_guides_add_trains(tmp_path):
         "import pytest; sys.path.insert(0, '.'); "
         f"sys.exit(max(pytest.main(['-n', '0', '--assert=plain', *words.split()[1:]]) for words in {batteries}))"
     )
-    arguments = ["-m", "model=leaky,decay", "dataset=parity", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
+    arguments = ["-m", "model=leaky,decay", "dataset=majority", "model.preset=tiny", "smoke_test=True", "runner.ntrials=2"]
     done = program.run_in_copy(tmp_path, "-c", code, "train.py", *arguments)
     assert done.stderr == ""
     assert done.returncode == 0, done.stdout
     assert len(re.findall(r"\d+ passed", done.stdout)) == len(batteries)
     for name in ("leaky", "decay"):
-        assert f"{name} on parity, trial 2 of 2 (seed 1): test accuracy 0." in done.stdout
+        assert f"{name} on majority, trial 2 of 2 (seed 1): test accuracy 0." in done.stdout
     assert re.search(r"leaky on counts.*: test mae \d", done.stdout), done.stdout
     assert "\r" not in done.stdout
     assert "\x1b" not in done.stdout
@@ -143,6 +139,6 @@ def test_what_the_guides_add_trains(tmp_path):
 
 def _with_the_task(module):
     """The guide's data set with its number of ones as a value: a regression by the guide's task."""
-    changed = module.replace("Parity", "Counts").replace('"parity"', '"counts"')
+    changed = module.replace("Majority", "Counts").replace('"majority"', '"counts"')
     changed = changed.replace('DataSpec("counts", 2, 2, "classification"', 'DataSpec("counts", 2, 1, "robust_regression"')
-    return changed.replace("bits.sum(1) % 2", "bits.sum(1, keepdim=True).float() / 10")
+    return changed.replace("(2 * bits.sum(1) > bits.shape[1]).long()", "bits.sum(1, keepdim=True).float() / 10")

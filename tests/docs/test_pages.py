@@ -93,7 +93,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", pages.ALL, ids=pages.name)
 def test_files_that_a_page_names_exist(page):
     """Paths in code spans; names in capitals and those of the modules that guides add are examples."""
-    examples = re.compile(r"[A-Z]{3}|leaky|decay|parity|robust_regression|benchmarks/latest|\*")
+    examples = re.compile(r"[A-Z]{3}|leaky|decay|majority|robust_regression|benchmarks/latest|\*")
     for name in re.findall(r"`((?:cfg|src|csrc|datasets|tests|benchmarks|notebooks|docs)/[\w./*-]+)`", pages.text(page)):
         assert examples.search(name) or (ROOT / name).exists(), name
 

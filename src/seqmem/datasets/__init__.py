@@ -10,7 +10,7 @@ To add a data set, write one module in ``datasets/`` and one YAML with the same 
 to be edited. The annotations of the constructor's arguments are the schema of the configuration, so a wrong value is refused
 before anything is loaded. A data set must state where its numbers come from (:class:`seqmem.data.Provenance`): results are
 filed by its seed and checksums. ``tests/datasets/test_every_data_set.py`` tests every data set. For example,
-``datasets/parity.py``::
+``datasets/majority.py``::
 
     import torch
     from pydantic import NonNegativeInt, PositiveInt
@@ -19,31 +19,31 @@ filed by its seed and checksums. ``tests/datasets/test_every_data_set.py`` tests
     from seqmem.data import SPLITS, Batch, DataSet, DataSpec, Provenance, Seed, generator, sha256
 
 
-    class Parity(DataSet):
-        """Bits (B, T); the target at the end is the parity of their sum: 0 for even, 1 for odd."""
+    class Majority(DataSet):
+        """Bits (B, T); the target at the end is 1 if more than half of them are 1, else 0."""
 
-        name = "parity"
+        name = "majority"
 
         @checked
         def __init__(self, length: PositiveInt = 50, seed: Seed = 0, num_workers: NonNegativeInt = 0):
-            bits = {split: generator(seed, "parity", split).integers(0, 2, (500, length)) for split in SPLITS}
+            bits = {split: generator(seed, "majority", split).integers(0, 2, (500, length)) for split in SPLITS}
             self._bits = {split: torch.from_numpy(array) for split, array in bits.items()}
-            spec = DataSpec("parity", 2, 2, "classification", output_steps=0, max_length=length, tokens=True)
+            spec = DataSpec("majority", 2, 2, "classification", output_steps=0, max_length=length, tokens=True)
             provenance = Provenance(seed, {split: sha256(array) for split, array in bits.items()})
             super().__init__(spec, dict.fromkeys(SPLITS, 500), provenance, num_workers)
 
         def batch(self, split, indices):
             bits = self._bits[split][indices]
-            return Batch(bits, bits.sum(dim=1) % 2)
+            return Batch(bits, (2 * bits.sum(dim=1) > bits.shape[1]).long())
 
-and ``cfg/dataset/parity.yaml``::
+and ``cfg/dataset/majority.yaml``::
 
-    name: parity
+    name: majority
     length: 50  # bits in a sequence
     seed: 0  # seed of the sequences
     num_workers: 0  # worker processes that make batches; 0: the main process
 
-Then ``python train.py dataset=parity dataset.length=200`` runs.
+Then ``python train.py dataset=majority dataset.length=200`` runs.
 '''
 
 import pkgutil
