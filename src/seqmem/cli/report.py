@@ -28,7 +28,8 @@ DESCRIPTION = """\
 Report all trials below a folder, or those of a sweep if it holds the sweep's manifest (sweep.json).
 
   report.html          everything; opens without a server or network
-  table.txt .md .tex   mean and sample standard deviation over the finished trials of equal config, code, data and backend;
+  table.txt .md .tex   mean and sample standard deviation over the finished trials of equal config, code, data and backend,
+                       and from three trials on the 95 % interval of the mean (Student's t);
                        table.tex has short labels and the columns of a paper, and is scaled down where it is wider than a page
   table.csv            the same, all columns in full precision
   trials.csv           every trial: seed, status and its reason, results, commit, backend, machine, date, folder

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from seqmem.results.intervals import mean_interval
 from seqmem.results.labels import SMOKE, Subject, label
 from seqmem.results.reading import Run
 from seqmem.results.record import settings
@@ -25,10 +26,16 @@ COLUMNS = (
     "metric",
     "test_mean",
     "test_std",
+    "test_low",
+    "test_high",
     "val_mean",
     "val_std",
+    "val_low",
+    "val_high",
     "last_mean",
     "last_std",
+    "last_low",
+    "last_high",
     "irreducible_error",
     "best_epoch",
     "parameters",
@@ -151,11 +158,11 @@ def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
     """Return one row for each group of trials.
 
     Columns: dataset, model, n (finished trials), unfinished (number), states (of the unfinished: "1 failed, 2 missing"),
-    metric, test_mean, test_std, val_mean, val_std (sample standard deviation, missing for one trial), last_mean, last_std (test
-    after the last epoch, if ``train.test_last``), irreducible_error (if known), best_epoch (mean, from 1), parameters, seconds
-    (mean of one trial), sequences_per_second (mean), peak_memory_mib (largest), backend (device kind, path of the operators,
-    precision and torch.compile), machine, timed (the finished trials on that machine; seconds, throughput and memory are of
-    these alone).
+    metric, test_mean, test_std (sample standard deviation, missing for one trial), test_low, test_high (95 % interval of the
+    mean, missing for fewer than three trials), the same of val and of last (test after the last epoch, if ``train.test_last``),
+    irreducible_error (if known), best_epoch (mean, from 1), parameters, seconds (mean of one trial), sequences_per_second
+    (mean), peak_memory_mib (largest), backend (device kind, path of the operators, precision and torch.compile), machine, timed
+    (the finished trials on that machine; seconds, throughput and memory are of these alone).
     """
     import pandas as pd
 
@@ -202,12 +209,13 @@ def _row(group: Trials) -> dict[str, Any]:
     }
     if not group.finished:
         return row
-    for split in ("test", "val"):
-        row[f"{split}_mean"], row[f"{split}_std"] = mean_and_deviation(group.results(split))
     records = [run.record for run in group.finished]
     timed = [run.record for run in group.timed]
     last = [record.get("result_last") or {} for record in records]
-    row["last_mean"], row["last_std"] = mean_and_deviation(_numbers(last, f"test/{group.metric}"))
+    measured = {split: group.results(split) for split in ("test", "val")} | {"last": _numbers(last, f"test/{group.metric}")}
+    for split, values in measured.items():
+        row[f"{split}_mean"], row[f"{split}_std"] = mean_and_deviation(values)
+        row[f"{split}_low"], row[f"{split}_high"] = mean_interval(values)
     return row | {
         "irreducible_error": _first(records, "irreducible_error"),
         "best_epoch": _mean(records, "best_epoch") + 1,

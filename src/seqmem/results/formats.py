@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 Columns = Mapping[str, Sequence[str]]
@@ -34,6 +35,9 @@ _latex = {
     "|": r"\textbar{}",
     **{symbol: rf"\{symbol}" for symbol in "&%$#_"},
 }
+
+_sign = re.compile(r"(?:(?<=^)|(?<= to ))([+-])(?=\d)")
+"""The sign of a number, or of an interval's upper end."""
 
 
 def rows(columns: Columns) -> list[tuple[str, ...]]:
@@ -93,7 +97,5 @@ def _justified(name: str, cell: str, width: int) -> str:
 def _in_latex(cell: str) -> str:
     if cell == "-":
         return "--"
-    if cell[:1] in "+-" and cell[1:2].isdigit():
-        cell = f"${cell[0]}${cell[1:]}"
-        return cell[:3] + _in_latex(cell[3:])
-    return "".join(_latex.get(symbol, symbol) for symbol in cell).replace("+/-", r"$\pm$")
+    escaped = "".join(_latex.get(symbol, symbol) for symbol in cell).replace("+/-", r"$\pm$")
+    return _sign.sub(r"$\1$", escaped)

@@ -22,7 +22,7 @@ from seqmem.results.plots import svg
 from seqmem.results.published import Comparison
 from seqmem.results.published import columns as published_columns
 from seqmem.results.reading import Run
-from seqmem.results.table import cells, number, smoke_note
+from seqmem.results.table import INTERVAL, cells, number, smoke_note
 
 WIDTH, HEIGHT = 320, 90
 """Size of the picture of a row's trials, in units of the SVG."""
@@ -77,6 +77,7 @@ def page(
             written=time.strftime("%Y-%m-%d %H:%M"),
             states=Counter(trial["status"] for trial in trials),
             columns=columns,
+            interval=INTERVAL,
             words=formats.LEFT,
             rows=rows,
             differing=differing,

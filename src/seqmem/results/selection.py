@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from seqmem.errors import UserError, meant, suggestion
 from seqmem.results.aggregate import Trials
 from seqmem.results.formats import Columns
-from seqmem.results.table import cells, number
+from seqmem.results.table import INTERVAL, cells, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,7 @@ _of_heading = {
     "data set": "dataset",
     "not finished": "unfinished",
     "test": "test_mean",
+    INTERVAL: "test_low",
     "test, last epoch": "last_mean",
     "last epoch": "last_mean",
     "validation": "val_mean",
@@ -27,7 +28,7 @@ _of_heading = {
 }
 """Columns of a summary whose headings are different words; metrics are left out."""
 _measured = (
-    *("test_mean", "val_mean", "last_mean"),
+    *(f"{split}_{end}" for split in ("test", "val", "last") for end in ("mean", "low", "high")),
     *("published_test", "test_difference", "published_val", "val_difference"),
 )
 _large_first = ("n", "sequences_per_second")

@@ -1,6 +1,7 @@
 """Summary table: on the terminal, and in files of four formats."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,21 +12,44 @@ from rich.table import Table
 from seqmem.io.files import write_text
 from seqmem.results import formats
 from seqmem.results.formats import Columns
+from seqmem.results.intervals import CONFIDENCE, FEWEST
 from seqmem.results.labels import SMOKE, SMOKE_NOTE
 
 if TYPE_CHECKING:
     import pandas as pd
 
+INTERVAL = f"{CONFIDENCE * 100:.0f} % interval"
+"""Heading of the intervals of the test's means."""
+LEGEND = f"mean +/- sample standard deviation over n trials; {INTERVAL} of the mean, from {FEWEST} trials on"
+LEAST_WORDS = 7
+"""Width that a column of words can be reduced to, so that numbers need not be."""
+
 
 def show_table(summary: "pd.DataFrame", console: Console | None = None, columns: Columns | None = None) -> None:
     """Print a summary (see :func:`seqmem.results.aggregate.summarize`), or ``columns`` of it."""
     columns = cells(summary) if columns is None else columns
-    table = Table(title="mean +/- standard deviation over n trials", caption=smoke_note(summary) or None)
+    title = LEGEND if INTERVAL in columns else LEGEND.partition(";")[0]
+    print_table(columns, title, smoke_note(summary), console)
+
+
+def print_table(columns: Columns, title: str, note: str = "", console: Console | None = None) -> None:
+    """Print a table as wide as the terminal, or of 140 columns where there is none.
+
+    Words are folded where the table is too wide; numbers and intervals only where that does not suffice.
+    """
+    console = console or Console(width=None if Console().is_terminal else 140)
+    widths = {name: max(map(len, [*name.split(), *column])) for name, column in columns.items() if name not in formats.LEFT}
+    words = len(columns) - len(widths)
+    whole = console.width > sum(widths.values()) + LEAST_WORDS * words + 3 * len(columns)
+    table = Table(title=title, caption=note or None)
     for name in columns:
-        table.add_column(name, justify="left" if name in formats.LEFT else "right", overflow="fold")
+        if name in widths:
+            table.add_column(textwrap.fill(name, widths[name]), justify="right", overflow="fold", no_wrap=whole)
+        else:
+            table.add_column(name, overflow="fold")
     for row in formats.rows(columns):
         table.add_row(*row)
-    (console or Console(width=None if Console().is_terminal else 140)).print(table)
+    console.print(table)
 
 
 def save_table(summary: "pd.DataFrame", folder: Path) -> None:
@@ -54,6 +78,7 @@ def cells(summary: "pd.DataFrame") -> Columns:
         "n": [str(count) for count in summary["n"]],
         **({"not finished": [state or "-" for state in summary["states"]]} if summary["unfinished"].any() else {}),
         f"test{name}": _spreads(summary, "test"),
+        **_intervals(summary),
         **_published(summary, "test", "test"),
     }
     if summary["irreducible_error"].notna().any():
@@ -86,6 +111,18 @@ def _is_missing(value: object) -> bool:
 def spread(mean: float, deviation: float) -> str:
     """Format a mean and its standard deviation, which is left out if it is NaN."""
     return number(mean) if math.isnan(deviation) else f"{number(mean)} +/- {number(deviation)}"
+
+
+def interval(low: float, high: float) -> str:
+    """Format both ends of an interval; "-" if there is none."""
+    return "-" if math.isnan(low) else f"{number(low)} to {number(high)}"
+
+
+def _intervals(summary: "pd.DataFrame") -> Columns:
+    """Return the column of the test's intervals, if a row has one."""
+    if summary["test_low"].isna().all():
+        return {}
+    return {INTERVAL: [interval(*ends) for ends in zip(summary["test_low"], summary["test_high"], strict=True)]}
 
 
 def _published(summary: "pd.DataFrame", split: str, name: str) -> Columns:
