@@ -63,7 +63,8 @@ class SCIFAR(DataSet):
 
         Args:
             data_dir: folder with ``cifar-10-batches-py/``, as torchvision leaves it, or with ``cifar-10-python.tar.gz``, which
-                is read without unpacking. The archive is downloaded if neither exists.
+                is read without unpacking. Both are also found in ``cifar10/``, and the folder may be that of the files
+                themselves. The archive is downloaded if none exists.
             grayscale: one channel, 0.299 red + 0.587 green + 0.114 blue, instead of three.
             validation_fraction: fraction of the 50,000 training images for the validation split.
             split_seed: seed of that choice.
@@ -125,7 +126,9 @@ def _pixels(images: dict[Split, np.ndarray]) -> dict[Split, Tensor]:
 
 
 def _source(data_dir: Path) -> Path:
-    for place in (FOLDER, ARCHIVE, f"cifar10/{FOLDER}"):
+    if all(os.path.isfile(data_dir / name) for name in FILES):
+        return data_dir
+    for place in (FOLDER, ARCHIVE, f"cifar10/{FOLDER}", f"cifar10/{ARCHIVE}"):
         if os.path.exists(data_dir / place):
             return data_dir / place
     try:

@@ -1,7 +1,9 @@
 """UEA and UCR archives: any of their time series classification problems."""
 
+import math
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeInt
 
 from seqmem.arguments import checked
-from seqmem.data import Provenance, Seed, Split, sha256, stratified_validation
+from seqmem.data import Provenance, Seed, Split, generator, sha256, stratified_validation
 from seqmem.data.class_names import numbered
 from seqmem.datasets.series import Samples, SeriesSet
 from seqmem.errors import DataWarning, UserError
@@ -33,9 +35,15 @@ class UEA(SeriesSet):
     If the files have time stamps, they are the ``times`` of the batches: a series has a step for each time of any of its
     channels, and a channel without a value at that time has a missing one.
 
-    The archive's test part is the test split. The validation split is a random stratified part of its training part. A missing
-    value becomes the previous value of its channel, or else the next one. A channel without values is 0, which is the mean if
-    channels are standardised.
+    The archive's test part is the test split. The validation split is a random stratified part of its training part.
+
+    With ``resplit`` both parts are pooled, and ``split_seed`` draws all three splits: of N series the first floor(0.7 N) for
+    training, those up to floor(0.85 N) for validation, and the others for test. The draw is plain random, without
+    stratification. Series of equal values count once, so that none is in two splits. This is the protocol of Walker et al.,
+    "Log Neural Controlled Differential Equations" (2024), and of Rusch and Rus, "Oscillatory State-Space Models" (2025).
+
+    A missing value becomes the previous value of its channel, or else the next one. A channel without values is 0, which is the
+    mean if channels are standardised.
     """
 
     name = "uea"
@@ -49,6 +57,7 @@ class UEA(SeriesSet):
         missing_mask: bool = False,
         timestamp: bool = True,
         reconstruction: bool = False,
+        resplit: bool = False,
         validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15,
         split_seed: Seed = 0,
         num_workers: NonNegativeInt = 0,
@@ -65,57 +74,93 @@ class UEA(SeriesSet):
             missing_mask: append C channels, 1 for a value and 0 for a missing one.
             timestamp: batches have ``times`` if the files have time stamps; false ignores them.
             reconstruction: the targets are the series, and the classes are the labels of a batch.
-            validation_fraction: fraction of the archive's training part for the validation split.
+            resplit: pool the archive's two parts, and draw all three splits from them.
+            validation_fraction: fraction of the archive's training part for the validation split. With ``resplit`` it is a
+                fraction of all series, and the test split has the same.
             split_seed: seed of that choice.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
             UserError: there is no such problem; its files are missing and cannot be downloaded, cannot be read or are not a
-                classification problem; or it has a single class or training series.
+                classification problem; it has a single class or training series; or with ``resplit`` a split is empty.
         """
-        archive_train, archive_test = read_problem(self.name, problem, data_dir)
+        parts = read_problem(self.name, problem, data_dir)
+        pool = _pooled(*parts)
         # Some problems have the label 1 in one part and 1.0 in the other.
-        names, numbers = numbered([*archive_train.labels, *archive_test.labels])
-        labels, test_labels = np.split(numbers, [len(archive_train.labels)])
+        names, labels = numbered(pool.labels)
         if len(names) < 2:
             raise UserError(f"dataset.problem: got {problem}, which has a single class, expected at least 2 classes")
-        train, validation = stratified_validation(labels, validation_fraction, split_seed)
-        _warn_of_lost_classes(f"{self.name} {problem}", names, labels[train], labels[validation], validation_fraction)
+        label, first_of_test = f"{self.name} {problem}", len(parts[0].series)
+        if resplit:
+            rows = _drawn(label, _without_repeats(pool), validation_fraction, split_seed)
+        else:
+            train, validation = stratified_validation(labels[:first_of_test], validation_fraction, split_seed)
+            rows = {"train": train, "validation": validation, "test": np.arange(first_of_test, len(labels))}
+        _warn_of_lost_classes(label, names, {split: labels[rows[split]] for split in rows}, validation_fraction, resplit)
 
-        mean, deviation = _statistics(archive_train, train) if standardize else (0.0, 1.0)
+        mean, deviation = _statistics(pool, rows["train"]) if standardize else (0.0, 1.0)
 
-        def samples(part: Part, rows: np.ndarray, numbers: np.ndarray) -> Samples:
-            series = [_ready((part.series[row] - mean) / deviation, missing_mask) for row in rows]
-            times = None if part.times is None or not timestamp else [part.times[row] for row in rows]
-            return Samples(series, numbers[rows], times)
+        def samples(rows: np.ndarray) -> Samples:
+            series = [_ready((pool.series[row] - mean) / deviation, missing_mask) for row in rows]
+            times = None if pool.times is None or not timestamp else [pool.times[row] for row in rows]
+            return Samples(series, labels[rows], times)
 
-        test = np.arange(len(test_labels))
-        parts: dict[Split, Samples] = {
-            "train": samples(archive_train, train, labels),
-            "validation": samples(archive_train, validation, labels),
-            "test": samples(archive_test, test, test_labels),
-        }
+        # Without resplit, the archive's test part counts its own series from 0.
+        indices = rows if resplit else {**rows, "test": rows["test"] - first_of_test}
         provenance = Provenance(
             seed=split_seed,
-            sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(test)},
-            files={part.file: part.sha256 for part in (archive_train, archive_test)},
+            sha256={split: sha256(indices[split]) for split in rows},
+            files={part.file: part.sha256 for part in parts},
         )
-        super().__init__(parts, names, provenance, num_workers, problem, reconstruction)
+        samples_of: dict[Split, Samples] = {split: samples(rows[split]) for split in rows}
+        super().__init__(samples_of, names, provenance, num_workers, problem, reconstruction)
+
+
+def _pooled(first: Part, second: Part) -> Part:
+    """Return the cases of both parts in order."""
+    times = None if first.times is None or second.times is None else [*first.times, *second.times]
+    return replace(first, series=[*first.series, *second.series], labels=[*first.labels, *second.labels], times=times)
+
+
+def _without_repeats(pool: Part) -> np.ndarray:
+    """Return the numbers of the cases without those whose values and times an earlier case has."""
+    stamps = pool.times or [np.zeros(0)] * len(pool.series)
+    first: dict[tuple[bytes, bytes], int] = {}
+    for number, (values, times) in enumerate(zip(pool.series, stamps, strict=True)):
+        first.setdefault((values.tobytes(), times.tobytes()), number)
+    return np.array(list(first.values()))
+
+
+def _drawn(label: str, cases: np.ndarray, held_out: float, seed: int) -> dict[Split, np.ndarray]:
+    """Draw three splits of cases, of which validation and test get the fraction ``held_out`` each.
+
+    Raises:
+        UserError: one of them would be empty.
+    """
+    bounds = [max(0, math.floor(len(cases) * fraction + 1e-9)) for fraction in (1 - 2 * held_out, 1 - held_out)]
+    train, validation, test = np.split(generator(seed, "split").permutation(cases), bounds)
+    if not (len(train) and len(validation) and len(test)):
+        raise UserError(
+            f"dataset.validation_fraction: got {held_out} of the {len(cases)} different series of {label}, which leaves "
+            f"{len(train)} for training, {len(validation)} for validation and {len(test)} for test, expected at least 1 each"
+        )
+    return {"train": train, "validation": validation, "test": test}
 
 
 def _warn_of_lost_classes(
-    problem: str, names: list[str], train: np.ndarray, validation: np.ndarray, validation_fraction: float
+    problem: str, names: list[str], labels: dict[Split, np.ndarray], validation_fraction: float, resplit: bool
 ) -> None:
     """Warn if the training split has no series of a class: of one with a single series, or of the test part alone."""
-    lost = sorted(set(range(len(names))) - set(train.tolist()))
+    lost = sorted(set(range(len(names))) - set(labels["train"].tolist()))
     if not lost:
         return
     shown = ", ".join(names[label] for label in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-    taken = len(set(lost) & set(validation.tolist()))
+    taken = len(set(lost) & set(labels["validation"].tolist()))
+    at_least = "" if resplit else ", at least one series"
     warnings.warn(
         f"{problem}: the training split has no series of {len(lost)} of {len(names)} classes ({shown}); those of {taken} are "
-        f"in the validation split (dataset.validation_fraction={validation_fraction}, at least one series), those of "
-        f"{len(lost) - taken} in the test part alone",
+        f"in the validation split (dataset.validation_fraction={validation_fraction}{at_least}), those of "
+        f"{len(lost) - taken} in the test {'split' if resplit else 'part'} alone",
         DataWarning,
         stacklevel=3,
     )

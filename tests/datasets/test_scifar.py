@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from seqmem import datasets
+from seqmem.arguments import parameters
+from seqmem.data import random_split
 from seqmem.datasets import scifar
 from seqmem.errors import DataWarning, UserError
 
@@ -59,6 +61,24 @@ def test_the_archive_is_read_without_unpacking(tiny_scifar, tmp_path):
         archive.add(tiny_scifar / scifar.FOLDER, scifar.FOLDER)
     assert load(other).describe() == load(tiny_scifar).describe()
     assert os.listdir(other) == [scifar.ARCHIVE]
+
+
+def test_files_given_by_hand_are_found_where_they_usually_lie(tiny_scifar, tmp_path):
+    expected = load(tiny_scifar).describe()
+    assert load(tiny_scifar / scifar.FOLDER).describe() == expected
+    other = tmp_path / "other" / "cifar10"
+    other.mkdir(parents=True)
+    with tarfile.open(other / scifar.ARCHIVE, "w:gz") as archive:
+        archive.add(tiny_scifar / scifar.FOLDER, scifar.FOLDER)
+    assert load(other.parent).describe() == expected
+
+
+def test_the_official_images_are_split_into_45000_and_5000_by_seed_42():
+    defaults = parameters(scifar.SCIFAR)
+    train, validation = random_split(50_000, defaults["validation_fraction"], defaults["split_seed"])
+    assert (len(train), len(validation), defaults["split_seed"]) == (45_000, 5_000, 42)
+    assert scifar.MEAN == (0.4914, 0.4822, 0.4465)
+    assert scifar.DEVIATION == (0.2023, 0.1994, 0.2010)
 
 
 def test_a_pickle_that_runs_a_program_is_refused(tiny_scifar, tmp_path):

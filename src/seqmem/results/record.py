@@ -49,6 +49,7 @@ _NO_SETTINGS_AT: dict[str, Any] = {
     "train.min_delta": 0.0,
     "train.accumulate_grad_batches": 1,
     "train.ema": None,
+    "dataset.resplit": False,
 }
 _OF_A_FINISHED_TRIAL = {
     "metric",
