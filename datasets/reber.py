@@ -1,6 +1,7 @@
 """Embedded Reber grammar: classify strings of letters as inside or outside of the grammar."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -102,6 +103,11 @@ class Reber(DataSet):
             class_names=("not in the grammar", "in the grammar"),
         )
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)
+
+    @classmethod
+    def at_length(cls, arguments: Mapping[str, Any], length: int) -> dict[str, Any]:
+        """Return the arguments of strings of one length."""
+        return {**arguments, "length": length, "shortest": length}
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return inputs (B, T) int64 tokens, targets (B,) int64 and lengths (B,) int64."""

@@ -7,6 +7,7 @@ the other. All that a data set needs is imported from here; :mod:`seqmem.data.se
 
 from seqmem.data.batch import IGNORE_INDEX, Batch
 from seqmem.data.dataset import DataSet, EpochSampler
+from seqmem.data.generated import GeneratedDataSet, mixed_lengths
 from seqmem.data.masks import counted_targets, masked, valid_steps
 from seqmem.data.permutations import Permutation, PermutationName, named_permutation
 from seqmem.data.provenance import Provenance, label_of, sha256
@@ -21,6 +22,7 @@ __all__ = [
     "DataSet",
     "DataSpec",
     "EpochSampler",
+    "GeneratedDataSet",
     "Permutation",
     "PermutationName",
     "Provenance",
@@ -30,6 +32,7 @@ __all__ = [
     "generator",
     "label_of",
     "masked",
+    "mixed_lengths",
     "named_permutation",
     "random_split",
     "sha256",

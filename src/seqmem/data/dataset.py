@@ -12,13 +12,13 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
-from seqmem.arguments import checked, plain
+from seqmem.arguments import checked, parameters, plain
 from seqmem.data.batch import Batch
 from seqmem.data.provenance import Provenance
 from seqmem.data.seeds import Seed, generator
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import SPLITS, Split
-from seqmem.errors import UserError
+from seqmem.errors import UserError, suggestion
 
 
 class DataSet(ABC):
@@ -33,12 +33,14 @@ class DataSet(ABC):
         name: the value of ``dataset=`` on the command line.
         spec: the shapes and the task that models are built from.
         sizes: number of sequences of each split.
+        whole_batches: the items of :meth:`sampler` are whole batches, each of which :meth:`take` makes one batch of.
         load_seconds: how long :func:`seqmem.datasets.load` took; None if the data set was made without it.
         drew_globally: whether that loading changed the global random state of torch or NumPy.
         summary: what was understood of a user's files, as a small table; None for other data.
     """
 
     name: ClassVar[str]
+    whole_batches: ClassVar[bool] = False
     load_seconds: float | None = None
     drew_globally: bool = False
     summary: str | None = None
@@ -84,7 +86,7 @@ class DataSet(ABC):
         sampler = self.sampler(split, batch_size, seed)
         return (BatchLoader if isinstance(sampler, EpochSampler) else DataLoader)(
             _SplitView(self, split),
-            batch_size=batch_size,
+            batch_size=None if self.whole_batches else batch_size,
             sampler=sampler,
             collate_fn=_already_a_batch,
             num_workers=self.num_workers,
@@ -94,13 +96,17 @@ class DataSet(ABC):
             generator=torch.Generator().manual_seed(seed or 0),
         )
 
-    def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
-        """Return the order of a split; a subclass may override it.
+    def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler:
+        """Return the order of a split: of its indices, or of its batches if ``whole_batches``; a subclass may override it.
 
         "train" is shuffled unless ``seed`` is None; the other splits keep their order.
         """
         size = self.sizes[split]
         return SequentialSampler(range(size)) if split != "train" or seed is None else ShuffledSampler(size, seed)
+
+    def take(self, split: Split, item: Any) -> Batch:
+        """Return the batch of a list of indices, or of an item of :meth:`sampler` if ``whole_batches``."""
+        return self.batch(split, torch.tensor(item))
 
     def describe(self) -> dict[str, Any]:
         """Return name, sizes and provenance as values that JSON can hold.
@@ -113,6 +119,24 @@ class DataSet(ABC):
     def sequence_names(self, split: Split) -> list[str] | None:
         """Return the name of each sequence of a split, as a user's files have it; None if sequences have numbers alone."""
         return None
+
+    @classmethod
+    def at_length(cls, arguments: Mapping[str, Any], length: int) -> dict[str, Any]:
+        """Return the arguments of the same data with sequences of one length.
+
+        Args:
+            arguments: of the constructor.
+            length: the new value of ``length``, and of ``min_length`` if there is one.
+
+        Raises:
+            UserError: the data set has no argument ``length``.
+        """
+        known = parameters(cls)
+        if "length" not in known:
+            raise UserError(
+                f"dataset.length: got {length}, but {cls.name} has no length to choose{suggestion('length', known)}"
+            )
+        return {**arguments, **{key: length for key in ("min_length", "length") if key in known}}
 
     @classmethod
     def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:
@@ -161,11 +185,11 @@ class BatchLoader(DataLoader):
         self._skipped = state_dict["batches"]
 
 
-class EpochSampler(Sampler[int]):
-    """All indices from 0 to ``size - 1``, in an order that a subclass derives from the epoch.
+class EpochSampler(Sampler):
+    """All indices from 0 to ``size - 1``, or ``size`` whole batches, in an order that a subclass derives from the epoch.
 
     Attributes:
-        skipped: number of indices that the next pass leaves out at its beginning.
+        skipped: number of items that the next pass leaves out at its beginning.
     """
 
     def __init__(self, size: int):
@@ -174,10 +198,10 @@ class EpochSampler(Sampler[int]):
         self.skipped = 0
 
     @abstractmethod
-    def order(self) -> Iterable[int]:
+    def order(self) -> Iterable[Any]:
         """Return the order of the current epoch."""
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         return islice(self.order(), self.skipped, None)
 
     @checked
@@ -211,8 +235,11 @@ class _SplitView(Dataset):
     def __len__(self) -> int:
         return self._data.sizes[self._split]
 
+    def __getitem__(self, item: Any) -> Batch:
+        return self._data.take(self._split, item)
+
     def __getitems__(self, indices: list[int]) -> Batch:
-        return self._data.batch(self._split, torch.tensor(indices))
+        return self._data.take(self._split, indices)
 
 
 def _checked_sizes(name: str, sizes: Mapping[Split, int]) -> dict[Split, int]:

@@ -62,7 +62,7 @@ from seqmem import plugins
 from seqmem.data import SPLITS, DataSet, Split
 from seqmem.errors import UserError, suggestion
 
-__all__ = ["SPLITS", "DataSet", "Split", "check", "load", "names"]
+__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "load", "names"]
 
 # A checkout has the data sets in its datasets/, which has no __init__.py so that Hugging Face's library keeps the name
 # "datasets". The build copies them to the folder of this file.
@@ -107,6 +107,22 @@ def load(arguments: Mapping[str, Any], preparation: Mapping[str, Any] | None = N
     data = owner(**checked) if preparation is None else owner.like(preparation, checked)
     data.load_seconds, data.drew_globally = time.perf_counter() - start, _random_states() != before
     return data
+
+
+def at_length(arguments: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Return the arguments of the same data set with sequences of one length, see :meth:`seqmem.data.DataSet.at_length`.
+
+    Args:
+        arguments: as in :func:`check`.
+        length: as the data set's argument ``length`` counts it.
+
+    Raises:
+        UserError: as in :func:`check`, or the data set has no length to choose.
+    """
+    owner = _resolve(arguments)[0]
+    changed = {"name": arguments["name"], **owner.at_length({k: v for k, v in arguments.items() if k != "name"}, length)}
+    check(changed)
+    return changed
 
 
 def _random_states() -> tuple[bytes, str]:
