@@ -154,13 +154,20 @@ MORE_CASES = [
     ("igloo", TEXT, {"DR": 0.5, "nb_stacks": 2}),
     ("lstm_ae", RECONSTRUCTION, {"growth_epochs": 3, "first_window": 3, "noise": 0.1}),
     ("seq2seq_ae", RECONSTRUCTION, {"stop": "token", "dropout": 0.5}),
+    ("lstm", spec_of("classification", None), {}),
     *((name, spec_of("regression", 3), {}) for name in ("gru", "hmlstm", "igloo", "tcn")),
     *((name, spec_of("forecasting", None), {}) for name in ("ema", "legs", "tcn")),
     *((name, replace(TEXT, contiguous=True), {"dropout": 0.5}) for name in ("lstm", "ema", "hmlstm")),
 ]
 QUICK = ("igloo", "seq2seq_ae", "function_approximation")
 
-QUICK_CASES = ("ema-classification-norm=batch", "tcn-regression", "lstm-language_modelling-dropout=0.5", "igloo-regression")
+QUICK_CASES = (
+    "ema-classification-norm=batch",
+    "lstm-classification",
+    "tcn-regression",
+    "lstm-language_modelling-dropout=0.5",
+    "igloo-regression",
+)
 
 
 def case_id(case: tuple[str, DataSpec, dict[str, Any]]) -> str:

@@ -34,11 +34,41 @@ def test_perfect_logits_of_several_steps_have_no_loss():
 
 
 def test_accuracy_counts_targets_over_all_batches():
-    kind = task("classification", 3)
+    kind = task("classification", 3, 0)
     metrics = kind.metrics()
     kind.update(metrics, torch.eye(3), Batch(INPUTS, torch.tensor([0, 1, 2])))
     kind.update(metrics, torch.eye(3)[:1], Batch(INPUTS, torch.tensor([2])))
     assert metrics.compute()["accuracy"].item() == 0.75
+
+
+def logits_of(classes, size):
+    return torch.nn.functional.one_hot(torch.tensor(classes), size).float()
+
+
+def test_a_sequence_is_correct_if_all_its_targets_are():
+    """Of five sequences, padded, with ignored targets, one is left out and two of four are correct."""
+    kind = task("classification", 4)
+    ignored = IGNORE_INDEX
+    targets = torch.tensor([[1, 2, 3], [1, 2, 3], [ignored, 2, 3], [1, 9, 9], [ignored, ignored, 9]])
+    outputs = logits_of([[1, 2, 3], [1, 2, 0], [0, 2, 0], [1, 0, 0], [0, 0, 0]], 4)
+    batch = Batch(torch.zeros(5, 3, 1), targets, torch.tensor([3, 3, 3, 1, 2]))
+    assert measured(kind, outputs, batch) == {"accuracy": pytest.approx(7 / 9), "sequence_accuracy": 0.5}
+
+
+def test_sequences_are_counted_over_all_batches():
+    for kind in (task("classification", 3, 2), task("next_symbol", 3)):
+        metrics = kind.metrics()
+        kind.update(metrics, logits_of([[0, 1], [0, 1], [0, 0]], 3), Batch(INPUTS, torch.tensor([[0, 1], [0, 1], [0, 1]])))
+        assert metrics.compute()["sequence_accuracy"].item() == pytest.approx(2 / 3)
+        kind.update(metrics, logits_of([[0, 0]], 3), Batch(INPUTS, torch.tensor([[0, 1]])))
+        kind.update(metrics, logits_of([[0, 0]], 3), Batch(INPUTS, torch.full((1, 2), IGNORE_INDEX)))
+        assert metrics.compute() == {"accuracy": 0.75, "sequence_accuracy": 0.5}
+
+
+def test_one_target_and_parts_of_a_sequence_have_no_accuracy_of_sequences():
+    for steps, contiguous in ((0, False), (None, True)):
+        spec = DataSpec("made up", 1, 3, "classification", steps, 5, contiguous=contiguous)
+        assert set(task_for(spec).metrics()) == {"accuracy"}
 
 
 def test_mean_squared_error():
@@ -132,7 +162,8 @@ def test_padded_steps_do_not_count(name):
     assert kind.weight(batch) == kind.weight(dense) == 8
     loss = kind.loss(spoiled, batch)
     torch.testing.assert_close(loss, kind.loss(outputs[counted][None], dense))
-    assert measured(kind, spoiled.detach(), batch) == pytest.approx(measured(kind, outputs[counted][None].detach(), dense))
+    found, expected = measured(kind, spoiled.detach(), batch), measured(kind, outputs[counted][None].detach(), dense)
+    assert found[kind.metric] == pytest.approx(expected[kind.metric])
     loss.backward()
     assert outputs.grad.isfinite().all()
 
@@ -175,7 +206,7 @@ def test_an_ignored_target_does_not_count():
         batch = Batch(INPUTS, targets)
         assert kind.weight(batch) == 4
         assert kind.loss(outputs, batch).item() == pytest.approx(kind.loss(kept, dense).item())
-        assert measured(kind, outputs, batch) == pytest.approx(measured(kind, kept, dense))
+        assert measured(kind, outputs, batch)[kind.metric] == pytest.approx(measured(kind, kept, dense)[kind.metric])
         padded = Batch(INPUTS, targets, torch.tensor([3, 2]))
         assert kind.weight(padded) == 3
         assert kind.loss(outputs, padded).item() == pytest.approx(
@@ -220,12 +251,14 @@ def test_what_a_task_says_of_itself():
         "classification": None,
         "forecasting": "series",
         "language_modelling": "text",
+        "next_symbol": None,
         "reconstruction": None,
         "regression": "series",
     }
     assert task("regression", 2, output_steps=0).excerpt is None
     assert [name for name in tasks.names() if tasks.get(name).reconstructs] == ["reconstruction"]
-    assert [name for name in tasks.names() if tasks.get(name).predicts_following] == ["forecasting", "language_modelling"]
+    following = [name for name in tasks.names() if tasks.get(name).predicts_following]
+    assert following == ["forecasting", "language_modelling", "next_symbol"]
     spec = DataSpec("waves", 1, 1, "regression", None, 5, irreducible_error=0.25)
     assert task_for(spec).irreducible_error == 0.25
 

@@ -12,6 +12,7 @@ from seqmem.tasks.base import Task, get, names, task_for
 from seqmem.tasks.classification import Classification
 from seqmem.tasks.forecasting import Forecasting
 from seqmem.tasks.language_modelling import LanguageModelling
+from seqmem.tasks.next_symbol import NextSymbol
 from seqmem.tasks.reconstruction import Reconstruction
 from seqmem.tasks.regression import Regression
 
@@ -23,6 +24,7 @@ __all__ = [
     "Classification",
     "Forecasting",
     "LanguageModelling",
+    "NextSymbol",
     "Reconstruction",
     "Regression",
     "Task",
