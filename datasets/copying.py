@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from seqmem.arguments import checked
-from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
+from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, random_subsets, sha256
 
 BLANK = 0
 
@@ -61,11 +61,7 @@ class Copying(DataSet):
         sizes: dict[Split, int] = {"train": train_samples, "validation": validation_samples, "test": test_samples}
         for split, size in sizes.items():
             random = generator(seed, self.name, split)
-            symbols = random.integers(1, alphabet - 1, (size, tokens))
-            if variable:
-                positions = _sorted_subsets(random, size, tokens, length + tokens)
-            else:
-                positions = np.tile(np.arange(tokens), (size, 1))
+            symbols, positions = draw_symbols(random, size, length + tokens, tokens, alphabet, variable)
             self._symbols[split] = torch.from_numpy(symbols)
             self._positions[split] = torch.from_numpy(positions)
             sums[split] = sha256(symbols, positions)
@@ -75,12 +71,9 @@ class Copying(DataSet):
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return inputs (B, L + 2M) int64 tokens and targets (B, M) int64."""
-        symbols = self._symbols[split][indices]
-        rows, tokens = symbols.shape
-        inputs = torch.full((rows, self.spec.max_length), BLANK)
-        inputs.scatter_(1, self._positions[split][indices], symbols)
-        inputs[:, -tokens:] = self._marker
-        return Batch(inputs, symbols)
+        symbols, positions = self._symbols[split][indices], self._positions[split][indices]
+        steps = self.spec.max_length - symbols.shape[1]
+        return Batch(torch.from_numpy(place_symbols(symbols.numpy(), positions.numpy(), steps, self._marker)), symbols)
 
 
 class CopyMemory(Copying):
@@ -131,13 +124,32 @@ class CopyMemory(Copying):
         return Batch(inputs if self.spec.tokens else inputs.float()[..., None], copying.targets - 1)
 
 
-def _sorted_subsets(random: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
-    """(rows, size) int64: in each row a uniformly random subset of 0 to ``count - 1``, sorted."""
-    # The positions of the smallest random keys are such a subset. The keys of all rows may not fit into memory, so they are
-    # drawn in blocks; a copy of each block's subsets lets the block be freed.
-    block = max(1, 2**22 // count)
-    subsets = [
-        np.argpartition(random.random((min(block, rows - start), count)), size - 1, axis=1)[:, :size].copy()
-        for start in range(0, rows, block)
-    ]
-    return np.sort(np.concatenate(subsets), axis=1)
+def draw_symbols(
+    random: np.random.Generator, count: int, steps: int, tokens: int, alphabet: int, variable: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw symbols to remember and their steps.
+
+    Args:
+        random: source of the random numbers.
+        count: B, number of sequences.
+        steps: number of steps before the markers.
+        tokens: M, number of symbols of a sequence.
+        alphabet: A; symbols are uniform on 1 to A-2.
+        variable: the steps are a random subset instead of the first M.
+
+    Returns:
+        Symbols and their steps in ascending order, (B, M) int64 each.
+    """
+    symbols = random.integers(1, alphabet - 1, (count, tokens))
+    if variable:
+        return symbols, np.sort(random_subsets(random, count, tokens, steps), axis=1)
+    return symbols, np.tile(np.arange(tokens), (count, 1))
+
+
+def place_symbols(symbols: np.ndarray, positions: np.ndarray, steps: int, marker: int) -> np.ndarray:
+    """Return sequences (B, steps + M) int64: symbols (B, M) at their positions (B, M), blanks elsewhere, and M markers."""
+    count, tokens = symbols.shape
+    inputs = np.full((count, steps + tokens), BLANK)
+    np.put_along_axis(inputs, positions, symbols, axis=1)
+    inputs[:, steps:] = marker
+    return inputs

@@ -14,6 +14,7 @@ from seqmem.data.provenance import Provenance, label_of, sha256
 from seqmem.data.seeds import Seed, generator
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import SPLITS, Split, random_split, stratified_split, stratified_validation
+from seqmem.data.subsets import random_subsets
 
 __all__ = [
     "IGNORE_INDEX",
@@ -35,6 +36,7 @@ __all__ = [
     "mixed_lengths",
     "named_permutation",
     "random_split",
+    "random_subsets",
     "sha256",
     "stratified_split",
     "stratified_validation",
