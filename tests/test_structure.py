@@ -20,6 +20,7 @@ FLOORS = [
     {"cells", "hippo"},
     {"layers"},
     {"models"},
+    {"diagnostics"},
     {"results", "datasets"},
     {"training"},
     {"compat"},
@@ -27,7 +28,10 @@ FLOORS = [
 ]
 """Rooms from the ground up: a module may import from its own room and from those on lower floors."""
 
-ENTRIES = {"report", "encode", "decode", "evaluate", "export", "publish", "boundaries", "predict", "__init__", "__main__"}
+ENTRIES = {
+    *("report", "encode", "decode", "evaluate", "export", "publish", "boundaries", "memory", "predict"),
+    *("__init__", "__main__"),
+}
 """Modules that only start what lies in a room."""
 
 ONLY_ABOVE = {"hydra": {"cli"}, "omegaconf": {"cli"}, "pytorch_lightning": {"training", "compat", "cli"}}

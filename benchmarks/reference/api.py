@@ -13,6 +13,7 @@ PACKAGES = (
     "seqmem.layers",
     "seqmem.sequence",
     "seqmem.models",
+    "seqmem.diagnostics",
     "seqmem.hippo",
     "seqmem.data",
     "seqmem.datasets",

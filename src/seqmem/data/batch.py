@@ -114,8 +114,8 @@ class Batch:
             return replace(moved, host=None)
         return replace(moved, host=self if self.targets.device.type == "cpu" else self.host)
 
-    def rows(self, which: slice) -> Self:
-        """Return some of the rows as a batch."""
+    def rows(self, which: slice | Tensor) -> Self:
+        """Return some of the rows, a slice of them or their numbers, as a batch."""
         host = None if self.host is None else self.host.rows(which)
         return replace(self._map(lambda tensor: tensor[which]), host=host)
 

@@ -116,6 +116,16 @@ class SequenceModel(nn.Module):
         """
         raise NotImplementedError
 
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the inputs (B, T, C) in floating point: values as they are, tokens embedded or one-hot.
+
+        :meth:`carry` takes a batch with these as inputs, and computes the same, so that tokens have gradients, too. A subclass
+        for tokens defines it.
+        """
+        if self.spec.tokens:
+            raise NotImplementedError
+        return batch.inputs
+
     def initial_state(self, batch_size: int) -> Any:
         """Return the state that :meth:`carry` begins with if it gets none; defined where ``carries``."""
         raise NotImplementedError

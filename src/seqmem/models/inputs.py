@@ -35,10 +35,13 @@ class Inputs(nn.Module):
         self.size = (embedding_size or spec.input_size) + spec.times
 
     def forward(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        """Return the inputs of a batch as (B, T, C); one-hot tokens get ``dtype``."""
-        inputs = batch.inputs
-        if self.embedding is not None:
-            inputs = self.embedding(inputs)
-        elif self.spec.tokens:
-            inputs = one_hot(inputs, self.spec.input_size).to(dtype)
+        """Return the inputs of a batch as (B, T, C), with the times; one-hot tokens get ``dtype``."""
+        inputs = self.embed(batch, dtype)
         return inputs if batch.times is None else torch.cat([batch.times[..., None].to(inputs.dtype), inputs], -1)
+
+    def embed(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """Return the inputs (B, T, C) without the times; those that were embedded before stay as they are."""
+        inputs = batch.inputs
+        if not self.spec.tokens or inputs.is_floating_point():
+            return inputs
+        return self.embedding(inputs) if self.embedding is not None else one_hot(inputs, self.spec.input_size).to(dtype)

@@ -118,6 +118,10 @@ class RecurrentNetwork(SequenceModel):
         known = isinstance(layer, cells.Recurrence) and layer.hidden_is_output
         return known and self.training and self.spec.output_steps == 0 and (state is None or batch.lengths is None)
 
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the inputs in floating point, see :meth:`SequenceModel.embed`."""
+        return self._embedded(batch.inputs) if self.spec.tokens else batch.inputs
+
     def initial_state(self, batch_size: int) -> list[Any]:
         """Return the initial states of the layers."""
         return [layer.initial_state(batch_size) for layer in self.layers if isinstance(layer, SequenceLayer)]
@@ -137,6 +141,8 @@ class RecurrentNetwork(SequenceModel):
         return nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise([width, *hiddens, output_size])))
 
     def _embedded(self, inputs: Tensor) -> Tensor:
+        if self.spec.tokens and inputs.is_floating_point():  # by embed
+            return inputs
         if self.embedding is not None:
             return self.embedding(inputs)
         return one_hot(inputs, self.spec.input_size).to(next(self.head.parameters()).dtype) if self.spec.tokens else inputs

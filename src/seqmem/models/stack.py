@@ -155,6 +155,10 @@ class StackNetwork(SequenceModel):
             states.append(after)
         return self.head(self._pooled(self.norm(hidden, lengths), lengths)), states
 
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the inputs in floating point, see :meth:`SequenceModel.embed`."""
+        return self.inputs.embed(batch, self.encoder.weight.dtype)
+
     def initial_state(self, batch_size: int) -> list[Any]:
         """Return the initial states of the mixers."""
         return [block.mixer.initial_state(batch_size) for block in self.blocks if isinstance(block, Block)]
