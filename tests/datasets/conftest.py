@@ -148,7 +148,7 @@ def configuration(monkeypatch) -> Callable[[str], dict]:
 
 @pytest.fixture
 def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
-    """Load a data set by name, with 23 samples if it takes ``..._samples`` and 50 steps if it takes ``length``."""
+    """Load a data set by name, with 23 samples if it takes ``..._samples`` and about 50 steps if it takes ``length``."""
     folders = {
         "mnist": "tiny_mnist",
         "ct": "tiny_ct",
@@ -160,7 +160,7 @@ def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
 
     def load(name: str, **overrides) -> datasets.DataSet:
         arguments = configuration(name)
-        few = {"length": 50, "frequency": 5}
+        few = {"length": 50, "min_length": 40, "frequency": 5}
         small = {key: 23 for key in arguments if key.endswith("_samples")} | {key: few[key] for key in arguments if key in few}
         files = {"data_dir": str(request.getfixturevalue(folders[name]))} if name in folders else {}
         if name == "uea":

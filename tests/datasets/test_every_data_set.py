@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqmem import datasets
+from seqmem import datasets, tasks
 from seqmem.arguments import parameters
-from seqmem.data import Batch, DataSpec
+from seqmem.data import IGNORE_INDEX, Batch, DataSpec
 from seqmem.errors import UserError
 
 from .conftest import CONFIGURATIONS
@@ -27,11 +27,14 @@ TRAINING_SPLITS = {
     "digits": "79fe4a08",
     "findmax": "e53f4dc6",
     "imdb": "f59feed8",
+    "induction": "a28b22df",
     "mnist": "0469c173",
     "moving_digits": "0b241a17",
+    "mqar": "bc316112",
     "phase_signals": "7fbab7aa",
     "reber": "f8eebbdd",
     "scifar": "2170cf58",
+    "selective_copying": "cfd7fb3c",
     "text": "c7e8412c",
     "text8": "c7e8412c",
     "uea": "7112e5c1",
@@ -53,10 +56,11 @@ def assert_valid(batch: Batch, spec: DataSpec, rows: int) -> None:
         assert batch.inputs.dtype == torch.float32
         assert batch.inputs.isfinite().all()
     outputs = {0: (), None: (steps,)}.get(spec.output_steps, (spec.output_steps,))
-    if spec.task in ("classification", "language_modelling"):
+    if tasks.get(spec.task).class_targets:
         assert batch.targets.shape == (rows, *outputs)
         assert batch.targets.dtype == torch.int64
-        assert 0 <= batch.targets.min() <= batch.targets.max() < spec.output_size
+        counted = batch.targets[batch.targets != IGNORE_INDEX]
+        assert 0 <= counted.min() <= counted.max() < spec.output_size
     else:
         assert batch.targets.shape == (rows, *outputs, spec.output_size)
         assert batch.targets.dtype == torch.float32
@@ -127,9 +131,14 @@ def test_batches_are_valid_and_splits_are_disjoint(name, load_small):
         assert size > 0
         loader = data.loader(split, 7)
         batches = list(loader)
-        assert len(batches) == len(loader) == -(-size // 7)
-        for index, batch in enumerate(batches):
-            assert_valid(batch, data.spec, min(7, size - index * 7))
+        assert len(batches) == len(loader)
+        assert sum(map(len, batches)) == size
+        assert {len(batch) for batch in batches} <= set(range(1, 8))
+        assert data.whole_batches or [len(batch) for batch in batches[:-1]] == [7] * (size // 7 - (size % 7 == 0))
+        for batch in batches:
+            assert_valid(batch, data.spec, len(batch))
+        if split == "train" and getattr(data, "fresh", False):
+            batches = list(data.loader(split, 7, None))  # the others are drawn anew in each epoch
         assert sorted(rows(batches)) == sorted(found[split])
         # Rows of a contiguous text follow each other within a row of the batches, see test_text8.py.
         if split != "train" and not data.spec.contiguous:

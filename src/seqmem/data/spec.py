@@ -26,6 +26,8 @@ class DataSpec:
             that a model can carry its state, except where ``Batch.restarts`` is true.
         irreducible_error: the expected value of the task's metric for the best predictor; None if it is not known.
         frame: shape (H, W) or (D, H, W) of a step whose C channels are the values of a frame, row by row; None otherwise.
+        answers_at_end: the one output of a sequence answers its last step, which a model that pools steps by default takes
+            instead of their mean.
         class_names: name of each class of the targets or ``labels``, by its number; None if the numbers are the names.
 
     Raises:
@@ -45,6 +47,7 @@ class DataSpec:
     irreducible_error: float | None = None
     frame: tuple[int, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    answers_at_end: bool = False
 
     def __post_init__(self) -> None:
         for name, value in check(DataSpec, vars(self), "DataSpec").items():

@@ -58,8 +58,8 @@ class StackNetwork(SequenceModel):
         mlp_init: initial weights of the mlp: torch's defaults, or small as in xLSTM. These have variances 2 / (5 D), and
             (2 / num_layers)^2 / D for W.
         gelu_form: exact, or the tanh approximation that is the default of JAX.
-        pooling: mean or last step, or none for outputs at several steps; None for mean or none by data set. A data set with one
-            output per sequence gets mean.
+        pooling: mean or last step, or none for outputs at several steps; None for mean, last or none by data set. One with
+            output per sequence gets mean, or last if the last step asks for it.
         bidirectional: the mixer runs in both directions of time.
         rescale: multiply the step size of a mixer that has one by the batch's rate, so that a model can be evaluated at another
             sampling rate than that of training.
@@ -106,7 +106,7 @@ class StackNetwork(SequenceModel):
         refuse_reconstruction(self, spec)
         _refuse_mismatch(spec, mixer, bidirectional, pooling)
         self.spec, self.rescale = spec, rescale
-        self.pooling = pooling or ("mean" if spec.output_steps == 0 else "none")
+        self.pooling = pooling or ("none" if spec.output_steps != 0 else "last" if spec.answers_at_end else "mean")
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
         new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine, norm_shift)

@@ -138,8 +138,8 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
                 f"{spec.name} has {name}={getattr(spec, name)}, expected {name}={getattr(trained, name)}, since the model of "
                 f"{checkpoint.path} was trained on {trained.name}"
             )
-    # The model may depend on the length of its training data.
-    spec = replace(spec, max_length=trained.max_length, embedding_size=trained.embedding_size)
+    # The model may depend on these properties of its training data.
+    spec = replace(spec, **{name: getattr(trained, name) for name in ("max_length", "embedding_size", "answers_at_end")})
     with torch.device("meta"):  # no memory of a size that a file claims, until its weights are known to have that size
         check_weights(_module(checkpoint, train, spec), checkpoint.weights, checkpoint.path)
     module = _module(checkpoint, train, spec)

@@ -1,0 +1,113 @@
+"""Multi-query associative recall: remember pairs of keys and values, and give the value of each key that comes again."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from seqmem.arguments import checked
+from seqmem.data import IGNORE_INDEX, SPLITS, DataSpec, GeneratedDataSet, Seed, random_subsets
+from seqmem.errors import UserError
+
+EMBEDDING_SIZE = 64
+"""Default width of the embedding. One-hot tokens of the default vocabulary would take gigabytes a batch."""
+
+
+class MQAR(GeneratedDataSet):
+    """N pairs of a key and a value, and then each key once more, where its value is the target.
+
+    The keys of a sequence are different numbers from 1 to V/2 - 1, its values different ones from V/2 to V - 1. The first 2 N
+    steps are key, value, key, value, ... The keys come again at the steps 2 N + 2 (j - 1), counted from 0. Their different j
+    are drawn without replacement from 1 to (T - 2 N) / 2, with probabilities in proportion to j^(power - 1), so that short
+    distances are more likely. The other steps are the filling.
+
+    Inputs are tokens (B, T). Targets (B, T) have a value at each such step, and ``IGNORE_INDEX`` elsewhere.
+
+    Source: Arora et al. (2023), Zoology, appendix; the filling as in their code.
+    """
+
+    name = "mqar"
+
+    @checked
+    def __init__(
+        self,
+        length: PositiveInt = 64,
+        pairs: PositiveInt = 4,
+        vocabulary: Annotated[int, Field(ge=4)] = 8192,
+        filling: Literal["random", "zeros"] = "random",
+        power: PositiveFloat = 0.01,
+        fresh: bool = True,
+        train_samples: PositiveInt = 100_000,
+        validation_samples: PositiveInt = 1_000,
+        test_samples: PositiveInt = 3_000,
+        seed: Seed = 0,
+        num_workers: NonNegativeInt = 0,
+    ):
+        """Store the sizes; sequences are drawn when they are needed.
+
+        Args:
+            length: T, steps of a sequence, an even number.
+            pairs: N, number of keys and values; the source has (T, N) of (64, 4), (128, 8), (256, 16) and (512, 64).
+            vocabulary: V, number of different tokens, half of them keys and half values.
+            filling: "random" for tokens that are uniform on 0 to V - 1, "zeros" for the token 0, which is not a key.
+            power: exponent of the distances' distribution; 1 makes all equally likely.
+            fresh: draw training sequences anew in each epoch, from the trial's seed; the source has a fixed training split.
+            train_samples: sequences for training, or those that count as an epoch if ``fresh``.
+            validation_samples: sequences for validation.
+            test_samples: sequences for test.
+            seed: seed of the splits that are not drawn anew.
+            num_workers: worker processes that make batches; 0 makes them in the main process.
+
+        Raises:
+            UserError: ``length`` is odd, or there are more ``pairs`` than a quarter of it, or than keys.
+        """
+        _refuse(length, pairs, vocabulary)
+        self._pairs, self._vocabulary, self._filling, self._power = pairs, vocabulary, filling, power
+        spec = DataSpec(
+            self.name,
+            vocabulary,
+            vocabulary,
+            "classification",
+            output_steps=None,
+            max_length=length,
+            tokens=True,
+            embedding_size=EMBEDDING_SIZE,
+        )
+        super().__init__(
+            spec,
+            {"train": train_samples, "validation": validation_samples, "test": test_samples},
+            dict.fromkeys(SPLITS, (length,)),
+            seed=seed,
+            fresh=fresh,
+            num_workers=num_workers,
+        )
+
+    def draw(self, random: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return tokens and targets, (count, length) each."""
+        pairs, half = self._pairs, self._vocabulary // 2
+        keys = 1 + random_subsets(random, count, pairs, half - 1)
+        values = half + random_subsets(random, count, pairs, self._vocabulary - half)
+        distances = (length - 2 * pairs) // 2
+        weights = np.arange(1, distances + 1) ** (self._power - 1)
+        places = 2 * pairs + 2 * random_subsets(random, count, pairs, distances, weights)
+        inputs = random.integers(0, self._vocabulary if self._filling == "random" else 1, (count, length))
+        inputs[:, 0 : 2 * pairs : 2], inputs[:, 1 : 2 * pairs : 2] = keys, values
+        np.put_along_axis(inputs, places, keys, axis=1)
+        targets = np.full((count, length), IGNORE_INDEX)
+        np.put_along_axis(targets, places, values, axis=1)
+        return inputs, targets
+
+
+def _refuse(length: int, pairs: int, vocabulary: int) -> None:
+    if length % 2:
+        raise UserError(f"dataset.length: got {length}, expected an even number; did you mean {length + 1}?")
+    if 4 * pairs > length:
+        raise UserError(
+            f"dataset.pairs: got {pairs}, expected at most {length // 4}, a quarter of dataset.length={length}; "
+            f"dataset.length={4 * pairs} has room for {pairs}"
+        )
+    if pairs > vocabulary // 2 - 1:
+        raise UserError(
+            f"dataset.pairs: got {pairs}, expected at most {vocabulary // 2 - 1}, the keys of "
+            f"dataset.vocabulary={vocabulary}; dataset.vocabulary={2 * pairs + 2} has {pairs} keys"
+        )
