@@ -28,6 +28,8 @@ TRAINING_SPLITS = {
     "digits": "79fe4a08",
     "even_pairs": "7e69d0d3",
     "findmax": "e53f4dc6",
+    "flip_flop": "59caa016",
+    "group_words": "3923d340",
     "imdb": "f59feed8",
     "induction": "a28b22df",
     "mnist": "0469c173",

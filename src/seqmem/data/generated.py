@@ -109,6 +109,27 @@ class GeneratedDataSet(DataSet):
             ``IGNORE_INDEX`` for targets that do not count.
         """
 
+    def draw_fixed(self, split: Split, first: int, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw sequences of a fixed split; a subclass may override it where the splits or their sequences depend on each other.
+
+        Args:
+            split: "train", "validation" or "test".
+            first: number of the first one among those of its length in the split.
+            count: B, number of sequences.
+            length: one of ``lengths``.
+
+        Returns:
+            As :meth:`draw`. It must depend on ``seed`` and these arguments alone.
+        """
+        return self.draw(generator(self.seed, self.name, split, length, first), count, length)
+
+    def count_of(self, split: Split, length: int) -> int:
+        """Return how many sequences of a length a fixed split has."""
+        if length not in self.lengths[split]:
+            return 0
+        group = self.lengths[split].index(length)
+        return self._bounds[split][group + 1] - self._bounds[split][group]
+
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return sequences of the fixed split, which "train" has with ``fresh``, too.
 
@@ -172,7 +193,7 @@ class GeneratedDataSet(DataSet):
             return found
         length, rows = self.lengths[split][group], self._block_rows(split, group)
         count = min(rows, self._bounds[split][group + 1] - self._bounds[split][group] - number * rows)
-        inputs, targets = self.draw(generator(self.seed, self.name, split, length, number), count, length)
+        inputs, targets = self.draw_fixed(split, number * rows, count, length)
         block = self._small(inputs), self._small(targets)
         size = block[0].nbytes + block[1].nbytes
         if (split == "train" and not self.fresh) or self._kept + size <= KEPT_BYTES:
