@@ -72,6 +72,7 @@ class MQAR(GeneratedDataSet):
             max_length=length,
             tokens=True,
             embedding_size=EMBEDDING_SIZE,
+            sparse_targets=True,
         )
         super().__init__(
             spec,

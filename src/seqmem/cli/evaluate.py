@@ -74,7 +74,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     from seqmem.results.record import RunFolder
     from seqmem.training.checkpoints.files import restore
     from seqmem.training.evaluation.measure import PREFIXES, evaluate
-    from seqmem.training.evaluation.predictions import ClassCounts, Predictions, check_predictions
+    from seqmem.training.evaluation.predictions import Predictions, check_predictions, class_counts
 
     path = Path(keys.predictions) if keys.predictions else None
     if path:
@@ -84,7 +84,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     module = restore(checkpoint, config["train"], data.spec)
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
     task = module.task
-    counts = ClassCounts(task) if task.tabulates_classes else None
+    counts = class_counts(task)
     predictions = Predictions(task, data.sequence_names(keys.split)) if path else None
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     observers = [observer for observer in (counts, predictions) if observer is not None]

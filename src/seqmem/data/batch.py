@@ -39,6 +39,8 @@ class Batch:
             it, see :attr:`seqmem.sequence.SequenceLayer.rescales`.
         known: bool of the shape of ``targets``, only where these are values: (B, D) or (B, K, D). False for a missing target,
             whose value is any finite number and does not count; None if no target is missing.
+        places: (B, K) int64, the steps that targets (B, K) belong to; None for those that the data set's spec defines. A row
+            with fewer targets is padded with targets ``IGNORE_INDEX``.
         host: the same batch in the memory of the host, whose lengths and targets say without waiting for the device what
             counts; :meth:`to` sets it. None if this batch is there itself.
 
@@ -55,6 +57,7 @@ class Batch:
     restarts: Tensor | None = None
     known: Tensor | None = None
     rate: float = 1.0
+    places: Tensor | None = None
     host: Any = field(default=None, repr=False, compare=False)
 
     @property

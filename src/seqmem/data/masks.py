@@ -141,7 +141,7 @@ def valid_targets(batch: Batch, shape: Sequence[int], output_steps: int | None) 
     The arguments are those of :func:`counted_targets`.
     """
     lengths = batch.output_lengths
-    if lengths is None:
+    if lengths is None or batch.places is not None:  # padding at places has IGNORE_INDEX
         return None
     if len(shape) == 1:
         return lengths > 0 if batch.has_empty_rows else None

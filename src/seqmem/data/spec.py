@@ -28,6 +28,8 @@ class DataSpec:
         frame: shape (H, W) or (D, H, W) of a step whose C channels are the values of a frame, row by row; None otherwise.
         answers_at_end: the one output of a sequence answers its last step, which a model that pools steps by default takes
             instead of their mean.
+        sparse_targets: most of the targets (B, T) are ``IGNORE_INDEX``, so that training and evaluation compute the outputs at
+            the other steps only.
         class_names: name of each class of the targets or ``labels``, by its number; None if the numbers are the names.
 
     Raises:
@@ -48,6 +50,7 @@ class DataSpec:
     frame: tuple[int, ...] | None = None
     class_names: tuple[str, ...] | None = None
     answers_at_end: bool = False
+    sparse_targets: bool = False
 
     def __post_init__(self) -> None:
         for name, value in check(DataSpec, vars(self), "DataSpec").items():

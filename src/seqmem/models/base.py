@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seqmem import plugins
 from seqmem.data.batch import Batch
+from seqmem.data.places import at_places
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
 from seqmem.sequence import SequenceLayer
@@ -100,7 +101,7 @@ class SequenceModel(nn.Module):
 
     def learn(self, batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
         """Compute the outputs for the task's metrics, and the loss, which a subclass may define itself."""
-        outputs = self(batch)
+        outputs = at_places(self(batch), batch)
         return outputs, task.loss(outputs, batch)
 
     def carry(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
 from seqmem.data.masks import check_steps
+from seqmem.data.places import at_places
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.igloo import IGLOO1D
@@ -99,7 +100,7 @@ class IGLOONetwork(SequenceModel):
     def forward(self, batch: Batch) -> Tensor:
         """Return outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         check_steps(batch.inputs, self.inputs.spec.output_steps)
-        return self.head(self.layer(self.inputs(batch, self.head.weight.dtype), batch.lengths))
+        return self.head(at_places(self.layer(self.inputs(batch, self.head.weight.dtype), batch.lengths), batch))
 
     def penalty(self) -> Tensor:
         """Return the layer's penalty."""

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from seqmem import cells
 from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
-from seqmem.data.masks import last_steps
+from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel, refuse_reconstruction
@@ -108,7 +108,7 @@ class RecurrentNetwork(SequenceModel):
             if k + 1 == len(self.layers) and self._ends_in_hidden(layer, state, batch):
                 return self.head(self._dropped(after.hidden[:, None])[:, 0]), states
             outputs = self._dropped(outputs)
-        return self.head(last_steps(outputs, self.spec.output_steps, batch.lengths)), states
+        return self.head(output_steps(outputs, batch, self.spec.output_steps)), states
 
     def _ends_in_hidden(self, layer: nn.Module, state: Any, batch: Batch) -> bool:
         """Return whether the hidden state is the last output: in training, its gradient takes no tensor (B, T, H).

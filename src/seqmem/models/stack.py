@@ -17,6 +17,7 @@ from seqmem import cells, sequence
 from seqmem.arguments import check, checked, parameters
 from seqmem.data.batch import Batch
 from seqmem.data.masks import last_steps, masked
+from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
@@ -153,7 +154,7 @@ class StackNetwork(SequenceModel):
         for k, block in enumerate(self.blocks):
             hidden, after = block(hidden, None if state is None else state[k], lengths, batch.times, rate)
             states.append(after)
-        return self.head(self._pooled(self.norm(hidden, lengths), lengths)), states
+        return self.head(self._pooled(self.norm(hidden, lengths), batch)), states
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the inputs in floating point, see :meth:`SequenceModel.embed`."""
@@ -163,9 +164,10 @@ class StackNetwork(SequenceModel):
         """Return the initial states of the mixers."""
         return [block.mixer.initial_state(batch_size) for block in self.blocks if isinstance(block, Block)]
 
-    def _pooled(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+    def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        lengths = batch.lengths
         if self.pooling == "none":
-            return last_steps(hidden, self.spec.output_steps, lengths)
+            return output_steps(hidden, batch, self.spec.output_steps)
         if self.pooling == "last":
             return last_steps(hidden, 0, lengths)
         if lengths is None:

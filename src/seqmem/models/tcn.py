@@ -10,7 +10,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from seqmem.arguments import check, checked
 from seqmem.data.batch import Batch
-from seqmem.data.masks import last_steps, masked
+from seqmem.data.masks import masked
+from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.models.base import SequenceModel, refuse_reconstruction
 from seqmem.models.inputs import Inputs
@@ -69,7 +70,7 @@ class TCN(SequenceModel):
         """Return outputs (B, K) at each row's end, (B, k, K) at its last k steps, or (B, T, K) at every step."""
         inputs = masked(self.inputs(batch, self.head.weight.dtype), batch.lengths)
         outputs = self.blocks(inputs.mT).mT
-        return self.head(last_steps(outputs, self.output_steps, batch.lengths))
+        return self.head(output_steps(outputs, batch, self.output_steps))
 
 
 class Block(nn.Module):

@@ -1,6 +1,6 @@
 """The contract of every task, and the registry of tasks."""
 
-from math import prod
+from math import nan, prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from seqmem import plugins
-from seqmem.data.batch import Batch
+from seqmem.data.batch import IGNORE_INDEX, Batch
 from seqmem.data.masks import counted_index, counted_targets
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
@@ -132,6 +132,18 @@ class Task:
     def positions(self, batch: Batch) -> torch.Size:
         """Shape of the targets without the channels of a value: (B,) or (B, T)."""
         return batch.targets.shape if self.class_targets else batch.targets.shape[:-1]
+
+
+def target_probability(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the softmax probability of each target, NaN where it is ignored.
+
+    Args:
+        outputs: (..., K) logits.
+        targets: (...) class indices.
+    """
+    ignored = targets == IGNORE_INDEX
+    probability = outputs.log_softmax(-1).gather(-1, targets.where(~ignored, 0)[..., None])[..., 0].exp()
+    return probability.where(~ignored, nan)
 
 
 def get(name: str) -> type[Task]:

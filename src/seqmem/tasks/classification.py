@@ -10,7 +10,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from seqmem.data.batch import Batch
 from seqmem.data.masks import counted_index
-from seqmem.tasks.base import Task
+from seqmem.tasks.base import Task, target_probability
+
+MANY_CLASSES = 1000
+"""With more classes than this, their probabilities are not written, and they are not tabulated."""
 
 
 class Classification(Task):
@@ -51,8 +54,10 @@ class Classification(Task):
         metrics.update(logits.contiguous(), targets.contiguous(), **whole)
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Target, class of the largest logit, and the probability of each class."""
-        return {"target": batch.targets, "prediction": outputs.argmax(-1), "probability": outputs.softmax(-1)}
+        """Target, class of the largest logit, and the probability of each class, or of the target alone if there are many."""
+        many = self.spec.output_size > MANY_CLASSES
+        probability = target_probability(outputs, batch.targets) if many else outputs.softmax(-1)
+        return {"target": batch.targets, "prediction": outputs.argmax(-1), "probability": probability}
 
     @property
     def _several(self) -> bool:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, MetricCollection
 
-from seqmem.data.batch import IGNORE_INDEX, Batch
-from seqmem.tasks.base import Task
+from seqmem.data.batch import Batch
+from seqmem.tasks.base import Task, target_probability
 
 
 class LanguageModelling(Task):
@@ -33,10 +33,8 @@ class LanguageModelling(Task):
 
     def predictions(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Target, most likely symbol, and the probability of the target; NaN where the target is ignored."""
-        targets = batch.targets
-        ignored = targets == IGNORE_INDEX
-        probability = outputs.log_softmax(-1).gather(-1, targets.where(~ignored, 0)[..., None])[..., 0].exp()
-        return {"target": targets, "prediction": outputs.argmax(-1), "probability": probability.where(~ignored, math.nan)}
+        probability = target_probability(outputs, batch.targets)
+        return {"target": batch.targets, "prediction": outputs.argmax(-1), "probability": probability}
 
 
 class BitsPerCharacter(Metric):

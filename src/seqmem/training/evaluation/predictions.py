@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqmem.data.batch import Batch
+from seqmem.data.batch import IGNORE_INDEX, Batch
 from seqmem.data.masks import valid_targets
 from seqmem.io.archive import write_arrays
 from seqmem.io.files import check_new_file, replacing
 from seqmem.io.series_files import write_rows
 from seqmem.tasks import Task
+from seqmem.tasks.classification import MANY_CLASSES
 from seqmem.training.evaluation.measure import BatchObserver
 
 
@@ -34,6 +35,11 @@ class ClassCounts(BatchObserver):
         outputs, targets = self.task.selected(results["outputs"], batch)
         pairs = targets * classes + outputs.argmax(-1)
         self.counts += pairs.cpu().bincount(minlength=classes**2).view(classes, classes)
+
+
+def class_counts(task: Task) -> ClassCounts | None:
+    """Return counts for the classes of a task; None if it does not tabulate classes or has many."""
+    return ClassCounts(task) if task.tabulates_classes and task.spec.output_size <= MANY_CLASSES else None
 
 
 class Predictions(BatchObserver):
@@ -58,6 +64,9 @@ class Predictions(BatchObserver):
         # NumPy has no bfloat16; float64 stays.
         predictions = self.task.predictions(outputs.float() if outputs.element_size() < 4 else outputs, batch)
         valid = valid_targets(batch.on_host, self.task.positions(batch), self.spec.output_steps)
+        if batch.places is not None:
+            predictions = {"step": batch.places, **predictions}
+            valid = batch.on_host.targets != IGNORE_INDEX
         steps = None if valid is None or valid.dim() == 1 else valid.numpy()
         kept = {name: values.cpu().numpy() for name, values in predictions.items()}
         for row, length in enumerate(batch.on_host.row_lengths.tolist()):
@@ -79,7 +88,8 @@ class Predictions(BatchObserver):
 
         - ``row`` (n,): number of the sequence in its split; ``length`` (n,): steps of its inputs.
         - ``target`` and ``prediction``, one row for each sequence.
-        - ``probability``, of classification and language modelling only.
+        - ``probability``, of classification and language modelling only; that of the target alone if there are many classes.
+        - ``step``, of a data set with ``sparse_targets``, whose ignored targets are left out: the step of each of the others.
         - ``steps`` (n,), where sequences have several outputs. The predictions then begin (n, K): row k has those of its
           ``steps[k]`` valid steps, then zeros.
         - ``series`` (n,), names of the sequences, and ``class_names`` (K,), if the data set has them.
@@ -124,13 +134,14 @@ class Predictions(BatchObserver):
             if not several:
                 row = {name: values[None] for name, values in row.items()}
             row = self._labelled(row)
+            numbers = row.pop("step", None)
             if number == 0:
                 header = [name for key, values in row.items() for name in _columns(key, values)]
                 columns = ["row", "length"] if self.names is None else ["row", "series", "length"]
                 yield [*columns, *(["step"] if several else []), *header]
             named = [] if self.names is None else [self.names[number]]
             table = np.concatenate([values.reshape(len(values), -1).astype(object) for values in row.values()], 1)
-            for step, values in enumerate(table.tolist()):
+            for step, values in zip(range(len(table)) if numbers is None else numbers, table.tolist(), strict=True):
                 cells = [value if isinstance(value, str) else repr(value) for value in values]
                 yield [str(number), *named, str(length), *([str(step)] if several else []), *cells]
 

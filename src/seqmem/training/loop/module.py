@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from seqmem.data.batch import Batch
+from seqmem.data.places import at_counted_steps
 from seqmem.models import SequenceModel
 from seqmem.tasks import Task
 from seqmem.training.checkpoints.seeds import StepSeeds
@@ -76,6 +77,10 @@ class SequenceModule(pl.LightningModule):
     def forward(self, batch: Batch) -> Tensor:
         """Return the model's outputs."""
         return self.model(batch)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Leave out the targets that do not count, where most do not; callbacks get this batch."""
+        return at_counted_steps(batch) if self.task.spec.sparse_targets else batch
 
     def on_train_epoch_start(self) -> None:
         """Begin without a state; the model's own schedules follow the epoch."""
