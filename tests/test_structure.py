@@ -29,7 +29,7 @@ FLOORS = [
 """Rooms from the ground up: a module may import from its own room and from those on lower floors."""
 
 ENTRIES = {
-    *("report", "encode", "decode", "evaluate", "export", "publish", "boundaries", "memory", "predict"),
+    *("report", "compare", "encode", "decode", "evaluate", "export", "publish", "boundaries", "memory", "predict"),
     *("__init__", "__main__"),
 }
 """Modules that only start what lies in a room."""

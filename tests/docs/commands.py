@@ -84,7 +84,8 @@ def _published(path: Path) -> None:
 
 
 def _runs(path: Path) -> None:
-    write_run(path / "made" / "seed_0", configuration())
+    for model in ("legs", "gru"):
+        write_run(path / model / "seed_0", configuration(model))
 
 
 def _published_here(path: Path) -> None:

@@ -12,6 +12,7 @@ SUBCOMMANDS = {
     "evaluate": "evaluate a finished trial again, on its own data or on other data",
     "predict": "predict targets of new files with a finished trial",
     "report": "make tables, pictures and one HTML page from the trials below a folder",
+    "compare": "say whether one row of a report is better than another, over seeds, test sequences and data sets",
     "export": "export a finished trial's model to a program of torch.export or ONNX",
     "publish": "write a finished trial and its card to a folder, in the layout of a model hub",
     "boundaries": "draw or write the boundaries that a trained HM-LSTM detects",

@@ -21,6 +21,10 @@ LEFT = (
     "published metric",
     "source",
     "note",
+    "first",
+    "second",
+    "method",
+    "not compared",
 )
 """Columns of words, aligned left; all others are numbers, aligned right."""
 

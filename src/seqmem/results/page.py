@@ -1,5 +1,6 @@
 """HTML page of a report: a single file that needs no server and no network."""
 
+import json
 import math
 import shlex
 import time
@@ -18,6 +19,7 @@ from seqmem.results import formats
 from seqmem.results.aggregate import Trials
 from seqmem.results.curves import Curve, thinned
 from seqmem.results.labels import short_version, varying
+from seqmem.results.page_pairs import MOST_ROWS, picked_pairs
 from seqmem.results.plots import svg
 from seqmem.results.published import Comparison
 from seqmem.results.published import columns as published_columns
@@ -54,7 +56,7 @@ def page(
     of_row: dict[int, list[Mapping[str, Any]]] = {}
     for trial in trials:
         of_row.setdefault(trial["row"], []).append(trial)
-    columns = cells(summary)
+    columns, picked = cells(summary), picked_pairs(groups)
     rows = [
         {
             "name": f"{group.model} on {group.dataset}",
@@ -87,9 +89,16 @@ def page(
             compared=published_columns(comparisons, groups),
             matched={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
             smoke_note=smoke_note(summary),
+            picked=picked and _embedded(picked),
+            most_picked=MOST_ROWS,
             unmatched=[line for line, comparison in enumerate(comparisons) if comparison.row is None],
         )
     )
+
+
+def _embedded(value: Any) -> Markup:
+    """A value as JSON for a script element, which "</script>" in a name would end."""
+    return Markup(json.dumps(value).replace("<", "\\u003c"))
 
 
 def _environment() -> Environment:

@@ -109,17 +109,21 @@ def svg(figure: Figure, salt: str) -> str:
     return re.sub(r' id="[\w.]+_\d+"', "", element)
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, key: str = "picture") -> None:
     """Check that a picture can be written to ``path``, before it is drawn.
+
+    Args:
+        path: the file.
+        key: by which the user chose it, for messages.
 
     Raises:
         UserError: its folder does not exist, or no format has this suffix.
     """
     formats = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
-        raise UserError(f"picture: got {path}, expected a name that ends in one of: .{', .'.join(sorted(formats))}")
+        raise UserError(f"{key}: got {path}, expected a name that ends in one of: .{', .'.join(sorted(formats))}")
     if not path.parent.is_dir():
-        raise UserError(f"picture: got {path}, but there is no folder {path.parent}")
+        raise UserError(f"{key}: got {path}, but there is no folder {path.parent}")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Differences of two rows of a table over the seeds that both have."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from seqmem.errors import UserError
+from seqmem.results.aggregate import Trials, mean_and_deviation
+from seqmem.results.intervals import mean_interval
+
+
+@dataclass(frozen=True)
+class SeedDifferences:
+    """Test results of two rows on the same data, seed by seed.
+
+    Attributes:
+        first, second: the rows.
+    """
+
+    first: Trials
+    second: Trials
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Seeds with a result in both rows, in ascending order."""
+        both = self._results(self.first).keys() & self._results(self.second).keys()
+        return sorted(both)
+
+    @cached_property
+    def values(self) -> tuple[list[float], list[float]]:
+        """Test results of the first and the second row by shared seed."""
+        results = self._results(self.first), self._results(self.second)
+        first, second = ([found[seed] for seed in self.seeds] for found in results)
+        return first, second
+
+    @cached_property
+    def differences(self) -> list[float]:
+        """First minus second, by shared seed."""
+        return [a - b for a, b in zip(*self.values, strict=True)]
+
+    @property
+    def mean(self) -> float:
+        """Mean difference; NaN without a shared seed."""
+        return mean_and_deviation(self.differences)[0]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean difference by Student's t, see :func:`seqmem.results.intervals.mean_interval`."""
+        return mean_interval(self.differences)
+
+    @property
+    def p_value(self) -> float:
+        """p value of the paired t test; NaN where there is no interval, or where all differences are equal."""
+        from scipy.stats import ttest_rel
+
+        if math.isnan(self.interval[0]) or self.are_equal:
+            return math.nan
+        return float(ttest_rel(*self.values).pvalue)
+
+    @property
+    def are_equal(self) -> bool:
+        """Whether all differences are equal up to rounding, so that a t test does not apply."""
+        low, high = min(self.differences), max(self.differences)
+        return high - low <= 1e-12 * max(1.0, abs(low), abs(high))
+
+    @property
+    def left_out(self) -> str:
+        """Seeds that are not compared, with the reason; empty if there are none."""
+        states = [(row.model, _states(row)) for row in (self.first, self.second)]
+        others = {seed for _, found in states for seed in found}.difference(self.seeds)
+        pairs = [(seed, model, found.get(seed, "not trained")) for seed in sorted(others, key=str) for model, found in states]
+        return ", ".join(f"{model} seed {seed} {state}" for seed, model, state in pairs if state != "finished")
+
+    @staticmethod
+    def _results(row: Trials) -> dict[int, float]:
+        return {run.record["seed"]: value for run, value in zip(row.finished, row.results("test"), strict=True)}
+
+
+def check_comparable(rows: Sequence[Trials]) -> None:
+    """Check that rows of one data set have the same data and metric.
+
+    Raises:
+        UserError: naming two rows that differ.
+    """
+    known = [row for row in rows if row.finished]
+    for row in known[1:]:
+        for name, first, other in (
+            ("metric", known[0].metric, row.metric),
+            ("checksum of the data", known[0].runs[0].data, row.runs[0].data),
+        ):
+            if first and other and first != other:
+                raise UserError(
+                    f"{known[0].model} and {row.model} on {row.dataset}: got {name} {first} and {other}, expected the same; "
+                    "--rows chooses rows to compare"
+                )
+
+
+def _states(row: Trials) -> dict[int | str, str]:
+    """Return the status of each seed's trial; of a trial that was found twice, that of the finished one."""
+    runs = sorted(row.runs, key=lambda run: run.finished)
+    return {"unknown" if run.record["seed"] is None else run.record["seed"]: run.status for run in runs}
