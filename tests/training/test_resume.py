@@ -36,6 +36,7 @@ CASES = {
     "hmlstm_sampled": ["model=hmlstm", "model.cell_args.boundary=sample", "train.wd=0.01"],
     "sampled_text": ["model=hmlstm", "model.cell_args.boundary=sample", "train.optimizer=muon"],
     "soft_text": ["model=hmlstm", "model.cell_args.boundary=soft", "model.cell_args.slope_growth=0.5"],
+    "fresh_words": ["model=lstm"],
 }
 
 
@@ -75,15 +76,21 @@ def stop_at(method, at, config, data, folder):
         ("lstm_cosine", 0),
         pytest.param("lstm_cosine", 10, marks=pytest.mark.slow),
         ("sampled_text", 0),
+        *(pytest.param("fresh_words", minutes, marks=pytest.mark.slow) for minutes in (0, 10)),
         *(pytest.param(case, 0, marks=pytest.mark.slow) for case in ("legs", "igloo_dropout", "hmlstm_sampled", "soft_text")),
     ],
 )
 def test_a_trial_stopped_anywhere_ends_as_one_that_was_not(case, minutes, tmp_path):
-    """With a checkpoint after every batch, and with none within the epochs; the state of a text is carried."""
+    """With a checkpoint after every batch, and with none within the epochs.
+
+    The state of a text is carried, and words of a group are drawn anew in each epoch.
+    """
     data_keys = {}
     if case.endswith("text"):
         (tmp_path / "words.txt").write_text("the quick brown fox jumps over the lazy dog " * 100)
         data_keys = {"dataset": "text", "path": tmp_path / "words.txt", "length": 20, "num_workers": 2 * (case == "soft_text")}
+    if case == "fresh_words":
+        data_keys = {"dataset": "group_words", "group": "S3", "length": 6, "train_samples": 15, "num_workers": minutes // 5}
     keys = ["train.batch_size=5", f"train.checkpoint_minutes={minutes}", "train.test_last=true"]
     config = composed(*CASES[case], *keys, **data_keys)
     data = datasets.load(config["dataset"])
