@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from seqmem.arguments import checked
-from seqmem.data import IGNORE_INDEX, SPLITS, DataSpec, GeneratedDataSet, Seed, random_subsets
+from seqmem.data import IGNORE_INDEX, SPLITS, DataSpec, GeneratedDataSet, Seed, distinct_integers, random_subsets
 from seqmem.errors import UserError
 
 EMBEDDING_SIZE = 64
@@ -86,8 +86,8 @@ class MQAR(GeneratedDataSet):
     def draw(self, random: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return tokens and targets, (count, length) each."""
         pairs, half = self._pairs, self._vocabulary // 2
-        keys = 1 + random_subsets(random, count, pairs, half - 1)
-        values = half + random_subsets(random, count, pairs, self._vocabulary - half)
+        keys = 1 + distinct_integers(random, count, pairs, half - 1)
+        values = half + distinct_integers(random, count, pairs, self._vocabulary - half)
         distances = (length - 2 * pairs) // 2
         weights = np.arange(1, distances + 1) ** (self._power - 1)
         places = 2 * pairs + 2 * random_subsets(random, count, pairs, distances, weights)

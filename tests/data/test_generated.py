@@ -188,6 +188,18 @@ def test_a_description_identifies_the_data(monkeypatch, capsys):
 Recall_draw = Recall.draw
 
 
+def test_truth_values_are_classes_and_tokens():
+    class Truth(Recall):
+        def draw(self, random, count, length):
+            bits = random.random((count, length)) < 0.5
+            return bits, bits[:, 0]
+
+    data = Truth()
+    for batch in (data.batch("test", torch.arange(5)), next(iter(data.loader("train", 5)))):
+        assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+        assert torch.equal(batch.inputs[:, 0], batch.targets)
+
+
 def test_arguments_at_another_length(monkeypatch):
     assert Recall.at_length({"length": 4, "min_length": 2, "seed": 3}, 9) == {"length": 9, "min_length": 9, "seed": 3}
     changed = datasets.at_length({"name": "adding", "length": 50, "seed": 3}, 70)

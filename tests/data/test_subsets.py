@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from seqmem.data import generator, random_subsets, subsets
+from seqmem.data import distinct_integers, generator, random_subsets, subsets
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 0.25, 2.0]])
@@ -22,7 +22,17 @@ def test_every_order_has_the_probability_of_draws_without_replacement(weights, m
         assert abs(count - rows * probability) < 4 * math.sqrt(rows * probability)
 
 
-def test_all_numbers_may_be_drawn():
-    found = random_subsets(generator(0, "all"), 50, 7, 7)
+@pytest.mark.parametrize("size", [3, 4])
+def test_distinct_integers_come_in_every_order_equally_often(size):
+    rows = 24_000
+    found = distinct_integers(generator(0, "distinct"), rows, size, 4)
+    orders, counts = np.unique(found, axis=0, return_counts=True)
+    assert orders.tolist() == [list(order) for order in itertools.permutations(range(4), size)]
+    assert np.abs(counts - rows / 24).max() < 4 * math.sqrt(rows / 24)
+
+
+@pytest.mark.parametrize("draw", [random_subsets, distinct_integers])
+def test_all_numbers_may_be_drawn(draw):
+    found = draw(generator(0, "all"), 50, 7, 7)
     assert (np.sort(found, axis=1) == np.arange(7)).all()
     assert len({tuple(row) for row in found}) > 45

@@ -35,7 +35,7 @@ TRAINING_SPLITS = {
     "mnist": "0469c173",
     "modular_arithmetic": "465e4f74",
     "moving_digits": "0b241a17",
-    "mqar": "bc316112",
+    "mqar": "4e835041",
     "parity": "718fa7de",
     "phase_signals": "7fbab7aa",
     "reber": "f8eebbdd",

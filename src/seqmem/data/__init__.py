@@ -14,7 +14,7 @@ from seqmem.data.provenance import Provenance, label_of, sha256
 from seqmem.data.seeds import Seed, generator
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import SPLITS, Split, random_split, stratified_split, stratified_validation
-from seqmem.data.subsets import random_subsets
+from seqmem.data.subsets import distinct_integers, random_subsets
 
 __all__ = [
     "IGNORE_INDEX",
@@ -30,6 +30,7 @@ __all__ = [
     "Seed",
     "Split",
     "counted_targets",
+    "distinct_integers",
     "generator",
     "label_of",
     "masked",

@@ -204,7 +204,7 @@ class GeneratedDataSet(DataSet):
         return block
 
     def _small(self, array: np.ndarray) -> np.ndarray:
-        return array.astype(self._integer if np.issubdtype(array.dtype, np.integer) else np.float32)
+        return array.astype(self._integer if _is_whole(array) else np.float32)
 
 
 class FreshBatches(EpochSampler):
@@ -264,8 +264,14 @@ def mixed_lengths(shortest: int, longest: int) -> range:
 
 
 def _batch(inputs: np.ndarray, targets: np.ndarray) -> Batch:
-    tokens = np.issubdtype(inputs.dtype, np.integer)
-    return Batch(torch.tensor(inputs, dtype=torch.int64 if tokens else None), torch.tensor(targets, dtype=torch.int64))
+    return Batch(
+        torch.tensor(inputs, dtype=torch.int64 if _is_whole(inputs) else None), torch.tensor(targets, dtype=torch.int64)
+    )
+
+
+def _is_whole(array: np.ndarray) -> bool:
+    """Return whether an array has integers or truth values."""
+    return array.dtype.kind in "biu"
 
 
 def _padded(rows: Sequence[np.ndarray], value: int) -> np.ndarray:

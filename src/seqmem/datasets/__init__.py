@@ -12,38 +12,37 @@ before anything is loaded. A data set must state where its numbers come from (:c
 filed by its seed and checksums. ``tests/datasets/test_every_data_set.py`` tests every data set. For example,
 ``datasets/majority.py``::
 
-    import torch
     from pydantic import NonNegativeInt, PositiveInt
 
     from seqmem.arguments import checked
-    from seqmem.data import SPLITS, Batch, DataSet, DataSpec, Provenance, Seed, generator, sha256
+    from seqmem.data import SPLITS, DataSpec, GeneratedDataSet, Seed
 
 
-    class Majority(DataSet):
+    class Majority(GeneratedDataSet):
         """Bits (B, T); the target at the end is 1 if more than half of them are 1, else 0."""
 
         name = "majority"
 
         @checked
-        def __init__(self, length: PositiveInt = 50, seed: Seed = 0, num_workers: NonNegativeInt = 0):
-            bits = {split: generator(seed, "majority", split).integers(0, 2, (500, length)) for split in SPLITS}
-            self._bits = {split: torch.from_numpy(array) for split, array in bits.items()}
+        def __init__(self, length: PositiveInt = 50, fresh: bool = True, seed: Seed = 0, num_workers: NonNegativeInt = 0):
             spec = DataSpec("majority", 2, 2, "classification", output_steps=0, max_length=length, tokens=True)
-            provenance = Provenance(seed, {split: sha256(array) for split, array in bits.items()})
-            super().__init__(spec, dict.fromkeys(SPLITS, 500), provenance, num_workers)
+            sizes, lengths = dict.fromkeys(SPLITS, 500), dict.fromkeys(SPLITS, (length,))
+            super().__init__(spec, sizes, lengths, seed=seed, fresh=fresh, num_workers=num_workers)
 
-        def batch(self, split, indices):
-            bits = self._bits[split][indices]
-            return Batch(bits, (2 * bits.sum(dim=1) > bits.shape[1]).long())
+        def draw(self, random, count, length):
+            bits = random.integers(0, 2, (count, length))
+            return bits, 2 * bits.sum(axis=1) > length
 
 and ``cfg/dataset/majority.yaml``::
 
     name: majority
     length: 50  # bits in a sequence
-    seed: 0  # seed of the sequences
+    fresh: true  # draw training sequences anew in each epoch, from the trial's seed
+    seed: 0  # seed of the splits that are not drawn anew
     num_workers: 0  # worker processes that make batches; 0: the main process
 
-Then ``python train.py dataset=majority dataset.length=200`` runs.
+Then ``python train.py dataset=majority dataset.length=200`` runs. :class:`seqmem.data.GeneratedDataSet` makes the splits and
+their checksums from ``draw``. A data set that reads files derives from :class:`seqmem.data.DataSet` and makes its own batches.
 '''
 
 import pkgutil
