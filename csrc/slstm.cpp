@@ -67,13 +67,17 @@ constexpr size_t kStreamedBytes = size_t(1) << 24;
 
 bool is_aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 64 == 0; }
 
+// Rows of (step, batch) that backward holds at a time: enough for efficient products for the weights' gradients, few enough to
+// stay in the L2 cache.
+constexpr int64_t kChunkRows = 208;
+
 struct Arguments {
   const char* name;
   Tensor projected;
   State state;
   OptionalTensor lengths;
   Tensor weight;
-  int64_t chunk_steps;  // steps that backward processes at a time; 0 without gradients
+  int64_t chunk_steps;  // 0 without gradients
 
   int64_t batch() const { return projected.size(0); }
   int64_t steps() const { return projected.size(1); }
@@ -81,7 +85,14 @@ struct Arguments {
   int64_t size() const { return weight.size(2); }
   int64_t units() const { return heads() * size(); }
   bool empty() const { return batch() == 0 || steps() == 0 || units() == 0; }
-  int64_t saved_size() const { return kSlstmSaved * round_up(size(), kMaxLanes); }
+  bool saves() const { return chunk_steps > 0; }
+  std::array<int64_t, 4> saved_sizes() const {
+    return {saves() ? steps() : 0, heads(), batch(), kSlstmSaved * round_up(size(), kMaxLanes)};
+  }
+  std::array<int64_t, 4> checkpoint_sizes() const {
+    const int64_t intervals = (steps() + kSlstmInterval - 1) / kSlstmInterval;
+    return {saves() ? intervals : 0, heads(), batch(), 2 * round_up(size(), kMaxLanes)};
+  }
 };
 
 void check(Arguments& a) {
@@ -99,7 +110,6 @@ void check(Arguments& a) {
     a.state[part] = a.state[part].contiguous();
   }
   check_lengths(name, a.lengths, a.batch(), a.steps());
-  a.chunk_steps = std::min(a.chunk_steps, std::max<int64_t>(1, a.steps()));
   a.projected = a.projected.contiguous();
   a.weight = a.weight.contiguous();
 }
@@ -115,8 +125,17 @@ Slstm<T> kernel_arguments(const Arguments& a) {
   s.projected = const_data<T>(a.projected);
   for (int part = 0; part < kSlstmParts; ++part) s.before[part] = const_data<T>(a.state[part]);
   s.weight = const_data<T>(a.weight);
-  s.chunk_steps = a.chunk_steps;
   return s;
+}
+
+// Groups of one block of rows, while the packed weights of a head stay in the L2 cache: at many lengths all rows of a step of
+// `projected` fall into a few sets of the caches, from where more rows than a block's push the prefetched ones out.
+constexpr int64_t kCachedWeights = 1 << 18;
+
+template <typename T>
+RowGroups row_groups(const Slstm<T>& s) {
+  const int64_t block = kernels_of<T>().block_rows, weights = kSlstmGates * s.size * s.size * int64_t(sizeof(T));
+  return RowGroups(s.batch, weights <= kCachedWeights ? block : 4 * block);
 }
 
 template <typename T>
@@ -133,7 +152,7 @@ Tensor pack_weights(Slstm<T>& s, bool backward, const at::TensorOptions& options
 struct Results {
   Tensor outputs;
   State state;
-  Tensor saved;
+  Tensor saved, checkpoints;
 };
 
 template <typename T>
@@ -144,9 +163,10 @@ void run_forward(const Arguments& a, const Results& results) {
               is_aligned(results.saved);
   s.outputs = mutable_data<T>(results.outputs);
   for (int part = 0; part < kSlstmParts; ++part) s.after[part] = mutable_data<T>(results.state[part]);
-  s.saved = a.chunk_steps > 0 ? mutable_data<T>(results.saved) : nullptr;
+  s.saved = a.saves() ? mutable_data<T>(results.saved) : nullptr;
+  s.checkpoints = mutable_data<T>(results.checkpoints);
   const Tensor weights = pack_weights<T>(s, false, a.projected.options());
-  const RowGroups groups(a.batch(), kernels.group_rows);
+  const RowGroups groups = row_groups(s);
   const int64_t size = kernels.workspace(s, groups.max_rows(), false);
   const Tensor workspace = at::empty({at::get_num_threads(), size}, a.projected.options());
   T* const workspace_data = mutable_data<T>(workspace);
@@ -158,7 +178,7 @@ void run_forward(const Arguments& a, const Results& results) {
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> slstm_sequence(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> slstm_sequence(
     const Tensor& projected, const Tensor& hidden, const Tensor& memory, const Tensor& normalizer, const Tensor& stabilizer,
     const OptionalTensor& lengths, const Tensor& weight_hh, int64_t chunk_steps) {
   Arguments a{
@@ -168,13 +188,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> slstm_sequence(
   const auto options = a.projected.options();
   Results r;
   r.outputs = empty_large({a.batch(), a.steps(), a.units()}, options);
-  r.saved = empty_large({a.chunk_steps > 0 ? a.steps() : 0, a.heads(), a.batch(), a.saved_size()}, options);
+  r.saved = empty_large(a.saved_sizes(), options);
+  r.checkpoints = at::empty(a.checkpoint_sizes(), options);
   for (int part = 0; part < kSlstmParts; ++part) {
     r.state[part] = a.empty() ? a.state[part].clone() : at::empty_like(a.state[part]);
   }
   if (!a.empty()) a.projected.scalar_type() == at::kFloat ? run_forward<float>(a, r) : run_forward<double>(a, r);
   // Rows without steps are copies.
-  return {r.outputs, flushed(r.state[0]), flushed(r.state[1]), flushed(r.state[2]), flushed(r.state[3]), r.saved};
+  for (Tensor& part : r.state) part = flushed(part);
+  return {r.outputs, r.state[0], r.state[1], r.state[2], r.state[3], r.saved, r.checkpoints};
 }
 
 // Gradients of the results; absent for zero.
@@ -196,6 +218,7 @@ void run_backward(const Arguments& a, const Results& results, const OutputGradie
   Slstm<T> s = kernel_arguments<T>(a);
   s.outputs = mutable_data<T>(results.outputs);
   s.saved = mutable_data<T>(results.saved);
+  s.checkpoints = mutable_data<T>(results.checkpoints);
   s.grad_outputs = optional_data<T>(grads.outputs);
   for (int part = 0; part < kSlstmParts; ++part) {
     s.grad_after[part] = optional_data<T>(grads.state[part]);
@@ -204,7 +227,8 @@ void run_backward(const Arguments& a, const Results& results, const OutputGradie
   s.grad_projected = g.projected.dim() == 3 ? mutable_data<T>(g.projected) : nullptr;
   s.streams = g.projected.nbytes() >= kStreamedBytes && is_aligned(g.projected);
   const Tensor weights = pack_weights<T>(s, true, options);
-  const RowGroups groups(a.batch(), kernels.group_rows);
+  const RowGroups groups = row_groups(s);
+  s.chunk_steps = kSlstmInterval * std::max<int64_t>(1, kChunkRows / groups.max_rows() / kSlstmInterval);
   const int64_t size = kernels.workspace(s, groups.max_rows(), true), threads = at::get_num_threads();
   const int64_t columns = 2 * kernels.lanes, panels = (s.size + columns - 1) / columns;
   const int64_t gradient_size = kSlstmGates * panels * s.size * columns;
@@ -232,8 +256,9 @@ void run_backward(const Arguments& a, const Results& results, const OutputGradie
 std::vector<Tensor> slstm_sequence_backward(
     const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const OptionalTensor& grad_memory,
     const OptionalTensor& grad_normalizer, const OptionalTensor& grad_stabilizer, const Tensor& outputs, const Tensor& saved,
-    const Tensor& projected, const Tensor& hidden, const Tensor& memory, const Tensor& normalizer, const Tensor& stabilizer,
-    const OptionalTensor& lengths, const Tensor& weight_hh, int64_t chunk_steps, bool input_gradient) {
+    const Tensor& checkpoints, const Tensor& projected, const Tensor& hidden, const Tensor& memory, const Tensor& normalizer,
+    const Tensor& stabilizer, const OptionalTensor& lengths, const Tensor& weight_hh, int64_t chunk_steps,
+    bool input_gradient) {
   Arguments a{
       "seqmem::slstm_sequence_backward", projected, {hidden, memory, normalizer, stabilizer}, lengths, weight_hh, chunk_steps};
   check(a);
@@ -241,8 +266,9 @@ std::vector<Tensor> slstm_sequence_backward(
   TORCH_CHECK_VALUE(
       a.chunk_steps > 0, a.name, ": chunk_steps: got ", a.chunk_steps, ", expected that of the forward call, above 0");
   check_tensor(a.name, "outputs", outputs, a.projected, {a.batch(), a.steps(), a.units()});
-  check_tensor(a.name, "saved", saved, a.projected, {a.steps(), a.heads(), a.batch(), a.saved_size()});
-  const Results results{outputs.contiguous(), {}, saved.contiguous()};
+  check_tensor(a.name, "saved", saved, a.projected, a.saved_sizes());
+  check_tensor(a.name, "checkpoints", checkpoints, a.projected, a.checkpoint_sizes());
+  const Results results{outputs.contiguous(), {}, saved.contiguous(), checkpoints.contiguous()};
   OutputGradients grads{grad_outputs, {grad_hidden, grad_memory, grad_normalizer, grad_stabilizer}};
   check_tensor(a.name, "grad_outputs", grads.outputs, a.projected, outputs.sizes());
   if (grads.outputs) grads.outputs = grads.outputs->contiguous();
@@ -274,10 +300,10 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
       "Tensor weight_hh, int chunk_steps";
   library.def(("slstm_sequence(" + arguments +
                ") -> (Tensor outputs, Tensor hidden_after, Tensor memory_after, Tensor normalizer_after, "
-               "Tensor stabilizer_after, Tensor saved)")
+               "Tensor stabilizer_after, Tensor saved, Tensor checkpoints)")
                   .c_str());
   library.def(("slstm_sequence_backward(Tensor? grad_outputs, Tensor? grad_hidden, Tensor? grad_memory, "
-               "Tensor? grad_normalizer, Tensor? grad_stabilizer, Tensor outputs, Tensor saved, " +
+               "Tensor? grad_normalizer, Tensor? grad_stabilizer, Tensor outputs, Tensor saved, Tensor checkpoints, " +
                arguments + ", bool input_gradient) -> Tensor[]")
                   .c_str());
 }

@@ -17,8 +17,10 @@ namespace seqmem {
 constexpr int kSlstmGates = 4;  // i, f, z, o
 enum SlstmPart { slstm_hidden, slstm_memory, slstm_normalizer, slstm_stabilizer, kSlstmParts };
 
-// Numbers saved per unit and step: exp(-|l - i|), negative where i is the greater one, tanh(z), sigmoid(o), sigmoid(-f), c, n.
-constexpr int kSlstmSaved = 6;
+// Numbers saved per unit and step: exp(-|l - i|), negative where i is the greater one, tanh(z), sigmoid(o), sigmoid(-f). From
+// the first two, backward computes c and n again for the steps after each checkpoint of both.
+constexpr int kSlstmSaved = 4;
+constexpr int64_t kSlstmInterval = 16;  // steps from one checkpoint to the next
 
 template <typename T>
 struct Slstm {
@@ -34,12 +36,13 @@ struct Slstm {
   T* outputs;    // (B, T, H)
   T* after[kSlstmParts];
   T* saved;  // (T, heads, B, kSlstmSaved, size rounded up to kMaxLanes); null without gradients
+  T* checkpoints;  // (intervals, heads, B, 2, size rounded up to kMaxLanes): c and n before each
 
   const T* grad_outputs;  // null for zero, as the next
   const T* grad_after[kSlstmParts];
   T* grad_projected;  // null if not required
   T* grad_before[kSlstmParts];
-  int64_t chunk_steps;
+  int64_t chunk_steps;  // of backward, a multiple of kSlstmInterval
 
   int64_t units() const { return heads * size; }
   int64_t saved_stride() const { return round_up(size, kMaxLanes); }
@@ -48,7 +51,7 @@ struct Slstm {
 template <typename T>
 struct SlstmKernels {
   int lanes;       // W
-  int group_rows;  // most rows of a group
+  int block_rows;  // most rows of a block
   // Numbers of the workspace of a group of `rows` rows.
   int64_t (*workspace)(const Slstm<T>&, int64_t rows, bool backward);
   // Packs the weights of a head: (panels of 2W units, 4, size, 2W) in forward, (panels, 4 size, 2W) in backward.

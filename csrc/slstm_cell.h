@@ -13,6 +13,17 @@ struct SlstmUnits {
   Vector<T> gates[kSlstmGates], y, c, n, m, saved[kSlstmSaved];
 };
 
+// The states c and n of W units after a step.
+template <typename T>
+SEQMEM_INLINE void slstm_memory_step(const Vector<T>& signed_factor, const Vector<T>& z, Vector<T>& c, Vector<T>& n) {
+  const Vector<T> one = broadcast<T>(T(1));
+  const auto enters = signed_factor < T(0);
+  const Vector<T> factor = enters ? -signed_factor : signed_factor;
+  const Vector<T> forget = enters ? factor : one, entry = enters ? one : factor;
+  c = forget * c + entry * z;
+  n = forget * n + entry;
+}
+
 // Steps `count` vectors of units, interleaved where one chain of dependent operations would wait for itself.
 template <typename T, int count>
 SEQMEM_INLINE void slstm_forward_units(SlstmUnits<T> (&units)[count]) {
@@ -52,8 +63,6 @@ SEQMEM_INLINE void slstm_forward_units(SlstmUnits<T> (&units)[count]) {
     u.n = forget * u.n + entry;
     u.y = u.saved[2] * (u.c / u.n);
     u.saved[0] = enters ? -factor : factor;
-    u.saved[4] = u.c;
-    u.saved[5] = u.n;
   }
 }
 
@@ -67,11 +76,12 @@ struct SlstmGradients {
 template <typename T>
 SEQMEM_INLINE void slstm_backward_units(
     const Vector<T> (&saved)[kSlstmSaved], const Vector<T>& c_before, const Vector<T>& n_before, SlstmGradients<T>& d) {
-  const Vector<T> zero{}, one = broadcast<T>(T(1)), z = saved[1], o = saved[2], inverse = reciprocal<T>(saved[5]);
+  const Vector<T> zero{}, one = broadcast<T>(T(1)), z = saved[1], o = saved[2];
   const auto enters = saved[0] < T(0);
   const Vector<T> factor = enters ? -saved[0] : saved[0];
   const Vector<T> forget = enters ? factor : one, entry = enters ? one : factor;
-  const Vector<T> ratio = saved[4] * inverse, scaled = d.y * o;
+  const Vector<T> inverse = reciprocal<T>(forget * n_before + entry);
+  const Vector<T> ratio = (forget * c_before + entry * z) * inverse, scaled = d.y * o;
   const Vector<T> dc = d.c + scaled * inverse, dn = d.n - scaled * inverse * ratio;
   // Of l = m + log sigmoid(f), if exp(l - m') is not the constant 1 of an empty memory.
   const Vector<T> dl = forget * (dc * c_before + dn * n_before);

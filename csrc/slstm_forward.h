@@ -24,6 +24,7 @@ class SlstmForward : SlstmGroup<T> {
     for (int part = 0; part < kSlstmParts; ++part) Base::load_rows(s.before[part], state_[part]);
     const int64_t longest = Base::longest();
     for (int64_t t = 0; t < longest; ++t) {
+      if (s.saved != nullptr && t % kSlstmInterval == 0) save_memory(t);
       const Operand<T> hidden{state_[slstm_hidden], Layout::by_rows, s.size};
       for (int64_t unit = 0; unit < s.size; unit += kPanel<T>) {
         for (int gate = 0; gate < kSlstmGates; ++gate) {
@@ -51,6 +52,18 @@ class SlstmForward : SlstmGroup<T> {
     T *out, *saved;
     int64_t remaining;  // units from here on
   };
+
+  void save_memory(int64_t t) const {
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      for (int r = 0; r < blocks.rows(b); ++r) {
+        T* const to = Base::checkpoint(blocks.start(b) + r, t);
+        for (int64_t u = 0; u < padded; u += width) {
+          store<T>(to + u, load<T>(state_[slstm_memory] + offset(b, r, u)));
+          store<T>(to + s.saved_stride() + u, load<T>(state_[slstm_normalizer] + offset(b, r, u)));
+        }
+      }
+    }
+  }
 
   // A panel of units from `unit` on.
   void update(int64_t t, int64_t unit) {

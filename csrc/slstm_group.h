@@ -64,6 +64,10 @@ struct SlstmGroup {
     return s.saved + ((t * s.heads + head) * s.batch + first + row) * kSlstmSaved * s.saved_stride();
   }
 
+  T* checkpoint(int64_t row, int64_t t) const {
+    return s.checkpoints + ((t / kSlstmInterval * s.heads + head) * s.batch + first + row) * 2 * s.saved_stride();
+  }
+
   // Offset of W units of row r of a block, in the layout by rows.
   int64_t offset(int64_t b, int r, int64_t unit) const { return blocks.start(b) * padded + unit * blocks.rows(b) + r * width; }
 

@@ -31,7 +31,7 @@ static void slstm_backward(const Slstm<T>& s, int64_t head, int64_t first, int64
 
 template <typename T>
 static SlstmKernels<T> slstm_kernels() {
-  return {kLanes<T>, 8 * kMaxRows<T>, slstm_workspace<T>, slstm_pack<T>, slstm_forward<T>, slstm_backward<T>};
+  return {kLanes<T>, kMaxRows<T>, slstm_workspace<T>, slstm_pack<T>, slstm_forward<T>, slstm_backward<T>};
 }
 
 SlstmTable slstm_table() { return {slstm_kernels<float>(), slstm_kernels<double>()}; }

@@ -145,7 +145,7 @@ def assert_agrees_with_the_reference(shape: tuple[int, ...]) -> None:
 
 
 @needs_compiled
-@pytest.mark.parametrize("shape", [(5, 13, 3, 17), (130, 5, 1, 40), (2, 90, 2, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 13, 3, 17), (130, 5, 1, 40), (2, 90, 2, 16), (30, 48, 1, 5)], ids=str)
 def test_the_compiled_sequence_agrees_with_the_reference(shape):
     assert_agrees_with_the_reference(shape)
 

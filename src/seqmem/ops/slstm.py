@@ -19,6 +19,9 @@ from seqmem.ops.states import select
 
 State = tuple[Tensor, Tensor, Tensor, Tensor]
 
+_CHECKPOINT_STEPS = 16
+"""Steps from one checkpoint of the compiled sequence to the next, kSlstmInterval of ``csrc/slstm.h``."""
+
 
 def slstm_step(
     projected: Tensor, hidden: Tensor, memory: Tensor, normalizer: Tensor, stabilizer: Tensor, weight_hh: Tensor
@@ -110,7 +113,7 @@ def slstm_sequence(
     state = (hidden, memory, normalizer, stabilizer)
     steps = chunk_steps(projected, *state, weight_hh)
     results = torch.ops.seqmem.slstm_sequence(projected, *state, lengths, weight_hh, steps)
-    return tuple(results[:-1])
+    return tuple(results[:5])
 
 
 def slstm_exported(
@@ -163,16 +166,18 @@ def check_shapes(projected: Tensor, state: State, weight_hh: Tensor) -> None:
 def _shapes(projected: Tensor, hidden: Tensor, *others: Any) -> tuple[Tensor, ...]:
     *state, _, weight_hh, steps_of_chunk = others
     batch, steps = projected.shape[:2]
-    saved = 6 * -(-weight_hh.shape[2] // 16) * 16
+    heads, units = weight_hh.shape[0], -(-weight_hh.shape[2] // 16) * 16
+    saved_steps = steps if steps_of_chunk > 0 else 0
     return (
         projected.new_empty(batch, steps, hidden.shape[1]),
         *(part.new_empty(part.shape) for part in (hidden, *state)),
-        projected.new_empty(steps if steps_of_chunk > 0 else 0, weight_hh.shape[0], batch, saved),
+        projected.new_empty(saved_steps, heads, batch, 4 * units),
+        projected.new_empty(-(-saved_steps // _CHECKPOINT_STEPS), heads, batch, 2 * units),
     )
 
 
 def _gradient_shapes(*given: Any) -> list[Tensor]:
-    projected, *state, _, weight_hh, _, input_gradient = given[7:]
+    projected, *state, _, weight_hh, _, input_gradient = given[8:]
     first = projected.new_empty(projected.shape if input_gradient else 0)
     return [first, *(tensor.new_empty(tensor.shape) for tensor in (*state, weight_hh))]
 
