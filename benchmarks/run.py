@@ -1,8 +1,9 @@
 """Compare implementations of one training step: ``python -m benchmarks.run`` or ``make bench`` (seven minutes, idle cores).
 
 The implementations ("sides") of a case are measured in turns, A B A B ..., and a ratio is the median over the turns that both
-have; a slow side has a single turn. A turn repeats a fast call for half a second. No ratio is reported if the sides disagree in
-value or gradient. Peak memory is that of a process that runs one side alone.
+have; a slow side has a single turn. A turn repeats a fast call for half a second. The results of a call are freed before the
+next one, as in training. No ratio is reported if the sides disagree in value or gradient. Peak memory is that of a process that
+runs one side alone.
 
 The rows are written to ``benchmarks/latest/``, which git ignores. ``--keep`` writes to ``benchmarks/results/``, from which
 ``python -m benchmarks.pages`` makes the tables of the pages.
@@ -107,34 +108,36 @@ def measure(case: Case, turns: int) -> list[dict]:
     console = Console(stderr=True)
     with console.status(f"{case.title}: preparing"):
         calls = sides(case)
-    results: dict[str, Result | None] = {}
+    agreements: dict[str, str] = {}
     times: dict[str, list[float]] = {}
     processor_times: dict[str, list[float]] = {}
+    tolerance = (PROJECTION_TOLERANCE if case.kind == "projection" else TOLERANCE)[case.dtype]
+    first: Result | None = None
     for name, call in calls.items():
         with console.status(f"{case.title}: {name}"):
-            results[name], seconds, processor = timed(call)
+            result, seconds, processor = timed(call)
+        first = result if name == "seqmem" else first
+        agreements[name] = compare(first, result, tolerance)
         is_slow = seconds > MAX_SECONDS  # otherwise the first call is warm-up
         times[name], processor_times[name] = ([seconds], [processor]) if is_slow else ([], [])
+    first = result = None
     for _ in range(turns):
         for name, call in calls.items():
             if sum(times[name]) < MAX_SECONDS:
-                _, seconds, processor = timed(call, TURN_SECONDS)
+                seconds, processor = timed(call, TURN_SECONDS)[1:]
                 times[name].append(seconds)
                 processor_times[name].append(processor)
-    ours = times["seqmem"]
-    tolerance = (PROJECTION_TOLERANCE if case.kind == "projection" else TOLERANCE)[case.dtype]
     rows = []
     for name in calls:
-        agreement = compare(results["seqmem"], results[name], tolerance)
-        ratios = [time / our_time for time, our_time in zip(times[name], ours, strict=False)]
+        ratios = [time / our_time for time, our_time in zip(times[name], times["seqmem"], strict=False)]
         rows.append(
             {
                 "case": case.title,
                 "side": name,
                 "seconds": statistics.median(times[name]),
-                "times_ours": statistics.median(ratios) if agreement != "DISAGREES" else None,
+                "times_ours": statistics.median(ratios) if agreements[name] != "DISAGREES" else None,
                 "processor_seconds": statistics.median(processor_times[name]),
-                "agreement": agreement,
+                "agreement": agreements[name],
                 "peak_memory_mib": None,
             }
         )
@@ -173,6 +176,7 @@ def timed(call: Side, turn_seconds: float = 0.0) -> tuple[Result | None, float, 
     start, processor_start = time.perf_counter(), time.process_time()
     calls = 0
     while calls == 0 or time.perf_counter() - start < turn_seconds:
+        result = None  # frees the last one
         result = call()
         calls += 1
     return result, (time.perf_counter() - start) / calls, (time.process_time() - processor_start) / calls

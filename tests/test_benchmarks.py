@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import subprocess
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +72,23 @@ def test_the_slstm_and_its_loop_agree():
     ours, loop = run.measure(Case("slstm", 8, 11, 3), turns=1)
     assert (ours["side"], loop["side"]) == ("seqmem", "loop over steps in torch")
     assert float(loop["agreement"]) < 1e-4
+
+
+def test_results_are_freed_before_the_next_call(monkeypatch):
+    results, alive = [], []
+
+    def call():
+        alive.append(sum(result() is not None for result in results))
+        outputs = torch.zeros(3)
+        results.append(weakref.ref(outputs))
+        return outputs, []
+
+    monkeypatch.setattr(run, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(run, "sides", lambda case: {"seqmem": call, "other": call})
+    run.measure(Case("slstm", 8, 11, 3), turns=2)
+    assert alive[:2] == [0, 1]  # the warm-up, whose results are compared
+    assert len(alive) > 6
+    assert not any(alive[2:])
 
 
 def test_an_autoencoder_gets_the_same_gradients_from_a_batch_and_from_its_rows():
