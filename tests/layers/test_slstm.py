@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.layers import slstm
 from seqmem.layers.slstm import SLSTM, SLSTMState
 from seqmem.models.stack import StackNetwork
 from seqmem.training.optimisation.groups import parameter_groups
@@ -38,8 +39,10 @@ def state_of(found: dict[str, torch.Tensor]) -> SLSTMState | None:
     return SLSTMState(*(found[name] for name in ("y", "c", "n", "m", "conv"))) if found else None
 
 
+@pytest.mark.parametrize("dense_channels", [0, 8])
 @pytest.mark.parametrize("name", ["slstm_layer", "slstm_layer_state"])
-def test_the_layer_is_the_original_one(name):
+def test_the_layer_is_the_original_one(monkeypatch, name, dense_channels):
+    monkeypatch.setattr(slstm, "DENSE_CHANNELS", dense_channels)
     golden = case(name)
     layer, inputs = layer_of(golden), golden["x"].requires_grad_()
     initial = {key: part.requires_grad_() for key, part in golden.named("state0").items()}

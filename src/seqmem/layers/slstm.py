@@ -5,13 +5,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import layer_norm, linear, silu
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.ops import implementations
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
+
+DENSE_CHANNELS = 96
+"""Up to so many channels, one dense map takes less time than a map of each head, whose results are permuted."""
 
 
 class SLSTMState(NamedTuple):
@@ -110,18 +113,26 @@ class SLSTM(SequenceLayer[SLSTMState]):
         self, run: Any, inputs: Tensor, state: SLSTMState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, SLSTMState]:
         """Compute a whole sequence, in the precision of the parameters but at least in float32."""
-        heads, _, size = self.weight_hh.shape
         inputs = inputs.to(state.hidden.dtype)
         convolve = implementations.required("causal_convolution", inputs)
         weight_conv, bias_conv = at_least_float32(self.weight_conv), at_least_float32(self.bias_conv)
         convolved, kept = convolve(inputs, weight_conv, bias_conv, state.inputs, lengths)
-        weight, halves = at_least_float32(self.weight_gates), []
-        for source, maps in ((silu(convolved), weight[:2]), (inputs, weight[2:])):
-            halves.append(torch.einsum("btki,gkoi->btgko", source.unflatten(-1, (heads, -1)), maps))
-        projected = torch.cat(halves, 2).flatten(2) + at_least_float32(self.bias)
+        weight = at_least_float32(self.weight_gates)
+        halves = [mapped_by_head(silu(convolved), weight[:2]), mapped_by_head(inputs, weight[2:])]
+        projected = torch.cat(halves, 2) + at_least_float32(self.bias)
         with full_precision(inputs.device):
             results = run(projected, *state[:4], lengths, at_least_float32(self.weight_hh))
         outputs, hidden, memory, normalizer, stabilizer = results
+        heads, _, size = self.weight_hh.shape
         normalized = layer_norm(outputs.unflatten(-1, (heads, size)), (size,)).flatten(2)
         scaled = (normalized * at_least_float32(self.norm_scale)).to(self.bias.dtype)
         return scaled, SLSTMState(hidden, memory, normalizer, stabilizer, kept)
+
+
+def mapped_by_head(inputs: Tensor, weight: Tensor) -> Tensor:
+    """Map the channels of each head (B, T, K*I) by the weights (G, K, O, I) of each gate and head, to (B, T, G*K*O)."""
+    heads = weight.shape[1]
+    if inputs.shape[2] > DENSE_CHANNELS:
+        return torch.einsum("btki,gkoi->btgko", inputs.unflatten(-1, (heads, -1)), weight).flatten(2)
+    blocks = weight[:, :, :, None] * torch.eye(heads, dtype=weight.dtype, device=weight.device)[:, None, :, None]
+    return linear(inputs, blocks.flatten(3).flatten(0, 2))
