@@ -22,6 +22,7 @@ class Adding(DataSet):
     """
 
     name = "adding"
+    separate_splits = True
 
     @checked
     def __init__(

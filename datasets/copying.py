@@ -27,6 +27,7 @@ class Copying(DataSet):
     """
 
     name = "copying"
+    separate_splits = True
 
     @checked
     def __init__(

@@ -49,6 +49,7 @@ class Reber(DataSet):
     """
 
     name = "reber"
+    separate_splits = True
 
     @checked
     def __init__(

@@ -34,6 +34,7 @@ class Sinusoids(DataSet):
     """
 
     name = "sinusoids"
+    separate_splits = True
 
     @checked
     def __init__(

@@ -22,6 +22,7 @@ class WhiteNoise(DataSet):
     """
 
     name = "white_noise"
+    separate_splits = True
 
     @checked
     def __init__(

@@ -3,18 +3,18 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seqmem.cli import finished_trial, messages
+from seqmem.cli import by_length, finished_trial, messages
+from seqmem.cli.evaluation_record import computed, evaluated, origin
+from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
-    from seqmem.data import DataSet
     from seqmem.training.checkpoints.files import Checkpoint
     from seqmem.training.evaluation.predictions import Predictions
-    from seqmem.training.loop.module import SequenceModule
 
 HELP = """\
 Evaluate a finished trial again, on its own data or on other data, and record the result.
@@ -24,8 +24,8 @@ Evaluate a finished trial again, on its own data or on other data, and record th
 CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
 printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
 On the other splits both are equal to the last digit if no key changes the config; otherwise a warning names both numbers.
-For classification, a table counts the correct predictions of each class, by its number and label. A file of TRIAL/evaluations/
-keeps the result, with checksums of the weights and the data.
+For classification of up to 1,000 classes, a table counts the correct predictions of each class, by its number and label. A file
+of TRIAL/evaluations/ keeps the result, with checksums of the weights and the data.
 
 Keys of this command
   split=test          test, validation or train
@@ -33,6 +33,10 @@ Keys of this command
                       the probability of each class (for a text, of the correct symbol), with the names of series and
                       classes if the data set has them. In .npz, predictions at every step are padded with zeros after the
                       first "steps" of a row; .csv has a line for each prediction.
+  lengths=A,B,...     evaluate at each of these lengths (dataset.length), and write a table, a .csv file and a picture of all
+                      lengths so far to TRIAL/evaluations/. Sequences longer than those of the training are read in parts, with
+                      the state carried, or fewer at once; train.eval_batch_size=B reads B at once.
+  again=true          evaluate lengths again that were evaluated before with the same weights, data and code
 
 Any other key changes the trial's config, except its model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
 dataset=NAME takes other data of the same shape, train.eval_batch_size=32 reads a text as 32 parallel pieces,
@@ -46,6 +50,8 @@ class Keys:
 
     split: Literal["test", "validation", "train"] = "test"
     predictions: str | None = None
+    lengths: list[Any] | None = field(default=None, metadata={"separator": ","})
+    again: bool = False
 
 
 def main() -> None:
@@ -68,9 +74,16 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     Raises:
         UserError: the data do not fit the model, or a file cannot be read or written.
     """
+    if keys.again and keys.lengths is None:
+        raise UserError("again: got true without lengths, expected lengths=A,B,...; other evaluations are always made again")
+    if keys.lengths is not None:
+        by_length.run(checkpoint, config, keys.lengths, keys.split, keys.predictions, keys.again)
+        return
+
     from seqmem import datasets
     from seqmem.io.files import write_json
     from seqmem.results import evaluations
+    from seqmem.results.experiment import data_checksum
     from seqmem.results.record import RunFolder
     from seqmem.training.checkpoints.files import restore
     from seqmem.training.evaluation.measure import PREFIXES, evaluate
@@ -90,58 +103,23 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     observers = [observer for observer in (counts, predictions) if observer is not None]
     measured = evaluate(module, data, config, keys.split, observers)
     result = {
-        **_evaluated(checkpoint, config),
+        **evaluated(checkpoint, config),
         "dataset": data.spec.name,
         "split": keys.split,
         "metric": task.metric,
         "result": measured,
         "in_training": before,
     }
-    computed = _computed(module, config, data)
+    by = {**computed(module, config, data), "data": data_checksum(data.describe())}
     if not result["changed"] and keys.split != "train":
-        _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, checkpoint.config, computed))
+        _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, checkpoint.config, by))
     table = None if counts is None else evaluations.by_class(counts.counts, data.spec.class_names)
     _print(result, task.irreducible_error, table)
     result["by_class"] = None if counts is None else counts.counts.tolist()
     result["predictions"] = _write_predictions(predictions, path)
-    write_json(file, {**result, "started": started, **_origin(config, data), **computed, "data": data.describe()})
+    names = {"class_names": data.spec.class_names}
+    write_json(file, {**result, "started": started, **names, **origin(config), **by, "data": data.describe()})
     print(f"record of this evaluation: {file}")
-
-
-def _evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights that were evaluated, and the settings that differ from the training's."""
-    from seqmem import models
-    from seqmem.results.evaluations import changes, checksum
-    from seqmem.training.config import model_arguments
-
-    return {
-        "checkpoint": str(checkpoint.path),
-        "checkpoint_sha256": checksum(checkpoint.path),
-        "epoch": checkpoint.epoch,
-        "model": models.label(model_arguments(config)),
-        "changed": changes(checkpoint.config, config),
-    }
-
-
-def _origin(config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
-    """The command of the evaluation, its settings, and the classes' labels, for its file."""
-    from seqmem.io.provenance import provenance
-
-    return {"class_names": data.spec.class_names, "command": sys.argv, "config": config, **provenance()}
-
-
-def _computed(module: "SequenceModule", config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
-    """What computes the evaluation, by the keys of a trial's record."""
-    from seqmem.results.experiment import data_checksum
-    from seqmem.training.backend import backend, computed_by
-    from seqmem.training.fingerprint import fingerprint
-
-    return {
-        "code": fingerprint(module.model, data, module.task, config["train"]),
-        "data": data_checksum(data.describe()),
-        "backend": backend(config),
-        **computed_by(config),
-    }
 
 
 def _warn_of_differences(measured: Mapping[str, float], before: Mapping[str, float], circumstances: Sequence[str]) -> None:

@@ -1,12 +1,12 @@
 """Command lines about a finished trial: ``CHECKPOINT [KEY=VALUE ...]``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import OmegaConf
 
 from seqmem import arguments, plugins
@@ -25,7 +25,8 @@ def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[st
 
     Args:
         command: the command line's arguments.
-        own: a dataclass of the command's own keys; any other key changes the trial's config, except its model.
+        own: a dataclass of the command's own keys; any other key changes the trial's config, except its model. A field whose
+            metadata have a ``separator`` is a list, also of a single value.
 
     Returns:
         The checkpoint, the changed config, and the command's own keys.
@@ -33,20 +34,21 @@ def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[st
     Raises:
         UserError: no checkpoint, an unknown key or a wrong value.
     """
-    file, overrides, flags = _parse(command)
+    lists = [field.name for field in fields(own) if "separator" in field.metadata]  # type: ignore[arg-type]
+    file, overrides, flags = _parse(command, lists)
     plugins.load(modules_of(overrides))
 
     from seqmem.training.checkpoints.files import read_checkpoint
 
     checkpoint = read_checkpoint(file)
     names = [field.name for field in fields(own)]  # type: ignore[arg-type]
-    values = {override.key_or_group: override.value() for override in overrides}
+    values = {override.key_or_group: _value(override, override.key_or_group in lists) for override in overrides}
     keys = own(**arguments.check(own, {key: value for key, value in values.items() if key in names}))
     changes = {key: value for key, value in values.items() if key not in names}
     return checkpoint, _changed(checkpoint.config, changes, names, flags), keys
 
 
-def _parse(command: Sequence[str]) -> tuple[Path, list[Override], list[str]]:
+def _parse(command: Sequence[str], lists: Collection[str]) -> tuple[Path, list[Override], list[str]]:
     flags, given = split_flags(command)
     if flags and flags[0] not in CONFIG_DIR:
         raise UserError(f"got {flags[0]}, expected CHECKPOINT [KEY=VALUE ...]; --help lists the keys")
@@ -55,9 +57,20 @@ def _parse(command: Sequence[str]) -> tuple[Path, list[Override], list[str]]:
     check_overrides(given[1:])
     overrides = parse(given[1:])
     for override in overrides:
-        if override.type != OverrideType.CHANGE or override.is_sweep_override():
+        is_sweep = override.is_sweep_override() and override.key_or_group not in lists
+        if override.type != OverrideType.CHANGE or is_sweep:
             raise UserError(f"got '{override.input_line}', expected KEY=VALUE with one value")
     return Path(given[0]), overrides, flags
+
+
+def _value(override: Override, is_list: bool) -> Any:
+    """Return the value of an override; of a list the values that commas separate, or that ``range(A,B,STEP)`` gives."""
+    if is_list and override.is_sweep_override():
+        if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            raise UserError(f"got '{override.input_line}', expected {override.key_or_group}=A,B,...")
+        return list(override.sweep_iterator(transformer=lambda value: value))
+    value = override.value()
+    return [value] if is_list and not isinstance(value, list) else value
 
 
 def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequence[str], flags: Sequence[str]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ from seqmem import plugins
 from seqmem.data import SPLITS, DataSet, Split
 from seqmem.errors import UserError, suggestion
 
-__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "load", "names"]
+__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "load", "names", "of_split"]
 
 # A checkout has the data sets in its datasets/, which has no __init__.py so that Hugging Face's library keeps the name
 # "datasets". The build copies them to the folder of this file.
@@ -70,9 +70,14 @@ if not Path(__file__).with_name("digits.py").exists() and _checkout.is_dir():
     __path__.append(str(_checkout))
 
 
-def names() -> list[str]:
-    """Return the names of all data sets, in alphabetical order."""
-    return sorted(_classes())
+def names(argument: str | None = None) -> list[str]:
+    """Return the names of all data sets, in alphabetical order.
+
+    Args:
+        argument: leave out the data sets whose constructor has no argument of this name; None leaves out none.
+    """
+    found = _classes()
+    return sorted(name for name in found if argument is None or argument in _arguments.parameters(found[name]))
 
 
 def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +127,21 @@ def at_length(arguments: Mapping[str, Any], length: int) -> dict[str, Any]:
     changed = {"name": arguments["name"], **owner.at_length({k: v for k, v in arguments.items() if k != "name"}, length)}
     check(changed)
     return changed
+
+
+def of_split(arguments: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """Return arguments with which a split has the same sequences, and the others few, where the data set draws them apart.
+
+    Args:
+        arguments: as in :func:`check`.
+        split: the only one that is needed.
+
+    Raises:
+        UserError: as in :func:`check`.
+    """
+    owner, known = _resolve(arguments)
+    others = [f"{other}_samples" for other in SPLITS if other != split]
+    return {**arguments, **{key: 1 for key in others if owner.separate_splits and key in known}}
 
 
 def _random_states() -> tuple[bytes, str]:

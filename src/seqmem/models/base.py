@@ -27,12 +27,14 @@ class SequenceModel(nn.Module):
         name: the name in configs.
         carries: the model defines :meth:`carry` and :meth:`initial_state`, as data sets with contiguous batches require.
         segments: the model defines :meth:`boundaries`: its layers detect the ends of segments.
+        bounded: the model takes at most ``spec.max_length`` steps.
         spec: of the data set that the model was built for; :func:`build` sets it.
     """
 
     name: ClassVar[str]
     carries: ClassVar[bool] = False
     segments: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
     spec: DataSpec
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

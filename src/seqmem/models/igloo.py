@@ -37,6 +37,7 @@ class IGLOONetwork(SequenceModel):
     """
 
     name = "igloo"
+    bounded = True
 
     @checked
     def __init__(

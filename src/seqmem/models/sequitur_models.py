@@ -24,6 +24,8 @@ _activations: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "s
 class FlatAutoencoder(Autoencoder):
     """A LINEAR_AE of all values of a sequence, padded with zeros to the length of the longest sequence."""
 
+    bounded = True
+
     network: LINEAR_AE
 
     def encode(self, batch: Batch) -> Tensor:

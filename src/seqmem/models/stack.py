@@ -239,6 +239,10 @@ def _refuse_mismatch(spec: DataSpec, mixer: str, bidirectional: bool, pooling: s
             raise UserError(f"{expected}: the batches of {spec.name} continue each other")
         if spec.output_steps is None and task_for(spec).predicts_following:
             raise UserError(f"{expected}: {spec.name} predicts the values after each step")
+    if spec.contiguous and spec.output_steps == 0 and pooling != "last":
+        raise UserError(
+            f"model.pooling: got {pooling or 'mean'}, expected last: the batches of {spec.name} continue each other"
+        )
     if pooling in ("mean", "last") and spec.output_steps != 0:
         raise UserError(f"model.pooling: got {pooling}, expected none: {spec.name} expects outputs at several steps")
     if pooling == "none" and spec.output_steps == 0:

@@ -84,7 +84,7 @@ def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> 
     for name, value in measured.items():
         old = [f"{before[name]:.6g}" if name in before else "-"] if before else []
         rows.append((name.partition("/")[2], f"{value:.6g}", *old))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def by_class(counts: Tensor, names: Sequence[str] | None = None) -> str:
@@ -98,7 +98,7 @@ def by_class(counts: Tensor, names: Sequence[str] | None = None) -> str:
     if names is not None:
         columns["label"] = names
     columns |= {"targets": counts.sum(1).tolist(), "correct": counts.diagonal().tolist(), "predictions": counts.sum(0).tolist()}
-    return _aligned([tuple(columns), *zip(*(map(str, column) for column in columns.values()), strict=True)])
+    return aligned([tuple(columns), *zip(*(map(str, column) for column in columns.values()), strict=True)])
 
 
 def checksum(path: Path) -> str:
@@ -107,13 +107,14 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _in_words(value: Any) -> str:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return " ".join(map(str, parts)) or "none"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Return rows of cells as lines with columns of equal width, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     first, *others = widths
     lines = ([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))] for row in rows)
     return "\n".join("  ".join(line) for line in lines)
+
+
+def _in_words(value: Any) -> str:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return " ".join(map(str, parts)) or "none"

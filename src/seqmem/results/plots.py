@@ -1,9 +1,10 @@
-"""Figures of learning curves and test results."""
+"""Figures of learning curves, of test results, and of results by length."""
 
 import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -25,6 +26,40 @@ MOST_NAMES = 10
 """Largest number of rows with a legend and a band; more would hide each other."""
 MOST_BARS = 20
 MOST_EPOCHS = 200
+MOST_TICKS = 12
+"""Largest number of lengths that an axis names one by one."""
+
+
+@dataclass(frozen=True)
+class LengthLine:
+    """Results at several lengths, as one line.
+
+    Attributes:
+        label: in the legend.
+        points: (length, mean, minimum, maximum), in the order of lengths.
+        row: k of the row ``#row-k`` that it links to in an SVG; None for no link.
+    """
+
+    label: str
+    points: Sequence[tuple[int, float, float, float]]
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class LengthAxis:
+    """Lines that share an axis.
+
+    Attributes:
+        title: above it.
+        metric: label of the vertical axis.
+        lines: at least one.
+        trained: shortest and longest length of each training, which are marked.
+    """
+
+    title: str
+    metric: str
+    lines: Sequence[LengthLine]
+    trained: Sequence[tuple[int, int]] = field(default_factory=list)
 
 
 def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve]) -> Figure | None:
@@ -90,6 +125,23 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
         count = len(datasets[name])
         title = _short(shortened([name])[0], 90) + (f", the best {len(rows)} of {count} rows" if count > len(rows) else "")
         axis.set_title(title + _mark(group for _, group in rows), fontsize="medium")
+    figure.tight_layout()  # once, and not again for each format that it is saved in
+    return figure
+
+
+def plot_lengths(axes: Sequence[LengthAxis]) -> Figure:
+    """Draw results by length: means as lines, minimum to maximum as bands, with the training lengths marked.
+
+    Lengths that span more than a factor of ten are on a logarithmic axis.
+
+    Args:
+        axes: at least one.
+    """
+    across = min(len(axes), 2)
+    down = math.ceil(len(axes) / across)
+    figure = Figure(figsize=(6.4 * across, 4.0 * down))
+    for place, each in enumerate(axes, start=1):
+        _draw_lengths(figure.add_subplot(down, across, place), each)
     figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure
 
@@ -170,6 +222,33 @@ def _draw_bars(axis: Axes, rows: Sequence[tuple[int, Trials]]) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(f"test {_metric_label(rows[0][1])}")
     axis.grid(axis="x", alpha=0.3)
+
+
+def _draw_lengths(axis: Axes, drawn: LengthAxis) -> None:
+    few = len(drawn.lines) <= MOST_NAMES
+    for line, color in zip(drawn.lines, _colors(len(drawn.lines)), strict=True):
+        lengths, mean, least, largest = zip(*line.points, strict=True)
+        url = None if line.row is None else f"#row-{line.row}"
+        axis.plot(lengths, mean, marker=".", color=color, label=_short(line.label, 60) if few else None, url=url)
+        if few:
+            axis.fill_between(lengths, least, largest, alpha=0.2, color=color, linewidth=0)
+    for shortest, longest in sorted(set(drawn.trained)):
+        if shortest < longest:
+            axis.axvspan(shortest, longest, color="grey", alpha=0.12, linewidth=0)
+        named = f"{shortest} to {longest}" if shortest < longest else f"{longest}"
+        axis.axvline(longest, color="grey", linestyle="--", linewidth=1, label=f"training: {named}")
+    shown = sorted({length for line in drawn.lines for length, *_ in line.points})
+    if shown[-1] > 10 * shown[0]:
+        axis.set_xscale("log")
+    if len(shown) <= MOST_TICKS:
+        axis.set_xticks(shown, [str(length) for length in shown])
+        axis.minorticks_off()
+    axis.set_xlabel("length")
+    axis.set_ylabel(drawn.metric)
+    axis.set_title(drawn.title, fontsize="medium")
+    axis.grid(alpha=0.3)
+    if few or drawn.trained:
+        axis.legend(fontsize="small")
 
 
 def _best(rows: Sequence[tuple[int, Trials]]) -> list[tuple[int, Trials]]:
