@@ -87,7 +87,7 @@ def register(operator: Operator) -> None:
         (*grads,), results, given = given[:2], given[2 : 2 + count], given[2 + count :]
         found = operator.backward(*_contiguous(grads), results, *_contiguous(given))
         like = _differentiable(operator, given)
-        return [found[key].to(value.dtype) for key, value in like.items() if value is not None]
+        return [found[key].to(value.dtype).contiguous() for key, value in like.items() if value is not None]
 
     def gradient_shapes(*given: Any) -> list[Tensor]:
         found = _differentiable(operator, given[2 + count :]).values()
