@@ -41,6 +41,19 @@ def check_types_of_scans(size: str) -> int:
     return compared
 
 
+def check_bias_of_half_precision(size: str) -> int:
+    """The gradient of a bias is a sum of numbers that are not rounded to the type of the step sizes."""
+    case = next(case for case in cases(2, 9, 3) if (case.operator, case.title) == ("selective_scan", "all options"))
+    rounded = [leaf.to(torch.bfloat16 if index == 1 else torch.float32) for index, leaf in enumerate(case.leaves)]
+    fast, reference = RUNS[case.operator]
+    with small_programs():
+        found = trained(fast, rounded, case.others)
+    expected = trained(reference, [leaf.double() for leaf in rounded], case.others)
+    bias = 2 + 7  # after outputs and final state
+    torch.testing.assert_close(found[bias].double(), expected[bias], rtol=1e-5, atol=1e-5)
+    return expected[bias].numel()
+
+
 def check_scans_of_nothing(size: str) -> int:
     """Without rows, steps or units there is no program; the final state is the initial one."""
     compared = 0

@@ -24,6 +24,7 @@ def test_equal_the_references(size):
     assert compared["scans_of_nothing"] == 3 * 2 * 12
     assert compared["padding_of_scans"] > 300
     assert compared["operators_of_scans"] >= len(RUNS)
+    assert compared["bias_of_half_precision"] == 3
 
 
 OPTIONS = {
@@ -36,7 +37,7 @@ OPTIONS = {
 """Constants of each operator with all options."""
 
 INTEGERS = ("steps", "size", "channels", "states", "modes")
-OPTIONAL = ("lengths", "initial", "grad_initial", "skip", "grad_skip", "gate", "grad_gate", "delta_bias")
+OPTIONAL = ("lengths", "initial", "grad_initial", "skip", "grad_skip", "gate", "grad_gate", "delta_bias", "grad_delta_bias")
 HALF = {
     "diagonal_scan": ("a", "b", "grad_a", "grad_b"),
     "diagonal_ssm": ("inputs", "outputs", "grad_outputs", "grad_inputs"),
@@ -79,13 +80,14 @@ def compiled(
         constants |= launches.block_sizes(like) | {"CHUNK": launches.CHUNK}
     else:
         constants |= {"BLOCK": launches.BLOCK}
+    warps = constants.get("num_warps", 1)
     constants |= {"GROUP": launches.GROUP} | ({} if full else dict.fromkeys(OPTIONAL))
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     types = dict.fromkeys(INTEGERS, "i32:16") | {"steps": "i32", "lengths": "*i64"}
     if pointers == "bf16":
         types |= dict.fromkeys(HALF[operator], "*bf16")
     types = {name: kind for name, kind in types.items() if name in kernel.arg_names and name not in constants}
-    return compile_kernel(kernel, constants, arguments=types, pointers=wide, capability=capability, warps=1)
+    return compile_kernel(kernel, constants, arguments=types, pointers=wide, capability=capability, warps=warps)
 
 
 needs_compiler = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason())
@@ -118,7 +120,9 @@ def test_other_options_compile_without_spills(direction):
     check_limits(compiled("diagonal_scan", direction, VARYING=False, PAIRS=True, REVERSE=False))
     for gates in ("gru", "lstm_raw"):
         check_limits(compiled("minimal_gates", direction, GATES=gates))
-    for states in (1, 4, 32, 64, 128):
+    if direction == "forward":
+        check_limits(compiled("oscillators", direction, velocities=None))
+    for states in (1, 4, 32, 128, 512):
         for pairs in (False, True):
             check_limits(compiled("diagonal_ssm", direction, states=states, PAIRS=pairs, REVERSE=False))
         check_limits(compiled("selective_scan", direction, states=states, SOFTPLUS=False))

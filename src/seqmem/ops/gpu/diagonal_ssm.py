@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import diagonal_ssm
-from seqmem.ops.gpu.operators import Operator, needs_gradient, register, runs_kernels
+from seqmem.ops.gpu.operators import MOST_WARPS, Operator, needs_gradient, register, runs_kernels
 from seqmem.ops.precision import widest
 
 TILE = 128
-"""Most modes of a program, of all its channels; half of it in float64."""
+"""Most modes of a warp, of all its channels; half of it in float64."""
 
 CHUNK = 32
 """Steps between the states that backward has; it holds those of one chunk, (B, CHUNK, H, M, 2)."""
@@ -134,14 +134,14 @@ def _launch(kernel: Any, inputs: Tensor, a: Tensor, reverse: bool, tensors: tupl
     sizes = block_sizes(a)
     with torch.cuda.device_of(inputs):
         kernel[(batch, -(-channels // sizes["BLOCK"]))](
-            *tensors, steps, channels, modes, PAIRS=_pairs(a), REVERSE=reverse, CHUNK=CHUNK, GROUP=GROUP, **sizes, num_warps=1
+            *tensors, steps, channels, modes, PAIRS=_pairs(a), REVERSE=reverse, CHUNK=CHUNK, GROUP=GROUP, **sizes
         )
 
 
 def block_sizes(a: Tensor) -> dict[str, int]:
-    """Return the channels of a program, and the modes of each, rounded up to a power of two."""
-    modes = 1 << (a.shape[1] - 1).bit_length()
-    return {"BLOCK": max(1, min(32, TILE * 4 // a.element_size() // modes)), "BLOCK_M": modes}
+    """Return the channels of a program, the modes of each, rounded up to a power of two, and the warps."""
+    modes, most = 1 << (a.shape[1] - 1).bit_length(), TILE * 4 // a.element_size()
+    return {"BLOCK": max(1, min(32, most // modes)), "BLOCK_M": modes, "num_warps": max(1, min(MOST_WARPS, modes // most))}
 
 
 register(

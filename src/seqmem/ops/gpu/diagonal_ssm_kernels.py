@@ -1,7 +1,8 @@
 """Triton kernels of diagonal state space models and of their gradient: one program for a row and a block of its H channels.
 
-A program of one warp holds the M modes of its channels in registers, as a tile (M, BLOCK). Backward has the state before each
-chunk of steps, and computes the others of a chunk again, into a buffer of one chunk, as in ``selective_scan_kernels.py``.
+A program, of one warp unless M is large, holds the M modes of its channels in registers, as a tile (M, BLOCK). Backward has
+the state before each chunk of steps, and computes the others of a chunk again, into a buffer of one chunk, as in
+``selective_scan_kernels.py``.
 """
 
 import triton
@@ -29,6 +30,27 @@ def _store_tile(pointer, at, plane, re, im, keep, PAIRS: tl.constexpr):
 
 
 @triton.jit
+def _tile(channels, modes, BLOCK: tl.constexpr, BLOCK_M: tl.constexpr):
+    """Return a program's channels and which of them exist, and the places in (M, H) of its modes and which of them exist."""
+    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    m = tl.arange(0, BLOCK_M)
+    inside = h < channels
+    return h, inside, m[:, None] * channels + h[None, :], (m < modes)[:, None] & inside[None, :]
+
+
+@triton.jit
+def _parameters(a, b, c, skip, h, inside, tile, plane, keep, WIDE: tl.constexpr, PAIRS: tl.constexpr):
+    """Load a, b, c and skip, which is zero if there is none."""
+    a_re, a_im = _load_tile(a, tile, plane, keep, WIDE, PAIRS)
+    b_re, b_im = _load_tile(b, tile, plane, keep, WIDE, PAIRS)
+    c_re, c_im = _load_tile(c, tile, plane, keep, WIDE, PAIRS)
+    direct = tl.zeros(h.shape, WIDE)
+    if skip is not None:
+        direct = tl.load(skip + h, mask=inside, other=0.0).to(WIDE)
+    return a_re, a_im, b_re, b_im, c_re, c_im, direct
+
+
+@triton.jit
 def _advance(s_re, s_im, a_re, a_im, b_re, b_im, x, now, PAIRS: tl.constexpr):
     """Return the state after a step, which is the same where ``now`` is false."""
     new_re, new_im = multiply(a_re, a_im, s_re, s_im, PAIRS)
@@ -48,22 +70,13 @@ def diagonal_ssm_forward(
     WIDE: tl.constexpr = final.dtype.element_ty
     PARTS: tl.constexpr = 2 if PAIRS else 1
     row = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    m = tl.arange(0, BLOCK_M)
     valid = valid_in(lengths, row, steps)
-    inside = h < channels
-    keep = (m < modes)[:, None] & inside[None, :]
-    tile = m[:, None] * channels + h[None, :]
     plane = modes * channels
-    a_re, a_im = _load_tile(a, tile, plane, keep, WIDE, PAIRS)
-    b_re, b_im = _load_tile(b, tile, plane, keep, WIDE, PAIRS)
-    c_re, c_im = _load_tile(c, tile, plane, keep, WIDE, PAIRS)
+    h, inside, tile, keep = _tile(channels, modes, BLOCK, BLOCK_M)
+    a_re, a_im, b_re, b_im, c_re, c_im, direct = _parameters(a, b, c, skip, h, inside, tile, plane, keep, WIDE, PAIRS)
     s_re, s_im = tl.zeros((BLOCK_M, BLOCK), WIDE), tl.zeros((BLOCK_M, BLOCK), WIDE)
     if initial is not None:
         s_re, s_im = _load_tile(initial, row * PARTS * plane + tile, plane, keep, WIDE, PAIRS)
-    direct = tl.zeros((BLOCK,), WIDE)
-    if skip is not None:
-        direct = tl.load(skip + h, mask=inside, other=0.0).to(WIDE)
     for begin in range(0, steps, GROUP):
         if starts is not None:  # noqa: SIM102 (known when it is compiled, the other one is not)
             if begin % CHUNK == 0:
@@ -96,24 +109,16 @@ def diagonal_ssm_backward(
     WIDE: tl.constexpr = starts.dtype.element_ty
     PARTS: tl.constexpr = 2 if PAIRS else 1
     row = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    m = tl.arange(0, BLOCK_M)
     valid = valid_in(lengths, row, steps)
-    inside = h < channels
-    keep = (m < modes)[:, None] & inside[None, :]
-    tile = m[:, None] * channels + h[None, :]
     plane = modes * channels
-    a_re, a_im = _load_tile(a, tile, plane, keep, WIDE, PAIRS)
-    b_re, b_im = _load_tile(b, tile, plane, keep, WIDE, PAIRS)
-    c_re, c_im = _load_tile(c, tile, plane, keep, WIDE, PAIRS)
+    h, inside, tile, keep = _tile(channels, modes, BLOCK, BLOCK_M)
+    a_re, a_im, b_re, b_im, c_re, c_im, direct = _parameters(a, b, c, skip, h, inside, tile, plane, keep, WIDE, PAIRS)
     zero = tl.zeros((BLOCK_M, BLOCK), WIDE)
     d_re, d_im = zero, zero
     if grad_final is not None:
         d_re, d_im = _load_tile(grad_final, row * PARTS * plane + tile, plane, keep, WIDE, PAIRS)
     da_re, da_im, db_re, db_im, dc_re, dc_im = zero, zero, zero, zero, zero, zero
-    direct, sum_skip = tl.zeros((BLOCK,), WIDE), tl.zeros((BLOCK,), WIDE)
-    if skip is not None:
-        direct = tl.load(skip + h, mask=inside, other=0.0).to(WIDE)
+    sum_skip = tl.zeros((BLOCK,), WIDE)
     chunks = tl.cdiv(steps, CHUNK)
     for done in range(chunks):
         first = (chunks - 1 - done) * CHUNK

@@ -16,6 +16,9 @@ from seqmem.ops.gpu import support
 from seqmem.ops.transforms import register_gradient
 
 NAME = "one Triton kernel"
+MOST_WARPS = 8
+"""Most warps of a program: a card has 255 registers for each thread of so many."""
+
 Arguments = Sequence[Any]
 
 

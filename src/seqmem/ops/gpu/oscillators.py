@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import oscillators
-from seqmem.ops.gpu.operators import Operator, register, runs_kernels
+from seqmem.ops.gpu.operators import Operator, needs_gradient, register, runs_kernels
 from seqmem.ops.oscillators import OscillatorMethod
 
 BLOCK = 32
@@ -35,25 +35,32 @@ def oscillator_scan_kernel(
     driven = driven.double() if wide == torch.float64 else driven
     initial = None if initial is None else initial.to(wide)
     coefficients = oscillators.unified(stiffness.to(wide), step.to(wide), method)
-    positions, final, _ = torch.ops.seqmem.oscillators_kernel(coefficients, driven, initial, lengths)
+    keeps_velocities = needs_gradient(coefficients, driven, initial)
+    positions, final, _ = torch.ops.seqmem.oscillators_kernel(coefficients, driven, initial, lengths, keeps_velocities)
     return positions.to(dtype), final.to(dtype)
 
 
-def _shapes(coefficients: Tensor, driven: Tensor, initial: Any, lengths: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _shapes(
+    coefficients: Tensor, driven: Tensor, initial: Any, lengths: Any, keeps_velocities: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     batch, _, count, _ = driven.shape
-    positions = coefficients.new_empty(driven.shape)
-    return positions, coefficients.new_empty(batch, 2, count, 2), torch.empty_like(positions)
+    velocities = coefficients.new_empty(driven.shape if keeps_velocities else (0,))
+    return coefficients.new_empty(driven.shape), coefficients.new_empty(batch, 2, count, 2), velocities
 
 
-def _forward(results: tuple[Tensor, ...], coefficients: Tensor, driven: Tensor, initial: Any, lengths: Any) -> None:
+def _forward(
+    results: tuple[Tensor, ...], coefficients: Tensor, driven: Tensor, initial: Any, lengths: Any, keeps_velocities: bool
+) -> None:
     from seqmem.ops.gpu import oscillators_kernels
 
-    _launch(oscillators_kernels.oscillators_forward, driven, (coefficients, driven, initial, lengths, *results))
+    positions, final, velocities = results
+    written = (positions, final, velocities if keeps_velocities else None)
+    _launch(oscillators_kernels.oscillators_forward, driven, (coefficients, driven, initial, lengths, *written))
 
 
 def _backward(
     grad_positions: Any, grad_final: Any, results: tuple[Tensor, ...], coefficients: Tensor, driven: Tensor, initial: Any,
-    lengths: Any,
+    lengths: Any, keeps_velocities: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     from seqmem.ops.gpu import oscillators_kernels
 
@@ -82,7 +89,7 @@ register(
     Operator(
         name="oscillators_kernel",
         tensors=("coefficients", "driven", "initial?", "lengths?"),
-        settings="",
+        settings="bool keeps_velocities",
         shapes=_shapes,
         saved=1,
         forward=_forward,

@@ -36,7 +36,7 @@ def oscillators_forward(
     coefficients, driven, initial, lengths, positions, final, velocities, steps, size,
     BLOCK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Compute positions, velocities and the final state."""
+    """Compute positions, the final state and, if there is room, velocities."""
     WIDE: tl.constexpr = final.dtype.element_ty
     row = tl.program_id(0).to(tl.int64)
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -56,7 +56,8 @@ def oscillators_forward(
             at = place(row, begin + k, steps, valid, False) * size + n
             exists = inside & (begin + k < steps)
             tl.store(positions + at, tl.where(now, y, 0.0), mask=exists)
-            tl.store(velocities + at, z, mask=exists)
+            if velocities is not None:
+                tl.store(velocities + at, z, mask=exists)
     tl.store(final + 2 * row * size + n, z, mask=inside)
     tl.store(final + (2 * row + 1) * size + n, y, mask=inside)
 

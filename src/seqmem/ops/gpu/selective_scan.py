@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import selective_scan
-from seqmem.ops.gpu.operators import Operator, needs_gradient, register, runs_kernels
+from seqmem.ops.gpu.operators import MOST_WARPS, Operator, needs_gradient, register, runs_kernels
 from seqmem.ops.precision import widest
 
 TILE = 512
 """Most states of a program, of all its channels; a quarter of it in float64."""
+
+WARP_STATES = 128
+"""Most states of a channel in a warp: more of them take too many registers."""
 
 CHUNK = 32
 """Steps between the states that backward has; it holds those of one chunk, (B, CHUNK, N, D)."""
@@ -108,25 +111,21 @@ def _backward(
     scratch = a.new_empty(batch, chunk, states, channels)
     grads = {"inputs": torch.empty_like(inputs), "delta": torch.empty_like(delta), "a": a.new_empty(batch, states, channels)}
     grads |= {name: a.new_empty(blocks, batch, steps, states) for name in ("b", "c")}
-    if skip is not None:
-        grads["skip"] = a.new_empty(batch, channels)
+    rows = [name for name, tensor in (("skip", skip), ("delta_bias", delta_bias)) if tensor is not None]
+    grads |= {name: a.new_empty(batch, channels) for name in rows}
     if gate is not None:
         grads["gate"] = torch.empty_like(gate)
     if initial is not None:
         grads["initial"] = a.new_empty(batch, states, channels)
     tensors = (inputs, delta, _transposed(a), b, c, skip, gate, delta_bias, lengths)
-    written = [grads.get(name) for name in ("inputs", "delta", "a", "b", "c", "skip", "gate", "initial")]
+    written = [grads.get(name) for name in ("inputs", "delta", "a", "b", "c", "skip", "gate", "delta_bias", "initial")]
     _launch(
         selective_scan_kernels.selective_scan_backward, a, inputs, softplus,
         (grad_outputs, _transposed(grad_final), results[2], scratch, *tensors, *written),
     )  # fmt: skip
-    for name in ("b", "c"):
+    for name in ("a", "b", "c", *rows):
         grads[name] = grads[name].sum(0)
-    grads["a"] = grads["a"].sum(0).mT
-    if skip is not None:
-        grads["skip"] = grads["skip"].sum(0)
-    if delta_bias is not None:
-        grads["delta_bias"] = grads["delta"].sum((0, 1), dtype=a.dtype)
+    grads["a"] = grads["a"].mT
     if initial is not None:
         grads["initial"] = grads["initial"].mT
     return grads
@@ -142,14 +141,15 @@ def _launch(kernel: Any, a: Tensor, inputs: Tensor, softplus: bool, tensors: tup
     sizes = block_sizes(a)
     with torch.cuda.device_of(inputs):
         kernel[(batch, -(-channels // sizes["BLOCK"]))](
-            *tensors, steps, channels, states, SOFTPLUS=softplus, CHUNK=CHUNK, GROUP=GROUP, **sizes, num_warps=1
+            *tensors, steps, channels, states, SOFTPLUS=softplus, CHUNK=CHUNK, GROUP=GROUP, **sizes
         )
 
 
 def block_sizes(a: Tensor) -> dict[str, int]:
-    """Return the channels of a program, and the states of each, rounded up to a power of two."""
-    states = 1 << (a.shape[1] - 1).bit_length()
-    return {"BLOCK": max(1, min(32, TILE * 16 // a.element_size() ** 2 // states)), "BLOCK_N": states}
+    """Return the channels of a program, the states of each, rounded up to a power of two, and the warps."""
+    states, most = 1 << (a.shape[1] - 1).bit_length(), TILE * 16 // a.element_size() ** 2
+    warps = max(1, min(MOST_WARPS, states // WARP_STATES))
+    return {"BLOCK": max(1, min(32, most // states)), "BLOCK_N": states, "num_warps": warps}
 
 
 register(

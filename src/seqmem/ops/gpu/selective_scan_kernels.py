@@ -1,8 +1,8 @@
 """Triton kernels of the selective scan and of its gradient: one program for a row and a block of its D channels.
 
-A program of one warp holds the N states of its channels in registers, as a tile (N, BLOCK). Backward has the state before each
-chunk of steps; it computes the others of a chunk again, into a buffer of one chunk. The loads of a group of steps do not depend
-on the state, and no store stands between them, so that they are under way together.
+A program, of one warp unless N is large, holds the N states of its channels in registers, as a tile (N, BLOCK). Backward has
+the state before each chunk of steps; it computes the others of a chunk again, into a buffer of one chunk. The loads of a group
+of steps do not depend on the state, and no store stands between them, so that they are under way together.
 """
 
 import triton
@@ -108,12 +108,13 @@ def _gate_slope(z, contracted, g):
 @triton.jit(do_not_specialize=("steps",))
 def selective_scan_backward(
     grad_outputs, grad_final, starts, scratch, inputs, delta, a, b, c, skip, gate, delta_bias, lengths, grad_inputs, grad_delta,
-    grad_a, grad_b, grad_c, grad_skip, grad_gate, grad_initial, steps, channels, states,
+    grad_a, grad_b, grad_c, grad_skip, grad_gate, grad_delta_bias, grad_initial, steps, channels, states,
     SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Compute the gradients.
 
-    Those of a (B, N, D) and skip (B, D) are sums over the row's steps; those of b and c (D / BLOCK, B, T, N) over channels.
+    Those of a (B, N, D), and of skip and delta_bias (B, D), are sums over the row's steps; those of b and c
+    (D / BLOCK, B, T, N) are sums over channels.
     """
     WIDE: tl.constexpr = starts.dtype.element_ty
     row = tl.program_id(0).to(tl.int64)
@@ -128,7 +129,7 @@ def selective_scan_backward(
     if grad_final is not None:
         carry = tl.load(grad_final + row * states * channels + tile, mask=keep, other=0.0).to(WIDE)
     sum_a = tl.zeros((BLOCK_N, BLOCK), WIDE)
-    direct, sum_skip = tl.zeros((BLOCK,), WIDE), tl.zeros((BLOCK,), WIDE)
+    direct, sum_skip, sum_bias = tl.zeros((BLOCK,), WIDE), tl.zeros((BLOCK,), WIDE), tl.zeros((BLOCK,), WIDE)
     if skip is not None:
         direct = tl.load(skip + d, mask=d < channels, other=0.0).to(WIDE)
     chunks = tl.cdiv(steps, CHUNK)
@@ -167,10 +168,12 @@ def selective_scan_backward(
             d_size = tl.sum(d_factors * rates, 0) + d_term * u
             if SOFTPLUS:
                 d_size *= tl.sigmoid(raw)
+            d_size = tl.where(now, d_size, 0.0)
             sum_a += d_factors * size[None, :]
             sum_skip += e * u
+            sum_bias += d_size
             tl.store(grad_inputs + at * channels + d, d_term * size + direct * e, mask=exists)
-            tl.store(grad_delta + at * channels + d, tl.where(now, d_size, 0.0), mask=exists)
+            tl.store(grad_delta + at * channels + d, d_size, mask=exists)
             states_exist = (n < states) & (s < steps)
             here = (part + at) * states + n
             tl.store(grad_b + here, tl.sum(d_after * (size * u)[None, :], 1), mask=states_exist)
@@ -180,5 +183,7 @@ def selective_scan_backward(
     tl.store(grad_a + row * states * channels + tile, sum_a, mask=keep)
     if skip is not None:
         tl.store(grad_skip + row * channels + d, sum_skip, mask=d < channels)
+    if delta_bias is not None:
+        tl.store(grad_delta_bias + row * channels + d, sum_bias, mask=d < channels)
     if grad_initial is not None:
         tl.store(grad_initial + row * states * channels + tile, carry, mask=keep)
