@@ -30,6 +30,7 @@ class GroupWords(GeneratedDataSet):
     """
 
     name = "group_words"
+    separate_splits = False
 
     @checked
     def __init__(
