@@ -67,6 +67,13 @@ def test_padding_and_other_rows_have_no_influence(settings):
         assert not padded.inputs.grad[1, 4:].any()
 
 
+def test_the_data_set_chooses_the_mean_or_the_last_step():
+    asked = replace(SPEC, answers_at_end=True)
+    given = batch()
+    for spec, arguments, pooling in ((SPEC, {}, "mean"), (asked, {}, "last"), (asked, {"pooling": "mean"}, "mean")):
+        assert_close(make(spec, **arguments)(given), make(SPEC, pooling=pooling)(given))
+
+
 @every_setting
 def test_autocast_changes_outputs_by_its_rounding_only(settings):
     model, given = make(**settings), batch()

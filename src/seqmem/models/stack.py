@@ -59,8 +59,8 @@ class StackNetwork(SequenceModel):
         mlp_init: initial weights of the mlp: torch's defaults, or small as in xLSTM. These have variances 2 / (5 D), and
             (2 / num_layers)^2 / D for W.
         gelu_form: exact, or the tanh approximation that is the default of JAX.
-        pooling: mean or last step, or none for outputs at several steps; None for mean, last or none by data set. One with
-            output per sequence gets mean, or last if the last step asks for it.
+        pooling: mean or last step, or none for outputs at several steps; None to fit the data set. With one output per sequence
+            that is mean, or last where the output belongs to the last step.
         bidirectional: the mixer runs in both directions of time.
         rescale: multiply the step size of a mixer that has one by the batch's rate, so that a model can be evaluated at another
             sampling rate than that of training.
