@@ -14,12 +14,13 @@ from seqmem.results import formats
 from seqmem.results.aggregate import Trials, group_trials, summarize
 from seqmem.results.curves import read_curves
 from seqmem.results.labels import shortened
+from seqmem.results.length_rows import LengthRow, LengthTable, length_lines, length_rows, length_tables
 from seqmem.results.page import page
-from seqmem.results.plots import plot_bars, plot_learning_curves, save_figure
+from seqmem.results.plots import plot_bars, plot_learning_curves, plot_length_rows, save_figure
 from seqmem.results.published import columns, compare, read_published, with_published
 from seqmem.results.reading import find_runs
 from seqmem.results.selection import order, selected
-from seqmem.results.table import show_table, smoke_note
+from seqmem.results.table import print_table, show_table, smoke_note
 from seqmem.results.trial_rows import trial_rows
 
 _not_in_papers = ("best epoch", "seconds", "sequences/s")
@@ -34,6 +35,9 @@ Report all trials below a folder, or those of a sweep if it holds the sweep's ma
   table.csv            the same, all columns in full precision
   trials.csv           every trial: seed, status and its reason, results, commit, backend, machine, date, folder
   curves.png bars.png  learning curves; test results with error bars and each trial as a point
+  by_length.csv .md .tex .png
+                       test results at other lengths, of trials that "seqmem evaluate TRIAL lengths=A,B,..." has evaluated:
+                       a column for each length; a picture with a line for each row
   comparison.csv       with --against: published values next to ours
 
 The backend is the device kind and the path of the operators. Where rows differ in it or in the machine, the table has a
@@ -56,11 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(given: argparse.Namespace) -> None:
     """Write the report, as :func:`write` does."""
     columns = [name.strip() for name in given.columns.split(",")] if given.columns else []
-    write(given.folder, given.out, given.against, given.sort, columns)
+    write(given.folder, given.out, given.against, given.sort, columns, given.lengths)
 
 
 def write(
-    source: Path, out: Path | None = None, against: Path | None = None, sort: str | None = None, names: Sequence[str] = ()
+    source: Path,
+    out: Path | None = None,
+    against: Path | None = None,
+    sort: str | None = None,
+    names: Sequence[str] = (),
+    lengths: Sequence[int] = (),
 ) -> list[Trials]:
     """Write the report, and print its table and its path.
 
@@ -70,12 +79,13 @@ def write(
         against: a file of published values.
         sort: column of the rows' order, see :func:`seqmem.results.selection.order`; None keeps that of the trials.
         names: columns to print and of table.txt, .md and .tex; empty for the usual ones.
+        lengths: lengths of the tables by length; empty for all that trials were evaluated at.
 
     Returns:
         The rows.
 
     Raises:
-        UserError: there is nothing to report, no such column exists, or a file cannot be read or written.
+        UserError: there is nothing to report, no such column or length exists, or a file cannot be read or written.
     """
     published = read_published(against) if against else []
     runs = find_runs(source)
@@ -91,17 +101,27 @@ def write(
     summary = with_published(summarize(groups), comparisons)
     table = selected(summary, names)
     trials = list(trial_rows(groups, problems, folder))
-    figures = {"curves": plot_learning_curves(groups, curves), "bars": plot_bars(groups)}
+    at_lengths = length_rows(groups, lengths)
+    figures = {
+        "curves": plot_learning_curves(groups, curves),
+        "bars": plot_bars(groups),
+        "by_length": plot_length_rows(at_lengths),
+    }
 
     compared = columns(comparisons, groups) if comparisons else None
     _write_tables(folder, summary, table, compared, trials, all_columns=bool(names))
     for name, figure in figures.items():
         if figure:
             save_figure(figure, folder / f"{name}.png")
-    write_text(folder / "report.html", page(source.resolve().name, groups, summary, trials, curves, comparisons, figures))
+    tables = length_tables(at_lengths)
+    _write_lengths(folder, at_lengths, tables)
+    html = page(source.resolve().name, groups, summary, trials, curves, comparisons, figures, tables)
+    write_text(folder / "report.html", html)
     unfinished = sum(not run.finished for run in runs)
     of_them = f", {unfinished} of them not finished" if unfinished else ""
     show_table(summary, columns=table)
+    for each in tables:
+        print_table(each.means, f"test {each.metric} on {each.dataset} by length")
     found, rows = _counted(len(runs), "trial"), _counted(len(groups), "row")
     print(f"{found}{of_them}, in {rows}: {folder / 'report.html'}")
     return groups
@@ -132,6 +152,17 @@ def _write_tables(
         write_text(folder / "comparison.csv", formats.comma_separated(compared))
 
 
+def _write_lengths(folder: Path, rows: Sequence[LengthRow], tables: Sequence[LengthTable]) -> None:
+    """Write the tables by length, if there are any."""
+    if not rows:
+        return
+    titled = [(f"test {each.metric} on {each.dataset} by length", each.columns) for each in tables]
+    markdown = "\n".join(f"{formats.in_markdown(title)}\n\n{formats.markdown(columns)}" for title, columns in titled)
+    write_text(folder / "by_length.md", markdown)
+    write_text(folder / "by_length.tex", "\n".join(f"% {title}\n{formats.latex(columns)}" for title, columns in titled))
+    write_text(folder / "by_length.csv", formats.comma_separated(length_lines(rows)))
+
+
 def _for_paper(table: formats.Columns, all_columns: bool) -> formats.Columns:
     """Return the columns of table.tex: short labels, and unless all are requested, none that depend on the machine."""
     chosen = {name: column for name, column in table.items() if all_columns or name not in _not_in_papers}
@@ -154,8 +185,22 @@ def _parser() -> Parser:
         metavar="A,B,...",
         help="columns to print and of table.txt, .md and .tex, by their headings or their names in table.csv",
     )
+    parser.add_argument(
+        "--lengths",
+        type=_lengths,
+        default=[],
+        metavar="A,B,...",
+        help="lengths of the tables by length (default: all that trials were evaluated at)",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the folder to write to (default: FOLDER)")
     return parser
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text}, expected whole numbers separated by commas") from None
 
 
 def _counted(number: int, noun: str) -> str:

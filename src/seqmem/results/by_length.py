@@ -110,7 +110,7 @@ def training_lengths(config: Mapping[str, Any]) -> tuple[int, int] | None:
     Args:
         config: of the trial, or its flat settings.
     """
-    flat = {**settings(config), **config}
+    flat = settings(config)
     longest = flat.get("dataset.length")
     if type(longest) is not int:
         return None

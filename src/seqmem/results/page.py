@@ -19,6 +19,7 @@ from seqmem.results import formats
 from seqmem.results.aggregate import Trials
 from seqmem.results.curves import Curve, thinned
 from seqmem.results.labels import short_version, varying
+from seqmem.results.length_rows import LengthTable
 from seqmem.results.page_pairs import MOST_ROWS, picked_pairs
 from seqmem.results.plots import svg
 from seqmem.results.published import Comparison
@@ -39,6 +40,7 @@ def page(
     curves: Mapping[Path, Curve],
     comparisons: Sequence[Comparison],
     figures: Mapping[str, Figure | None],
+    lengths: Sequence[LengthTable] = (),
 ) -> str:
     """Return the HTML of the page.
 
@@ -49,7 +51,8 @@ def page(
         trials: the single trials, see :func:`seqmem.results.trial_rows.trial_rows`, with folders relative to the page's.
         curves: learning curves by the run's folder.
         comparisons: comparisons with published values; empty for none.
-        figures: "curves" and "bars", each None if there is nothing to draw.
+        figures: "curves", "bars" and "by_length", each None if there is nothing to draw.
+        lengths: results by length, a table for each data set.
     """
     differing = varying(group.settings for group in groups)
     known = [group.settings for group in groups if group.settings is not None]
@@ -86,6 +89,7 @@ def page(
             common={key: value for key, value in (known[0] if known else {}).items() if key not in differing},
             problems=[trial for trial in trials if trial["reason"]],
             figures={name: figure and Markup(svg(figure, name)) for name, figure in figures.items()},
+            lengths=[{"table": each, "lines": formats.rows(each.columns)} for each in lengths],
             compared=published_columns(comparisons, groups),
             matched={line: comparison.row for line, comparison in enumerate(comparisons) if comparison.row is not None},
             smoke_note=smoke_note(summary),

@@ -21,6 +21,7 @@ from seqmem.io.files import replacing
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.curves import Curve, MeanCurve, mean_curve, thinned
 from seqmem.results.labels import SMOKE, shortened
+from seqmem.results.length_rows import LengthRow
 
 MOST_NAMES = 10
 """Largest number of rows with a legend and a band; more would hide each other."""
@@ -127,6 +128,26 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
         axis.set_title(title + _mark(group for _, group in rows), fontsize="medium")
     figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure
+
+
+def plot_length_rows(rows: Sequence[LengthRow]) -> Figure | None:
+    """Draw the rows of a report by length, one axis for each data set; None if there are none.
+
+    In an SVG the line of row k links to ``#row-k``.
+    """
+    datasets: dict[str, list[LengthRow]] = {}
+    for row in rows:
+        datasets.setdefault(row.trials.dataset, []).append(row)
+    axes = [
+        LengthAxis(
+            _short(shortened([name])[0], 70) + _mark(row.trials for row in own),
+            f"test {_metric_label(own[0].trials)}",
+            [LengthLine(label, row.points, row.row) for row, label in zip(own, _names([r.trials for r in own]), strict=True)],
+            [row.trained for row in own if row.trained is not None],
+        )
+        for name, own in datasets.items()
+    ]
+    return plot_lengths(axes) if axes else None
 
 
 def plot_lengths(axes: Sequence[LengthAxis]) -> Figure:

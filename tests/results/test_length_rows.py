@@ -1,0 +1,177 @@
+"""Results by length in a report: tables, CSV, picture and page, from the evaluations that trials have."""
+
+import csv
+import hashlib
+import json
+import math
+import re
+from statistics import fmean, stdev
+
+import pytest
+
+from seqmem.cli import report
+from seqmem.results.length_rows import length_rows
+from seqmem.results.plots import LengthAxis, LengthLine, plot_length_rows, plot_lengths
+from tests.results.synthetic import configuration, rows_of, write_run, written
+
+COPYING = {"dataset": "copying", "length": 100, "min_length": 50}
+
+
+def trial(folder, model="gru", seed=0, weights=b"weights", **changes):
+    """A finished trial with a checkpoint; returns its path."""
+    path = folder / f"{model}_{changes.get('lr', '')}" / f"seed_{seed}"
+    run = write_run(path, configuration(model, seed=seed, **COPYING, **changes), 0.9 + 0.01 * seed, epochs=2)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "best.ckpt").write_bytes(weights)
+    return path
+
+
+def evaluation(path, length, accuracy, number=0, weights=b"weights", **changes):
+    """Write the file of an evaluation at one length."""
+    record = {
+        "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
+        "epoch": 1,
+        "changed": {"dataset.length": [100, length], "dataset.test_samples": [500, 20]},
+        "metric": "accuracy",
+        "result": {"test/loss": 0.5, "test/accuracy": accuracy},
+        "by_length": {"length": length, "steps": length + 6, "sequences": 20, "keys": ["dataset.length"]},
+        **changes,
+    }
+    folder = path / "evaluations"
+    folder.mkdir(exist_ok=True)
+    (folder / f"2026-01-0{number + 1}_test_copying_length_{length}_abc.json").write_text(json.dumps(record))
+
+
+def evaluated(folder):
+    """Three trials of one model at three lengths, one of which one trial lacks, and one trial of another model."""
+    values = {50: [0.9, 0.8, 1.0], 200: [0.5, 0.6], 4000: [0.1, 0.1, 0.1]}
+    for seed in range(3):
+        path = trial(folder, seed=seed)
+        for length, each in values.items():
+            if seed < len(each):
+                evaluation(path, length, each[seed])
+    evaluation(trial(folder, "lstm"), 200, 0.25)
+    trial(folder, "rnn")
+    return values
+
+
+def test_a_row_has_the_mean_and_the_interval_of_its_trials_at_each_length(tmp_path, capsys):
+    values = evaluated(tmp_path)
+    files = written(tmp_path)
+    assert {"by_length.csv", "by_length.md", "by_length.tex", "by_length.png"} <= set(files)
+    lines = list(csv.DictReader(files["by_length.csv"].decode().splitlines()))
+    assert [(line["model"], line["length"], line["n"]) for line in lines] == [
+        ("gru", "50", "3"),
+        ("gru", "200", "2"),
+        ("gru", "4000", "3"),
+        ("lstm", "200", "1"),
+    ]
+    for line, each in zip(lines, values.values(), strict=False):
+        assert float(line["mean"]) == pytest.approx(fmean(each))
+        assert float(line["std"]) == pytest.approx(stdev(each))
+    half = 4.302652729749464 * 0.1 / math.sqrt(3)  # of Student's t with two degrees of freedom
+    assert [float(lines[0][key]) for key in ("low", "high")] == pytest.approx([0.9 - half, 0.9 + half])
+    assert (lines[1]["low"], lines[3]["std"]) == ("", "")
+    [head, gru, lstm] = [
+        line for line in files["by_length.md"].decode().splitlines() if line.startswith("|") and "--" not in line
+    ]
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["model", "50", "200", "4000"]
+    assert [cell.strip() for cell in gru.split("|")[1:-1]] == [
+        "gru",
+        f"0.9000 +/- 0.1000 ({0.9 - half:.4f} to {0.9 + half:.4f})",
+        "0.5500 +/- 0.0707, n=2",
+        "0.1000 +/- 0.0000 (0.1000 to 0.1000)",
+    ]
+    assert [cell.strip() for cell in lstm.split("|")[1:-1]] == ["lstm", "-", "0.2500", "-"]
+    assert rb"0.9000 $\pm$ 0.1000" in files["by_length.tex"]
+    assert "test accuracy on copying by length" in capsys.readouterr().out
+    page = files["report.html"].decode()
+    section = page[page.index('<section id="lengths">') :]
+    section = section[: section.index("</section>")]
+    assert re.findall(r'<a href="#row-(\d)">(\w+)</a>', section) == [("0", "gru"), ("1", "lstm")]
+    assert "0.5500 &plusmn; 0.0707, n=2" in section
+    assert 'xlink:href="#row-1"' in section  # the line of lstm
+    assert '<a href="#lengths">' in page
+
+
+def test_lengths_are_chosen(tmp_path, capsys):
+    evaluated(tmp_path)
+    lines = list(csv.DictReader(written(tmp_path, "--lengths=4000,50")["by_length.csv"].decode().splitlines()))
+    assert [(line["model"], line["length"]) for line in lines] == [("gru", "50"), ("gru", "4000")]
+    for arguments, message in (
+        (["--lengths", "60"], "--lengths: got 60, expected lengths of seqmem evaluate TRIAL lengths=A,B,..., 50, 200, 4000; "
+         "did you mean 50?"),
+        (["--lengths", "many"], "argument --lengths: got many, expected whole numbers separated by commas"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            report.main([str(tmp_path), *arguments])
+        assert message in capsys.readouterr().err
+    trial(tmp_path / "none")
+    assert not [name for name in written(tmp_path / "none") if name.startswith("by_length")]
+    with pytest.raises(SystemExit):
+        report.main([str(tmp_path / "none"), "--lengths=50"])
+    assert "got 50, expected lengths of seqmem evaluate TRIAL lengths=A,B,..., which no trial has" in capsys.readouterr().err
+
+
+def test_evaluations_of_other_weights_or_data_do_not_count(tmp_path):
+    path = trial(tmp_path)
+    evaluation(path, 50, 0.1)
+    evaluation(path, 50, 0.7, number=1)  # newer
+    evaluation(path, 60, 0.2, weights=b"others")
+    evaluation(path, 70, 0.3, changed={"dataset.length": [100, 70], "dataset.seed": [0, 1]})
+    evaluation(path, 80, 0.3, metric="loss")
+    [row] = length_rows(rows_of(tmp_path))
+    assert row.values == {50: [0.7]}
+    assert row.trained == (50, 100)
+    (path / "checkpoints" / "best.ckpt").unlink()
+    [row] = length_rows(rows_of(tmp_path))  # weights of the epoch of the result
+    assert sorted(row.values) == [50, 60]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"by_length": None},
+        {"by_length": {"length": "50", "steps": 1, "sequences": 1, "keys": []}},
+        {"by_length": {"length": 50, "steps": 1, "sequences": 0, "keys": []}},
+        {"by_length": {"length": 50, "steps": 1, "sequences": 1}},
+        {"result": None},
+        {"result": {"test/accuracy": "x"}},
+        {"result": {"test/loss": 1.0}},
+        {"changed": ["x"]},
+        {"changed": {"dataset.seed": 3}},
+        {"metric": ["accuracy"]},
+    ],
+)
+def test_damaged_evaluations_do_not_count(changes, tmp_path):
+    path = trial(tmp_path)
+    evaluation(path, 50, 0.9, **changes)
+    for number, content in enumerate(("", "[1]", "{", "null", "\0")):
+        (path / "evaluations" / f"{number}_length_1.json").write_text(content)
+    assert length_rows(rows_of(tmp_path)) == []
+    evaluation(path, 60, 0.9)
+    assert [list(row.values) for row in length_rows(rows_of(tmp_path))] == [[60]]
+
+
+def test_the_picture_marks_training_lengths_on_a_logarithmic_axis(tmp_path):
+    evaluated(tmp_path)
+    figure = plot_length_rows(length_rows(rows_of(tmp_path)))
+    [axis] = figure.axes
+    assert axis.get_xscale() == "log"
+    gru, lstm, mark = axis.get_lines()
+    assert gru.get_xdata().tolist() == [50, 200, 4000]
+    assert gru.get_ydata().tolist() == pytest.approx([0.9, 0.55, 0.1])
+    assert (lstm.get_xdata().tolist(), set(mark.get_xdata())) == ([200], {100})
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["gru (n=3)", "lstm (n=1)", "training: 50 to 100"]
+    assert axis.get_ylabel() == "test accuracy"
+    assert plot_length_rows([]) is None
+
+
+def test_lengths_within_a_factor_of_ten_are_on_a_linear_axis():
+    points = [(length, 0.5, 0.5, 0.5) for length in range(10, 101, 5)]
+    [axis] = plot_lengths([LengthAxis("made", "accuracy", [LengthLine("gru", points)])]).axes
+    assert axis.get_xscale() == "linear"
+    [axis] = plot_lengths([LengthAxis("made", "accuracy", [LengthLine("gru", [*points, (101, 0, 0, 0)])], [(7, 7)])]).axes
+    assert axis.get_xscale() == "log"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["gru", "training: 7"]
