@@ -106,6 +106,21 @@ def test_the_former_boundaries_script_says_that_it_has_moved_and_works(trial, tm
             ("-m", "seqmem.boundaries"),
             ("CHECKPOINT", "split=", "sequence=", "characters=", "picture=", "dataset=NAME"),
         ),
+        (
+            ("-m", "seqmem.memory"),
+            (
+                "CHECKPOINT",
+                "split=",
+                "layer=",
+                "lags=",
+                "left=",
+                "sequences=",
+                "gradient_sequences=",
+                "probes=",
+                "csv=",
+                "picture=",
+            ),
+        ),
     ],
 )
 def test_help_names_every_key_of_a_command(command, keys, tmp_path):

@@ -126,9 +126,21 @@ def test_a_carried_state_is_that_of_each_layer_and_of_all(model, tokens):
     assert [parameter.requires_grad for parameter in made.parameters()] == trained
     assert whole.size == sum(part.size for part in each)
     assert_close(whole.norms, torch.stack([part.norms for part in each]).square().sum(0).sqrt())  # of one sequence
+    expected = "1, the only layer" if layers == 1 else f"1 to {layers}, the layers"
     for wrong in (0, layers + 1):
-        with pytest.raises(UserError, match=f"layer: got {wrong}, expected 1 to {layers}, the layers of the model"):
+        with pytest.raises(UserError, match=f"layer: got {wrong}, expected {expected} of the model"):
             measure(made, sample, wrong)
+
+
+@pytest.mark.parametrize("model", [{"cell": "tlsi"}, {"network": "stack", "mixer": "tlti", "model_size": 4}])
+def test_times_are_not_a_part_of_the_inputs(model):
+    made = built(replace(VALUES, times=True), **model)
+    random = torch.Generator().manual_seed(1)
+    sample = Sample.of([replace(batch, times=torch.rand(40, 12, generator=random).cumsum(1)) for batch in batches()])
+    curves = measure(made, sample)
+    assert sample.inputs.shape[2] == 2
+    assert bool((curves.norms > 0).all())
+    assert curves.r2[0] > 0.3
 
 
 @pytest.mark.parametrize(
@@ -205,6 +217,7 @@ def test_lags_of_a_read_out_are_all_the_short_ones_and_then_fewer():
     lags = read_out_lags(5000)
     assert lags[:33].tolist() == list(range(33))
     assert lags[-1] == 5000
+    assert {50, 100, 200, 500, 1000, 2000} <= {*lags.tolist()}
     assert len(lags) < 33 + 16 * 8
     assert bool((lags[1:] > lags[:-1]).all())
     assert bool((lags[33:] - lags[32:-1] <= 0.05 * lags[32:-1] + 1).all())

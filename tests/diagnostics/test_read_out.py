@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
@@ -14,6 +18,7 @@ from seqmem import cells, diagnostics
 from seqmem.cells import LMU, LMUT, LagT, LegS, LegT, LMUPlain
 from seqmem.data.signals import white_noise
 from seqmem.diagnostics import closed_form, inputs_at_lags, read_out_r2, reconstruction_r2
+from seqmem.diagnostics.read_out import PENALTIES
 from seqmem.errors import UserError
 from seqmem.hippo import Memory, project, reconstruct
 from tests.cells.test_battery import make
@@ -52,6 +57,21 @@ def test_the_map_is_that_of_least_squares_where_rows_are_many(random):
     assert found[0] > 1 - 1e-9
     assert 0.4 < found[1] < 0.6
     assert -0.02 < found[2] < 0.005
+
+
+@pytest.mark.parametrize(("rows", "size"), [(40, 7), (40, 60), (41, 20)])
+def test_the_map_is_that_of_scikit_learn_with_the_best_penalty_of_each_lag(rows, size, random):
+    states = torch.randn(rows, size, dtype=F64, generator=random) @ torch.randn(size, size, dtype=F64, generator=random) - 3
+    states[:, 3], states[:, 4] = 0.1, states[:, 5]
+    noise = torch.randn(rows, 4, 2, dtype=F64, generator=random)
+    inputs = states[:, None, :2] + noise * torch.tensor([0.0, 1.0, 10.0, 1000.0])[:, None]
+    fitted = torch.arange(rows) < 25
+    found = read_out_r2(states, inputs, fitted)
+    for lag, value in enumerate(found.tolist()):
+        ridge = make_pipeline(StandardScaler(), RidgeCV(np.array(PENALTIES) * 25))
+        ridge.fit(states[fitted].numpy(), inputs[fitted, lag].numpy())
+        expected = r2_score(inputs[~fitted, lag], ridge.predict(states[~fitted].numpy()), multioutput="variance_weighted")
+        assert value == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_a_penalty_keeps_few_rows_from_being_fitted_by_heart(random):

@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "export": "export a finished trial's model to a program of torch.export or ONNX",
     "publish": "write a finished trial and its card to a folder, in the layout of a model hub",
     "boundaries": "draw or write the boundaries that a trained HM-LSTM detects",
+    "memory": "measure what the state of a trained model holds of its past inputs",
     "encode": "train an autoencoder on a file of series, and write their encodings",
     "decode": "reconstruct series from encodings",
 }

@@ -121,7 +121,8 @@ def _check(model: SequenceModel, layer: int | None) -> None:
             f"got a {type(model).__name__} that carries no state from step to step, expected recurrent cells or causal layers"
         )
     if layer is not None and not 1 <= layer <= layers:
-        raise UserError(f"layer: got {layer}, expected 1 to {layers}, the layers of the model")
+        expected = "1, the only layer" if layers == 1 else f"1 to {layers}, the layers"
+        raise UserError(f"layer: got {layer}, expected {expected} of the model")
     if model.spec.tokens and type(model).embed is SequenceModel.embed:
         raise UserError(f"got a {type(model).__name__} of tokens without the method embed, which gradients require")
 

@@ -98,9 +98,13 @@ def drawn(data: DataSet, split: Split, count: int, seed: int = 0, batch_size: in
 
 
 def read_out_lags(longest: int) -> Tensor:
-    """Return the lags of a read-out, (L,) int64: all from 0 to 32, and beyond that 16 for each doubling up to ``longest``."""
-    above = np.geomspace(32, max(longest, 32), 1 + int(16 * np.log2(max(longest, 32) / 32)))
-    return torch.tensor(sorted({*range(min(longest, 32) + 1), *np.rint(above).astype(int).tolist()} & {*range(longest + 1)}))
+    """Return the lags of a read-out, (L,) int64.
+
+    All from 0 to 32; beyond that 16 for each doubling, with 50, 100, 200, 500 and so on, up to ``longest``.
+    """
+    dense = np.rint(32 * 2 ** np.arange(0, np.log2(max(longest, 32) / 32), 1 / 16)).astype(int).tolist()
+    plain = [k * 10**power for power in range(1, len(str(longest))) for k in (1, 2, 5)]
+    return torch.tensor(sorted({*range(33), *dense, *plain, longest} & {*range(longest + 1)}))
 
 
 def _chosen(batches: Sequence[Batch], which: Tensor) -> Iterator[Batch]:

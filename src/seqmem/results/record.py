@@ -9,6 +9,7 @@ A run folder has
     reconstructions.png, encodings.png, anomalies.csv: of an autoencoder
     checkpoints/    best.ckpt (chosen by validation) and last.ckpt, from which a killed trial resumes
     evaluations/    one JSON file for each evaluation by evaluate.py; by_length.csv and .png of several lengths
+    memory_SPLIT.csv, memory_SPLIT.png: what the state holds of past inputs, by seqmem memory
     .lock           held by the process that trains
 
 Every file is written to a temporary file and renamed: a kill at any moment leaves the old file or the new one.

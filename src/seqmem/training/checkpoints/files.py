@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import seed_everything
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from seqmem import models, plugins
@@ -145,6 +147,22 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
     module = _module(checkpoint, train, spec)
     load_weights(module, checkpoint.weights, checkpoint.path)
     module.model.on_epoch(checkpoint.epoch)
+    return module
+
+
+def initial(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) -> SequenceModule:
+    """Create the model with the initial weights of the trial: those of its seed, in the types of the trained weights.
+
+    Args:
+        checkpoint: of the trial.
+        train: the config's section.
+        spec: of the restored model, see :func:`restore`.
+    """
+    with isolate_rng():
+        seed_everything(checkpoint.config["seed"], verbose=False)
+        module = _module(checkpoint, train, spec)
+    _take_types(module, checkpoint.weights)
+    module.model.on_epoch(0)
     return module
 
 
