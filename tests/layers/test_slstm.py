@@ -144,9 +144,26 @@ def test_heads_that_do_not_fit_are_refused():
         SLSTM(4, 1)
 
 
-@pytest.mark.parametrize(("size", "heads"), [(2, 1), (4, 2), (6, 2), (8, 4), (9, 1)])
-def test_a_head_has_two_units_at_least(size, heads):
+@pytest.mark.parametrize(("size", "heads"), [(2, 1), (4, 1), (6, 1), (8, 2), (9, 1), (12, 2), (16, 4)])
+def test_a_head_has_four_units_where_it_can(size, heads):
     torch.manual_seed(0)
     layer = SLSTM(size, size)
     assert len(layer.weight_hh) == heads
     assert layer(torch.randn(2, 5, size))[0].any()
+
+
+def test_gradients_under_autocast_are_near_those_in_float32():
+    """With two units a head, the norm is nearly a sign, and the gradients differ by their own size."""
+    torch.manual_seed(0)
+    layer, inputs = SLSTM(8, 8), torch.randn(8, 20, 8)
+    with torch.no_grad():
+        layer.weight_hh.normal_(0, 0.3)
+    weights = torch.randn(8, 20, 8)
+    expected = torch.autograd.grad((layer(inputs)[0] * weights).sum(), [*layer.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = layer(inputs)
+    assert {part.dtype for part in state} == {torch.float32}
+    found = torch.autograd.grad((outputs * weights).sum(), [*layer.parameters()])
+    largest = max(gradient.norm() for gradient in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() < 0.04 * max(other.norm(), 0.01 * largest)

@@ -52,8 +52,8 @@ class SLSTM(SequenceLayer[SLSTMState]):
     Args:
         input_size: C.
         hidden_size: H, at least 2.
-        num_heads: K, a divisor of C and H; None for 4, or for 2 or 1 where C or H is not a multiple, or H is 4.
-            A head has at least two units, since the norm of a single one is zero.
+        num_heads: K, a divisor of C and H; None for 4, or for 2 or 1 where C or H is not a multiple, or H < 4 K.
+            The norm over the one unit of a head is zero, which is refused; over two units it is hardly more than a sign.
         kernel_size: k, taps of the convolution.
         forget_bias: initial bias of f, by unit j of d = H/K of a head in block l of L. powerlaw:
             5 - 12 (j / (d - 1))^(0.3 + 1.3 l / (L - 1)), with the exponent 0.3 for L = 1. linear: evenly spaced from 3 to 6.
@@ -78,7 +78,8 @@ class SLSTM(SequenceLayer[SLSTMState]):
     ):
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        heads = num_heads or next(k for k in (4, 2, 1) if not (input_size % k or hidden_size % k) and k < hidden_size)
+        divisors = (k for k in (4, 2) if not (input_size % k or hidden_size % k) and hidden_size >= 4 * k)
+        heads = num_heads or next(divisors, 1)
         if input_size % heads or hidden_size % heads:
             raise UserError(f"num_heads: got {heads}, expected a divisor of {input_size} inputs and {hidden_size} units")
         if heads == hidden_size:
