@@ -65,7 +65,16 @@ class FlipFlop(GeneratedDataSet):
                 f"dataset.length: got {length}, expected an even number; did you mean {length - 1} or {length + 1}?"
             )
         self._p, self._test_p = p, p if test_p is None else test_p
-        spec = DataSpec(self.name, len(SYMBOLS), len(SYMBOLS), "next_symbol", output_steps=None, max_length=length, tokens=True)
+        spec = DataSpec(
+            self.name,
+            len(SYMBOLS),
+            len(SYMBOLS),
+            "next_symbol",
+            output_steps=None,
+            max_length=length,
+            tokens=True,
+            class_names=tuple(SYMBOLS),
+        )
         super().__init__(
             spec,
             {"train": train_samples, "validation": validation_samples, "test": test_samples},

@@ -103,6 +103,8 @@ def test_the_same_data_give_the_recorded_result_and_the_predictions_give_its_met
         "bpc": lambda: -np.log2(written["probability"].astype(float)[valid]).mean(),
     }
     assert by_hand[record["metric"]]() == pytest.approx(value, rel=1e-5)
+    if kind == "classification of the last steps":
+        assert (target == prediction).all(1).mean() == pytest.approx(tested["test/sequence_accuracy"])
     if kind.startswith("classification"):
         np.testing.assert_array_equal(written["probability"].argmax(-1), prediction)
         np.testing.assert_allclose(written["probability"].sum(-1), 1, rtol=1e-5)
