@@ -9,6 +9,7 @@ from scipy import stats
 
 from seqmem.cli import compare
 from seqmem.results.comparison import compare_rows, shown
+from tests import program
 from tests.results.kept import classified
 from tests.results.synthetic import configuration, rows_of, write_run, write_trials
 
@@ -255,3 +256,20 @@ def test_smoke_tests_are_marked(tmp_path, capsys):
     for model in ("legs", "gru"):
         write_run(tmp_path / model, configuration(model), smoke_test=True)
     assert "whose numbers are not results" in " ".join(printed(capsys, tmp_path).split())
+
+
+@pytest.mark.slow
+def test_trials_as_they_are_trained_and_evaluated(tmp_path):
+    """Training, evaluation and comparison as three commands, with predictions in both formats."""
+    for model, suffix in (("rnn", "npz"), ("gru", "csv")):
+        trained = ("dataset=digits", f"model={model}", "model.preset=tiny", "train.epochs=1", "runner.ntrials=1")
+        assert program.run(["-m", "seqmem", "train", *trained], tmp_path).returncode == 0
+        [trial] = tmp_path.glob(f"runs/digits_{model}_*/seed_0")
+        kept = ["-m", "seqmem", "evaluate", str(trial), f"predictions={trial}/kept.{suffix}"]
+        assert program.run(kept, tmp_path).returncode == 0
+    done = program.run(["-m", "seqmem", "compare", "runs", "--rows", "rnn", "gru", "--csv", "c.csv"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = list(csv.DictReader((tmp_path / "c.csv").read_text().splitlines()))
+    assert [(line["method"], line["n"]) for line in lines] == [("paired t", "1"), ("McNemar", "270")]
+    assert float(lines[0]["first_mean"]) == pytest.approx(float(lines[1]["first_mean"]))
+    assert "For these two trained models, the numbers" in done.stdout

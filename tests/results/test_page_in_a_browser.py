@@ -109,3 +109,24 @@ def test_words_in_the_search_field_leave_the_rows_that_have_them(page):
         field.dispatchEvent(new Event("input"));
     """
     assert models(dom(page, script)) == ["lstm"]
+
+
+def test_two_picked_rows_are_compared(page):
+    script = """
+        const [first, second] = ["first", "second"].map((name) => document.getElementById("compare-" + name));
+        const pick = (select, value) => { select.value = value; select.dispatchEvent(new Event("change")); };
+        const said = () => document.querySelector("#compare-result p").textContent;
+        const lines = [said()];
+        pick(second, "2");
+        lines.push(said());
+        pick(first, "3");
+        lines.push([...second.options].map((each) => each.textContent).join(), second.value, said());
+        document.title = lines.join("; ");
+    """
+    title = re.findall("<title>(.*?)</title>", dom(page, script))[0]
+    start = "On digits, {} has the higher test accuracy by {} on average over two shared seeds"
+    before, after, others, value, failed = title.split("; ")
+    assert before.startswith(start.format("legs", "0.2000"))
+    assert after.startswith(start.format("lstm", "0.1000"))
+    assert (others, value) == ("gru on digits,legs on digits,lstm on digits", "2")
+    assert failed.startswith("On digits, rnn and lstm share no seed with a result")

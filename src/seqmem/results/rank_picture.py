@@ -10,6 +10,8 @@ _LETTER = 0.085
 """Width of a letter in inches."""
 _LINE = 0.24
 """Height of a line in inches."""
+_TOP = 3
+"""Lines above the axis."""
 _MOST_LETTERS = 50
 
 
@@ -25,13 +27,13 @@ def plot_ranks(ranking: Ranking) -> Figure:
     left, right = order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :]
     margin = _LETTER * max(map(len, labels)) + 0.4
     middle = max(4.0, 0.7 * len(labels))
-    first_name = 0.5 + 0.5 * len(ranking.groups) + 1
-    height = (2.6 + first_name + len(left)) * _LINE
+    first_name = 1.5 + 0.6 * len(ranking.groups)
+    height = (_TOP + first_name + len(left)) * _LINE
     figure = Figure(figsize=(middle + 2 * margin, height))
     axis = figure.add_axes((0, 0, 1, 1))
     unit = (len(labels) - 1) / middle  # ranks in an inch
     axis.set_xlim(1 - margin * unit, len(labels) + margin * unit)
-    axis.set_ylim(first_name + len(left), -2.6)
+    axis.set_ylim(first_name + len(left), -_TOP)
     axis.axis("off")
     _draw_axis(axis, len(labels))
     for side, models in ((-1, left), (1, right[::-1])):
@@ -42,8 +44,8 @@ def plot_ranks(ranking: Ranking) -> Figure:
             axis.text(end + side * 0.08 * unit, y, labels[model], ha="right" if side < 0 else "left", va="center", fontsize=9)
     for place, group in enumerate(ranking.groups):
         ranks = [ranking.mean_ranks[model] for model in group]
-        axis.plot(ranks, [0.5 + 0.5 * place] * len(ranks), "o-", color="tab:blue", linewidth=3, markersize=5)
-    axis.text(sum(axis.get_xlim()) / 2, -1.9, _title(ranking), ha="center", va="center", fontsize=9)
+        axis.plot(ranks, [0.5 + 0.6 * place] * len(ranks), "o-", color="tab:blue", linewidth=3, markersize=5)
+    axis.text(sum(axis.get_xlim()) / 2, 0.7 - _TOP, _title(ranking), ha="center", va="center", fontsize=9)
     return figure
 
 
@@ -57,7 +59,7 @@ def _draw_axis(axis: Axes, models: int) -> None:
 def _title(ranking: Ranking) -> str:
     return (
         f"mean rank over {len(ranking.datasets)} data sets, 1 is the best;\n"
-        f"a bar joins rows without a difference (Wilcoxon, Holm, level {LEVEL:g})"
+        f"a bar joins rows between which no difference is found (Wilcoxon, Holm, level {LEVEL:g})"
     )
 
 
