@@ -71,14 +71,14 @@ def test_one_or_two_seeds_have_a_difference_and_no_interval(tmp_path, capsys, n,
     assert f"{n} seed" in text
     assert said in text
     assert "interval" not in text.partition("On digits")[0]
-    assert "legs seed 2 not trained" in text
+    assert "first seed 2 not trained" in text
 
 
 def test_failed_seeds_are_shown(tmp_path, capsys):
     folder = write_trials(tmp_path, [0.9, 0.8, 0.9], model="legs")
     write_trials(tmp_path, [0.7, 0.7, 0.8, 0.7], model="gru")
     write_run(folder / "seed_3", configuration("legs", seed=3), status="failed", reason="no")
-    assert "legs seed 3 failed" in printed(capsys, tmp_path, "--rows", "legs", "gru")
+    assert "first seed 3 failed" in printed(capsys, tmp_path, "--rows", "legs", "gru")
 
 
 def test_order_of_the_rows_is_that_of_the_command(tmp_path, capsys):
@@ -211,7 +211,7 @@ def test_rows_are_named_as_in_the_report(tmp_path, capsys):
 def test_a_model_is_named_without_its_settings_where_one_row_has_it(tmp_path, capsys):
     for model in ("legs", "gru"):
         write_run(tmp_path / model, configuration(model), smoke_test=True)
-    assert "legs (smoke test) minus gru (smoke test)" in printed(capsys, tmp_path, "--rows", "legs", "gru")
+    assert "legs, smoke test minus gru, smoke test" in printed(capsys, tmp_path, "--rows", "legs", "gru")
 
 
 def test_a_data_set_in_the_name_leaves_out_others(tmp_path, capsys):

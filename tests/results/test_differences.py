@@ -52,7 +52,8 @@ def test_only_shared_seeds_with_a_result_are_compared_and_others_are_named(tmp_p
     assert found.seeds == [0, 4]
     assert found.differences == pytest.approx([0.2, 0.3])
     assert found.left_out == (
-        "gru seed 1 not trained, legs seed 2 failed, legs seed 3 not trained, legs seed 5 not trained, gru seed 5 failed"
+        "second seed 1 not trained, first seed 2 failed, first seed 3 not trained, first seed 5 not trained, "
+        "second seed 5 failed"
     )
 
 

@@ -70,7 +70,9 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _title(models: Sequence[str], metrics: Sequence[str]) -> str:
-    rows = f"{models[0]} minus {models[1]}" if len(models) == 2 else f"{len(models)} rows, first minus second"
+    from seqmem.results.labels import shortened
+
+    rows = " minus ".join(shortened(models)) if len(models) == 2 else f"{len(models)} rows, first minus second"
     return f"test {', '.join(metrics)}: {rows}"
 
 

@@ -12,6 +12,7 @@ from seqmem.results.chosen_rows import Rows
 from seqmem.results.comparison_lines import Line, corrected, rank_lines, seed_line, sequence_lines
 from seqmem.results.differences import SeedDifferences, check_comparable
 from seqmem.results.formats import Columns
+from seqmem.results.labels import shortened
 from seqmem.results.ranks import LEVEL, Ranking, ranking
 from seqmem.results.table import INTERVAL, number
 
@@ -91,10 +92,11 @@ def shown(comparison: Comparison, models: Sequence[str]) -> Columns:
     two = len(models) == 2
     lines = [line for line in comparison.lines if two or not comparison.ranking or line.method == "Wilcoxon"]
     metrics = list(dict.fromkeys(line.metric for line in lines))
-    first, second = models if two else ("mean of first", "mean of second")
+    short = dict(zip(models, shortened(models), strict=True))
+    first, second = short.values() if two else ("mean of first", "mean of second")
     return {
         "data set": [line.dataset or "all" for line in lines],
-        **({} if two else {"first": [line.first for line in lines], "second": [line.second for line in lines]}),
+        **({} if two else {"first": [short[line.first] for line in lines], "second": [short[line.second] for line in lines]}),
         **({"metric": [line.metric for line in lines]} if len(metrics) > 1 else {}),
         "method": [f"{line.method}, {line.of}" if line.of else line.method for line in lines],
         "n": [f"{line.n} {line.unit}{'s' * (line.n != 1)}" for line in lines],

@@ -66,11 +66,11 @@ class SeedDifferences:
 
     @property
     def left_out(self) -> str:
-        """Seeds that are not compared, with the reason; empty if there are none."""
-        states = [(row.model, _states(row)) for row in (self.first, self.second)]
+        """Seeds that are not compared, with the reason: ``first seed 2 failed``; empty if there are none."""
+        states = [(name, _states(row)) for name, row in (("first", self.first), ("second", self.second))]
         others = {seed for _, found in states for seed in found}.difference(self.seeds)
-        pairs = [(seed, model, found.get(seed, "not trained")) for seed in sorted(others, key=str) for model, found in states]
-        return ", ".join(f"{model} seed {seed} {state}" for seed, model, state in pairs if state != "finished")
+        pairs = [(seed, name, found.get(seed, "not trained")) for seed in sorted(others, key=str) for name, found in states]
+        return ", ".join(f"{name} seed {seed} {state}" for seed, name, state in pairs if state != "finished")
 
     @staticmethod
     def _results(row: Trials) -> dict[int, float]:
