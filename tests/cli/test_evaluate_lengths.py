@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -209,12 +210,27 @@ def test_a_model_with_weights_for_each_step_is_refused(tmp_path):
     assert [row["length"] for row in rows(trial)] == ["10", "20"]
 
 
+def test_a_stack_carries_its_states_unless_it_pools_all_steps(copying):
+    checkpoint = read_checkpoint(copying)
+    model = {"network": "stack", "mixer": "lru", "mixer_args": {"hidden_size": 4}, "model_size": 4, "num_layers": 1}
+
+    def carries(spec, **changes):
+        return reading.carries(replace(checkpoint, spec=spec, config={**checkpoint.config, "model": {**model, **changes}}))
+
+    several, single = checkpoint.spec, replace(checkpoint.spec, output_steps=0)
+    assert carries(several)
+    assert carries(replace(single, answers_at_end=True))
+    assert carries(single, pooling="last")
+    assert not carries(single)
+    assert not carries(several, bidirectional=True)
+
+
 def test_batches_have_the_memory_of_those_of_the_training(copying):
     checkpoint = read_checkpoint(copying)
     spec, settings = checkpoint.spec, TrainConfig(**checkpoint.config["train"])
 
     def chosen(steps, given=False, **changes):
-        found = reading.Reading.of(checkpoint, type(spec)(**{**vars(spec), "max_length": steps, **changes}), settings, given)
+        found = reading.Reading.of(checkpoint, replace(spec, max_length=steps, **changes), settings, given)
         return found.rows, found.steps
 
     assert [chosen(steps) for steps in (5, 17, 256, 257, 2**20, 2**24)] == [

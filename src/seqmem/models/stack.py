@@ -108,6 +108,8 @@ class StackNetwork(SequenceModel):
         _refuse_mismatch(spec, mixer, bidirectional, pooling)
         self.spec, self.rescale = spec, rescale
         self.pooling = pooling or ("none" if spec.output_steps != 0 else "last" if spec.answers_at_end else "mean")
+        if spec.contiguous and self.pooling == "mean":
+            raise UserError(f"model.pooling: got mean, expected last: the batches of {spec.name} continue each other")
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
         new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine, norm_shift)
@@ -239,10 +241,6 @@ def _refuse_mismatch(spec: DataSpec, mixer: str, bidirectional: bool, pooling: s
             raise UserError(f"{expected}: the batches of {spec.name} continue each other")
         if spec.output_steps is None and task_for(spec).predicts_following:
             raise UserError(f"{expected}: {spec.name} predicts the values after each step")
-    if spec.contiguous and spec.output_steps == 0 and pooling != "last":
-        raise UserError(
-            f"model.pooling: got {pooling or 'mean'}, expected last: the batches of {spec.name} continue each other"
-        )
     if pooling in ("mean", "last") and spec.output_steps != 0:
         raise UserError(f"model.pooling: got {pooling}, expected none: {spec.name} expects outputs at several steps")
     if pooling == "none" and spec.output_steps == 0:
