@@ -22,7 +22,7 @@ class Adding(DataSet):
     """
 
     name = "adding"
-    separate_splits = True
+    separate_test = True
 
     @checked
     def __init__(

@@ -27,7 +27,7 @@ class Copying(DataSet):
     """
 
     name = "copying"
-    separate_splits = True
+    separate_test = True
 
     @checked
     def __init__(

@@ -30,7 +30,7 @@ class GroupWords(GeneratedDataSet):
     """
 
     name = "group_words"
-    separate_splits = False
+    separate_test = False
 
     @checked
     def __init__(

@@ -49,7 +49,7 @@ class Reber(DataSet):
     """
 
     name = "reber"
-    separate_splits = True
+    separate_test = True
 
     @checked
     def __init__(

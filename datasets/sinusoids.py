@@ -34,7 +34,7 @@ class Sinusoids(DataSet):
     """
 
     name = "sinusoids"
-    separate_splits = True
+    separate_test = True
 
     @checked
     def __init__(

@@ -22,7 +22,7 @@ class WhiteNoise(DataSet):
     """
 
     name = "white_noise"
-    separate_splits = True
+    separate_test = True
 
     @checked
     def __init__(

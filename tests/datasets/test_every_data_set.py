@@ -32,6 +32,7 @@ TRAINING_SPLITS = {
     "group_words": "3923d340",
     "imdb": "f59feed8",
     "induction": "a28b22df",
+    "listops": "79ab8704",
     "mnist": "0469c173",
     "modular_arithmetic": "465e4f74",
     "moving_digits": "0b241a17",
@@ -171,16 +172,14 @@ def test_a_seed_determines_the_data_and_the_record(name, load_small):
             assert other["sha256"]["train"] != record["sha256"]["train"]
 
 
-def test_splits_that_are_drawn_apart_do_not_depend_on_the_sizes_of_others(load_small):
-    apart = [name for name in datasets.names("test_samples") if type(load_small(name)).separate_splits]
-    assert {"adding", "copying", "parity", "sinusoids"} <= set(apart)
-    for name in apart:
-        for split in datasets.SPLITS:
-            arguments = datasets.of_split({"name": name, "test_samples": 23}, split)
-            few = {key: 1 for key in arguments if arguments[key] == 1}
-            assert set(few) == {f"{other}_samples" for other in datasets.SPLITS if other != split}
-            assert whole(load_small(name, **few), split) == whole(load_small(name), split), (name, split)
-    assert datasets.of_split({"name": "mackey_glass"}, "test") == {"name": "mackey_glass"}
+def test_a_separate_test_split_does_not_depend_on_the_sizes_of_others(load_small):
+    separate = [name for name in datasets.names("test_samples") if type(load_small(name)).separate_test]
+    assert {"adding", "copying", "parity", "sinusoids"} <= set(separate)
+    for name in separate:
+        few = {key: 1 for key, value in datasets.of_test({"name": name}).items() if value == 1}
+        assert set(few) == {"train_samples", "validation_samples"}
+        assert whole(load_small(name, **few), "test") == whole(load_small(name), "test"), name
+    assert datasets.of_test({"name": "mackey_glass"}) == {"name": "mackey_glass"}
 
 
 def test_worker_processes_make_the_same_batches(load_small):

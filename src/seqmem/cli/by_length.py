@@ -137,20 +137,18 @@ def _loaded(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> tuple["DataS
     from seqmem.training.checkpoints.files import restore
     from seqmem.training.evaluation.by_length import refuse_too_long
 
-    data = datasets.load(datasets.of_split(config["dataset"], "test"), checkpoint.preparation)
+    data = datasets.load(datasets.of_test(config["dataset"]), checkpoint.preparation)
     module = restore(checkpoint, config["train"], data.spec)
     refuse_too_long(module.model, data.spec.max_length)
     return data, module
 
 
 def _identity(data: "DataSet", config: Mapping[str, Any]) -> str:
-    """Return a checksum of the data; of sequences that are drawn, which takes long at large lengths, of their arguments."""
-    from seqmem.data import GeneratedDataSet
+    """Return a checksum of the data; of data that are drawn, of their arguments, since the checksum would draw all splits."""
     from seqmem.results.experiment import data_checksum
     from seqmem.results.record import settings
 
-    is_drawn = isinstance(data, GeneratedDataSet)
-    return data_checksum(settings({"dataset": config["dataset"]}) if is_drawn else data.describe())
+    return data_checksum(settings({"dataset": config["dataset"]}) if data.separate_test else data.describe())
 
 
 def _different(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:

@@ -33,7 +33,7 @@ class DataSet(ABC):
         name: the value of ``dataset=`` on the command line.
         spec: the shapes and the task that models are built from.
         sizes: number of sequences of each split.
-        separate_splits: the sequences of a split do not depend on the sizes of the other splits, arguments ``SPLIT_samples``.
+        separate_test: the data are drawn, and the test split does not depend on ``train_samples`` and ``validation_samples``.
         whole_batches: the items of :meth:`sampler` are whole batches, each of which :meth:`take` makes one batch of.
         load_seconds: how long :func:`seqmem.datasets.load` took; None if the data set was made without it.
         drew_globally: whether that loading changed the global random state of torch or NumPy.
@@ -41,7 +41,7 @@ class DataSet(ABC):
     """
 
     name: ClassVar[str]
-    separate_splits: ClassVar[bool] = False
+    separate_test: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = False
     load_seconds: float | None = None
     drew_globally: bool = False

@@ -64,7 +64,7 @@ class GeneratedDataSet(DataSet):
         lengths: by split, the lengths of its sequences, as :meth:`draw` takes them.
     """
 
-    separate_splits = True
+    separate_test = True
     whole_batches = True
 
     def __init__(

@@ -61,7 +61,7 @@ from seqmem import plugins
 from seqmem.data import SPLITS, DataSet, Split
 from seqmem.errors import UserError, suggestion
 
-__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "load", "names", "of_split"]
+__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "load", "names", "of_test"]
 
 # A checkout has the data sets in its datasets/, which has no __init__.py so that Hugging Face's library keeps the name
 # "datasets". The build copies them to the folder of this file.
@@ -129,19 +129,18 @@ def at_length(arguments: Mapping[str, Any], length: int) -> dict[str, Any]:
     return changed
 
 
-def of_split(arguments: Mapping[str, Any], split: Split) -> dict[str, Any]:
-    """Return arguments with which a split has the same sequences, and the others few, where the data set draws them apart.
+def of_test(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the same test split, and with few sequences in the others where that is possible.
 
     Args:
         arguments: as in :func:`check`.
-        split: the only one that is needed.
 
     Raises:
         UserError: as in :func:`check`.
     """
     owner, known = _resolve(arguments)
-    others = [f"{other}_samples" for other in SPLITS if other != split]
-    return {**arguments, **{key: 1 for key in others if owner.separate_splits and key in known}}
+    others = ("train_samples", "validation_samples")
+    return {**arguments, **{key: 1 for key in others if owner.separate_test and key in known}}
 
 
 def _random_states() -> tuple[bytes, str]:
