@@ -3,7 +3,8 @@
 # make test-all   the long tests too; tests of engines that are not installed (docs/guides/many-runs.md) are skipped
 # make table-...  run or resume the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
 #                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo, table-successors
-#                 (100,000 parameters each); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes
+#                 (100,000 parameters each), table-memory (tests of memory, six hours), table-uea (long series, whose files
+#                 must be there); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes
 # make setup      set up and stop
 # make bench      speed and memory next to other implementations (minutes; needs quiet cores)
 # make gpu        test, time and train on the GPU of this machine, in at most eight minutes and without a network. It uses VENV, or
@@ -57,7 +58,7 @@ endif
 comma := ,
 empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
-tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo table-successors
+tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo table-successors table-memory table-uea
 
 .PHONY: $(tables) train test test-all setup bench gpu sanitize configs docs lint clean
 
@@ -79,8 +80,12 @@ table-hmlstm: experiments = $(call rows,hmlstm/*)
 table-igloo: experiments = igloo/copy_memory_table
 table-successors: experiments = $(call rows,successors/pmnist_*),$(call rows,successors/ct_*)
 
+table-memory: experiments = $(subst $(comma)memory/selective_copying_4096,,$(call rows,memory/*))
+table-uea: experiments = $(call rows,uea/*)
+table-memory table-uea: models = model=legs,lmu_plain,lstm,gru,s4d,lru,s5,mingru,mamba,slstm
+
 $(tables): setup
-	$(python) train.py -m experiment=$(experiments) $(TABLE_FLAGS)
+	$(python) train.py -m experiment=$(experiments) $(models) $(TABLE_FLAGS)
 
 setup: $(built)
 

@@ -15,8 +15,8 @@ FILES = {
 }
 
 
-def require(dataset: str) -> None:
-    """Skip the test if the data set's files are not where SEQMEM_DATA points."""
-    file = FILES.get(dataset)
+def require(dataset: str, problem: str = "") -> None:
+    """Skip the test if the files of the data set, or of a problem of the UEA archive, are not where SEQMEM_DATA points."""
+    file = f"{problem}/{problem}_TRAIN.ts" if problem else FILES.get(dataset)
     if file and not (Path(os.environ.get("SEQMEM_DATA", "data")) / file).exists():
         pytest.skip(f"{file} is not where SEQMEM_DATA points")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import memory_tasks
 from benchmarks.pages import hippo
 from benchmarks.pages import measured as times
 from benchmarks.pages.blocks import DOCS, table, updated
@@ -111,7 +112,29 @@ SUCCESSORS = Trials(
     level="chance 0.100 for MNIST, 0.050 for CharacterTrajectories",
 )
 
-TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS, SUCCESSORS]
+
+def _memory(task: memory_tasks.Task) -> Trials:
+    return Trials(
+        page="memory",
+        file=f"memory/{task.name}.csv",
+        settings=lambda trial: {"task": task.title, "model": trial["model"]},
+        metric=Column("test accuracy", "test_accuracy"),
+        command=f"`{task.command}`",
+        others=[
+            *(Column(each.heading, each.key) for each in task.conditions),
+            Column("validation accuracy", "val_accuracy"),
+            Column("epochs", "epochs", digits=0, spread=False),
+            Column("seconds", "seconds", digits=0, spread=False),
+            PARAMETERS,
+        ],
+        task="{task}, test accuracy",
+        level=task.level,
+    )
+
+
+MEMORY = {task.name: _memory(task) for task in (*memory_tasks.MEMORY, *memory_tasks.UEA)}
+
+TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS, SUCCESSORS, *MEMORY.values()]
 """The tables of trained models, in the order in which the pages of models show them."""
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -127,6 +150,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "igloo": {"copying": COPYING.markdown, "published": lambda: published("IGLOO")},
     "lmu": {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
     "successors": {"successors": SUCCESSORS.markdown},
+    "memory": {name: of.markdown for name, of in MEMORY.items()},
     "autoencoders": {"trials": AUTOENCODERS.markdown},
     "speed": {"speed": times.speed, "hmlstm": times.hmlstm, "trials": times.trials},
     "quickstart": {"quickstart": times.quickstart},

@@ -1,11 +1,13 @@
 """Every file of cfg/experiment/ composes, spells out what it sets, and trains when it is made small."""
 
+import re
 from functools import cache
 
 import pytest
 import torch
 import yaml
 
+from benchmarks.memory_tasks import MEMORY, UEA
 from seqmem import datasets, training
 from seqmem.cli import commandline
 from tests.cli.choices import choices
@@ -19,6 +21,7 @@ REPRESENTATIVE = (
     "hmlstm/text8_hmlstm",
     "successors/pmnist_rglru",
     "igloo/copy_memory",
+    "memory/parity",
     "quickstart",
 )
 
@@ -40,14 +43,14 @@ def test_trains_when_made_small(name, tmp_path):
         small += ["model.order=5", "dataset.length=3001", "dataset.train_samples=7"]
     elif name == "igloo/copy_memory":
         small += ["model.nb_patches=9", "dataset.length=51", "dataset.train_samples=7"]
-    elif name.startswith("successors/"):
+    elif name.startswith(("successors/", "memory/", "uea/")):
         small += ["model.preset=tiny"]
     else:
         small += ["model.cell_args.hidden_size=4"]
     config = commandline.compose([f"experiment={name}", *small, "smoke_test=true", "runner.accelerator=cpu"])
     if "memory_order" in config["model"].get("cell_args", {}):
         config["model"]["cell_args"]["memory_order"] = 5
-    require(config["dataset"]["name"])
+    require(config["dataset"]["name"], config["dataset"].get("problem", ""))
     try:
         data = load(tuple(config["dataset"].items()))
         training.check_fit(config, data.spec)
@@ -81,6 +84,21 @@ def test_models_of_one_size_have_one_budget():
     assert settings.keys() == {"successors/pmnist", "successors/ct_100to200", "successors/ct_200to100"}
 
 
+@pytest.mark.parametrize(("table", "preset", "trials"), [(MEMORY, "memory_100k", 3), (UEA, "params_100k", 5)])
+def test_models_of_a_test_of_memory_share_a_budget(table, preset, trials):
+    """A file sets no model, so that its row and those of other models differ in the model alone."""
+    folder = "memory" if table is MEMORY else "uea"
+    assert {f"{folder}/{task.name}" for task in table} == {
+        name for name in choices("experiment") if name.startswith(f"{folder}/")
+    }
+    for task in table:
+        composed = commandline.compose([f"experiment={folder}/{task.name}", "model=slstm"])
+        own = check_row(f"{folder}/{task.name}", composed)
+        assert own["model"]["preset"] == preset
+        assert own["runner"]["ntrials"] == trials
+        assert [each.name for each in table if each.has(composed)] == [task.name]
+
+
 def test_the_published_recipe_of_s4d_is_spelled_out():
     name = "successors/scifar_s4d"
     own = check_row(name, commandline.compose([f"experiment={name}"]))
@@ -98,5 +116,5 @@ def check_row(name, composed):
             else:
                 assert composed[section][key] == value, name
     assert {"lr", "batch_size", "epochs", "optimizer", "wd", "gradient_clip_val"} <= set(own["train"]), name
-    assert f"python train.py experiment={name}" in text, name
+    assert re.search(rf"python train.py (-m )?experiment={name}\b", text), name
     return own

@@ -1,0 +1,106 @@
+"""The tables of memory, from their finished trials: ``python -m benchmarks.memory RUNS``.
+
+``make table-memory`` and ``make table-uea`` train them. Those below RUNS are evaluated at the lengths and distributions of
+:mod:`benchmarks.memory_tasks`, unless that was done before, and become rows of ``benchmarks/latest/memory/TASK.csv``, which
+git ignores. ``--keep`` writes to ``benchmarks/results/memory/`` and updates the
+pages. Rows of other trials in the files stay, and those of the same model and seed are replaced.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task
+from benchmarks.output import add_output, output
+from benchmarks.pages import every_page
+from seqmem.cli import evaluate, finished_trial
+from seqmem.results import RunFolder, by_length, find_runs
+
+FIRST = ("model", "seed", "test_accuracy", "val_accuracy")
+LAST = ("best_epoch", "epochs", "seconds", "parameters", "commit", "started", "processor", "torch")
+
+Row = dict[str, str]
+
+
+def main() -> None:
+    """Run the command line: evaluate and collect the trials, and update the pages if the results are kept."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="the folder of the trials, for example runs")
+    add_output(parser, "memory")
+    arguments = parser.parse_args()
+    folder = output(arguments, "memory")
+    folder.mkdir(exist_ok=True)
+    trials = [run.folder for run in find_runs(arguments.runs) if run.finished]
+    for task in (*MEMORY, *UEA):
+        found = rows(task, trials)
+        path = folder / f"{task.name}.csv"
+        write(path, columns(task), merged(read(path), found))
+        print(f"{len(found)} trials: {path}")
+    if arguments.keep:
+        every_page.update()
+
+
+def columns(task: Task) -> list[str]:
+    """Return the columns of a task's file."""
+    return [*FIRST, *(condition.key for condition in task.conditions), *LAST]
+
+
+def rows(task: Task, folders: Iterable[RunFolder]) -> list[Row]:
+    """Return a row for each finished trial of a task."""
+    found = []
+    for folder in folders:
+        config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+        record = folder.read_record()
+        if task.has(config) and not record["smoke_test"]:
+            row = of_record(record) | {each.key: accuracy(folder.path, each) for each in task.conditions}
+            found.append({key: str(row[key]) for key in columns(task)})
+    return found
+
+
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the table has of a trial's record."""
+    return {**record} | {
+        "test_accuracy": record["result"]["test/accuracy"],
+        "val_accuracy": record["result"]["val/accuracy"],
+        "best_epoch": record["best_epoch"] + 1,
+        "processor": record["machine"]["processor"],
+        "torch": record["versions"]["torch"],
+    }
+
+
+def accuracy(trial: Path, condition: Condition) -> float:
+    """Return the accuracy of a trial under a condition, which is evaluated if its folder does not have it."""
+    evaluate.run(*finished_trial.read([str(trial), *condition.command()], evaluate.Keys))
+    changes = {f"dataset.{name}": value for name, value in condition.settings if name != "test_samples"}
+    same = [each for each in by_length.read(trial) if each.length == condition.length and each.variant == changes]
+    return same[-1].value
+
+
+def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
+    """Return the rows of a file with new ones, which replace those of the same model and seed, in the order of both."""
+    by_key = {(row["model"], int(row["seed"])): row for row in (*kept, *found)}
+    return [row for _, row in sorted(by_key.items())]
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a file, none if it does not exist."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, names: Sequence[str], found: Iterable[Row]) -> None:
+    """Write rows to a file."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()

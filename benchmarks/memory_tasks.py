@@ -1,0 +1,140 @@
+"""The tasks of the tables of memory: which trials belong to each, and where they are evaluated after training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PRESET = "memory_100k"
+"""The preset of the table's models: 100,000 parameters between the embedding of tokens and the head."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An evaluation after training.
+
+    Attributes:
+        heading: of its column.
+        length: the data set's argument.
+        settings: further arguments of the data set.
+    """
+
+    heading: str
+    length: int
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Column of the file."""
+        return self.heading.replace(" ", "_")
+
+    def command(self) -> list[str]:
+        """Return the keys of ``seqmem evaluate`` after the trial."""
+        return [f"lengths={self.length}", *(f"dataset.{name}={value}" for name, value in self.settings)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the table.
+
+    Attributes:
+        name: of the experiment in cfg/experiment/memory or cfg/experiment/uea, and of the file of its trials.
+        title: in words.
+        dataset: settings of the data set that only its trials have.
+        level: accuracy of guessing, in words.
+        conditions: what is evaluated besides the test of the training.
+        preset: of the models.
+        command: what trains them.
+    """
+
+    name: str
+    title: str
+    dataset: Mapping[str, Any]
+    level: str
+    conditions: tuple[Condition, ...] = ()
+    preset: str = PRESET
+    command: str = "make table-memory"
+
+    def has(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a trial's config is one of the task's."""
+        dataset = config["dataset"]
+        same = all(dataset.get(key) == value for key, value in self.dataset.items())
+        return same and config["model"].get("preset") == self.preset
+
+
+def _at(*lengths: int, **settings: Any) -> tuple[Condition, ...]:
+    return tuple(Condition(f"at {length}", length, tuple(settings.items())) for length in lengths)
+
+
+def _asked_once(name: str, title: str, level: str) -> Task:
+    return Task(name, title, {"name": name, "length": 40}, level, _at(40, 64, 128, 256, test_samples=512))
+
+
+def _uea(name: str, problem: str, steps: int) -> Task:
+    dataset = {"name": "uea", "problem": problem, "resplit": True}
+    return Task(name, f"{problem}, {steps:,} steps", dataset, "", preset="params_100k", command="make table-uea")
+
+
+MEMORY = (
+    Task(
+        "selective_copying",
+        "selective copying, 8 tokens in 64 steps",
+        {"name": "selective_copying", "length": 64, "tokens": 8},
+        "chance 0.071",
+        _at(64, 128, 256),
+    ),
+    Task(
+        "selective_copying_4096",
+        "selective copying, 16 tokens in 4,096 steps",
+        {"name": "selective_copying", "length": 4096, "tokens": 16},
+        "chance 0.071",
+        command="python train.py -m experiment=memory/selective_copying_4096 model=mamba",
+    ),
+    Task(
+        "induction",
+        "induction, trained at 64 steps",
+        {"name": "induction", "length": 64},
+        "chance 0.067",
+        _at(64, 128, 256, 512, 1024),
+    ),
+    *(
+        Task(
+            f"mqar_{length}",
+            f"associative recall, {pairs} keys in {length} steps",
+            {"name": "mqar", "length": length, "pairs": pairs, "vocabulary": 256},
+            f"chance 0.008, and {1 / pairs:.3f} among the sequence's values",
+        )
+        for length, pairs in ((64, 4), (128, 8), (256, 16))
+    ),
+    _asked_once("parity", "parity, trained at 1 to 40 bits", "chance 0.500"),
+    _asked_once("even_pairs", "even pairs, trained at 1 to 40 symbols", "chance 0.500"),
+    _asked_once("cycle_navigation", "cycle navigation, trained at 1 to 40 moves", "chance 0.200"),
+    _asked_once("modular_arithmetic", "arithmetic modulo 5, trained at 1 to 40 symbols", "chance about 0.200"),
+    *(
+        Task(
+            f"group_words_{group.lower()}",
+            f"words of {group}, trained at 2 to 20 elements",
+            {"name": "group_words", "group": group, "length": 20},
+            "chance 0.017",
+            _at(5, 10, 20, 40),
+        )
+        for group in ("A5", "Z60")
+    ),
+    Task(
+        "flip_flop",
+        "flip-flop, 128 symbols, trained with p = 0.8",
+        {"name": "flip_flop", "length": 128, "p": 0.8},
+        "chance 0.500",
+        tuple(Condition(f"p {p}", 128, (("test_p", p), ("test_samples", 3000))) for p in (0.98, 0.1)),
+    ),
+)
+"""The tasks of make table-memory, and one that takes weeks, in the order of the page."""
+
+UEA = (
+    _uea("eigenworms", "EigenWorms", 17_984),
+    _uea("self_regulation_scp1", "SelfRegulationSCP1", 896),
+    _uea("self_regulation_scp2", "SelfRegulationSCP2", 1_152),
+    _uea("ethanol_concentration", "EthanolConcentration", 1_751),
+    _uea("heartbeat", "Heartbeat", 405),
+    _uea("motor_imagery", "MotorImagery", 3_000),
+)
+"""The tasks of make table-uea."""

@@ -1,0 +1,84 @@
+"""Rows of the tables of memory, from trials and their evaluations at several lengths."""
+
+import sys
+
+import pytest
+
+from benchmarks import memory
+from benchmarks.memory_tasks import MEMORY, UEA
+from benchmarks.pages import trials
+from benchmarks.pages.results import MEMORY as PAGE
+from seqmem import datasets
+from seqmem.cli import commandline
+from tests.results.synthetic import configuration, write_run
+from tests.trials import run_trials
+
+TINY = [
+    "model.cell_args.hidden_size=4",
+    "train.epochs=1",
+    "train.limit_train_batches=1",
+    "train.limit_val_batches=1",
+    "train.limit_test_batches=1",
+    "runner.accelerator=cpu",
+    "runner.ntrials=1",
+]
+BY_NAME = {task.name: task for task in (*MEMORY, *UEA)}
+
+
+def collect(folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["memory", str(folder / "runs"), "--output", str(folder / "out")])
+    memory.main()
+    return {name: memory.read(folder / "out" / f"{name}.csv") for name in BY_NAME}
+
+
+@pytest.mark.parametrize(
+    ("name", "conditions"), [("parity", ["at_40", "at_64", "at_128", "at_256"]), ("flip_flop", ["p_0.98", "p_0.1"])]
+)
+def test_a_trial_is_evaluated_once_and_becomes_a_row(name, conditions, tmp_path, monkeypatch):
+    config = commandline.compose([f"experiment=memory/{name}", "model=gru", *TINY])
+    [folder] = run_trials(config, datasets.load(config["dataset"]), tmp_path / "runs")
+    found = collect(tmp_path, monkeypatch)
+    [row] = found.pop(name)
+    assert not any(found.values())
+    assert (row["model"], row["seed"], row["epochs"], row["best_epoch"]) == ("gru", "0", "1", "1")
+    assert list(row) == memory.columns(BY_NAME[name])
+    assert all(0 <= float(row[key]) <= 1 for key in conditions)
+    evaluated = {path: path.stat().st_mtime_ns for path in (folder.path / "evaluations").glob("*.json")}
+    assert len(evaluated) == len(conditions)
+    assert collect(tmp_path, monkeypatch)[name] == [row]
+    assert {path: path.stat().st_mtime_ns for path in (folder.path / "evaluations").glob("*.json")} == evaluated
+
+
+def test_trials_of_other_presets_and_data_and_smoke_tests_are_no_rows(tmp_path, monkeypatch):
+    runs, series = tmp_path / "runs", {"problem": "Heartbeat", "resplit": True}
+    for name, changes, model in [
+        ("a", series, "params_100k"),
+        ("b", series | {"resplit": False}, "params_100k"),
+        ("c", series | {"problem": "BasicMotions"}, "params_100k"),
+        ("d", series, "memory_100k"),
+    ]:
+        config = configuration("lstm", "uea", seed=3, **changes)
+        config["model"]["preset"] = model
+        write_run(runs / name, config, 0.7)
+        write_run(runs / f"{name}_smoke", config, smoke_test=True)
+    found = collect(tmp_path, monkeypatch)
+    assert [(row["seed"], row["test_accuracy"]) for row in found.pop("heartbeat")] == [("3", "0.7")]
+    assert not any(found.values())
+
+
+def test_new_rows_replace_those_of_the_same_model_and_seed():
+    old = [{"model": "lstm", "seed": "10", "x": "1"}, {"model": "lstm", "seed": "2", "x": "2"}]
+    new = [{"model": "lstm", "seed": "2", "x": "3"}, {"model": "gru", "seed": "2", "x": "4"}]
+    assert [row["x"] for row in memory.merged(old, new)] == ["4", "3", "1"]
+
+
+def test_the_page_has_a_column_for_each_length(monkeypatch):
+    rows = [
+        dict.fromkeys(memory.columns(BY_NAME["parity"]), str(seed))
+        | {"model": "lstm", "started": "2026-01-02", "commit": "c" * 40}
+        for seed in range(3)
+    ]
+    monkeypatch.setattr(trials, "read", lambda file: rows)
+    text = PAGE["parity"].markdown()
+    assert "| task | model | n | test accuracy | 95 % interval | at 40 | at 64 | at 128 | at 256 |" in text
+    assert "| parity, trained at 1 to 40 bits | lstm | 3 | 1.000 +/- 1.000 |" in text
