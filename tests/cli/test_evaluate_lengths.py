@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -129,6 +130,25 @@ def test_lengths_that_are_known_are_not_evaluated_again(trial, capsys, monkeypat
     monkeypatch.setattr(by_length, "computed", lambda *_: {"code": "another version"})
     run(trial, "lengths=20", "dataset.seed=5")
     assert len(made) == 7
+
+
+def test_each_trial_of_a_folder_is_evaluated(copying, trial, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "seed_1"
+    shutil.copytree(trial, other)
+    record = json.loads((other / "record.json").read_text())
+    (other / "record.json").write_text(json.dumps({**record, "seed": 1}))
+    shutil.copytree(trial, tmp_path / "seed_2")
+    (tmp_path / "seed_2" / "record.json").write_text(json.dumps({**record, "seed": 2, "status": "failed", "reason": "x"}))
+    monkeypatch.setattr("sys.argv", ["evaluate.py", str(tmp_path), "lengths=20,30"])
+    evaluate.main()
+    assert [[row["length"] for row in rows(path)] for path in (trial, other)] == [["20", "30"]] * 2
+    assert not (tmp_path / "seed_2" / "evaluations").exists()
+    assert capsys.readouterr().out.count("gru on copying") == 2
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="none: got no finished trial below it, expected the folder of a trial or of trials"):
+        by_length.commands([str(tmp_path / "none"), "lengths=20"])
+    for command in ([str(tmp_path)], [str(trial), "lengths=20"], ["lengths=20"], ["nowhere", "lengths=20"]):
+        assert by_length.commands(command) == [command]
 
 
 def test_an_interruption_keeps_the_lengths_that_are_done(trial, monkeypatch):

@@ -35,7 +35,8 @@ Keys of this command
                       first "steps" of a row; .csv has a line for each prediction.
   lengths=A,B,...     evaluate at each of these lengths (dataset.length), and write a table, a .csv file and a picture of all
                       lengths so far to TRIAL/evaluations/. Sequences longer than those of the training are read in parts, with
-                      the state carried, or fewer at once; train.eval_batch_size=B reads B at once.
+                      the state carried, or fewer at once; train.eval_batch_size=B reads B at once. Given a folder of trials
+                      instead of CHECKPOINT, evaluate each finished trial below it; seqmem report FOLDER compares them.
   again=true          evaluate lengths again that were evaluated before with the same weights, data and code
 
 Any other key changes the trial's config, except its model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
@@ -60,7 +61,8 @@ def main() -> None:
         print(HELP)
         return
     with messages.one_line_errors(), interrupts.unwinding():
-        run(*finished_trial.read(sys.argv[1:], Keys))
+        for command in by_length.commands(sys.argv[1:]):
+            run(*finished_trial.read(command, Keys))
 
 
 def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None:

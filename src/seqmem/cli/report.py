@@ -121,7 +121,7 @@ def write(
     of_them = f", {unfinished} of them not finished" if unfinished else ""
     show_table(summary, columns=table)
     for each in tables:
-        print_table(each.means, f"test {each.metric} on {each.dataset} by length")
+        print_table(each.means, f"mean test {each.metric} on {each.dataset} by length")
     found, rows = _counted(len(runs), "trial"), _counted(len(groups), "row")
     print(f"{found}{of_them}, in {rows}: {folder / 'report.html'}")
     return groups

@@ -12,7 +12,7 @@ from seqmem.results.evaluations import checksum
 from seqmem.results.formats import Columns
 from seqmem.results.intervals import mean_interval
 from seqmem.results.reading import Run
-from seqmem.results.table import interval, spread
+from seqmem.results.table import interval, number, spread
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LengthTable:
         dataset: name of the data set.
         metric: of the cells.
         columns: model, and mean, deviation and interval at each length.
-        means: the same without intervals.
+        means: model, and mean at each length.
         rows: number of each line's row in the report.
     """
 
@@ -147,18 +147,20 @@ def _table(dataset: str, rows: Sequence[LengthRow]) -> LengthTable:
     return LengthTable(
         dataset,
         rows[0].trials.metric,
-        models | {str(length): [_cell(row, length, intervals=True) for row in rows] for length in lengths},
-        models | {str(length): [_cell(row, length, intervals=False) for row in rows] for length in lengths},
+        models | {str(length): [_cell(row, length) for row in rows] for length in lengths},
+        models | {str(length): [number(_mean(row, length)) for row in rows] for length in lengths},
         [row.row for row in rows],
     )
 
 
-def _cell(row: LengthRow, length: int, intervals: bool) -> str:
+def _mean(row: LengthRow, length: int) -> float:
+    return mean_and_deviation(row.values.get(length, ()))[0]
+
+
+def _cell(row: LengthRow, length: int) -> str:
     values = row.values.get(length, ())
-    ends = mean_interval(values)
-    text = spread(*mean_and_deviation(values))
-    if intervals and not math.isnan(ends[0]):
-        text += f" ({interval(*ends)})"
+    low, high = mean_interval(values)
+    text = spread(*mean_and_deviation(values)) + ("" if math.isnan(low) else f" ({interval(low, high)})")
     return text if len(values) in (0, len(row.trials.finished)) else f"{text}, n={len(values)}"
 
 

@@ -253,12 +253,12 @@ def _draw_lengths(axis: Axes, drawn: LengthAxis) -> None:
         axis.plot(lengths, mean, marker=".", color=color, label=_short(line.label, 60) if few else None, url=url)
         if few:
             axis.fill_between(lengths, least, largest, alpha=0.2, color=color, linewidth=0)
+    shown = sorted({length for line in drawn.lines for length, *_ in line.points})
     for shortest, longest in sorted(set(drawn.trained)):
-        if shortest < longest:
-            axis.axvspan(shortest, longest, color="grey", alpha=0.12, linewidth=0)
+        if max(shortest, shown[0]) < longest:
+            axis.axvspan(max(shortest, shown[0]), longest, color="grey", alpha=0.12, linewidth=0)
         named = f"{shortest} to {longest}" if shortest < longest else f"{longest}"
         axis.axvline(longest, color="grey", linestyle="--", linewidth=1, label=f"training: {named}")
-    shown = sorted({length for line in drawn.lines for length, *_ in line.points})
     if shown[-1] > 10 * shown[0]:
         axis.set_xscale("log")
     if len(shown) <= MOST_TICKS:
