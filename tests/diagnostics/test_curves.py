@@ -132,6 +132,15 @@ def test_a_carried_state_is_that_of_each_layer_and_of_all(model, tokens):
             measure(made, sample, wrong)
 
 
+def test_inputs_get_the_type_of_the_weights():
+    model = built(VALUES, cell="gru", cell_args={"hidden_size": 6})
+    sample = Sample.of(batches())
+    single, double = measure(model, sample), measure(model.double(), sample)
+    assert_close(single.norms, double.norms, rtol=1e-4, atol=0)
+    assert_close(single.r2, double.r2, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(single.norms, double.norms)
+
+
 @pytest.mark.parametrize("model", [{"cell": "tlsi"}, {"network": "stack", "mixer": "tlti", "model_size": 4}])
 def test_times_are_not_a_part_of_the_inputs(model):
     made = built(replace(VALUES, times=True), **model)

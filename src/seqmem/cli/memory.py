@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -126,16 +127,17 @@ def _measured(
 ) -> tuple[list["Measured"], list["Reconstructed"]]:
     """Measure trained and untrained weights, and the closed forms of their cells, for each of the layers."""
     import torch
+    from rich.console import Console
 
     from seqmem.diagnostics import closed_forms, measure
     from seqmem.results.memory import Measured, Reconstructed
 
     device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
-    states = [
-        Measured(weights, str(layer or "all"), measure(model.to(device), sample, layer, keys.probes or None, keys.left))
-        for layer in layers
-        for weights, model in both.items()
-    ]
+    states = []
+    for layer, (weights, model) in product(layers, both.items()):
+        with Console(stderr=True).status(f"{weights}, {'all layers' if layer is None else f'layer {layer}'}"):
+            curves = measure(model.to(device), sample, layer, keys.probes or None, keys.left)
+        states.append(Measured(weights, str(layer or "all"), curves))
     closed = [
         Reconstructed(memory, str(layer or "all"), r2)
         for layer in layers

@@ -70,11 +70,10 @@ def measure(
         UserError: the model carries no state, has no such layer, or has tokens and does not define ``embed``.
     """
     _check(model, layer)
-    device = next(model.parameters()).device
     directions = torch.Generator().manual_seed(seed)
     with _fixed(model):
-        found = [_gradient(model, batch.to(device), layer, probes, directions) for batch in sample.gradient]
-        states = torch.cat([_states(model, batch.to(device), layer) for batch in sample.batches])
+        found = [_gradient(model, _placed(batch, model), layer, probes, directions) for batch in sample.gradient]
+        states = torch.cat([_states(model, _placed(batch, model), layer) for batch in sample.batches])
     norms = torch.cat([each[:, : sample.longest + 1] for each in found])
     mean = norms.mean(0)
     measurable = bool(mean.isfinite().all() and mean.any())
@@ -138,6 +137,14 @@ def _fixed(model: SequenceModel) -> Iterator[None]:
         model.train(training)
         for parameter in trained:
             parameter.requires_grad_()
+
+
+def _placed(batch: Batch, model: SequenceModel) -> Batch:
+    """Return a batch on the device of the weights, and in their floating-point type."""
+    weight = next(value for value in model.parameters() if value.is_floating_point())
+    moved = batch.to(weight.device)
+    inputs = moved.inputs.to(weight.dtype) if moved.inputs.is_floating_point() else moved.inputs
+    return replace(moved, inputs=inputs, times=None if moved.times is None else moved.times.to(weight.dtype))
 
 
 def _state(model: SequenceModel, batch: Batch, layer: int | None) -> Any:
