@@ -8,6 +8,7 @@ from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
 from seqmem import datasets, models
+from seqmem.cells import LegS
 from seqmem.data import Batch, DataSpec
 from seqmem.diagnostics import Sample, carried_layers, closed_forms, drawn, gradient_norms, measure, reconstruction_r2
 from seqmem.diagnostics.sample import read_out_lags
@@ -126,6 +127,9 @@ def test_a_carried_state_is_that_of_each_layer_and_of_all(model, tokens):
     assert [parameter.requires_grad for parameter in made.parameters()] == trained
     assert whole.size == sum(part.size for part in each)
     assert_close(whole.norms, torch.stack([part.norms for part in each]).square().sum(0).sqrt())  # of one sequence
+    [batch] = sample.gradient
+    first = gradient_norms(lambda inputs: made.carry(replace(batch, inputs=inputs))[1][0], made.embed(batch), batch.lengths)
+    assert_close(each[0].norms, first[0, :9])
     expected = "1, the only layer" if layers == 1 else f"1 to {layers}, the layers"
     for wrong in (0, layers + 1):
         with pytest.raises(UserError, match=f"layer: got {wrong}, expected {expected} of the model"):
@@ -240,7 +244,10 @@ def test_closed_forms_are_those_of_the_layers_cells_on_the_measured_half():
     assert memory == Memory(4, "legs", None, "bilinear")
     held_out = torch.cat([batch.inputs for batch in sample.batches])[~sample.fitted]
     assert_close(found, reconstruction_r2(memory, held_out, sample.lags))
-    assert len(closed_forms(model, sample, 2)) == 1
+    assert closed_forms(model, sample, 2)[0][0] == memory
+    model.layers[1] = LegS(3, hidden_size=3, memory_order=6)
+    assert [memory.order for memory, _ in closed_forms(model, sample)] == [4, 6]
+    assert [closed_forms(model, sample, layer)[0][0].order for layer in (1, 2)] == [4, 6]
     assert closed_forms(built(VALUES, cell="gru"), sample) == []
 
 
