@@ -81,6 +81,11 @@ def assert_valid(batch: Batch, spec: DataSpec, rows: int) -> None:
         assert (batch.times.diff(dim=1) >= 0).all()
 
 
+def full_lengths(batch: Batch) -> Tensor:
+    """The length of each sequence (B,) without its padding."""
+    return torch.full((len(batch),), batch.inputs.shape[1]) if batch.lengths is None else batch.lengths
+
+
 def same(left, right) -> bool:
     pairs = list(zip(tensors(left), tensors(right), strict=True))
     return all(torch.equal(a, b) for a, b in pairs)
@@ -96,8 +101,7 @@ def rows(batches) -> list[bytes]:
     """Every sequence without its padding, with its target, in a form that can be sorted."""
     found = []
     for batch in batches:
-        lengths = [batch.inputs.shape[1]] * len(batch) if batch.lengths is None else batch.lengths.tolist()
-        for inputs, target, length in zip(batch.inputs, batch.targets, lengths, strict=True):
+        for inputs, target, length in zip(batch.inputs, batch.targets, full_lengths(batch).tolist(), strict=True):
             valid = target[:length] if target.shape[:1] == inputs.shape[:1] else target
             found.append(inputs[:length].numpy().tobytes() + valid.numpy().tobytes())
     return found
@@ -180,6 +184,19 @@ def test_a_separate_test_split_does_not_depend_on_the_sizes_of_others(load_small
         assert set(few) == {"train_samples", "validation_samples"}
         assert whole(load_small(name, **few), "test") == whole(load_small(name), "test"), name
     assert datasets.of_test({"name": "mackey_glass"}) == {"name": "mackey_glass"}
+
+
+def test_test_sequences_at_a_length_have_that_length(configuration, load_small):
+    """What ``length`` counts may differ from the steps, as with a question after the sequence, but by the same number."""
+    for name in datasets.names("length"):
+        given, more = configuration(name), set()
+        for length in (52, 62):
+            changed = {key: value for key, value in datasets.at_length(given, length).items() if value != given[key]}
+            data = load_small(name, **changed)
+            batches = list(data.loader("test", 2))[: 1 if data.spec.contiguous else None]  # the end of a text is shorter
+            lengths = torch.cat([full_lengths(batch) for batch in batches])
+            more |= {steps - length for steps in lengths.tolist()}
+        assert len(more) == 1, name
 
 
 def test_worker_processes_make_the_same_batches(load_small):
