@@ -8,7 +8,14 @@ namespace seqmem::SEQMEM_ISA {
 
 template <typename T>
 SEQMEM_INLINE Vector<T> minus_absolute(const Vector<T>& x) {
-  return x < T(0) ? x : -x;
+  const Vector<T> minus_zero = -Vector<T>{};
+  typename VectorOf<T>::index bits, sign;
+  std::memcpy(&bits, &x, sizeof bits);
+  std::memcpy(&sign, &minus_zero, sizeof sign);
+  bits |= sign;
+  Vector<T> value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 // 2 artanh(s) of s = q / (2 + q), at most 1/3, by its series.

@@ -4,7 +4,6 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -57,7 +56,7 @@ const SelectiveScanKernels<T>& kernels_of() {
   }
 }
 
-constexpr int64_t kMaxChunkSteps = 1024, kForwardChunkSteps = 32;
+constexpr int64_t kMaxChunkSteps = 1024, kForwardChunkSteps = 64;
 
 struct Arguments {
   const char* name;
@@ -114,6 +113,8 @@ SelectiveScan<T> kernel_arguments(const Arguments& a, Tensor& parameters) {
   s.channels = a.channels();
   s.states = a.states();
   s.chunk_steps = a.chunk_steps > 0 ? a.chunk_steps : kForwardChunkSteps;
+  s.group_channels = kMostChannels;
+  while (s.batch * s.groups() < kEnoughTasks && s.group_channels > kFewestChannels) s.group_channels /= 2;
   s.softplus = a.softplus;
   s.lengths = optional_data<int64_t>(a.lengths);
   s.inputs = steps_of<T>(a.inputs);
@@ -211,6 +212,25 @@ void sum_tasks(const Tensor& parts, const Tensor& result, const Target& target) 
   });
 }
 
+// The same for a result in the order of the numbers.
+template <typename T>
+void sum_tasks(const Tensor& parts, const Tensor& result) {
+  constexpr int64_t block = 256;
+  const int64_t count = parts.size(0), size = result.numel();
+  const T* const from = const_data<T>(parts);
+  T* const to = mutable_data<T>(result);
+  parallel_for(0, size, 16 * block, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin; first < end; first += block) {
+      const int64_t columns = std::min(block, end - first);
+      double sums[block] = {};
+      for (int64_t k = 0; k < count; ++k) {
+        for (int64_t column = 0; column < columns; ++column) sums[column] += double(from[k * size + first + column]);
+      }
+      for (int64_t column = 0; column < columns; ++column) to[first + column] = T(sums[column]);
+    }
+  });
+}
+
 struct Gradients {
   Tensor inputs, delta, a, b, c, skip, gate, delta_bias, initial;
 };
@@ -231,7 +251,9 @@ void run_backward(
   s.grad_delta = mutable_data<T>(g.delta);
   s.grad_gate = mutable_data<T>(g.gate);
   s.grad_initial = mutable_data<T>(g.initial);
-  const Tensor grad_b = at::empty({groups, s.batch, s.steps, s.states}, options), grad_c = at::empty_like(grad_b);
+  // The sums of a single group are those over all channels.
+  const std::vector<int64_t> parts{groups, s.batch, s.steps, s.states};
+  const Tensor grad_b = groups == 1 ? g.b : at::empty(parts, options), grad_c = groups == 1 ? g.c : at::empty(parts, options);
   const Tensor grad_a = at::empty({s.batch, s.padded_states(), columns}, options);
   const Tensor grad_rows = at::empty({2, s.batch, columns}, options);
   s.grad_b = mutable_data<T>(grad_b);
@@ -240,9 +262,10 @@ void run_backward(
   s.grad_skip = mutable_data<T>(grad_rows);
   s.grad_delta_bias = s.grad_skip + s.batch * columns;
   run_tasks(s, true, kernels_of<T>().backward, options);
-  const auto in_place = [](int64_t column) { return column; };
-  sum_tasks<T>(grad_b, g.b, in_place);
-  sum_tasks<T>(grad_c, g.c, in_place);
+  if (groups > 1) {
+    sum_tasks<T>(grad_b, g.b);
+    sum_tasks<T>(grad_c, g.c);
+  }
   const auto channel = [&](int64_t column) { return column < s.channels ? column : -1; };
   sum_tasks<T>(grad_rows[0], g.skip, channel);
   sum_tasks<T>(grad_rows[1], g.delta_bias, channel);
@@ -285,9 +308,12 @@ std::vector<Tensor> selective_scan_backward(
   g.delta = empty_large(inputs.sizes(), options);
   g.gate = empty_large(gate ? inputs.sizes() : at::IntArrayRef({0}), options);
   // Without tasks the sums are zeros.
+  const auto sums = [&](at::IntArrayRef sizes) {
+    return inputs.numel() == 0 ? at::zeros(sizes, options) : at::empty(sizes, options);
+  };
   g.a = at::zeros(a.sizes(), options);
-  g.b = at::zeros(b.sizes(), options);
-  g.c = at::zeros(c.sizes(), options);
+  g.b = sums(b.sizes());
+  g.c = sums(c.sizes());
   g.skip = at::zeros({given.channels()}, options);
   g.delta_bias = at::zeros({given.channels()}, options);
   g.initial = at::empty(state, options);

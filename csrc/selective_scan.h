@@ -14,8 +14,9 @@
 
 namespace seqmem {
 
-constexpr int64_t kGroupChannels = 128;  // of a task, so that their states and sums stay in cache
-constexpr int kStateBlock = 4;           // states of a channel whose loops over the steps of a chunk run together
+constexpr int64_t kMostChannels = 256, kFewestChannels = 64;  // of a task, so that their states and sums stay in cache
+constexpr int64_t kEnoughTasks = 16;                          // with fewer, tasks get fewer channels
+constexpr int kStateBlock = 4;  // states of a channel whose loops over the steps of a chunk run together
 
 // A tensor (B, T, size) whose last dimension is contiguous; null if it is absent.
 template <typename T>
@@ -29,6 +30,7 @@ struct Steps {
 template <typename T>
 struct SelectiveScan {
   int64_t batch, steps, channels, states, chunk_steps;
+  int64_t group_channels;  // of a task
   bool softplus;
   bool streams;            // non-temporal stores: results exceed the caches, and their rows are whole cache lines
   const int64_t* lengths;  // (B,), or null
@@ -42,11 +44,11 @@ struct SelectiveScan {
   Steps<T> grad_outputs;
   const T* grad_final;
   T *grad_inputs, *grad_delta, *grad_gate, *grad_initial;
-  T *grad_b, *grad_c;             // (groups, B, T, N)
-  T* grad_a;                      // (B, padded states, padded channels)
-  T *grad_skip, *grad_delta_bias; // (B, padded channels)
+  T *grad_b, *grad_c;              // (groups, B, T, N)
+  T* grad_a;                       // (B, padded states, padded channels)
+  T *grad_skip, *grad_delta_bias;  // (B, padded channels)
 
-  int64_t groups() const { return (channels + kGroupChannels - 1) / kGroupChannels; }
+  int64_t groups() const { return (channels + group_channels - 1) / group_channels; }
   int64_t padded_channels() const { return round_up(channels, kMaxLanes); }
   int64_t padded_states() const { return round_up(states, kStateBlock); }
   int64_t chunks() const { return (steps + chunk_steps - 1) / chunk_steps; }

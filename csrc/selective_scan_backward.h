@@ -1,55 +1,44 @@
 // Backward loop of a selective scan: from the last chunk to the first, states are recomputed from those before the chunk.
 #pragma once
 
+#include "selective_scan_sums.h"
 #include "selective_scan_task.h"
 
 namespace seqmem::SEQMEM_ISA {
 
-// With g the gradient of h: g_t = dy_t c_t + f_{t+1} g_{t+1} with the factors f = 2^(d rate), and from it the gradients
+// With g the gradient of h: g_t = dy_t c_t + f_{t+1} g_{t+1} with the factors f = exp(d a), and from it the gradients
 //   b: sum over channels of g d u        c: sum over channels of dy h      a: sum over steps of f g h_before d
 //   d: sum over states of f g h_before a + u s        u: skip dy + d s     with s: sum over states of g b
 template <typename T>
 class SelectiveScanBackward : SelectiveScanTask<T> {
   using Base = SelectiveScanTask<T>;
-  using Base::b, Base::c, Base::chunk_size, Base::contracted, Base::first_channel, Base::inputs, Base::length, Base::padded,
-      Base::row, Base::s, Base::states, Base::step_sizes, Base::width;
-  // Sums over channels of a block are folded to so many vectors; lane l belongs to the state l modulo the number of states.
-  static constexpr int folded = width >= kStateBlock ? 1 : kStateBlock / width;
+  using typename Base::Chunk, typename Base::Strip;
+  using Base::b, Base::c, Base::first_channel, Base::kept_size, Base::length, Base::padded, Base::row, Base::row_size,
+      Base::rows, Base::s, Base::states, Base::width;
+  template <int vectors>
+  using Block = typename Base::template Block<vectors>;
 
  public:
   SelectiveScanBackward(const SelectiveScan<T>& scan, int64_t row, int64_t group, Arena<T>& arena)
-      : Base(scan, row, group, arena), group_(group), grad_a_(arena.allocate(kGroupChannels * padded)),
-        grad_channels_(arena.allocate(2 * kGroupChannels)), chunk_channels_(arena.allocate(2 * kGroupChannels)),
-        grad_b_(arena.allocate(scan.chunk_steps * padded / kStateBlock * folded * width)),
-        grad_c_(arena.allocate(scan.chunk_steps * padded / kStateBlock * folded * width)),
-        factors_(arena.allocate(scan.chunk_steps * kStateBlock * width)),
-        after_(arena.allocate((scan.chunk_steps + 1) * kStateBlock * width)), before_(arena.allocate(kStateBlock * width)),
-        grad_contracted_(arena.allocate(chunk_size)), grad_driven_(arena.allocate(chunk_size)),
-        grad_steps_(arena.allocate(chunk_size)), step_slopes_(arena.allocate(chunk_size)),
-        gate_slopes_(arena.allocate(chunk_size)) {}
+      : Base(scan, row, group, arena), group_(group), sums_size_(2 * padded / kStateBlock * kFolded<T> * width),
+        grad_a_(arena.allocate(scan.group_channels * padded)), grad_channels_(arena.allocate(2 * scan.group_channels)),
+        sums_(arena.allocate(scan.chunk_steps * sums_size_)), kept_(arena.allocate((scan.chunk_steps + 1) * kept_size)) {}
 
   void run() {
     Base::load_states(s.grad_final, states);
-    std::memset(grad_a_, 0, kGroupChannels * padded * sizeof(T));
-    std::memset(grad_channels_, 0, 2 * kGroupChannels * sizeof(T));
+    std::memset(grad_a_, 0, s.group_channels * padded * sizeof(T));
+    std::memset(grad_channels_, 0, 2 * s.group_channels * sizeof(T));
+    if (padded == 0) std::memset(rows, 0, s.chunk_steps * row_size * sizeof(T));  // sums over states that no block sets
     clear_padding();
-    for (int64_t chunk = (length + s.chunk_steps - 1) / s.chunk_steps - 1; chunk >= 0; --chunk) {
-      const int64_t first_step = chunk * s.chunk_steps, rest = length - first_step;
-      const int64_t count = rest < s.chunk_steps ? rest : s.chunk_steps;
-      load_chunk(first_step, count);
-      Base::for_each_vector([&](int64_t channel, int64_t, int64_t vector) { run_vector(chunk, count, channel, vector); });
-      store_chunk(first_step, count);
-      store_sums(grad_b_, first_step, count, s.grad_b);
-      store_sums(grad_c_, first_step, count, s.grad_c);
+    for (int64_t index = (length + s.chunk_steps - 1) / s.chunk_steps - 1; index >= 0; --index) {
+      const Chunk chunk = Base::chunk_at(index);
+      Base::load_chunk(chunk);
+      std::memset(sums_, 0, chunk.count * sums_size_ * sizeof(T));
+      Base::for_each_strip([&](auto vectors, const Strip& strip) { run_strip<vectors.value>(chunk, strip); });
+      store_sums(chunk, 0, s.grad_b);
+      store_sums(chunk, 1, s.grad_c);
     }
-    Base::for_each_vector([&](int64_t channel, int64_t, int64_t vector) {
-      const int64_t columns = s.padded_channels();
-      store<T>(s.grad_skip + row * columns + channel, load<T>(grad_channels_ + vector * width));
-      store<T>(s.grad_delta_bias + row * columns + channel, load<T>(grad_channels_ + kGroupChannels + vector * width));
-      for (int64_t n = 0; n < padded; ++n) {
-        store<T>(s.grad_a + (row * padded + n) * columns + channel, load<T>(grad_a_ + (vector * padded + n) * width));
-      }
-    });
+    store_channels();
     Base::store_states(states, s.grad_initial);
     finish_streams();
   }
@@ -68,157 +57,187 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
     std::memset(s.grad_c + to, 0, rest * sizeof(T));
   }
 
-  void load_chunk(int64_t first_step, int64_t count) {
-    Base::load_chunk(first_step, count);
-    const int64_t sums = count * padded / kStateBlock * folded * width;
-    std::memset(grad_b_, 0, sums * sizeof(T));
-    std::memset(grad_c_, 0, sums * sizeof(T));
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t step = first_step + t;
-      const T* const from = s.inputs.at(row, step);
-      const T* const gate = s.gate.data == nullptr ? nullptr : s.gate.at(row, step);
-      const T* const grad_outputs = s.grad_outputs.data == nullptr ? nullptr : s.grad_outputs.at(row, step);
-      Base::for_each_vector([&](int64_t channel, int64_t lanes, int64_t vector) {
-        const int64_t at = Base::place(vector, t);
-        Vector<T> slope, dy = grad_outputs == nullptr ? Vector<T>{} : load_partial<T>(grad_outputs + channel, lanes);
-        store<T>(inputs + at, load_partial<T>(from + channel, lanes));
-        store<T>(step_sizes + at, Base::step_size(step, channel, lanes, slope));
-        store<T>(step_slopes_ + at, slope);
-        if (gate != nullptr) {
-          const Vector<T> z = load_partial<T>(gate + channel, lanes), opened = sigmoid<T>(z);
-          store<T>(gate_slopes_ + at, dy * (opened * (z * (T(1) - opened) + T(1))));
-          dy = dy * (z * opened);
-        }
-        store<T>(grad_contracted_ + at, dy);
-        store<T>(contracted + at, Vector<T>{});
-        store<T>(grad_driven_ + at, Vector<T>{});
-        store<T>(grad_steps_ + at, Vector<T>{});
-      });
-    }
-  }
-
-  void run_vector(int64_t chunk, int64_t count, int64_t channel, int64_t vector) {
+  template <int vectors>
+  void run_strip(const Chunk& chunk, const Strip& strip) {
+    Base::template for_each_span<vectors>(chunk, strip, [&](auto span) { this->template load_steps<true>(span); });
+    Base::template for_each_span<vectors>(chunk, strip, [&](auto span) { load_gradients(span); });
+    const Steps<T>* const read[] = {&s.inputs, &s.delta, &s.gate, &s.grad_outputs};
     for (int64_t n = 0; n < padded; n += kStateBlock) {
-      const T* const from = Base::saved(chunk, channel) + n * s.padded_channels();
-      for (int j = 0; j < kStateBlock; ++j) {
-        const Vector<T> h = load<T>(from + j * s.padded_channels());
-        store<T>(before_ + j * width, h);
-        store<T>(after_ + j * width, h);
+      const int64_t index = n / kStateBlock, columns = s.padded_channels();
+      const auto ahead = Base::template ahead<vectors>(index < 4 ? read[index] : nullptr, chunk, strip, chunk.index - 1);
+      const T* const saved = Base::saved(chunk.index, strip.channel) + n * columns;
+      for (int k = 0; chunk.index > 0 && k < vectors * kStateBlock; ++k) {
+        __builtin_prefetch(saved + (k / vectors - padded) * columns + k % vectors * width);
       }
-      const Steps<T>* const tensors[] = {&s.inputs, &s.delta, &s.gate, &s.grad_outputs};
-      const auto ahead = Base::ahead(*tensors[n / kStateBlock % 4], (chunk - 1) * s.chunk_steps, channel);
-      Base::template run_block<true>(vector, channel, n, count, before_, factors_, after_ + kStateBlock * width, ahead);
-      run_block_backward(vector, channel, n, count);
+      Block<vectors> h;
+      h.load_from(saved, width, columns);
+      Base::template run_block<vectors, true>(h, chunk.count, strip, n, ahead, kept_);
+      run_block_backward<vectors>(chunk.count, strip, n);
     }
+    store_strip<vectors>(chunk, strip);
   }
 
-  void run_block_backward(int64_t vector, int64_t channel, int64_t first_state, int64_t count) {
-    T* const own = states + (vector * padded + first_state) * width;
-    T* const last = after_ + count * kStateBlock * width;
-    Vector<T> g[kStateBlock], h[kStateBlock], rate[kStateBlock], grad_a[kStateBlock];
+  // Gradients of the outputs times SiLU(gate), and times its derivative.
+  template <typename Span>
+  inline __attribute__((always_inline)) void load_gradients(Span span) const {
+    Vector<T> dy[Span::size] = {}, z[Span::size], opened[Span::size];
+    if (s.grad_outputs.data != nullptr) Base::load_span(s.grad_outputs, span, dy);
+    if (s.gate.data != nullptr) {
+      Base::load_span(s.gate, span, z);
+      opening<T, Span::size>(z, opened);
 #pragma GCC unroll 8
-    for (int j = 0; j < kStateBlock; ++j) {
-      g[j] = load<T>(own + j * width);
-      h[j] = load<T>(last + j * width);
-      rate[j] = load<T>(s.rates + channel + (first_state + j) * s.padded_channels());
-      grad_a[j] = Vector<T>{};
-    }
-    for (int64_t t = count - 1; t >= 0; --t) {
-      const int64_t at = Base::place(vector, t), state = t * padded + first_state;
-      const Vector<T> d = load<T>(step_sizes + at), driven = d * load<T>(inputs + at), dy = load<T>(grad_contracted_ + at);
-      Vector<T> driven_sum = load<T>(grad_driven_ + at), steps_sum = load<T>(grad_steps_ + at);
-      Vector<T> b_terms[kStateBlock], c_terms[kStateBlock];
-#pragma GCC unroll 8
-      for (int j = 0; j < kStateBlock; ++j) {
-        c_terms[j] = dy * h[j];
-        g[j] += dy * c[state + j];
-        b_terms[j] = driven * g[j];
-        driven_sum += g[j] * b[state + j];
-        g[j] = g[j] * load<T>(factors_ + (t * kStateBlock + j) * width);
-        h[j] = load<T>(after_ + (t * kStateBlock + j) * width);
-        const Vector<T> product = g[j] * h[j];
-        steps_sum += product * rate[j];
-        grad_a[j] += product * d;
+      for (int k = 0; k < Span::size; ++k) {
+        const Vector<T> silu = z[k] * opened[k];
+        z[k] = dy[k] * (silu * (T(1) - opened[k]) + opened[k]);
+        dy[k] = dy[k] * silu;
       }
-      store<T>(grad_driven_ + at, driven_sum);
-      store<T>(grad_steps_ + at, steps_sum);
-      add_folded(b_terms, grad_b_ + state / kStateBlock * folded * width);
-      add_folded(c_terms, grad_c_ + state / kStateBlock * folded * width);
+      Base::store_field(Base::gate_slopes, span, z);
     }
-    T* const sums = grad_a_ + (vector * padded + first_state) * width;
-#pragma GCC unroll 8
-    for (int j = 0; j < kStateBlock; ++j) {
-      store<T>(own + j * width, g[j]);
-      store<T>(sums + j * width, load<T>(sums + j * width) + grad_a[j]);
-    }
+    Base::store_field(Base::grad_contracted, span, dy);
   }
 
-  // Each round adds the two halves of each vector, and puts the sums of two vectors into one.
-  SEQMEM_INLINE void add_folded(Vector<T> (&terms)[kStateBlock], T* to) {
-#pragma GCC unroll 8
-    for (int half = kStateBlock / 2; half >= folded; half /= 2) {
-#pragma GCC unroll 8
-      for (int j = 0; j < half; ++j) {
-        terms[j] = interleave<T, false>(terms[j], terms[j + half]) + interleave<T, true>(terms[j], terms[j + half]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < folded; ++j) store<T>(to + j * width, load<T>(to + j * width) + terms[j]);
-  }
-
-  // The gradients of a chunk.
-  void store_chunk(int64_t first_step, int64_t count) {
+  // Steps back of a block of states of a strip.
+  template <int vectors>
+  void run_block_backward(int64_t count, const Strip& strip, int64_t first_state) {
     constexpr T ln_2 = T(0x1.62e42fefa39efp-1);  // the rates are in powers of two
-    std::memset(chunk_channels_, 0, 2 * kGroupChannels * sizeof(T));
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t to = (row * s.steps + first_step + t) * s.channels;
-      Base::for_each_vector([&](int64_t channel, int64_t lanes, int64_t vector) {
-        const int64_t at = Base::place(vector, t);
-        const Vector<T> u = load<T>(inputs + at), dy = load<T>(grad_contracted_ + at), sum = load<T>(grad_driven_ + at);
-        const Vector<T> skip = load<T>(s.skip + channel);
-        const Vector<T> grad_delta = (load<T>(grad_steps_ + at) * ln_2 + u * sum) * load<T>(step_slopes_ + at);
-        Base::store_result(s.grad_inputs + to + channel, skip * dy + load<T>(step_sizes + at) * sum, lanes);
-        Base::store_result(s.grad_delta + to + channel, grad_delta, lanes);
-        add(chunk_channels_ + vector * width, dy * u);
-        add(chunk_channels_ + kGroupChannels + vector * width, grad_delta);
-        if (s.gate.data == nullptr) return;
-        const Vector<T> y = load<T>(contracted + at) + skip * u;
-        Base::store_result(s.grad_gate + to + channel, load<T>(gate_slopes_ + at) * y, lanes);
-      });
+    const int64_t place = (strip.vector * padded + first_state) * width, next_vector = padded * width;
+    Block<vectors> g, grad_a = {}, rate = Base::template rates<vectors>(strip, first_state);
+    g.load_from(states + place, next_vector, width);
+    alignas(64) T a[vectors * kStateBlock * width];  // in memory: the registers are full
+    for (int k = 0; k < vectors * kStateBlock; ++k) store<T>(a + k * width, rate.of[k / kStateBlock][k % kStateBlock] * ln_2);
+    // Local, since stores might change members, as far as the compiler knows.
+    const int64_t next_state = padded, next_sums = sums_size_, last = count - 1;
+    const T *b_t = b + last * next_state + first_state, *c_t = c + last * next_state + first_state;
+    const T* kept = kept_ + last * kept_size;
+    T* of_step = rows + last * row_size;
+    T* sums = sums_ + last * next_sums + first_state / kStateBlock * 2 * kFolded<T> * width;
+    for (int64_t t = last; t >= 0; --t) {
+      step_back<vectors>(g, grad_a, a, first_state > 0, of_step, kept, b_t, c_t, sums);
+      b_t -= next_state;
+      c_t -= next_state;
+      kept -= kept_size;
+      of_step -= row_size;
+      sums -= next_sums;
     }
-    for (int64_t k = 0; k < 2 * kGroupChannels; k += width) add(grad_channels_ + k, load<T>(chunk_channels_ + k));
+    g.store_to(states + place, next_vector, width);
+    grad_a.add_to(grad_a_ + place, next_vector, width);  // sums of sums are more precise
   }
 
-  SEQMEM_INLINE void add(T* to, const Vector<T>& value) { store<T>(to, load<T>(to) + value); }
+  // The terms of b and c are added up over the vectors before they are folded.
+  template <int vectors>
+  SEQMEM_INLINE void step_back(
+      Block<vectors>& gradient, Block<vectors>& grad_a, const T* a, bool adds, T* of_step, const T* kept, const T* b, const T* c,
+      T* sums) {
+    constexpr int next_field = Base::strip_vectors * width;
+    Vector<T> b_terms[kStateBlock], c_terms[kStateBlock];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      T* const of_vector = of_step + v * width;
+      const T *const factors = kept + 2 * v * kStateBlock * width, *const before = factors + kStateBlock * width;
+      const Vector<T> d = load<T>(of_vector + Base::step_sizes * next_field);
+      const Vector<T> driven = load<T>(of_vector + Base::driven * next_field);
+      const Vector<T> dy = load<T>(of_vector + Base::grad_contracted * next_field);
+      Vector<T> driven_sum{}, steps_sum{};
+      if (adds) {
+        driven_sum = load<T>(of_vector + Base::grad_driven * next_field);
+        steps_sum = load<T>(of_vector + Base::grad_steps * next_field);
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < kStateBlock; ++j) {
+        Vector<T>& g = gradient.of[v][j];
+        const Vector<T> h = load<T>(before + kept_size + j * width);
+        g += dy * c[j];
+        c_terms[j] = v == 0 ? dy * h : c_terms[j] + dy * h;
+        b_terms[j] = v == 0 ? driven * g : b_terms[j] + driven * g;
+        driven_sum += g * b[j];
+        g = g * load<T>(factors + j * width);
+        const Vector<T> product = g * load<T>(before + j * width);
+        steps_sum += product * load<T>(a + (v * kStateBlock + j) * width);
+        grad_a.of[v][j] += product * d;
+      }
+      store<T>(of_vector + Base::grad_driven * next_field, driven_sum);
+      store<T>(of_vector + Base::grad_steps * next_field, steps_sum);
+    }
+    add_folded<T>(b_terms, sums);
+    add_folded<T>(c_terms, sums + kFolded<T> * width);
+  }
 
-  // Stores the sums over the channels of (count, blocks, folded, W).
-  void store_sums(const T* from, int64_t first_step, int64_t count, T* to) const {
-    to += ((group_ * s.batch + row) * s.steps + first_step) * s.states;
-    for (int64_t t = 0; t < count; ++t, to += s.states) {
-      for (int64_t n = 0; n < padded; n += kStateBlock, from += folded * width) {
-        T sums[kStateBlock] = {};
-        for (int lane = 0; lane < width; ++lane) {
-          for (int j = 0; j < folded; ++j) sums[lane % (kStateBlock / folded) * folded + j] += from[j * width + lane];
+  // Stores the gradients of a strip.
+  template <int vectors>
+  void store_strip(const Chunk& chunk, const Strip& strip) {
+    Vector<T> grad_skip[vectors] = {}, grad_bias[vectors] = {};  // sums of sums are more precise
+    Base::template for_each_span<vectors>(chunk, strip, [&](auto span) { store_steps(span, grad_skip, grad_bias); });
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      T *const of_skip = grad_channels_ + (strip.vector + v) * width, *const of_bias = of_skip + s.group_channels;
+      store<T>(of_skip, load<T>(of_skip) + grad_skip[v]);
+      store<T>(of_bias, load<T>(of_bias) + grad_bias[v]);
+    }
+  }
+
+  template <typename Span, int vectors>
+  inline __attribute__((always_inline)) void store_steps(
+      Span span, Vector<T> (&grad_skip)[vectors], Vector<T> (&grad_bias)[vectors]) const {
+    constexpr int size = Span::size;
+    Vector<T> u[size], skip[size], dy[size], sum[size], d[size], slope[size], grad_delta[size];
+    Base::load_span(s.inputs, span, u);
+    Base::load_channels(s.skip, span, skip);
+    Base::load_field(Base::grad_contracted, span, dy);
+    Base::load_field(Base::grad_driven, span, sum);
+    Base::load_field(Base::grad_steps, span, grad_delta);
+    Base::load_field(Base::step_slopes, span, slope);
+    Base::load_field(Base::step_sizes, span, d);
+#pragma GCC unroll 8
+    for (int k = 0; k < size; ++k) {
+      grad_delta[k] = (grad_delta[k] + u[k] * sum[k]) * slope[k];
+      grad_skip[k % vectors] += dy[k] * u[k];
+      grad_bias[k % vectors] += grad_delta[k];
+      dy[k] = skip[k] * dy[k] + d[k] * sum[k];
+    }
+    Base::store_span(s.grad_inputs, span, dy);
+    Base::store_span(s.grad_delta, span, grad_delta);
+    if (s.gate.data == nullptr) return;
+    Base::load_field(Base::contracted, span, sum);
+    Base::load_field(Base::gate_slopes, span, slope);
+#pragma GCC unroll 8
+    for (int k = 0; k < size; ++k) sum[k] = sum[k] * slope[k];
+    Base::store_span(s.grad_gate, span, sum);
+  }
+
+  // Stores the sums over the channels for b or c: part 0 or 1.
+  void store_sums(const Chunk& chunk, int part, T* to) const {
+    const T* from = sums_ + part * kFolded<T> * width;
+    to += ((group_ * s.batch + row) * s.steps + chunk.first_step) * s.states;
+    for (int64_t t = 0; t < chunk.count; ++t, to += s.states) {
+      for (int64_t n = 0; n < padded; n += kStateBlock, from += 2 * kFolded<T> * width) {
+        T sums[kStateBlock];
+        sum_folded<T>(from, sums);
+        if (n + kStateBlock <= s.states) {
+          std::memcpy(to + n, sums, sizeof sums);
+        } else {
+          for (int64_t j = 0; n + j < s.states; ++j) to[n + j] = sums[j];
         }
-        for (int64_t j = 0; j < kStateBlock && n + j < s.states; ++j) to[n + j] = sums[j];
       }
     }
   }
 
-  const int64_t group_;
-  T* const grad_a_;     // (vectors, padded states, W)
-  T* const grad_channels_;   // (2, channels of the group): of skip and delta_bias
-  T* const chunk_channels_;  // the same of a chunk: sums of sums are more precise
-  T* const grad_b_;  // (steps of a chunk, blocks, folded, W), as the next
-  T* const grad_c_;
-  T* const factors_;          // (steps of a chunk, block, W)
-  T* const after_;            // the same of the states before the first step and after each
-  T* const before_;           // (block, W)
-  T* const grad_contracted_;  // arrays of a chunk, as the next
-  T* const grad_driven_;
-  T* const grad_steps_;
-  T* const step_slopes_;  // of the step sizes with respect to delta
-  T* const gate_slopes_;  // gradients of the outputs times the derivative of SiLU(gate)
+  // Stores the sums over the steps.
+  void store_channels() const {
+    const int64_t columns = s.padded_channels();
+    for (int64_t vector = 0, channel = first_channel; channel < Base::end_channel(); ++vector, channel += width) {
+      store<T>(s.grad_skip + row * columns + channel, load<T>(grad_channels_ + vector * width));
+      store<T>(s.grad_delta_bias + row * columns + channel, load<T>(grad_channels_ + s.group_channels + vector * width));
+      for (int64_t n = 0; n < padded; ++n) {
+        store<T>(s.grad_a + (row * padded + n) * columns + channel, load<T>(grad_a_ + (vector * padded + n) * width));
+      }
+    }
+  }
+
+  const int64_t group_, sums_size_;
+  T* const grad_a_;         // (vectors, padded states, W)
+  T* const grad_channels_;  // (2, channels of the group): of skip and delta_bias
+  T* const sums_;           // (steps of a chunk, blocks of states, 2, folded, W): of b and c over the channels
+  T* const kept_;           // (steps of a chunk + 1, kept size)
 };
 
 }  // namespace seqmem::SEQMEM_ISA

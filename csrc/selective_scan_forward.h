@@ -8,8 +8,8 @@ namespace seqmem::SEQMEM_ISA {
 template <typename T>
 class SelectiveScanForward : SelectiveScanTask<T> {
   using Base = SelectiveScanTask<T>;
-  using Base::contracted, Base::first_channel, Base::inputs, Base::length, Base::padded, Base::row, Base::s, Base::states,
-      Base::step_sizes, Base::width;
+  using typename Base::Chunk, typename Base::Strip;
+  using Base::first_channel, Base::length, Base::padded, Base::row, Base::s, Base::states, Base::width;
 
  public:
   SelectiveScanForward(const SelectiveScan<T>& scan, int64_t row, int64_t group, Arena<T>& arena)
@@ -17,21 +17,10 @@ class SelectiveScanForward : SelectiveScanTask<T> {
 
   void run() {
     Base::load_states(s.initial, states);
-    for (int64_t chunk = 0; chunk < s.chunks(); ++chunk) {
-      const int64_t first_step = chunk * s.chunk_steps, rest = length - first_step;
-      const int64_t count = rest < 0 ? 0 : rest < s.chunk_steps ? rest : s.chunk_steps;
-      load_chunk(first_step, count);
-      Base::for_each_vector([&](int64_t channel, int64_t, int64_t vector) {
-        T* const own = states + vector * padded * width;
-        if (s.saved != nullptr) save(own, Base::saved(chunk, channel));
-        for (int64_t n = 0; n < padded; n += kStateBlock) {
-          const int64_t next = first_step + s.chunk_steps;
-          const auto ahead = n == 0 ? Base::ahead(s.gate, first_step, channel)
-                                    : Base::ahead(n == kStateBlock ? s.inputs : s.delta, next, channel);
-          Base::template run_block<false>(vector, channel, n, count, own + n * width, nullptr, nullptr, ahead);
-        }
-      });
-      store_chunk(first_step, count);
+    for (int64_t index = 0; index < s.chunks(); ++index) {
+      const Chunk chunk = Base::chunk_at(index);
+      Base::load_chunk(chunk);
+      Base::for_each_strip([&](auto vectors, const Strip& strip) { run_strip<vectors.value>(chunk, strip); });
     }
     for (int64_t t = length; t < s.steps; ++t) {
       std::memset(s.outputs + (row * s.steps + t) * s.channels + first_channel, 0, Base::channel_count() * sizeof(T));
@@ -41,38 +30,46 @@ class SelectiveScanForward : SelectiveScanTask<T> {
   }
 
  private:
+  template <int vectors>
+  void run_strip(const Chunk& chunk, const Strip& strip) {
+    T* const own = states + strip.vector * padded * width;
+    if (s.saved != nullptr) {
+      for (int v = 0; v < vectors; ++v) save(own + v * padded * width, Base::saved(chunk.index, strip.channel + v * width));
+    }
+    Base::template for_each_span<vectors>(chunk, strip, [&](auto span) { this->template load_steps<false>(span); });
+    const Steps<T>* const read[] = {&s.inputs, &s.delta, &s.gate};
+    for (int64_t n = 0; n < padded; n += kStateBlock) {
+      const int64_t index = n / kStateBlock;
+      const auto ahead = Base::template ahead<vectors>(index < 3 ? read[index] : nullptr, chunk, strip, chunk.index + 1);
+      typename Base::template Block<vectors> h;
+      h.load_from(own + n * width, padded * width, width);
+      h = Base::template run_block<vectors, false>(h, chunk.count, strip, n, ahead, nullptr);
+      h.store_to(own + n * width, padded * width, width);
+    }
+    Base::template for_each_span<vectors>(chunk, strip, [&](auto span) { store_steps(span); });
+  }
+
   void save(const T* from, T* to) const {
-    for (int64_t n = 0; n < padded; ++n) store<T>(to + n * s.padded_channels(), load<T>(from + n * width));
-  }
-
-  void load_chunk(int64_t first_step, int64_t count) {
-    Base::load_chunk(first_step, count);
-    for (int64_t t = 0; t < count; ++t) {
-      const T* const from = s.inputs.at(row, first_step + t);
-      Base::for_each_vector([&](int64_t channel, int64_t lanes, int64_t vector) {
-        const int64_t at = Base::place(vector, t);
-        Vector<T> derivative;
-        store<T>(inputs + at, load_partial<T>(from + channel, lanes));
-        store<T>(step_sizes + at, Base::step_size(first_step + t, channel, lanes, derivative));
-        store<T>(contracted + at, Vector<T>{});
-      });
+    for (int64_t n = 0; n < padded; ++n, from += width, to += s.padded_channels()) {
+      if (kCanStream && s.streams) {
+        stream<T>(to, load<T>(from));
+      } else {
+        store<T>(to, load<T>(from));
+      }
     }
   }
 
-  void store_chunk(int64_t first_step, int64_t count) const {
-    for (int64_t t = 0; t < count; ++t) {
-      T* const to = s.outputs + (row * s.steps + first_step + t) * s.channels;
-      const T* const gate = s.gate.data == nullptr ? nullptr : s.gate.at(row, first_step + t);
-      Base::for_each_vector([&](int64_t channel, int64_t lanes, int64_t vector) {
-        const int64_t at = Base::place(vector, t);
-        Vector<T> y = load<T>(contracted + at) + load<T>(s.skip + channel) * load<T>(inputs + at);
-        if (gate != nullptr) {
-          const Vector<T> z = load_partial<T>(gate + channel, lanes);
-          y = y * (z * sigmoid<T>(z));
-        }
-        Base::store_result(to + channel, y, lanes);
-      });
+  template <typename Span>
+  inline __attribute__((always_inline)) void store_steps(Span span) const {
+    Vector<T> y[Span::size], z[Span::size], opened[Span::size];
+    Base::load_field(Base::contracted, span, y);
+    if (s.gate.data != nullptr) {
+      Base::load_span(s.gate, span, z);
+      opening<T, Span::size>(z, opened);
+#pragma GCC unroll 8
+      for (int k = 0; k < Span::size; ++k) y[k] = y[k] * (z[k] * opened[k]);
     }
+    Base::store_span(s.outputs, span, y);
   }
 };
 

@@ -174,7 +174,7 @@ def assert_agrees_with_the_reference(shape: tuple[int, ...], chunk: int):
     for dtype, without in product((torch.float64, torch.float32), ((), OPTIONAL)):
         drawn = sample(*shape, without=without).items()
         given = {name: None if part is None else part.detach().to(dtype).requires_grad_() for name, part in drawn}
-        for lengths in (None, torch.tensor([shape[1], shape[1] // 2, 0][: shape[0]])):
+        for lengths in (None, torch.tensor([shape[1], shape[1] // 2, 0] * shape[0])[: shape[0]]):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(selective_scan, "CHUNK_STEPS", chunk)
                 found, expected = (results(run, given, lengths) for run in (selective_scan_compiled, selective_scan_reference))
@@ -183,7 +183,7 @@ def assert_agrees_with_the_reference(shape: tuple[int, ...], chunk: int):
 
 
 @needs_compiled
-@pytest.mark.parametrize("shape", [(3, 7, 5, 4), (2, 37, 40, 16), (1, 5, 300, 3), (2, 9, 130, 17)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 7, 5, 4), (2, 37, 40, 16), (1, 5, 300, 3), (2, 9, 130, 17), (17, 3, 300, 2)], ids=str)
 def test_the_compiled_scan_agrees_with_the_reference(shape):
     """In chunks of several sizes, with whole and partial vectors, and groups of channels."""
     for chunk in (1, 3, 32):
@@ -218,6 +218,35 @@ def test_extreme_step_sizes_and_values():
             found = selective_scan_compiled(**changed, softplus=softplus)
             expected = selective_scan_reference(**changed, softplus=softplus)
             assert_close(found, expected, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiled
+def test_factors_are_precise_and_slow_decays_without_bias():
+    for low, high, bias in ((-8.0, 8.0, 1e-7), (1e-3, 1e-2, 2e-9), (1e-4, 1e-3, 2e-9)):
+        delta = torch.linspace(low, high, 20_000).view(1, 1, -1)
+        zeros, ones = torch.zeros(1, 1, 1), torch.ones(1, delta.numel(), 1)
+        _, factors = selective_scan_compiled(torch.zeros_like(delta), delta, -ones[0], zeros, zeros, initial=ones)
+        errors = factors.flatten().double() * delta.flatten().double().exp() - 1
+        assert errors.abs().max() < 1.5e-7 + 1e-7 * max(-low, high)
+        assert errors.mean().abs() < bias
+
+
+@needs_compiled
+def test_softplus_and_silu_are_precise():
+    """To a few units in the last place of float32. SiLU's derivative has a difference of numbers near 1, times x."""
+    x = torch.cat([torch.linspace(-80, 25, 20_000), torch.linspace(-4, 4, 20_000)]).view(1, 1, -1).requires_grad_()
+    size, wide, exact = x.numel(), torch.ones_like(x.detach()), x.detach().double()
+    zeros, ones, rates, skip = torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.zeros(size, 1), torch.ones(size)
+    sigmoid = exact.sigmoid()
+    softplus, _ = selective_scan_compiled(wide, x, rates, ones, ones, softplus=True)
+    silu, _ = selective_scan_compiled(wide, wide, rates, zeros, zeros, skip=skip, gate=x)
+    for found, expected, slope in (
+        (softplus, (-exact.abs()).exp().log1p() + exact.clamp_min(0), sigmoid),
+        (silu, exact * sigmoid, sigmoid * (1 + exact * (1 - sigmoid))),
+    ):
+        (derivative,) = torch.autograd.grad(found.sum(), x)
+        assert_close(found.double(), expected, rtol=4e-7, atol=0)
+        assert_close(derivative.double(), slope, rtol=4e-7, atol=1.5e-6)
 
 
 @needs_compiled

@@ -151,7 +151,7 @@ def selective_scan_compiled(
 BLOCK_STEPS = 64
 """Steps of a block of :func:`selective_scan_blocks`."""
 
-CHUNK_STEPS = 32
+CHUNK_STEPS = 64
 """Steps between the states that the compiled scan keeps for backward; those of a chunk stay in the processor's cache."""
 
 _NAMES = ("delta", "a", "b", "c", "skip", "gate", "delta_bias", "initial")
