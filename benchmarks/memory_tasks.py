@@ -70,7 +70,7 @@ def _asked_once(name: str, title: str, level: str) -> Task:
 
 
 def _uea(name: str, problem: str, steps: int) -> Task:
-    dataset = {"name": "uea", "problem": problem, "resplit": True}
+    dataset = {"name": "uea", "problem": problem, "resplit": True, "split_seed": None}
     return Task(name, f"{problem}, {steps:,} steps", dataset, "", preset="params_100k", command="make table-uea")
 
 

@@ -3,9 +3,10 @@
 import math
 import re
 import warnings
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeInt
@@ -40,7 +41,9 @@ class UEA(SeriesSet):
     With ``resplit`` both parts are pooled, and ``split_seed`` draws all three splits: of N series the first floor(0.7 N) for
     training, those up to floor(0.85 N) for validation, and the others for test. The draw is plain random, without
     stratification. Series of equal values count once, so that none is in two splits. This is the protocol of Walker et al.,
-    "Log Neural Controlled Differential Equations" (2024), and of Rusch and Rus, "Oscillatory State-Space Models" (2025).
+    "Log Neural Controlled Differential Equations" (2024), and of Rusch and Rus, "Oscillatory State-Space Models" (2025). They
+    draw other splits for each of five seeds, as ``split_seed=null`` does: the trials of a seed have the same splits, whatever
+    the model.
 
     A missing value becomes the previous value of its channel, or else the next one. A channel without values is 0, which is the
     mean if channels are standardised.
@@ -59,7 +62,7 @@ class UEA(SeriesSet):
         reconstruction: bool = False,
         resplit: bool = False,
         validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15,
-        split_seed: Seed = 0,
+        split_seed: Seed | None = 0,
         num_workers: NonNegativeInt = 0,
     ):
         """Load a problem and split off its validation part.
@@ -77,7 +80,7 @@ class UEA(SeriesSet):
             resplit: pool the archive's two parts, and draw all three splits from them.
             validation_fraction: fraction of the archive's training part for the validation split. With ``resplit`` it is a
                 fraction of all series, and the test split has the same.
-            split_seed: seed of that choice.
+            split_seed: seed of that choice; None for the seed of the trial, and 0 without a trial.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
@@ -90,30 +93,88 @@ class UEA(SeriesSet):
         names, labels = numbered(pool.labels)
         if len(names) < 2:
             raise UserError(f"dataset.problem: got {problem}, which has a single class, expected at least 2 classes")
-        label, first_of_test = f"{self.name} {problem}", len(parts[0].series)
-        if resplit:
-            rows = _drawn(label, _without_repeats(pool), validation_fraction, split_seed)
-        else:
-            train, validation = stratified_validation(labels[:first_of_test], validation_fraction, split_seed)
-            rows = {"train": train, "validation": validation, "test": np.arange(first_of_test, len(labels))}
-        _warn_of_lost_classes(label, names, {split: labels[rows[split]] for split in rows}, validation_fraction, resplit)
+        files = {part.file: part.sha256 for part in parts}
+        cases = _Problem(problem, pool, names, labels, len(parts[0].series), files)
+        self._standardize, self._missing_mask, self._timestamp = standardize, missing_mask, timestamp
+        self._reconstruction, self._resplit, self._validation_fraction = reconstruction, resplit, validation_fraction
+        self._workers = num_workers
+        self._undrawn = cases if split_seed is None else None
+        self._split(cases, split_seed)
 
-        mean, deviation = _statistics(pool, rows["train"]) if standardize else (0.0, 1.0)
+    def of_trial(self, seed: int) -> Self:
+        """Return the splits of a trial, which its seed draws unless ``split_seed`` is given."""
+        if self._undrawn is None:
+            return self
+        own = copy(self)
+        own._undrawn = None
+        own._split(self._undrawn, seed)
+        return own
+
+    def _split(self, problem: "_Problem", seed: int | None) -> None:
+        """Draw the splits, and store their series; None stands for the seed of any trial, with the splits of seed 0."""
+        rows = _rows(problem, self._resplit, self._validation_fraction, seed or 0)
+        pool = problem.pool
+        mean, deviation = _statistics(pool, rows["train"]) if self._standardize else (0.0, 1.0)
 
         def samples(rows: np.ndarray) -> Samples:
-            series = [_ready((pool.series[row] - mean) / deviation, missing_mask) for row in rows]
-            times = None if pool.times is None or not timestamp else [pool.times[row] for row in rows]
-            return Samples(series, labels[rows], times)
+            series = [_ready((pool.series[row] - mean) / deviation, self._missing_mask) for row in rows]
+            times = None if pool.times is None or not self._timestamp else [pool.times[row] for row in rows]
+            return Samples(series, problem.labels[rows], times)
 
-        # Without resplit, the archive's test part counts its own series from 0.
-        indices = rows if resplit else {**rows, "test": rows["test"] - first_of_test}
-        provenance = Provenance(
-            seed=split_seed,
-            sha256={split: sha256(indices[split]) for split in rows},
-            files={part.file: part.sha256 for part in parts},
-        )
         samples_of: dict[Split, Samples] = {split: samples(rows[split]) for split in rows}
-        super().__init__(samples_of, names, provenance, num_workers, problem, reconstruction)
+        provenance = Provenance(seed, _checksums(problem, rows, self._resplit, seed), files=problem.files)
+        super().__init__(samples_of, problem.names, provenance, self._workers, problem.name, self._reconstruction)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The cases of a problem, before they are split.
+
+    Attributes:
+        name: of the problem.
+        pool: the cases of both parts.
+        names: of the classes.
+        labels: (n,) numbers of the classes.
+        first_of_test: number of cases of the archive's training part, after which those of its test part come.
+        files: sha256 of each file by its name.
+    """
+
+    name: str
+    pool: Part
+    names: list[str]
+    labels: np.ndarray
+    first_of_test: int
+    files: dict[str, str]
+
+
+def _rows(problem: _Problem, resplit: bool, validation_fraction: float, seed: int) -> dict[Split, np.ndarray]:
+    """Return the cases of each split, and warn of classes that training lacks.
+
+    Raises:
+        UserError: a split is empty.
+    """
+    label, labels, first_of_test = f"{UEA.name} {problem.name}", problem.labels, problem.first_of_test
+    rows: dict[Split, np.ndarray]
+    if resplit:
+        rows = _drawn(label, _without_repeats(problem.pool), validation_fraction, seed)
+    else:
+        train, validation = stratified_validation(labels[:first_of_test], validation_fraction, seed)
+        rows = {"train": train, "validation": validation, "test": np.arange(first_of_test, len(labels))}
+    _warn_of_lost_classes(label, problem.names, {split: labels[rows[split]] for split in rows}, validation_fraction, resplit)
+    return rows
+
+
+def _checksums(problem: _Problem, rows: dict[Split, np.ndarray], resplit: bool, seed: int | None) -> dict[Split, str]:
+    """Return the checksum of each split's cases; of splits that each trial draws, that of the cases which they are drawn from.
+
+    Without ``resplit``, the archive's test part counts its own series from 0.
+    """
+    first = 0 if resplit else problem.first_of_test
+    indices = {**rows, "test": rows["test"] - first}
+    if seed is None:
+        drawn = np.sort(np.concatenate([rows[split] for split in rows if resplit or split != "test"]))
+        indices |= dict.fromkeys(rows if resplit else ("train", "validation"), drawn)
+    return {split: sha256(indices[split]) for split in rows}
 
 
 def _pooled(first: Part, second: Part) -> Part:

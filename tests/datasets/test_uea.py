@@ -459,6 +459,24 @@ def test_both_parts_are_drawn_into_three_splits_by_seed(make):
     assert abs(among[:, :90].mean() - 0.7) < 5 * (0.7 * 0.3 / (40 * 90)) ** 0.5
 
 
+@pytest.mark.parametrize("resplit", [True, False])
+def test_each_trial_has_the_splits_of_its_seed(make, resplit):
+    arguments = numbered_cases(0, 40), numbered_cases(40, 60)
+    data = make(*arguments, resplit=resplit, split_seed=None)
+    for seed in (0, 3, 4):
+        trial, expected = data.of_trial(seed), make(*arguments, resplit=resplit, split_seed=seed)
+        assert trial.describe() == expected.describe()
+        assert trial.of_trial(7) is trial
+        for split in datasets.SPLITS:
+            torch.testing.assert_close(everything(trial, split), everything(expected, split), rtol=0, atol=0)
+    sums = [data.of_trial(seed).describe()["sha256"]["test"] for seed in (3, 4)]
+    assert (sums[0] == sums[1]) is not resplit
+    assert data.describe() == make(*arguments, resplit=resplit, split_seed=None).describe()
+    assert data.describe()["seed"] is None
+    more = make(arguments[0], numbered_cases(40, 61), resplit=resplit, split_seed=None)
+    assert more.describe()["sha256"] != data.describe()["sha256"]
+
+
 def test_drawn_splits_are_standardised_by_their_own_training_split(make):
     plain = make(numbered_cases(0, 40), numbered_cases(40, 60), standardize=False, resplit=True)
     data = make(numbered_cases(0, 40), numbered_cases(40, 60), resplit=True)

@@ -273,3 +273,17 @@ def test_trials_as_they_are_trained_and_evaluated(tmp_path):
     assert [(line["method"], line["n"]) for line in lines] == [("paired t", "1"), ("McNemar", "270")]
     assert float(lines[0]["first_mean"]) == pytest.approx(float(lines[1]["first_mean"]))
     assert "For these two trained models, the numbers" in done.stdout
+
+
+def test_test_splits_of_different_seeds_are_not_averaged(tmp_path, capsys):
+    """As those of ``dataset.split_seed=null``: each pair of a seed has its own sequences."""
+    rng = np.random.default_rng(0)
+    for model in ("legs", "gru"):
+        for seed in range(2):
+            own = {"name": "digits", "seed": seed, "sha256": {"test": str(seed)}}
+            classified(tmp_path, model, rng.random(30) < 0.8, seed=seed, data=own)
+    text = printed(capsys, tmp_path, "--rows", "legs", "gru")
+    assert text.count("McNemar, seed") == 2
+    assert "bootstrap, 2 seeds" not in text
+    assert "no test over the sequences of all seeds on digits: each seed has its own test split" in text
+    assert "trained models" not in text

@@ -50,12 +50,13 @@ def test_a_trial_is_evaluated_once_and_becomes_a_row(name, conditions, tmp_path,
 
 
 def test_trials_of_other_presets_and_data_and_smoke_tests_are_no_rows(tmp_path, monkeypatch):
-    runs, series = tmp_path / "runs", {"problem": "Heartbeat", "resplit": True}
+    runs, series = tmp_path / "runs", {"problem": "Heartbeat", "resplit": True, "split_seed": None}
     for name, changes, model in [
         ("a", series, "params_100k"),
         ("b", series | {"resplit": False}, "params_100k"),
         ("c", series | {"problem": "BasicMotions"}, "params_100k"),
         ("d", series, "memory_100k"),
+        ("e", series | {"split_seed": 3}, "params_100k"),
     ]:
         config = configuration("lstm", "uea", seed=3, **changes)
         config["model"]["preset"] = model

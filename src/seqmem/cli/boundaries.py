@@ -67,7 +67,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     Raises:
         UserError: the model has no boundaries, the data do not fit it, or a file cannot be read or written.
     """
-    from seqmem import datasets, models
+    from seqmem import models
     from seqmem.results.plots import check_picture
     from seqmem.training.checkpoints.files import restore
     from seqmem.training.config import model_arguments
@@ -76,7 +76,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
 
     path = Path(keys.picture) if keys.picture else checkpoint.folder / f"boundaries_{keys.split}.png"
     check_picture(path)
-    data = datasets.load(config["dataset"], checkpoint.preparation)
+    data = finished_trial.load_data(checkpoint, config)
     module = restore(checkpoint, config["train"], data.spec)
     label, task = models.label(model_arguments(config)), module.task
     if not module.model.segments:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqmem.cli import finished_trial
 from seqmem.cli.evaluation_record import computed, evaluated, origin
 from seqmem.errors import UserError, suggestion
 
@@ -159,7 +160,7 @@ def _loaded(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> tuple["DataS
     from seqmem.training.checkpoints.files import restore
     from seqmem.training.evaluation.by_length import refuse_too_long
 
-    data = datasets.load(datasets.of_test(config["dataset"]), checkpoint.preparation)
+    data = finished_trial.load_data(checkpoint, {**config, "dataset": datasets.of_test(config["dataset"])})
     module = restore(checkpoint, config["train"], data.spec)
     refuse_too_long(module.model, data.spec.max_length)
     return data, module

@@ -82,7 +82,6 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
         by_length.run(checkpoint, config, keys.lengths, keys.split, keys.predictions, keys.again)
         return
 
-    from seqmem import datasets
     from seqmem.io.files import write_json
     from seqmem.results import evaluations
     from seqmem.results.experiment import data_checksum
@@ -95,7 +94,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     if path:
         check_predictions(path)
     before = evaluations.recorded(checkpoint.folder, checkpoint.epoch, PREFIXES[keys.split])
-    data = datasets.load(config["dataset"], checkpoint.preparation)
+    data = finished_trial.load_data(checkpoint, config)
     module = restore(checkpoint, config["train"], data.spec)
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
     task = module.task

@@ -15,6 +15,7 @@ from seqmem.cli.overrides import CONFIG_DIR, SECTIONS, check_overrides, composed
 from seqmem.errors import UserError
 
 if TYPE_CHECKING:
+    from seqmem.data import DataSet
     from seqmem.training.checkpoints.files import Checkpoint
 
 Keys = TypeVar("Keys")
@@ -46,6 +47,18 @@ def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[st
     keys = own(**arguments.check(own, {key: value for key, value in values.items() if key in names}))
     changes = {key: value for key, value in values.items() if key not in names}
     return checkpoint, _changed(checkpoint.config, changes, names, flags), keys
+
+
+def load_data(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> "DataSet":
+    """Load the data of a finished trial.
+
+    Args:
+        checkpoint: of the trial.
+        config: the trial's config with the changes of the command line.
+    """
+    from seqmem import datasets
+
+    return datasets.load(config["dataset"], checkpoint.preparation).of_trial(config["seed"])
 
 
 def _parse(command: Sequence[str], lists: Collection[str]) -> tuple[Path, list[Override], list[str]]:

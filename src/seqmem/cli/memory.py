@@ -90,7 +90,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     Raises:
         UserError: the model carries no state, the data do not fit it, or a file cannot be read or written.
     """
-    from seqmem import datasets, models
+    from seqmem import models
     from seqmem.diagnostics import Sample, carried_layers, drawn
     from seqmem.io.files import write_text
     from seqmem.results.memory import memory_csv, memory_tables, plot_memory
@@ -99,7 +99,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     from seqmem.training.config import model_arguments
 
     csv, picture = _checked_paths(checkpoint.folder, keys)
-    data = datasets.load(config["dataset"], checkpoint.preparation)
+    data = finished_trial.load_data(checkpoint, config)
     train = {**config["train"], "compile": False}
     trained = restore(checkpoint, train, data.spec).model
     label, layers = models.label(model_arguments(config)), carried_layers(trained)

@@ -150,6 +150,13 @@ class DataSet(ABC):
         """
         return cls(**arguments)
 
+    def of_trial(self, seed: int) -> Self:
+        """Return the data of the trial with a seed; a subclass whose splits depend on the trial overrides it.
+
+        The shapes and the description of the data are those of all trials: results of different seeds are averaged.
+        """
+        return self
+
     def preparation(self) -> dict[str, Any] | None:
         """Return how later inputs are prepared for the model, as plain values that checkpoints keep; None for nothing."""
         return None

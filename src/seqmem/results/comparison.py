@@ -141,14 +141,15 @@ def _sentences(pairs: Sequence[SeedDifferences], lines: Sequence[Line]) -> list[
         return [verdicts.over_pairs(named, len(tested))]
     found = [verdicts.over_seeds(pairs[0])]
     of_sequences = [line for line in lines if line.unit == "sequence"]
-    return found + ([_over_sequences(of_sequences)] if of_sequences else [])
+    trials = sum(line.of.startswith("seed ") for line in of_sequences)
+    # Several seeds without a line of their mean have different test sequences.
+    return found + ([_over_sequences(of_sequences[-1], trials)] if trials == 1 or len(of_sequences) > trials else [])
 
 
-def _over_sequences(lines: Sequence[Line]) -> str:
+def _over_sequences(line: Line, trials: int) -> str:
     """Return the sentence about test sequences, from the line of all seeds if there are several."""
-    line = lines[-1]
     if line.method == "McNemar":
         evidence, is_different = f"McNemar's p = {number(line.p)}", line.p < LEVEL
     else:
         evidence, is_different = f"{INTERVAL} {_signed(line.low, line.high)}", line.low > 0 or line.high < 0
-    return verdicts.over_sequences(*line.in_order, evidence, max(len(lines) - 1, 1), is_different)
+    return verdicts.over_sequences(*line.in_order, evidence, trials, is_different)

@@ -8,7 +8,7 @@ import numpy as np
 
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.differences import SeedDifferences
-from seqmem.results.kept_predictions import Scores, check_same_sequences, kept_scores
+from seqmem.results.kept_predictions import Scores, check_same_sequences, different_sequences, kept_scores
 from seqmem.results.paired_tests import bootstrap_interval, holm, mcnemar
 from seqmem.results.ranks import Ranking
 from seqmem.results.reading import Run
@@ -77,10 +77,10 @@ def sequence_lines(pair: SeedDifferences) -> tuple[list[Line], str]:
     """Compare the trained models of two rows over the test sequences, where both have kept their predictions.
 
     Each seed has a line with the interval of the paired bootstrap, and where a sequence has one class, with the p value of
-    McNemar's test. Several seeds have a line with the mean over them, too.
+    McNemar's test. Several seeds have a line with the mean over them, too, if all were tested on the same sequences.
 
     Returns:
-        The lines; and the reason why a seed has none, empty if all have one.
+        The lines; and the reason why a seed or the mean has none, empty if all have one.
 
     Raises:
         UserError: both have kept predictions, but of different sequences.
@@ -101,8 +101,10 @@ def sequence_lines(pair: SeedDifferences) -> tuple[list[Line], str]:
             lines.append(_of_sequences(pair, f"seed {seed}", [(first, second)]))
         elif not note:
             note = _not_kept(pair, seed, found)
-    if len(kept) > 1:
+    if len(kept) > 1 and not any(different_sequences(kept[0][0], scores) for scores, _ in kept[1:]):
         lines.append(_of_sequences(pair, f"{len(kept)} seeds", kept))
+    elif len(kept) > 1 and not note:
+        note = f"no test over the sequences of all seeds on {pair.first.dataset}: each seed has its own test split"
     return lines, note
 
 

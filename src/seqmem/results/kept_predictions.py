@@ -76,11 +76,20 @@ def kept_scores(run: Run, metric: str) -> Scores | str:
 
 
 def check_same_sequences(first: Scores, second: Scores) -> None:
-    """Check that two trials were tested on the same sequences: data, names, lengths and targets.
+    """Check that two trials were tested on the same sequences.
 
     Raises:
-        UserError: naming the first of these that differs.
+        UserError: naming what differs.
     """
+    if different := different_sequences(first, second):
+        raise UserError(
+            f"predictions of {first.trial} and {second.trial}: got test sequences of different {different}, "
+            "expected the same sequences in both"
+        )
+
+
+def different_sequences(first: Scores, second: Scores) -> str:
+    """Return what differs between the test sequences of two trials: data, names, lengths or targets; empty if nothing does."""
     same = {
         "data": first.data == second.data,
         "number of sequences": len(first.sums) == len(second.sums),
@@ -88,12 +97,7 @@ def check_same_sequences(first: Scores, second: Scores) -> None:
         "lengths": _equal(first.lengths, second.lengths),
         "targets": _equal(first.rows, second.rows) and _equal(first.targets, second.targets),
     }
-    different = [name for name, is_same in same.items() if not is_same]
-    if different:
-        raise UserError(
-            f"predictions of {first.trial} and {second.trial}: got test sequences of different {different[0]}, "
-            "expected the same sequences in both"
-        )
+    return next((name for name, is_same in same.items() if not is_same), "")
 
 
 def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:

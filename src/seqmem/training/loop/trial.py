@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from seqmem import models, ops
+from seqmem.data import DataSet
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 from seqmem.io.files import remove_left_behind
@@ -73,6 +74,7 @@ def run_trial(config: Config, data: Data, experiment: Experiment) -> dict[str, A
 
 def _recorded(config: Config, data: Data, experiment: Experiment, folder: RunFolder, checkpoint: Path | None) -> dict[str, Any]:
     """Train and test one model, and write the record."""
+    data = data.of_trial(config["seed"]) if isinstance(data, DataSet) else data
     record = _first_record(config, data, experiment)
     record["earlier_machines"] = _earlier_machines(checkpoint, record["machine"])
     start = time.perf_counter()
