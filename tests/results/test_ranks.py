@@ -46,6 +46,22 @@ def test_five_data_sets_with_equal_differences_have_the_exact_p_value():
     assert ranked([[0.5, 0.5]] * 5).pairs[0, 1][0] == 1
 
 
+def test_many_data_sets_of_which_some_are_tied_have_the_exact_p_value():
+    """Those without a difference are left out, as by 13 or fewer data sets."""
+    differences = np.random.default_rng(1).normal(0.4, 1, 20)
+    differences[:3] = 0
+    expected = stats.wilcoxon(differences[3:], method="exact").pvalue
+    assert ranked(np.stack([differences, 0 * differences], 1)).pairs[0, 1][0] == pytest.approx(expected)
+
+
+def test_means_that_differ_by_rounding_alone_are_tied():
+    mean = (0.6 + 0.7 + 0.8) / 3
+    assert mean != 0.7
+    found = ranked([[mean, 0.7], [0.9, 0.8], [0.8, 0.7], [0.7, 0.6], [0.6, 0.5], [0.5, 0.4]])
+    assert found.mean_ranks.tolist() == pytest.approx([6.5 / 6, 11.5 / 6])
+    assert found.pairs[0, 1][0] == pytest.approx(2 / 32)  # five differences of 0.1
+
+
 def test_the_smallest_p_value_is_reached_and_not_passed():
     found = ranked(np.random.default_rng(0).random((5, 3)) + np.array([2, 1, 0]))
     assert min(p for _, p in found.pairs.values()) == found.smallest_p_value == pytest.approx(3 * 2 / 32)
