@@ -74,6 +74,7 @@ class FlipFlop(GeneratedDataSet):
             max_length=length,
             tokens=True,
             class_names=tuple(SYMBOLS),
+            sparse_targets=True,
         )
         super().__init__(
             spec,

@@ -128,9 +128,17 @@ class GroupWords(GeneratedDataSet):
         if needed > there_are:
             key = "length" if length == self.spec.max_length else "min_length"
             raise UserError(
-                f"dataset.{key}: got {needed} different words of {length} elements of {self._group} in all splits, expected at "
-                f"most {there_are}, the number of such words; choose a larger {key} or fewer samples"
+                f"dataset.{key}: got {length}, of which there are {there_are} words of {self._group}, but all splits have "
+                f"{needed} different ones; expected at least {_enough(self._order, needed)}, or fewer samples"
             )
+
+
+def _enough(order: int, words: int) -> int:
+    """Return the smallest length of which there are so many words."""
+    length = 1
+    while order**length < words:
+        length += 1
+    return length
 
 
 def product_table(group: Group) -> np.ndarray:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from seqmem.arguments import checked
 from seqmem.data import IGNORE_INDEX, SPLITS, DataSpec, GeneratedDataSet, Seed, distinct_integers, random_subsets
@@ -35,7 +35,7 @@ class MQAR(GeneratedDataSet):
         pairs: PositiveInt = 4,
         vocabulary: Annotated[int, Field(ge=4)] = 8192,
         filling: Literal["random", "zeros"] = "random",
-        power: PositiveFloat = 0.01,
+        power: Annotated[float, Field(gt=0, le=10)] = 0.01,
         fresh: bool = True,
         train_samples: PositiveInt = 100_000,
         validation_samples: PositiveInt = 1_000,

@@ -8,6 +8,7 @@ import torch
 
 from seqmem import datasets
 from seqmem.data import IGNORE_INDEX
+from seqmem.data.places import at_counted_steps
 from seqmem.errors import UserError
 
 SYMBOLS = "wri01"
@@ -45,6 +46,16 @@ def test_reads_are_followed_by_the_bit_that_was_written_last(arguments):
                     else:
                         assert targets[place] == IGNORE_INDEX
                     assert targets[place + 1] == IGNORE_INDEX
+
+
+def test_a_model_computes_its_outputs_at_reads_alone():
+    data = load(length=30)
+    batch = data.batch("test", torch.arange(10))
+    reads = batch.inputs == SYMBOLS.index("r")
+    found = at_counted_steps(batch)
+    assert data.spec.sparse_targets
+    assert found.targets.shape == (10, reads.sum(1).max())
+    assert (batch.inputs.gather(1, found.places)[found.targets != IGNORE_INDEX] == SYMBOLS.index("r")).all()
 
 
 def instructions(data, split):

@@ -163,14 +163,17 @@ def test_what_is_impossible_is_refused():
     for arguments, message in (
         (
             {"length": 2, "test_samples": 40},
-            r"^dataset\.length: got 44 different words of 2 elements of S3 in all splits, expected at most 36, the number of "
-            r"such words; choose a larger length or fewer samples$",
+            r"^dataset\.length: got 2, of which there are 36 words of S3, but all splits have 44 different ones; expected at "
+            r"least 3, or fewer samples$",
         ),
         (
             {"length": 3, "fresh": False, "train_samples": 100},
-            r"^dataset\.min_length: got 50 different words of 2 .* at most 36, ",
+            r"^dataset\.min_length: got 2, of which there are 36 words of S3, .* 50 different ones; expected at least 3, or",
         ),
-        ({"length": 3, "fresh": False, "train_samples": 500, "min_length": 3}, r"length: got 508 .* of 3 .* at most 216, "),
+        (
+            {"length": 3, "fresh": False, "train_samples": 500, "min_length": 3},
+            r"length: got 3, .* 216 words .* 508 .* least 4, ",
+        ),
         ({"min_length": 21}, r"^dataset\.min_length: got 21, expected at most dataset\.length=20$"),
         ({"group": "A6"}, r"^dataset\.group: got 'A6', expected .*'A5'"),
     ):

@@ -74,6 +74,11 @@ def test_equal_distances_with_power_1():
     assert_frequencies(np.bincount((targets != IGNORE_INDEX).argmax(1), minlength=24), [0, 0] + [1 / 11, 0] * 11)
 
 
+def test_the_largest_power_puts_almost_all_queries_at_the_end():
+    _, _, targets = drawn(100, length=4096, pairs=1, vocabulary=40, power=10)
+    assert ((targets != IGNORE_INDEX).argmax(1) > 2000).mean() > 0.9
+
+
 def test_the_defaults_are_those_of_the_source():
     data = datasets.load({"name": "mqar"})
     assert (data.sizes["train"], data.sizes["test"]) == (100_000, 3_000)
@@ -84,6 +89,7 @@ def test_the_defaults_are_those_of_the_source():
 
 def test_impossible_sizes_are_refused_with_both_numbers():
     for arguments, message in (
+        ({"power": 11}, r"dataset\.power: got 11, expected less than or equal to 10$"),
         ({"length": 63}, r"dataset\.length: got 63, expected an even number; did you mean 64\?"),
         (
             {"pairs": 17},
