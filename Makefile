@@ -2,9 +2,11 @@
 # make test       set up (once) and run the tests
 # make test-all   the long tests too; tests of engines that are not installed (docs/guides/many-runs.md) are skipped
 # make table-...  run or resume the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
-#                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hmlstm, table-igloo, table-successors
+#                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hippo-appendix (copying, adding, IMDB),
+#                 table-lmu (Mackey-Glass), table-hmlstm, table-igloo (copy memory), table-igloo-mnist, table-successors
 #                 (100,000 parameters each), table-memory (tests of memory, six hours), table-uea (long series, whose files
-#                 must be there); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes
+#                 must be there); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes, and for table-hippo-1
+#                 TABLE_FLAGS=scale=small has 128 units and 10 epochs. `python -m benchmarks.papers runs` collects the trials
 # make setup      set up and stop
 # make bench      speed and memory next to other implementations (minutes; needs quiet cores)
 # make gpu        test, time and train on the GPU of this machine, in at most eight minutes and without a network. It uses VENV, or
@@ -58,7 +60,8 @@ endif
 comma := ,
 empty :=
 rows = $(subst $(empty) $(empty),$(comma),$(patsubst cfg/experiment/%.yaml,%,$(sort $(wildcard cfg/experiment/$(1).yaml))))
-tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hmlstm table-igloo table-successors table-memory table-uea
+tables := table-hippo-1 table-hippo-2 table-hippo-3 table-hippo-appendix table-lmu table-hmlstm table-igloo table-igloo-mnist
+tables += table-successors table-memory table-uea
 
 .PHONY: $(tables) train test test-all setup bench gpu sanitize configs docs lint clean
 
@@ -76,8 +79,11 @@ test-all: setup
 table-hippo-1: experiments = $(call rows,hippo/pmnist_*)
 table-hippo-2: experiments = $(call rows,hippo/ct_*)
 table-hippo-3: experiments = $(call rows,hippo/function_approximation_*)
+table-hippo-appendix: experiments = $(call rows,hippo/copying_*),$(call rows,hippo/adding_*),$(call rows,hippo/imdb_*)
+table-lmu: experiments = $(call rows,lmu/*)
 table-hmlstm: experiments = $(call rows,hmlstm/*)
 table-igloo: experiments = igloo/copy_memory_table
+table-igloo-mnist: experiments = igloo/pmnist
 table-successors: experiments = $(call rows,successors/pmnist_*),$(call rows,successors/ct_*)
 
 table-memory: experiments = $(subst $(comma)memory/selective_copying_4096,,$(call rows,memory/*))

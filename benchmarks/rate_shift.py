@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from benchmarks.output import RESULTS
-from benchmarks.pages.results import CHARACTERS
+from benchmarks.pages.papers import CHARACTERS
 
 PICTURE = RESULTS / "character_trajectories" / "rate_shift.png"
 TASKS = {"100 Hz to 200 Hz": "trained at 100 Hz, tested at 200 Hz", "200 Hz to 100 Hz": "trained at 200 Hz, tested at 100 Hz"}
@@ -27,7 +27,9 @@ def main() -> None:
 
 def accuracies() -> dict[str, dict[str, list[float]]]:
     """Return the test accuracy of each trial, by task and model."""
-    values = {tuple(row.settings.values()): sorted(row.values(CHARACTERS.metric)) for row in CHARACTERS.rows()}
+    names = ("CharacterTrajectories", "model")
+    rows = {tuple(row.settings[name] for name in names): row for row in CHARACTERS.rows()}
+    values = {key: sorted(row.values(CHARACTERS.metric)) for key, row in rows.items()}
     return {task: {model: [round(value, 4) for value in values[task, model]] for model in MODELS} for task in TASKS}
 
 

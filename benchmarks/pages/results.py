@@ -8,74 +8,9 @@ from benchmarks.pages import hippo
 from benchmarks.pages import measured as times
 from benchmarks.pages.blocks import DOCS, table, updated
 from benchmarks.pages.files import read
+from benchmarks.pages.papers import PAPERS, PARAMETERS, PARTS
 from benchmarks.pages.published import published
-from benchmarks.pages.trials import ENOUGH, Column, Trial, Trials
-
-PARAMETERS = Column("parameters", "parameters", digits=0, spread=False)
-
-CHARACTERS = Trials(
-    page="hippo",
-    file="character_trajectories/trials.csv",
-    settings=lambda trial: {"CharacterTrajectories": trial["task"], "model": trial["model"]},
-    metric=Column("test accuracy, best validation epoch", "test_accuracy"),
-    command="`make table-hippo-2`",
-    others=[
-        Column("test accuracy, epoch 100", "test_accuracy_last_epoch"),
-        Column("published", "published", spread=False),
-        PARAMETERS,
-    ],
-    task="CharacterTrajectories, {CharacterTrajectories}, test accuracy",
-    level="chance 0.050",
-)
-
-_HMLSTM = {
-    "hmlstm/text8_hmlstm": ("text8 prefix, bits per character", "hmlstm", "3 x 128"),
-    "hmlstm/text8_lstm": ("text8 prefix, bits per character", "lstm", "346"),
-    "hmlstm/sinusoids_hmlstm": ("sinusoids, 3 steps ahead, mse", "hmlstm", "2 x 30, soft"),
-    "hmlstm/sinusoids_lstm": ("sinusoids, 3 steps ahead, mse", "lstm", "70"),
-}
-
-
-def _hmlstm_settings(trial: Trial) -> dict[str, str]:
-    data, model, units = _HMLSTM[trial["experiment"]]
-    return {"data": data, "model": model, "units": units}
-
-
-SEGMENTS = Trials(
-    page="hmlstm",
-    file="hmlstm/trials.csv",
-    settings=_hmlstm_settings,
-    metric=Column("test", "test", digits=4),
-    command="`python train.py experiment=hmlstm/NAME`",
-    others=[
-        Column("validation", "validation", digits=4),
-        Column("best epoch", "best_epoch", digits=0, spread=False),
-        PARAMETERS,
-        Column("boundary rate, layer 1", "boundary_rate_1", digits=2, spread=False),
-        Column("layer 2", "boundary_rate_2", digits=2, spread=False),
-        Column("layer 3", "boundary_rate_3", digits=2, spread=False),
-    ],
-    task="{data}, units {units}",
-)
-
-COPYING = Trials(
-    page="igloo",
-    file="igloo/trials.csv",
-    settings=lambda trial: {
-        "blanks": f"{int(trial['blanks']):,}",
-        "model": trial["model"],
-        "learning rate": trial["lr"],
-    },
-    metric=Column("test accuracy", "test_accuracy"),
-    command="`make table-igloo`",
-    others=[
-        Column("best epoch of 10", "best_epoch", digits=0, spread=False),
-        Column("peak memory, MiB", "peak_memory_mib", digits=0, spread=False),
-        PARAMETERS,
-    ],
-    task="copy memory, {blanks} blanks, learning rate {learning rate}, test accuracy",
-    level="chance 0.125",
-)
+from benchmarks.pages.trials import ENOUGH, Column, Trials
 
 AUTOENCODERS = Trials(
     page="autoencoders",
@@ -134,21 +69,14 @@ def _memory(task: memory_tasks.Task) -> Trials:
 
 MEMORY = {task.name: _memory(task) for task in (*memory_tasks.MEMORY, *memory_tasks.UEA)}
 
-TRIALS = [CHARACTERS, SEGMENTS, COPYING, AUTOENCODERS, SUCCESSORS, *MEMORY.values()]
+TRIALS = [*PAPERS, AUTOENCODERS, SUCCESSORS, *MEMORY.values()]
 """The tables of trained models, in the order in which the pages of models show them."""
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "hippo": {
-        "characters": CHARACTERS.markdown,
-        "approximation": hippo.approximation,
-        "published": lambda: published("HiPPO"),
-    },
-    "hmlstm": {
-        "segments": SEGMENTS.markdown,
-        "published": lambda: published("HM-LSTM"),
-    },
-    "igloo": {"copying": COPYING.markdown, "published": lambda: published("IGLOO")},
-    "lmu": {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
+    "hippo": PARTS["hippo"] | {"approximation": hippo.approximation, "published": lambda: published("HiPPO")},
+    "hmlstm": PARTS["hmlstm"] | {"published": lambda: published("HM-LSTM")},
+    "igloo": PARTS["igloo"] | {"published": lambda: published("IGLOO")},
+    "lmu": PARTS["lmu"] | {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
     "successors": {"successors": SUCCESSORS.markdown},
     "memory": {name: of.markdown for name, of in MEMORY.items()},
     "autoencoders": {"trials": AUTOENCODERS.markdown},

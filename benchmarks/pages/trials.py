@@ -27,12 +27,18 @@ class Column:
         key: column of the file.
         digits: after the decimal point.
         spread: show the sample standard deviation where there are several trials.
+        of: returns the number of a trial as text, or an empty one, where the file has no such column.
     """
 
     heading: str
     key: str
     digits: int = 3
     spread: bool = True
+    of: Callable[[Trial], str] | None = None
+
+    def text(self, trial: Trial) -> str:
+        """Return the number of a trial as text, empty if it has none."""
+        return self.of(trial) if self.of else trial[self.key]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Trials:
         others: further numbers.
         task: name of a row in the pages of models, with the headings of its settings in braces.
         level: the value that needs no training, such as chance, in words; empty where there is none.
+        waiting: maps the trials of the file to the names of the rows that have none yet.
     """
 
     page: str
@@ -58,6 +65,7 @@ class Trials:
     others: list[Column] = field(default_factory=list)
     task: str = ""
     level: str = ""
+    waiting: Callable[[list[Trial]], list[str]] = lambda trials: []
 
     def rows(self) -> list["Row"]:
         """Return the rows in the order of the file."""
@@ -78,6 +86,9 @@ class Trials:
                 if not several:
                     parts.append(f"Rows with fewer than {ENOUGH} trials, which have no interval:")
                 parts.append(self._table(chosen, several))
+        missing = self.waiting([trial for row in rows for trial in row.trials])
+        if missing:
+            parts.append(f"Rows without a trial yet: {', '.join(f'`{name}`' for name in missing)}.")
         return "\n\n".join([*parts, self.source(rows)])
 
     def _table(self, rows: list["Row"], intervals: bool) -> str:
@@ -130,7 +141,7 @@ class Row:
 
     def values(self, column: Column) -> list[float]:
         """Return the numbers of a column."""
-        return [float(trial[column.key]) for trial in self.trials if trial[column.key]]
+        return [float(text) for trial in self.trials if (text := column.text(trial))]
 
     def shown(self, column: Column) -> str:
         """Return the mean, and the sample standard deviation of several trials; empty if there are no values."""

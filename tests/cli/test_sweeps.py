@@ -422,9 +422,10 @@ def commands():
     return [line for line in listed.splitlines() if "train.py -m experiment=" in line]
 
 
-TABLES = ["table-hippo-1", "table-hippo-2", "table-hippo-3", "table-hmlstm", "table-igloo", "table-successors"]
-TABLES += ["table-memory", "table-uea"]
+TABLES = ["table-hippo-1", "table-hippo-2", "table-hippo-3", "table-hippo-appendix", "table-lmu", "table-hmlstm"]
+TABLES += ["table-igloo", "table-igloo-mnist", "table-successors", "table-memory", "table-uea"]
 WITHOUT_TABLE = {"igloo/copy_memory", "successors/scifar_s4d", "memory/selective_copying_4096"}
+WITHOUT_TABLE |= {"hippo/short_pmnist_legs", "hippo/recipe_pmnist_legs"}
 
 
 def test_every_experiment_is_a_row_of_a_table():

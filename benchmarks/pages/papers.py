@@ -1,0 +1,286 @@
+"""The tables of the papers' models, from the files of :mod:`benchmarks.paper_tables`."""
+
+from collections.abc import Callable
+
+from benchmarks import paper_tables
+from benchmarks.pages.published import value
+from benchmarks.pages.trials import Column, Trial, Trials
+
+PARAMETERS = Column("parameters", "parameters", digits=0, spread=False)
+BEST_EPOCH = Column("best epoch", "best_epoch", digits=0, spread=False)
+EPOCHS = Column("epochs", "epochs", digits=0, spread=False)
+TEST = Column("test accuracy", "test")
+
+_SETTINGS = {
+    "ct_100to200": ("100 Hz to 200 Hz", "every second step is kept in training, all in the test"),
+    "ct_200to100": ("200 Hz to 100 Hz", "all steps are kept in training, every second in the test"),
+    "ct_upsample": ("missing values, upsample", "none is missing: the times of training are halved"),
+    "ct_downsample": ("missing values, downsample", "none is missing: the times of the test are halved"),
+    "ct_dropped_upsample": ("points dropped, upsample", "a random half of the steps is dropped in training"),
+    "ct_dropped_downsample": ("points dropped, downsample", "a random half of the steps is dropped in the test"),
+}
+"""Names of the settings of table 2, and what they do."""
+
+_OF_TABLE_2 = {"legs": "HiPPO-LegS", "tlsi": "HiPPO-LegS", "mgu": "GRU", "lstm": "LSTM", "lmu": "LMU"}
+"""Rows of the paper's table 2: its GRU is the minimal gated unit of its code."""
+
+_PUBLISHED_2 = {"HiPPO-LegS": "legs (tlsi where times are given)", "GRU": "gru", "LSTM": "lstm", "LMU": "lmu"}
+
+
+def _task_and_model(trial: Trial) -> tuple[str, str]:
+    """Return the parts of the name of an experiment such as hippo/ct_100to200_lmu_plain."""
+    name = trial["experiment"].partition("/")[2]
+    return name.removesuffix(f"_{trial['model']}"), trial["model"]
+
+
+def _characters(trial: Trial) -> dict[str, str]:
+    task, model = _task_and_model(trial)
+    title, what = _SETTINGS[task]
+    return {
+        "CharacterTrajectories": title,
+        "steps and times": what,
+        "model": model,
+        "row of the paper": "none" if task.startswith("ct_dropped") else _OF_TABLE_2.get(model, "none"),
+    }
+
+
+def _published_characters(trial: Trial) -> str:
+    settings = _characters(trial)
+    if settings["row of the paper"] == "none":
+        return ""
+    task = settings["CharacterTrajectories"].replace(",", "").replace(" Hz", "Hz")
+    return value("HiPPO", f"CharacterTrajectories {task}", _PUBLISHED_2[settings["row of the paper"]])
+
+
+CHARACTERS = Trials(
+    page="hippo",
+    file=paper_tables.TABLE_2.file,
+    settings=_characters,
+    metric=Column("test accuracy, best validation epoch", "test"),
+    command="`make table-hippo-2`",
+    others=[
+        Column("test accuracy, epoch 100", "test_last_epoch"),
+        Column("published", "", spread=False, of=_published_characters),
+        PARAMETERS,
+    ],
+    task="CharacterTrajectories, {CharacterTrajectories}, test accuracy",
+    level="chance 0.050",
+    waiting=paper_tables.TABLE_2.waiting,
+)
+
+
+_LARGE = {
+    "hippo/short_pmnist_legs": "512 units, stopped early",
+    "hippo/recipe_pmnist_legs": "256 units, this project's recipe",
+}
+"""Rows of table 1 with other sizes than the paper."""
+
+
+def _permuted(trial: Trial) -> dict[str, str]:
+    small = trial["changes"] == "scale=small"
+    size = "128 units, 10 epochs" if small else _LARGE.get(trial["experiment"], "512 units, 50 epochs")
+    return {"permuted MNIST": size, "row of the paper": trial["experiment"].partition("pmnist_")[2], "model": trial["model"]}
+
+
+def _published_permuted(trial: Trial) -> str:
+    return value("HiPPO", "permuted MNIST", trial["experiment"].partition("pmnist_")[2])
+
+
+PERMUTED = Trials(
+    page="hippo",
+    file=paper_tables.TABLE_1.file,
+    settings=_permuted,
+    metric=Column("validation accuracy", "validation", digits=4),
+    command="`make table-hippo-1 TABLE_FLAGS=scale=small` (and `python train.py experiment=NAME` for the other sizes)",
+    others=[
+        Column("test accuracy", "test", digits=4),
+        Column("published, 512 units, 50 epochs", "", digits=4, spread=False, of=_published_permuted),
+        EPOCHS,
+        PARAMETERS,
+        Column("seconds", "seconds", digits=0, spread=False),
+    ],
+    task="permuted MNIST, {permuted MNIST}, validation accuracy",
+    level="chance 0.100",
+    waiting=paper_tables.TABLE_1.waiting,
+)
+
+
+def _memory(trial: Trial) -> str:
+    return trial["experiment"].rpartition("_")[2]
+
+
+APPROXIMATION = Trials(
+    page="hippo",
+    file=paper_tables.TABLE_3.file,
+    settings=lambda trial: {"function approximation": "10^6 steps in 256 numbers", "model": _memory(trial)},
+    metric=Column("mean squared error of four signals", "test", digits=4),
+    command="`make table-hippo-3`",
+    others=[
+        Column(
+            "published",
+            "",
+            spread=False,
+            of=lambda trial: value("HiPPO", "function approximation, 10^6 steps, order 256", _memory(trial)),
+        ),
+    ],
+    task="{function approximation}, mean squared error",
+    waiting=paper_tables.TABLE_3.waiting,
+)
+
+_LONG = {
+    "copying": "copying, 200 blanks, accuracy",
+    "adding": "adding, 400 steps, mean squared error",
+    "imdb": "IMDB, first 400 words, accuracy",
+}
+
+
+def _long_range(trial: Trial) -> dict[str, str]:
+    task, model = _task_and_model(trial)
+    return {"task": _LONG[task], "model": model}
+
+
+LONG_RANGE = Trials(
+    page="hippo",
+    file=paper_tables.LONG_RANGE.file,
+    settings=_long_range,
+    metric=Column("test", "test", digits=4),
+    command="`make table-hippo-appendix`",
+    others=[
+        Column("validation", "validation", digits=4),
+        Column(
+            "published",
+            "",
+            spread=False,
+            of=lambda trial: value("HiPPO", "IMDB", trial["model"]) if _task_and_model(trial)[0] == "imdb" else "",
+        ),
+        EPOCHS,
+        PARAMETERS,
+    ],
+    task="{task}",
+    level="chance 0.125 for copying, 0.500 for IMDB; variance 0.167 of adding",
+    waiting=paper_tables.LONG_RANGE.waiting,
+)
+
+_LMU_NAMES = {"lmu_plain": "lmu", "lstm": "lstm"}
+
+MACKEY_GLASS = Trials(
+    page="lmu",
+    file=paper_tables.MACKEY_GLASS.file,
+    settings=lambda trial: {"Mackey-Glass": "15 steps ahead", "model": trial["model"]},
+    metric=Column("test, normalised RMSE", "test", digits=4),
+    command="`make table-lmu`",
+    others=[
+        Column(
+            "published, 500 epochs",
+            "",
+            digits=4,
+            spread=False,
+            of=lambda trial: value(
+                "LMU", "Mackey-Glass, 15 steps ahead", _LMU_NAMES.get(trial["model"], ""), "normalised RMSE (%)"
+            ),
+        ),
+        EPOCHS,
+        PARAMETERS,
+    ],
+    task="Mackey-Glass, {Mackey-Glass}, normalised RMSE",
+    level="1.62 without a change",
+    waiting=paper_tables.MACKEY_GLASS.waiting,
+)
+
+_HMLSTM = {
+    "hmlstm/text8_hmlstm": ("text8 prefix, bits per character", "3 x 128"),
+    "hmlstm/text8_lstm": ("text8 prefix, bits per character", "346"),
+    "hmlstm/text8_lstm_3_layers": ("text8 prefix, bits per character", "3 x 158"),
+    "hmlstm/sinusoids_hmlstm": ("sinusoids, 3 steps ahead, mse", "2 x 30, soft"),
+    "hmlstm/sinusoids_lstm": ("sinusoids, 3 steps ahead, mse", "70"),
+    "hmlstm/sinusoids_1_step_hmlstm": ("sinusoids, 1 step ahead, mse", "2 x 30, soft"),
+    "hmlstm/sinusoids_1_step_lstm": ("sinusoids, 1 step ahead, mse", "70"),
+}
+
+
+def _segments(trial: Trial) -> dict[str, str]:
+    data, units = _HMLSTM[trial["experiment"]]
+    return {"data": data, "model": trial["model"], "units": units}
+
+
+SEGMENTS = Trials(
+    page="hmlstm",
+    file=paper_tables.HMLSTM.file,
+    settings=_segments,
+    metric=Column("test", "test", digits=4),
+    command="`make table-hmlstm`",
+    others=[
+        Column("validation", "validation", digits=4),
+        BEST_EPOCH,
+        PARAMETERS,
+        Column("boundary rate, layer 1", "boundary_rate_1", digits=2, spread=False),
+        Column("layer 2", "boundary_rate_2", digits=2, spread=False),
+        Column("layer 3", "boundary_rate_3", digits=2, spread=False),
+    ],
+    task="{data}, units {units}",
+    waiting=paper_tables.HMLSTM.waiting,
+)
+
+
+def _blanks(trial: Trial) -> dict[str, str]:
+    changes = dict(change.split("=") for change in trial["changes"].split())
+    return {
+        "blanks": f"{int(changes['dataset.length']):,}",
+        "model": trial["model"],
+        "learning rate": changes.get("train.lr", "0.01"),
+    }
+
+
+COPYING = Trials(
+    page="igloo",
+    file=paper_tables.IGLOO.file,
+    settings=_blanks,
+    metric=TEST,
+    command="`make table-igloo`",
+    others=[
+        Column("best epoch of 10", "best_epoch", digits=0, spread=False),
+        Column("peak memory, MiB", "peak_memory_mib", digits=0, spread=False),
+        PARAMETERS,
+    ],
+    task="copy memory, {blanks} blanks, learning rate {learning rate}, test accuracy",
+    level="chance 0.125",
+)
+
+IGLOO_MNIST = Trials(
+    page="igloo",
+    file=paper_tables.IGLOO_MNIST.file,
+    settings=lambda trial: {"data": "permuted MNIST", "model": trial["model"]},
+    metric=Column("test accuracy", "test", digits=4),
+    command="`make table-igloo-mnist`",
+    others=[
+        Column("validation accuracy", "validation", digits=4),
+        Column(
+            "published",
+            "",
+            digits=4,
+            spread=False,
+            of=lambda trial: value("IGLOO", "permuted MNIST", "igloo", "test accuracy (%)"),
+        ),
+        EPOCHS,
+        PARAMETERS,
+        Column("seconds", "seconds", digits=0, spread=False),
+    ],
+    task="{data}, test accuracy",
+    level="chance 0.100",
+)
+
+PAPERS = [CHARACTERS, PERMUTED, APPROXIMATION, LONG_RANGE, MACKEY_GLASS, SEGMENTS, COPYING, IGLOO_MNIST]
+"""The tables, in the order in which the pages of models show them."""
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "hippo": {
+        "characters": CHARACTERS.markdown,
+        "permuted": PERMUTED.markdown,
+        "signals": APPROXIMATION.markdown,
+        "long_range": LONG_RANGE.markdown,
+    },
+    "hmlstm": {"segments": SEGMENTS.markdown},
+    "igloo": {"copying": COPYING.markdown, "permuted": IGLOO_MNIST.markdown},
+    "lmu": {"mackey_glass": MACKEY_GLASS.markdown},
+}
+"""The generated parts of each page."""

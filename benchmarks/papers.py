@@ -1,0 +1,122 @@
+"""The tables of the papers, from the records of their trials: ``python -m benchmarks.papers RUNS``.
+
+``make table-hippo-1`` and other targets train them. The finished trials below RUNS become rows of the files that
+:mod:`benchmarks.paper_tables` names, below ``benchmarks/latest/``, which git ignores. ``--keep`` writes to
+``benchmarks/results/`` and updates the pages. Rows of other trials in the files stay, and those of the same experiment
+and seed are replaced.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.output import LATEST, RESULTS
+from benchmarks.pages import every_page
+from benchmarks.paper_tables import TABLES, Entry, Table
+from seqmem.results import RunFolder, find_runs
+
+FIRST = ("experiment", "changes", "model", "seed", "metric", "test", "test_last_epoch", "validation", "best_epoch", "epochs")
+LAST = (
+    "seconds",
+    "sequences_per_second",
+    "peak_memory_mib",
+    "parameters",
+    "command",
+    "commit",
+    "started",
+    "processor",
+    "threads",
+    "torch",
+)
+
+Row = dict[str, str]
+
+
+def main() -> None:
+    """Run the command line: collect the trials, and update the pages if the results are kept."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="the folder of the trials, for example runs")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--output", type=Path, default=LATEST, help="folder of the files (default benchmarks/latest)")
+    group.add_argument("--keep", action="store_true", help="write benchmarks/results, which belongs to the repository")
+    arguments = parser.parse_args()
+    trials = [(run.folder, _config(run.folder)) for run in find_runs(arguments.runs) if run.finished]
+    for table in TABLES:
+        path = (RESULTS if arguments.keep else arguments.output) / table.file
+        found = rows(table, trials)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, columns(table), merged(table, read(path), found))
+        print(f"{len(found)} trials: {path}")
+    if arguments.keep:
+        every_page.update()
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def columns(table: Table) -> list[str]:
+    """Return the columns of a table's file."""
+    return [*FIRST, *table.extras, *LAST]
+
+
+def rows(table: Table, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
+    """Return a row for each trial, given with its config, that is one of the table's; smoke tests are not."""
+    found = []
+    for folder, config in trials:
+        entry = next((entry for entry in table.entries if entry.has(config)), None)
+        if entry is not None and not config["smoke_test"]:
+            values = row(entry, folder.read_record(), table.extras)
+            found.append({key: str(values.get(key, "")) for key in columns(table)})
+    return found
+
+
+def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a table has of a trial's record."""
+    result, last, metric = record["result"], record.get("result_last") or {}, record["metric"]
+    return {
+        **{key: record[key] for key in (*FIRST, *LAST) if record.get(key) is not None},
+        **{key: result[f"test/{key}"] for key in extras if f"test/{key}" in result},
+        "experiment": entry.experiment,
+        "changes": " ".join(entry.changes),
+        "command": entry.command(record["seed"]),
+        "test": result[f"test/{metric}"],
+        "test_last_epoch": last.get(f"test/{metric}", ""),
+        "validation": result[f"val/{metric}"],
+        "best_epoch": record["best_epoch"] + 1,
+        "processor": record["machine"]["processor"],
+        "threads": record["machine"]["threads"],
+        "torch": record["versions"]["torch"],
+    }
+
+
+def merged(table: Table, kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
+    """Return the rows of a file with new ones, which replace those of the same key, in the order of the table and of seeds."""
+    places = {(entry.experiment, " ".join(entry.changes)): place for place, entry in enumerate(table.entries)}
+    by_key = {(places[each["experiment"], each["changes"]], int(each["seed"])): each for each in (*kept, *found)}
+    return [each for _, each in sorted(by_key.items())]
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a file, none if it does not exist."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, names: Sequence[str], found: Iterable[Row]) -> None:
+    """Write rows to a file."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()
