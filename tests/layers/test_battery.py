@@ -103,7 +103,7 @@ def test_other_precisions_and_copies(name, inputs):
 
 
 @every_layer
-def test_an_exported_layer_accepts_any_length(name, inputs):
+def test_an_exported_layer_accepts_any_batch_and_length(name, inputs):
     layer = make(name).requires_grad_(False)
 
     class Program(nn.Module):
@@ -114,9 +114,9 @@ def test_an_exported_layer_accepts_any_length(name, inputs):
         def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
             return self.layer(inputs, lengths=lengths)[0]
 
-    dynamic = ({1: torch.export.Dim.DYNAMIC}, None)
+    dynamic = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}, {0: torch.export.Dim.DYNAMIC})
     program = torch.export.export(Program(), (inputs, LENGTHS), dynamic_shapes=dynamic, strict=False).module()
-    longer, lengths = torch.cat([inputs, inputs], 1), 2 * LENGTHS
+    longer, lengths = torch.cat([inputs, inputs], 1).repeat(2, 1, 1), 2 * LENGTHS.repeat(2)
     assert_close(program(longer, lengths), layer(longer, lengths=lengths)[0])
 
 

@@ -183,6 +183,7 @@ def export(
     free = [] if steps or length < 2 else [True]
     for any_length in [*free, False]:
         shapes = _dynamic(program, rows is None, any_length)
+        torch.compiler.reset()  # it traces scans, and takes sizes of earlier exports in the process for constants
         operators = nullcontext() if required else extension.reference_only(DECOMPOSED)
         try:
             with torch.no_grad(), warnings.catch_warnings(), operators:

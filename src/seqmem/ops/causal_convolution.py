@@ -81,7 +81,7 @@ def _last_inputs(extended: Tensor, documents: Tensor | None, count: int, lengths
     """
     steps = extended.shape[1] - count
     if lengths is None:
-        places = torch.arange(count, device=extended.device).expand(len(extended), count) + steps
+        places = torch.arange(count, device=extended.device).expand(extended.shape[0], count) + steps
     else:
         places = torch.arange(count, device=extended.device) + lengths[:, None]
     last = extended.gather(1, places[..., None].expand(-1, -1, extended.shape[-1]))
