@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import batch_norm, gelu, layer_norm
 from torch.testing import assert_close
 
 from seqmem import models, sequence
@@ -203,19 +203,39 @@ def test_batch_norm_excludes_padding():
     normed = norm(padded, lengths)
     mean, variance = valid.mean(0), valid.var(0, correction=0)
     assert_close(normed[0], (values[0] - mean) / (variance + 1e-5).sqrt())
-    assert_close(norm.norm.running_mean, 0.1 * mean)
+    assert_close(norm.norm.running_mean, mean)
     for single, one in ((values[:1, :1], None), (values[:1], torch.tensor([1])), (values[:1], torch.tensor([0]))):
         assert norm(single, one).isfinite().all()  # a single step has no variance
-    assert_close(norm.norm.running_mean, 0.1 * mean)
+    assert_close(norm.norm.running_mean, mean)
+    assert norm.norm.num_batches_tracked == 1
 
 
 def test_a_norm_has_the_momentum_and_the_scale_that_are_asked_for():
     model = make(norm="batch", norm_momentum=0.05, norm_affine=False).train()
     assert not [name for name, _ in model.named_parameters() if "norm" in name]
-    given = batch()
+    norm, given = model.blocks[0].norm.norm, batch()
+    norm.num_batches_tracked.fill_(1000)
     model(given)
     x = model.encoder(given.inputs)[valid_steps(LENGTHS, 9)]
-    assert_close(model.blocks[0].norm.norm.running_mean, 0.05 * x.mean(0))
+    assert_close(norm.running_mean, 0.05 * x.mean(0))
+
+
+def test_the_first_batches_replace_the_initial_statistics():
+    norm, values = BatchNorm(2, 1e-5, momentum=0.2).train().double(), torch.randn(50, 1, 40, 2).double()
+    kept = [norm.norm.running_mean, norm.norm.running_var]
+    expected = [torch.zeros(2).double(), torch.ones(2).double()]
+    for n, batch in enumerate(values, 1):
+        outputs = norm(batch, None)
+        assert_close(outputs, batch_norm(batch[0], None, None, norm.norm.weight, norm.norm.bias, training=True)[None])
+        weight = max(0.2, 10 / (9 + n))
+        own = batch[0].mean(0), batch[0].var(0)
+        expected = [(1 - weight) * before + weight * now for before, now in zip(expected, own, strict=True)]
+        assert_close(kept, expected)
+        assert n > 1 or torch.equal(kept[0], own[0])
+        if n == 20:  # a checkpoint continues the average
+            state, norm = norm.state_dict(), BatchNorm(2, 1e-5, momentum=0.2).train().double()
+            norm.load_state_dict(state)
+            kept = [norm.norm.running_mean, norm.norm.running_var]
 
 
 def test_dropout_may_have_a_mask_for_each_step():

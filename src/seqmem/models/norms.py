@@ -54,7 +54,13 @@ class StepNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the valid steps of all rows; padding does not affect the statistics."""
+    """Batch normalisation over the valid steps of all rows; padding does not affect the statistics.
+
+    Batch n = 1, 2 ... of the training has the weight max(momentum, 10 / (9 + n)) in the running statistics, which evaluation
+    uses. This is polynomial-decay averaging with eta = 9 (Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth
+    Optimization", 2013) until the weight is the momentum. The first batch replaces the initial statistics, which would
+    otherwise dominate the first 1 / momentum batches, and those of the first weights are forgotten soon.
+    """
 
     def __init__(self, size: int, eps: float, momentum: float = 0.1, affine: bool = True):
         super().__init__()
@@ -71,25 +77,17 @@ class BatchNorm(nn.Module):
 
     def _normalized_where(self, valid: Tensor, values: Tensor) -> Tensor:
         """Compute what :meth:`_normalized` returns for the valid steps (B, T, 1) of values (B, T, D), and zeros elsewhere."""
-        norm = self.norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        assert norm.momentum is not None
-        wide = values.to(norm.running_mean.dtype).where(valid, 0)
+        norm, (running_mean, running_var, _) = self.norm, self._statistics()
+        wide = values.to(running_mean.dtype).where(valid, 0)
         count = valid.sum()
         several = count > 1
         mean = wide.sum((0, 1)) / count
         centred = (wide - mean).where(valid, 0)
         squares = centred.square().sum((0, 1))
-        with torch.no_grad():
-            share = several * norm.momentum
-            norm.running_mean.copy_(torch.where(several, norm.running_mean.lerp(mean, share), norm.running_mean))
-            unbiased = squares / (count - 1).clamp(min=1)
-            norm.running_var.copy_(torch.where(several, norm.running_var.lerp(unbiased, share), norm.running_var))
-            norm.num_batches_tracked += several
-        mean = torch.where(several, mean, norm.running_mean)
-        variance = torch.where(several, squares / count, norm.running_var)
+        mean = torch.where(several, mean, running_mean)
+        unbiased = squares / (count - 1).clamp(min=1)
+        self._average(mean, torch.where(several, unbiased, running_var), several)
+        variance = torch.where(several, squares / count, running_var)
         outputs = (wide - mean) * (variance + norm.eps).rsqrt()
         if norm.affine:
             outputs = outputs * norm.weight + norm.bias
@@ -97,7 +95,31 @@ class BatchNorm(nn.Module):
 
     def _normalized(self, steps: Tensor) -> Tensor:
         """Normalise steps (n, D); a single step has no variance, so that the running statistics replace its own."""
-        if self.training and len(steps) < 2:
-            norm = self.norm
-            return batch_norm(steps, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        return self.norm(steps)
+        norm, (running_mean, running_var, _) = self.norm, self._statistics()
+        if not self.training or len(steps) < 2:
+            return batch_norm(steps, running_mean, running_var, norm.weight, norm.bias, eps=norm.eps)
+        mean, unbiased = torch.zeros_like(running_mean), torch.zeros_like(running_var)
+        outputs = batch_norm(steps, mean, unbiased, norm.weight, norm.bias, training=True, momentum=1.0, eps=norm.eps)
+        self._average(mean, unbiased, 1)
+        return outputs
+
+    @torch.no_grad()
+    def _average(self, mean: Tensor, unbiased: Tensor, batches: Tensor | int) -> None:
+        """Average the statistics of a batch into the running ones.
+
+        ``batches`` is 0 for a batch without statistics of its own, whose ``mean`` and ``unbiased`` are the running ones.
+        """
+        running_mean, running_var, seen = self._statistics()
+        seen += batches
+        assert self.norm.momentum is not None
+        weight = (10 / (9 + seen.to(mean.dtype))).clamp(min=self.norm.momentum)
+        running_mean.lerp_(mean, weight)
+        running_var.lerp_(unbiased, weight)
+
+    def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the running mean and variance, and the number of batches."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        return norm.running_mean, norm.running_var, norm.num_batches_tracked
