@@ -39,6 +39,31 @@ def test_own_keys_and_changes_of_the_config_are_told_apart(trial):
     assert config["dataset"]["length"] == 400
 
 
+TRAINED = {"train_hz": 0.5, "train_uniform": True, "train_ts": 1.0}
+TWINS = {"train_hz": 0.25, "train_uniform": False, "train_ts": 2.0}
+
+
+@pytest.mark.parametrize("key", TWINS)
+def test_the_training_of_a_finished_trial_keeps_its_rate(key):
+    """The rate of an evaluation is relative to that of the training."""
+    config = commandline.compose(["dataset=ct", "dataset.train_hz=0.5", "dataset.eval_ts=3"])
+    twin = key.replace("train", "eval")
+    message = (
+        f"dataset.{key}: got {TWINS[key]}, expected {TRAINED[key]} as in the trial's training; did you mean dataset.{twin}?"
+    )
+    for given in ({}, {"dataset": "ct"}):
+        with pytest.raises(UserError) as caught:
+            finished_trial._changed(config, {**given, f"dataset.{key}": TWINS[key]}, [], [])
+        assert str(caught.value) == message
+        changed = finished_trial._changed(config, {**given, f"dataset.{twin}": TWINS[key]}, [], [])["dataset"]
+        assert {name: changed[name] for name in TRAINED} == TRAINED
+        assert changed[twin] == TWINS[key]
+        assert changed["eval_ts"] == (TWINS[key] if twin == "eval_ts" else 1.0 if given else 3.0)
+    other = commandline.compose(["dataset=digits"])
+    changed = finished_trial._changed(other, {"dataset": "ct", f"dataset.{key}": TWINS[key]}, [], [])["dataset"]
+    assert changed[key] == TWINS[key]
+
+
 def test_a_path_that_exists_is_a_path_whatever_its_name(trial, tmp_path):
     link = tmp_path / "lr=0.1 #2"
     link.symlink_to(trial)

@@ -41,7 +41,8 @@ Keys of this command
 
 Any other key changes the trial's config, except its model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
 dataset=NAME takes other data of the same shape, train.eval_batch_size=32 reads a text as 32 parallel pieces,
-train.limit_test_batches=100 reads less, smoke_test=false reads everything after a smoke test.
+train.limit_test_batches=100 reads less, smoke_test=false reads everything after a smoke test. The sampling rate of the
+training, dataset.train_hz, stays that of the trial.
 """
 
 

@@ -99,9 +99,34 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequenc
         if key in SECTIONS:
             composed: Any = OmegaConf.to_container(composed_config([*flags, f"{key}={value}"]), resolve=True)
             changed[key] = composed[key]
+            if key == "dataset" and _is_same(config, changed):
+                changed[key] |= _of_training(config)
         else:
             _update(changed, key, value)
+    if _is_same(config, changed):
+        _refuse_different_training(config, changed)
     return commandline.check(changed)
+
+
+def _is_same(config: Mapping[str, Any], changed: Mapping[str, Any]) -> bool:
+    """Return whether two configs name the same data set."""
+    return bool(changed["dataset"].get("name") == config["dataset"].get("name"))
+
+
+def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys ``train_X`` of the data set that have a twin ``eval_X``, such as its rates in training."""
+    section = config["dataset"]
+    return {key: section[key] for key in section if key.startswith("train_") and f"eval_{key[6:]}" in section}
+
+
+def _refuse_different_training(config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Refuse values that would describe a different training: ``Batch.rate`` is relative to the one that took place."""
+    for key, value in _of_training(config).items():
+        given = changed["dataset"][key]
+        if given != value:
+            raise UserError(
+                f"dataset.{key}: got {given}, expected {value} as in the trial's training; did you mean dataset.eval_{key[6:]}?"
+            )
 
 
 def _update(config: dict[str, Any], key: str, value: Any) -> None:
