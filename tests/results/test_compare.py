@@ -104,8 +104,9 @@ def test_trained_models_are_compared_over_the_test_sequences(tmp_path, capsys):
         assert float(line["low"]) < float(line["difference"]) < float(line["high"])
         assert (line["n"], line["unit"]) == ("60", "sequence")
     differences = np.mean([a.astype(float) - b for a, b in zip(rights["legs"], rights["gru"], strict=True)], 0)
+    level = 2 * stats.norm.cdf((60 / 59) ** 0.5 * stats.t.ppf(0.975, 59)) - 1
     expected = stats.bootstrap(
-        (differences,), np.mean, method="percentile", random_state=np.random.default_rng(0)
+        (differences,), np.mean, confidence_level=level, method="percentile", random_state=np.random.default_rng(0)
     ).confidence_interval
     last = lines["bootstrap", "2 seeds"]
     assert [float(last["low"]), float(last["high"])] == pytest.approx(tuple(expected), abs=1e-9)

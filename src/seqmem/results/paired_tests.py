@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqmem.results.intervals import CONFIDENCE
+from seqmem.results.intervals import t_quantile
 
 RESAMPLES = 9999
 _MOST_DRAWS = 2 * 10**8
@@ -33,10 +33,12 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 def bootstrap_interval(
     differences: np.ndarray, weights: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a mean difference by the paired bootstrap over examples (Efron 1979).
+    """Return the 95 % interval of a mean difference by the paired bootstrap over examples (Efron 1979).
 
     Each resample draws n examples with replacement, each with both of its results. For sequences of several answers the
-    sequences are drawn, since answers within one are not independent.
+    sequences are drawn, since answers within one are not independent. The percentiles are expanded as in Hesterberg (2015),
+    "What Teachers Should Know about the Bootstrap", section 5.2: for 20 normal differences, the interval covers their expected
+    value in 95 % instead of 93 % of draws.
 
     Args:
         differences: (n,) sum of an example's differences.
@@ -44,9 +46,11 @@ def bootstrap_interval(
         resamples: number of resamples; fewer, at least 999, if these would draw more than 2e8 examples.
         seed: of the resamples, so that the same trials give the same interval.
     """
+    from scipy.special import ndtr
     from scipy.stats import bootstrap
 
     n = len(differences)
+    expanded = (n / (n - 1)) ** 0.5 * t_quantile(n - 1)
     data = (differences,) if weights is None else (differences, weights)
 
     def mean(sums: np.ndarray, counts: np.ndarray | None = None, axis: int = -1) -> np.ndarray:
@@ -59,7 +63,7 @@ def bootstrap_interval(
         batch=max(_DRAWS_AT_ONCE // n, 1),
         paired=True,
         vectorized=True,
-        confidence_level=CONFIDENCE,
+        confidence_level=1 - 2 * ndtr(-expanded),
         method="percentile",
         random_state=np.random.default_rng(seed),
     )
