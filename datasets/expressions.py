@@ -36,14 +36,14 @@ class Expressions(NamedTuple):
 
 
 @dataclass
-class _Level:
+class Level:
     """The nodes of one depth in the order of their operators, the arguments of an operator next to each other.
 
     Attributes:
         tree: (n,) number of each node's tree.
         parent: (n,) place of each node's operator in the level above; any number for roots.
         arity: (n,) number of arguments; 0 for a digit.
-        span: (n,) symbols of each node with all below it, as :func:`_with_spans` sets them.
+        span: (n,) symbols of each node with all below it; 0 where they are not known yet.
     """
 
     tree: np.ndarray
@@ -51,9 +51,9 @@ class _Level:
     arity: np.ndarray
     span: np.ndarray
 
-    def select(self, kept: np.ndarray) -> "_Level":
+    def select(self, kept: np.ndarray) -> "Level":
         """Return some of the nodes."""
-        return _Level(self.tree[kept], self.parent[kept], self.arity[kept], self.span[kept])
+        return Level(self.tree[kept], self.parent[kept], self.arity[kept], self.span[kept])
 
 
 def draw_expressions(random: np.random.Generator, count: int, shortest: int, longest: int) -> Expressions:
@@ -67,7 +67,7 @@ def draw_expressions(random: np.random.Generator, count: int, shortest: int, lon
     """
     levels, sizes = _shapes(random, count, longest)
     levels = _of_trees(levels, (shortest <= sizes) & (sizes <= longest))
-    return _filled(random, _with_spans(levels))
+    return filled(random, _with_spans(levels))
 
 
 def count_trees(shortest: int, longest: int) -> int:
@@ -85,10 +85,10 @@ def count_trees(shortest: int, longest: int) -> int:
     return sum(operators[shortest:])
 
 
-def _shapes(random: np.random.Generator, count: int, longest: int) -> tuple[list[_Level], np.ndarray]:
+def _shapes(random: np.random.Generator, count: int, longest: int) -> tuple[list[Level], np.ndarray]:
     """Draw the shapes of trees, and return their levels and numbers of symbols; trees that are too long are not completed."""
     arity = random.integers(FEWEST, MOST + 1, count)
-    levels = [_Level(np.arange(count), np.zeros(count, np.int64), arity, np.zeros(count, np.int64))]
+    levels = [Level(np.arange(count), np.zeros(count, np.int64), arity, np.zeros(count, np.int64))]
     sizes = np.full(count, 2)
     for depth in range(2, DEPTH + 1):
         above = levels[-1]
@@ -98,14 +98,14 @@ def _shapes(random: np.random.Generator, count: int, longest: int) -> tuple[list
             operators = np.flatnonzero(random.random(len(parent)) >= DIGIT)
             arity[operators] = random.integers(FEWEST, MOST + 1, len(operators))
         sizes = sizes + np.bincount(tree, minlength=count) + np.bincount(tree[arity > 0], minlength=count)
-        level = _Level(tree, parent, arity, np.zeros(len(parent), np.int64))
+        level = Level(tree, parent, arity, np.zeros(len(parent), np.int64))
         levels.append(level.select(sizes[tree] <= longest))
     return levels, sizes
 
 
-def _of_trees(levels: Sequence[_Level], kept: np.ndarray) -> list[_Level]:
+def _of_trees(levels: Sequence[Level], kept: np.ndarray) -> list[Level]:
     """Return the levels of some of the trees (n,) bool, which are numbered again."""
-    found: list[_Level] = []
+    found: list[Level] = []
     places = np.zeros(0, np.int64)
     for level in levels:
         mask = kept[level.tree]
@@ -116,7 +116,7 @@ def _of_trees(levels: Sequence[_Level], kept: np.ndarray) -> list[_Level]:
     return found
 
 
-def _with_spans(levels: Sequence[_Level]) -> list[_Level]:
+def _with_spans(levels: Sequence[Level]) -> list[Level]:
     found = [replace(levels[-1], span=np.ones(len(levels[-1].arity), np.int64))]
     for level in levels[-2::-1]:
         below = found[0]
@@ -125,7 +125,7 @@ def _with_spans(levels: Sequence[_Level]) -> list[_Level]:
     return found
 
 
-def _filled(random: np.random.Generator, levels: Sequence[_Level]) -> Expressions:
+def filled(random: np.random.Generator, levels: Sequence[Level]) -> Expressions:
     """Draw digits and operators, write the expressions, and compute their values."""
     contents = [random.integers(0, np.where(level.arity > 0, len(OPERATORS), 10)) for level in levels]
     ends = np.cumsum(levels[0].span)

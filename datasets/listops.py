@@ -1,7 +1,8 @@
 """ListOps: the value of a nested expression of operators on lists of digits."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -11,17 +12,21 @@ from torch import Tensor
 
 from seqmem.arguments import checked
 from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, generator, sha256
-from seqmem.datasets.expressions import PADDING, count_trees, draw_expressions
+from seqmem.datasets.expression_lengths import ExpressionLengths
+from seqmem.datasets.expressions import PADDING, Expressions, count_trees, draw_expressions
 from seqmem.errors import UserError
 
 SHORTEST = 4
 """Symbols of the shortest expression: an operator, two digits and a closing bracket."""
 
+LONGEST = 10_000
+"""Symbols of the longest expression; the probabilities of all lengths up to this are computed in seconds."""
+
 AT_ONCE = 1024
 """Trees that are drawn together."""
 
-ENOUGH = 2**18, 8
-"""Trees that are drawn, and how many of these must have a length in the range: with fewer, a split would take hours."""
+RARE = 0.05
+"""Share of trees with a length in the range below which expressions are drawn by their length; above, others are rejected."""
 
 FEW_SYMBOLS = 12
 """Length of which there are more different expressions than any data set has."""
@@ -48,7 +53,7 @@ class ListOps(DataSet):
     @checked
     def __init__(
         self,
-        length: Annotated[int, Field(ge=SHORTEST)] = 1999,
+        length: Annotated[int, Field(ge=SHORTEST, le=LONGEST)] = 1999,
         min_length: Annotated[int, Field(ge=SHORTEST)] = 501,
         train_samples: PositiveInt = 96_000,
         validation_samples: PositiveInt = 2_000,
@@ -68,7 +73,7 @@ class ListOps(DataSet):
             num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
-            UserError: ``min_length`` is more than ``length``, there are fewer such expressions, or they are too rare.
+            UserError: ``min_length`` is more than ``length``, or there are fewer such expressions.
         """
         if min_length > length:
             raise UserError(f"dataset.min_length: got {min_length}, expected at most dataset.length={length}")
@@ -79,9 +84,13 @@ class ListOps(DataSet):
         self._values: dict[Split, Tensor] = {}
         sums: dict[Split, str] = {}
         seen: set[bytes] = set()
+        lengths = ExpressionLengths(length)
+        draw = draw_expressions if lengths.share(min_length, length) >= RARE else lengths.draw
         for split in ("test", "validation", "train"):  # the test does not depend on the sizes of the others
             random = generator(seed, self.name, split)
-            symbols, values = zip(*_different(random, sizes[split], min_length, length, seen), strict=True)
+            symbols, values = zip(
+                *_different(partial(draw, random, AT_ONCE, min_length, length), sizes[split], seen), strict=True
+            )
             self._symbols[split], self._ends[split] = np.concatenate(symbols), np.cumsum([len(each) for each in symbols])
             self._values[split] = torch.tensor(values)
             sums[split] = sha256(self._symbols[split], self._ends[split])
@@ -99,23 +108,11 @@ class ListOps(DataSet):
         return Batch(torch.from_numpy(tokens).long(), self._values[split][indices], lengths=torch.from_numpy(lengths))
 
 
-def _different(
-    random: np.random.Generator, count: int, shortest: int, longest: int, seen: set[bytes]
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield symbols and value of ``count`` expressions that are not among those seen, to which they are added.
-
-    Raises:
-        UserError: such lengths are too rare.
-    """
-    drawn, fitting, yielded = 0, 0, 0
+def _different(draw: Callable[[], Expressions], count: int, seen: set[bytes]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield symbols and value of ``count`` expressions that are not among those seen, to which they are added."""
+    yielded = 0
     while yielded < count:
-        symbols, ends, values = draw_expressions(random, AT_ONCE, shortest, longest)
-        drawn, fitting = drawn + AT_ONCE, fitting + len(ends)
-        if drawn >= ENOUGH[0] and fitting * ENOUGH[0] < drawn * ENOUGH[1]:
-            raise UserError(
-                f"dataset.length: got {longest}, with dataset.min_length={shortest}: {fitting} of {drawn} trees have such a "
-                "length, which would take hours; expected a wider range, or lengths below 4000"
-            )
+        symbols, ends, values = draw()
         for tree, value in zip(np.split(symbols, ends[:-1]), values.tolist(), strict=False):
             key = hashlib.blake2b(tree.tobytes(), digest_size=16).digest()
             if key not in seen and yielded < count:

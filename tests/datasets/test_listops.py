@@ -1,6 +1,7 @@
 """ListOps: expressions are read and evaluated by other code, and counted against a recursive generator."""
 
 from collections import Counter
+from functools import cache
 from itertools import product
 from random import Random
 from statistics import median
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 from seqmem import datasets
-from seqmem.datasets import expressions, listops
+from seqmem.datasets import expression_lengths, expressions
 from seqmem.errors import UserError
+
+from .counts import assert_frequencies
 
 OPERATORS = {10: min, 11: max, 12: lambda values: int(median(values)), 13: lambda values: sum(values) % 10}
 CLOSING, PADDING = 14, 15
@@ -142,9 +145,10 @@ def test_different_trees_are_counted():
     assert expressions.count_trees(7, 7) == 4 * (10**5 + 2 * 10 * 400)
 
 
-def test_impossible_lengths_and_numbers_are_refused(monkeypatch):
+def test_impossible_lengths_and_numbers_are_refused():
     for arguments, message in (
         ({"length": 100, "min_length": 101}, r"^dataset\.min_length: got 101, expected at most dataset\.length=100$"),
+        ({"length": 10_001}, r"^dataset\.length: got 10001, expected less than or equal to 10000$"),
         ({"length": 3}, r"^dataset\.length: got 3, expected greater than or equal to 4$"),
         (
             {"length": 4, "min_length": 4},
@@ -153,6 +157,67 @@ def test_impossible_lengths_and_numbers_are_refused(monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             load(**arguments)
-    monkeypatch.setattr(listops, "ENOUGH", (2**12, 8))
-    with pytest.raises(UserError, match=r"got 30000, with dataset\.min_length=30000: 0 of 4096 trees have such a length"):
-        load(length=30_000, min_length=30_000)
+
+
+@cache
+def shapes(symbols, depth, deepest):
+    """Each shape of a node of so many symbols at a depth, such as ``(d(dd))``, with its probability by the definition."""
+    if symbols == 1:
+        return {"d": 1.0 if depth == deepest else 0.75}
+    found = Counter()
+    for arguments in range(2, 11) if depth < deepest else ():
+        lists = {("", 2): 0.25 / 9}
+        for _ in range(arguments):
+            longer = Counter()
+            for (text, used), probability in lists.items():
+                for size in range(1, symbols - used + 1):
+                    for shape, each in shapes(size, depth + 1, deepest).items():
+                        longer[text + shape, used + size] += probability * each
+            lists = longer
+        found.update({f"({text})": probability for (text, used), probability in lists.items() if used == symbols})
+    return dict(found)
+
+
+@pytest.mark.parametrize("deepest", [3, 10])
+@pytest.mark.parametrize("draw", ["by their lengths", "rejected"])
+def test_shapes_of_given_lengths_have_their_probabilities(monkeypatch, deepest, draw):
+    """Of 4 to 10 symbols, of which three operators may be in a row, unless the third is too deep."""
+    for module in (expressions, expression_lengths):
+        monkeypatch.setattr(module, "DEPTH", deepest)
+    expected = Counter()
+    for symbols in range(4, 11):
+        expected.update(shapes(symbols, 1, deepest))
+    lengths = expression_lengths.ExpressionLengths(12)
+    assert lengths.share(4, 10) == pytest.approx(sum(expected.values()) / 0.25)
+    assert any("(((" in shape for shape in expected) is (deepest == 10)
+    random = np.random.default_rng(5)
+    rejected = draw == "rejected"
+    kept = expressions.draw_expressions(random, 20_000, 4, 10) if rejected else lengths.draw(random, 6000, 4, 10)
+    letters = np.array([*"d" * 10, *"((((", ")"])[kept.symbols]
+    found = Counter("".join(each) for each in np.split(letters, kept.ends[:-1]))
+    assert found.keys() <= expected.keys()
+    common = [shape for shape, probability in expected.items() if probability > 0.002 * sum(expected.values())]
+    counts = [found[shape] for shape in common]
+    total = sum(expected.values())
+    assert_frequencies([*counts, len(kept.ends) - sum(counts)], frequencies(common, expected, total))
+
+
+def frequencies(common, expected, total):
+    shares = [expected[shape] / total for shape in common]
+    return [*shares, 1 - sum(shares)]
+
+
+def test_long_expressions_of_one_length_are_drawn_at_once():
+    """Of 1,000 symbols have 3 in 10,000 trees; their operators, values and depths are those of rejected draws."""
+    lengths = expression_lengths.ExpressionLengths(1000)
+    assert lengths.share(1000, 1000) == pytest.approx(2.6e-4, rel=0.1)
+    kept = lengths.draw(np.random.default_rng(0), 200, 1000, 1000)
+    assert (np.diff(kept.ends, prepend=0) == 1000).all()
+    for tokens, value in zip(kept.symbols.reshape(200, 1000).tolist(), kept.values, strict=True):
+        found, deepest, whole = parsed(tokens)
+        assert (found, whole, deepest) == (value, True, 9)
+
+
+def test_a_rare_length_is_drawn_by_its_probability():
+    data = load(length=700, min_length=699)
+    assert {len(tokens) for tokens in expressions_of(data, "train")} == {699, 700}
