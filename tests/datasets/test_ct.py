@@ -124,6 +124,8 @@ def test_evenly_spaced_steps_have_a_rate(uniform, rate, load):
     data = load(train_hz=0.5, train_uniform=uniform[0], eval_uniform=uniform[1])
     assert [everything(data, split).rate for split in ("train", "validation", "test")] == [1.0, rate, rate]
     assert everything(load(eval_hz=0.5), "test").rate == 2
+    same = load(train_hz=0.5, eval_hz=0.5, train_uniform=uniform[0], eval_uniform=uniform[1])
+    assert everything(same, "test").rate == 1
 
 
 def test_times_are_indices_times_the_factor_of_the_split(load):

@@ -15,11 +15,13 @@ from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers import EMA, Bidirectional
 from seqmem.models import StackNetwork
+from seqmem.ops.states import parts
 from seqmem.sequence import SequenceLayer
 from seqmem.sequence import layer as registered
 from tests.cells.test_battery import make
 
 RATE = 0.5
+RESCALING = [name for name in sequence.names() if sequence.get(name).rescales]
 
 
 class State(NamedTuple):
@@ -70,7 +72,33 @@ def test_twice_the_steps_at_half_the_rate_compute_the_same(layer):
     assert_close(halves(twice, rate=RATE)[0][:, 1::2, :4], halves(inputs)[0][..., :4])
 
 
-@pytest.mark.parametrize("name", [name for name in sequence.names() if sequence.get(name).rescales])
+@pytest.mark.parametrize("rate", [RATE, 1 / RATE])
+@pytest.mark.parametrize("name", RESCALING)
+def test_whole_sequence_steps_and_halves_agree_at_any_rate(name, rate):
+    """In value and gradient, for rows of different lengths and a layer with a rate of its own."""
+    lengths, results = torch.tensor([7, 3, 0]), []
+    inputs = torch.randn(3, 7, 3, dtype=torch.float64)
+
+    def run(call):
+        torch.manual_seed(0)
+        layer = sequence.get(name)(input_size=3, hidden_size=4, rate=1.5).double()
+        outputs, state = call(layer)
+        (outputs.square().sum() + sum(part.square().sum() for part in parts(state))).backward()
+        results.append([outputs, *parts(state), *(parameter.grad for parameter in layer.parameters())])
+
+    def in_halves(layer):
+        first, state = layer(inputs[:, :4], lengths=lengths.clamp(max=4), rate=rate)
+        second, state = layer(inputs[:, 4:], state, (lengths - 4).clamp(min=0), rate=rate)
+        return torch.cat([first, second], 1), state
+
+    run(lambda layer: layer(inputs, lengths=lengths, rate=rate))
+    run(lambda layer: layer.stepwise_forward(inputs, layer.initial_state(3), lengths, True, rate=rate))
+    run(in_halves)
+    assert_close(results[1], results[0])
+    assert_close(results[2], results[0])
+
+
+@pytest.mark.parametrize("name", RESCALING)
 def test_every_layer_that_rescales_is_an_exact_zero_order_hold(name):
     """An input that is held for two steps at half the rate has the effect of one step."""
     torch.manual_seed(0)

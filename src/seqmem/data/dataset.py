@@ -1,10 +1,14 @@
 """DataSet: a spec, three splits, loaders of whole batches, and provenance."""
 
 import multiprocessing
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
+from multiprocessing import AuthenticationError
+from threading import current_thread, main_thread
+from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -94,6 +98,7 @@ class DataSet(ABC):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             multiprocessing_context=_start_method() if self.num_workers > 0 else None,
+            worker_init_fn=_quiet_at_interrupts,
             # DataLoader draws a seed for its workers on every pass: from this generator, not from the global state.
             generator=torch.Generator().manual_seed(seed or 0),
         )
@@ -169,6 +174,21 @@ def _start_method() -> str | None:
     """
     known, own = multiprocessing.get_all_start_methods(), multiprocessing.get_start_method(allow_none=True)
     return None if own is None or own in known else known[0]
+
+
+def _quiet_at_interrupts(worker: int) -> None:
+    """Let a worker process print no traceback where the process that it makes batches for is interrupted.
+
+    That process asks a thread of the worker for the memory of each tensor (:mod:`multiprocessing.resource_sharer`). The thread
+    reports connections that close too early, as they do at a signal.
+    """
+    usual = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if current_thread() is main_thread() or not isinstance(error, EOFError | OSError | AuthenticationError):
+            usual(kind, error, trace)
+
+    sys.excepthook = report
 
 
 class BatchLoader(DataLoader):
