@@ -32,8 +32,7 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
     clear_padding();
     for (int64_t index = (length + s.chunk_steps - 1) / s.chunk_steps - 1; index >= 0; --index) {
       const Chunk chunk = Base::chunk_at(index);
-      Base::load_chunk(chunk);
-      std::memset(sums_, 0, chunk.count * sums_size_ * sizeof(T));
+      Base::load_chunk(chunk, index - 1);
       Base::for_each_strip([&](auto vectors, const Strip& strip) { run_strip<vectors.value>(chunk, strip); });
       store_sums(chunk, 0, s.grad_b);
       store_sums(chunk, 1, s.grad_c);
@@ -96,6 +95,11 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
     Base::store_field(Base::grad_contracted, span, dy);
   }
 
+  // Whether sums already have terms: those over states of earlier blocks, and those over channels of earlier strips.
+  struct Adds {
+    bool to_steps, to_channels;
+  };
+
   // Steps back of a block of states of a strip.
   template <int vectors>
   void run_block_backward(int64_t count, const Strip& strip, int64_t first_state) {
@@ -111,8 +115,9 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
     const T* kept = kept_ + last * kept_size;
     T* of_step = rows + last * row_size;
     T* sums = sums_ + last * next_sums + first_state / kStateBlock * 2 * kFolded<T> * width;
+    const Adds adds{first_state > 0, strip.vector > 0};
     for (int64_t t = last; t >= 0; --t) {
-      step_back<vectors>(g, grad_a, a, first_state > 0, of_step, kept, b_t, c_t, sums);
+      step_back<vectors>(g, grad_a, a, adds, of_step, kept, b_t, c_t, sums);
       b_t -= next_state;
       c_t -= next_state;
       kept -= kept_size;
@@ -126,8 +131,8 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
   // The terms of b and c are added up over the vectors before they are folded.
   template <int vectors>
   SEQMEM_INLINE void step_back(
-      Block<vectors>& gradient, Block<vectors>& grad_a, const T* a, bool adds, T* of_step, const T* kept, const T* b, const T* c,
-      T* sums) {
+      Block<vectors>& gradient, Block<vectors>& grad_a, const T* a, Adds adds, T* of_step, const T* kept, const T* b,
+      const T* c, T* sums) {
     constexpr int next_field = Base::strip_vectors * width;
     Vector<T> b_terms[kStateBlock], c_terms[kStateBlock];
 #pragma GCC unroll 8
@@ -138,7 +143,7 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
       const Vector<T> driven = load<T>(of_vector + Base::driven * next_field);
       const Vector<T> dy = load<T>(of_vector + Base::grad_contracted * next_field);
       Vector<T> driven_sum{}, steps_sum{};
-      if (adds) {
+      if (adds.to_steps) {
         driven_sum = load<T>(of_vector + Base::grad_driven * next_field);
         steps_sum = load<T>(of_vector + Base::grad_steps * next_field);
       }
@@ -158,8 +163,8 @@ class SelectiveScanBackward : SelectiveScanTask<T> {
       store<T>(of_vector + Base::grad_driven * next_field, driven_sum);
       store<T>(of_vector + Base::grad_steps * next_field, steps_sum);
     }
-    add_folded<T>(b_terms, sums);
-    add_folded<T>(c_terms, sums + kFolded<T> * width);
+    add_folded<T>(b_terms, adds.to_channels, sums);
+    add_folded<T>(c_terms, adds.to_channels, sums + kFolded<T> * width);
   }
 
   // Stores the gradients of a strip.

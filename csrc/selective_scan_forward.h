@@ -19,7 +19,7 @@ class SelectiveScanForward : SelectiveScanTask<T> {
     Base::load_states(s.initial, states);
     for (int64_t index = 0; index < s.chunks(); ++index) {
       const Chunk chunk = Base::chunk_at(index);
-      Base::load_chunk(chunk);
+      Base::load_chunk(chunk, index + 1);
       Base::for_each_strip([&](auto vectors, const Strip& strip) { run_strip<vectors.value>(chunk, strip); });
     }
     for (int64_t t = length; t < s.steps; ++t) {

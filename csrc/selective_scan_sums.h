@@ -20,9 +20,9 @@ constexpr int kFolded = kLanes<T> >= kStateBlock ? 1 : kStateBlock / kLanes<T>;
 #if SEQMEM_VECTOR_BYTES == 64
 static_assert(kStateBlock == 4);
 
-// Adds the sums of the quarters of each of four vectors: quarter j of the result belongs to vector j.
+// Adds, or stores, the sums of the quarters of each of four vectors: quarter j of the result belongs to vector j.
 template <typename T>
-SEQMEM_INLINE void add_folded(const Vector<T> (&x)[kStateBlock], T* to) {
+SEQMEM_INLINE void add_folded(const Vector<T> (&x)[kStateBlock], bool adds, T* to) {
   constexpr __mmask16 all = -1, high = 0xff00;
   __m512 halves[2];
 #pragma GCC unroll 2
@@ -34,7 +34,9 @@ SEQMEM_INLINE void add_folded(const Vector<T> (&x)[kStateBlock], T* to) {
   }
   const Vector<T> even = (Vector<T>)_mm512_maskz_shuffle_f32x4(all, halves[0], halves[1], 0x88);
   const Vector<T> odd = (Vector<T>)_mm512_maskz_shuffle_f32x4(all, halves[0], halves[1], 0xdd);
-  store<T>(to, load<T>(to) + (even + odd));
+  Vector<T> sum = even + odd;
+  if (adds) sum += load<T>(to);
+  store<T>(to, sum);
 }
 
 // The sum of each quarter.
@@ -55,7 +57,7 @@ SEQMEM_INLINE void sum_folded(const T* from, T (&sums)[kStateBlock]) {
 #else
 // Each round adds the two halves of each vector, and puts the sums of two vectors into one.
 template <typename T>
-SEQMEM_INLINE void add_folded(Vector<T> (&x)[kStateBlock], T* to) {
+SEQMEM_INLINE void add_folded(Vector<T> (&x)[kStateBlock], bool adds, T* to) {
   constexpr int width = kLanes<T>;
 #pragma GCC unroll 8
   for (int half = kStateBlock / 2; half >= kFolded<T>; half /= 2) {
@@ -63,7 +65,7 @@ SEQMEM_INLINE void add_folded(Vector<T> (&x)[kStateBlock], T* to) {
     for (int j = 0; j < half; ++j) x[j] = interleave<T, false>(x[j], x[j + half]) + interleave<T, true>(x[j], x[j + half]);
   }
 #pragma GCC unroll 8
-  for (int j = 0; j < kFolded<T>; ++j) store<T>(to + j * width, load<T>(to + j * width) + x[j]);
+  for (int j = 0; j < kFolded<T>; ++j) store<T>(to + j * width, adds ? load<T>(to + j * width) + x[j] : x[j]);
 }
 
 template <typename T>

@@ -89,9 +89,13 @@ class SelectiveScanTask {
     return s.saved + (row * s.chunks() + chunk) * padded * s.padded_channels() + channel;
   }
 
-  // b and c of a chunk, padded with zeros.
-  void load_chunk(const Chunk& chunk) const {
+  // Loads b and c of a chunk, padded with zeros, and prefetches those of the `next`.
+  void load_chunk(const Chunk& chunk, int64_t next) const {
+    const bool is_whole = next >= 0 && (next + 1) * s.chunk_steps <= s.steps;
+    const int64_t next_step = is_whole ? next * s.chunk_steps : chunk.first_step;
     for (int64_t t = 0; t < chunk.count; ++t) {
+      __builtin_prefetch(s.b.at(row, next_step + t), 0, 2);
+      __builtin_prefetch(s.c.at(row, next_step + t), 0, 2);
       load_padded(s.b.at(row, chunk.first_step + t), b + t * padded);
       load_padded(s.c.at(row, chunk.first_step + t), c + t * padded);
     }
