@@ -32,8 +32,8 @@ FILES = {
 
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 GREY_MEAN, GREY_DEVIATION = 122.6 / 255, 61.0 / 255
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a grey value (ITU-R BT.601)."""
+LUMA = (19595, 38470, 7471)
+"""Weights of red, green and blue in a grey value: 0.299, 0.587 and 0.114 (ITU-R BT.601) in units of 2^-16, as in Pillow."""
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -43,8 +43,8 @@ class SCIFAR(DataSet):
 
     A step is a pixel, row by row: inputs are (B, 1024, 3), or (B, 1024, 1) in grey, standardised by the usual means and
     deviations of the training images; targets are (B,) of 10 classes. The 10,000 official test images are the test split; the
-    validation split is a random part of the other 50,000. Other images under the names of these files are called "scifar other
-    files" in tables.
+    validation split is a random part of the other 50,000, by default the same images as in S4's code. Other images under the
+    names of these files are called "scifar other files" in tables.
     """
 
     name = "scifar"
@@ -65,9 +65,9 @@ class SCIFAR(DataSet):
             data_dir: folder with ``cifar-10-batches-py/``, as torchvision leaves it, or with ``cifar-10-python.tar.gz``, which
                 is read without unpacking. Both are also found in ``cifar10/``, and the folder may be that of the files
                 themselves. The archive is downloaded if none exists.
-            grayscale: one channel, 0.299 red + 0.587 green + 0.114 blue, instead of three.
+            grayscale: one channel, 0.299 red + 0.587 green + 0.114 blue, rounded to whole levels, instead of three.
             validation_fraction: fraction of the 50,000 training images for the validation split.
-            split_seed: seed of that choice.
+            split_seed: seed of that choice, by torch's generator; 42 is that of S4's code.
             train_samples: number of training images, a random part of the training split; None for all.
             num_workers: worker processes that make batches; 0 makes them in the main process.
 
@@ -79,7 +79,7 @@ class SCIFAR(DataSet):
         training, test = [batches[name] for name in FILES if name != "test_batch"], batches["test_batch"]
         images = np.concatenate([batch.images for batch in training])
         labels = np.concatenate([batch.labels for batch in training])
-        train, validation = random_split(len(images), validation_fraction, split_seed)
+        train, validation = split_as_s4(len(images), validation_fraction, split_seed)
         if train_samples is not None and train_samples > len(train):
             raise UserError(
                 f"dataset.train_samples: got {train_samples}, but scifar's training split has only {len(train)} images"
@@ -110,11 +110,26 @@ class SCIFAR(DataSet):
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return inputs (B, 1024, 3), or (B, 1024, 1) in grey, and targets (B,)."""
-        values = self._images[split][indices].to(torch.float32).div_(255)
+        pixels = self._images[split][indices]
         if self._grayscale:
-            grey = (values @ torch.tensor(LUMA))[..., None]
-            return Batch((grey - GREY_MEAN) / GREY_DEVIATION, self._labels[split][indices])
+            levels = ((pixels.int() * torch.tensor(LUMA, dtype=torch.int32)).sum(-1, keepdim=True) + 2**15) // 2**16
+            return Batch((levels.float() / 255 - GREY_MEAN) / GREY_DEVIATION, self._labels[split][indices])
+        values = pixels.float() / 255
         return Batch((values - torch.tensor(MEAN)) / torch.tensor(DEVIATION), self._labels[split][indices])
+
+
+def split_as_s4(count: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split 0 to ``count - 1`` as S4's code does: the last part of torch's permutation is the validation split.
+
+    Returns:
+        The indices for training and those for validation, int64.
+
+    Raises:
+        UserError: one of the parts would be empty.
+    """
+    validation = len(random_split(count, validation_fraction, seed)[1])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
+    return order[:-validation], order[-validation:]
 
 
 def _pixels(images: dict[Split, np.ndarray]) -> dict[Split, Tensor]:

@@ -10,10 +10,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from seqmem import datasets
 from seqmem.arguments import parameters
-from seqmem.data import random_split
 from seqmem.datasets import scifar
 from seqmem.errors import DataWarning, UserError
 
@@ -47,8 +47,9 @@ def test_training_images_are_split_and_test_images_kept(tiny_scifar, tiny_scifar
 def test_images_may_be_grey(tiny_scifar, tiny_scifar_batches):
     data = load(tiny_scifar, grayscale=True)
     assert data.spec.input_size == 1
-    red, green, blue = tiny_scifar_batches["test_batch"]["data"].reshape(6, 3, 1024).transpose(1, 0, 2) / 255
-    expected = (0.299 * red + 0.587 * green + 0.114 * blue - scifar.GREY_MEAN) / scifar.GREY_DEVIATION
+    colours = tiny_scifar_batches["test_batch"]["data"].reshape(6, 3, 32, 32).transpose(0, 2, 3, 1)
+    levels = np.stack([np.asarray(Image.fromarray(each).convert("L")) for each in colours.astype(np.uint8)])
+    expected = (levels.reshape(6, 1024) / 255 - scifar.GREY_MEAN) / scifar.GREY_DEVIATION
     torch.testing.assert_close(
         everything(data, "test").inputs[..., 0], torch.from_numpy(expected).float(), rtol=1e-5, atol=1e-5
     )
@@ -75,8 +76,10 @@ def test_files_given_by_hand_are_found_where_they_usually_lie(tiny_scifar, tmp_p
 
 def test_the_official_images_are_split_into_45000_and_5000_by_seed_42():
     defaults = parameters(scifar.SCIFAR)
-    train, validation = random_split(50_000, defaults["validation_fraction"], defaults["split_seed"])
+    train, validation = scifar.split_as_s4(50_000, defaults["validation_fraction"], defaults["split_seed"])
     assert (len(train), len(validation), defaults["split_seed"]) == (45_000, 5_000, 42)
+    expected = torch.utils.data.random_split(range(50_000), (45_000, 5_000), torch.Generator().manual_seed(42))
+    assert [train.tolist(), validation.tolist()] == [part.indices for part in expected]
     assert scifar.MEAN == (0.4914, 0.4822, 0.4465)
     assert scifar.DEVIATION == (0.2023, 0.1994, 0.2010)
 
