@@ -12,9 +12,9 @@
     >>> read_out_r2(states, past, fitted=torch.arange(200) < 100).shape
     torch.Size([20])
 
-``gradients.py`` and ``read_out.py`` have the measures, for any function that returns a state; ``reconstruction.py`` the
-that of HiPPO memories; ``curves.py`` measures a sequence model over a ``Sample`` of sequences, as ``seqmem memory``
-does for a finished trial.
+``gradients.py`` and ``read_out.py`` have the measures, for any function that returns a state, and ``reconstruction.py`` has
+that of HiPPO memories. ``curves.py`` measures a sequence model over a ``Sample`` of sequences, as ``seqmem memory`` does for a
+finished trial.
 """
 
 from seqmem.diagnostics.curves import Curves, carried_layers, closed_forms, measure
