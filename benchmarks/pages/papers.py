@@ -171,7 +171,7 @@ MACKEY_GLASS = Trials(
     command="`make table-lmu`",
     others=[
         Column(
-            "published, 500 epochs",
+            "published",
             "",
             digits=4,
             spread=False,
@@ -190,11 +190,11 @@ MACKEY_GLASS = Trials(
 _HMLSTM = {
     "hmlstm/text8_hmlstm": ("text8 prefix, bits per character", "3 x 128"),
     "hmlstm/text8_lstm": ("text8 prefix, bits per character", "346"),
-    "hmlstm/text8_lstm_3_layers": ("text8 prefix, bits per character", "3 x 158"),
+    "hmlstm/text8_lstm_3_layers": ("text8 prefix, bits per character", "3 x 159"),
     "hmlstm/sinusoids_hmlstm": ("sinusoids, 3 steps ahead, mse", "2 x 30, soft"),
-    "hmlstm/sinusoids_lstm": ("sinusoids, 3 steps ahead, mse", "70"),
+    "hmlstm/sinusoids_lstm": ("sinusoids, 3 steps ahead, mse", "69"),
     "hmlstm/sinusoids_1_step_hmlstm": ("sinusoids, 1 step ahead, mse", "2 x 30, soft"),
-    "hmlstm/sinusoids_1_step_lstm": ("sinusoids, 1 step ahead, mse", "70"),
+    "hmlstm/sinusoids_1_step_lstm": ("sinusoids, 1 step ahead, mse", "69"),
 }
 
 
@@ -218,6 +218,7 @@ SEGMENTS = Trials(
         Column("layer 3", "boundary_rate_3", digits=2, spread=False),
     ],
     task="{data}, units {units}",
+    level="4.755 bits of 27 equally likely characters, 0.250 of the sinusoids' noise",
     waiting=paper_tables.HMLSTM.waiting,
 )
 
