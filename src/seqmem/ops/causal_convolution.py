@@ -112,4 +112,4 @@ def _shapes(inputs: Tensor, weight: Tensor, *others: Tensor | None) -> tuple[Ten
     return inputs.new_empty(batch, steps, channels), inputs.new_empty(batch, weight.shape[1] - 1, channels)
 
 
-register_scan("causal_convolution", 2, _shapes)
+register_scan("causal_convolution", _shapes)

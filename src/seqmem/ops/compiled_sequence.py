@@ -3,7 +3,7 @@
 The kernels are in ``csrc/sequence_run.cpp`` (memory network, LSTM, GRU) and ``csrc/multiscale.cpp`` (HM-LSTM).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -109,46 +109,53 @@ def register_operator(name: str, states: int, shapes: Callable[..., tuple[Tensor
     _register_gradient(name, states, 1)
 
 
-def register_scan(name: str, results: int, shapes: Callable[..., tuple[Tensor, ...]]) -> None:
+def register_scan(
+    name: str, shapes: Callable[..., tuple[Tensor, ...]], gradient_shapes: Callable[..., Sequence[Tensor]] | None = None
+) -> None:
     """Register the shapes and the gradient of a compiled scan, if the library is loaded.
 
     Args:
-        name: name of the operator. Its backward operator takes the gradients of the results, what forward has saved, and the
-            arguments of forward. It returns the gradients of all floating-point tensors, empty ones for tensors that are None.
-        results: number of results; what follows them is saved for backward.
+        name: name of the operator. Its backward operator takes gradients ``grad_X`` of the first results, then arguments and
+            results of forward by their names, and ``X_gradient``, whether argument X requires a gradient. It returns the
+            gradients of all floating-point tensors; those that are not required are ignored.
         shapes: maps the operator's arguments to empty tensors with the shapes of its results.
+        gradient_shapes: the same for backward; None if each gradient has the shape of its argument, or is empty for None.
     """
     if extension.REASON:
         return
     operator = getattr(torch.ops.seqmem, f"{name}_backward").default
-    arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
-    tensors = [name for name, is_tensor in arguments if is_tensor]
-    differentiable = [name for name in tensors if name not in _CONSTANT]
+    arguments, results = ([part.name for part in parts] for parts in (_schema(name).arguments, _schema(name).returns))
+    tensors = [part.name for part in _schema(name).arguments if "Tensor" in str(part.type)]
+    differentiable = [part for part in tensors if part not in _CONSTANT]
+    taken = [part.name for part in _schema(f"{name}_backward").arguments]
+    count = sum(part.startswith("grad_") for part in taken)
+    kept = [part for part in taken[count:] if part in tensors or part in results]
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        saved = output[results:]
+        values = dict(zip(arguments, inputs, strict=True)) | dict(zip(results, output, strict=True))
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*saved)
-        ctx.settings = inputs[len(tensors) :]
-        ctx.save_for_backward(*inputs[: len(tensors)], *saved)
+        ctx.mark_non_differentiable(*output[count:])
+        ctx.settings = {part: value for part, value in values.items() if part not in tensors and part not in results}
+        ctx.save_for_backward(*(values[part] for part in kept))
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        kept = ctx.saved_tensors  # read once: activation checkpointing unpacks each only once
-        given, saved = kept[: len(tensors)], kept[len(tensors) :]
-        incoming = grads[:results]
-        if all(grad is None for grad in incoming):
+        saved = ctx.saved_tensors  # read once: activation checkpointing unpacks each only once
+        if all(grad is None for grad in grads[:count]):
             return (None,) * len(arguments)
-        values = dict(zip(differentiable, operator(*incoming, *saved, *given, *ctx.settings), strict=True))
-        found = [None if tensor is None else values.get(name) for name, tensor in zip(tensors, given, strict=True)]
-        return (*found, *[None] * len(ctx.settings))
+        needed = dict(zip(arguments, ctx.needs_input_grad, strict=True))
+        values = dict(zip(kept, saved, strict=True)) | ctx.settings
+        values |= {f"{part}_gradient": is_needed for part, is_needed in needed.items()}
+        found = operator(*grads[:count], *(values[part] for part in taken[count:]))
+        gradients = dict(zip(differentiable, found, strict=True))
+        return tuple(gradients[part] if is_needed else None for part, is_needed in needed.items())
 
-    def gradient_shapes(*values: Any) -> list[Tensor]:
-        given = dict(zip([argument.name for argument in _schema(f"{name}_backward").arguments], values, strict=True))
+    def shapes_of_arguments(*values: Any) -> list[Tensor]:
+        given = dict(zip(taken, values, strict=True))
         none = given[tensors[0]].new_empty(0)
-        return [none.new_empty(0 if given[name] is None else given[name].shape) for name in differentiable]
+        return [none.new_empty(0 if given[part] is None else given[part].shape) for part in differentiable]
 
     extension.register_shapes(f"seqmem::{name}", shapes)
-    extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes)
+    extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes or shapes_of_arguments)
     register_gradient(f"seqmem::{name}", backward, setup_context)
     register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
 

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
-from seqmem.ops import extension
-from seqmem.ops.compiled_sequence import refuse_second_derivative
+from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.export import scan
 from seqmem.ops.precision import at_least_float32
-from seqmem.ops.transforms import register_gradient
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
 
@@ -184,37 +182,13 @@ def _outputs(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> Tens
     return states.to(dtype)
 
 
-def _register() -> None:
-    """Register the shapes and the gradient of the compiled scan."""
-    backward_operator = torch.ops.seqmem.diagonal_scan_backward.default
-
-    def shapes(a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-        return b.new_empty(b.shape), b.new_empty(b.shape[0], *b.shape[2:])
-
-    def gradient_shapes(
-        grad_h: Tensor | None, grad_final: Tensor | None, a: Tensor, h: Tensor, initial: Any, lengths: Any, *options: bool
-    ) -> list[Tensor]:
-        a_gradient = options[-1]
-        return [a.new_empty(a.shape if a_gradient else 0), h.new_empty(h.shape), h.new_empty(h.shape[0], *h.shape[2:])]
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        a, _, initial, lengths, ctx.reverse = inputs
-        ctx.set_materialize_grads(False)
-        ctx.has_initial = initial is not None
-        ctx.save_for_backward(a, output[0], initial, lengths)
-
-    def backward(ctx: Any, grad_h: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad_h is None and grad_final is None:
-            return None, None, None, None, None
-        a_gradient = ctx.needs_input_grad[0]
-        grad_a, grad_b, grad_initial = backward_operator(grad_h, grad_final, *ctx.saved_tensors, ctx.reverse, a_gradient)
-        return grad_a if a_gradient else None, grad_b, grad_initial if ctx.has_initial else None, None, None
-
-    extension.register_shapes("seqmem::diagonal_scan", shapes)
-    extension.register_shapes("seqmem::diagonal_scan_backward", gradient_shapes)
-    register_gradient("seqmem::diagonal_scan", backward, save)
-    register_gradient("seqmem::diagonal_scan_backward", refuse_second_derivative)
+def _shapes(a: Tensor, b: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    return b.new_empty(b.shape), b.new_empty(b.shape[0], *b.shape[2:])
 
 
-if not extension.REASON:
-    _register()
+def _gradient_shapes(grad_h: Any, grad_final: Any, a: Tensor, h: Tensor, *others: Any) -> list[Tensor]:
+    a_gradient = others[-1]
+    return [a.new_empty(a.shape if a_gradient else 0), h.new_empty(h.shape), h.new_empty(h.shape[0], *h.shape[2:])]
+
+
+register_scan("diagonal_scan", _shapes, _gradient_shapes)

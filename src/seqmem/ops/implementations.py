@@ -34,6 +34,8 @@ from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_blocks, selective_scan_compiled, selective_scan_exported
 from seqmem.ops.slstm import slstm_exported, slstm_reference, slstm_sequence
 
+Run = Callable[..., Any]
+
 
 class Implementation(NamedTuple):
     """An implementation of a sequence operator.
@@ -49,7 +51,7 @@ class Implementation(NamedTuple):
     name: str
     device: str
     fallback_reason: Callable[..., str]
-    run: Callable[..., Any]
+    run: Run
     plain: bool = False
 
 
@@ -62,7 +64,7 @@ class Choice(NamedTuple):
         fallback_reason: why no implementation can run; empty if one can.
     """
 
-    run: Callable[..., Any] | None
+    run: Run | None
     path: str
     fallback_reason: str
 
@@ -133,6 +135,16 @@ def _graph_reason(inputs: Tensor, capturable: bool) -> str:
     return transforms.fallback_reason()
 
 
+def _scan_rows(compiled: Run, exported: Run, kernel: Run, name: str, plain: Run) -> tuple[Implementation, ...]:
+    """Return the implementations of a scan; ``name`` is that of the one in torch's operations, for all devices."""
+    return (
+        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, compiled),
+        Implementation(EXPORTED, "", _exported_reason, exported, True),
+        Implementation(operators.NAME, "cuda", operators.fallback_reason, kernel),
+        Implementation(name, "", _always, plain, True),
+    )
+
+
 TABLE: dict[str, tuple[Implementation, ...]] = {
     "memory_network": (
         Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),
@@ -151,23 +163,14 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("step by step with a hand-written backward", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
     ),
     "multiscale": (Implementation(COMPILED, "cpu", _full_precision_reason, multiscale_sequence),),
-    "diagonal_scan": (
-        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_scan),
-        Implementation(EXPORTED, "", _exported_reason, diagonal_scan_exported, True),
-        Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_scan_kernel),
-        Implementation("parallel scan", "", _always, diagonal_scan_parallel, True),
+    "diagonal_scan": _scan_rows(
+        diagonal_scan, diagonal_scan_exported, diagonal_scan_kernel, "parallel scan", diagonal_scan_parallel
     ),
-    "diagonal_ssm": (
-        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, diagonal_ssm_compiled),
-        Implementation(EXPORTED, "", _exported_reason, diagonal_ssm_exported, True),
-        Implementation(operators.NAME, "cuda", operators.fallback_reason, diagonal_ssm_kernel),
-        Implementation("blocks of steps", "", _always, diagonal_ssm_blocks, True),
+    "diagonal_ssm": _scan_rows(
+        diagonal_ssm_compiled, diagonal_ssm_exported, diagonal_ssm_kernel, "blocks of steps", diagonal_ssm_blocks
     ),
-    "selective_scan": (
-        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, selective_scan_compiled),
-        Implementation(EXPORTED, "", _exported_reason, selective_scan_exported, True),
-        Implementation(operators.NAME, "cuda", operators.fallback_reason, selective_scan_kernel),
-        Implementation("blocks of steps", "", _always, selective_scan_blocks, True),
+    "selective_scan": _scan_rows(
+        selective_scan_compiled, selective_scan_exported, selective_scan_kernel, "blocks of steps", selective_scan_blocks
     ),
     "slstm": (
         Implementation(COMPILED, "cpu", _full_precision_reason, slstm_sequence),
@@ -178,17 +181,11 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, causal_convolution_compiled),
         Implementation("a sum over the taps", "", _always, causal_convolution_reference, True),
     ),
-    "minimal_gates": (
-        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, minimal_gates_scan),
-        Implementation(EXPORTED, "", _exported_reason, minimal_gates_exported, True),
-        Implementation(operators.NAME, "cuda", operators.fallback_reason, minimal_gates_kernel),
-        Implementation("parallel scan", "", _always, minimal_gates_parallel, True),
+    "minimal_gates": _scan_rows(
+        minimal_gates_scan, minimal_gates_exported, minimal_gates_kernel, "parallel scan", minimal_gates_parallel
     ),
-    "oscillators": (
-        Implementation(COMPILED, "cpu", compiled_sequence.scan_fallback_reason, oscillator_scan),
-        Implementation(EXPORTED, "", _exported_reason, oscillator_scan_exported, True),
-        Implementation(operators.NAME, "cuda", operators.fallback_reason, oscillator_scan_kernel),
-        Implementation("parallel scan", "", _always, oscillator_scan_parallel, True),
+    "oscillators": _scan_rows(
+        oscillator_scan, oscillator_scan_exported, oscillator_scan_kernel, "parallel scan", oscillator_scan_parallel
     ),
 }
 """The implementations of each operator, the preferred ones first."""

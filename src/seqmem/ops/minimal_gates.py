@@ -11,11 +11,9 @@ from torch.nn.functional import softplus
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
-from seqmem.ops import extension
-from seqmem.ops.compiled_sequence import refuse_second_derivative
+from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel, diagonal_scan_reference
 from seqmem.ops.precision import at_least_float32
-from seqmem.ops.transforms import register_gradient
 
 MinimalGates = Literal["gru", "lstm", "lstm_raw"]
 
@@ -112,35 +110,14 @@ def _factors_and_terms(projected: Tensor, gates: MinimalGates) -> tuple[Tensor, 
     return torch.sigmoid(-difference), torch.sigmoid(difference) * candidate_activation(k_h)
 
 
-def _register() -> None:
-    """Register the shapes and the gradient of the compiled scan."""
-    backward_operator = torch.ops.seqmem.minimal_gates_backward.default
-
-    def shapes(projected: Tensor, initial: Tensor | None, lengths: Tensor | None, gates: str) -> tuple[Tensor, Tensor]:
-        batch, steps, size = projected.shape
-        size //= 2 if gates == "gru" else 3
-        return projected.new_empty(batch, steps, size), projected.new_empty(batch, size)
-
-    def gradient_shapes(grad_h: Any, grad_final: Any, projected: Tensor, h: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-        return projected.new_empty(projected.shape), h.new_empty(h.shape[0], h.shape[2])
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        projected, initial, lengths, ctx.gates = inputs
-        ctx.set_materialize_grads(False)
-        ctx.has_initial = initial is not None
-        ctx.save_for_backward(projected, output[0], initial, lengths)
-
-    def backward(ctx: Any, grad_h: Tensor | None, grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad_h is None and grad_final is None:
-            return None, None, None, None
-        grad_projected, grad_initial = backward_operator(grad_h, grad_final, *ctx.saved_tensors, ctx.gates)
-        return grad_projected, grad_initial if ctx.has_initial else None, None, None
-
-    extension.register_shapes("seqmem::minimal_gates", shapes)
-    extension.register_shapes("seqmem::minimal_gates_backward", gradient_shapes)
-    register_gradient("seqmem::minimal_gates", backward, save)
-    register_gradient("seqmem::minimal_gates_backward", refuse_second_derivative)
+def _shapes(projected: Tensor, initial: Any, lengths: Any, gates: str) -> tuple[Tensor, Tensor]:
+    batch, steps, size = projected.shape
+    size //= 2 if gates == "gru" else 3
+    return projected.new_empty(batch, steps, size), projected.new_empty(batch, size)
 
 
-if not extension.REASON:
-    _register()
+def _gradient_shapes(grad_h: Any, grad_final: Any, projected: Tensor, h: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    return projected.new_empty(projected.shape), h.new_empty(h.shape[0], h.shape[2])
+
+
+register_scan("minimal_gates", _shapes, _gradient_shapes)

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
-from seqmem.ops import extension
-from seqmem.ops.compiled_sequence import refuse_second_derivative
+from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.export import scan
-from seqmem.ops.transforms import register_gradient
 
 OscillatorMethod = Literal["im", "imex"]
 
@@ -177,40 +175,18 @@ def _results(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> tupl
     return masked(positions, lengths).to(dtype), final.to(dtype)
 
 
-def _register() -> None:
-    """Register the shapes and the gradient of the compiled scan."""
-    backward_operator = torch.ops.seqmem.oscillators_backward.default
-
-    def shapes(
-        coefficients: Tensor, driven: Tensor, initial: Tensor | None, lengths: Tensor | None, keeps_velocities: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        velocities = driven.new_empty(driven.shape if keeps_velocities else 0)
-        return driven.new_empty(driven.shape), driven.new_empty(driven.shape[0], 2, *driven.shape[2:]), velocities
-
-    def gradient_shapes(
-        grad_positions: Any, grad_final: Any, coefficients: Tensor, driven: Tensor, *others: Any
-    ) -> tuple[Tensor, ...]:
-        state = driven.new_empty(driven.shape[0], 2, *driven.shape[2:])
-        return coefficients.new_empty(coefficients.shape), driven.new_empty(driven.shape), state
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        positions, _, velocities = output
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(velocities)
-        ctx.has_initial = inputs[2] is not None
-        ctx.save_for_backward(*inputs[:4], positions, velocities)
-
-    def backward(ctx: Any, grad_positions: Tensor | None, grad_final: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
-        if grad_positions is None and grad_final is None:
-            return None, None, None, None, None
-        coefficients, driven, initial = backward_operator(grad_positions, grad_final, *ctx.saved_tensors)
-        return coefficients, driven, initial if ctx.has_initial else None, None, None
-
-    extension.register_shapes("seqmem::oscillators", shapes)
-    extension.register_shapes("seqmem::oscillators_backward", gradient_shapes)
-    register_gradient("seqmem::oscillators", backward, save)
-    register_gradient("seqmem::oscillators_backward", refuse_second_derivative)
+def _shapes(
+    coefficients: Tensor, driven: Tensor, initial: Any, lengths: Any, keeps_velocities: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    velocities = driven.new_empty(driven.shape if keeps_velocities else 0)
+    return driven.new_empty(driven.shape), driven.new_empty(driven.shape[0], 2, *driven.shape[2:]), velocities
 
 
-if not extension.REASON:
-    _register()
+def _gradient_shapes(
+    grad_positions: Any, grad_final: Any, coefficients: Tensor, driven: Tensor, *others: Any
+) -> tuple[Tensor, ...]:
+    state = driven.new_empty(driven.shape[0], 2, *driven.shape[2:])
+    return coefficients.new_empty(coefficients.shape), driven.new_empty(driven.shape), state
+
+
+register_scan("oscillators", _shapes, _gradient_shapes)

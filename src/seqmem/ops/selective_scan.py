@@ -251,4 +251,4 @@ def _shapes(inputs: Tensor, delta: Tensor, a: Tensor, *others: Any) -> tuple[Ten
     )
 
 
-register_scan("selective_scan", 2, _shapes)
+register_scan("selective_scan", _shapes)
