@@ -31,6 +31,12 @@ def load(arguments):
     return datasets.load(dict(arguments))
 
 
+@cache
+def composed(name):
+    """The config of an experiment, which several tests of the same process read."""
+    return commandline.compose([f"experiment={name}"])
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in REPRESENTATIVE else pytest.mark.slow) for name in choices("experiment")],
@@ -64,9 +70,9 @@ def test_trains_when_made_small(name, tmp_path):
 
 def test_every_experiment_composes_and_a_papers_row_spells_out_its_settings():
     for name in choices("experiment"):
-        composed = commandline.compose([f"experiment={name}"])
+        config = composed(name)
         if name.startswith("hippo/"):
-            own = check_row(name, composed)
+            own = check_row(name, config)
             assert own["model"].get("order") or own["model"]["cell_args"]["hidden_size"], name
             assert own["runner"]["ntrials"] >= (1 if name == "hippo/short_pmnist_legs" else 3), name
 
@@ -76,13 +82,13 @@ def test_models_of_one_size_have_one_budget():
     settings = {}
     for name in choices("experiment"):
         if name.startswith(("successors/pmnist_", "successors/ct_")):
-            composed = commandline.compose([f"experiment={name}"])
-            own = check_row(name, composed)
+            config = composed(name)
+            own = check_row(name, config)
             assert own["model"] == {"preset": "params_100k", "dropout": 0.0}, name
             assert own["runner"]["ntrials"] >= 2, name
             task = name.rpartition("_")[0] if "lmu_plain" not in name else "successors/pmnist"
-            shared = {key: value for key, value in composed["train"].items() if key not in ("lr", "wd")}
-            assert settings.setdefault(task, (composed["dataset"], shared)) == (composed["dataset"], shared), name
+            shared = {key: value for key, value in config["train"].items() if key not in ("lr", "wd")}
+            assert settings.setdefault(task, (config["dataset"], shared)) == (config["dataset"], shared), name
     assert settings.keys() == {"successors/pmnist", "successors/ct_100to200", "successors/ct_200to100"}
 
 
@@ -94,29 +100,31 @@ def test_models_of_a_test_of_memory_share_a_budget(table, preset, trials):
         name for name in choices("experiment") if name.startswith(f"{folder}/")
     }
     for task in table:
-        composed = commandline.compose([f"experiment={folder}/{task.name}", "model=slstm"])
-        own = check_row(f"{folder}/{task.name}", composed)
+        own = check_row(f"{folder}/{task.name}", composed(f"{folder}/{task.name}"))
+        assert not any("model" in str(default) for default in own["defaults"])
         assert own["model"]["preset"] == preset
         assert own["runner"]["ntrials"] == trials
-        assert [each.name for each in table if each.has(composed)] == [task.name]
+        assert [each.name for each in table if each.has(composed(f"{folder}/{task.name}"))] == [task.name]
+    other = commandline.compose([f"experiment={folder}/{table[0].name}", "model=slstm"])
+    assert (other["model"]["preset"], other["dataset"]) == (preset, composed(f"{folder}/{table[0].name}")["dataset"])
 
 
 def test_the_published_recipe_of_s4d_is_spelled_out():
     name = "successors/scifar_s4d"
-    own = check_row(name, commandline.compose([f"experiment={name}"]))
+    own = check_row(name, composed(name))
     assert {"model_size", "num_layers", "norm_first", "dropout"} <= set(own["model"])
 
 
-def check_row(name, composed):
+def check_row(name, config):
     """Each hyper-parameter is in the file, with the command that runs it, and is what the command trains; return the file."""
     text = (ROOT / "cfg" / "experiment" / f"{name}.yaml").read_text()
     own = yaml.safe_load(text)
     for section, keys in own.items():
         for key, value in keys.items() if section != "defaults" else ():
             if isinstance(value, dict):
-                assert value.items() <= composed[section][key].items(), name
+                assert value.items() <= config[section][key].items(), name
             else:
-                assert composed[section][key] == value, name
+                assert config[section][key] == value, name
     assert {"lr", "batch_size", "epochs", "optimizer", "wd", "gradient_clip_val"} <= set(own["train"]), name
     assert re.search(rf"python train.py (-m )?experiment={name}\b", text), name
     return own
