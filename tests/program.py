@@ -1,6 +1,6 @@
 """Runs this project's commands much as a user would, without waiting for torch and Lightning to be imported for each.
 
-A process that has imported them once is forked for each command: arguments, folder, streams, exit status and the environment
+A process that has imported all once is forked for each command: arguments, folder, streams, exit status and the environment
 that is read after start-up are the command's own. Effects of Python's start-up are not visible here (PYTHONWARNINGS,
 OMP_NUM_THREADS, a warning or a missing import in a module that was imported before): tests of these start their own process.
 """
@@ -25,9 +25,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 
 _context = get_context("forkserver")
-_context.set_forkserver_preload(
-    ["hydra", "pytorch_lightning", "sklearn.datasets", "matplotlib.pyplot", "seqmem.training", "seqmem.results"]
-)
+_context.set_forkserver_preload(["tests.preloaded"])
 
 
 def run(
