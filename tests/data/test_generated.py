@@ -208,3 +208,11 @@ def test_arguments_at_another_length(monkeypatch):
     assert reber.batch("test", torch.arange(10)).lengths.tolist() == [20] * 10
     with pytest.raises(UserError, match=r"^dataset\.length: got 70, but imdb has no length to choose; did you mean 'max_leng"):
         datasets.at_length({"name": "imdb"}, 70)
+
+
+def test_sequences_that_would_fill_the_memory_are_refused():
+    with pytest.raises(UserError, match=r"^dataset\.length: got sequences of 1000000001 steps, expected at most 67108864$"):
+        Recall(length=10**9, min_length=1)
+    for arguments in ({"name": "parity"}, {"name": "induction"}):
+        with pytest.raises(UserError, match="expected at most 67108864"):
+            datasets.load(datasets.at_length(arguments, 10**9))

@@ -24,6 +24,9 @@ BLOCK_ROWS = 512
 BLOCK_STEPS = 2**20
 """Sequences and steps of the blocks in which fixed splits are drawn, at most; a block has at least one sequence."""
 
+MOST_STEPS = 2**26
+"""Steps of the longest sequence: as tokens it takes half a GiB."""
+
 KEPT_BYTES = 2**28
 """Memory for blocks that stay after their first use; further blocks are drawn again whenever they are needed."""
 
@@ -86,7 +89,12 @@ class GeneratedDataSet(DataSet):
             seed: of the fixed splits.
             fresh: draw training sequences anew in each epoch, from the trial's seed.
             num_workers: worker processes that make batches; 0 makes them in the main process.
+
+        Raises:
+            UserError: a sequence has more than ``MOST_STEPS`` steps.
         """
+        if spec.max_length > MOST_STEPS:
+            raise UserError(f"dataset.length: got sequences of {spec.max_length} steps, expected at most {MOST_STEPS}")
         self.seed, self.fresh = seed, fresh
         self.lengths = {split: list(lengths[split]) for split in SPLITS}
         self._blocks: dict[tuple[Split, int, int], tuple[np.ndarray, np.ndarray]] = {}
