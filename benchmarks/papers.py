@@ -45,12 +45,15 @@ def main() -> None:
     group.add_argument("--keep", action="store_true", help="write benchmarks/results, which belongs to the repository")
     arguments = parser.parse_args()
     trials = [(run.folder, _config(run.folder)) for run in find_runs(arguments.runs) if run.finished]
+    left = len(trials)
     for table in TABLES:
         path = (RESULTS if arguments.keep else arguments.output) / table.file
         found = rows(table, trials)
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, columns(table), merged(table, read(path), found))
         print(f"{len(found)} trials: {path}")
+        left -= len(found)
+    print(f"{left} other finished trials, whose settings are those of no row, or smoke tests")
     if arguments.keep:
         every_page.update()
 

@@ -41,7 +41,7 @@ def test_every_experiment_of_a_paper_is_a_row_of_one_table():
     }
 
 
-def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch):
+def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
     runs = tmp_path / "runs"
     write_run(runs / "a", config_of("experiment=hippo/ct_100to200_mgu", seed=2), 0.25, result_last={"test/accuracy": 0.2})
     write_run(runs / "b", config_of("experiment=hippo/ct_dropped_upsample_tlsi"), 0.9)
@@ -59,6 +59,7 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch):
     names += ["hmlstm/sinusoids_hmlstm"]
     names += [f"igloo/copy_memory_table dataset.length=1000 model=gru{rate}" for rate in ("", " train.lr=0.001")]
     found = collect(tmp_path, monkeypatch, *names)
+    assert "2 other finished trials" in capsys.readouterr().out
     kept = [(row["experiment"], row["changes"], row["seed"], row["test"]) for table in found.values() for row in table]
     assert kept == [
         ("hippo/pmnist_rnn", "scale=small", "0", "0.5"),
