@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from seqmem.data import Batch, DataSpec
+from seqmem.data import IGNORE_INDEX, Batch, DataSpec
 from seqmem.results.evaluations import checksum
 from seqmem.results.reading import read_run
 from seqmem.results.record import RunFolder
@@ -43,12 +43,16 @@ def finished(folder, metric="accuracy", best="max", model="legs"):
     return read_run(write_run(folder, configuration(model), metric=metric, best=best, epochs=2))
 
 
-def classified(folder, model, right, seed=0, **arguments):
-    """A trial on digits of which ``right`` (n,) says whether each class is predicted; its test accuracy is recorded."""
+def classified(folder, model, right, seed=0, ignored=0, **arguments):
+    """A trial on digits of which ``right`` (n,) says whether each class is predicted; its test accuracy is recorded.
+
+    The last ``ignored`` sequences have no target that counts.
+    """
     right = torch.as_tensor(right)
     targets = torch.arange(len(right)) % 3
     outputs = torch.eye(3)[torch.where(right, targets, (targets + 1) % 3)] * 4
     trial = write_run(folder / model / f"seed_{seed}", configuration(model, seed=seed), right.float().mean().item(), epochs=2)
     assert isinstance(trial, RunFolder)
+    targets = torch.where(torch.arange(len(right)) < len(right) - ignored, targets, IGNORE_INDEX)
     keep(trial, DIGITS, outputs, Batch(torch.zeros(len(right), 8, 1), targets), **arguments)
     return trial

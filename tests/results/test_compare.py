@@ -135,9 +135,11 @@ def test_without_predictions_a_line_says_how_to_keep_them(tmp_path, capsys):
     ) in text
 
 
-def test_few_test_sequences_are_not_resampled(tmp_path, capsys):
-    classified(tmp_path, "legs", [True] * 19)
-    classified(tmp_path, "gru", [False] * 19)
+@pytest.mark.parametrize("ignored", [0, 18])
+def test_few_test_sequences_are_not_resampled(tmp_path, capsys, ignored):
+    """Those without a target that counts are not sequences to resample."""
+    classified(tmp_path, "legs", [True] * (19 + ignored), ignored=ignored)
+    classified(tmp_path, "gru", [False] * (19 + ignored), ignored=ignored)
     text = printed(capsys, tmp_path, "--rows", "legs", "gru")
     assert "no test over sequences on digits: got 19 test sequences, expected at least 20" in text
     assert "McNemar" not in text

@@ -92,9 +92,10 @@ def sequence_lines(pair: SeedDifferences) -> tuple[list[Line], str]:
         first, second = found
         if isinstance(first, Scores) and isinstance(second, Scores):
             check_same_sequences(first, second)
-            if len(first.sums) < FEWEST_SEQUENCES:
+            count = int((first.weights > 0).sum())
+            if count < FEWEST_SEQUENCES:
                 return [], (
-                    f"no test over sequences on {pair.first.dataset}: got {len(first.sums)} test sequences, "
+                    f"no test over sequences on {pair.first.dataset}: got {count} test sequences, "
                     f"expected at least {FEWEST_SEQUENCES}"
                 )
             kept.append((first, second))
