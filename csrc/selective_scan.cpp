@@ -275,6 +275,25 @@ void run_backward(
   });
 }
 
+Gradients unset_gradients(const Arguments& a) {
+  const auto options = a.inputs.options();
+  // Without tasks the sums are zeros.
+  const auto sums = [&](at::IntArrayRef sizes) {
+    return a.inputs.numel() == 0 ? at::zeros(sizes, options) : at::empty(sizes, options);
+  };
+  Gradients g;
+  g.inputs = empty_large(a.inputs.sizes(), options);
+  g.delta = empty_large(a.inputs.sizes(), options);
+  g.gate = empty_large(a.gate ? a.inputs.sizes() : at::IntArrayRef({0}), options);
+  g.a = at::zeros(a.a.sizes(), options);
+  g.b = sums(a.b.sizes());
+  g.c = sums(a.c.sizes());
+  g.skip = at::zeros({a.channels()}, options);
+  g.delta_bias = at::zeros({a.channels()}, options);
+  g.initial = at::empty({a.batch(), a.channels(), a.states()}, options);
+  return g;
+}
+
 std::vector<Tensor> selective_scan_backward(
     const OptionalTensor& grad_outputs, const OptionalTensor& grad_state, const Tensor& saved, const Tensor& inputs,
     const Tensor& delta, const Tensor& a, const Tensor& b, const Tensor& c, const OptionalTensor& skip,
@@ -302,25 +321,11 @@ std::vector<Tensor> selective_scan_backward(
   check_tensor(given.name, "saved", saved, inputs, saved_sizes(given));
   check_tensor(given.name, "grad_outputs", grad_outputs, inputs, inputs.sizes());
   check_tensor(given.name, "grad_state", grad_state, inputs, state);
-  const auto options = inputs.options();
-  Gradients g;
-  g.inputs = empty_large(inputs.sizes(), options);
-  g.delta = empty_large(inputs.sizes(), options);
-  g.gate = empty_large(gate ? inputs.sizes() : at::IntArrayRef({0}), options);
-  // Without tasks the sums are zeros.
-  const auto sums = [&](at::IntArrayRef sizes) {
-    return inputs.numel() == 0 ? at::zeros(sizes, options) : at::empty(sizes, options);
-  };
-  g.a = at::zeros(a.sizes(), options);
-  g.b = sums(b.sizes());
-  g.c = sums(c.sizes());
-  g.skip = at::zeros({given.channels()}, options);
-  g.delta_bias = at::zeros({given.channels()}, options);
-  g.initial = at::empty(state, options);
+  Gradients g = unset_gradients(given);
   const OptionalTensor outputs_gradient = with_contiguous_rows(grad_outputs), state_gradient = contiguous(grad_state);
   inputs.scalar_type() == at::kFloat ? run_backward<float>(given, outputs_gradient, state_gradient, saved.contiguous(), g)
                                      : run_backward<double>(given, outputs_gradient, state_gradient, saved.contiguous(), g);
-  const Tensor none = at::empty({0}, options);
+  const Tensor none = at::empty({0}, inputs.options());
   return {g.inputs,
           g.delta,
           g.a,
