@@ -333,8 +333,8 @@ std::vector<Tensor> selective_scan_backward(
           g.c,
           skip ? g.skip : none,
           g.gate,
-          delta_bias ? g.delta_bias : at::empty({0}, options),
-          initial ? flushed(g.initial) : at::empty({0}, options)};
+          delta_bias ? g.delta_bias : at::empty({0}, inputs.options()),
+          initial ? flushed(g.initial) : at::empty({0}, inputs.options())};
 }
 
 }  // namespace
