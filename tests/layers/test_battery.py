@@ -21,6 +21,8 @@ NAMES = sorted(set(sequence.names()) - set(cells.names()))
 LENGTHS = torch.tensor([17, 5, 1, 0])
 
 every_layer = pytest.mark.parametrize("name", NAMES)
+COMPILED = ("linoss", "lru", "mingru", "minlstm", "rglru")
+"""Layers that compile in the long tests: their operators do in tests/ops/test_compiled_scans.py."""
 
 
 def make(name: str, size: int = 6) -> SequenceLayer:
@@ -120,7 +122,7 @@ def test_an_exported_layer_accepts_any_batch_and_length(name, inputs):
     assert_close(program(longer, lengths), layer(longer, lengths=lengths)[0])
 
 
-@every_layer
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COMPILED)) for name in NAMES])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
 def test_a_layer_compiles(name, inputs):
     layer, results = make(name), []

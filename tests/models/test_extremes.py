@@ -6,11 +6,9 @@ The default tests take one model of each network. The cells have the same tests 
 import math
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from seqmem import models
 from seqmem.cli import commandline
@@ -18,9 +16,9 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.training.config import model_arguments
+from tests.cli.choices import choices, model_settings
 
-FOLDER = Path(__file__).parents[2] / "cfg" / "model"
-NETWORKS = {path.stem: yaml.safe_load(path.read_text())["network"] for path in sorted(FOLDER.glob("*.yaml"))}
+NETWORKS = {name: model_settings(name)["network"] for name in choices("model")}
 SAMPLE = ["legs", *(name for name, network in NETWORKS.items() if network != "recurrent")]
 LABELLED = DataSpec("made", 3, 4, "classification", 0, 12, times=True)
 SPECS = (

@@ -3,20 +3,19 @@
 import re
 
 import pytest
-import yaml
 
 from seqmem import models
 from seqmem.cli import commandline
 from seqmem.data.spec import DataSpec
+from tests.cli.choices import choices, model_settings
 from tests.program import ROOT
 
 PIXELS = DataSpec("mnist", 1, 10, "classification", output_steps=0, max_length=784)
-FILES = sorted((ROOT / "cfg" / "model").glob("*.yaml"))
 
 
 def having(preset):
     """The models with a preset."""
-    return [path.stem for path in FILES if preset in (yaml.safe_load(path.read_text()).get("presets") or {})]
+    return [name for name in choices("model") if preset in (model_settings(name).get("presets") or {})]
 
 
 def count(network):

@@ -4,25 +4,23 @@ import random
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from seqmem import datasets
 from seqmem.cli import commandline
 from seqmem.results import RunFolder
 from tests import program
+from tests.cli.choices import choices, model_settings
 from tests.datasets.conftest import write_ts
 from tests.trials import assert_same, run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
-CONFIGS = Path(__file__).parents[2] / "cfg" / "model"
-MODELS = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"function_approximation"})  # which is not trained
+MODELS = sorted({*choices("model")} - {"function_approximation"})  # which is not trained
 TWICE = ["igloo", "lstm"]
-NETWORKS = {yaml.safe_load((CONFIGS / f"{model}.yaml").read_text())["network"]: model for model in MODELS}
+NETWORKS = {model_settings(model)["network"]: model for model in MODELS}
 FEW = [f"dataset.{split}_samples=16" for split in ("train", "validation", "test")]
 OTHER_DATA = {
     "conv_lstm_ae": ["dataset=moving_digits", "dataset.length=5", "dataset.size=12", *FEW],
