@@ -135,6 +135,14 @@ def test_without_predictions_a_line_says_how_to_keep_them(tmp_path, capsys):
     ) in text
 
 
+def test_one_line_names_all_data_sets_without_predictions(tmp_path, capsys):
+    write_sets(tmp_path, 3)
+    text = printed(capsys, tmp_path, "--rows", "legs", "gru")
+    [line] = [line for line in text.splitlines() if line.startswith("no test over sequences")]
+    assert line.startswith("no test over sequences for seed 0 on set0: legs: no predictions of the test split are kept; ")
+    assert line.endswith(" keeps them; also incomplete: set1, set2")
+
+
 @pytest.mark.parametrize("ignored", [0, 18])
 def test_few_test_sequences_are_not_resampled(tmp_path, capsys, ignored):
     """Those without a target that counts are not sequences to resample."""

@@ -1,7 +1,7 @@
 """Comparison of rows of a report: the lines of its table, and sentences that say what they allow to say."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -59,11 +59,12 @@ def compare_rows(models: Sequence[str], rows: Rows) -> Comparison:
             ranked.
     """
     pairs = _pairs(models, rows)
-    lines, notes = [seed_line(pair) for pair in pairs], []
+    lines, reasons = [seed_line(pair) for pair in pairs], dict[str, str]()
     for pair in pairs if len(models) == 2 else []:
-        found, note = sequence_lines(pair)
+        found, reason = sequence_lines(pair)
         lines += found
-        notes += [note] if note else []
+        reasons |= {pair.first.dataset: reason} if reason else {}
+    notes = _first_of(reasons)
     ranks, note = ranking(models, rows)
     if ranks:
         if len(models) > MOST_RANKED:
@@ -74,6 +75,12 @@ def compare_rows(models: Sequence[str], rows: Rows) -> Comparison:
     notes += [note] if note else []
     sentences = _sentences(pairs, lines) + ([verdicts.over_data_sets(ranks)] if ranks else [])
     return Comparison(lines, sentences, notes, ranks)
+
+
+def _first_of(reasons: Mapping[str, str]) -> list[str]:
+    """Return the reason why the first data set has no test over sequences, with the names of the others that lack one."""
+    others = ", ".join([*reasons][1:])
+    return [reason + (f"; also incomplete: {others}" if others else "") for reason in [*reasons.values()][:1]]
 
 
 def frame(lines: Sequence[Line]) -> "pd.DataFrame":
