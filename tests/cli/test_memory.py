@@ -159,7 +159,7 @@ def test_the_untrained_model_is_the_one_that_the_training_began_with(kind, argum
 
 @pytest.mark.parametrize("kind", ["convolutions", "both directions", "autoencoder"])
 def test_models_without_a_state_are_refused(kind, trained):
-    trial = trained(kind)
+    trial = trained(kind, "train.epochs=0")
     label = {"convolutions": "tcn", "both directions": "ema", "autoencoder": "seq2seq_ae"}[kind]
     message = f"best.ckpt: got a checkpoint of {label}, which carries no state from step to step, expected recurrent cells or"
     with pytest.raises(UserError, match=re.escape(message)):

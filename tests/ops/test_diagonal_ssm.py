@@ -119,8 +119,15 @@ def test_mixed_types_are_converted_to_the_widest(real):
             assert_close(final, last)
 
 
-@FORMS
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("real", "reverse"),
+    [
+        pytest.param(False, True, id="complex-reverse"),
+        pytest.param(True, False, id="real"),
+        pytest.param(False, False, id="complex", marks=pytest.mark.slow),
+        pytest.param(True, True, id="real-reverse", marks=pytest.mark.slow),
+    ],
+)
 def test_an_exported_model_accepts_any_batch_and_length(real, reverse):
     class Model(nn.Module):
         def forward(self, *given):

@@ -157,7 +157,6 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
     for sort, first, last in (
         ("validation", ["gru", "legs", "rnn", "mgu"], ["lmu", "lstm"]),
         ("-test", ["rnn", "legs", "gru", "mgu"], ["lstm", "lmu"]),
-        ("model", ["gru", "legs", "mgu", "rnn"], ["lmu", "lstm"]),
         ("-model", ["rnn", "mgu", "legs", "gru"], ["lstm", "lmu"]),
         ("n", ["legs", "gru", "rnn", "mgu"], ["lstm", "lmu"]),
     ):
