@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import output, quickstart, run, trials_at_once
+from benchmarks import epoch_times, output, quickstart, run, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
 from benchmarks.pages import measured
@@ -226,6 +226,24 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
     assert text.endswith("mean of the three, 2 trials at a time.")
     (tmp_path / "quickstart/table.csv").write_text("model,best_epoch\nlegs,10.7\nlstm,14.7\ngru,13.3\n")
     assert measured.quickstart().startswith("table.md\n\nStill rising at epoch 15, the last one: lstm and gru.\n\nCommand: ")
+
+
+def test_minutes_of_an_epoch_are_those_of_the_records(monkeypatch, tmp_path):
+    def train(*settings):
+        [model] = [value.removeprefix("experiment=successors/pmnist_") for value in settings if value.startswith("experiment=")]
+        rate = {"s4d": 450.0, "gru": 900.0}[model]
+        record = {"model": model, "sequences_per_second": rate, "peak_memory_mib": 1416.6, "parameters": 100_000}
+        [folder] = [value.removeprefix("output_dir=") for value in settings if value.startswith("output_dir=")]
+        Path(folder, "record.json").write_text(json.dumps(record | {"machine": {"threads": 1}}))
+
+    monkeypatch.setattr(epoch_times, "train", train)
+    rows = [epoch_times.measure(f"successors/pmnist_{model}") for model in ("s4d", "gru")]
+    (tmp_path / "successors").mkdir()
+    epoch_times.save(rows, tmp_path / epoch_times.FILE)
+    monkeypatch.setattr(output, "RESULTS", tmp_path)
+    lines = measured.epochs().splitlines()
+    assert lines[2:4] == ["| `gru` | 1.0 | 900 | 1,420 |", "| `s4d` | 2.0 | 450 | 1,420 |"]
+    assert ", 1 thread on " in lines[-1]
 
 
 def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """Tables of measured times, and of the quickstart, from ``benchmarks/results/``."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import yaml
@@ -29,6 +29,25 @@ SPEED = {
     "LegS projection, order 256, 10^6 steps, one thread, float64": Case("projection", 256, 1_000_000, 1, torch.float64),
     "the same, float32": Case("projection", 256, 1_000_000, 1, torch.float32),
 }
+OPERATORS = {
+    "S4D, 4 blocks of 128, length 1,024, batch 64": Case("s4d", 128, 1024, 64),
+    "selective scan, 256 channels, N 16, length 1,024, batch 16": Case("selective_scan", 256, 1024, 16),
+    "scan of 256 real numbers, constant factors": Case("diagonal_scan", 256, 784, constant=True),
+    "the same, varying factors": Case("diagonal_scan", 256, 784),
+    "scan of 256 complex numbers, constant factors": Case("diagonal_scan", 256, 784, pairs=True, constant=True),
+    "the same, varying factors ": Case("diagonal_scan", 256, 784, pairs=True),
+    "sLSTM, 256 units in 4 heads": Case("slstm", 256, 784),
+}
+"""What the successors of HiPPO run on."""
+OPERATOR_SIDES = {
+    "loop in torch": "loop over steps in torch",
+    "parallel scan in torch": "parallel scan in torch",
+    "JAX associative scan": "JAX associative scan",
+    "convolution by FFT": "convolution by FFT",
+    "copy of the same bytes": "copy of as many bytes",
+}
+"""Columns of the table of operators, and how the names of their sides begin."""
+
 SIDES = {"torch.mm alone": "torch.mm alone", "original": "original", "torch.nn": "torch.nn", "JAX scan": "JAX scan"}
 """Columns of the speed table, and how the names of their sides begin."""
 
@@ -76,16 +95,33 @@ def speed() -> str:
     Raises:
         SystemExit: a case was not measured.
     """
-    rows = read("speed.csv")
-    lines = []
-    for label, case in SPEED.items():
-        sides = {row["side"]: row for row in rows if row["case"] == case.title}
-        if "seqmem" not in sides:
-            command = f"python -m benchmarks.run --keep --only '{case.title}'"
-            sys.exit(f"error: {output.RESULTS / 'speed.csv'} has no rows of '{case.title}'; measure it with: {command}")
-        ratios = [_ratio(sides, start) for start in SIDES.values()]
-        lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
-    return f"{table(['network', 'seqmem (s)', *SIDES], lines)}\n\n{_all_measured(rows, SPEED.values())}."
+    return _compared("network", SPEED, SIDES)
+
+
+def operators() -> str:
+    """The same of the operators of HiPPO's successors.
+
+    Raises:
+        SystemExit: a case was not measured.
+    """
+    return _compared("operator or network", OPERATORS, OPERATOR_SIDES)
+
+
+def epochs() -> str:
+    """Minutes of an epoch and memory of each model of the successors' table."""
+    rows = read("successors/epochs.csv")
+    lines = [
+        [
+            f"`{row['model']}`",
+            row["minutes_an_epoch"],
+            rounded(float(row["sequences_per_second"])),
+            rounded(float(row["peak_memory_mib"])),
+        ]
+        for row in sorted(rows, key=lambda row: float(row["minutes_an_epoch"]))
+    ]
+    headings = ["model", "minutes an epoch", "sequences/s", "peak memory, MiB"]
+    found = dict.fromkeys(_measured(row) for row in rows)
+    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.epoch_times`; {'; '.join(found)}."
 
 
 def numbers() -> str:
@@ -124,6 +160,20 @@ def trials() -> str:
     headings = ["trials an hour", *TRIALS, "at a time", "times as many"]
     found = dict.fromkeys(f"{_measured(row)}, load average {row['load']} after it" for row in rows)
     return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."
+
+
+def _compared(first: str, cases: Mapping[str, Case], others: Mapping[str, str]) -> str:
+    """A table of cases: seconds of seqmem, and how many times as long the other sides take."""
+    rows = read("speed.csv")
+    lines = []
+    for label, case in cases.items():
+        sides = {row["side"]: row for row in rows if row["case"] == case.title}
+        if "seqmem" not in sides:
+            command = f"python -m benchmarks.run --keep --only '{case.title}'"
+            sys.exit(f"error: {output.RESULTS / 'speed.csv'} has no rows of '{case.title}'; measure it with: {command}")
+        ratios = [_ratio(sides, start) for start in others.values()]
+        lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
+    return f"{table([first, 'seqmem (s)', *others], lines)}\n\n{_all_measured(rows, cases.values())}."
 
 
 def _ratio(sides: dict[str, dict[str, str]], start: str) -> str:

@@ -77,10 +77,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "hmlstm": PARTS["hmlstm"] | {"published": lambda: published("HM-LSTM")},
     "igloo": PARTS["igloo"] | {"published": lambda: published("IGLOO")},
     "lmu": PARTS["lmu"] | {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
-    "successors": {"successors": SUCCESSORS.markdown},
+    "successors": {"successors": SUCCESSORS.markdown, "epochs": times.epochs},
     "memory": {name: of.markdown for name, of in MEMORY.items()},
     "autoencoders": {"trials": AUTOENCODERS.markdown},
-    "speed": {"speed": times.speed, "hmlstm": times.hmlstm, "trials": times.trials},
+    "speed": {"speed": times.speed, "operators": times.operators, "hmlstm": times.hmlstm, "trials": times.trials},
     "quickstart": {"quickstart": times.quickstart},
 }
 """The generated parts of each page."""
