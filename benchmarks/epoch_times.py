@@ -1,6 +1,6 @@
 """Time and memory of training each model of the successors' table: ``python -m benchmarks.epoch_times`` (idle cores).
 
-Each model trains for 60 updates in a process of its own, as ``make table-successors`` trains it, with one thread. The rates of
+Each model trains for 40 updates in a process of its own, as ``make table-successors`` trains it, with one thread. The rates of
 those trials depend on what else the machine did meanwhile, these do not. ``--keep`` writes to
 ``benchmarks/results/successors/`` and updates the pages.
 """
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 FILE = "successors/epochs.csv"
 TRAINED = 54_000
 """Sequences of an epoch."""
-UPDATES = 60
+UPDATES = 40
 SETTINGS = (
     "train.epochs=1",
     f"train.limit_train_batches={UPDATES}",
