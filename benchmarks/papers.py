@@ -53,7 +53,7 @@ def main() -> None:
         write(path, columns(table), merged(table, read(path), found))
         print(f"{len(found)} trials: {path}")
         left -= len(found)
-    print(f"{left} other finished trials, whose settings are those of no row, or smoke tests")
+    print(f"{left} other finished trials: with the settings of no row, smoke tests, or repeated without weights")
     if arguments.keep:
         every_page.update()
 
@@ -69,12 +69,18 @@ def columns(table: Table) -> list[str]:
 
 
 def rows(table: Table, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
-    """Return a row for each trial, given with its config, that is one of the table's; smoke tests are not."""
+    """Return a row for each trial, given with its config, that is one of the table's.
+
+    Smoke tests are not, nor are the trials with other seeds than 0 of a model without weights, since all are the same.
+    """
     found = []
     for folder, config in trials:
         entry = next((entry for entry in table.entries if entry.has(config)), None)
-        if entry is not None and not config["smoke_test"]:
-            values = row(entry, folder.read_record(), table.extras)
+        if entry is None or config["smoke_test"]:
+            continue
+        record = folder.read_record()
+        if record["parameters"] or not record["seed"]:
+            values = row(entry, record, table.extras)
             found.append({key: str(values.get(key, "")) for key in columns(table)})
     return found
 

@@ -1,5 +1,6 @@
 """What the process that forks commands has imported and computed (tests/program.py), so that no command does it again."""
 
+import gc
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -21,3 +22,5 @@ commandline.compose()  # Hydra looks for its plugins, and its parsers learn
 datasets.load({"name": "digits"})
 for name in [name for name in sys.modules if name.startswith("seqmem.") and fingerprint._path(name)]:
     fingerprint._source(name)
+gc.collect()
+gc.freeze()  # or the first collections of each command visit all of it

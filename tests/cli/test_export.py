@@ -158,7 +158,7 @@ def trial(tmp_path_factory):
     return trial.path
 
 
-def test_the_programs_file_runs_in_a_process_without_this_project(trial, tmp_path, capsys):
+def test_the_programs_file_holds_a_program_without_operators_and_says_so(trial, tmp_path, capsys):
     export.main([str(trial), "--out", str(tmp_path / "mine.pt2")])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"lstm, trained on sinusoids, epoch 1: {tmp_path}/mine.pt2, ")
@@ -169,7 +169,12 @@ def test_the_programs_file_runs_in_a_process_without_this_project(trial, tmp_pat
         described = json.loads(archive.read(name))
     assert described["import first"] is None
     assert described["checkpoint"] == str(trial / "checkpoints" / "best.ckpt")
+    assert operators(torch.export.load(tmp_path / "mine.pt2")) == set()
 
+
+@pytest.mark.slow
+def test_the_programs_file_runs_in_a_process_without_this_project(trial, tmp_path):
+    export.main([str(trial), "--out", str(tmp_path / "mine.pt2")])
     checkpoint = read_checkpoint(trial)
     model = restore(checkpoint, checkpoint.config["train"], checkpoint.spec).model.eval()
     inputs = torch.randn(6, 33, 1)

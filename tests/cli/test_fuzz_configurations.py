@@ -216,8 +216,8 @@ def try_each(cases: dict[int, list[str]], action: Any) -> Counter:
 
 
 def test_a_few_configurations(offline):
-    outcomes = try_each({number: configuration(number) for number in range(20)}, trained)
-    assert outcomes["done"] >= 5
+    outcomes = try_each({number: configuration(number) for number in range(12)}, trained)
+    assert outcomes["done"] >= 3
 
 
 @pytest.mark.slow

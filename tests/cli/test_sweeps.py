@@ -443,6 +443,13 @@ def test_a_table_scaled_down_is_tiny():
     assert config["model"]["cell_args"]["hidden_size"] < 20
 
 
+def test_a_small_table_has_a_memory_as_small_as_its_networks():
+    config = commandline.compose(["experiment=hippo/pmnist_legs", "scale=small"])
+    sizes = config["model"]["cell_args"]
+    assert (sizes["hidden_size"], sizes["memory_order"]) == (128, -1)
+    assert (config["train"]["epochs"], config["runner"]["ntrials"], config["smoke_test"]) == (10, 3, False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(TABLES)), ids=TABLES)
 def test_a_table_scaled_down_runs_to_its_end(number, tmp_path):

@@ -14,6 +14,8 @@ from seqmem.results.intervals import FEWEST, mean_interval
 from seqmem.results.selection import order
 from tests.results.synthetic import configuration, rows_of, write_run, write_trials, written
 
+pytestmark = pytest.mark.usefixtures("tables_alone")
+
 
 @pytest.mark.parametrize("n", [3, 4, 10, 50])
 def test_the_interval_is_that_of_scipy(n):

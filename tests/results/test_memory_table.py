@@ -32,7 +32,11 @@ def collect(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "conditions"), [("parity", ["at_40", "at_64", "at_128", "at_256"]), ("flip_flop", ["p_0.98", "p_0.1"])]
+    ("name", "conditions"),
+    [
+        pytest.param("parity", ["at_40", "at_64", "at_128", "at_256"], marks=pytest.mark.slow),
+        ("flip_flop", ["p_0.98", "p_0.1"]),
+    ],
 )
 def test_a_trial_is_evaluated_once_and_becomes_a_row(name, conditions, tmp_path, monkeypatch):
     config = commandline.compose([f"experiment=memory/{name}", "model=gru", *TINY])

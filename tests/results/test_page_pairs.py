@@ -17,6 +17,8 @@ from seqmem.results.table import number
 from seqmem.results.verdicts import over_seeds
 from tests.results.synthetic import configuration, rows_of, write_run, write_trials, written
 
+pytestmark = pytest.mark.usefixtures("tables_alone")
+
 SCRIPT = Path(seqmem.results.__file__).with_name("page_parts") / "compare.js"
 _node = shutil.which("node")
 

@@ -55,17 +55,28 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
     write_run(runs / "g", config_of("experiment=hippo/ct_100to200_mgu", "model.cell_args.hidden_size=8"))
     write_run(runs / "h", config_of("experiment=hippo/ct_100to200_mgu", seed=1), smoke_test=True, status="failed")
     write_run(runs / "i", config_of("experiment=hippo/ct_100to200_mgu", "smoke_test=true", seed=1))
-    names = ["hippo/ct_100to200_mgu", "hippo/ct_dropped_upsample_tlsi", "hippo/pmnist_rnn scale=small", "hippo/pmnist_rnn"]
+    for seed in (0, 1):
+        config = config_of("experiment=hippo/function_approximation_legs", seed=seed)
+        config["model"]["cell"] = "none"
+        write_run(runs / f"j{seed}", config, metric="mse", parameters=0)
+    names = [
+        "hippo/function_approximation_legs",
+        "hippo/ct_100to200_mgu",
+        "hippo/ct_dropped_upsample_tlsi",
+        "hippo/pmnist_rnn scale=small",
+        "hippo/pmnist_rnn",
+    ]
     names += ["hmlstm/sinusoids_hmlstm"]
     names += [f"igloo/copy_memory_table dataset.length=1000 model=gru{rate}" for rate in ("", " train.lr=0.001")]
     found = collect(tmp_path, monkeypatch, *names)
-    assert "2 other finished trials" in capsys.readouterr().out
+    assert "3 other finished trials" in capsys.readouterr().out
     kept = [(row["experiment"], row["changes"], row["seed"], row["test"]) for table in found.values() for row in table]
     assert kept == [
         ("hippo/pmnist_rnn", "scale=small", "0", "0.5"),
         ("hippo/pmnist_rnn", "", "0", "0.6"),
         ("hippo/ct_100to200_mgu", "", "2", "0.25"),
         ("hippo/ct_dropped_upsample_tlsi", "", "0", "0.9"),
+        ("hippo/function_approximation_legs", "", "0", "0.5"),
         ("hmlstm/sinusoids_hmlstm", "", "0", "0.3"),
         ("igloo/copy_memory_table", "dataset.length=1000 model=gru train.lr=0.001", "0", "0.1"),
     ]

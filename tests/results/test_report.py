@@ -148,6 +148,7 @@ def headings(text):
     return lines[0], lines[2:]
 
 
+@pytest.mark.usefixtures("tables_alone")
 def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
     for model, tests in {"legs": [0.7, 0.8], "gru": [0.9], "rnn": [0.6]}.items():
         write_trials(tmp_path, tests, model=model)
@@ -157,6 +158,7 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
     for sort, first, last in (
         ("validation", ["gru", "legs", "rnn", "mgu"], ["lmu", "lstm"]),
         ("-test", ["rnn", "legs", "gru", "mgu"], ["lstm", "lmu"]),
+        ("model", ["gru", "legs", "mgu", "rnn"], ["lmu", "lstm"]),
         ("-model", ["rnn", "mgu", "legs", "gru"], ["lstm", "lmu"]),
         ("n", ["legs", "gru", "rnn", "mgu"], ["lstm", "lmu"]),
     ):
@@ -179,6 +181,7 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("tables_alone")
 def test_rows_without_a_machine_come_last_in_both_orders(tmp_path):
     machines = {"gru": {"processor": "B"}, "lstm": None, "rnn": {"processor": "A"}}
     for model, machine in machines.items():
@@ -190,6 +193,7 @@ def test_rows_without_a_machine_come_last_in_both_orders(tmp_path):
         assert {row[0] for row in rows[2:4]} == {"lstm", "mgu"}
 
 
+@pytest.mark.usefixtures("tables_alone")
 def test_published_columns_and_those_with_a_comma_are_chosen_and_sorted_by(tmp_path, capsys):
     for model, test in {"legs": 0.7, "gru": 0.9, "rnn": 0.8}.items():
         write_run(tmp_path / model, configuration(model), test, result_last={"test/accuracy": test - 0.1})

@@ -240,6 +240,7 @@ torch.ops.seqmem.release_memory()
 
 
 @linux
+@pytest.mark.slow
 @pytest.mark.skipif(SANITIZED, reason="a second preloaded library")
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 def test_blocks_are_whole_pages_of_the_system(tmp_path):

@@ -189,7 +189,7 @@ ALLOCATED = {
     "stretched, 8 rows": (2_520, 8, RESIDENT["each step, stretched"][2]),
     "stretched, 64 rows": (2_520, 64, RESIDENT["each step, stretched"][2]),
 }
-QUICK = ["copy memory, 8 rows", "whole, two stacks, 8 rows", "stretched, 64 rows"]
+QUICK = ["copy memory, 8 rows", "whole, two stacks, 8 rows", "stretched, 8 rows"]
 
 
 def assert_allocations_are_small(steps, rows, use):
