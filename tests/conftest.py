@@ -37,8 +37,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # The first worker gets the first tests: it alone starts the process from which tests/program.py forks commands.
-    items.sort(key=lambda item: not hasattr(getattr(item, "module", None), "program"))
+    # The first worker gets the first tests: it alone starts the process from which tests/program.py forks commands, and the
+    # one that interprets kernels (tests/ops/gpu/interpreted.py).
+    items.sort(key=lambda item: not any(hasattr(getattr(item, "module", None), name) for name in ("program", "checked")))
     for marker, why in _long.items():
         if not config.getoption(f"--run-{marker}"):
             skip = pytest.mark.skip(reason=f"{why}; run with --run-{marker} or make test-all")
