@@ -4,6 +4,8 @@ import json
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -36,12 +38,31 @@ def test_a_sweep_that_is_interrupted_ends_with_one_line_and_its_status(number, t
     assert [job["failure"] for job in json.loads(manifest.read_text())["jobs"]] == [None, None]
 
 
-@pytest.mark.parametrize("command", [SWEEP, ["-m", "seqmem.report", "."], ["evaluate.py", "nowhere"]])
-def test_a_command_that_is_interrupted_while_it_starts_ends_with_one_line(command, tmp_path):
-    done = program.run(command, tmp_path, interrupt=(program.handles_signals, signal.SIGINT))
-    assert re.fullmatch(r"(error|python -m seqmem\.report): interrupted\n", done.stderr), done.stderr
+STARTED = r"(error|python -m seqmem\.report): interrupted\n"
+
+
+def test_a_sweep_that_is_interrupted_while_it_starts_ends_with_one_line(tmp_path):
+    done = program.run(SWEEP, tmp_path, interrupt=(program.handles_signals, signal.SIGINT))
+    assert re.fullmatch(STARTED, done.stderr), done.stderr
     assert done.returncode == 130
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["-m", "seqmem.report", "."], ["evaluate.py", "nowhere"]])
+def test_a_short_command_that_is_interrupted_while_it_imports_ends_with_one_line(command, tmp_path):
+    """In a process of its own, since one that has imported all fails before the signal comes."""
+    words = [str(program.ROOT / word) if word.endswith(".py") else word for word in command]
+    with subprocess.Popen(
+        [sys.executable, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.poll() is None and not program.handles_signals(process.pid):
+            time.sleep(0.003)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert re.fullmatch(STARTED, stderr), stderr
+    assert process.returncode == 130
+    assert stdout == ""
 
 
 @pytest.mark.slow
