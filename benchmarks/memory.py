@@ -7,23 +7,19 @@ pages. Rows of other trials in the files stay, and those of the same model and s
 """
 
 import argparse
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
+from benchmarks.trial_rows import Row, finished, of_record, read, write
 from seqmem.cli import evaluate, finished_trial
-from seqmem.results import RunFolder, by_length, find_runs
+from seqmem.results import RunFolder, by_length
 
 FIRST = ("model", "seed", "test_accuracy", "val_accuracy")
 LAST = ("best_epoch", "epochs", "seconds", "parameters", "commit", "started", "processor", "torch")
-
-Row = dict[str, str]
 
 
 def main() -> None:
@@ -34,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = output(arguments, "memory")
     folder.mkdir(exist_ok=True)
-    trials = [run.folder for run in find_runs(arguments.runs) if run.finished]
+    trials = finished(arguments.runs)
     for task in (*MEMORY, *UEA):
         found = rows(task, trials)
         path = folder / f"{task.name}.csv"
@@ -49,27 +45,20 @@ def columns(task: Task) -> list[str]:
     return [*FIRST, *(condition.key for condition in task.conditions), *LAST]
 
 
-def rows(task: Task, folders: Iterable[RunFolder]) -> list[Row]:
-    """Return a row for each finished trial of a task."""
+def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
+    """Return a row for each trial, given with its config, that is one of the task's."""
     found = []
-    for folder in folders:
-        config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
-        record = folder.read_record()
-        if task.has(config) and not record["smoke_test"]:
-            row = of_record(record) | {each.key: accuracy(folder.path, each) for each in task.conditions}
+    for folder, config in trials:
+        if task.has(config) and not (record := folder.read_record())["smoke_test"]:
+            row = in_table(record) | {each.key: accuracy(folder.path, each) for each in task.conditions}
             found.append({key: str(row[key]) for key in columns(task)})
     return found
 
 
-def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+def in_table(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the table has of a trial's record."""
-    return {**record} | {
-        "test_accuracy": record["result"]["test/accuracy"],
-        "val_accuracy": record["result"]["val/accuracy"],
-        "best_epoch": record["best_epoch"] + 1,
-        "processor": record["machine"]["processor"],
-        "torch": record["versions"]["torch"],
-    }
+    result = record["result"]
+    return of_record(record) | {"test_accuracy": result["test/accuracy"], "val_accuracy": result["val/accuracy"]}
 
 
 def accuracy(trial: Path, condition: Condition) -> float:
@@ -84,22 +73,6 @@ def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
     """Return the rows of a file with new ones, which replace those of the same model and seed, in the order of both."""
     by_key = {(row["model"], int(row["seed"])): row for row in (*kept, *found)}
     return [row for _, row in sorted(by_key.items())]
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows of a file, none if it does not exist."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path: Path, names: Sequence[str], found: Iterable[Row]) -> None:
-    """Write rows to a file."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
 
 
 if __name__ == "__main__":

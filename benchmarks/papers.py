@@ -7,17 +7,15 @@ and seed are replaced.
 """
 
 import argparse
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.output import LATEST, RESULTS
 from benchmarks.pages import every_page
 from benchmarks.paper_tables import TABLES, Entry, Table
-from seqmem.results import RunFolder, find_runs
+from benchmarks.trial_rows import Row, finished, of_record, read, write
+from seqmem.results import RunFolder
 
 FIRST = ("experiment", "changes", "model", "seed", "metric", "test", "test_last_epoch", "validation", "best_epoch", "epochs")
 LAST = (
@@ -33,8 +31,6 @@ LAST = (
     "torch",
 )
 
-Row = dict[str, str]
-
 
 def main() -> None:
     """Run the command line: collect the trials, and update the pages if the results are kept."""
@@ -44,7 +40,7 @@ def main() -> None:
     group.add_argument("--output", type=Path, default=LATEST, help="folder of the files (default benchmarks/latest)")
     group.add_argument("--keep", action="store_true", help="write benchmarks/results, which belongs to the repository")
     arguments = parser.parse_args()
-    trials = [(run.folder, _config(run.folder)) for run in find_runs(arguments.runs) if run.finished]
+    trials = finished(arguments.runs)
     left = len(trials)
     for table in TABLES:
         path = (RESULTS if arguments.keep else arguments.output) / table.file
@@ -56,11 +52,6 @@ def main() -> None:
     print(f"{left} other finished trials: with the settings of no row, smoke tests, or repeated without weights")
     if arguments.keep:
         every_page.update()
-
-
-def _config(folder: RunFolder) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
-    return config
 
 
 def columns(table: Table) -> list[str]:
@@ -89,7 +80,7 @@ def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> 
     """Return what a table has of a trial's record."""
     result, last, metric = record["result"], record.get("result_last") or {}, record["metric"]
     return {
-        **{key: record[key] for key in (*FIRST, *LAST) if record.get(key) is not None},
+        **{key: value for key, value in of_record(record).items() if value is not None},
         **{key: result[f"test/{key}"] for key in extras if f"test/{key}" in result},
         "experiment": entry.experiment,
         "changes": " ".join(entry.changes),
@@ -97,10 +88,6 @@ def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> 
         "test": result[f"test/{metric}"],
         "test_last_epoch": last.get(f"test/{metric}", ""),
         "validation": result[f"val/{metric}"],
-        "best_epoch": record["best_epoch"] + 1,
-        "processor": record["machine"]["processor"],
-        "threads": record["machine"]["threads"],
-        "torch": record["versions"]["torch"],
     }
 
 
@@ -109,22 +96,6 @@ def merged(table: Table, kept: Iterable[Row], found: Iterable[Row]) -> list[Row]
     places = {(entry.experiment, " ".join(entry.changes)): place for place, entry in enumerate(table.entries)}
     by_key = {(places[each["experiment"], each["changes"]], int(each["seed"])): each for each in (*kept, *found)}
     return [each for _, each in sorted(by_key.items())]
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows of a file, none if it does not exist."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path: Path, names: Sequence[str], found: Iterable[Row]) -> None:
-    """Write rows to a file."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,15 @@ updates the pages. Rows of other trials in the file stay, and those of the same 
 """
 
 import argparse
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
+from benchmarks.trial_rows import Row, finished, of_record, read, write
 from seqmem import sequence
-from seqmem.results import RunFolder, find_runs
+from seqmem.results import RunFolder
 
 HERTZ = 200
 """Sampling rate of CharacterTrajectories."""
@@ -51,36 +49,33 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = output(arguments, "successors")
     folder.mkdir(exist_ok=True)
-    found = rows(run.folder for run in find_runs(arguments.runs) if run.finished)
+    found = rows(finished(arguments.runs))
     path = folder / "trials.csv"
-    write(path, merged(read(path), found))
+    write(path, COLUMNS, merged(read(path), found))
     if arguments.keep:
         every_page.update()
     print(f"{len(found)} trials: {path}")
 
 
-def rows(folders: Iterable[RunFolder]) -> list[dict[str, str]]:
-    """Return a row for each finished trial that is one of the table's."""
+def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
+    """Return a row for each trial, given with its config, that is one of the table's."""
     found = []
-    for folder in folders:
+    for folder, config in trials:
         record = folder.read_record()
-        config = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
         if config["model"].get("preset") == "params_100k" and not record["smoke_test"] and task(config["dataset"]):
-            found.append({key: str(value) for key, value in row(record, config).items()})
+            values = row(record, config)
+            found.append({key: str(values.get(key, "")) for key in COLUMNS})
     return found
 
 
 def row(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the table has of a trial."""
-    return {key: record[key] for key in COLUMNS if key in record} | {
+    return of_record(record) | {
         "task": task(config["dataset"]),
         "step_size": step_size(config),
         "test_accuracy": record["result"]["test/accuracy"],
         "test_accuracy_last_epoch": (record.get("result_last") or {}).get("test/accuracy", ""),
         "val_accuracy": record["result"]["val/accuracy"],
-        "best_epoch": record["best_epoch"] + 1,
-        "processor": record["machine"]["processor"],
-        "torch": record["versions"]["torch"],
     }
 
 
@@ -102,26 +97,10 @@ def step_size(config: Mapping[str, Any]) -> str:
     return "rescaled" if shifted and rescales else "as trained"
 
 
-def merged(kept: Iterable[dict[str, str]], found: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
     """Return the rows of a file with new ones, which replace those of the same key, in the order of tasks, models and seeds."""
     by_key = {tuple(each[name] for name in KEY): each for each in (*kept, *found)}
     return sorted(by_key.values(), key=lambda each: (each["task"], each["step_size"], each["model"], int(each["seed"])))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file, none if it does not exist."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path: Path, found: Iterable[Mapping[str, str]]) -> None:
-    """Write rows to a file."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
 
 
 if __name__ == "__main__":

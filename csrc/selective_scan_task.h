@@ -19,7 +19,7 @@ class SelectiveScanTask {
   static constexpr int width = kLanes<T>;
   static constexpr int strip_vectors = SEQMEM_VECTOR_BYTES == 64 ? 2 : 1;  // as many as the registers hold
 
-  // What a row holds for a step of a strip, (strip vectors, W) each. Forward has the first three alone.
+  // Values of a row for a step of a strip, (strip vectors, W) each. Forward uses the first three only.
   enum Field { step_sizes, driven, contracted, grad_contracted, grad_driven, grad_steps, step_slopes, gate_slopes, fields };
   // One vector more, so that rows do not share sets of the cache.
   static constexpr int row_size = (fields * strip_vectors + 1) * width;

@@ -1,4 +1,4 @@
-"""What the process that forks commands has imported and computed (tests/program.py), so that no command does it again."""
+"""Imports and checksums of the process that forks commands (tests/program.py), so that commands start with them."""
 
 import gc
 import sys
