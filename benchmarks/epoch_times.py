@@ -1,7 +1,8 @@
 """Time and memory of training each model of the successors' table: ``python -m benchmarks.epoch_times`` (idle cores).
 
-Each model trains for 40 updates in a process of its own, as ``make table-successors`` trains it, with one thread. The rates of
-those trials depend on what else the machine did meanwhile, these do not. ``--keep`` writes to
+Each model trains in a process of its own, as ``make table-successors`` trains it, with one thread: 40 updates, in which
+``train.compile`` also compiles, and 40 whose time counts. The rates of those trials depend on what else the machine did
+meanwhile, these do not. ``--only gru s4d`` measures some models again and leaves the rows of the others. ``--keep`` writes to
 ``benchmarks/results/successors/`` and updates the pages.
 """
 
@@ -12,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.output import add_output, output
@@ -24,9 +25,10 @@ ROOT = Path(__file__).parents[1]
 FILE = "successors/epochs.csv"
 TRAINED = 54_000
 """Sequences of an epoch."""
+PREFIX = "successors/pmnist_"
 UPDATES = 40
 SETTINGS = (
-    "train.epochs=1",
+    "train.epochs=2",
     f"train.limit_train_batches={UPDATES}",
     "train.limit_val_batches=1",
     "train.limit_test_batches=1",
@@ -39,27 +41,23 @@ def main() -> None:
     """Run the command line: measure each model, and update the pages if the results are kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_output(parser, FILE)
+    models = [name.removeprefix(PREFIX) for name in choices.names("experiment") if name.startswith(PREFIX)]
+    parser.add_argument("--only", nargs="+", choices=models, default=models, metavar="MODEL", help=", ".join(models))
     arguments = parser.parse_args()
     path = output(arguments, FILE)
-    rows: list[dict[str, object]] = []
-    for experiment in experiments():
-        rows.append(measure(experiment))
-        print(*rows[-1].values(), sep=", ", flush=True)
-        save(rows, path)  # the next one may fail
+    for model in arguments.only:
+        row = measure(model)
+        print(*row.values(), sep=", ", flush=True)
+        save(row, path)  # the next one may fail
     if arguments.keep:
         every_page.update()
     print(f"all rows: {path}")
 
 
-def experiments() -> Iterable[str]:
-    """Return the names of the experiments on permuted MNIST."""
-    return [name for name in choices.names("experiment") if name.startswith("successors/pmnist_")]
-
-
-def measure(experiment: str) -> dict[str, object]:
+def measure(model: str) -> dict[str, object]:
     """Train for some updates; return the model with its times and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        train(f"experiment={experiment}", *SETTINGS, f"output_dir={folder}")
+        train(f"experiment={PREFIX}{model}", *SETTINGS, f"output_dir={folder}")
         [path] = Path(folder).rglob("record.json")
         record = json.loads(path.read_text(encoding="utf-8"))
     rate = record["sequences_per_second"]
@@ -79,13 +77,14 @@ def train(*settings: str) -> None:
     subprocess.run([sys.executable, "train.py", *settings], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=one_thread)
 
 
-def save(rows: Iterable[Mapping[str, object]], path: Path) -> None:
-    """Write the rows with the environment of the measurement."""
-    lines = [{**environment(), **row} for row in rows]
+def save(row: Mapping[str, object], path: Path) -> None:
+    """Write a row with the environment of the measurement, in place of the earlier row of its model."""
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
+    lines = {line["model"]: line for line in [*rows, {**environment(), **row}]}
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+        writer = csv.DictWriter(file, lines[row["model"]], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows(sorted(lines.values(), key=lambda line: str(line["model"])))
 
 
 if __name__ == "__main__":
