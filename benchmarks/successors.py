@@ -2,7 +2,8 @@
 
 ``make table-successors`` trains them. The finished trials with the preset ``params_100k`` below RUNS become rows of
 ``benchmarks/latest/successors/trials.csv``, which git ignores. ``--keep`` writes to ``benchmarks/results/successors/`` and
-updates the pages. Rows of other trials in the file stay, and those of the same task, model and seed are replaced.
+updates the pages. Rows of other trials in the file stay, and those of the same task, model and seed are replaced. Trials whose
+test has another sampling rate are evaluated first, also at the rate of their training and with the step size of it.
 """
 
 import argparse
@@ -10,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import other_rates
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.trial_rows import Row, finished, of_record, read, write
-from seqmem import sequence
 from seqmem.results import RunFolder
 
 HERTZ = 200
@@ -26,6 +27,8 @@ COLUMNS = (
     "seed",
     "test_accuracy",
     "test_accuracy_last_epoch",
+    "test_accuracy_unshifted",
+    "test_accuracy_fixed_step",
     "val_accuracy",
     "best_epoch",
     "epochs",
@@ -63,7 +66,8 @@ def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
     for folder, config in trials:
         record = folder.read_record()
         if config["model"].get("preset") == "params_100k" and not record["smoke_test"] and task(config["dataset"]):
-            values = row(record, config)
+            other_rates.evaluate(folder, config)
+            values = row(record, config) | other_rates.accuracies(folder, config)
             found.append({key: str(values.get(key, "")) for key in COLUMNS})
     return found
 
@@ -91,10 +95,7 @@ def task(dataset: Mapping[str, Any]) -> str:
 
 def step_size(config: Mapping[str, Any]) -> str:
     """Return whether the model's step size follows the sampling rate of the test, "rescaled", or is "as trained"."""
-    dataset, model = config["dataset"], config["model"]
-    shifted = dataset.get("train_hz") != dataset.get("eval_hz")
-    rescales = model.get("rescale", False) and sequence.get(model["mixer"]).rescales
-    return "rescaled" if shifted and rescales else "as trained"
+    return "rescaled" if other_rates.is_shifted(config) and other_rates.rescales(config) else "as trained"
 
 
 def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:

@@ -1,8 +1,13 @@
 """Rows of the table of equal sizes, from records of trials."""
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 
-from benchmarks import successors
+import pytest
+
+from benchmarks import other_rates, successors
 from benchmarks.pages import trials
 from benchmarks.pages.results import SUCCESSORS
 from tests.results.synthetic import configuration, write_run
@@ -17,6 +22,28 @@ def of_size(cell="legs", dataset="mnist", seed=0, mixer="", **settings):
     return config
 
 
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The commands of evaluations, each of which writes a file with an accuracy of 0.9 or, with the step size kept, 0.1."""
+    commands = []
+
+    def run(command, **options):
+        folder, setting = Path(command[2]), command[3]
+        name, _, value = setting.partition("=")
+        changed = {name: [None, json.loads(value)]}
+        write_evaluation(folder, f"{len(commands)}", changed, 0.1 if name == "model.rescale" else 0.9)
+        commands.append(setting)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def write_evaluation(folder, name, changed, accuracy, **others):
+    (folder / "evaluations").mkdir(exist_ok=True)
+    found = {"split": "test", "epoch": 49, "changed": changed, "result": {"test/accuracy": accuracy}, **others}
+    (folder / "evaluations" / f"{name}.json").write_text(json.dumps(found))
+
+
 def strokes(train, test):
     return {"timestamp": False, "train_hz": train, "eval_hz": test}
 
@@ -27,7 +54,7 @@ def collect(folder, monkeypatch):
     return successors.read(folder / "out" / "trials.csv")
 
 
-def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch):
+def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evaluated):
     runs = tmp_path / "runs"
     write_run(runs / "a", of_size(permute=True), 0.97, epochs=10)
     write_run(runs / "b", of_size("gru", permute=True, seed=1), 0.9, result_last={"test/accuracy": 0.8})
@@ -67,3 +94,29 @@ def test_the_page_has_a_row_for_each_model_or_says_that_there_is_none(tmp_path, 
     found = collect(tmp_path, monkeypatch)
     monkeypatch.setattr(trials, "read", lambda file: found)
     assert "| permuted MNIST | legs | as trained | 2 | 0.975 +/- 0.007 |" in SUCCESSORS.markdown()
+
+
+def test_trials_of_another_rate_are_evaluated_without_the_shift_too(tmp_path, monkeypatch, evaluated):
+    write_run(tmp_path / "runs" / "a", of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0)), 0.8)
+    write_run(tmp_path / "runs" / "b", of_size("mingru", "ct", mixer="mingru", **strokes(1.0, 0.5)), 0.2)
+    write_run(tmp_path / "runs" / "c", of_size("lru", "ct", mixer="lru", **strokes(0.5, 0.5)), 0.85)
+    names = ("test_accuracy_unshifted", "test_accuracy_fixed_step")
+    expected = {("lru", "0.9", "0.1"), ("mingru", "0.9", ""), ("lru", "", "")}
+    assert {tuple(row[name] for name in ("model", *names)) for row in collect(tmp_path, monkeypatch)} == expected
+    assert sorted(evaluated) == ["dataset.eval_hz=0.5", "dataset.eval_hz=1.0", "model.rescale=false"]
+    assert {tuple(row[name] for name in ("model", *names)) for row in collect(tmp_path, monkeypatch)} == expected
+    assert len(evaluated) == 3  # not again
+
+
+def test_only_evaluations_of_the_best_weights_with_one_change_count(tmp_path):
+    config = of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0))
+    folder = write_run(tmp_path / "a", config, 0.8)
+    change = {"dataset.eval_hz": [1.0, 0.5]}
+    write_evaluation(folder.path, "1", change, 0.1, epoch=48)
+    write_evaluation(folder.path, "2", change, 0.2, split="val")
+    write_evaluation(folder.path, "3", change | {"model.rescale": [True, False]}, 0.3)
+    write_evaluation(folder.path, "4", {"dataset.eval_hz": [1.0, 0.25]}, 0.4)
+    write_evaluation(folder.path, "5", {}, 0.5)
+    assert other_rates.accuracies(folder, config) == {}
+    write_evaluation(folder.path, "6", change, 0.6)
+    assert other_rates.accuracies(folder, config) == {"test_accuracy_unshifted": 0.6}
