@@ -107,7 +107,9 @@ LONG_RANGE = Table(
     ),
 )
 
-MACKEY_GLASS = Table("lmu/mackey_glass.csv", tuple(_entries("lmu", ("mackey_glass",), ("lmu_plain", "lstm", "legs"))))
+MACKEY_GLASS = Table(
+    "lmu/mackey_glass.csv", tuple(_entries("lmu", ("mackey_glass",), ("lmu_plain", "lstm", "lmu_plain_lstm", "legs")))
+)
 
 HMLSTM = Table(
     "hmlstm/trials.csv",

@@ -162,7 +162,7 @@ LONG_RANGE = Trials(
     waiting=paper_tables.LONG_RANGE.waiting,
 )
 
-_LMU_NAMES = {"lmu_plain": "lmu", "lstm": "lstm"}
+_LMU_NAMES = {"lmu_plain": "lmu", "lstm": "lstm", "lmu_plain_lstm": "hybrid"}
 
 MACKEY_GLASS = Trials(
     page="lmu",

@@ -10,6 +10,9 @@ _ROWS: dict[str, list[list[str]]] = {
     "stack": [
         ["inputs\n(B, T, C)", "encoder\nC to D", "norm", "mixer\nD to H", "feed\nforward", "dropout\n+ skip", "pooling", "head"]
     ],
+    "lmu_plain_lstm": [
+        ["inputs\n(B, T, C)", "LMU\nC to 40", "LSTM\n40 to 25", "LMU\n25 to 40", "LSTM\n40 to 25", "head\n25 to K"]
+    ],
     "lstm_ae": [
         ["series\n(T, C)", "LSTM\nC to h", "activation", "LSTM\nh to E", "last step,\ntanh", "encoding\n(E,)"],
         ["series\n(T, C)", "linear\nh to C", "LSTM\nh to h", "activation", "LSTM\nE to h", "repeated\nT times"],
@@ -27,7 +30,11 @@ _ROWS: dict[str, list[list[str]]] = {
         ["outputs\n(T', K), end", "GRU 50", "GRU 30", "start of the\ndecoder"],
     ],
 }
-_LOOPS = {"stack": (2, 5, "num_layers blocks"), "seq2seq_ae": (0, 2, "each output is the next input")}
+_LOOPS = {
+    "stack": (2, 5, "num_layers blocks"),
+    "lmu_plain_lstm": (1, 4, "num_layers layers, the cells in turn"),
+    "seq2seq_ae": (0, 2, "each output is the next input"),
+}
 """First and last box of a bracket, and its text, below the last row."""
 
 _DATA = ("inputs", "outputs", "series", "values", "frames", "encoding", "last states")

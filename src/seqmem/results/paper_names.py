@@ -20,6 +20,7 @@ MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "legt_theta20": [("legt", {"model.cell_args.dt": 0.05})],
     "legt_theta200": [("legt", {"model.cell_args.dt": 0.005})],
     "rand": [("legsn", {})],
+    "hybrid": [("lmu_plain_lstm", {})],
     "legs (tlsi where times are given)": [("legs", {"dataset.timestamp": False}), ("tlsi", {"dataset.timestamp": True})],
     "hmlstm": [("hmlstm", {"model.cell_args.layer_norm": False})],
     "hmlstm with layer norm": [("hmlstm", {"model.cell_args.layer_norm": True})],
