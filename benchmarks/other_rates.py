@@ -1,4 +1,4 @@
-"""Accuracy of a trained model whose test has another sampling rate, without the shift and without its compensation."""
+"""Accuracy of a trained model whose test has another sampling rate, at the rate of its training."""
 
 import json
 import subprocess
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqmem import sequence
 from seqmem.results import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -18,18 +17,9 @@ def is_shifted(config: Mapping[str, Any]) -> bool:
     return bool(config["dataset"].get("train_hz") != config["dataset"].get("eval_hz"))
 
 
-def rescales(config: Mapping[str, Any]) -> bool:
-    """Return whether the step size of the model follows the sampling rate."""
-    model = config["model"]
-    return bool(model.get("rescale", False) and sequence.get(model["mixer"]).rescales)
-
-
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the changed setting of each evaluation of a trial, by column: none without a shift."""
-    if not is_shifted(config):
-        return {}
-    found = {"test_accuracy_unshifted": f"dataset.eval_hz={config['dataset']['train_hz']}"}
-    return found | {"test_accuracy_fixed_step": "model.rescale=false"} if rescales(config) else found
+    return {"test_accuracy_unshifted": f"dataset.eval_hz={config['dataset']['train_hz']}"} if is_shifted(config) else {}
 
 
 def evaluate(folder: RunFolder, config: Mapping[str, Any]) -> None:

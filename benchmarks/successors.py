@@ -3,7 +3,7 @@
 ``make table-successors`` trains them. The finished trials with the preset ``params_100k`` below RUNS become rows of
 ``benchmarks/latest/successors/trials.csv``, which git ignores. ``--keep`` writes to ``benchmarks/results/successors/`` and
 updates the pages. Rows of other trials in the file stay, and those of the same task, model and seed are replaced. Trials whose
-test has another sampling rate are evaluated first, also at the rate of their training and with the step size of it.
+test has another sampling rate are evaluated at the rate of their training, too.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from benchmarks import other_rates
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.trial_rows import Row, finished, of_record, read, write
+from seqmem import sequence
 from seqmem.results import RunFolder
 
 HERTZ = 200
@@ -28,7 +29,6 @@ COLUMNS = (
     "test_accuracy",
     "test_accuracy_last_epoch",
     "test_accuracy_unshifted",
-    "test_accuracy_fixed_step",
     "val_accuracy",
     "best_epoch",
     "epochs",
@@ -95,7 +95,9 @@ def task(dataset: Mapping[str, Any]) -> str:
 
 def step_size(config: Mapping[str, Any]) -> str:
     """Return whether the model's step size follows the sampling rate of the test, "rescaled", or is "as trained"."""
-    return "rescaled" if other_rates.is_shifted(config) and other_rates.rescales(config) else "as trained"
+    model = config["model"]
+    rescales = model.get("rescale", False) and sequence.get(model["mixer"]).rescales
+    return "rescaled" if other_rates.is_shifted(config) and rescales else "as trained"
 
 
 def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:

@@ -37,7 +37,6 @@ SUCCESSORS = Trials(
     command="`make table-successors`",
     others=[
         Column("at the rate of training", "test_accuracy_unshifted"),
-        Column("with the step size of training", "test_accuracy_fixed_step"),
         Column("validation accuracy", "val_accuracy"),
         Column("epochs", "epochs", digits=0, spread=False),
         Column("seconds", "seconds", digits=0, spread=False),

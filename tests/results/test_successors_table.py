@@ -24,14 +24,14 @@ def of_size(cell="legs", dataset="mnist", seed=0, mixer="", **settings):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """The commands of evaluations, each of which writes a file with an accuracy of 0.9 or, with the step size kept, 0.1."""
+    """The settings of evaluations, each of which writes a file with an accuracy of 0.9."""
     commands = []
 
     def run(command, **options):
         folder, setting = Path(command[2]), command[3]
         name, _, value = setting.partition("=")
         changed = {name: [None, json.loads(value)]}
-        write_evaluation(folder, f"{len(commands)}", changed, 0.1 if name == "model.rescale" else 0.9)
+        write_evaluation(folder, f"{len(commands)}", changed, 0.9)
         commands.append(setting)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -100,12 +100,11 @@ def test_trials_of_another_rate_are_evaluated_without_the_shift_too(tmp_path, mo
     write_run(tmp_path / "runs" / "a", of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0)), 0.8)
     write_run(tmp_path / "runs" / "b", of_size("mingru", "ct", mixer="mingru", **strokes(1.0, 0.5)), 0.2)
     write_run(tmp_path / "runs" / "c", of_size("lru", "ct", mixer="lru", **strokes(0.5, 0.5)), 0.85)
-    names = ("test_accuracy_unshifted", "test_accuracy_fixed_step")
-    expected = {("lru", "0.9", "0.1"), ("mingru", "0.9", ""), ("lru", "", "")}
-    assert {tuple(row[name] for name in ("model", *names)) for row in collect(tmp_path, monkeypatch)} == expected
-    assert sorted(evaluated) == ["dataset.eval_hz=0.5", "dataset.eval_hz=1.0", "model.rescale=false"]
-    assert {tuple(row[name] for name in ("model", *names)) for row in collect(tmp_path, monkeypatch)} == expected
-    assert len(evaluated) == 3  # not again
+    expected = {("lru", "0.9"), ("mingru", "0.9"), ("lru", "")}
+    assert {(row["model"], row["test_accuracy_unshifted"]) for row in collect(tmp_path, monkeypatch)} == expected
+    assert sorted(evaluated) == ["dataset.eval_hz=0.5", "dataset.eval_hz=1.0"]
+    assert {(row["model"], row["test_accuracy_unshifted"]) for row in collect(tmp_path, monkeypatch)} == expected
+    assert len(evaluated) == 2  # not again
 
 
 def test_only_evaluations_of_the_best_weights_with_one_change_count(tmp_path):
