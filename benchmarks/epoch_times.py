@@ -7,7 +7,6 @@ meanwhile, these do not. ``--only gru s4d`` measures some models again and leave
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks import trial_rows
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.run import environment
@@ -79,12 +79,8 @@ def train(*settings: str) -> None:
 
 def save(row: Mapping[str, object], path: Path) -> None:
     """Write a row with the environment of the measurement, in place of the earlier row of its model."""
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
-    lines = {line["model"]: line for line in [*rows, {**environment(), **row}]}
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, lines[row["model"]], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(lines.values(), key=lambda line: str(line["model"])))
+    lines = {line["model"]: line for line in [*trial_rows.read(path), {**environment(), **row}]}
+    trial_rows.write(path, list(lines[row["model"]]), sorted(lines.values(), key=lambda line: str(line["model"])))
 
 
 if __name__ == "__main__":
