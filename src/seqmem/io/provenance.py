@@ -45,10 +45,15 @@ def _origin(package: Path = Path(__file__).parents[1]) -> dict[str, str | None]:
     return {"commit": built.commit(package), "sources": None}
 
 
-def _processor() -> str:
+def _processor(described: Path = Path("/proc/cpuinfo")) -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = described.read_text().splitlines()
     except OSError:
         return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
+    first = {key.strip(): value.strip() for key, value in pairs}
+    name = first.get("model name", platform.processor())
+    if any(letter.isdigit() for letter in name) or "cpu family" not in first:
+        return name
+    # Virtual machines hide the number of the product, so that generations of different speed share a name.
+    return f"{name}, family {first['cpu family']} model {first['model']}"
