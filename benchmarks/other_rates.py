@@ -17,29 +17,25 @@ def is_shifted(config: Mapping[str, Any]) -> bool:
     return bool(config["dataset"].get("train_hz") != config["dataset"].get("eval_hz"))
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the changed setting of each evaluation of a trial, by column: none without a shift."""
-    return {"test_accuracy_unshifted": f"dataset.eval_hz={config['dataset']['train_hz']}"} if is_shifted(config) else {}
-
-
 def evaluate(folder: RunFolder, config: Mapping[str, Any]) -> None:
-    """Make the evaluations of a trial that its folder does not have."""
-    known = accuracies(folder, config)
-    for column, setting in settings(config).items():
-        if column not in known:
-            command = [sys.executable, "evaluate.py", str(folder.path.resolve()), setting]
-            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    """Evaluate a trial without the shift, unless its folder has that or the trial has no shift."""
+    if is_shifted(config) and unshifted_accuracy(folder, config) is None:
+        command = [sys.executable, "evaluate.py", str(folder.path.resolve()), _setting(config)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-def accuracies(folder: RunFolder, config: Mapping[str, Any]) -> dict[str, float]:
-    """Return the test accuracy of each evaluation that a trial's folder has of its best weights, by column."""
-    best, found = folder.read_record()["best_epoch"], {}
-    for path in sorted((folder.path / "evaluations").glob("*.json")):
+def unshifted_accuracy(folder: RunFolder, config: Mapping[str, Any]) -> float | None:
+    """Return the test accuracy of a trial's best weights without the shift; None if it has no shift or no such evaluation."""
+    if not is_shifted(config):
+        return None
+    best = folder.read_record()["best_epoch"]
+    for path in sorted((folder.path / "evaluations").glob("*.json"), reverse=True):
         evaluation = json.loads(path.read_text(encoding="utf-8"))
-        if evaluation.get("split") != "test" or evaluation.get("epoch") != best:
-            continue
         changed = [f"{name}={json.dumps(new)}" for name, (_, new) in evaluation["changed"].items()]
-        for column, setting in settings(config).items():
-            if changed == [setting]:
-                found[column] = evaluation["result"]["test/accuracy"]
-    return found
+        if (evaluation.get("split"), evaluation.get("epoch"), changed) == ("test", best, [_setting(config)]):
+            return float(evaluation["result"]["test/accuracy"])
+    return None
+
+
+def _setting(config: Mapping[str, Any]) -> str:
+    return f"dataset.eval_hz={config['dataset']['train_hz']}"

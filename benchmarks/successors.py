@@ -67,8 +67,9 @@ def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
         record = folder.read_record()
         if config["model"].get("preset") == "params_100k" and not record["smoke_test"] and task(config["dataset"]):
             other_rates.evaluate(folder, config)
-            values = row(record, config) | other_rates.accuracies(folder, config)
-            found.append({key: str(values.get(key, "")) for key in COLUMNS})
+            unshifted = other_rates.unshifted_accuracy(folder, config)
+            values = row(record, config) | {"test_accuracy_unshifted": "" if unshifted is None else unshifted}
+            found.append({key: str(values[key]) for key in COLUMNS})
     return found
 
 
