@@ -7,10 +7,9 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from scipy.stats import t
-
 from benchmarks.pages.blocks import table
 from benchmarks.pages.files import link, processor, read
+from seqmem.results.intervals import mean_interval
 
 ENOUGH = 3
 """The smallest number of trials that gets an interval."""
@@ -164,7 +163,5 @@ class Row:
 
     def interval(self) -> str:
         """Return the 95 % interval of the mean, by Student's t."""
-        values, digits = self.values(self.of.metric), self.of.metric.digits
-        half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-        mean = statistics.fmean(values)
-        return f"{mean - half:.{digits}f} to {mean + half:.{digits}f}"
+        low, high = mean_interval(self.values(self.of.metric))
+        return f"{low:.{self.of.metric.digits}f} to {high:.{self.of.metric.digits}f}"
