@@ -1,10 +1,10 @@
 """Checks of arguments: wrong ones are refused in one line with the value, what was expected and the nearest choice."""
 
 import pickle
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from seqmem.arguments import check, checked, parameters
 from seqmem.errors import UnknownArgumentError, UserError, suggestion
@@ -21,7 +21,7 @@ class Thing:
         mode: Literal["fast", "slow"] = "fast",
         rate: float = 0.5,
         limit: PositiveInt | Literal["none"] = "none",
-        widths: list[PositiveInt] = [],  # noqa: B006
+        widths: Annotated[list[PositiveInt], Field(max_length=3)] = [],  # noqa: B006
     ):
         self.given = (size, depth, mode, rate, limit, widths)
 
@@ -43,6 +43,7 @@ ERRORS = [
     ({"size": 3, "mode": "fats"}, "a.mode: got 'fats', expected 'fast' or 'slow'; did you mean 'fast'?"),
     ({"size": 3, "limit": "non"}, "a.limit: got 'non', expected a valid integer or 'none'; did you mean 'none'?"),
     ({"size": 3, "widths": [4, -1]}, "a.widths.1: got -1, expected greater than 0"),
+    ({"size": 3, "widths": [1, 2, 3, 4]}, "a.widths: got [1, 2, 3, 4], expected at most 3 items"),
     ({"size": 3, "dept": 1}, "a.dept: thing takes no argument 'dept'; did you mean 'depth'?"),
     ({"size": -1, "rate": "x"}, "a.size: got -1, expected greater than 0; a.rate: got 'x', expected a valid number"),
 ]

@@ -223,7 +223,8 @@ def _explain(error: ValidationError, owner: Any, given: Mapping[str, Any], where
             problems.setdefault(f"{'.'.join([key, str(item['loc'][-1])]).lstrip('.')}: ", []).append("a value is required")
         else:
             start = f"{key}: got {shorten(repr(item['input']), 80, placeholder=' ...')}, expected "
-            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            said = item["msg"].removeprefix("Value error, ").partition(" after validation, not ")[0]
+            expected = re.sub(r"^\w+ should (be|have) ", "", said)
             if item["type"] == "literal_error":
                 choices = [choice.strip("' ") for choice in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
                 near = suggestion(item["input"], choices)

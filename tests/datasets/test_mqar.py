@@ -1,6 +1,7 @@
 """Multi-query associative recall against its definition, by counting and by reading each sequence step by step."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -87,6 +88,24 @@ def test_the_defaults_are_those_of_the_source():
     assert ((batch.targets != IGNORE_INDEX).sum(1) == 4).all()
 
 
+def test_training_batches_have_one_of_a_mixture():
+    """Validation and test have the pairs of ``pairs``, at a length of the mixture, too."""
+    data = datasets.load({"name": "mqar", "length": 32, "pairs": 4, "mixture": [[64, 4], [32, 8]], "train_samples": 800})
+    batches = list(data.loader("train", 8, 0))
+    found = Counter((batch.inputs.shape[1], *{int(row) for row in (batch.targets != IGNORE_INDEX).sum(1)}) for batch in batches)
+    assert_frequencies(np.array([found.pop((32, 8)), found.pop((64, 4))]), [0.5, 0.5])
+    assert not found
+    assert data.spec.max_length == 64
+    for split in ("validation", "test"):
+        batch = data.batch(split, torch.arange(9))
+        assert batch.inputs.shape == (9, 32)
+        assert ((batch.targets != IGNORE_INDEX).sum(1) == 4).all()
+    fixed = datasets.load({"name": "mqar", "mixture": [[64, 4], [32, 8]], "train_samples": 10, "fresh": False})
+    assert [int((fixed.batch("train", torch.tensor([row])).targets != IGNORE_INDEX).sum()) for row in range(10)] == [8] * 5 + [
+        4
+    ] * 5
+
+
 def test_impossible_sizes_are_refused_with_both_numbers():
     for arguments, message in (
         ({"power": 11}, r"dataset\.power: got 11, expected less than or equal to 10$"),
@@ -95,6 +114,14 @@ def test_impossible_sizes_are_refused_with_both_numbers():
             {"pairs": 17},
             r"dataset\.pairs: got 17, expected at most 16, a quarter of dataset\.length=64; .*=68 has room for 17",
         ),
+        ({"mixture": []}, r"dataset\.mixture: got \[\], expected \[T, N\] of training batches, or null"),
+        ({"mixture": [[64, 4], [63, 4]]}, r"dataset\.mixture\.1\.0: got 63, expected an even number; did you mean 64\?"),
+        (
+            {"mixture": [[64, 17]]},
+            r"dataset\.mixture\.0\.1: got 17, expected at most 16, a quarter of dataset\.mixture\.0\.0=64;",
+        ),
+        ({"mixture": [[64, 4], [64, 8]]}, r"dataset\.mixture\.1\.0: got 64 a second time, expected different lengths$"),
+        ({"mixture": [[64]]}, r"dataset\.mixture\.0: got \[64\], expected at least 2 items$"),
         ({"vocabulary": 8}, r"dataset\.pairs: got 4, expected at most 3, the keys of dataset\.vocabulary=8; .*=10 has 4 keys"),
     ):
         with pytest.raises(UserError, match=f"^{message}"):
