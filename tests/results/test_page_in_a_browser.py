@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from seqmem.cli import report
+from tests.results.lengths import evaluated
 from tests.results.synthetic import configuration, write_run
 
 _chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -130,3 +131,36 @@ def test_two_picked_rows_are_compared(page):
     assert after.startswith(start.format("lstm", "0.1000"))
     assert (others, value) == ("gru on digits,legs on digits,lstm on digits", "2")
     assert failed.startswith("On digits, rnn and lstm share no seed with a result")
+
+
+@pytest.fixture(scope="module")
+def page_by_length(tmp_path_factory):
+    """The path of the page of two models that were evaluated at several lengths."""
+    folder = tmp_path_factory.mktemp("lengths")
+    evaluated(folder)
+    report.main([str(folder)])
+    return folder / "report.html"
+
+
+def test_the_table_by_length_sorts(page_by_length):
+    script = """
+        const names = () => [...document.querySelectorAll("#lengths tbody tr")].map((row) => row.cells[0].textContent).join();
+        const press = (length) => {
+          const find = (each) => each.textContent === length;
+          [...document.querySelectorAll("#lengths th button")].find(find).click();
+          return names();
+        };
+        document.title = [names(), press("200"), press("200"), press("50"), press("model")].join("; ");
+    """
+    assert "<title>gru,lstm; gru,lstm; lstm,gru; gru,lstm; gru,lstm</title>" in dom(page_by_length, script)
+
+
+def test_the_picture_by_length_is_drawn_and_its_lines_lead_to_their_rows(page_by_length):
+    script = """
+        const drawing = document.querySelector("#lengths svg").getBoundingClientRect();
+        const line = document.querySelector("#lengths a[*|href='#row-1'] path").getBoundingClientRect();
+        const inside = line.left > drawing.left && line.right < drawing.right && line.top > drawing.top;
+        document.querySelector("#lengths tbody a[href='#row-0']").click();
+        document.title = [drawing.width > 300, drawing.height > 150, inside, document.getElementById("row-0").className].join();
+    """
+    assert "<title>true,true,true,open</title>" in dom(page_by_length, script)
