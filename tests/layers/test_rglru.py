@@ -6,6 +6,7 @@ from torch.autograd import gradgradcheck
 from torch.testing import assert_close
 
 from seqmem.errors import UserError
+from seqmem.layers import by_head
 from seqmem.layers.rglru import RGLRU
 from seqmem.ops.diagonal_scan import diagonal_scan_reference
 from seqmem.ops.rg_lru import capped_root, rg_lru_terms
@@ -67,8 +68,10 @@ def block(case) -> RGLRU:
     return layer
 
 
+@pytest.mark.parametrize("dense_channels", [0, 1000])
 @pytest.mark.parametrize("name", successors.names("griffin_recurrent"))
-def test_the_block_is_the_original_one(name):
+def test_the_block_is_the_original_one(monkeypatch, name, dense_channels):
+    monkeypatch.setattr(by_head, "DENSE_CHANNELS", dense_channels)
     case = successors.case(name)
     layer, inputs = block(case), case["x"].requires_grad_()
     outputs, state = layer.documents(inputs, case["segment_pos"] == 0)

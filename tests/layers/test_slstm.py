@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.layers import slstm
+from seqmem.layers import by_head
 from seqmem.layers.slstm import SLSTM, SLSTMState
 from seqmem.models.stack import StackNetwork
 from seqmem.training.optimisation.groups import parameter_groups
@@ -42,7 +42,7 @@ def state_of(found: dict[str, torch.Tensor]) -> SLSTMState | None:
 @pytest.mark.parametrize("dense_channels", [0, 8])
 @pytest.mark.parametrize("name", ["slstm_layer", "slstm_layer_state"])
 def test_the_layer_is_the_original_one(monkeypatch, name, dense_channels):
-    monkeypatch.setattr(slstm, "DENSE_CHANNELS", dense_channels)
+    monkeypatch.setattr(by_head, "DENSE_CHANNELS", dense_channels)
     golden = case(name)
     layer, inputs = layer_of(golden), golden["x"].requires_grad_()
     initial = {key: part.requires_grad_() for key, part in golden.named("state0").items()}

@@ -11,6 +11,7 @@ from torch.nn.functional import gelu
 from seqmem.arguments import checked
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
+from seqmem.layers.by_head import mapped_by_head
 from seqmem.ops import implementations
 from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.ops.rg_lru import rg_lru_terms
@@ -161,8 +162,7 @@ class RGLRU(SequenceLayer[RGLRUState]):
 
     def _blocks(self, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Multiply values (B, T, N) by a block-diagonal matrix (heads, N / heads, N / heads)."""
-        parts = values.to(weight.dtype).unflatten(-1, weight.shape[:2])
-        return (torch.einsum("btni,nio->btno", parts, weight) + bias).flatten(-2).to(values.dtype)
+        return (mapped_by_head(values.to(weight.dtype), weight.mT[None]) + bias.flatten()).to(values.dtype)
 
 
 def _affine(*shape: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -5,16 +5,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, silu
+from torch.nn.functional import layer_norm, silu
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.layers.by_head import mapped_by_head
 from seqmem.ops import implementations
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
-
-DENSE_CHANNELS = 96
-"""Up to so many channels, one dense map takes less time than a map of each head, whose results are permuted."""
 
 
 class SLSTMState(NamedTuple):
@@ -128,12 +126,3 @@ class SLSTM(SequenceLayer[SLSTMState]):
         normalized = layer_norm(outputs.unflatten(-1, (heads, size)), (size,)).flatten(2)
         scaled = (normalized * at_least_float32(self.norm_scale)).to(self.bias.dtype)
         return scaled, SLSTMState(hidden, memory, normalizer, stabilizer, kept)
-
-
-def mapped_by_head(inputs: Tensor, weight: Tensor) -> Tensor:
-    """Map the channels of each head (B, T, K*I) by the weights (G, K, O, I) of each gate and head, to (B, T, G*K*O)."""
-    heads = weight.shape[1]
-    if inputs.shape[2] > DENSE_CHANNELS:
-        return torch.einsum("btki,gkoi->btgko", inputs.unflatten(-1, (heads, -1)), weight).flatten(2)
-    blocks = weight[:, :, :, None] * torch.eye(heads, dtype=weight.dtype, device=weight.device)[:, None, :, None]
-    return linear(inputs, blocks.flatten(3).flatten(0, 2))
