@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MODELS = ("legs", "lmu_plain", "lstm", "gru", "s4d", "lru", "s5", "mingru", "mamba", "slstm")
+"""The models of make table-memory and make table-uea."""
+
 PRESET = "memory_100k"
 """The preset of the table's models: 100,000 parameters between the embedding of tokens and the head."""
 

@@ -16,6 +16,7 @@ from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.trial_rows import Row, finished, of_record, read, write
 from seqmem import sequence
+from seqmem.cli import choices
 from seqmem.results import RunFolder
 
 HERTZ = 200
@@ -43,6 +44,13 @@ COLUMNS = (
 )
 KEY = ("task", "step_size", "model", "seed")
 
+TASKS = {
+    "pmnist": "permuted MNIST",
+    "ct_100to200": "CharacterTrajectories, 100 Hz to 200 Hz",
+    "ct_200to100": "CharacterTrajectories, 200 Hz to 100 Hz",
+}
+"""Tasks by the beginnings of their experiments' names."""
+
 
 def main() -> None:
     """Run the command line: collect the trials, and update the pages if the results are kept."""
@@ -58,6 +66,14 @@ def main() -> None:
     if arguments.keep:
         every_page.update()
     print(f"{len(found)} trials: {path}")
+
+
+def waiting(trials: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the names of the table's experiments that none of its rows belongs to."""
+    found = {(trial["task"], trial["model"]) for trial in trials}
+    begins = {f"successors/{begin}_": task for begin, task in TASKS.items()}
+    pairs = [(begin, name) for begin in begins for name in choices.names("experiment") if name.startswith(begin)]
+    return [name for begin, name in pairs if (begins[begin], name.removeprefix(begin)) not in found]
 
 
 def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:

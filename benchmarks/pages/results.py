@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import memory_tasks
+from benchmarks import memory_tasks, successors
 from benchmarks.pages import hippo
 from benchmarks.pages import measured as times
 from benchmarks.pages.blocks import DOCS, table, updated
@@ -46,6 +46,7 @@ SUCCESSORS = Trials(
     ],
     task="{task}, 100,000 parameters, step size {step size}, test accuracy",
     level="chance 0.100 for MNIST, 0.050 for CharacterTrajectories",
+    waiting=successors.waiting,
 )
 
 
@@ -65,6 +66,7 @@ def _memory(task: memory_tasks.Task) -> Trials:
         ],
         task="{task}, test accuracy",
         level=task.level,
+        waiting=lambda trials: [name for name in memory_tasks.MODELS if name not in {trial["model"] for trial in trials}],
     )
 
 

@@ -196,6 +196,11 @@ HINTS = {
     "dataset=MNIST": "did you mean 'mnist'?",
     "legs": "got 'legs', expected KEY=VALUE; did you mean 'model=legs'?",
     "--epochs=3": "--epochs=3: no such flag; keys have no dashes: epochs=3",
+    "--epochs 3": "--epochs: no such flag; keys have no dashes: epochs=3",
+    "--vresion 3": "--vresion: no such flag; did you mean '--version'?",
+    "model=mamba, lstm": "got 'model=mamba,', expected KEY=VALUE; values that commas separate have no blanks between them",
+    "dataset = parity": "got '=', expected KEY=VALUE without blanks around the equals sign",
+    "dataset= parity": "expected the name of a file in cfg/dataset/",
     "seed=range(3)": "seed: got several values, expected one; -m tries each of them",
     "hydra.verbose=a,b": "hydra.verbose: got several values, expected one, since a sweep cannot change Hydra's own settings",
     # a value with characters that Hydra's grammar does not have

@@ -144,6 +144,10 @@ def test_each_trial_of_a_folder_is_evaluated(copying, trial, tmp_path, monkeypat
     assert [[row["length"] for row in rows(path)] for path in (trial, other)] == [["20", "30"]] * 2
     assert not (tmp_path / "seed_2" / "evaluations").exists()
     assert capsys.readouterr().out.count("gru on copying") == 2
+    monkeypatch.setattr("sys.argv", ["evaluate.py", str(tmp_path), "lengths=20", "dataset.pairs=4"])
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert f"error: {trial} lengths=20 dataset.pairs=4: " in capsys.readouterr().err
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="none: got no finished trial below it, expected the folder of a trial or of trials"):
         by_length.commands([str(tmp_path / "none"), "lengths=20"])
@@ -182,6 +186,7 @@ def test_an_interruption_keeps_the_lengths_that_are_done(trial, monkeypatch):
         (["lengths=[]"], "lengths: got [], expected whole"),
         (["lengths=glob(*)"], "got 'lengths=glob(*)', expected lengths=A,B,..."),
         (["lengths=interval(1,2)"], "got 'lengths=interval(1,2)', expected lengths=A,B,..."),
+        (["length=20"], "length: no such key; did you mean 'lengths' or 'dataset.length'?"),
         (["lenghts=20"], "lenghts: no such key; did you mean 'lengths'?"),
         (["lengths=20", "predictions=a.csv"], "predictions: got a.csv with several lengths; give dataset.length=L"),
         (["lengths=20", "split=train"], "split: got train with several lengths, expected test"),

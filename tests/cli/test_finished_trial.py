@@ -78,6 +78,8 @@ MISTAKES = {
     "plain.pt": "plain.pt is not a checkpoint of seqmem train",
     ".": ". holds no checkpoints/best.ckpt",
     "TRIAL split=tset": "split: got 'tset', expected 'test' or 'validation'; did you mean 'test'?",
+    "TRIAL length=5": "length: no such key; did you mean 'dataset.length'",
+    "TRIAL --lengths 5,6": "--lengths: no such flag; keys have no dashes: lengths=5,6",
     "TRIAL splt=test": "splt: no such key; did you mean 'split'?",
     "TRIAL dataset.lenght=50": "did you mean 'length'?",
     "TRIAL eval_batch_size=5": "did you mean 'train.eval_batch_size'?",

@@ -24,7 +24,7 @@ from seqmem.errors import UserError
 from tests import program
 from tests.data_files import require
 from tests.program import ROOT
-from tests.results.synthetic import configuration, write_run
+from tests.results.synthetic import configuration, rows_of, write_run, write_trials
 
 SMALL = ("dataset=digits", "model.preset=tiny", "smoke_test=true", "train.batch_size=4")
 TIMED = ["seconds", "sequences_per_second", "peak_memory_mib"]
@@ -115,9 +115,17 @@ def test_every_command_of_the_best_row_is_named(current, tmp_path):
     for job in commands:
         write_run(tmp_path / job[1] / job[0], configuration("gru", seed=int(job[0][-1])))
     [group] = results.group_trials(results.find_runs(tmp_path / "model=gru"))
-    line, *named = sweeps._best(group, tmp_path / "sweep", jobs).splitlines()
+    line, *named = sweeps._best(group, [group], tmp_path / "sweep", jobs).splitlines()
     assert line.endswith(f"(n = 2), in {tmp_path / 'model=gru'}:")
     assert named == ["python train.py seed=1 model=gru", "python train.py seed=2 model=gru"]
+
+
+def test_rows_that_are_as_good_as_the_best_one_are_named(tmp_path):
+    for model, test in (("legs", 0.9), ("gru", 0.9), ("lstm", 0.8)):
+        write_trials(tmp_path, [test], model=model)
+    groups = rows_of(tmp_path)
+    [best] = results.best_by_validation(groups)
+    assert "on digits: gru (equal: legs), 0." in sweeps._best(best, groups, tmp_path, [])
 
 
 def test_lines_of_jobs_say_what_differs_between_them(sweep):

@@ -49,6 +49,14 @@ def test_cells_with_times_take_them_in_every_layer():
     assert_close(model(Batch(inputs, torch.zeros(2, 9), times=times)), model.head(outputs))
 
 
+def test_a_name_alone_is_a_cell_with_its_defaults():
+    model = network(spec(output_steps=None), cells=["gru", CELLS[1]], num_layers=2)
+    assert [(layer.name, layer.output_size) for layer in model.layers] == [("gru", 256), ("lstm", 2)]
+    assert models.base.label({"network": "alternating", "cells": ["gru", CELLS[1]]}) == "gru_lstm"
+    with pytest.raises(UserError, match="no cell is called 'gruu'; did you mean 'gru'"):
+        network(spec(), cells=["gruu"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -59,8 +67,8 @@ def test_cells_with_times_take_them_in_every_layer():
             "model.cells: got {'hidden_size': 3} without a name, expected for example {cell: lstm",
         ),
         ({"cells": [{"cell": "lstn"}]}, "no cell is called 'lstn'; did you mean 'lstm'?"),
-        ({"cells": [{"cell": "lstm", "size": 3}]}, "model.cells[0].size: lstm takes no argument 'size'"),
-        ({"cells": [{"cell": "gru"}, {"cell": "lstm", "hidden_size": 0}]}, "model.cells[1].hidden_size: got 0, expected"),
+        ({"cells": [{"cell": "lstm", "size": 3}]}, "model.cells.0.size: lstm takes no argument 'size'"),
+        ({"cells": [{"cell": "gru"}, {"cell": "lstm", "hidden_size": 0}]}, "model.cells.1.hidden_size: got 0, expected"),
         ({"cells": [{"cell": "tlsi"}, {"cell": "gru"}]}, "tlsi requires the times of the steps, and made up has none"),
     ],
 )

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmarks import memory_tasks
 from seqmem import models
 from seqmem.cli import commandline
 from seqmem.data.spec import DataSpec
@@ -46,4 +47,5 @@ def test_the_models_of_the_table_of_memory_have_the_preset_for_tokens():
     [models_of_the_table] = re.findall(
         r"^table-memory table-uea: models = model=(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
-    assert sorted(models_of_the_table.split(",")) == having("memory_100k")
+    assert tuple(models_of_the_table.split(",")) == memory_tasks.MODELS
+    assert sorted(memory_tasks.MODELS) == having("memory_100k")

@@ -9,6 +9,7 @@ from scipy import stats
 
 from seqmem.cli import compare
 from seqmem.results.comparison import compare_rows, shown
+from seqmem.results.verdicts import over_pairs
 from tests import program
 from tests.results.kept import classified
 from tests.results.synthetic import configuration, rows_of, write_run, write_trials
@@ -151,6 +152,14 @@ def test_few_test_sequences_are_not_resampled(tmp_path, capsys, ignored):
     text = printed(capsys, tmp_path, "--rows", "legs", "gru")
     assert "no test over sequences on digits: got 19 test sequences, expected at least 20" in text
     assert "McNemar" not in text
+
+
+@pytest.mark.parametrize(
+    ("pairs", "start"), [(1, "By one paired t test, "), (3, "After Holm's correction for 3 paired t tests, ")]
+)
+def test_one_pair_has_no_correction(pairs, start):
+    assert over_pairs([], pairs).startswith(f"{start}no pair differs: ")
+    assert over_pairs(["a better than b on x"] * pairs, pairs).startswith(f"{start}the numbers allow to say: a better than b")
 
 
 def test_predictions_for_other_test_sequences_are_refused(tmp_path, capsys):

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 import pytest
 
 from seqmem.cli import report
+from seqmem.results.by_length import training_lengths
 from seqmem.results.length_rows import length_rows
 from seqmem.results.plots import LengthAxis, LengthLine, plot_length_rows, plot_lengths
 from tests.results.lengths import evaluated, evaluation, trial
@@ -112,6 +113,20 @@ def test_damaged_evaluations_do_not_count(changes, tmp_path):
     assert length_rows(rows_of(tmp_path)) == []
     evaluation(path, 60, 0.9)
     assert [list(row.values) for row in length_rows(rows_of(tmp_path))] == [[60]]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "lengths"),
+    [
+        ({"length": 40}, (40, 40)),
+        ({"length": 40, "min_length": 1}, (1, 40)),
+        ({"length": 40, "min_length": None, "mixture": None}, (40, 40)),
+        ({"length": 64, "mixture": [[128, 8], [32, 4]]}, (32, 128)),
+        ({"problem": "Heartbeat"}, None),
+    ],
+)
+def test_the_lengths_of_the_training(dataset, lengths):
+    assert training_lengths({"dataset": {"name": "x", **dataset}}) == lengths
 
 
 def test_the_picture_marks_training_lengths_on_a_logarithmic_axis(tmp_path):

@@ -187,7 +187,8 @@ def _write(checkpoint: "Checkpoint", rows: Sequence["AtLength"]) -> None:
     from seqmem.tasks import get
 
     first, trained = rows[0], by_length.training_lengths(checkpoint.config)
-    about = f"{first.record['model']} on {first.record['dataset']}, epoch {checkpoint.epoch + 1}, test split"
+    about = f"{first.record['model']} on {first.record['dataset']}, seed {checkpoint.config['seed']}"
+    about += f", epoch {checkpoint.epoch + 1}, test split"
     columns = by_length.table(rows)
     print("\n".join([about, *(f"{key}={value}" for key, value in first.variant.items()), by_length.text(columns)]))
     if trained is not None:

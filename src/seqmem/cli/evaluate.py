@@ -62,8 +62,14 @@ def main() -> None:
         print(HELP)
         return
     with messages.one_line_errors(), interrupts.unwinding():
-        for command in by_length.commands(sys.argv[1:]):
-            run(*finished_trial.read(command, Keys))
+        commands = by_length.commands(sys.argv[1:])
+        for command in commands:
+            try:
+                run(*finished_trial.read(command, Keys))
+            except UserError as error:
+                if len(commands) == 1:
+                    raise
+                raise UserError(f"{' '.join(command)}: {error}") from None
 
 
 def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None:

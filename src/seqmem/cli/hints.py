@@ -30,7 +30,9 @@ def unknown_key(key: str, config: Mapping[str, Any], chosen: Mapping[str, Any], 
     *parents, last = key.split(".")
     same = [path for path in known if path.rpartition(".")[2] == last]
     if same:
-        return meant([path for path in same if path.startswith(f"{parents[0] if parents else ''}.")] or same)
+        near = None if parents else nearest(key, [path for path in known if "." not in path])
+        near_first = [near] if near else []
+        return meant([path for path in same if path.startswith(f"{parents[0] if parents else ''}.")] or [*near_first, *same])
     owners = _owners(key, chosen, folders)
     if owners:
         others = f" and {len(owners) - 3} more have" if len(owners) > 3 else " have" if len(owners) > 1 else " has"

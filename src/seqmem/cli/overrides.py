@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -76,7 +76,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     flags: list[str] = []
     overrides: list[str] = []
-    for argument in arguments:
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
         flag, _, value = argument.partition("=")
         if flags and flags[-1] in _switches_with_value:
             flags.append(argument)
@@ -89,7 +89,10 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif value:
             raise UserError(f"{argument}: no such flag; keys have no dashes: {argument.lstrip('-')}")
         else:
-            raise UserError(f"{argument}: no such flag{suggestion(argument, _flags)}")
+            near = suggestion(argument, _flags)
+            is_key = argument.startswith("--") and not following.startswith("-") and "=" not in following
+            key = f"; keys have no dashes: {argument.lstrip('-')}={following}"
+            raise UserError(f"{argument}: no such flag{key if is_key and not near.endswith('?') else near}")
     _check_flags(flags)
     return flags, overrides
 
@@ -137,7 +140,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if override.startswith("="):
-            raise UserError(f"got '{override}', expected KEY=VALUE")
+            raise UserError(f"got '{override}', expected KEY=VALUE without blanks around the equals sign")
         if (key in SECTIONS and equals and not re.match(r"[A-Za-z_]", value)) or (value == "null" and key in SECTIONS):
             raise UserError(f"{key}: got {value or 'nothing'}, expected the name of a file in cfg/{key}/")
         group = key.lstrip("+~")
@@ -237,6 +240,8 @@ def _unreadable(parser: OverridesParser, override: str, reason: str) -> str:
     """
     key, equals, value = override.partition("=")
     expected = f"got '{override}', expected KEY=VALUE"
+    if value.endswith(","):
+        return f"{expected}; values that commas separate have no blanks between them"
     if not equals:
         owners = [group for group in GROUPS if override in choices.names(group)]
         return expected + (meant([f"{group}={override}" for group in owners]) if owners else "")

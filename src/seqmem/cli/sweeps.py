@@ -128,8 +128,9 @@ def report_sweep() -> None:
     current.failed += [job["status"] for job in failed]
     try:
         if results.find_runs(folder):
-            for group in results.best_by_validation(report.write(folder)):
-                print(_best(group, folder, jobs))
+            groups = report.write(folder)
+            for group in results.best_by_validation(groups):
+                print(_best(group, groups, folder, jobs))
             best = folder / "optimization_results.yaml"
             if best.exists():
                 print(f"best of the search: {OmegaConf.to_container(OmegaConf.load(best))}")
@@ -140,14 +141,18 @@ def report_sweep() -> None:
             print(f"error: {shlex.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
 
 
-def _best(group: "Trials", folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
+def _best(group: "Trials", groups: Sequence["Trials"], folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
     """Return the best row of a data set: its validation, its folder, and on lines of their own the commands that train it."""
     from seqmem.results.aggregate import mean_and_deviation
     from seqmem.results.table import spread
 
     place = group.finished[0].folder.path.parent
     found = spread(*mean_and_deviation(group.results("val")))
-    line = f"best validation {group.metric} on {group.dataset}: {group.model}, {found} (n = {len(group.finished)}), in {place}"
+    mean = mean_and_deviation(group.results("val"))[0]
+    others = [each for each in groups if each is not group and each.dataset == group.dataset]
+    equal = [each.model for each in others if mean_and_deviation(each.results("val"))[0] == mean]
+    names = group.model + (f" (equal: {', '.join(equal)})" if equal else "")
+    line = f"best validation {group.metric} on {group.dataset}: {names}, {found} (n = {len(group.finished)}), in {place}"
     alone = [assigned("hydra.run.dir", str(place))] if current.has_subfolders else []
     commands = [_command([*job["overrides"], *alone]) for job in jobs if job["folder"] and _same(folder / job["folder"], place)]
     return "\n".join([f"{line}:", *commands]) if commands else line

@@ -18,7 +18,7 @@ class AlternatingNetwork(LayeredNetwork):
 
     Args:
         spec: spec of the data set.
-        cells: cells in turn; each is a dict of its name, ``cell``, and its arguments other than ``input_size``.
+        cells: cells in turn; each is a name, or a dict of its name, ``cell``, and its arguments other than ``input_size``.
         num_layers: number of layers; the inputs of each are the outputs of the one below.
         embedding_size: width of a learned embedding of tokens; None for the data set's own (imdb: 100), or for one-hot tokens
             if it has none. Only for tokens.
@@ -36,7 +36,7 @@ class AlternatingNetwork(LayeredNetwork):
     def __init__(
         self,
         spec: DataSpec,
-        cells: list[dict[str, Any]],
+        cells: list[str | dict[str, Any]],
         num_layers: PositiveInt = 4,
         embedding_size: PositiveInt | None = None,
         output_hiddens: list[PositiveInt] = [],  # noqa: B006
@@ -55,20 +55,24 @@ class AlternatingNetwork(LayeredNetwork):
     @classmethod
     def label(cls, arguments: dict[str, Any]) -> str:
         """Return the cells' names."""
-        return "_".join(str(each["cell"]) for each in arguments["cells"])
+        return "_".join(str(_described(each)["cell"]) for each in arguments["cells"])
 
 
-def _checked_cells(cells: list[dict[str, Any]], num_layers: int) -> list[tuple[str, dict[str, Any]]]:
+def _described(cell: str | dict[str, Any]) -> dict[str, Any]:
+    return {"cell": cell} if isinstance(cell, str) else cell
+
+
+def _checked_cells(cells: list[str | dict[str, Any]], num_layers: int) -> list[tuple[str, dict[str, Any]]]:
     """Return name and arguments of each cell."""
     found = []
-    for place, given in enumerate(cells):
+    for place, given in enumerate(map(_described, cells)):
         if "cell" not in given:
             raise UserError(f"model.cells: got {given} without a name, expected for example {{cell: lstm, hidden_size: 25}}")
         arguments = {name: value for name, value in given.items() if name != "cell"}
         try:
             RecurrentNetwork.check({"cell": given["cell"], "cell_args": arguments})
         except UserError as error:
-            raise UserError(str(error).replace("model.cell_args", f"model.cells[{place}]")) from None
+            raise UserError(str(error).replace("model.cell_args", f"model.cells.{place}")) from None
         found.append((given["cell"], arguments))
     if not 0 < len(cells) <= num_layers:
         raise UserError(f"model.cells: got {len(cells)} cells, expected at least one and at most model.num_layers={num_layers}")

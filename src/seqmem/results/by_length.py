@@ -111,6 +111,9 @@ def training_lengths(config: Mapping[str, Any]) -> tuple[int, int] | None:
         config: of the trial, or its flat settings.
     """
     flat = settings(config)
+    if mixed := flat.get("dataset.mixture"):
+        lengths = [length for length, *_ in mixed]
+        return min(lengths), max(lengths)
     longest = flat.get("dataset.length")
     if type(longest) is not int:
         return None

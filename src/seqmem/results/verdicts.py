@@ -82,7 +82,7 @@ def over_pairs(different: Sequence[str], pairs: int) -> str:
     """
     if not pairs:
         return f"No pair of rows has three shared seeds with results that vary: {_NEITHER}."
-    start = f"After Holm's correction for {_counted(pairs, 'paired t test')}, "
+    start = f"After Holm's correction for {_counted(pairs, 'paired t test')}, " if pairs > 1 else "By one paired t test, "
     if not different:
         return f"{start}no pair differs: {_NEITHER}, nor that all are equally good."
     others = "" if len(different) == pairs else f"; for the other pairs {_NEITHER}"

@@ -77,7 +77,8 @@ def read_checkpoint(path: Path, name: str = "best.ckpt") -> Checkpoint:
         return of_trial(path / hub_folder.WEIGHTS, hub_folder.read(path))
     if path.is_dir():
         if not (path / "checkpoints" / name).is_file():
-            trials = ", ".join(str(trial) for trial in sorted(path.glob("seed_*"))[:3])
+            found = sorted([*path.glob("seed_*"), *path.glob("*/seed_*")])
+            trials = ", ".join(str(trial) for trial in found[:3]) + (f" or {len(found) - 3} more" if len(found) > 3 else "")
             raise UserError(
                 f"{path} holds no checkpoints/{name}; expected a checkpoint or the folder of a finished trial"
                 + (f", as {trials}" if trials else "")
