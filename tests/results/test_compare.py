@@ -12,6 +12,7 @@ from seqmem.results.comparison import compare_rows, shown
 from seqmem.results.verdicts import over_pairs
 from tests import program
 from tests.results.kept import classified
+from tests.results.lengths import evaluation, trial
 from tests.results.synthetic import configuration, rows_of, write_run, write_trials
 
 
@@ -160,6 +161,34 @@ def test_few_test_sequences_are_not_resampled(tmp_path, capsys, ignored):
 def test_one_pair_has_no_correction(pairs, start):
     assert over_pairs([], pairs).startswith(f"{start}no pair differs: ")
     assert over_pairs(["a better than b on x"] * pairs, pairs).startswith(f"{start}the numbers allow to say: a better than b")
+
+
+def test_rows_are_compared_at_a_length(tmp_path, capsys):
+    values = {"gru": [0.9, 0.8, 0.7], "lstm": [0.6, 0.4, 0.2]}
+    for model, at in values.items():
+        for seed, value in enumerate(at):
+            evaluation(trial(tmp_path, model, seed), 256, value)
+    evaluation(trial(tmp_path, "gru", 3), 200, 0.1)
+    evaluation(trial(tmp_path, "lstm", 3), 256, 0.1)
+    text = printed(capsys, tmp_path, "--rows", "gru", "lstm", "--length", "256", "--csv", tmp_path / "t.csv")
+    assert "copying at 256" in text
+    assert "first seed 3 not evaluated" in text
+    assert "no test over sequences" not in text
+    [line] = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    expected = stats.ttest_rel(*values.values())
+    assert (line["dataset"], line["n"]) == ("copying at 256", "3")
+    assert float(line["first_mean"]) == pytest.approx(0.8)
+    assert float(line["p"]) == pytest.approx(expected.pvalue)
+    assert [float(line["low"]), float(line["high"])] == pytest.approx(list(expected.confidence_interval()))
+
+
+def test_a_length_of_no_trial_is_refused(tmp_path, capsys):
+    evaluation(trial(tmp_path, "gru"), 200, 0.1)
+    trial(tmp_path, "lstm")
+    for length, known in ((256, "known lengths: 200"), (200, "known lengths: none")):
+        line = refused(capsys, tmp_path, "--rows", "gru", "lstm", "--length", length)
+        assert line.startswith(f"--length: got {length}, at which no trial of ")
+        assert line.endswith(known)
 
 
 def test_predictions_for_other_test_sequences_are_refused(tmp_path, capsys):

@@ -42,6 +42,7 @@ def run(given: argparse.Namespace) -> None:
     from seqmem.results.chosen_rows import chosen
     from seqmem.results.comparison import compare_rows, frame, shown
     from seqmem.results.labels import SMOKE, SMOKE_NOTE
+    from seqmem.results.length_rows import at_length
     from seqmem.results.plots import check_picture, save_figure
     from seqmem.results.rank_picture import plot_ranks
     from seqmem.results.reading import find_runs
@@ -55,7 +56,9 @@ def run(given: argparse.Namespace) -> None:
     if not runs:
         raise UserError(f"{given.folder}: got no run record below it, expected folders with record.json")
     models, rows = chosen(group_trials(runs), given.rows or ())
-    found = compare_rows(models, rows)
+    if given.length is not None:
+        rows = at_length(rows, given.length)
+    found = compare_rows(models, rows, over_sequences=given.length is None)
     smoke = SMOKE_NOTE if any(SMOKE in model for model in models) else ""
     print_table(shown(found, models), _title(models, found.metrics), smoke)
     print(*found.sentences, *found.notes, sep="\n")
@@ -90,6 +93,12 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--rows", nargs="+", metavar="ROW", help="rows to compare, two or more, in quotes if they have blanks (default: all)"
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        metavar="L",
+        help="compare test results at this length over seeds, from: seqmem evaluate FOLDER lengths=L,...",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table: all lines and columns in full precision")
     parser.add_argument(

@@ -45,14 +45,13 @@ class Comparison:
         return list(dict.fromkeys(line.metric for line in self.lines if line.dataset))
 
 
-def compare_rows(models: Sequence[str], rows: Rows) -> Comparison:
+def compare_rows(models: Sequence[str], rows: Rows, over_sequences: bool = True) -> Comparison:
     """Compare rows pair by pair on each data set, and over data sets if there are enough of them.
-
-    Test sequences are compared for two rows only.
 
     Args:
         models: names of the rows, see :func:`seqmem.results.chosen_rows.chosen`.
         rows: their trials by (data set, model).
+        over_sequences: compare two rows over their test sequences, too.
 
     Raises:
         UserError: rows of a data set differ in data, metric or test sequences; or more than ``MOST_RANKED`` rows would be
@@ -60,7 +59,7 @@ def compare_rows(models: Sequence[str], rows: Rows) -> Comparison:
     """
     pairs = _pairs(models, rows)
     lines, reasons = [seed_line(pair) for pair in pairs], dict[str, str]()
-    for pair in pairs if len(models) == 2 else []:
+    for pair in pairs if over_sequences and len(models) == 2 else []:
         found, reason = sequence_lines(pair)
         lines += found
         reasons |= {pair.first.dataset: reason} if reason else {}

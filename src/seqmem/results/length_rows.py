@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqmem.errors import UserError
@@ -85,6 +85,38 @@ def length_rows(groups: Sequence[Trials], chosen: Sequence[int] = ()) -> list[Le
         for row in found
     ]
     return [row for row in kept if row.values]
+
+
+def at_length(rows: Mapping[tuple[str, str], Trials], length: int) -> dict[tuple[str, str], Trials]:
+    """Return rows, by (data set, model), whose results are those at a length, on the data set ``NAME at LENGTH``.
+
+    Trials that were not evaluated there count as not finished.
+
+    Raises:
+        UserError: no trial of a row was evaluated at this length.
+    """
+    found = {(f"{dataset} at {length}", model): _only_at(row, length) for (dataset, model), row in rows.items()}
+    for (dataset, model), row in rows.items():
+        if row.finished and not found[f"{dataset} at {length}", model].finished:
+            known = ", ".join(map(str, _values(row)))
+            raise UserError(
+                f"--length: got {length}, at which no trial of {model} on {dataset} was evaluated; seqmem evaluate FOLDER "
+                f"lengths={length} does that; known lengths: {known or 'none'}"
+            )
+    return found
+
+
+def _only_at(group: Trials, length: int) -> Trials:
+    runs = []
+    for run in group.runs:
+        at = {each.length: each.value for each in _of_result(run, group.metric)} if run.finished else {}
+        if length in at:
+            runs.append(replace(run, record={**run.record, "result": {f"test/{group.metric}": at[length]}}))
+        elif run.finished:
+            runs.append(replace(run, status="not evaluated", reason=f"not at {length}"))
+        else:
+            runs.append(run)
+    return replace(group, dataset=f"{group.dataset} at {length}", runs=runs)
 
 
 def length_tables(rows: Iterable[LengthRow]) -> list[LengthTable]:
