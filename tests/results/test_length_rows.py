@@ -122,6 +122,8 @@ def test_damaged_evaluations_do_not_count(changes, tmp_path):
         ({"length": 40, "min_length": 1}, (1, 40)),
         ({"length": 40, "min_length": None, "mixture": None}, (40, 40)),
         ({"length": 64, "mixture": [[128, 8], [32, 4]]}, (32, 128)),
+        ({"length": 64, "mixture": 0.5}, (64, 64)),  # of another meaning, in a data set of one's own
+        ({"length": 64, "mixture": [["a", 1], []]}, (64, 64)),
         ({"problem": "Heartbeat"}, None),
     ],
 )

@@ -107,13 +107,16 @@ def latest(evaluations: Iterable[AtLength]) -> list[AtLength]:
 def training_lengths(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the shortest and the longest length of a training; None if its data set has no length.
 
+    They are those of ``mixture``, a list of lists that begin with a length, or ``min_length`` and ``length``.
+
     Args:
         config: of the trial, or its flat settings.
     """
     flat = settings(config)
-    if mixed := flat.get("dataset.mixture"):
-        lengths = [length for length, *_ in mixed]
-        return min(lengths), max(lengths)
+    mixture = flat.get("dataset.mixture")
+    mixed = [each[0] for each in mixture if isinstance(each, list) and each] if isinstance(mixture, list) else []
+    if mixed and all(type(length) is int for length in mixed):
+        return min(mixed), max(mixed)
     longest = flat.get("dataset.length")
     if type(longest) is not int:
         return None
