@@ -39,6 +39,10 @@ static GradientLayout gradient_layout(const Sequence<T>& s) {
   return layout;
 }
 
+// Magnitude at which gradients of states are cut off.
+template <typename T>
+constexpr T kLargestGradient = sizeof(T) == 4 ? T(1e30) : T(1e300);
+
 // Rows of (step, batch) per product that adds to the weight gradients.
 constexpr int64_t kProductRows = 400;
 
@@ -96,6 +100,9 @@ class Backward : Group<T, Pointwise, bf16> {
           for (int64_t r = 0; r < rows; ++r) std::memset(grad_input(r, t), 0, s.channels * sizeof(T));
         }
         if constexpr (Pointwise::kHasMemory) memory_backward(t);
+        limit(hidden_, rows * padded);
+        if constexpr (Pointwise::kHasCarry) limit(carry_, rows * padded);
+        if constexpr (Pointwise::kHasMemory) limit(memory_, blocks.count * memory * width);
       }
       add_weight_gradients(unit, first_step - begin_, end - begin_);
     }
@@ -135,6 +142,15 @@ class Backward : Group<T, Pointwise, bf16> {
           for (int64_t u = 0; u < padded; ++u) weight_uh_[m * padded + u] = u < s.hidden ? s.weight_uh[m * s.hidden + u] : T(0);
         }
       }
+    }
+  }
+
+  // Keeps the gradients of a state within what products can take without an overflow. Of a state that rests at zero, an
+  // unstable one, they grow without bound from step to step back, and the weights' gradients, products with that state, are
+  // zero; with infinity they would be NaN.
+  void limit(T* gradients, int64_t count) {
+    for (int64_t k = 0; k < count; k += width) {
+      store<T>(gradients + k, clamp<T>(load<T>(gradients + k), -kLargestGradient<T>, kLargestGradient<T>));
     }
   }
 
