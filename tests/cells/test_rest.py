@@ -1,4 +1,4 @@
-"""Sequences that begin with zeros, where the state rests at zero: its gradients may overflow, those of the weights are finite."""
+"""Sequences that begin with zeros: the gradients of a state at rest may overflow, and those of the weights are finite."""
 
 import pytest
 import torch
