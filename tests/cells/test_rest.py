@@ -47,3 +47,10 @@ def test_the_gradients_of_the_weights_are_those_of_float64(name):
     for key, gradient in found.items():
         if key not in ("bias_hx", "bias_ih", "bias_hh", "bias_h"):  # the true ones overflow
             torch.testing.assert_close(gradient.double(), exact[key], rtol=1e-3, atol=1e-4 * float(exact[key].abs().max()))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_an_incoming_gradient_that_is_not_finite_reaches_the_weights(name):
+    cell = unstable(name, torch.float32)
+    cell(torch.ones(3, 5, 1))[0].backward(torch.full((3, 5, 8), torch.inf))
+    assert not any(parameter.grad.isfinite().all() for parameter in cell.parameters())

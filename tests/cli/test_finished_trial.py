@@ -70,6 +70,15 @@ def test_a_path_that_exists_is_a_path_whatever_its_name(trial, tmp_path):
     assert finished_trial.read([str(link)], Keys)[0].folder == link
 
 
+def test_trials_below_the_folder_of_a_sweep_are_named(tmp_path):
+    for seed in range(5):
+        (tmp_path / "digits_gru_abc" / f"seed_{seed}").mkdir(parents=True)
+    trials = ", ".join(str(tmp_path / "digits_gru_abc" / f"seed_{seed}") for seed in range(3))
+    with pytest.raises(UserError) as caught:
+        finished_trial.read([str(tmp_path)], Keys)
+    assert str(caught.value).endswith(f"a finished trial, as {trials} or 2 more")
+
+
 MISTAKES = {
     "": "expected a checkpoint or the folder of a finished trial first",
     "split=test": "expected a checkpoint or the folder of a finished trial first",
