@@ -1,5 +1,6 @@
 """Command lines about a finished trial: ``CHECKPOINT [KEY=VALUE ...]``, and mistakes in them."""
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from seqmem import datasets
 from seqmem.cli import commandline, finished_trial
 from seqmem.errors import UserError
+from seqmem.results.record import settings as flat
 from tests import program
 from tests.trials import run_trials
 
@@ -101,6 +103,43 @@ MISTAKES = {
     "TRIAL +new=1": "got '+new=1', expected KEY=VALUE",
     "TRIAL --cfg job": "got --cfg, expected CHECKPOINT [KEY=VALUE ...]",
 }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "key", "value", "given"),
+    [
+        ("mnist", "dataset.split_seed", 3, 0),
+        ("mnist", "dataset.validation_fraction", 0.3, 0.2),
+        ("uea", "dataset.resplit", True, False),
+        ("files", "dataset.split_by", "series", "time"),
+        ("files", "dataset.group_column", "subject", None),
+        ("uea", "dataset.split_seed", None, 0),
+        ("uea", "seed", 4, 0),
+    ],
+)
+def test_sequences_of_the_training_cannot_move_to_another_split(dataset, key, value, given):
+    """Otherwise a test would be of sequences that the model has learned."""
+    trained = [
+        f"{key}={json.dumps(value)}",
+        *["dataset.resplit=true"] * (dataset == "uea"),
+        *["dataset.split_seed=null"] * (key == "seed"),
+    ]
+    config = commandline.compose([f"dataset={dataset}", *trained])
+    message = f"{key}: got {given}, expected {value} as in the trial's training, whose sequences would be in other splits"
+    for chosen in ({}, {"dataset": dataset}):
+        with pytest.raises(UserError) as caught:
+            finished_trial._changed(config, {**chosen, key: given}, [], [])
+        assert str(caught.value) == message
+        unchanged = finished_trial._changed(config, {**chosen, key: value}, [], [])
+        assert {"seed": unchanged["seed"], **flat(unchanged)}[key] == value
+
+
+def test_other_files_have_splits_of_their_own_and_a_seed_does_not_always_choose_them(tmp_path):
+    config = commandline.compose(["dataset=files", "dataset.path=a.csv"])
+    changes = {"dataset.path": "b.csv", "dataset.test_fraction": 0.5, "seed": 3}
+    changed = finished_trial._changed(config, changes, [], [])
+    assert {key: {"seed": changed["seed"], **flat(changed)}[key] for key in changes} == changes
+    assert finished_trial._changed(config, {"seed": 3}, [], [])["seed"] == 3
 
 
 def test_each_mistake_is_named(trial, tmp_path, monkeypatch):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Keys = TypeVar("Keys")
 
+SPLITTING = ("split_seed", "split_by", "split_column", "group_column", "resplit")
+"""Keys of data sets that choose, beside those named ``X_fraction``, which sequences are in which split."""
+
 
 def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[str, Any], Keys]:
     """Read the checkpoint that a command line names, and the config that its keys change.
@@ -100,11 +103,12 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequenc
             composed: Any = OmegaConf.to_container(composed_config([*flags, f"{key}={value}"]), resolve=True)
             changed[key] = composed[key]
             if key == "dataset" and _is_same(config, changed):
-                changed[key] |= _of_training(config)
+                changed[key] |= _of_training(config) | _of_splits(config)
         else:
             _update(changed, key, value)
     if _is_same(config, changed):
         _refuse_different_training(config, changed)
+        _refuse_different_splits(config, changed)
     return commandline.check(changed)
 
 
@@ -126,6 +130,26 @@ def _refuse_different_training(config: Mapping[str, Any], changed: Mapping[str, 
         if given != value:
             raise UserError(
                 f"dataset.{key}: got {given}, expected {value} as in the trial's training; did you mean dataset.eval_{key[6:]}?"
+            )
+
+
+def _of_splits(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the data set that choose which sequences are in which split."""
+    section = config["dataset"]
+    return {key: section[key] for key in section if key in SPLITTING or key.endswith("_fraction")}
+
+
+def _refuse_different_splits(config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Refuse values that would move sequences of the training into the other splits; other files have none of them."""
+    if changed["dataset"].get("path") != config["dataset"].get("path"):
+        return
+    splits = {f"dataset.{key}": (value, changed["dataset"][key]) for key, value in _of_splits(config).items()}
+    if config["dataset"].get("split_seed", 0) is None:
+        splits["seed"] = (config["seed"], changed["seed"])
+    for key, (value, given) in splits.items():
+        if given != value:
+            raise UserError(
+                f"{key}: got {given}, expected {value} as in the trial's training, whose sequences would be in other splits"
             )
 
 
