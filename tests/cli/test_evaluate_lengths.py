@@ -148,11 +148,6 @@ def test_each_trial_of_a_folder_is_evaluated(copying, trial, tmp_path, monkeypat
     with pytest.raises(SystemExit):
         evaluate.main()
     assert f"error: {trial} lengths=20 dataset.pairs=4: " in capsys.readouterr().err
-    (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="none: got no finished trial below it, expected the folder of a trial or of trials"):
-        by_length.commands([str(tmp_path / "none"), "lengths=20"])
-    for command in ([str(tmp_path)], [str(trial), "lengths=20"], ["lengths=20"], ["nowhere", "lengths=20"]):
-        assert by_length.commands(command) == [command]
 
 
 def test_an_interruption_keeps_the_lengths_that_are_done(trial, monkeypatch):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqmem.cli import finished_trial
@@ -16,27 +15,6 @@ if TYPE_CHECKING:
     from seqmem.results.by_length import AtLength
     from seqmem.training.checkpoints.files import Checkpoint
     from seqmem.training.loop.module import SequenceModule
-
-
-def commands(command: Sequence[str]) -> list[list[str]]:
-    """Return the command line for each trial of a folder, if ``lengths`` are given and the folder is not itself a trial.
-
-    Raises:
-        UserError: no trial below the folder has finished.
-    """
-    from seqmem.results.reading import find_runs
-    from seqmem.training.checkpoints.hub_folder import is_hub_folder
-
-    places = [k for k, word in enumerate(command) if "=" not in word and Path(word).is_dir()]
-    if not places or not any(word.startswith("lengths=") for word in command):
-        return [list(command)]
-    folder = Path(command[places[0]])
-    if (folder / "checkpoints").is_dir() or is_hub_folder(folder):
-        return [list(command)]
-    trials = [each.folder.path for each in find_runs(folder) if each.finished]
-    if not trials:
-        raise UserError(f"{folder}: got no finished trial below it, expected the folder of a trial or of trials")
-    return [[*command[: places[0]], str(trial), *command[places[0] + 1 :]] for trial in trials]
 
 
 def run(

@@ -18,8 +18,8 @@ Rows are named as seqmem report names them: a model, with its settings in bracke
   bootstrap     95 % interval of the mean difference (accuracy, bpc, mse) over the same test sequences, 9,999 resamples
   Wilcoxon      signed-rank test of mean metrics over data sets, beside mean ranks, from five data sets on
 
-Tests over sequences are for two rows, with predictions that both trials keep:
-seqmem evaluate TRIAL predictions=TRIAL/predictions.npz. Where a table has several p values of one test, "p (Holm)" has them
+Tests over sequences are for two rows, with predictions that their trials keep:
+seqmem evaluate FOLDER predictions=predictions.npz. Where a table has several p values of one test, "p (Holm)" has them
 after Holm's correction; intervals are each at 95 %. Seeds that did not finish in a row, or are missing in it, are listed.
 
 Below the table stands what the numbers allow to say, and what was not computed and why.

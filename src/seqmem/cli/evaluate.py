@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seqmem.cli import by_length, finished_trial, messages
+from seqmem.cli import by_length, each_trial, finished_trial, messages
 from seqmem.cli.evaluation_record import computed, evaluated, origin
 from seqmem.errors import UserError
 from seqmem.io import interrupts
@@ -21,7 +21,8 @@ Evaluate a finished trial again, on its own data or on other data, and record th
 
   seqmem evaluate CHECKPOINT [KEY=VALUE ...]
 
-CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. Loss and metrics are
+CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. Given a folder of
+trials instead, evaluate each finished trial below it, one after the other. Loss and metrics are
 printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
 On the other splits both are equal to the last digit if no key changes the config; otherwise a warning names both numbers.
 For classification of up to 1,000 classes, a table counts the correct predictions of each class, by its number and label. A file
@@ -32,17 +33,18 @@ Keys of this command
   predictions=FILE    a new .npz or .csv file: for each sequence, its number in the split, length, target and prediction, and
                       the probability of each class (for a text, of the correct symbol), with the names of series and
                       classes if the data set has them. In .npz, predictions at every step are padded with zeros after the
-                      first "steps" of a row; .csv has a line for each prediction.
+                      first "steps" of a row; .csv has a line for each prediction. Given a folder of trials, FILE is a name
+                      without a folder, and each trial keeps its own in TRIAL/evaluations/.
   lengths=A,B,...     evaluate at each of these lengths (dataset.length), and write a table, a .csv file and a picture of all
                       lengths so far to TRIAL/evaluations/. Sequences longer than those of the training are read in parts, with
-                      the state carried, or fewer at once; train.eval_batch_size=B reads B at once. Given a folder of trials
-                      instead of CHECKPOINT, evaluate each finished trial below it; seqmem report FOLDER compares them.
+                      the state carried, or fewer at once; train.eval_batch_size=B reads B at once. seqmem report FOLDER
+                      compares the trials of a folder.
   again=true          evaluate lengths again that were evaluated before with the same weights, data and code
 
 Any other key changes the trial's config, except its model: dataset.eval_hz=0.5 or dataset.length=1000 shifts its data,
 dataset=NAME takes other data of the same shape, train.eval_batch_size=32 reads a text as 32 parallel pieces,
 train.limit_test_batches=100 reads less, smoke_test=false reads everything after a smoke test. The sampling rate of the
-training, dataset.train_hz, stays that of the trial.
+training, dataset.train_hz, stays that of the trial, and so do the keys that choose the sequences of each split.
 """
 
 
@@ -62,23 +64,26 @@ def main() -> None:
         print(HELP)
         return
     with messages.one_line_errors(), interrupts.unwinding():
-        commands = by_length.commands(sys.argv[1:])
+        commands = each_trial.commands(sys.argv[1:])
+        is_folder = commands != [sys.argv[1:]]
         for command in commands:
             try:
-                run(*finished_trial.read(command, Keys))
+                run(*finished_trial.read(command, Keys), is_folder)
             except UserError as error:
-                if len(commands) == 1:
+                if not is_folder:
                     raise
                 raise UserError(f"{' '.join(command)}: {error}") from None
 
 
-def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None:
+def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_of_folder: bool = False) -> None:
     """Evaluate a checkpoint, print the result, and record it in the trial's folder.
 
     Args:
         checkpoint: of a finished trial.
         config: the trial's config with the changes of the command line.
         keys: the command's own keys.
+        is_one_of_folder: the command is about all trials of a folder, of which this is one. It keeps predictions in its own
+            folder, and is left as it is where it has kept them before.
 
     Raises:
         UserError: the data do not fit the model, or a file cannot be read or written.
@@ -98,6 +103,12 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     from seqmem.training.evaluation.predictions import Predictions, check_predictions, class_counts
 
     path = Path(keys.predictions) if keys.predictions else None
+    about = evaluated(checkpoint, config)
+    if path and is_one_of_folder:
+        path = _in_trial(checkpoint.folder, path)
+        if evaluations.has_kept(path, {**about, "split": keys.split}):
+            print(f"kept before: {path}")
+            return
     if path:
         check_predictions(path)
     before = evaluations.recorded(checkpoint.folder, checkpoint.epoch, PREFIXES[keys.split])
@@ -111,7 +122,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     observers = [observer for observer in (counts, predictions) if observer is not None]
     measured = evaluate(module, data, config, keys.split, observers)
     result = {
-        **evaluated(checkpoint, config),
+        **about,
         "dataset": data.spec.name,
         "split": keys.split,
         "metric": task.metric,
@@ -122,12 +133,26 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     if not result["changed"] and keys.split != "train":
         _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, checkpoint.config, by))
     table = None if counts is None else evaluations.by_class(counts.counts, data.spec.class_names)
+    print(f"{result['model']} on {result['dataset']}, seed {config['seed']}, epoch {result['epoch'] + 1}, {keys.split} split")
     _print(result, task.irreducible_error, table)
     result["by_class"] = None if counts is None else counts.counts.tolist()
     result["predictions"] = _write_predictions(predictions, path)
     names = {"class_names": data.spec.class_names}
     write_json(file, {**result, "started": started, **names, **origin(config), **by, "data": data.describe()})
     print(f"record of this evaluation: {file}")
+
+
+def _in_trial(folder: Path, name: Path) -> Path:
+    """Return the path of a trial's own file of predictions.
+
+    Raises:
+        UserError: the name has a folder.
+    """
+    from seqmem.results.record import RunFolder
+
+    if name.name != str(name):
+        raise UserError(f"predictions: got {name} with a folder of trials, expected a name alone, as {name.name}")
+    return RunFolder(folder).evaluations() / name
 
 
 def _warn_of_differences(measured: Mapping[str, float], before: Mapping[str, float], circumstances: Sequence[str]) -> None:
@@ -143,7 +168,6 @@ def _warn_of_differences(measured: Mapping[str, float], before: Mapping[str, flo
 def _print(result: Mapping[str, Any], irreducible_error: float | None, table: str | None) -> None:
     from seqmem.results.evaluations import side_by_side
 
-    print(f"{result['model']} on {result['dataset']}, epoch {result['epoch'] + 1}, {result['split']} split")
     for key, (old, new) in result["changed"].items():
         print(f"{key}={new}, in training {old}")
     print(side_by_side(result["result"], result["in_training"]))

@@ -1,6 +1,7 @@
 """Comparison of an evaluation of a finished trial with its recorded metrics."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from seqmem.errors import UserError
+from seqmem.io.files import json_object
 from seqmem.results.record import RunFolder, settings
 
 
@@ -50,6 +52,29 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tu
     old, new = settings(before), settings(after)
     # Compared by repr, as limit_..._batches=1 is one batch and 1.0 all of them.
     return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}
+
+
+def has_kept(path: Path, about: Mapping[str, Any]) -> bool:
+    """Return whether an evaluation beside a file of predictions has written it.
+
+    Args:
+        path: the file, in the folder of a trial's evaluations.
+        about: what the evaluation must agree with, by the keys of its file: weights, changed settings, split.
+    """
+    if not path.is_file():
+        return False
+    expected = {"file": path.name, "sha256": checksum(path)}
+    for file in path.parent.glob("*.json"):
+        try:
+            evaluation = json_object(file)
+            kept = evaluation.get("predictions") or {}
+            found = {"file": Path(kept["file"]).name, "sha256": kept["sha256"]}
+        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        asked = ("checkpoint_sha256", "changed", "split")
+        if found == expected and all(_as_json(evaluation.get(key)) == _as_json(about[key]) for key in asked):
+            return True
+    return False
 
 
 def differences(measured: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -113,6 +138,10 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
     first, *others = widths
     lines = ([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))] for row in rows)
     return "\n".join("  ".join(line) for line in lines)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _in_words(value: Any) -> str:

@@ -117,18 +117,26 @@ class RunFolder:
 
         write_text(self.path / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
 
-    def new_evaluation(self, label: str) -> Path:
-        """Return the path of a new evaluation, ``evaluations/DATE_TIME_label_RANDOM.json``, and create its folder.
+    def evaluations(self) -> Path:
+        """Return the folder of evaluations, which is created.
 
         Raises:
-            UserError: the folder cannot be created.
+            UserError: it cannot be created.
         """
         folder = self.path / "evaluations"
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {folder} ({error.strerror})") from None
-        return folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{file_name(label)}_{secrets.token_hex(3)}.json"
+        return folder
+
+    def new_evaluation(self, label: str) -> Path:
+        """Return the path of a new evaluation, ``evaluations/DATE_TIME_label_RANDOM.json``, and create its folder.
+
+        Raises:
+            UserError: the folder cannot be created.
+        """
+        return self.evaluations() / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{file_name(label)}_{secrets.token_hex(3)}.json"
 
     def read_record(self) -> dict[str, Any]:
         """Read record.json; its values are not checked.

@@ -1,0 +1,28 @@
+"""Command lines about a folder of trials: one for each finished trial below it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqmem.cli.overrides import split_flags
+from seqmem.errors import UserError
+
+
+def commands(command: Sequence[str]) -> list[list[str]]:
+    """Return the command line for each trial below a folder, or the command itself if it names none or a trial's own.
+
+    Raises:
+        UserError: no trial below the folder has finished.
+    """
+    from seqmem.results.reading import find_runs
+    from seqmem.training.checkpoints.hub_folder import is_hub_folder
+
+    flags, given = split_flags(command)
+    if not given or not Path(given[0]).is_dir():
+        return [list(command)]
+    folder = Path(given[0])
+    if (folder / "checkpoints").is_dir() or is_hub_folder(folder):
+        return [list(command)]
+    trials = [each.folder.path for each in find_runs(folder) if each.finished]
+    if not trials:
+        raise UserError(f"{folder}: got no finished trial below it, expected the folder of a trial or of trials")
+    return [[*flags, str(trial), *given[1:]] for trial in trials]
