@@ -15,8 +15,8 @@ from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.trial_rows import Row, finished, of_record, read, write
-from seqmem.cli import evaluate, finished_trial
-from seqmem.results import RunFolder, by_length
+from seqmem.cli import by_length, evaluate, finished_trial
+from seqmem.results import RunFolder
 
 FIRST = ("model", "seed", "test_accuracy", "val_accuracy")
 LAST = ("best_epoch", "epochs", "seconds", "parameters", "commit", "started", "processor", "torch")
@@ -63,10 +63,9 @@ def in_table(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def accuracy(trial: Path, condition: Condition) -> float:
     """Return the accuracy of a trial under a condition, which is evaluated if its folder does not have it."""
-    evaluate.run(*finished_trial.read([str(trial), *condition.command()], evaluate.Keys))
-    changes = {f"dataset.{name}": value for name, value in condition.settings if name != "test_samples"}
-    same = [each for each in by_length.read(trial) if each.length == condition.length and each.variant == changes]
-    return same[-1].value
+    checkpoint, config, keys = finished_trial.read([str(trial), *condition.command()], evaluate.Keys)
+    [found] = by_length.run(checkpoint, config, keys.lengths or [])
+    return found.value
 
 
 def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:

@@ -118,12 +118,14 @@ def test_lengths_that_are_known_are_not_evaluated_again(trial, capsys, monkeypat
     assert "1 of 2 lengths had been evaluated with the same weights, data and code" in capsys.readouterr().out
     run(trial, "lengths=20", "again=true")
     assert made == [11, 20, 40, 20]
-    run(trial, "lengths=20", "dataset.test_samples=3")  # fewer of the same sequences
+    run(trial, "lengths=20", "dataset.test_samples=3")
     assert made == [11, 20, 40, 20, 20]
     assert [(row["length"], row["n"]) for row in rows(trial)] == [("11", "7"), ("20", "3"), ("40", "7")]
     run(trial, "lengths=20", "dataset.seed=5")  # other sequences: a file of their own
     assert made == [11, 20, 40, 20, 20, 20]
     assert [(row["length"], row["n"]) for row in rows(trial)] == [("11", "7"), ("20", "3"), ("40", "7")]
+    run(trial, "lengths=11")
+    assert [(row["length"], row["n"]) for row in rows(trial)] == [("11", "7"), ("20", "7"), ("40", "7")]  # the most sequences
     [other] = [path.name for path in trial.glob("evaluations/by_length_*.csv")]
     assert [row["length"] for row in rows(trial, other)] == ["20"]
     assert "dataset.seed=5\n" in capsys.readouterr().out

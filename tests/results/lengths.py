@@ -17,7 +17,7 @@ def trial(folder, model="gru", seed=0, weights=b"weights", **changes):
     return path
 
 
-def evaluation(path, length, accuracy, number=0, weights=b"weights", **changes):
+def evaluation(path, length, accuracy, number=0, weights=b"weights", sequences=20, **changes):
     """Write the file of an evaluation at one length."""
     record = {
         "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
@@ -25,7 +25,7 @@ def evaluation(path, length, accuracy, number=0, weights=b"weights", **changes):
         "changed": {"dataset.length": [100, length], "dataset.test_samples": [500, 20]},
         "metric": "accuracy",
         "result": {"test/loss": 0.5, "test/accuracy": accuracy},
-        "by_length": {"length": length, "steps": length + 6, "sequences": 20, "keys": ["dataset.length"]},
+        "by_length": {"length": length, "steps": length + 6, "sequences": sequences, "keys": ["dataset.length"]},
         **changes,
     }
     folder = path / "evaluations"

@@ -90,6 +90,18 @@ def test_evaluations_of_other_weights_or_data_do_not_count(tmp_path):
     assert sorted(row.values) == [50, 60]
 
 
+def test_evaluations_of_a_row_are_on_the_same_number_of_sequences(tmp_path):
+    for seed in range(3):
+        path = trial(tmp_path, seed=seed)
+        evaluation(path, 128, 0.9 + 0.01 * seed, sequences=512)
+    evaluation(tmp_path / "gru_" / "seed_0", 128, 0.1, number=1, sequences=10)  # newer, and of fewer sequences
+    evaluation(tmp_path / "gru_" / "seed_1", 128, 0.8, number=1, sequences=512)
+    evaluation(tmp_path / "gru_" / "seed_1", 64, 0.7, sequences=512)
+    evaluation(tmp_path / "gru_" / "seed_2", 64, 0.2, number=1, sequences=10)  # a tie: the larger number counts
+    [row] = length_rows(rows_of(tmp_path))
+    assert row.values == {64: [0.7], 128: [0.9, 0.8, 0.92]}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,11 +1,12 @@
 """Rows of the tables of memory, from trials and their evaluations at several lengths."""
 
+import json
 import sys
 
 import pytest
 
 from benchmarks import memory
-from benchmarks.memory_tasks import MEMORY, UEA
+from benchmarks.memory_tasks import MEMORY, UEA, Condition
 from benchmarks.pages import trials
 from benchmarks.pages.results import MEMORY as PAGE
 from seqmem import datasets
@@ -51,6 +52,18 @@ def test_a_trial_is_evaluated_once_and_becomes_a_row(name, conditions, tmp_path,
     assert len(evaluated) == len(conditions)
     assert collect(tmp_path, monkeypatch)[name] == [row]
     assert {path: path.stat().st_mtime_ns for path in (folder.path / "evaluations").glob("*.json")} == evaluated
+
+
+def test_an_evaluation_of_another_number_of_sequences_is_not_in_the_table(tmp_path, monkeypatch):
+    config = commandline.compose(["experiment=memory/flip_flop", "model=gru", *TINY])
+    [folder] = run_trials(config, datasets.load(config["dataset"]), tmp_path / "runs")
+    asked, other = (Condition("at 8", 8, (("test_samples", samples),)) for samples in (3, 4))
+    for value, condition in ((0.25, asked), (0.5, other)):
+        memory.accuracy(folder.path, condition)
+        path = max((folder.path / "evaluations").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"result": record["result"] | {"test/accuracy": value}}))
+    assert [memory.accuracy(folder.path, each) for each in (asked, other)] == [0.25, 0.5]
 
 
 def test_trials_of_other_presets_and_data_and_smoke_tests_are_no_rows(tmp_path, monkeypatch):

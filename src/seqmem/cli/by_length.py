@@ -24,7 +24,7 @@ def run(
     split: str = "test",
     predictions: str | None = None,
     again: bool = False,
-) -> None:
+) -> list["AtLength"]:
     """Evaluate a checkpoint at several lengths, print a table, and write it and a picture to the trial's folder.
 
     Each evaluation is recorded when it ends, so that the same command continues after an interruption.
@@ -36,6 +36,9 @@ def run(
         split: refused unless it is "test", of which alone the length is chosen.
         predictions: refused, since predictions are those of one length.
         again: evaluate lengths again that were evaluated before with the same weights, data and code.
+
+    Returns:
+        The evaluations at these lengths, in ascending order.
 
     Raises:
         UserError: the data set has no length, or one is not possible; the model takes no sequences of a length; or a file
@@ -57,13 +60,14 @@ def run(
     found = [_evaluated(checkpoint, own, length, keys, [] if again else before) for length, own in configs.items()]
     first = found[0]
     others = [each for each in before if each.variant == first.variant and each.weights == first.weights]
-    rows = by_length.latest([*others, *found])
+    rows = by_length.largest(others) | {each.length: each for each in found}
     kept = sum(any(each is other for other in before) for each in found)
-    _write(checkpoint, rows)
+    _write(checkpoint, [rows[length] for length in sorted(rows)])
     if kept:
         print(
             f"{kept} of {len(found)} lengths had been evaluated with the same weights, data and code; again=true repeats them"
         )
+    return found
 
 
 def _at_length(config: Mapping[str, Any], length: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ COUNTS = (
     "dataset.validation_samples",
     "dataset.test_samples",
 )
-"""Settings that choose how many sequences are read, and not which."""
+"""Settings that choose how many sequences are read. Of generated data, a different number can be different sequences."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,30 @@ def read(folder: Path) -> list[AtLength]:
     return found
 
 
-def latest(evaluations: Iterable[AtLength]) -> list[AtLength]:
-    """Return the last evaluation of each length, in the order of lengths."""
-    return [each for _, each in sorted({each.length: each for each in evaluations}.items())]
+def largest(evaluations: Iterable[AtLength]) -> dict[int, AtLength]:
+    """Return by length the evaluation on the most sequences, of several the last one."""
+    return {each.length: each for each in sorted(evaluations, key=lambda each: each.sequences)}
+
+
+def comparable(trials: Mapping[Path, Iterable[AtLength]]) -> dict[int, dict[Path, AtLength]]:
+    """Return by length one evaluation of each trial of a row, all of them on the same number of sequences.
+
+    It is the number that most of the trials have, of several the largest, and of each trial its last evaluation on so many.
+    A trial without one is left out at that length.
+
+    Args:
+        trials: by folder, the evaluations of a trial, the oldest first.
+    """
+    known: dict[int, dict[Path, dict[int, AtLength]]] = {}
+    for path, evaluations in trials.items():
+        for each in evaluations:
+            known.setdefault(each.length, {}).setdefault(path, {})[each.sequences] = each
+    found = {}
+    for length, of_trials in known.items():
+        counts = Counter(number for own in of_trials.values() for number in own)
+        number = max(counts, key=lambda number: (counts[number], number))
+        found[length] = {path: own[number] for path, own in of_trials.items() if number in own}
+    return found
 
 
 def training_lengths(config: Mapping[str, Any]) -> tuple[int, int] | None:

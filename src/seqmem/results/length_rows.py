@@ -62,7 +62,8 @@ class LengthTable:
 def length_rows(groups: Sequence[Trials], chosen: Sequence[int] = ()) -> list[LengthRow]:
     """Return the rows with trials that ``seqmem evaluate TRIAL lengths=A,B,...`` has evaluated.
 
-    Evaluations count if they are of the trial's own data but for the length, and of the weights that gave its result.
+    Evaluations count if they are of the trial's own data but for the length, and of the weights that gave its result. Those of
+    a row at a length are on the same number of sequences, see :func:`seqmem.results.by_length.comparable`.
 
     Args:
         groups: trials, a row each.
@@ -71,7 +72,7 @@ def length_rows(groups: Sequence[Trials], chosen: Sequence[int] = ()) -> list[Le
     Raises:
         UserError: no trial was evaluated at one of the chosen lengths.
     """
-    found = [LengthRow(k, group, _values(group)) for k, group in enumerate(groups)]
+    found = [LengthRow(k, group, _values(_evaluations(group))) for k, group in enumerate(groups)]
     known = sorted({length for row in found for length in row.values})
     for length in chosen:
         if length not in known:
@@ -98,7 +99,7 @@ def at_length(rows: Mapping[tuple[str, str], Trials], length: int) -> dict[tuple
     found = {(f"{dataset} at {length}", model): _only_at(row, length) for (dataset, model), row in rows.items()}
     for (dataset, model), row in rows.items():
         if row.finished and not found[f"{dataset} at {length}", model].finished:
-            known = ", ".join(map(str, _values(row)))
+            known = ", ".join(map(str, _evaluations(row)))
             raise UserError(
                 f"--length: got {length}, at which no trial of {model} on {dataset} was evaluated; seqmem evaluate FOLDER "
                 f"lengths={length} does that; known lengths: {known or 'none'}"
@@ -107,11 +108,12 @@ def at_length(rows: Mapping[tuple[str, str], Trials], length: int) -> dict[tuple
 
 
 def _only_at(group: Trials, length: int) -> Trials:
+    found = _evaluations(group).get(length, {})
     runs = []
     for run in group.runs:
-        at = {each.length: each.value for each in _of_result(run, group.metric)} if run.finished else {}
-        if length in at:
-            runs.append(replace(run, record={**run.record, "result": {f"test/{group.metric}": at[length]}}))
+        if run.folder.path in found:
+            value = found[run.folder.path].value
+            runs.append(replace(run, record={**run.record, "result": {f"test/{group.metric}": value}}))
         elif run.finished:
             runs.append(replace(run, status="not evaluated", reason=f"not at {length}"))
         else:
@@ -149,12 +151,13 @@ def length_lines(rows: Iterable[LengthRow]) -> Columns:
     return {name: ["" if line[k] != line[k] else str(line[k]) for line in lines] for k, name in enumerate(names)}
 
 
-def _values(group: Trials) -> dict[int, list[float]]:
-    values: dict[int, list[float]] = {}
-    for run in group.finished:
-        for each in by_length.latest(_of_result(run, group.metric)):
-            values.setdefault(each.length, []).append(each.value)
-    return values
+def _evaluations(group: Trials) -> dict[int, dict[Path, by_length.AtLength]]:
+    """Return by length the evaluation of each trial by its folder, see :func:`seqmem.results.by_length.comparable`."""
+    return by_length.comparable({run.folder.path: _of_result(run, group.metric) for run in group.finished})
+
+
+def _values(evaluations: Mapping[int, Mapping[Path, by_length.AtLength]]) -> dict[int, list[float]]:
+    return {length: [each.value for each in found.values()] for length, found in evaluations.items()}
 
 
 def _of_result(run: Run, metric: str) -> Iterator[by_length.AtLength]:
