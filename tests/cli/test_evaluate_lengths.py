@@ -11,6 +11,7 @@ import torch
 
 from seqmem import datasets
 from seqmem.cli import by_length, commandline, evaluate, finished_trial
+from seqmem.data import Batch
 from seqmem.errors import UserError
 from seqmem.io.interrupts import Interrupted
 from seqmem.results import by_length as results
@@ -100,6 +101,15 @@ def test_each_length_is_a_line_of_one_table_and_file(trial, capsys):
     read = reading.Read()
     read.observe(batch, {})
     assert records(trial)[-1]["read"] == read.checksums()
+
+
+@pytest.mark.parametrize("targets", [torch.tensor([3, 4]), torch.tensor([[1, 2, 3], [4, 0, 0]])])
+def test_checksums_of_sequences_do_not_depend_on_the_batch(targets):
+    together, apart = reading.Read(), reading.Read()
+    together.observe(Batch(torch.tensor([[1, 2, 3], [4, 0, 0]]), targets, lengths=torch.tensor([3, 1])), {})
+    for tokens, target in (([[1, 2, 3]], targets[:1]), ([[4]], targets[1:] if targets.dim() == 1 else targets[1:, :1])):
+        apart.observe(Batch(torch.tensor(tokens), target), {})
+    assert together.checksums() == apart.checksums()
 
 
 def test_lengths_that_are_known_are_not_evaluated_again(trial, capsys, monkeypatch):

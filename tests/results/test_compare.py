@@ -191,6 +191,32 @@ def test_a_length_of_no_trial_is_refused(tmp_path, capsys):
         assert line.endswith(known)
 
 
+@pytest.mark.parametrize("model", ["gru", "lstm"])
+def test_rows_at_a_length_on_different_numbers_of_sequences_are_refused(model, tmp_path, capsys):
+    for each in ("gru", "lstm"):
+        for seed in range(2):
+            evaluation(trial(tmp_path, each, seed), 256, 0.5, sequences=10 if each == model else 512)
+    [first, second] = [10 if each == model else 512 for each in ("gru", "lstm")]
+    assert refused(capsys, tmp_path, "--rows", "gru", "lstm", "--length", 256) == (
+        f"--length 256: got {first} test sequences of copying for gru and {second} for lstm, expected equal numbers; evaluate "
+        f"again: seqmem evaluate {tmp_path / f'{model}_'} lengths=256 dataset.test_samples=512"
+    )
+
+
+def test_rows_at_a_length_on_different_sequences_are_refused(tmp_path, capsys):
+    reads = {"gru": {"inputs": "1" * 64, "targets": "2" * 64}, "lstm": {"inputs": "1" * 64, "targets": "3" * 64}}
+    for seed, model in ((0, "gru"), (1, "gru"), (1, "lstm"), (2, "lstm")):
+        evaluation(trial(tmp_path, model, seed), 256, 0.5, read=reads[model])
+    assert refused(capsys, tmp_path, "--rows", "gru", "lstm", "--length", 256) == (
+        "--length 256: got 20 test sequences of copying for both gru and lstm, but for seed 1 with different checksums of "
+        "targets (222222222222 and 333333333333), expected the same sequences; evaluate again: seqmem evaluate "
+        f"{tmp_path} lengths=256 dataset.test_samples=20 again=true"
+    )
+    for unknown in (None, "x"):
+        evaluation(tmp_path / "gru_" / "seed_1", 256, 0.5, number=1, read=unknown)
+        assert "copying at 256" in printed(capsys, tmp_path, "--rows", "gru", "lstm", "--length", 256)
+
+
 def test_predictions_for_other_test_sequences_are_refused(tmp_path, capsys):
     classified(tmp_path, "legs", [True] * 30)
     classified(tmp_path, "gru", [True] * 30, data={"name": "digits", "sha256": {"test": "2"}})

@@ -39,10 +39,10 @@ def run(given: argparse.Namespace) -> None:
     """
     from seqmem.io.files import write_text
     from seqmem.results.aggregate import group_trials
+    from seqmem.results.at_length import at_length
     from seqmem.results.chosen_rows import chosen
     from seqmem.results.comparison import compare_rows, frame, shown
     from seqmem.results.labels import SMOKE, SMOKE_NOTE
-    from seqmem.results.length_rows import at_length
     from seqmem.results.plots import check_picture, save_figure
     from seqmem.results.rank_picture import plot_ranks
     from seqmem.results.reading import find_runs

@@ -73,6 +73,12 @@ class AtLength:
         return self.record.get("checkpoint_sha256")
 
     @property
+    def read(self) -> dict[str, str]:
+        """Checksums of the sequences by "inputs" and "targets"; empty if they are not known."""
+        found = self.record.get("read")
+        return {name: str(each) for name, each in found.items()} if isinstance(found, dict) else {}
+
+    @property
     def value(self) -> float:
         """The metric."""
         return self.result[self.metric]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from seqmem.errors import UserError
@@ -72,7 +72,7 @@ def length_rows(groups: Sequence[Trials], chosen: Sequence[int] = ()) -> list[Le
     Raises:
         UserError: no trial was evaluated at one of the chosen lengths.
     """
-    found = [LengthRow(k, group, _values(_evaluations(group))) for k, group in enumerate(groups)]
+    found = [LengthRow(k, group, _values(counted_evaluations(group))) for k, group in enumerate(groups)]
     known = sorted({length for row in found for length in row.values})
     for length in chosen:
         if length not in known:
@@ -88,37 +88,9 @@ def length_rows(groups: Sequence[Trials], chosen: Sequence[int] = ()) -> list[Le
     return [row for row in kept if row.values]
 
 
-def at_length(rows: Mapping[tuple[str, str], Trials], length: int) -> dict[tuple[str, str], Trials]:
-    """Return rows, by (data set, model), whose results are those at a length, on the data set ``NAME at LENGTH``.
-
-    Trials that were not evaluated there count as not finished.
-
-    Raises:
-        UserError: no trial of a row was evaluated at this length.
-    """
-    found = {(f"{dataset} at {length}", model): _only_at(row, length) for (dataset, model), row in rows.items()}
-    for (dataset, model), row in rows.items():
-        if row.finished and not found[f"{dataset} at {length}", model].finished:
-            known = ", ".join(map(str, _evaluations(row)))
-            raise UserError(
-                f"--length: got {length}, at which no trial of {model} on {dataset} was evaluated; seqmem evaluate FOLDER "
-                f"lengths={length} does that; known lengths: {known or 'none'}"
-            )
-    return found
-
-
-def _only_at(group: Trials, length: int) -> Trials:
-    found = _evaluations(group).get(length, {})
-    runs = []
-    for run in group.runs:
-        if run.folder.path in found:
-            value = found[run.folder.path].value
-            runs.append(replace(run, record={**run.record, "result": {f"test/{group.metric}": value}}))
-        elif run.finished:
-            runs.append(replace(run, status="not evaluated", reason=f"not at {length}"))
-        else:
-            runs.append(run)
-    return replace(group, dataset=f"{group.dataset} at {length}", runs=runs)
+def counted_evaluations(group: Trials) -> dict[int, dict[Path, by_length.AtLength]]:
+    """Return by length the evaluation of each trial by its folder, see :func:`seqmem.results.by_length.comparable`."""
+    return by_length.comparable({run.folder.path: _of_result(run, group.metric) for run in group.finished})
 
 
 def length_tables(rows: Iterable[LengthRow]) -> list[LengthTable]:
@@ -149,11 +121,6 @@ def length_lines(rows: Iterable[LengthRow]) -> Columns:
     ]
     names = ("dataset", "model", "metric", "length", "n", "mean", "std", "low", "high")
     return {name: ["" if line[k] != line[k] else str(line[k]) for line in lines] for k, name in enumerate(names)}
-
-
-def _evaluations(group: Trials) -> dict[int, dict[Path, by_length.AtLength]]:
-    """Return by length the evaluation of each trial by its folder, see :func:`seqmem.results.by_length.comparable`."""
-    return by_length.comparable({run.folder.path: _of_result(run, group.metric) for run in group.finished})
 
 
 def _values(evaluations: Mapping[int, Mapping[Path, by_length.AtLength]]) -> dict[int, list[float]]:

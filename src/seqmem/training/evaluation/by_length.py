@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seqmem import models
 from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.in_parts import InParts
@@ -64,7 +65,7 @@ class Reading:
 
 
 class Read(BatchObserver):
-    """Counts the sequences of an evaluation, and computes checksums of them.
+    """Counts the sequences of an evaluation, and computes checksums of them without their padding.
 
     Attributes:
         sequences: how many were read.
@@ -79,8 +80,15 @@ class Read(BatchObserver):
         """Count the batch."""
         self.sequences += len(batch)
         self.steps = max(self.steps, batch.inputs.shape[1])
-        for name, digest in self._digests.items():
-            digest.update(getattr(batch.on_host, name).contiguous().numpy().data)
+        host = batch.on_host
+        self._update("inputs", host.inputs, host.lengths)
+        at_every_step = host.target_lengths is not None or host.targets.shape[1:2] == host.inputs.shape[1:2]
+        self._update("targets", host.targets, host.output_lengths if at_every_step else None)
+
+    def _update(self, name: str, values: Tensor, lengths: Tensor | None) -> None:
+        """Continue a checksum; padding is left out, since it depends on the batch that a row is in."""
+        kept = values if lengths is None else values[valid_steps(lengths, values.shape[1])]
+        self._digests[name].update(kept.contiguous().numpy().data)
 
     def checksums(self) -> dict[str, str]:
         """Return the sha256 of all inputs and of all targets, in hexadecimal."""
