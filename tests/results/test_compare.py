@@ -83,6 +83,27 @@ def test_failed_seeds_are_shown(tmp_path, capsys):
     assert "first seed 3 failed" in printed(capsys, tmp_path, "--rows", "legs", "gru")
 
 
+def test_failed_seeds_of_ranked_rows_are_shown(tmp_path, capsys):
+    write_sets(tmp_path, 8, ("legs", "gru"))
+    write_sets(tmp_path, 8, ("rnn",), seeds=1)
+    for k, folder in enumerate(sorted(tmp_path.glob("set*_rnn_*"))):
+        for seed in (1, 2):
+            config = configuration("rnn", f"set{k}", seed=seed)
+            write_run(folder / f"seed_{seed}", config, status="interrupted" if (k, seed) == (4, 2) else "failed", reason="no")
+    lines = printed(capsys, tmp_path).splitlines()
+    assert (
+        "rnn: 16 of 24 trials have no result: seeds 1, 2 failed on set0, set1, set2, set3, set5, set6 and 1 more; "
+        + ("seed 1 failed, seed 2 interrupted on set4")
+        in lines
+    )
+    assert not [line for line in lines if line.startswith(("legs: ", "gru: "))]
+    write_trials(tmp_path, [0.5] * 12, model="gru", dataset="set9")
+    write_trials(tmp_path, [0.5], model="legs", dataset="set9")
+    write_trials(tmp_path, [0.5], model="rnn", dataset="set9")
+    text = printed(capsys, tmp_path)
+    assert "legs: 11 of 36 trials have no result: seeds 1, 2, 3, 4, 5, 6 and 5 more not trained on set9\n" in text
+
+
 def test_order_of_the_rows_is_that_of_the_command(tmp_path, capsys):
     write_trials(tmp_path, [0.9, 0.85, 0.95], model="legs")
     write_trials(tmp_path, [0.7, 0.75, 0.72], model="gru")

@@ -15,6 +15,7 @@ from seqmem.results.formats import Columns
 from seqmem.results.labels import shortened
 from seqmem.results.ranks import LEVEL, Ranking, ranking
 from seqmem.results.table import INTERVAL, number
+from seqmem.results.unfinished import unfinished_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ class Comparison:
     Attributes:
         lines: single comparisons.
         sentences: what the numbers allow to say.
-        notes: what was not computed, and why.
+        notes: what was not computed, and why; mean ranks, and the trials without a result that they leave out.
         ranking: over data sets; None where these are too few.
     """
 
@@ -70,6 +71,8 @@ def compare_rows(models: Sequence[str], rows: Rows, over_sequences: bool = True)
             raise UserError(f"--rows: got {len(models)} rows, expected at most {MOST_RANKED} to rank; name those to compare")
         lines += rank_lines(ranks)
         notes.append(verdicts.mean_ranks(ranks))
+        if len(models) > 2:  # the table then has no line of seeds, which names those that are not compared
+            notes += unfinished_lines(models, rows)
     lines = corrected(lines)
     notes += [note] if note else []
     sentences = _sentences(pairs, lines) + ([verdicts.over_data_sets(ranks)] if ranks else [])

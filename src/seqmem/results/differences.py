@@ -67,7 +67,7 @@ class SeedDifferences:
     @property
     def left_out(self) -> str:
         """Seeds that are not compared, with the reason: ``first seed 2 failed``; empty if there are none."""
-        states = [(name, _states(row)) for name, row in (("first", self.first), ("second", self.second))]
+        states = [(name, seed_states(row)) for name, row in (("first", self.first), ("second", self.second))]
         others = {seed for _, found in states for seed in found}.difference(self.seeds)
         pairs = [(seed, name, found.get(seed, "not trained")) for seed in sorted(others, key=str) for name, found in states]
         return ", ".join(f"{name} seed {seed} {state}" for seed, name, state in pairs if state != "finished")
@@ -96,7 +96,7 @@ def check_comparable(rows: Sequence[Trials]) -> None:
                 )
 
 
-def _states(row: Trials) -> dict[int | str, str]:
+def seed_states(row: Trials) -> dict[int | str, str]:
     """Return the status of each seed's trial; of a trial that was found twice, that of the finished one."""
     runs = sorted(row.runs, key=lambda run: run.finished)
     return {"unknown" if run.record["seed"] is None else run.record["seed"]: run.status for run in runs}
