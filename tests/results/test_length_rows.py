@@ -11,8 +11,8 @@ from seqmem.cli import report
 from seqmem.results.by_length import training_lengths
 from seqmem.results.length_rows import length_rows
 from seqmem.results.plots import LengthAxis, LengthLine, plot_length_rows, plot_lengths
-from tests.results.lengths import evaluated, evaluation, trial
-from tests.results.synthetic import rows_of, written
+from tests.results.lengths import COPYING, evaluated, evaluation, trial
+from tests.results.synthetic import configuration, rows_of, write_run, written
 
 
 def test_a_row_has_the_mean_and_the_interval_of_its_trials_at_each_length(tmp_path, capsys):
@@ -35,18 +35,19 @@ def test_a_row_has_the_mean_and_the_interval_of_its_trials_at_each_length(tmp_pa
     [head, gru, lstm] = [
         line for line in files["by_length.md"].decode().splitlines() if line.startswith("|") and "--" not in line
     ]
-    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["model", "50", "200", "4000"]
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["model", "n", "50", "200", "4000"]
     assert [cell.strip() for cell in gru.split("|")[1:-1]] == [
         "gru",
+        "3",
         f"0.9000 +/- 0.1000 ({0.9 - half:.4f} to {0.9 + half:.4f})",
         "0.5500 +/- 0.0707, n=2",
         "0.1000 +/- 0.0000 (0.1000 to 0.1000)",
     ]
-    assert [cell.strip() for cell in lstm.split("|")[1:-1]] == ["lstm", "-", "0.2500", "-"]
+    assert [cell.strip() for cell in lstm.split("|")[1:-1]] == ["lstm", "1", "-", "0.2500", "-"]
     assert rb"0.9000 $\pm$ 0.1000" in files["by_length.tex"]
     shown = " ".join(capsys.readouterr().out.split())
     assert "mean test accuracy on copying by length" in shown
-    assert re.search(r"gru\W+0\.9000\W+0\.5500\W+0\.1000", shown)
+    assert re.search(r"gru\W+3\W+0\.9000\W+0\.5500, n=2\W+0\.1000", shown)
     page = files["report.html"].decode()
     section = page[page.index('<section id="lengths">') :]
     section = section[: section.index("</section>")]
@@ -54,6 +55,33 @@ def test_a_row_has_the_mean_and_the_interval_of_its_trials_at_each_length(tmp_pa
     assert "0.5500 &plusmn; 0.0707, n=2" in section
     assert 'xlink:href="#row-1"' in section  # the line of lstm
     assert '<a href="#lengths">' in page
+
+
+def test_trials_that_did_not_finish_are_in_the_tables_by_length(tmp_path, capsys):
+    evaluated(tmp_path)
+    folder = tmp_path / "lstm_"
+    config = configuration("lstm", **COPYING)
+    for seed, status in ((1, "failed"), (2, "failed"), (3, "interrupted")):
+        write_run(folder / f"seed_{seed}", config | {"seed": seed}, status=status, reason="no")
+    files = written(tmp_path)
+    tables = files["by_length.md"].decode()
+    assert re.search(r"\| model +\| +n \| not finished +\| +50 \|", tables)
+    assert re.search(r"\| gru +\| 3 \| - +\| 0\.9", tables)
+    assert re.search(r"\| lstm +\| 1 \| 2 failed, 1 interrupted +\| +- \| +0\.2500 \|", tables)
+    page = files["report.html"].decode()
+    section = page[page.index('<section id="lengths">') :]
+    line = section[section.index(">lstm</a>") :].partition("</tr>")[0]
+    assert re.findall(r"<td.*</td>", line) == [
+        "<td>1</td>",
+        '<td class="word">2 failed, 1 interrupted</td>',
+        "<td>-</td>",
+        "<td>0.2500</td>",
+        "<td>-</td>",
+    ]
+    shown = capsys.readouterr().out.partition("by length")[2]
+    assert re.search(r"lstm\W+1\W+2 failed, 1 interrupted\W+0\.2500", shown)
+    lines = list(csv.DictReader(files["by_length.csv"].decode().splitlines()))
+    assert [line["unfinished"] for line in lines] == ["0", "0", "0", "3"]
 
 
 def test_lengths_are_chosen(tmp_path, capsys):

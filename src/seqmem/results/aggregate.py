@@ -83,6 +83,12 @@ class Trials:
         return [run for run in self.runs if not run.finished]
 
     @property
+    def states(self) -> str:
+        """States of the trials without a result: ``1 failed, 2 missing``; empty if there are none."""
+        counts = Counter(run.status for run in self.unfinished)
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+    @property
     def timed(self) -> list[Run]:
         """The finished trials of the machine that most of them ran on: times of different machines are not averaged."""
         machines = Counter(run.machine for run in self.finished)
@@ -197,13 +203,12 @@ def _settings(group: Sequence[Run]) -> tuple[dict[str, Any] | None, str]:
 
 
 def _row(group: Trials) -> dict[str, Any]:
-    states = Counter(run.status for run in group.unfinished)
     row: dict[str, Any] = {
         "dataset": group.dataset,
         "model": group.model,
         "n": len(group.finished),
         "unfinished": len(group.unfinished),
-        "states": ", ".join(f"{count} {status}" for status, count in states.items()),
+        "states": group.states,
         "metric": group.metric,
         "backend": _backend(group),
     }

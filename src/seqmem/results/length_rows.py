@@ -1,7 +1,7 @@
 """Results by length of a report's rows: the trials of each row at each length, as tables, a CSV file and axes of a figure."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,9 @@ class LengthTable:
     Attributes:
         dataset: name of the data set.
         metric: of the cells.
-        columns: model, and mean, deviation and interval at each length.
-        means: model, and mean at each length.
+        columns: model, n (finished trials), their states if a row has unfinished ones, and mean, deviation and interval at
+            each length.
+        means: the same, with the mean alone at each length.
         rows: number of each line's row in the report.
     """
 
@@ -104,7 +105,8 @@ def length_tables(rows: Iterable[LengthRow]) -> list[LengthTable]:
 def length_lines(rows: Iterable[LengthRow]) -> Columns:
     """Return the columns of a CSV file in full precision, with a line for each row and length.
 
-    They are dataset, model, metric, length, n (trials), mean, std, and low and high, the ends of the 95 % interval.
+    They are dataset, model, metric, length, n (trials), unfinished (number), mean, std, and low and high, the ends of the 95 %
+    interval.
     """
     lines: list[tuple[object, ...]] = [
         (
@@ -113,13 +115,14 @@ def length_lines(rows: Iterable[LengthRow]) -> Columns:
             row.trials.metric,
             length,
             len(values),
+            len(row.trials.unfinished),
             *mean_and_deviation(values),
             *mean_interval(values),
         )
         for row in rows
         for length, values in row.values.items()
     ]
-    names = ("dataset", "model", "metric", "length", "n", "mean", "std", "low", "high")
+    names = ("dataset", "model", "metric", "length", "n", "unfinished", "mean", "std", "low", "high")
     return {name: ["" if line[k] != line[k] else str(line[k]) for line in lines] for k, name in enumerate(names)}
 
 
@@ -145,25 +148,31 @@ def _checksum(path: Path) -> str | None:
 
 def _table(dataset: str, rows: Sequence[LengthRow]) -> LengthTable:
     lengths = sorted({length for row in rows for length in row.values})
-    models = {"model": [row.trials.model for row in rows]}
+    first = {"model": [row.trials.model for row in rows], "n": [str(len(row.trials.finished)) for row in rows]}
+    if any(row.trials.unfinished for row in rows):
+        first["not finished"] = [row.trials.states or "-" for row in rows]
     return LengthTable(
         dataset,
         rows[0].trials.metric,
-        models | {str(length): [_cell(row, length) for row in rows] for length in lengths},
-        models | {str(length): [number(_mean(row, length)) for row in rows] for length in lengths},
+        first | {str(length): [_with_n(row, length, _spread_and_interval) for row in rows] for length in lengths},
+        first | {str(length): [_with_n(row, length, _mean) for row in rows] for length in lengths},
         [row.row for row in rows],
     )
 
 
-def _mean(row: LengthRow, length: int) -> float:
-    return mean_and_deviation(row.values.get(length, ()))[0]
-
-
-def _cell(row: LengthRow, length: int) -> str:
+def _with_n(row: LengthRow, length: int, text: Callable[[Sequence[float]], str]) -> str:
+    """Return the text of a cell, with the number of its trials where some finished ones have no value."""
     values = row.values.get(length, ())
+    return text(values) if len(values) in (0, len(row.trials.finished)) else f"{text(values)}, n={len(values)}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return number(mean_and_deviation(values)[0])
+
+
+def _spread_and_interval(values: Sequence[float]) -> str:
     low, high = mean_interval(values)
-    text = spread(*mean_and_deviation(values)) + ("" if math.isnan(low) else f" ({interval(low, high)})")
-    return text if len(values) in (0, len(row.trials.finished)) else f"{text}, n={len(values)}"
+    return spread(*mean_and_deviation(values)) + ("" if math.isnan(low) else f" ({interval(low, high)})")
 
 
 def _is_in(length: int, chosen: Sequence[int]) -> bool:
