@@ -46,10 +46,11 @@ def columns(task: Task) -> list[str]:
 
 
 def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
-    """Return a row for each trial, given with its config, that is one of the task's."""
+    """Return a row for each trial, given with its config, that is one of the task's and not a smoke test."""
     found = []
     for folder, config in trials:
-        if task.has(config) and not (record := folder.read_record())["smoke_test"]:
+        record = folder.read_record()
+        if task.has(record["model"], config) and not record["smoke_test"]:
             row = in_table(record) | {each.key: accuracy(folder.path, each) for each in task.conditions}
             found.append({key: str(row[key]) for key in columns(task)})
     return found

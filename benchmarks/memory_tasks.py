@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+from benchmarks.entries import Entry
+from seqmem.cli import choices
 
 MODELS = ("legs", "lmu_plain", "lstm", "gru", "s4d", "lru", "s5", "mingru", "mamba", "slstm")
 """The models of make table-memory and make table-uea."""
@@ -40,28 +44,38 @@ class Task:
     """A task of the table.
 
     Attributes:
-        name: of the experiment in cfg/experiment/memory or cfg/experiment/uea, and of the file of its trials.
+        name: of the experiment below cfg/experiment, and of the file of its trials.
         title: in words.
-        dataset: settings of the data set that only its trials have.
         level: accuracy of guessing, in words.
         conditions: what is evaluated besides the test of the training.
+        folder: of the experiment: memory or uea.
         preset: of the models.
         command: what trains them.
     """
 
     name: str
     title: str
-    dataset: Mapping[str, Any]
     level: str
     conditions: tuple[Condition, ...] = ()
+    folder: str = "memory"
     preset: str = PRESET
     command: str = "make table-memory"
 
-    def has(self, config: Mapping[str, Any]) -> bool:
-        """Return whether a trial's config is one of the task's."""
-        dataset = config["dataset"]
-        same = all(dataset.get(key) == value for key, value in self.dataset.items())
-        return same and config["model"].get("preset") == self.preset
+    def has(self, model: str, config: Mapping[str, Any]) -> bool:
+        """Return whether a trial is one of the task's: its config is that of the experiment with its model.
+
+        Args:
+            model: name of the model in its record.
+            config: of the trial.
+        """
+        if config["model"].get("preset") != self.preset or model not in choices.names("model"):
+            return False
+        return _entry(f"{self.folder}/{self.name}", model).has(config)
+
+
+@cache
+def _entry(experiment: str, model: str) -> Entry:
+    return Entry(experiment, (f"model={model}",))
 
 
 def _at(*lengths: int, **settings: Any) -> tuple[Condition, ...]:
@@ -69,40 +83,36 @@ def _at(*lengths: int, **settings: Any) -> tuple[Condition, ...]:
 
 
 def _asked_once(name: str, title: str, level: str) -> Task:
-    return Task(name, title, {"name": name, "length": 40}, level, _at(40, 64, 128, 256, test_samples=512))
+    return Task(name, title, level, _at(40, 64, 128, 256, test_samples=512))
 
 
 def _uea(name: str, problem: str, steps: int) -> Task:
-    dataset = {"name": "uea", "problem": problem, "resplit": True, "split_seed": None}
-    return Task(name, f"{problem}, {steps:,} steps", dataset, "", preset="params_100k", command="make table-uea")
+    title = f"{problem}, {steps:,} steps"
+    return Task(name, title, "", folder="uea", preset="params_100k", command="make table-uea")
 
 
 MEMORY = (
     Task(
         "selective_copying",
         "selective copying, 8 tokens in 64 steps",
-        {"name": "selective_copying", "length": 64, "tokens": 8},
         "chance 0.071",
         _at(64, 128, 256),
     ),
     Task(
         "selective_copying_4096",
         "selective copying, 16 tokens in 4,096 steps",
-        {"name": "selective_copying", "length": 4096, "tokens": 16},
         "chance 0.071",
         command="python train.py -m experiment=memory/selective_copying_4096 model=mamba",
     ),
     Task(
         "induction",
         "induction, trained at 64 steps",
-        {"name": "induction", "length": 64},
         "chance 0.067",
         _at(64, 128, 256, 512, 1024),
     ),
     Task(
         "mqar",
         "associative recall of 16 keys in 256 steps",
-        {"name": "mqar", "length": 256, "pairs": 16, "vocabulary": 64},
         "chance 0.031, and 1 / keys among the sequence's values",
         (*_at(64, pairs=4), *_at(128, pairs=8)),
     ),
@@ -114,7 +124,6 @@ MEMORY = (
         Task(
             f"group_words_{group.lower()}",
             f"words of {group}, trained at 2 to 20 elements",
-            {"name": "group_words", "group": group, "length": 20},
             "chance 0.017",
             _at(5, 10, 20, 40),
         )
@@ -123,7 +132,6 @@ MEMORY = (
     Task(
         "flip_flop",
         "flip-flop, 128 symbols, trained with p = 0.8",
-        {"name": "flip_flop", "length": 128, "p": 0.8},
         "chance 0.500",
         tuple(Condition(f"p {p}", 128, (("test_p", p), ("test_samples", 3000))) for p in (0.98, 0.1)),
     ),

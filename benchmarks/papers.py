@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.entries import Entry
 from benchmarks.output import LATEST, RESULTS
 from benchmarks.pages import every_page
-from benchmarks.paper_tables import TABLES, Entry, Table
+from benchmarks.paper_tables import TABLES, Table
 from benchmarks.trial_rows import Row, finished, of_record, read, write
 from seqmem.results import RunFolder
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import yaml
 
 from benchmarks import memory
 from benchmarks.memory_tasks import MEMORY, UEA, Condition
@@ -11,7 +12,7 @@ from benchmarks.pages import trials
 from benchmarks.pages.results import MEMORY as PAGE
 from seqmem import datasets
 from seqmem.cli import commandline
-from tests.results.synthetic import configuration, write_run
+from tests.results.synthetic import write_run
 from tests.trials import run_trials
 
 TINY = [
@@ -42,6 +43,8 @@ def collect(folder, monkeypatch):
 def test_a_trial_is_evaluated_once_and_becomes_a_row(name, conditions, tmp_path, monkeypatch):
     config = commandline.compose([f"experiment=memory/{name}", "model=gru", *TINY])
     [folder] = run_trials(config, datasets.load(config["dataset"]), tmp_path / "runs")
+    whole = commandline.compose([f"experiment=memory/{name}", "model=gru"])
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(whole))
     found = collect(tmp_path, monkeypatch)
     [row] = found.pop(name)
     assert not any(found.values())
@@ -66,21 +69,27 @@ def test_an_evaluation_of_another_number_of_sequences_is_not_in_the_table(tmp_pa
     assert [memory.accuracy(folder.path, each) for each in (asked, other)] == [0.25, 0.5]
 
 
-def test_trials_of_other_presets_and_data_and_smoke_tests_are_no_rows(tmp_path, monkeypatch):
-    runs, series = tmp_path / "runs", {"problem": "Heartbeat", "resplit": True, "split_seed": None}
-    for name, changes, model in [
-        ("a", series, "params_100k"),
-        ("b", series | {"resplit": False}, "params_100k"),
-        ("c", series | {"problem": "BasicMotions"}, "params_100k"),
-        ("d", series, "memory_100k"),
-        ("e", series | {"split_seed": 3}, "params_100k"),
-    ]:
-        config = configuration("lstm", "uea", seed=3, **changes)
-        config["model"]["preset"] = model
-        write_run(runs / name, config, 0.7)
-        write_run(runs / f"{name}_smoke", config, smoke_test=True)
+def test_trials_of_other_settings_and_smoke_tests_are_no_rows(tmp_path, monkeypatch):
+    changes = ["seed=3", "dataset.num_workers=1", "runner.accelerator=cpu", "runner.ntrials=1", "output_dir=elsewhere"]
+    for experiment, others in {
+        "uea/heartbeat": ["dataset.resplit=false", "dataset.problem=BasicMotions", "dataset.split_seed=3", "model.dropout=0.1"],
+        "memory/parity": [
+            "train.lr=0.1",
+            "train.epochs=1",
+            "dataset.fresh=false",
+            "dataset.test_length=50",
+            "model.preset=params_100k",
+            "model.cell_args.hidden_size=8",
+        ],
+    }.items():
+        for name, own in enumerate(([], *([each] for each in others))):
+            config = commandline.compose([f"experiment={experiment}", "model=lstm", *changes, *own])
+            write_run(tmp_path / "runs" / experiment / str(name), config, 0.7)
+            write_run(tmp_path / "runs" / experiment / f"{name}_smoke", config, smoke_test=True)
+    monkeypatch.setattr(memory, "accuracy", lambda trial, condition: 0.5)
     found = collect(tmp_path, monkeypatch)
-    assert [(row["seed"], row["test_accuracy"]) for row in found.pop("heartbeat")] == [("3", "0.7")]
+    for name in ("heartbeat", "parity"):
+        assert [(row["model"], row["seed"], row["test_accuracy"]) for row in found.pop(name)] == [("lstm", "3", "0.7")]
     assert not any(found.values())
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import output, paper_tables, papers
+from benchmarks.entries import Entry
 from benchmarks.pages import published, trials
 from benchmarks.pages.papers import CHARACTERS, COPYING, IGLOO_MNIST, LONG_RANGE, MACKEY_GLASS, PAPERS, PERMUTED, SEGMENTS
 from seqmem.cli import commandline
@@ -90,7 +91,7 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
 
 
 def test_new_trials_replace_their_own_rows_alone():
-    entries = (paper_tables.Entry("b"), paper_tables.Entry("a"))
+    entries = (Entry("b"), Entry("a"))
     table = paper_tables.Table("x.csv", entries)
     old = [{"experiment": name, "changes": "", "seed": "10", "test": "1"} for name in ("a", "b")]
     new = [{"experiment": "a", "changes": "", "seed": seed, "test": "2"} for seed in ("10", "9")]
@@ -111,7 +112,7 @@ def test_kept_files_have_the_columns_and_the_order_of_their_table(table):
     assert reader.fieldnames == papers.columns(table)
     assert papers.merged(table, [], rows) == rows
     for row in rows:
-        entry = paper_tables.Entry(row["experiment"], tuple(row["changes"].split()))
+        entry = Entry(row["experiment"], tuple(row["changes"].split()))
         assert entry in table.entries
         assert row["command"] == entry.command(int(row["seed"]))
         assert all(row[key] for key in ("commit", "processor", "torch", "started"))
