@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
-from benchmarks.trial_rows import Row, finished, of_record, read, write
+from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
 from seqmem.cli import by_length, evaluate, finished_trial
 from seqmem.results import RunFolder
 
@@ -31,6 +31,7 @@ def main() -> None:
     folder = output(arguments, "memory")
     folder.mkdir(exist_ok=True)
     trials = finished(arguments.runs)
+    warn_of_unfinished(arguments.runs, belongs)
     for task in (*MEMORY, *UEA):
         found = rows(task, trials)
         path = folder / f"{task.name}.csv"
@@ -38,6 +39,11 @@ def main() -> None:
         print(f"{len(found)} trials: {path}")
     if arguments.keep:
         every_page.update()
+
+
+def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether a trial is one of a task's, and not a smoke test."""
+    return not record.get("smoke_test") and any(task.has(record["model"], config) for task in (*MEMORY, *UEA))
 
 
 def columns(task: Task) -> list[str]:

@@ -15,7 +15,7 @@ from benchmarks.entries import Entry
 from benchmarks.output import LATEST, RESULTS
 from benchmarks.pages import every_page
 from benchmarks.paper_tables import TABLES, Table
-from benchmarks.trial_rows import Row, finished, of_record, read, write
+from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
 from seqmem.results import RunFolder
 
 FIRST = ("experiment", "changes", "model", "seed", "metric", "test", "test_last_epoch", "validation", "best_epoch", "epochs")
@@ -42,6 +42,7 @@ def main() -> None:
     group.add_argument("--keep", action="store_true", help="write benchmarks/results, which belongs to the repository")
     arguments = parser.parse_args()
     trials = finished(arguments.runs)
+    warn_of_unfinished(arguments.runs, belongs)
     left = len(trials)
     for table in TABLES:
         path = (RESULTS if arguments.keep else arguments.output) / table.file
@@ -53,6 +54,12 @@ def main() -> None:
     print(f"{left} other finished trials: with the settings of no row, smoke tests, or repeated without weights")
     if arguments.keep:
         every_page.update()
+
+
+def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether a trial has the settings of a row, and is not a smoke test."""
+    is_smoke_test = record.get("smoke_test") or config["smoke_test"]
+    return not is_smoke_test and any(entry.has(config) for table in TABLES for entry in table.entries)
 
 
 def columns(table: Table) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import other_rates
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
-from benchmarks.trial_rows import Row, finished, of_record, read, write
+from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
 from seqmem import sequence
 from seqmem.cli import choices
 from seqmem.results import RunFolder
@@ -61,6 +61,7 @@ def main() -> None:
     folder = output(arguments, "successors")
     folder.mkdir(exist_ok=True)
     found = rows(finished(arguments.runs))
+    warn_of_unfinished(arguments.runs, belongs)
     path = folder / "trials.csv"
     write(path, COLUMNS, merged(read(path), found))
     if arguments.keep:
@@ -81,12 +82,18 @@ def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
     found = []
     for folder, config in trials:
         record = folder.read_record()
-        if config["model"].get("preset") == "params_100k" and not record["smoke_test"] and task(config["dataset"]):
+        if belongs(record, config):
             other_rates.evaluate(folder, config)
             unshifted = other_rates.unshifted_accuracy(folder, config)
             values = row(record, config) | {"test_accuracy_unshifted": "" if unshifted is None else unshifted}
             found.append({key: str(values[key]) for key in COLUMNS})
     return found
+
+
+def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether a trial has the preset and a data set of the table, and is not a smoke test."""
+    is_smoke_test = record.get("smoke_test")
+    return config["model"].get("preset") == "params_100k" and not is_smoke_test and bool(task(config["dataset"]))
 
 
 def row(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

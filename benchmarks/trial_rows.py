@@ -1,7 +1,9 @@
 """Rows of CSV files about finished trials, as the collectors of the tables write them."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,31 @@ def finished(runs: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
     """Return the folder and the config of each finished trial below a folder."""
     folders = [run.folder for run in find_runs(runs) if run.finished]
     return [(folder, yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))) for folder in folders]
+
+
+def warn_of_unfinished(runs: Path, belongs: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]) -> None:
+    """Print a warning to stderr for each trial of a table that has no result, since the table shows no trace of it.
+
+    Args:
+        runs: folder with trials at any depth.
+        belongs: returns whether a trial, given by its record and config, would be a row of the table.
+    """
+    for run in find_runs(runs):
+        if not run.finished and run.status != "repeated":
+            config = _config(run.folder.path)
+            if config and belongs(run.record, config):
+                reason = f", {run.reason}" if run.reason else ""
+                print(f"warning: not in the table: {run.folder.path}: {run.status}{reason}", file=sys.stderr)
+
+
+def _config(trial: Path) -> dict[str, Any] | None:
+    """Return the config of a trial, or if it has not begun that of another seed beside it; None if none can be read."""
+    for path in (trial / "config.yaml", *sorted(trial.parent.glob("seed_*/config.yaml"))):
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if isinstance(config, dict):
+                return config
+    return None
 
 
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
     write_run(runs / "g", config_of("experiment=hippo/ct_100to200_mgu", "model.cell_args.hidden_size=8"))
     write_run(runs / "h", config_of("experiment=hippo/ct_100to200_mgu", seed=1), smoke_test=True, status="failed")
     write_run(runs / "i", config_of("experiment=hippo/ct_100to200_mgu", "smoke_test=true", seed=1))
+    write_run(runs / "k", config_of("experiment=hippo/ct_100to200_mgu", seed=4), status="failed", reason="no")
     for seed in (0, 1):
         config = config_of("experiment=hippo/function_approximation_legs", seed=seed)
         config["model"]["cell"] = "none"
@@ -70,7 +71,9 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
     names += ["hmlstm/sinusoids_hmlstm"]
     names += [f"igloo/copy_memory_table dataset.length=1000 model=gru{rate}" for rate in ("", " train.lr=0.001")]
     found = collect(tmp_path, monkeypatch, *names)
-    assert "3 other finished trials" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "3 other finished trials" in shown.out
+    assert shown.err == f"warning: not in the table: {runs / 'k'}: failed, no\n"
     kept = [(row["experiment"], row["changes"], row["seed"], row["test"]) for table in found.values() for row in table]
     assert kept == [
         ("hippo/pmnist_rnn", "scale=small", "0", "0.5"),

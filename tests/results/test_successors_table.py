@@ -54,7 +54,7 @@ def collect(folder, monkeypatch):
     return successors.read(folder / "out" / "trials.csv")
 
 
-def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evaluated):
+def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evaluated, capsys):
     runs = tmp_path / "runs"
     write_run(runs / "a", of_size(permute=True), 0.97, epochs=10)
     write_run(runs / "b", of_size("gru", permute=True, seed=1), 0.9, result_last={"test/accuracy": 0.8})
@@ -65,7 +65,9 @@ def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evalua
     write_run(runs / "g", of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0)), 0.8)
     write_run(runs / "h", of_size("lru", "ct", mixer="lru", **strokes(0.5, 0.5)), 0.85)
     write_run(runs / "i", of_size("mingru", "ct", mixer="mingru", **strokes(1.0, 0.5)), 0.2)
+    write_run(runs / "j", of_size("gru", permute=False), status="failed")  # of no table
     found = collect(tmp_path, monkeypatch)
+    assert capsys.readouterr().err == f"warning: not in the table: {runs / 'f'}: failed, no reason is recorded\n"
     assert [(row["task"], row["step_size"], row["model"], row["seed"], row["test_accuracy"]) for row in found] == [
         ("CharacterTrajectories, 100 Hz to 100 Hz", "as trained", "lru", "0", "0.85"),
         ("CharacterTrajectories, 100 Hz to 200 Hz", "rescaled", "lru", "0", "0.8"),
