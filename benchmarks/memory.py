@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task
+from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task, whole_key
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
 from seqmem.cli import by_length, evaluate, finished_trial
 from seqmem.results import RunFolder
+from seqmem.results.by_length import AtLength
 
 FIRST = ("model", "seed", "test_accuracy", "val_accuracy")
 LAST = ("best_epoch", "epochs", "seconds", "parameters", "commit", "started", "processor", "torch")
@@ -48,7 +49,8 @@ def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 def columns(task: Task) -> list[str]:
     """Return the columns of a task's file."""
-    return [*FIRST, *(condition.key for condition in task.conditions), *LAST]
+    keys = [condition.key for condition in task.conditions]
+    return [*FIRST, *keys, *(whole_key(key) for key in ("test", *keys) if task.whole), *LAST]
 
 
 def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
@@ -57,7 +59,10 @@ def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> l
     for folder, config in trials:
         record = folder.read_record()
         if task.has(record["model"], config) and not record["smoke_test"]:
-            row = in_table(record) | {each.key: accuracy(folder.path, each) for each in task.conditions}
+            row = in_table(record)
+            for each in task.conditions:
+                result = evaluation(folder.path, each).result
+                row |= {each.key: result["accuracy"], whole_key(each.key): result.get("sequence_accuracy", "")}
             found.append({key: str(row[key]) for key in columns(task)})
     return found
 
@@ -65,14 +70,18 @@ def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> l
 def in_table(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the table has of a trial's record."""
     result = record["result"]
-    return of_record(record) | {"test_accuracy": result["test/accuracy"], "val_accuracy": result["val/accuracy"]}
+    return of_record(record) | {
+        "test_accuracy": result["test/accuracy"],
+        "val_accuracy": result["val/accuracy"],
+        whole_key("test"): result.get("test/sequence_accuracy", ""),
+    }
 
 
-def accuracy(trial: Path, condition: Condition) -> float:
-    """Return the accuracy of a trial under a condition, which is evaluated if its folder does not have it."""
+def evaluation(trial: Path, condition: Condition) -> AtLength:
+    """Return the evaluation of a trial under a condition, which is made if its folder does not have it."""
     checkpoint, config, keys = finished_trial.read([str(trial), *condition.command()], evaluate.Keys)
     [found] = by_length.run(checkpoint, config, keys.lengths or [])
-    return found.value
+    return found
 
 
 def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:

@@ -51,6 +51,7 @@ class Task:
         folder: of the experiment: memory or uea.
         preset: of the models.
         command: what trains them.
+        whole: name of whole sequences, whose accuracy has columns of its own; empty for none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Task:
     folder: str = "memory"
     preset: str = PRESET
     command: str = "make table-memory"
+    whole: str = ""
 
     def has(self, model: str, config: Mapping[str, Any]) -> bool:
         """Return whether a trial is one of the task's: its config is that of the experiment with its model.
@@ -71,6 +73,11 @@ class Task:
         if config["model"].get("preset") != self.preset or model not in choices.names("model"):
             return False
         return _entry(f"{self.folder}/{self.name}", model).has(config)
+
+
+def whole_key(key: str) -> str:
+    """Return the column of the accuracy of whole sequences under a condition, or in the test."""
+    return f"{key}_sequence_accuracy"
 
 
 @cache
@@ -124,8 +131,9 @@ MEMORY = (
         Task(
             f"group_words_{group.lower()}",
             f"words of {group}, trained at 2 to 20 elements",
-            "chance 0.017",
+            "chance 0.066 (the first answer is the input)",  # (1 + 19 / 60) / 20
             _at(5, 10, 20, 40),
+            whole="whole words",
         )
         for group in ("A5", "Z60")
     ),

@@ -59,6 +59,7 @@ def _memory(task: memory_tasks.Task) -> Trials:
         command=f"`{task.command}`",
         others=[
             *(Column(each.heading, each.key) for each in task.conditions),
+            *_whole(task),
             Column("validation accuracy", "val_accuracy"),
             Column("epochs", "epochs", digits=0, spread=False),
             Column("seconds", "seconds", digits=0, spread=False),
@@ -68,6 +69,14 @@ def _memory(task: memory_tasks.Task) -> Trials:
         level=task.level,
         waiting=lambda trials: [name for name in memory_tasks.MODELS if name not in {trial["model"] for trial in trials}],
     )
+
+
+def _whole(task: memory_tasks.Task) -> list[Column]:
+    """Return the columns of the accuracy of whole sequences, none if the task has none."""
+    if not task.whole:
+        return []
+    others = [Column(f"{task.whole} {each.heading}", memory_tasks.whole_key(each.key)) for each in task.conditions]
+    return [Column(task.whole, memory_tasks.whole_key("test")), *others]
 
 
 MEMORY = {task.name: _memory(task) for task in (*memory_tasks.MEMORY, *memory_tasks.UEA)}
