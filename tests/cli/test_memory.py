@@ -102,6 +102,14 @@ def test_trained_and_untrained_weights_and_the_closed_form_are_measured(trained,
     assert (trial / "memory_test.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_one_sequence_gives_no_standard_error(trained, run):
+    printed = run(trained("values"), "gradient_sequences=1", "csv=one.csv", "picture=one.png")
+    assert "by the input at a lag, of one sequence\n" in printed
+    assert "no standard error: got 1 sequence, expected at least 2 (gradient_sequences=2); norms are exact\n" in printed
+    assert "at most 0 %" not in printed
+    assert "standard error up to" in run(trained("values"), "gradient_sequences=2", "csv=two.csv", "picture=two.png")
+
+
 def test_keys_choose_split_lags_layers_and_files(trained, run, tmp_path):
     trial = trained("lengths")
     given = ("split=validation", "layer=each", "lags=5", "left=0.5", "probes=3", "csv=mine.csv", "picture=mine.pdf")

@@ -155,8 +155,10 @@ def _print(tables: Sequence[str], states: Sequence["Measured"], sample: "Sample"
         f"effective memory length: the least lag beyond which at most {keys.left:.3g} of the norm, summed over lags 0 to "
         f"{sample.longest:,}, is left\n"
     )
-    print(f"norm of the gradient of the last state by the input at a lag, mean over {sum(map(len, sample.gradient))} sequences")
-    print(f"{norms}{_exactness(states, keys.probes)}\n")
+    count = sum(map(len, sample.gradient))
+    over = f"mean over {count} sequences" if count > 1 else "of one sequence"
+    print(f"norm of the gradient of the last state by the input at a lag, {over}")
+    print(f"{norms}{_exactness(states, keys.probes, count)}\n")
     print(f"held-out R^2 of a linear read-out of the input at a lag, fitted to {fitted} sequences")
     print(r2, end="")
     largest = max(state.curves.size for state in states)
@@ -165,14 +167,16 @@ def _print(tables: Sequence[str], states: Sequence["Measured"], sample: "Sample"
     print()
 
 
-def _exactness(states: Sequence["Measured"], probes: int) -> str:
+def _exactness(states: Sequence["Measured"], probes: int, sequences: int) -> str:
     """Return the line of the largest standard error of the means, which includes that of estimated norms."""
+    sizes = [state.curves.size for state in states if not state.curves.is_exact]
+    directions = f"; norms are estimated from {probes} random directions of {max(sizes):,}" if sizes else "; norms are exact"
+    if sequences < 2:
+        return f"no standard error: got {sequences} sequence, expected at least 2 (gradient_sequences=2){directions}"
     ratios = []
     for curves in (state.curves for state in states):
         reached = slice((curves.effective_length or 0) + 1)
         ratios += (curves.errors / curves.norms)[reached].nan_to_num().tolist()
-    sizes = [state.curves.size for state in states if not state.curves.is_exact]
-    directions = f"; norms are estimated from {probes} random directions of {max(sizes):,}" if sizes else "; norms are exact"
     return f"standard error up to the effective length: at most {100 * max(ratios):.2g} %{directions}"
 
 
