@@ -15,7 +15,8 @@ Rows are named as seqmem report names them: a model, with its settings in bracke
 
   paired t      mean difference over the seeds that both rows have, with its 95 % interval from three seeds on
   McNemar       exact test of the accuracies of two trained models on the same test sequences, of one answer each
-  bootstrap     95 % interval of the mean difference (accuracy, bpc, mse) over the same test sequences, 9,999 resamples
+  bootstrap     95 % interval of the mean difference (accuracy, bpc, mse) over the same test sequences; 9,999 resamples,
+                fewer for more than 20,000 sequences, and at least 999
   Wilcoxon      signed-rank test of mean metrics over data sets, beside mean ranks, from five data sets on
 
 Tests over sequences are for two rows, with predictions that their trials keep:

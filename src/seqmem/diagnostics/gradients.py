@@ -23,8 +23,8 @@ def gradient_norms(
     The squared norm of a Jacobian J (d, C) is the sum of |v J|^2 over d orthonormal directions v of the state. One backward
     pass over the sequence computes v J at all lags. With p < d directions the squared norm is estimated by Hutchinson's method,
     d / p times the sum over p random orthonormal directions, which differ from row to row. This is unbiased, and its relative
-    standard deviation is at most sqrt(2 (d - p) / (p (d + 2))), which a Jacobian of rank 1 has. That of the norm is half of
-    it, and the norm is too small by a quarter of its square, at most 1 / (4 p), on average.
+    standard deviation s is at most sqrt(2 (d - p) / (p (d + 2))), which a Jacobian of rank 1 has. That of the norm is about
+    s / 2, and the norm is too small by about s^2 / 8 on average, which is less than 1 / (4 p).
 
     Args:
         state_of: maps inputs (B, T, C) to a state, as ``lambda inputs: cell(inputs)[1]`` does. Its tensors have the batch as
