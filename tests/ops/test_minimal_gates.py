@@ -83,6 +83,23 @@ def test_the_gates_by_hand():
         assert_close(final, h[:, 0])
 
 
+@every_scan
+@pytest.mark.parametrize(("k_f", "k_i"), [(-20.00001, -19.99999), (-19.99999, -20.00001), (-30.0, -31.0), (25.0, 40.0)])
+def test_closed_gates_keep_all_digits(scan, k_f, k_i):
+    """torch's softplus is its input beyond 20, which changes ln(i / f) there by 2e-9."""
+    results = []
+    for by_scan in (True, False):
+        projected = torch.tensor([0.5, k_f, k_i], dtype=torch.float64, requires_grad=True)
+        initial = torch.tensor([100.0], dtype=torch.float64, requires_grad=True)
+        if by_scan:
+            h = scan(projected.view(1, 1, 3), initial.view(1, 1), None, "lstm")[1].sum()
+        else:
+            f, i = torch.sigmoid(projected[1]), torch.sigmoid(projected[2])
+            h = (f * initial[0] + i * (projected[0] + 0.5)) / (f + i)
+        results.append((h, *torch.autograd.grad(h, (projected, initial))))
+    assert_close(*results, rtol=1e-12, atol=1e-12)
+
+
 def test_the_slope_at_zero_is_one():
     k = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
     assert_close(candidate_activation(k), torch.tensor([1 / (1 + math.e), 0.5, 1.5]))

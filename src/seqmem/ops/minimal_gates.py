@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from seqmem.data.masks import masked
 from seqmem.errors import UserError
@@ -106,7 +106,7 @@ def _factors_and_terms(projected: Tensor, gates: MinimalGates) -> tuple[Tensor, 
     k_h, k_f, k_i = projected.chunk(3, -1)
     if gates == "lstm_raw":
         return torch.sigmoid(k_f), torch.sigmoid(k_i) * candidate_activation(k_h)
-    difference = softplus(-k_f) - softplus(-k_i)  # ln(i' / f)
+    difference = logsigmoid(k_i) - logsigmoid(k_f)  # ln(i' / f); torch's softplus is rounded to its input beyond 20
     return torch.sigmoid(-difference), torch.sigmoid(difference) * candidate_activation(k_h)
 
 
