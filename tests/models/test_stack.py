@@ -15,10 +15,11 @@ from seqmem.data.masks import valid_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.blocks import SequenceDropout
-from seqmem.models.norms import BatchNorm
+from seqmem.models.norms import BatchNorm, make_norm
 from seqmem.models.stack import StackNetwork
 from seqmem.ops.states import mapped, parts
 from seqmem.training.optimisation.groups import parameter_groups
+from tests.cli.choices import model_settings
 
 SPEC = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=9)
 EACH = replace(SPEC, output_steps=None)
@@ -33,6 +34,8 @@ SETTINGS = [
     {"norm": "batch", "feed_forward": "none", "norm_first": False},
     {"norm": "batch", "norm_affine": False, "feed_forward": "half_glu1", "dropout_mask": "step"},
     {"norm": "layer", "norm_affine": False},
+    {"norm": "rms_unit_offset", "norm_affine": False},
+    {"norm": "rms_unit_offset", "feed_forward": "gated_mlp"},
     {"norm": "layer", "norm_shift": False, "feed_forward": "gated_mlp", "expansion": 1.3},
 ]
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
@@ -170,6 +173,28 @@ def test_the_small_initialisation_of_an_mlp():
 def test_a_layer_norm_without_shift():
     model = make(norm_shift=False)
     assert {name for name, _ in model.norm.named_parameters()} == {"norm.weight"}
+
+
+def test_weight_decay_pulls_a_scale_with_unit_offset_to_one():
+    """As in Griffin, whose scale is 1 + w; without the offset it is pulled to 0."""
+    values = torch.randn(2, 5, 6)
+    for kind, expected in (("rms_unit_offset", 1.0), ("rms", 0.0)):
+        norm = make_norm(kind, 6, 1e-6)
+        assert_close(norm(values, None), values / (values.square().mean(-1, keepdim=True) + 1e-6).sqrt())
+        with torch.no_grad():
+            norm.norm.weight.copy_(torch.arange(6))
+        optimiser = torch.optim.AdamW(parameter_groups(norm, 0.5), lr=0.5, weight_decay=0.5)
+        for _ in range(100):
+            (0 * norm(values, None)).sum().backward()
+            optimiser.step()
+        assert_close(norm(values, None), expected * make_norm("rms", 6, 1e-6)(values, None))
+
+
+def test_no_model_whose_original_has_the_unit_offset_decays_a_scale_to_zero():
+    """Griffin's scales 1 + w decay to 1, those of xLSTM not at all."""
+    settings = {name: model_settings(name) for name in ("rglru", "slstm")}
+    assert settings["rglru"]["norm"] == "rms_unit_offset"
+    assert (settings["slstm"]["norm"], settings["slstm"]["bias_decay"]) == ("layer", False)
 
 
 @pytest.mark.parametrize("lengths", [[5, 2, 0], [1, 0, 0], [0, 0, 0]], ids=str)

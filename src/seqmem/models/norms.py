@@ -4,22 +4,23 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, rms_norm
 
 from seqmem.data.masks import valid_steps
 
-Norm = Literal["layer", "batch", "rms", "none"]
+Norm = Literal["layer", "batch", "rms", "rms_unit_offset", "none"]
 
 
 def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: bool = True, shift: bool = True) -> nn.Module:
     """Build a norm of values of ``size`` channels.
 
     Args:
-        kind: layer or rms over a step's channels, batch over all valid steps, or none.
+        kind: layer or rms over a step's channels, batch over all valid steps, or none; rms_unit_offset is rms with the scale
+            1 + w, which weight decay pulls to 1.
         size: D.
         eps: constant that is added to the variance.
         momentum: weight of a batch in the running statistics of a batch norm.
-        affine: the norm has a learned scale, and shift except for rms.
+        affine: the norm has a learned scale, and shift except for rms and rms_unit_offset.
         shift: whether a layer norm with a scale has a shift.
     """
     match kind:
@@ -27,6 +28,8 @@ def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: 
             return StepNorm(nn.LayerNorm(size, eps=eps, elementwise_affine=affine, bias=shift))
         case "rms":
             return StepNorm(nn.RMSNorm(size, eps=eps, elementwise_affine=affine))
+        case "rms_unit_offset":
+            return StepNorm((UnitOffsetRMSNorm if affine else nn.RMSNorm)(size, eps=eps, elementwise_affine=affine))
         case "batch":
             return BatchNorm(size, eps, momentum, affine)
         case _:
@@ -51,6 +54,18 @@ class StepNorm(nn.Module):
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """Normalise values (B, T, D), under autocast too in the precision of the weights."""
         return self.norm(values if self.norm.weight is None else values.to(self.norm.weight.dtype))
+
+
+class UnitOffsetRMSNorm(nn.RMSNorm):
+    """Root mean square normalisation with the scale 1 + ``weight``, zero at first (De et al., "Griffin", 2024)."""
+
+    def reset_parameters(self) -> None:
+        """Set the scale to 1."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise values over their last dimension."""
+        return rms_norm(values, self.normalized_shape, 1 + self.weight, self.eps)
 
 
 class BatchNorm(nn.Module):

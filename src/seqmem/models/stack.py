@@ -42,7 +42,8 @@ class StackNetwork(SequenceModel):
         num_layers: number of blocks.
         embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it has none. Only for
             tokens.
-        norm: normalisation: layer or rms over a step's channels, batch over all valid steps, or none.
+        norm: normalisation: layer or rms over a step's channels, batch over all valid steps, or none. rms_unit_offset is rms
+            with the scale 1 + w, as in Griffin: weight decay pulls w to 0, and so the scale to 1.
         norm_first: the norm precedes the mixer; else it follows the skip.
         final_norm: one more norm precedes the head.
         norm_eps: constant that is added to the variance.
