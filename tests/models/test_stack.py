@@ -297,6 +297,18 @@ def test_a_state_continues_a_sequence(mixer):
         assert_close(parts(after), parts(last))
 
 
+@pytest.mark.parametrize("arguments", [{"mixer": "lru"}, {"mixer": "s5", "mixer_args": {"state_size": 4, "blocks": 1}}], ids=str)
+def test_a_stack_in_both_directions_carries_no_state(arguments):
+    """The state that it returned would restart it at each part of a sequence, without a word."""
+    model, given = make(bidirectional=True, **arguments), batch()
+    outputs, state = model.carry(given)
+    assert state == model.initial_state(3) == [None, None]
+    assert torch.equal(outputs, model(given))
+    for wrong in (state, make(**arguments).initial_state(3)):
+        with pytest.raises(UserError, match="stack: got a state, expected None: its mixers are not causal and carry none"):
+            model.carry(given, wrong)
+
+
 def test_outputs_are_at_the_steps_that_the_data_set_defines():
     assert make(replace(SPEC, output_steps=3))(batch()).shape == (3, 3, 4)
     assert make(EACH)(batch()).shape == (3, 9, 4)

@@ -122,6 +122,7 @@ class StackNetwork(SequenceModel):
         mixers = [make_mixer(mixer, mixer_args, model_size, bidirectional) for _ in range(num_layers)]
         for k, layer in enumerate(mixers):
             layer.on_depth(k, num_layers)
+        self._causal = all(layer.causal for layer in mixers)
         self.blocks = nn.ModuleList(Block(layer, settings) for layer in mixers)
         self.norm = new_norm() if final_norm else Unnormalized()
         self.head = nn.Linear(model_size, spec.output_size)
@@ -150,7 +151,15 @@ class StackNetwork(SequenceModel):
         return self.carry(batch)[0]
 
     def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
-        """Compute the outputs of :meth:`forward` and the list of the mixers' states, from such a list."""
+        """Compute the outputs of :meth:`forward` and the list of the mixers' states, from such a list.
+
+        A mixer that is not causal has the state None.
+
+        Raises:
+            UserError: a state for mixers that are not causal.
+        """
+        if state is not None and not self._causal:
+            raise UserError("stack: got a state, expected None: its mixers are not causal and carry none")
         lengths, rate = batch.lengths, batch.rate if self.rescale else 1.0
         hidden = self.encoder(masked(self.inputs(batch, self.encoder.weight.dtype), lengths))
         states = []
@@ -164,7 +173,7 @@ class StackNetwork(SequenceModel):
         return self.inputs.embed(batch, self.encoder.weight.dtype)
 
     def initial_state(self, batch_size: int) -> list[Any]:
-        """Return the initial states of the mixers."""
+        """Return the initial states of the mixers, None for those that are not causal."""
         return [block.mixer.initial_state(batch_size) for block in self.blocks if isinstance(block, Block)]
 
     def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
