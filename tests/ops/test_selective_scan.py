@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from seqmem.errors import UserError
 from seqmem.ops import extension, selective_scan
+from seqmem.ops.gpu.selective_scan import selective_scan_kernel
 from seqmem.ops.selective_scan import (
     selective_scan_blocks,
     selective_scan_compiled,
@@ -167,6 +168,16 @@ def test_shapes_that_do_not_match_are_named():
     ):
         with pytest.raises(UserError, match=message):
             selective_scan_reference(**sample() | changes)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "initial"])
+@pytest.mark.parametrize("run", [*IMPLEMENTATIONS.values(), selective_scan_exported, selective_scan_kernel])
+def test_complex_numbers_are_refused(run, name):
+    """The authors' code computes 2 Re of complex states; here the imaginary parts were dropped."""
+    given = {key: tensor.detach() for key, tensor in sample().items()}
+    given[name] = given[name] + 0.5j
+    with pytest.raises(UserError, match=f"selective_scan: got {name} of torch.complex128, expected real numbers"):
+        run(**given)
 
 
 def assert_agrees_with_the_reference(shape: tuple[int, ...], chunk: int):

@@ -57,7 +57,7 @@ def selective_scan_reference(
         at least in float32.
 
     Raises:
-        UserError: shapes that do not match.
+        UserError: shapes that do not match, or complex numbers.
     """
     prepared = _prepared(inputs, delta, a, b, c, skip, gate, delta_bias, initial, lengths, softplus)
     state, outputs = prepared.state, []
@@ -218,7 +218,10 @@ def _prepared(
 
 
 def check_shapes(inputs: Tensor, given: dict[str, Tensor | None]) -> None:
-    """Refuse arguments of :func:`selective_scan_reference` whose shapes do not match inputs (B, T, D) and a (D, N)."""
+    """Refuse arguments of :func:`selective_scan_reference` that are complex, or of shapes that do not match."""
+    for name, tensor in {"inputs": inputs, **given}.items():
+        if tensor is not None and tensor.is_complex():
+            raise UserError(f"selective_scan: got {name} of {tensor.dtype}, expected real numbers")
     a = given["a"]
     if inputs.dim() != 3 or a is None or a.dim() != 2:
         found = None if a is None else tuple(a.shape)
