@@ -297,7 +297,9 @@ def test_a_state_continues_a_sequence(mixer):
         assert_close(parts(after), parts(last))
 
 
-@pytest.mark.parametrize("arguments", [{"mixer": "lru"}, {"mixer": "s5", "mixer_args": {"state_size": 4, "blocks": 1}}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{"mixer": "lru"}, {"mixer": "s5", "mixer_args": {"state_size": 4, "blocks": 1}}], ids=str
+)
 def test_a_stack_in_both_directions_carries_no_state(arguments):
     """The state that it returned would restart it at each part of a sequence, without a word."""
     model, given = make(bidirectional=True, **arguments), batch()

@@ -71,6 +71,18 @@ def test_golden_vectors(run, name):
             assert_near(given[ours].grad, golden[f"grad_state0.{theirs}"])
 
 
+@needs_compiled
+def test_backward_keeps_five_numbers_for_each_unit_and_step():
+    """The output and four of the saved ones, and two more for every 16 steps; not the four projected inputs."""
+    given, kept = sample(batch=2, steps=64, heads=2, size=16), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        results = slstm_sequence(**given, lengths=None)
+    units = 2 * 2 * 16
+    small = given["weight_hh"].numel() + 4 * units  # and the state at the beginning
+    assert sum(tensor.numel() for tensor in kept) == units * 64 * 5 + units * 64 // 16 * 2 + small
+    torch.autograd.grad(results[0].sum(), list(given.values()))
+
+
 @every_implementation
 def test_the_recurrence_by_hand(run):
     """Without a stabiliser, y = sigmoid(o) c / n with plain exponential gates."""

@@ -81,6 +81,7 @@ def register_sequence(
     shapes: Callable[..., tuple[Tensor, ...]],
     outputs: int = 1,
     gradient_shapes: Callable[..., list[Tensor]] | None = None,
+    keeps_inputs: bool = True,
 ) -> None:
     """Register the shapes and the gradient of a compiled sequence, if the library is loaded.
 
@@ -91,12 +92,13 @@ def register_sequence(
         shapes: maps the operator's arguments to empty tensors with the shapes of its results.
         outputs: number of outputs; backward uses them.
         gradient_shapes: the same for backward; None if each gradient has the shape of its argument.
+        keeps_inputs: backward reads the inputs; else it only needs their shape, and they are not kept for it.
     """
     if extension.REASON:
         return
     extension.register_shapes(f"seqmem::{name}", shapes)
     extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes or _gradient_shapes(name))
-    _register_gradient(name, states, outputs)
+    _register_gradient(name, states, outputs, keeps_inputs)
 
 
 def register_operator(name: str, states: int, shapes: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -106,7 +108,7 @@ def register_operator(name: str, states: int, shapes: Callable[..., tuple[Tensor
     """
     torch.library.register_fake(f"seqmem::{name}", shapes)
     torch.library.register_fake(f"seqmem::{name}_backward", _gradient_shapes(name))
-    _register_gradient(name, states, 1)
+    _register_gradient(name, states, 1, True)
 
 
 def register_scan(
@@ -160,7 +162,7 @@ def register_scan(
     register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
 
 
-def _register_gradient(name: str, states: int, outputs: int) -> None:
+def _register_gradient(name: str, states: int, outputs: int, keeps_inputs: bool) -> None:
     operator = getattr(torch.ops.seqmem, f"{name}_backward").default
     arguments = [(argument.name, "Tensor" in str(argument.type)) for argument in _schema(name).arguments]
     tensors = [name for name, is_tensor in arguments if is_tensor]
@@ -172,10 +174,14 @@ def _register_gradient(name: str, states: int, outputs: int) -> None:
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*saved)
         ctx.settings = {name: given[name] for name, is_tensor in arguments if not is_tensor}
-        ctx.save_for_backward(*(given[name] for name in tensors), *output[:outputs], *saved)
+        ctx.inputs_shape = None if keeps_inputs else inputs[0].shape
+        kept = [given[name] for name in tensors]
+        ctx.save_for_backward(*(kept if keeps_inputs else kept[1:]), *output[:outputs], *saved)
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: activation checkpointing unpacks each only once
+        if ctx.inputs_shape is not None:
+            saved = (saved[0].new_empty(ctx.inputs_shape), *saved)  # never read or written
         given = dict(zip(tensors, saved, strict=False)) | ctx.settings
         results: dict[str, Tensor | None] = {name: None for name, _ in arguments}
         incoming = grads[: outputs + states]

@@ -182,4 +182,4 @@ def _gradient_shapes(*given: Any) -> list[Tensor]:
     return [first, *(tensor.new_empty(tensor.shape) for tensor in (*state, weight_hh))]
 
 
-register_sequence("slstm_sequence", 4, _shapes, gradient_shapes=_gradient_shapes)
+register_sequence("slstm_sequence", 4, _shapes, gradient_shapes=_gradient_shapes, keeps_inputs=False)
