@@ -38,6 +38,21 @@ def test_imex_keeps_the_energy_that_im_loses():
     assert 0.1 < amplitudes["imex"] < 10
 
 
+@pytest.mark.parametrize(("stiffness", "largest"), [(15.9, 1.0), (17.0, 1.64), (1.0, 1.0)])
+def test_imex_is_stable_while_the_squared_step_times_the_stiffness_is_below_four(stiffness, largest):
+    """The largest modulus of an eigenvalue of a step; im damps any stiffness. The step is 1/2."""
+    moduli = {}
+    for method in ("im", "imex"):
+        layer = LinOSS(1, 1, state_size=1, method=method).double().requires_grad_(False)
+        layer.stiffness.fill_(stiffness)
+        layer.step_size.zero_()
+        starts = torch.eye(2, dtype=torch.float64)[:, :, None, None] * torch.tensor([1.0, 0.0])
+        columns = layer.step(torch.zeros(2, 1).double(), (starts,))[1].oscillators[..., 0, 0]
+        moduli[method] = torch.linalg.eigvals(columns.T).abs().max().item()
+    assert moduli["imex"] == pytest.approx(largest, abs=1e-2)
+    assert moduli["im"] == pytest.approx((1 + stiffness / 4) ** -0.5)
+
+
 def test_the_initial_parameters_are_uniform():
     torch.manual_seed(0)
     layer = LinOSS(4, 4, state_size=20_000)

@@ -27,7 +27,9 @@ class LinOSS(SequenceLayer[LinOSSState]):
     dt = sigmoid(step_size), the velocities z and positions y are
 
         im:   y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_t),      which damps the oscillations;
-        imex: y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_{t-1}),  which keeps their energy.
+        imex: y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_{t-1}),  which keeps their energy while dt^2 A < 4.
+
+    Nothing enforces this bound: beyond it the state of imex grows exponentially. im is stable for any A.
 
     Parameters: ``stiffness`` and ``step_size`` (P,); ``weight_in`` B (P, H, 2), real and imaginary parts; ``weight_out`` C
     (H, P, 2); ``weight_skip`` D (H,); ``projection`` (H, C), a linear map of the inputs if C is not H.

@@ -27,7 +27,7 @@ def oscillator_scan_reference(
     """Compute the velocities z' = u - A y and positions y' = z of P oscillators step by step.
 
     The implicit method im solves y_t = y_{t-1} + dt z_t and z_t = z_{t-1} + dt (u_t - A y_t); imex takes
-    z_t = z_{t-1} + dt (u_t - A y_{t-1}) first.
+    z_t = z_{t-1} + dt (u_t - A y_{t-1}) first, which is stable while dt^2 A < 4.
 
     Args:
         stiffness: A, (P,), at least 0.
