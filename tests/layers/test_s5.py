@@ -11,6 +11,7 @@ from seqmem.errors import UserError
 from seqmem.layers import S5, BidirectionalS5
 from seqmem.layers.s5 import initial_modes
 from seqmem.models import StackNetwork
+from seqmem.ops.transition import transition
 from seqmem.training.optimisation.groups import parameter_groups
 from tests.layers.golden import assert_golden, assert_steps_agree
 from tests.successors import assert_near, case
@@ -104,6 +105,29 @@ def test_the_initial_modes_diagonalise_legs():
     assert normal.imag.abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_all_initial_modes_diagonalise_legs_of_any_order(order):
+    """An odd order has a real mode, which is its own conjugate."""
+    eigenvalues, vectors = initial_modes(order, conjugate=False)
+    a, b = transition("legs", order)
+    normal = vectors @ torch.diag(torch.view_as_complex(eigenvalues)) @ vectors.mH
+    assert_close(normal, (a + torch.outer(b, b) / 2).to(normal.dtype))
+    assert_close(vectors.mH @ vectors, torch.eye(order, dtype=normal.dtype))
+
+
+@pytest.mark.parametrize("kind", [S5, BidirectionalS5])
+@pytest.mark.parametrize(("order", "blocks"), [(3, 1), (9, 3), (2, 2)])
+def test_all_modes_may_be_odd_in_number(kind, order, blocks):
+    torch.manual_seed(0)
+    layer = kind(3, 4, state_size=order, blocks=blocks, conjugate=False).double()
+    assert layer.weight_in.shape == (order, 4, 2)
+    inputs = torch.randn(2, 9, 3, dtype=torch.float64)
+    if layer.causal:
+        assert_steps_agree(layer, inputs)
+    else:
+        assert layer(inputs)[0].isfinite().all()
+
+
 def test_the_initial_weights_have_their_variances():
     torch.manual_seed(0)
 
@@ -174,6 +198,8 @@ def test_the_number_of_parameters(kind, more):
 def test_mistakes_are_named():
     for arguments, message in (
         ({"state_size": 12, "blocks": 4}, r"state_size: got 12, expected a multiple of 2 \* blocks = 8"),
+        ({"state_size": 3, "blocks": 1}, r"state_size: got 3, expected a multiple of 2 \* blocks = 2"),
+        ({"state_size": 3, "blocks": 2, "conjugate": False}, r"state_size: got 3, expected a multiple of blocks = 2"),
         ({"dt_min": 0.2}, r"dt_max: got 0\.1, expected at least dt_min=0\.2"),
     ):
         with pytest.raises(UserError, match=message):

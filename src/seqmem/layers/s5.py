@@ -11,7 +11,7 @@ from seqmem.errors import UserError
 from seqmem.layers.state_spaces import initial_log_steps, make_projection, projected
 from seqmem.ops import pairs
 from seqmem.ops.diagonal_systems import Rule, discretized
-from seqmem.ops.legs_modes import legs_modes
+from seqmem.ops.legs_modes import legs_modes, legs_real_mode
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.sequence import SequenceLayer
 
@@ -48,7 +48,8 @@ class S5(SequenceLayer[S5State]):
     Args:
         input_size: C.
         hidden_size: H.
-        state_size: P, which counts both modes of each pair; a multiple of 2 ``blocks``.
+        state_size: P, which counts both modes of each pair; a multiple of 2 ``blocks``, or of ``blocks`` if ``conjugate`` is
+            false.
         blocks: J, the initial lambda are J times the P / J ones of the HiPPO matrix for the whole past.
         conjugate: keep one mode of each pair of conjugates.
         discretization: zoh (zero-order hold) or bilinear.
@@ -62,7 +63,7 @@ class S5(SequenceLayer[S5State]):
         max_lr: largest learning rate of lambda, B and dt; None for no limit.
 
     Raises:
-        UserError: an argument of the wrong type or range, ``state_size`` without whole blocks of pairs, or ``dt_max`` below
+        UserError: an argument of the wrong type or range, ``state_size`` without whole blocks, or ``dt_max`` below
             ``dt_min``.
     """
 
@@ -89,8 +90,9 @@ class S5(SequenceLayer[S5State]):
         max_lr: PositiveFloat | None = 0.001,
     ):
         super().__init__()
-        if state_size % (2 * blocks):
-            raise UserError(f"state_size: got {state_size}, expected a multiple of 2 * blocks = {2 * blocks}")
+        unit, name = (2 * blocks, "2 * blocks") if conjugate else (blocks, "blocks")
+        if state_size % unit:
+            raise UserError(f"state_size: got {state_size}, expected a multiple of {name} = {unit}")
         self.input_size, self.output_size = input_size, hidden_size
         self.conjugate, self.discretization, self.clip, self.rate = conjugate, discretization, clip, rate
         self.max_lr = {} if max_lr is None else dict.fromkeys(_special, max_lr)
@@ -163,13 +165,15 @@ def initial_modes(order: int, conjugate: bool) -> tuple[Tensor, Tensor]:
 
     Args:
         order: P.
-        conjugate: only those with a negative imaginary part, M = P / 2, in ascending order; else all, M = P.
+        conjugate: only those with a negative imaginary part, M = P / 2, in ascending order; else all, M = P, of which
+            one is real for an odd P.
     """
     frequencies, vectors = legs_modes(order)
     frequencies, vectors = -frequencies.flip(0), vectors.conj().flip(1)
     if not conjugate:
-        frequencies = torch.cat([frequencies, -frequencies.flip(0)])
-        vectors = torch.cat([vectors, vectors.conj().flip(1)], 1)
+        real = [legs_real_mode(order)] if order % 2 else []
+        frequencies = torch.cat([frequencies, frequencies.new_zeros(len(real)), -frequencies.flip(0)])
+        vectors = torch.cat([vectors, *real, vectors.conj().flip(1)], 1)
     return torch.stack([torch.full_like(frequencies, -0.5), frequencies], -1), vectors
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from seqmem.ops.transition import transition
 
 
-@cache
 def legs_modes(order: int) -> tuple[Tensor, Tensor]:
     """Diagonalise A + p p^T of LegS with p_n = sqrt(n + 1/2), a normal matrix (Gu, Goel and Re, 2022, theorem 1).
 
@@ -21,8 +20,22 @@ def legs_modes(order: int) -> tuple[Tensor, Tensor]:
         The positive imaginary parts in ascending order, (N // 2,), and their eigenvectors as columns (N, N // 2), complex. An
         eigenvector has length 1 and is determined up to a unit factor. float64, on the CPU.
     """
+    frequencies, vectors = _decomposed(order)
+    return frequencies[-(-order // 2) :], vectors[:, -(-order // 2) :]
+
+
+def legs_real_mode(order: int) -> Tensor:
+    """Return the real eigenvector of the eigenvalue -1/2 for an odd order N, (N, 1), complex, of length 1."""
+    vector = _decomposed(order)[1][:, order // 2, None]
+    largest = vector[vector.abs().argmax()]
+    return (vector * largest.conj() / largest.abs()).real.to(vector.dtype)
+
+
+@cache
+def _decomposed(order: int) -> tuple[Tensor, Tensor]:
+    """Return all imaginary parts (N,) in ascending order and the eigenvectors (N, N)."""
     with torch.device("cpu"):
         a, b = transition("legs", order)
         skew = a + torch.outer(b, b) / 2 + torch.eye(order, dtype=torch.float64) / 2
         frequencies, vectors = torch.linalg.eigh(-1j * skew)
-    return frequencies[-(-order // 2) :], vectors[:, -(-order // 2) :]
+    return frequencies, vectors
