@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,40 @@ def test_a_batch_keeps_its_rate(layer):
             check_batch(replace(batch, rate=wrong))
         with pytest.raises(UserError, match=rf"Decaying: got rate={wrong}, expected a positive number"):
             layer(batch.inputs.double(), rate=wrong)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int64, np.uint8])
+def test_numbers_of_numpy_are_rates(layer, kind):
+    rate = kind(2)
+    batch = Batch(torch.randn(2, 6, 3).double(), torch.zeros(2, dtype=torch.int64), rate=rate)
+    check_batch(batch)
+    expected, _ = layer(batch.inputs, rate=2.0)
+    assert torch.equal(layer(batch.inputs, rate=rate)[0], expected)
+    assert torch.equal(layer.step(batch.inputs[:, 0], rate=rate)[0], expected[:, 0])
+    with pytest.raises(UserError, match=r"Decaying: got rate=.*0.*, expected a positive number"):
+        layer(batch.inputs, rate=kind(0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        (torch.tensor(0.5), "<Tensor>"),
+        (np.array(0.5), "<.*>"),
+        (torch.ones(2), "<Tensor>"),
+        ("0.5", "'0.5'"),
+        (True, "True"),
+        (None, "None"),
+        (np.complex64(1), ".*1.*"),
+    ],
+)
+def test_layers_and_batches_refuse_the_same_rates(layer, wrong, shown):
+    """A tensor is refused as one: it may hold gradients, and reading it waits for a GPU."""
+    converts = r"; float\(\) converts one element" if "<" in shown else ""
+    batch = Batch(torch.randn(2, 6, 3), torch.zeros(2, dtype=torch.int64), rate=wrong)
+    with pytest.raises(UserError, match=f"^rate: got {shown} in a batch, expected a positive number{converts}$"):
+        check_batch(batch)
+    with pytest.raises(UserError, match=f"^Decaying: got rate={shown}, expected a positive number{converts}$"):
+        layer(batch.inputs.double(), rate=wrong)
 
 
 def test_layers_without_a_step_size_refuse_a_rate():

@@ -36,7 +36,7 @@ class Batch:
         restarts: (B,) bool, only where batches are contiguous: the row is the beginning of a sequence, so that it begins with
             the initial state and not with that of the previous batch; None if no row is.
         rate: time between two steps, as a multiple of that in the training split; a layer that can rescale its step size uses
-            it, see :attr:`seqmem.sequence.SequenceLayer.rescales`.
+            it, see :attr:`seqmem.sequence.SequenceLayer.rescales`. A number of Python or NumPy.
         known: bool of the shape of ``targets``, only where these are values: (B, D) or (B, K, D). False for a missing target,
             whose value is any finite number and does not count; None if no target is missing.
         places: (B, K) int64, the steps that targets (B, K) belong to; None for those that the data set's spec defines. A row

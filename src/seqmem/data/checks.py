@@ -1,7 +1,9 @@
 """Checks of a batch's values on the CPU, before it is copied to a GPU, where a wrong value can only stop the process."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +26,8 @@ def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
     """
     if batch.inputs.device.type != "cpu":
         return
-    if not 0 < batch.rate < math.inf:
-        raise UserError(f"rate: got {batch.rate!r} in a batch, expected a positive number")
+    if expected := expected_rate(batch.rate):
+        raise UserError(f"rate: got {shown_rate(batch.rate)} in a batch, expected {expected}")
     if batch.lengths is not None:
         _check_lengths("lengths", batch.lengths, batch.inputs.shape[1])
     if batch.target_lengths is not None and batch.targets.dim() > 1:
@@ -37,6 +39,19 @@ def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
         )
     if batch.times is not None:
         _check_times(batch.times, batch.lengths, dtype)
+
+
+def expected_rate(rate: Any) -> str:
+    """Return what a rate is expected to be, or an empty string for a positive number of Python or NumPy."""
+    if isinstance(rate, Tensor | np.ndarray):
+        return "a positive number; float() converts one element"
+    is_number = isinstance(rate, float | int | np.floating | np.integer) and not isinstance(rate, bool)
+    return "" if is_number and 0 < rate < math.inf else "a positive number"
+
+
+def shown_rate(rate: Any) -> str:
+    """Return a refused rate for a message, or the type of a tensor or an array."""
+    return f"<{type(rate).__name__}>" if isinstance(rate, Tensor | np.ndarray) else repr(rate)
 
 
 def _check_lengths(name: str, lengths: Tensor, steps: int) -> None:

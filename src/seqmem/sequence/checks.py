@@ -7,7 +7,6 @@ Values on a GPU are checked there, without waiting for the result: a wrong one s
 :func:`seqmem.data.checks.check_batch` refuses the same values of a batch on the CPU, with the row in its message.
 """
 
-import math
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from seqmem.data.checks import expected_rate, shown_rate
 from seqmem.errors import UserError
 from seqmem.ops import transforms
 from seqmem.ops.export import exporting
@@ -44,21 +44,22 @@ def check_tensor(label: str, inputs: Any) -> None:
         raise UserError(f"{label}: got inputs of type {type(inputs).__name__}, expected a tensor (B, T, C)")
 
 
-def check_rate(label: str, rate: Any, rescales: bool) -> None:
-    """Refuse a rate that is not positive, or other than 1 for a layer without a step size.
+def checked_rate(label: str, rate: Any, rescales: bool) -> float:
+    """Return a rate as a Python number.
 
     Args:
         label: name of the layer in messages.
-        rate: the argument of the call.
+        rate: the argument of the call, a number of Python or NumPy.
         rescales: the layer can rescale its step size.
 
     Raises:
-        UserError: the rate is refused.
+        UserError: it is not a positive number, or other than 1 for a layer without a step size.
     """
-    if isinstance(rate, bool) or not isinstance(rate, float | int) or not 0 < rate < math.inf:
-        raise UserError(f"{label}: got rate={rate!r}, expected a positive number")
+    if expected := expected_rate(rate):
+        raise UserError(f"{label}: got rate={shown_rate(rate)}, expected {expected}")
     if rate != 1 and not rescales:
         raise UserError(f"{label}: got rate={rate:g}, expected 1: the layer has no step size to rescale")
+    return float(rate)
 
 
 def check_type(label: str, inputs: Tensor, module: nn.Module) -> None:

@@ -100,7 +100,8 @@ class SequenceLayer(nn.Module, Generic[State]):
                 for the initial state.
             lengths: (B,) integer valid steps of each row, the rest being padding; None if all T are valid.
             times: (B, T) time of each step in the data's unit, non-decreasing; None if steps are evenly spaced.
-            rate: time between two steps, as a multiple of that in training: 0.5 for inputs that were sampled twice as often.
+            rate: time between two steps, as a multiple of that in training: 0.5 for inputs that were sampled twice as often. A
+                number of Python or NumPy.
 
         Returns:
             outputs (B, T, H), zero in the padding, and each row's state after its last valid step.
@@ -264,7 +265,7 @@ class SequenceLayer(nn.Module, Generic[State]):
 
     def _rescaling(self, rate: float) -> dict[str, Any]:
         """Return ``rate`` as a keyword argument if the layer takes it."""
-        checks.check_rate(self._label(), rate, self.rescales)
+        rate = checks.checked_rate(self._label(), rate, self.rescales)
         return {"rate": rate} if self.rescales else {}
 
     def _label(self) -> str:
