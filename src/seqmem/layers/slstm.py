@@ -41,7 +41,8 @@ class SLSTM(SequenceLayer[SLSTMState]):
         y' = sigmoid(o) c' / n'
 
     These are equations 15 to 24 of the paper. W and R are block-diagonal with one block for each head. The outputs are y',
-    normalised over the units of each head and scaled. All computations are at least in float32.
+    normalised over the units of each head and scaled. States and recurrence, R y included, are at least in float32. Under
+    autocast the products W u and W x are in its type.
 
     Parameters: ``weight_conv`` (C, k), whose last tap multiplies the current input, and ``bias_conv`` (C,); ``weight_gates`` W
     (4, K, H/K, C/K), gates i, f, z, o; ``weight_hh`` R (K, 4H/K, H/K), zero at first, rows by gate; ``bias`` b (4H,), zero at
