@@ -122,6 +122,22 @@ def test_an_exported_layer_accepts_any_batch_and_length(name, inputs):
     assert_close(program(longer, lengths), layer(longer, lengths=lengths)[0])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if sequence.get(name).causal])
+def test_an_exported_layer_continues_a_sequence(name, inputs):
+    """Two halves through one program, with the state that it returns, are the whole sequence."""
+    layer = make(name).requires_grad_(False)
+    free = (
+        {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},
+        mapped(lambda part: {0: torch.export.Dim.DYNAMIC}, layer.initial_state(4)),
+    )
+    program = torch.export.export(layer, (inputs[:, :6], layer.initial_state(4)), dynamic_shapes=free, strict=False).module()
+    whole, last = layer(inputs)
+    first, state = program(inputs[:, :6], layer.initial_state(4))
+    second, after = program(inputs[:, 6:], state)
+    assert_close(torch.cat([first, second], 1), whole)
+    assert_close(parts(after), parts(last))
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COMPILED)) for name in NAMES])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
 def test_a_layer_compiles(name, inputs):
