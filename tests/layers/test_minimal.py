@@ -3,15 +3,21 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import conv1d, gelu, linear, pad, rms_norm
 from torch.testing import assert_close
 
 from seqmem import sequence
+from seqmem.data.batch import Batch
+from seqmem.data.masks import valid_steps
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.mingru import MinGRU
 from seqmem.layers.minimal import MinimalRecurrence
 from seqmem.layers.minlstm import MinLSTM
+from seqmem.models import StackNetwork
+from seqmem.ops.states import parts
 from tests import successors
+from tests.cli.choices import model_settings
 
 
 def g(k: Tensor) -> Tensor:
@@ -68,12 +74,67 @@ def test_a_convolution_may_precede_the_gates():
     layer = MinGRU(3, 4, kernel_size=3).double().requires_grad_(False)
     plain = MinGRU(3, 4).double().requires_grad_(False)
     plain.load_state_dict({"weight_in": layer.weight_in})
-    before = torch.nn.functional.pad(inputs.mT, (2, 0))
-    convolved = torch.nn.functional.conv1d(before, layer.weight_conv[:, None], layer.bias_conv, groups=3).mT
+    before = pad(inputs.mT, (2, 0))
+    convolved = conv1d(before, layer.convolution.weight[:, None], layer.convolution.bias, groups=3).mT
     assert_close(layer(inputs)[0], plain(inputs + convolved)[0])
     first, state = layer(inputs[:, :4])
     assert_close(state.inputs, inputs[:, 2:4])
     assert_close(torch.cat([first, layer(inputs[:, 4:], state)[0]], 1), layer(inputs)[0])
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([9, 5])], ids=["full", "padded"])
+@pytest.mark.parametrize("name", ["mingru", "minlstm"])
+def test_in_a_stack_the_convolution_precedes_the_norm(name, lengths):
+    """The authors' blocks: convolution and skip; norm, cell and skip; norm, MLP and skip; a final norm and the head."""
+    torch.manual_seed(0)
+    settings = model_settings(name)
+    chosen = {key: settings[key] for key in ("norm", "feed_forward", "norm_first", "final_norm", "gelu_form")}
+    mixer = {"kernel_size": 4, "bias": True, "projection": True, "learned_state": True}
+    spec = DataSpec("made", 3, 4, "classification", output_steps=None, max_length=9)
+    model = StackNetwork(spec, name, mixer, model_size=6, num_layers=2, **chosen).double().eval().requires_grad_(False)
+    inputs = torch.randn(2, 9, 3, dtype=torch.float64)
+    x = model.encoder(inputs)
+    for block in model.blocks:
+        cell, convolution = block.mixer, block.convolution
+        x = x + conv1d(pad(x.mT, (3, 0)), convolution.weight[:, None], convolution.bias, groups=6).mT
+        k, *gates = linear(rms_norm(x, (6,), block.norm.norm.weight, 1e-5), cell.weight_in, cell.bias_in).chunk(cell.rows, -1)
+        first, second = (gate.sigmoid() for gate in (gates[0], gates[-1]))
+        a, b = (1 - first, first) if name == "mingru" else (first / (first + second), second / (first + second))
+        h, states = g(cell.initial).expand(2, 6), []
+        for t in range(9):
+            h = a[:, t] * h + b[:, t] * g(k[:, t])
+            states.append(h)
+        x = x + linear(torch.stack(states, 1), cell.weight_out, cell.bias_out)
+        wide, narrow = block.mlp
+        x = x + narrow(gelu(wide(rms_norm(x, (6,), block.second_norm.norm.weight, 1e-5))))
+    expected = model.head(rms_norm(x, (6,), model.norm.norm.weight, 1e-5))
+    targets = torch.zeros(2, 9, dtype=torch.int64)
+    outputs, last = model.carry(Batch(inputs, targets, lengths))
+    valid = torch.ones(2, 9, dtype=torch.bool) if lengths is None else valid_steps(lengths, 9)
+    assert_close(outputs[valid], expected[valid])
+    for begin in (None, model.initial_state(2)):
+        state, found = begin, []
+        for part, ends in ((inputs[:, :2], (2, 2)), (inputs[:, 2:], (7, 3))):
+            counts = None if lengths is None else torch.tensor(ends)
+            outputs, state = model.carry(Batch(part, targets, counts), state)
+            found.append(outputs)
+        assert_close(torch.cat(found, 1)[valid], expected[valid])
+        assert_close(parts(state), parts(last))
+
+
+def test_the_convolution_is_that_of_each_copy_in_both_directions_of_time():
+    spec = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=9)
+    [block] = StackNetwork(spec, "mingru", {"kernel_size": 4}, model_size=6, num_layers=1, bidirectional=True).blocks
+    assert block.convolution is None
+    assert block.mixer.forward_layer.convolution.kernel_size == 4
+
+
+def test_a_seed_has_the_same_weights_with_and_without_a_convolution_of_one_tap():
+    states = []
+    for kernel_size in (None, 1):
+        torch.manual_seed(0)
+        states.append(MinGRU(3, 4, learned_state=True, kernel_size=kernel_size).state_dict())
+    assert_close(states[0], {key: value for key, value in states[1].items() if not key.startswith("convolution")})
 
 
 def test_a_learned_state_is_the_beginning_of_each_row():
@@ -103,7 +164,7 @@ def test_the_slope_at_a_candidate_of_zero_is_one():
 def test_initial_values():
     torch.manual_seed(0)
     layer = MinLSTM(100, 64, expansion=1.5, bias=True, learned_state=True, forget_bias=3.0, kernel_size=4)
-    for weight, fan in ((layer.weight_in, 100), (layer.weight_out, 96), (layer.weight_conv, 4)):
+    for weight, fan in ((layer.weight_in, 100), (layer.weight_out, 96), (layer.convolution.weight, 4)):
         assert weight.abs().max() <= fan**-0.5
         assert_close(weight.std(), torch.tensor((3 * fan) ** -0.5), rtol=0.1, atol=0)
     candidate, forget, chosen = layer.bias_in.chunk(3)

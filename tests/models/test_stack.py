@@ -35,6 +35,7 @@ SETTINGS = [
     {"norm": "batch", "norm_affine": False, "feed_forward": "half_glu1", "dropout_mask": "step"},
     {"norm": "layer", "norm_affine": False},
     {"norm": "rms_unit_offset", "norm_affine": False},
+    {"mixer": "mingru", "mixer_args": {"kernel_size": 3}, "norm": "rms", "feed_forward": "mlp"},
     {"norm": "rms_unit_offset", "feed_forward": "gated_mlp"},
     {"norm": "layer", "norm_shift": False, "feed_forward": "gated_mlp", "expansion": 1.3},
 ]

@@ -1,4 +1,4 @@
-"""What minGRU and minLSTM share: projections, the state and its learned beginning, and the convolution before the gates."""
+"""What minGRU and minLSTM share: projections, the state and its learned beginning, and the convolution before them."""
 
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.ops import implementations
+from seqmem.layers.residual_convolution import ResidualConvolution
 from seqmem.ops.minimal_gates import MinimalGates, candidate_activation
 from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.sequence import SequenceLayer
@@ -19,7 +19,8 @@ Expansion = Annotated[float, Field(gt=0)]
 class MinimalState(NamedTuple):
     """State, at least in float32.
 
-    ``hidden`` h (B, E); ``inputs`` (B, k-1, C), the last inputs of the convolution, the oldest first, k = 1 without it.
+    ``hidden`` h (B, E); ``inputs`` (B, k-1, C), the last inputs of the convolution, the oldest first, k = 1 without it and in a
+    block, which then keeps them.
     """
 
     hidden: Tensor
@@ -31,7 +32,7 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
 
     Parameters: ``weight_in`` (n E, C) of the candidate k_h and then of each gate, ``bias_in`` (n E,) with ``bias``;
     ``weight_out`` (H, E) with ``projection``, ``bias_out`` (H,) with both; ``initial`` (E,) with ``learned_state``, without
-    weight decay; ``weight_conv`` (C, k) and ``bias_conv`` (C,) with ``kernel_size``.
+    weight decay; ``convolution.weight`` (C, k) and ``convolution.bias`` (C,) with ``kernel_size``.
 
     Args:
         input_size: C.
@@ -40,7 +41,8 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         projection: a linear map from the E units to H outputs; None where E differs from H.
         bias: the linear maps have biases.
         learned_state: the initial state is g(p) with a learned p; else it is zero.
-        kernel_size: k, taps of a causal convolution of each channel, added to the inputs; None for none.
+        kernel_size: k, taps of a causal convolution of each channel, added to the inputs; None for none. In a stack these are
+            the inputs of the block, before its norm, as in the authors' model; in both directions of time those of each copy.
 
     Raises:
         UserError: an argument of the wrong type or range, or E differs from H without a projection.
@@ -70,19 +72,19 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         projects = self.inner_size != hidden_size if projection is None else projection
         if self.inner_size != hidden_size and not projects:
             raise UserError(f"projection: got false, expected true: {self.inner_size} units differ from {hidden_size} outputs")
-        self.kernel_size = kernel_size or 1
         weight, offset = _affine(self.rows * self.inner_size, input_size)
         self.weight_in, self.bias_in = weight, offset if bias else None
         weight, offset = _affine(hidden_size, self.inner_size)
         self.weight_out, self.bias_out = (weight if projects else None), (offset if projects and bias else None)
-        weight, offset = _affine(input_size, self.kernel_size)
-        self.weight_conv, self.bias_conv = (weight if kernel_size else None), (offset if kernel_size else None)
+        convolution = ResidualConvolution(input_size, kernel_size or 1)  # drawn in any case: a seed has the same other weights
+        self.convolution = convolution if kernel_size else None
         self.initial = nn.Parameter(torch.randn(self.inner_size)) if learned_state else None
 
     def initial_state(self, batch_size: int) -> MinimalState:
         """Return g(p) or zeros, and zeros before the convolution."""
         like = at_least_float32(self.weight_in)
-        inputs = like.new_zeros(batch_size, self.kernel_size - 1, self.input_size)
+        taps = 1 if self.convolution is None else self.convolution.kernel_size
+        inputs = like.new_zeros(batch_size, taps - 1, self.input_size)
         if self.initial is None:
             return MinimalState(like.new_zeros(batch_size, self.inner_size), inputs)
         return MinimalState(candidate_activation(at_least_float32(self.initial)).repeat(batch_size, 1), inputs)
@@ -92,14 +94,17 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
     ) -> tuple[Tensor, MinimalState]:
         """Compute a whole sequence by a scan whose state is at least in float32."""
         last = state.inputs
-        if self.weight_conv is not None:
-            convolve = implementations.required("causal_convolution", inputs)
-            convolved, last = convolve(inputs, self.weight_conv, self.bias_conv, state.inputs, lengths)
-            inputs = inputs + convolved
+        if self.convolution is not None:
+            inputs, [last] = self.convolution(inputs, (last,), lengths)
         projected = mixed_linear(inputs, self.weight_in, self.bias_in)
         hidden, final = run(projected, state.hidden, lengths, self.form)
         outputs = hidden if self.weight_out is None else mixed_linear(hidden, self.weight_out, self.bias_out)
         return outputs.to(self.weight_in.dtype), MinimalState(final, last)
+
+    def release_convolution(self) -> ResidualConvolution | None:
+        """Return the convolution, which this layer then no longer has: a block puts it before the norm."""
+        released, self.convolution = self.convolution, None
+        return released
 
     def gates(self, name: str) -> int:
         """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from seqmem.layers.minimal import MinimalRecurrence
 from seqmem.sequence import SequenceLayer
 
 FeedForward = Literal["none", "gelu", "glu", "half_glu", "half_glu1", "mlp", "gated_mlp"]
@@ -54,6 +55,9 @@ class BlockSettings(NamedTuple):
 class Block(nn.Module):
     """A residual branch with the mixer, and for ``mlp`` and ``gated_mlp`` a second one.
 
+    The convolution of a minGRU or minLSTM precedes both, and is added to the block's inputs. The state of such a block is that
+    of the convolution and that of the mixer, else the mixer's.
+
     Args:
         mixer: the sequence layer.
         settings: those of all blocks.
@@ -63,6 +67,7 @@ class Block(nn.Module):
         super().__init__()
         size, feed_forward = settings.size, settings.feed_forward
         self.norm_first, self.feed_forward, self.activation = settings.norm_first, feed_forward, settings.activation
+        self.convolution = mixer.release_convolution() if isinstance(mixer, MinimalRecurrence) else None
         self.norm, self.mixer = settings.make_norm(), mixer
         self.project = nn.Linear(mixer.output_size, size) if mixer.output_size != size else nn.Identity()
         self.dropout = (SequenceDropout if settings.dropout_mask == "sequence" else nn.Dropout)(settings.dropout)
@@ -72,13 +77,22 @@ class Block(nn.Module):
             self.second_norm = settings.make_norm()
             self.mlp = make_mlp(size, feed_forward == "gated_mlp", settings.mlp)
 
+    def initial_state(self, batch_size: int) -> Any:
+        """Return the state before the first step."""
+        state = self.mixer.initial_state(batch_size)
+        return state if self.convolution is None else (self.convolution.initial_state(batch_size), state)
+
     def forward(
         self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None, rate: float = 1.0
     ) -> tuple[Tensor, Any]:
-        """Compute outputs (B, T, D) and the mixer's state, from inputs (B, T, D) and the state before.
+        """Compute outputs (B, T, D) and the block's state, from inputs (B, T, D) and the state before.
 
         A mixer without a step size does not get the rate.
         """
+        convolved = None
+        if self.convolution is not None:
+            before, state = (None, None) if state is None else state
+            inputs, convolved = self.convolution(inputs, before, lengths)
         mixed, state = self.mixer(
             self.norm(inputs, lengths) if self.norm_first else inputs,
             state,
@@ -93,7 +107,7 @@ class Block(nn.Module):
             hidden = self.mlp[1](self.dropout(self._hidden(self.mlp[0](hidden))))
             outputs = outputs + self.dropout(hidden)
             outputs = outputs if self.norm_first else self.second_norm(outputs, lengths)
-        return outputs, state
+        return outputs, state if self.convolution is None else (convolved, state)
 
     def _hidden(self, mapped: Tensor) -> Tensor:
         """Compute the hidden layer of the second branch."""

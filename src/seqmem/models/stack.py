@@ -151,9 +151,9 @@ class StackNetwork(SequenceModel):
         return self.carry(batch)[0]
 
     def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
-        """Compute the outputs of :meth:`forward` and the list of the mixers' states, from such a list.
+        """Compute the outputs of :meth:`forward` and the list of the blocks' states, from such a list.
 
-        A mixer that is not causal has the state None.
+        A block whose mixer is not causal has the state None.
 
         Raises:
             UserError: a state for mixers that are not causal.
@@ -173,8 +173,8 @@ class StackNetwork(SequenceModel):
         return self.inputs.embed(batch, self.encoder.weight.dtype)
 
     def initial_state(self, batch_size: int) -> list[Any]:
-        """Return the initial states of the mixers, None for those that are not causal."""
-        return [block.mixer.initial_state(batch_size) for block in self.blocks if isinstance(block, Block)]
+        """Return the initial states of the blocks, None for those that are not causal."""
+        return [block.initial_state(batch_size) for block in self.blocks if isinstance(block, Block)]
 
     def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         lengths = batch.lengths
