@@ -19,7 +19,7 @@ def make_norm(kind: Norm, size: int, eps: float, momentum: float = 0.1, affine: 
             1 + w, which weight decay pulls to 1.
         size: D.
         eps: constant that is added to the variance.
-        momentum: weight of a batch in the running statistics of a batch norm.
+        momentum: smallest weight of a batch in the running statistics of a batch norm.
         affine: the norm has a learned scale, and shift except for rms and rms_unit_offset.
         shift: whether a layer norm with a scale has a shift.
     """

@@ -47,7 +47,8 @@ class StackNetwork(SequenceModel):
         norm_first: the norm precedes the mixer; else it follows the skip.
         final_norm: one more norm precedes the head.
         norm_eps: constant that is added to the variance.
-        norm_momentum: weight of a batch in the running statistics of a batch norm.
+        norm_momentum: smallest weight of a batch in the running statistics of a batch norm. The first batches have larger ones,
+            see :class:`seqmem.models.norms.BatchNorm`.
         norm_affine: the norms have a learned scale, and shift except for rms.
         norm_shift: a layer norm has a learned shift.
         bias_decay: biases and the parameters of norms have weight decay.
