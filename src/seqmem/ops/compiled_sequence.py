@@ -205,7 +205,8 @@ def refuse_second_derivative(ctx: Any, *grads: Any) -> None:
         NotImplementedError: always.
     """
     raise NotImplementedError(
-        "a compiled sequence is differentiable once; with SEQMEM_REFERENCE=1 it runs step by step, differentiable to any order"
+        "a compiled sequence is differentiable once; with SEQMEM_REFERENCE=1 torch's operations replace it, "
+        "differentiable to any order"
     )
 
 

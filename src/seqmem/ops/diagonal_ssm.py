@@ -1,7 +1,8 @@
 """Diagonal state space models, one for each channel, of S4D: reference, blocks of steps in torch, and the compiled operator.
 
 Every channel h has M modes: s_t = a s_{t-1} + b x_t, elementwise, and y_t = Re(sum_m c_m s_t,m) + skip x_t. Complex numbers are
-trailing pairs of real ones. No implementation stores the states (B, T, H, M).
+trailing pairs of real ones. The blocks and the compiled operator store no states (B, T, H, M). The reference keeps them for
+gradients.
 """
 
 from typing import Any

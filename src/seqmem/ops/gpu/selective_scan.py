@@ -39,8 +39,9 @@ def selective_scan_kernel(
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`seqmem.ops.selective_scan.selective_scan_reference` by one kernel.
 
-    Tensors of size (B, T, D, N) are never stored. Half precision is read as it is, and computed in float32. Gradients do not
-    depend on the order in which programs run. Differentiable once.
+    Tensors of size (B, T, D, N) are never stored. Backward holds the gradients of b and c for each block of channels, in all
+    1/16 of such a tensor for up to 16 states in float32. Half precision is read as it is, and computed in float32. Gradients do
+    not depend on the order in which programs run. Differentiable once.
     """
     given = (delta, a, b, c, skip, gate, delta_bias, initial)
     if not runs_kernels(inputs, a):
