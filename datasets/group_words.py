@@ -1,15 +1,18 @@
 """Word problems of finite groups: the product of a sequence of elements, at every step."""
 
 import math
-from itertools import permutations
+from itertools import count, permutations
 from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from seqmem.arguments import checked
-from seqmem.data import DataSpec, GeneratedDataSet, Seed, Split, generator, mixed_lengths
+from seqmem.data import SPLITS, DataSpec, GeneratedDataSet, Seed, Shuffle, Split, generator, mixed_lengths
 from seqmem.errors import UserError
+
+ORDER_SEED = 0
+"""Seed of the order of all words, on which no argument has an influence."""
 
 Group = Literal["S5", "A5", "A4xZ5", "Z60", "S3", "Z2"]
 
@@ -22,15 +25,16 @@ class GroupWords(GeneratedDataSet):
     in A4 and b in Z5. A5 is the smallest group that is not solvable, and S5 contains it.
 
     Inputs and targets are (B, T). Training has the lengths from ``min_length`` to ``length``, one a batch; validation and test
-    have ``length`` alone. Elements are uniform. No word is twice in the fixed splits of a length, and training words of any
-    kind are those that neither validation nor test has. Words that are drawn anew may repeat. The metrics are the accuracy of
-    a step and ``sequence_accuracy``, that of whole words.
+    have ``length`` alone. Elements are uniform. Of the words of each length, an eighth are for the test, an eighth for
+    validation, and the others for training, whatever the seed and the sizes: a test at any length has no word of a training.
+    Of long words, those with equal first elements, as many as a 64-bit number has, belong together. No word is twice in a fixed
+    split; words that are drawn anew may repeat. The metrics are the accuracy of a step and ``sequence_accuracy``, that of
+    whole words.
 
     Source: Merrill et al. (2024), The Illusion of State in State-Space Models.
     """
 
     name = "group_words"
-    separate_test = False
 
     @checked
     def __init__(
@@ -59,11 +63,10 @@ class GroupWords(GeneratedDataSet):
             num_workers: worker processes that make batches; 0 makes them in the main process.
 
         Raises:
-            UserError: ``min_length`` is more than ``length``, or more different words of a length than there are.
+            UserError: ``min_length`` is more than ``length``, or a split has more words of a length than there are for it.
         """
         self._group, self._products = group, product_table(group)
         self._order = len(self._products)
-        self._numbers: dict[int, np.ndarray] = {}
         spec = DataSpec(
             self.name, self._order, self._order, "classification", output_steps=None, max_length=length, tokens=True
         )
@@ -75,70 +78,65 @@ class GroupWords(GeneratedDataSet):
             fresh=fresh,
             num_workers=num_workers,
         )
-        for each in self.lengths["train"]:
-            self._check_number(each)
+        for split in reversed(SPLITS):
+            for each in self.lengths[split]:
+                self._check_number(split, each)
 
     def draw(self, random: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return elements (count, length), of words that neither validation nor test has, and their products."""
-        held_out = np.sort(self._distinct(length)[: self._held_out(length)])
-        numbers = random.integers(0, self._order ** self._head(length) - len(held_out), count)
-        # The number of a rank among those that are not held out: each smaller one that is shifts it by one.
-        numbers += np.searchsorted(held_out - np.arange(len(held_out)), numbers, side="right")
-        return self._words(random, numbers, length)
+        """Return training words (count, length), each as likely as any other, and their products."""
+        start, end = _places("train", self._heads(length))
+        return self._words(random, random.integers(start, end, count), length)
 
     def draw_fixed(self, split: Split, first: int, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return words of a fixed split and their products; those of "train" may repeat with ``fresh``."""
         if split == "train" and self.fresh:
             return super().draw_fixed(split, first, count, length)
-        begin = {"test": 0, "validation": self.count_of("test", length), "train": self._held_out(length)}[split] + first
-        random = generator(self.seed, self.name, split, length, first)
-        return self._words(random, self._distinct(length)[begin : begin + count], length)
+        start, end = _places(split, self._heads(length))
+        places = start + Shuffle(end - start, self.seed, self.name, split, length)(np.arange(first, first + count))
+        return self._words(generator(self.seed, self.name, split, length, first), places, length)
 
     def _head(self, length: int) -> int:
         """Return the number of the first elements of a word that make it different from others: those of a 64-bit number."""
         return min(length, int(62 / math.log2(self._order)))
 
-    def _held_out(self, length: int) -> int:
-        return self.count_of("test", length) + self.count_of("validation", length)
+    def _heads(self, length: int) -> int:
+        """Return how many different first elements words of a length have."""
+        return int(self._order ** self._head(length))
 
-    def _distinct(self, length: int) -> np.ndarray:
-        """Return different numbers of heads: those of the test, of validation, and of training if it is fixed."""
-        if length not in self._numbers:
-            count = self._held_out(length) + (0 if self.fresh else self.count_of("train", length))
-            random = generator(self.seed, self.name, "heads", length)
-            self._numbers[length] = random.choice(self._order ** self._head(length), count, replace=False)
-        return self._numbers[length]
-
-    def _words(self, random: np.random.Generator, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the words whose heads have given numbers, with random elements after them, and their products."""
+    def _words(self, random: np.random.Generator, places: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return words by the places of their heads in the order of all, with random further elements, and their products."""
         head = self._head(length)
+        numbers = Shuffle(self._heads(length), ORDER_SEED, self.name, self._group, length)(places)
         first = numbers[:, None] // self._order ** np.arange(head)[::-1] % self._order
-        rest = random.integers(0, self._order, (len(numbers), length - head), dtype=np.uint8)
+        rest = random.integers(0, self._order, (len(places), length - head), dtype=np.uint8)
         words = np.concatenate([first.astype(np.uint8), rest], 1)
         return words, products(words, self._products)
 
-    def _check_number(self, length: int) -> None:
-        """Refuse more different words of a length than there are.
+    def _check_number(self, split: Split, length: int) -> None:
+        """Refuse more words of a split and a length than there are for it.
 
         Raises:
             UserError: with both numbers.
         """
-        there_are = self._order**length
-        needed = self._held_out(length) + (1 if self.fresh else self.count_of("train", length))
+        needed = 1 if split == "train" and self.fresh else self.count_of(split, length)
+        there_are = self._words_for(split, length)
         if needed > there_are:
             key = "length" if length == self.spec.max_length else "min_length"
+            enough = next(each for each in count(length) if self._words_for(split, each) >= needed)
+            fewer = f", or {split}_samples of at most {there_are * len(self.lengths[split])}" if there_are else ""
             raise UserError(
-                f"dataset.{key}: got {length}, of which there are {there_are} words of {self._group}, but all splits have "
-                f"{needed} different ones; expected at least {_enough(self._order, needed)}, or fewer samples"
+                f"dataset.{key}: got {length}, but {there_are} of {self._order**length} words of {self._group} are for the "
+                f"{split} split, and it has {needed} different ones; expected at least {enough}{fewer}"
             )
 
+    def _words_for(self, split: Split, length: int) -> int:
+        start, end = _places(split, self._heads(length))
+        return end - start
 
-def _enough(order: int, words: int) -> int:
-    """Return the smallest length of which there are so many words."""
-    length = 1
-    while order**length < words:
-        length += 1
-    return length
+
+def _places(split: Split, words: int) -> tuple[int, int]:
+    """Return the places, from the first up to the last and without it, that belong to a split in the order of all words."""
+    return {"test": (0, words // 8), "validation": (words // 8, words // 4), "train": (words // 4, words)}[split]
 
 
 def product_table(group: Group) -> np.ndarray:

@@ -29,7 +29,7 @@ TRAINING_SPLITS = {
     "even_pairs": "7e69d0d3",
     "findmax": "e53f4dc6",
     "flip_flop": "59caa016",
-    "group_words": "3923d340",
+    "group_words": "cc95db34",
     "imdb": "f59feed8",
     "induction": "a28b22df",
     "listops": "4f2109ea",

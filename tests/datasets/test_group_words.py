@@ -120,7 +120,7 @@ def words(data, split):
 
 def test_no_word_is_twice():
     """As many words as there are: each is in one split, once."""
-    sizes = {"train_samples": 100, "validation_samples": 50, "test_samples": 66}
+    sizes = {"train_samples": 162, "validation_samples": 27, "test_samples": 27}
     data = load("S3", length=3, min_length=3, fresh=False, **sizes)
     found = [word for split in datasets.SPLITS for word in words(data, split)]
     assert sorted(found) == list(product(range(6), repeat=3))
@@ -129,13 +129,37 @@ def test_no_word_is_twice():
     assert len(set(words(data, "train"))) == 1500
 
 
-def test_fresh_words_are_those_that_are_not_held_out():
-    data = load("S3", length=2, min_length=2, train_samples=20_000, validation_samples=4, test_samples=12)
+def test_training_has_all_words_but_those_of_the_other_splits():
+    everything = {"length": 2, "min_length": 2, "train_samples": 20_000, "validation_samples": 5, "test_samples": 4}
+    data = load("S3", **everything)
     held_out = {*words(data, "validation"), *words(data, "test")}
-    assert len(held_out) == 16
+    assert len(held_out) == 9
     found, counts = np.unique(words(data, "train"), axis=0, return_counts=True)
     assert {tuple(word) for word in found.tolist()} == set(product(range(6), repeat=2)) - held_out
-    assert np.abs(counts - 1000).max() < 5 * math.sqrt(1000)
+    expected = 20_000 / 27
+    assert np.abs(counts - expected).max() < 5 * math.sqrt(expected)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("other", [{}, {"seed": 1}, {"test_samples": 60}, {"validation_samples": 4}, {"min_length": 4}])
+def test_no_seed_size_or_length_tests_on_words_of_the_training(fresh, other):
+    """Of S3, 1,296 words have 4 elements: chance would have a fourth of the test's words in the training."""
+    given = {"name": "group_words", "group": "S3", "fresh": fresh, "length": 5, "min_length": 3, **FEW, "test_samples": 27}
+    trained = datasets.load({**given, "train_samples": 480 if fresh else 400})
+    seen = {word for batch in trained.loader("train", 20) for word in map(tuple, batch.inputs.tolist())}
+    assert {len(word) for word in seen} == {3, 4, 5}
+    tested = datasets.load({**given, **other})
+    for length in (3, 4, 5):
+        data = datasets.load(datasets.at_length({**given, **other, "test_samples": 27}, length))
+        for split in ("validation", "test"):
+            assert not seen & set(words(data, split)), (length, split)
+    assert not seen & set(words(tested, "test"))
+
+
+def test_another_number_of_samples_begins_with_the_same_words():
+    few, many = (words(load("A5", length=4, test_samples=count), "test") for count in (50, 300))
+    assert few == many[:50]
+    assert few != words(load("A5", length=4, test_samples=50, seed=1), "test")
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -162,19 +186,21 @@ def test_a_length_is_that_of_all_splits():
 def test_what_is_impossible_is_refused():
     for arguments, message in (
         (
-            {"length": 2, "test_samples": 40},
-            r"^dataset\.length: got 2, of which there are 36 words of S3, but all splits have 44 different ones; expected at "
-            r"least 3, or fewer samples$",
+            {"length": 2},
+            r"^dataset\.length: got 2, but 4 of 36 words of S3 are for the test split, and it has 5 different ones; "
+            r"expected at least 3, or test_samples of at most 4$",
         ),
         (
             {"length": 3, "fresh": False, "train_samples": 100},
-            r"^dataset\.min_length: got 2, of which there are 36 words of S3, .* 50 different ones; expected at least 3, or",
+            r"^dataset\.min_length: got 2, but 27 of 36 words of S3 are for the train split, and it has 50 different ones; "
+            r"expected at least 3, or train_samples of at most 54$",
         ),
         (
-            {"length": 3, "fresh": False, "train_samples": 500, "min_length": 3},
-            r"length: got 3, .* 216 words .* 508 .* least 4, ",
+            {"length": 1, "min_length": 1},
+            r"^dataset\.length: got 1, but 0 of 6 words of S3 are for the test split, .*; expected at least 3$",
         ),
-        ({"min_length": 21}, r"^dataset\.min_length: got 21, expected at most dataset\.length=20$"),
+        ({"length": 5, "test_samples": 973}, r"^dataset\.length: got 5, but 972 of 7776 .* 973 .* least 6, "),
+        ({"length": 20, "min_length": 21}, r"^dataset\.min_length: got 21, expected at most dataset\.length=20$"),
         ({"group": "A6"}, r"^dataset\.group: got 'A6', expected .*'A5'"),
     ):
         with pytest.raises(UserError, match=message):

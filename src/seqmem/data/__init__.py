@@ -12,6 +12,7 @@ from seqmem.data.masks import counted_targets, masked, valid_steps
 from seqmem.data.permutations import Permutation, PermutationName, named_permutation
 from seqmem.data.provenance import Provenance, label_of, sha256
 from seqmem.data.seeds import Seed, generator
+from seqmem.data.shuffle import Shuffle
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import SPLITS, Split, random_split, stratified_split, stratified_validation
 from seqmem.data.subsets import distinct_integers, random_subsets
@@ -28,6 +29,7 @@ __all__ = [
     "PermutationName",
     "Provenance",
     "Seed",
+    "Shuffle",
     "Split",
     "counted_targets",
     "distinct_integers",
