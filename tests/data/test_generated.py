@@ -211,7 +211,7 @@ def test_arguments_at_another_length(monkeypatch):
 
 
 def test_sequences_that_would_fill_the_memory_are_refused():
-    with pytest.raises(UserError, match=r"^dataset\.length: got sequences of 1000000001 steps, expected at most 67108864$"):
+    with pytest.raises(UserError, match=r"^dataset: got a length of 1000000001 steps, expected at most 67108864$"):
         Recall(length=10**9, min_length=1)
     for arguments in ({"name": "parity"}, {"name": "induction"}):
         with pytest.raises(UserError, match="expected at most 67108864"):

@@ -22,13 +22,20 @@ def test_every_order_has_the_probability_of_draws_without_replacement(weights, m
         assert abs(count - rows * probability) < 4 * math.sqrt(rows * probability)
 
 
-@pytest.mark.parametrize("size", [3, 4])
-def test_distinct_integers_come_in_every_order_equally_often(size):
-    rows = 24_000
-    found = distinct_integers(generator(0, "distinct"), rows, size, 4)
+@pytest.mark.parametrize("count", [31, 32])
+def test_distinct_integers_come_in_every_order_equally_often(count):
+    """On both sides of the change of method: chi-squared, which is within 4 standard deviations of its mean."""
+    pairs = count * (count - 1)
+    found = distinct_integers(generator(0, "distinct"), 50 * pairs, 2, count)
     orders, counts = np.unique(found, axis=0, return_counts=True)
-    assert orders.tolist() == [list(order) for order in itertools.permutations(range(4), size)]
-    assert np.abs(counts - rows / 24).max() < 4 * math.sqrt(rows / 24)
+    assert orders.tolist() == [list(order) for order in itertools.permutations(range(count), 2)]
+    assert abs(((counts - 50) ** 2 / 50).sum() - (pairs - 1)) < 4 * math.sqrt(2 * (pairs - 1))
+
+
+def test_distinct_integers_are_distinct():
+    found = np.sort(distinct_integers(generator(0, "distinct"), 400, 40, 640), axis=1)
+    assert (found[:, 1:] > found[:, :-1]).all()
+    assert (found[0, 0] >= 0) & (found.max() < 640)
 
 
 @pytest.mark.parametrize("draw", [random_subsets, distinct_integers])

@@ -94,7 +94,7 @@ class GeneratedDataSet(DataSet):
             UserError: a sequence has more than ``MOST_STEPS`` steps.
         """
         if spec.max_length > MOST_STEPS:
-            raise UserError(f"dataset.length: got sequences of {spec.max_length} steps, expected at most {MOST_STEPS}")
+            raise UserError(f"dataset: got a length of {spec.max_length} steps, expected at most {MOST_STEPS}")
         self.seed, self.fresh = seed, fresh
         self.lengths = {split: list(lengths[split]) for split in SPLITS}
         self._blocks: dict[tuple[Split, int, int], tuple[np.ndarray, np.ndarray]] = {}

@@ -36,7 +36,7 @@ def random_subsets(
 
 
 def distinct_integers(random: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
-    """Draw what :func:`random_subsets` draws without weights, faster if ``size`` is much smaller than ``count``.
+    """Draw what :func:`random_subsets` draws without weights, faster if ``count`` is much more than ``size``.
 
     Args:
         random: source of the random numbers.
@@ -47,6 +47,8 @@ def distinct_integers(random: np.random.Generator, rows: int, size: int, count: 
     Returns:
         (rows, size) int64, in random order.
     """
+    if count < 16 * size:  # drawing equal ones again would take longer than keys for all numbers
+        return random_subsets(random, rows, size, count)
     numbers = random.integers(0, count, (rows, size))
     again = np.arange(rows)
     while len(again):
