@@ -95,7 +95,7 @@ def test_in_a_stack_the_convolution_precedes_the_norm(name, lengths):
     inputs = torch.randn(2, 9, 3, dtype=torch.float64)
     x = model.encoder(inputs)
     for block in model.blocks:
-        cell, convolution = block.mixer, block.convolution
+        cell, convolution = block.mixer, block.first
         x = x + conv1d(pad(x.mT, (3, 0)), convolution.weight[:, None], convolution.bias, groups=6).mT
         k, *gates = linear(rms_norm(x, (6,), block.norm.norm.weight, 1e-5), cell.weight_in, cell.bias_in).chunk(cell.rows, -1)
         first, second = (gate.sigmoid() for gate in (gates[0], gates[-1]))
@@ -125,7 +125,7 @@ def test_in_a_stack_the_convolution_precedes_the_norm(name, lengths):
 def test_the_convolution_is_that_of_each_copy_in_both_directions_of_time():
     spec = DataSpec("made", 3, 4, "classification", output_steps=0, max_length=9)
     [block] = StackNetwork(spec, "mingru", {"kernel_size": 4}, model_size=6, num_layers=1, bidirectional=True).blocks
-    assert block.convolution is None
+    assert block.first is None
     assert block.mixer.forward_layer.convolution.kernel_size == 4
 
 

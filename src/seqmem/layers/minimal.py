@@ -101,8 +101,8 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         outputs = hidden if self.weight_out is None else mixed_linear(hidden, self.weight_out, self.bias_out)
         return outputs.to(self.weight_in.dtype), MinimalState(final, last)
 
-    def release_convolution(self) -> ResidualConvolution | None:
-        """Return the convolution, which this layer then no longer has: a block puts it before the norm."""
+    def release_first(self) -> ResidualConvolution | None:
+        """Return the convolution, which this layer then no longer has."""
         released, self.convolution = self.convolution, None
         return released
 

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seqmem.layers.minimal import MinimalRecurrence
 from seqmem.sequence import SequenceLayer
 
 FeedForward = Literal["none", "gelu", "glu", "half_glu", "half_glu1", "mlp", "gated_mlp"]
@@ -55,8 +54,8 @@ class BlockSettings(NamedTuple):
 class Block(nn.Module):
     """A residual branch with the mixer, and for ``mlp`` and ``gated_mlp`` a second one.
 
-    The convolution of a minGRU or minLSTM precedes both, and is added to the block's inputs. The state of such a block is that
-    of the convolution and that of the mixer, else the mixer's.
+    What the mixer releases (:meth:`seqmem.sequence.SequenceLayer.release_first`), such as the convolution of a minGRU, precedes
+    both. The state of such a block is a pair, that of this part and that of the mixer, else the mixer's.
 
     Args:
         mixer: the sequence layer.
@@ -67,7 +66,7 @@ class Block(nn.Module):
         super().__init__()
         size, feed_forward = settings.size, settings.feed_forward
         self.norm_first, self.feed_forward, self.activation = settings.norm_first, feed_forward, settings.activation
-        self.convolution = mixer.release_convolution() if isinstance(mixer, MinimalRecurrence) else None
+        self.first = mixer.release_first()
         self.norm, self.mixer = settings.make_norm(), mixer
         self.project = nn.Linear(mixer.output_size, size) if mixer.output_size != size else nn.Identity()
         self.dropout = (SequenceDropout if settings.dropout_mask == "sequence" else nn.Dropout)(settings.dropout)
@@ -80,7 +79,7 @@ class Block(nn.Module):
     def initial_state(self, batch_size: int) -> Any:
         """Return the state before the first step."""
         state = self.mixer.initial_state(batch_size)
-        return state if self.convolution is None else (self.convolution.initial_state(batch_size), state)
+        return state if self.first is None else (self.first.initial_state(batch_size), state)
 
     def forward(
         self, inputs: Tensor, state: Any, lengths: Tensor | None, times: Tensor | None, rate: float = 1.0
@@ -89,10 +88,10 @@ class Block(nn.Module):
 
         A mixer without a step size does not get the rate.
         """
-        convolved = None
-        if self.convolution is not None:
+        first = None
+        if self.first is not None:
             before, state = (None, None) if state is None else state
-            inputs, convolved = self.convolution(inputs, before, lengths)
+            inputs, first = self.first(inputs, before, lengths)
         mixed, state = self.mixer(
             self.norm(inputs, lengths) if self.norm_first else inputs,
             state,
@@ -107,7 +106,7 @@ class Block(nn.Module):
             hidden = self.mlp[1](self.dropout(self._hidden(self.mlp[0](hidden))))
             outputs = outputs + self.dropout(hidden)
             outputs = outputs if self.norm_first else self.second_norm(outputs, lengths)
-        return outputs, state if self.convolution is None else (convolved, state)
+        return outputs, state if self.first is None else (first, state)
 
     def _hidden(self, mapped: Tensor) -> Tensor:
         """Compute the hidden layer of the second branch."""

@@ -206,6 +206,13 @@ class SequenceLayer(nn.Module, Generic[State]):
     def on_depth(self, block: int, blocks: int) -> None:
         """Receive the place of this layer, from 0, among the blocks of a new stack: initial values may depend on it."""
 
+    def release_first(self) -> "SequenceLayer[Any] | None":
+        """Return a part of this layer that a block of a stack applies to its inputs instead, before the norm; None for none.
+
+        The layer then no longer applies it. Its outputs have as many channels as the block's inputs.
+        """
+        return None
+
     def gates(self, name: str) -> int:
         """Return the number of matrices, one for each gate, that are stacked in a parameter of this module."""
         return 1
