@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from seqmem import models
 from seqmem.cli import export_onnx
-from seqmem.data.batch import Batch
-from seqmem.data.spec import DataSpec
+from seqmem.cli.export_program import Program
 from seqmem.errors import UserError
 from seqmem.io.files import check_new_file, replacing
 from seqmem.io.terminal import Parser, at_least
-from seqmem.models import SequenceModel
 from seqmem.models.function_approximation import FunctionApproximation
 from seqmem.ops import extension
 from seqmem.training.checkpoints.files import Checkpoint, read_checkpoint, restore
@@ -50,40 +47,6 @@ class Sizes(NamedTuple):
 
     rows: tuple[int, float]
     steps: tuple[int, float]
-
-
-class Program(nn.Module):
-    """A model that takes tensors instead of a batch: inputs, then lengths and times if it takes them.
-
-    Args:
-        model: the trained model.
-        spec: of its data set.
-        lengths: whether the program takes the valid steps of each row.
-    """
-
-    def __init__(self, model: SequenceModel, spec: DataSpec, lengths: bool):
-        super().__init__()
-        self.model, self.spec = model, spec
-        self.dtype = next((value.dtype for value in model.parameters() if value.is_floating_point()), torch.float32)
-        self.names = ["inputs", *(["lengths"] if lengths else []), *(["times"] if spec.times else [])]
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """The model's outputs."""
-        given: dict[str, Any] = dict(zip(self.names, tensors, strict=True))
-        inputs = given["inputs"]
-        # Models that reconstruct a sequence take its length from the targets.
-        return self.model(Batch(targets=inputs.new_empty(*inputs.shape[:2], self.spec.output_size), **given))
-
-    def example(self, rows: int, steps: int) -> tuple[Tensor, ...]:
-        """Random inputs of ``rows`` rows (B) and ``steps`` steps (T)."""
-        if self.spec.tokens:
-            inputs = torch.randint(self.spec.input_size, (rows, steps))
-        else:
-            inputs = torch.randn(rows, steps, self.spec.input_size, dtype=self.dtype)
-        tensors = {"inputs": inputs}
-        tensors["lengths"] = torch.randint(1, steps + 1, (rows,))
-        tensors["times"] = torch.rand(rows, steps, dtype=self.dtype).cumsum(1)
-        return tuple(tensors[name] for name in self.names)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,7 +113,7 @@ def _check_path(path: Path, kind: str) -> None:
     check_new_file(path, "--out", [f".{kind}"])
 
 
-def _program(checkpoint: Checkpoint, lengths: bool) -> "Program":
+def _program(checkpoint: Checkpoint, lengths: bool) -> Program:
     """The checkpoint's model in evaluation mode, in the type of its weights."""
     train = {**checkpoint.config["train"], "compile": False}  # torch.export needs the plain model
     model = restore(checkpoint, train, checkpoint.spec).model
