@@ -76,7 +76,7 @@ def tried(name: str) -> Result:
             exported, sizes = export.export(program, name)
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "model.onnx"
-                export_onnx.save(exported, name, program.names, {}, path)
+                export_onnx.save(exported, name, program.names, program.outputs, {}, path)
                 difference = export.compare(program, export_onnx.load(path), sizes)
         except UserError as error:
             reason = str(error)

@@ -27,7 +27,7 @@ def exported(model, spec, path, lengths=False, double=False):
         program = program.double()
         program.dtype = torch.float64
     translated, sizes = export.export(program, "model")
-    export_onnx.save(translated, "model", program.names, {"model": "model"}, path)
+    export_onnx.save(translated, "model", program.names, program.outputs, {"model": "model"}, path)
     return program, export_onnx.load(path), sizes
 
 
@@ -113,7 +113,7 @@ def test_an_operation_without_translation_is_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"eigen cannot be translated to ONNX \(.*_linalg_eigh.*\); --format pt2 can hold it"
     ) as caught:
-        export_onnx.save(program, "eigen", ["inputs"], {}, tmp_path / "model.onnx")
+        export_onnx.save(program, "eigen", ["inputs"], ["outputs"], {}, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 
 

@@ -56,8 +56,8 @@ class Recurrence(SequenceLayer[State]):
         """
         return [None] * steps
 
-    def schedule_tensor(self, state: State, steps: int) -> Tensor | None:
-        """Return :meth:`schedule` from the initial state as a tensor (T, ...); None if all items are equal."""
+    def schedule_tensor(self, state: State, steps: int, fresh: bool) -> Tensor | None:
+        """Return :meth:`schedule` as a tensor (T, ...); None if all items are equal, whatever the state."""
         return None
 
     def advance(self, projected: Tensor, state: State, scheduled: Any) -> tuple[Tensor, State]:
@@ -129,10 +129,10 @@ class Recurrence(SequenceLayer[State]):
         return stacked(outputs, inputs, self.output_size), state
 
     def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
-        """Compute a sequence from the initial state by torch's scan operator, for exported programs of any length."""
+        """Compute a sequence by torch's scan operator, for exported programs of any length."""
         steps = inputs.shape[1]
         sequences = [self.project(masked(inputs, lengths).transpose(0, 1))]
-        items = self.schedule_tensor(state, steps)
+        items = self.schedule_tensor(state, steps, fresh)
         same = None
         if items is None:
             same = mapped(torch.clone, self.schedule(state, 1, True)[0])

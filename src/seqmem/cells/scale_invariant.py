@@ -64,9 +64,10 @@ class ScaleInvariantCell(MemoryCell):
             return [self._step_size(k + self.init_t) for k in range(steps)]
         return self._step_sizes(state.step, steps).to(state.memory.dtype).unbind(0)
 
-    def schedule_tensor(self, state: MemoryState, steps: int) -> Tensor:
-        """Return the step sizes of all steps, (T,)."""
-        return self._step_sizes(state.step[:1] * 0, steps)[:, 0].to(state.memory.dtype)
+    def schedule_tensor(self, state: MemoryState, steps: int, fresh: bool) -> Tensor:
+        """Return the step sizes of all steps, (T,) from the initial state, and (T, B) from another."""
+        sizes = self._step_sizes(state.step[:1] * 0 if fresh else state.step, steps).to(state.memory.dtype)
+        return sizes[:, 0] if fresh else sizes
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: float | Tensor) -> Tensor:
         """Compute one step of the memory."""

@@ -5,11 +5,13 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from seqmem import models
@@ -34,9 +36,13 @@ or, with --format onnx, as a model that onnxruntime and others run without torch
   session = onnxruntime.InferenceSession("model.onnx")
   [outputs] = session.run(None, {"inputs": inputs})
 
-CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. A program starts each
-sequence from the initial state, and takes inputs at the sampling rate of the training (Batch.rate is 1). It is compared with
-the model on random inputs, and the file is written only if they agree.
+CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. A program takes inputs
+at the sampling rate of the training (Batch.rate is 1). It starts each sequence from the initial state, or with --state from one
+that it takes and returns, so that a stream is read piece by piece:
+
+  outputs, *state = program(inputs, *state)     # the command prints shapes and initial values
+
+It is compared with the model on random inputs, and the file is written only if they agree.
 """
 
 DECOMPOSED = "an exported program must consist of torch's own operators"
@@ -69,7 +75,9 @@ def run(given: argparse.Namespace) -> None:
     path = given.out or checkpoint.folder / f"model.{given.format}"
     _check_path(path, given.format)
     label, dataset = models.label(model_arguments(checkpoint.config)), checkpoint.spec.name
-    program = _program(checkpoint, given.lengths)
+    if given.state:
+        _refuse_without_state(checkpoint, label)
+    program = _program(checkpoint, given.lengths, given.state)
     exported, sizes = export(program, label, given.operators == "required", given.batch, given.length)
     needs_operators = any("seqmem" in str(node.target) for part in _graphs(exported) for node in part.graph.nodes)
     inputs = _describe_inputs(program, sizes)
@@ -79,12 +87,13 @@ def run(given: argparse.Namespace) -> None:
         "checkpoint": str(checkpoint.path),
         "epoch": checkpoint.epoch,
         "inputs": inputs,
+        "initial state": {name: tensor[0].tolist() for name, tensor in program.initial.items() if tensor.any()},
         "import first": "seqmem.ops" if needs_operators else None,
         "torch": torch.__version__,
     }
     with replacing(path) as temporary:
         if in_onnx:
-            export_onnx.save(exported, label, program.names, description, temporary)
+            export_onnx.save(exported, label, program.names, program.outputs, description, temporary)
             loaded = export_onnx.load(temporary)
         else:
             loaded = _saved(exported, description, temporary)
@@ -113,11 +122,25 @@ def _check_path(path: Path, kind: str) -> None:
     check_new_file(path, "--out", [f".{kind}"])
 
 
-def _program(checkpoint: Checkpoint, lengths: bool) -> Program:
+def _refuse_without_state(checkpoint: Checkpoint, label: str) -> None:
+    """Refuse a model whose outputs for a sequence are not those for its pieces with a carried state.
+
+    Raises:
+        UserError: with the reason.
+    """
+    spec = replace(checkpoint.spec, contiguous=True)
+    try:
+        with torch.device("meta"):
+            models.build(model_arguments(checkpoint.config), spec)
+    except UserError as error:
+        raise UserError(f"--state: {label}, trained on {spec.name}, carries no state ({error})") from None
+
+
+def _program(checkpoint: Checkpoint, lengths: bool, state: bool = False) -> Program:
     """The checkpoint's model in evaluation mode, in the type of its weights."""
     train = {**checkpoint.config["train"], "compile": False}  # torch.export needs the plain model
     model = restore(checkpoint, train, checkpoint.spec).model
-    return Program(model, checkpoint.spec, lengths).eval().requires_grad_(False)
+    return Program(model, checkpoint.spec, lengths, state).eval().requires_grad_(False)
 
 
 def export(
@@ -177,23 +200,32 @@ def _within(sizes: Sequence[int], bounds: tuple[int, float]) -> list[int]:
 def _difference(program: Program, loaded: Any, rows: int, steps: int) -> float:
     example = program.example(rows, steps)
     with torch.no_grad():
-        expected = program(*example)
+        expected = _tuple(program(*example))
         try:
-            got = loaded(*example)
+            got = _tuple(loaded(*example))
         except Exception as error:  # torch raises many types
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"the program fails for {rows} rows of {steps} steps ({reason})") from None
-    difference = (got - expected).abs().max().item()
-    tolerance = 1e-4 if expected.dtype == torch.float32 else 1e-9
-    if not difference <= tolerance * max(1.0, expected.abs().max().item()):
-        raise UserError(f"the program differs from the model by {difference:.1e} for {rows} rows of {steps} steps")
-    return difference
+    greatest = 0.0
+    for name, found, right in zip(program.outputs, got, expected, strict=True):
+        difference = (found.double() - right.double()).abs().max().item()
+        tolerance = 1e-4 if right.dtype == torch.float32 else 1e-9
+        if not difference <= tolerance * max(1.0, right.abs().max().item()):
+            where = f" in {name}" if len(expected) > 1 else ""
+            raise UserError(f"the program differs from the model by {difference:.1e}{where} for {rows} rows of {steps} steps")
+        greatest = max(greatest, difference)
+    return greatest
+
+
+def _tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def _dynamic(program: Program, any_rows: bool, any_steps: bool) -> tuple[dict[int, Any], ...]:
     """The dynamic dimensions of each input."""
-    row, step = (Dim.DYNAMIC if free else Dim.STATIC for free in (any_rows, any_steps))
-    return tuple({0: row} if name == "lengths" else {0: row, 1: step} for name in program.names)
+    free_rows = Dim.AUTO if program.initial else Dim.DYNAMIC  # AUTO allows the state to have as many rows as the inputs
+    row, step = free_rows if any_rows else Dim.STATIC, Dim.DYNAMIC if any_steps else Dim.STATIC
+    return tuple({0: row, 1: step} if name in ("inputs", "times") else {0: row} for name in program.names)
 
 
 def _sizes(program: Program, exported: ExportedProgram) -> Sizes:
@@ -225,8 +257,14 @@ def _describe_inputs(program: Program, sizes: Sizes) -> list[str]:
         "inputs": f"{values}, {ranges}",
         "lengths": "(B,) int64, the valid steps of each row",
         "times": f"(B, T) {dtype}, non-decreasing along a row",
-    }
+    } | {name: _describe_state(tensor) for name, tensor in program.initial.items()}
     return [f"{name} {shapes[name]}" for name in program.names]
+
+
+def _describe_state(initial: Tensor) -> str:
+    shape = ", ".join(["B", *map(str, initial.shape[1:])]) + ("," if initial.ndim == 1 else "")
+    start = "at first as the description has it, initial state" if initial.any() else "zeros at first"
+    return f"({shape}) {str(initial.dtype).removeprefix('torch.')}, {start}"
 
 
 def _range(name: str, bounds: tuple[int, float]) -> str:
@@ -263,6 +301,9 @@ def _parser() -> Parser:
         type=at_least(1),
         metavar="T",
         help="take sequences of T steps only (default: any if the model allows it, else the longest in training)",
+    )
+    parser.add_argument(
+        "--state", action="store_true", help="take the state and return the next one after the outputs, for streams in pieces"
     )
     parser.add_argument("--lengths", action="store_true", help="take the valid steps of each row as a second input")
     return parser

@@ -29,13 +29,21 @@ def check_packages() -> None:
         raise UserError(f"--format onnx: {missing()[0]} {not_installed('onnx')}")
 
 
-def save(exported: ExportedProgram, label: str, names: Sequence[str], description: Mapping[str, Any], path: Path) -> None:
+def save(
+    exported: ExportedProgram,
+    label: str,
+    names: Sequence[str],
+    outputs: Sequence[str],
+    description: Mapping[str, Any],
+    path: Path,
+) -> None:
     """Translate a program and write it as an ONNX model in one file.
 
     Args:
         exported: of torch's own operators.
         label: name of the model in messages.
-        names: of the inputs; the output is called ``outputs``.
+        names: of the inputs.
+        outputs: names of what it returns.
         description: written into the model's metadata, under the key ``seqmem``.
         path: the file.
 
@@ -50,7 +58,7 @@ def save(exported: ExportedProgram, label: str, names: Sequence[str], descriptio
                 exported,
                 dynamo=True,
                 input_names=list(names),
-                output_names=["outputs"],
+                output_names=list(outputs),
                 custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
@@ -92,10 +100,10 @@ class Session:
         self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         self._names = [given.name for given in self._session.get_inputs()]
 
-    def __call__(self, *tensors: Tensor) -> Tensor:
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs of inputs in the model's order."""
         given = {name: tensor.numpy() for name, tensor in zip(self._names, tensors, strict=True)}
-        return torch.from_numpy(self._session.run(None, given)[0])
+        return tuple(map(torch.from_numpy, self._session.run(None, given)))
 
 
 def _name_sizes(model: Any) -> None:
