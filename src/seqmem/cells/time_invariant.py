@@ -119,7 +119,7 @@ class LegST(TimeInvariantCell):
 
 
 class LegSN(TimeInvariantCell):
-    """LegST with noise N(0, 1) / N added to each entry of A and B ("Rand" in HiPPO, table 1).
+    """LegST with noise N(0, 1) / N added to each entry of A, an ablation of HiPPO's code.
 
     Args:
         noise_seed: seed of the noise, which is independent of the seed of the parameters.
@@ -205,5 +205,4 @@ def _exact(
     if noise_seed is not None:
         generator = torch.Generator().manual_seed(noise_seed)
         A = A + torch.randn(A.shape, generator=generator, dtype=A.dtype) / order
-        B = B + torch.randn(B.shape, generator=generator, dtype=B.dtype) / order
     return discretize(A, B, dt, discretization)
