@@ -85,6 +85,7 @@ table-hippo-appendix: experiments = $(call rows,hippo/copying_*),$(call rows,hip
 table-lmu: experiments = $(call rows,lmu/*)
 table-hmlstm: experiments = $(call rows,hmlstm/*)
 table-igloo: experiments = igloo/copy_memory_table
+table-igloo: also = model=lstm,gru dataset.length=1000 train.lr=0.001
 table-igloo-mnist: experiments = igloo/pmnist
 table-successors: experiments = $(call rows,successors/pmnist_*),$(call rows,successors/ct_*)
 
@@ -94,6 +95,7 @@ table-memory table-uea: models = model=legs,lmu_plain,lstm,gru,s4d,lru,s5,mingru
 
 $(tables): setup
 	$(python) train.py -m experiment=$(experiments) $(models) $(TABLE_FLAGS)
+	$(if $(also),$(python) train.py -m experiment=$(experiments) $(also) $(TABLE_FLAGS))
 
 setup: $(built)
 
