@@ -88,7 +88,7 @@ def test_a_trial_is_read_with_its_plugin_alone(trained):
     assert "was trained with seqmem.plugins=[my_cells]; give that here too" in refused.stderr
     done = program.run(["evaluate.py", str(trial), "seqmem.plugins=[my_cells]"], trained)
     assert done.returncode == 0, done.stderr
-    assert "leaky on majority, epoch 1, test split" in done.stdout
+    assert "leaky on majority, seed 0, epoch 1, test split" in done.stdout
 
 
 @pytest.mark.parametrize(
