@@ -44,7 +44,7 @@ def main() -> None:
 
 def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Return whether a trial is one of a task's, and not a smoke test."""
-    return not record.get("smoke_test") and any(task.has(record["model"], config) for task in (*MEMORY, *UEA))
+    return not record.get("smoke_test") and any(task.has(config) for task in (*MEMORY, *UEA))
 
 
 def columns(task: Task) -> list[str]:
@@ -58,7 +58,7 @@ def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> l
     found = []
     for folder, config in trials:
         record = folder.read_record()
-        if task.has(record["model"], config) and not record["smoke_test"]:
+        if task.has(config) and not record["smoke_test"]:
             row = in_table(record)
             for each in task.conditions:
                 result = evaluation(folder.path, each).result

@@ -6,7 +6,9 @@ from functools import cache
 from typing import Any
 
 from benchmarks.entries import Entry
+from seqmem import models
 from seqmem.cli import choices
+from seqmem.training.config import model_arguments
 
 MODELS = ("legs", "lmu_plain", "lstm", "gru", "s4d", "lru", "s5", "mingru", "mamba", "slstm")
 """The models of make table-memory and make table-uea."""
@@ -63,13 +65,9 @@ class Task:
     command: str = "make table-memory"
     whole: str = ""
 
-    def has(self, model: str, config: Mapping[str, Any]) -> bool:
-        """Return whether a trial is one of the task's: its config is that of the experiment with its model.
-
-        Args:
-            model: name of the model in its record.
-            config: of the trial.
-        """
+    def has(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a trial's config is that of the experiment with its model."""
+        model = models.label(model_arguments(config))
         if config["model"].get("preset") != self.preset or model not in choices.names("model"):
             return False
         return _entry(f"{self.folder}/{self.name}", model).has(config)

@@ -1,7 +1,7 @@
 """Word problems of finite groups: the product of a sequence of elements, at every step."""
 
 import math
-from itertools import count, permutations
+from itertools import count, permutations, takewhile
 from typing import Literal
 
 import numpy as np
@@ -122,11 +122,13 @@ class GroupWords(GeneratedDataSet):
         there_are = self._words_for(split, length)
         if needed > there_are:
             key = "length" if length == self.spec.max_length else "min_length"
-            enough = next(each for each in count(length) if self._words_for(split, each) >= needed)
-            fewer = f", or {split}_samples of at most {there_are * len(self.lengths[split])}" if there_are else ""
+            longer = takewhile(lambda each: self._head(each) == each, count(length))
+            enough = next((each for each in longer if self._words_for(split, each) >= needed), None)
+            fewer = f"{split}_samples of at most {there_are * len(self.lengths[split])}" if there_are else ""
+            expected = " or ".join(part for part in (f"at least {enough}" if enough else "", fewer) if part)
             raise UserError(
                 f"dataset.{key}: got {length}, but {there_are} of {self._order**length} words of {self._group} are for the "
-                f"{split} split, and it has {needed} different ones; expected at least {enough}{fewer}"
+                f"{split} split, and it has {needed} different ones; expected {expected}"
             )
 
     def _words_for(self, split: Split, length: int) -> int:

@@ -56,7 +56,7 @@ def test_commands_of_a_folder_and_of_a_trial(trials, tmp_path):
     found = each_trial.commands(["--config-dir", str(tmp_path), str(folder), "lengths=20"])
     assert found == [["--config-dir", str(tmp_path), str(trial), "lengths=20"] for trial in each]
     for command in ([str(each[0])], [str(each[0]), "lengths=20"], ["lengths=20"], ["nowhere", "lengths=20"], []):
-        assert each_trial.commands(command) == [command]
+        assert each_trial.commands(command) is None
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="none: got no finished trial below it, expected the folder of a trial or of trials"):
         each_trial.commands([str(tmp_path / "none")])
@@ -72,6 +72,35 @@ def test_each_finished_trial_is_evaluated(trials, run):
     assert not (each[0].with_name("seed_2") / "evaluations").exists()
 
 
+def test_a_trial_that_cannot_be_read_does_not_stop_the_others(trials, run, capsys):
+    folder, each = trials
+    (each[0] / "checkpoints" / "best.ckpt").write_bytes(b"damaged")
+    with pytest.raises(SystemExit):
+        run(folder)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: {each[0]}: ")
+    assert shown.err.count("\n") == 1
+    assert "gru on adding, seed 1, epoch 1, test split" in shown.out
+
+
+def test_the_heading_names_the_seed_of_the_training(trials, run):
+    _, each = trials
+    assert run(each[1], "seed=4").startswith("gru on adding, seed 1, epoch 1, test split\n")
+
+
+def test_predictions_of_other_data_are_not_those_that_were_kept(trials, run, capsys):
+    folder, each = trials
+    run(folder, "predictions=kept.csv")
+    [file] = each[1].glob("evaluations/*.json")
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "data": {**record["data"], "seed": 1}}))
+    with pytest.raises(SystemExit):
+        run(folder, "predictions=kept.csv")
+    shown = capsys.readouterr()
+    assert f"kept before: {each[0]}" in shown.out
+    assert "kept.csv, which exists already; expected the name of a new file" in shown.err
+
+
 def test_each_trial_keeps_its_own_predictions_once(trials, run):
     folder, each = trials
     run(each[0].parent, "predictions=kept.csv")
@@ -82,7 +111,7 @@ def test_each_trial_keeps_its_own_predictions_once(trials, run):
     for found in find_runs(folder):
         assert isinstance(kept_scores(found, "mse"), Scores) == found.finished
 
-    # An interrupted command goes on: only what is missing is computed.
+    # An interrupted command continues: only what is missing is computed.
     files[1].unlink()
     printed = run(folder, "predictions=kept.csv").splitlines()
     assert printed[0] == f"kept before: {files[0]}"
@@ -99,6 +128,7 @@ def test_each_trial_keeps_its_own_predictions_once(trials, run):
             ["predictions=there/kept.csv"],
             "predictions: got there/kept.csv with a folder of trials, expected a name alone, as kept.csv",
         ),
+        (["predictions=by_length.csv"], "which lengths=A,B,... writes; expected another name, as predictions.csv"),
         (["predictions=kept.txt"], "kept.txt, expected a name that ends in .npz or .csv"),
     ],
 )
@@ -110,5 +140,5 @@ def test_a_name_that_is_taken_by_other_predictions_is_refused(trials, run, capsy
         run(folder, *keys)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {each[0]} {keys[0]}")
-    assert line.endswith(message)
+    assert line.endswith(f"{message}; 1 more of 2 trials failed")
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before

@@ -94,7 +94,7 @@ def test_learned_initial_values_are_in_the_description():
     torch.manual_seed(0)
     program = export.Program(models.build(stack("mingru", learned_state=True), STEPS), STEPS, False, state=True).eval()
     described = export._describe_inputs(program, export.Sizes((1, 4), (1, 4)))
-    assert described[1] == "state_0 (B, 6) float32, at first as the description has it, initial state"
+    assert described[1] == "state_0 (B, 6) float32, initial values in the file's description"
     assert program.outputs == ["outputs", "next_state_0", "next_state_1"]
 
 

@@ -140,6 +140,9 @@ def test_other_files_have_splits_of_their_own_and_a_seed_does_not_always_choose_
     changed = finished_trial._changed(config, changes, [], [])
     assert {key: {"seed": changed["seed"], **flat(changed)}[key] for key in changes} == changes
     assert finished_trial._changed(config, {"seed": 3}, [], [])["seed"] == 3
+    config = commandline.compose(["dataset=uea", "dataset.problem=Heartbeat"])
+    changed = finished_trial._changed(config, {"dataset.problem": "EigenWorms", "dataset.resplit": True}, [], [])
+    assert changed["dataset"]["resplit"]
 
 
 def test_each_mistake_is_named(trial, tmp_path, monkeypatch):

@@ -188,18 +188,19 @@ def test_what_is_impossible_is_refused():
         (
             {"length": 2},
             r"^dataset\.length: got 2, but 4 of 36 words of S3 are for the test split, and it has 5 different ones; "
-            r"expected at least 3, or test_samples of at most 4$",
+            r"expected at least 3 or test_samples of at most 4$",
         ),
         (
             {"length": 3, "fresh": False, "train_samples": 100},
             r"^dataset\.min_length: got 2, but 27 of 36 words of S3 are for the train split, and it has 50 different ones; "
-            r"expected at least 3, or train_samples of at most 54$",
+            r"expected at least 3 or train_samples of at most 54$",
         ),
         (
             {"length": 1, "min_length": 1},
             r"^dataset\.length: got 1, but 0 of 6 words of S3 are for the test split, .*; expected at least 3$",
         ),
-        ({"length": 5, "test_samples": 973}, r"^dataset\.length: got 5, but 972 of 7776 .* 973 .* least 6, "),
+        ({"length": 5, "test_samples": 973}, r"^dataset\.length: got 5, but 972 of 7776 .* 973 .* least 6 or "),
+        ({"test_samples": 10**18}, r"expected test_samples of at most \d+$"),
         ({"length": 20, "min_length": 21}, r"^dataset\.min_length: got 21, expected at most dataset\.length=20$"),
         ({"group": "A6"}, r"^dataset\.group: got 'A6', expected .*'A5'"),
     ):

@@ -104,19 +104,21 @@ def test_trials_of_other_settings_and_smoke_tests_are_no_rows(tmp_path, monkeypa
 
 def test_a_trial_of_a_table_without_a_result_is_named(tmp_path, monkeypatch, capsys):
     experiment = ["experiment=memory/parity", "model=lstm"]
-    for seed, status in enumerate(("finished", "failed", "running")):
+    for seed, status in enumerate(("finished", "failed", "running", "failed")):
         config = commandline.compose([*experiment, f"seed={seed}"])
         write_run(tmp_path / "runs" / "parity" / f"seed_{seed}", config, status=status, reason="UserError: no")
     write_run(tmp_path / "runs" / "other", commandline.compose([*experiment, "train.lr=0.1"]), status="failed", reason="no")
     write_run(tmp_path / "runs" / "smoke", config, status="failed", reason="no", smoke_test=True)
     (tmp_path / "runs" / "parity" / "seed_1" / "config.yaml").unlink()
+    (tmp_path / "runs" / "parity" / "seed_3" / "record.json").write_text("damaged")
     monkeypatch.setattr(memory, "evaluation", lambda trial, condition: SimpleNamespace(result={"accuracy": 0.5}))
     assert [row["seed"] for row in collect(tmp_path, monkeypatch)["parity"]] == ["0"]
     lines = sorted(capsys.readouterr().err.splitlines())
     start = f"warning: not in the table: {tmp_path / 'runs' / 'parity'}"
     assert lines[0] == f"{start}/seed_1: failed, UserError: no"
     assert lines[1].startswith(f"{start}/seed_2: running")
-    assert len(lines) == 2
+    assert lines[2].startswith(f"{start}/seed_3: ")
+    assert len(lines) == 3
 
 
 def test_new_rows_replace_those_of_the_same_model_and_seed():

@@ -65,14 +65,27 @@ def main() -> None:
         return
     with messages.one_line_errors(), interrupts.unwinding():
         commands = each_trial.commands(sys.argv[1:])
-        is_folder = commands != [sys.argv[1:]]
-        for command in commands:
-            try:
-                run(*finished_trial.read(command, Keys), is_folder)
-            except UserError as error:
-                if not is_folder:
-                    raise
-                raise UserError(f"{' '.join(command)}: {error}") from None
+        if commands is None:
+            run(*finished_trial.read(sys.argv[1:], Keys))
+        else:
+            _run_each(commands)
+
+
+def _run_each(commands: Sequence[Sequence[str]]) -> None:
+    """Run each command line; those that fail do not stop the others.
+
+    Raises:
+        UserError: after the last one, with the first reason, and the number of the others that failed.
+    """
+    failed: list[str] = []
+    for command in commands:
+        try:
+            run(*finished_trial.read(command, Keys), is_one_of_folder=True)
+        except UserError as error:
+            failed.append(f"{' '.join(command)}: {error}")
+    if failed:
+        others = f"; {len(failed) - 1} more of {len(commands)} trials failed" if len(failed) > 1 else ""
+        raise UserError(f"{failed[0]}{others}")
 
 
 def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_of_folder: bool = False) -> None:
@@ -103,16 +116,18 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     from seqmem.training.evaluation.predictions import Predictions, check_predictions, class_counts
 
     path = Path(keys.predictions) if keys.predictions else None
-    about = evaluated(checkpoint, config)
     if path and is_one_of_folder:
         path = _in_trial(checkpoint.folder, path)
-        if evaluations.has_kept(path, {**about, "split": keys.split}):
-            print(f"kept before: {path}")
-            return
-    if path:
+    elif path:
         check_predictions(path)
     before = evaluations.recorded(checkpoint.folder, checkpoint.epoch, PREFIXES[keys.split])
     data = finished_trial.load_data(checkpoint, config)
+    about = evaluated(checkpoint, config)
+    if path and is_one_of_folder:
+        if evaluations.has_kept(path, {**about, "split": keys.split, "data": data.describe()}):
+            print(f"kept before: {path}")
+            return
+        check_predictions(path)
     module = restore(checkpoint, config["train"], data.spec)
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
     task = module.task
@@ -133,12 +148,14 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     if not result["changed"] and keys.split != "train":
         _warn_of_differences(measured, before, evaluations.circumstances(checkpoint.folder, checkpoint.config, by))
     table = None if counts is None else evaluations.by_class(counts.counts, data.spec.class_names)
-    print(f"{result['model']} on {result['dataset']}, seed {config['seed']}, epoch {result['epoch'] + 1}, {keys.split} split")
+    seed, epoch = checkpoint.config["seed"], checkpoint.epoch + 1
+    print(f"{result['model']} on {result['dataset']}, seed {seed}, epoch {epoch}, {keys.split} split")
     _print(result, task.irreducible_error, table)
     result["by_class"] = None if counts is None else counts.counts.tolist()
-    result["predictions"] = _write_predictions(predictions, path)
     names = {"class_names": data.spec.class_names}
-    write_json(file, {**result, "started": started, **names, **origin(config), **by, "data": data.describe()})
+    result |= {"started": started, **names, **origin(config), **by, "data": data.describe()}
+    result["predictions"] = _write_predictions(predictions, path)  # the last step, so that no file stays without a record
+    write_json(file, result)
     print(f"record of this evaluation: {file}")
 
 
@@ -152,6 +169,10 @@ def _in_trial(folder: Path, name: Path) -> Path:
 
     if name.name != str(name):
         raise UserError(f"predictions: got {name} with a folder of trials, expected a name alone, as {name.name}")
+    if name.stem.startswith("by_length"):
+        raise UserError(
+            f"predictions: got {name}, which lengths=A,B,... writes; expected another name, as predictions{name.suffix}"
+        )
     return RunFolder(folder).evaluations() / name
 
 

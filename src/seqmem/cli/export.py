@@ -175,7 +175,10 @@ def export(
             with torch.no_grad(), warnings.catch_warnings(), operators:
                 warnings.simplefilter("ignore")  # torch warns about its own internals
                 exported = torch.export.export(program, example, dynamic_shapes=(shapes,), strict=False)
-            return exported, _sizes(program, exported)
+            sizes = _sizes(program, exported)
+            if rows is None and sizes.rows[0] == sizes.rows[1]:
+                raise UserError(f"only for batches of {sizes.rows[0]} rows; --batch B chooses others")
+            return exported, sizes
         except Exception as error:  # torch raises many types
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     raise UserError(f"{label} cannot be exported ({reason})")
@@ -263,7 +266,7 @@ def _describe_inputs(program: Program, sizes: Sizes) -> list[str]:
 
 def _describe_state(initial: Tensor) -> str:
     shape = ", ".join(["B", *map(str, initial.shape[1:])]) + ("," if initial.ndim == 1 else "")
-    start = "at first as the description has it, initial state" if initial.any() else "zeros at first"
+    start = "initial values in the file's description" if initial.any() else "zeros at first"
     return f"({shape}) {str(initial.dtype).removeprefix('torch.')}, {start}"
 
 

@@ -13,7 +13,9 @@ from seqmem.models import SequenceModel
 
 
 class Program(nn.Module):
-    """A model that takes tensors instead of a batch: inputs, then lengths and times if it takes them, then its state.
+    """A model that takes tensors instead of a batch.
+
+    They are inputs, then lengths and times if it takes them, then its state.
 
     Attributes:
         names: of the tensors that it takes.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Keys = TypeVar("Keys")
 
+SOURCES = ("path", "validation_path", "test_path", "problem")
+"""Keys of data sets that choose the files which sequences are read from."""
+
 SPLITTING = ("split_seed", "split_by", "split_column", "group_column", "resplit")
 """Keys of data sets that choose, beside those named ``X_fraction``, which sequences are in which split."""
 
@@ -141,7 +144,7 @@ def _of_splits(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_different_splits(config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
     """Refuse values that would move sequences of the training into the other splits; other files have none of them."""
-    if changed["dataset"].get("path") != config["dataset"].get("path"):
+    if any(changed["dataset"].get(key) != config["dataset"].get(key) for key in SOURCES):
         return
     splits = {f"dataset.{key}": (value, changed["dataset"][key]) for key, value in _of_splits(config).items()}
     if config["dataset"].get("split_seed", 0) is None:

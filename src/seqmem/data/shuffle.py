@@ -1,4 +1,4 @@
-"""Shuffled numbers, each without the others: a permutation of more numbers than fit into memory."""
+"""Pseudo-random permutations of more numbers than fit into memory."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Shuffle:
 
         Args:
             count: n, from 1 to 2^62.
-            seed: any other seed gives another permutation.
+            seed: different seeds give different permutations.
             purpose: different uses of one seed are independent, as in :func:`seqmem.data.generator`.
         """
         self._count = count

@@ -1,4 +1,4 @@
-"""What minGRU and minLSTM share: projections, the state and its learned beginning, and the convolution before them."""
+"""Base class of minGRU and minLSTM: projections, state, learned initial state and convolution."""
 
 from typing import Annotated, Any, ClassVar, NamedTuple
 

@@ -54,8 +54,9 @@ class BlockSettings(NamedTuple):
 class Block(nn.Module):
     """A residual branch with the mixer, and for ``mlp`` and ``gated_mlp`` a second one.
 
-    What the mixer releases (:meth:`seqmem.sequence.SequenceLayer.release_first`), such as the convolution of a minGRU, precedes
-    both. The state of such a block is a pair, that of this part and that of the mixer, else the mixer's.
+    A part that the mixer releases, such as the convolution of a minGRU, precedes both
+    (:meth:`seqmem.sequence.SequenceLayer.release_first`). The state of such a block is a pair, that of this part and that
+    of the mixer, else the mixer's.
 
     Args:
         mixer: the sequence layer.

@@ -49,7 +49,7 @@ class StackNetwork(SequenceModel):
         norm_eps: constant that is added to the variance.
         norm_momentum: smallest weight of a batch in the running statistics of a batch norm. The first batches have larger ones,
             see :class:`seqmem.models.norms.BatchNorm`.
-        norm_affine: the norms have a learned scale, and shift except for rms.
+        norm_affine: the norms have a learned scale, and shift except for rms and rms_unit_offset.
         norm_shift: a layer norm has a learned shift.
         bias_decay: biases and the parameters of norms have weight decay.
         feed_forward: map of the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:

@@ -59,7 +59,8 @@ def _check_same_sequences(length: int, rows: tuple[Trials, Trials], found: tuple
     """
     names = [row.model for row in rows]
     first, second = (next(iter(each.values())).sequences for each in found)
-    command = f"lengths={length} dataset.test_samples={max(first, second)}"
+    more = max((each for of_row in found for each in of_row.values()), key=lambda each: each.sequences)
+    command = f"lengths={length} {_counting(more)}"
     if first != second:
         fewer = _folder([*found[first > second]])
         raise UserError(
@@ -74,12 +75,20 @@ def _check_same_sequences(length: int, rows: tuple[Trials, Trials], found: tuple
     if different:
         seed, folder = different[0], _folder([*found[0], *found[1]])
         one, other = (each[seed] for each in reads)
-        name = next(name for name in one if one[name] != other.get(name))
+        name = next(name for name in (*one, *other) if one.get(name) != other.get(name))
         raise UserError(
             f"--length {length}: got {first} test sequences of {rows[0].dataset} for both {names[0]} and {names[1]}, but for "
-            f"seed {seed} with different checksums of {name} ({one[name][:12]} and {str(other.get(name))[:12]}), expected the "
-            f"same sequences; evaluate again: seqmem evaluate {folder} {command} again=true"
+            f"seed {seed} with different checksums of {name} ({str(one.get(name))[:12]} and {str(other.get(name))[:12]}), "
+            f"expected the same sequences; evaluate again: seqmem evaluate {folder} {command} again=true"
         )
+
+
+def _counting(evaluation: AtLength) -> str:
+    """Return the setting that gives as many sequences again: of a text, each row of a batch is one."""
+    known = (evaluation.record.get("config") or {}).get("dataset")
+    if known and "test_samples" not in known:
+        return f"train.eval_batch_size={evaluation.rows}"
+    return f"dataset.test_samples={evaluation.sequences}"
 
 
 def _folder(trials: list[Path]) -> Path:

@@ -73,6 +73,11 @@ class AtLength:
         return self.record.get("checkpoint_sha256")
 
     @property
+    def rows(self) -> int:
+        """Sequences that were read at once."""
+        return int(self.record[KEY].get("batch_size", 1))
+
+    @property
     def read(self) -> dict[str, str]:
         """Checksums of the sequences by "inputs" and "targets"; empty if they are not known."""
         found = self.record.get("read")

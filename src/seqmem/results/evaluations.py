@@ -59,7 +59,7 @@ def has_kept(path: Path, about: Mapping[str, Any]) -> bool:
 
     Args:
         path: the file, in the folder of a trial's evaluations.
-        about: what the evaluation must agree with, by the keys of its file: weights, changed settings, split.
+        about: what the evaluation must agree with, by the keys of its file: weights, changed settings, split, data.
     """
     if not path.is_file():
         return False
@@ -71,7 +71,7 @@ def has_kept(path: Path, about: Mapping[str, Any]) -> bool:
             found = {"file": Path(kept["file"]).name, "sha256": kept["sha256"]}
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        asked = ("checkpoint_sha256", "changed", "split")
+        asked = ("checkpoint_sha256", "changed", "split", "data")
         if found == expected and all(_as_json(evaluation.get(key)) == _as_json(about[key]) for key in asked):
             return True
     return False

@@ -10,8 +10,9 @@ MOST_NAMED = 6
 
 
 def unfinished_lines(models: Sequence[str], rows: Rows) -> list[str]:
-    """Return a line for each model that lacks results of seeds which a row of the same data set has, with their states.
+    """Return a line for each model without some of the seeds.
 
+    They are the seeds that any row of the data set has, each with its state.
     Data sets with the same missing seeds are named together: ``gru: 4 of 6 trials have no result: seeds 1, 2 failed on a, b``.
 
     Args:
