@@ -115,7 +115,8 @@ def test_models_of_a_test_of_memory_share_a_budget(table, preset, trials):
         assert not any("model" in str(default) for default in own["defaults"])
         assert own["model"]["preset"] == preset
         assert own["runner"]["ntrials"] == trials
-        assert [each.name for each in table if each.has("legs", composed(f"{folder}/{task.name}"))] == [task.name]
+        trained = commandline.compose([f"experiment={folder}/{task.name}", "model=legs"])
+        assert [each.name for each in table if each.has(trained)] == [task.name]
     other = commandline.compose([f"experiment={folder}/{table[0].name}", "model=slstm"])
     assert (other["model"]["preset"], other["dataset"]) == (preset, composed(f"{folder}/{table[0].name}")["dataset"])
 
