@@ -17,7 +17,7 @@ from seqmem.sequence import SequenceLayer
 
 PAGE = Path(__file__).parents[1] / "README.md"
 PART = ("cells", "benchmarks.abilities")
-HEADINGS = ("cells (`model=`)", "CPU", "GPU", "lengths", "time stamps", "carried state", "one step", "export")
+HEADINGS = ("`model=`", "CPU", "GPU", "lengths", "timestamps", "carried state", "one step", "export")
 
 
 def main() -> None:

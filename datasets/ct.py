@@ -52,7 +52,7 @@ class CharacterTrajectories(SeriesSet):
 
     * uniform: steps floor(k / hz) for k = 0 to n - 1, the same signal at a lower rate;
     * not uniform: n random steps in their order, different ones for each series. This drops points if hz < 1. With hz = 1 it
-      keeps all, so the "missing values" commands of HiPPO's README (hz=1) drop none and only scale the time stamps.
+      keeps all, so the "missing values" commands of HiPPO's README (hz=1) drop none and only scale the timestamps.
 
     With ``timestamp``, ``Batch.times`` of a step is its index before any was dropped, multiplied by ``train_ts`` or
     ``eval_ts``; it is not standardised. The published 200 Hz is the full rate, 100 Hz is hz=0.5.
@@ -103,7 +103,7 @@ class CharacterTrajectories(SeriesSet):
         """
         parts = read_problem(self.name, "CharacterTrajectories", data_dir)
         if parts[0].times is not None:
-            raise UserError(f"ct: got {parts[0].file} with time stamps, expected evenly spaced series")
+            raise UserError(f"ct: got {parts[0].file} with timestamps, expected evenly spaced series")
         series = [filled(values) for part in parts for values in part.series]
         names, labels = _by_appearance([label for part in parts for label in part.labels])
         if padding == "last":

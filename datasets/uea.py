@@ -33,7 +33,7 @@ class UEA(SeriesSet):
     are equally long; targets are (B,). Classes are numbered in the order of their labels, as numbers if all labels are numbers;
     classes of the test part alone are included. Labels keep their case: "A" and "a" are two classes.
 
-    If the files have time stamps, they are the ``times`` of the batches: a series has a step for each time of any of its
+    If the files have timestamps, they are the ``times`` of the batches: a series has a step for each time of any of its
     channels, and a channel without a value at that time has a missing one.
 
     The archive's test part is the test split. The validation split is a random stratified part of its training part.
@@ -75,7 +75,7 @@ class UEA(SeriesSet):
             standardize: shift and scale each channel to mean 0 and standard deviation 1 on the training split. Missing values
                 do not count, and a constant channel is only shifted.
             missing_mask: append C channels, 1 for a value and 0 for a missing one.
-            timestamp: batches have ``times`` if the files have time stamps; false ignores them.
+            timestamp: batches have ``times`` if the files have timestamps; false ignores them.
             reconstruction: the targets are the series, and the classes are the labels of a batch.
             resplit: pool the archive's two parts, and draw all three splits from them.
             validation_fraction: fraction of the archive's training part for the validation split. With ``resplit`` it is a

@@ -82,6 +82,9 @@ def test_suggestions():
     assert suggestion("transformer", ["legs", "lstm"]) == "; choose from: legs, lstm"
     assert suggestion("LegS", ["legs", "lstm"]) == "; did you mean 'legs'?"
     assert suggestion("anything", []) == ""
+    assert suggestion("CharacterTrajectories", ["ct", "charades"]) == "; did you mean 'ct'?"
+    assert suggestion("weight_decay", ["wd", "lr_decay"]) == "; did you mean 'wd'?"
+    assert suggestion("hidden_siz", ["hs", "hidden_size"]) == "; did you mean 'hidden_size'?"
 
 
 def test_messages_are_one_line():

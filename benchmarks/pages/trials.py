@@ -52,7 +52,8 @@ class Trials:
         command: what repeats the trials.
         others: further numbers.
         task: name of a row in the pages of models, with the headings of its settings in braces.
-        level: the value that needs no training, such as chance, in words; empty where there is none.
+        level: the value that needs no training, such as chance, in words, or a map of a row's settings to it; empty where there
+            is none.
         waiting: maps the trials of the file to the names of the rows that have none yet.
     """
 
@@ -63,7 +64,7 @@ class Trials:
     command: str
     others: list[Column] = field(default_factory=list)
     task: str = ""
-    level: str = ""
+    level: str | Callable[[dict[str, str]], str] = ""
     waiting: Callable[[list[Trial]], list[str]] = lambda trials: []
 
     def rows(self) -> list["Row"]:
@@ -159,7 +160,8 @@ class Row:
             for row in self.of.rows()
             if row.settings[data] == self.settings[data] and row.settings["model"] != self.settings["model"]
         ]
-        return ", ".join([*dict.fromkeys(others), *([self.of.level] if self.of.level else [])])
+        level = self.of.level if isinstance(self.of.level, str) else self.of.level(self.settings)
+        return ", ".join([*dict.fromkeys(others), *([level] if level else [])])
 
     def interval(self) -> str:
         """Return the 95 % interval of the mean, by Student's t."""

@@ -19,6 +19,7 @@ PACKAGES = (
     "seqmem.datasets",
     "seqmem.tasks",
     "seqmem.ops",
+    "seqmem.ops.functional",
     "seqmem.training",
     "seqmem.results",
 )

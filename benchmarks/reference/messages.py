@@ -74,7 +74,7 @@ CASES = {
         Case("seqmem train dataset=digits model=legs,gru", "Add `-m` for a [sweep](../guides/sweep.md)."),
     ],
     "Data sets, models and files that do not fit": [
-        Case("seqmem train dataset=digits model=tlsi", "Take a data set with time stamps, or a cell without them.", True),
+        Case("seqmem train dataset=digits model=tlsi", "Take a data set with timestamps, or a cell without them.", True),
         Case(
             "seqmem train dataset=sinusoids model=conv_lstm_ae",
             "Take one of the data sets that the message names.",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, wraps
 from textwrap import shorten
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from pydantic import ConfigDict, ValidationError, create_model
@@ -46,6 +46,20 @@ def check(owner: Callable[..., Any], given: Mapping[str, Any], where: str = "", 
     except ValidationError as error:
         raise _explained(error, owner, given, where, schema) from None
     return {name: getattr(checked, name) for name in schema.model_fields}
+
+
+def as_declared(owner: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with integers as floats where ``owner`` declares a float, so that 1 and 1.0 are one experiment."""
+    hints = get_type_hints(inspect.unwrap(owner.__init__ if inspect.isclass(owner) else owner))
+    return {
+        name: float(value) if type(value) is int and float in (types := _flat(hints.get(name))) and int not in types else value
+        for name, value in given.items()
+    }
+
+
+def _flat(hint: Any) -> list[Any]:
+    """Return a type, or the types of a union."""
+    return [part for inner in get_args(hint) for part in _flat(inner)] if get_args(hint) else [hint]
 
 
 def plain(value: Any) -> Any:
@@ -133,8 +147,9 @@ def describe_arguments(instance: Any) -> str:
 def complete_docstrings(owner: Class) -> Class:
     """List every argument of a class's constructor, inherited ones too, in its docstring and in that of its ``__init__``.
 
-    A description is taken from the ``Args`` of the class or of the nearest base class that has one. Base classes must be
-    complete already.
+    A description is taken from the ``Args`` of the class or of the nearest base class that has one. A class without a
+    constructor of its own also gets the paragraph ``Parameters:`` and the section ``Raises`` of its base class. Base classes
+    must be complete already.
     """
     described: dict[str, str] = {}
     for part in reversed(owner.__mro__):
@@ -146,6 +161,11 @@ def complete_docstrings(owner: Class) -> Class:
     own = inspect.cleandoc(vars(owner).get("__doc__") or "")
     if own:
         before, _, after = _split_arguments(own)
+        if "__init__" not in vars(owner):
+            above, _, below = _split_arguments(inspect.cleandoc(owner.__base__.__doc__ or ""))
+            if "Parameters:" not in before and (found := re.search(r"^Parameters:.*(?:\n.+)*", above, re.MULTILINE)):
+                before = f"{before}\n\n{found[0]}"
+            after = after or below
         owner.__doc__ = "\n\n".join(part for part in (before, section, after) if part)
     constructor = vars(owner).get("__init__")
     if constructor is not None and not constructor.__doc__:

@@ -1,5 +1,6 @@
 """Errors for users: one line with the value, the expected ones and the nearest valid choice."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,10 +34,21 @@ class UnknownArgumentError(UserError):
 
 
 def nearest(given: object, choices: Iterable[object], cutoff: float = 0.6) -> str | None:
-    """Return the choice that differs least from ``given``; None if all differ much. Capitals count as small letters."""
+    """Return the choice that differs least from ``given``; None if all differ much.
+
+    Capitals count as small letters. Initials stand for words: ``weight_decay`` is nearest to ``wd``, CharacterTrajectories to
+    ``ct``, unless a choice is much like the whole.
+    """
     names = {str(choice).lower(): str(choice) for choice in choices}
-    found = get_close_matches(str(given).lower(), names, n=1, cutoff=cutoff)
-    return names[found[0]] if found else None
+    text = str(given)
+    for least in (max(cutoff, 0.8), cutoff):
+        found = get_close_matches(text.lower(), names, n=1, cutoff=least)
+        if found:
+            return names[found[0]]
+        initials = "".join(re.findall(r"[A-Z]|(?<![A-Za-z])[a-z]", text)).lower()
+        if len(initials) > 1 and initials in names:
+            return names[initials]
+    return None
 
 
 def suggestion(given: object, choices: Iterable[object]) -> str:
@@ -54,6 +66,22 @@ def suggestion(given: object, choices: Iterable[object]) -> str:
     if near is not None:
         return meant([near])
     return f"; choose from: {', '.join(names)}" if names else ""
+
+
+def check_choice(name: str, given: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Args:
+        name: of the argument.
+        given: its value.
+        choices: the values that it may have.
+
+    Raises:
+        UserError: naming all choices, and the nearest one.
+    """
+    if given not in choices:
+        near = nearest(given, choices)
+        raise UserError(f"{name}: got {given!r}, expected {', '.join(choices)}{meant([near]) if near else ''}")
 
 
 def meant(choices: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Command lines: every config composes, the original's spellings work, a wrong one ends in one line."""
 
+import json
 import os
 import re
 import shlex
@@ -479,3 +480,11 @@ def test_texts_and_signals_are_learned_step_by_step(arguments, line, column, tmp
     assert line in done.stdout
     [table] = tmp_path.glob("runs/*/table.md")
     assert f"| {column} |" in table.read_text()
+
+
+def test_a_whole_number_is_the_float_of_the_same_value():
+    """Where a float is declared: else 1 and 1.0 were two experiments, with a row each."""
+    keys = ("dataset.eval_hz=1", "model.dropout=0", "model.mixer_args.dt_max=1", "train.gradient_clip_val=0")
+    whole, float_ = (commandline.compose(["dataset=ct", "model=s4d", *(f"{key}{end}" for key in keys)]) for end in ("", ".0"))
+    assert json.dumps(whole) == json.dumps(float_)
+    assert commandline.compose(["dataset=digits", "model.cell_args.hidden_size=8"])["model"]["cell_args"]["hidden_size"] == 8

@@ -142,6 +142,19 @@ def test_a_model_that_cannot_be_exported_is_named():
     assert not extension.FORCED or extension.REASON
 
 
+def test_a_program_that_would_refuse_one_size_is_not_written():
+    """As many rows as a parameter has numbers, which comparisons at other sizes do not find."""
+
+    class Comparing(export.Program):
+        def forward(self, *tensors: Tensor) -> Tensor:
+            outputs = super().forward(*tensors)
+            return outputs if tensors[0].shape[0] != 7 else -outputs
+
+    comparing = Comparing(models.build({"network": "tcn", "hidden_size": 4}, VALUES), VALUES, False).eval()
+    with pytest.raises(UserError, match=r"tcn cannot be exported \(UserError: not for all sizes: .* != 7\)"):
+        export.export(comparing, "tcn")
+
+
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
     small = "dataset.length=20 dataset.train_samples=8 dataset.validation_samples=4 dataset.test_samples=4 train.batch_size=4"

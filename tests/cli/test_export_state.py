@@ -117,8 +117,8 @@ def test_a_model_that_carries_no_state_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main([str(trial), "--state"])
     assert capsys.readouterr().err == (
-        "error: --state: s4d, trained on adding, carries no state (model.pooling: got mean, expected last: the batches of "
-        "adding continue each other)\n"
+        "error: --state: s4d, trained on adding, carries no state (model.pooling: got mean, expected last: the mean over the "
+        "steps of a piece is not that of the sequence)\n"
     )
     assert not (trial / "model.pt2").exists()
 

@@ -98,7 +98,7 @@ MISTAKES = {
     "a=b/seed_0": "expected a checkpoint or the folder of a finished trial first",
     "TRIAL train.batch=5": "did you mean 'batch_size'?",
     "TRIAL train.lr.x=5": "train.lr.x: no such key; lr is a single value",
-    "TRIAL model.cell=lstm": "model.cell: got lstm, but the model of a finished trial cannot be changed",
+    "TRIAL model.cell=lstm": "model.cell: got lstm, but a finished trial's model cannot be changed; train with model.cell=lstm",
     "TRIAL sequence=1,2": "got 'sequence=1,2', expected KEY=VALUE with one value",
     "TRIAL +new=1": "got '+new=1', expected KEY=VALUE",
     "TRIAL --cfg job": "got --cfg, expected CHECKPOINT [KEY=VALUE ...]",

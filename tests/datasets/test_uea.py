@@ -279,7 +279,7 @@ def test_comments_and_blank_lines_among_the_data_and_utf_16_are_read(tmp_path, m
 
 
 def stamped(tmp_path, train, test=None):
-    """Write a problem with time stamps from the lines of its cases."""
+    """Write a problem with timestamps from the lines of its cases."""
     for part, lines in (("TRAIN", train), ("TEST", test or train)):
         write_ts(tmp_path, "Made", part, [], timeStamps="true", classLabel="true a b")
         with open(tmp_path / f"Made/Made_{part}.ts", "a") as file:
@@ -316,10 +316,10 @@ def test_time_stamps_that_cannot_be_used_are_refused_with_the_line(tmp_path, loa
     for line, message in (
         (
             "(2011-11-14 10:00:00,1):(0,2):a",
-            "line 6: got the time stamp '2011-11-14 10:00:00', expected a number, such as seconds",
+            "line 6: got the timestamp '2011-11-14 10:00:00', expected a number, such as seconds",
         ),
-        ("(0,1),(0,2):(0,2):a", "line 6: got the time stamp '0' at step 1, expected finite and increasing times"),
-        ("(0,1),(nan,2):(0,2):a", "line 6: got the time stamp 'nan' at step 1"),
+        ("(0,1),(0,2):(0,2):a", "line 6: got the timestamp '0' at step 1, expected finite and increasing times"),
+        ("(0,1),(nan,2):(0,2):a", "line 6: got the timestamp 'nan' at step 1"),
         ("(0,1,2):(0,2):a", r"line 6: got \(0,1,2\), expected pairs \(time,value\)"),
         ("(0,x):(0,2):a", "line 6: got 'x', expected a number"),
         ("(0,1):a", "line 7: got 2 channels, expected 1 as in the first case"),
@@ -333,7 +333,7 @@ def test_time_stamps_that_cannot_be_used_are_refused_with_the_line(tmp_path, loa
     with pytest.raises(UserError, match=r"got 2 channels in Made_TRAIN\.ts and 1 in"):
         load("Made")
     write_ts(tmp_path, "Made", "TEST", [([[1.0, 2.0]] * 2, "a")])
-    with pytest.raises(UserError, match=r"got time stamps in Made_TRAIN\.ts alone, expected @timeStamps true in both files"):
+    with pytest.raises(UserError, match=r"got timestamps in Made_TRAIN\.ts alone, expected @timeStamps true in both files"):
         load("Made")
 
 

@@ -120,6 +120,11 @@ def test_an_exported_layer_accepts_any_batch_and_length(name, inputs):
     program = torch.export.export(Program(), (inputs, LENGTHS), dynamic_shapes=dynamic, strict=False).module()
     longer, lengths = torch.cat([inputs, inputs], 1).repeat(2, 1, 1), 2 * LENGTHS.repeat(2)
     assert_close(program(longer, lengths), layer(longer, lengths=lengths)[0])
+    # As many rows or steps as a parameter has numbers: comparing both with each other would make them guards of the program.
+    sizes = {1, 2} | {size for parameter in layer.parameters() for size in parameter.shape if size <= 128}
+    for rows, steps in [(size, 3) for size in sizes] + [(5, size) for size in sizes]:
+        given, lengths = torch.randn(rows, steps, 3, dtype=torch.float64), torch.full((rows,), steps)
+        assert_close(program(given, lengths), layer(given, lengths=lengths)[0])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if sequence.get(name).causal])
@@ -140,13 +145,17 @@ def test_an_exported_layer_continues_a_sequence(name, inputs):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COMPILED)) for name in NAMES])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
-def test_a_layer_compiles(name, inputs):
+def test_a_layer_compiles_to_one_graph(name, inputs):
+    torch.compiler.reset()  # all layers share the code of a call, which is compiled at most eight times
     layer, results = make(name), []
     state = mapped(torch.detach, layer(inputs)[1])
-    for run in (torch.compile(layer, backend="aot_eager"), layer):
-        outputs, after = run(inputs, state)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for run in (compiled, layer):
+        outputs, after = run(inputs, state, LENGTHS)
         results.append((outputs, *parts(after), *torch.autograd.grad(outputs.square().sum(), list(layer.parameters()))))
     assert_close(*results)
+    with pytest.raises(RuntimeError, match="got a wrong length, expected each between 0 and T=17"):
+        compiled(inputs, state, LENGTHS + 1)
 
 
 def test_mistakes_are_named(inputs):
@@ -162,6 +171,12 @@ def test_mistakes_are_named(inputs):
         (lambda: EMA(3, shortest=50, longest=20), "longest: got 20, expected at least shortest=50"),
         (lambda: Bidirectional(sequence.get("tlsi"), 3), "got TLSI, which uses the times of its steps"),
         (lambda: Bidirectional(Bidirectional, 3), "got Bidirectional, which is not causal"),
+        (lambda: Bidirectional("lru", 3), "got 'lru', expected a class of layers, as seqmem.layers.LRU"),
+        (lambda: Bidirectional(layer, 3), "got EMA, expected a class of layers"),
+        (
+            lambda: type("Decay", (SequenceLayer,), {"operator": "diagonal_scann"}),
+            "Decay.operator: got 'diagonal_scann', expected the name of an operator; did you mean 'diagonal_scan'",
+        ),
         (lambda: sequence.get("emma"), "no cell or layer is called 'emma'; did you mean 'ema'"),
     ):
         with pytest.raises(UserError, match=message):

@@ -140,5 +140,5 @@ def test_states_are_in_float32_under_autocast():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UserError, match=r"dt_max: got 0\.01, expected at least dt_min=0\.1"):
+    with pytest.raises(UserError, match=r"dt_min: got 0\.1, expected at most dt_max=0\.01"):
         Mamba(4, 6, dt_min=0.1, dt_max=0.01)

@@ -221,7 +221,7 @@ def test_dynamics_have_a_learning_rate_of_their_own_and_no_decay():
 def test_mistakes_are_named():
     for arguments, message in (
         ({"state_size": 7}, "state_size: got 7, expected an even number"),
-        ({"dt_min": 0.2}, "dt_max: got 0.1, expected at least dt_min=0.2"),
+        ({"dt_min": 0.2}, "dt_min: got 0.2, expected at most dt_max=0.1"),
         ({"n_ssm": 4}, "n_ssm: got 4, expected a divisor of hidden_size=6"),
         ({"init": "legt"}, "init: got 'legt'"),
         ({"init": "legs", "clamp_b": 2.0}, "clamp_b: got 2.0, expected None unless init is legs and train_b is true"),

@@ -200,7 +200,7 @@ def test_mistakes_are_named():
         ({"state_size": 12, "blocks": 4}, r"state_size: got 12, expected a multiple of 2 \* blocks = 8"),
         ({"state_size": 3, "blocks": 1}, r"state_size: got 3, expected a multiple of 2 \* blocks = 2"),
         ({"state_size": 3, "blocks": 2, "conjugate": False}, r"state_size: got 3, expected a multiple of blocks = 2"),
-        ({"dt_min": 0.2}, r"dt_max: got 0\.1, expected at least dt_min=0\.2"),
+        ({"dt_min": 0.2}, r"dt_min: got 0\.2, expected at most dt_max=0\.1"),
     ):
         with pytest.raises(UserError, match=message):
             S5(4, 4, **arguments)

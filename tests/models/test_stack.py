@@ -1,6 +1,7 @@
 """The stack of residual blocks, around cells and layers."""
 
 import io
+import re
 import warnings
 from dataclasses import replace
 
@@ -312,6 +313,27 @@ def test_a_stack_in_both_directions_carries_no_state(arguments):
             model.carry(given, wrong)
 
 
+def test_a_mean_over_the_steps_carries_no_state():
+    """The outputs for the second piece would be a mean over that piece."""
+    whole = batch(lengths=None)
+    halves = [replace(whole, inputs=whole.inputs[:, part]) for part in (slice(4), slice(4, 9))]
+    mean, last = (make(SPEC, pooling=pooling) for pooling in ("mean", "last"))
+    with pytest.raises(UserError, match=r"got a state, expected None: with pooling=mean .*; pooling=last carries a state"):
+        mean.carry(halves[1], mean.carry(halves[0])[1])
+    assert_close(last.carry(halves[1], last.carry(halves[0])[1])[0], last(whole))
+
+
+def test_predictions_need_inputs_of_the_data_sets_shape():
+    values, tokens = make(SPEC), make(TOKENS)
+    for model, shape, message in (
+        (values, (2, 9, 5), r"made: got inputs of shape \(2, 9, 5\), expected \(B, T, 3\)"),
+        (values, (9, 3), r"got inputs of shape \(9, 3\), expected \(B, T, 3\)"),
+        (tokens, (2, 9, 1), r"got inputs of shape \(2, 9, 1\), expected \(B, T\), tokens"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model.predict(torch.zeros(shape))
+
+
 def test_outputs_are_at_the_steps_that_the_data_set_defines():
     assert make(replace(SPEC, output_steps=3))(batch()).shape == (3, 3, 4)
     assert make(EACH)(batch()).shape == (3, 9, 4)
@@ -393,6 +415,14 @@ def test_settings_that_a_data_set_does_not_support_are_refused():
 
 
 def test_a_config_is_checked_without_building_it():
+    for section, message in (
+        ("mamba", "model: got 'mamba', expected a mapping as {'network': 'stack', 'mixer': 's4d'}"),
+        ({"mixer": "mamba"}, "model.network: a value is required; choose from: alternating, "),
+        ({"network": "mamba"}, "no network is called 'mamba'; did you mean network=stack with mixer=mamba?"),
+        ({"network": "legs"}, "no network is called 'legs'; did you mean network=recurrent with cell=legs?"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            models.check(section)
     models.check({"network": "stack", "mixer": "lstm"})
     with pytest.raises(UserError, match=r"model\.mixer_args\.hidden_size: got 0"):
         models.check({"network": "stack", "mixer": "lstm", "mixer_args": {"hidden_size": 0}})

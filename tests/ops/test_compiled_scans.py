@@ -136,7 +136,7 @@ def test_second_derivatives_are_refused(operator):
         leaves = [tensor.requires_grad_() for tensor in given]
         outputs, _ = fast(*leaves, None, *options)
         (first,) = torch.autograd.grad(outputs.square().sum(), leaves[-2], create_graph=True)
-        with pytest.raises(NotImplementedError, match="differentiable once; with SEQMEM_REFERENCE=1"):
+        with pytest.raises(NotImplementedError, match=r"differentiable once; torch\.func\.grad .* SEQMEM_REFERENCE=1"):
             first.sum().backward()
 
 
@@ -183,7 +183,7 @@ def test_a_value_that_is_not_finite_stays_in_its_row(operator):
 def test_half_precision_is_computed_in_float32(operator):
     for given, (fast, slow), options in CASES[operator](3, 40, 5, torch.bfloat16):
         outputs, final = fast(*given, None, *options)
-        assert outputs.dtype == final.dtype == torch.bfloat16
+        assert (outputs.dtype, final.dtype) == (torch.bfloat16, torch.float32)
         exact = slow(*(part.double() for part in given), None, *options)[0]
         assert (outputs.double() - exact).abs().max() < 0.01 * exact.abs().max()
 

@@ -14,7 +14,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.checks import check_batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.layers import EMA, Bidirectional
+from seqmem.layers import EMA, Bidirectional, LinOSS
 from seqmem.models import StackNetwork
 from seqmem.ops.states import parts
 from seqmem.sequence import SequenceLayer
@@ -179,11 +179,18 @@ def test_layers_and_batches_refuse_the_same_rates(layer, wrong, shown):
         layer(batch.inputs.double(), rate=wrong)
 
 
-def test_layers_without_a_step_size_refuse_a_rate():
-    for layer in (EMA(3, 4), Bidirectional(EMA, 3), make("lstm").float(), make("orthogonal").float(), make("tlsi").float()):
+def test_layers_that_do_not_rescale_refuse_a_rate():
+    for layer in (
+        EMA(3, 4),
+        LinOSS(3, 4),
+        Bidirectional(EMA, 3),
+        make("lstm").float(),
+        make("orthogonal").float(),
+        make("tlsi").float(),
+    ):
         inputs, name = torch.ones(2, 5, 3), type(layer).__name__
         assert torch.equal(layer(inputs, rate=1)[0], layer(inputs)[0])
         for call in (layer, lambda given, layer=layer, **rate: layer.step(given[:, 0], **rate)):
             if layer.causal or call is layer:
-                with pytest.raises(UserError, match=f"{name}: got rate=0.5, expected 1: the layer has no step size to rescale"):
+                with pytest.raises(UserError, match=f"{name}: got rate=0.5, expected 1: the layer cannot be rescaled"):
                     call(inputs, rate=RATE)

@@ -78,7 +78,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     plugins.load(given if isinstance(given, list) else ())
     try:
         datasets.check(config["dataset"])
-        return training.check_config(config)
+        return training.check_config({**config, "dataset": datasets.as_declared(config["dataset"])})
     except UnknownArgumentError as error:
         found = hints.elsewhere(error.keys[0], config) if error.fact else ""
         if not found:

@@ -5,7 +5,7 @@ cfg/dataset/, cfg/train/ and cfg/runner/, this module writes one line for each a
 it, and its choices. These parts are kept:
 
 - interpolations, ``data_dir: ${oc.env:SEQMEM_DATA,data}``, and arguments without a default;
-- lines whose comment begins with "paper", ``theta: 784.0  # paper``, for settings that differ from the default on purpose;
+- lines whose comment begins with "paper's value", for settings that differ from the default on purpose;
 - ``mixer_args: {}``, where the file leaves open which mixer it is, the heading of the file, and its presets.
 """
 
@@ -30,6 +30,7 @@ from seqmem.io.files import write_text
 from seqmem.models import SequenceModel
 from seqmem.training.config import RayConfig, RunnerConfig, TrainConfig
 
+_PAPER = "paper's value"
 _column = 32
 _width = 128
 _preset_comment = "apply one of the presets below; keys on the command line win"
@@ -96,7 +97,7 @@ def _kept(node: yaml.Node, lines: list[str], path: tuple[str, ...] = ()) -> Iter
             continue
         line = lines[value.start_mark.line]
         text = line[value.start_mark.column : value.end_mark.column]
-        paper = line[value.end_mark.column :].strip().startswith("# paper")
+        paper = line[value.end_mark.column :].strip().startswith(f"# {_PAPER}")
         yield here, _Kept(text, paper)
 
 
@@ -137,7 +138,7 @@ def _lines(
 def _value(kept: _Kept | None, default: Any, comment: str) -> tuple[str, str]:
     """An argument's value in YAML, and its comment."""
     if kept and (kept.paper or "${" in kept.text or default is inspect.Parameter.empty):
-        return kept.text, f"paper: {comment}" if kept.paper else comment
+        return kept.text, f"{_PAPER}; {comment}" if kept.paper else comment
     return on_one_line(default), comment
 
 

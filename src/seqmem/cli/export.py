@@ -178,6 +178,8 @@ def export(
             sizes = _sizes(program, exported)
             if rows is None and sizes.rows[0] == sizes.rows[1]:
                 raise UserError(f"only for batches of {sizes.rows[0]} rows; --batch B chooses others")
+            if excluded := [guard for guard in getattr(exported, "_guards_code", None) or () if "!=" in guard]:
+                raise UserError(f"not for all sizes: {excluded[0]}")
             return exported, sizes
         except Exception as error:  # torch raises many types
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from seqmem import arguments, plugins
 from seqmem.cli import commandline, hints
+from seqmem.cli.choices import on_one_line
 from seqmem.cli.overrides import CONFIG_DIR, SECTIONS, check_overrides, composed_config, modules_of, parse, split_flags
 from seqmem.errors import UserError
 
@@ -99,7 +100,8 @@ def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], own: Sequenc
     for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         section = key.partition(".")[0]
         if section == "model":
-            raise UserError(f"{key}: got {value}, but the model of a finished trial cannot be changed")
+            shown = on_one_line(value)
+            raise UserError(f"{key}: got {shown}, but a finished trial's model cannot be changed; train with {key}={shown}")
         if section not in changed:
             raise UserError(f"{key}: no such key{hints.unknown_key(key, {**dict.fromkeys(own), **config}, {})}")
         if key in SECTIONS:

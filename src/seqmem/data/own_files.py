@@ -97,7 +97,7 @@ def check_labels(found: Collection, task: str, learns: bool = True) -> None:
     if found.labels is None and found.targets is None:
         raise UserError(
             f"dataset.label_column: {found.path} has no {noun} that is found by its name ({_content(found)}); expected the "
-            "column or array of the labels, or their table: dataset.labels_path=labels.csv"
+            f"column or array of the labels, or their table: dataset.labels_path=labels.csv{_only_column(found)}"
         )
     missing = (
         np.array([label is None for label in found.labels or []]) if found.targets is None else np.isnan(found.targets).any(1)
@@ -126,6 +126,12 @@ def check_labels(found: Collection, task: str, learns: bool = True) -> None:
             f"dataset.label_column: got a single class {(found.labels or [''])[0]!r} in {found.path}, expected at least 2 "
             "classes"
         )
+
+
+def _only_column(found: Collection) -> str:
+    """Return a question that names the column of texts, if there is one alone."""
+    others = str(found.roles.get("ignored columns") or "")
+    return f"; did you mean dataset.label_column={others}?" if others and "," not in others else ""
 
 
 def _content(found: Collection) -> str:

@@ -95,6 +95,11 @@ def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return _resolve(arguments)[1]
 
 
+def as_declared(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return checked arguments with numbers in the types of the constructor, see :func:`seqmem.arguments.as_declared`."""
+    return _arguments.as_declared(_classes()[arguments["name"]], arguments)
+
+
 def load(arguments: Mapping[str, Any], preparation: Mapping[str, Any] | None = None) -> DataSet:
     """Load or draw a data set; its files are downloaded if they do not exist.
 

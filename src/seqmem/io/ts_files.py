@@ -41,7 +41,7 @@ class Part:
     Attributes:
         series: for each case (T, C) float64; T may differ; NaN for a missing value.
         labels: the class of each case as in the file; empty for a file without labels.
-        times: for each case (T,) float64 the increasing times of its steps; None for a file without time stamps.
+        times: for each case (T,) float64 the increasing times of its steps; None for a file without timestamps.
         file: the file's name for provenance.
         sha256: checksum of the file, in hexadecimal.
     """
@@ -78,7 +78,7 @@ def read_problem(data_set: str, problem: str, data_dir: str | Path) -> tuple[Par
         )
     if (train.times is None) != (test.times is None):
         stamped = names[train.times is None]
-        raise UserError(f"{where}: got time stamps in {stamped} alone, expected @timeStamps true in both files or in none")
+        raise UserError(f"{where}: got timestamps in {stamped} alone, expected @timeStamps true in both files or in none")
     return train, test
 
 
@@ -202,7 +202,7 @@ def _divided(path: Path, lines: list[tuple[int, str]]) -> tuple[list[tuple[int, 
 
 
 def _checked_header(path: Path, header: list[tuple[int, list[str]]], classes_alone: bool) -> tuple[bool, bool]:
-    """Return whether the data have time stamps, and labels; refuse the header of another kind of problem."""
+    """Return whether the data have timestamps, and labels; refuse the header of another kind of problem."""
     switches: dict[str, bool] = {}
     for number, (tag, *words) in header:
         if tag.lower() in _switches:
@@ -254,10 +254,10 @@ def _pairs(channel: str, where: str) -> tuple[np.ndarray, np.ndarray]:
         times = np.array([float(time) for time in texts])
     except ValueError:
         wrong = next(time for time in texts if not is_number(time))
-        raise UserError(f"{where}: got the time stamp '{wrong}', expected a number, such as seconds from the start") from None
+        raise UserError(f"{where}: got the timestamp '{wrong}', expected a number, such as seconds from the start") from None
     if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         step = int(np.argmax(~np.isfinite(times))) if not np.isfinite(times).all() else int(np.argmax(np.diff(times) <= 0)) + 1
-        raise UserError(f"{where}: got the time stamp '{texts[step]}' at step {step}, expected finite and increasing times")
+        raise UserError(f"{where}: got the timestamp '{texts[step]}' at step {step}, expected finite and increasing times")
     return times, _numbers([value for _, value in found], where)
 
 

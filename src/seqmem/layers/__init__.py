@@ -1,4 +1,4 @@
-"""Sequence layers that are parallel over time, under the contract that cells share. One file per layer.
+"""Sequence layers of stacks of residual blocks, under the contract that cells share. One file per layer.
 
     >>> import torch
     >>> from seqmem.layers import EMA

@@ -21,13 +21,16 @@ class Bidirectional(SequenceLayer[None]):
         arguments: the layer's other arguments.
 
     Raises:
-        UserError: the layer cannot run backward, see :func:`unsupported_reason`.
+        UserError: ``layer`` is not a class, or cannot run backward, see :func:`unsupported_reason`.
     """
 
     causal = False
 
     def __init__(self, layer: type[SequenceLayer], input_size: int, **arguments: Any):
         super().__init__()
+        if not (isinstance(layer, type) and issubclass(layer, SequenceLayer)):
+            found = f"'{layer}'" if isinstance(layer, str) else type(layer).__name__
+            raise UserError(f"bidirectional: got {found}, expected a class of layers, as seqmem.layers.LRU")
         reason = unsupported_reason(layer)
         if reason:
             raise UserError(f"bidirectional: got {layer.__name__}, which {reason}, expected a causal layer without times")

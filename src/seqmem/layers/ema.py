@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
+from seqmem.ops import pairs
 from seqmem.ops.export import exporting
 from seqmem.ops.precision import at_least_float32, full_precision, mixed_linear
 from seqmem.sequence import SequenceLayer
@@ -21,10 +22,11 @@ class EMAState(NamedTuple):
 
 
 class EMA(SequenceLayer[EMAState]):
-    """N moving averages h_t = a h_{t-1} + sqrt(1 - |a|^2) W x_t, and outputs y_t = Re(C h_t) + D x_t.
+    """Moving averages with learned complex decays.
 
-    The decays a = exp(-exp(nu) + i theta) have a modulus below 1 by construction. The factor sqrt(1 - |a|^2) keeps the variance
-    of the averages near that of W x, as in the LRU (Orvieto et al., 2023, section 3.4).
+    N averages h_t = a h_{t-1} + sqrt(1 - |a|^2) W x_t have the outputs y_t = Re(C h_t) + D x_t. The decays a = exp(-exp(nu) + i
+    theta) have a modulus below 1 by construction. The factor sqrt(1 - |a|^2) keeps the variance of the averages near that of W
+    x, as in the LRU (Orvieto et al., 2023, section 3.4).
 
     Parameters: ``nu`` and ``theta`` (N,), without weight decay; ``weight_in`` W (N, C); ``weight_out`` C (H, N, 2), real and
     imaginary parts; ``weight_skip`` D (H, C).
@@ -87,6 +89,5 @@ class EMA(SequenceLayer[EMAState]):
         initial = None if exporting() and fresh else torch.view_as_real(state.averages)
         with full_precision(inputs.device):
             averages, last = run(decay, torch.stack([driven, torch.zeros_like(driven)], -1), initial, lengths)
-        real, imaginary = averages.unbind(-1)
-        outputs = mixed_linear(real, weight_out[..., 0]) - mixed_linear(imaginary, weight_out[..., 1])
+        outputs = pairs.real_part(averages, weight_out)
         return (outputs + mixed_linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(torch.complex(*last.unbind(-1)))

@@ -21,10 +21,11 @@ class LinOSSState(NamedTuple):
 
 
 class LinOSS(SequenceLayer[LinOSSState]):
-    """P forced harmonic oscillators y'' = -A y + B x with complex positions, and outputs Re(C y_t) + D x_t.
+    """Linear oscillatory state space model.
 
-    Rusch and Rus, "Oscillatory State-Space Models" (2025), equations 1 to 6. With A = max(stiffness, 0) and steps
-    dt = sigmoid(step_size), the velocities z and positions y are
+    P forced harmonic oscillators y'' = -A y + B x with complex positions have the outputs Re(C y_t) + D x_t: Rusch and Rus,
+    "Oscillatory State-Space Models" (2025), equations 1 to 6. With A = max(stiffness, 0) and steps dt = sigmoid(step_size), the
+    velocities z and positions y are
 
         im:   y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_t),      which damps the oscillations;
         imex: y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_{t-1}),  which keeps their energy while dt^2 A < 4.

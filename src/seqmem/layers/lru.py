@@ -24,11 +24,11 @@ class LRUState(NamedTuple):
 
 
 class LRU(SequenceLayer[LRUState]):
-    """N complex recurrences h_t = lambda h_{t-1} + exp(gamma) B x_t, and outputs y_t = Re(C h_t) + D x_t.
+    """Linear recurrent unit.
 
-    Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences" (2023), sections 3.2 to 3.4. The factors
-    lambda = exp(-exp(nu) + i exp(theta)) have a modulus below 1 by construction. Each of them is independent: there are no
-    conjugate pairs.
+    N complex recurrences h_t = lambda h_{t-1} + exp(gamma) B x_t have the outputs y_t = Re(C h_t) + D x_t: Orvieto et al.,
+    "Resurrecting Recurrent Neural Networks for Long Sequences" (2023), sections 3.2 to 3.4. The factors lambda = exp(-exp(nu) +
+    i exp(theta)) have a modulus below 1 by construction. Each of them is independent: there are no conjugate pairs.
 
     A rate r other than 1 takes lambda^r, with the angle of lambda between -pi and pi, and multiplies the inputs by
     (lambda^r - 1) / (lambda - 1): an input that is constant between two steps then has the same effect.

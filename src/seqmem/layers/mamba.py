@@ -26,7 +26,9 @@ class MambaState(NamedTuple):
 
 
 class Mamba(SequenceLayer[MambaState]):
-    """Outputs y_t = W_out (s_t SiLU(z_t)), where s is a selective scan of the inputs, in E channels with N states each::
+    """Mixer of Mamba, a selective state space model.
+
+    The outputs are y_t = W_out (s_t SiLU(z_t)), where s is a selective scan of the inputs, in E channels with N states each::
 
         x_t, z_t = W_in u_t
         x = SiLU(causal depthwise convolution of x)
@@ -82,7 +84,7 @@ class Mamba(SequenceLayer[MambaState]):
     ):
         super().__init__()
         if dt_max < dt_min:
-            raise UserError(f"dt_max: got {dt_max}, expected at least dt_min={dt_min}")
+            raise UserError(f"dt_min: got {dt_min}, expected at most dt_max={dt_max}")
         self.input_size, self.output_size = input_size, hidden_size
         self.rank, inner = dt_rank or -(-hidden_size // 16), expand * hidden_size
         self.weight_in = _uniform(2 * inner, input_size)

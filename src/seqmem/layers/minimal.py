@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqmem.arguments import checked
 from seqmem.errors import UserError
-from seqmem.layers.residual_convolution import ResidualConvolution
+from seqmem.layers.residual_convolution import ConvolutionState, ResidualConvolution
 from seqmem.ops.minimal_gates import MinimalGates, candidate_activation
 from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.sequence import SequenceLayer
@@ -76,7 +76,7 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         self.weight_in, self.bias_in = weight, offset if bias else None
         weight, offset = _affine(hidden_size, self.inner_size)
         self.weight_out, self.bias_out = (weight if projects else None), (offset if projects and bias else None)
-        convolution = ResidualConvolution(input_size, kernel_size or 1)  # drawn in any case: a seed has the same other weights
+        convolution = ResidualConvolution(input_size, kernel_size or 1)  # one tap is drawn without it, too
         self.convolution = convolution if kernel_size else None
         self.initial = nn.Parameter(torch.randn(self.inner_size)) if learned_state else None
 
@@ -95,7 +95,7 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         """Compute a whole sequence by a scan whose state is at least in float32."""
         last = state.inputs
         if self.convolution is not None:
-            inputs, [last] = self.convolution(inputs, (last,), lengths)
+            inputs, [last] = self.convolution(inputs, ConvolutionState(last), lengths)
         projected = mixed_linear(inputs, self.weight_in, self.bias_in)
         hidden, final = run(projected, state.hidden, lengths, self.form)
         outputs = hidden if self.weight_out is None else mixed_linear(hidden, self.weight_out, self.bias_out)

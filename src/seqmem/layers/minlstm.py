@@ -11,12 +11,16 @@ from seqmem.layers.minimal import MinimalRecurrence
 
 
 class MinLSTM(MinimalRecurrence):
-    """States h_t = f'_t h_{t-1} + i'_t g(k_t), and outputs W_o h_t.
+    """Minimal LSTM, whose gates depend on the inputs alone.
 
-    With f_t = sigmoid(W_f x_t), i_t = sigmoid(W_i x_t) and k_t = W_h x_t, the gates are f' = f / (f + i) and i' = i / (f + i)
-    (Feng et al., 2024, section 3.2). g(k) is k + 1/2 for k >= 0 and sigmoid(k) below, so that the states stay positive. The
-    defaults are those of lucidrains' implementation: no biases, and W_o only where the number of units differs from that of the
-    outputs. The authors' form is ``bias=True, projection=True, learned_state=True``.
+    The states h_t = f'_t h_{t-1} + i'_t g(k_t) have the outputs W_o h_t. With f_t = sigmoid(W_f x_t), i_t = sigmoid(W_i x_t)
+    and k_t = W_h x_t, the gates are f' = f / (f + i) and i' = i / (f + i) (Feng et al., 2024, section 3.2). g(k) is k + 1/2 for
+    k >= 0 and sigmoid(k) below, so that the states stay positive. The defaults are those of lucidrains' implementation: no
+    biases, and W_o only where the number of units differs from that of the outputs. The authors' form is ``bias=True,
+    projection=True, learned_state=True``.
+
+    Parameters: those of :class:`seqmem.layers.minimal.MinimalRecurrence`; the rows of ``weight_in`` (3 E, C) and ``bias_in``
+    are those of k, f and i.
 
     Args:
         normalized: the gates are divided by their sum; else f' = f and i' = i.

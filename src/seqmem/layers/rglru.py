@@ -1,6 +1,5 @@
 """The recurrent block of Griffin, with the real-gated linear recurrent unit."""
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from seqmem.layers.by_head import mapped_by_head
 from seqmem.ops import implementations
 from seqmem.ops.precision import at_least_float32, mixed_linear
 from seqmem.ops.rg_lru import rg_lru_terms
-from seqmem.sequence import SequenceLayer
+from seqmem.sequence import SequenceLayer, checks
 
 
 class RGLRUState(NamedTuple):
@@ -31,10 +30,11 @@ class RGLRUState(NamedTuple):
 
 
 class RGLRU(SequenceLayer[RGLRUState]):
-    """Outputs y_t = W_3 (GELU(W_1 x_t + b_1) h_t) + b_3 with h = RG-LRU(convolution(W_2 x + b_2)), Griffin's recurrent block.
+    """Recurrent block of Griffin, with the real-gated linear recurrent unit.
 
-    The convolution is causal, one for each channel. From its outputs u, the real-gated linear recurrent unit (De et al., 2024,
-    section 2.4) computes
+    The outputs are y_t = W_3 (GELU(W_1 x_t + b_1) h_t) + b_3 with h = RG-LRU(convolution(W_2 x + b_2)). The convolution is
+    causal, one for each channel. From its outputs u, the real-gated linear recurrent unit (De et al., 2024, section 2.4)
+    computes
 
         r_t = sigmoid(W_a u_t + b_a),  q_t = sigmoid(W_x u_t + b_x),  a_t = exp(-8 r_t softplus(Lambda)),
         h_t = a_t h_{t-1} + sqrt(1 - a_t^2) q_t u_t,
@@ -50,7 +50,8 @@ class RGLRU(SequenceLayer[RGLRUState]):
         input_size: C.
         hidden_size: H.
         inner_size: N, the width of the recurrence; None for ``hidden_size``.
-        num_heads: blocks of the gates' weights; None for 16, or for the greatest common divisor of 16 and N.
+        num_heads: blocks of the gates' weights; None for 16, or for 8, 4, 2 or 1 where N is not a multiple, or N < 4
+            ``num_heads``.
         kernel_size: k, taps of the convolution.
 
     Raises:
@@ -73,7 +74,8 @@ class RGLRU(SequenceLayer[RGLRUState]):
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
         size = inner_size or hidden_size
-        heads = num_heads or math.gcd(16, size)
+        divisors = (k for k in (16, 8, 4, 2) if size % k == 0 and size >= 4 * k)
+        heads = num_heads or next(divisors, 1)
         if size % heads:
             raise UserError(f"num_heads: got {heads}, expected a divisor of the inner size {size}")
         self.decay = nn.Parameter(torch.empty(size))
@@ -126,6 +128,9 @@ class RGLRU(SequenceLayer[RGLRUState]):
         Raises:
             UserError: shapes or types that do not match.
         """
+        checks.check_tensor(self._label(), inputs)
+        if not isinstance(starts, Tensor):
+            raise UserError(f"{self._label()}: got starts of type {type(starts).__name__}, expected a tensor (B, T) of bool")
         if starts.shape != inputs.shape[:2] or starts.dtype != torch.bool:
             raise UserError(
                 f"{self._label()}: got starts of shape {tuple(starts.shape)} and type {starts.dtype}, expected "
@@ -133,6 +138,7 @@ class RGLRU(SequenceLayer[RGLRUState]):
             )
         inputs, state, lengths = self._prepared(inputs, state, lengths, None)
         choice = self.choose(inputs)
+        self.path = choice.path
         outputs, state = self._mixed(choice.run, masked(inputs, lengths), state, lengths, starts)
         return masked(outputs, lengths), state
 

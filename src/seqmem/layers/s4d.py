@@ -29,10 +29,11 @@ class S4DState(NamedTuple):
 
 
 class S4D(SequenceLayer[S4DState]):
-    """Diagonal state space models s' = A s + B x, y = 2 Re(C s) + D x, one for each of H channels.
+    """Diagonal state space models, one for each channel.
 
-    Gu, Goel, Gupta and Re, "On the Parameterization and Initialization of Diagonal State Space Models" (2022). A channel has
-    N / 2 modes, one of each pair of conjugates. With the step dt of the channel, and elementwise,
+    Each of H channels has a model s' = A s + B x, y = 2 Re(C s) + D x: Gu, Goel, Gupta and Re, "On the Parameterization and
+    Initialization of Diagonal State Space Models" (2022). A channel has N / 2 modes, one of each pair of conjugates. With the
+    step dt of the channel, and elementwise,
 
         s_t = a s_{t-1} + b x_t,    y_t = 2 Re(sum_n C_n s_t,n) + D x_t,
         zoh:      a = exp(dt A),                       b = (exp(dt A) - 1) / A B,
@@ -49,7 +50,7 @@ class S4D(SequenceLayer[S4DState]):
     Args:
         input_size: C.
         hidden_size: H.
-        state_size: N, an even number that counts both halves of the pairs.
+        state_size: N, an even number: twice the number of modes of a channel.
         init: initial A of modes n = 0, 1, ..., with a real part of -1/2. lin: frequency pi n. inv: N / pi (N / (2 n + 1) - 1).
             quad: (2 n + 1)^2 / pi. legs: those of HiPPO-LegS. real: A = -(n + 1), and all modes stay real.
         discretization: zoh (zero-order hold) or bilinear.
@@ -91,7 +92,7 @@ class S4D(SequenceLayer[S4DState]):
         super().__init__()
         systems = n_ssm or hidden_size
         if state_size % 2:
-            raise UserError(f"state_size: got {state_size}, expected an even number, which counts both of each pair")
+            raise UserError(f"state_size: got {state_size}, expected an even number, twice that of the modes")
         if hidden_size % systems:
             raise UserError(f"n_ssm: got {systems}, expected a divisor of hidden_size={hidden_size}")
         if clamp_b is not None and not (train_b and init == "legs"):

@@ -29,10 +29,11 @@ class S5State(NamedTuple):
 
 
 class S5(SequenceLayer[S5State]):
-    """One diagonal state space model s' = lambda s + B x of H inputs, with outputs y = 2 Re(C s) + D x.
+    """Diagonal state space model of all channels together.
 
-    Smith, Warrington and Linderman, "Simplified State Space Layers for Sequence Modeling" (2023), section 3. Each of M modes
-    has its own step dt. With the step, and elementwise,
+    The model s' = lambda s + B x of H inputs has the outputs y = 2 Re(C s) + D x: Smith, Warrington and Linderman, "Simplified
+    State Space Layers for Sequence Modeling" (2023), section 3. Each of M modes has its own step dt. With the step, and
+    elementwise,
 
         s_t = a s_{t-1} + b (B x_t),    y_t = 2 Re(C s_t) + D x_t,
         zoh:      a = exp(dt lambda),                            b = (exp(dt lambda) - 1) / lambda,

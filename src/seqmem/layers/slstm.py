@@ -30,7 +30,9 @@ class SLSTMState(NamedTuple):
 
 
 class SLSTM(SequenceLayer[SLSTMState]):
-    """An LSTM with exponential gates and K heads, within which alone the hidden state feeds back (Beck et al., 2024)::
+    """LSTM with exponential gates and heads, of xLSTM.
+
+    The hidden state feeds back within each of K heads alone (Beck et al., 2024)::
 
         u = SiLU(causal depthwise convolution of x)
         i, f = W u + R y + b

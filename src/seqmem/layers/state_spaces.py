@@ -28,5 +28,5 @@ def initial_log_steps(size: int, dt_min: float, dt_max: float) -> Tensor:
         UserError: ``dt_max`` is below ``dt_min``.
     """
     if dt_max < dt_min:
-        raise UserError(f"dt_max: got {dt_max}, expected at least dt_min={dt_min}")
+        raise UserError(f"dt_min: got {dt_min}, expected at most dt_max={dt_max}")
     return math.log(dt_min) + (math.log(dt_max) - math.log(dt_min)) * torch.rand(size)

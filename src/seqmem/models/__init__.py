@@ -5,7 +5,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from seqmem.layers.igloo import IGLOO1D
-from seqmem.models.base import SequenceModel, build, check, label
+from seqmem.models.base import SequenceModel, as_declared, build, check, label
 from seqmem.models.conv_lstm_ae import CONV_LSTM_AE
 from seqmem.models.hmlstm import MultiscaleNetwork
 from seqmem.models.linear_ae import LINEAR_AE
@@ -25,6 +25,7 @@ __all__ = [
     "RecurrentNetwork",
     "SequenceModel",
     "StackNetwork",
+    "as_declared",
     "build",
     "check",
     "label",

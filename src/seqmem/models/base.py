@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from seqmem import plugins
+from seqmem import arguments as _arguments
+from seqmem import cells, plugins, sequence
 from seqmem.data.batch import Batch
 from seqmem.data.places import at_places
 from seqmem.data.spec import DataSpec
@@ -85,9 +86,16 @@ class SequenceModel(nn.Module):
         Returns:
             Logits or values, (B, K), (B, k, K) or (B, T, K) as ``spec.output_steps`` defines. Gradients are recorded unless
             ``torch.no_grad`` turns them off.
+
+        Raises:
+            UserError: inputs of another shape or number of channels than those of the spec.
         """
         weight = next((value for value in self.parameters() if value.is_floating_point()), torch.empty(0))
         inputs = torch.as_tensor(inputs, device=weight.device)
+        width = () if self.spec.tokens else (self.spec.input_size,)
+        if inputs.dim() != 2 + len(width) or inputs.shape[2:] != width:
+            expected = "(B, T), tokens" if self.spec.tokens else f"(B, T, {self.spec.input_size})"
+            raise UserError(f"{self.spec.name}: got inputs of shape {tuple(inputs.shape)}, expected {expected}")
         inputs = inputs.long() if self.spec.tokens else inputs.to(weight.dtype)
         # Models that reconstruct a sequence take its length from the targets.
         targets = inputs.new_empty(*inputs.shape[:2], self.spec.output_size, dtype=weight.dtype)
@@ -169,6 +177,19 @@ def check(model: Mapping[str, Any]) -> None:
     network.check(arguments)
 
 
+def as_declared(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checked ``model`` section with numbers in the types of the constructors of network, cell and mixer.
+
+    See :func:`seqmem.arguments.as_declared`.
+    """
+    network, _ = _resolved(model)
+    found = _arguments.as_declared(network, model)
+    for part in ("cell", "mixer"):
+        if found.get(f"{part}_args"):
+            found[f"{part}_args"] = _arguments.as_declared(sequence.get(found[part]), found[f"{part}_args"])
+    return found
+
+
 def label(model: Mapping[str, Any]) -> str:
     """Return the name in tables of the model of a config's ``model`` section."""
     network, arguments = _resolved(model)
@@ -185,8 +206,14 @@ def refuse_reconstruction(network: SequenceModel, spec: DataSpec) -> None:
 
 
 def _resolved(model: Mapping[str, Any]) -> tuple[type[SequenceModel], dict[str, Any]]:
+    if not isinstance(model, Mapping):
+        raise UserError(f"model: got {model!r}, expected a mapping as {{'network': 'stack', 'mixer': 's4d'}}")
     arguments = dict(model)
-    name = arguments.pop("network", None)
+    if "network" not in arguments:
+        raise UserError(f"model.network: a value is required; choose from: {', '.join(sorted(_registry))}")
+    name = arguments.pop("network")
     if not isinstance(name, str) or name not in _registry:
-        raise UserError(f"model.network: no network is called '{name}'{suggestion(name, sorted(_registry))}")
+        part = {"network=recurrent with cell": cells.names(), "network=stack with mixer": sequence.names()}
+        of = next((f"; did you mean {key}={name}?" for key, known in part.items() if name in known), "")
+        raise UserError(f"model.network: no network is called '{name}'{of or suggestion(name, sorted(_registry))}")
     return _registry[name], arguments

@@ -42,8 +42,8 @@ class StackNetwork(SequenceModel):
         num_layers: number of blocks.
         embedding_size: width of a learned embedding of tokens; None for the data set's own, or one-hot if it has none. Only for
             tokens.
-        norm: normalisation: layer or rms over a step's channels, batch over all valid steps, or none. rms_unit_offset is rms
-            with the scale 1 + w, as in Griffin: weight decay pulls w to 0, and so the scale to 1.
+        norm: layer, rms, rms_unit_offset, batch (over all valid steps) or none. rms_unit_offset is rms with the scale 1 + w, as
+            in Griffin: weight decay pulls w to 0, and so the scale to 1.
         norm_first: the norm precedes the mixer; else it follows the skip.
         final_norm: one more norm precedes the head.
         norm_eps: constant that is added to the variance.
@@ -52,7 +52,7 @@ class StackNetwork(SequenceModel):
         norm_affine: the norms have a learned scale, and shift except for rms and rms_unit_offset.
         norm_shift: a layer norm has a learned shift.
         bias_decay: biases and the parameters of norms have weight decay.
-        feed_forward: map of the mixer's outputs s. gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
+        feed_forward: the map after the mixer. Of its outputs s, gelu: GELU(s). glu: W GELU(s) sigmoid(V GELU(s)). half_glu:
             s sigmoid(W GELU(s)), which S5 calls half_glu2. half_glu1: y sigmoid(W y) of y = GELU(s). mlp: a second residual
             branch W GELU(V x) with its own norm. gated_mlp: this branch is W (GELU(V x) * (U x)). none: s.
         expansion: width of the mlp's hidden layer, as a multiple of D.
@@ -67,7 +67,7 @@ class StackNetwork(SequenceModel):
         rescale: multiply the step size of a mixer that has one by the batch's rate, so that a model can be evaluated at another
             sampling rate than that of training.
         dropout: probability of dropping a channel.
-        dropout_mask: one mask for a whole sequence (Gal and Ghahramani, 2016), or a different one at each step.
+        dropout_mask: a mask for each sequence (Gal and Ghahramani, 2016), or for each step.
 
     Raises:
         UserError: an argument of the wrong type or range, an unknown mixer, or a setting that the data set does not support.
@@ -111,7 +111,9 @@ class StackNetwork(SequenceModel):
         self.spec, self.rescale = spec, rescale
         self.pooling = pooling or ("none" if spec.output_steps != 0 else "last" if spec.answers_at_end else "mean")
         if spec.contiguous and self.pooling == "mean":
-            raise UserError(f"model.pooling: got mean, expected last: the batches of {spec.name} continue each other")
+            raise UserError(
+                "model.pooling: got mean, expected last: the mean over the steps of a piece is not that of the sequence"
+            )
         self.inputs = Inputs(spec, embedding_size)
         self.encoder = nn.Linear(self.inputs.size, model_size)
         new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine, norm_shift)
@@ -157,10 +159,15 @@ class StackNetwork(SequenceModel):
         A block whose mixer is not causal has the state None.
 
         Raises:
-            UserError: a state for mixers that are not causal.
+            UserError: a state for mixers that are not causal, or for outputs that are means over the steps.
         """
         if state is not None and not self._causal:
             raise UserError("stack: got a state, expected None: its mixers are not causal and carry none")
+        if state is not None and self.pooling == "mean":
+            raise UserError(
+                "stack: got a state, expected None: with pooling=mean the outputs for a piece are not those of the sequence; "
+                "pooling=last carries a state"
+            )
         lengths, rate = batch.lengths, batch.rate if self.rescale else 1.0
         hidden = self.encoder(masked(self.inputs(batch, self.encoder.weight.dtype), lengths))
         states = []

@@ -1,6 +1,6 @@
 """Common parts of the compiled sequences: fallback reasons, gradients, and shapes of meta tensors.
 
-The kernels are in ``csrc/sequence_run.cpp`` (memory network, LSTM, GRU) and ``csrc/multiscale.cpp`` (HM-LSTM).
+The kernels are in ``csrc/``.
 """
 
 from collections.abc import Callable, Sequence
@@ -205,8 +205,8 @@ def refuse_second_derivative(ctx: Any, *grads: Any) -> None:
         NotImplementedError: always.
     """
     raise NotImplementedError(
-        "a compiled sequence is differentiable once; with SEQMEM_REFERENCE=1 torch's operations replace it, "
-        "differentiable to any order"
+        "a compiled operator is differentiable once; torch.func.grad and other transforms of torch.func, or SEQMEM_REFERENCE=1 "
+        "for a whole process, replace it by torch's operations, differentiable to any order"
     )
 
 

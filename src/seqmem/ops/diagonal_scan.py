@@ -12,9 +12,10 @@ from torch import Tensor
 
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
+from seqmem.ops import pairs as pairs_of_reals
 from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.export import scan
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, scan_types
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
 
@@ -28,10 +29,10 @@ def pairs_as_complex(function: Scan) -> Scan:
     ) -> tuple[Tensor, Tensor]:
         if b.dim() != 4:
             return function(a, b, initial, lengths, reverse)
-        dtype = checked_type(a, b, initial)
+        dtype, wide = checked_types(a, b, initial)
         numbers = [None if pairs is None else torch.complex(*at_least_float32(pairs).unbind(-1)) for pairs in (a, b, initial)]
         h, final = function(*numbers, lengths, reverse)
-        return torch.view_as_real(h).to(dtype), torch.view_as_real(final).to(dtype)
+        return torch.view_as_real(h).to(dtype), torch.view_as_real(final).to(wide)
 
     return call
 
@@ -45,14 +46,14 @@ def diagonal_scan_reference(
     Args:
         a: (N,) for the same factors at each step, or (B, T, N).
         b: (B, T, N), real or complex; or (B, T, N, 2), pairs of real and imaginary part, and then all arguments and results
-            have that trailing dimension. The results have the type of a, b and the initial state, the widest of them; half
-            precision is computed in float32.
+            have that trailing dimension. Half precision is computed in float32.
         initial: (B, N) the state before the first step; None for zero.
         lengths: (B,) int64 valid steps of each row; None if all T are valid.
         reverse: h_t = a_t h_{t+1} + b_t, from each row's last valid step backward in time.
 
     Returns:
-        h, (B, T, N), zero in the padding, and the state after each row's last step, (B, N).
+        h, (B, T, N), zero in the padding, in the widest type of a, b and the initial state, and the state after each row's last
+        step, (B, N), at least in float32. A state in float32 leaves h in half precision.
 
     Raises:
         UserError: shapes or types that do not match.
@@ -64,7 +65,7 @@ def diagonal_scan_reference(
         state = a_t * state + b_t
         states.append(state)
     outputs = torch.stack(states[::-1] if reverse else states, 1) if states else terms
-    return _outputs(outputs, lengths, dtype), state.to(dtype)
+    return _outputs(outputs, lengths, dtype), state
 
 
 @pairs_as_complex
@@ -80,7 +81,7 @@ def diagonal_scan_parallel(
     factors, terms, state, dtype = _prepared(a, b, initial, lengths)
     steps = b.shape[1]
     if steps == 0:
-        return terms.to(dtype), state.to(dtype)
+        return terms.to(dtype), state
     if reverse:
         terms, factors = terms.flip(1), factors if factors.dim() == 1 else factors.flip(1)
     first = (factors if factors.dim() == 1 else factors[:, 0]) * state
@@ -95,7 +96,7 @@ def diagonal_scan_parallel(
             factors = torch.cat([factors[:, :offset], factors[:, offset:] * factors[:, :-offset]], 1)
         terms = torch.cat([terms[:, :offset], later], 1)
         offset *= 2
-    return _outputs(terms.flip(1) if reverse else terms, lengths, dtype), terms[:, -1].to(dtype)
+    return _outputs(terms.flip(1) if reverse else terms, lengths, dtype), terms[:, -1]
 
 
 def diagonal_scan_exported(
@@ -106,7 +107,7 @@ def diagonal_scan_exported(
     Pairs are computed with real numbers alone, for formats without complex ones.
     """
     factors, terms, state, dtype = _prepared(a, b, initial, lengths)
-    multiply = _product_of_pairs if b.dim() == 4 else torch.mul
+    multiply = pairs_of_reals.product if b.dim() == 4 else torch.mul
     sequences = [tensor.transpose(0, 1) for tensor in (factors.expand_as(terms), terms)]
     if reverse:
         sequences = [sequence.flip(0) for sequence in sequences]
@@ -117,33 +118,28 @@ def diagonal_scan_exported(
 
     [last], states = scan(step, [state.clone()], [sequence.clone() for sequence in sequences])
     states = states.flip(0) if reverse else states
-    return _outputs(states.transpose(0, 1), lengths, dtype), last.to(dtype)
+    return _outputs(states.transpose(0, 1), lengths, dtype), last
 
 
 def diagonal_scan(
     a: Tensor, b: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`diagonal_scan_reference` in one call, in ``csrc/scan.cpp``. Differentiable once."""
-    dtype = checked_type(a, b, initial)
-    wide = torch.promote_types(dtype, torch.float32)
+    dtype, wide = checked_types(a, b, initial)
     given = [None if tensor is None else tensor.to(wide) for tensor in (a, b, initial)]
     if wide.is_complex:
         pairs = [None if tensor is None else torch.view_as_real(tensor.resolve_conj()) for tensor in given]
         h, final = torch.ops.seqmem.diagonal_scan(*pairs, lengths, reverse)
-        return torch.view_as_complex(h).to(dtype), torch.view_as_complex(final).to(dtype)
+        return torch.view_as_complex(h).to(dtype), torch.view_as_complex(final)
     h, final = torch.ops.seqmem.diagonal_scan(*given, lengths, reverse)
-    return h.to(dtype), final.to(dtype)
+    return h.to(dtype), final
 
 
-def _product_of_pairs(a: Tensor, b: Tensor) -> Tensor:
-    real, imaginary = a.unbind(-1)
-    return torch.stack([real * b[..., 0] - imaginary * b[..., 1], real * b[..., 1] + imaginary * b[..., 0]], -1)
-
-
-def checked_type(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:
-    """Refuse shapes that do not match, and return the type of the results."""
-    pair = b.shape[3:]
-    if b.dim() not in (3, 4) or pair not in ((), (2,)) or a.shape not in (b.shape, b.shape[2:]):
+def checked_types(a: Tensor, b: Tensor, initial: Tensor | None) -> tuple[torch.dtype, torch.dtype]:
+    """Refuse shapes that do not match, and return the types of h and of the states, see :func:`scan_types`."""
+    # Shapes of different rank are not compared: an exported program would refuse as many rows as the state has numbers.
+    expected_a = b.shape if a.dim() == b.dim() else b.shape[2:]
+    if b.dim() not in (3, 4) or b.shape[3:] not in ((), (2,)) or a.shape != expected_a:
         raise UserError(
             f"diagonal_scan: got a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)}, expected b (B, T, N) and a (N,) "
             "or (B, T, N), or b (B, T, N, 2) and a (N, 2) or (B, T, N, 2)"
@@ -151,19 +147,17 @@ def checked_type(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:
     expected = (b.shape[0], *b.shape[2:])
     if initial is not None and initial.shape != expected:
         raise UserError(f"diagonal_scan: got initial of shape {tuple(initial.shape)}, expected {expected}")
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return dtype if initial is None else torch.promote_types(dtype, initial.dtype)
+    return scan_types(a, b, initial=initial)
 
 
 def _prepared(
     a: Tensor, b: Tensor, initial: Tensor | None, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
-    """Return factors, terms and the initial state, and the type of the results.
+    """Return factors, terms and the initial state, and the type of h.
 
     In the padding a factor of 1 and a term of 0 keep the state.
     """
-    dtype = checked_type(a, b, initial)
-    wide = torch.promote_types(dtype, torch.float32)
+    dtype, wide = checked_types(a, b, initial)
     a, b = a.to(wide), b.to(wide)
     state = b.new_zeros(b.shape[0], *b.shape[2:]) if initial is None else initial.to(wide)
     if lengths is None:

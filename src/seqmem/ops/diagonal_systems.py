@@ -1,10 +1,11 @@
 """Discretization of diagonal linear systems s' = lambda s + B x, whose inputs are held between steps."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from seqmem.errors import check_choice
 from seqmem.ops import pairs
 
 Rule = Literal["zoh", "bilinear"]
@@ -23,7 +24,11 @@ def discretized(eigenvalues: Tensor, step_size: Tensor, rule: Rule) -> tuple[Ten
 
     Returns:
         Pairs of the broadcast shape.
+
+    Raises:
+        UserError: another rule.
     """
+    check_choice("rule", rule, get_args(Rule))
     scaled = step_size[..., None] * eigenvalues
     if rule == "zoh":
         return pairs.exp(scaled), pairs.quotient(pairs.expm1(scaled), eigenvalues)

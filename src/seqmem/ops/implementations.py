@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seqmem.errors import UserError, suggestion
 from seqmem.ops import compiled_sequence, extension, transforms
 from seqmem.ops.causal_convolution import causal_convolution_compiled, causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan, diagonal_scan_exported, diagonal_scan_parallel
@@ -227,10 +228,16 @@ def required(operator: str, inputs: Tensor) -> Any:
     Args:
         operator: a key of :data:`TABLE`.
         inputs: as for :func:`choose`.
+
+    Raises:
+        UserError: there is no such operator, or none of its implementations can run.
     """
-    run = choose(operator, inputs, {}, "").run
-    assert run is not None
-    return run
+    if operator not in TABLE:
+        raise UserError(f"got operator '{operator}', expected the name of an operator{suggestion(operator, TABLE)}")
+    choice = choose(operator, inputs, {}, operator)
+    if choice.run is None:
+        raise UserError(f"{operator}: no implementation can run: {choice.fallback_reason}")
+    return choice.run
 
 
 def choose_loop(inputs: Tensor, capturable: bool) -> Loop:

@@ -3,17 +3,17 @@
 Feng et al., "Were RNNs All We Needed?" (2024), sections 3.1 and 3.2, and appendix A for the activation of the candidate.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from seqmem.data.masks import masked
-from seqmem.errors import UserError
+from seqmem.errors import UserError, check_choice
 from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.diagonal_scan import diagonal_scan_exported, diagonal_scan_parallel, diagonal_scan_reference
-from seqmem.ops.precision import at_least_float32
+from seqmem.ops.precision import at_least_float32, scan_types
 
 MinimalGates = Literal["gru", "lstm", "lstm_raw"]
 
@@ -41,10 +41,10 @@ def minimal_gates_reference(
         gates: gru, lstm or lstm_raw.
 
     Returns:
-        h, (B, T, E), zero in the padding, and the state after each row's last valid step, (B, E).
+        h, (B, T, E), zero in the padding, and the state after each row's last valid step, (B, E), at least in float32.
 
     Raises:
-        UserError: shapes that do not match.
+        UserError: shapes that do not match, or other gates.
     """
     return _scanned(diagonal_scan_reference, projected, initial, lengths, gates)
 
@@ -67,11 +67,10 @@ def minimal_gates_scan(
     projected: Tensor, initial: Tensor | None = None, lengths: Tensor | None = None, gates: MinimalGates = "gru"
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`minimal_gates_reference` in one call, in ``csrc/scan_gates.cpp``. Differentiable once."""
-    dtype = checked_type(projected, initial, gates)
-    wide = torch.promote_types(dtype, torch.float32)
+    dtype, wide = checked_types(projected, initial, gates)
     state = None if initial is None else initial.to(wide)
     h, final = torch.ops.seqmem.minimal_gates(projected.to(wide), state, lengths, gates)
-    return h.to(dtype), final.to(dtype)
+    return h.to(dtype), final
 
 
 def candidate_activation(k: Tensor) -> Tensor:
@@ -82,21 +81,22 @@ def candidate_activation(k: Tensor) -> Tensor:
 def _scanned(
     scan: Any, projected: Tensor, initial: Tensor | None, lengths: Tensor | None, gates: MinimalGates
 ) -> tuple[Tensor, Tensor]:
-    dtype = checked_type(projected, initial, gates)
+    dtype, _ = checked_types(projected, initial, gates)
     a, b = _factors_and_terms(at_least_float32(masked(projected, lengths)), gates)
     h, final = scan(a, b, initial, lengths)
-    return h.to(dtype), final.to(dtype)
+    return h.to(dtype), final
 
 
-def checked_type(projected: Tensor, initial: Tensor | None, gates: MinimalGates) -> torch.dtype:
-    """Refuse shapes that do not match, and return the type of the results."""
+def checked_types(projected: Tensor, initial: Tensor | None, gates: MinimalGates) -> tuple[torch.dtype, torch.dtype]:
+    """Refuse other gates and shapes that do not match, and return the types of h and of the states."""
+    check_choice("gates", gates, get_args(MinimalGates))
     count = 2 if gates == "gru" else 3
     if projected.dim() != 3 or projected.shape[2] % count:
         raise UserError(f"minimal_gates: got projected of shape {tuple(projected.shape)}, expected (B, T, {count} E)")
     shape = (projected.shape[0], projected.shape[2] // count)
     if initial is not None and initial.shape != shape:
         raise UserError(f"minimal_gates: got initial of shape {tuple(initial.shape)}, expected {shape}")
-    return projected.dtype if initial is None else torch.promote_types(projected.dtype, initial.dtype)
+    return scan_types(projected, initial=initial)
 
 
 def _factors_and_terms(projected: Tensor, gates: MinimalGates) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,16 @@
 Rusch and Rus, "Oscillatory State-Space Models" (2025), equations 3 to 6.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from seqmem.data.masks import masked
-from seqmem.errors import UserError
+from seqmem.errors import UserError, check_choice
 from seqmem.ops.compiled_sequence import register_scan
 from seqmem.ops.export import scan
+from seqmem.ops.precision import scan_types
 
 OscillatorMethod = Literal["im", "imex"]
 
@@ -38,12 +39,13 @@ def oscillator_scan_reference(
         method: im or imex.
 
     Returns:
-        positions (B, T, P, 2), zero in the padding, and velocity and position after each row's last valid step, (B, 2, P, 2).
+        positions (B, T, P, 2), zero in the padding, and velocity and position after each row's last valid step, (B, 2, P, 2),
+        at least in float32.
 
     Raises:
-        UserError: shapes that do not match.
+        UserError: shapes that do not match, or another method.
     """
-    a, dt, u, state, dtype = _prepared(stiffness, step, driven, initial, lengths)
+    a, dt, u, state, dtype = _prepared(stiffness, step, driven, initial, lengths, method)
     a, dt = a[:, None], dt[:, None]
     z, y = state.unbind(1)
     states = [state]
@@ -68,7 +70,7 @@ def oscillator_scan_parallel(
     method: OscillatorMethod = "im",
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`oscillator_scan_reference` in O(log T) operations on whole sequences (Hillis and Steele, 1986)."""
-    a, dt, u, state, dtype = _prepared(stiffness, step, driven, initial, lengths)
+    a, dt, u, state, dtype = _prepared(stiffness, step, driven, initial, lengths, method)
     matrix, gains = transition(a, dt, method)
     # The state before the first step is the first term: (B, T + 1, 2, P, 2).
     terms = torch.cat([state.unsqueeze(1), gains[..., None] * u.unsqueeze(2)], 1)
@@ -90,7 +92,7 @@ def oscillator_scan_exported(
     method: OscillatorMethod = "im",
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`oscillator_scan_reference` by torch's scan operator, for exported programs of any length."""
-    a, dt, u, state, dtype = _prepared(stiffness, step, driven, initial, lengths)
+    a, dt, u, state, dtype = _prepared(stiffness, step, driven, initial, lengths, method)
     matrix, gains = transition(a, dt, method)
 
     def advance(parts: list[Tensor], items: list[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -110,13 +112,12 @@ def oscillator_scan(
     method: OscillatorMethod = "im",
 ) -> tuple[Tensor, Tensor]:
     """Compute :func:`oscillator_scan_reference` in one call, in ``csrc/scan_oscillators.cpp``. Differentiable once."""
-    dtype = checked_type(stiffness, step, driven, initial)
-    wide = torch.promote_types(dtype, torch.float32)
+    dtype, wide = checked_types(stiffness, step, driven, initial, method)
     coefficients = unified(stiffness.to(wide), step.to(wide), method)
     given = (coefficients, driven.to(wide), None if initial is None else initial.to(wide))
     gradient = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
     positions, final, _ = torch.ops.seqmem.oscillators(*given, lengths, gradient)
-    return positions.to(dtype), final.to(dtype)
+    return positions.to(dtype), final
 
 
 def unified(stiffness: Tensor, step: Tensor, method: OscillatorMethod) -> Tensor:
@@ -139,18 +140,25 @@ def transition(stiffness: Tensor, step: Tensor, method: OscillatorMethod) -> tup
 
 
 def _prepared(
-    stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None, lengths: Tensor | None
+    stiffness: Tensor,
+    step: Tensor,
+    driven: Tensor,
+    initial: Tensor | None,
+    lengths: Tensor | None,
+    method: OscillatorMethod,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.dtype]:
-    """Return A, dt, u with zeros in the padding and the initial state, and the type of the results."""
-    dtype = checked_type(stiffness, step, driven, initial)
-    wide = torch.promote_types(dtype, torch.float32)
+    """Return A, dt, u with zeros in the padding and the initial state, and the type of the positions."""
+    dtype, wide = checked_types(stiffness, step, driven, initial, method)
     u = masked(driven, lengths).to(wide)
     state = u.new_zeros(u.shape[0], 2, *u.shape[2:]) if initial is None else initial.to(wide)
     return stiffness.to(wide), step.to(wide), u, state, dtype
 
 
-def checked_type(stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None) -> torch.dtype:
-    """Refuse shapes that do not match, and return the type of the results."""
+def checked_types(
+    stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tensor | None, method: OscillatorMethod
+) -> tuple[torch.dtype, torch.dtype]:
+    """Refuse other methods and shapes that do not match, and return the types of the positions and of the states."""
+    check_choice("method", method, get_args(OscillatorMethod))
     given = [tuple(tensor.shape) for tensor in (stiffness, step, driven)]
     if driven.dim() != 4 or driven.shape[3] != 2 or {stiffness.shape, step.shape} != {driven.shape[2:3]}:
         raise UserError(
@@ -160,19 +168,16 @@ def checked_type(stiffness: Tensor, step: Tensor, driven: Tensor, initial: Tenso
     shape = (driven.shape[0], 2, driven.shape[2], 2)
     if initial is not None and initial.shape != shape:
         raise UserError(f"oscillators: got initial of shape {tuple(initial.shape)}, expected {shape}")
-    dtype = driven.dtype
-    for tensor in (stiffness, step, *([] if initial is None else [initial])):
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
+    return scan_types(stiffness, step, driven, initial=initial)
 
 
 def _results(states: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the positions and the final state from the states (B, T + 1, 2, P, 2), that before the first step included."""
     positions = states[:, 1:, 1]
     if lengths is None:
-        return positions.to(dtype), states[:, -1].to(dtype)
+        return positions.to(dtype), states[:, -1]
     final = states.gather(1, lengths.view(-1, 1, 1, 1, 1).expand(-1, 1, *states.shape[2:])).squeeze(1)
-    return masked(positions, lengths).to(dtype), final.to(dtype)
+    return masked(positions, lengths).to(dtype), final
 
 
 def _shapes(

@@ -35,6 +35,19 @@ def mixed_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return at_least_float32(linear(inputs.to(weight.dtype), weight, bias))
 
 
+def scan_types(*inputs: Tensor, initial: Tensor | None) -> tuple[torch.dtype, torch.dtype]:
+    """Return the types of a scan's outputs and of its states.
+
+    States have the widest type of the inputs and the initial state, at least float32. The outputs have the same type, but half
+    precision for inputs in half precision with a state in float32.
+    """
+    wide = widest(*inputs, initial)
+    dtype = inputs[0].dtype
+    for tensor in inputs[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype if wide == torch.float32 else wide, wide
+
+
 def widest(*tensors: Tensor | None) -> torch.dtype:
     """Return the widest type of tensors, at least float32; None is left out."""
     dtype = torch.float32

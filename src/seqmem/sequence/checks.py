@@ -50,15 +50,15 @@ def checked_rate(label: str, rate: Any, rescales: bool) -> float:
     Args:
         label: name of the layer in messages.
         rate: the argument of the call, a number of Python or NumPy.
-        rescales: the layer can rescale its step size.
+        rescales: the layer can be rescaled to another sampling rate.
 
     Raises:
-        UserError: it is not a positive number, or other than 1 for a layer without a step size.
+        UserError: it is not a positive number, or other than 1 for a layer that does not rescale.
     """
     if expected := expected_rate(rate):
         raise UserError(f"{label}: got rate={shown_rate(rate)}, expected {expected}")
     if rate != 1 and not rescales:
-        raise UserError(f"{label}: got rate={rate:g}, expected 1: the layer has no step size to rescale")
+        raise UserError(f"{label}: got rate={rate:g}, expected 1: the layer cannot be rescaled to another sampling rate")
     return float(rate)
 
 
@@ -137,19 +137,22 @@ def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, devic
 
 
 def any_wrong(wrong: Tensor, message: str) -> bool:
-    """Return whether a value is wrong; for a tensor on a GPU let the GPU stop the process instead, without waiting for it.
+    """Return whether a value is wrong.
+
+    For a tensor on a GPU let the GPU stop the process instead, without waiting for it. In torch.compile leave an assertion in
+    the graph, which a branch on the value would break; on the CPU it raises RuntimeError with the message.
 
     Args:
         wrong: bool of any shape; also within transforms of torch.func.
-        message: what the GPU prints.
+        message: what the GPU prints, or the assertion says.
 
     Returns:
-        False for tensors on a GPU or the meta device.
+        False for tensors on a GPU or the meta device, and in torch.compile.
     """
     found = transforms.values(wrong)
     if found.is_meta:
         return False
-    if found.is_cuda:
+    if found.is_cuda or torch.compiler.is_compiling():
         torch._assert_async(~found.any(), message)
         return False
     return bool(found.any())

@@ -69,6 +69,9 @@ class SequenceLayer(nn.Module, Generic[State]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.operator and cls.operator not in implementations.TABLE:
+            known = suggestion(cls.operator, implementations.TABLE)
+            raise UserError(f"{cls.__name__}.operator: got '{cls.operator}', expected the name of an operator{known}")
         if "name" in cls.__dict__:
             plugins.register(_registry, cls)
         complete_docstrings(cls)
@@ -108,7 +111,7 @@ class SequenceLayer(nn.Module, Generic[State]):
 
         Raises:
             UserError: shapes or types that do not match, a state for a layer that is not causal, or a rate other than 1 for a
-                layer that has no step size to rescale.
+                layer that does not rescale.
         """
         fresh = state is None
         rescaling = self._rescaling(rate)
@@ -256,9 +259,8 @@ class SequenceLayer(nn.Module, Generic[State]):
             checks.check_times(self._label(), times, tuple(inputs.shape[:2]))
             inputs = torch.cat([times.unsqueeze(-1).to(inputs.dtype), inputs], -1)
         if inputs.shape[-1] != self.input_size:
-            raise UserError(
-                f"{self._label()}: got inputs with {inputs.shape[-1]} channels, expected input_size={self.input_size}"
-            )
+            given = f"{inputs.shape[-1]} channels" if times is None else f"{inputs.shape[-1] - 1} channels and times, one more"
+            raise UserError(f"{self._label()}: got inputs with {given}, expected input_size={self.input_size}")
         return inputs
 
     def _check_step(self, inputs: Tensor, times: Tensor | None) -> None:

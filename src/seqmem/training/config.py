@@ -244,7 +244,7 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_devices(runner)
     package = check(PackageConfig, config.get("seqmem") or {}, "seqmem")
     return {
-        "model": config["model"],
+        "model": models.as_declared(config["model"]),
         "dataset": config["dataset"],
         "train": train,
         "runner": runner,

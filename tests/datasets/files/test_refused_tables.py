@@ -15,7 +15,7 @@ REFUSED = {
     "two labels": (long().replace("s1,1,1.25,-1.5,b", "s1,1,1.25,-1.5,a"), r"line 5, column label: got 'a' in series 's1'"),
     "no label": (
         long(header="id,time,x,y,remark"),
-        r"has no label that is found by its name \(channels: x, y; other columns: remark\)",
+        r"\(channels: x, y; other columns: remark\).*; did you mean dataset\.label_column=remark\?",
     ),
     "not a number": (long().replace("2.25", "2.2.5"), r"own\.csv, line 8, column x: got '2\.2\.5', expected a number"),
     "thousands": (long(separator=";").replace("2.25", "1,234"), r"line 8, column x: got '1,234'.*thousands separator"),

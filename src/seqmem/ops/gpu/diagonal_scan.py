@@ -7,7 +7,6 @@ from torch import Tensor
 
 from seqmem.ops import diagonal_scan
 from seqmem.ops.gpu.operators import Operator, register, runs_kernels
-from seqmem.ops.precision import at_least_float32
 
 BLOCK = 32
 """Numbers of a program, one for each thread of a warp: many programs, and whole lines of memory in each load."""
@@ -25,16 +24,16 @@ def diagonal_scan_kernel(
     """
     if not runs_kernels(b):
         return diagonal_scan.diagonal_scan_reference(a, b, initial, lengths, reverse)
-    dtype = diagonal_scan.checked_type(a, b, initial)
-    if dtype.is_complex:
-        initial = None if initial is None else _as_pairs(initial.to(dtype))
-        h, final = diagonal_scan_kernel(_as_pairs(a.to(dtype)), _as_pairs(b.to(dtype)), initial, lengths, reverse)
+    dtype, wide = diagonal_scan.checked_types(a, b, initial)
+    if wide.is_complex:
+        initial = None if initial is None else _as_pairs(initial.to(wide))
+        h, final = diagonal_scan_kernel(_as_pairs(a.to(wide)), _as_pairs(b.to(wide)), initial, lengths, reverse)
         return torch.view_as_complex(h), torch.view_as_complex(final)
-    if torch.float64 in (a.dtype, b.dtype):
+    if wide == torch.float64:
         a, b = a.double(), b.double()
-    initial = None if initial is None else at_least_float32(initial).to(torch.promote_types(dtype, torch.float32))
+    initial = None if initial is None else initial.to(wide)
     h, final = torch.ops.seqmem.diagonal_scan_kernel(a, b, initial, lengths, reverse)
-    return h.to(dtype), final.to(dtype)
+    return h.to(dtype), final
 
 
 def _as_pairs(numbers: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ def minimal_gates_kernel(
     """
     if not runs_kernels(projected):
         return minimal_gates.minimal_gates_reference(projected, initial, lengths, gates)
-    dtype = minimal_gates.checked_type(projected, initial, gates)
-    projected = projected.double() if dtype == torch.float64 else projected
-    initial = None if initial is None else initial.to(torch.promote_types(dtype, torch.float32))
+    dtype, wide = minimal_gates.checked_types(projected, initial, gates)
+    projected = projected.double() if wide == torch.float64 else projected
+    initial = None if initial is None else initial.to(wide)
     h, final = torch.ops.seqmem.minimal_gates_kernel(projected, initial, lengths, gates)
-    return h.to(dtype), final.to(dtype)
+    return h.to(dtype), final
 
 
 def _shapes(projected: Tensor, initial: Tensor | None, lengths: Tensor | None, gates: str) -> tuple[Tensor, Tensor]:

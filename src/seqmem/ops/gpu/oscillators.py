@@ -30,14 +30,13 @@ def oscillator_scan_kernel(
     """
     if not runs_kernels(driven):
         return oscillators.oscillator_scan_reference(stiffness, step, driven, initial, lengths, method)
-    dtype = oscillators.checked_type(stiffness, step, driven, initial)
-    wide = torch.promote_types(dtype, torch.float32)
+    dtype, wide = oscillators.checked_types(stiffness, step, driven, initial, method)
     driven = driven.double() if wide == torch.float64 else driven
     initial = None if initial is None else initial.to(wide)
     coefficients = oscillators.unified(stiffness.to(wide), step.to(wide), method)
     keeps_velocities = needs_gradient(coefficients, driven, initial)
     positions, final, _ = torch.ops.seqmem.oscillators_kernel(coefficients, driven, initial, lengths, keeps_velocities)
-    return positions.to(dtype), final.to(dtype)
+    return positions.to(dtype), final
 
 
 def _shapes(
