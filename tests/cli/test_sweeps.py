@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -169,6 +170,18 @@ def test_a_job_that_fails_before_its_first_trial_is_named_at_the_end(tmp_path):
     assert again.returncode == 2
     assert "error: 1 of 2 jobs failed" in again.stderr
     assert re.search(r"error: cannot write \S+/table.txt \(Is a directory\)", again.stderr)
+
+
+def test_jobs_that_fail_alike_are_named_under_one_line(tmp_path, monkeypatch, capsys):
+    failures = {"model=gru": "no label", "model=rnn": "no label", "model=tcn": "too long", "model=lstm": None}
+    jobs = [{"failure": failure, "status": 2, "overrides": [model]} for model, failure in failures.items()]
+    monkeypatch.setattr("seqmem.results.Sweep", lambda folder: SimpleNamespace(jobs=lambda: jobs))
+    monkeypatch.setattr("seqmem.results.find_runs", lambda folder: [])
+    monkeypatch.setattr(sweeps, "current", sweeps._Current(folder=tmp_path))
+    sweeps.report_sweep()
+    assert capsys.readouterr().err.splitlines() == [
+        "error: 3 of 4 jobs failed", "error: 2 jobs: no label", "  model=gru", "  model=rnn", "error: model=tcn: too long"
+    ]  # fmt: skip
 
 
 def test_a_job_that_fails_does_not_stop_the_sweep(tmp_path):

@@ -137,8 +137,10 @@ def report_sweep() -> None:
     finally:
         if failed:
             print(f"error: {len(failed)} of {len(jobs)} jobs failed", file=sys.stderr)
-        for job in failed:
-            print(f"error: {shlex.join(job['overrides'])}: {job['failure']}", file=sys.stderr)
+        for failure in dict.fromkeys(job["failure"] for job in failed):
+            of = [shlex.join(job["overrides"]) for job in failed if job["failure"] == failure]
+            lines = [f"error: {of[0]}: {failure}"] if len(of) == 1 else [f"error: {len(of)} jobs: {failure}", *of]
+            print("\n  ".join(lines), file=sys.stderr)
 
 
 def _best(group: "Trials", groups: Sequence["Trials"], folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
