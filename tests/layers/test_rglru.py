@@ -166,7 +166,7 @@ def test_sizes():
     layer = RGLRU(6, 10, inner_size=8, num_heads=2, kernel_size=3)
     unit = 8 + 2 * (8 * 8 // 2 + 8)
     assert sum(value.numel() for value in layer.parameters()) == unit + 2 * (6 * 8 + 8) + 8 * 3 + 8 + 8 * 10 + 10
-    assert len(RGLRU(3, 24).weight_gate) == 8
+    assert [len(RGLRU(3, size).weight_gate) for size in (6, 8, 24, 64, 96)] == [1, 2, 4, 16, 16]
     assert RGLRU(3, 4, kernel_size=1)(torch.randn(2, 5, 3))[1].inputs.shape == (2, 0, 4)
     with pytest.raises(UserError, match="num_heads: got 3, expected a divisor of the inner size 8"):
         RGLRU(3, 8, num_heads=3)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -178,8 +179,8 @@ def export(
             sizes = _sizes(program, exported)
             if rows is None and sizes.rows[0] == sizes.rows[1]:
                 raise UserError(f"only for batches of {sizes.rows[0]} rows; --batch B chooses others")
-            if excluded := [guard for guard in getattr(exported, "_guards_code", None) or () if "!=" in guard]:
-                raise UserError(f"not for all sizes: {excluded[0]}")
+            if excluded := _excluded(exported, sizes):
+                raise UserError(f"not for all sizes: {excluded}")
             return exported, sizes
         except Exception as error:  # torch raises many types
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -251,6 +252,16 @@ def _sizes(program: Program, exported: ExportedProgram) -> Sizes:
         sliced = "lengths" not in program.names  # torch specialises on T > k when the last k steps are sliced
         least = max(least, program.spec.output_steps + sliced)
     return Sizes(rows, (least, most))
+
+
+def _excluded(exported: ExportedProgram, sizes: Sizes) -> str:
+    """Return a condition of an exported program that excludes one size within its ranges; empty for none."""
+    for guard in getattr(exported, "_guards_code", None) or ():
+        # For example (4*L['inputs'].size()[1]) != 12, which is T != 3.
+        found = re.fullmatch(r"\(?(?:(\d+)\*)?L\[.+\]\.size\(\)\[([01])\]\)? != (\d+)", guard)
+        if "!=" in guard and not (found and int(found[3]) / int(found[1] or 1) < sizes[int(found[2])][0]):
+            return str(guard)
+    return ""
 
 
 def _describe_inputs(program: Program, sizes: Sizes) -> list[str]:
