@@ -183,8 +183,8 @@ def test_wrong_shapes_are_named():
         ((2, 5, 3), {"lengths": torch.tensor([5])}, r"lengths of shape \(1,\), expected \(2,\)"),
         ((2, 5, 3), {"lengths": torch.tensor([6, 1])}, "between 0 and T=5"),
         ((2, 5, 2), {"times": torch.zeros(2, 4)}, r"times of shape \(2, 4\), expected \(2, 5\)"),
-        ((2, 5, 3), {"state": (torch.zeros(2, 8),)}, "a state of 1 parts, expected 2"),
-        ((2, 5, 3), {"state": cells.GRU(3, 8).initial_state(2)}, "a state of 1 parts, expected 2"),
+        ((2, 5, 3), {"state": (torch.zeros(2, 8),)}, "a state of 1 part, expected 2: state.hidden, state.memory"),
+        ((2, 5, 3), {"state": cells.GRU(3, 8).initial_state(2)}, "a state of 1 part, expected 2: state.hidden, state.memory"),
         ((2, 5, 3), {"state": (torch.zeros(3, 8), torch.zeros(3, 8))}, "a state of 3 rows, expected 2"),
     ):
         with pytest.raises(UserError, match=message):

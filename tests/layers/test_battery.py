@@ -165,7 +165,7 @@ def test_mistakes_are_named(inputs):
         (lambda: layer(inputs[..., :2]), "got inputs with 2 channels, expected input_size=3"),
         (lambda: layer(inputs, lengths=LENGTHS + 1), "expected each between 0 and T=17"),
         (lambda: layer(inputs, layer.initial_state(2)), "got a state of 2 rows, expected 4"),
-        (lambda: layer(inputs, (torch.zeros(4, 6), torch.zeros(4, 6))), "got a state of 2 parts, expected 1"),
+        (lambda: layer(inputs, (torch.zeros(4, 6), torch.zeros(4, 6))), "got a state of 2 parts, expected 1: state.averages"),
         (lambda: layer.step(inputs), r"got inputs of one step of shape \(4, 17, 3\), expected \(B, C\)"),
         (lambda: EMA(3, shortest=1), "shortest: got 1, expected greater than or equal to 2"),
         (lambda: EMA(3, shortest=50, longest=20), "longest: got 20, expected at least shortest=50"),

@@ -136,7 +136,7 @@ def test_parameters_and_their_decay():
 
 
 def test_heads_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="num_heads: got 3, expected a divisor of 6 inputs and 8 units"):
+    with pytest.raises(UserError, match="num_heads: got 3, expected a divisor of 6 inputs and 8 units: 1, 2"):
         SLSTM(6, 8, num_heads=3)
     with pytest.raises(UserError, match="num_heads: got 4, expected fewer than 4 units: the norm of one unit is zero"):
         SLSTM(4, 4, num_heads=4)

@@ -82,7 +82,10 @@ class SLSTM(SequenceLayer[SLSTMState]):
         divisors = (k for k in (4, 2) if not (input_size % k or hidden_size % k) and hidden_size >= 4 * k)
         heads = num_heads or next(divisors, 1)
         if input_size % heads or hidden_size % heads:
-            raise UserError(f"num_heads: got {heads}, expected a divisor of {input_size} inputs and {hidden_size} units")
+            common = ", ".join(str(k) for k in range(1, hidden_size) if not (input_size % k or hidden_size % k))
+            raise UserError(
+                f"num_heads: got {heads}, expected a divisor of {input_size} inputs and {hidden_size} units: {common}"
+            )
         if heads == hidden_size:
             raise UserError(f"num_heads: got {heads}, expected fewer than {hidden_size} units: the norm of one unit is zero")
         self.forget_bias, size = forget_bias, hidden_size // heads

@@ -191,7 +191,8 @@ def checked_state(label: str, state: Any, like: Any, batch_size: int) -> Any:
     """
     given, own = list(_leaves(label, state)), parts(like)
     if len(given) != len(own):
-        raise UserError(f"{label}: got a state of {len(given)} parts, expected {len(own)}")
+        parts_given = "1 part" if len(given) == 1 else f"{len(given)} parts"
+        raise UserError(f"{label}: got a state of {parts_given}, expected {len(own)}: {', '.join(_names(like))}")
     fitting = [_fitted(label, k, part, like, batch_size) for k, part in enumerate(given)]
     if _same_structure(state, like) and all(new is old for new, old in zip(fitting, given, strict=True)):
         return state  # a loop over step() passes what the layer returned
