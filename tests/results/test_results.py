@@ -134,6 +134,9 @@ def test_changes_of_a_config_are_compared_as_written():
         "train.lr": (0.1, None),
         "train.epochs": (None, 2),
     }
+    whole = {"model": {"expansion": 3, "bias": True}, "train": {"limit_val_batches": 1}}
+    float_ = {"model": {"expansion": 3.0, "bias": True}, "train": {"limit_val_batches": 1.0}}
+    assert changes(whole, float_) == {"train.limit_val_batches": (1, 1.0)}
 
 
 def test_digest_ignores_the_order_of_keys():

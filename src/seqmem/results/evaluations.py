@@ -50,8 +50,14 @@ def recorded(folder: Path, epoch: int, prefix: str) -> dict[str, float]:
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ between two configs by name: (old, new), None for a missing one."""
     old, new = settings(before), settings(after)
-    # Compared by repr, as limit_..._batches=1 is one batch and 1.0 all of them.
-    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if repr(old.get(key)) != repr(new.get(key))}
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if not _is_equal(key, old.get(key), new.get(key))}
+
+
+def _is_equal(key: str, old: Any, new: Any) -> bool:
+    """Return whether two values of a setting are the same: 1 and 1.0, except where 1 is one batch and 1.0 all of them."""
+    if type(old) in (int, float) and type(new) in (int, float) and not key.startswith("train.limit_"):
+        return bool(old == new)
+    return repr(old) == repr(new)
 
 
 def has_kept(path: Path, about: Mapping[str, Any]) -> bool:
