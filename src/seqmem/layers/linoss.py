@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from seqmem.arguments import checked
@@ -32,6 +32,9 @@ class LinOSS(SequenceLayer[LinOSSState]):
 
     Nothing enforces this bound: beyond it the state of imex grows exponentially. im is stable for any A.
 
+    A rate r other than 1 takes steps of r dt. Both methods are of first order: the outputs at another rate agree with those of
+    the training up to errors of the order of dt, unlike those of LRU, S4D and S5, whose inputs are held exactly.
+
     Parameters: ``stiffness`` and ``step_size`` (P,); ``weight_in`` B (P, H, 2), real and imaginary parts; ``weight_out`` C
     (H, P, 2); ``weight_skip`` D (H,); ``projection`` (H, C), a linear map of the inputs if C is not H.
 
@@ -40,6 +43,7 @@ class LinOSS(SequenceLayer[LinOSSState]):
         hidden_size: H.
         state_size: P, the number of oscillators.
         method: im, implicit, or imex, implicit and explicit.
+        rate: r, for sequences sampled at another rate: 2 for half as many samples a second. The rate of a call multiplies it.
 
     Raises:
         UserError: an argument of the wrong type or range.
@@ -47,6 +51,7 @@ class LinOSS(SequenceLayer[LinOSSState]):
 
     name = "linoss"
     operator = "oscillators"
+    rescales = True
 
     @checked
     def __init__(
@@ -55,9 +60,10 @@ class LinOSS(SequenceLayer[LinOSSState]):
         hidden_size: PositiveInt = 128,
         state_size: PositiveInt = 64,
         method: OscillatorMethod = "im",
+        rate: PositiveFloat = 1.0,
     ):
         super().__init__()
-        self.input_size, self.output_size, self.method = input_size, hidden_size, method
+        self.input_size, self.output_size, self.method, self.rate = input_size, hidden_size, method, rate
         self.stiffness, self.step_size = nn.Parameter(torch.rand(state_size)), nn.Parameter(torch.rand(state_size))
         self.weight_in = nn.Parameter((2 * torch.rand(state_size, hidden_size, 2) - 1) * hidden_size**-0.5)
         self.weight_out = nn.Parameter((2 * torch.rand(hidden_size, state_size, 2) - 1) * state_size**-0.5)
@@ -69,7 +75,7 @@ class LinOSS(SequenceLayer[LinOSSState]):
         return LinOSSState(at_least_float32(self.stiffness).new_zeros(batch_size, 2, len(self.stiffness), 2))
 
     def fused_forward(
-        self, run: Any, inputs: Tensor, state: LinOSSState, lengths: Tensor | None, fresh: bool
+        self, run: Any, inputs: Tensor, state: LinOSSState, lengths: Tensor | None, fresh: bool, rate: float = 1.0
     ) -> tuple[Tensor, LinOSSState]:
         """Compute a whole sequence of oscillators, in the precision of the parameters but at least in float32."""
         parameters = (self.stiffness, self.step_size, self.weight_in, self.weight_out, self.weight_skip)
@@ -77,6 +83,7 @@ class LinOSS(SequenceLayer[LinOSSState]):
         x = projected(inputs.to(skip.dtype), self.projection)
         driven, initial = pairs.from_real(x, weight_in), None if fresh else state.oscillators
         with full_precision(inputs.device):
-            positions, last = run(stiffness.relu(), step_size.sigmoid(), driven, initial, lengths, self.method)
+            step = step_size.sigmoid() * (self.rate * rate)
+            positions, last = run(stiffness.relu(), step, driven, initial, lengths, self.method)
         outputs = pairs.real_part(positions, weight_out) + skip * x
         return outputs.to(self.weight_out.dtype), LinOSSState(last)
