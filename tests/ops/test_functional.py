@@ -54,6 +54,11 @@ def test_a_function_has_the_arguments_and_results_of_its_reference(name):
     assert inspect.signature(function).parameters == inspect.signature(reference).parameters
     arguments = given(name)
     assert_close(function(**arguments), reference(**arguments))
+    bound = inspect.signature(reference).bind(**arguments)
+    bound.apply_defaults()
+    assert_close(function(*bound.args), reference(**arguments))
+    with pytest.raises(TypeError, match="missing a required argument"):
+        function()
     for section in ("Args:", "Returns:", "Raises:"):
         assert section in function.__doc__
 
@@ -63,7 +68,7 @@ def test_a_function_has_the_arguments_and_results_of_its_reference(name):
 def test_a_function_is_one_compiled_call(name, monkeypatch):
     called = []
     first = TABLE[name][0]
-    rows = (first._replace(run=lambda *values: called.append(name) or first.run(*values)), *TABLE[name][1:])
+    rows = (first._replace(run=lambda **values: called.append(name) or first.run(**values)), *TABLE[name][1:])
     monkeypatch.setitem(TABLE, name, rows)
     getattr(functional, name)(**given(name))
     assert called == [name]
