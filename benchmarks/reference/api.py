@@ -41,11 +41,20 @@ def page(module: ModuleType) -> str:
     """Return the page of a package: a table for reading on GitHub, and a directive of mkdocstrings for each name."""
     package = module.__name__
     rows = [(code(name), _first_line(getattr(module, name))) for name in module.__all__]
-    directives = "\n\n".join(f"::: {package}.{name}" for name in module.__all__)
+    directives = "\n\n".join(_directive(module, name) for name in module.__all__)
     return (
         f"{generated()}# {package}\n\n{sentence(_first_line(module))} Import a name with `from {package} import NAME`.\n\n"
         f"{table(('name', 'what it is'), rows)}\n## Calls\n\n```text\n{_calls(module)}\n```\n\n{directives}\n"
     )
+
+
+def _directive(module: ModuleType, name: str) -> str:
+    """The directive of mkdocstrings for a name; a function that is made from another one has the docstring of that one."""
+    thing = getattr(module, name)
+    wrapped = inspect.unwrap(thing) if inspect.isfunction(thing) else thing
+    if wrapped is thing or wrapped.__module__ == module.__name__ or wrapped.__name__ == name:
+        return f"::: {module.__name__}.{name}"
+    return f"::: {wrapped.__module__}.{wrapped.__name__}\n    options: {{heading: {name}, toc_label: {name}}}"
 
 
 def _calls(module: ModuleType) -> str:
