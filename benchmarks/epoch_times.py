@@ -71,10 +71,11 @@ def measure(model: str) -> dict[str, object]:
     }
 
 
-def train(*settings: str) -> None:
-    """Run train.py with one thread."""
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "train.py", *settings], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=one_thread)
+def train(*settings: str, **variables: str) -> None:
+    """Run train.py with one thread, and with further environment variables."""
+    command = [sys.executable, "train.py", *settings]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=one_thread)
 
 
 def save(row: Mapping[str, object], path: Path) -> None:

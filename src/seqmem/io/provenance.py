@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from seqmem.io import built
+from seqmem.io import built, mkl
 
 _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision")
 
@@ -45,15 +45,10 @@ def _origin(package: Path = Path(__file__).parents[1]) -> dict[str, str | None]:
     return {"commit": built.commit(package), "sources": None}
 
 
-def _processor(described: Path = Path("/proc/cpuinfo")) -> str:
-    try:
-        lines = described.read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
-    first = {key.strip(): value.strip() for key, value in pairs}
-    name = first.get("model name", platform.processor())
-    if any(letter.isdigit() for letter in name) or "cpu family" not in first:
-        return name
-    # Virtual machines hide the number of the product, so that generations of different speed share a name.
-    return f"{name}, family {first['cpu family']} model {first['model']}"
+def _processor(cpuinfo: Path = mkl.CPUINFO) -> str:
+    found = mkl.described(cpuinfo)
+    name = found.get("model name", platform.processor())
+    if not any(letter.isdigit() for letter in name) and "cpu family" in found:
+        # Virtual machines hide the number of the product, so that generations of different speed share a name.
+        name = f"{name}, family {found['cpu family']} model {found['model']}"
+    return f"{name}, MKL with AVX-512" if mkl.kernels(cpuinfo) == "AVX-512" else name

@@ -2,6 +2,7 @@
 
 import torch
 
+from seqmem.io import mkl
 from seqmem.ops import extension, paths
 from seqmem.ops.gpu import support
 from seqmem.ops.implementations import describe
@@ -34,6 +35,9 @@ def main() -> None:
         print("compiled    float32 and float64 on the CPU; other types use the reference")
         print(f"bfloat16    {BFLOAT16_PRODUCTS[torch.ops.seqmem.bfloat16_products()]}")
         print("denormals   flushed to zero on x86-64; torch.set_flush_denormal decides for the reference")
+    if (kernels := mkl.kernels()) and torch.backends.mkl.is_available():
+        faster = "" if kernels == "AVX-512" else "; with AVX-512: export LD_PRELOAD=$(python -m seqmem.io.mkl)"
+        print(f"MKL         {kernels} kernels for products of matrices{faster}")
     print(f"GPU         {support.path()}")
 
 
