@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import epoch_times, output, quickstart, run, trials_at_once
+from benchmarks import epoch_times, mkl, output, quickstart, run, trial_rows, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
 from benchmarks.pages import measured
@@ -245,6 +245,26 @@ def test_minutes_of_an_epoch_are_those_of_the_records(monkeypatch, tmp_path):
     assert lines[2:4] == ["| `gru` | 1.0 | 900 | 1,420 |", "| `s4d` | 2.0 | 450 | 1,420 |"]
     assert lines[4] == ""
     assert ", 1 thread on " in lines[-1]
+
+
+def test_kernels_of_mkl_are_compared_in_turns(monkeypatch, tmp_path):
+    rates = iter([100.0, 150.0, 110.0, 176.0, 90.0, 90.0])
+
+    def train(*settings, LD_PRELOAD):
+        [folder] = [value.removeprefix("output_dir=") for value in settings if value.startswith("output_dir=")]
+        processor = "AMD EPYC, MKL with AVX-512" if LD_PRELOAD else "AMD EPYC"
+        record = {"sequences_per_second": next(rates), "machine": {"processor": processor}}
+        Path(folder, "record.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(mkl, "train", train)
+    monkeypatch.setattr(mkl.mkl, "build", lambda folder: folder / "library.so")
+    row = run.environment() | mkl.measure("s4d")
+    trial_rows.write(tmp_path / mkl.FILE, list(row), [row])
+    monkeypatch.setattr(output, "RESULTS", tmp_path)
+    assert "| `s4d` | 100 | 150 | 1.5 |" in measured.mkl()
+    rates = iter([100.0])
+    with pytest.raises(SystemExit, match="AMD EPYC: expected AVX-512 kernels"):  # the library had no effect
+        mkl.rate("s4d", "AVX-512", "")
 
 
 def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch, tmp_path):

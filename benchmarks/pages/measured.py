@@ -124,6 +124,16 @@ def epochs() -> str:
     return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.epoch_times`; {'; '.join(found)}."
 
 
+def mkl() -> str:
+    """Sequences per second of a training on an AMD processor, by the kernels of MKL."""
+    rows = read("mkl.csv")
+    columns = ("sequences_per_second_AVX2", "sequences_per_second_AVX-512")
+    lines = [[f"`{row['model']}`", *(rounded(float(row[column])) for column in columns), row["ratio"]] for row in rows]
+    headings = ["model", "sequences/s, AVX2", "sequences/s, AVX-512", "times as fast"]
+    found = dict.fromkeys(_measured(row) for row in rows)
+    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.mkl`; {'; '.join(found)}."
+
+
 def numbers() -> str:
     """Three numbers for the README: seconds of seqmem, and how many times as long another side takes."""
     rows = read("speed.csv")

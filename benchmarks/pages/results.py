@@ -92,7 +92,13 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "successors": {"successors": SUCCESSORS.markdown, "epochs": times.epochs},
     "memory": {name: of.markdown for name, of in MEMORY.items()},
     "autoencoders": {"trials": AUTOENCODERS.markdown},
-    "speed": {"speed": times.speed, "operators": times.operators, "hmlstm": times.hmlstm, "trials": times.trials},
+    "speed": {
+        "speed": times.speed,
+        "operators": times.operators,
+        "hmlstm": times.hmlstm,
+        "trials": times.trials,
+        "mkl": times.mkl,
+    },
     "quickstart": {"quickstart": times.quickstart},
 }
 """The generated parts of each page."""

@@ -21,6 +21,7 @@ import pytest
 
 from seqmem import datasets
 from seqmem.cli import commandline, export_onnx, overrides
+from seqmem.io import mkl
 from tests import program
 from tests.data_files import FILES as DATA_FILES
 from tests.docs import pages
@@ -70,6 +71,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     **dict.fromkeys(
         ("--format onnx", "import onnxruntime"), (lambda: export_onnx.missing() == [], "the extra onnx is not installed")
     ),
+    "seqmem.io.mkl": (mkl.kernels, "the processor is not AMD's with AVX-512"),
     "digits-legs": (lambda: find_spec("safetensors"), "safetensors is not installed"),
 }
 """Words of other commands and of Python blocks that need a package or a machine, likewise."""
@@ -190,8 +192,8 @@ def _data_files(command: str) -> Iterator[Path]:
 
 
 def words_of(command: str) -> tuple[dict[str, str], list[str]]:
-    """Variables of the environment before a command, and what follows ``python``."""
-    words = shlex.split(command)
+    """Variables before a command, or before COMMAND in ``export NAME=$(COMMAND)``, and what follows ``python``."""
+    words = shlex.split(re.sub(r"^export \w+=\$\((.*)\)$", r"\1", command))
     variables = {}
     while re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
         key, _, variables[key] = words.pop(0).partition("=")
