@@ -112,7 +112,7 @@ class Trials:
         trials = [trial for row in rows for trial in row.trials]
         commits = ", ".join(f"`{commit[:10]}`" for commit in dict.fromkeys(trial["commit"] for trial in trials))
         dates = " and ".join(sorted({trial["started"][:10] for trial in trials}))
-        machines = " and ".join(dict.fromkeys(processor(trial["processor"]) for trial in trials))
+        machines = "; ".join(dict.fromkeys(processor(trial["processor"]) for trial in trials))
         versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
         word = "commit" if "," not in commits else "commits"
         return (
