@@ -25,6 +25,7 @@ from seqmem.io import mkl
 from tests import program
 from tests.data_files import FILES as DATA_FILES
 from tests.docs import pages
+from tests.results.lengths import evaluation, trial
 from tests.results.synthetic import configuration, write_run
 
 TRAIN = ("python train.py", "seqmem train")
@@ -90,6 +91,11 @@ def _runs(path: Path) -> None:
         write_run(path / model / "seed_0", configuration(model))
 
 
+def _runs_at_lengths(path: Path) -> None:
+    for model in ("legs", "gru"):
+        evaluation(trial(path, model), 256, 0.5)
+
+
 def _published_here(path: Path) -> None:
     path.parent.mkdir(parents=True)
     shutil.copy(program.ROOT / "benchmarks/results/published.csv", path)
@@ -128,6 +134,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "published.csv": _published,
     "benchmarks/results/published.csv": _published_here,
     "runs": _runs,
+    "copying": _runs_at_lengths,
     "walks.parquet": _walks_in_parquet,
     "own_TRAIN.ts": _ts,
     "own_TEST.ts": _ts,

@@ -158,6 +158,12 @@ def test_a_layer_compiles_to_one_graph(name, inputs):
         compiled(inputs, state, LENGTHS + 1)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_states_are_real(name):
+    """Since torch.compile compiles no complex numbers."""
+    assert not any(part.is_complex() for part in parts(make(name).initial_state(2)))
+
+
 def test_mistakes_are_named(inputs):
     layer = make("ema")
     for call, message in (
@@ -165,7 +171,10 @@ def test_mistakes_are_named(inputs):
         (lambda: layer(inputs[..., :2]), "got inputs with 2 channels, expected input_size=3"),
         (lambda: layer(inputs, lengths=LENGTHS + 1), "expected each between 0 and T=17"),
         (lambda: layer(inputs, layer.initial_state(2)), "got a state of 2 rows, expected 4"),
-        (lambda: layer(inputs, (torch.zeros(4, 6), torch.zeros(4, 6))), "got a state of 2 parts, expected 1: state.averages"),
+        (
+            lambda: layer(inputs, (torch.zeros(4, 6, 2), torch.zeros(4, 6, 2))),
+            "got a state of 2 parts, expected 1: state.averages",
+        ),
         (lambda: layer.step(inputs), r"got inputs of one step of shape \(4, 17, 3\), expected \(B, C\)"),
         (lambda: EMA(3, shortest=1), "shortest: got 1, expected greater than or equal to 2"),
         (lambda: EMA(3, shortest=50, longest=20), "longest: got 20, expected at least shortest=50"),
@@ -208,7 +217,7 @@ def test_an_ema_is_its_formula(inputs):
         expected.append((h @ torch.view_as_complex(layer.weight_out).T).real + x @ layer.weight_skip.T)
     outputs, state = layer(inputs)
     assert_close(outputs, torch.stack(expected, 1))
-    assert_close(state.averages, h)
+    assert_close(state.averages, torch.view_as_real(h))
 
 
 def test_time_constants_are_those_of_the_arguments():

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.ops import pairs
-from seqmem.ops.export import exporting
 from seqmem.ops.precision import at_least_float32, full_precision, mixed_linear
 from seqmem.sequence import SequenceLayer
 
 
 class EMAState(NamedTuple):
-    """State: ``averages`` (B, N), complex."""
+    """State: ``averages`` (B, N, 2), real and imaginary parts."""
 
     averages: Tensor
 
@@ -71,8 +70,7 @@ class EMA(SequenceLayer[EMAState]):
 
     def initial_state(self, batch_size: int) -> EMAState:
         """Return zeros."""
-        nu, theta = at_least_float32(self.nu), at_least_float32(self.theta)  # bfloat16 has no complex counterpart
-        return EMAState(torch.complex(nu, theta).new_zeros(batch_size, len(nu)))
+        return EMAState(at_least_float32(self.nu).new_zeros(batch_size, len(self.nu), 2))
 
     def fused_forward(
         self, run: Any, inputs: Tensor, state: EMAState, lengths: Tensor | None, fresh: bool
@@ -85,9 +83,8 @@ class EMA(SequenceLayer[EMAState]):
         # 1 - |a|^2 without cancellation, which would leave nothing of a time constant of 1e8 in float32.
         driven = mixed_linear(inputs, weight_in) * (-torch.expm1(-2 * rate)).sqrt()
         decay = torch.exp(-rate)[:, None] * torch.stack([theta.cos(), theta.sin()], -1)
-        # A format that an exported program is converted to may lack complex numbers, which a given state has.
-        initial = None if exporting() and fresh else torch.view_as_real(state.averages)
+        driven = torch.stack([driven, torch.zeros_like(driven)], -1)
         with full_precision(inputs.device):
-            averages, last = run(decay, torch.stack([driven, torch.zeros_like(driven)], -1), initial, lengths)
+            averages, last = run(decay, driven, None if fresh else state.averages, lengths)
         outputs = pairs.real_part(averages, weight_out)
-        return (outputs + mixed_linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(torch.complex(*last.unbind(-1)))
+        return (outputs + mixed_linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(last)
