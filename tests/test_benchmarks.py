@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import epoch_times, mkl, output, quickstart, run, trial_rows, trials_at_once
+from benchmarks import epoch_times, mkl_kernels, output, quickstart, run, trial_rows, trials_at_once
 from benchmarks.cases import Case, builders
 from benchmarks.output import RESULTS
 from benchmarks.pages import measured
@@ -256,15 +256,31 @@ def test_kernels_of_mkl_are_compared_in_turns(monkeypatch, tmp_path):
         record = {"sequences_per_second": next(rates), "machine": {"processor": processor}}
         Path(folder, "record.json").write_text(json.dumps(record))
 
-    monkeypatch.setattr(mkl, "train", train)
-    monkeypatch.setattr(mkl.mkl, "build", lambda folder: folder / "library.so")
-    row = run.environment() | mkl.measure("s4d")
-    trial_rows.write(tmp_path / mkl.FILE, list(row), [row])
+    monkeypatch.setattr(mkl_kernels, "train", train)
+    monkeypatch.setattr(mkl_kernels.mkl, "build", lambda folder: folder / "library.so")
+    row = run.environment() | mkl_kernels.measure("s4d")
+    trial_rows.write(tmp_path / mkl_kernels.FILE, list(row), [row])
     monkeypatch.setattr(output, "RESULTS", tmp_path)
-    assert "| `s4d` | 100 | 150 | 1.5 |" in measured.mkl()
+    assert "| `s4d` | 100 | 150 | 1.5 (1.0 to 1.6) |" in measured.mkl_kernels()
     rates = iter([100.0])
     with pytest.raises(SystemExit, match="AMD EPYC: expected AVX-512 kernels"):  # the library had no effect
-        mkl.rate("s4d", "AVX-512", "")
+        mkl_kernels.rate("s4d", "AVX-512", "")
+
+
+@pytest.mark.parametrize(
+    ("library", "kernels", "message"),
+    [
+        ("/lib/other.so", "AVX2", "LD_PRELOAD: got /lib/other.so, expected none"),
+        ("", "", "processor: got .+, expected one of AMD"),
+    ],
+)
+def test_kernels_of_mkl_are_compared_where_there_are_two_kinds(monkeypatch, capsys, library, kernels, message):
+    monkeypatch.setenv("LD_PRELOAD", library)
+    monkeypatch.setattr(mkl_kernels.mkl, "kernels", lambda: kernels)
+    monkeypatch.setattr("sys.argv", ["mkl_kernels"])
+    with pytest.raises(SystemExit):
+        mkl_kernels.main()
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch, tmp_path):

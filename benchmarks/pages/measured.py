@@ -124,14 +124,21 @@ def epochs() -> str:
     return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.epoch_times`; {'; '.join(found)}."
 
 
-def mkl() -> str:
+def mkl_kernels() -> str:
     """Sequences per second of a training on an AMD processor, by the kernels of MKL."""
-    rows = read("mkl.csv")
+    rows = read("mkl_kernels.csv")
     columns = ("sequences_per_second_AVX2", "sequences_per_second_AVX-512")
-    lines = [[f"`{row['model']}`", *(rounded(float(row[column])) for column in columns), row["ratio"]] for row in rows]
-    headings = ["model", "sequences/s, AVX2", "sequences/s, AVX-512", "times as fast"]
+    lines = [
+        [
+            f"`{row['model']}`",
+            *(rounded(float(row[column])) for column in columns),
+            f"{row['ratio']} ({row['smallest']} to {row['largest']})",
+        ]
+        for row in rows
+    ]
+    headings = ["model", "sequences/s, AVX2", "sequences/s, AVX-512", "times as fast (range of the turns)"]
     found = dict.fromkeys(_measured(row) for row in rows)
-    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.mkl`; {'; '.join(found)}."
+    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.mkl_kernels`; {'; '.join(found)}."
 
 
 def numbers() -> str:

@@ -97,7 +97,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "operators": times.operators,
         "hmlstm": times.hmlstm,
         "trials": times.trials,
-        "mkl": times.mkl,
+        "mkl": times.mkl_kernels,
     },
     "quickstart": {"quickstart": times.quickstart},
 }

@@ -72,7 +72,7 @@ NEEDS: dict[str, tuple[Callable[[], object], str]] = {
     **dict.fromkeys(
         ("--format onnx", "import onnxruntime"), (lambda: export_onnx.missing() == [], "the extra onnx is not installed")
     ),
-    "seqmem.io.mkl": (mkl.kernels, "the processor is not AMD's with AVX-512"),
+    "seqmem.io.mkl": (lambda: mkl.kernels() and shutil.which("cc"), "no AMD processor with AVX-512, or no C compiler"),
     "digits-legs": (lambda: find_spec("safetensors"), "safetensors is not installed"),
 }
 """Words of other commands and of Python blocks that need a package or a machine, likewise."""
@@ -134,7 +134,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "published.csv": _published,
     "benchmarks/results/published.csv": _published_here,
     "runs": _runs,
-    "copying": _runs_at_lengths,
+    "runs/copying": _runs_at_lengths,
     "walks.parquet": _walks_in_parquet,
     "own_TRAIN.ts": _ts,
     "own_TEST.ts": _ts,
@@ -199,8 +199,8 @@ def _data_files(command: str) -> Iterator[Path]:
 
 
 def words_of(command: str) -> tuple[dict[str, str], list[str]]:
-    """Variables before a command, or before COMMAND in ``export NAME=$(COMMAND)``, and what follows ``python``."""
-    words = shlex.split(re.sub(r"^export \w+=\$\((.*)\)$", r"\1", command))
+    """Variables before a command, or before COMMAND in ``export NAME="$(COMMAND)..."``, and what follows ``python``."""
+    words = shlex.split(re.sub(r"^export \w+=\"\$\((.*)\)\$\{.*\}\"$", r"\1", command))
     variables = {}
     while re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
         key, _, variables[key] = words.pop(0).partition("=")
@@ -226,7 +226,7 @@ def run_command(command: str, folder: Path) -> str:
     training = start > 0
     if training and not {"--help", "--cfg"} & set(words):
         words = [*words[:start], *small(words[start:], folder)]
-    done = program.run(words, folder, variables)
+    done = program.run(words, folder, {"XDG_CACHE_HOME": str(folder / ".cache")} | variables)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr}"
     assert not (training and done.stderr), f"{command}\n{done.stderr}"
     assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"

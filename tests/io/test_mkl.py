@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from seqmem.io import mkl, provenance
+from seqmem.ops import __main__ as report
 
 AMD = "vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512f\n"
 PRODUCTS = """
@@ -18,20 +21,10 @@ torch.manual_seed(0)
 a, b = torch.randn(2, 300, 300)
 torch.save([a @ b, a.double() @ b.double(), provenance._processor()], sys.argv[1])
 """
+needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 needs_amd = pytest.mark.skipif(
-    not mkl.kernels() or not torch.backends.mkl.is_available(), reason="needs an AMD processor and MKL"
+    not (mkl.kernels() and torch.backends.mkl.is_available()), reason="needs MKL and an AMD processor with AVX-512"
 )
-
-
-@pytest.fixture
-def cpuinfo(tmp_path):
-    """Returns a function that writes a file like /proc/cpuinfo."""
-
-    def write(text):
-        (tmp_path / "cpuinfo").write_text(text)
-        return tmp_path / "cpuinfo"
-
-    return write
 
 
 def run(tmp_path, *command, **variables):
@@ -39,28 +32,80 @@ def run(tmp_path, *command, **variables):
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.fixture
+def machine(tmp_path):
+    """Returns a function that writes proc/cpuinfo below a folder, which it returns."""
+
+    def write(text):
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(text)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def stopped(monkeypatch, tmp_path):
+    """Returns a function that runs the command and returns its error, as on an AMD processor with an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(mkl, "kernels", lambda: "AVX2")
+
+    def run():
+        with pytest.raises(SystemExit) as error:
+            mkl.main()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    return run
+
+
 @pytest.mark.parametrize(
     "text",
     [AMD.replace("AuthenticAMD", "GenuineIntel"), AMD.replace(" avx512f", ""), "processor\t: 0\n"],
     ids=["Intel", "AVX2 alone", "unknown"],
 )
-def test_other_processors_need_no_library(cpuinfo, text):
-    assert mkl.kernels(cpuinfo(text)) == ""
-    assert "MKL" not in provenance._processor(cpuinfo(text))
+def test_other_processors_need_no_library(machine, text):
+    root = machine(text)
+    assert mkl.kernels(root) == ""
+    assert "MKL" not in provenance._processor(root)
 
 
-def test_records_say_which_kernels_run(cpuinfo, monkeypatch, tmp_path):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # no such function
-    assert mkl.kernels(cpuinfo(AMD)) == "AVX2"
-    assert provenance._processor(cpuinfo(AMD)) == "AMD EPYC, family 26 model 2"
-    monkeypatch.undo()
+@needs_compiler
+def test_records_say_which_kernels_run(machine, monkeypatch, tmp_path):
+    root = machine(AMD)
     library = ctypes.CDLL(mkl.build(tmp_path))
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    assert mkl.kernels(cpuinfo(AMD)) == "AVX-512"
-    assert provenance._processor(cpuinfo(AMD)) == "AMD EPYC, family 26 model 2, MKL with AVX-512"
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for loaded, kernels, ending in ((object(), "AVX2", ""), (library, "AVX-512", ", MKL with AVX-512")):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, loaded=loaded: loaded)
+        assert mkl.kernels(root) == kernels
+        assert provenance._processor(root) == f"AMD EPYC, family 26 model 2{ending}"
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert provenance._processor(root) == "AMD EPYC, family 26 model 2"
 
 
+@pytest.mark.parametrize(
+    ("kernels", "available", "line"),
+    [
+        ("AVX2", True, f"MKL         AVX2 kernels for products of matrices; for AVX-512: {mkl.COMMAND}\n"),
+        ("AVX-512", True, "MKL         AVX-512 kernels for products of matrices\n"),
+        ("AVX2", False, ""),
+        ("", True, ""),
+    ],
+)
+def test_the_report_names_the_kernels(monkeypatch, capsys, kernels, available, line):
+    monkeypatch.setattr(mkl, "kernels", lambda: kernels)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: available)
+    report.main()
+    out = capsys.readouterr().out
+    assert line in out
+    assert ("MKL  " in out) == bool(line)
+
+
+@needs_compiler
 def test_the_library_is_compiled_once(tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / mkl.LIBRARY).touch()  # damaged
+    monkeypatch.setenv("CC", "")  # as if it were not set
     library = mkl.build(tmp_path / "cache")
     assert ctypes.CDLL(library).mkl_serv_intel_cpu_true() == 1
     assert list((tmp_path / "cache").iterdir()) == [library]
@@ -68,25 +113,45 @@ def test_the_library_is_compiled_once(tmp_path, monkeypatch):
     assert mkl.build(tmp_path / "cache") == library
 
 
-@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "no-such-compiler"), ("false", "exit status 1")])
-def test_a_missing_compiler_is_one_line(tmp_path, monkeypatch, compiler, reason):
+@pytest.mark.parametrize(
+    ("compiler", "message"),
+    [
+        ("no-such-compiler -O2", "error: CC: got no-such-compiler -O2, which is not installed, expected a C compiler"),
+        ("false", "error: CC: false failed: exit status 1"),
+    ],
+)
+def test_a_missing_compiler_is_one_line(monkeypatch, stopped, compiler, message):
     monkeypatch.setenv("CC", compiler)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(mkl, "kernels", lambda: "AVX2")
-    with pytest.raises(SystemExit) as stopped:
-        mkl.main()
-    assert str(stopped.value).startswith("error: CC")
-    assert reason in str(stopped.value)
-    assert "\n" not in str(stopped.value)
+    assert stopped() == message
 
 
-def test_other_processors_are_refused(monkeypatch):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, stopped):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert stopped().startswith(f"error: XDG_CACHE_HOME: cannot write to {tmp_path}/file/seqmem (Not a directory); set it to")
+
+
+@pytest.mark.parametrize("folder", ["/my cache", "/a:b"])
+def test_a_folder_that_cannot_be_preloaded_from_is_refused(monkeypatch, stopped, folder):
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    assert stopped().startswith(f"error: XDG_CACHE_HOME: got the folder {folder}/seqmem, expected an absolute path")
+
+
+@pytest.mark.parametrize("given", ["", "relative"])
+def test_only_an_absolute_folder_counts(monkeypatch, given):
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(mkl.cache()) == "/home/me/.cache/seqmem"
+
+
+def test_other_processors_are_refused(monkeypatch, stopped):
     monkeypatch.setattr(mkl, "kernels", lambda: "")
-    with pytest.raises(SystemExit, match=r"error: got the processor .*, expected one of AMD with AVX-512"):
-        mkl.main()
+    monkeypatch.setattr(mkl, "processor_fields", dict)
+    assert re.fullmatch(r"error: processor: got \S+, expected one of AMD with AVX-512; train without LD_PRELOAD", stopped())
 
 
 @needs_amd
+@needs_compiler
 def test_products_are_right_and_come_from_other_kernels(tmp_path):
     printed = run(tmp_path, "-m", "seqmem.io.mkl")
     assert printed.returncode == 0, printed.stderr

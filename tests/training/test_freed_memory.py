@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seqmem.io import mkl
 from seqmem.layers import ema
 from seqmem.ops import extension
 from seqmem.training.loop import freed_memory
@@ -28,7 +29,7 @@ linux = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def the_environment_does_not_choose(monkeypatch):
-    for name in freed_memory._chosen_by_user:
+    for name in (*freed_memory._settings, "LD_PRELOAD"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -284,9 +285,23 @@ def test_the_sanitizer_sees_accesses_outside_of_blocks(access):
     assert "AddressSanitizer: use-after-poison" in done.stderr
 
 
-@pytest.mark.parametrize("name", freed_memory._chosen_by_user)
+@pytest.mark.parametrize("name", [*freed_memory._settings, "LD_PRELOAD"])
 def test_the_environment_decides(monkeypatch, name):
     monkeypatch.setenv(name, "131072")
+    monkeypatch.setattr(torch.ops.seqmem, "keep_memory", None, raising=False)  # not to be called
+    with freed_memory_kept():
+        pass
+
+
+@linux
+@pytest.mark.parametrize("value", ["", f"/home/me/{mkl.LIBRARY}", f"/home/me/{mkl.LIBRARY}: "])
+def test_the_library_for_mkl_is_no_allocator(monkeypatch, value):
+    monkeypatch.setenv("LD_PRELOAD", value)
+    with freed_memory_kept():
+        tensor = block(5)
+        del tensor
+        assert live_and_idle()[1] == 5
+    monkeypatch.setenv("LD_PRELOAD", f"/home/me/{mkl.LIBRARY}:/usr/lib/libjemalloc.so")
     monkeypatch.setattr(torch.ops.seqmem, "keep_memory", None, raising=False)  # not to be called
     with freed_memory_kept():
         pass

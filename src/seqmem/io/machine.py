@@ -40,6 +40,16 @@ def resident_memory_mib(root: Path = Path("/")) -> float:
     return sum(int(number) for number, *_ in filter(None, found)) / 1024
 
 
+def processor_fields(root: Path = Path("/")) -> dict[str, str]:
+    """Return the fields of the first processor in /proc/cpuinfo, such as ``vendor_id`` and ``flags``; empty without the file.
+
+    Args:
+        root: as for :func:`usable_cores`.
+    """
+    pairs = (line.split(":", 1) for line in reversed(_text(root / "proc" / "cpuinfo").splitlines()) if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
 def _quota(folder: Path) -> float | None:
     """Return the cores that a control group's quota of processor time amounts to; None without a quota."""
     quota, period = [*_text(folder / "cpu.max").split(), "", ""][:2]

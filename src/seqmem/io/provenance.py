@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from seqmem.io import built, mkl
+from seqmem.io.machine import processor_fields
 
 _packages = ("seqmem", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn", "torchvision")
 
@@ -45,10 +46,11 @@ def _origin(package: Path = Path(__file__).parents[1]) -> dict[str, str | None]:
     return {"commit": built.commit(package), "sources": None}
 
 
-def _processor(cpuinfo: Path = mkl.CPUINFO) -> str:
-    found = mkl.described(cpuinfo)
-    name = found.get("model name", platform.processor())
-    if not any(letter.isdigit() for letter in name) and "cpu family" in found:
+def _processor(root: Path = Path("/")) -> str:
+    fields = processor_fields(root)
+    name = fields.get("model name", platform.processor())
+    if not any(letter.isdigit() for letter in name) and "cpu family" in fields:
         # Virtual machines hide the number of the product, so that generations of different speed share a name.
-        name = f"{name}, family {found['cpu family']} model {found['model']}"
-    return f"{name}, MKL with AVX-512" if mkl.kernels(cpuinfo) == "AVX-512" else name
+        name = f"{name}, family {fields['cpu family']} model {fields['model']}"
+    uses_avx512 = mkl.kernels(root) == "AVX-512" and torch.backends.mkl.is_available()
+    return f"{name}, MKL with AVX-512" if uses_avx512 else name

@@ -36,7 +36,7 @@ def main() -> None:
         print(f"bfloat16    {BFLOAT16_PRODUCTS[torch.ops.seqmem.bfloat16_products()]}")
         print("denormals   flushed to zero on x86-64; torch.set_flush_denormal decides for the reference")
     if (kernels := mkl.kernels()) and torch.backends.mkl.is_available():
-        faster = "" if kernels == "AVX-512" else "; with AVX-512: export LD_PRELOAD=$(python -m seqmem.io.mkl)"
+        faster = "" if kernels == "AVX-512" else f"; for AVX-512: {mkl.COMMAND}"
         print(f"MKL         {kernels} kernels for products of matrices{faster}")
     print(f"GPU         {support.path()}")
 

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import torch
 
+from seqmem.io import mkl
 from seqmem.ops import extension
 
-_chosen_by_user = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_settings = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @contextmanager
@@ -21,9 +22,9 @@ def freed_memory_kept() -> Iterator[None]:
 
     Tensors and kept memory take at most 9/8 of the most that such tensors took at a time. A tensor may outlive the block. It
     nests, also in other threads; a forked process starts without kept memory. An environment that configures the allocator
-    (``MALLOC_TRIM_THRESHOLD_``, for example) wins.
+    (``MALLOC_TRIM_THRESHOLD_``, for example) wins, and so does a preloaded library other than that of :mod:`seqmem.io.mkl`.
     """
-    if extension.REASON or any(name in os.environ for name in _chosen_by_user):
+    if extension.REASON or _chosen_by_user():
         yield
         return
     torch.ops.seqmem.keep_memory()
@@ -31,3 +32,7 @@ def freed_memory_kept() -> Iterator[None]:
         yield
     finally:
         torch.ops.seqmem.release_memory()
+
+
+def _chosen_by_user() -> bool:
+    return any(map(os.environ.get, _settings)) or not all(map(mkl.is_ours, mkl.preloaded()))

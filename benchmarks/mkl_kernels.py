@@ -1,15 +1,18 @@
-"""Training with AVX-512 kernels of MKL on an AMD processor: ``python -m benchmarks.mkl`` (idle cores).
+"""Training with AVX-512 kernels of MKL on an AMD processor: ``python -m benchmarks.mkl_kernels`` (idle cores).
 
 Each model trains on CharacterTrajectories in float32 with one thread, as ``make table-successors`` trains it, in turns with the
 kernels that MKL chooses and with those of the library of :mod:`seqmem.io.mkl`. The second of two epochs counts. ``--keep``
-writes ``benchmarks/results/mkl.csv`` and updates the pages.
+writes ``benchmarks/results/mkl_kernels.csv`` and updates the pages.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 from pathlib import Path
+
+import torch
 
 from benchmarks import trial_rows
 from benchmarks.epoch_times import train
@@ -18,7 +21,7 @@ from benchmarks.pages import every_page
 from benchmarks.run import environment
 from seqmem.io import mkl
 
-FILE = "mkl.csv"
+FILE = "mkl_kernels.csv"
 MODELS = ("lstm", "legs", "lru", "s4d", "mamba", "rglru", "slstm")
 TURNS = 3
 SETTINGS = (
@@ -35,8 +38,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_output(parser, FILE)
     arguments = parser.parse_args()
-    if mkl.kernels() != "AVX2":
-        parser.error("expected an AMD processor with AVX-512, and no LD_PRELOAD")
+    if mkl.preloaded():
+        parser.error(f"LD_PRELOAD: got {os.environ['LD_PRELOAD']}, expected none")
+    if not mkl.kernels() or not torch.backends.mkl.is_available():
+        parser.error(f"processor: got {environment()['processor']}, expected one of AMD with AVX-512, and a torch with MKL")
     path = output(arguments, FILE)
     rows = []
     for model in MODELS:
@@ -49,14 +54,17 @@ def main() -> None:
 
 
 def measure(model: str) -> dict[str, object]:
-    """Train in turns with both kernels; return the model with its rates, and the median of their ratios in each turn."""
+    """Train in turns with both kernels; return the model with its median rates, and the median of the ratios with its range."""
     libraries = {"AVX2": "", "AVX-512": str(mkl.build(mkl.cache()))}
     turns = [{kernels: rate(model, kernels, library) for kernels, library in libraries.items()} for _ in range(TURNS)]
+    ratios = [turn["AVX-512"] / turn["AVX2"] for turn in turns]
     return {
         "model": model,
         "threads": 1,
         **{f"sequences_per_second_{kernels}": statistics.median(turn[kernels] for turn in turns) for kernels in libraries},
-        "ratio": round(statistics.median(turn["AVX-512"] / turn["AVX2"] for turn in turns), 2),
+        **dict(
+            zip(("ratio", "smallest", "largest"), (round(of(ratios), 2) for of in (statistics.median, min, max)), strict=True)
+        ),
     }
 
 
