@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pydoc
+import re
 
 import pytest
 import torch
@@ -86,6 +87,11 @@ def test_of_many_wrong_lengths_a_few_are_named():
         LSTM(3, hidden_size=4)(torch.zeros(6, 5, 3), lengths=lengths)
 
 
+def shape(tensor):
+    """The pattern of a shape in a message."""
+    return re.escape(str(tuple(tensor.shape)))
+
+
 def test_a_state_is_checked_by_part():
     for layer in layers():
         if isinstance(layer, IGLOO1D) or not layer.causal:
@@ -99,9 +105,9 @@ def test_a_state_is_checked_by_part():
         first, *rest = own
         field = f"{name}: got state.{own._fields[0]}" if hasattr(own, "_fields") else rf"{name}: got state\[0\]"
         for wrong, message in (
-            ((first[..., :-1], *rest), rf"{field} of shape \(2, {first.shape[1] - 1}\), expected \(2, {first.shape[1]}\)"),
-            ((first[None], *rest), rf"{field} of shape \(1, 2, {first.shape[1]}\)"),
-            ((first.to(torch.complex128 if first.is_complex() else torch.float64), *rest), f"{field} of torch.*, expected"),
+            ((first[:, :-1], *rest), f"{field} of shape {shape(first[:, :-1])}, expected {shape(first)}"),
+            ((first[None], *rest), f"{field} of shape {shape(first[None])}"),
+            ((first.double(), *rest), f"{field} of torch.*, expected"),
             ((first.tolist(), *rest), f"{name}: got a state with a part of type .*, expected tensors"),
             ((*own, first), f"{name}: got a state of {len(own) + 1} parts, expected {len(own)}"),
             (mapped(lambda part: part[:1], own), f"{name}: got a state of 1 rows, expected 2"),
