@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks import trial_rows
 from benchmarks.output import add_output, output
@@ -27,9 +28,8 @@ TRAINED = 54_000
 """Sequences of an epoch."""
 PREFIX = "successors/pmnist_"
 UPDATES = 40
-SETTINGS = (
+BRIEF = (
     "train.epochs=2",
-    f"train.limit_train_batches={UPDATES}",
     "train.limit_val_batches=1",
     "train.limit_test_batches=1",
     "runner.ntrials=1",
@@ -56,10 +56,7 @@ def main() -> None:
 
 def measure(model: str) -> dict[str, object]:
     """Train for some updates; return the model with its times and memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        train(f"experiment={PREFIX}{model}", *SETTINGS, f"output_dir={folder}")
-        [path] = Path(folder).rglob("record.json")
-        record = json.loads(path.read_text(encoding="utf-8"))
+    record = brief(f"{PREFIX}{model}", f"train.limit_train_batches={UPDATES}")
     rate = record["sequences_per_second"]
     return {
         "model": record["model"],
@@ -69,6 +66,21 @@ def measure(model: str) -> dict[str, object]:
         "parameters": record["parameters"],
         "threads": record["machine"]["threads"],
     }
+
+
+def brief(experiment: str, *settings: str, **variables: str) -> dict[str, Any]:
+    """Train an experiment for two epochs, of which the second is timed, and return the trial's record.
+
+    Args:
+        experiment: its name.
+        settings: further overrides.
+        variables: further environment variables.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        train(f"experiment={experiment}", *BRIEF, *settings, f"output_dir={folder}", **variables)
+        [path] = Path(folder).rglob("record.json")
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
 
 
 def train(*settings: str, **variables: str) -> None:

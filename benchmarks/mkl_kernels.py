@@ -6,16 +6,13 @@ writes ``benchmarks/results/mkl_kernels.csv`` and updates the pages.
 """
 
 import argparse
-import json
 import os
 import statistics
-import tempfile
-from pathlib import Path
 
 import torch
 
 from benchmarks import trial_rows
-from benchmarks.epoch_times import train
+from benchmarks.epoch_times import brief
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.run import environment
@@ -24,13 +21,6 @@ from seqmem.io import mkl
 FILE = "mkl_kernels.csv"
 MODELS = ("lstm", "legs", "lru", "s4d", "mamba", "rglru", "slstm")
 TURNS = 3
-SETTINGS = (
-    "train.epochs=2",
-    "train.limit_val_batches=1",
-    "train.limit_test_batches=1",
-    "runner.ntrials=1",
-    "runner.accelerator=cpu",
-)
 
 
 def main() -> None:
@@ -54,7 +44,7 @@ def main() -> None:
 
 
 def measure(model: str) -> dict[str, object]:
-    """Train in turns with both kernels; return the model with its median rates, and the median of the ratios with its range."""
+    """Train in turns with both kernels; return the model, its median rates, and the median and range of the ratios."""
     libraries = {"AVX2": "", "AVX-512": str(mkl.build(mkl.cache()))}
     turns = [{kernels: rate(model, kernels, library) for kernels, library in libraries.items()} for _ in range(TURNS)]
     ratios = [turn["AVX-512"] / turn["AVX2"] for turn in turns]
@@ -62,18 +52,15 @@ def measure(model: str) -> dict[str, object]:
         "model": model,
         "threads": 1,
         **{f"sequences_per_second_{kernels}": statistics.median(turn[kernels] for turn in turns) for kernels in libraries},
-        **dict(
-            zip(("ratio", "smallest", "largest"), (round(of(ratios), 2) for of in (statistics.median, min, max)), strict=True)
-        ),
+        "ratio": round(statistics.median(ratios), 2),
+        "smallest": round(min(ratios), 2),
+        "largest": round(max(ratios), 2),
     }
 
 
 def rate(model: str, kernels: str, library: str) -> float:
     """Train with one kind of kernels; return the sequences per second of the last epoch."""
-    with tempfile.TemporaryDirectory() as folder:
-        train(f"experiment=successors/ct_100to200_{model}", *SETTINGS, f"output_dir={folder}", LD_PRELOAD=library)
-        [path] = Path(folder).rglob("record.json")
-        record = json.loads(path.read_text(encoding="utf-8"))
+    record = brief(f"successors/ct_100to200_{model}", LD_PRELOAD=library)
     if record["machine"]["processor"].endswith("MKL with AVX-512") != (kernels == "AVX-512"):
         raise SystemExit(f"error: {record['machine']['processor']}: expected {kernels} kernels")
     return float(record["sequences_per_second"])

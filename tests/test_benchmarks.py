@@ -256,7 +256,7 @@ def test_kernels_of_mkl_are_compared_in_turns(monkeypatch, tmp_path):
         record = {"sequences_per_second": next(rates), "machine": {"processor": processor}}
         Path(folder, "record.json").write_text(json.dumps(record))
 
-    monkeypatch.setattr(mkl_kernels, "train", train)
+    monkeypatch.setattr(epoch_times, "train", train)
     monkeypatch.setattr(mkl_kernels.mkl, "build", lambda folder: folder / "library.so")
     row = run.environment() | mkl_kernels.measure("s4d")
     trial_rows.write(tmp_path / mkl_kernels.FILE, list(row), [row])
