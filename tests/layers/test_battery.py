@@ -160,7 +160,7 @@ def test_a_layer_compiles_to_one_graph(name, inputs):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_states_are_real(name):
-    """Since torch.compile compiles no complex numbers."""
+    """torch.compile generates no code for complex numbers."""
     assert not any(part.is_complex() for part in parts(make(name).initial_state(2)))
 
 
