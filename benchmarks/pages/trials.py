@@ -4,6 +4,7 @@ Rows with three trials or more have a 95 % interval of the mean, by Student's t.
 """
 
 import statistics
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -91,10 +92,15 @@ class Trials:
             parts.append(f"Rows without a trial yet: {', '.join(f'`{name}`' for name in missing)}.")
         return "\n\n".join([*parts, self.source(rows)])
 
+    def _machines(self) -> dict[str, str]:
+        """Return a letter for each processor of the file, by its name; no letters if there is only one."""
+        names = list(dict.fromkeys(processor(trial["processor"]) for trial in read(self.file)))
+        return dict(zip(names, string.ascii_lowercase if len(names) > 1 else [""], strict=False))
+
     def _table(self, rows: list["Row"], intervals: bool) -> str:
-        words = list(rows[0].settings)
+        words, machines = list(rows[0].settings), self._machines()
         headings = [*words, "n", self.metric.heading, *(["95 % interval"] if intervals else [])]
-        headings += [column.heading for column in self.others]
+        headings += [*(column.heading for column in self.others), *(["machine"] if len(machines) > 1 else [])]
         lines = [
             [
                 *row.settings.values(),
@@ -102,17 +108,18 @@ class Trials:
                 row.shown(self.metric),
                 *([row.interval()] if intervals else []),
                 *(row.shown(column) for column in self.others),
+                *([row.machines(machines)] if len(machines) > 1 else []),
             ]
             for row in rows
         ]
         return table(headings, lines, numbers=len(headings) - len(words))
 
     def source(self, rows: list["Row"]) -> str:
-        """Return command, commits, dates and machine of the trials, and the file."""
+        """Return command, commits, dates and machines of the trials, and the file."""
         trials = [trial for row in rows for trial in row.trials]
         commits = ", ".join(f"`{commit[:10]}`" for commit in dict.fromkeys(trial["commit"] for trial in trials))
         dates = " and ".join(sorted({trial["started"][:10] for trial in trials}))
-        machines = "; ".join(dict.fromkeys(processor(trial["processor"]) for trial in trials))
+        machines = "; ".join(f"({letter}) {name}" if letter else name for name, letter in self._machines().items())
         versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
         word = "commit" if "," not in commits else "commits"
         return (
@@ -151,6 +158,10 @@ class Row:
         mean = f"{statistics.fmean(values):,.{column.digits}f}"
         several = column.spread and len(values) > 1
         return f"{mean} +/- {statistics.stdev(values):.{column.digits}f}" if several else mean
+
+    def machines(self, letters: Mapping[str, str]) -> str:
+        """Return the letters of the processors of the trials."""
+        return ", ".join(sorted({letters[processor(trial["processor"])] for trial in self.trials}))
 
     def comparison(self) -> str:
         """Return the means of the other models on the same data, which the first setting names, and the level."""

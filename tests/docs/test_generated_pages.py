@@ -68,18 +68,30 @@ def test_pictures_can_be_drawn_again(name):
     assert max(abs(float(one) - float(other)) for one, other in pairs) < 0.5  # of a point, a seventieth of an inch
 
 
-def test_rows_with_few_trials_stand_apart(monkeypatch):
+def _page_of(trials_of_rows, monkeypatch):
     rows = [
-        {"name": name, "score": score, "commit": "c" * 40, "started": "2026-01-02T00:00", "processor": "P(R)", "torch": "2"}
-        for name, score in [("a", "1"), ("a", "2"), ("a", "3"), ("b", "4"), ("b", "6"), ("c", "5")]
+        {"name": name, "score": score, "commit": "c" * 40, "started": "2026-01-02T00:00", "processor": processor, "torch": "2"}
+        for name, score, processor in trials_of_rows
     ]
     monkeypatch.setattr(trials, "read", lambda file: rows)
-    text = Trials("page", "f.csv", lambda trial: {"model": trial["name"]}, Column("score", "score"), "`run`").markdown()
+    return Trials("page", "f.csv", lambda trial: {"model": trial["name"]}, Column("score", "score"), "`run`").markdown()
+
+
+def test_rows_with_few_trials_stand_apart(monkeypatch):
+    rows = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "4"), ("b", "6"), ("c", "5")]
+    text = _page_of([(*row, "P(R)") for row in rows], monkeypatch)
     enough, few = text.split("Rows with fewer than 3 trials")
     assert "| a | 3 | 2.000 +/- 1.000 | -0.484 to 4.484 |" in enough  # 2 +/- 4.303 / sqrt(3)
     assert "| b |" not in enough
     assert "| b | 2 | 5.000 +/- 1.414 |\n| c | 1 | 5.000 |" in few
     assert "Command: `run`; commit `cccccccccc`; 2026-01-02; P; torch 2. Every trial:" in few
+
+
+def test_rows_say_their_machine_where_there_are_several(monkeypatch):
+    text = _page_of([("a", "1", "P(R)"), ("a", "2", "Q"), ("b", "4", "Q"), ("c", "5", "P")], monkeypatch)
+    assert "| model | n | score | machine |" in text
+    assert re.findall(r"^\| ([abc]) .* \| ([^|]*) \|$", text, re.MULTILINE) == [("a", "a, b"), ("b", "b"), ("c", "a")]
+    assert "; (a) P; (b) Q; torch 2." in text
 
 
 def test_a_page_whose_parts_are_not_those_of_the_generator_is_an_error(tmp_path):
