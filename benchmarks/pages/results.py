@@ -88,7 +88,12 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "hippo": PARTS["hippo"] | {"approximation": hippo.approximation, "published": lambda: published("HiPPO")},
     "hmlstm": PARTS["hmlstm"] | {"published": lambda: published("HM-LSTM")},
     "igloo": PARTS["igloo"] | {"published": lambda: published("IGLOO")},
-    "lmu": PARTS["lmu"] | {"measured": lambda: measured("lmu"), "published": lambda: published("LMU")},
+    "lmu": PARTS["lmu"]
+    | {
+        "measured_plain": lambda: measured("lmu_plain"),
+        "measured": lambda: measured("lmu"),
+        "published": lambda: published("LMU"),
+    },
     "successors": {"successors": SUCCESSORS.markdown, "epochs": times.epochs},
     "memory": {name: of.markdown for name, of in MEMORY.items()},
     "autoencoders": {"trials": AUTOENCODERS.markdown},
