@@ -48,7 +48,8 @@ class Task:
     Attributes:
         name: of the experiment below cfg/experiment, and of the file of its trials.
         title: in words.
-        level: accuracy of guessing, in words.
+        chance: accuracy of guessing; 0 if it differs by the data.
+        hint: what more is to know of guessing, in words.
         conditions: what is evaluated besides the test of the training.
         folder: of the experiment: memory or uea.
         preset: of the models.
@@ -58,12 +59,18 @@ class Task:
 
     name: str
     title: str
-    level: str
+    chance: float = 0.0
+    hint: str = ""
     conditions: tuple[Condition, ...] = ()
     folder: str = "memory"
     preset: str = PRESET
     command: str = "make table-memory"
     whole: str = ""
+
+    @property
+    def level(self) -> str:
+        """Accuracy of guessing, in words; empty if it is not known."""
+        return f"chance {self.chance:.3f}{self.hint}" if self.chance else ""
 
     def has(self, config: Mapping[str, Any]) -> bool:
         """Return whether a trial's config is that of the experiment with its model."""
@@ -87,49 +94,51 @@ def _at(*lengths: int, **settings: Any) -> tuple[Condition, ...]:
     return tuple(Condition(f"at {length}", length, tuple(settings.items())) for length in lengths)
 
 
-def _asked_once(name: str, title: str, level: str) -> Task:
-    return Task(name, title, level, _at(40, 64, 128, 256, test_samples=512))
+def _asked_once(name: str, title: str, chance: float) -> Task:
+    return Task(name, title, chance, conditions=_at(40, 64, 128, 256, test_samples=512))
 
 
 def _uea(name: str, problem: str, steps: int) -> Task:
     title = f"{problem}, {steps:,} steps"
-    return Task(name, title, "", folder="uea", preset="params_100k", command="make table-uea")
+    return Task(name, title, folder="uea", preset="params_100k", command="make table-uea")
 
 
 MEMORY = (
     Task(
         "selective_copying",
         "selective copying, 8 tokens in 64 steps",
-        "chance 0.071",
-        _at(64, 128, 256),
+        1 / 14,
+        conditions=_at(64, 128, 256),
     ),
     Task(
         "selective_copying_4096",
         "selective copying, 16 tokens in 4,096 steps",
-        "chance 0.071",
+        1 / 14,
         command="python train.py -m experiment=memory/selective_copying_4096 model=mamba",
     ),
     Task(
         "induction",
         "induction, trained at 64 steps",
-        "chance 0.067",
-        _at(64, 128, 256, 512, 1024),
+        1 / 15,
+        conditions=_at(64, 128, 256, 512, 1024),
     ),
     Task(
         "mqar",
         "associative recall of 16 keys in 256 steps",
-        "chance 0.031, and 1 / keys among the sequence's values",
+        1 / 32,
+        ", and 1 / keys among the sequence's values",
         (*_at(64, pairs=4), *_at(128, pairs=8)),
     ),
-    _asked_once("parity", "parity, trained at 1 to 40 bits", "chance 0.500"),
-    _asked_once("even_pairs", "even pairs, trained at 1 to 40 symbols", "chance 0.500"),
-    _asked_once("cycle_navigation", "cycle navigation, trained at 1 to 40 moves", "chance 0.200"),
-    _asked_once("modular_arithmetic", "arithmetic modulo 5, trained at 1 to 40 symbols", "chance about 0.200"),
+    _asked_once("parity", "parity, trained at 1 to 40 bits", 1 / 2),
+    _asked_once("even_pairs", "even pairs, trained at 1 to 40 symbols", 1 / 2),
+    _asked_once("cycle_navigation", "cycle navigation, trained at 1 to 40 moves", 1 / 5),
+    _asked_once("modular_arithmetic", "arithmetic modulo 5, trained at 1 to 40 symbols", 1 / 5),
     *(
         Task(
             f"group_words_{group.lower()}",
             f"words of {group}, trained at 2 to 20 elements",
-            "chance 0.066 (the first answer is the input)",  # (1 + 19 / 60) / 20
+            (1 + 19 / 60) / 20,
+            " (the first answer is the input)",
             _at(5, 10, 20, 40),
             whole="whole words",
         )
@@ -138,8 +147,8 @@ MEMORY = (
     Task(
         "flip_flop",
         "flip-flop, 128 symbols, trained with p = 0.8",
-        "chance 0.500",
-        tuple(Condition(f"p {p}", 128, (("test_p", p), ("test_samples", 3000))) for p in (0.98, 0.1)),
+        1 / 2,
+        conditions=tuple(Condition(f"p {p}", 128, (("test_p", p), ("test_samples", 3000))) for p in (0.98, 0.1)),
     ),
 )
 """The tasks of make table-memory, and one that takes weeks, in the order of the page."""

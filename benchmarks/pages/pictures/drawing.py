@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.pages.blocks import DOCS
-from benchmarks.pages.pictures import diagrams, gates, gradients, memories, networks, sampling_rates
+from benchmarks.pages.pictures import diagrams, gates, gradients, memories, memory_tests, networks, sampling_rates
 
 FOLDER, RESULTS = DOCS / "models" / "pictures", DOCS / "results" / "pictures"
 _STYLE = {
@@ -25,13 +25,15 @@ _STYLE = {
     "path.simplify_threshold": 0.3,
 }
 
+_OF_RESULTS: dict[str, Callable[[Figure], None]] = {**sampling_rates.PICTURES, **memory_tests.PICTURES}
+
 PICTURES: dict[str, Callable[[Figure], None]] = {
     **memories.PICTURES,
     **gradients.PICTURES,
     **networks.PICTURES,
     **gates.PICTURES,
     **diagrams.PICTURES,
-    **sampling_rates.PICTURES,
+    **_OF_RESULTS,
 }
 """What draws each picture, by the name of its model or of its table, into an empty figure."""
 
@@ -43,7 +45,7 @@ def names() -> list[str]:
 
 def path(name: str) -> Path:
     """Return the file of a picture."""
-    return (RESULTS if name in sampling_rates.PICTURES else FOLDER) / f"{name}.svg"
+    return (RESULTS if name in _OF_RESULTS else FOLDER) / f"{name}.svg"
 
 
 def draw(chosen: Iterable[str]) -> None:
