@@ -4,8 +4,8 @@
 # make table-...  run or resume the trainings behind a table, and write it: table-hippo-1 (permuted MNIST), table-hippo-2
 #                 (CharacterTrajectories), table-hippo-3 (function approximation), table-hippo-appendix (copying, adding, IMDB),
 #                 table-lmu (Mackey-Glass), table-hmlstm, table-igloo (copy memory), table-igloo-mnist, table-successors
-#                 (100,000 parameters each), table-memory (tests of memory, six hours), table-uea (long series, whose files
-#                 must be there); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes, and for table-hippo-1
+#                 (100,000 parameters each), table-memory (tests of memory, three hours of two cores), table-uea (long series,
+#                 whose files must be there); hours to days. TABLE_FLAGS=scale=smoke tries it in minutes, and for table-hippo-1
 #                 TABLE_FLAGS=scale=small has 128 units and 10 epochs. `python -m benchmarks.papers runs` collects the trials
 # make setup      set up and stop
 # make bench      speed and memory next to other implementations (minutes; needs quiet cores)

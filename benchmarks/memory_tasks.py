@@ -49,7 +49,7 @@ class Task:
         name: of the experiment below cfg/experiment, and of the file of its trials.
         title: in words.
         chance: accuracy of guessing; 0 if it differs by the data.
-        hint: what more is to know of guessing, in words.
+        chance_note: a remark on chance, appended to it.
         conditions: what is evaluated besides the test of the training.
         folder: of the experiment: memory or uea.
         preset: of the models.
@@ -60,7 +60,7 @@ class Task:
     name: str
     title: str
     chance: float = 0.0
-    hint: str = ""
+    chance_note: str = ""
     conditions: tuple[Condition, ...] = ()
     folder: str = "memory"
     preset: str = PRESET
@@ -70,7 +70,7 @@ class Task:
     @property
     def level(self) -> str:
         """Accuracy of guessing, in words; empty if it is not known."""
-        return f"chance {self.chance:.3f}{self.hint}" if self.chance else ""
+        return f"chance {self.chance:.3f}{self.chance_note}" if self.chance else ""
 
     def has(self, config: Mapping[str, Any]) -> bool:
         """Return whether a trial's config is that of the experiment with its model."""
@@ -94,8 +94,8 @@ def _at(*lengths: int, **settings: Any) -> tuple[Condition, ...]:
     return tuple(Condition(f"at {length}", length, tuple(settings.items())) for length in lengths)
 
 
-def _asked_once(name: str, title: str, chance: float) -> Task:
-    return Task(name, title, chance, conditions=_at(40, 64, 128, 256, test_samples=512))
+def _asked_once(name: str, title: str, chance: float, note: str = "") -> Task:
+    return Task(name, title, chance, note, conditions=_at(40, 64, 128, 256, test_samples=512))
 
 
 def _uea(name: str, problem: str, steps: int) -> Task:
@@ -132,7 +132,7 @@ MEMORY = (
     _asked_once("parity", "parity, trained at 1 to 40 bits", 1 / 2),
     _asked_once("even_pairs", "even pairs, trained at 1 to 40 symbols", 1 / 2),
     _asked_once("cycle_navigation", "cycle navigation, trained at 1 to 40 moves", 1 / 5),
-    _asked_once("modular_arithmetic", "arithmetic modulo 5, trained at 1 to 40 symbols", 1 / 5),
+    _asked_once("modular_arithmetic", "arithmetic modulo 5, trained at 1 to 40 symbols", 1 / 5, ", more at short lengths"),
     *(
         Task(
             f"group_words_{group.lower()}",

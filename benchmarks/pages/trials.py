@@ -93,9 +93,9 @@ class Trials:
         return "\n\n".join([*parts, self.source(rows)])
 
     def _machines(self) -> dict[str, str]:
-        """Return a letter for each processor of the file, by its name; no letters if there is only one."""
+        """Return a letter for each processor by its name, empty if there is only one."""
         names = list(dict.fromkeys(processor(trial["processor"]) for trial in read(self.file)))
-        return dict(zip(names, string.ascii_lowercase if len(names) > 1 else [""], strict=False))
+        return {name: string.ascii_lowercase[i] if len(names) > 1 else "" for i, name in enumerate(names)}
 
     def _table(self, rows: list["Row"], intervals: bool) -> str:
         words, machines = list(rows[0].settings), self._machines()
