@@ -110,6 +110,17 @@ def test_one_sequence_gives_no_standard_error(trained, run):
     assert "standard error up to" in run(trained("values"), "gradient_sequences=2", "csv=two.csv", "picture=two.png")
 
 
+def test_other_data_leave_the_files_of_the_first_measurement(trained, run):
+    trial = trained("values")
+    run(trial)
+    before, files = (trial / "memory_test.csv").read_bytes(), set(trial.iterdir())
+    printed = run(trial, "dataset.length=30")
+    assert (trial / "memory_test.csv").read_bytes() == before
+    [csv, picture] = sorted(set(trial.iterdir()) - files)
+    assert printed.endswith(f"all lags: {csv}\npicture: {picture}\n")
+    assert re.fullmatch(r"memory_test_[0-9a-f]{6}\.csv", csv.name)
+
+
 def test_keys_choose_split_lags_layers_and_files(trained, run, tmp_path):
     trial = trained("lengths")
     given = ("split=validation", "layer=each", "lags=5", "left=0.5", "probes=3", "csv=mine.csv", "picture=mine.pdf")

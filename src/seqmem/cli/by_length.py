@@ -1,7 +1,5 @@
 """``seqmem evaluate TRIAL lengths=A,B,...``: evaluate a finished trial at several lengths, as one table and one picture."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -175,7 +173,7 @@ def _write(checkpoint: "Checkpoint", rows: Sequence["AtLength"]) -> None:
     print("\n".join([about, *(f"{key}={value}" for key, value in first.variant.items()), by_length.text(columns)]))
     if trained is not None:
         print("training length: " + " to ".join(map(str, dict.fromkeys(trained))))
-    path = checkpoint.folder / "evaluations" / f"by_length{_suffix(first.variant)}.csv"
+    path = checkpoint.folder / "evaluations" / f"by_length{finished_trial.file_suffix(first.variant)}.csv"
     write_text(path, formats.comma_separated({name: list(map(str, column)) for name, column in columns.items()}))
     line = LengthLine(first.record["model"], [(row.length, row.value, row.value, row.value) for row in rows])
     label = get(checkpoint.spec.task).metric_label
@@ -183,8 +181,3 @@ def _write(checkpoint: "Checkpoint", rows: Sequence["AtLength"]) -> None:
         plot_lengths([LengthAxis(about, f"test {label}", [line], [trained] if trained else [])]), path.with_suffix(".png")
     )
     print(f"table and picture: {path}, {path.with_suffix('.png')}")
-
-
-def _suffix(variant: Mapping[str, Any]) -> str:
-    """Return what distinguishes the files of other settings than those of the training; empty for these."""
-    return f"_{hashlib.sha256(json.dumps(variant, sort_keys=True).encode()).hexdigest()[:6]}" if variant else ""

@@ -1,5 +1,7 @@
 """Command lines about a finished trial: ``CHECKPOINT [KEY=VALUE ...]``."""
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
@@ -66,6 +68,11 @@ def load_data(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> "DataSet":
     from seqmem import datasets
 
     return datasets.load(config["dataset"], checkpoint.preparation).of_trial(config["seed"])
+
+
+def file_suffix(changes: Mapping[str, Any]) -> str:
+    """Return what distinguishes the files of a measurement with other settings than the training's; empty without changes."""
+    return f"_{hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]}" if changes else ""
 
 
 def _parse(command: Sequence[str], lists: Collection[str]) -> tuple[Path, list[Override], list[str]]:

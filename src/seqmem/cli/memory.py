@@ -47,8 +47,8 @@ Keys of this command
                     how many of them to take gradients of
   probes=32         random orthonormal directions of a state with more numbers, from which its gradient's norm is estimated;
                     0 for the exact norm, by one backward pass for each number of the state
-  csv=FILE          where to write all lags; memory_SPLIT.csv in the trial's folder by default
-  picture=FILE      where to write the picture; memory_SPLIT.png in the trial's folder by default
+  csv=FILE          where to write all lags; memory_SPLIT.csv in the trial's folder by default, with a suffix for other data
+  picture=FILE      where to write the picture; memory_SPLIT.png in the trial's folder by default, with the same suffix
 
 Any other key changes the trial's config, except its model: dataset.length=1000 takes longer sequences,
 dataset.test_samples=5000 draws more, train.eval_batch_size=8 needs less memory.
@@ -98,7 +98,9 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     from seqmem.training.checkpoints.files import initial, restore
     from seqmem.training.config import model_arguments
 
-    csv, picture = _checked_paths(checkpoint.folder, keys)
+    given = checkpoint.config["dataset"]
+    changes = {key: value for key, value in config["dataset"].items() if key not in given or given[key] != value}
+    csv, picture = _checked_paths(checkpoint.folder / f"memory_{keys.split}{finished_trial.file_suffix(changes)}", keys)
     data = finished_trial.load_data(checkpoint, config)
     train = {**config["train"], "compile": False}
     trained = restore(checkpoint, train, data.spec).model
@@ -180,15 +182,20 @@ def _exactness(states: Sequence["Measured"], probes: int, sequences: int) -> str
     return f"standard error up to the effective length: at most {100 * max(ratios):.2g} %{directions}"
 
 
-def _checked_paths(folder: Path, keys: Keys) -> tuple[Path, Path]:
-    """Return the paths of the CSV file and of the picture, which can be written as far as can be known before."""
+def _checked_paths(default: Path, keys: Keys) -> tuple[Path, Path]:
+    """Return the paths of the CSV file and of the picture, which can be written as far as can be known before.
+
+    Args:
+        default: path of both without their endings.
+        keys: the command's own keys.
+    """
     from seqmem.results.plots import check_picture
 
-    csv = Path(keys.csv) if keys.csv else folder / f"memory_{keys.split}.csv"
+    csv = Path(keys.csv) if keys.csv else default.with_suffix(".csv")
     if csv.suffix.lower() != ".csv":
         raise UserError(f"csv: got {csv}, expected a name that ends in .csv")
     if not csv.parent.is_dir():
         raise UserError(f"csv: got {csv}, but there is no folder {csv.parent}")
-    picture = Path(keys.picture) if keys.picture else folder / f"memory_{keys.split}.png"
+    picture = Path(keys.picture) if keys.picture else default.with_suffix(".png")
     check_picture(picture)
     return csv, picture
