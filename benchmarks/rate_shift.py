@@ -40,10 +40,12 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path = PICTURE) -> None
     for number, (model, label) in enumerate(MODELS.items()):
         places = [group + (number - (len(MODELS) - 1) / 2) * width for group in range(len(TASKS))]
         heights = [mean(found[task][model]) for task in TASKS]
-        bars = axes.bar(places, heights, width * 0.92, color=COLORS[number], label=label)
-        axes.bar_label(bars, [f"{label}\n{height:.2f}" for height in heights], fontsize=8, padding=4)
-        for place, task in zip(places, TASKS, strict=True):
-            axes.plot([place] * len(found[task][model]), found[task][model], ".", color="black", markersize=3)
+        axes.bar(places, heights, width * 0.92, color=COLORS[number], label=label)
+        for place, height, task in zip(places, heights, TASKS, strict=True):
+            trials = found[task][model]
+            axes.plot([place] * len(trials), trials, ".", color="black", markersize=3)
+            text, top = f"{label}\n{height:.2f}", (place, max(height, *trials))
+            axes.annotate(text, top, xytext=(0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=8)
     axes.axhline(CHANCE, color="black", linewidth=0.7, linestyle=":")
     axes.set(xticks=range(len(TASKS)), xticklabels=TASKS.values(), ylim=(0, 1.12), ylabel="test accuracy")
     axes.set_title("CharacterTrajectories, 20 letters; dots: trials, dotted line: chance", fontsize=9)

@@ -80,25 +80,20 @@ class Trials:
         rows = self.rows()
         if not rows:
             return f"No trial of this table is in {link(self.file)} yet. {self.command} trains or resumes them."
-        parts = []
+        parts, machines = [], _machines(rows)
         for several in (True, False):
             chosen = [row for row in rows if (row.count >= ENOUGH) is several]
             if chosen:
                 if not several:
                     parts.append(f"Rows with fewer than {ENOUGH} trials, which have no interval:")
-                parts.append(self._table(chosen, several))
+                parts.append(self._table(chosen, several, machines))
         missing = self.waiting([trial for row in rows for trial in row.trials])
         if missing:
             parts.append(f"Rows without a trial yet: {', '.join(f'`{name}`' for name in missing)}.")
-        return "\n\n".join([*parts, self.source(rows)])
+        return "\n\n".join([*parts, self.source(rows, machines)])
 
-    def _machines(self) -> dict[str, str]:
-        """Return a letter for each processor by its name, empty if there is only one."""
-        names = list(dict.fromkeys(processor(trial["processor"]) for trial in read(self.file)))
-        return {name: string.ascii_lowercase[i] if len(names) > 1 else "" for i, name in enumerate(names)}
-
-    def _table(self, rows: list["Row"], intervals: bool) -> str:
-        words, machines = list(rows[0].settings), self._machines()
+    def _table(self, rows: list["Row"], intervals: bool, machines: Mapping[str, str]) -> str:
+        words = list(rows[0].settings)
         headings = [*words, "n", self.metric.heading, *(["95 % interval"] if intervals else [])]
         headings += [*(column.heading for column in self.others), *(["machine"] if len(machines) > 1 else [])]
         lines = [
@@ -114,17 +109,16 @@ class Trials:
         ]
         return table(headings, lines, numbers=len(headings) - len(words))
 
-    def source(self, rows: list["Row"]) -> str:
+    def source(self, rows: list["Row"], machines: Mapping[str, str]) -> str:
         """Return command, commits, dates and machines of the trials, and the file."""
         trials = [trial for row in rows for trial in row.trials]
         commits = ", ".join(f"`{commit[:10]}`" for commit in dict.fromkeys(trial["commit"] for trial in trials))
         dates = " and ".join(sorted({trial["started"][:10] for trial in trials}))
-        machines = "; ".join(f"({letter}) {name}" if letter else name for name, letter in self._machines().items())
+        processors = "; ".join(f"({letter}) {name}" if letter else name for name, letter in machines.items())
         versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
         word = "commit" if "," not in commits else "commits"
-        return (
-            f"Command: {self.command}; {word} {commits}; {dates}; {machines}; torch {versions}. Every trial: {link(self.file)}."
-        )
+        where = f"{word} {commits}; {dates}; {processors}; torch {versions}"
+        return f"Command: {self.command}; {where}. Every trial: {link(self.file)}."
 
 
 @dataclass(frozen=True)
@@ -178,3 +172,9 @@ class Row:
         """Return the 95 % interval of the mean, by Student's t."""
         low, high = mean_interval(self.values(self.of.metric))
         return f"{low:.{self.of.metric.digits}f} to {high:.{self.of.metric.digits}f}"
+
+
+def _machines(rows: list[Row]) -> dict[str, str]:
+    """Return a letter for each processor by its name, empty if there is only one."""
+    names = list(dict.fromkeys(processor(trial["processor"]) for row in rows for trial in row.trials))
+    return {name: string.ascii_lowercase[i] if len(names) > 1 else "" for i, name in enumerate(names)}

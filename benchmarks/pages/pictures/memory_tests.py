@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from benchmarks import memory_tasks
 from benchmarks.pages.results import MEMORY
 from benchmarks.pages.trials import ENOUGH, Column
 
@@ -33,36 +34,35 @@ class _Part:
     Attributes:
         label: above it.
         key: column of the file of trials.
-        chance: accuracy of guessing.
+        chance: accuracy of guessing; None for that of the task.
     """
 
     label: str
     key: str
-    chance: float
+    chance: float | None = None
 
 
-def _both(chance: float, *lengths: int) -> tuple[_Part, ...]:
-    return tuple(_Part(f"{length:,}", f"at_{length}", chance) for length in lengths)
+def _at(*lengths: int) -> tuple[_Part, ...]:
+    return tuple(_Part(f"{length:,}", f"at_{length}") for length in lengths)
 
 
-def _words(group_size: int, *lengths: int) -> tuple[_Part, ...]:
-    """Columns of words, whose first answer is the first input."""
-    return tuple(_Part(f"{n}", f"at_{n}", (1 + (n - 1) / group_size) / n) for n in lengths)
-
+_LONGER_WORDS = (*_at(20), _Part("40", "at_40", (1 + 39 / 60) / 40))  # the first answer is the input
 
 _TASKS = {
-    "selective_copying": ("selective\ncopying", _both(1 / 14, 64, 256)),
-    "induction": ("induction\nheads", _both(1 / 15, 64, 1024)),
+    "selective_copying": ("selective\ncopying", _at(64, 256)),
+    "induction": ("induction\nheads", _at(64, 1024)),
     "mqar": ("recall of\n4, 16 keys", (_Part("4", "at_64", 1 / 4), _Part("16", "test_accuracy", 1 / 16))),
-    "flip_flop": ("flip-\nflop", (_Part("p 0.8", "test_accuracy", 1 / 2), _Part("0.98", "p_0.98", 1 / 2))),
-    "even_pairs": ("even\npairs", _both(1 / 2, 40, 256)),
-    "parity": ("\nparity", _both(1 / 2, 40, 256)),
-    "cycle_navigation": ("cycle\nnavigation", _both(1 / 5, 40, 256)),
-    "modular_arithmetic": ("arithmetic\nmodulo 5", _both(1 / 5, 40, 256)),
-    "group_words_z60": ("words\nof Z60", _words(60, 20, 40)),
-    "group_words_a5": ("words\nof A5", _words(60, 20, 40)),
+    "flip_flop": ("flip-\nflop", (_Part("p 0.8", "test_accuracy"), _Part("0.98", "p_0.98"))),
+    "even_pairs": ("even\npairs", _at(40, 256)),
+    "parity": ("\nparity", _at(40, 256)),
+    "cycle_navigation": ("cycle\nnavigation", _at(40, 256)),
+    "modular_arithmetic": ("arithmetic\nmodulo 5", _at(40, 256)),
+    "group_words_z60": ("words\nof Z60", _LONGER_WORDS),
+    "group_words_a5": ("words\nof A5", _LONGER_WORDS),
 }
-"""Label and columns of each task, by the name of the file of its trials."""
+"""Label and columns of each task, by its name."""
+
+_CHANCE = {task.name: task.chance for task in memory_tasks.MEMORY}
 
 
 def memory_tests(figure: Figure) -> None:
@@ -77,7 +77,8 @@ def memory_tests(figure: Figure) -> None:
             y = models.index(row.settings["model"])
             for x, part in enumerate(parts if row.count >= ENOUGH else (), 2 * index):
                 accuracy = statistics.fmean(row.values(Column("", part.key)))
-                above = above_chance[y, x] = max(0.0, (accuracy - part.chance) / (1 - part.chance))
+                chance = _CHANCE[task] if part.chance is None else part.chance
+                above = above_chance[y, x] = max(0.0, (accuracy - chance) / (1 - chance))
                 color = "white" if above > 0.6 else "black"
                 axes.text(x, y, f"{accuracy:.2f}", ha="center", va="center", fontsize=5.5, color=color)
     axes.pcolormesh(range(len(labels)), range(len(models)), above_chance, cmap=_COLOURS, vmin=0, vmax=1)

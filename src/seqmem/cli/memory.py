@@ -93,14 +93,14 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys) -> None
     from seqmem import models
     from seqmem.diagnostics import Sample, carried_layers, drawn
     from seqmem.io.files import write_text
+    from seqmem.results.evaluations import changes
     from seqmem.results.memory import memory_csv, memory_tables, plot_memory
     from seqmem.results.plots import save_figure
     from seqmem.training.checkpoints.files import initial, restore
     from seqmem.training.config import model_arguments
 
-    given = checkpoint.config["dataset"]
-    changes = {key: value for key, value in config["dataset"].items() if key not in given or given[key] != value}
-    csv, picture = _checked_paths(checkpoint.folder / f"memory_{keys.split}{finished_trial.file_suffix(changes)}", keys)
+    data_changes = {key: new for key, (_, new) in changes(checkpoint.config, config).items() if key.startswith("dataset.")}
+    csv, picture = _checked_paths(checkpoint.folder / f"memory_{keys.split}{finished_trial.file_suffix(data_changes)}", keys)
     data = finished_trial.load_data(checkpoint, config)
     train = {**config["train"], "compile": False}
     trained = restore(checkpoint, train, data.spec).model
