@@ -20,7 +20,7 @@ from seqmem.results import RunFolder
 from seqmem.results.by_length import AtLength
 
 FIRST = ("model", "seed", "test_accuracy", "val_accuracy")
-LAST = ("best_epoch", "epochs", "seconds", "parameters", "commit", "started", "processor", "torch")
+LAST = ("best_epoch", "epochs", "seconds", "parameters", "commit", "started", "processor", "threads", "torch")
 
 
 def main() -> None:

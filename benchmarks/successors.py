@@ -40,6 +40,7 @@ COLUMNS = (
     "commit",
     "started",
     "processor",
+    "threads",
     "torch",
 )
 KEY = ("task", "step_size", "model", "seed")
@@ -75,6 +76,12 @@ def waiting(trials: Iterable[Mapping[str, str]]) -> list[str]:
     begins = {f"successors/{begin}_": task for begin, task in TASKS.items()}
     pairs = [(begin, name) for begin in begins for name in choices.names("experiment") if name.startswith(begin)]
     return [name for begin, name in pairs if (begins[begin], name.removeprefix(begin)) not in found]
+
+
+def experiment(trial: Mapping[str, str]) -> str:
+    """Return the name of the experiment of a row."""
+    [begin] = [begin for begin, task in TASKS.items() if task == trial["task"]]
+    return f"successors/{begin}_{trial['model']}"
 
 
 def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:

@@ -4,21 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import memory_tasks, successors
-from benchmarks.pages import hippo
+from benchmarks.pages import hippo, repeated, table_2
 from benchmarks.pages import measured as times
 from benchmarks.pages.blocks import DOCS, table, updated
 from benchmarks.pages.files import read
 from benchmarks.pages.papers import PAPERS, PARAMETERS, PARTS
 from benchmarks.pages.published import published
-from benchmarks.pages.trials import ENOUGH, Column, Trials
+from benchmarks.pages.trials import ENOUGH, Column, Trial, Trials
+
+_AUTOENCODER = (
+    "python train.py dataset=ct dataset.reconstruction=true dataset.padding=mask model=lstm_ae model.growth_epochs=15 "
+    "train.epochs=30 train.lr=0.003 train.schedule=cosine train.gradient_clip_val=1 train.batch_size=50"
+)
 
 AUTOENCODERS = Trials(
     page="autoencoders",
     file="autoencoders/trials.csv",
     settings=lambda trial: {"data": "CharacterTrajectories", "model": trial["model"]},
     metric=Column("test error (mse)", "test"),
-    command="`python train.py dataset=ct dataset.reconstruction=true dataset.padding=mask model=lstm_ae model.growth_epochs=15 "
-    "train.epochs=30 train.lr=0.003 train.schedule=cosine train.gradient_clip_val=1 train.batch_size=50 runner.ntrials=3`",
+    command=f"`{_AUTOENCODER} runner.ntrials=3`",
     others=[
         Column("accuracy of a linear classifier", "linear_probe_accuracy"),
         Column("validation error", "validation"),
@@ -27,6 +31,7 @@ AUTOENCODERS = Trials(
     ],
     task="{data}, reconstruction, test error (mse)",
     level="variance 1",
+    again=lambda trial: f"{_AUTOENCODER} {_of_one_seed(trial)}",
 )
 
 SUCCESSORS = Trials(
@@ -47,6 +52,7 @@ SUCCESSORS = Trials(
     task="{task}, 100,000 parameters, step size {step size}, test accuracy",
     level=lambda settings: "chance 0.100" if "MNIST" in settings["task"] else "chance 0.050",
     waiting=successors.waiting,
+    again=lambda trial: f"python train.py experiment={successors.experiment(trial)} {_of_one_seed(trial)}",
 )
 
 
@@ -68,7 +74,14 @@ def _memory(task: memory_tasks.Task) -> Trials:
         task="{task}, test accuracy",
         level=task.level,
         waiting=lambda trials: [name for name in memory_tasks.MODELS if name not in {trial["model"] for trial in trials}],
+        again=lambda trial: (
+            f"python train.py experiment={task.folder}/{task.name} model={trial['model']} {_of_one_seed(trial)}"
+        ),
     )
+
+
+def _of_one_seed(trial: Trial) -> str:
+    return f"seed={trial['seed']} runner.ntrials=1"
 
 
 def _whole(task: memory_tasks.Task) -> list[Column]:
@@ -85,7 +98,13 @@ TRIALS = [*PAPERS, AUTOENCODERS, SUCCESSORS, *MEMORY.values()]
 """The tables of trained models, in the order in which the pages of models show them."""
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "hippo": PARTS["hippo"] | {"approximation": hippo.approximation, "published": lambda: published("HiPPO")},
+    "index": {"repeated": repeated.repeated},
+    "hippo": PARTS["hippo"]
+    | {
+        "shifts": table_2.shifts,
+        "approximation": hippo.approximation,
+        "published": lambda: published("HiPPO"),
+    },
     "hmlstm": PARTS["hmlstm"] | {"published": lambda: published("HM-LSTM")},
     "igloo": PARTS["igloo"] | {"published": lambda: published("IGLOO")},
     "lmu": PARTS["lmu"]

@@ -7,6 +7,7 @@ import statistics
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from benchmarks.pages.blocks import table
 from benchmarks.pages.files import link, processor, read
@@ -56,6 +57,8 @@ class Trials:
         level: the value that needs no training, such as chance, in words, or a map of a row's settings to it; empty where there
             is none.
         waiting: maps the trials of the file to the names of the rows that have none yet.
+        again: returns the command that trains a trial alone.
+        published: the published number, where it is of the same size and data; it is compared with the interval.
     """
 
     page: str
@@ -67,6 +70,8 @@ class Trials:
     task: str = ""
     level: str | Callable[[dict[str, str]], str] = ""
     waiting: Callable[[list[Trial]], list[str]] = lambda trials: []
+    again: Callable[[Trial], str] = lambda trial: trial["command"]
+    published: Column | None = None
 
     def rows(self) -> list["Row"]:
         """Return the rows in the order of the file."""
@@ -93,21 +98,23 @@ class Trials:
         return "\n\n".join([*parts, self.source(rows, machines)])
 
     def _table(self, rows: list["Row"], intervals: bool, machines: Mapping[str, str]) -> str:
-        words = list(rows[0].settings)
-        headings = [*words, "n", self.metric.heading, *(["95 % interval"] if intervals else [])]
-        headings += [*(column.heading for column in self.others), *(["machine"] if len(machines) > 1 else [])]
-        lines = [
-            [
-                *row.settings.values(),
-                str(row.count),
-                row.shown(self.metric),
-                *([row.interval()] if intervals else []),
-                *(row.shown(column) for column in self.others),
-                *([row.machines(machines)] if len(machines) > 1 else []),
-            ]
-            for row in rows
-        ]
-        return table(headings, lines, numbers=len(headings) - len(words))
+        words, numbers = list(rows[0].settings), self._numbers(intervals, machines)
+        lines = [[*row.settings.values(), *(text(row) for text in numbers.values())] for row in rows]
+        return table([*words, *numbers], lines, numbers=len(numbers))
+
+    def _numbers(self, intervals: bool, machines: Mapping[str, str]) -> dict[str, Callable[["Row"], str]]:
+        """Return the columns of numbers: the text of a row by the heading."""
+        numbers: dict[str, Callable[[Row], str]] = {"n": lambda row: str(row.count)}
+        numbers[self.metric.heading] = lambda row: row.shown(self.metric)
+        if intervals:
+            numbers["95 % interval"] = Row.interval
+        if self.published:
+            numbers[self.published.heading] = Row.against_published
+        for column in self.others:
+            numbers[column.heading] = partial(Row.shown, column=column)
+        if len(machines) > 1:
+            numbers["machine"] = partial(Row.machines, letters=machines)
+        return numbers
 
     def source(self, rows: list["Row"], machines: Mapping[str, str]) -> str:
         """Return command, commits, dates and machines of the trials, and the file."""
@@ -156,6 +163,17 @@ class Row:
     def machines(self, letters: Mapping[str, str]) -> str:
         """Return the letters of the processors of the trials."""
         return ", ".join(sorted({letters[processor(trial["processor"])] for trial in self.trials}))
+
+    def against_published(self) -> str:
+        """Return the published number, and on which side of the interval it lies, if there are both."""
+        column = self.of.published
+        if not column or not (values := self.values(column)):
+            return ""
+        if self.count < ENOUGH:
+            return self.shown(column)
+        low, high = mean_interval(self.values(self.of.metric))
+        side = "above" if values[0] > high else "below" if values[0] < low else "inside"
+        return f"{self.shown(column)}, {side}"
 
     def comparison(self) -> str:
         """Return the means of the other models on the same data, which the first setting names, and the level."""

@@ -2,10 +2,11 @@
 
 import importlib.metadata
 import re
+import statistics
 
 import pytest
 
-from benchmarks.pages import blocks, every_page, keys, models, results, trials
+from benchmarks.pages import blocks, every_page, keys, models, results, table_2, trials
 from benchmarks.pages.pictures import drawing
 from benchmarks.pages.trials import Column, Trials
 from tests.data_files import FILES as DATA_FILES
@@ -44,7 +45,7 @@ def test_every_page_and_picture_is_of_a_model():
     names = {path.stem for path in models.FOLDER.glob("*.md")} - {"index"}
     assert names == {path.stem for path in drawing.FOLDER.iterdir()} == set(keys.model_names())
     assert {path.stem for path in drawing.RESULTS.iterdir()} == set(drawing.names()) - names
-    assert {path.stem for path in (blocks.DOCS / "results").glob("*.md")} - {"index"} == set(results.PAGES)
+    assert {path.stem for path in (blocks.DOCS / "results").glob("*.md")} == set(results.PAGES)
     assert ROOT / "README.md" in every_page.texts()
 
 
@@ -68,13 +69,15 @@ def test_pictures_can_be_drawn_again(name):
     assert max(abs(float(one) - float(other)) for one, other in pairs) < 0.5  # of a point, a seventieth of an inch
 
 
-def _page_of(trials_of_rows, monkeypatch):
+def _page_of(trials_of_rows, monkeypatch, published=None):
     rows = [
         {"name": name, "score": score, "commit": "c" * 40, "started": "2026-01-02T00:00", "processor": processor, "torch": "2"}
         for name, score, processor in trials_of_rows
     ]
     monkeypatch.setattr(trials, "read", lambda file: rows)
-    return Trials("page", "f.csv", lambda trial: {"model": trial["name"]}, Column("score", "score"), "`run`").markdown()
+    return Trials(
+        "page", "f.csv", lambda trial: {"model": trial["name"]}, Column("score", "score"), "`run`", published=published
+    ).markdown()
 
 
 def test_rows_with_few_trials_stand_apart(monkeypatch):
@@ -92,6 +95,26 @@ def test_rows_say_their_machine_where_there_are_several(monkeypatch):
     assert "| model | n | score | machine |" in text
     assert re.findall(r"^\| ([abc]) .* \| ([^|]*) \|$", text, re.MULTILINE) == [("a", "a, b"), ("b", "b"), ("c", "a")]
     assert "; (a) P; (b) Q; torch 2." in text
+
+
+def test_published_numbers_lie_inside_the_interval_or_above_it_or_below(monkeypatch):
+    numbers = {"a": "4.4", "b": "4.5", "c": "-0.5", "d": "", "e": "2"}
+    published = Column("published", "", spread=False, of=lambda trial: numbers[trial["name"]])
+    rows = [(name, score, "P") for name in "abcd" for score in "123"]  # 2 +/- 2.484
+    enough, few = _page_of([*rows, ("e", "1", "P")], monkeypatch, published).split("Rows with fewer")
+    found = re.findall(r"^\| (\w) .* \| ([^|]*) \|$", enough, re.MULTILINE)
+    assert found == [("a", "4.400, inside"), ("b", "4.500, above"), ("c", "-0.500, below"), ("d", "")]
+    assert "| e | 1 | 1.000 | 2.000 |" in few
+
+
+def test_table_2_in_the_papers_layout_has_the_means_of_every_row():
+    lines = [line.strip("| ").split(" | ") for line in table_2.shifts().splitlines()[2:]]
+    shown = sorted(cell for _, _, *cells in lines for cell in cells if cell.strip())
+    rows = table_2.CHARACTERS.rows()
+    assert len(shown) == len(rows)
+    means = sorted(f"{statistics.fmean(float(trial['test']) for trial in row.trials):.3f}" for row in rows)
+    assert [cell[:5] for cell in shown] == means
+    assert sum(", n = " in cell for cell in shown) == sum(len(row.trials) < 3 for row in rows)
 
 
 def test_a_page_whose_parts_are_not_those_of_the_generator_is_an_error(tmp_path):

@@ -1,0 +1,139 @@
+"""Trials of the tables, drawn at random and trained again: ``python -m benchmarks.repeat``.
+
+Rows are drawn, and of each one trial, among those of this kind of processor, since last digits depend on it. The trial is
+trained in a temporary folder by its command, with its number of threads. Its numbers are compared as the table shows them,
+and the command exits with 1 if one differs. The comparisons are added to ``benchmarks/latest/repeated.csv``, which git
+ignores. ``--keep`` adds them to ``benchmarks/results/repeated.csv`` and updates the page of results. For trials of
+"MKL with AVX-512", see :mod:`seqmem.io.mkl`.
+"""
+
+import argparse
+import os
+import random
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.output import add_output, output
+from benchmarks.pages import every_page
+from benchmarks.pages.results import TRIALS
+from benchmarks.pages.trials import Row, Trial
+from benchmarks.trial_rows import of_record, read, write
+from seqmem.io.provenance import provenance
+from seqmem.results import find_runs
+
+ROOT = Path(__file__).parents[1]
+TEST, VALIDATION = ("test", "test_accuracy"), ("validation", "val_accuracy")
+"""Names of a column in the files."""
+
+COLUMNS = (
+    "file",
+    "command",
+    "digits",
+    "test",
+    "test_again",
+    "validation",
+    "validation_again",
+    "commit",
+    "commit_again",
+    "started",
+    "processor",
+    "threads",
+    "torch",
+    "seconds",
+)
+
+
+def main() -> None:
+    """Run the command line: train trials again, and say which numbers are those of the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=5, help="number of rows (default 5)")
+    parser.add_argument("--draw", type=int, default=0, help="seed of the drawing (default 0)")
+    parser.add_argument("--longest", type=float, default=600.0, help="seconds of the longest trial (default 600)")
+    add_output(parser, "repeated.csv")
+    arguments = parser.parse_args()
+    path, different = output(arguments, "repeated.csv"), 0
+    for row, trial in drawn(arguments.count, arguments.draw, arguments.longest):
+        found = repeated(row, trial)
+        write(path, COLUMNS, [*read(path), found])
+        agrees = same(found)
+        different += not agrees
+        values = ", ".join(f"{name} {found[name]}, again {found[f'{name}_again']}" for name in ("test", "validation"))
+        print(f"{'same' if agrees else 'DIFFERENT'}: {found['command']}: {values}", flush=True)
+    if arguments.keep:
+        every_page.update()
+    if different:
+        sys.exit(f"error: {different} of {arguments.count} trials have other numbers than the table")
+
+
+def drawn(count: int, seed: int, longest: float) -> list[tuple[Row, Trial]]:
+    """Return different rows with one trial each, of this kind of processor and of at most so many seconds."""
+    processor, generator = provenance()["machine"]["processor"], random.Random(seed)
+    fitting = [
+        (row, trials)
+        for of in TRIALS
+        for row in of.rows()
+        if (trials := [each for each in row.trials if each["processor"] == processor and float(each["seconds"]) <= longest])
+    ]
+    if count > len(fitting):
+        sys.exit(
+            f"error: --count: got {count}, expected at most {len(fitting)}: rows with a trial on {processor} of {longest:g} s"
+        )
+    return [(row, generator.choice(trials)) for row, trials in generator.sample(fitting, count)]
+
+
+def repeated(row: Row, trial: Trial) -> dict[str, str]:
+    """Train a trial again, and return its numbers next to those of the table."""
+    command = row.of.again(trial)
+    record = _record(command, trial.get("threads") or "1")
+    result, metric = record["result"], record["metric"]
+    values = {key: str(value) for key, value in of_record(record).items() if key in COLUMNS} | {
+        "file": row.of.file,
+        "command": command,
+        "digits": str(row.of.metric.digits),
+        "test": _number(trial, TEST),
+        "test_again": str(result[f"test/{metric}"]),
+        "validation": _number(trial, VALIDATION),
+        "validation_again": str(result[f"val/{metric}"]),
+        "commit": trial["commit"],
+        "commit_again": record["commit"],
+    }
+    return {name: values[name] for name in COLUMNS}
+
+
+def same(found: Mapping[str, str]) -> bool:
+    """Return whether both numbers are those of the table, to half a unit of its last digit."""
+    unit = 10.0 ** -int(found["digits"])
+    return all(abs(float(found[name]) - float(found[f"{name}_again"])) <= 0.5 * unit for name in ("test", "validation"))
+
+
+def _number(trial: Trial, names: tuple[str, ...]) -> str:
+    return next(trial[name] for name in names if name in trial)
+
+
+def _record(command: str, threads: str) -> dict[str, Any]:
+    """Train by a command in an empty folder, and return the record."""
+    python, *arguments = shlex.split(command)
+    assert python == "python", command
+    with tempfile.TemporaryDirectory() as runs:
+        ran = subprocess.run(
+            [sys.executable, *arguments, f"output_dir={runs}"],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            sys.exit(f"{ran.stdout[-3000:]}\nerror: {command}: exit status {ran.returncode}")
+        [run] = find_runs(Path(runs))
+        return dict(run.folder.read_record())
+
+
+if __name__ == "__main__":
+    main()

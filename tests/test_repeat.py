@@ -1,0 +1,116 @@
+"""Trials that are trained again: which are drawn, by which command, and when a number counts as the same."""
+
+import shlex
+import sys
+
+import pytest
+
+from benchmarks import output, repeat, trial_rows
+from benchmarks.pages import results
+from benchmarks.pages.trials import Column, Row, Trials
+from seqmem import models
+from seqmem.cli import commandline
+from seqmem.training.config import model_arguments
+
+TABLE = Trials("page", "f.csv", lambda trial: {"model": trial["model"]}, Column("score", "test"), "`run`")
+
+
+def _trial(model, seed, processor="P", seconds="10", test="0.5"):
+    return {
+        "model": model,
+        "seed": str(seed),
+        "processor": processor,
+        "seconds": seconds,
+        "test": test,
+        "validation": "0.25",
+        "commit": "first",
+        "threads": "2",
+        "command": f"python train.py model={model} seed={seed}",
+    }
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """One table of a few rows, on a machine with the processor P."""
+    trials = [_trial("a", 0), _trial("a", 1), _trial("b", 0, processor="Q"), _trial("c", 0, seconds="900"), _trial("d", 0)]
+    rows = [Row(TABLE, {"model": name}, [each for each in trials if each["model"] == name]) for name in "abcd"]
+    monkeypatch.setattr(Trials, "rows", lambda self: rows)
+    monkeypatch.setattr(repeat, "TRIALS", [TABLE])
+    monkeypatch.setattr(repeat, "provenance", lambda: {"machine": {"processor": "P"}})
+
+
+def test_drawn_are_rows_of_this_processor_that_are_short_enough(tables):
+    found = [repeat.drawn(2, seed, longest=600) for seed in range(20)]
+    assert {row.settings["model"] for rows in found for row, _ in rows} == {"a", "d"}
+    assert {trial["seed"] for rows in found for row, trial in rows if row.settings["model"] == "a"} == {"0", "1"}
+    assert all(len({row.settings["model"] for row, _ in rows}) == 2 for rows in found)
+    assert found[3] == repeat.drawn(2, 3, longest=600)
+    assert len(repeat.drawn(3, 0, longest=900)) == 3
+
+
+def test_too_few_rows_are_one_line(tables):
+    with pytest.raises(SystemExit, match=r"^error: --count: got 3, expected at most 2: rows with a trial on P of 600 s$"):
+        repeat.drawn(3, 0, longest=600)
+
+
+@pytest.mark.parametrize(("again", "expected"), [(0.5004, True), (0.4996, True), (0.5006, False), (0.4, False)])
+def test_a_number_is_the_same_to_half_a_unit_of_its_last_digit(again, expected):
+    found = {"digits": "3", "test": "0.5", "test_again": str(again), "validation": "1", "validation_again": "1"}
+    assert repeat.same(found) is expected
+    swapped = {"digits": "3", "test": "1", "test_again": "1", "validation": "0.5", "validation_again": str(again)}
+    assert repeat.same(swapped) is expected
+
+
+def test_comparisons_are_added_to_the_file_and_a_difference_is_an_error(tables, monkeypatch, tmp_path, capsys):
+    numbers, commands = iter([0.5, 0.5, 0.6]), []
+
+    def record(command, threads):
+        commands.append((command, threads))
+        return {
+            "result": {"test/accuracy": next(numbers), "val/accuracy": 0.25},
+            "metric": "accuracy",
+            "best_epoch": 1,
+            "commit": "second",
+            "started": "now",
+            "seconds": 9.5,
+            "machine": {"processor": "P", "threads": 2},
+            "versions": {"torch": "2"},
+        }
+
+    monkeypatch.setattr(repeat, "_record", record)
+    path = tmp_path / "repeated.csv"
+    monkeypatch.setattr(sys, "argv", ["repeat", "--count", "2", "--output", str(path)])
+    repeat.main()
+    assert capsys.readouterr().out.count("same: python train.py") == 2
+    monkeypatch.setattr(sys, "argv", ["repeat", "--count", "1", "--output", str(path)])
+    with pytest.raises(SystemExit, match="1 of 1 trials have other numbers than the table"):
+        repeat.main()
+    assert "DIFFERENT: python train.py" in capsys.readouterr().out
+    rows = trial_rows.read(path)
+    assert [(row["test"], row["test_again"]) for row in rows] == [("0.5", "0.5"), ("0.5", "0.5"), ("0.5", "0.6")]
+    assert {(row["commit"], row["commit_again"], row["file"]) for row in rows} == {("first", "second", "f.csv")}
+    assert all(threads == "2" for _, threads in commands)
+
+
+def test_kept_comparisons_agree_with_the_tables():
+    """A row that was repeated has the number that its table shows."""
+    files = {of.file: of for of in results.TRIALS}
+    for found in trial_rows.read(output.RESULTS / "repeated.csv"):
+        of = files[found["file"]]
+        [trial] = [each for row in of.rows() for each in row.trials if of.again(each) == found["command"]]
+        if trial["commit"] == found["commit"]:
+            assert trial[next(name for name in repeat.TEST if name in trial)] == found["test"]
+
+
+@pytest.mark.parametrize("of", results.TRIALS, ids=lambda of: of.file)
+def test_each_table_has_the_command_of_a_trial(of):
+    rows = of.rows()
+    if not rows:
+        pytest.skip(f"no trial in {of.file}")
+    trial = rows[-1].trials[-1]
+    python, script, *arguments = shlex.split(of.again(trial))
+    assert (python, script) == ("python", "train.py")
+    config = commandline.compose(arguments)
+    assert (str(config["seed"]), config["runner"]["ntrials"]) == (trial["seed"], 1)
+    assert config["train"]["epochs"] >= int(trial["epochs"])
+    assert trial["model"] == models.label(model_arguments(config))
