@@ -94,11 +94,18 @@ def test_no_arrow_runs_upwards():
     assert not wrong
 
 
-def test_no_circle():
+BENCHMARKS = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "benchmarks").rglob("*.py")
+}
+
+
+@pytest.mark.parametrize("modules", [MODULES, BENCHMARKS], ids=["package", "benchmarks"])
+def test_no_circle(modules):
     """An import of a package counts as an import of the modules that are named."""
     graph = {}
-    for module, path in MODULES.items():
-        targets = imported(path) & MODULES.keys()
+    for module, path in modules.items():
+        targets = imported(path) & modules.keys()
         # "from seqmem.ops import lstm" is an arrow to the module lstm alone.
         targets -= {name for name in targets if any(other.startswith(f"{name}.") for other in targets)}
         graph[module] = targets - {module}

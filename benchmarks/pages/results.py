@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import memory_tasks, successors
+from benchmarks import memory_tasks, successor_tasks
 from benchmarks.pages import hippo, repeated, table_2
 from benchmarks.pages import measured as times
 from benchmarks.pages.blocks import DOCS, table, updated
@@ -51,8 +51,10 @@ SUCCESSORS = Trials(
     ],
     task="{task}, 100,000 parameters, step size {step size}, test accuracy",
     level=lambda settings: "chance 0.100" if "MNIST" in settings["task"] else "chance 0.050",
-    waiting=successors.waiting,
-    again=lambda trial: f"python train.py experiment={successors.experiment(trial)} {_of_one_seed(trial)}",
+    waiting=successor_tasks.waiting,
+    again=lambda trial: (
+        f"python train.py experiment={successor_tasks.experiment(trial['task'], trial['model'])} {_of_one_seed(trial)}"
+    ),
 )
 
 

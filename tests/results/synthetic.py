@@ -8,9 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from seqmem import results
+from seqmem import models, results
 from seqmem.cli import report
 from seqmem.results.record import RunFolder, digest
+from seqmem.training.config import model_arguments
 
 COMMIT = "5fa96dfeba68e8c480614075b2a66ac1df7a60b7"
 MODELS = ("legs", "lagt", "lmu", "lstm", "gru", "mgu", "rnn")
@@ -55,6 +56,7 @@ def write_run(path, config, test=0.5, metric="accuracy", best="max", code="1a2b3
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
     (path / "data.json").write_text("{}\n")
+    model = models.label(model_arguments(config))
     sign = 1 if best == "max" else -1
     values = [test - sign * 0.4 * math.exp(-epoch / 8) for epoch in range(epochs)]
     rows = "".join(f"{k},{40 * k},{0.4 * k},2900.5,{2 - v!r},{v!r},{2 - v!r},{v!r}\n" for k, v in enumerate(values))
@@ -64,11 +66,11 @@ def write_run(path, config, test=0.5, metric="accuracy", best="max", code="1a2b3
         "status": "finished",
         "group": digest(config),
         "dataset": config["dataset"]["name"],
-        "model": config["model"]["cell"],
+        "model": model,
         "seed": config["seed"],
         "smoke_test": False,
         "started": "2026-11-22T04:36:58+0000",
-        "command": ["train.py", f"model={config['model']['cell']}", "runner.ntrials=3"],
+        "command": ["train.py", f"model={model}", "runner.ntrials=3"],
         "process": 1234,
         "code": code,
         "commit": COMMIT,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,19 @@ import pytest
 from benchmarks import other_rates, successors
 from benchmarks.pages import trials
 from benchmarks.pages.results import SUCCESSORS
+from seqmem.cli import commandline
 from tests.results.synthetic import configuration, write_run
 
 
-def of_size(cell="legs", dataset="mnist", seed=0, mixer="", **settings):
-    """A config with the preset of the table, of a stack if there is a mixer."""
-    config = configuration(cell, dataset, seed=seed, **settings)
-    config["model"]["preset"] = "params_100k"
-    if mixer:
-        config["model"] |= {"network": "stack", "mixer": mixer, "rescale": True}
-    return config
+def of_size(experiment, seed=0, **settings):
+    """The config of an experiment of the table, with other settings of its sections, such as ``train={"lr": 1.0}``."""
+    config = composed(f"successors/{experiment}") | {"seed": seed}
+    return config | {section: config[section] | changes for section, changes in settings.items()}
+
+
+@cache
+def composed(experiment):
+    return commandline.compose([f"experiment={experiment}"])
 
 
 @pytest.fixture
@@ -44,10 +48,6 @@ def write_evaluation(folder, name, changed, accuracy, **others):
     (folder / "evaluations" / f"{name}.json").write_text(json.dumps(found))
 
 
-def strokes(train, test):
-    return {"timestamp": False, "train_hz": train, "eval_hz": test}
-
-
 def collect(folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["successors", str(folder / "runs"), "--output", str(folder / "out")])
     successors.main()
@@ -56,20 +56,20 @@ def collect(folder, monkeypatch):
 
 def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evaluated, capsys):
     runs = tmp_path / "runs"
-    write_run(runs / "a", of_size(permute=True), 0.97, epochs=10)
-    write_run(runs / "b", of_size("gru", permute=True, seed=1), 0.9, result_last={"test/accuracy": 0.8})
-    write_run(runs / "c", of_size(permute=False))
+    write_run(runs / "a", of_size("pmnist_legs"), 0.97, epochs=10)
+    write_run(runs / "b", of_size("pmnist_gru", seed=1), 0.9, result_last={"test/accuracy": 0.8})
+    write_run(runs / "c", of_size("pmnist_legs", dataset={"permute": False}))
     write_run(runs / "d", configuration("legs", "mnist", permute=True))
-    write_run(runs / "e", of_size("lstm", permute=True), smoke_test=True)
-    write_run(runs / "f", of_size("lstm", permute=True), status="failed")
-    write_run(runs / "g", of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0)), 0.8)
-    write_run(runs / "h", of_size("lru", "ct", mixer="lru", **strokes(0.5, 0.5)), 0.85)
-    write_run(runs / "i", of_size("mingru", "ct", mixer="mingru", **strokes(1.0, 0.5)), 0.2)
-    write_run(runs / "j", of_size("gru", permute=False), status="failed")  # of no table
+    write_run(runs / "e", of_size("pmnist_lstm"), smoke_test=True)
+    write_run(runs / "f", of_size("pmnist_lstm"), status="failed")
+    write_run(runs / "g", of_size("ct_100to200_lru"), 0.8)
+    write_run(runs / "h", of_size("ct_100to200_lru", dataset={"eval_hz": 0.5}), 0.85)
+    write_run(runs / "i", of_size("ct_200to100_mingru"), 0.2)
+    write_run(runs / "j", of_size("pmnist_gru", dataset={"permute": False}), status="failed")  # of no table
+    write_run(runs / "k", of_size("pmnist_legs", seed=1, train={"lr": 1.0}), 0.1)  # not the experiment's learning rate
     found = collect(tmp_path, monkeypatch)
     assert capsys.readouterr().err == f"warning: not in the table: {runs / 'f'}: failed, no reason is recorded\n"
     assert [(row["task"], row["step_size"], row["model"], row["seed"], row["test_accuracy"]) for row in found] == [
-        ("CharacterTrajectories, 100 Hz to 100 Hz", "as trained", "lru", "0", "0.85"),
         ("CharacterTrajectories, 100 Hz to 200 Hz", "rescaled", "lru", "0", "0.8"),
         ("CharacterTrajectories, 200 Hz to 100 Hz", "as trained", "mingru", "0", "0.2"),
         ("permuted MNIST", "as trained", "gru", "1", "0.9"),
@@ -80,11 +80,11 @@ def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evalua
 
 
 def test_new_trials_replace_their_own_rows_alone(tmp_path, monkeypatch):
-    write_run(tmp_path / "runs" / "a", of_size(permute=True), 0.97)
-    write_run(tmp_path / "runs" / "b", of_size("gru", permute=True), 0.9)
+    write_run(tmp_path / "runs" / "a", of_size("pmnist_legs"), 0.97)
+    write_run(tmp_path / "runs" / "b", of_size("pmnist_gru"), 0.9)
     collect(tmp_path, monkeypatch)
     (tmp_path / "runs").rename(tmp_path / "older")
-    write_run(tmp_path / "runs" / "a", of_size(permute=True), 0.98)
+    write_run(tmp_path / "runs" / "a", of_size("pmnist_legs"), 0.98)
     assert {row["model"]: row["test_accuracy"] for row in collect(tmp_path, monkeypatch)} == {"legs": "0.98", "gru": "0.9"}
 
 
@@ -92,16 +92,16 @@ def test_the_page_has_a_row_for_each_model_or_says_that_there_is_none(tmp_path, 
     monkeypatch.setattr(trials, "read", lambda file: [])
     assert SUCCESSORS.markdown().startswith("No trial of this table is in [benchmarks/results/successors/trials.csv]")
     for seed in (0, 1):
-        write_run(tmp_path / "runs" / str(seed), of_size(permute=True, seed=seed), 0.97 + seed / 100)
+        write_run(tmp_path / "runs" / str(seed), of_size("pmnist_legs", seed=seed), 0.97 + seed / 100)
     found = collect(tmp_path, monkeypatch)
     monkeypatch.setattr(trials, "read", lambda file: found)
     assert "| permuted MNIST | legs | as trained | 2 | 0.975 +/- 0.007 |" in SUCCESSORS.markdown()
 
 
 def test_trials_of_another_rate_are_evaluated_without_the_shift_too(tmp_path, monkeypatch, evaluated):
-    write_run(tmp_path / "runs" / "a", of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0)), 0.8)
-    write_run(tmp_path / "runs" / "b", of_size("mingru", "ct", mixer="mingru", **strokes(1.0, 0.5)), 0.2)
-    write_run(tmp_path / "runs" / "c", of_size("lru", "ct", mixer="lru", **strokes(0.5, 0.5)), 0.85)
+    write_run(tmp_path / "runs" / "a", of_size("ct_100to200_lru"), 0.8)
+    write_run(tmp_path / "runs" / "b", of_size("ct_200to100_mingru"), 0.2)
+    write_run(tmp_path / "runs" / "c", of_size("pmnist_lru"), 0.85)
     expected = {("lru", "0.9"), ("mingru", "0.9"), ("lru", "")}
     assert {(row["model"], row["test_accuracy_unshifted"]) for row in collect(tmp_path, monkeypatch)} == expected
     assert sorted(evaluated) == ["dataset.eval_hz=0.5", "dataset.eval_hz=1.0"]
@@ -110,7 +110,7 @@ def test_trials_of_another_rate_are_evaluated_without_the_shift_too(tmp_path, mo
 
 
 def test_only_evaluations_of_the_best_weights_with_one_change_count(tmp_path):
-    config = of_size("lru", "ct", mixer="lru", **strokes(0.5, 1.0))
+    config = of_size("ct_100to200_lru")
     folder = write_run(tmp_path / "a", config, 0.8)
     change = {"dataset.eval_hz": [1.0, 0.5]}
     write_evaluation(folder.path, "1", change, 0.1, epoch=48)
