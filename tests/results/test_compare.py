@@ -154,8 +154,25 @@ def test_without_predictions_a_line_says_how_to_keep_them(tmp_path, capsys):
     text = printed(capsys, tmp_path, "--rows", "legs", "gru")
     assert (
         "no test over sequences for seed 0 on digits: gru: no predictions of the test split are kept; "
-        f"seqmem evaluate {trial.path} predictions={trial.path}/predictions.npz keeps them"
+        f"seqmem evaluate {trial.path.parent} predictions=predictions.npz keeps them"
     ) in text
+
+
+def test_the_predictions_of_all_seeds_are_kept_by_one_command_a_row(tmp_path, capsys):
+    for model in ("legs", "gru"):
+        for seed in (0, 1):
+            write_run(tmp_path / model / f"seed_{seed}", configuration(model, seed=seed))
+    text = printed(capsys, tmp_path, "--rows", "legs", "gru")
+    commands = [f"seqmem evaluate {tmp_path / model} predictions=predictions.npz" for model in ("legs", "gru")]
+    assert f"no predictions of the test split are kept; {' and '.join(commands)} keep them\n" in text
+
+
+def test_a_tiny_p_value_is_below_the_smallest_that_is_shown(tmp_path, capsys):
+    classified(tmp_path, "legs", [True] * 3000)
+    classified(tmp_path, "gru", [False] * 3000)  # exactly 2 ** -2999, which is 0 in double precision
+    text = printed(capsys, tmp_path, "--rows", "legs", "gru")
+    assert "(McNemar's p < 0.0001)" in text
+    assert re.search(r"McNemar, seed 0 .* < 0\.0001 ", text)
 
 
 def test_one_line_names_all_data_sets_without_predictions(tmp_path, capsys):
@@ -163,7 +180,7 @@ def test_one_line_names_all_data_sets_without_predictions(tmp_path, capsys):
     text = printed(capsys, tmp_path, "--rows", "legs", "gru")
     [line] = [line for line in text.splitlines() if line.startswith("no test over sequences")]
     assert line.startswith("no test over sequences for seed 0 on set0: legs: no predictions of the test split are kept; ")
-    assert line.endswith(" keeps them; also incomplete: set1, set2")
+    assert line.endswith(" keep them; also incomplete: set1, set2")
 
 
 @pytest.mark.parametrize("ignored", [0, 18])
@@ -308,6 +325,14 @@ def test_a_model_is_named_without_its_settings_where_one_row_has_it(tmp_path, ca
     for model in ("legs", "gru"):
         write_run(tmp_path / model, configuration(model), smoke_test=True)
     assert "legs, smoke test minus gru, smoke test" in printed(capsys, tmp_path, "--rows", "legs", "gru")
+
+
+def test_smoke_tests_are_meant_last(tmp_path, capsys):
+    write_run(tmp_path / "0", configuration("legs") | {"smoke_test": True}, smoke_test=True)
+    write_run(tmp_path / "1", configuration("legs"))
+    assert "did you mean 'legs' or 'legs on digits' or 'legs (smoke test)'?" in refused(
+        capsys, tmp_path, "--rows", "LEGS", "gru"
+    )
 
 
 def test_a_data_set_in_the_name_leaves_out_others(tmp_path, capsys):

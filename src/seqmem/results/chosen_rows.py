@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from seqmem.errors import UserError, meant, suggestion
 from seqmem.results.aggregate import Trials
-from seqmem.results.labels import shortened
+from seqmem.results.labels import SMOKE, shortened
 
 Rows = dict[tuple[str, str], Trials]
 """Rows of a report by (data set, model)."""
@@ -54,7 +54,7 @@ def _found(name: str, rows: Rows) -> tuple[str, str]:
     if name in known:
         return known[name]
     longer = [label for label in labels if name and label.lower().startswith(name.lower())]
-    near = longer or get_close_matches(name, labels, n=3)
+    near = sorted(longer or get_close_matches(name, labels, n=3), key=lambda label: SMOKE in label)
     raise UserError(f"--rows: got {name}, expected a row of the report{meant(near) if near else suggestion(name, models)}")
 
 

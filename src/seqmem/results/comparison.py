@@ -14,7 +14,7 @@ from seqmem.results.differences import SeedDifferences, check_comparable
 from seqmem.results.formats import Columns
 from seqmem.results.labels import shortened
 from seqmem.results.ranks import LEVEL, Ranking, ranking
-from seqmem.results.table import INTERVAL, number
+from seqmem.results.table import INTERVAL, number, p_equals, p_value
 from seqmem.results.unfinished import unfinished_lines
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def shown(comparison: Comparison, models: Sequence[str]) -> Columns:
         second: [number(line.second_mean) for line in lines],
         "difference": [number(line.difference, "+") for line in lines],
         **_if_any({INTERVAL: [_signed(line.low, line.high) for line in lines]}),
-        **_if_any({"p": [number(line.p) for line in lines]}),
-        **_if_any({"p (Holm)": [number(line.p_holm) for line in lines]}),
+        **_if_any({"p": [p_value(line.p) for line in lines]}),
+        **_if_any({"p (Holm)": [p_value(line.p_holm) for line in lines]}),
         **_if_any({"not compared": [line.left_out or "-" for line in lines]}),
     }
 
@@ -158,7 +158,7 @@ def _sentences(pairs: Sequence[SeedDifferences], lines: Sequence[Line]) -> list[
 def _over_sequences(line: Line, trials: int) -> str:
     """Return the sentence about test sequences, from the line of all seeds if there are several."""
     if line.method == "McNemar":
-        evidence, is_different = f"McNemar's p = {number(line.p)}", line.p < LEVEL
+        evidence, is_different = f"McNemar's {p_equals(line.p)}", line.p < LEVEL
     else:
         evidence, is_different = f"{INTERVAL} {_signed(line.low, line.high)}", line.low > 0 or line.high < 0
     return verdicts.over_sequences(*line.in_order, evidence, trials, is_different)

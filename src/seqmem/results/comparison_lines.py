@@ -1,14 +1,14 @@
 """Single comparisons of two rows: over shared seeds, over test sequences, and over data sets."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.differences import SeedDifferences
-from seqmem.results.kept_predictions import Scores, check_same_sequences, different_sequences, kept_scores
+from seqmem.results.kept_predictions import NOT_KEPT, Scores, check_same_sequences, different_sequences, kept_scores
 from seqmem.results.paired_tests import bootstrap_interval, holm, mcnemar
 from seqmem.results.ranks import Ranking
 from seqmem.results.reading import Run
@@ -87,9 +87,9 @@ def sequence_lines(pair: SeedDifferences) -> tuple[list[Line], str]:
     """
     lines, note = [], ""
     kept: list[tuple[Scores, Scores]] = []
-    for seed in pair.seeds:
-        found = [kept_scores(_trial(row, seed), row.metric) for row in (pair.first, pair.second)]
-        first, second = found
+    rows = (pair.first, pair.second)
+    scores_of = {seed: [kept_scores(_trial(row, seed), row.metric) for row in rows] for seed in pair.seeds}
+    for seed, (first, second) in scores_of.items():
         if isinstance(first, Scores) and isinstance(second, Scores):
             check_same_sequences(first, second)
             count = int((first.weights > 0).sum())
@@ -101,7 +101,7 @@ def sequence_lines(pair: SeedDifferences) -> tuple[list[Line], str]:
             kept.append((first, second))
             lines.append(_of_sequences(pair, f"seed {seed}", [(first, second)]))
         elif not note:
-            note = _not_kept(pair, seed, found)
+            note = _not_kept(pair, seed, scores_of)
     if len(kept) > 1 and not any(different_sequences(kept[0][0], scores) for scores, _ in kept[1:]):
         lines.append(_of_sequences(pair, f"{len(kept)} seeds", kept))
     elif len(kept) > 1 and not note:
@@ -147,12 +147,18 @@ def _of_sequences(pair: SeedDifferences, of: str, kept: Sequence[tuple[Scores, S
     return _line(pair, "bootstrap", of, int(counted.sum()), "sequence", means, interval)
 
 
-def _not_kept(pair: SeedDifferences, seed: int, found: Iterable[Scores | str]) -> str:
-    """Return the reason why the trials of a seed are not compared over test sequences."""
-    rows = zip((pair.first, pair.second), found, strict=True)
-    row, reason = next((row, reason) for row, reason in rows if isinstance(reason, str))
-    folder = _trial(row, seed).folder.path
-    way = f"; seqmem evaluate {folder} predictions={folder}/predictions.npz keeps them" if "kept" in reason else ""
+def _not_kept(pair: SeedDifferences, seed: int, scores_of: Mapping[int, Sequence[Scores | str]]) -> str:
+    """Return the reason why the trials of a seed are not compared over test sequences, and what mends that of all seeds."""
+    rows = (pair.first, pair.second)
+    row, reason = next((row, scores) for row, scores in zip(rows, scores_of[seed], strict=True) if isinstance(scores, str))
+    folders = dict.fromkeys(
+        _trial(of, each).folder.path.parent
+        for place, of in enumerate(rows)
+        for each, scores in scores_of.items()
+        if scores[place] == NOT_KEPT
+    )
+    commands = [f"seqmem evaluate {folder} predictions=predictions.npz" for folder in folders]
+    way = f"; {' and '.join(commands)} keep{'s' * (len(commands) == 1)} them" if commands else ""
     return f"no test over sequences for seed {seed} on {row.dataset}: {row.model}: {reason}{way}"
 
 

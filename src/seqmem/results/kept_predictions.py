@@ -18,6 +18,9 @@ from seqmem.results.evaluations import checksum
 from seqmem.results.experiment import data_checksum
 from seqmem.results.reading import Run
 
+NOT_KEPT = "no predictions of the test split are kept"
+"""The reason that an evaluation which keeps them mends."""
+
 _ROUNDING = 1e-3
 """Relative difference between a metric and the mean of its scores, which are of predictions in float32."""
 
@@ -62,7 +65,7 @@ def kept_scores(run: Run, metric: str) -> Scores | str:
     """
     if metric not in _SCORES:
         return f"{metric} is not a mean over test sequences"
-    reason = "no predictions of the test split are kept"
+    reason = NOT_KEPT
     for path in sorted((run.folder.path / "evaluations").glob("*.json"), reverse=True):
         try:
             evaluation = json_object(path)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 INTERVAL = f"{CONFIDENCE * 100:.0f} % interval"
 """Heading of the intervals of the test's means."""
 LEGEND = f"mean +/- sample standard deviation over n trials; {INTERVAL} of the mean, from {FEWEST} trials on"
+SMALLEST_P = 1e-4
+"""The smallest p value that is shown as a number."""
 LEAST_WORDS = 7
 """Width that a column of words can be reduced to, so that numbers need not be."""
 
@@ -102,6 +104,17 @@ def number(value: float, sign: str = "") -> str:
         return "-"
     form = ".4f" if value == 0 or 1e-3 <= abs(value) < 1e4 else ".6g" if abs(value) >= 1e4 else ".2e"
     return f"{value:{sign}{form}}"
+
+
+def p_value(p: float) -> str:
+    """Format a p value with four decimals, a smaller one than these as "< 0.0001"; "-" for NaN."""
+    return f"< {SMALLEST_P:.4f}" if p < SMALLEST_P else number(p)
+
+
+def p_equals(p: float) -> str:
+    """Format a p value for a sentence: "p = 0.0312" or "p < 0.0001"."""
+    shown = p_value(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def _is_missing(value: object) -> bool:

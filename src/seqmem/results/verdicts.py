@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from seqmem.results.differences import SeedDifferences
 from seqmem.results.ranks import LEVEL, Ranking
-from seqmem.results.table import INTERVAL, number
+from seqmem.results.table import INTERVAL, number, p_equals
 
 _MOST_NAMED = 6
 
@@ -107,7 +107,7 @@ def over_data_sets(ranking: Ranking) -> str:
 def mean_ranks(ranking: Ranking) -> str:
     """Return a line with the mean ranks, the best first, and for three models or more the p value of Friedman's test."""
     order = sorted(zip(ranking.mean_ranks, ranking.models, strict=True))
-    friedman = "" if math.isnan(ranking.friedman) else f"; Friedman's test of equal rows: p = {number(ranking.friedman)}"
+    friedman = "" if math.isnan(ranking.friedman) else f"; Friedman's test of equal rows: {p_equals(ranking.friedman)}"
     return (
         f"mean ranks over {', '.join(ranking.datasets)}: " + ", ".join(f"{name} {rank:.2f}" for rank, name in order) + friedman
     )
