@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import statistics
 
 import pytest
 
@@ -70,6 +71,22 @@ def test_each_finished_trial_is_evaluated(trials, run):
     ]
     assert [len(list(trial.glob("evaluations/*.json"))) for trial in each] == [1, 1]
     assert not (each[0].with_name("seed_2") / "evaluations").exists()
+
+
+def test_the_mean_of_a_row_over_its_trials_is_printed(trials, run):
+    folder, each = trials
+    table = run(folder, "dataset.length=20").partition("mean +/- sample standard deviation")[2]
+    files = [next(trial.glob("evaluations/*.json")) for trial in each]
+    now = [json.loads(file.read_text())["result"]["test/mse"] for file in files]
+    before = [json.loads((trial / "record.json").read_text())["result"]["test/mse"] for trial in each]
+    cells = [cell.strip() for cell in next(line for line in table.splitlines() if " gru " in line).split("│")[1:-1]]
+    assert cells[:3] == ["adding", "gru", "2"]
+    for cell, values in zip(cells[3:], (now, before), strict=True):
+        mean, deviation = map(float, cell.split(" +/- "))
+        assert mean == pytest.approx(statistics.fmean(values), abs=1e-4)
+        assert deviation == pytest.approx(statistics.stdev(values), abs=1e-4, rel=1e-2)
+    assert "95 % interval" not in table.splitlines()[1]  # of two trials
+    assert "mean +/-" not in run(each[0])
 
 
 def test_a_trial_that_cannot_be_read_does_not_stop_the_others(trials, run, capsys):

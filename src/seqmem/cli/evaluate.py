@@ -1,5 +1,6 @@
 """``seqmem evaluate``, and ``python evaluate.py`` in a checkout: evaluate a finished trial again."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from seqmem.errors import UserError
 from seqmem.io import interrupts
 
 if TYPE_CHECKING:
+    from seqmem.results.evaluated_rows import Evaluated
     from seqmem.training.checkpoints.files import Checkpoint
     from seqmem.training.evaluation.predictions import Predictions
 
@@ -22,11 +24,11 @@ Evaluate a finished trial again, on its own data or on other data, and record th
   seqmem evaluate CHECKPOINT [KEY=VALUE ...]
 
 CHECKPOINT is a file that seqmem train wrote, or the folder of a finished trial for its best checkpoint. Given a folder of
-trials instead, evaluate each finished trial below it, one after the other. Loss and metrics are
-printed next to those of the training. On the training split, the latter are means over an epoch in which the weights changed.
-On the other splits both are equal to the last digit if no key changes the config; otherwise a warning names both numbers.
-For classification of up to 1,000 classes, a table counts the correct predictions of each class, by its number and label. A file
-of TRIAL/evaluations/ keeps the result, with checksums of the weights and the data.
+trials instead, evaluate each finished trial below it, one after the other, and print the mean over the trials of each row.
+Loss and metrics are printed next to those of the training. On the training split, the latter are means over an epoch in
+which the weights changed. On the other splits both are equal to the last digit if no key changes the config; otherwise a
+warning names both numbers. For classification of up to 1,000 classes, a table counts the correct predictions of each class,
+by its number and label. A file of TRIAL/evaluations/ keeps the result, with checksums of the weights and the data.
 
 Keys of this command
   split=test          test, validation or train
@@ -78,17 +80,31 @@ def _run_each(commands: Sequence[Sequence[str]]) -> None:
         UserError: after the last one, with the first reason, and the number of the others that failed.
     """
     failed: list[str] = []
+    done: list[Evaluated] = []
     for command in commands:
         try:
-            run(*finished_trial.read(command, Keys), is_one_of_folder=True)
+            found = run(*finished_trial.read(command, Keys), is_one_of_folder=True)
+            done += [found] if found else []
         except UserError as error:
             failed.append(f"{' '.join(command)}: {error}")
+    if len(done) > 1:
+        _print_means(done)
     if failed:
         others = f"; {len(failed) - 1} more of {len(commands)} trials failed" if len(failed) > 1 else ""
         raise UserError(f"{failed[0]}{others}")
 
 
-def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_of_folder: bool = False) -> None:
+def _print_means(done: Sequence["Evaluated"]) -> None:
+    from seqmem.results.aggregate import group_trials
+    from seqmem.results.evaluated_rows import means
+    from seqmem.results.reading import read_run
+    from seqmem.results.record import RunFolder
+    from seqmem.results.table import LEGEND, print_table
+
+    print_table(means(done, group_trials(read_run(RunFolder(each.trial)) for each in done)), LEGEND)
+
+
+def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_of_folder: bool = False) -> "Evaluated | None":
     """Evaluate a checkpoint, print the result, and record it in the trial's folder.
 
     Args:
@@ -98,6 +114,9 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
         is_one_of_folder: the command is about all trials of a folder, of which this is one. It keeps predictions in its own
             folder, and is left as it is where it has kept them before.
 
+    Returns:
+        The metric; None if nothing was evaluated, or at several lengths.
+
     Raises:
         UserError: the data do not fit the model, or a file cannot be read or written.
     """
@@ -105,10 +124,11 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
         raise UserError("again: got true without lengths, expected lengths=A,B,...; other evaluations are always made again")
     if keys.lengths is not None:
         by_length.run(checkpoint, config, keys.lengths, keys.split, keys.predictions, keys.again)
-        return
+        return None
 
     from seqmem.io.files import write_json
     from seqmem.results import evaluations
+    from seqmem.results.evaluated_rows import Evaluated
     from seqmem.results.experiment import data_checksum
     from seqmem.results.record import RunFolder
     from seqmem.training.checkpoints.files import restore
@@ -126,7 +146,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     if path and is_one_of_folder:
         if evaluations.has_kept(path, {**about, "split": keys.split, "data": data.describe()}):
             print(f"kept before: {path}")
-            return
+            return None
         check_predictions(path)
     module = restore(checkpoint, config["train"], data.spec)
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
@@ -157,6 +177,8 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     result["predictions"] = _write_predictions(predictions, path)  # the last step, so that no file stays without a record
     write_json(file, result)
     print(f"record of this evaluation: {file}")
+    name = f"{PREFIXES[keys.split]}{task.metric}"
+    return Evaluated(checkpoint.folder, data.spec.name, keys.split, task.metric, measured[name], before.get(name, math.nan))
 
 
 def _in_trial(folder: Path, name: Path) -> Path:
