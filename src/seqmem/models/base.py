@@ -70,6 +70,20 @@ class SequenceModel(nn.Module):
         """Return a scalar that training adds to the task's loss; None for no penalty."""
         return None
 
+    def __call__(self, batch: Batch) -> Tensor:
+        """Compute :meth:`forward`, with torch's hooks.
+
+        Raises:
+            UserError: got something else than a batch.
+        """
+        if not isinstance(batch, Batch):
+            raise UserError(
+                f"{type(self).__name__}: got a {type(batch).__name__}, expected a seqmem.data.Batch; "
+                "predict(inputs) takes values alone"
+            )
+        outputs: Tensor = super().__call__(batch)
+        return outputs
+
     def forward(self, batch: Batch) -> Tensor:
         """Compute the outputs at the steps that the spec defines."""
         raise NotImplementedError
