@@ -15,8 +15,8 @@ from benchmarks.pages.papers import CHARACTERS
 
 PICTURE = RESULTS / "character_trajectories" / "rate_shift.png"
 TASKS = {"100 Hz to 200 Hz": "trained at 100 Hz, tested at 200 Hz", "200 Hz to 100 Hz": "trained at 200 Hz, tested at 100 Hz"}
-MODELS = {"legs": "LegS", "gru": "GRU", "lstm": "LSTM", "lmu": "LMU"}
-COLORS = ("#1b6ca8", "#9aa5b1", "#c3cbd3", "#e0e4e8")
+MODELS = {"legs": "LegS", "gru": "GRU", "lstm": "LSTM", "mgu": "MGU", "lmu": "LMU"}
+COLORS = ("#1b6ca8", "#8a96a3", "#a9b4be", "#c7cfd6", "#e0e4e8")
 CHANCE = 1 / 20
 
 
