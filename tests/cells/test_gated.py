@@ -1,4 +1,4 @@
-"""The gated cells mgu, mrnn, grus and gru against their formulas, step by step and in one compiled call."""
+"""The cells rnn, mgu, mrnn, grus and gru against their formulas, step by step and in one compiled call."""
 
 import math
 
@@ -35,6 +35,10 @@ def mrnn(cell, x, h, t):
     return (1 - gate) * h + gate * candidate, gate
 
 
+def rnn(cell, x, h, t):
+    return torch.tanh(x @ cell.weight_hx.T + cell.bias_hx + h @ cell.weight_hh.T + cell.bias_hh), None
+
+
 def grus(cell, x, h, t):
     gated, gate = mgu(cell, x, h, t)
     gate = gate / (t + 1)
@@ -57,6 +61,7 @@ FORMULAS = {
     "mgu": (mgu, {}),
     "mrnn": (mrnn, {}),
     "grus": (grus, {}),
+    "rnn": (rnn, {}),
     "gru": (gru, {}),
     "gru resets before": (gru, {"reset_after": False}),
     "gru resets before, no bias": (gru, {"reset_after": False, "bias": False}),
@@ -94,6 +99,8 @@ def test_grus_closes_its_gate_by_each_rows_own_steps():
         ("mgu", "relu", [9, 0, 4, 1, 8]),
         ("mrnn", "sigmoid", None),
         ("mrnn", "id", [9, 0, 4, 1, 8]),
+        ("rnn", "tanh", None),
+        ("rnn", "relu", [9, 0, 4, 1, 8]),
     ],
 )
 def test_one_compiled_call_has_the_values_and_gradients_of_the_loop(name, hidden_activation, lengths):
@@ -123,7 +130,9 @@ def test_which_sequences_are_compiled():
         paths[name] = cell.path
     assert paths["grus"] == "step by step (there is no compiled sequence of GRUS)"
     if not extension.REASON:
-        assert paths["gru"] == paths["gru resets before"] == paths["mgu"] == paths["mrnn"] == "one compiled call"
+        assert (
+            paths["gru"] == paths["gru resets before"] == paths["mgu"] == paths["mrnn"] == paths["rnn"] == "one compiled call"
+        )
 
 
 @pytest.mark.parametrize("name", ["mgu", "grus", "mrnn"])

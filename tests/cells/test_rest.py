@@ -9,6 +9,7 @@ from seqmem import cells
 STEPS, LAST = 300, 4
 CELLS = {
     "lmu_plain": ({"memory_order": 6, "theta": 20.0}, 2.5),
+    "rnn": ({}, 3.0),
     "mgu": ({}, 6.0),
     "gru": ({}, 6.0),
     "lstm": ({}, 12.0),

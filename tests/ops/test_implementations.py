@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.cells import GRU, HMLSTM, LMU, LSTM, MGU, RNN, TLSI, TLTI, LegS, LegT
+from seqmem.cells import GRU, GRUS, HMLSTM, LMU, LSTM, MGU, RNN, TLSI, TLTI, LegS, LegT
 from seqmem.cells.relu_gru import ReLUGRU
 from seqmem.ops import extension, implementations
 from seqmem.ops.gated import gated_reference
@@ -12,6 +12,7 @@ from seqmem.ops.gru import gru_reference
 from seqmem.ops.lstm import lstm_reference
 from seqmem.ops.memory_network import memory_network_reference
 from seqmem.ops.multiscale import multiscale_reference
+from seqmem.ops.plain import plain_reference
 from seqmem.ops.relu_gru import relu_gru_reference
 from seqmem.ops.states import mapped, parts
 
@@ -22,6 +23,8 @@ CASES = {
     "gru resets before": (GRU(3, 5, reset_after=False), gru_reference),
     "relu_gru": (ReLUGRU(3, 5), relu_gru_reference),
     "mgu": (MGU(3, 5), gated_reference),
+    "rnn": (RNN(3, 5), plain_reference),
+    "rnn, relu": (RNN(3, 17, hidden_activation="relu"), plain_reference),
     "legs": (LegS(3, 5, memory_order=7), memory_network_reference),
     "legs, euler, no gate": (LegS(3, 5, discretization="euler", gate="N", memory_size=2), memory_network_reference),
     "legt": (LegT(3, 5, memory_order=6, memory_output=True), memory_network_reference),
@@ -78,7 +81,7 @@ def test_a_fallback_has_a_reason():
         (LegS(3, 4, discretization="zoh"), "there is no compiled sequence for the discretization 'zoh'"),
         (LegT(3, 4, trainable_scale=1.0), "the memory's step is learned"),
         (LSTM(3, 4).half(), "there are no compiled sequences of torch.float16"),
-        (RNN(3, 4), "there is no compiled sequence of RNN"),
+        (GRUS(3, 4), "there is no compiled sequence of GRUS"),
     ):
         inputs = torch.zeros(1, 2, 3, dtype=next(cell.parameters()).dtype)
         choice = cell.choose(inputs)

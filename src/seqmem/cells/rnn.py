@@ -1,6 +1,6 @@
 """The plain recurrent network (Elman, 1990)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -35,6 +35,7 @@ class RNN(Recurrence[RNNState]):
     """
 
     name = "rnn"
+    operator = "plain"
     hidden_is_output = True
 
     @checked
@@ -49,7 +50,7 @@ class RNN(Recurrence[RNNState]):
     ):
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        self.activation = activation(hidden_activation)
+        self.hidden_activation = hidden_activation
         self.weight_hx = nn.Parameter(torch.empty(hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias_hx = nn.Parameter(torch.zeros(hidden_size))
@@ -70,5 +71,14 @@ class RNN(Recurrence[RNNState]):
 
     def advance(self, projected: Tensor, state: RNNState, scheduled: None) -> tuple[Tensor, RNNState]:
         """Compute one step."""
-        hidden = self.activation(projected + linear(state.hidden, self.weight_hh)).to(state.hidden.dtype)
+        summed = (projected + linear(state.hidden, self.weight_hh)).to(state.hidden.dtype)
+        hidden = activation(self.hidden_activation)(summed)
         return hidden, RNNState(hidden)
+
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, RNNState]:
+        """Compute a whole sequence."""
+        weights = (self.weight_hx, self.weight_hh, self.bias_hx + self.bias_hh)
+        outputs, hidden = run(inputs, state.hidden, lengths, *weights, self.hidden_activation)
+        return outputs, RNNState(hidden)

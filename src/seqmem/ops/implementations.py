@@ -31,6 +31,7 @@ from seqmem.ops.memory_network import memory_network_sequence
 from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_parallel, minimal_gates_scan
 from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan, oscillator_scan_exported, oscillator_scan_parallel
+from seqmem.ops.plain import plain_sequence
 from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_blocks, selective_scan_compiled, selective_scan_exported
 from seqmem.ops.slstm import slstm_exported, slstm_reference, slstm_sequence
@@ -151,6 +152,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),
         Implementation("chunks of steps in Triton", "cuda", memory_chunks.fallback_reason, memory_chunks.memory_network_chunks),
     ),
+    "plain": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, plain_sequence),),
     "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
     "lstm": (
         Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),
