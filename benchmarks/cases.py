@@ -46,7 +46,7 @@ class Case:
     """A comparison of implementations on one task and size.
 
     Attributes:
-        kind: legs, tlsi, lstm or gru (forward and backward of a cell), hmlstm, igloo (a layer), s4d (a network),
+        kind: legs, tlsi, lstm, gru or rnn (forward and backward of a cell), hmlstm, igloo (a layer), s4d (a network),
             selective_scan, diagonal_scan or slstm (the operator), lstm_ae (with the weight update), or projection.
         hidden_size: H (and N); N for a projection and a diagonal scan, K for igloo, D for a selective scan.
         steps: T.
@@ -193,12 +193,12 @@ class _Cells:
     def torch_nn(self) -> Side:
         network = getattr(nn, self.case.kind.upper())(1, self.case.hidden_size, batch_first=True).to(self.dtype)
         for name, parameter in self.cell.named_parameters():
-            setattr(network, f"{name}_l0", parameter)
+            setattr(network, f"{name.replace('_hx', '_ih')}_l0", parameter)
         return self.training_step(lambda: network(self.inputs)[0])
 
     def matrix_products(self) -> Side:
         case = self.case
-        gates = {"legs": 2, "tlsi": 2, "lstm": 4, "gru": 3}[case.kind] * case.hidden_size
+        gates = {"legs": 2, "tlsi": 2, "lstm": 4, "gru": 3, "rnn": 1}[case.kind] * case.hidden_size
         products = MatrixProducts(case.hidden_size, gates, case.batch_size, case.steps, case.dtype)
 
         def call() -> None:

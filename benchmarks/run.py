@@ -40,6 +40,7 @@ CASES = [
     Case("gru", 256, 784),
     Case("gru", 256, 784, loss="last"),
     Case("gru", 256, 784, loss="last", flush=True),
+    Case("rnn", 256, 784),
     Case("lstm", 256, 30),
     Case("gru", 256, 30),
     Case("hmlstm", 50, 200, 10),

@@ -4,6 +4,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <string>
@@ -107,15 +108,19 @@ std::vector<Tensor> memory_sequence_backward(
       gates(bias_h, columns.bias, 1)};
 }
 
+void check_shapes(const char* name, const Tensor& inputs, const Tensor& hidden) {
+  TORCH_CHECK_VALUE(
+      inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs and hidden: got shapes ", inputs.sizes(), " and ", hidden.sizes(),
+      ", expected (B, T, C) and (B, H)");
+  check_sizes(name, hidden);
+}
+
 Arguments gated_arguments(
     Cell cell, const char* name, const Tensor& inputs, const Tensor& hidden, const Tensor& memory,
     const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh, const OptionalTensor& bias_ih,
     const OptionalTensor& bias_hh, bool bfloat16, int64_t chunk_steps) {
   const int64_t gates = cell == Cell::lstm ? 4 : 3;
-  TORCH_CHECK_VALUE(
-      inputs.dim() == 3 && hidden.dim() == 2, name, ": inputs and hidden: got shapes ", inputs.sizes(), " and ", hidden.sizes(),
-      ", expected (B, T, C) and (B, H)");
-  check_sizes(name, hidden);
+  check_shapes(name, inputs, hidden);
   const int64_t size = hidden.size(1);
   check_tensor(name, "weight_ih", weight_ih, inputs, {gates * size, inputs.size(2)});
   check_tensor(name, "weight_hh", weight_hh, inputs, {gates * size, size});
@@ -211,6 +216,52 @@ std::vector<Tensor> gru_sequence_backward(
       bias_hh ? hidden_side(columns.bias, 1).squeeze(1) : absent};
 }
 
+Arguments modrelu_arguments(
+    const char* name, const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih,
+    const Tensor& weight_hh, const OptionalTensor& bias_ih, const Tensor& bias_modrelu, int64_t chunk_steps) {
+  check_shapes(name, inputs, hidden);
+  const int64_t size = hidden.size(1);
+  check_tensor(name, "weight_ih", weight_ih, inputs, {size, inputs.size(2)});
+  check_tensor(name, "weight_hh", weight_hh, inputs, {size, size});
+  check_tensor(name, "bias_ih", bias_ih, inputs, {size});
+  check_tensor(name, "bias_modrelu", bias_modrelu, inputs, {size});
+  Arguments a{Cell::modrelu, name, inputs, hidden, hidden, lengths};
+  a.chunk_steps = chunk_steps;
+  a.weight[from_hidden] = weight_hh;
+  a.weight[from_input] = weight_ih;
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  a.bias = at::cat({bias_ih ? *bias_ih : at::zeros_like(bias_modrelu), bias_modrelu});
+  return a;
+}
+
+std::tuple<Tensor, Tensor, Tensor> modrelu_sequence(
+    const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
+    const OptionalTensor& bias_ih, const Tensor& bias_modrelu, int64_t chunk_steps) {
+  Arguments a = modrelu_arguments(
+      "seqmem::modrelu_sequence", inputs, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_modrelu, chunk_steps);
+  const Results r = forward(a);
+  return {r.outputs, r.hidden, r.saved};
+}
+
+std::vector<Tensor> modrelu_sequence_backward(
+    const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const Tensor& outputs, const Tensor& saved,
+    const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
+    const OptionalTensor& bias_ih, const Tensor& bias_modrelu, int64_t chunk_steps, bool input_gradient) {
+  Arguments a = modrelu_arguments(
+      "seqmem::modrelu_sequence_backward", inputs, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_modrelu, chunk_steps);
+  const Tensor absent = at::empty({0}, inputs.options());
+  const Gradients g = backward(a, {outputs, {}, {}, saved, absent, absent}, {grad_outputs, grad_hidden, {}}, input_gradient);
+  const Columns& columns = g.layout.columns;
+  const auto bias = [&](int64_t section) { return g.gates(a, section, 1, columns.bias, 1).squeeze(1); };
+  return {
+      g.inputs,
+      g.hidden,
+      g.gates(a, 0, 1, columns.input, a.channels()),
+      g.gates(a, 0, 1, columns.hidden, a.size()),
+      bias_ih ? bias(0) : absent,
+      bias(1)};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(seqmem, library) {
@@ -244,6 +295,13 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
   define(
       "gru_sequence_backward" + grads + "Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, " + gated_schema +
       "bool reset_after, bool bfloat16, int chunk_steps, bool input_gradient) -> Tensor[]");
+  const std::string modrelu_schema =
+      "Tensor inputs, Tensor hidden, Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, "
+      "Tensor bias_modrelu, int chunk_steps";
+  define("modrelu_sequence(" + modrelu_schema + ") -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
+  define(
+      "modrelu_sequence_backward" + grads + "Tensor outputs, Tensor saved, " + modrelu_schema +
+      ", bool input_gradient) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(seqmem, CPU, library) {
@@ -253,6 +311,8 @@ TORCH_LIBRARY_IMPL(seqmem, CPU, library) {
   library.impl("lstm_sequence_backward", lstm_sequence_backward);
   library.impl("gru_sequence", gru_sequence);
   library.impl("gru_sequence_backward", gru_sequence_backward);
+  library.impl("modrelu_sequence", modrelu_sequence);
+  library.impl("modrelu_sequence_backward", modrelu_sequence_backward);
 }
 
 }  // namespace seqmem::sequences

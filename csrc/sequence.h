@@ -11,7 +11,7 @@
 
 namespace seqmem {
 
-enum class Cell { memory, memory_ungated, lstm, gru, gru_reset_before };
+enum class Cell { memory, memory_ungated, lstm, gru, gru_reset_before, modrelu };
 enum class Activation { identity, tanh, relu, sigmoid };
 
 // Operands of the gates' products, concatenated in this order. A cell with a reset gate before the product has r h, its hidden

@@ -103,6 +103,37 @@ struct LstmPointwise {
   }
 };
 
+// Plain network with modReLU: h = sign(z_0) max(|z_0| + z_1, 0). The sum z_1 is the bias of the activation alone. Saved: h.
+template <typename T>
+struct ModreluPointwise {
+  static constexpr int kGates = 2, kSaved = 1, kGradients = 2;
+  static constexpr bool kHasMemory = false, kHasCarry = false, kResetBefore = false;
+  static constexpr bool uses(int gate, Source source) { return gate == 0 && source != from_memory; }
+  static constexpr int weight_row(int, Source) { return 0; }
+  static constexpr int first_section(Source) { return 0; }
+  static constexpr int products(Source) { return 1; }
+  static constexpr int gradient_row(Source, int) { return 0; }
+
+  template <int n>
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, UnitState<T, ModreluPointwise> (&units)[n]) {
+    for (auto& [z, h, c, saved] : units) {
+      const Vector<T> negated = -z[0], size = (z[0] < T(0) ? negated : z[0]) + z[1], signed_size = z[0] < T(0) ? -size : size;
+      h = size <= T(0) ? Vector<T>{} : signed_size;  // NaN stays NaN
+      h = z[0] == T(0) ? Vector<T>{} : h;
+      saved[0] = h;
+    }
+  }
+
+  static inline __attribute__((always_inline)) void backward(
+      const Sequence<T>&, const Vector<T>* saved, const Vector<T>&, const Vector<T>&, Vector<T>& dh, Vector<T>&,
+      Vector<T>* dz) {
+    const Vector<T> negated = -dh;
+    dz[0] = saved[0] == T(0) ? Vector<T>{} : dh;
+    dz[1] = saved[0] < T(0) ? negated : dz[0];
+    dh = Vector<T>{};
+  }
+};
+
 // GRU: r, z = sigmoid, n = tanh(z_3 + r z_2) with z_2 of the hidden state and z_3 of the input, h = n + z (h - n); saved: r, z,
 // n, z_2. The gradients are those of n, r, z, z_2: the first three for the weights of the input, the last three for those of h.
 template <typename T>

@@ -55,6 +55,9 @@ static SequenceKernels<T> kernels_for(Cell cell) {
       return kernels_of<T, GruPointwise<T>, bf16>();
     case Cell::gru_reset_before:
       return kernels_of<T, GruResetBeforePointwise<T>, bf16>();
+    case Cell::modrelu:
+      if constexpr (!bf16) return kernels_of<T, ModreluPointwise<T>, bf16>();
+      break;
     case Cell::memory_ungated:
       return kernels_of<T, MemoryPointwise<T, false>, bf16>();
     case Cell::memory:

@@ -47,6 +47,7 @@ struct Arguments {
       case Cell::memory:
         return 2;
       case Cell::memory_ungated:
+      case Cell::modrelu:
         return 1;
       case Cell::lstm:
         return 5;

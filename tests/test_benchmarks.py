@@ -29,7 +29,9 @@ def without_torch_compile(case):
     return {name: build() for name, build in builders(case).items() if "compile" not in name}
 
 
-@pytest.mark.parametrize(("kind", "loss"), [("legs", "all"), ("tlsi", "all"), ("lstm", "last"), ("gru", "last")])
+@pytest.mark.parametrize(
+    ("kind", "loss"), [("legs", "all"), ("tlsi", "all"), ("lstm", "last"), ("gru", "last"), ("rnn", "last")]
+)
 def test_all_sides_of_a_cell_agree(kind, loss):
     rows = run.measure(Case(kind, 8, 12, 3, loss=loss), turns=1)
     assert rows[0]["side"] == "seqmem"

@@ -24,6 +24,7 @@ SPEED = {
     "GRU, hidden 256": Case("gru", 256, 784),
     "GRU, hidden 256, loss on the last output": Case("gru", 256, 784, loss="last"),
     "the same, denormals flushed ": Case("gru", 256, 784, loss="last", flush=True),
+    "plain network, hidden 256": Case("rnn", 256, 784),
     "LSTM, hidden 256, length 30": Case("lstm", 256, 30),
     "GRU, hidden 256, length 30": Case("gru", 256, 30),
     "LegS projection, order 256, 10^6 steps, one thread, float64": Case("projection", 256, 1_000_000, 1, torch.float64),

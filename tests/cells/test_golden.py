@@ -20,9 +20,7 @@ def test_values_and_gradients_equal_the_originals(case):
         initial = cell.initial_state(len(inputs))
         outputs, state = cell.stepwise_forward(inputs, initial, None, True) if stepwise else cell(inputs)
         if not stepwise and not extension.REASON and case != "gru_reset":
-            assert cell.path == (
-                "step by step (there is no compiled sequence of RNN)" if case == "rnn" else "one compiled call"
-            )
+            assert cell.path == "one compiled call"
         (outputs * data["cotangent"].transpose(0, 1)).sum().backward()
 
         assert_close(outputs, data["outputs"].transpose(0, 1), **tolerance)

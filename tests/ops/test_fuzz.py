@@ -169,6 +169,19 @@ def gated_sequence(d, gates):
     } | ({"memory": d.tensor(batch, hidden)} if gates == 4 else {"reset_after": d.flag()})
 
 
+def modrelu_sequence(d):
+    batch, steps, channels, hidden = d.size(), d.few(), d.size(), d.size()
+    return {
+        "inputs": d.tensor(batch, steps, channels),
+        "hidden": d.tensor(batch, hidden),
+        "lengths": d.lengths(batch, steps),
+        "weight_ih": d.tensor(hidden, channels),
+        "weight_hh": d.tensor(hidden, hidden),
+        "bias_ih": d.maybe(hidden),
+        "bias_modrelu": d.tensor(hidden),
+    }
+
+
 def multiscale_sequence(d):
     batch, steps = d.size(), d.few()
     sizes = d.draw(st.lists(st.sampled_from([1, 2, 5, 17]), min_size=1, max_size=3))
@@ -338,6 +351,8 @@ def draw_call(d, name):
             arguments = memory_sequence(d) | chunks
         elif packet == "multiscale_sequence":
             arguments = multiscale_sequence(d) | chunks
+        elif packet == "modrelu_sequence":
+            arguments = modrelu_sequence(d) | chunks
         elif packet == "slstm_sequence":
             arguments = slstm_sequence(d) | chunks
         else:

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.cells import GRU, GRUS, HMLSTM, LMU, LSTM, MGU, RNN, TLSI, TLTI, LegS, LegT
+from seqmem.cells import GRU, GRUS, HMLSTM, LMU, LSTM, MGU, RNN, TLSI, TLTI, ExpRNN, LegS, LegT, Orthogonal
 from seqmem.cells.relu_gru import ReLUGRU
 from seqmem.ops import extension, implementations
 from seqmem.ops.gated import gated_reference
 from seqmem.ops.gru import gru_reference
 from seqmem.ops.lstm import lstm_reference
 from seqmem.ops.memory_network import memory_network_reference
+from seqmem.ops.modrelu import modrelu_reference
 from seqmem.ops.multiscale import multiscale_reference
 from seqmem.ops.plain import plain_reference
 from seqmem.ops.relu_gru import relu_gru_reference
@@ -24,6 +25,8 @@ CASES = {
     "relu_gru": (ReLUGRU(3, 5), relu_gru_reference),
     "mgu": (MGU(3, 5), gated_reference),
     "rnn": (RNN(3, 5), plain_reference),
+    "exprnn": (ExpRNN(3, 5), modrelu_reference),
+    "orthogonal, cayley": (Orthogonal(3, 17, method="cayley"), modrelu_reference),
     "rnn, relu": (RNN(3, 17, hidden_activation="relu"), plain_reference),
     "legs": (LegS(3, 5, memory_order=7), memory_network_reference),
     "legs, euler, no gate": (LegS(3, 5, discretization="euler", gate="N", memory_size=2), memory_network_reference),

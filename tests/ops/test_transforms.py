@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqmem.cells import GRU, HMLSTM, LSTM, LegS
+from seqmem.cells import GRU, HMLSTM, LSTM, ExpRNN, LegS
 from seqmem.hippo import OnlineProjection, project
 from seqmem.layers import LRU, S4D, SLSTM, LinOSS, Mamba, MinGRU
 from seqmem.ops import discretize, extension, legs_function_approximation, legs_update, legt_update, memory_update, transition
@@ -32,7 +32,7 @@ def uses():
     yield legs_function_approximation(random(2, 5, requires_grad=True), 3)
     yield project(random(2, 5, requires_grad=True), 3)
     yield project(random(2, HOLD_NUMBERS, requires_grad=True), 3, discretization="zoh")
-    cells = (LSTM(3, 4), GRU(3, 4), LegS(3, 4), HMLSTM(3, 4, num_layers=2))
+    cells = (LSTM(3, 4), GRU(3, 4), ExpRNN(3, 4), LegS(3, 4), HMLSTM(3, 4, num_layers=2))
     layers = (LRU(3, 4), S4D(3, 4), LinOSS(3, 4), MinGRU(3, 4), Mamba(3, 4), SLSTM(3, 4))
     for layer in (*cells, *layers):
         yield layer.double()(random(2, 3, 3))[0]

@@ -49,6 +49,7 @@ class Orthogonal(Recurrence[RNNState]):
     """
 
     name = "orthogonal"
+    operator = "modrelu"
     hidden_is_output = True
 
     bias_hx: Tensor | None
@@ -104,6 +105,15 @@ class Orthogonal(Recurrence[RNNState]):
             recurrent = linear(state.hidden.to(scheduled.dtype), scheduled)
             hidden = modrelu(projected.to(recurrent.dtype) + recurrent, self.bias_modrelu).to(state.hidden.dtype)
         return hidden, RNNState(hidden)
+
+    def fused_forward(
+        self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
+    ) -> tuple[Tensor, RNNState]:
+        """Compute a whole sequence."""
+        with full_precision(state.hidden.device):
+            weights = (self.weight_hx, self.recurrent.weight, self.bias_hx, self.bias_modrelu)
+            outputs, hidden = run(inputs, state.hidden, lengths, *weights)
+        return outputs, RNNState(hidden)
 
 
 class ExpRNN(Orthogonal):

@@ -39,7 +39,7 @@ BUILD = (
 UPDATES = ("legs_euler_forward", "legs_euler_backward", "legs_trapezoidal", "legs_zoh", "legt_euler_forward")
 ANY_MEASURE = "quasiseparable_update"
 SIGNALS = ("legs_function_approx_trapezoidal", "legs_projection")
-SEQUENCES = ("memory_sequence", "lstm_sequence", "gru_sequence", "multiscale_sequence", "slstm_sequence")
+SEQUENCES = ("memory_sequence", "lstm_sequence", "gru_sequence", "modrelu_sequence", "multiscale_sequence", "slstm_sequence")
 SCANS = ("causal_convolution", "diagonal_scan", "diagonal_ssm", "minimal_gates", "oscillators", "selective_scan")
 
 

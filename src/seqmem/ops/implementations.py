@@ -29,6 +29,7 @@ from seqmem.ops.gru import gru_sequence
 from seqmem.ops.lstm import lstm_sequence
 from seqmem.ops.memory_network import memory_network_sequence
 from seqmem.ops.minimal_gates import minimal_gates_exported, minimal_gates_parallel, minimal_gates_scan
+from seqmem.ops.modrelu import modrelu_sequence
 from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan, oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.plain import plain_sequence
@@ -153,6 +154,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("chunks of steps in Triton", "cuda", memory_chunks.fallback_reason, memory_chunks.memory_network_chunks),
     ),
     "plain": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, plain_sequence),),
+    "modrelu": (Implementation(COMPILED, "cpu", _full_precision_reason, modrelu_sequence),),
     "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
     "lstm": (
         Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, lstm_sequence),
