@@ -15,7 +15,7 @@ from benchmarks.entries import Entry
 from benchmarks.output import LATEST, RESULTS
 from benchmarks.pages import every_page
 from benchmarks.paper_tables import TABLES, Table
-from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
+from benchmarks.trial_rows import Row, environment, finished, of_record, read, warn_of_unfinished, write
 from seqmem.results import RunFolder
 
 FIRST = ("experiment", "changes", "model", "seed", "metric", "test", "test_last_epoch", "validation", "best_epoch", "epochs")
@@ -87,12 +87,13 @@ def rows(table: Table, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) ->
 def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> dict[str, Any]:
     """Return what a table has of a trial's record."""
     result, last, metric = record["result"], record.get("result_last") or {}, record["metric"]
+    known = of_record(record)
     return {
-        **{key: value for key, value in of_record(record).items() if value is not None},
+        **{key: value for key, value in known.items() if value is not None},
         **{key: result[f"test/{key}"] for key in extras if f"test/{key}" in result},
         "experiment": entry.experiment,
         "changes": " ".join(entry.changes),
-        "command": entry.command(record["seed"]),
+        "command": environment(known["processor"], str(known["threads"])) + entry.command(record["seed"]),
         "test": result[f"test/{metric}"],
         "test_last_epoch": last.get(f"test/{metric}", ""),
         "validation": result[f"val/{metric}"],

@@ -1,16 +1,14 @@
 """Trials of the tables, drawn at random and trained again: ``python -m benchmarks.repeat``.
 
 Rows are drawn, and of each one trial, among those of this kind of processor, since last digits depend on it. The trial is
-trained in a temporary folder by its command, with its number of threads. Its numbers are compared as the table shows them,
-and the command exits with 1 if one differs. The comparisons are added to ``benchmarks/latest/repeated.csv``, which git
-ignores. ``--keep`` adds them to ``benchmarks/results/repeated.csv`` and updates the page of results. For trials of
-"MKL with AVX-512", see :mod:`seqmem.io.mkl`.
+trained in a temporary folder by its command. Its numbers are compared as the table shows them, and the program exits with 1
+if one differs. The comparisons are added to ``benchmarks/latest/repeated.csv``, which git ignores. ``--keep`` adds them to
+``benchmarks/results/repeated.csv`` and updates the page of results.
 """
 
 import argparse
 import os
 import random
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,7 @@ from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.pages.results import TRIALS
 from benchmarks.pages.trials import Row, Trial
-from benchmarks.trial_rows import of_record, read, write
+from benchmarks.trial_rows import PRELOADED, of_record, read, write
 from seqmem.io.provenance import provenance
 from seqmem.results import find_runs
 
@@ -72,12 +70,12 @@ def main() -> None:
 
 def drawn(count: int, seed: int, longest: float) -> list[tuple[Row, Trial]]:
     """Return different rows with one trial each, of this kind of processor and of at most so many seconds."""
-    processor, generator = provenance()["machine"]["processor"], random.Random(seed)
+    processor, generator = provenance()["machine"]["processor"].removesuffix(PRELOADED), random.Random(seed)
     fitting = [
         (row, trials)
         for of in TRIALS
         for row in of.rows()
-        if (trials := [each for each in row.trials if each["processor"] == processor and float(each["seconds"]) <= longest])
+        if (trials := [each for each in row.trials if _fits(each, processor, longest)])
     ]
     if count > len(fitting):
         sys.exit(
@@ -86,10 +84,14 @@ def drawn(count: int, seed: int, longest: float) -> list[tuple[Row, Trial]]:
     return [(row, generator.choice(trials)) for row, trials in generator.sample(fitting, count)]
 
 
+def _fits(trial: Trial, processor: str, longest: float) -> bool:
+    return trial["processor"].removesuffix(PRELOADED) == processor and float(trial["seconds"]) <= longest
+
+
 def repeated(row: Row, trial: Trial) -> dict[str, str]:
     """Train a trial again, and return its numbers next to those of the table."""
     command = row.of.again(trial)
-    record = _record(command, trial.get("threads") or "1")
+    record = _record(command)
     result, metric = record["result"], record["metric"]
     values = {key: str(value) for key, value in of_record(record).items() if key in COLUMNS} | {
         "file": row.of.file,
@@ -115,15 +117,15 @@ def _number(trial: Trial, names: tuple[str, ...]) -> str:
     return next(trial[name] for name in names if name in trial)
 
 
-def _record(command: str, threads: str) -> dict[str, Any]:
+def _record(command: str) -> dict[str, Any]:
     """Train by a command in an empty folder, and return the record."""
-    python, *arguments = shlex.split(command)
-    assert python == "python", command
+    variables = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as runs:
         ran = subprocess.run(
-            [sys.executable, *arguments, f"output_dir={runs}"],
+            ["sh", "-c", f"{command} output_dir={runs}"],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
+            env=variables | {"PATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -13,6 +13,9 @@ from seqmem.results import RunFolder, find_runs
 
 Row = dict[str, str]
 
+PRELOADED = ", MKL with AVX-512"
+"""End of a processor's name where the library of :mod:`seqmem.io.mkl` was loaded."""
+
 
 def finished(runs: Path) -> list[tuple[RunFolder, dict[str, Any]]]:
     """Return the folder and the config of each finished trial below a folder."""
@@ -43,6 +46,17 @@ def _config(trial: Path) -> dict[str, Any] | None:
             if isinstance(config, dict):
                 return config
     return None
+
+
+def environment(processor: str, threads: str) -> str:
+    """Return the shell's assignments before the command of a trial: what its last digits depend on besides the processor.
+
+    Args:
+        processor: as the record names it, with the kernels of MKL.
+        threads: their number; empty if it is not known.
+    """
+    preload = 'LD_PRELOAD="$(python -m seqmem.io.mkl)" ' if processor.endswith(PRELOADED) else ""
+    return f"{preload}OMP_NUM_THREADS={threads} " if threads else preload
 
 
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,8 +65,8 @@ def test_a_number_is_the_same_to_half_a_unit_of_its_last_digit(again, expected):
 def test_comparisons_are_added_to_the_file_and_a_difference_is_an_error(tables, monkeypatch, tmp_path, capsys):
     numbers, commands = iter([0.5, 0.5, 0.6]), []
 
-    def record(command, threads):
-        commands.append((command, threads))
+    def record(command):
+        commands.append(command)
         return {
             "result": {"test/accuracy": next(numbers), "val/accuracy": 0.25},
             "metric": "accuracy",
@@ -89,7 +90,35 @@ def test_comparisons_are_added_to_the_file_and_a_difference_is_an_error(tables, 
     rows = trial_rows.read(path)
     assert [(row["test"], row["test_again"]) for row in rows] == [("0.5", "0.5"), ("0.5", "0.5"), ("0.5", "0.6")]
     assert {(row["commit"], row["commit_again"], row["file"]) for row in rows} == {("first", "second", "f.csv")}
-    assert all(threads == "2" for _, threads in commands)
+    assert {command.partition(" seed=")[0] for command in commands} <= {"python train.py model=a", "python train.py model=d"}
+
+
+def test_a_trial_is_trained_by_its_command_in_the_shell(tmp_path, monkeypatch):
+    """With the interpreter of this program, its own variables and none of the libraries that the caller preloads."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(repeat.ROOT)!r})\n"
+        "from tests.results.synthetic import configuration, write_run\n"
+        "variables = [os.environ.get(name) for name in ('OMP_NUM_THREADS', 'LD_PRELOAD')]\n"
+        "folder = Path(sys.argv[1].removeprefix('output_dir=')) / 'seed_0'\n"
+        "write_run(folder, configuration('gru'), executable=sys.executable, variables=variables)\n"
+    )
+    monkeypatch.setenv("LD_PRELOAD", "")
+    record = repeat._record(f'OMP_NUM_THREADS="$(echo 3)" python {program}')
+    assert record["status"] == "finished"
+    assert Path(record["executable"]).parent == Path(sys.executable).parent
+    assert record["variables"] == ["3", None]
+    with pytest.raises(SystemExit, match=r"(?s)here\n+error: echo here; false: exit status 1"):
+        repeat._record("echo here; false")
+
+
+def test_the_command_says_what_the_numbers_depend_on():
+    preload = 'LD_PRELOAD="$(python -m seqmem.io.mkl)" '
+    assert trial_rows.environment("AMD EPYC, family 26 model 2, MKL with AVX-512", "1") == f"{preload}OMP_NUM_THREADS=1 "
+    assert trial_rows.environment("AMD EPYC, family 26 model 2", "2") == "OMP_NUM_THREADS=2 "
+    assert trial_rows.environment("Intel(R) Xeon(R) Processor", "") == ""
 
 
 def test_kept_comparisons_agree_with_the_tables():
@@ -108,8 +137,9 @@ def test_each_table_has_the_command_of_a_trial(of):
     if not rows:
         pytest.skip(f"no trial in {of.file}")
     trial = rows[-1].trials[-1]
-    python, script, *arguments = shlex.split(of.again(trial))
-    assert (python, script) == ("python", "train.py")
+    before, _, command = of.again(trial).partition("python train.py ")
+    arguments = shlex.split(command)
+    assert before == trial_rows.environment(trial["processor"], trial.get("threads", ""))
     config = commandline.compose(arguments)
     assert (str(config["seed"]), config["runner"]["ntrials"]) == (trial["seed"], 1)
     assert config["train"]["epochs"] >= int(trial["epochs"])

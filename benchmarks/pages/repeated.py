@@ -16,7 +16,7 @@ def repeated() -> str:
         return f"None is in {link(FILE)} yet."
     lines = [
         [
-            f"`{row['command'].removeprefix('python train.py ').removesuffix(' runner.ntrials=1')}`",
+            f"`{row['command'].partition('python train.py ')[2].removesuffix(' runner.ntrials=1')}`",
             *(f"{float(row[name]):.{row['digits']}f}" for name in ("test", "test_again", "validation", "validation_again")),
             *(f"`{row[name][:10]}`" for name in ("commit", "commit_again")),
         ]

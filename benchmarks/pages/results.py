@@ -11,6 +11,7 @@ from benchmarks.pages.files import read
 from benchmarks.pages.papers import PAPERS, PARAMETERS, PARTS
 from benchmarks.pages.published import published
 from benchmarks.pages.trials import ENOUGH, Column, Trial, Trials
+from benchmarks.trial_rows import environment
 
 _AUTOENCODER = (
     "python train.py dataset=ct dataset.reconstruction=true dataset.padding=mask model=lstm_ae model.growth_epochs=15 "
@@ -31,7 +32,7 @@ AUTOENCODERS = Trials(
     ],
     task="{data}, reconstruction, test error (mse)",
     level="variance 1",
-    again=lambda trial: f"{_AUTOENCODER} {_of_one_seed(trial)}",
+    again=lambda trial: _of_one_seed(_AUTOENCODER, trial),
 )
 
 SUCCESSORS = Trials(
@@ -52,8 +53,8 @@ SUCCESSORS = Trials(
     task="{task}, 100,000 parameters, step size {step size}, test accuracy",
     level=lambda settings: "chance 0.100" if "MNIST" in settings["task"] else "chance 0.050",
     waiting=successor_tasks.waiting,
-    again=lambda trial: (
-        f"python train.py experiment={successor_tasks.experiment(trial['task'], trial['model'])} {_of_one_seed(trial)}"
+    again=lambda trial: _of_one_seed(
+        f"python train.py experiment={successor_tasks.experiment(trial['task'], trial['model'])}", trial
     ),
 )
 
@@ -76,14 +77,13 @@ def _memory(task: memory_tasks.Task) -> Trials:
         task="{task}, test accuracy",
         level=task.level,
         waiting=lambda trials: [name for name in memory_tasks.MODELS if name not in {trial["model"] for trial in trials}],
-        again=lambda trial: (
-            f"python train.py experiment={task.folder}/{task.name} model={trial['model']} {_of_one_seed(trial)}"
-        ),
+        again=lambda trial: _of_one_seed(f"python train.py experiment={task.folder}/{task.name} model={trial['model']}", trial),
     )
 
 
-def _of_one_seed(trial: Trial) -> str:
-    return f"seed={trial['seed']} runner.ntrials=1"
+def _of_one_seed(command: str, trial: Trial) -> str:
+    """Return the command of a table for one of its trials, with the environment of that trial."""
+    return f"{environment(trial['processor'], trial.get('threads', ''))}{command} seed={trial['seed']} runner.ntrials=1"
 
 
 def _whole(task: memory_tasks.Task) -> list[Column]:

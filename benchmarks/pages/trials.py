@@ -57,7 +57,7 @@ class Trials:
         level: the value that needs no training, such as chance, in words, or a map of a row's settings to it; empty where there
             is none.
         waiting: maps the trials of the file to the names of the rows that have none yet.
-        again: returns the command that trains a trial alone.
+        again: returns the command that trains a trial alone, as a shell takes it.
         published: the published number, where it is of the same size and data; it is compared with the interval.
     """
 

@@ -11,6 +11,7 @@ from benchmarks import output, paper_tables, papers
 from benchmarks.entries import Entry
 from benchmarks.pages import published, trials
 from benchmarks.pages.papers import CHARACTERS, COPYING, IGLOO_MNIST, LONG_RANGE, MACKEY_GLASS, PAPERS, PERMUTED, SEGMENTS
+from benchmarks.trial_rows import environment
 from seqmem.cli import commandline
 from tests.cli.choices import choices
 from tests.results.synthetic import write_run
@@ -86,7 +87,7 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
     ]
     [row, _] = found[paper_tables.TABLE_2.file]
     assert (row["command"], row["test_last_epoch"]) == (
-        "python train.py experiment=hippo/ct_100to200_mgu seed=2 runner.ntrials=1",
+        "OMP_NUM_THREADS=1 python train.py experiment=hippo/ct_100to200_mgu seed=2 runner.ntrials=1",
         "0.2",
     )
     assert (row["processor"], row["threads"], row["torch"]) == ("Intel(R) Xeon(R) Processor", "1", "2.14.1")
@@ -117,7 +118,7 @@ def test_kept_files_have_the_columns_and_the_order_of_their_table(table):
     for row in rows:
         entry = Entry(row["experiment"], tuple(row["changes"].split()))
         assert entry in table.entries
-        assert row["command"] == entry.command(int(row["seed"]))
+        assert row["command"] == environment(row["processor"], row["threads"]) + entry.command(int(row["seed"]))
         assert all(row[key] for key in ("commit", "processor", "torch", "started"))
         assert float(row["seconds"]) > 0
 
