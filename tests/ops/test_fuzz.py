@@ -317,7 +317,11 @@ def scan_backward(d, name):
     results = dict(zip((result.name for result in forward.operator._schema.returns), forward(), strict=True))
     gradients = {f"grad_{part}": torch.rand_like(result) if d.flag() else None for part, result in results.items()}
     flags = {"input_gradient": d.flag(), "a_gradient": d.flag()}
-    drawn = forward.arguments | results | gradients | flags
+    return call_of(name, forward.arguments | results | gradients | flags)
+
+
+def call_of(name, drawn):
+    """A call with those of the drawn values that the operator takes."""
     wanted = {argument.name for argument in OPERATORS[name]._schema.arguments}
     return Call(OPERATORS[name], {key: value for key, value in drawn.items() if key in wanted})
 
@@ -336,7 +340,7 @@ def draw_call(d, name):
         for part in ("outputs", "boundaries", "hidden", "memory", "boundary", "normalizer", "stabilizer"):
             if part in arguments:
                 arguments[f"grad_{part}"] = torch.rand_like(arguments[part]) if d.flag() else None
-        return Call(OPERATORS[name], arguments)
+        return call_of(name, arguments)
     packet, _, overload = name.partition(".")
     adjoint = packet.endswith("_adjoint")
     if packet.startswith("quasiseparable"):

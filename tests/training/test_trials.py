@@ -257,7 +257,7 @@ def test_compiling_changes_no_result_and_no_checkpoint(cell, tmp_path):
 
 
 def test_the_record_says_which_path_sequences_took(tmp_path, capsys):
-    [folder] = run_trials(config(smoke_test=True, model={"cell": "rnn"}), Signs(), tmp_path)
+    [folder] = run_trials(config(smoke_test=True, model={"cell": "grus"}), Signs(), tmp_path)
     [path] = folder.read_record()["recurrences"]
     assert path.startswith("step by step (")
     assert f"each sequence {path}" in capsys.readouterr().out
