@@ -75,6 +75,10 @@ class RNN(Recurrence[RNNState]):
         hidden = activation(self.hidden_activation)(summed)
         return hidden, RNNState(hidden)
 
+    def operator_options(self) -> dict[str, Any]:
+        """Return the settings that an implementation may not support."""
+        return {"hidden_activation": self.hidden_activation}
+
     def fused_forward(
         self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, RNNState]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import compiled_sequence, extension, transforms
+from seqmem.ops.activations import Activation
 from seqmem.ops.causal_convolution import causal_convolution_compiled, causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan, diagonal_scan_exported, diagonal_scan_parallel
 from seqmem.ops.diagonal_ssm import diagonal_ssm_blocks, diagonal_ssm_compiled, diagonal_ssm_exported
@@ -116,6 +117,10 @@ def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
     return compiled_sequence.fallback_reason(inputs)
 
 
+def _plain_reason(inputs: Tensor, hidden_activation: Activation = "tanh") -> str:
+    return compiled_sequence.fallback_reason(inputs)
+
+
 def _exported_reason(inputs: Tensor) -> str:
     return "" if exporting() else "torch's scan operator is for exported programs only"
 
@@ -153,7 +158,10 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation(COMPILED, "cpu", _memory_network_reason, memory_network_sequence),
         Implementation("chunks of steps in Triton", "cuda", memory_chunks.fallback_reason, memory_chunks.memory_network_chunks),
     ),
-    "plain": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, plain_sequence),),
+    "plain": (
+        Implementation(COMPILED, "cpu", _plain_reason, plain_sequence),
+        Implementation("one cuDNN call", "cuda", cudnn.plain_fallback_reason, cudnn.plain_cudnn),
+    ),
     "modrelu": (Implementation(COMPILED, "cpu", _full_precision_reason, modrelu_sequence),),
     "gated": (Implementation(COMPILED, "cpu", compiled_sequence.fallback_reason, gated_sequence),),
     "lstm": (

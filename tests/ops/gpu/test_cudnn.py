@@ -1,18 +1,24 @@
-"""LSTM and GRU by torch's recurrent functions, on CPU tensors, against the step loop."""
+"""LSTM, GRU and the plain network by torch's recurrent functions, on CPU tensors, against the step loop."""
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from seqmem.cells import GRU, LSTM
+from seqmem.cells import GRU, LSTM, RNN
 from seqmem.ops import extension, implementations
 from seqmem.ops.gpu import cudnn
 from seqmem.ops.gru import gru_reference
 from seqmem.ops.lstm import lstm_reference
+from seqmem.ops.plain import plain_reference
 from seqmem.ops.states import mapped, parts
 
-KINDS = {"lstm": (LSTM, cudnn.lstm_cudnn, lstm_reference), "gru": (GRU, cudnn.gru_cudnn, gru_reference)}
+KINDS = {
+    "lstm": (LSTM, cudnn.lstm_cudnn, lstm_reference),
+    "gru": (GRU, cudnn.gru_cudnn, gru_reference),
+    "rnn": (RNN, cudnn.plain_cudnn, plain_reference),
+}
+OPTIONS = {"lstm": [{}, {"bias": False}], "gru": [{}, {"bias": False}], "rnn": [{}, {"hidden_activation": "relu"}]}
 
 
 def results(cell, run, inputs, state, lengths):
@@ -30,16 +36,15 @@ def random_state(cell, batch_size):
     return mapped(torch.rand_like, cell.initial_state(batch_size))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kind", "options"), [(kind, each) for kind, found in OPTIONS.items() for each in found], ids=str)
 @pytest.mark.parametrize(
     ("shape", "lengths"),
     [((3, 7, 3), None), ((4, 7, 3), [7, 3, 0, 1]), ((1, 1, 3), [1]), ((2, 0, 3), None), ((2, 0, 3), [0, 0]), ((0, 4, 3), None)],
     ids=str,
 )
-def test_values_and_gradients_equal_the_reference(kind, bias, shape, lengths):
+def test_values_and_gradients_equal_the_reference(kind, options, shape, lengths):
     make, run, reference = KINDS[kind]
-    cell = make(3, 5, bias=bias).double()
+    cell = make(3, 5, **options).double()
     inputs, state = torch.randn(shape, dtype=torch.float64), random_state(cell, shape[0])
     given = None if lengths is None else torch.tensor(lengths)
     fast, slow = (results(cell, function, inputs, state, given) for function in (run, reference))
@@ -123,6 +128,9 @@ def test_what_cudnn_does_not_compute_has_a_reason():
 
     assert reason(LSTM(3, 4), "lstm") == reason(GRU(3, 4), "gru") == (extension.REASON if extension.FORCED else "")
     if not extension.FORCED:
+        assert reason(RNN(3, 4, hidden_activation="relu"), "plain") == ""
+        expected = "cuDNN has no plain network with the activation 'sigmoid'"
+        assert reason(RNN(3, 4, hidden_activation="sigmoid"), "plain") == expected
         assert reason(GRU(3, 4, reset_after=False), "gru") == "cuDNN has no GRU with the reset gate before the product"
     with extension.reference_only("asked for"):
         assert reason(LSTM(3, 4), "lstm") == "asked for"

@@ -1,4 +1,4 @@
-"""LSTM and GRU by torch's recurrent functions, which call cuDNN for CUDA tensors.
+"""LSTM, GRU and the plain network by torch's recurrent functions, which call cuDNN for CUDA tensors.
 
 Lengths stay on the device: packed sequences need them on the CPU, which waits for the device. Padded steps are computed too,
 with inputs of zero, and have no influence on results and gradients. The functions run on any device.
@@ -11,17 +11,20 @@ from torch import Tensor
 
 from seqmem.data.masks import masked, valid_steps
 from seqmem.ops import extension
+from seqmem.ops.activations import Activation
 from seqmem.ops.constants import on_device
 from seqmem.ops.export import exporting
 from seqmem.ops.gru import gru_reference
 from seqmem.ops.lstm import lstm_reference
+from seqmem.ops.plain import plain_reference
 from seqmem.ops.precision import autocast_active, full_precision
 from seqmem.ops.states import select
 
 _CLOSED = 1000.0
 """Added to the gates' inputs in the padding: a sigmoid of it is exactly 0 or 1 in every floating-point type."""
 
-_CUDNN_MODES = {"lstm": 2, "gru": 3}
+_CUDNN_MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
+_GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
 
 
 def fallback_reason(inputs: Tensor, reset_after: bool = True) -> str:
@@ -36,6 +39,17 @@ def fallback_reason(inputs: Tensor, reset_after: bool = True) -> str:
     if exporting():
         return "an exported program has no cuDNN call"
     return "" if reset_after else "cuDNN has no GRU with the reset gate before the product"
+
+
+def plain_fallback_reason(inputs: Tensor, hidden_activation: Activation = "tanh") -> str:
+    """Return why cuDNN cannot compute the plain network of inputs (B, T, C), or an empty string.
+
+    Args:
+        inputs: in the type of the weights.
+        hidden_activation: of :func:`seqmem.ops.plain.plain_sequence`.
+    """
+    known = f"rnn_{hidden_activation}" in _CUDNN_MODES
+    return fallback_reason(inputs) or ("" if known else f"cuDNN has no plain network with the activation '{hidden_activation}'")
 
 
 @torch.compiler.disable  # torch would trace it into single steps
@@ -93,6 +107,30 @@ def gru_cudnn(
     return masked(outputs, lengths), last
 
 
+@torch.compiler.disable
+def plain_cudnn(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_hx: Tensor,
+    weight_hh: Tensor,
+    bias_h: Tensor,
+    hidden_activation: Activation,
+) -> tuple[Tensor, Tensor]:
+    """Compute a whole sequence; differentiable once.
+
+    Under autocast products and states are in half precision. Arguments and results are those of
+    :func:`seqmem.ops.plain.plain_sequence`; the activation is "tanh" or "relu".
+    """
+    if 0 in inputs.shape[:2]:
+        return plain_reference(inputs, hidden, lengths, weight_hx, weight_hh, bias_h, hidden_activation)
+    inputs = masked(inputs, lengths).to(hidden.dtype)
+    outputs, last = _run(f"rnn_{hidden_activation}", inputs, [hidden], [weight_hx, weight_hh, bias_h, None])
+    if lengths is not None:
+        last = _last_valid(outputs, hidden, lengths)
+    return masked(outputs, lengths), last
+
+
 @on_device
 def _keeping_gates(size: int) -> Tensor:
     """Return the weights (4H, 1) of the additional input, rows i, f, g, o: the input gate closes, the forget gate opens."""
@@ -103,7 +141,7 @@ def _run(name: str, inputs: Tensor, states: list[Tensor], weights: list[Tensor |
     """Return outputs (B, T, H) and the states (B, H) after T steps, in the type of the states before."""
     kept = states[0].dtype
     dtype = _product_type(inputs)
-    bias = inputs.new_zeros(4 * states[0].shape[1] if name == "lstm" else 3 * states[0].shape[1])  # cuDNN always adds one
+    bias = inputs.new_zeros(_GATES[name] * states[0].shape[1])  # cuDNN always adds one
     with full_precision(inputs.device):
         flat = _flattened([(bias if weight is None else weight).to(dtype) for weight in weights])
         before = [state.to(dtype)[None].contiguous() for state in states]
@@ -111,7 +149,7 @@ def _run(name: str, inputs: Tensor, states: list[Tensor], weights: list[Tensor |
         if hasattr(inputs, "fake_mode"):
             outputs, *after = _fake(name, inputs.to(dtype), before, flat, training)
         else:
-            function: Any = torch._VF.lstm if name == "lstm" else torch._VF.gru
+            function: Any = getattr(torch._VF, name)
             given = before if name == "lstm" else before[0]
             outputs, *after = function(inputs.to(dtype), given, flat, True, 1, 0.0, training, False, True)
         return [outputs.to(kept), *(state[0].to(kept) for state in after)]
