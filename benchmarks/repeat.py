@@ -1,18 +1,20 @@
 """Trials of the tables, drawn at random and trained again: ``python -m benchmarks.repeat``.
 
 Rows are drawn, and of each one trial, among those of this kind of processor, since last digits depend on it. The trial is
-trained in a temporary folder by its command. Its numbers are compared as the table shows them, and the program exits with 1
-if one differs. The comparisons are added to ``benchmarks/latest/repeated.csv``, which git ignores. ``--keep`` adds them to
+trained by its command, with the code of this checkout, in a temporary folder. Its numbers are the same if they differ by at
+most half a unit of the last digit that the table shows; the program exits with 1 if one differs. The comparisons are added to
+``benchmarks/latest/repeated.csv``, which git ignores, and trials that it has are not drawn. ``--keep`` uses
 ``benchmarks/results/repeated.csv`` and updates the page of results.
 """
 
 import argparse
 import os
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,8 @@ def main() -> None:
     add_output(parser, "repeated.csv")
     arguments = parser.parse_args()
     path, different = output(arguments, "repeated.csv"), 0
-    for row, trial in drawn(arguments.count, arguments.draw, arguments.longest):
+    done = {found["command"] for found in read(path)}
+    for row, trial in drawn(arguments.count, arguments.draw, arguments.longest, done):
         found = repeated(row, trial)
         write(path, COLUMNS, [*read(path), found])
         agrees = same(found)
@@ -68,14 +71,17 @@ def main() -> None:
         sys.exit(f"error: {different} of {arguments.count} trials have other numbers than the table")
 
 
-def drawn(count: int, seed: int, longest: float) -> list[tuple[Row, Trial]]:
-    """Return different rows with one trial each, of this kind of processor and of at most so many seconds."""
+def drawn(count: int, seed: int, longest: float, done: Collection[str] = ()) -> list[tuple[Row, Trial]]:
+    """Return different rows with one trial each, of this kind of processor and of at most so many seconds.
+
+    Trials whose commands are in ``done`` are left out.
+    """
     processor, generator = provenance()["machine"]["processor"].removesuffix(PRELOADED), random.Random(seed)
     fitting = [
         (row, trials)
         for of in TRIALS
         for row in of.rows()
-        if (trials := [each for each in row.trials if _fits(each, processor, longest)])
+        if (trials := [each for each in row.trials if _fits(each, processor, longest) and of.again(each) not in done])
     ]
     if count > len(fitting):
         sys.exit(
@@ -92,6 +98,7 @@ def repeated(row: Row, trial: Trial) -> dict[str, str]:
     """Train a trial again, and return its numbers next to those of the table."""
     command = row.of.again(trial)
     record = _record(command)
+    _check_same_machine(trial, record)
     result, metric = record["result"], record["metric"]
     values = {key: str(value) for key, value in of_record(record).items() if key in COLUMNS} | {
         "file": row.of.file,
@@ -107,6 +114,16 @@ def repeated(row: Row, trial: Trial) -> dict[str, str]:
     return {name: values[name] for name in COLUMNS}
 
 
+def _check_same_machine(trial: Trial, record: Mapping[str, Any]) -> None:
+    """End with an error if the repetition had other kernels or another number of threads than the trial."""
+    machine = record["machine"]
+    before = (trial["processor"], trial.get("threads") or str(machine["threads"]))
+    now = (machine["processor"], str(machine["threads"]))
+    if before != now:
+        names = [f"{processor}, threads: {threads}" for processor, threads in (now, before)]
+        sys.exit(f"error: {trial['model']}, seed {trial['seed']}: got a repetition on {names[0]}, expected {names[1]}")
+
+
 def same(found: Mapping[str, str]) -> bool:
     """Return whether both numbers are those of the table, to half a unit of its last digit."""
     unit = 10.0 ** -int(found["digits"])
@@ -118,12 +135,13 @@ def _number(trial: Trial, names: tuple[str, ...]) -> str:
 
 
 def _record(command: str) -> dict[str, Any]:
-    """Train by a command in an empty folder, and return the record."""
-    variables = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    """Train by a command in an empty folder, on the CPU, and return the record; only its own variables choose kernels."""
+    chosen = ("LD_PRELOAD", "OMP_", "MKL_", "SEQMEM_REFERENCE", "SEQMEM_INSTRUCTION_SET", "SEQMEM_EXTENSION")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(chosen)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as runs:
         ran = subprocess.run(
-            ["sh", "-c", f"{command} output_dir={runs}"],
+            ["sh", "-c", f"{command} runner.accelerator=cpu output_dir={shlex.quote(runs)}"],
             cwd=ROOT,
             env=variables | {"PATH": path},
             stdout=subprocess.PIPE,

@@ -40,7 +40,7 @@ def waiting(trials: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def task(dataset: Mapping[str, Any]) -> str:
-    """Return the task of a data set's settings; empty if it is not one of the table."""
+    """Return the task of a data set's settings, as the table names it; empty for other data sets."""
     if dataset["name"] == "mnist" and dataset["permute"]:
         return "permuted MNIST"
     if dataset["name"] == "ct" and not dataset["timestamp"]:

@@ -4,7 +4,8 @@
 // A cell has kGates sums, kSaved numbers saved for backward, and kGradients gradients. Those in first_section(source) and the
 // following products(source) sections are multiplied with the weights of a source.
 //
-// The references are memory_network_reference, lstm_reference and gru_reference in seqmem/ops/{memory_network,lstm,gru}.py.
+// The references are memory_network_reference, modrelu_reference, lstm_reference and gru_reference in
+// seqmem/ops/{memory_network,modrelu,lstm,gru}.py.
 #pragma once
 
 #include "sequence.h"
@@ -117,8 +118,9 @@ struct ModreluPointwise {
   template <int n>
   static inline __attribute__((always_inline)) void forward(const Sequence<T>&, UnitState<T, ModreluPointwise> (&units)[n]) {
     for (auto& [z, h, c, saved] : units) {
-      const Vector<T> negated = -z[0], size = (z[0] < T(0) ? negated : z[0]) + z[1], signed_size = z[0] < T(0) ? -size : size;
-      h = size <= T(0) ? Vector<T>{} : signed_size;  // NaN stays NaN
+      const Vector<T> negated = -z[0], magnitude = (z[0] < T(0) ? negated : z[0]) + z[1];
+      h = z[0] < T(0) ? -magnitude : magnitude;
+      h = magnitude <= T(0) ? Vector<T>{} : h;  // NaN in z_0 stays NaN
       h = z[0] == T(0) ? Vector<T>{} : h;
       saved[0] = h;
     }

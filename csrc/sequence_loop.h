@@ -57,7 +57,7 @@ static SequenceKernels<T> kernels_for(Cell cell) {
       return kernels_of<T, GruResetBeforePointwise<T>, bf16>();
     case Cell::modrelu:
       if constexpr (!bf16) return kernels_of<T, ModreluPointwise<T>, bf16>();
-      break;
+      break;  // not reached: its operator has no bfloat16 products
     case Cell::memory_ungated:
       return kernels_of<T, MemoryPointwise<T, false>, bf16>();
     case Cell::memory:

@@ -63,7 +63,7 @@ def test_a_number_is_the_same_to_half_a_unit_of_its_last_digit(again, expected):
 
 
 def test_comparisons_are_added_to_the_file_and_a_difference_is_an_error(tables, monkeypatch, tmp_path, capsys):
-    numbers, commands = iter([0.5, 0.5, 0.6]), []
+    numbers, threads, commands = iter([0.5, 0.5, 0.6, 0.5]), [], []
 
     def record(command):
         commands.append(command)
@@ -74,7 +74,7 @@ def test_comparisons_are_added_to_the_file_and_a_difference_is_an_error(tables, 
             "commit": "second",
             "started": "now",
             "seconds": 9.5,
-            "machine": {"processor": "P", "threads": 2},
+            "machine": {"processor": "P", "threads": threads.pop(0) if threads else 2},
             "versions": {"torch": "2"},
         }
 
@@ -90,7 +90,14 @@ def test_comparisons_are_added_to_the_file_and_a_difference_is_an_error(tables, 
     rows = trial_rows.read(path)
     assert [(row["test"], row["test_again"]) for row in rows] == [("0.5", "0.5"), ("0.5", "0.5"), ("0.5", "0.6")]
     assert {(row["commit"], row["commit_again"], row["file"]) for row in rows} == {("first", "second", "f.csv")}
-    assert {command.partition(" seed=")[0] for command in commands} <= {"python train.py model=a", "python train.py model=d"}
+    assert len(set(commands)) == 3  # each trial once
+    with pytest.raises(SystemExit, match="expected at most 0: rows"):
+        repeat.main()
+    path.unlink()
+    threads.append(1)
+    with pytest.raises(SystemExit, match=r"seed \d: got a repetition on P, threads: 1, expected P, threads: 2$"):
+        repeat.main()
+    assert not path.exists()
 
 
 def test_a_trial_is_trained_by_its_command_in_the_shell(tmp_path, monkeypatch):
@@ -101,15 +108,17 @@ def test_a_trial_is_trained_by_its_command_in_the_shell(tmp_path, monkeypatch):
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(repeat.ROOT)!r})\n"
         "from tests.results.synthetic import configuration, write_run\n"
-        "variables = [os.environ.get(name) for name in ('OMP_NUM_THREADS', 'LD_PRELOAD')]\n"
-        "folder = Path(sys.argv[1].removeprefix('output_dir=')) / 'seed_0'\n"
+        "variables = [os.environ.get(name) for name in ('OMP_NUM_THREADS', 'LD_PRELOAD', 'MKL_CBWR')]\n"
+        "assert sys.argv[1] == 'runner.accelerator=cpu'\n"
+        "folder = Path(sys.argv[2].removeprefix('output_dir=')) / 'seed_0'\n"
         "write_run(folder, configuration('gru'), executable=sys.executable, variables=variables)\n"
     )
     monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
     record = repeat._record(f'OMP_NUM_THREADS="$(echo 3)" python {program}')
     assert record["status"] == "finished"
     assert Path(record["executable"]).parent == Path(sys.executable).parent
-    assert record["variables"] == ["3", None]
+    assert record["variables"] == ["3", None, None]
     with pytest.raises(SystemExit, match=r"(?s)here\n+error: echo here; false: exit status 1"):
         repeat._record("echo here; false")
 
@@ -122,13 +131,13 @@ def test_the_command_says_what_the_numbers_depend_on():
 
 
 def test_kept_comparisons_agree_with_the_tables():
-    """A row that was repeated has the number that its table shows."""
-    files = {of.file: of for of in results.TRIALS}
+    """A row that was repeated has the number that its table shows, unless its trial was trained anew since."""
+    trials = {(of.file, of.again(each)): each for of in results.TRIALS for row in of.rows() for each in row.trials}
     for found in trial_rows.read(output.RESULTS / "repeated.csv"):
-        of = files[found["file"]]
-        [trial] = [each for row in of.rows() for each in row.trials if of.again(each) == found["command"]]
-        if trial["commit"] == found["commit"]:
-            assert trial[next(name for name in repeat.TEST if name in trial)] == found["test"]
+        trial = trials.get((found["file"], found["command"]))
+        if trial and trial["commit"] == found["commit"]:
+            assert repeat._number(trial, repeat.TEST) == found["test"]
+            assert repeat._number(trial, repeat.VALIDATION) == found["validation"]
 
 
 @pytest.mark.parametrize("of", results.TRIALS, ids=lambda of: of.file)

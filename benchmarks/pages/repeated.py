@@ -13,7 +13,7 @@ def repeated() -> str:
     """Return the trials with their numbers from the table and those of the repetition, and where it ran."""
     rows = read(FILE)
     if not rows:
-        return f"None is in {link(FILE)} yet."
+        return f"No comparison is in {link(FILE)} yet."
     lines = [
         [
             f"`{row['command'].partition('python train.py ')[2].removesuffix(' runner.ntrials=1')}`",

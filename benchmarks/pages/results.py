@@ -141,7 +141,7 @@ def measured(model: str) -> str:
     """Return every row of a model in every table, each with a link to its page in this folder."""
     lines = [*trained(model), *hippo.approximations(model), *_quickstart(model)]
     if not lines:
-        return f"`{model}` has not been measured here yet."
+        return f"No trial of `{model}` is in a table yet."
     return table(["task, metric", "n", "result", "95 % interval", "for comparison", "all rows"], lines, numbers=0)
 
 

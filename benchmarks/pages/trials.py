@@ -178,13 +178,21 @@ class Row:
     def comparison(self) -> str:
         """Return the means of the other models on the same data, which the first setting names, and the level."""
         mean, data = replace(self.of.metric, spread=False), next(iter(self.settings))
+        same = [row for row in self.of.rows() if row.settings[data] == self.settings[data]]
+        names = [row.settings["model"] for row in same]
         others = [
-            f"{row.settings['model']} {row.shown(mean)}"
-            for row in self.of.rows()
-            if row.settings[data] == self.settings[data] and row.settings["model"] != self.settings["model"]
+            f"{name}{row.variant() if names.count(name) > 1 else ''} {row.shown(mean)}"
+            for name, row in zip(names, same, strict=True)
+            if name != self.settings["model"]
         ]
         level = self.of.level if isinstance(self.of.level, str) else self.of.level(self.settings)
         return ", ".join([*dict.fromkeys(others), *([level] if level else [])])
+
+    def variant(self) -> str:
+        """Return the settings after the model's name, in brackets; empty if there are none."""
+        headings = list(self.settings)
+        further = [self.settings[heading] for heading in headings[headings.index("model") + 1 :]]
+        return f" ({', '.join(further)})" if further else ""
 
     def interval(self) -> str:
         """Return the 95 % interval of the mean, by Student's t."""

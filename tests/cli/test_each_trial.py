@@ -134,6 +134,8 @@ def test_each_trial_keeps_its_own_predictions_once(trials, run):
     assert printed[0] == f"kept before: {files[0]}"
     assert files[1].is_file()
     assert [len(list(trial.glob("evaluations/*.json"))) for trial in each] == [1, 2]
+    [line] = [line for line in printed if " gru " in line and "+/-" in line]
+    assert line.split("\u2502")[3].strip() == "2"  # the one that was kept before counts
 
 
 @pytest.mark.parametrize(

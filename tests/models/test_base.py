@@ -19,6 +19,6 @@ def test_a_call_with_values_alone_names_the_method_that_takes_them(settings):
     model = models.build(settings, SPEC).eval()
     inputs = torch.randn(2, 9, 3)
     for given, name in ((inputs, "Tensor"), (inputs.numpy(), "ndarray")):
-        with pytest.raises(UserError, match=rf"Network: got a {name}, expected a seqmem\.data\.Batch; predict\(inputs\) takes"):
+        with pytest.raises(UserError, match=rf"Network: got {name}, expected seqmem\.data\.Batch; predict\(inputs\) takes"):
             model(given)
     torch.testing.assert_close(model.predict(inputs), model(Batch(inputs, torch.zeros(2).long())))

@@ -1,6 +1,7 @@
 """``seqmem compare``: its table, sentences, files and refusals."""
 
 import csv
+import math
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 
 from seqmem.cli import compare
 from seqmem.results.comparison import compare_rows, shown
+from seqmem.results.table import p_value
 from seqmem.results.verdicts import over_pairs
 from tests import program
 from tests.results.kept import classified
@@ -173,6 +175,13 @@ def test_a_tiny_p_value_is_below_the_smallest_that_is_shown(tmp_path, capsys):
     text = printed(capsys, tmp_path, "--rows", "legs", "gru")
     assert "(McNemar's p < 0.0001)" in text
     assert re.search(r"McNemar, seed 0 .* < 0\.0001 ", text)
+    assert [p_value(p) for p in (1.0, 0.0005, 1e-4, 9e-5, 0.0, math.nan)] == [
+        "1.0000",
+        "0.0005",
+        "0.0001",
+        *["< 0.0001"] * 2,
+        "-",
+    ]
 
 
 def test_one_line_names_all_data_sets_without_predictions(tmp_path, capsys):

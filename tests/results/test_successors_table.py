@@ -54,7 +54,7 @@ def collect(folder, monkeypatch):
     return successors.read(folder / "out" / "trials.csv")
 
 
-def test_finished_trials_of_the_preset_become_rows(tmp_path, monkeypatch, evaluated, capsys):
+def test_finished_trials_of_the_experiments_become_rows(tmp_path, monkeypatch, evaluated, capsys):
     runs = tmp_path / "runs"
     write_run(runs / "a", of_size("pmnist_legs"), 0.97, epochs=10)
     write_run(runs / "b", of_size("pmnist_gru", seed=1), 0.9, result_last={"test/accuracy": 0.8})

@@ -115,7 +115,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
             folder, and is left as it is where it has kept them before.
 
     Returns:
-        The metric; None if nothing was evaluated, or at several lengths.
+        The metric; None for several lengths.
 
     Raises:
         UserError: the data do not fit the model, or a file cannot be read or written.
@@ -128,7 +128,6 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
 
     from seqmem.io.files import write_json
     from seqmem.results import evaluations
-    from seqmem.results.evaluated_rows import Evaluated
     from seqmem.results.experiment import data_checksum
     from seqmem.results.record import RunFolder
     from seqmem.training.checkpoints.files import restore
@@ -144,9 +143,9 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     data = finished_trial.load_data(checkpoint, config)
     about = evaluated(checkpoint, config)
     if path and is_one_of_folder:
-        if evaluations.has_kept(path, {**about, "split": keys.split, "data": data.describe()}):
+        if kept := evaluations.kept(path, {**about, "split": keys.split, "data": data.describe()}):
             print(f"kept before: {path}")
-            return None
+            return _evaluated(checkpoint.folder, kept)
         check_predictions(path)
     module = restore(checkpoint, config["train"], data.spec)
     file = RunFolder(checkpoint.folder).new_evaluation(f"{keys.split}_{config['dataset']['name']}")
@@ -177,8 +176,17 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     result["predictions"] = _write_predictions(predictions, path)  # the last step, so that no file stays without a record
     write_json(file, result)
     print(f"record of this evaluation: {file}")
-    name = f"{PREFIXES[keys.split]}{task.metric}"
-    return Evaluated(checkpoint.folder, data.spec.name, keys.split, task.metric, measured[name], before.get(name, math.nan))
+    return _evaluated(checkpoint.folder, result)
+
+
+def _evaluated(trial: Path, evaluation: Mapping[str, Any]) -> "Evaluated":
+    from seqmem.results.evaluated_rows import Evaluated
+    from seqmem.training.evaluation.measure import PREFIXES
+
+    split, metric = evaluation["split"], evaluation["metric"]
+    name = f"{PREFIXES[split]}{metric}"
+    in_training = evaluation["in_training"].get(name, math.nan)
+    return Evaluated(trial, evaluation["dataset"], split, metric, evaluation["result"][name], in_training)
 
 
 def _in_trial(folder: Path, name: Path) -> Path:

@@ -74,13 +74,11 @@ class SequenceModel(nn.Module):
         """Compute :meth:`forward`, with torch's hooks.
 
         Raises:
-            UserError: got something else than a batch.
+            UserError: the argument is not a Batch.
         """
         if not isinstance(batch, Batch):
-            raise UserError(
-                f"{type(self).__name__}: got a {type(batch).__name__}, expected a seqmem.data.Batch; "
-                "predict(inputs) takes values alone"
-            )
+            names = f"{type(self).__name__}: got {type(batch).__name__}"
+            raise UserError(f"{names}, expected seqmem.data.Batch; predict(inputs) takes values alone")
         outputs: Tensor = super().__call__(batch)
         return outputs
 

@@ -1,6 +1,7 @@
 """Single comparisons of two rows: over shared seeds, over test sequences, and over data sets."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -157,7 +158,7 @@ def _not_kept(pair: SeedDifferences, seed: int, scores_of: Mapping[int, Sequence
         for each, scores in scores_of.items()
         if scores[place] == NOT_KEPT
     )
-    commands = [f"seqmem evaluate {folder} predictions=predictions.npz" for folder in folders]
+    commands = [f"seqmem evaluate {shlex.quote(str(folder))} predictions=predictions.npz" for folder in folders]
     way = f"; {' and '.join(commands)} keep{'s' * (len(commands) == 1)} them" if commands else ""
     return f"no test over sequences for seed {seed} on {row.dataset}: {row.model}: {reason}{way}"
 

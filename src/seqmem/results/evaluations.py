@@ -60,27 +60,27 @@ def _is_equal(key: str, old: Any, new: Any) -> bool:
     return repr(old) == repr(new)
 
 
-def has_kept(path: Path, about: Mapping[str, Any]) -> bool:
-    """Return whether an evaluation beside a file of predictions has written it.
+def kept(path: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the evaluation beside a file of predictions that has written it; None if there is none.
 
     Args:
         path: the file, in the folder of a trial's evaluations.
         about: what the evaluation must agree with, by the keys of its file: weights, changed settings, split, data.
     """
     if not path.is_file():
-        return False
+        return None
     expected = {"file": path.name, "sha256": checksum(path)}
     for file in path.parent.glob("*.json"):
         try:
             evaluation = json_object(file)
-            kept = evaluation.get("predictions") or {}
-            found = {"file": Path(kept["file"]).name, "sha256": kept["sha256"]}
+            predictions = evaluation.get("predictions") or {}
+            found = {"file": Path(predictions["file"]).name, "sha256": predictions["sha256"]}
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         asked = ("checkpoint_sha256", "changed", "split", "data")
         if found == expected and all(_as_json(evaluation.get(key)) == _as_json(about[key]) for key in asked):
-            return True
-    return False
+            return evaluation
+    return None
 
 
 def differences(measured: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:

@@ -108,7 +108,7 @@ def number(value: float, sign: str = "") -> str:
 
 def p_value(p: float) -> str:
     """Format a p value with four decimals, a smaller one than these as "< 0.0001"; "-" for NaN."""
-    return f"< {SMALLEST_P:.4f}" if p < SMALLEST_P else number(p)
+    return "-" if math.isnan(p) else f"< {SMALLEST_P:.4f}" if p < SMALLEST_P else f"{p:.4f}"
 
 
 def p_equals(p: float) -> str:

@@ -23,8 +23,8 @@ from seqmem.ops.states import select
 _CLOSED = 1000.0
 """Added to the gates' inputs in the padding: a sigmoid of it is exactly 0 or 1 in every floating-point type."""
 
-_CUDNN_MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
-_GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
+_CUDNN_MODES = {"rnn_tanh": 1, "lstm": 2, "gru": 3}
+_GATES = {"rnn_tanh": 1, "lstm": 4, "gru": 3}
 
 
 def fallback_reason(inputs: Tensor, reset_after: bool = True) -> str:
@@ -44,12 +44,14 @@ def fallback_reason(inputs: Tensor, reset_after: bool = True) -> str:
 def plain_fallback_reason(inputs: Tensor, hidden_activation: Activation = "tanh") -> str:
     """Return why cuDNN cannot compute the plain network of inputs (B, T, C), or an empty string.
 
+    cuDNN also has the ReLU, whose state may overflow in the padding.
+
     Args:
         inputs: in the type of the weights.
         hidden_activation: of :func:`seqmem.ops.plain.plain_sequence`.
     """
-    known = f"rnn_{hidden_activation}" in _CUDNN_MODES
-    return fallback_reason(inputs) or ("" if known else f"cuDNN has no plain network with the activation '{hidden_activation}'")
+    known = hidden_activation == "tanh"
+    return fallback_reason(inputs) or ("" if known else f"the cuDNN call of plain networks has tanh, not '{hidden_activation}'")
 
 
 @torch.compiler.disable  # torch would trace it into single steps
@@ -120,12 +122,12 @@ def plain_cudnn(
     """Compute a whole sequence; differentiable once.
 
     Under autocast products and states are in half precision. Arguments and results are those of
-    :func:`seqmem.ops.plain.plain_sequence`; the activation is "tanh" or "relu".
+    :func:`seqmem.ops.plain.plain_sequence`; the activation is "tanh".
     """
     if 0 in inputs.shape[:2]:
         return plain_reference(inputs, hidden, lengths, weight_hx, weight_hh, bias_h, hidden_activation)
     inputs = masked(inputs, lengths).to(hidden.dtype)
-    outputs, last = _run(f"rnn_{hidden_activation}", inputs, [hidden], [weight_hx, weight_hh, bias_h, None])
+    outputs, last = _run("rnn_tanh", inputs, [hidden], [weight_hx, weight_hh, bias_h, None])
     if lengths is not None:
         last = _last_valid(outputs, hidden, lengths)
     return masked(outputs, lengths), last
