@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from seqmem.data.masks import masked
 from seqmem.ops.activations import Activation, activation
-from seqmem.ops.loop import run_steps, stacked
-from seqmem.ops.memory_network import memory_network_sequence
+from seqmem.ops.loop import hidden_loop
+from seqmem.ops.memory_network import without_memory
 
 
 def candidate_and_gate(
@@ -41,14 +40,11 @@ def gated_reference(
 
     Arguments and results are those of :func:`gated_sequence`.
     """
-    projected = linear(masked(inputs, lengths).transpose(0, 1), weight_hx, bias_h)
 
-    def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        after = torch.lerp(state, *candidate_and_gate(item, state, weight_hh, hidden_activation))
-        return after, after
+    def step(projected: Tensor, state: Tensor) -> Tensor:
+        return torch.lerp(state, *candidate_and_gate(projected, state, weight_hh, hidden_activation))
 
-    outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
-    return stacked(outputs, inputs, hidden.shape[1]), after
+    return hidden_loop(step, inputs, hidden, lengths, weight_hx, bias_h)
 
 
 def gated_sequence(
@@ -74,16 +70,4 @@ def gated_sequence(
     Returns:
         outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step.
     """
-    outputs, hidden, _ = memory_network_sequence(
-        inputs,
-        hidden,
-        hidden.new_zeros(inputs.shape[0], 1, 1),
-        lengths,
-        step=torch.zeros(1, 1, dtype=torch.float64),
-        drive=torch.zeros(1, dtype=torch.float64),
-        weight_hx=weight_hx,
-        weight_hh=weight_hh,
-        bias_h=bias_h,
-        hidden_activation=hidden_activation,
-    )
-    return outputs, hidden
+    return without_memory(inputs, hidden, lengths, weight_hx, weight_hh, bias_h, hidden_activation, gated=True)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from seqmem.data.masks import masked
 from seqmem.ops.compiled_sequence import chunk_steps, padded_size, products_in_half, register_sequence
-from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.loop import hidden_loop
 
 
 def gru_step(projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> Tensor:
@@ -77,19 +76,15 @@ def gru_reference(
 
     Arguments and results are those of :func:`gru_sequence`.
     """
-    projected = linear(masked(inputs, lengths).transpose(0, 1), weight_ih, bias_ih)
     sizes = [2 * hidden.shape[1], hidden.shape[1]]
     gates, candidate = zip(weight_hh.split(sizes), (None, None) if bias_hh is None else bias_hh.split(sizes), strict=True)
 
-    def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(projected: Tensor, state: Tensor) -> Tensor:
         if reset_after:
-            after = gru_step(item, state, weight_hh, bias_hh)
-        else:
-            after = gru_step_reset_before(item, state, gates, candidate)
-        return after, after
+            return gru_step(projected, state, weight_hh, bias_hh)
+        return gru_step_reset_before(projected, state, gates, candidate)
 
-    outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
-    return stacked(outputs, inputs, hidden.shape[1]), after
+    return hidden_loop(step, inputs, hidden, lengths, weight_ih, bias_ih)
 
 
 def gru_sequence(

@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from seqmem.data.masks import valid_steps
+from seqmem.data.masks import masked, valid_steps
 from seqmem.ops.states import parts, rebuild, select
 
 State = TypeVar("State")
@@ -53,3 +54,34 @@ def run_masked(
 def stacked(outputs: list[Tensor], inputs: Tensor, size: int) -> Tensor:
     """Stack T outputs (B, H) to (B, T, H); if T is 0, ``inputs`` (B, T, C) provide B and the type."""
     return torch.stack(outputs, 1) if outputs else inputs.new_zeros(inputs.shape[0], 0, size)
+
+
+def hidden_loop(
+    step: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Run a recurrence whose output is its only state.
+
+    Args:
+        step: maps W x + b (B, P) and h (B, H) to h after the step.
+        inputs: x, (B, T, C).
+        hidden: h before the first step, (B, H).
+        lengths: (B,) valid steps of each row; None if all T are valid.
+        weight: W, (P, C).
+        bias: b, (P,), or None.
+
+    Returns:
+        outputs (B, T, H), zero in the padding, and h after each row's last valid step.
+    """
+    projected = linear(masked(inputs, lengths).transpose(0, 1), weight, bias)
+
+    def both(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        after = step(item, state)
+        return after, after
+
+    outputs, after = run_steps(both, projected.unbind(0), hidden, lengths, inputs.shape[1])
+    return stacked(outputs, inputs, hidden.shape[1]), after

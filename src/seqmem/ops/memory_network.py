@@ -263,6 +263,37 @@ def memory_network_sequence(
     return outputs, hidden, memory
 
 
+def without_memory(
+    inputs: Tensor,
+    hidden: Tensor,
+    lengths: Tensor | None,
+    weight_hx: Tensor,
+    weight_hh: Tensor,
+    bias_h: Tensor,
+    hidden_activation: Activation,
+    gated: bool,
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`memory_network_sequence` without memory weights.
+
+    The arguments are those of the same names there. Returns outputs (B, T, H), zero in the padding, and the hidden state after
+    each row's last valid step.
+    """
+    outputs, hidden, _ = memory_network_sequence(
+        inputs,
+        hidden,
+        hidden.new_zeros(inputs.shape[0], 1, 1),
+        lengths,
+        step=torch.zeros(1, 1, dtype=torch.float64),
+        drive=torch.zeros(1, dtype=torch.float64),
+        weight_hx=weight_hx,
+        weight_hh=weight_hh,
+        bias_h=bias_h,
+        hidden_activation=hidden_activation,
+        gated=gated,
+    )
+    return outputs, hidden
+
+
 def _shapes(inputs: Tensor, hidden: Tensor, memory: Tensor, *others: Any) -> tuple[Tensor, ...]:
     *_, gated, memory_output, _, steps_of_chunk = others
     batch, steps = inputs.shape[:2]

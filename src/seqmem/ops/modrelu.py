@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from seqmem.data.masks import masked
 from seqmem.ops.activations import modrelu
 from seqmem.ops.compiled_sequence import chunk_steps, padded_size, register_sequence
-from seqmem.ops.loop import run_steps, stacked
+from seqmem.ops.loop import hidden_loop
 
 
 def modrelu_reference(
@@ -23,14 +22,11 @@ def modrelu_reference(
 
     Arguments and results are those of :func:`modrelu_sequence`.
     """
-    projected = linear(masked(inputs, lengths).transpose(0, 1), weight_hx, bias_hx)
 
-    def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        after = modrelu(item + linear(state, weight_hh), bias_modrelu)
-        return after, after
+    def step(projected: Tensor, state: Tensor) -> Tensor:
+        return modrelu(projected + linear(state, weight_hh), bias_modrelu)
 
-    outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
-    return stacked(outputs, inputs, hidden.shape[1]), after
+    return hidden_loop(step, inputs, hidden, lengths, weight_hx, bias_hx)
 
 
 def modrelu_sequence(

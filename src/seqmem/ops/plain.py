@@ -1,13 +1,11 @@
 """The plain recurrent network (Elman, 1990): the reference sequence, and the fused one."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from seqmem.data.masks import masked
 from seqmem.ops.activations import Activation, activation
-from seqmem.ops.loop import run_steps, stacked
-from seqmem.ops.memory_network import memory_network_sequence
+from seqmem.ops.loop import hidden_loop
+from seqmem.ops.memory_network import without_memory
 
 
 def plain_reference(
@@ -23,14 +21,11 @@ def plain_reference(
 
     Arguments and results are those of :func:`plain_sequence`.
     """
-    projected = linear(masked(inputs, lengths).transpose(0, 1), weight_hx, bias_h)
 
-    def step(item: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        after = activation(hidden_activation)((item + linear(state, weight_hh)).to(state.dtype))
-        return after, after
+    def step(projected: Tensor, state: Tensor) -> Tensor:
+        return activation(hidden_activation)((projected + linear(state, weight_hh)).to(state.dtype))
 
-    outputs, after = run_steps(step, projected.unbind(0), hidden, lengths, inputs.shape[1])
-    return stacked(outputs, inputs, hidden.shape[1]), after
+    return hidden_loop(step, inputs, hidden, lengths, weight_hx, bias_h)
 
 
 def plain_sequence(
@@ -56,17 +51,4 @@ def plain_sequence(
     Returns:
         outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step.
     """
-    outputs, hidden, _ = memory_network_sequence(
-        inputs,
-        hidden,
-        hidden.new_zeros(inputs.shape[0], 1, 1),
-        lengths,
-        step=torch.zeros(1, 1, dtype=torch.float64),
-        drive=torch.zeros(1, dtype=torch.float64),
-        weight_hx=weight_hx,
-        weight_hh=weight_hh,
-        bias_h=bias_h,
-        hidden_activation=hidden_activation,
-        gated=False,
-    )
-    return outputs, hidden
+    return without_memory(inputs, hidden, lengths, weight_hx, weight_hh, bias_h, hidden_activation, gated=False)
