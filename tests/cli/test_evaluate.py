@@ -146,13 +146,16 @@ def test_a_difference_is_a_warning_with_both_numbers_and_the_reasons(trained, tm
     RunFolder(folder).write_record({**record, "result": changed, "machine": machine, "code": "0123456789ab"})
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     evaluate.run(*finished_trial.read([str(folder)], evaluate.Keys))
+    monkeypatch.delenv("MKL_CBWR")
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(
         f"warning: test/loss: got {loss!r}, expected {loss + 1e-12!r} as recorded in training (code 0123456789ab, now "
     )
     assert "threads 64, now " in line
     assert "instructions SSE None, now " in line
+    assert "variables none, now MKL_CBWR=COMPATIBLE)" in line
     assert "data" not in line
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["config"]["runner"]["devices"] = 2

@@ -102,6 +102,15 @@ def test_a_record_names_what_computed_it(tmp_path):
     assert len(record["library"]["sha256"]) == 64
 
 
+def test_a_record_names_variables_that_choose_other_kernels(monkeypatch):
+    for name in module._CHOOSING_KERNELS:
+        monkeypatch.delenv(name, raising=False)
+    assert "variables" not in module.computed_by(config())["machine"]
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
+    assert module.computed_by(config())["machine"]["variables"] == ["MKL_CBWR=AVX2"]
+
+
 def test_a_record_names_what_decides_on_the_rounding_of_a_gpu(monkeypatch):
     for name, value in {"is_available": True, "get_device_name": "H100", "get_device_capability": (9, 0)}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)

@@ -101,8 +101,8 @@ def circumstances(folder: Path, config: Mapping[str, Any], computed: Mapping[str
         record = RunFolder(folder).read_record()
     except (OSError, ValueError):
         return []
-    then, now = ({**each, **(each.get("machine") or {})} for each in (record, computed))
-    names = ("code", "data", "backend", "processor", "threads", "devices", "instructions")
+    then, now = ({"variables": [], **each, **(each.get("machine") or {})} for each in (record, computed))
+    names = ("code", "data", "backend", "processor", "threads", "devices", "instructions", "variables")
     changed = [name for name in names if name in then and then[name] != now.get(name)]
     devices = config["runner"].get("devices", 1)
     split = [f"runner.devices {devices}, now 1"] if devices > 1 else []

@@ -1,5 +1,6 @@
 """The backend of a trial: its device and operators, whose rounding differs by more than the order of sums."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,18 @@ from seqmem.io.provenance import provenance
 from seqmem.ops import extension
 from seqmem.ops.gpu import support
 from seqmem.training.config import RayConfig, RunnerConfig, runner_config
+
+_CHOOSING_KERNELS = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+)
+"""Environment variables by which the libraries below torch choose other kernels, and so other last digits."""
 
 
 def backend(config: Mapping[str, Any]) -> str:
@@ -79,10 +92,12 @@ def computed_by(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``machine``, with the ``machine`` of :func:`seqmem.io.provenance.provenance`, ``devices`` (names of the GPUs in use,
         empty on the CPU), ``cuda`` (with a GPU: :func:`cuda_settings`), ``workers`` (trials at a time on this machine, if
-        several) and ``instructions`` (sets of torch and of the compiled operators); ``library``, see :func:`library`.
+        several), ``instructions`` (sets of torch and of the compiled operators) and ``variables`` (NAME=VALUE of those in the
+        environment that choose other kernels of MKL, oneDNN and cuBLAS, if one is set); ``library``, see :func:`library`.
     """
     runner = runner_config(config["runner"])
     count = runner.devices if device_kind(runner) == "cuda" and torch.cuda.is_available() else 0
+    variables = [f"{name}={value}" for name in _CHOOSING_KERNELS if (value := os.environ.get(name))]
     several = isinstance(runner.workers, int) and runner.workers > 1 and not isinstance(runner, RayConfig)
     machine = {
         **provenance()["machine"],
@@ -94,6 +109,7 @@ def computed_by(config: Mapping[str, Any]) -> dict[str, Any]:
             "torch": torch.backends.cpu.get_cpu_capability(),
             "operators": None if extension.REASON else torch.ops.seqmem.instruction_set(),
         },
+        **({"variables": variables} if variables else {}),
     }
     return {"machine": machine, "library": library()}
 
