@@ -176,13 +176,23 @@ std::vector<Tensor> lstm_sequence_backward(
           bias.clone()};
 }
 
-Cell gru_cell(bool reset_after) { return reset_after ? Cell::gru : Cell::gru_reset_before; }
+Arguments gru_arguments(
+    const char* name, const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih,
+    const Tensor& weight_hh, const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after,
+    const std::string& hidden_activation, bool bfloat16, int64_t chunk_steps) {
+  Arguments a = gated_arguments(
+      reset_after ? Cell::gru : Cell::gru_reset_before, name, inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih,
+      bias_hh, bfloat16, chunk_steps);
+  a.hidden_activation = activation(name, "hidden_activation", hidden_activation);
+  return a;
+}
 
 std::tuple<Tensor, Tensor, Tensor> gru_sequence(
     const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
-    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after, bool bfloat16, int64_t chunk_steps) {
-  Arguments a = gated_arguments(
-      gru_cell(reset_after), "seqmem::gru_sequence", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh,
+    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after, std::string hidden_activation,
+    bool bfloat16, int64_t chunk_steps) {
+  Arguments a = gru_arguments(
+      "seqmem::gru_sequence", inputs, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, reset_after, hidden_activation,
       bfloat16, chunk_steps);
   const Results r = forward(a);
   return {r.outputs, r.hidden, r.saved};
@@ -191,11 +201,11 @@ std::tuple<Tensor, Tensor, Tensor> gru_sequence(
 std::vector<Tensor> gru_sequence_backward(
     const OptionalTensor& grad_outputs, const OptionalTensor& grad_hidden, const Tensor& outputs, const Tensor& saved,
     const Tensor& inputs, const Tensor& hidden, const OptionalTensor& lengths, const Tensor& weight_ih, const Tensor& weight_hh,
-    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after, bool bfloat16, int64_t chunk_steps,
-    bool input_gradient) {
-  Arguments a = gated_arguments(
-      gru_cell(reset_after), "seqmem::gru_sequence_backward", inputs, hidden, hidden, lengths, weight_ih, weight_hh, bias_ih,
-      bias_hh, bfloat16, chunk_steps);
+    const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, bool reset_after, std::string hidden_activation,
+    bool bfloat16, int64_t chunk_steps, bool input_gradient) {
+  Arguments a = gru_arguments(
+      "seqmem::gru_sequence_backward", inputs, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh, reset_after,
+      hidden_activation, bfloat16, chunk_steps);
   const Tensor absent = at::empty({0}, inputs.options());
   const Gradients g = backward(a, {outputs, {}, {}, saved, absent, absent}, {grad_outputs, grad_hidden, {}}, input_gradient);
   const Columns& columns = g.layout.columns;
@@ -291,10 +301,10 @@ TORCH_LIBRARY_FRAGMENT(seqmem, library) {
       "bool bfloat16, int chunk_steps, bool input_gradient) -> Tensor[]");
   define(
       "gru_sequence(Tensor inputs, Tensor hidden, " + gated_schema +
-      "bool reset_after, bool bfloat16, int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
+      "bool reset_after, str hidden_activation, bool bfloat16, int chunk_steps) -> (Tensor outputs, Tensor hidden_after, Tensor saved)");
   define(
       "gru_sequence_backward" + grads + "Tensor outputs, Tensor saved, Tensor inputs, Tensor hidden, " + gated_schema +
-      "bool reset_after, bool bfloat16, int chunk_steps, bool input_gradient) -> Tensor[]");
+      "bool reset_after, str hidden_activation, bool bfloat16, int chunk_steps, bool input_gradient) -> Tensor[]");
   const std::string modrelu_schema =
       "Tensor inputs, Tensor hidden, Tensor? lengths, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, "
       "Tensor bias_modrelu, int chunk_steps";

@@ -136,7 +136,7 @@ struct ModreluPointwise {
   }
 };
 
-// GRU: r, z = sigmoid, n = tanh(z_3 + r z_2) with z_2 of the hidden state and z_3 of the input, h = n + z (h - n); saved: r, z,
+// GRU: r, z = sigmoid, n = act(z_3 + r z_2) with z_2 of the hidden state and z_3 of the input, h = n + z (h - n); saved: r, z,
 // n, z_2. The gradients are those of n, r, z, z_2: the first three for the weights of the input, the last three for those of h.
 template <typename T>
 struct GruPointwise {
@@ -153,7 +153,7 @@ struct GruPointwise {
   }
 
   template <int n>
-  static inline __attribute__((always_inline)) void forward(const Sequence<T>&, UnitState<T, GruPointwise> (&units)[n]) {
+  static inline __attribute__((always_inline)) void forward(const Sequence<T>& s, UnitState<T, GruPointwise> (&units)[n]) {
     Vector<T> candidate[n];
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
@@ -165,7 +165,11 @@ struct GruPointwise {
       saved[3] = z[2];
       candidate[j] = z[3] + saved[0] * z[2];
     }
-    sigmoid_tanh<T, 0, n>(candidate);
+    if (s.hidden_activation == Activation::tanh) {
+      sigmoid_tanh<T, 0, n>(candidate);
+    } else {
+      for (auto& each : candidate) each = activate<T>(s.hidden_activation, each);
+    }
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
       units[j].saved[2] = candidate[j];
@@ -174,10 +178,10 @@ struct GruPointwise {
   }
 
   static inline __attribute__((always_inline)) void backward(
-      const Sequence<T>&, const Vector<T>* saved, const Vector<T>& h_before, const Vector<T>&, Vector<T>& dh, Vector<T>&,
+      const Sequence<T>& s, const Vector<T>* saved, const Vector<T>& h_before, const Vector<T>&, Vector<T>& dh, Vector<T>&,
       Vector<T>* dz) {
     const Vector<T> r = saved[0], z = saved[1], n = saved[2];
-    dz[0] = dh * (T(1) - z) * (T(1) - n * n);
+    dz[0] = dh * (T(1) - z) * derivative<T>(s.hidden_activation, n);
     dz[1] = dz[0] * saved[3] * (r * (T(1) - r));
     dz[2] = dh * (h_before - n) * (z * (T(1) - z));
     dz[3] = dz[0] * r;
@@ -185,7 +189,7 @@ struct GruPointwise {
   }
 };
 
-// GRU with the reset gate before the product: r, z = sigmoid, n = tanh(W_n x + U_n (r h)), h = n + z (h - n); saved: r, z, n.
+// GRU with the reset gate before the product: r, z = sigmoid, n = act(W_n x + U_n (r h)), h = n + z (h - n); saved: r, z, n.
 // A step has two parts, since the product of n needs r of all units: sums_[0] holds r, no longer its sum, when `forward` runs.
 // The gradients are those of n, r and z; `backward` leaves that of r to `reset_backward`, after the product with U_n.
 template <typename T>
@@ -202,24 +206,29 @@ struct GruResetBeforePointwise {
 
   template <int n>
   static inline __attribute__((always_inline)) void forward(
-      const Sequence<T>&, UnitState<T, GruResetBeforePointwise> (&units)[n]) {
+      const Sequence<T>& s, UnitState<T, GruResetBeforePointwise> (&units)[n]) {
 #pragma GCC unroll 8
     for (int j = 0; j < n; ++j) {
       auto& [z, h, c, saved] = units[j];
-      Vector<T> gates[] = {z[1], z[2]};
-      sigmoid_tanh<T, 1, 1>(gates);
       saved[0] = z[0];
-      saved[1] = gates[0];
-      saved[2] = gates[1];
+      if (s.hidden_activation == Activation::tanh) {
+        Vector<T> gates[] = {z[1], z[2]};
+        sigmoid_tanh<T, 1, 1>(gates);
+        saved[1] = gates[0];
+        saved[2] = gates[1];
+      } else {
+        saved[1] = sigmoid<T>(z[1]);
+        saved[2] = activate<T>(s.hidden_activation, z[2]);
+      }
       h = saved[2] + saved[1] * (h - saved[2]);
     }
   }
 
   static inline __attribute__((always_inline)) void backward(
-      const Sequence<T>&, const Vector<T>* saved, const Vector<T>& h_before, const Vector<T>&, Vector<T>& dh, Vector<T>&,
+      const Sequence<T>& s, const Vector<T>* saved, const Vector<T>& h_before, const Vector<T>&, Vector<T>& dh, Vector<T>&,
       Vector<T>* dz) {
     const Vector<T> z = saved[1], n = saved[2];
-    dz[0] = dh * (T(1) - z) * (T(1) - n * n);
+    dz[0] = dh * (T(1) - z) * derivative<T>(s.hidden_activation, n);
     dz[1] = Vector<T>{};
     dz[2] = dh * (h_before - n) * (z * (T(1) - z));
     dh = dh * z;

@@ -1,14 +1,10 @@
-"""The rectified GRU against its equations, and its hand-written backward against autograd's."""
-
-from functools import partial
+"""The rectified GRU against its equations; ``tests/ops`` compares its compiled sequence with the loop."""
 
 import numpy as np
-import pytest
 import torch
 from torch.testing import assert_close
 
 from seqmem.cells.relu_gru import ReLUGRU
-from tests.cells.paths import fused, stepwise
 
 
 def sigmoid(x):
@@ -39,23 +35,3 @@ def test_weights_start_glorot_uniform_and_biases_between_minus_one_and_one():
             assert 0.98 * bound < weight[rows].abs().max() <= bound
     assert -1 <= cell.bias.min() < -0.9
     assert 0.9 < cell.bias.max() < 1
-
-
-@pytest.mark.parametrize("lengths", [None, torch.tensor([7, 0, 3, 6])], ids=["whole", "padded"])
-def test_its_backward_is_that_of_autograd(lengths):
-    torch.manual_seed(0)
-    cell = ReLUGRU(3, 5).double()
-    inputs = torch.randn(4, 7, 3, dtype=torch.float64)
-    if lengths is not None:
-        inputs[2, 3:] = float("nan")
-    state = type(cell.initial_state(4))(torch.randn(4, 5, dtype=torch.float64))
-    weights = torch.randn(4, 7, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
-    found = []
-    for run in (partial(fused, cell), partial(stepwise, cell)):
-        x, h = inputs.clone().requires_grad_(), state.hidden.clone().requires_grad_()
-        outputs, after = run(x, type(state)(h), lengths, False)
-        total = (outputs * weights[0]).sum() + (after.hidden * weights[1]).sum()
-        found.append([outputs, after.hidden, *torch.autograd.grad(total, [x, h, *cell.parameters()])])
-    assert_close(*found)
-    cell(inputs.nan_to_num())
-    assert cell.path == "step by step with a hand-written backward"

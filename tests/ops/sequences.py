@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from seqmem.cells import GRU, LMU, LMUT, LSTM, RNN, ExpRNN, LagT, LagTS, LegS, LegT, LegTS, Orthogonal
+from seqmem.cells.relu_gru import ReLUGRU
 from seqmem.ops import extension
 from tests.cells.paths import fused, stepwise
 
@@ -39,6 +40,7 @@ CELLS = {
     "gru no bias": (GRU, {"bias": False}),
     "gru resets before": (GRU, {"reset_after": False}),
     "gru resets before, no bias": (GRU, {"reset_after": False, "bias": False}),
+    "relu_gru": (ReLUGRU, {}),
     "rnn": (RNN, {}),
     "rnn relu": (RNN, {"hidden_activation": "relu"}),
     "exprnn": (ExpRNN, {}),
@@ -69,7 +71,7 @@ families = pytest.mark.parametrize(
             ["legs"],
             ["legts", "lagts"],
             ["legt", "lmut", "lagt", "lmu"],
-            ["lstm", "gru"],
+            ["lstm", "gru", "relu_gru"],
             ["rnn", "exprnn", "orthogonal"],
         )
     ],

@@ -131,7 +131,6 @@ def memory_sequence(d):
         arguments |= {"step_sizes": sizes.abs(), "generators": matrix}
     else:
         arguments |= {"step": d.tensor(order, order, kind=long), "drive": d.tensor(order, kind=long)}
-    activations = st.sampled_from(["id", "tanh", "relu", "sigmoid", "tan"])
     return arguments | {
         "inputs": d.tensor(batch, steps, channels),
         "hidden": d.tensor(batch, hidden),
@@ -146,8 +145,8 @@ def memory_sequence(d):
         "weight_hh": d.maybe(rows, hidden),
         "bias_h": d.maybe(rows),
         "alpha": d.draw(st.sampled_from([0.0, 0.5, 1.0])),
-        "memory_activation": d.draw(activations),
-        "hidden_activation": d.draw(activations),
+        "memory_activation": activation(d),
+        "hidden_activation": activation(d),
         "gated": gated,
         "memory_output": d.flag(),
         "bfloat16": d.flag(),
@@ -157,6 +156,7 @@ def memory_sequence(d):
 def gated_sequence(d, gates):
     batch, steps, channels, hidden = d.size(), d.few(), d.size(), d.size()
     biased = d.flag()
+    of_gru = {"reset_after": d.flag(), "hidden_activation": activation(d)}
     return {
         "inputs": d.tensor(batch, steps, channels),
         "hidden": d.tensor(batch, hidden),
@@ -166,7 +166,12 @@ def gated_sequence(d, gates):
         "bias_ih": d.tensor(gates * hidden) if biased else None,
         "bias_hh": d.tensor(gates * hidden) if biased else None,
         "bfloat16": d.flag(),
-    } | ({"memory": d.tensor(batch, hidden)} if gates == 4 else {"reset_after": d.flag()})
+        **({"memory": d.tensor(batch, hidden)} if gates == 4 else of_gru),
+    }
+
+
+def activation(d):
+    return d.draw(st.sampled_from(["id", "tanh", "relu", "sigmoid", "tan"]))
 
 
 def modrelu_sequence(d):

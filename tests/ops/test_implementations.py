@@ -14,7 +14,6 @@ from seqmem.ops.memory_network import memory_network_reference
 from seqmem.ops.modrelu import modrelu_reference
 from seqmem.ops.multiscale import multiscale_reference
 from seqmem.ops.plain import plain_reference
-from seqmem.ops.relu_gru import relu_gru_reference
 from seqmem.ops.states import mapped, parts
 
 CASES = {
@@ -22,7 +21,7 @@ CASES = {
     "lstm without bias": (LSTM(3, 17, bias=False), lstm_reference),
     "gru": (GRU(3, 5), gru_reference),
     "gru resets before": (GRU(3, 5, reset_after=False), gru_reference),
-    "relu_gru": (ReLUGRU(3, 5), relu_gru_reference),
+    "relu_gru": (ReLUGRU(3, 5), gru_reference),
     "mgu": (MGU(3, 5), gated_reference),
     "rnn": (RNN(3, 5), plain_reference),
     "exprnn": (ExpRNN(3, 5), modrelu_reference),

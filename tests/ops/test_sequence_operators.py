@@ -35,7 +35,8 @@ def arguments(name):
     weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
     if name.startswith("lstm"):
         return torch.ops.seqmem.lstm_sequence.default, (inputs, *state, torch.tensor([4, 4]), *weights, False, 3)
-    return torch.ops.seqmem.gru_sequence.default, (inputs, *state, torch.tensor([4, 4]), *weights, cell.reset_after, False, 3)
+    more = (cell.reset_after, "tanh", False, 3)
+    return torch.ops.seqmem.gru_sequence.default, (inputs, *state, torch.tensor([4, 4]), *weights, *more)
 
 
 opcheck_warning = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")

@@ -37,7 +37,7 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
     """
 
     name = "relu_gru"
-    operator = "relu_gru"
+    operator = "gru"
     hidden_is_output = True
 
     @checked
@@ -68,12 +68,18 @@ class ReLUGRU(Recurrence[ReLUGRUState]):
 
     def advance(self, projected: Tensor, state: ReLUGRUState, scheduled: Any) -> tuple[Tensor, ReLUGRUState]:
         """Compute one step."""
-        hidden = gru_step_reset_before(projected, state.hidden, scheduled[0], scheduled[1], torch.relu)
+        gates, candidate = scheduled
+        hidden = gru_step_reset_before(projected, state.hidden, gates, candidate, "relu")
         return hidden, ReLUGRUState(hidden)
+
+    def operator_options(self) -> dict[str, Any]:
+        """Return where the reset gate acts, and the activation."""
+        return {"reset_after": False, "hidden_activation": "relu"}
 
     def fused_forward(
         self, run: Any, inputs: Tensor, state: ReLUGRUState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, ReLUGRUState]:
         """Compute a whole sequence."""
-        outputs, hidden = run(inputs, state.hidden, lengths, self.weight_ih, self.weight_hh, self.bias)
+        weights = (self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias))
+        outputs, hidden = run(inputs, state.hidden, lengths, *weights, *self.operator_options().values())
         return outputs, ReLUGRUState(hidden)

@@ -1,21 +1,23 @@
 """Gated recurrent unit: one step, the reference sequence, and the fused one."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from seqmem.ops.activations import Activation, activation
 from seqmem.ops.compiled_sequence import chunk_steps, padded_size, products_in_half, register_sequence
 from seqmem.ops.loop import hidden_loop
 
 
-def gru_step(projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> Tensor:
+def gru_step(
+    projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tensor | None, hidden_activation: Activation = "tanh"
+) -> Tensor:
     """Compute one step with the reset gate after the product (as torch.nn.GRU)::
 
         r, z = sigmoid(W x + b + U h + b')
-        n = tanh(W_n x + b_n + r (U_n h + b'_n))
+        n = f(W_n x + b_n + r (U_n h + b'_n))
         h' = (1 - z) n + z h
 
     Args:
@@ -23,6 +25,7 @@ def gru_step(projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tens
         hidden: h, (B, H).
         weight_hh: U, (3H, H).
         bias_hh: b', (3H,), or None.
+        hidden_activation: f.
 
     Returns:
         h', (B, H).
@@ -31,7 +34,7 @@ def gru_step(projected: Tensor, hidden: Tensor, weight_hh: Tensor, bias_hh: Tens
     x_gates, x_new = projected.split(sizes, -1)
     h_gates, h_new = linear(hidden, weight_hh, bias_hh).split(sizes, -1)
     r, z = torch.sigmoid(x_gates + h_gates).chunk(2, -1)
-    new = torch.tanh(x_new + r * h_new)
+    new = activation(hidden_activation)(x_new + r * h_new)
     return new + z * (hidden - new)
 
 
@@ -40,25 +43,25 @@ def gru_step_reset_before(
     hidden: Tensor,
     gates: tuple[Tensor, Tensor | None],
     candidate: tuple[Tensor, Tensor | None],
-    activation: Callable[[Tensor], Tensor] = torch.tanh,
+    hidden_activation: Activation = "tanh",
 ) -> Tensor:
     """Compute one step with the reset gate before the product (Cho et al., 2014, equation 8).
 
-    n = tanh(W_n x + b_n + U_n (r h) + b'_n); r, z and h' are those of :func:`gru_step`.
+    n = f(W_n x + b_n + U_n (r h) + b'_n); r, z and h' are those of :func:`gru_step`.
 
     Args:
         projected: W x + b, (B, 3H), rows r, z, n.
         hidden: h, (B, H).
         gates: U (2H, H) and b' (2H,) or None, rows r, z.
         candidate: U_n (H, H) and b'_n (H,) or None.
-        activation: of n.
+        hidden_activation: f.
 
     Returns:
         h', (B, H).
     """
     x_gates, x_new = projected.split([2 * hidden.shape[1], hidden.shape[1]], -1)
     r, z = torch.sigmoid(x_gates + linear(hidden, *gates)).chunk(2, -1)
-    new = activation(x_new + linear(r * hidden, *candidate))
+    new = activation(hidden_activation)(x_new + linear(r * hidden, *candidate))
     return new + z * (hidden - new)
 
 
@@ -71,6 +74,7 @@ def gru_reference(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     reset_after: bool = True,
+    hidden_activation: Activation = "tanh",
 ) -> tuple[Tensor, Tensor]:
     """Compute a whole sequence by :func:`gru_step` or :func:`gru_step_reset_before`.
 
@@ -81,8 +85,8 @@ def gru_reference(
 
     def step(projected: Tensor, state: Tensor) -> Tensor:
         if reset_after:
-            return gru_step(projected, state, weight_hh, bias_hh)
-        return gru_step_reset_before(projected, state, gates, candidate)
+            return gru_step(projected, state, weight_hh, bias_hh, hidden_activation)
+        return gru_step_reset_before(projected, state, gates, candidate, hidden_activation)
 
     return hidden_loop(step, inputs, hidden, lengths, weight_ih, bias_ih)
 
@@ -96,6 +100,7 @@ def gru_sequence(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     reset_after: bool = True,
+    hidden_activation: Activation = "tanh",
 ) -> tuple[Tensor, Tensor]:
     """Compute one layer of a GRU over a whole sequence, in ``csrc/sequence_run.cpp``.
 
@@ -108,24 +113,25 @@ def gru_sequence(
         bias_ih: (3H,), or None for no bias.
         bias_hh: (3H,), or None for no bias.
         reset_after: the reset gate acts after the product with U_n, as in torch.nn.GRU; else before it.
+        hidden_activation: of n.
 
     Returns:
         outputs (B, T, H), zero in the padding, and the hidden state after each row's last valid step. Differentiable once.
 
     Raises:
-        ValueError: shapes or types that do not match.
+        ValueError: shapes or types that do not match, or an unknown activation.
     """
     inputs = inputs.to(hidden.dtype)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     steps = chunk_steps(inputs, hidden, *weights)
     outputs, hidden, _ = torch.ops.seqmem.gru_sequence(
-        inputs, hidden, lengths, *weights, reset_after, products_in_half(hidden), steps
+        inputs, hidden, lengths, *weights, reset_after, hidden_activation, products_in_half(hidden), steps
     )
     return outputs, hidden
 
 
 def _shapes(inputs: Tensor, hidden: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    *_, reset_after, _, steps_of_chunk = others
+    *_, reset_after, _, _, steps_of_chunk = others
     batch, steps = inputs.shape[:2]
     return (
         inputs.new_empty(batch, steps, hidden.shape[1]),

@@ -34,7 +34,6 @@ from seqmem.ops.modrelu import modrelu_sequence
 from seqmem.ops.multiscale import multiscale_sequence
 from seqmem.ops.oscillators import oscillator_scan, oscillator_scan_exported, oscillator_scan_parallel
 from seqmem.ops.plain import plain_sequence
-from seqmem.ops.relu_gru import relu_gru_fallback_reason, relu_gru_sequence
 from seqmem.ops.selective_scan import selective_scan_blocks, selective_scan_compiled, selective_scan_exported
 from seqmem.ops.slstm import slstm_exported, slstm_reference, slstm_sequence
 
@@ -113,7 +112,7 @@ def _full_precision_reason(inputs: Tensor) -> str:
     return compiled_sequence.fallback_reason(inputs, half_products=False)
 
 
-def _gru_reason(inputs: Tensor, reset_after: bool = True) -> str:
+def _gru_reason(inputs: Tensor, reset_after: bool = True, hidden_activation: Activation = "tanh") -> str:
     return compiled_sequence.fallback_reason(inputs)
 
 
@@ -170,10 +169,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "gru": (
         Implementation(COMPILED, "cpu", _gru_reason, gru_sequence),
-        Implementation("one cuDNN call", "cuda", cudnn.fallback_reason, cudnn.gru_cudnn),
-    ),
-    "relu_gru": (
-        Implementation("step by step with a hand-written backward", "cpu", relu_gru_fallback_reason, relu_gru_sequence),
+        Implementation("one cuDNN call", "cuda", cudnn.gru_fallback_reason, cudnn.gru_cudnn),
     ),
     "multiscale": (Implementation(COMPILED, "cpu", _full_precision_reason, multiscale_sequence),),
     "diagonal_scan": _scan_rows(

@@ -27,18 +27,31 @@ _CUDNN_MODES = {"rnn_tanh": 1, "lstm": 2, "gru": 3}
 _GATES = {"rnn_tanh": 1, "lstm": 4, "gru": 3}
 
 
-def fallback_reason(inputs: Tensor, reset_after: bool = True) -> str:
+def fallback_reason(inputs: Tensor) -> str:
     """Return why cuDNN cannot compute inputs (B, T, C), or an empty string.
 
     Args:
         inputs: in the type of the weights.
-        reset_after: of :func:`seqmem.ops.gru.gru_sequence`.
     """
     if extension.FORCED:
         return extension.REASON
     if exporting():
         return "an exported program has no cuDNN call"
-    return "" if reset_after else "cuDNN has no GRU with the reset gate before the product"
+    return ""
+
+
+def gru_fallback_reason(inputs: Tensor, reset_after: bool = True, hidden_activation: Activation = "tanh") -> str:
+    """Return why cuDNN cannot compute the GRU of inputs (B, T, C), or an empty string.
+
+    Args:
+        inputs: in the type of the weights.
+        reset_after: of :func:`seqmem.ops.gru.gru_sequence`, as the next.
+        hidden_activation: of the candidate.
+    """
+    if not reset_after:
+        return fallback_reason(inputs) or "cuDNN has no GRU with the reset gate before the product"
+    known = hidden_activation == "tanh"
+    return fallback_reason(inputs) or ("" if known else f"the GRU of cuDNN has tanh, not '{hidden_activation}'")
 
 
 def plain_fallback_reason(inputs: Tensor, hidden_activation: Activation = "tanh") -> str:
@@ -94,11 +107,12 @@ def gru_cudnn(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     reset_after: bool = True,
+    hidden_activation: Activation = "tanh",
 ) -> tuple[Tensor, Tensor]:
     """Compute a whole sequence; differentiable once.
 
     Under autocast products and states are in half precision. Arguments and results are those of
-    :func:`seqmem.ops.gru.gru_sequence`; ``reset_after`` is true.
+    :func:`seqmem.ops.gru.gru_sequence`; ``reset_after`` is true, and the activation is "tanh".
     """
     if 0 in inputs.shape[:2]:
         return gru_reference(inputs, hidden, lengths, weight_ih, weight_hh, bias_ih, bias_hh)
