@@ -24,6 +24,7 @@ from seqmem.data.statistics import Statistics, of_segments
 from seqmem.data.summary import summary
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Layout
+from seqmem.io.series_names import stem
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Task = Literal["classification", "regression", "forecasting", "reconstruction"]
@@ -128,7 +129,7 @@ class Files(DataSet):
                 line, the array or the key.
         """
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        found = read_files(given)
+        found = read_files(given, self._trained.step_columns if self._trained else ())
         if self._trained is not None:
             found = self._trained.checked(found)
         check_labels(found, task, learns=self._trained is None)
@@ -260,6 +261,8 @@ def _preparation(
     """Return the preparation by the training split."""
     channels, mean, deviation = len(found.channels), statistics.mean, statistics.deviation
     targets = Statistics.of([] if found.targets is None else [found.targets[train.series]], len(found.target_names))
+    statistics.refuse_infinite(found.channels, f"{found.path}, channel")
+    targets.refuse_infinite(found.target_names, f"{found.path}, value to predict")
     target_mean, target_deviation, fill = targets.mean, targets.deviation, np.zeros(channels)
     if not given["standardize"]:
         mean, deviation, fill = np.zeros(channels), np.ones(channels), mean
@@ -277,6 +280,8 @@ def _preparation(
         found.layout,
         windowed,
         given["standardize"],
+        found.step_columns,
+        found.is_dated if given["timestamp"] else None,
     )
 
 
@@ -301,7 +306,7 @@ def _spec(given: dict[str, Any], preparation: Preparation, found: Collection, lo
     task, channels = given["task"], len(preparation.channels)
     sizes = {"classification": len(preparation.class_names or ()), "regression": len(preparation.target_names)}
     return DataSpec(
-        f"files {found.path.name.partition('.')[0]}",
+        f"files {stem(found.path.name)}",
         input_size=preparation.input_size,
         output_size=sizes.get(task, channels),
         task=task,

@@ -9,7 +9,10 @@ import torch
 from seqmem import datasets
 from seqmem.cli import commandline, predict
 from seqmem.errors import UserError
+from seqmem.io.collection import Reading
+from seqmem.io.sources import read_source
 from seqmem.training.checkpoints.files import read_checkpoint, restore
+from seqmem.training.evaluation.new_series import Written
 from tests.trials import run_trials
 
 TINY = ("dataset=files", "model=gru", "model.preset=tiny", "train.epochs=2", "train.lr=0.02", "runner.accelerator=cpu")
@@ -154,6 +157,98 @@ def test_forecasts_in_their_unit_after_the_last_step(trained, run, tmp_path):
     (tmp_path / "dates.csv").write_text("day,price\n2024-02-27,500\n2024-02-28,501\n2024-02-29,502\n2024-03-01T00:00,503\n")
     rows, _ = run(trial, tmp_path / "dates.csv")
     assert [row["time"] for row in rows] == [f"2024-03-0{day}T00:00:00" for day in (2, 3, 4)]
+
+
+def test_a_forecast_of_more_steps_than_the_series_has_begins_later(trained, run, tmp_path):
+    path = tmp_path / "hours.csv"
+    path.write_text("time,x\n" + "\n".join(f"{1000 + t},{t % 5}" for t in range(300)))
+    trial, _ = trained("dataset.task=forecasting", "dataset.horizon=7", "dataset.window=5", file=path)
+    rows, printed = run(trial, path)
+    assert [(row["step"], row["time"]) for row in rows] == [(str(step), str(1000 + step)) for step in range(302, 307)]
+    assert "1 of 1 series give the model fewer steps than dataset.horizon=7" in printed
+    (tmp_path / "short.csv").write_text("time,x\n" + "\n".join(f"{50 + t},{t % 5}" for t in range(3)))
+    rows, _ = run(trial, tmp_path / "short.csv")
+    assert [(row["step"], row["time"]) for row in rows] == [(str(step), str(50 + step)) for step in (7, 8, 9)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["2024-01-29", "2024-01-30", "2024-01-31"], ["2024-02-01T00:00:00", "2024-02-02T00:00:00"]),
+        (["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01"], ["2024-05-01T00:00:00", "2024-06-01T00:00:00"]),
+        (["2023-12-31", "2024-01-31", "2024-02-29", "2024-03-31"], ["2024-04-30T00:00:00", "2024-05-31T00:00:00"]),
+        ([f"2024-02-0{day}" for day in (1, 2, 5, 6, 7, 8, 9)], ["2024-02-12T00:00:00", "2024-02-13T00:00:00"]),
+        (
+            ["2024-06-20T22:59:00+02:00", "2024-06-20T23:00:00+02:00"],
+            ["2024-06-20T21:01:00+00:00", "2024-06-20T21:02:00+00:00"],
+        ),
+        (
+            ["2024-01-01T00:00:00.0001", "2024-01-01T00:00:00.0002"],
+            ["2024-01-01T00:00:00.000300", "2024-01-01T00:00:00.000400"],
+        ),
+        (["20241229", "20241230", "20241231"], ["2025-01-01T00:00:00", "2025-01-02T00:00:00"]),
+        (["2024-01-01", "2024-01-03", "2024-01-04", "2024-01-05"], ["2024-01-06T00:00:00", "2024-01-07T00:00:00"]),
+        ([str(1706700000000 + k) for k in range(3)], ["1706700000003", "1706700000004"]),
+        (["0.1", "0.2", "0.3"], ["0.4", "0.5"]),
+        (["7"], ["7", "7"]),
+    ],
+    ids=lambda each: each[0],
+)
+def test_times_go_on_at_the_rhythm_and_in_the_resolution_of_the_series(tmp_path, before, after):
+    (tmp_path / "own.csv").write_text("time,x\n" + "\n".join(f"{time},1" for time in before))
+    found = read_source(tmp_path / "own.csv", Reading(target="none", single=True))
+    written = Written(found, None, None, None, 2)
+    assert written._times_at(0, range(len(before), len(before) + 2)) == after
+
+
+def test_times_of_arrays_go_on_where_they_end(tmp_path):
+    np.savez(tmp_path / "own.npz", values=np.zeros((2, 3, 1)), times=np.array([[1000.0, 1001, 1002], [5, 7, 9]]))
+    (tmp_path / "own.ts").write_text(
+        "@problemName own\n@timeStamps true\n@missing false\n@univariate true\n@equalLength true\n@seriesLength 3\n"
+        "@classLabel true a b\n@data\n(1000,1),(1001,1),(1002,1):a\n(5,1),(7,1),(9,1):b\n"
+    )
+    for name in ("own.npz", "own.ts"):
+        written = Written(read_source(tmp_path / name, Reading(target="none")), None, None, None, 1)
+        assert [written._times_at(k, range(3, 4)) for k in range(2)] == [["1003"], ["11"]]
+
+
+def test_columns_of_a_wide_table_are_the_steps_of_the_training_in_any_order(trained, run, refused, tmp_path):
+    names, rows = ["id", "label", *(f"t{t}" for t in range(6))], []
+    for k in range(20):
+        rows.append([f"s{k}", "ab"[k % 2], *(f"{k % 2 + t / 8}" for t in range(6))])
+
+    def write(name, names, rows):
+        (tmp_path / name).write_text("\n".join(",".join(row) for row in [names, *rows]))
+        return tmp_path / name
+
+    trial, _ = trained(file=write("own.csv", names, rows))
+    expected, _ = run(trial, tmp_path / "own.csv")
+    turned = [["id", "age", *names[:1:-1]], *([row[0], "77", *row[:1:-1]] for row in rows)]
+    found, _ = run(trial, write("new.csv", turned[0], turned[1:]))
+    assert found == [{key: value for key, value in row.items() if key != "label"} for row in expected]
+    longer, _ = run(trial, write("new.csv", ["id", "t6", *names[2:]], [[row[0], "3", *row[2:]] for row in rows]))
+    assert longer[0] != found[0]
+    lacking = refused(trial, write("new.csv", [*names[:4], *names[5:]], [[*row[:4], *row[5:]] for row in rows]))
+    assert "new.csv has no column 't2'" in lacking
+    assert "expected the steps t0 to t5 as in the training, or the first of them" in lacking
+
+
+def test_labels_are_compared_as_in_the_training(trained, run, tmp_path):
+    """Numbers may have decimals, as pandas writes them beside an empty cell; a folder may have its table of labels."""
+    rows = [f"s{k},{t},{k % 2 + t / 8},{k % 2}" for k in range(20) for t in range(4)]
+    (tmp_path / "own.csv").write_text("id,time,x,label\n" + "\n".join(rows))
+    trial, _ = trained(file=tmp_path / "own.csv")
+    expected, printed = run(trial, tmp_path / "own.csv")
+    right = sum(row["label"] == row["prediction"] for row in expected)
+    (tmp_path / "new.csv").write_text("id,time,x,label\n" + "\n".join(f"{row}.0" for row in rows))
+    assert f"{right} of 20 labels are predicted correctly" in run(trial, tmp_path / "new.csv")[1]
+    (tmp_path / "new").mkdir()
+    for k in range(20):
+        (tmp_path / "new" / f"r{k}.csv").write_text("time,x\n" + "\n".join(f"{t},{k % 2 + t / 8}" for t in range(4)))
+    (tmp_path / "new" / "labels.csv").write_text("file,label\n" + "\n".join(f"r{k},{k % 2}" for k in range(19)))
+    found, printed = run(trial, tmp_path / "new")
+    assert {row["series"]: row["label"] for row in found} == {f"r{k}": str(k % 2) if k < 19 else "" for k in range(20)}
+    assert "of 19 labels are predicted correctly" in printed
 
 
 def test_reconstructions_in_their_unit_with_errors(trained, run, tmp_path):

@@ -69,8 +69,14 @@ def run(given: argparse.Namespace) -> None:
         rows += written.rows(sequence, *pair)
     write_rows(given.out, rows)
     print(f"{spec.name}, epoch {checkpoint.epoch + 1}: predictions for {len(found)} series of {found.path} in {given.out}")
+    short = int((segments.lengths < arguments["horizon"]).sum()) if spec.task == "forecasting" else 0
+    if short:
+        print(
+            f"{short} of {len(found)} series give the model fewer steps than dataset.horizon={arguments['horizon']}: the first "
+            "of the steps after them are not predicted"
+        )
     if spec.task == "classification":
-        print(_counts(rows, found))
+        print(_counts(rows, found, spec.class_names or ()))
 
 
 def _trained(checkpoint: "Checkpoint") -> tuple[dict[str, Any], "Preparation"]:
@@ -91,22 +97,26 @@ def _read(path: Path, reading: "Reading", preparation: "Preparation") -> "Collec
     """Return the new series with the channels of the training, in its order."""
     from seqmem.io.sources import read_source
 
-    reading = replace(reading, layout=preparation.layout or reading.layout, classes=preparation.class_names or ())
+    layout, classes = preparation.layout or reading.layout, preparation.class_names or ()
+    reading = replace(reading, layout=layout, classes=classes, step_columns=preparation.step_columns)
     if preparation.layout == "long":
         reading = replace(reading, channel_columns=preparation.channels)
     found = read_source(path, reading, "FILE")
     return preparation.checked(found)
 
 
-def _counts(rows: Sequence[Sequence[str]], found: "Collection") -> str:
+def _counts(rows: Sequence[Sequence[str]], found: "Collection", names: Sequence[str]) -> str:
     """Return the line of the predicted classes, with the accuracy if the labels are known."""
     place = list(rows[0]).index("prediction")
     counts: Mapping[str, int] = Counter(row[place] for row in rows[1:])
     line = "predicted: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     if found.labels is None:
         return line
-    known = [(row[1], row[place]) for row in rows[1:] if row[1]]
-    right = sum(label == prediction for label, prediction in known)
+    from seqmem.data.class_names import places_of
+
+    known = [row for row in rows[1:] if row[1]]
+    pairs = zip(*(places_of([row[column] for row in known], names) for column in (1, place)), strict=True)
+    right = sum(label == prediction for label, prediction in pairs)
     return f"{line}; {right} of {len(known)} labels are predicted correctly" if known else line
 
 

@@ -34,12 +34,18 @@ def numbered_as(labels: Sequence[str], names: Sequence[str], where: str) -> np.n
     Raises:
         UserError: a label is not one of the names.
     """
-    places = {key: place for place, key in enumerate(_keys(names))}
-    keys = _keys(labels) if all(isinstance(key, float) for key in places) else list(labels)
-    for label, key in zip(labels, keys, strict=True):
-        if key not in places:
+    found = places_of(labels, names)
+    for label, place in zip(labels, found, strict=True):
+        if place is None:
             raise UserError(f"{where}: got the label '{label}', expected a class of the training{suggestion(label, names)}")
-    return np.array([places[key] for key in keys])
+    return np.array(found)
+
+
+def places_of(labels: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """Return for each label its position among the names of known classes; None for another label."""
+    places = {key: place for place, key in enumerate(_keys(names))}
+    as_numbers = all(isinstance(key, float) for key in places)
+    return [places.get(float(label) if as_numbers and _number.fullmatch(label) else label) for label in labels]
 
 
 def _keys(labels: Sequence[str]) -> list[float] | list[str]:

@@ -52,16 +52,17 @@ def reading_of(arguments: Mapping[str, Any], new: bool = False) -> Reading:
     )
 
 
-def read_files(arguments: Mapping[str, Any]) -> Collection:
+def read_files(arguments: Mapping[str, Any], step_columns: tuple[str, ...] = ()) -> Collection:
     """Read the file or folder of ``dataset.path``, and those of validation and test if there are any.
 
     Args:
         arguments: section ``dataset`` of a checked config.
+        step_columns: names of the columns of a trial's wide table; empty for those of this one.
 
     Raises:
         UserError: a file cannot be read, or the files do not fit each other.
     """
-    reading = reading_of(arguments)
+    reading = replace(reading_of(arguments), step_columns=step_columns)
     if len(reading.label_columns) > 1 and reading.target != "value":
         raise UserError(
             f"dataset.label_column: got [{', '.join(reading.label_columns)}] with dataset.task={arguments['task']}, expected "
@@ -71,7 +72,8 @@ def read_files(arguments: Mapping[str, Any]) -> Collection:
     for split in ("validation", "test"):
         path = arguments[f"{split}_path"]
         if path is not None:
-            part = read_source(path, reading, f"dataset.{split}_path")
+            own = replace(reading, step_columns=step_columns or parts[0].step_columns)
+            part = read_source(path, own, f"dataset.{split}_path")
             files = {f"{split}: {name}": sum_ for name, sum_ in part.files.items()}
             parts.append(replace(part, splits=[split] * len(part), files=files))
     found = joined(parts[0].path, parts)

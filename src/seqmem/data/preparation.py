@@ -1,6 +1,6 @@
 """Preparation of a user's series for a model: standardisation, missing values and classes, kept for later inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Preparation:
         layout: of the training's table; None for other files.
         windowed: the training cut series into windows.
         standardizes: mean and deviation are those of the training split, which may be 0 and 1.
+        step_columns: names of the columns of the training's wide table.
+        dated: the times are dates; None unless they are an input.
     """
 
     channels: tuple[str, ...]
@@ -45,6 +47,8 @@ class Preparation:
     layout: Literal["long", "wide"] | None = None
     windowed: bool = False
     standardizes: bool = True
+    step_columns: tuple[str, ...] = ()
+    dated: bool | None = None
 
     @property
     def input_size(self) -> int:
@@ -73,8 +77,13 @@ class Preparation:
         """Return series with these channels, in this order.
 
         Raises:
-            UserError: they have other channels.
+            UserError: they have other channels, or times of another kind.
         """
+        if found.times is not None and self.dated not in (None, found.is_dated):
+            kinds = ("numbers", "dates")
+            raise UserError(
+                f"{found.path}: got {kinds[found.is_dated]} as times, expected {kinds[not found.is_dated]} as in the training"
+            )
         if set(found.channels) != set(self.channels):
             raise UserError(
                 f"{found.path}: got the channels {', '.join(found.channels[:8])}, expected {', '.join(self.channels[:8])} as "
@@ -106,12 +115,7 @@ class Preparation:
             standardised = self._filled(standardised, missing, lengths)
         with np.errstate(over="ignore"):
             inputs = standardised.astype(np.float32)
-        if not np.isfinite(inputs).all():
-            row, channel = np.argwhere(~np.isfinite(inputs))[0]
-            raise UserError(
-                f"channel {self.channels[channel]}: got {values[row, channel]:g}, which is beyond the range of float32; divide "
-                "the channel by a constant, or give dataset.standardize=true"
-            )
+        _refuse_infinite(inputs, values, [f"channel {name}" for name in self.channels])
         return np.concatenate([inputs, ~missing], 1, dtype=np.float32) if self.missing == "mask" else inputs
 
     def _filled(self, standardised: np.ndarray, missing: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -136,9 +140,27 @@ class Preparation:
         return values.astype(np.float64) * np.array(self.deviation) + np.array(self.mean)
 
     def standard_targets(self, targets: np.ndarray) -> np.ndarray:
-        """Return values to predict (n, D), standardised, float32."""
-        return ((targets - np.array(self.target_mean)) / np.array(self.target_deviation)).astype(np.float32)
+        """Return values to predict (n, D), standardised, float32.
+
+        Raises:
+            UserError: a value is too large for float32.
+        """
+        with np.errstate(over="ignore"):
+            found = ((targets - np.array(self.target_mean)) / np.array(self.target_deviation)).astype(np.float32)
+        return _refuse_infinite(found, targets, [f"value to predict {name}" for name in self.target_names])
 
     def undo_targets(self, values: np.ndarray) -> np.ndarray:
         """Convert standardised values to predict (n, D) to their own unit, float64."""
         return values.astype(np.float64) * np.array(self.target_deviation) + np.array(self.target_mean)
+
+
+def _refuse_infinite(converted: np.ndarray, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return values (n, C) in float32, if all are finite there."""
+    wrong = np.argwhere(~np.isfinite(converted))
+    if len(wrong):
+        row, column = wrong[0]
+        raise UserError(
+            f"{names[column]}: got {values[row, column]:g}, which is beyond the range of float32; divide it by a constant, or "
+            "give dataset.standardize=true"
+        )
+    return converted

@@ -130,7 +130,7 @@ def _rounded(times: list[np.ndarray], names: list[str]) -> Tensor:
         if equal.any():
             step = int(equal.argmax())
             raise UserError(
-                f"times of series {name!r}: got {each[step]!r} and {each[step + 1]!r} at steps "
-                f"{step} and {step + 1}, which are equal in float32; cut the series: dataset.window=1000"
+                f"times of series {name!r}: got {float(each[step])!r} and {float(each[step + 1])!r} at steps {step} and "
+                f"{step + 1}, which are equal in float32; cut the series into shorter ones, or give dataset.timestamp=false"
             )
     return torch.from_numpy(np.concatenate(times).astype(np.float32))

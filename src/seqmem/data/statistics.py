@@ -1,11 +1,12 @@
 """Statistics of the channels of series of any total size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from seqmem.data.segments import Segments
+from seqmem.errors import UserError
 from seqmem.io.collection import Collection
 
 _values = 2**20
@@ -40,14 +41,29 @@ class Statistics:
             found._add(part.astype(np.float64))
         return found
 
+    def refuse_infinite(self, names: Sequence[str], where: str) -> None:
+        """Refuse statistics beyond the range of float64, since squares of the values are.
+
+        Args:
+            names: of the channels.
+            where: what has them, for the message.
+
+        Raises:
+            UserError: naming the first such channel.
+        """
+        for name, mean, squares in zip(names, self.mean.tolist(), self.squares.tolist(), strict=True):
+            if not np.isfinite([mean, squares]).all():
+                raise UserError(f"{where} {name}: got values so large that their squares overflow; divide it by a constant")
+
     def _add(self, part: np.ndarray) -> None:
         present = ~np.isnan(part)
         count = present.sum(0)
-        mean = np.where(present, part, 0.0).sum(0) / np.maximum(count, 1)
-        squares = (np.where(present, part - mean, 0.0) ** 2).sum(0)
         total = np.maximum(self.count + count, 1)
-        shift = mean - self.mean
-        self.squares = self.squares + squares + shift**2 * self.count * count / total
+        with np.errstate(over="ignore", invalid="ignore"):  # see refuse_infinite
+            mean = np.where(present, part, 0.0).sum(0) / np.maximum(count, 1)
+            squares = (np.where(present, part - mean, 0.0) ** 2).sum(0)
+            shift = mean - self.mean
+            self.squares = self.squares + squares + shift**2 * self.count * count / total
         self.mean = self.mean + shift * count / total
         self.count = self.count + count
         self.steps += len(part)

@@ -72,7 +72,7 @@ def read_npz(path: Path, reading: Reading) -> Collection:
     place = {role: next((plain[name] for name in names if name in plain), None) for role, names in OTHERS.items()}
     values = next((plain[name] for name in VALUES if name in plain), None)
     label = next((plain[name] for name in LABELS if name in plain), None)
-    if reading.label_columns and not reading.new:
+    if reading.label_columns and (not reading.new or reading.label_columns[0] in arrays):
         if len(reading.label_columns) > 1:
             raise UserError(
                 f"dataset.label_column: got [{', '.join(reading.label_columns)}], expected one array of {path}; that of "
@@ -89,12 +89,13 @@ def read_npz(path: Path, reading: Reading) -> Collection:
     count = len(found)
     if place["channels"]:
         names = object_arrays.strings(f"{path}, array {place['channels']}", arrays[place["channels"]], len(found.channels))
-        found = replace(found, channels=tuple(str(name) for name in names))
+        found = replace(found, channels=tuple(f"x{k}" if name is None else name for k, name in enumerate(names)))
     if place["names"]:
         names = object_arrays.strings(f"{path}, array {place['names']}", arrays[place["names"]], count)
-        found = replace(found, names=[str(name) for name in names])
+        found = replace(found, names=[str(k) if name is None else name for k, name in enumerate(names)])
     if place["times"]:
-        found = replace(found, times=_times(f"{path}, array {place['times']}", arrays[place["times"]], found))
+        times, origins = _times(f"{path}, array {place['times']}", arrays[place["times"]], found)
+        found = replace(found, times=times, origins=origins)
     if place["groups"]:
         found = replace(found, groups=object_arrays.strings(f"{path}, array {place['groups']}", arrays[place["groups"]], count))
     if place["splits"]:
@@ -103,7 +104,9 @@ def read_npz(path: Path, reading: Reading) -> Collection:
         found = replace(found, splits=splits_of(names, lambda k: f"{where}[{k}]"))
     roles = {"arrays": ", ".join(f"{name} {array.shape}" for name, array in arrays.items())}
     found = replace(found, roles=roles)
-    return found if label is None or reading.target == "none" else _labelled(found, path, label, arrays[label], reading)
+    if label is None or reading.target == "none" or reading.labels_elsewhere:
+        return found
+    return _labelled(found, path, label, arrays[label], reading)
 
 
 def _labelled(found: Collection, path: Path, name: str, array: np.ndarray, reading: Reading) -> Collection:
@@ -231,8 +234,8 @@ def _trimmed(found: Collection) -> Collection:
     return replace(found, lengths=lengths)
 
 
-def _times(where: str, times: np.ndarray, found: Collection) -> np.ndarray:
-    """Return the times (N,) of each row, from the first step of its series."""
+def _times(where: str, times: np.ndarray, found: Collection) -> tuple[np.ndarray, np.ndarray]:
+    """Return the times (N,) of each row, from the first step of its series, and the times (n,) of these steps."""
     steps = len(found.values)
     if times.dtype.hasobject:
         flat = np.concatenate([each[:, 0] for each in object_arrays.series_of_objects(where, times)])
@@ -240,13 +243,14 @@ def _times(where: str, times: np.ndarray, found: Collection) -> np.ndarray:
         flat = times.reshape(-1).astype(np.float64) if times.dtype.kind in "fiu" else np.empty(0)
     if times.dtype.kind not in "fiuO" or len(flat) != steps:
         raise UserError(f"{where}: got shape {times.shape} of {times.dtype}, expected a number for each of {steps} steps")
-    result = np.zeros(steps)
+    result, origins = np.zeros(steps), np.zeros(len(found))
     for k, (start, length) in enumerate(zip(found.starts.tolist(), found.lengths.tolist(), strict=True)):
         own = flat[start : start + length]
         if not np.isfinite(own).all() or (np.diff(own) <= 0).any():
             raise UserError(f"{where}, series {k}: got times that are not finite or do not increase, expected increasing times")
+        origins[k] = own[0]
         result[start : start + length] = own - own[0]
-    return result
+    return result, origins
 
 
 def _channel_names(count: int) -> tuple[str, ...]:

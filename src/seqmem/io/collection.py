@@ -30,6 +30,7 @@ class Reading:
     Attributes:
         target: a label is a class, one or several values, or not needed.
         id_column: names the series of a row.
+        id_may_lack: a table may lack the column that ``id_column`` names, since it is that of another one.
         time_column: times of the steps.
         label_columns: the class or the values of a series.
         channel_columns: channels, in this order.
@@ -37,6 +38,7 @@ class Reading:
         split_column: split of a series.
         layout: a row is a step ("long") or a series ("wide").
         labels_path: table of labels for files that have none.
+        labels_elsewhere: labels, groups and splits come from there or from the names of folders, and not from this file.
         header: whether text files have a header.
         encoding: of text files.
         in_memory: read large files as a whole (true) or as they are needed (false).
@@ -45,10 +47,12 @@ class Reading:
         new: the files are new ones, which may have no labels.
         needs_labels: without labels the files are useless; otherwise only columns whose names are clear are taken for labels.
         classes: those of the training, by which the labels of a new file without a header are recognised.
+        step_columns: those of the training's wide table, in whose order the steps of a further one are.
     """
 
     target: Target = "class"
     id_column: str | None = None
+    id_may_lack: bool = False
     time_column: str | None = None
     label_columns: tuple[str, ...] = ()
     channel_columns: tuple[str, ...] = ()
@@ -56,6 +60,7 @@ class Reading:
     split_column: str | None = None
     layout: Layout | None = None
     labels_path: str | None = None
+    labels_elsewhere: bool = False
     header: bool | None = None
     encoding: str = "utf-8"
     in_memory: bool | None = None
@@ -64,6 +69,7 @@ class Reading:
     new: bool = False
     needs_labels: bool = True
     classes: tuple[str, ...] = ()
+    step_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,9 @@ class Collection:
         starts: (n,) int64 the first row of each series in ``values``.
         lengths: (n,) int64 its number of rows.
         times: (N,) float64, increasing within a series; None for evenly spaced steps.
-        time_unit: "seconds" for dates.
-        origins: (n,) float64 the time of each series' first step, from which ``times`` count; since 1970 for dates.
+        time_unit: "seconds" for dates, "seconds in UTC" for those with an offset; else empty or "unit of the file".
+        origins: (n,) float64 the time of each series' first step, from which ``times`` count; since 1970 for dates. None
+            without times.
         labels: (n) the class of each series, None where it is not known; None without labels.
         targets: (n, D) the values of each series; None without values.
         target_names: of the D values.
@@ -89,6 +96,7 @@ class Collection:
         roles: what was understood of the files, by what it is about, for people.
         in_memory: ``values`` is an array.
         layout: of a table; None for other files.
+        step_columns: names of the columns of a wide table with a header.
     """
 
     path: Path
@@ -109,9 +117,15 @@ class Collection:
     roles: Mapping[str, str] = field(default_factory=dict)
     in_memory: bool = True
     layout: Layout | None = None
+    step_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether the times are dates, in seconds."""
+        return self.time_unit.startswith("seconds")
 
     def read(self, series: int) -> np.ndarray:
         """Return the values (T, C) of a series."""
@@ -190,7 +204,8 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
         parts: with the same channels, in any order.
 
     Raises:
-        UserError: they differ in their channels, or in whether they have times, labels, values or groups.
+        UserError: they differ in their channels, in the unit of their times, or in whether they have times, labels, values or
+            groups.
     """
     first = parts[0]
     if not parts[1:]:
@@ -203,6 +218,11 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
                 raise UserError(
                     f"{lacks.path} has no {_nouns[name]}, and {has.path} has; expected them in all files or in none"
                 )
+        if part.is_dated != first.is_dated:
+            dates, others = (part, first) if part.is_dated else (first, part)
+            raise UserError(
+                f"{others.path}: got numbers as times, and dates in {dates.path}; expected the same kind of times in all files"
+            )
     parts = [part.with_channels(first.channels) for part in parts]
     shifts = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
     return replace(
@@ -213,7 +233,7 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
         starts=np.concatenate([part.starts + shift for part, shift in zip(parts, shifts, strict=True)]),
         lengths=np.concatenate([part.lengths for part in parts]),
         times=None if first.times is None else _chained([part.times for part in parts if part.times is not None]),
-        origins=None if any(part.origins is None for part in parts) else np.concatenate([np.asarray(p.origins) for p in parts]),
+        origins=None if first.times is None else np.concatenate([part.origins for part in parts if part.origins is not None]),
         labels=None if first.labels is None else [label for part in parts for label in part.labels or []],
         targets=None if first.targets is None else np.concatenate([p.targets for p in parts if p.targets is not None]),
         groups=None if first.groups is None else [group for part in parts for group in part.groups or []],

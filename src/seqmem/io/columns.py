@@ -33,7 +33,7 @@ IDS = (
     "file",
     "filename",
 )
-TIMES = ("time", "t", "timestamp", "time_stamp", "datetime", "date", "ds", "step", "seconds")
+TIMES = ("time", "timestamp", "time_stamp", "datetime", "date", "ds", "step", "seconds", "t")
 CLASSES = ("label", "labels", "class", "target", "y", "category", "outcome", "activity")
 CLEAR = ("label", "labels", "class", "category", "activity")
 VALUES = ("target", "y", "label", "outcome")
@@ -98,7 +98,8 @@ class Columns:
 def guessed(names: Sequence[str], reading: Reading) -> Columns:
     """Return the columns by their names; a column that a key names has that meaning alone.
 
-    A column that has a meaning by its name, but which a key declares as :data:`NONE`, is useless.
+    A column that has a meaning by its name is useless if a key declares that there is none, if another column has that
+    meaning, or if labels are elsewhere. ``y`` and ``t`` are channels then.
     """
     given = {reading.id_column, reading.time_column, reading.group_column, reading.split_column}
     taken = {*given, *reading.label_columns, *reading.channel_columns}
@@ -118,14 +119,16 @@ def guessed(names: Sequence[str], reading: Reading) -> Columns:
     identity = first(IDS, reading.id_column)
     time = first(TIMES, reading.time_column)
     labels = reading.label_columns
-    if labels in ((), (NONE,)) and reading.target != "none":
-        names_of = {"class": CLASSES if reading.needs_labels else CLEAR, "value": VALUES}
+    names_of = {"class": CLASSES if reading.needs_labels else CLEAR, "value": VALUES, "none": ()}
+    if labels in ((), (NONE,)) and not reading.labels_elsewhere:
         found = first(names_of[reading.target], *labels)
         labels = () if found is None else (found,)
     split = first(SPLIT, reading.split_column)
     group = first(GROUPS, reading.group_column)
     if identity is None and group is not None and time is not None and reading.group_column is None:
         identity, group = group, None
+    known = {*names_of[reading.target], *(CLASSES if reading.needs_labels else ()), *IDS, *TIMES, *GROUPS, *SPLIT} - {"y", "t"}
+    useless += [name for plain_name, name in plain.items() if plain_name in known]
     return Columns(identity, time, labels, group, split, tuple(useless))
 
 
@@ -142,6 +145,8 @@ def of_table(table: Table, reading: Reading) -> Columns:
     Raises:
         UserError: a key names a column that does not exist.
     """
+    if reading.id_may_lack and reading.id_column not in (None, NONE, *table.columns):
+        reading = replace(reading, id_column=None)
     for key in ("id_column", "time_column", "group_column", "split_column"):
         if getattr(reading, key) not in (None, NONE) and not (reading.new and key in ("group_column", "split_column")):
             table.require(getattr(reading, key), key)
@@ -161,14 +166,14 @@ def of_table(table: Table, reading: Reading) -> Columns:
         useless = tuple(name for name in (columns.group, columns.split) if name in present)
         return replace(columns, labels=labels, group=None, split=None, useless=(*columns.useless, *useless))
     if reading.split_column is None and columns.split is not None and not names_splits(table, columns.split):
-        return replace(columns, split=None)
+        return replace(columns, split=None, useless=(*columns.useless, columns.split))
     return columns
 
 
 def names_splits(table: Table, column: str) -> bool:
-    """Return whether the cells of a column are names of splits alone."""
-    found = {name.lower() for name in texts(table, column) if name is not None}
-    return bool(found) and found <= SPLIT_NAMES.keys()
+    """Return whether most cells of a column that are not empty are names of splits; another one is then an error."""
+    found = [name.lower() in SPLIT_NAMES for name in texts(table, column) if name is not None]
+    return 2 * sum(found) > len(found)
 
 
 def splits_of(names: Sequence[str | None], place: Callable[[int], str]) -> list[str]:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from seqmem.errors import UserError
+from seqmem.errors import UserError, suggestion
 from seqmem.io.collection import Collection, Layout, Reading
 from seqmem.io.columns import Columns, of_table, splits_of
+from seqmem.io.series_names import stem
 from seqmem.io.tables import Table, groups_thousands, is_mostly_numbers, numbers, texts, times
 
 WIDE_CHANNEL = "value"
@@ -26,8 +27,14 @@ def series_of(table: Table, reading: Reading) -> Collection:
         UserError: the table cannot be understood, or a cell is wrong; the message names it.
     """
     columns = of_table(table, reading)
+    if columns.id is not None or columns.time is not None:
+        table = table.without_empty()
     layout = reading.layout or layout_of(table, columns, reading)
+    if layout == "wide":
+        table = table.without_empty()
     channels, ignored = _channels(table, columns, reading)
+    if layout == "wide" and reading.step_columns and table.has_header and not reading.channel_columns:
+        channels, ignored = _steps_as(table, channels, ignored, reading.step_columns)
     if layout == "wide" and reading.layout is None and columns.id is None:
         _refuse_doubtful_rows(table, columns, channels, ignored)
     if layout == "wide" and columns.time is not None and reading.time_column is None:
@@ -36,14 +43,51 @@ def series_of(table: Table, reading: Reading) -> Collection:
     shown = {
         "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
         "series id": columns.id,
-        "time": columns.time and f"{columns.time}{', dates in seconds' if found.time_unit == 'seconds' else ''}",
+        "time": columns.time and f"{columns.time}{', dates in seconds' if found.is_dated else ''}",
         "label": ", ".join(columns.labels) or None,
         "group": columns.group,
         "split": columns.split,
-        "ignored columns": ", ".join(ignored) or None,
+        "ignored columns": ", ".join(name for name in table.columns if name in {*ignored, *columns.useless}) or None,
     }
     roles = {**{name: text for name, text in shown.items() if text}, **found.roles}
-    return replace(found, roles=roles, layout=layout)
+    steps = tuple(channels) if layout == "wide" and table.has_header else ()
+    return replace(found, roles=roles, layout=layout, step_columns=steps)
+
+
+def _steps_as(
+    table: Table, channels: Sequence[str], ignored: Sequence[str], known: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the columns of a wide table in the order of another one's, and those that are left out.
+
+    Series may be shorter than those of the other table. They may be longer if its columns are numbered, as ``t0`` to ``t9``.
+
+    Raises:
+        UserError: a column is missing between others.
+    """
+    present = set(channels)
+    chosen = [*(name for name in known if name in present), *_further(channels, known)]
+    if chosen[: len(known)] != list(known[: len(chosen)]):
+        lacking = next(name for name in known if name not in present)
+        raise UserError(
+            f"{table.path} has no column {lacking!r}{suggestion(lacking, channels)}; expected the steps {known[0]} to "
+            f"{known[-1]} as in the training, or the first of them"
+        )
+    return chosen, [*ignored, *(name for name in channels if name not in chosen)]
+
+
+def _further(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return names that continue the numbers of known ones, such as t10 after t0 to t9, in the order of their numbers."""
+    prefixes, numbers = zip(*map(_numbered, known), strict=True)
+    if len(set(prefixes)) > 1 or None in numbers:
+        return []
+    found = [(number, name) for name in names for prefix, number in [_numbered(name)] if prefix == prefixes[0] and number]
+    return [name for number, name in sorted(found) if number > max(numbers)]
+
+
+def _numbered(name: str) -> tuple[str, int | None]:
+    """Return a name without the number at its end, and the number."""
+    prefix = name.rstrip("0123456789")
+    return prefix, int(name[len(prefix) :]) if prefix != name else None
 
 
 def layout_of(table: Table, columns: Columns, reading: Reading) -> Layout:
@@ -100,7 +144,7 @@ def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Read
     rows = len(table.frame)
     values = np.stack([numbers(table, name) for name in channels], 1)
     if columns.id is None:
-        codes, names = np.zeros(rows, np.int64), [table.path.name.partition(".")[0]]
+        codes, names = np.zeros(rows, np.int64), [stem(table.path.name)]
     else:
         ids = texts(table, columns.id)
         if None in ids:

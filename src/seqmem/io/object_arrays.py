@@ -8,6 +8,7 @@ import numpy as np
 
 from seqmem.errors import UserError
 from seqmem.io.array_pickles import load_array
+from seqmem.io.tables import UNKNOWN
 
 _largest = 2**40
 
@@ -102,7 +103,7 @@ def as_series(where: str, array: np.ndarray) -> np.ndarray:
 
 
 def strings(where: str, array: np.ndarray, count: int) -> list[str | None]:
-    """Return an array (n,) of numbers or texts as texts; None for an empty text and for NaN.
+    """Return an array (n,) of numbers or texts as texts; None for a mark of a missing text, and for NaN.
 
     Raises:
         UserError: it has a different shape.
@@ -118,4 +119,4 @@ def _string(value: Any) -> str | None:
     if value is None or value != value:
         return None
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-    return text or None
+    return None if text.lower() in UNKNOWN else text

@@ -1,12 +1,13 @@
 """A folder with a file for each series, and its classes in a table or as the names of its folders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Reading, joined
 from seqmem.io.files import listing
+from seqmem.io.series_names import stem
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".gz", ".npy", ".parquet")
 TABLES = ("labels.csv", "labels.tsv", "labels.parquet")
@@ -24,7 +25,7 @@ def read_folder(folder: Path, reading: Reading, read: Callable[[Path, Reading], 
         read: reads a file.
 
     Raises:
-        UserError: there is no file, or one has several series.
+        UserError: there is no file, one has several series, or two have the same name apart from their suffix.
     """
     own = {path for path in [folder / name for name in TABLES] if path.is_file()}
     if reading.labels_path is not None:
@@ -50,14 +51,16 @@ def read_folder(folder: Path, reading: Reading, read: Callable[[Path, Reading], 
         )
     each = replace(
         reading,
-        target="none",
+        labels_elsewhere=True,
         label_columns=(),
         group_column=None,
         split_column=None,
+        id_may_lack=True,
         labels_path=None,
         single=True,
         one_series=True,
     )
+    _refuse_equal_names(folder, files)
     parts = [_single(path, folder, in_folders, _read(path, each, read)) for path in files]
     found = joined(folder, parts)
     if in_folders and reading.target == "class" and reading.labels_path is None:
@@ -78,9 +81,21 @@ def _single(path: Path, folder: Path, in_folders: bool, found: Collection) -> Co
     """Return a file's series under the file's name."""
     if len(found) != 1:
         raise UserError(f"{path}: got {len(found)} series, expected one in each file of a folder, a row for each step")
-    stem = path.name.partition(".")[0]
-    name = f"{path.parent.name}/{stem}" if in_folders else stem
+    own = stem(path.name)
+    name = f"{path.parent.name}/{own}" if in_folders else own
     return replace(found, names=[name], files={str(path.relative_to(folder)): next(iter(found.files.values()))})
+
+
+def _refuse_equal_names(folder: Path, files: Sequence[Path]) -> None:
+    names: dict[str, Path] = {}
+    for path in files:
+        name = stem(str(path.relative_to(folder)))
+        if name in names:
+            raise UserError(
+                f"{folder}: got {names[name].relative_to(folder)} and {path.relative_to(folder)}, expected files whose names "
+                "differ without their suffixes"
+            )
+        names[name] = path
 
 
 def table_of(folder: Path) -> Path | None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from seqmem.errors import UserError, nearest
@@ -12,13 +13,10 @@ from seqmem.io.columns import text_columns
 from seqmem.io.files import checksum, listing, read_bytes
 from seqmem.io.frames import series_of
 from seqmem.io.label_tables import with_labels
+from seqmem.io.series_names import FORMATS, TABLES
 from seqmem.io.tables import Table
 from seqmem.io.text_tables import read_text_table
 from seqmem.io.ts_source import read_ts
-
-TEXTS = (".csv", ".tsv", ".txt", ".dat")
-FORMATS = (*TEXTS, ".csv.gz", ".npy", ".npz", ".parquet", ".ts")
-"""Suffixes of files of series."""
 
 _advice = {
     ".xlsx": "save the sheet as CSV",
@@ -46,6 +44,8 @@ def read_source(path: str | Path, reading: Reading, key: str = "dataset.path") -
     Raises:
         UserError: it does not exist, is of an unknown format or cannot be read; the message names the line or the array.
     """
+    if reading.new:
+        reading = replace(reading, labels_path=None)  # of the training
     place = Path(os.path.expanduser(path))
     if not place.exists():
         near = nearest(place.name, [each.name for each in place.parent.iterdir()]) if place.parent.is_dir() else None
@@ -57,15 +57,17 @@ def read_source(path: str | Path, reading: Reading, key: str = "dataset.path") -
             reading = replace(reading, labels_path=str(table))
         found = series_folder.read_folder(place, reading, _read_file)
     else:
-        own = reading
-        if reading.labels_path is not None and not reading.new:  # whose table has these columns
-            own = replace(reading, target="none", label_columns=(), group_column=None, split_column=None)
-        found = _read_file(place, own)
-    if reading.labels_path is not None and not reading.new:
+        found = _read_file(place, reading if reading.labels_path is None else without_labels(reading))
+    if reading.labels_path is not None:
         found = with_labels(
             found, read_table(Path(os.path.expanduser(reading.labels_path)), reading, "dataset.labels_path"), reading
         )
     return found
+
+
+def without_labels(reading: Reading) -> Reading:
+    """Return how files are read whose labels, groups and splits are in a table of their own."""
+    return replace(reading, labels_elsewhere=True, label_columns=(), group_column=None, split_column=None, id_may_lack=True)
 
 
 def read_table(path: Path, reading: Reading, key: str) -> Table:
@@ -78,20 +80,21 @@ def read_table(path: Path, reading: Reading, key: str) -> Table:
         raise UserError(f"{key}: got {path}, expected a file with a table ({listing(path.parent)})")
     if path.suffix.lower() == ".parquet":
         return parquet.read_table(path)
-    return read_text_table(path, read_bytes(path), reading.encoding, None, lambda names: text_columns(names, reading))[0]
+    columns = partial(text_columns, reading=reading)
+    return read_text_table(path, read_bytes(path), reading.encoding, None, columns)[0].without_empty()
 
 
 def _read_file(path: Path, reading: Reading) -> Collection:
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
     readers: dict[str, Callable[[Path, Reading], Collection]] = {
-        **dict.fromkeys(TEXTS, _read_text),
+        **dict.fromkeys(TABLES, _read_text),
         ".npy": arrays.read_npy,
         ".npz": arrays.read_npz,
         ".parquet": parquet.read_parquet,
         ".ts": read_ts,
     }
-    if inner not in readers or (suffix == ".gz" and inner not in TEXTS):
+    if inner not in readers or (suffix == ".gz" and inner not in TABLES):
         advice = f"; {_advice[inner]}" if inner in _advice else ""
         raise UserError(f"{path}: got a file '{suffix}', expected {', '.join(FORMATS)}{advice}")
     found = readers[inner](path, reading)

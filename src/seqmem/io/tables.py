@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ MISSING = ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "-nan", "null", 
 UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
 """Marks of a missing text, in small letters. A class may be called NA, None or -."""
 
+_truths = {name: value for text, value in (("true", "1"), ("false", "0")) for name in (text, text.title(), text.upper())}
+_offset = re.compile(r"[T ]\d\d(:?\d\d)*[^+-]*(Z|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
 _thousands = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
@@ -35,6 +37,7 @@ class Table:
         line: the place of a row in the file, such as "line 7".
         counts: number of cells of each row of a text file, which may have fewer than there are columns; None for others.
         decimal: the decimal mark of numbers in texts.
+        empty: rows of a text file that have no cell, between others that have one.
     """
 
     path: Path
@@ -43,6 +46,16 @@ class Table:
     line: Callable[[int], str]
     counts: Sequence[int] | None = None
     decimal: str = "."
+    empty: Sequence[int] = ()
+
+    def without_empty(self) -> "Table":
+        """Return the table without its empty rows."""
+        if not self.empty:
+            return self
+        kept = np.setdiff1d(np.arange(len(self.frame)), self.empty)
+        counts = None if self.counts is None else [self.counts[row] for row in kept.tolist()]
+        frame = self.frame.iloc[kept].reset_index(drop=True)
+        return replace(self, frame=frame, line=lambda row: self.line(int(kept[row])), counts=counts, empty=())
 
     @property
     def columns(self) -> list[str]:
@@ -120,7 +133,7 @@ def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     texts = cells.astype("object").where(cells.notna(), "").map(lambda cell: str(cell).strip())
     if table.decimal != ".":
         texts = texts.str.replace(table.decimal, ".", regex=False)
-    values = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    values = pd.to_numeric(texts.replace(_truths), errors="coerce").to_numpy(np.float64)
     missing = texts.str.lower().isin(MISSING).to_numpy(bool)
     return np.where(missing, np.nan, values), np.isnan(values) & ~missing
 
@@ -148,7 +161,8 @@ def times(table: Table, column: str) -> tuple[np.ndarray, str]:
     """Return a column of times (n,) float64, and their unit.
 
     Returns:
-        Numbers as they are, in the "unit of the file"; dates with times of day (ISO 8601) as "seconds".
+        Numbers as they are, in the "unit of the file". Dates with times of day (ISO 8601), and days such as 20240131, as
+        "seconds" since 1970; "seconds in UTC" if one has an offset.
 
     Raises:
         UserError: a cell is missing, or is neither a finite number nor such a date.
@@ -160,20 +174,36 @@ def times(table: Table, column: str) -> tuple[np.ndarray, str]:
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values)))
             raise UserError(f"{table.place(row, column)}: got no time, expected a number or a date in every row")
-        return values, "unit of the file"
-    stamps = table.frame[column]
+        days = _days(values)
+        return (values, "unit of the file") if days is None else (days, "seconds")
+    stamps, unit = table.frame[column], "seconds"
     if stamps.dtype.kind not in "mM":
-        stamps = pd.to_datetime(stamps.map(lambda cell: str(cell).strip()), format="ISO8601", errors="coerce", utc=True)
+        given = stamps.where(stamps.notna(), "").map(lambda cell: str(cell).strip())
+        unit = "seconds in UTC" if given.map(lambda text: _offset.search(text) is not None).any() else unit
+        stamps = pd.to_datetime(given, format="ISO8601", errors="coerce", utc=True)
+    elif getattr(stamps.dt, "tz", None) is not None:
+        unit = "seconds in UTC"
     missing = stamps.isna().to_numpy()
     if missing.any():
         # The odd one out: among numbers a date, among dates whatever is not one.
         row = int((wrong if wrong.sum() < np.isfinite(values).sum() else missing).argmax())
-        cell = shortened(str(table.frame[column].iloc[row]).strip())
+        cell = table.frame[column].iloc[row]
+        shown = "no time" if pd.isna(cell) else f"'{shortened(str(cell).strip())}'"
         raise UserError(
-            f"{table.place(row, column)}: got '{cell}', expected a number in every row, or a date such as 2024-01-31, "
+            f"{table.place(row, column)}: got {shown}, expected a number in every row, or a date such as 2024-01-31, "
             "2024-01-31 12:30 or 2024-01-31T12:30:00.25"
         )
-    return stamps.astype("int64").to_numpy() / _ticks_per_second(stamps), "seconds"
+    return stamps.astype("int64").to_numpy() / _ticks_per_second(stamps), unit
+
+
+def _days(values: np.ndarray) -> np.ndarray | None:
+    """Return days that are written as numbers, such as 20240131, in seconds since 1970; None if one is another number."""
+    import pandas as pd
+
+    if not ((values >= 19000101) & (values <= 21001231) & (values % 1 == 0)).all():
+        return None
+    stamps = pd.to_datetime(pd.Series(values.astype(np.int64)).astype(str), format="%Y%m%d", errors="coerce")
+    return None if stamps.isna().any() else stamps.astype("int64").to_numpy() / _ticks_per_second(stamps)
 
 
 def _ticks_per_second(stamps: "pd.Series") -> float:

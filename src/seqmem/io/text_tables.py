@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,25 @@ _decimal_point = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of a text file that have a cell: their numbers of lines, and the rows as lines without line breaks in them."""
+    """Rows of a text file.
+
+    Attributes:
+        lines: number of the line at which a row begins.
+        texts: the row without line breaks.
+        counts: its number of cells.
+        empty: whether it has separators or quotes alone.
+    """
 
     lines: list[int]
     texts: list[str]
     counts: list[int]
+    empty: list[bool]
+
+    def trimmed(self) -> "_Rows":
+        """Return the rows without empty ones at the beginning and the end."""
+        kept = [k for k, is_empty in enumerate(self.empty) if not is_empty]
+        part = slice(kept[0], kept[-1] + 1) if kept else slice(0)
+        return _Rows(self.lines[part], self.texts[part], self.counts[part], self.empty[part])
 
 
 def read_text_table(
@@ -44,7 +59,7 @@ def read_text_table(
 ) -> tuple[Table, str]:
     """Read a CSV file, or one with other separators.
 
-    Lines without a cell are left out, as are columns without a name and a cell.
+    Blank lines are left out, lines of separators alone at the beginning and the end, and columns without a name and a cell.
 
     Args:
         path: for messages; a name that ends in .gz is that of a compressed file.
@@ -61,11 +76,11 @@ def read_text_table(
     """
     text = _decoded(path, _unpacked(path, content), encoding)
     separator = _separator(text)
-    rows = _rows(path, text, separator)
+    rows = _rows(path, text, separator).trimmed()
     if not rows.texts:
         raise UserError(f"{path} is empty; expected a line for each step or each series")
     mark = "\t" if separator == " " else separator
-    sample = _parsed(rows.texts[:_sampled], mark)
+    sample = _parsed([text for text, empty in zip(rows.texts, rows.empty, strict=True) if not empty][:_sampled], mark)
     named = _has_header(sample) if header is None else header
     if named and len(rows.texts) == 1:
         raise UserError(f"{path} has a header and no further line; expected a line for each step or each series")
@@ -76,7 +91,8 @@ def read_text_table(
     lines = rows.lines[named:]
     shown = {"\t": "tab", " ": "blank"}.get(separator, f"'{separator}'")
     note = f"separator {shown}{', decimal comma' if comma else ''}{'' if named else ', no header'}"
-    return Table(path, frame, named, lambda row: f"line {lines[row]}", rows.counts[named:], decimal), note
+    empty = tuple(k for k, is_empty in enumerate(rows.empty[named:]) if is_empty)
+    return Table(path, frame, named, lambda row: f"line {lines[row]}", rows.counts[named:], decimal, empty), note
 
 
 def _unpacked(path: Path, content: bytes) -> bytes:
@@ -125,45 +141,67 @@ def _parsed(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def _rows(path: Path, text: str, separator: str) -> _Rows:
-    """Leave out lines without a cell; give each row one line."""
+    """Leave out blank lines; give each row one line."""
     if '"' in text:
         return _quoted_rows(path, text, separator)
     blank = f"{separator} \t"
-    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip(blank)]
+    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if separator == " ":
         kept = [(number, "\t".join(line.split())) for number, line in kept]
     mark = "\t" if separator == " " else separator
-    return _Rows([number for number, _ in kept], [line for _, line in kept], [line.count(mark) + 1 for _, line in kept])
+    empty = [not line.strip(blank) for _, line in kept]
+    return _Rows([number for number, _ in kept], [line for _, line in kept], [line.count(mark) + 1 for _, line in kept], empty)
 
 
 def _quoted_rows(path: Path, text: str, separator: str) -> _Rows:
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    output, lines, counts, begin = io.StringIO(), [], [], 1
+    output, lines, counts, empty, begin = io.StringIO(), [], [], [], 1
     writer = csv.writer(output, delimiter="\t" if separator == " " else separator, lineterminator="\n")
     try:
         for row in reader:
             first, begin = begin, reader.line_num + 1
             if separator == " ":
                 row = [cell for cell in row if cell]
-            if any(cell.strip() for cell in row):
+            if row:
                 writer.writerow([" ".join(cell.split("\n")) for cell in row])
                 lines.append(first)
                 counts.append(len(row))
+                empty.append(not any(cell.strip() for cell in row))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: cannot be read ({error})") from None
-    return _Rows(lines, output.getvalue().split("\n")[:-1], counts)
+    return _Rows(lines, output.getvalue().split("\n")[:-1], counts, empty)
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Return whether the first row has names: no number, or numbers that count the steps of a wide table."""
-    cells = [cell.strip() for cell in rows[0] if cell.strip()]
-    values = [cell for cell in cells if _is_value(cell)]
+    """Return whether the first row has names: no number, or numbers that name the steps of a wide table.
+
+    Such numbers count from 0 or 1, or are equally spaced beside a text that no further row has in its place, as in
+    ``country,1960,1961,1962``.
+    """
+    cells = [cell.strip() for cell in rows[0]]
+    values = [cell for cell in cells if cell and _is_value(cell)]
     if not values:
         return True
     if len(values) > 1 and len(rows) > 1 and all(value.isdigit() for value in values):
         steps = [int(value) for value in values]
-        return steps == list(range(steps[0], steps[0] + len(steps))) and steps[0] in (0, 1) and rows[0] != rows[1]
+        intervals = {after - before for before, after in pairwise(steps)}
+        texts = [place for place, cell in enumerate(cells) if cell and not _is_value(cell)]
+        if any(cells[place] in {row[place].strip() for row in rows[1:] if len(row) > place} for place in texts):
+            return False
+        if intervals == {1} and steps[0] in (0, 1):
+            return rows[0] != rows[1]
+        return bool(texts) and len(steps) > 2 and len(intervals) == 1 and intervals != {0} and _differ(values, rows)
     return False
+
+
+def _differ(steps: Sequence[str], rows: list[list[str]]) -> bool:
+    """Return whether no further row ends with these steps, or with equally spaced ones as they are."""
+    interval = int(steps[1]) - int(steps[0])
+    for row in rows[1:]:
+        cells = [cell.strip() for cell in row[-len(steps) :]]
+        if all(cell.isdigit() for cell in cells) and {int(b) - int(a) for a, b in pairwise(cells)} == {interval}:
+            return False
+    return True
 
 
 def _is_value(cell: str) -> bool:

@@ -20,11 +20,12 @@ def read_ts(path: Path, reading: Reading) -> Collection:
     part = parse(path, path.name, read_bytes(path), classes_alone=False)
     lengths = np.array([len(series) for series in part.series], np.int64)
     targets = None
-    if reading.target == "value" and part.labels:
-        wrong = next((label for label in part.labels if not is_number(label) and label != "?"), None)
+    given = [] if reading.labels_elsewhere else part.labels
+    if reading.target == "value" and given:
+        wrong = next((label for label in given if not is_number(label) and label != "?"), None)
         if wrong is not None:
             raise UserError(f"{path}: got the label '{wrong}', expected a number to predict (dataset.task=regression)")
-        targets = np.array([np.nan if label == "?" else float(label) for label in part.labels])[:, None]
+        targets = np.array([np.nan if label == "?" else float(label) for label in given])[:, None]
     return Collection(
         path,
         [str(k) for k in range(len(part.series))],
@@ -33,7 +34,8 @@ def read_ts(path: Path, reading: Reading) -> Collection:
         np.cumsum(lengths) - lengths,
         lengths,
         times=None if part.times is None else np.concatenate([moments - moments[0] for moments in part.times]),
-        labels=[None if label == "?" else label for label in part.labels] or None if reading.target == "class" else None,
+        origins=None if part.times is None else np.array([moments[0] for moments in part.times]),
+        labels=[None if label == "?" else label for label in given] or None if reading.target == "class" else None,
         targets=targets,
         target_names=("target",) if targets is not None else (),
     )

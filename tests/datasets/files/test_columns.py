@@ -1,6 +1,7 @@
 """Columns of a table: named by keys, guessed by their names, ignored, or refused."""
 
 import pytest
+import torch
 
 from seqmem.errors import UserError
 from tests.datasets.files.tables import EXPECTED, NAMES, WHOLE, everything, line, loaded, long
@@ -61,3 +62,46 @@ def test_numbers_with_thousands_separators_are_not_left_out_as_texts(tmp_path):
         loaded(path)
     path.write_text(path.read_text().replace('.5"', ' km"'))
     assert loaded(path).spec.input_size == 1
+
+
+def test_a_column_with_the_name_of_a_label_or_group_is_no_channel_beside_another_one(load):
+    rows = [f"s{k},{t},{k + t},{'ab'[k % 2]},{k % 2},{k // 4},{k // 8}" for k in range(20) for t in range(3)]
+    data = load("id,time,x,class,target,subject,subject_id\n" + "\n".join(rows))
+    assert (line(data, "label"), line(data, "group")) == ("class", "subject")
+    assert (line(data, "channels"), line(data, "ignored columns")) == ("1: x", "target, subject_id")
+
+
+def test_a_column_of_dates_is_the_time_and_not_a_temperature(load):
+    rows = [f"2024-01-{day:02},{20 + day % 5},{1000 - day}" for day in range(1, 32)]
+    data = load("date,T,p\n" + "\n".join(rows), task="forecasting")
+    assert (line(data, "time"), line(data, "channels")) == ("date, dates in seconds", "2: T, p")
+
+
+def test_days_written_as_numbers_are_dates(load):
+    rows = [f"202402{day:02},{day}" for day in range(1, 30)] + ["20240301,30"]
+    data = load("date,x\n" + "\n".join(rows), task="forecasting", timestamp=True, window=30, time_scale=1 / 86400)
+    assert line(data, "time") == "date, dates in seconds"
+    assert max(data.batch(split, torch.tensor([0])).times.diff(dim=1).max() for split in data.sizes) == 1
+
+
+def test_times_of_several_files_are_of_one_kind(load, tmp_path):
+    dated = long()
+    for t in range(3):
+        dated = dated.replace(f",{t},", f",2024-01-0{1 + t},")
+    (tmp_path / "test.csv").write_text(dated)
+    with pytest.raises(UserError, match=r"got numbers as times, and dates in .*test.csv; expected the same kind of times"):
+        load(long(10).replace("s", "t"), test_path=str(tmp_path / "test.csv"))
+
+
+def test_a_wrong_name_of_a_split_is_refused(load):
+    """The column would be ignored, and the splits drawn."""
+    rows = [f"s{k},{t},{k + t},{'ab'[k % 2]},{['train', 'val', 'test', 'eval'][k % 4]}" for k in range(20) for t in range(3)]
+    with pytest.raises(UserError, match=r"column split: got 'eval', expected train, validation or test"):
+        load("id,time,x,label,split\n" + "\n".join(rows))
+
+
+def test_cells_of_true_and_false_are_numbers_also_beside_empty_ones(load):
+    rows = [f"s{k},{t},{('True', 'False', '')[(k + t) % 3]},{'ab'[k % 2]}" for k in range(20) for t in range(3)]
+    data = load("id,time,moving,label\n" + "\n".join(rows), standardize=False)
+    assert (line(data, "channels"), line(data, "missing values")[:8]) == ("1: moving", "20 of 60")
+    assert data.batch("train", torch.arange(data.sizes["train"])).inputs.unique().tolist()[::2] == [0.0, 1.0]

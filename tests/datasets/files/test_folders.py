@@ -73,3 +73,38 @@ def test_an_array_of_one_row_in_a_folder_is_a_series_of_its_numbers(tmp_path, in
         np.save(tmp_path / "ab"[k % 2] / f"{k}.npy", np.arange(k, k + 6.0)[None])
     data = loaded(tmp_path, standardize=False, in_memory=in_memory)
     assert [inputs for inputs, _ in everything(data)] == [[[float(k + t)] for t in range(6)] for k in range(12)]
+
+
+def test_dots_in_the_names_of_files_belong_to_the_names(tmp_path):
+    for k in range(20):
+        (tmp_path / f"s{k // 10}.t{k % 10}.csv").write_text("x\n" + f"{k}\n" * 3)
+    rows = [f"s{k // 10}.t{k % 10}{'.csv' * (k % 2)},{'ab'[k % 3 % 2]}" for k in range(20)]
+    (tmp_path / "labels.csv").write_text("file,label\n" + "\n".join(rows))
+    data = loaded(tmp_path, standardize=False)
+    assert classes(data) == [k % 3 % 2 for k in range(20)]
+    assert "s0.t0" in {name for split in data.sizes for name in data.sequence_names(split)}
+    np.save(tmp_path / "s0.t0.npy", np.zeros(3))
+    with pytest.raises(UserError, match=r"got s0\.t0\.csv and s0\.t0\.npy, expected files whose names differ without their"):
+        loaded(tmp_path)
+
+
+def test_files_in_folders_may_have_a_table_of_labels(tmp_path):
+    for k in range(20):
+        (tmp_path / f"u{k % 4}").mkdir(exist_ok=True)
+        (tmp_path / f"u{k % 4}" / f"r{k}.csv").write_text("x\n" + f"{k}\n" * 3)
+    for name in (lambda k: f"u{k % 4}/r{k}.csv", lambda k: f"r{k}"):
+        (tmp_path / "labels.csv").write_text("file,label\n" + "\n".join(f"{name(k)},{'ab'[k // 10]}" for k in range(20)))
+        assert classes(loaded(tmp_path, standardize=False)) == [0] * 10 + [1] * 10
+    (tmp_path / "u0" / "r1.csv").write_text("x\n1\n1\n1\n")  # u1 has one, too
+    with pytest.raises(UserError, match=r"has no row for the series 'u0/r1'"):
+        loaded(tmp_path)
+
+
+def test_columns_of_labels_are_no_channels_where_labels_are_elsewhere(tmp_path):
+    """The class would be an input."""
+    for k in range(20):
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[k % 2] / f"{k}.csv").write_text("x,label\n" + f"{k},{k % 2}\n" * 3)
+    data = loaded(tmp_path)
+    assert (line(data, "channels"), line(data, "ignored columns")) == ("1: x", "label")
+    assert line(loaded(tmp_path, channel_columns=["x", "label"]), "channels") == "2: x, label"

@@ -80,3 +80,60 @@ def test_further_label_columns_of_a_class_are_refused(tmp_path, kind):
     if kind == "npz":
         with pytest.raises(UserError, match=r"dataset.label_column: got \[one, other\], expected one array of .*own.npz"):
             loaded(path, label_column=["one", "other"], task="regression")
+
+
+def steps_of(k):
+    return np.array([k, k + 0.5, k + 1.0])
+
+
+def numbered_array(path):
+    np.save(path / "own.npy", np.stack([steps_of(k) for k in range(20)]))
+    return path / "own.npy", [str(k) for k in range(20)]
+
+
+def numbered_folder(path):
+    """Files whose order by name is not that of their numbers."""
+    (path / "own").mkdir()
+    for k in range(20):
+        np.savetxt(path / "own" / f"r{k}.csv", steps_of(k), header="x", comments="")
+    return path / "own", [f"r{k}.csv" for k in range(20)]
+
+
+def numbered_table(path):
+    rows = [f"s.{k},{t},{value}" for k in range(20) for t, value in enumerate(steps_of(k))]
+    (path / "own.csv").write_text("id,time,a\n" + "\n".join(rows))
+    return path / "own.csv", [f"s.{k}" for k in range(20)]
+
+
+@pytest.mark.parametrize("make", [numbered_array, numbered_folder, numbered_table])
+@pytest.mark.parametrize("column", ["file", "which one", "unknown key"])
+def test_rows_of_labels_belong_to_the_series_they_name_in_any_order_of_rows(tmp_path, make, column):
+    path, names = make(tmp_path)
+    rows = [f"{name},{'ab'[k // 10]}" for k, name in enumerate(names)]
+    (tmp_path / "kinds.csv").write_text(f"{column},label\n" + "\n".join(np.random.default_rng(0).permutation(rows)))
+    keys = {"id_column": column} if column == "unknown key" else {}
+    data = loaded(path, labels_path=str(tmp_path / "kinds.csv"), standardize=False, **keys)
+    assert classes(data) == [0] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize("make", [numbered_array, numbered_folder])
+def test_rows_of_labels_that_may_be_in_any_order_are_refused(tmp_path, make):
+    path, _ = make(tmp_path)
+    given = tmp_path / "kinds.csv"
+    given.write_text("age,label\n" + "\n".join(f"{30 + k % 7},{'ab'[k // 10]}" for k in range(20)))
+    expected = r"kinds.csv: got 20 rows without a known column of ids \(its columns: age, label\).*dataset.id_column=NAME"
+    with pytest.raises(UserError, match=expected):
+        loaded(path, labels_path=str(given))
+    if path.is_dir():
+        given.write_text("label\n" + "\n".join("ab"[k // 10] for k in range(20)))
+        with pytest.raises(UserError, match=r"without a known column of ids \(its columns: label\).*dataset.id_column=NAME$"):
+            loaded(path, labels_path=str(given))
+    else:
+        data = loaded(path, labels_path=str(given), id_column="none", standardize=False)
+        assert classes(data) == [0] * 10 + [1] * 10
+
+
+def test_marks_of_a_missing_label_are_the_same_in_arrays_and_tables(tmp_path):
+    np.savez(tmp_path / "own.npz", values=np.zeros((20, 3, 1)), labels=np.array(["a", "b"] * 9 + ["nan", "?"]))
+    with pytest.raises(UserError, match=r"got no label of series '18' \(2 of 20 have none\)"):
+        loaded(tmp_path / "own.npz")

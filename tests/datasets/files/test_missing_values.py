@@ -31,3 +31,13 @@ def test_missing_values_become_the_last_the_mean_or_a_mask(load):
         load(text, missing="refuse", **WHOLE)
     standardised = load(text, missing="mean", validation_fraction=0.2, test_fraction=0.2)
     assert everything(standardised)[0][0] == [[0.0], [-1.0], [0.0], [1.0]]
+
+
+@pytest.mark.parametrize("two", [False, True], ids=["quotes", "separators"])
+def test_an_empty_row_between_steps_is_a_missing_step(load, two):
+    """As pandas writes it; a blank line is none, and rows at the end are not, either."""
+    empty = "," if two else '""'
+    rows = [empty if t % 10 == 5 else (f"{t},{-t}" if two else str(t)) for t in range(200)]
+    data = load("\n\n".join(["x,y" if two else "x", *rows, empty, empty]), task="forecasting", standardize=False)
+    assert (line(data, "series"), line(data, "steps")) == ("1", "200 in each series")
+    assert line(data, "missing values").startswith("40 of 400 " if two else "20 of 200 ")

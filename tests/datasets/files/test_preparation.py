@@ -45,3 +45,22 @@ def test_steps_of_overlapping_windows_count_once(load):
     assert data.preparation() == whole
     train = [k * k % 97 for k in range(210) if k % 15 != 3]
     assert whole["mean"] == pytest.approx([sum(train) / len(train)])
+
+
+@pytest.mark.parametrize(
+    ("value", "standardize", "expected"),
+    [
+        ("1e200", True, "channel x: got values so large that their squares overflow"),
+        ("1e40", False, r"channel x: got 1e\+40, which is beyond the range of float32"),
+    ],
+)
+def test_values_beyond_a_range_are_refused(load, value, standardize, expected):
+    text = long(20).replace("s3,1,3.25", f"s3,1,{value}")
+    with pytest.raises(UserError, match=expected):
+        load(text, split_seed=1, standardize=standardize)
+
+
+def test_values_to_predict_beyond_a_range_are_refused(load):
+    text = long(20, label=lambda k: f"{1e39 if k % 2 else k}")
+    with pytest.raises(UserError, match=r"value to predict label: got 1e\+39, which is beyond the range of float32"):
+        load(text, task="regression", standardize=False)

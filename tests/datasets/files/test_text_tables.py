@@ -75,3 +75,20 @@ def test_a_table_of_thousands_of_columns_takes_seconds(tmp_path):
     begin = time.process_time()
     assert loaded(tmp_path / "wide.csv").spec.max_length == 4000
     assert time.process_time() - begin < 10  # 1 s; 16 s with a pass over the names for each name
+
+
+@pytest.mark.parametrize(
+    "header", ["label,1960,1961,1962", "id,label,400,402,404", "country,label,2001,2000,1999", "label,0,1,2", "label,t0,t1,t2"]
+)
+def test_numbers_name_the_steps_of_a_wide_table(load, header):
+    ids = "" if header.startswith("label") else "s{k},"
+    rows = [ids.format(k=k) + f"{'ab'[k % 2]},{k},{k + 1},{k % 3}" for k in range(20)]
+    keys = {"id_column": "country"} if header.startswith("country") else {}
+    data = load("\n".join([header, *rows]), **keys)
+    assert (line(data, "series"), line(data, "steps")) == ("20", "3 in each series")
+
+
+@pytest.mark.parametrize("first", ["a,1,2,3", "a,5,5,5", "a,1,2,4"])
+def test_a_first_row_of_numbers_beside_a_class_is_a_series(load, first):
+    rows = [f"{'ab'[k % 2]},{k},{k + 1},{k + 2}" for k in range(19)]
+    assert line(load("\n".join([first, *rows]), label_column="0"), "series") == "20"

@@ -1,6 +1,7 @@
 """Predictions for new series of a user, in the units and with the labels of the files that a model was trained on."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,9 +126,9 @@ class Written:
         elif self._spec.task == "forecasting":
             # The output at a step is the value the horizon later, so the last ones are those after the series.
             last = self._preparation.undo(outputs[-self._horizon :])
-            first = begin + len(outputs) + self._horizon - len(last)
-            times = self._times_after(series, len(last))
-            for step, (values, time) in enumerate(zip(last.tolist(), times, strict=True), first):
+            steps = range(begin + len(outputs) + self._horizon - len(last), begin + len(outputs) + self._horizon)
+            times = [[]] * len(steps) if self._found.times is None else [[time] for time in self._times_at(series, steps)]
+            for step, time, values in zip(steps, times, last.tolist(), strict=True):
                 yield [name, str(step), *time, *map(_number, values)]
         else:
             squared = np.square(outputs.astype(np.float64) - channels)
@@ -138,25 +139,44 @@ class Written:
             for step, (each, error) in enumerate(zip(values, errors.tolist(), strict=True), begin):
                 yield [name, str(step), *map(_number, each), _number(error)]
 
-    def _times_after(self, series: int, count: int) -> list[Row]:
-        """Return the cells of the times of the steps after a series, spaced by its median interval; empty without times."""
+    def _times_at(self, series: int, steps: range) -> list[str]:
+        """Return the times of steps after a series: of its own rhythm if it has dates, else spaced by its median interval."""
         found = self._found
-        if found.times is None:
-            return [[]] * count
+        assert found.times is not None
+        assert found.origins is not None
         start, length = int(found.starts[series]), int(found.lengths[series])
-        own = found.times[start : start + length]
-        origin = 0.0 if found.origins is None else float(found.origins[series])
+        own = float(found.origins[series]) + found.times[start : start + length]
+        further = [step - (length - 1) for step in steps]
+        if found.is_dated:
+            return dates_after(own, further, found.time_unit)
         interval = float(np.median(np.diff(own))) if length > 1 else 0.0
-        return [[_time(origin + float(own[-1]) + k * interval, found.time_unit)] for k in range(1, count + 1)]
+        digits = 12 if interval == 0 else 4 + math.ceil(math.log10(max(abs(float(own[-1])) / interval, 1.0)))
+        return [f"{float(own[-1]) + k * interval:.{min(max(digits, 12), 17)}g}" for k in further]
 
 
-def _time(value: float, unit: str) -> str:
-    """Return a time as a number, or as a date if it counts seconds since 1970."""
-    if unit != "seconds":
-        return f"{value:.12g}"
+def dates_after(seconds: np.ndarray, further: Sequence[int], unit: str) -> list[str]:
+    """Return dates after others in ISO 8601.
+
+    Args:
+        seconds: (T,) dates before, since 1970.
+        further: how many steps each is after the last of them, increasing.
+        unit: as of :class:`seqmem.io.collection.Collection`; with an offset, dates are in UTC and say so.
+
+    Returns:
+        Dates at the frequency of the ones before, such as months or working days; if they have none that pandas knows, at their
+        median interval.
+    """
     import pandas as pd
 
-    return pd.Timestamp(round(value * 1e3), unit="ms").isoformat()
+    stamps = pd.to_datetime(np.round(seconds * 1e6).astype(np.int64), unit="us", utc=unit == "seconds in UTC")
+    frequency = pd.infer_freq(stamps) if len(stamps) > 2 else None
+    if frequency is not None:
+        after = pd.date_range(stamps[-1], periods=further[-1] + 1, freq=frequency)
+        found = [after[k] for k in further]
+    else:
+        interval = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+        found = [stamps[-1] + pd.Timedelta(round(k * interval * 1e6), unit="us") for k in further]
+    return [each.isoformat() for each in found]
 
 
 def _number(value: Any) -> str:

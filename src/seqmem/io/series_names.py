@@ -1,0 +1,21 @@
+"""Names of series that are those of files."""
+
+from pathlib import PurePosixPath
+
+TABLES = (".csv", ".tsv", ".txt", ".dat")
+"""Suffixes of tables in text files, which may be compressed: .csv.gz."""
+
+FORMATS = (*TABLES, ".csv.gz", ".npy", ".npz", ".parquet", ".ts")
+"""Suffixes of files of series."""
+
+
+def stem(name: str) -> str:
+    """Return a file's name or path without its suffix, if that is one of :data:`FORMATS`; other dots are a part of the name.
+
+    >>> stem("walk/r0.t1.csv.gz"), stem("r0.t1"), stem("r0.NPY")
+    ('walk/r0.t1', 'r0.t1', 'r0')
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.suffix.lower() == ".gz" and PurePosixPath(path.stem).suffix.lower() in TABLES:
+        path = path.with_suffix("")
+    return str(path.with_suffix("") if path.suffix.lower() in FORMATS else path)
