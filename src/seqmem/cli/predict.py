@@ -25,7 +25,8 @@ The table of predictions has
 
   classification   a row for each series: the predicted class, and the probability of each class
   regression       a row for each series: the predicted values, in their own unit
-  forecasting      a row for each of the following steps, as many as the horizon: the channels in their own unit
+  forecasting      a row for each of the following steps, as many as the horizon: the channels in their own unit. If the model
+                   gets fewer steps, the rows are of the last of them
   reconstruction   a row for each step: the channels in their own unit, and the mean squared error of the standardised ones
 """
 
