@@ -1,9 +1,10 @@
 """The tables of the papers' models, from the files of :mod:`benchmarks.paper_tables`."""
 
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks import paper_tables
-from benchmarks.pages.published import value
+from benchmarks.pages.published import model, value
 from benchmarks.pages.trials import Column, Trial, Trials
 
 PARAMETERS = Column("parameters", "parameters", digits=0, spread=False)
@@ -21,10 +22,8 @@ _SETTINGS = {
 }
 """Names of the settings of table 2, and what they do."""
 
-_OF_TABLE_2 = {"legs": "HiPPO-LegS", "tlsi": "HiPPO-LegS", "mgu": "GRU", "lstm": "LSTM", "lmu": "LMU"}
-"""Rows of the paper's table 2: its GRU is the minimal gated unit of its code."""
-
-_PUBLISHED_2 = {"HiPPO-LegS": "legs (tlsi where times are given)", "GRU": "gru", "LSTM": "lstm", "LMU": "lmu"}
+_ROWS_OF_TABLE_2 = {"legs (tlsi where times are given)": "HiPPO-LegS", "gru": "GRU", "lstm": "LSTM", "lmu": "LMU", "": "none"}
+"""Rows of the paper's table 2 by their names in the file of published values."""
 
 
 def _task_and_model(trial: Trial) -> tuple[str, str]:
@@ -34,22 +33,14 @@ def _task_and_model(trial: Trial) -> tuple[str, str]:
 
 
 def _characters(trial: Trial) -> dict[str, str]:
-    task, model = _task_and_model(trial)
+    task, name = _task_and_model(trial)
     title, what = _SETTINGS[task]
     return {
         "CharacterTrajectories": title,
         "steps and times": what,
-        "model": model,
-        "row of the paper": "none" if task.startswith("ct_dropped") else _OF_TABLE_2.get(model, "none"),
+        "model": name,
+        "row of the paper": _ROWS_OF_TABLE_2[model("HiPPO", "2", trial)],
     }
-
-
-def _published_characters(trial: Trial) -> str:
-    settings = _characters(trial)
-    if settings["row of the paper"] == "none":
-        return ""
-    task = settings["CharacterTrajectories"].replace(",", "").replace(" Hz", "Hz")
-    return value("HiPPO", f"CharacterTrajectories {task}", _PUBLISHED_2[settings["row of the paper"]])
 
 
 CHARACTERS = Trials(
@@ -58,7 +49,7 @@ CHARACTERS = Trials(
     settings=_characters,
     metric=Column("test accuracy, best validation epoch", "test"),
     command="`make table-hippo-2`",
-    published=Column("published", "", spread=False, of=_published_characters),
+    published=Column("published", "", spread=False, of=partial(value, "HiPPO", "2")),
     others=[Column("test accuracy, epoch 100", "test_last_epoch"), PARAMETERS],
     task="CharacterTrajectories, {CharacterTrajectories}, test accuracy",
     level="chance 0.050",
@@ -76,11 +67,7 @@ _LARGE = {
 def _permuted(trial: Trial) -> dict[str, str]:
     small = trial["changes"] == "scale=small"
     size = "128 units, 10 epochs" if small else _LARGE.get(trial["experiment"], "512 units, 50 epochs")
-    return {"permuted MNIST": size, "row of the paper": trial["experiment"].partition("pmnist_")[2], "model": trial["model"]}
-
-
-def _published_permuted(trial: Trial) -> str:
-    return value("HiPPO", "permuted MNIST", trial["experiment"].partition("pmnist_")[2])
+    return {"permuted MNIST": size, "row of the paper": model("HiPPO", "1", trial), "model": trial["model"]}
 
 
 PERMUTED = Trials(
@@ -91,7 +78,7 @@ PERMUTED = Trials(
     command="`make table-hippo-1 TABLE_FLAGS=scale=small` (and `python train.py experiment=NAME` for the other sizes)",
     others=[
         Column("test accuracy", "test", digits=4),
-        Column("published, 512 units, 50 epochs", "", digits=4, spread=False, of=_published_permuted),
+        Column("published, 512 units, 50 epochs", "", digits=4, spread=False, of=partial(value, "HiPPO", "1")),
         EPOCHS,
         PARAMETERS,
         Column("seconds", "seconds", digits=0, spread=False),
@@ -112,12 +99,7 @@ APPROXIMATION = Trials(
     settings=lambda trial: {"function approximation": "10^6 steps in 256 numbers", "model": _memory(trial)},
     metric=Column("mean squared error of four signals", "test", digits=4),
     command="`make table-hippo-3`",
-    published=Column(
-        "published",
-        "",
-        spread=False,
-        of=lambda trial: value("HiPPO", "function approximation, 10^6 steps, order 256", _memory(trial)),
-    ),
+    published=Column("published", "", spread=False, of=partial(value, "HiPPO", "3")),
     task="function approximation, {function approximation}, mean squared error",
     level="0.250 of zero at every step",
     waiting=paper_tables.TABLE_3.waiting,
@@ -131,8 +113,8 @@ _LONG = {
 
 
 def _long_range(trial: Trial) -> dict[str, str]:
-    task, model = _task_and_model(trial)
-    return {"task": _LONG[task], "model": model}
+    task, name = _task_and_model(trial)
+    return {"task": _LONG[task], "model": name}
 
 
 LONG_RANGE = Trials(
@@ -143,12 +125,7 @@ LONG_RANGE = Trials(
     command="`make table-hippo-appendix`",
     others=[
         Column("validation", "validation", digits=4),
-        Column(
-            "published",
-            "",
-            spread=False,
-            of=lambda trial: value("HiPPO", "IMDB", trial["model"]) if _task_and_model(trial)[0] == "imdb" else "",
-        ),
+        Column("published", "", spread=False, of=partial(value, "HiPPO", "appendix")),
         EPOCHS,
         PARAMETERS,
     ],
@@ -157,23 +134,13 @@ LONG_RANGE = Trials(
     waiting=paper_tables.LONG_RANGE.waiting,
 )
 
-_LMU_NAMES = {"lmu_plain": "lmu", "lstm": "lstm", "lmu_plain_lstm": "hybrid"}
-
 MACKEY_GLASS = Trials(
     page="lmu",
     file=paper_tables.MACKEY_GLASS.file,
     settings=lambda trial: {"Mackey-Glass": "15 steps ahead", "model": trial["model"]},
     metric=Column("test, normalised RMSE", "test", digits=4),
     command="`make table-lmu`",
-    published=Column(
-        "published",
-        "",
-        digits=4,
-        spread=False,
-        of=lambda trial: value(
-            "LMU", "Mackey-Glass, 15 steps ahead", _LMU_NAMES.get(trial["model"], ""), "normalised RMSE (%)"
-        ),
-    ),
+    published=Column("published", "", digits=4, spread=False, of=partial(value, "LMU", "Mackey-Glass, corrected")),
     others=[EPOCHS, PARAMETERS],
     task="Mackey-Glass, {Mackey-Glass}, normalised RMSE",
     level="1.62 without a change",
@@ -246,13 +213,7 @@ IGLOO_MNIST = Trials(
     settings=lambda trial: {"data": "permuted MNIST", "model": trial["model"]},
     metric=Column("test accuracy", "test", digits=4),
     command="`make table-igloo-mnist`",
-    published=Column(
-        "published",
-        "",
-        digits=4,
-        spread=False,
-        of=lambda trial: value("IGLOO", "permuted MNIST", "igloo", "test accuracy (%)"),
-    ),
+    published=Column("published", "", digits=4, spread=False, of=partial(value, "IGLOO", "abstract")),
     others=[
         Column("validation accuracy", "validation", digits=4),
         EPOCHS,

@@ -177,6 +177,7 @@ def test_a_table_without_a_trial_says_so(monkeypatch):
 
 
 def test_a_published_percentage_is_shown_as_a_fraction():
-    assert published.value("HiPPO", "permuted MNIST", "legs", "test accuracy (%)") == "0.983"
-    assert published.value("HiPPO", "permuted MNIST", "legs") == "0.9834"
-    assert published.value("HiPPO", "permuted MNIST", "tcn") == ""
+    trial = {"experiment": "hippo/pmnist_legs", "model": "legs"}
+    assert published.value("HiPPO", "abstract", trial) == "0.983"
+    assert published.value("HiPPO", "1", trial) == "0.9834"
+    assert published.value("HiPPO", "1", {**trial, "model": "tcn"}) == ""

@@ -2,12 +2,13 @@
 
 import csv
 import math
-import shutil
 
 import pytest
 
+from benchmarks import output, paper_tables
+from benchmarks.pages import published as published_on_pages
 from seqmem import results
-from seqmem.cli import report
+from seqmem.cli import commandline, report
 from seqmem.errors import UserError
 from seqmem.results.published import compare, read_published, with_published
 from seqmem.results.table import cells
@@ -28,7 +29,9 @@ def groups_of(folder):
 
 def test_a_percentage_is_compared_with_our_fraction(tmp_path):
     for seed, test in enumerate([0.97, 0.98, 0.99]):
-        write_run(tmp_path / str(seed), configuration("legs", "mnist", seed=seed, permute=True), test)
+        write_run(
+            tmp_path / str(seed), configuration("legs", "mnist", seed=seed, permute=True, permutation="bitreversal"), test
+        )
     values = published(tmp_path, "permuted MNIST,legs,test accuracy (%),98.3", "permuted MNIST,legs,validation accuracy (%),90")
     test, validation = compare(values, groups_of(tmp_path))
     assert (test.row, test.n, test.mean, test.deviation) == (0, 3, pytest.approx(0.98), pytest.approx(0.01))
@@ -77,25 +80,97 @@ def test_a_run_on_a_part_of_the_data_has_a_note(tmp_path):
 
 
 _of_experiments = {
-    "pmnist_rand": ("mnist", "legsn", "permuted MNIST,rand"),
-    "pmnist_legt_theta20": ("mnist", "legt", "permuted MNIST,legt_theta20"),
-    "pmnist_legt_theta200": ("mnist", "legt", "permuted MNIST,legt_theta200"),
-    "ct_100to200_legs": ("ct", "legs", "CharacterTrajectories 100Hz to 200Hz,legs (tlsi where times are given)"),
-    "ct_200to100_legs": ("ct", "legs", "CharacterTrajectories 200Hz to 100Hz,legs (tlsi where times are given)"),
-    "ct_upsample_tlsi": ("ct", "tlsi", "CharacterTrajectories missing values upsample,legs (tlsi where times are given)"),
-    "ct_downsample_tlsi": ("ct", "tlsi", "CharacterTrajectories missing values downsample,legs (tlsi where times are given)"),
-    "function_approximation_legs": ("white_noise", "legs", '"function approximation, 10^6 steps, order 256",legs'),
+    "hippo/pmnist_legs": [0.9834, 0.983],
+    "hippo/short_pmnist_legs": [0.9834, 0.983],
+    "hippo/recipe_pmnist_legs": [0.9834, 0.983],
+    "hippo/pmnist_lagt": [0.9815],
+    "hippo/pmnist_legt_theta200": [0.98],
+    "hippo/pmnist_legt_theta20": [0.9175],
+    "hippo/pmnist_rand": [0.6993],
+    "hippo/pmnist_lmu": [0.9708],
+    "hippo/pmnist_exprnn": [0.9467],
+    "hippo/pmnist_gru": [0.9304],
+    "hippo/pmnist_mgu": [0.8937],
+    "hippo/pmnist_rnn": [0.5298],
+    "hippo/ct_100to200_legs": [0.888],
+    "hippo/ct_100to200_mgu": [0.254],
+    "hippo/ct_100to200_lstm": [0.319],
+    "hippo/ct_100to200_lmu": [0.06],
+    "hippo/ct_200to100_legs": [0.901],
+    "hippo/ct_200to100_mgu": [0.646],
+    "hippo/ct_200to100_lstm": [0.282],
+    "hippo/ct_200to100_lmu": [0.131],
+    "hippo/ct_upsample_tlsi": [0.945],
+    "hippo/ct_upsample_mgu": [0.282],
+    "hippo/ct_upsample_lstm": [0.244],
+    "hippo/ct_upsample_lmu": [0.393],
+    "hippo/ct_downsample_tlsi": [0.949],
+    "hippo/ct_downsample_mgu": [0.273],
+    "hippo/ct_downsample_lstm": [0.349],
+    "hippo/ct_downsample_lmu": [0.678],
+    "hippo/function_approximation_legs": [0.02],
+    "hippo/function_approximation_lmu": [0.05],
+    "hippo/function_approximation_lstm": [0.25],
+    "hippo/imdb_legs": [0.88],
+    "hippo/imdb_lmu": [0.877],
+    "hippo/imdb_lstm": [0.873],
+    "hippo/imdb_exprnn": [0.843],
+    "hippo/imdb_rnn": [0.674],
+    "hmlstm/text8_hmlstm": [1.29],
+    "igloo/pmnist": [0.984],
+    "lmu/mackey_glass_lmu_plain": [0.04873],
+    "lmu/mackey_glass_lstm": [0.05872],
+    "lmu/mackey_glass_lmu_plain_lstm": [0.04473],
 }
 
 
-def test_the_rows_of_the_paper_are_those_of_the_experiments(tmp_path, repository):
-    """The settings of each experiment match its own row of the paper and no other one of these."""
-    for k, (experiment, (dataset, model, _)) in enumerate(_of_experiments.items()):
-        changes = {"model": model, "dataset": dataset, "group": experiment, "started": f"2026-01-0{k + 1}"}
-        run = write_run(tmp_path / experiment, configuration(), epochs=1, **changes)
-        shutil.copy(repository / "cfg/experiment/hippo" / f"{experiment}.yaml", run.path / "config.yaml")
-    found = compare(published(tmp_path, *(f"{row},accuracy,1" for _, _, row in _of_experiments.values())), groups_of(tmp_path))
-    assert [each.row for each in found] == list(range(len(_of_experiments)))
+def test_each_experiment_of_the_papers_has_its_published_value_in_report_and_pages(tmp_path):
+    """The experiments that are not listed have none."""
+    metrics = {"white_noise": "mse", "mackey_glass": "nrmse", "text8": "bpc"}
+    entries = [entry for table in paper_tables.TABLES for entry in table.entries if not entry.changes]
+    for entry in entries:
+        config = commandline.compose([f"experiment={entry.experiment}"]) | {"seed": 0}
+        write_run(tmp_path / entry.experiment, config, epochs=1, metric=metrics.get(config["dataset"]["name"], "accuracy"))
+    groups, found = groups_of(tmp_path), {entry.experiment: [] for entry in entries}
+    for each in compare(read_published(output.RESULTS / "published.csv"), groups):
+        if each.row is not None:
+            for run in groups[each.row].runs:
+                experiment = run.folder.path.relative_to(tmp_path).as_posix()
+                found[experiment].append(each.published.value)
+                paper, trial = each.published.paper.partition(" (")[0], {"experiment": experiment, "model": run.record["model"]}
+                shown = published_on_pages.value(paper, each.published.table, trial)
+                assert float(shown) == pytest.approx(each.published.value)
+    assert {name: values for name, values in found.items() if values} == {
+        name: pytest.approx(values) for name, values in _of_experiments.items()
+    }
+
+
+def test_a_name_means_what_its_table_says(tmp_path):
+    """The GRU of HiPPO's table 2 is the minimal gated unit; the pixels of permuted MNIST have an order in each paper."""
+    shift = {"train_hz": 0.5, "eval_hz": 1.0, "train_uniform": True, "eval_uniform": True, "timestamp": False}
+    for k, (model, dataset, settings) in enumerate(
+        [
+            ("gru", "ct", shift),
+            ("mgu", "ct", shift),
+            ("lmu", "mnist", {"permute": True, "permutation": "nru"}),
+            ("lmu_plain", "mnist", {"permute": True, "permutation": "bitreversal"}),
+            ("lmu_plain", "mnist", {"permute": True, "permutation": "nru"}),
+        ]
+    ):
+        config = configuration(model, dataset, **settings)
+        config["model"]["cell_args"]["gate"] = "N" if model == "lmu_plain" else "G"
+        write_run(tmp_path / str(k), config, started=f"2026-01-0{k + 1}")
+    groups = groups_of(tmp_path)
+    for names, model, task, rows in [
+        ("HiPPO (arXiv),2", "gru", "CharacterTrajectories 100Hz to 200Hz", {"1"}),
+        (",", "gru", "CharacterTrajectories 100Hz to 200Hz", {"0"}),
+        ("HiPPO,Table 1", "lmu", "permuted MNIST", {"3"}),
+        ("LMU (NeurIPS 2019),psMNIST", "lmu", "permuted MNIST", {"4"}),
+        (",", "lmu_plain", "permuted MNIST", {"3", "4"}),
+    ]:
+        path = tmp_path / "published.csv"
+        path.write_text(f"{HEADER}{names},{task},{model},accuracy,0.5,\n")
+        assert {groups[each.row].runs[0].folder.path.name for each in compare(read_published(path), groups)} == rows
 
 
 def test_columns_and_values_that_are_wrong_are_named(tmp_path):

@@ -4,7 +4,8 @@ A file of published values is a CSV with the columns task, model, metric and val
 value is compared with each row of ours that has
 
 - its task: a name in ``paper_names.TASKS``, for data sets with the settings given there; else the name of a data set;
-- its model: a name in ``paper_names.MODELS``, for models with the settings given there; else the name of a model;
+- its model: a name in ``paper_names.MODELS``, for models with the settings given there; else the name of a model. With a paper
+  and a table, the names in ``paper_names.TASKS_OF`` and ``MODELS_OF`` come first;
 - its metric: "test accuracy (%)" is a hundred times ``test/accuracy``, "validation ..." is the validation metric, and without
   either word it is the test metric.
 
@@ -24,12 +25,13 @@ import pandas as pd
 from seqmem.errors import UserError, suggestion
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.formats import Columns
-from seqmem.results.paper_names import METRICS, MODELS, TASKS
+from seqmem.results.paper_names import METRICS, is_model, is_task, plain
 from seqmem.results.table import number, spread
 
 _WHOLE = {
     "smoke_test": False,
     "dataset.train_samples": None,
+    "dataset.characters": None,
     "train.limit_train_batches": 1.0,
     "train.limit_test_batches": 1.0,
 }
@@ -149,22 +151,21 @@ def _published(line: Mapping[str, str], place: str) -> Published:
     found = re.fullmatch(r"(?:(test|validation) )?(.*?)( \(%\))?", texts["metric"])
     assert found is not None
     split, metric, percent = found.groups()
-    names = {_plain(name): ours for paper, ours in METRICS.items() for name in (paper, ours)}
+    names = {plain(name): ours for paper, ours in METRICS.items() for name in (paper, ours)}
     return Published(
         **texts,
         value=value / 100 if percent else value,
         split="val" if split == "validation" else "test",
-        name=names.get(_plain(metric), ""),
+        name=names.get(plain(metric), ""),
     )
 
 
 def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
     if not value.name:
         return [Comparison(value, note="runs do not record this metric")]
-    tasks = {_plain(name): [meaning] for name, meaning in TASKS.items()}
-    models = {_plain(name): meanings for name, meanings in MODELS.items()}
-    on_task = [(k, group) for k, group in enumerate(groups) if _is(group, group.runs[0].record["dataset"], value.task, tasks)]
-    of_model = [(k, group) for k, group in on_task if _is(group, group.runs[0].record["model"], value.model, models)]
+    names = value.paper, value.table
+    on_task = [(k, group) for k, group in enumerate(groups) if is_task(*names, value.task, *_known(group, "dataset"))]
+    of_model = [(k, group) for k, group in on_task if is_model(*names, value.model, *_known(group, "model"))]
     if not of_model:
         return [Comparison(value, note="no run of this model on this task" if on_task else "no run on this task")]
     found = [(k, group) for k, group in of_model if group.finished and group.metric == value.name]
@@ -183,19 +184,11 @@ def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]
     ]
 
 
-def _is(group: Trials, ours: str, theirs: str, known: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]) -> bool:
-    """Return whether a paper's name matches ours."""
-    settings = group.settings or {}
-    return any(
-        _plain(ours) == _plain(name) and all(key in settings and settings[key] == value for key, value in required.items())
-        for name, required in known.get(_plain(theirs), [(theirs, {})])
-    )
+def _known(group: Trials, key: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of a row's data set or model, and the row's settings."""
+    return group.runs[0].record[key], group.settings or {}
 
 
 def _reduced(group: Trials) -> list[str]:
     settings = group.settings or {}
     return [key for key, whole in _WHOLE.items() if key in settings and repr(settings[key]) != repr(whole)]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
