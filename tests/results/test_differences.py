@@ -79,6 +79,20 @@ def test_each_case_has_its_sentence(tmp_path, first, second, expected):
     assert math.isnan(found.p_value) == (expected not in ("excludes", "includes"))
 
 
+@pytest.mark.parametrize("scale", [1e-14, 1.0, 1e14])
+def test_the_case_does_not_depend_on_the_scale_of_the_metric(tmp_path, scale):
+    values = {
+        "excludes": ([3, 4, 5], [9, 9.5, 9.9]),
+        "constant": ([0.7, 0.8, 0.9], [0.6, 0.7, 0.8]),
+        "tied": ([0.1, 0.2, 0.3], [0.2, 0.3, 0.1]),
+    }
+    for expected, rows in values.items():
+        found = pair(tmp_path / expected, *(by_seed([value * scale for value in row]) for row in rows), "mse", "min")
+        assert case(found) == expected
+        assert math.isnan(found.p_value) == (expected == "constant")
+
+
+
 def test_a_case_that_only_the_page_has():
     assert SENTENCES.keys() - {"none", "one", "two", "tied", "constant", "excludes", "includes", "not_finite"} == {"different"}
 

@@ -61,8 +61,17 @@ class SeedDifferences:
     @property
     def are_equal(self) -> bool:
         """Whether all differences are equal up to rounding, so that a t test does not apply."""
-        low, high = min(self.differences), max(self.differences)
-        return high - low <= 1e-12 * max(1.0, abs(low), abs(high))
+        return max(self.differences) - min(self.differences) <= self._rounding
+
+    @property
+    def are_tied(self) -> bool:
+        """Whether both rows have the same mean up to rounding."""
+        return abs(self.mean) <= self._rounding
+
+    @property
+    def _rounding(self) -> float:
+        """Bound of the rounding of a difference, relative to the results: a mean squared error may be far below 1e-12."""
+        return 1e-12 * max(abs(value) for values in self.values for value in values)
 
     @property
     def left_out(self) -> str:

@@ -42,7 +42,7 @@ def case(pair: SeedDifferences) -> str:
         return "none"
     if not math.isfinite(pair.mean):
         return "not_finite"
-    if abs(pair.mean) <= 1e-12:
+    if pair.are_tied:
         return "tied"
     if n < 3:
         return "one" if n == 1 else "two"
