@@ -216,6 +216,18 @@ def test_the_sample_has_long_sequences_alone_and_all_their_fields():
     assert Sample.of(given).longest == 8  # the largest lag of 11 of 20 sequences
 
 
+@pytest.mark.parametrize(
+    ("lengths", "longest"), [(range(1, 11), 5), (range(1, 10), 4), ([9] * 5 + [20] * 5, 19), ([2, 3, 5, 7, 8, 9], 4)]
+)
+def test_half_of_the_sequences_have_the_default_lag(lengths, longest):
+    """Or four of six."""
+    lengths = torch.tensor(list(lengths))
+    given = [Batch(torch.randn(len(lengths), 20, 2), torch.zeros(len(lengths)), lengths)]
+    found = Sample.of(given)
+    assert found.longest == longest
+    assert 2 * len(found.inputs) >= len(lengths)
+
+
 def test_a_lag_that_too_few_sequences_have_is_refused():
     given = [Batch(torch.randn(5, 12, 2), torch.zeros(5), torch.tensor([12, 3, 7, 12, 8]))]
     with pytest.raises(UserError, match="lags: got 7, expected at most 6, which at least 4 of 5 sequences have"):

@@ -92,7 +92,6 @@ def test_the_case_does_not_depend_on_the_scale_of_the_metric(tmp_path, scale):
         assert math.isnan(found.p_value) == (expected == "constant")
 
 
-
 def test_a_case_that_only_the_page_has():
     assert SENTENCES.keys() - {"none", "one", "two", "tied", "constant", "excludes", "includes", "not_finite"} == {"different"}
 

@@ -49,7 +49,7 @@ class Sample:
 
         Args:
             batches: the sequences.
-            longest: K; None for the largest lag that at least half of the sequences have.
+            longest: K; None for the largest lag that at least half of the sequences have, and ``FEWEST`` of them.
             gradients: number of sequences of which gradients are taken, at most all.
             batch_size: of the sample's batches.
             seed: seed of the random halves, and of the choice of sequences for gradients.
@@ -60,7 +60,7 @@ class Sample:
         given = list(batches)
         ends = torch.cat([batch.on_host.row_lengths for batch in given])
         if longest is None:
-            longest = max(int(ends.median()) - 1, 0)
+            longest = _most(ends, min(max((len(ends) + 1) // 2, FEWEST), len(ends)))
         if int((ends > longest).sum()) < FEWEST:
             raise UserError(_too_short(longest, ends))
         long = [batch.rows((batch.on_host.row_lengths > longest).nonzero()[:, 0]) for batch in given]
@@ -133,5 +133,9 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 def _too_short(longest: int, ends: Tensor) -> str:
     if len(ends) < FEWEST:
         return f"got {len(ends)} sequences, expected at least {FEWEST}, of which half are to fit a map and half to measure it"
-    most = int(ends.sort(descending=True).values[FEWEST - 1]) - 1
-    return f"lags: got {longest}, expected at most {most}, which at least {FEWEST} of {len(ends)} sequences have"
+    return f"lags: got {longest}, expected at most {_most(ends, FEWEST)}, which at least {FEWEST} of {len(ends)} sequences have"
+
+
+def _most(ends: Tensor, count: int) -> int:
+    """Return the largest lag that ``count`` sequences have."""
+    return max(int(ends.sort(descending=True).values[count - 1]) - 1, 0)
