@@ -170,6 +170,25 @@ def test_a_card_of_an_earlier_record_has_what_is_known(trial, tmp_path):
     assert "| machine | not known |" in card(record, trial.read_data(), spec, "mit")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"best_epoch": 2, "epochs": 5}, "Validation chose epoch 3 of 5; the test split was used once."),
+        (
+            {"best_epoch": 2, "epochs": 5, "result_last": {"test/bpc": 2.0}},
+            "Validation chose epoch 3 of 5; the test split was used for it, and for the last epoch.",
+        ),
+        ({"best_epoch": -1, "epochs": 0}, "The weights are the initial ones, without training; the test split was used once."),
+    ],
+)
+def test_a_card_says_which_epoch_was_tested_and_shows_small_errors(changes, said):
+    result = {"test/mse": 3.2e-6, "val/mse": 0.25}
+    record = {"model": "lstm", "dataset": "waves", "metric": "mse", "seed": 0, "parameters": 1, "result": result}
+    spec = {"task": "forecasting", "tokens": False, "input_size": 1, "output_size": 1, "output_steps": None}
+    text = card({**record, "seconds": 1.0, "peak_memory_mib": 1.0, **changes}, {"name": "waves"}, spec, "mit")
+    assert f"| test | 3.20e-06 |\n| validation | 0.2500 |\n\nOne trial, of the seed 0. {said}\n" in text
+
+
 @needs_safetensors
 def test_a_clone_of_a_hub_keeps_its_files(trial, tmp_path):
     (tmp_path / ".gitattributes").write_text("*.safetensors filter=lfs\n")

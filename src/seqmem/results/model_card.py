@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from seqmem.results.machines import machine_name
+from seqmem.results.table import number
 
 _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-forecasting"}
 """Names of tasks at the hub, where they differ."""
@@ -90,12 +91,21 @@ def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _results(record: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {split} | {value:.4f} |" for split, value in _metrics(record).items())
+    rows = "\n".join(f"| {split} | {number(value)} |" for split, value in _metrics(record).items())
     smoke = "\n\nThis is a smoke test of a few batches, and no result." if record.get("smoke_test") else ""
     return (
-        f"| split | {_label(record)} |\n|---|---|\n{rows}\n\nOne trial, of the seed {record['seed']}. Validation chose "
-        f"epoch {record['best_epoch'] + 1} of {record['epochs']}; the test split was used once.{smoke}"
+        f"| split | {_label(record)} |\n|---|---|\n{rows}\n\nOne trial, of the seed {record['seed']}. {_chosen(record)}{smoke}"
     )
+
+
+def _chosen(record: Mapping[str, Any]) -> str:
+    """Return the sentence about the epoch of the weights, and how often the test split was used."""
+    if not record["epochs"]:
+        return "The weights are the initial ones, without training; the test split was used once."
+    chosen = f"Validation chose epoch {record['best_epoch'] + 1} of {record['epochs']}"
+    if record.get("result_last"):
+        return f"{chosen}; the test split was used for it, and for the last epoch."
+    return f"{chosen}; the test split was used once."
 
 
 def _training(record: Mapping[str, Any]) -> str:
