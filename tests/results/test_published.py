@@ -196,6 +196,7 @@ def test_all_published_values_are_in_every_file_of_the_comparison(tmp_path):
         "+0.0150",
         "unverified",
     )
+    assert matched["published metric"] == "test accuracy"
     assert (alone["task"], alone["ours"], alone["note"]) == ("enwik8", "-", "no run on this task")
     for name in ("table.txt", "table.md", "report.html"):
         text = (tmp_path / "out" / name).read_text()

@@ -182,6 +182,14 @@ def test_rows_are_sorted_and_columns_chosen(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("tables_alone")
+def test_counts_are_whole_numbers(tmp_path):
+    write_trials(tmp_path, [0.7, 0.8], model="legs")
+    write_run(tmp_path / "failed", configuration("mgu"), status="failed", reason="no")
+    _, rows = headings(written(tmp_path, "--columns=model,n,unfinished,timed,parameters,best_epoch")["table.txt"])
+    assert rows[:2] == [["legs", "2", "0", "2", "13,514", "3.0000"], ["mgu", "0", "1", "-", "-", "-"]]
+
+
+@pytest.mark.usefixtures("tables_alone")
 def test_rows_without_a_machine_come_last_in_both_orders(tmp_path):
     machines = {"gru": {"processor": "B"}, "lstm": None, "rnn": {"processor": "A"}}
     for model, machine in machines.items():

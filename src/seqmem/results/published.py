@@ -130,7 +130,7 @@ def columns(comparisons: Sequence[Comparison], groups: Sequence[Trials]) -> Colu
         "paper": [f"{each.published.paper} {each.published.table}".strip() for each in comparisons],
         "task": [each.published.task for each in comparisons],
         "published model": [each.published.model for each in comparisons],
-        "published metric": [each.published.metric for each in comparisons],
+        "published metric": [each.published.metric.removesuffix(" (%)") for each in comparisons],  # a percentage is converted
         "published": [number(each.published.value) for each in comparisons],
         "ours": [spread(each.mean, each.deviation) for each in comparisons],
         "n": [str(each.n) for each in comparisons],

@@ -32,6 +32,7 @@ _measured = (
     *("published_test", "test_difference", "published_val", "val_difference"),
 )
 _large_first = ("n", "sequences_per_second")
+_counts = ("n", "unfinished", "timed", "parameters")
 
 
 def order(summary: "pd.DataFrame", groups: Sequence[Trials], key: str) -> list[int]:
@@ -86,10 +87,15 @@ def selected(summary: "pd.DataFrame", names: Sequence[str] = ()) -> Columns:
         if heading is not None:
             chosen[heading] = shown[heading]
         elif column is not None:
-            chosen[name] = [value if isinstance(value, str) else number(value) for value in summary[column]]
+            chosen[name] = [_shown(value, column) for value in summary[column]]
         else:
             raise UserError(f"--columns: got {name}, expected a column{_suggestion(name, summary)}")
     return chosen
+
+
+def _shown(value: Any, column: str) -> str:
+    is_count = column in _counts and not math.isnan(value)
+    return value if isinstance(value, str) else f"{value:,.0f}" if is_count else number(value)
 
 
 def _column(name: str, summary: "pd.DataFrame") -> str | None:
