@@ -94,6 +94,8 @@ def test_each_trial_has_its_seed_folder_and_record(tmp_path):
             rows = list(csv.DictReader(file))
         assert [row["epoch"] for row in rows] == ["0", "1"]
         assert [row["step"] for row in rows] == ["8", "16"]
+        seconds = [1 / float(row["sequences_per_second"]) for row in rows]
+        assert record["sequences_per_second"] == pytest.approx(2 / sum(seconds), abs=0.01)
         assert max(float(row["val/accuracy"]) for row in rows) == record["result"]["val/accuracy"]
         assert {path.name for path in folder.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
         stored = torch.load(folder.checkpoints / "best.ckpt", weights_only=True)["hyper_parameters"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -250,14 +251,14 @@ def _fit(
     if best.best_model_score is None or not math.isfinite(best.best_model_score.item()):
         raise UserError(f"{best.monitor}: no finite value in any epoch; try a smaller train.lr")
     score = best.best_model_score.item()
-    last = recorder.rows[-1]
+    rates = [row["sequences_per_second"] for row in recorder.rows]
     trained = {
         "best_epoch": next(row["epoch"] for row in recorder.rows if row[best.monitor] == score),
         "epochs": len(recorder.rows),
         "resumed_at": recorder.resumed_at,
         "seconds_before": recorder.seconds_before,
-        "train_seconds": last["seconds"],
-        "sequences_per_second": last["sequences_per_second"],
+        "train_seconds": recorder.rows[-1]["seconds"],
+        "sequences_per_second": round(harmonic_mean(rates), 2),  # of all epochs: each has the same number of sequences
     }
     if pruned := _pruned(trainer):
         return {**trained, "reason": pruned, "best_validation": score}
