@@ -28,6 +28,7 @@ class Column:
         key: column of the file.
         digits: after the decimal point.
         spread: show the sample standard deviation where there are several trials.
+        timed: the number depends on the machine, and is of the trials of one machine alone.
         of: returns the number of a trial as text, or an empty one, where the file has no such column.
     """
 
@@ -35,6 +36,7 @@ class Column:
     key: str
     digits: int = 3
     spread: bool = True
+    timed: bool = False
     of: Callable[[Trial], str] | None = None
 
     def text(self, trial: Trial) -> str:
@@ -125,7 +127,18 @@ class Trials:
         versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
         word = "commit" if "," not in commits else "commits"
         where = f"{word} {commits}; {dates}; {processors}; torch {versions}"
-        return f"Command: {self.command}; {where}. Every trial: {link(self.file)}."
+        return f"Command: {self.command}; {where}. {self._timed(rows, machines)}Every trial: {link(self.file)}."
+
+    def _timed(self, rows: list["Row"], machines: Mapping[str, str]) -> str:
+        """Return a sentence about the rows whose numbers that depend on the machine are not of all trials; empty for none."""
+        columns = [column.heading.partition(",")[0] for column in self.others if column.timed]
+        found = []
+        for row in rows:
+            if columns and len(row.timed) < row.count:
+                letter = machines[processor(row.timed[0]["processor"])]
+                counted = f"{len(row.timed)} of {row.count} trials{f' ({letter})' if letter else ''}"
+                found.append(f'"{", ".join(row.settings.values())}", {counted}')
+        return f"Columns that are of one machine alone ({', '.join(columns)}): {'; '.join(found)}. " if found else ""
 
 
 @dataclass(frozen=True)
@@ -147,9 +160,18 @@ class Row:
         """Number of trials."""
         return len(self.trials)
 
+    @property
+    def timed(self) -> list[Trial]:
+        """The trials of the machine with most of them, or else with the newest, since times of machines are not averaged."""
+        found: dict[tuple[str, str], list[Trial]] = {}
+        for trial in self.trials:
+            found.setdefault((processor(trial["processor"]), trial.get("threads", "")), []).append(trial)
+        return max(found.values(), key=lambda trials: (len(trials), max(trial["started"] for trial in trials)))
+
     def values(self, column: Column) -> list[float]:
         """Return the numbers of a column."""
-        return [float(text) for trial in self.trials if (text := column.text(trial))]
+        trials = self.timed if column.timed else self.trials
+        return [float(text) for trial in trials if (text := column.text(trial))]
 
     def shown(self, column: Column) -> str:
         """Return the mean, and the sample standard deviation of several trials; empty if there are no values."""

@@ -97,6 +97,32 @@ def test_rows_say_their_machine_where_there_are_several(monkeypatch):
     assert "; (a) P; (b) Q; torch 2." in text
 
 
+def test_times_are_of_the_machine_with_most_trials_or_else_the_newest(monkeypatch):
+    given = [
+        ("a", "P", "1", 2),
+        ("a", "P", "1", 4),
+        ("a", "Q", "1", 90),
+        ("b", "P", "1", 5),
+        ("b", "P", "2", 7),
+        ("c", "Q", "1", 8),
+    ]
+    rows = [
+        {"model": model, "score": "1", "seconds": str(seconds), "processor": processor, "threads": threads}
+        | {"commit": "c" * 40, "started": f"2026-01-0{day}", "torch": "2"}
+        for day, (model, processor, threads, seconds) in enumerate(given, 1)
+    ]
+    monkeypatch.setattr(trials, "read", lambda file: rows)
+    columns = [Column("seconds, all", "seconds", digits=1, timed=True)]
+    text = Trials(
+        "page", "f.csv", lambda trial: {"model": trial["model"]}, Column("score", "score"), "`run`", columns
+    ).markdown()
+    found = re.findall(r"^\| (\w) .* \| ([^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
+    assert found == [("a", "3.0 +/- 1.4", "a, b"), ("b", "7.0", "a"), ("c", "8.0", "b")]
+    assert (
+        'Columns that are of one machine alone (seconds): "a", 2 of 3 trials (a); "b", 1 of 2 trials (a). Every trial' in text
+    )
+
+
 def test_published_numbers_lie_inside_the_interval_or_above_it_or_below(monkeypatch):
     numbers = {"a": "4.4", "b": "4.5", "c": "-0.5", "d": "", "e": "2"}
     published = Column("published", "", spread=False, of=lambda trial: numbers[trial["name"]])
