@@ -197,7 +197,11 @@ COPYING = Trials(
     file=paper_tables.IGLOO.file,
     settings=_blanks,
     metric=TEST,
-    command="`make table-igloo`",
+    command=(
+        "`make table-igloo` (and for 10,000 blanks "
+        "`python train.py -m experiment=igloo/copy_memory_table dataset.length=10000 runner.ntrials=1`, "
+        "and the same with `model=lstm,gru train.lr=0.001`)"
+    ),
     others=[
         Column("best epoch of 10", "best_epoch", digits=0, spread=False),
         Column("peak memory, MiB", "peak_memory_mib", digits=0, spread=False, timed=True),
@@ -205,6 +209,7 @@ COPYING = Trials(
     ],
     task="copy memory, {blanks} blanks, learning rate {learning rate}, test accuracy",
     level="chance 0.125",
+    waiting=paper_tables.IGLOO.waiting,
 )
 
 IGLOO_MNIST = Trials(
@@ -222,6 +227,7 @@ IGLOO_MNIST = Trials(
     ],
     task="{data}, test accuracy",
     level="chance 0.100",
+    waiting=paper_tables.IGLOO_MNIST.waiting,
 )
 
 PAPERS = [CHARACTERS, PERMUTED, APPROXIMATION, LONG_RANGE, MACKEY_GLASS, SEGMENTS, COPYING, IGLOO_MNIST]

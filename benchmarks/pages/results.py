@@ -152,10 +152,9 @@ def trained(model: str) -> list[list[str]]:
         for row in of.rows():
             if row.settings["model"] != model:
                 continue
-            names = of.task.format(**row.settings)
             interval = row.interval() if row.count >= ENOUGH else ""
             link = f"[{of.page}](../results/{of.page}.md)"
-            lines.append([names, str(row.count), row.shown(of.metric), interval, row.comparison(), link])
+            lines.append([row.title(), str(row.count), row.shown(of.metric), interval, row.comparison(), link])
     return lines
 
 

@@ -5,7 +5,7 @@ Rows with three trials or more have a 95 % interval of the mean, by Student's t.
 
 import statistics
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -197,24 +197,33 @@ class Row:
         side = "above" if values[0] > high else "below" if values[0] < low else "inside"
         return f"{self.shown(column)}, {side}"
 
+    def title(self) -> str:
+        """Return the name of the row in the pages of models, with the settings that it needs besides the task."""
+        named = {key for _, key, _, _ in string.Formatter().parse(self.of.task) if key}
+        return self.of.task.format(**self.settings) + self._variant(self.of.rows(), named)
+
     def comparison(self) -> str:
         """Return the means of the other models on the same data, which the first setting names, and the level."""
         mean, data = replace(self.of.metric, spread=False), next(iter(self.settings))
         same = [row for row in self.of.rows() if row.settings[data] == self.settings[data]]
-        names = [row.settings["model"] for row in same]
         others = [
-            f"{name}{row.variant() if names.count(name) > 1 else ''} {row.shown(mean)}"
-            for name, row in zip(names, same, strict=True)
-            if name != self.settings["model"]
+            f"{row.settings['model']}{row._variant(same)} {row.shown(mean)}"
+            for row in same
+            if row.settings["model"] != self.settings["model"]
         ]
         level = self.of.level if isinstance(self.of.level, str) else self.of.level(self.settings)
         return ", ".join([*dict.fromkeys(others), *([level] if level else [])])
 
-    def variant(self) -> str:
-        """Return the settings after the model's name, in brackets; empty if there are none."""
-        headings = list(self.settings)
-        further = [self.settings[heading] for heading in headings[headings.index("model") + 1 :]]
-        return f" ({', '.join(further)})" if further else ""
+    def _variant(self, rows: list["Row"], named: Collection[str] = ()) -> str:
+        """Return, in brackets, the settings in which the rows of this model differ; empty if there are none.
+
+        Args:
+            rows: all rows to distinguish.
+            named: settings that are named already; rows that differ in them are not among those to distinguish.
+        """
+        own = [row.settings for row in rows if all(row.settings[key] == self.settings[key] for key in ("model", *named))]
+        found = [value for key, value in self.settings.items() if any(settings[key] != value for settings in own)]
+        return f" ({', '.join(found)})" if found else ""
 
     def interval(self) -> str:
         """Return the 95 % interval of the mean, by Student's t."""

@@ -176,6 +176,28 @@ def test_a_table_without_a_trial_says_so(monkeypatch):
         assert shown(page, monkeypatch).startswith("No trial of this table is in ")
 
 
+def test_rows_of_one_model_are_told_apart_on_the_pages_of_models(monkeypatch):
+    names = {"legt_theta200": "legt", "legt_theta20": "legt", "legs": "legs"}
+    rows = [row_of(f"hippo/pmnist_{name}", model, "scale=small", validation="0.5") for name, model in names.items()]
+    rows.append(row_of("hippo/recipe_pmnist_legs", "legs", validation="0.6"))
+    monkeypatch.setattr(trials, "read", lambda file: rows)
+    found = [(row.title(), row.comparison()) for row in PERMUTED.rows()]
+    size, legt = "permuted MNIST, 128 units, 10 epochs, validation accuracy", ("legt_theta200", "legt_theta20")
+    assert found[:2] == [(f"{size} ({name})", "legs 0.5000, chance 0.100") for name in legt]
+    assert found[2] == (size, f"legt ({legt[0]}) 0.5000, legt ({legt[1]}) 0.5000, chance 0.100")
+    assert found[3][0] == "permuted MNIST, 256 units, this project's recipe, validation accuracy"
+
+
+def test_every_page_names_its_rows_without_a_trial():
+    files = {table.file: table for table in paper_tables.TABLES}
+    for page in PAPERS:
+        assert len(page.waiting([])) == len(files[page.file].entries)
+    [trial] = [entry for entry in paper_tables.IGLOO.entries if entry.changes == ("dataset.length=10000", "model=tcn")]
+    waiting = COPYING.waiting([row_of(trial.experiment, "tcn", " ".join(trial.changes))])
+    assert "igloo/copy_memory_table dataset.length=10000 model=gru" in waiting
+    assert not any("10000 model=tcn" in name for name in waiting)
+
+
 def test_a_published_percentage_is_shown_as_a_fraction():
     trial = {"experiment": "hippo/pmnist_legs", "model": "legs"}
     assert published.value("HiPPO", "abstract", trial) == "0.983"
