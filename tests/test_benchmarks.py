@@ -182,6 +182,21 @@ def test_a_case_of_the_pages_that_was_not_measured_is_an_error(monkeypatch, tmp_
         measured.speed()
 
 
+def test_cases_of_several_machines_have_their_letters(monkeypatch, tmp_path):
+    first, second = run.CASES[:2]
+    monkeypatch.setattr(measured, "SPEED", {"first": first, "second": second})
+    monkeypatch.setattr(output, "RESULTS", tmp_path)
+    where, kept = run.environment(), []
+    for case, processor in ((first, "P(R)"), (second, "Q")):
+        monkeypatch.setattr(run, "environment", lambda processor=processor: where | {"processor": processor})
+        run.save([{"case": case.title, "side": "seqmem", "seconds": 1.5}], kept, tmp_path / "speed.csv")
+        kept = trial_rows.read(tmp_path / "speed.csv")
+    shown = measured.speed()
+    assert "| first | 1.5 |  |  |  |  | a |\n| second | 1.5 |  |  |  |  | b |" in shown
+    assert " on (a) P; " in shown
+    assert shown.endswith(" on (b) Q.")
+
+
 def test_changed_results_do_not_mark_a_measurement_as_one_of_changed_sources(tmp_path):
     def git(*arguments):
         subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
@@ -226,8 +241,8 @@ def test_the_quickstart_is_measured_from_its_table(monkeypatch, tmp_path):
     assert text.startswith("table.md\n\nCommand: `python train.py -m experiment=quickstart`")
     assert ", 1 thread on " in text
     assert text.endswith("mean of the three, 2 trials at a time.")
-    (tmp_path / "quickstart/table.csv").write_text("model,best_epoch\nlegs,10.7\nlstm,14.7\ngru,13.3\n")
-    assert measured.quickstart().startswith("table.md\n\nStill rising at epoch 15, the last one: lstm and gru.\n\nCommand: ")
+    (tmp_path / "quickstart/table.csv").write_text("model,best_epoch\nlegs,10.7\nlstm,14.7\ngru,14.0\nmgu,14.1\n")
+    assert measured.quickstart().startswith("table.md\n\nStill rising at epoch 15, the last one: lstm and mgu.\n\nCommand: ")
 
 
 def _write_trial(folder, record, rate):

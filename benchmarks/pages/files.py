@@ -1,6 +1,8 @@
 """The files below ``benchmarks/results``, and how pages show what they hold."""
 
 import csv
+import string
+from collections.abc import Iterable
 
 from benchmarks import output
 
@@ -19,6 +21,12 @@ def link(file: str) -> str:
 def processor(name: str) -> str:
     """Return the name of a processor without its trademarks."""
     return name.replace("(R)", "").replace("(TM)", "")
+
+
+def letters(processors: Iterable[str]) -> dict[str, str]:
+    """Return a letter for each processor by its name without trademarks, empty if there is only one."""
+    names = list(dict.fromkeys(map(processor, processors)))
+    return {name: string.ascii_lowercase[i] if len(names) > 1 else "" for i, name in enumerate(names)}
 
 
 def rounded(rate: float) -> str:

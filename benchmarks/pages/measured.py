@@ -1,7 +1,7 @@
 """Tables of measured times, and of the quickstart, from ``benchmarks/results/``."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import yaml
@@ -9,7 +9,7 @@ import yaml
 from benchmarks import output
 from benchmarks.cases import Case
 from benchmarks.pages.blocks import table
-from benchmarks.pages.files import processor, read, rounded
+from benchmarks.pages.files import letters, processor, read, rounded
 from seqmem.cli import choices
 
 SPEED = {
@@ -86,7 +86,7 @@ def _still_rising() -> str:
     """A paragraph that names the models of the quickstart whose best epoch is, on average, later than the last but one."""
     experiment = choices.file("experiment", "quickstart")
     epochs = yaml.safe_load(experiment.read_text(encoding="utf-8"))["train"]["epochs"]
-    late = [row["model"] for row in read("quickstart/table.csv") if float(row["best_epoch"]) > epochs - 2]
+    late = [row["model"] for row in read("quickstart/table.csv") if float(row["best_epoch"]) > epochs - 1]
     return f"Still rising at epoch {epochs}, the last one: {' and '.join(late)}.\n\n" if late else ""
 
 
@@ -112,17 +112,19 @@ def epochs() -> str:
     """Minutes of an epoch and memory of each model of the successors' table."""
     rows = read("successors/epochs.csv")
     lines = [
-        [
-            f"`{row['model']}`",
-            row["minutes_an_epoch"],
-            rounded(float(row["sequences_per_second"])),
-            rounded(float(row["peak_memory_mib"])),
-        ]
+        (
+            [
+                f"`{row['model']}`",
+                row["minutes_an_epoch"],
+                rounded(float(row["sequences_per_second"])),
+                rounded(float(row["peak_memory_mib"])),
+            ],
+            [row],
+        )
         for row in sorted(rows, key=lambda row: float(row["minutes_an_epoch"]))
     ]
     headings = ["model", "minutes an epoch", "sequences/s", "peak memory, MiB"]
-    found = dict.fromkeys(_measured(row) for row in rows)
-    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.epoch_times`; {'; '.join(found)}."
+    return _marked(headings, lines, "Command: `python -m benchmarks.epoch_times`; ")
 
 
 def mkl_kernels() -> str:
@@ -130,16 +132,18 @@ def mkl_kernels() -> str:
     rows = read("mkl_kernels.csv")
     columns = ("sequences_per_second_AVX2", "sequences_per_second_AVX-512")
     lines = [
-        [
-            f"`{row['model']}`",
-            *(rounded(float(row[column])) for column in columns),
-            f"{row['ratio']} ({row['smallest']} to {row['largest']})",
-        ]
+        (
+            [
+                f"`{row['model']}`",
+                *(rounded(float(row[column])) for column in columns),
+                f"{row['ratio']} ({row['smallest']} to {row['largest']})",
+            ],
+            [row],
+        )
         for row in rows
     ]
     headings = ["model", "sequences/s, AVX2", "sequences/s, AVX-512", "times as fast (range of the turns)"]
-    found = dict.fromkeys(_measured(row) for row in rows)
-    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.mkl_kernels`; {'; '.join(found)}."
+    return _marked(headings, lines, "Command: `python -m benchmarks.mkl_kernels`; ")
 
 
 def numbers() -> str:
@@ -150,7 +154,9 @@ def numbers() -> str:
         sides = {row["side"]: row for row in rows if row["case"] == case.title}
         seconds = f"{float(sides['seqmem']['seconds']):.2g} s"
         lines.append(f"- {label}: {seconds}, {_ratio(sides, SIDES[other])} times as fast as {name}")
-    return "\n".join([*lines, "", f"{_all_measured(rows, [case for _, case, *_ in NUMBERS])}."])
+    titles = {case.title for _, case, *_ in NUMBERS}
+    found = dict.fromkeys(_measured(row) for row in rows if row["case"] in titles)
+    return "\n".join([*lines, "", f"Measured: {'; '.join(found)}."])
 
 
 def hmlstm() -> str:
@@ -158,12 +164,13 @@ def hmlstm() -> str:
     rows = read("speed.csv")
     lines = []
     for case in HMLSTM:
-        seconds = {row["side"]: float(row["seconds"]) for row in rows if row["case"] == case.title}
+        own = [row for row in rows if row["case"] == case.title]
+        seconds = {row["side"]: float(row["seconds"]) for row in own}
         characters = case.batch_size * case.steps
         rates = [rounded(characters / seconds[side]) for side in ("seqmem", "seqmem, step by step", "torch.nn.LSTM")]
-        lines.append([f"{case.hidden_size}, {case.batch_size}, {case.steps}", *rates])
+        lines.append(([f"{case.hidden_size}, {case.batch_size}, {case.steps}", *rates], own))
     headings = ["units, batch, length", "HM-LSTM, characters/s", "step by step", "torch.nn.LSTM of the same sizes"]
-    return f"{table(headings, lines)}\n\n{_all_measured(rows, HMLSTM)}."
+    return _marked(headings, lines, "Measured: ")
 
 
 def trials() -> str:
@@ -174,10 +181,14 @@ def trials() -> str:
         sides = {row["side"]: row for row in rows if row["case"] == case}
         rates = [float(sides[side]["trials_per_hour"]) if side in sides else None for side in TRIALS]
         shown = ["" if rate is None else rounded(rate) for rate in rates]
-        lines.append([case, *shown, sides["together"]["at_a_time"], f"{(rates[-1] or 0) / (rates[0] or 1):.2f}"])
+        cells = [case, *shown, sides["together"]["at_a_time"], f"{(rates[-1] or 0) / (rates[0] or 1):.2f}"]
+        lines.append((cells, list(sides.values())))
     headings = ["trials an hour", *TRIALS, "at a time", "times as many"]
-    found = dict.fromkeys(f"{_measured(row)}, load average {row['load']} after it" for row in rows)
-    return f"{table(headings, lines)}\n\nCommand: `python -m benchmarks.trials_at_once`; {'; '.join(found)}."
+
+    def measured(row: Mapping[str, str], letter: str) -> str:
+        return f"{_measured(row, letter)}, load average {row['load']} after it"
+
+    return _marked(headings, lines, "Command: `python -m benchmarks.trials_at_once`; ", measured)
 
 
 def _compared(first: str, cases: Mapping[str, Case], others: Mapping[str, str]) -> str:
@@ -190,8 +201,8 @@ def _compared(first: str, cases: Mapping[str, Case], others: Mapping[str, str]) 
             command = f"python -m benchmarks.run --keep --only '{case.title}'"
             sys.exit(f"error: {output.RESULTS / 'speed.csv'} has no rows of '{case.title}'; measure it with: {command}")
         ratios = [_ratio(sides, start) for start in others.values()]
-        lines.append([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios])
-    return f"{table([first, 'seqmem (s)', *others], lines)}\n\n{_all_measured(rows, cases.values())}."
+        lines.append(([label.strip(), f"{float(sides['seqmem']['seconds']):.3g}", *ratios], list(sides.values())))
+    return _marked([first, "seqmem (s)", *others], lines, "Measured: ")
 
 
 def _ratio(sides: dict[str, dict[str, str]], start: str) -> str:
@@ -203,13 +214,34 @@ def _ratio(sides: dict[str, dict[str, str]], start: str) -> str:
     return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 0.995 else f"{ratio:.2f}"
 
 
-def _all_measured(rows: Sequence[dict[str, str]], cases: Iterable[Case]) -> str:
-    """Where and when the rows of the cases were measured, each environment once."""
-    titles = {case.title for case in cases}
-    found = dict.fromkeys(_measured(row) for row in rows if row["case"] in titles)
-    return "Measured: " + "; ".join(found)
-
-
-def _measured(where: dict[str, str]) -> str:
+def _measured(where: Mapping[str, str], letter: str = "") -> str:
+    """Return commit, date and machine of a row, the machine with its letter if it has one."""
     threads = f"{where['threads']} thread{'' if int(where['threads']) == 1 else 's'}"
-    return f"commit `{where['commit'][:10]}`, {where['date']}, {threads} on {processor(where['processor'])}"
+    machine = f"{f'({letter}) ' if letter else ''}{processor(where['processor'])}"
+    return f"commit `{where['commit'][:10]}`, {where['date']}, {threads} on {machine}"
+
+
+def _marked(
+    headings: Sequence[str],
+    lines: Sequence[tuple[list[str], Sequence[Mapping[str, str]]]],
+    start: str,
+    measured: Callable[[Mapping[str, str], str], str] = _measured,
+) -> str:
+    """Return a table, and below it where and when it was measured, each environment once.
+
+    Args:
+        headings: of the columns.
+        lines: cells of each line, and the rows of the file that they are from. Where these are of several machines, a further
+            column has their letters.
+        start: of the text below.
+        measured: returns the environment of a row with the letter of its machine.
+    """
+    rows = [row for _, own in lines for row in own]
+    machines = letters(row["processor"] for row in rows)
+    of_lines = [sorted({machines[processor(row["processor"])] for row in own}) for _, own in lines]
+    shown = [
+        [*cells, *([", ".join(of_line)] if len(machines) > 1 else [])]
+        for (cells, _), of_line in zip(lines, of_lines, strict=True)
+    ]
+    found = dict.fromkeys(measured(row, machines[processor(row["processor"])]) for row in rows)
+    return f"{table([*headings, *(['machine'] if len(machines) > 1 else [])], shown)}\n\n{start}{'; '.join(found)}."

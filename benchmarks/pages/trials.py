@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from benchmarks.pages.blocks import table
-from benchmarks.pages.files import link, processor, read
+from benchmarks.pages.files import letters, link, processor, read
 from seqmem.results.intervals import mean_interval
 
 ENOUGH = 3
@@ -233,5 +233,4 @@ class Row:
 
 def _machines(rows: list[Row]) -> dict[str, str]:
     """Return a letter for each processor by its name, empty if there is only one."""
-    names = list(dict.fromkeys(processor(trial["processor"]) for row in rows for trial in row.trials))
-    return {name: string.ascii_lowercase[i] if len(names) > 1 else "" for i, name in enumerate(names)}
+    return letters(trial["processor"] for row in rows for trial in row.trials)
