@@ -176,3 +176,30 @@ def test_results_on_pages_of_models_have_something_beside_them():
     for name in keys.model_names():
         rows = [line.split(" | ") for line in results.measured(name).splitlines()[2:]]
         assert all(cells[-2].strip() for cells in rows), name
+
+
+def test_numbers_in_the_text_of_pages_are_those_of_the_files():
+    def text(name):
+        return " ".join((blocks.DOCS / "results" / f"{name}.md").read_text(encoding="utf-8").split())
+
+    lstm = [row for row in results.SUCCESSORS.rows() if row.settings["model"] == "lstm" and "100 Hz" in row.settings["task"]]
+    first, second = ([f"{value:.3f}" for value in row.values(Column("", "test_accuracy_unshifted"))] for row in lstm)
+    named = "it has {}, {} and {} by seed if that is 100 Hz, and {}, {} and {} if it is 200 Hz."
+    assert named.format(*first, *second) in text("successors")
+    arithmetic, recall = results.MEMORY["modular_arithmetic"], results.MEMORY["mqar"]
+    [accuracy] = [
+        row.shown(Column("", "test_accuracy", 2, False)) for row in arithmetic.rows() if row.settings["model"] == "lstm"
+    ]
+    assert f"the LSTM 0.80 and {accuracy}." in text("memory")
+    others = [row for row in recall.rows() if row.settings["model"] not in ("lmu_plain", "mamba", "slstm")]
+    ranges = [sorted(row.shown(Column("", key, 2, False)) for row in others) for key in ("at_64", "test_accuracy")]
+    (few, some), (least, most) = ((found[0], found[-1]) for found in ranges)
+    assert f"they have {few} to {some}, and {least} to {most}." in text("memory")
+    published = {row.settings["CharacterTrajectories"]: row.against_published() for row in _mgu()}
+    assert sorted(each.partition(", ")[2] for each in published.values()) == ["above", "above", "inside", "inside"]
+    assert published["missing values, upsample"] == "0.282, above"
+
+
+def _mgu():
+    rows = table_2.CHARACTERS.rows()
+    return [row for row in rows if row.settings["model"] == "mgu" and row.settings["row of the paper"] == "GRU"]
