@@ -28,8 +28,8 @@ MODEL = {
 class Logged(SequenceModule):
     """Keeps what is logged, in a trainer of several processes."""
 
-    def __init__(self, model, task, rank, processes):
-        super().__init__(model, task, TrainConfig())
+    def __init__(self, model, task, rank, processes, **train):
+        super().__init__(model, task, TrainConfig(**train))
         self.sums = {}
         self._trainer = SimpleNamespace(world_size=processes, global_rank=rank, current_epoch=0)
 
@@ -87,6 +87,29 @@ def check(batch, spec, processes):
     assert float(total[0] / total[1]) == pytest.approx(value / weight, rel=1e-12)
     assert seen <= min(len(batch), processes)
     assert total[1] == task_for(spec).weight(batch)
+
+
+@pytest.mark.parametrize(("rows", "processes"), [((6, 5), 2), ((7, 6), 2), ((3, 4), 3), ((9, 7), 3), ((4, 1), 2)])
+@pytest.mark.parametrize("targets", TARGETS)
+def test_batches_of_one_step_add_up_to_those_of_one_process(targets, rows, processes):
+    """An even batch and an odd one count by their whole rows in every process, so all have the same totals."""
+    torch.manual_seed(1)
+    batches, specs = zip(*(batch_of(targets, count) for count in rows), strict=True)
+    model = models.build(MODEL, specs[0]).double()
+
+    def step(rank, count):
+        model.zero_grad()
+        module = Logged(model, task_for(specs[0]), rank, count, accumulate_grad_batches=len(batches))
+        for k, batch in enumerate(batches):
+            (module.training_step(batch, k) / len(batches)).backward()
+        module.window.rescale(model.parameters())
+        return [parameter.grad.clone() for parameter in model.parameters()], module.window.total
+
+    expected, total = step(0, 1)
+    parts, totals = zip(*(step(rank, processes) for rank in range(processes)), strict=True)
+    assert set(totals) == {total}
+    for gradient, *shared in zip(expected, *parts, strict=True):
+        torch.testing.assert_close(sum(shared) / processes, gradient, rtol=1e-12, atol=1e-14)
 
 
 def test_a_text_is_not_shared_by_devices():

@@ -125,7 +125,8 @@ class SequenceModule(pl.LightningModule):
             self.find = find
         if self.window.batches == 1:
             return whole
-        return self._part_of_step(loss, penalty, self.task.weight(own if factor == 1 else batch), batch_idx)
+        # All processes count the whole batch, whose augmented rows only a single process has.
+        return self._part_of_step(loss, penalty, self.task.weight(own if self._processes == 1 else batch), batch_idx)
 
     def _step(self, batch_idx: int) -> tuple[Position, Optimizer]:
         """Return the position of a training batch, and the optimiser."""
@@ -296,11 +297,15 @@ class SequenceModule(pl.LightningModule):
                 assert isinstance(mean, Metric)
                 yield name, mean
 
+    @property
+    def _processes(self) -> int:
+        """Number of processes that train together."""
+        return 1 if self._trainer is None else self._trainer.world_size
+
     def _own_rows(self, batch: Batch) -> tuple[Batch, float]:
         """Return this process's rows and the factor of their loss."""
-        if self._trainer is None:
-            return batch, 1.0
-        return own_rows(batch, self.task, self._trainer.global_rank, self._trainer.world_size)
+        rank = 0 if self._trainer is None else self._trainer.global_rank
+        return own_rows(batch, self.task, rank, self._processes)
 
     def _steps_per_epoch(self) -> int:
         # The trainer's estimate sets up the data too early for a resume within an epoch.
