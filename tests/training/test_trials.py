@@ -178,6 +178,10 @@ def test_a_finished_trial_is_logged_from_its_metrics_as_in_training(tmp_path, ca
     del expected["hp_metric"]  # a placeholder of Lightning's
     assert len(expected["val/accuracy"]) == 2
     assert expected == scalars(found)
+    record = trained.read_record()
+    for prefix, tested in (("test", record["result"]), ("test_last", record["result_last"])):
+        [(step, value)] = expected[f"{prefix}/accuracy"]
+        assert (step, value) == (trained.read_metrics()["step"].iloc[-1], pytest.approx(tested["test/accuracy"]))
     before = sorted((found.path / "tensorboard").iterdir())
     for _ in range(2):
         run_trials(with_events, Signs(), tmp_path / "found")

@@ -133,15 +133,24 @@ def log_finished(runner: "RunnerConfig", folder: RunFolder, record: Mapping[str,
     return tuple(logged)
 
 
+def of_last(tested: Mapping[str, float]) -> dict[str, float]:
+    """Return the test of the last weights under names that differ from those of the chosen checkpoint.
+
+    >>> of_last({"test/accuracy": 0.5})
+    {'test_last/accuracy': 0.5}
+    """
+    return {name.replace("test/", "test_last/", 1): value for name, value in tested.items() if name.startswith("test/")}
+
+
 def _history(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield the step and the metrics of each epoch, and of the test, as Lightning logs them in training."""
+    """Yield the step and the metrics of each epoch, and of the tests, as they are logged in training."""
     step = 0
     for row in folder.read_metrics().to_dict("records"):
         known = {str(name): float(value) for name, value in row.items() if not math.isnan(value)}
         step = int(row["step"])
         yield step - 1, {name: value for name, value in known.items() if "/" in name or name == "epoch"}
-    for tested in (record.get("result_last") or {}, record["result"]):
-        values = {name: value for name, value in tested.items() if name.startswith("test/")}
+    tested = {name: value for name, value in record["result"].items() if name.startswith("test/")}
+    for values in (of_last(record.get("result_last") or {}), tested):
         if values:
             yield step, values | {"epoch": record["epochs"]}
 

@@ -46,7 +46,7 @@ from seqmem.training.loop.recorder import EpochRecorder, peak_memory_mib, reset_
 from seqmem.training.loop.replay import explained
 from seqmem.training.loop.splits import Data, Splits
 from seqmem.training.loop.threads import as_before
-from seqmem.training.loop.trackers import logged_to, tracked
+from seqmem.training.loop.trackers import logged_to, of_last, tracked
 from seqmem.training.loop.while_training import while_training
 
 Config = Mapping[str, Any]
@@ -262,13 +262,23 @@ def _fit(
     }
     if pruned := _pruned(trainer):
         return {**trained, "reason": pruned, "best_validation": score}
-    tested_last = trainer.test(module, loaders["test"], verbose=False)[0] if module.train_config.test_last else {}
+    tested_last = _test_last_weights(trainer, module, splits) if module.train_config.test_last else {}
     tested = trainer.test(module, loaders["test"], ckpt_path=best.best_model_path, verbose=False, weights_only=True)[0]
     return {
         **trained,
         "result": {best.monitor: score, **tested},
         "result_last": tested_last,
     }
+
+
+def _test_last_weights(trainer: pl.Trainer, module: SequenceModule, splits: Splits) -> dict[str, float]:
+    """Test the weights as they are; the trackers get the metrics under names of their own."""
+    loggers, trainer.loggers = trainer.loggers, []
+    [tested] = trainer.test(module, splits.loaders["test"], verbose=False)
+    trainer.loggers = loggers
+    for logger in loggers:
+        logger.log_metrics({**of_last(tested), "epoch": trainer.current_epoch}, trainer.global_step)
+    return dict(tested)
 
 
 def _pruned(trainer: pl.Trainer) -> str:
@@ -285,10 +295,11 @@ def _test_initial_weights(trainer: pl.Trainer, module: SequenceModule, splits: S
     if not math.isfinite(score):
         raise UserError(f"{monitor} of the initial weights is {score}, expected a finite number")
     trainer.save_checkpoint(folder.checkpoints / "best.ckpt")
+    tested_last = _test_last_weights(trainer, module, splits) if module.train_config.test_last else {}
     [tested] = trainer.test(module, splits.loaders["test"], verbose=False)
     return {
         "result": {monitor: score, **tested},
-        "result_last": tested if module.train_config.test_last else {},
+        "result_last": tested_last,
         "best_epoch": -1,
         "epochs": 0,
         "resumed_at": [],
