@@ -1,5 +1,6 @@
 """A run of MLflow that gets the metrics of a trial; requires the extra ``mlflow``."""
 
+import hashlib
 import logging
 import os
 import re
@@ -115,18 +116,34 @@ def label(place: str) -> str:
     return f"mlflow at {re.sub('//[^/@]*@', '//', tracking_uri(place))}"
 
 
+def identity(record: Mapping[str, Any]) -> str:
+    """Return the key of a trial in a tracker: its seed and a checksum of settings, code, data and backend.
+
+    It is the last part of the experiment's folder and the trial's, where the user did not choose the folder.
+    """
+    checksums = " ".join(str(record.get(key)) for key in ("group", "code", "data", "backend"))
+    return f"{hashlib.sha256(checksums.encode()).hexdigest()[:12]}-seed_{record['seed']}"
+
+
 def tracking_uri(place: str) -> str:
     """Return the tracking URI of a place: a folder stands for the database ``mlflow.db`` in it.
+
+    The path of a database file is absolute, so that it means the same in every working folder.
 
     >>> tracking_uri("http://127.0.0.1:5000"), tracking_uri("/data/mlflow")
     ('http://127.0.0.1:5000', 'sqlite:////data/mlflow/mlflow.db')
     """
-    return place if _is_uri(place) else f"sqlite:///{Path(place).absolute() / 'mlflow.db'}"
+    if not _is_uri(place):
+        return f"sqlite:///{Path(place).absolute() / 'mlflow.db'}"
+    file = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!file:|:memory:)([^?]+)(.*)", place)
+    return f"{file[1]}{Path(file[2]).absolute()}{file[3]}" if file else place
 
 
 def absolute(place: str | None) -> str | None:
     """Return a place that means the same in every working folder."""
-    return place if place is None or _is_uri(place) else str(Path(place).absolute())
+    if place is None:
+        return None
+    return tracking_uri(place) if _is_uri(place) else str(Path(place).absolute())
 
 
 def check_place(place: str) -> None:
@@ -186,15 +203,15 @@ def _opened(uri: str, experiment: str, folder: RunFolder) -> MlflowRun:
 
     client = MlflowClient(tracking_uri=uri)
     record, config = folder.read_record(), folder.read_config()
-    name = f"{folder.path.parent.name}/{folder.path.name}"
+    name, trial = f"{folder.path.parent.name}/{folder.path.name}", identity(record)
     place = _experiment(client, experiment, uri)
-    found = client.search_runs([place], f"tags.`{_TRIAL}` = '{name}'", max_results=1)
+    found = client.search_runs([place], f"tags.`{_TRIAL}` = '{trial}'", max_results=1)
     if found:
         run = found[0].info.run_id
         client.update_run(run, status="RUNNING")
     else:
-        run = client.create_run(place, run_name=name, tags={_TRIAL: name}).info.run_id
-    for key, value in _identity(folder, record).items():
+        run = client.create_run(place, run_name=name, tags={_TRIAL: trial}).info.run_id
+    for key, value in _tags(folder, record).items():
         client.set_tag(run, key, value)
     parameters = [Param(key, str(value)[:_longest]) for key, value in {**settings(config), "seed": record["seed"]}.items()]
     for k in range(0, len(parameters), _batch):
@@ -217,7 +234,7 @@ def _experiment(client: Any, name: str, uri: str) -> str:
     return client.get_experiment_by_name(name).experiment_id
 
 
-def _identity(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
+def _tags(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
     """Return tags that say what was trained, and where its record lies."""
     keys = ("dataset", "model", "seed", "group", "code", "data", "backend", "commit")
     tags = {f"seqmem.{key}": str(record[key]) for key in keys if record.get(key) is not None}

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 from seqmem.results.record import RunFolder
-from seqmem.training.loop.mlflow_run import MlflowRun, label, open_run
+from seqmem.training.loop.mlflow_run import MlflowRun, identity, label, open_run
 
 if TYPE_CHECKING:
     from seqmem.training.config import RunnerConfig
@@ -69,7 +69,7 @@ def _wandb_run(runner: "RunnerConfig", folder: RunFolder) -> Iterator[Logger]:
             project=runner.wandb_project,
             group=experiment,
             name=f"{experiment}/{trial}",
-            id=f"{experiment.rpartition('_')[2]}-{trial}",
+            id=identity(folder.read_record()),
             resume="allow",
             dir=folder.path,
             mode=runner.wandb,
