@@ -135,6 +135,40 @@ def test_a_preset_yields_to_the_command_line():
     assert (changed["hidden_size"], changed["memory_order"]) == (9, 5)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ("model=legt model.preset=tiny ~model.cell_args.dt", "model.cell_args.dt"),
+        ("model=legt model.preset=tiny ~model.cell_args.hidden_size", "model.cell_args.hidden_size"),
+        ("model=igloo model.preset=copy_memory ~model.psy", "model.psy"),
+        ("model=gru model.preset=tiny model.embedding_size=7 ~model.embedding_size", "model.embedding_size"),
+        ("experiment=uea/heartbeat ~model.embedding_size", "model.embedding_size"),
+    ],
+)
+def test_a_preset_leaves_a_dropped_key_dropped(arguments, key):
+    """It is dropped whether the preset sets it, and whether its value is null."""
+    *others, drop = arguments.split()
+    whole, dropped = commandline.compose(others), commandline.compose([*others, drop])
+    *parents, last = key.split(".")
+    section = whole
+    for parent in parents:
+        section = section[parent]
+    del section[last]
+    assert dropped["model"] == whole["model"]
+
+
+def test_overrides_win_over_a_preset_in_their_order():
+    keys = ["model=gru", "model.preset=tiny", "~model.cell_args", "+model.cell_args.hidden_size=3", "model.dropout=0.3"]
+    model = commandline.compose([*keys, "model.dropout=0.4"])["model"]
+    assert (model["cell_args"], model["dropout"]) == ({"hidden_size": 3}, 0.4)
+
+
+def test_a_dropped_number_of_trials_is_no_chosen_one():
+    assert commandline.compose(["smoke_test=true", "~runner.ntrials"])["runner"]["ntrials"] == 1
+    given = ["seed=0", "~seed=0", "model.psy=0", "~model.psy=null", "train.lr=0.1"]
+    assert overrides.own_overrides(given) == ["~seed=0", "~model.psy=null", "train.lr=0.1"]
+
+
 COMMAND_LINES = {
     "dataset=mnst": "dataset: got mnst, expected the name of a file in cfg/dataset/; did you mean 'mnist'?",
     "datset=mnist": "datset: no such key; did you mean 'dataset'?",

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seqmem.cli import hints, origins
 from seqmem.cli.messages import explain
-from seqmem.cli.overrides import SECTIONS, composed_config, split_flags, translate
+from seqmem.cli.overrides import SECTIONS, composed_config, own_overrides, parse, split_flags, translate
 from seqmem.errors import UnknownArgumentError, UserError, suggestion
 
 
@@ -48,6 +48,7 @@ def resolve(composed: DictConfig, overrides: Sequence[str] | None = None) -> dic
 
     if overrides is None:
         overrides = list(HydraConfig.get().overrides.task)
+    overrides = own_overrides(overrides)
     for section in SECTIONS:
         if not OmegaConf.is_dict(composed.get(section)):
             raise UserError(f"{section}: got {composed.get(section)}, expected a section; {section}=NAME selects one")
@@ -88,6 +89,7 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
 
 def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     config = composed.copy()
+    OmegaConf.set_struct(config, False)
     model = config.model
     # A file of the user's own may leave out both keys; what it leaves out of the others are the defaults.
     presets: Any = OmegaConf.to_container(model).get("presets", {})  # type: ignore[union-attr]
@@ -98,9 +100,19 @@ def _with_preset(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if preset not in presets:
             raise UserError(f"model.preset: got {preset}, expected a preset{suggestion(preset, presets)}")
         config.model = OmegaConf.merge(OmegaConf.to_container(model), presets[preset])
-        for override in OverridesParser.create().parse_overrides([text for text in overrides if "=" in text]):
+        for override in parse(overrides):
             if override.key_or_group.startswith("model.") and not override.is_sweep_override():
-                OmegaConf.update(config, override.key_or_group, override.value())
-    OmegaConf.set_struct(config, False)
+                _apply(override, config)
     config.model.pop("presets", None)
     return config
+
+
+def _apply(override: Override, config: DictConfig) -> None:
+    """Set or drop a key, which may have been dropped before."""
+    if not override.is_delete():
+        OmegaConf.update(config, override.key_or_group, override.value())
+        return
+    parent, _, key = override.key_or_group.rpartition(".")
+    section = OmegaConf.select(config, parent)
+    if isinstance(section, DictConfig):
+        section.pop(key, None)

@@ -97,6 +97,16 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
+def own_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return translated overrides without those that :func:`translate` put before a dropped key.
+
+    >>> own_overrides(["seed=0", "model.dropout=0", "~model.dropout"])
+    ['seed=0', '~model.dropout']
+    """
+    pairs = zip_longest(overrides, overrides[1:], fillvalue="")
+    return [override for override, following in pairs if f"~{override}" != f"{following.partition('=')[0]}=0"]
+
+
 def is_multirun(flags: Sequence[str]) -> bool:
     """Return whether the flags request a sweep."""
     return not set(MULTIRUN).isdisjoint(flags)
@@ -289,7 +299,7 @@ def _without_glob(override: Override, folders: Sequence[Path]) -> str:
 
 
 def _set_before_dropped(override: Override) -> list[str]:
-    """Return an override that gives a key a value, if ``override`` drops the key: Hydra drops none that is null."""
+    """Return an override that gives a dropped key a value first, whatever it has: Hydra cannot drop one that is null."""
     dropped = override.is_delete() and not is_group(override) and override.value() is None
     return [f"{override.key_or_group}=0"] if dropped and "." in override.key_or_group else []
 
