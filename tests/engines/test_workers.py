@@ -12,6 +12,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from threading import Timer
 from time import monotonic, sleep
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -398,6 +399,34 @@ def test_a_trial_that_another_process_trains_comes_last(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("waited for after the others") == 1
     assert re.findall(r"trial (\d) of 3", out)[-1] == "1"
+
+
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_a_finished_trial_whose_lock_is_held_comes_last(sweeps, tmp_path, capsys):
+    """Its line is printed, a failure of a trial beside it is reported, and the watcher gets all outcomes, once."""
+    settings = config(runner={"ntrials": 3, "workers": 2}, smoke_test=True)
+    experiment = training.experiment(settings, Signs(), tmp_path)
+    training.run_trials(settings, Signs(), experiment)
+    other = experiment.trial(4)
+    other.write_record({**other.read_record(), "group": "different"})
+    ended, failures = [], []
+    watcher = SimpleNamespace(stopped=False, judge=lambda seed: None, ended=ended.append)
+    capsys.readouterr()
+    held = experiment.trial(3).lock(wait=True)
+    assert held.__enter__()
+    Timer(1, lambda: held.__exit__(None, None, None)).start()
+    if sweeps:
+        with Workers(3) as pool:
+            training.run_trials(settings, Signs(), experiment, pool, failures.append, watcher)
+        assert [str(failure).startswith(f"{other.path} has a trial of different settings") for failure in failures] == [True]
+    else:
+        with pytest.raises(UserError, match="has a trial of different settings"):
+            training.run_trials(settings, Signs(), experiment, watcher=watcher)
+    out = capsys.readouterr().out
+    assert out.count("waited for after the others") == 1
+    assert re.findall(r"trial (\d) of 3", out) == ["3", "1"]
+    [outcomes] = ended
+    assert [(outcome.seed, outcome.failure is None) for outcome in outcomes] == [(3, True), (4, False), (5, True)]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from seqmem.training.loop.trial import run_trial
 
 @dataclass(frozen=True)
 class Attempt:
-    """Outcome of one attempt at a trial; it has neither record nor failure if another process trains the trial.
+    """Outcome of one attempt at a trial; it has neither record nor failure if another process holds the trial's lock.
 
     Attributes:
         seed: of the trial.
@@ -30,6 +30,11 @@ class Attempt:
     trained: bool = True
     logged: tuple[str, ...] = ()
     failure: Exception | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another process holds the trial's lock."""
+        return self.record is None and self.failure is None
 
 
 def attempt(config: Mapping[str, Any], data: Data, experiment: Experiment, seed: int, wait: bool) -> Attempt:

@@ -54,7 +54,7 @@ def run_trials(
 ) -> list[RunFolder]:
     """Train ``runner.ntrials`` models, trial k with seed + k, where ``runner.name`` says; print a line after each.
 
-    A finished trial is not repeated. If a different process is training one, it comes last, and its end is awaited.
+    A finished trial is not repeated. A trial whose lock a different process holds comes last, and its end is awaited.
 
     Args:
         config: a resolved, checked config: model, train, runner, dataset, seed, smoke_test.
@@ -84,7 +84,7 @@ def run_trials(
         job.failed = failed if workers else None
         for seed in seeds:
             if choice is None or seed not in unfinished:
-                job.add(*one_by_one(config, data, experiment, [seed], wait=False))
+                _find(Trial(config, data, experiment, seed), choice or Choice(), own_workers, job)
                 continue
             try:
                 _submit(Trial(config, data, experiment, seed), choice, own_workers, job)
@@ -98,6 +98,14 @@ def run_trials(
     if workers is None:
         job.raise_failure()
     return job.folders()
+
+
+def _find(trial: Trial, choice: Choice, workers: Workers, job: "_Outcomes") -> None:
+    """Attempt a finished trial in this process; one whose lock is held is attempted again by a process, after the others."""
+    [outcome] = one_by_one(trial.config, trial.data, trial.experiment, [trial.seed], wait=False)
+    job.add(outcome)
+    if outcome.is_busy:
+        workers.submit_last(trial, _resumed(choice, trial.experiment, trial.seed), job.add, job.judge(trial.seed))
 
 
 def _submit(trial: Trial, choice: Choice, workers: Workers, job: "_Outcomes") -> None:
@@ -162,7 +170,7 @@ class _Outcomes:
         watcher: see :func:`run_trials`.
 
     Attributes:
-        busy: seeds of trials that a different process trains.
+        busy: seeds of trials whose lock a different process holds.
         failed: called with the failure of the first trial that failed, once all have an outcome; None for no call.
     """
 
@@ -213,7 +221,7 @@ class _Outcomes:
     def add(self, outcome: Attempt) -> None:
         """Print the line of an outcome, and note a failure."""
         folder = self._experiment.trial(outcome.seed).path
-        if outcome.failure is None and outcome.record is None:
+        if outcome.is_busy:
             self.busy.append(outcome.seed)
             print(f"another process trains {folder}: waited for after the others", flush=True)
             return

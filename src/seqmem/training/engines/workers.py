@@ -143,6 +143,17 @@ class Workers:
         if interrupts.received() is not None:  # the signal came while the process started
             self._pass_on()
 
+    def submit_last(self, trial: worker.Trial, choice: Choice, then: Then, judge: Judge | None = None) -> None:
+        """Attempt a trial after all others, and wait for a different process that holds its lock.
+
+        Args:
+            trial: what to train.
+            choice: as for :meth:`submit`.
+            then: called once, with the outcome.
+            judge: as for :meth:`submit`.
+        """
+        self._busy.append((trial.awaited(), choice, then, judge))
+
     def device_memory(self, trial: worker.Trial) -> DeviceMemory | None:
         """Train a trial beside those that run, wait for its end, and return the GPU's memory; None if it failed.
 
@@ -245,8 +256,8 @@ class Workers:
             return
         if outcome is None:
             outcome = Attempt(running.trial.seed, failure=_death(running))
-        elif outcome.record is None and outcome.failure is None and not running.trial.wait:
-            self._busy.append((running.trial.awaited(), running.choice, running.then, running.judge))
+        elif outcome.is_busy and not running.trial.wait:
+            self.submit_last(running.trial, running.choice, running.then, running.judge)
         self._call(running.then, outcome)
 
     def _call(self, then: Then, outcome: Attempt) -> None:
