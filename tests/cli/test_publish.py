@@ -200,6 +200,27 @@ def test_a_clone_of_a_hub_keeps_its_files(trial, tmp_path):
 
 @needs_safetensors
 @pytest.mark.parametrize(
+    "content", ["# My notes\n", "---\ntitle: notes\n---\n", "---\nlicense: [\n---\n", "a\n---\nlicense: mit\n---\n"]
+)
+def test_a_readme_that_is_no_card_is_kept(content, trial, tmp_path):
+    (tmp_path / "README.md").write_text(content)
+    with pytest.raises(UserError, match=r"--to: got .*, which holds README.md already; give a different folder"):
+        published(trial, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.md", content)]
+
+
+@needs_safetensors
+def test_a_card_is_replaced(trial, tmp_path):
+    """That of a new repository at a hub, then one of this program."""
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    card = (published(trial, tmp_path) / "README.md").read_text()
+    for name in FILES - {"README.md"}:
+        (tmp_path / name).unlink()
+    assert (published(trial, tmp_path) / "README.md").read_text() == card
+
+
+@needs_safetensors
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("config.json", "{", "config.json is damaged"),

@@ -120,8 +120,9 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--to: got {folder}, but the folder {folder.parent} does not exist")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--to: got {folder}, which is a file; expected a folder")
-    taken = [name for name in (hub_folder.CONFIG, hub_folder.WEIGHTS, hub_folder.PREPROCESSING) if (folder / name).exists()]
-    if taken:
+    files = hub_folder.CONFIG, hub_folder.WEIGHTS, hub_folder.PREPROCESSING, hub_folder.CARD
+    taken = [name for name in files if (folder / name).exists()]
+    if taken and not (taken == [hub_folder.CARD] and hub_folder.is_card(folder / hub_folder.CARD)):
         raise UserError(f"--to: got {folder}, which holds {taken[0]} already; give a different folder, or remove its files")
 
 

@@ -4,11 +4,13 @@ Two JSON files and tensors hold the checkpoint that validation chose, without th
 no code. ``README.md`` next to them is the model card.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
 from seqmem.errors import UserError, not_installed
@@ -16,12 +18,28 @@ from seqmem.io.files import read_json, replacing, write_json
 
 CONFIG, PREPROCESSING, WEIGHTS, CARD = "config.json", "preprocessor_config.json", "model.safetensors", "README.md"
 
+_CARD_KEYS = {"license", "library_name", "model-index", "pipeline_tag"}
+
 _FORMAT = 1  # version of config.json
 
 
 def is_hub_folder(path: Path) -> bool:
     """Return whether a folder has the files of a published model."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def is_card(path: Path) -> bool:
+    """Return whether a file is a model card: text with the YAML header of a hub, which names a licence or a library."""
+    if not path.is_file():
+        return False
+    parts = re.split(r"^---\s*$", path.read_text(encoding="utf-8", errors="replace"), maxsplit=2, flags=re.MULTILINE)
+    if len(parts) < 3 or parts[0].strip():
+        return False
+    try:
+        header = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return False
+    return isinstance(header, dict) and not _CARD_KEYS.isdisjoint(header)
 
 
 def check_package() -> None:
