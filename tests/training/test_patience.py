@@ -87,6 +87,19 @@ def test_a_trial_stops_and_is_finished_and_a_resume_anywhere_changes_nothing(tmp
     assert resumed.read_record()["stopped_early"] is None
 
 
+@pytest.mark.usefixtures("worsening")
+def test_a_trial_of_all_epochs_did_not_stop_early(tmp_path, capsys):
+    """Its patience ends with the last epoch; nor did it after a stop within the last epoch's test."""
+    config = composed("model=rnn", "train.epochs=3", "train.patience=1")
+    data = datasets.load(config["dataset"])
+    [whole] = run_trials(config, data, tmp_path / "whole")
+    stop_at("test_step", 1, config, data, tmp_path / "stopped")
+    [stopped] = run_trials(config, data, tmp_path / "stopped")
+    assert "stopped early" not in capsys.readouterr().out
+    assert [trial.read_record()["stopped_early"] for trial in (whole, stopped)] == [None, None]
+    assert [trial.read_record()["epochs"] for trial in (whole, stopped)] == [3, 3]
+
+
 def test_a_least_improvement_needs_patience():
     with pytest.raises(UserError, match=r"train.min_delta: got 0.5, expected 0, since train.patience is null"):
         commandline.compose([*SMALL, "model=rnn", "train.min_delta=0.5"])

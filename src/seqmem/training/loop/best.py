@@ -56,14 +56,17 @@ class EarlyStop(pl.Callback):
         patience: when.
         recorder: a callback before this one, which has the values of the epochs.
         metric: name of the validation metric in its rows.
-
-    Attributes:
-        reason: why the training stopped; empty if it did not.
+        epochs: number of the training.
     """
 
-    def __init__(self, patience: Patience, recorder: EpochRecorder, metric: str):
-        self.patience, self.recorder, self.metric = patience, recorder, metric
-        self.reason = ""
+    def __init__(self, patience: Patience, recorder: EpochRecorder, metric: str, epochs: int):
+        self.patience, self.recorder, self.metric, self.epochs = patience, recorder, metric, epochs
+
+    @property
+    def reason(self) -> str:
+        """Why the training stopped before its last epoch; empty if it did not."""
+        rows = self.recorder.rows
+        return self.patience.reason([row[self.metric] for row in rows], self.metric) if len(rows) < self.epochs else ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop a training that was killed between its last epoch and the end of its test."""
@@ -74,7 +77,6 @@ class EarlyStop(pl.Callback):
         self._stop(trainer)
 
     def _stop(self, trainer: pl.Trainer) -> None:
-        self.reason = self.patience.reason([row[self.metric] for row in self.recorder.rows], self.metric)
         if self.reason:
             trainer.should_stop = True
 

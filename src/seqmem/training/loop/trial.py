@@ -189,7 +189,8 @@ def _train(config: Config, data: Data, experiment: Experiment, folder: RunFolder
     model, task = module.model, module.task
     best = BestCheckpoint(folder.checkpoints, f"val/{task.metric}", task.best)
     recorder = EpochRecorder(folder)
-    early_stop = EarlyStop(Patience(train.patience, task.best, train.min_delta), recorder, f"val/{task.metric}")
+    patience = Patience(train.patience, task.best, train.min_delta)
+    early_stop = EarlyStop(patience, recorder, f"val/{task.metric}", epochs(config))
     with tracked(runner, folder) as loggers, fast_products(train, runner):
         trainer = trainer_for(config, splits, [best, *_callbacks(config, experiment, task, recorder), early_stop], loggers)
         reset_peak_memory(trainer.strategy.root_device)
