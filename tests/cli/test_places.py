@@ -84,7 +84,11 @@ def test_the_present_folder_is_refused(value):
         places.check([f"hydra.run.dir={value}"], sweeps=False)
 
 
-@pytest.mark.parametrize("folder", ["a/b-c.d", "../x", "a b", "1/2", "true", "null", "it's", "a=b", "/tmp/x"])
+FOLDERS = ["a/b-c.d", "../x", "./x", "a b", "1/2", ".5", ".5/x", "true", "null", "it's", "a=b", "/tmp/x"]
+NOT_ASCII = ["caf\u00e9", "/m\u00fcller/l\u00e4ufe", "x\u0663", "\u79cd\u5b50", "a\u00b2"]
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, *NOT_ASCII])
 def test_a_folder_can_be_assigned_under_any_name(folder):
     [override] = parse([places.assigned("output_dir", folder)])
     assert override.value() == folder

@@ -88,7 +88,7 @@ def has_subfolders(section: DictConfig) -> bool:
 
 
 def assigned(key: str, folder: str) -> str:
-    """Return the override that sets a key to a folder, with quotes if Hydra's grammar requires them."""
-    plain = re.fullmatch(r"[A-Za-z_./][\w./-]*", folder)
+    """Return the override that sets a key to a folder, with quotes if Hydra's grammar requires them: its letters are ASCII."""
+    plain = re.fullmatch(r"(\.{0,2}/|[A-Za-z_])[A-Za-z0-9_./-]*", folder)
     is_other = folder.lower() in ("true", "false", "null", "nan", "inf")  # values of a different type
     return f"{key}={folder if plain and not is_other else QuotedString(folder, Quote.single).with_quotes()}"
