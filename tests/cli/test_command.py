@@ -1,11 +1,14 @@
 """``seqmem SUBCOMMAND``: one command for all, each imported when it is called."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from seqmem.cli import command
+from seqmem.cli import command, messages
+from seqmem.errors import UserError
+from seqmem.io.terminal import Parser
 from tests import program
 
 SMALL = ("dataset=digits", "model=rnn", "model.preset=tiny", "smoke_test=true")
@@ -100,3 +103,40 @@ def test_the_best_row_names_the_command(tmp_path):
     assert len(commands) == 2, done.stdout
     again = program.run(["-m", *commands[0].split()], tmp_path)
     assert "found in runs/" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from seqmem.io.terminal import Parser; Parser('x', '').run(lambda given: print('a line'), [])",
+        "from seqmem.io.terminal import Parser; Parser('x', '').run(lambda given: print('a line' * 9999), [])",
+        "from seqmem.cli.messages import one_line_errors\nwith one_line_errors(): print('a line')",
+    ],
+)
+def test_a_command_whose_output_is_closed_ends_without_a_message(code):
+    """As of ``| head -1``; a short output is written at the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("KEY: got \x1b[1m, expected 2"), "KEY: got \\x1b[1m, expected 2"),
+        (OSError(28, "No space left on device", "a.csv"), "a.csv: No space left on device"),
+        (MemoryError("of the host"), "not enough memory for this data set or model (MemoryError: of the host)"),
+    ],
+)
+def test_an_error_is_the_same_line_in_every_command(error, line, capsys):
+    for within in (Parser("x", "").one_line_errors, messages.one_line_errors):
+        with pytest.raises(SystemExit) as ended, within():
+            raise error
+        assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {line}\n")
+
+
+def test_a_bug_in_a_command_with_options_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), Parser("x", "").one_line_errors():
+        raise ZeroDivisionError

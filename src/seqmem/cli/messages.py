@@ -1,6 +1,5 @@
 """One-line error messages and exit statuses."""
 
-import os
 import re
 import sys
 import warnings
@@ -18,6 +17,7 @@ from seqmem.cli import hints
 from seqmem.cli.overrides import GROUPS, SWITCHES, composed_config, config_folders, in_quotes, parse, split_flags
 from seqmem.errors import DataWarning, UserError, not_installed, suggestion
 from seqmem.io import interrupts
+from seqmem.io.terminal import described, exit_if_output_closed, flush_output, message_of, one_line
 from seqmem.plugins import PluginWarning
 
 # The extra of pyproject.toml that installs each of Hydra's plugins, by the plugin's config file.
@@ -47,6 +47,7 @@ def one_line_errors(resumes: bool = False) -> Iterator[None]:
     warnings.formatwarning = _format_warning
     try:
         yield
+        flush_output()
     except _Ended:
         raise
     except BaseException as error:
@@ -61,9 +62,7 @@ def one_line_errors(resumes: bool = False) -> Iterator[None]:
 
 def _report(error: Exception) -> None:
     """Print the line of an error, and end the program unless a sweep has further jobs."""
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has ended
-        sys.exit(1)
+    exit_if_output_closed(error)
     if any(re.fullmatch(r"\+*traceback=(true|yes|on|1)", argument, re.IGNORECASE) for argument in sys.argv):
         raise error
     message, status = describe(error)
@@ -76,8 +75,7 @@ def _report(error: Exception) -> None:
 def describe(error: Exception) -> tuple[str, int]:
     """Return the message of an error in one printable line of at most 1,000 characters, and the exit status."""
     message, status = _message_and_status(error)
-    message = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in message)
-    return message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}", status
+    return one_line(message), status
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -94,12 +92,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
 def _message_and_status(error: Exception) -> tuple[str, int]:
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return explain(error, sys.argv[1:]), 2
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'output'}: {error.strerror}", 2
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    if isinstance(error, MemoryError) or "allocate memory" in reason or "out of memory" in reason:
-        return f"not enough memory for this data set or model ({reason})", 2
-    return f"{reason} (probably a bug in seqmem; traceback=True shows where)", 1
+    message = message_of(error)
+    if message is not None:
+        return message, 2
+    return f"{described(error)} (probably a bug in seqmem; traceback=True shows where)", 1
 
 
 def _explain_choice(file: str, options: Sequence[str], arguments: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Parser of the commands with options, with one-line errors, and the status line of a worker process."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,16 +46,55 @@ class Parser(argparse.ArgumentParser):
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
-        """Print a UserError raised inside the ``with`` block, or an interrupt, as one line, too."""
+        """Print an error raised inside the ``with`` block, or an interrupt, as one line, too; a bug keeps its traceback."""
         try:
             with interrupts.unwinding():
                 yield
+                flush_output()
         except BaseException as error:
             if interrupts.received() is not None or isinstance(error, KeyboardInterrupt):
                 self.exit(interrupts.status(), "error: interrupted\n")
-            if not isinstance(error, UserError):
+            exit_if_output_closed(error)
+            message = message_of(error)
+            if message is None:
                 raise
-            self.error(str(error))
+            self.error(one_line(message))
+
+
+def message_of(error: BaseException) -> str | None:
+    """Return the message of an error that the user can correct; None for any other error."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'output'}: {error.strerror}"
+    reason = described(error)
+    if isinstance(error, MemoryError) or "allocate memory" in reason or "out of memory" in reason:
+        return f"not enough memory for this data set or model ({reason})"
+    return None
+
+
+def described(error: BaseException) -> str:
+    """Return type and text of an error, without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def one_line(message: str) -> str:
+    """Return a message as one printable line of at most 1,000 characters."""
+    message = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in message)
+    return message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}"
+
+
+def flush_output() -> None:
+    """Write what was printed so far, so that a closed pipe is noticed here and not at the end of the interpreter."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def exit_if_output_closed(error: BaseException) -> None:
+    """End the program without a message if the reader of its output has ended, as ``head`` does."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def at_least(least: int) -> Callable[[str], int]:
