@@ -119,6 +119,14 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
             results.find_runs(tmp_path)
 
 
+def test_trials_are_in_the_order_of_their_starts_whatever_the_offset(tmp_path):
+    """Earlier records have local times; a record without a time comes last."""
+    starts = ["2026-01-01T22:59:59-0200", "2026-01-02T02:00:00+0100", "2026-01-02T01:00:01+0000", "no time", None]
+    for name, started in zip("dbace", starts, strict=True):
+        write_run(tmp_path / name, configuration(seed="dbace".index(name)), started=started)
+    assert [run.record["started"] for run in results.find_runs(tmp_path)] == [*starts[:3], None, "no time"]
+
+
 def test_trials_of_different_code_are_not_averaged(tmp_path):
     config = configuration()
     write_run(tmp_path / "a", config, 0.7, code="aaaaaaaaaaaa", started="2026-01-01")

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import time
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 import pytest
@@ -154,6 +156,16 @@ def test_gradients_are_clipped(algorithm, tmp_path):
 def test_learns(tmp_path):
     [folder] = run_trials(config(train={"epochs": 2, "lr": 0.05}), Signs(20), tmp_path)
     assert folder.read_record()["result"]["test/accuracy"] > 0.9
+
+
+def test_the_start_is_in_utc(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX-9")
+        time.tzset()
+        [folder] = run_trials(config(smoke_test=True), Signs(), tmp_path)
+    time.tzset()
+    started = datetime.strptime(folder.read_record()["started"], "%Y-%m-%dT%H:%M:%S+0000").replace(tzinfo=UTC)
+    assert timedelta() <= datetime.now(UTC) - started < timedelta(hours=1)
 
 
 def test_tensorboard_by_option(tmp_path):

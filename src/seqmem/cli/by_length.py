@@ -107,7 +107,7 @@ def _evaluated(
     from seqmem.training.config import TrainConfig
     from seqmem.training.evaluation.by_length import Reading, evaluate_reading
 
-    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    started = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
     data, module = _loaded(checkpoint, config)
     about = evaluated(checkpoint, config)
     reading = Reading.of(checkpoint, data.spec, TrainConfig(**config["train"]), "train.eval_batch_size" in about["changed"])

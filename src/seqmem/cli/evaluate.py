@@ -152,7 +152,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     task = module.task
     counts = class_counts(task)
     predictions = Predictions(task, data.sequence_names(keys.split)) if path else None
-    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    started = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
     observers = [observer for observer in (counts, predictions) if observer is not None]
     measured = evaluate(module, data, config, keys.split, observers)
     result = {

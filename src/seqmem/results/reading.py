@@ -1,10 +1,12 @@
 """Reader of run folders: fast for thousands of them, and robust to damaged records."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -100,7 +102,17 @@ def find_runs(folder: Path) -> list[Run]:
             missing = [Run(RunFolder(manifest.parent), "damaged", str(error), dict(_UNKNOWN_RECORD))]
         known |= {each for run in missing for each in (_trial(run), _planned(run))}
         runs += missing
-    return _once(sorted(runs, key=lambda run: str(run.record.get("started") or "later")))
+    return _once(sorted(runs, key=_start))
+
+
+def _start(run: Run) -> tuple[float, str]:
+    """Return the sorting key of a trial's start; earlier records have local times with their offset from UTC."""
+    started = str(run.record.get("started") or "")
+    try:
+        time = datetime.fromisoformat(started)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp(), started
+    except (ValueError, OverflowError):
+        return math.inf, started
 
 
 def read_run(folder: RunFolder) -> Run:

@@ -133,7 +133,7 @@ def _first_record(config: Config, data: Data, experiment: Experiment) -> dict[st
         "model": models.label(model_arguments(config)),
         "seed": config["seed"],
         "smoke_test": config["smoke_test"],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime()),
         "command": sys.argv,
         "process": os.getpid(),
         **provenance(),
