@@ -138,6 +138,8 @@ def test_limits_count_batches(tmp_path, changes, trained, validation, test, epoc
     assert data.log.count("validation") == validation * epochs
     assert data.log.count("test") == test
     assert [limited(40, limit) for limit in (1, 100, 1.0, 0.5, 0.001)] == [1, 40, 40, 20, 1]
+    assert [limited(100, percent / 100) for percent in range(1, 101)] == list(range(1, 101))
+    assert [limited(10, limit) for limit in (0.29, 0.299999, 0.3)] == [2, 2, 3]
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

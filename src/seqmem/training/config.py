@@ -207,7 +207,8 @@ def limited(batches: int, limit: int | float, smoke_test: bool = False) -> int:
         limit: an integer counts batches, a float is a fraction of them.
         smoke_test: see above.
     """
-    count = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+    # 100 * 0.29 is a little below 29 in floating point.
+    count = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit + 1e-9))
     return min(count, SMOKE_BATCHES) if smoke_test else count
 
 

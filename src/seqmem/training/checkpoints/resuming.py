@@ -68,7 +68,7 @@ def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Pat
         )
     if checkpoint.epoch >= config["train"]["epochs"]:
         raise UserError(
-            f"train.resume: {checkpoint.path} was trained for {checkpoint.epoch + 1} epochs, expected at most "
+            f"train.resume: {checkpoint.path} was trained for {_trained(checkpoint)}, expected at most "
             f"train.epochs={config['train']['epochs']}"
         )
     best = checkpoint.path.with_name("best.ckpt")
@@ -76,6 +76,13 @@ def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Pat
         raise UserError(f"train.resume: {best}, the best checkpoint so far, does not exist")
     _check_resumable(checkpoint.path)
     return checkpoint.path
+
+
+def _trained(checkpoint: Checkpoint) -> str:
+    """Return for how many epochs a checkpoint was trained."""
+    within = load_plain(checkpoint.path).get("within_epoch") is not None
+    count = checkpoint.epoch + (not within)
+    return f"{count} epoch{'s' if count != 1 else ''}{' and a part of the next' if within else ''}"
 
 
 def _differences(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
