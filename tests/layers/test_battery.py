@@ -8,7 +8,10 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+from torch.func import functional_call
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from seqmem import cells, layers, sequence
 from seqmem.cells import Recurrence
@@ -16,6 +19,7 @@ from seqmem.errors import UserError
 from seqmem.layers import EMA, Bidirectional
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence import SequenceLayer
+from tests.cells import test_battery as of_cells
 
 NAMES = sorted(set(sequence.names()) - set(cells.names()))
 LENGTHS = torch.tensor([17, 5, 1, 0])
@@ -56,6 +60,28 @@ def test_whole_sequence_and_steps_agree_in_value_and_gradient(name, lengths, inp
         results.append((outputs, *parts(after), *torch.autograd.grad(loss, sources, allow_unused=True)))
     for fast, slow in zip(*results, strict=True):
         assert_close(fast, slow, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sequence.names())
+def test_backward_reads_the_saved_tensors_whatever_objects_they_are(name, inputs):
+    layer = make(name) if name in NAMES else of_cells.make(name)
+    inputs = (inputs if name in NAMES else of_cells.sample(name, 4, 9)).requires_grad_()
+
+    def gradients(outputs, weights):
+        return torch.autograd.grad(outputs[0].sin().sum(), [inputs, *weights], allow_unused=True)
+
+    weights = dict(layer.named_parameters())
+    other = {name: (1.1 * weight).detach().requires_grad_() for name, weight in weights.items()}
+    found = [gradients(functional_call(layer, other, (inputs,)), other.values())]
+    expected = gradients(layer(inputs), weights.values())
+    assert_close(gradients(checkpoint(layer, inputs, use_reentrant=False), weights.values()), expected)
+    with save_on_cpu():
+        outputs = layer(inputs)
+    assert_close(gradients(outputs, weights.values()), expected)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(other[name])
+    assert_close(*found, gradients(layer(inputs), weights.values()))
 
 
 @every_layer

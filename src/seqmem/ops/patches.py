@@ -77,7 +77,7 @@ class SharedBackward(NamedTuple):
     Attributes:
         by_step: (K, N p), :func:`weights_by_step` of each channel, computed once; None for a single backward pass.
         total: (N, p, K) contiguous, to which each backward pass adds the gradient of the weights instead of returning it; None
-            if the weights need no gradient.
+            to return it.
     """
 
     by_step: Tensor | None
@@ -137,11 +137,10 @@ class _PatchProducts(torch.autograd.Function):
                 grad_features[:, channel] = sums
         if ctx.needs_input_grad[1]:
             columns = features.flatten(0, 1).t()
-            if shared is None:
-                grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-                _add_sampled_products(grad_weight, grad, columns, index.rows)
-            elif shared.total is not None:
-                _add_sampled_products(shared.total, grad, columns, index.rows)
+            total = None if shared is None else shared.total
+            if total is None:
+                total = grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+            _add_sampled_products(total, grad, columns, index.rows)
         return grad_features, grad_weight, grad.sum(1), None, None
 
 

@@ -7,7 +7,13 @@ from itertools import accumulate
 
 import pytest
 import torch
+from torch import nn
+from torch.autograd.graph import save_on_cpu
+from torch.func import functional_call
+from torch.nn.utils import parametrizations, prune
+from torch.nn.utils.parametrize import register_parametrization
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from seqmem.layers.igloo.layer import GPU_CHUNK_ROWS
 from seqmem.models import IGLOO1D
@@ -91,6 +97,77 @@ def test_blocks_are_the_specification():
     layer = make({"return_sequences": True, "nb_patches": 70, "stretch_factor": 3, "nb_sequences": 40, "nb_stacks": 2})
     assert len(layer.blocks) > 2
     assert_close(layer(data()), by_hand(layer, data(), torch.full((5,), STEPS), same=False))
+
+
+SEVERAL = {"whole": USES["whole, pooled"], "blocks": {"return_sequences": True, "nb_patches": 70, "nb_filters_conv1d": 2}}
+several_chunks = pytest.mark.parametrize("use", SEVERAL.values(), ids=SEVERAL)
+
+
+def in_chunks(use):
+    """A layer that recomputes two rows at a time."""
+    layer = make(use, DR=0.0)
+    layer._chunk_rows = lambda _: 2
+    return layer
+
+
+def gradients_of(outputs, inputs, weights):
+    found = torch.autograd.grad(outputs.sin().sum(), [inputs, *weights.values()], retain_graph=True)
+    return dict(zip(["inputs", *weights], found, strict=True))
+
+
+@several_chunks
+def test_backward_reads_the_saved_tensors_whatever_objects_they_are(use):
+    layer, inputs = in_chunks(use), data().requires_grad_()
+    weights = dict(layer.named_parameters())
+    expected = gradients_of(without_recomputation(layer, inputs, None), inputs, weights)
+    found = {"checkpoint": gradients_of(checkpoint(layer, inputs, use_reentrant=False), inputs, weights)}
+    with save_on_cpu():
+        found["save_on_cpu"] = gradients_of(layer(inputs), inputs, weights)
+    for gradients in found.values():
+        assert_close(gradients, expected)
+    other = {name: torch.randn_like(weight, requires_grad=True) for name, weight in weights.items()}
+    given = {**other, **dict(layer.named_buffers())}
+    found = [
+        gradients_of(functional_call(form, given, (inputs,)), inputs, other) for form in (layer, in_chunks(use).to("meta"))
+    ]
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(other[name])
+    for gradients in found:
+        assert_close(gradients, gradients_of(without_recomputation(layer, inputs, None), inputs, weights))
+
+
+class Dropped(nn.Module):
+    """A parametrization that is different in every call."""
+
+    def forward(self, weight):
+        return nn.functional.dropout(weight)
+
+
+COMPUTED = {
+    "prune": lambda module: prune.random_unstructured(module, "weight", 0.5),
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": lambda module: parametrizations.spectral_norm(module, n_power_iterations=2),
+    "dropped": lambda module: register_parametrization(module, "weight", Dropped()),
+    "replaced": lambda module: setattr(module, "weight", 2 * module._parameters.pop("weight")),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@several_chunks
+def test_computed_weights_have_the_gradients_of_autograd(use, name):
+    layer, inputs = in_chunks(use), data().requires_grad_()
+    weight = layer.stacks[0].global_patches.weight
+    COMPUTED[name](layer.stacks[0].global_patches)
+    weights = {**dict(layer.named_parameters()), **({"replaced": weight} if name == "replaced" else {})}
+    buffers, found = [buffer.clone() for buffer in layer.buffers()], []
+    for outputs_of in (layer, lambda x: without_recomputation(layer, x, None)):
+        for buffer, value in zip(layer.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        torch.manual_seed(0)
+        found.append(gradients_of(outputs_of(inputs), inputs, weights))
+    assert_close(*found)
+    assert found[0].keys() == {"inputs", *weights}
 
 
 def test_an_update_between_two_backward_passes_counts():

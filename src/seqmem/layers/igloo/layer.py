@@ -22,6 +22,7 @@ from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
 from seqmem.ops.export import exporting
 from seqmem.ops.transforms import fallback_reason
 from seqmem.sequence.checks import check_tensor, check_type, checked_lengths
+from seqmem.sequence.time_chunks import weights_of
 
 WORKING_SET = 8 * 2**20
 """Bytes of feature maps and outputs in one chunk; some ten copies of them exist at a time."""
@@ -169,7 +170,7 @@ class IGLOO1D(nn.Module):
 
         Large batches and outputs are computed for a few rows and one block of steps at a time. Only inputs and outputs are
         kept; backward computes the activations again. A training step needs the memory of inputs, outputs, parameters, their
-        gradients, and one chunk.
+        gradients, and one chunk. If a parametrization or a hook computes a weight, autograd keeps the activations of all rows.
 
         Args:
             inputs: (B, T', C) with T' <= T.
@@ -189,11 +190,12 @@ class IGLOO1D(nn.Module):
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
             seeds = torch.randint(2**62, (-(-len(inputs) // rows),))
-        if fallback_reason():
+        if fallback_reason() or not self._weights_are_parameters():
             return self._all_blocks(inputs, lengths, seeds)
         if len(inputs) <= rows and len(self.blocks) == 1:
             return self.forward_block(inputs, lengths, dropout_generator(inputs, seeds, 0), 0)
-        return Recomputed.apply(self, rows, inputs, lengths, seeds, *self.parameters())
+        names, values = zip(*weights_of(self), strict=True)
+        return Recomputed.apply(self, rows, names, inputs, lengths, seeds, *values)
 
     def penalty(self) -> Tensor:
         """Return ``l2reg`` times the sum of squares of the patches' weights and biases, to add to a training loss."""
@@ -243,10 +245,15 @@ class IGLOO1D(nn.Module):
             assert isinstance(stack, Stack)
             yield stack
 
+    def _weights_are_parameters(self) -> bool:
+        """Return whether no parametrization or hook computes a weight: to compute it again may give other values."""
+        return all(child._parameters.keys() >= {"weight", "bias"} for stack in self.stacks for child in stack.children())
+
     def _all_blocks(self, inputs: Tensor, lengths: Tensor | None, seeds: Tensor) -> Tensor:
         """Compute all rows and blocks at once, with torch's operations alone and one seed of dropout."""
-        generator = dropout_generator(inputs, seeds, 0)
-        blocks = [self.forward_block(inputs, lengths, generator, block) for block in range(len(self.blocks))]
+        blocks = [
+            self.forward_block(inputs, lengths, dropout_generator(inputs, seeds, 0), block) for block in range(len(self.blocks))
+        ]
         return torch.cat(blocks, 1)
 
     def _checked(self, inputs: Tensor, lengths: Tensor | None) -> Tensor | None:

@@ -55,15 +55,16 @@ class Patches(nn.Module):
         return leaky_relu(products, SLOPE, inplace=True).unflatten(0, bias.shape)
 
     @contextmanager
-    def sharing_backward(self, block: int, gradient: Tensor | None, several: bool) -> Iterator[None]:
+    def sharing_backward(self, block: int, totals: Mapping[Tensor, Tensor], several: bool) -> Iterator[None]:
         """Share work between the backward passes of a block, while the weights do not change.
 
         Args:
             block: number of the block.
-            gradient: shape of the weights; every backward pass adds its part to it. None if the weights need no gradient.
+            totals: a gradient for each of some leaves; every backward pass adds its part to that of the weights. Autograd
+                returns the gradient of weights that are not among them.
             several: whether more than one backward pass follows, which makes sorting the weights in advance worthwhile.
         """
-        steps = self.blocks[block]
+        steps, gradient = self.blocks[block], totals.get(self.weight)
         by_step = None
         if several:
             weight, index = self.weight[steps].detach().flatten(0, 1), self._index(block)
