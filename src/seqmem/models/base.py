@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,14 +94,15 @@ class SequenceModel(nn.Module):
             inputs: (B, T, C) values, or (B, T) tokens: a tensor or an array, converted to the device and the floating-point
                 type of the weights.
             lengths: (B,) valid leading steps of each row; None if all T are valid.
-            times: (B, T) of data sets with times; None if steps are evenly spaced.
+            times: (B, T) of data sets with times, of any type; None if steps are evenly spaced.
 
         Returns:
             Logits or values, (B, K), (B, k, K) or (B, T, K) as ``spec.output_steps`` defines. Gradients are recorded unless
             ``torch.no_grad`` turns them off.
 
         Raises:
-            UserError: inputs of another shape or number of channels than those of the spec.
+            UserError: inputs of another shape or number of channels than those of the spec, or different times that a timed
+                layer would round to the same.
         """
         weight = next((value for value in self.parameters() if value.is_floating_point()), torch.empty(0))
         inputs = torch.as_tensor(inputs, device=weight.device)
@@ -114,7 +116,8 @@ class SequenceModel(nn.Module):
         if lengths is not None:
             lengths = torch.as_tensor(lengths, device=weight.device).long()
         if times is not None:
-            times = torch.as_tensor(times, device=weight.device).to(weight.dtype)
+            # In their own type: the layers refuse times that are equal after rounding to that of the weights.
+            times = torch.as_tensor(times if isinstance(times, Tensor) else np.asarray(times), device=weight.device)
         return self(Batch(inputs, targets, lengths, times))
 
     def augment(self, batch: Batch) -> Batch:
