@@ -7,6 +7,8 @@ from seqmem.data.batch import Batch
 from seqmem.data.checks import check_batch
 from seqmem.errors import UserError
 
+INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64, torch.uint64)
+
 
 def batch(**changes):
     given = {"lengths": torch.tensor([4, 2, 0]), "times": torch.arange(12.0).view(3, 4)}
@@ -47,3 +49,13 @@ def test_float64_times_may_be_close():
 
 def test_other_devices_are_left_alone():
     check_batch(batch(lengths=torch.tensor([9, 9, 9])).to("meta"))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_lengths_of_any_integer_type_are_compared_with_many_steps(dtype):
+    lengths = torch.tensor([100, 5]).to(dtype)
+    for steps in (300, 70_000):
+        given = Batch(torch.zeros(2, steps, 1), torch.zeros(2, steps, 1), lengths, torch.arange(steps).expand(2, -1).double())
+        check_batch(given)
+    with pytest.raises(UserError, match="lengths: got 100 in row 0 of a batch, expected between 0 and T=9"):
+        check_batch(Batch(torch.zeros(2, 9, 1), torch.zeros(2, 9, 1), lengths))

@@ -19,6 +19,7 @@ from seqmem.layers.igloo import IGLOO1D
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence import SequenceLayer
 from tests.cells.test_battery import make, sample
+from tests.data.test_checks import INTEGERS
 
 
 def layers():
@@ -69,7 +70,7 @@ def test_lengths_of_any_integer_type_are_taken():
     for layer in layers():
         name, inputs = type(layer).__name__, inputs_of(layer)
         expected = outputs_of(layer, inputs, lengths=lengths)
-        for dtype in (torch.int32, torch.uint8):
+        for dtype in INTEGERS:
             assert torch.equal(outputs_of(layer, inputs, lengths=lengths.to(dtype)), expected), name
         for wrong, message in (
             (lengths.float(), f"{name}: got lengths of torch.float32, expected torch.int64"),
@@ -79,6 +80,16 @@ def test_lengths_of_any_integer_type_are_taken():
         ):
             with pytest.raises(UserError, match=message):
                 layer(inputs, lengths=wrong)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_lengths_of_any_integer_type_are_compared_with_many_steps(dtype):
+    layer, lengths = EMA(3, 4), torch.tensor([100, 5])
+    for steps in (300, 70_000):
+        inputs = torch.randn(2, steps, 3)
+        assert torch.equal(layer(inputs, lengths=lengths.to(dtype))[0], layer(inputs, lengths=lengths)[0])
+    with pytest.raises(UserError, match=r"EMA: got lengths \[100\], expected each between 0 and T=9"):
+        layer(torch.randn(2, 9, 3), lengths=lengths.to(dtype))
 
 
 def test_of_many_wrong_lengths_a_few_are_named():

@@ -55,6 +55,7 @@ def shown_rate(rate: Any) -> str:
 
 
 def _check_lengths(name: str, lengths: Tensor, steps: int) -> None:
+    lengths = lengths.to(torch.int64)  # a smaller type would wrap T, and torch does not compare unsigned ones
     wrong = (lengths < 0) | (lengths > steps)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
@@ -62,7 +63,8 @@ def _check_lengths(name: str, lengths: Tensor, steps: int) -> None:
 
 
 def _check_times(times: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> None:
-    valid = torch.ones_like(times, dtype=torch.bool) if lengths is None else valid_steps(lengths, times.shape[1])
+    whole = torch.ones_like(times, dtype=torch.bool)
+    valid = whole if lengths is None else valid_steps(lengths.to(torch.int64), times.shape[1])
     before = torch.cat([times[:, :1], times[:, :-1]], 1)
     if place := _first(valid & ~((times >= before) & times.isfinite())):
         row, step = place

@@ -128,12 +128,13 @@ def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, devic
     if not _is_integer(lengths):
         raise UserError(f"{label}: got lengths of {lengths.dtype}, expected torch.int64")
     expected = f"expected each between 0 and T={steps}"
+    lengths = lengths.to(torch.int64)  # a smaller type would wrap T, and torch does not compare unsigned ones
     if not exporting() and any_wrong((lengths < 0) | (lengths > steps), f"{label}: got a wrong length, {expected}"):
         values = transforms.values(lengths)
         wrong = values[(values < 0) | (values > steps)].tolist()
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{label}: got lengths {wrong[:3]}{more}, {expected}")
-    return lengths.to(device, torch.int64, non_blocking=True)
+    return lengths.to(device, non_blocking=True)
 
 
 def any_wrong(wrong: Tensor, message: str) -> bool:
