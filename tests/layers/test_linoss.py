@@ -1,9 +1,12 @@
 """LinOSS: golden vectors of both methods, initialisation and energy."""
 
+import re
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from seqmem.errors import UserError
 from seqmem.layers import LinOSS
 from tests.layers.golden import assert_golden, assert_steps_agree
 from tests.successors import assert_near, case
@@ -51,6 +54,28 @@ def test_imex_is_stable_while_the_squared_step_times_the_stiffness_is_below_four
         moduli[method] = torch.linalg.eigvals(columns.T).abs().max().item()
     assert moduli["imex"] == pytest.approx(largest, abs=1e-2)
     assert moduli["im"] == pytest.approx((1 + stiffness / 4) ** -0.5)
+
+
+@pytest.mark.parametrize("own", [1.0, 2.0])
+def test_a_rate_at_which_imex_is_unstable_is_refused_with_the_largest_one(own):
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 300, 3)
+    layer = LinOSS(3, 4, state_size=64, method="imex", rate=own)
+    for run in (lambda rate: layer(inputs, rate=rate), lambda rate: layer.step(inputs[:, 0], rate=rate)):
+        with pytest.raises(
+            UserError, match=r"^LinOSS: got rate=\d+.*, expected at most .*; method=im takes any rate$"
+        ) as error:
+            run(4.0)
+        assert ("2 of the layer times 4 of the call" in str(error.value)) == (own == 2)
+    largest = float(re.search(r"at most ([\d.]+)", str(error.value))[1]) / own
+    assert layer(inputs, rate=largest)[0].abs().max() < 1e4
+    with pytest.raises(UserError, match="at most"):
+        layer(inputs, rate=1.002 * largest)
+    assert LinOSS(3, 4, state_size=64, rate=own)(inputs, rate=4.0)[0].isfinite().all()
+    with torch.no_grad():
+        layer.stiffness.fill_(100)
+    if own == 1:  # the bound of a rate alone: training at rate 1 reads no parameter
+        layer(inputs)
 
 
 def test_the_initial_parameters_are_uniform():

@@ -7,11 +7,15 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from seqmem.arguments import checked
+from seqmem.errors import UserError
 from seqmem.layers.state_spaces import make_projection, projected
 from seqmem.ops import pairs
+from seqmem.ops.export import exporting
 from seqmem.ops.oscillators import OscillatorMethod
 from seqmem.ops.precision import at_least_float32, full_precision
+from seqmem.ops.transforms import values
 from seqmem.sequence import SequenceLayer
+from seqmem.sequence.checks import any_wrong
 
 
 class LinOSSState(NamedTuple):
@@ -30,10 +34,11 @@ class LinOSS(SequenceLayer[LinOSSState]):
         im:   y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_t),      which damps the oscillations;
         imex: y_t = y_{t-1} + dt z_t,  z_t = z_{t-1} + dt (B x_t - A y_{t-1}),  which keeps their energy while dt^2 A < 4.
 
-    Nothing enforces this bound: beyond it the state of imex grows exponentially. im is stable for any A.
+    A rate r other than 1 takes steps of r dt, and imex needs r^2 dt^2 A < 4. Beyond this bound its state grows exponentially.
+    A call with a rate other than 1 refuses that; nothing enforces the bound at rate 1. im is stable for any A and r.
 
-    A rate r other than 1 takes steps of r dt. Both methods are of first order: the outputs at another rate agree with those of
-    the training up to errors of the order of dt, unlike those of LRU, S4D and S5, whose inputs are held exactly.
+    Both methods are of first order: the outputs at another rate agree with those of the training up to errors of the order of
+    dt, unlike those of LRU, S4D and S5, whose inputs are held exactly.
 
     Parameters: ``stiffness`` and ``step_size`` (P,); ``weight_in`` B (P, H, 2), real and imaginary parts; ``weight_out`` C
     (H, P, 2); ``weight_skip`` D (H,); ``projection`` (H, C), a linear map of the inputs if C is not H.
@@ -46,7 +51,8 @@ class LinOSS(SequenceLayer[LinOSSState]):
         rate: r, for sequences sampled at another rate: 2 for half as many samples a second. The rate of a call multiplies it.
 
     Raises:
-        UserError: an argument of the wrong type or range.
+        UserError: an argument of the wrong type or range, or a rate too large for imex; on a GPU that stops the process, see
+            :mod:`seqmem.sequence.checks`.
     """
 
     name = "linoss"
@@ -83,7 +89,21 @@ class LinOSS(SequenceLayer[LinOSSState]):
         x = projected(inputs.to(skip.dtype), self.projection)
         driven, initial = pairs.from_real(x, weight_in), None if fresh else state.oscillators
         with full_precision(inputs.device):
-            step = step_size.sigmoid() * (self.rate * rate)
-            positions, last = run(stiffness.relu(), step, driven, initial, lengths, self.method)
+            step, stiffness = step_size.sigmoid() * (self.rate * rate), stiffness.relu()
+            self._check_stability(step.detach(), stiffness.detach(), rate)
+            positions, last = run(stiffness, step, driven, initial, lengths, self.method)
         outputs = pairs.real_part(positions, weight_out) + skip * x
         return outputs.to(self.weight_out.dtype), LinOSSState(last)
+
+    def _check_stability(self, step: Tensor, stiffness: Tensor, rate: float) -> None:
+        """Refuse a rate other than 1 at which the state of imex grows exponentially."""
+        total = self.rate * rate
+        if self.method != "imex" or total == 1 or exporting():
+            return
+        if any_wrong(step**2 * stiffness >= 4, f"{self._label()}: got a rate too large for method=imex"):
+            fastest = values(step * stiffness.sqrt()).max().item()
+            product = "" if 1 in (self.rate, rate) else f" ({self.rate:g} of the layer times {rate:g} of the call)"
+            raise UserError(
+                f"{self._label()}: got rate={total:g}{product}, expected at most {0.999 * 2 * total / fastest:.4g}: beyond it "
+                "the state of method=imex grows exponentially; method=im takes any rate"
+            )
