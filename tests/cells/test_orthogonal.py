@@ -31,13 +31,13 @@ def off_identity(Q):
     return (Q.T @ Q - torch.eye(len(Q), dtype=Q.dtype)).abs().max().item()
 
 
-def train(cell, optimizer, updates, seed=0):
+def train(cell, optimizer, updates, seed=0, outputs_of=None):
     """Train the cell to remember its first input."""
     generator = torch.Generator().manual_seed(seed)
     dtype = cell.weight_hx.dtype
     for _ in range(updates):
         inputs = torch.randn(4, 6, cell.input_size, generator=generator, dtype=dtype)
-        loss = (cell(inputs)[0][:, -1, : cell.input_size] - inputs[:, 0]).square().mean()
+        loss = ((outputs_of or cell)(inputs)[0][:, -1, : cell.input_size] - inputs[:, 0]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -137,11 +137,33 @@ def test_learns_to_remember_its_first_input():
     assert error() < 0.2 * min(before, 1)
 
 
-def test_basis_changes_after_every_k_updates():
+def by_steps(cell):
+    """The outputs of a loop over the cell's steps."""
+
+    def outputs_of(inputs):
+        state, outputs = None, []
+        for x in inputs.unbind(1):
+            output, state = cell.step(x, state)
+            outputs.append(output)
+        return torch.stack(outputs, 1), state
+
+    return outputs_of
+
+
+ENTRIES = {
+    "whole": lambda cell: cell,
+    "stepwise": lambda cell: lambda inputs: cell.stepwise_forward(inputs, cell.initial_state(len(inputs)), None, True),
+    "steps": by_steps,
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_basis_changes_after_every_k_updates(entry):
     """Against dynamic trivialization written out."""
     cell = Orthogonal(3, 5, method="dtriv", K=3).double()
-    train(cell, torch.optim.Adam(cell.parameters(), lr=0.1), 11)
-    cell(torch.zeros(1, 1, 3, dtype=torch.float64))  # the eleventh update is counted with the next sequence
+    outputs_of = entry(cell)
+    train(cell, torch.optim.Adam(cell.parameters(), lr=0.1), 11, outputs_of=outputs_of)
+    outputs_of(torch.zeros(1, 1, 3, dtype=torch.float64))  # the eleventh update is counted with the next sequence
 
     torch.manual_seed(0)
     twin = Orthogonal(3, 5, method="exprnn").double()

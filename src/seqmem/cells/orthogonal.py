@@ -77,27 +77,13 @@ class Orthogonal(Recurrence[RNNState]):
         """Return a zero hidden state."""
         return RNNState(self.weight_hx.new_zeros(batch_size, self.output_size))
 
-    def forward(
-        self,
-        inputs: Tensor,
-        state: RNNState | None = None,
-        lengths: Tensor | None = None,
-        times: Tensor | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Tensor, RNNState]:
-        """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
-        if isinstance(self.recurrent, TrivializedMatrix) and self.training and torch.is_grad_enabled():
-            self.recurrent.count_update()
-        return super().forward(inputs, state, lengths, times, rate)
-
     def project(self, inputs: Tensor) -> Tensor:
         """Compute W_hx x."""
         return linear(inputs, self.weight_hx, self.bias_hx)
 
     def schedule(self, state: RNNState, steps: int, fresh: bool) -> list[Tensor]:
         """Return Q, the same at each step."""
-        with full_precision(state.hidden.device):
-            return [self.recurrent.weight] * steps
+        return [self._recurrent_matrix(state)] * steps
 
     def advance(self, projected: Tensor, state: RNNState, scheduled: Tensor) -> tuple[Tensor, RNNState]:
         """Compute one step; ``scheduled`` is Q."""
@@ -110,10 +96,17 @@ class Orthogonal(Recurrence[RNNState]):
         self, run: Any, inputs: Tensor, state: RNNState, lengths: Tensor | None, fresh: bool
     ) -> tuple[Tensor, RNNState]:
         """Compute a whole sequence."""
+        weights = (self.weight_hx, self._recurrent_matrix(state), self.bias_hx, self.bias_modrelu)
         with full_precision(state.hidden.device):
-            weights = (self.weight_hx, self.recurrent.weight, self.bias_hx, self.bias_modrelu)
             outputs, hidden = run(inputs, state.hidden, lengths, *weights)
         return outputs, RNNState(hidden)
+
+    def _recurrent_matrix(self, state: RNNState) -> Tensor:
+        """Return Q, and in training count an update of A since the last call."""
+        if isinstance(self.recurrent, TrivializedMatrix) and self.training and torch.is_grad_enabled():
+            self.recurrent.count_update()
+        with full_precision(state.hidden.device):
+            return self.recurrent.weight
 
 
 class ExpRNN(Orthogonal):
