@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seqmem.cells import LegS
+from seqmem.cells import LagTS, LegS, LegTS
 from seqmem.errors import UserError
 
 torch.manual_seed(0)
@@ -212,3 +212,17 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(UserError, match=message):
             LegS(input_size=2, **arguments)
+
+
+@pytest.mark.parametrize("kind", [LegS, LegTS, LagTS])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # from torch._dynamo
+def test_a_carried_state_compiles_to_one_graph(kind):
+    torch.compiler.reset()
+    cell, inputs = kind(3, hidden_size=4).double(), torch.randn(3, 5, 3, dtype=torch.float64)
+    _, together = cell(inputs)
+    _, apart = cell(inputs, lengths=torch.tensor([5, 2, 0]))
+    compiled = torch.compile(cell, backend="aot_eager", fullgraph=True)
+    for state in (together, apart):
+        state = type(state)(*(part.detach() for part in state))
+        for expected, found in zip(cell(inputs, state), compiled(inputs, state), strict=True):
+            assert_close(found, expected)

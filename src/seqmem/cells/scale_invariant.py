@@ -118,7 +118,9 @@ class ScaleInvariantCell(MemoryCell):
                 "generators": self.generators,
                 "discretization": self.discretization,
             }
-        together = step.shape[0] > 0 and (fresh or bool((step == step[:1]).all()))
+        # torch.compile does not read the state: its rows count as different.
+        same = fresh or (not torch.compiler.is_compiling() and bool((step == step[:1]).all()))
+        together = step.shape[0] > 0 and same
         sizes = self._step_sizes(step[:1] if together else step, inputs.shape[1])
         return {
             "step_sizes": sizes[:, 0] if together else sizes,
