@@ -147,6 +147,17 @@ def test_least_squares_of_fewer_samples_than_coefficients():
         torch.testing.assert_close(reconstruct(least_squares(signal, order), length), signal, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("measure", ["legt", "lmu"])
+def test_least_squares_names_the_shortest_window(measure):
+    signal = torch.randn(2, 20, dtype=torch.float64)
+    with pytest.raises(
+        UserError, match=r"^theta: got 0\.3, expected at least 0\.5: the newest sample has an age of half a step$"
+    ):
+        least_squares(signal, 3, measure, theta=0.3)
+    coefficients = least_squares(signal, 3, measure, theta=0.5)
+    assert (reconstruct(coefficients, 20, measure, theta=0.5) - signal[:, -1:]).abs().max() < 1e-13
+
+
 def test_an_online_projection_comes_close_to_the_best():
     """To an error that falls with the square of the step, where the signal has more than the order holds."""
     signal = noise(2, 4000, 20)

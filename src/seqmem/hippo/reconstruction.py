@@ -86,7 +86,8 @@ def least_squares(
         (N,) or (B, N), of the signal's type.
 
     Raises:
-        UserError: a signal of a different shape or type, or wrong settings as in :func:`seqmem.hippo.project`.
+        UserError: a signal of a different shape or type, wrong settings as in :func:`seqmem.hippo.project`, or a window that
+            holds no sample.
 
     >>> signal = torch.linspace(0, 1, 101, dtype=torch.float64) ** 2
     >>> (reconstruct(least_squares(signal, order=3), 101) - signal).abs().max() < 1e-13
@@ -95,6 +96,8 @@ def least_squares(
     memory = Memory(order, measure, theta, discretization, measure_args)
     signal = as_signal(signal, order)
     samples = memory.samples(signal.shape[-1]).to(signal.device)
+    if len(samples) == 0:
+        raise UserError(f"theta: got {theta}, expected at least 0.5: the newest sample has an age of half a step")
     ages = memory.ages(signal.shape[-1], samples)
     weight = memory.weights(ages).sqrt()[:, None]
     basis = torch.stack(list(memory.functions(ages)), dim=1)
