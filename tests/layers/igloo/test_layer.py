@@ -205,3 +205,15 @@ def test_it_composes_with_torch():
     model = nn.Sequential(make(USES["whole"]).float(), nn.Linear(20, 3))
     inputs = data().float()
     assert_close(torch.compile(model, backend="eager")(inputs), model(inputs))
+
+
+def test_no_rows_have_outputs_and_gradients_of_the_same_shapes():
+    blocks = {"return_sequences": True, "nb_patches": 70, "nb_filters_conv1d": 2}
+    for use in (*USES.values(), blocks):
+        layer = make(use, DR=0.5)
+        for lengths in (None, torch.tensor([3, 9])):
+            inputs = data(2, 9).requires_grad_()
+            whole, none = layer(inputs, lengths), layer(inputs[:0], None if lengths is None else lengths[:0])
+            assert none.shape == (0, *whole.shape[1:])
+            gradients = torch.autograd.grad(none.sum(), [inputs, *layer.parameters()])
+            assert not any(gradient.any() for gradient in gradients)

@@ -186,6 +186,8 @@ class IGLOO1D(nn.Module):
         lengths = self._checked(inputs, lengths)
         if exporting():
             return self._all_blocks(inputs, lengths, torch.zeros(0, dtype=torch.int64))
+        if len(inputs) == 0:
+            return self._no_rows(inputs, lengths)
         rows = self._chunk_rows(len(inputs))
         seeds = torch.zeros(0, dtype=torch.int64)
         if self.training and self.dropout > 0:
@@ -255,6 +257,12 @@ class IGLOO1D(nn.Module):
             self.forward_block(inputs, lengths, dropout_generator(inputs, seeds, 0), block) for block in range(len(self.blocks))
         ]
         return torch.cat(blocks, 1)
+
+    def _no_rows(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+        """Compute B = 0 rows from one row of zeros: torch's pooling and convolution refuse none. Gradients are zero."""
+        row = torch.cat([inputs, inputs.new_zeros(1, *inputs.shape[1:])])
+        lengths = None if lengths is None else lengths.new_zeros(1)
+        return self._all_blocks(row, lengths, torch.zeros(0, dtype=torch.int64))[:0]
 
     def _checked(self, inputs: Tensor, lengths: Tensor | None) -> Tensor | None:
         """Check inputs and lengths, and return the lengths as int64."""
