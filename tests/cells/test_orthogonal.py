@@ -206,6 +206,18 @@ def test_only_updates_in_training_are_counted():
     assert cell.recurrent.updates == 1
 
 
+def test_a_cell_that_is_built_in_inference_mode_evaluates():
+    with torch.inference_mode():
+        built = Orthogonal(3, 5, method="dtriv", K=1)
+        outputs, _ = built(torch.ones(2, 4, 3))
+    cell = Orthogonal(3, 5, method="dtriv", K=1)
+    cell.load_state_dict(built.state_dict())
+    assert_close(cell(torch.ones(2, 4, 3))[0], outputs)
+    copied = copy.deepcopy(built)
+    train(copied, torch.optim.SGD(copied.parameters(), lr=0.1), 3)
+    assert copied.recurrent.updates == 2
+
+
 def test_change_of_basis_leaves_outputs():
     cell = Orthogonal(3, 9, method="dtriv").double()
     inputs = torch.randn(2, 30, 3, dtype=torch.float64)

@@ -212,9 +212,9 @@ class TrivializedMatrix(OrthogonalMatrix):
             self.parametrizations.weight[1].base.copy_(_nearer_orthogonal(Q))  # so that rounding does not accumulate
         self._skew.zero_()
 
-    def _parameter_version(self) -> tuple[int, int]:
-        """Return the identity of the tensor A, and the number of in-place changes to it."""
-        return id(self._skew), self._skew._version
+    def _parameter_version(self) -> tuple[int, int | None]:
+        """Return the identity of the tensor A, and the number of in-place changes to it; None if A does not count them."""
+        return id(self._skew), None if self._skew.is_inference() else self._skew._version
 
     @property
     def _skew(self) -> Tensor:
