@@ -1,6 +1,5 @@
 """``seqmem evaluate TRIAL lengths=A,B,...``: evaluate a finished trial at several lengths, as one table and one picture."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +101,13 @@ def _evaluated(
         before: earlier evaluations of the trial.
     """
     from seqmem.io.files import write_json
+    from seqmem.io.provenance import now
     from seqmem.results.by_length import KEY, AtLength
     from seqmem.results.record import RunFolder
     from seqmem.training.config import TrainConfig
     from seqmem.training.evaluation.by_length import Reading, evaluate_reading
 
-    started = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
+    started = now()
     data, module = _loaded(checkpoint, config)
     about = evaluated(checkpoint, config)
     reading = Reading.of(checkpoint, data.spec, TrainConfig(**config["train"]), "train.eval_batch_size" in about["changed"])

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +126,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
         return None
 
     from seqmem.io.files import write_json
+    from seqmem.io.provenance import now
     from seqmem.results import evaluations
     from seqmem.results.experiment import data_checksum
     from seqmem.results.record import RunFolder
@@ -152,7 +152,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
     task = module.task
     counts = class_counts(task)
     predictions = Predictions(task, data.sequence_names(keys.split)) if path else None
-    started = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
+    started = now()
     observers = [observer for observer in (counts, predictions) if observer is not None]
     measured = evaluate(module, data, config, keys.split, observers)
     result = {

@@ -1,6 +1,7 @@
 """Provenance of a result: commit of the code, versions of packages, and machine."""
 
 import platform
+import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +32,11 @@ def provenance() -> dict[str, Any]:
             "system": platform.platform(),
         },
     }
+
+
+def now() -> str:
+    """Return the time in UTC, as records have it: 2024-01-31T12:30:00+0000."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
 
 
 def _version(package: str) -> str | None:

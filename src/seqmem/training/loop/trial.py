@@ -20,7 +20,7 @@ from seqmem.data import DataSet
 from seqmem.errors import UserError
 from seqmem.io import interrupts
 from seqmem.io.files import remove_left_behind
-from seqmem.io.provenance import provenance
+from seqmem.io.provenance import now, provenance
 from seqmem.models.autoencoder import Autoencoder
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import RunFolder
@@ -133,7 +133,7 @@ def _first_record(config: Config, data: Data, experiment: Experiment) -> dict[st
         "model": models.label(model_arguments(config)),
         "seed": config["seed"],
         "smoke_test": config["smoke_test"],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime()),
+        "started": now(),
         "command": sys.argv,
         "process": os.getpid(),
         **provenance(),
