@@ -156,6 +156,14 @@ def test_times_are_not_a_part_of_the_inputs(model):
     assert curves.r2[0] > 0.3
 
 
+def test_times_that_float32_does_not_distinguish_are_refused():
+    made = built(replace(VALUES, times=True), cell="tlti")
+    seconds = 1.7e9 + torch.arange(12, dtype=torch.float64)
+    sample = Sample.of([replace(batch, times=seconds.expand(40, 12)) for batch in batches()])
+    with pytest.raises(UserError, match=r"are the same in torch.float32"):
+        measure(made, sample)
+
+
 @pytest.mark.parametrize(
     ("network", "spec", "embedding_size"),
     [

@@ -140,11 +140,14 @@ def _fixed(model: SequenceModel) -> Iterator[None]:
 
 
 def _placed(batch: Batch, model: SequenceModel) -> Batch:
-    """Return a batch on the device of the weights, and in their floating-point type."""
+    """Return a batch on the device of the weights, with inputs in their floating-point type.
+
+    Times keep their type: the layers refuse those that are equal after rounding.
+    """
     weight = next(value for value in model.parameters() if value.is_floating_point())
     moved = batch.to(weight.device)
     inputs = moved.inputs.to(weight.dtype) if moved.inputs.is_floating_point() else moved.inputs
-    return replace(moved, inputs=inputs, times=None if moved.times is None else moved.times.to(weight.dtype))
+    return replace(moved, inputs=inputs)
 
 
 def _state(model: SequenceModel, batch: Batch, layer: int | None) -> Any:
