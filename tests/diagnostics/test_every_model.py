@@ -43,10 +43,10 @@ def test_a_model_is_measured_or_refused(name, tokens):
         return
     assert carried_layers(model) == len(model.initial_state(1))
     curves = measure(model, sample, probes=2)
-    assert len(curves.norms) == 17
+    assert len(curves.norms) == 20
     assert bool(curves.norms.isfinite().all())
     assert curves.norms[0] > 0
-    assert 0 <= curves.effective_length <= 16
+    assert 0 <= curves.effective_length <= 19
     assert bool((curves.errors > 0).any())
     assert curves.r2.shape == sample.lags.shape
     assert bool((curves.r2.nan_to_num(0) <= 1).all())

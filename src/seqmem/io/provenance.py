@@ -36,7 +36,7 @@ def provenance() -> dict[str, Any]:
 
 def now() -> str:
     """Return the time in UTC, as records have it: 2024-01-31T12:30:00+0000."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
+    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(time.time()))
 
 
 def _version(package: str) -> str | None:
