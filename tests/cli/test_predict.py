@@ -12,7 +12,7 @@ from seqmem.errors import UserError
 from seqmem.io.collection import Reading
 from seqmem.io.sources import read_source
 from seqmem.training.checkpoints.files import read_checkpoint, restore
-from seqmem.training.evaluation.new_series import Written
+from seqmem.training.evaluation.new_series import times_at
 from tests.trials import run_trials
 
 TINY = ("dataset=files", "model=gru", "model.preset=tiny", "train.epochs=2", "train.lr=0.02", "runner.accelerator=cpu")
@@ -187,6 +187,11 @@ def test_a_forecast_of_more_steps_than_the_series_has_begins_later(trained, run,
             ["2024-01-01T00:00:00.000300", "2024-01-01T00:00:00.000400"],
         ),
         (["20241229", "20241230", "20241231"], ["2025-01-01T00:00:00", "2025-01-02T00:00:00"]),
+        ([f"2024-0{month}-15" for month in (1, 2, 3)], ["2024-04-15T00:00:00", "2024-05-15T00:00:00"]),
+        (
+            [f"2024-01-0{day}T{hour:02}:00" for day in (2, 3, 4) for hour in range(8, 16)],
+            ["2024-01-04T16:00:00", "2024-01-04T17:00:00"],
+        ),
         (["2024-01-01", "2024-01-03", "2024-01-04", "2024-01-05"], ["2024-01-06T00:00:00", "2024-01-07T00:00:00"]),
         ([str(1706700000000 + k) for k in range(3)], ["1706700000003", "1706700000004"]),
         (["0.1", "0.2", "0.3"], ["0.4", "0.5"]),
@@ -197,8 +202,7 @@ def test_a_forecast_of_more_steps_than_the_series_has_begins_later(trained, run,
 def test_times_go_on_at_the_rhythm_and_in_the_resolution_of_the_series(tmp_path, before, after):
     (tmp_path / "own.csv").write_text("time,x\n" + "\n".join(f"{time},1" for time in before))
     found = read_source(tmp_path / "own.csv", Reading(target="none", single=True))
-    written = Written(found, None, None, None, 2)
-    assert written._times_at(0, range(len(before), len(before) + 2)) == after
+    assert times_at(found, 0, range(len(before), len(before) + 2)) == after
 
 
 def test_times_of_arrays_go_on_where_they_end(tmp_path):
@@ -208,8 +212,8 @@ def test_times_of_arrays_go_on_where_they_end(tmp_path):
         "@classLabel true a b\n@data\n(1000,1),(1001,1),(1002,1):a\n(5,1),(7,1),(9,1):b\n"
     )
     for name in ("own.npz", "own.ts"):
-        written = Written(read_source(tmp_path / name, Reading(target="none")), None, None, None, 1)
-        assert [written._times_at(k, range(3, 4)) for k in range(2)] == [["1003"], ["11"]]
+        found = read_source(tmp_path / name, Reading(target="none"))
+        assert [times_at(found, k, [3]) for k in range(2)] == [["1003"], ["11"]]
 
 
 def test_columns_of_a_wide_table_are_the_steps_of_the_training_in_any_order(trained, run, refused, tmp_path):
@@ -228,6 +232,9 @@ def test_columns_of_a_wide_table_are_the_steps_of_the_training_in_any_order(trai
     assert found == [{key: value for key, value in row.items() if key != "label"} for row in expected]
     longer, _ = run(trial, write("new.csv", ["id", "t6", *names[2:]], [[row[0], "3", *row[2:]] for row in rows]))
     assert longer[0] != found[0]
+    others, _ = run(trial, write("new.csv", ["id", *"012345"], [[row[0], *row[2:]] for row in rows]))
+    assert others == found
+    assert "has no column 't0'" in refused(trial, write("new.csv", ["id", "a", "b"], [[row[0], *row[2:4]] for row in rows]))
     lacking = refused(trial, write("new.csv", [*names[:4], *names[5:]], [[*row[:4], *row[5:]] for row in rows]))
     assert "new.csv has no column 't2'" in lacking
     assert "expected the steps t0 to t5 as in the training, or the first of them" in lacking

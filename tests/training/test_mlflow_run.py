@@ -10,7 +10,7 @@ import pytest
 
 from seqmem.errors import UserError
 from seqmem.results import RunFolder
-from seqmem.results.experiment import Experiment
+from seqmem.results.experiment import Experiment, identity
 from seqmem.training.config import RunnerConfig
 from seqmem.training.loop import mlflow_run
 from seqmem.training.loop.mlflow_run import MlflowRun
@@ -95,7 +95,7 @@ def test_a_run_belongs_to_settings_code_data_backend_and_seed_and_not_to_a_folde
 def test_the_key_of_a_trial_is_the_end_of_its_usual_folder(tmp_path):
     experiment = Experiment.of(tmp_path, "digits_gru", "g", "c", {"samples": 3}, "cpu compiled")
     record = {"group": "g", "code": "c", "data": experiment.data, "backend": "cpu compiled", "seed": 2}
-    assert mlflow_run.identity(record) == f"{experiment.folder.name.rpartition('_')[2]}-{experiment.trial(2).path.name}"
+    assert identity(record) == f"{experiment.folder.name.rpartition('_')[2]}-{experiment.trial(2).path.name}"
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])

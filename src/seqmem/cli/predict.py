@@ -73,8 +73,8 @@ def run(given: argparse.Namespace) -> None:
     short = int((segments.lengths < arguments["horizon"]).sum()) if spec.task == "forecasting" else 0
     if short:
         print(
-            f"{short} of {len(found)} series give the model fewer steps than dataset.horizon={arguments['horizon']}: the first "
-            "of the steps after them are not predicted"
+            f"{short} of {len(found)} series give the model fewer steps than dataset.horizon={arguments['horizon']}: only "
+            "the last of the steps after them are predicted"
         )
     if spec.task == "classification":
         print(_counts(rows, found, spec.class_names or ()))

@@ -77,7 +77,7 @@ class Preparation:
         """Return series with these channels, in this order.
 
         Raises:
-            UserError: they have other channels, or times of another kind.
+            UserError: they have other channels, or a different kind of times.
         """
         if found.times is not None and self.dated not in (None, found.is_dated):
             kinds = ("numbers", "dates")

@@ -71,6 +71,10 @@ class Reading:
     classes: tuple[str, ...] = ()
     step_columns: tuple[str, ...] = ()
 
+    def without_labels(self) -> "Reading":
+        """Return how files are read whose labels, groups and splits are elsewhere."""
+        return replace(self, labels_elsewhere=True, label_columns=(), group_column=None, split_column=None, id_may_lack=True)
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -232,6 +236,7 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
         values=_chained([part.values for part in parts]),
         starts=np.concatenate([part.starts + shift for part, shift in zip(parts, shifts, strict=True)]),
         lengths=np.concatenate([part.lengths for part in parts]),
+        time_unit=max((part.time_unit for part in parts), key=len) if first.is_dated else first.time_unit,
         times=None if first.times is None else _chained([part.times for part in parts if part.times is not None]),
         origins=None if first.times is None else np.concatenate([part.origins for part in parts if part.origins is not None]),
         labels=None if first.labels is None else [label for part in parts for label in part.labels or []],

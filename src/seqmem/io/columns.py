@@ -33,7 +33,7 @@ IDS = (
     "file",
     "filename",
 )
-TIMES = ("time", "timestamp", "time_stamp", "datetime", "date", "ds", "step", "seconds", "t")
+TIMES = ("time", "timestamp", "time_stamp", "datetime", "date", "ds", "t", "step", "seconds")
 CLASSES = ("label", "labels", "class", "target", "y", "category", "outcome", "activity")
 CLEAR = ("label", "labels", "class", "category", "activity")
 VALUES = ("target", "y", "label", "outcome")
@@ -51,6 +51,9 @@ GROUPS = (
 )
 SPLIT = ("split", "subset", "partition", "set", "part")
 """Names of columns that are understood without a key, the better ones first, in small letters with _ for other signs."""
+
+NAMES = frozenset({*IDS, *TIMES, *CLASSES, *VALUES, *GROUPS, *SPLIT})
+"""All of them."""
 
 NONE = "none"
 """Value of a key for a table without such a column, whatever its names suggest."""
@@ -104,18 +107,18 @@ def guessed(names: Sequence[str], reading: Reading) -> Columns:
     given = {reading.id_column, reading.time_column, reading.group_column, reading.split_column}
     taken = {*given, *reading.label_columns, *reading.channel_columns}
     useless: list[str] = []
-    plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(names) if name not in taken}
+    rest = {plain(name): name for name in reversed(names) if name not in taken}
 
     def first(choices: Sequence[str], key: str | None = None) -> str | None:
         if key is not None and key != NONE:
             return key
-        found = next((plain.pop(choice) for choice in choices if choice in plain), None)
+        found = next((rest.pop(choice) for choice in choices if choice in rest), None)
         if key == NONE and found is not None:
             useless.append(found)
         return None if key == NONE else found
 
-    if "x" in plain:
-        plain.pop("y", None)  # two channels
+    if "x" in rest:
+        rest.pop("y", None)  # two channels
     identity = first(IDS, reading.id_column)
     time = first(TIMES, reading.time_column)
     labels = reading.label_columns
@@ -127,16 +130,27 @@ def guessed(names: Sequence[str], reading: Reading) -> Columns:
     group = first(GROUPS, reading.group_column)
     if identity is None and group is not None and time is not None and reading.group_column is None:
         identity, group = group, None
-    known = {*names_of[reading.target], *(CLASSES if reading.needs_labels else ()), *IDS, *TIMES, *GROUPS, *SPLIT} - {"y", "t"}
-    useless += [name for plain_name, name in plain.items() if plain_name in known]
+    known = {*names_of[reading.target], *(CLASSES if reading.needs_labels else ()), *IDS, *TIMES, *GROUPS} - {"y", "t"}
+    useless += [name for key, name in rest.items() if key in known]
     return Columns(identity, time, labels, group, split, tuple(useless))
 
 
 def text_columns(names: Sequence[str], reading: Reading) -> set[str]:
     """Return the columns whose cells are texts."""
-    columns = guessed(names, reading)
+    columns = guessed(names, _with_own_id(names, reading))
     labels = columns.labels if reading.target == "class" else ()
     return {name for name in (columns.id, columns.group, columns.split, *labels) if name is not None}
+
+
+def plain(name: str) -> str:
+    """Return a name in small letters, with _ for other signs."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _with_own_id(names: Sequence[str], reading: Reading) -> Reading:
+    """Return a reading whose key names a column of ids only if the table has it, where it may be that of another table."""
+    lacks = reading.id_may_lack and reading.id_column not in (None, NONE, *names)
+    return replace(reading, id_column=None) if lacks else reading
 
 
 def of_table(table: Table, reading: Reading) -> Columns:
@@ -145,8 +159,7 @@ def of_table(table: Table, reading: Reading) -> Columns:
     Raises:
         UserError: a key names a column that does not exist.
     """
-    if reading.id_may_lack and reading.id_column not in (None, NONE, *table.columns):
-        reading = replace(reading, id_column=None)
+    reading = _with_own_id(table.columns, reading)
     for key in ("id_column", "time_column", "group_column", "split_column"):
         if getattr(reading, key) not in (None, NONE) and not (reading.new and key in ("group_column", "split_column")):
             table.require(getattr(reading, key), key)
@@ -161,17 +174,18 @@ def of_table(table: Table, reading: Reading) -> Columns:
         labels = columns.labels if set(columns.labels) <= present else ()
         if labels and not table.has_header:
             # The column of the labels may be absent, and that of its number one of values.
-            known = {_plain(name) for name in reading.classes}
-            labels = labels if known.issuperset(_plain(text) for text in texts(table, labels[0]) if text is not None) else ()
+            known = {_as_number(name) for name in reading.classes}
+            given = {_as_number(text) for text in texts(table, labels[0]) if text is not None}
+            labels = labels if given <= known else ()
         useless = tuple(name for name in (columns.group, columns.split) if name in present)
         return replace(columns, labels=labels, group=None, split=None, useless=(*columns.useless, *useless))
     if reading.split_column is None and columns.split is not None and not names_splits(table, columns.split):
-        return replace(columns, split=None, useless=(*columns.useless, columns.split))
+        return replace(columns, split=None)
     return columns
 
 
 def names_splits(table: Table, column: str) -> bool:
-    """Return whether most cells of a column that are not empty are names of splits; another one is then an error."""
+    """Return whether most cells of a column that are not empty are names of splits. A different name is then an error."""
     found = [name.lower() in SPLIT_NAMES for name in texts(table, column) if name is not None]
     return 2 * sum(found) > len(found)
 
@@ -192,6 +206,6 @@ def splits_of(names: Sequence[str | None], place: Callable[[int], str]) -> list[
     return ["" if name is None else SPLIT_NAMES[name.lower()] for name in names]
 
 
-def _plain(name: str) -> str | float:
+def _as_number(name: str) -> str | float:
     """Return a class as a number if it is one."""
     return float(name) if is_number(name) else name

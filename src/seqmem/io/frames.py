@@ -1,8 +1,9 @@
 """Series of a table: long, where a row is a step, or wide, where a row is a series."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def series_of(table: Table, reading: Reading) -> Collection:
         table = table.without_empty()
     channels, ignored = _channels(table, columns, reading)
     if layout == "wide" and reading.step_columns and table.has_header and not reading.channel_columns:
-        channels, ignored = _steps_as(table, channels, ignored, reading.step_columns)
+        channels, ignored = _in_training_order(table, channels, ignored, reading.step_columns)
     if layout == "wide" and reading.layout is None and columns.id is None:
         _refuse_doubtful_rows(table, columns, channels, ignored)
     if layout == "wide" and columns.time is not None and reading.time_column is None:
@@ -54,34 +55,37 @@ def series_of(table: Table, reading: Reading) -> Collection:
     return replace(found, roles=roles, layout=layout, step_columns=steps)
 
 
-def _steps_as(
+def _in_training_order(
     table: Table, channels: Sequence[str], ignored: Sequence[str], known: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Return the columns of a wide table in the order of another one's, and those that are left out.
 
     Series may be shorter than those of the other table. They may be longer if its columns are numbered, as ``t0`` to ``t9``.
+    As many columns with other names are taken in their own order.
 
     Raises:
         UserError: a column is missing between others.
     """
     present = set(channels)
-    chosen = [*(name for name in known if name in present), *_further(channels, known)]
-    if chosen[: len(known)] != list(known[: len(chosen)]):
+    if present.isdisjoint(known) and len(channels) == len(known):
+        return list(channels), list(ignored)
+    chosen = [*(name for name in known if name in present), *_continued(present, known)]
+    if not chosen or chosen[: len(known)] != list(known[: len(chosen)]):
         lacking = next(name for name in known if name not in present)
         raise UserError(
             f"{table.path} has no column {lacking!r}{suggestion(lacking, channels)}; expected the steps {known[0]} to "
             f"{known[-1]} as in the training, or the first of them"
         )
-    return chosen, [*ignored, *(name for name in channels if name not in chosen)]
+    taken = set(chosen)
+    return chosen, [*ignored, *(name for name in channels if name not in taken)]
 
 
-def _further(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return names that continue the numbers of known ones, such as t10 after t0 to t9, in the order of their numbers."""
-    prefixes, numbers = zip(*map(_numbered, known), strict=True)
-    if len(set(prefixes)) > 1 or None in numbers:
+def _continued(names: Set[str], known: Sequence[str]) -> list[str]:
+    """Return names that continue the numbers of known ones, such as t10 and t11 after t0 to t9."""
+    prefix, last = _numbered(known[-1])
+    if last is None or any(_numbered(name)[0] != prefix for name in known):
         return []
-    found = [(number, name) for name in names for prefix, number in [_numbered(name)] if prefix == prefixes[0] and number]
-    return [name for number, name in sorted(found) if number > max(numbers)]
+    return list(takewhile(names.__contains__, (f"{prefix}{number}" for number in count(last + 1))))
 
 
 def _numbered(name: str) -> tuple[str, int | None]:

@@ -1,7 +1,7 @@
 """Labels, groups and splits of series from a table of their own."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -18,9 +18,9 @@ from seqmem.io.tables import Table, numbers, texts
 def with_labels(found: Collection, table: Table, reading: Reading) -> Collection:
     """Return series with the labels, groups and splits of a table.
 
-    A row belongs to the series that its column of ids names, with or without a file's suffix and folder. A column whose cells
-    name every series is one of ids, too. Without one, the rows are those of the series in their order, if no column is left
-    that may name them; the files of a folder have no order of their own.
+    The column of ids is the one that a key or its own name says, or else one whose cells name every series, with or without a
+    file's suffix and folder. Without it, rows are in the order of the series if the table has no further column. Files of a
+    folder have no such order.
 
     Args:
         found: the series.
@@ -28,7 +28,8 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
         reading: keys of the columns.
 
     Raises:
-        UserError: a series has no row or several, or the table has no labels; new files may lack them.
+        UserError: a series has no row or several, no column is known to name the series, or the table has no labels. New files
+            may lack rows and labels.
     """
     reading = replace(
         reading, time_column=None, channel_columns=(), id_may_lack=found.roles.get("series id") == reading.id_column
@@ -36,7 +37,8 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
     columns = of_table(table, reading)
     if reading.new and not columns.labels:
         return found
-    rows = _rows(found, table, columns, reading)
+    column = _id_column(found, table, columns, reading)
+    rows = _rows(found, table, column, reading)
     if not columns.labels and reading.target != "none":
         raise UserError(
             f"{table.path} has no column of labels (its columns: {', '.join(table.columns[:12])}); name it: "
@@ -56,7 +58,7 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
         splits = splits_of(given, lambda k: table.place(int(rows[k]), str(columns.split)))
     name = table.path.name if table.path.name not in found.files else f"labels: {table.path.name}"
     shown = {
-        "labels of": str(table.path),
+        "labels of": f"{table.path}, {'in the order of the series' if column is None else f'by {column}'}",
         "label": ", ".join(columns.labels),
         "group": columns.group or "",
         "split": columns.split or "",
@@ -73,26 +75,20 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
     )
 
 
-def _rows(found: Collection, table: Table, columns: Columns, reading: Reading) -> np.ndarray:
+def _rows(found: Collection, table: Table, column: str | None, reading: Reading) -> np.ndarray:
     """Return the row of each series; -1 for a series without a row, which only new files may have."""
-    column = columns.id or (None if reading.id_column == NONE else _naming(found, table, columns))
     if column is None:
-        if found.path.is_dir() or len(table.frame) != len(found) or _others(table, columns, reading):
-            raise UserError(
-                f"{table.path}: got {len(table.frame)} rows without a known column of ids (its columns: "
-                f"{', '.join(table.columns[:12])}), expected the names of the {len(found)} series of {found.path}; name their "
-                f"column: dataset.id_column=NAME{_or_in_order(found)}"
-            )
         return np.arange(len(found))
     rows = _by_name(table, column)
-    names = [stem(name) for name in found.names]
-    last = _unambiguous({name: PurePosixPath(name).name for name in names})
-    rows_of_last = _unambiguous({name: PurePosixPath(name).name for name in rows})
+    rows_of_end, series_of_end = (_by_end(each) for each in (rows, map(stem, found.names)))
     places = []
-    for name in names:
+    for name in map(stem, found.names):
+        ending = [key for key in rows_of_end[PurePosixPath(name).name] if _one_ends_with_other(key, name)]
         place = rows.get(name, -1)
-        if place < 0 and last[PurePosixPath(name).name] == name:
-            place = rows.get(rows_of_last.get(PurePosixPath(name).name) or "", -1)
+        if place < 0 and len(ending) == 1:
+            [key] = ending
+            series = [each for each in series_of_end[PurePosixPath(key).name] if _one_ends_with_other(key, each)]
+            place = rows[key] if len(series) == 1 else -1
         if place < 0 and not reading.new:
             near = nearest(name, list(rows)[:1000])
             hint = f"; did you mean {near!r}?" if near else ""
@@ -114,26 +110,49 @@ def _by_name(table: Table, column: str) -> dict[str, int]:
     return rows
 
 
-def _unambiguous(last_parts: Mapping[str, str]) -> dict[str, str | None]:
-    """Return for each last part of a path the name that has it, None if several have."""
-    counts = Counter(last_parts.values())
-    return {part: name if counts[part] == 1 else None for name, part in last_parts.items()}
+def _by_end(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names, which may be paths, by their last parts."""
+    found = defaultdict(list)
+    for name in names:
+        found[PurePosixPath(name).name].append(name)
+    return found
 
 
-def _naming(found: Collection, table: Table, columns: Columns) -> str | None:
-    """Return a column whose cells name every series, though its own name says nothing."""
+def _one_ends_with_other(one: str, other: str) -> bool:
+    """Return whether a path is the end of the other one, as r0 is that of u1/r0."""
+    parts = sorted((PurePosixPath(one).parts, PurePosixPath(other).parts), key=len)
+    return parts[1][-len(parts[0]) :] == parts[0]
+
+
+def _id_column(found: Collection, table: Table, columns: Columns, reading: Reading) -> str | None:
+    """Return the column that names the series of rows; None if rows are in the order of the series.
+
+    Raises:
+        UserError: rows may be in any order, and no column is known to name the series.
+    """
+    if columns.id is not None:
+        return columns.id
+    is_in_order = not found.path.is_dir() and len(table.frame) == len(found)
+    if is_in_order and (reading.id_column == NONE or columns.named.issuperset(table.columns)):
+        return None
+    column = None if reading.id_column == NONE else _column_of_all_names(found, table, columns)
+    if column is not None:
+        return column
+    order = "" if found.path.is_dir() else f", or say that they are in the order of the series: dataset.id_column={NONE}"
+    raise UserError(
+        f"{table.path}: got {len(table.frame)} rows without a known column of ids (its columns: "
+        f"{', '.join(table.columns[:12])}), expected the names of the {len(found)} series of {found.path}; name their "
+        f"column: dataset.id_column=NAME{order}"
+    )
+
+
+def _column_of_all_names(found: Collection, table: Table, columns: Columns) -> str | None:
+    """Return a column without a known name whose cells name every series; numbers may be anything."""
     names = {stem(name) for name in found.names}
+    if names == {str(k) for k in range(len(found))}:
+        return None
     rest = [name for name in table.columns if name not in columns.named]
     return next((name for name in rest if names <= {stem(cell) for cell in texts(table, name) if cell is not None}), None)
-
-
-def _others(table: Table, columns: Columns, reading: Reading) -> bool:
-    """Return whether columns without a meaning may name the series, unless a key says that none does."""
-    return reading.id_column != NONE and not columns.named.issuperset(table.columns)
-
-
-def _or_in_order(found: Collection) -> str:
-    return "" if found.path.is_dir() else f", or say that its {len(found)} rows are in their order: dataset.id_column={NONE}"
 
 
 def _picked(values: Sequence[str | None], rows: np.ndarray) -> list[str | None]:

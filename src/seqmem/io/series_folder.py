@@ -7,9 +7,9 @@ from pathlib import Path
 from seqmem.errors import UserError
 from seqmem.io.collection import Collection, Reading, joined
 from seqmem.io.files import listing
-from seqmem.io.series_names import stem
+from seqmem.io.series_names import TEXT_SUFFIXES, stem
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".gz", ".npy", ".parquet")
+SUFFIXES = (*TEXT_SUFFIXES, ".gz", ".npy", ".parquet")
 TABLES = ("labels.csv", "labels.tsv", "labels.parquet")
 """Names of the table of labels in a folder; it may also be anywhere else, if a key names it."""
 
@@ -49,17 +49,7 @@ def read_folder(folder: Path, reading: Reading, read: Callable[[Path, Reading], 
         raise UserError(
             f"{folder}: got {loose.name} next to folders of files, expected files alone, or a folder for each class"
         )
-    each = replace(
-        reading,
-        labels_elsewhere=True,
-        label_columns=(),
-        group_column=None,
-        split_column=None,
-        id_may_lack=True,
-        labels_path=None,
-        single=True,
-        one_series=True,
-    )
+    each = replace(reading.without_labels(), labels_path=None, single=True, one_series=True)
     _refuse_equal_names(folder, files)
     parts = [_single(path, folder, in_folders, _read(path, each, read)) for path in files]
     found = joined(folder, parts)

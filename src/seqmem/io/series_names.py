@@ -2,10 +2,10 @@
 
 from pathlib import PurePosixPath
 
-TABLES = (".csv", ".tsv", ".txt", ".dat")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat")
 """Suffixes of tables in text files, which may be compressed: .csv.gz."""
 
-FORMATS = (*TABLES, ".csv.gz", ".npy", ".npz", ".parquet", ".ts")
+FORMATS = (*TEXT_SUFFIXES, ".csv.gz", ".npy", ".npz", ".parquet", ".ts")
 """Suffixes of files of series."""
 
 
@@ -16,6 +16,6 @@ def stem(name: str) -> str:
     ('walk/r0.t1', 'r0.t1', 'r0')
     """
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.suffix.lower() == ".gz" and PurePosixPath(path.stem).suffix.lower() in TABLES:
+    if path.suffix.lower() == ".gz" and PurePosixPath(path.stem).suffix.lower() in TEXT_SUFFIXES:
         path = path.with_suffix("")
     return str(path.with_suffix("") if path.suffix.lower() in FORMATS else path)

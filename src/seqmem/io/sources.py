@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from seqmem.errors import UserError, nearest
@@ -13,7 +12,7 @@ from seqmem.io.columns import text_columns
 from seqmem.io.files import checksum, listing, read_bytes
 from seqmem.io.frames import series_of
 from seqmem.io.label_tables import with_labels
-from seqmem.io.series_names import FORMATS, TABLES
+from seqmem.io.series_names import FORMATS, TEXT_SUFFIXES
 from seqmem.io.tables import Table
 from seqmem.io.text_tables import read_text_table
 from seqmem.io.ts_source import read_ts
@@ -57,44 +56,37 @@ def read_source(path: str | Path, reading: Reading, key: str = "dataset.path") -
             reading = replace(reading, labels_path=str(table))
         found = series_folder.read_folder(place, reading, _read_file)
     else:
-        found = _read_file(place, reading if reading.labels_path is None else without_labels(reading))
+        found = _read_file(place, reading if reading.labels_path is None else reading.without_labels())
     if reading.labels_path is not None:
-        found = with_labels(
-            found, read_table(Path(os.path.expanduser(reading.labels_path)), reading, "dataset.labels_path"), reading
-        )
+        labels = read_label_table(Path(os.path.expanduser(reading.labels_path)), reading)
+        found = with_labels(found, labels, reading)
     return found
 
 
-def without_labels(reading: Reading) -> Reading:
-    """Return how files are read whose labels, groups and splits are in a table of their own."""
-    return replace(reading, labels_elsewhere=True, label_columns=(), group_column=None, split_column=None, id_may_lack=True)
-
-
-def read_table(path: Path, reading: Reading, key: str) -> Table:
-    """Read a table without an interpretation of its columns.
+def read_label_table(path: Path, reading: Reading) -> Table:
+    """Read a table of labels, whose cells stay texts: 007 may be a name.
 
     Raises:
         UserError: it does not exist or cannot be read.
     """
     if not path.is_file():
-        raise UserError(f"{key}: got {path}, expected a file with a table ({listing(path.parent)})")
+        raise UserError(f"dataset.labels_path: got {path}, expected a file with a table ({listing(path.parent)})")
     if path.suffix.lower() == ".parquet":
         return parquet.read_table(path)
-    columns = partial(text_columns, reading=reading)
-    return read_text_table(path, read_bytes(path), reading.encoding, None, columns)[0].without_empty()
+    return read_text_table(path, read_bytes(path), reading.encoding, None, set)[0].without_empty()
 
 
 def _read_file(path: Path, reading: Reading) -> Collection:
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
     readers: dict[str, Callable[[Path, Reading], Collection]] = {
-        **dict.fromkeys(TABLES, _read_text),
+        **dict.fromkeys(TEXT_SUFFIXES, _read_text),
         ".npy": arrays.read_npy,
         ".npz": arrays.read_npz,
         ".parquet": parquet.read_parquet,
         ".ts": read_ts,
     }
-    if inner not in readers or (suffix == ".gz" and inner not in TABLES):
+    if inner not in readers or (suffix == ".gz" and inner not in TEXT_SUFFIXES):
         advice = f"; {_advice[inner]}" if inner in _advice else ""
         raise UserError(f"{path}: got a file '{suffix}', expected {', '.join(FORMATS)}{advice}")
     found = readers[inner](path, reading)

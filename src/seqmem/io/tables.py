@@ -37,7 +37,7 @@ class Table:
         line: the place of a row in the file, such as "line 7".
         counts: number of cells of each row of a text file, which may have fewer than there are columns; None for others.
         decimal: the decimal mark of numbers in texts.
-        empty: rows of a text file that have no cell, between others that have one.
+        empty: rows of a text file whose cells are all empty, between others.
     """
 
     path: Path

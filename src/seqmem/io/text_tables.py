@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqmem.errors import UserError
+from seqmem.io.columns import NAMES, plain
 from seqmem.io.files import decoded
 from seqmem.io.tables import MISSING, Table, refuse_twice
 from seqmem.io.values import is_number, shortened
@@ -48,10 +49,18 @@ class _Rows:
     empty: list[bool]
 
     def trimmed(self) -> "_Rows":
-        """Return the rows without empty ones at the beginning and the end."""
-        kept = [k for k, is_empty in enumerate(self.empty) if not is_empty]
-        part = slice(kept[0], kept[-1] + 1) if kept else slice(0)
-        return _Rows(self.lines[part], self.texts[part], self.counts[part], self.empty[part])
+        """Return the rows without empty ones at the beginning and the end, or of fewer cells than others."""
+        filled = [k for k, is_empty in enumerate(self.empty) if not is_empty]
+        if not filled:
+            return _Rows([], [], [], [])
+        width = max(self.counts)
+        kept = [k for k in range(filled[0], filled[-1] + 1) if not self.empty[k] or self.counts[k] == width]
+        return _Rows(
+            [self.lines[k] for k in kept],
+            [self.texts[k] for k in kept],
+            [self.counts[k] for k in kept],
+            [self.empty[k] for k in kept],
+        )
 
 
 def read_text_table(
@@ -144,12 +153,12 @@ def _rows(path: Path, text: str, separator: str) -> _Rows:
     """Leave out blank lines; give each row one line."""
     if '"' in text:
         return _quoted_rows(path, text, separator)
-    blank = f"{separator} \t"
-    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    blanks = " " if separator == "\t" else " \t"
+    kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip(blanks)]
     if separator == " ":
         kept = [(number, "\t".join(line.split())) for number, line in kept]
     mark = "\t" if separator == " " else separator
-    empty = [not line.strip(blank) for _, line in kept]
+    empty = [not line.strip(f"{separator} \t") for _, line in kept]
     return _Rows([number for number, _ in kept], [line for _, line in kept], [line.count(mark) + 1 for _, line in kept], empty)
 
 
@@ -175,8 +184,8 @@ def _quoted_rows(path: Path, text: str, separator: str) -> _Rows:
 def _has_header(rows: list[list[str]]) -> bool:
     """Return whether the first row has names: no number, or numbers that name the steps of a wide table.
 
-    Such numbers count from 0 or 1, or are equally spaced beside a text that no further row has in its place, as in
-    ``country,1960,1961,1962``.
+    Such numbers count from 0 or 1, or stand beside a text unlike those of further rows in its place: a name that is known for a
+    column, as in ``label,400,402``, or any if four or more numbers are equally spaced, as in ``country,1960,1961,1962,1963``.
     """
     cells = [cell.strip() for cell in rows[0]]
     values = [cell for cell in cells if cell and _is_value(cell)]
@@ -186,12 +195,19 @@ def _has_header(rows: list[list[str]]) -> bool:
         steps = [int(value) for value in values]
         intervals = {after - before for before, after in pairwise(steps)}
         texts = [place for place, cell in enumerate(cells) if cell and not _is_value(cell)]
-        if any(cells[place] in {row[place].strip() for row in rows[1:] if len(row) > place} for place in texts):
+        if any(_kind(cells[place]) in {_kind(row[place]) for row in rows[1:] if len(row) > place} for place in texts):
             return False
         if intervals == {1} and steps[0] in (0, 1):
             return rows[0] != rows[1]
-        return bool(texts) and len(steps) > 2 and len(intervals) == 1 and intervals != {0} and _differ(values, rows)
+        known = any(plain(cells[place]) in NAMES for place in texts)
+        spaced = len(steps) > 3 and len(intervals) == 1 and intervals != {0} and _differ(values, rows)
+        return known or (bool(texts) and spaced)
     return False
+
+
+def _kind(cell: str) -> str:
+    """Return a text without its digits: that of s1 and s2 is the same."""
+    return re.sub(r"\d+", "", cell.strip())
 
 
 def _differ(steps: Sequence[str], rows: list[list[str]]) -> bool:
@@ -239,6 +255,7 @@ def _frame(
             keep_default_na=False,
             decimal=decimal,
             skipinitialspace=True,
+            skip_blank_lines=False,
             float_precision="round_trip",
             low_memory=False,
         )

@@ -50,7 +50,7 @@ class Experiment:
             backend: device kind and path of the operators.
         """
         data = data_checksum(description)
-        folder = output_dir / f"{file_name(label)}_{_checksum(f'{group} {code} {data} {backend}')}"
+        folder = output_dir / f"{file_name(label)}_{_of_all(group, code, data, backend)}"
         return cls(folder, group, code, data, backend)
 
     def title(self, model: str, dataset: str) -> str:
@@ -90,6 +90,18 @@ def title(model: str, dataset: str, swept: Mapping[str, str]) -> str:
 def data_checksum(description: Mapping[str, Any]) -> str:
     """Return the checksum by which records and checkpoints name the data of a description."""
     return _checksum(json.dumps(description, sort_keys=True))
+
+
+def identity(record: Mapping[str, Any]) -> str:
+    """Return the key of a trial in a tracker: its seed and a checksum of settings, code, data and backend.
+
+    It is the last part of the experiment's folder and the trial's, where the user did not choose the folder.
+    """
+    return f"{_of_all(*(str(record.get(key)) for key in _words))}-seed_{record['seed']}"
+
+
+def _of_all(group: str, code: str, data: str, backend: str) -> str:
+    return _checksum(f"{group} {code} {data} {backend}")
 
 
 def _checksum(text: str) -> str:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from seqmem.errors import UserError
+from seqmem.io.collection import Reading
+from seqmem.io.sources import read_source
 from tests.datasets.files.tables import EXPECTED, NAMES, WHOLE, everything, line, loaded, long
 
 
@@ -105,3 +107,17 @@ def test_cells_of_true_and_false_are_numbers_also_beside_empty_ones(load):
     data = load("id,time,moving,label\n" + "\n".join(rows), standardize=False)
     assert (line(data, "channels"), line(data, "missing values")[:8]) == ("1: moving", "20 of 60")
     assert data.batch("train", torch.arange(data.sizes["train"])).inputs.unique().tolist()[::2] == [0.0, 1.0]
+
+
+def test_a_column_called_set_is_a_channel_unless_it_names_splits(load):
+    rows = [f"s{k},{t},{k + t},{t * k},{'ab'[k % 2]}" for k in range(20) for t in range(3)]
+    assert line(load("id,t,x,set,label\n" + "\n".join(rows)), "channels") == "2: x, set"
+
+
+def test_files_with_and_without_an_offset_have_times_in_utc(tmp_path):
+    for k in range(20):
+        offset = "+02:00" * (k % 2)
+        rows = "".join(f"2024-01-0{day}T10:00{offset},{day}\n" for day in range(1, 5))
+        (tmp_path / f"{k}.csv").write_text(f"time,x\n{rows}")
+    found = read_source(tmp_path, Reading(target="none"))
+    assert found.time_unit == "seconds in UTC"

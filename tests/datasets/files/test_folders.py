@@ -95,6 +95,10 @@ def test_files_in_folders_may_have_a_table_of_labels(tmp_path):
     for name in (lambda k: f"u{k % 4}/r{k}.csv", lambda k: f"r{k}"):
         (tmp_path / "labels.csv").write_text("file,label\n" + "\n".join(f"{name(k)},{'ab'[k // 10]}" for k in range(20)))
         assert classes(loaded(tmp_path, standardize=False)) == [0] * 10 + [1] * 10
+    (tmp_path / "labels.csv").write_text("file,label\n" + "\n".join(f"v{k % 4}/r{k},{'ab'[k // 10]}" for k in range(20)))
+    with pytest.raises(UserError, match=r"has no row for the series 'u0/r0'"):
+        loaded(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\n" + "\n".join(f"r{k},{'ab'[k // 10]}" for k in range(20)))
     (tmp_path / "u0" / "r1.csv").write_text("x\n1\n1\n1\n")  # u1 has one, too
     with pytest.raises(UserError, match=r"has no row for the series 'u0/r1'"):
         loaded(tmp_path)

@@ -100,15 +100,18 @@ def numbered_folder(path):
 
 
 def numbered_table(path):
-    rows = [f"s.{k},{t},{value}" for k in range(20) for t, value in enumerate(steps_of(k))]
+    """Names that are not those of numbers."""
+    rows = [f"{k:03},{t},{value}" for k in range(20) for t, value in enumerate(steps_of(k))]
     (path / "own.csv").write_text("id,time,a\n" + "\n".join(rows))
-    return path / "own.csv", [f"s.{k}" for k in range(20)]
+    return path / "own.csv", [f"{k:03}" for k in range(20)]
 
 
 @pytest.mark.parametrize("make", [numbered_array, numbered_folder, numbered_table])
 @pytest.mark.parametrize("column", ["file", "which one", "unknown key"])
 def test_rows_of_labels_belong_to_the_series_they_name_in_any_order_of_rows(tmp_path, make, column):
     path, names = make(tmp_path)
+    if column == "which one" and make is numbered_array:
+        pytest.skip("numbers may be anything")
     rows = [f"{name},{'ab'[k // 10]}" for k, name in enumerate(names)]
     (tmp_path / "kinds.csv").write_text(f"{column},label\n" + "\n".join(np.random.default_rng(0).permutation(rows)))
     keys = {"id_column": column} if column == "unknown key" else {}
@@ -120,8 +123,8 @@ def test_rows_of_labels_belong_to_the_series_they_name_in_any_order_of_rows(tmp_
 def test_rows_of_labels_that_may_be_in_any_order_are_refused(tmp_path, make):
     path, _ = make(tmp_path)
     given = tmp_path / "kinds.csv"
-    given.write_text("age,label\n" + "\n".join(f"{30 + k % 7},{'ab'[k // 10]}" for k in range(20)))
-    expected = r"kinds.csv: got 20 rows without a known column of ids \(its columns: age, label\).*dataset.id_column=NAME"
+    given.write_text("rank,label\n" + "\n".join(f"{19 - k},{'ab'[k // 10]}" for k in range(20)))
+    expected = r"kinds.csv: got 20 rows without a known column of ids \(its columns: rank, label\).*dataset.id_column=NAME"
     with pytest.raises(UserError, match=expected):
         loaded(path, labels_path=str(given))
     if path.is_dir():

@@ -33,11 +33,11 @@ def test_missing_values_become_the_last_the_mean_or_a_mask(load):
     assert everything(standardised)[0][0] == [[0.0], [-1.0], [0.0], [1.0]]
 
 
-@pytest.mark.parametrize("two", [False, True], ids=["quotes", "separators"])
-def test_an_empty_row_between_steps_is_a_missing_step(load, two):
+@pytest.mark.parametrize("separator", ["", ",", "\t", ";"], ids=["quotes", "comma", "tab", "semicolon"])
+def test_an_empty_row_between_steps_is_a_missing_step(load, separator):
     """As pandas writes it; a blank line is none, and rows at the end are not, either."""
-    empty = "," if two else '""'
-    rows = [empty if t % 10 == 5 else (f"{t},{-t}" if two else str(t)) for t in range(200)]
-    data = load("\n\n".join(["x,y" if two else "x", *rows, empty, empty]), task="forecasting", standardize=False)
+    two, empty = bool(separator), separator or '""'
+    rows = [empty if t % 10 == 5 else (f"{t}{separator}{-t}" if two else str(t)) for t in range(200)]
+    data = load("\n\n".join([f"x{separator}y" if two else "x", *rows, empty, empty]), task="forecasting", standardize=False)
     assert (line(data, "series"), line(data, "steps")) == ("1", "200 in each series")
     assert line(data, "missing values").startswith("40 of 400 " if two else "20 of 200 ")

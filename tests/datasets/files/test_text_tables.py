@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from seqmem import datasets
 from seqmem.cli import commandline
@@ -78,7 +79,7 @@ def test_a_table_of_thousands_of_columns_takes_seconds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "header", ["label,1960,1961,1962", "id,label,400,402,404", "country,label,2001,2000,1999", "label,0,1,2", "label,t0,t1,t2"]
+    "header", ["label,1960,1961,1962", "id,label,400,402,407", "country,label,2001,2000,1999", "label,0,1,2", "label,t0,t1,t2"]
 )
 def test_numbers_name_the_steps_of_a_wide_table(load, header):
     ids = "" if header.startswith("label") else "s{k},"
@@ -92,3 +93,27 @@ def test_numbers_name_the_steps_of_a_wide_table(load, header):
 def test_a_first_row_of_numbers_beside_a_class_is_a_series(load, first):
     rows = [f"{'ab'[k % 2]},{k},{k + 1},{k + 2}" for k in range(19)]
     assert line(load("\n".join([first, *rows]), label_column="0"), "series") == "20"
+
+
+@pytest.mark.parametrize("first", ["s0,5,6,7", "s0,2,4,6"])
+def test_a_first_row_of_numbers_beside_a_name_is_a_series(load, first):
+    rows = [f"s{k},{k % 7},{k % 3},{k % 5}" for k in range(1, 20)]
+    data = load("\n".join([first, *rows]), id_column="0", layout="wide", task="reconstruction")
+    assert line(data, "series") == "20"
+
+
+def test_countries_over_years_have_a_header(load):
+    rows = [f"land {'abcdefghijklmnopqrst'[k]},{k},{k + 1},{k % 3},{k % 4}" for k in range(20)]
+    data = load("\n".join(["country,1960,1970,1980,1990", *rows]), id_column="country", task="reconstruction", layout="wide")
+    assert (line(data, "series"), line(data, "steps")) == ("20", "4 in each series")
+
+
+@pytest.mark.parametrize("blank", ["", "\t", "   ", '"\t"', ",", '"",""'])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_no_row_is_lost_beside_a_blank_line(load, blank, quote):
+    rows = [f"{quote}s{k}{quote},{t},{10 * k + t},{'ab'[k % 2]}" for k in range(20) for t in range(3)]
+    rows.insert(4, blank)
+    data = load("id,t,x,label\n" + "\n".join(rows), standardize=False)
+    batches = [data.batch(split, torch.arange(size)) for split, size in data.sizes.items()]
+    values = torch.cat([batch.inputs.flatten() for batch in batches])
+    assert sorted(values.tolist()) == sorted(10.0 * k + t for k in range(20) for t in range(3))

@@ -259,7 +259,7 @@ class IGLOO1D(nn.Module):
         return torch.cat(blocks, 1)
 
     def _no_rows(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
-        """Compute B = 0 rows from one row of zeros: torch's pooling and convolution refuse none. Gradients are zero."""
+        """Compute B = 0 rows from one row of zeros, since torch's pooling refuses an empty batch. Gradients are zero."""
         row = torch.cat([inputs, inputs.new_zeros(1, *inputs.shape[1:])])
         lengths = None if lengths is None else lengths.new_zeros(1)
         return self._all_blocks(row, lengths, torch.zeros(0, dtype=torch.int64))[:0]

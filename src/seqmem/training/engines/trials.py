@@ -84,7 +84,7 @@ def run_trials(
         job.failed = failed if workers else None
         for seed in seeds:
             if choice is None or seed not in unfinished:
-                _find(Trial(config, data, experiment, seed), choice or Choice(), own_workers, job)
+                _attempt_finished(Trial(config, data, experiment, seed), choice or Choice(), own_workers, job)
                 continue
             try:
                 _submit(Trial(config, data, experiment, seed), choice, own_workers, job)
@@ -100,7 +100,7 @@ def run_trials(
     return job.folders()
 
 
-def _find(trial: Trial, choice: Choice, workers: Workers, job: "_Outcomes") -> None:
+def _attempt_finished(trial: Trial, choice: Choice, workers: Workers, job: "_Outcomes") -> None:
     """Attempt a finished trial in this process; one whose lock is held is attempted again by a process, after the others."""
     [outcome] = one_by_one(trial.config, trial.data, trial.experiment, [trial.seed], wait=False)
     job.add(outcome)

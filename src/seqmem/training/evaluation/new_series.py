@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from seqmem.data.spec import DataSpec
 from seqmem.io.collection import Collection
 from seqmem.models import SequenceModel
 from seqmem.training.backend import cudnn_as_matmul
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = list[str]
 
@@ -127,7 +130,9 @@ class Written:
             # The output at a step is the value the horizon later, so the last ones are those after the series.
             last = self._preparation.undo(outputs[-self._horizon :])
             steps = range(begin + len(outputs) + self._horizon - len(last), begin + len(outputs) + self._horizon)
-            times = [[]] * len(steps) if self._found.times is None else [[time] for time in self._times_at(series, steps)]
+            times = (
+                [[]] * len(steps) if self._found.times is None else [[time] for time in times_at(self._found, series, steps)]
+            )
             for step, time, values in zip(steps, times, last.tolist(), strict=True):
                 yield [name, str(step), *time, *map(_number, values)]
         else:
@@ -139,19 +144,28 @@ class Written:
             for step, (each, error) in enumerate(zip(values, errors.tolist(), strict=True), begin):
                 yield [name, str(step), *map(_number, each), _number(error)]
 
-    def _times_at(self, series: int, steps: range) -> list[str]:
-        """Return the times of steps after a series: of its own rhythm if it has dates, else spaced by its median interval."""
-        found = self._found
-        assert found.times is not None
-        assert found.origins is not None
-        start, length = int(found.starts[series]), int(found.lengths[series])
-        own = float(found.origins[series]) + found.times[start : start + length]
-        further = [step - (length - 1) for step in steps]
-        if found.is_dated:
-            return dates_after(own, further, found.time_unit)
-        interval = float(np.median(np.diff(own))) if length > 1 else 0.0
-        digits = 12 if interval == 0 else 4 + math.ceil(math.log10(max(abs(float(own[-1])) / interval, 1.0)))
-        return [f"{float(own[-1]) + k * interval:.{min(max(digits, 12), 17)}g}" for k in further]
+
+def times_at(found: Collection, series: int, steps: Sequence[int]) -> list[str]:
+    """Return the times of steps after a series with times.
+
+    Args:
+        found: the series.
+        series: its index.
+        steps: increasing numbers of steps, from the first of the series.
+
+    Returns:
+        Dates by :func:`dates_after`; numbers at the median interval of the series.
+    """
+    assert found.times is not None
+    assert found.origins is not None
+    start, length = int(found.starts[series]), int(found.lengths[series])
+    own = float(found.origins[series]) + found.times[start : start + length]
+    further = [step - (length - 1) for step in steps]
+    if found.is_dated:
+        return dates_after(own, further, found.time_unit)
+    interval = float(np.median(np.diff(own))) if length > 1 else 0.0
+    digits = 12 if interval == 0 else 4 + math.ceil(math.log10(max(abs(float(own[-1])) / interval, 1.0)))
+    return [f"{float(own[-1]) + k * interval:.{min(max(digits, 12), 17)}g}" for k in further]
 
 
 def dates_after(seconds: np.ndarray, further: Sequence[int], unit: str) -> list[str]:
@@ -163,20 +177,29 @@ def dates_after(seconds: np.ndarray, further: Sequence[int], unit: str) -> list[
         unit: as of :class:`seqmem.io.collection.Collection`; with an offset, dates are in UTC and say so.
 
     Returns:
-        Dates at the frequency of the ones before, such as months or working days; if they have none that pandas knows, at their
-        median interval.
+        Dates at the frequency of all that are before, such as days of work, or the same day of each month; else at their median
+        interval.
     """
     import pandas as pd
 
     stamps = pd.to_datetime(np.round(seconds * 1e6).astype(np.int64), unit="us", utc=unit == "seconds in UTC")
-    frequency = pd.infer_freq(stamps) if len(stamps) > 2 else None
-    if frequency is not None:
-        after = pd.date_range(stamps[-1], periods=further[-1] + 1, freq=frequency)
-        found = [after[k] for k in further]
-    else:
-        interval = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
-        found = [stamps[-1] + pd.Timedelta(round(k * interval * 1e6), unit="us") for k in further]
-    return [each.isoformat() for each in found]
+    for frequency in _frequencies(stamps):
+        after = pd.date_range(stamps[0], periods=len(stamps) + further[-1], freq=frequency)
+        if (after[: len(stamps)] == stamps).all():
+            return [after[len(stamps) - 1 + k].isoformat() for k in further]
+    interval = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    return [(stamps[-1] + pd.Timedelta(round(k * interval * 1e6), unit="us")).isoformat() for k in further]
+
+
+def _frequencies(stamps: "pd.DatetimeIndex") -> "list[str | pd.DateOffset]":
+    """Return frequencies that dates may have: the one that pandas infers, and whole months."""
+    import pandas as pd
+
+    if len(stamps) < 3:
+        return []
+    months = 12 * (stamps[1].year - stamps[0].year) + stamps[1].month - stamps[0].month
+    inferred = pd.infer_freq(stamps)
+    return [*([] if inferred is None else [inferred]), *([pd.DateOffset(months=months)] if months > 0 else [])]
 
 
 def _number(value: Any) -> str:

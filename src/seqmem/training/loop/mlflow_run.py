@@ -1,6 +1,5 @@
 """A run of MLflow that gets the metrics of a trial; requires the extra ``mlflow``."""
 
-import hashlib
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from seqmem.errors import UserError
 from seqmem.io.files import locked, make_folder
+from seqmem.results.experiment import identity
 from seqmem.results.record import RunFolder, settings
 
 _TRIAL = "seqmem.trial"
@@ -114,15 +114,6 @@ def open_run(place: str, experiment: str, folder: RunFolder) -> MlflowRun:
 def label(place: str) -> str:
     """Return the name by which a trial's record notes that this store has its metrics; it has no password."""
     return f"mlflow at {re.sub('//[^/@]*@', '//', tracking_uri(place))}"
-
-
-def identity(record: Mapping[str, Any]) -> str:
-    """Return the key of a trial in a tracker: its seed and a checksum of settings, code, data and backend.
-
-    It is the last part of the experiment's folder and the trial's, where the user did not choose the folder.
-    """
-    checksums = " ".join(str(record.get(key)) for key in ("group", "code", "data", "backend"))
-    return f"{hashlib.sha256(checksums.encode()).hexdigest()[:12]}-seed_{record['seed']}"
 
 
 def tracking_uri(place: str) -> str:

@@ -11,8 +11,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from seqmem.errors import UserError
 from seqmem.io import interrupts
+from seqmem.results.experiment import identity
 from seqmem.results.record import RunFolder
-from seqmem.training.loop.mlflow_run import MlflowRun, identity, label, open_run
+from seqmem.training.loop.mlflow_run import MlflowRun, label, open_run
 
 if TYPE_CHECKING:
     from seqmem.training.config import RunnerConfig
