@@ -122,7 +122,8 @@ class Trials:
         """Return command, commits, dates and machines of the trials, and the file."""
         trials = [trial for row in rows for trial in row.trials]
         commits = ", ".join(f"`{commit[:10]}`" for commit in dict.fromkeys(trial["commit"] for trial in trials))
-        dates = " and ".join(sorted({trial["started"][:10] for trial in trials}))
+        days = sorted({trial["started"][:10] for trial in trials})
+        dates = f"{days[0]} to {days[-1]}" if len(days) > 2 else " and ".join(days)
         processors = "; ".join(f"({letter}) {name}" if letter else name for name, letter in machines.items())
         versions = ", ".join(dict.fromkeys(trial["torch"] for trial in trials))
         word = "commit" if "," not in commits else "commits"
