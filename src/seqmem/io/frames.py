@@ -11,7 +11,7 @@ from seqmem.errors import UserError, suggestion
 from seqmem.io.collection import Collection, Layout, Reading
 from seqmem.io.columns import Columns, of_table, splits_of
 from seqmem.io.series_names import stem
-from seqmem.io.tables import Table, groups_thousands, is_mostly_numbers, numbers, texts, times
+from seqmem.io.tables import Table, groups_thousands, holds_dates, is_mostly_numbers, numbers, texts, times
 
 WIDE_CHANNEL = "value"
 """Name of the channel of a wide table."""
@@ -44,7 +44,9 @@ def series_of(table: Table, reading: Reading) -> Collection:
     shown = {
         "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
         "series id": columns.id,
-        "time": columns.time and f"{columns.time}{', dates in seconds' if found.is_dated else ''}",
+        "time": _hint_of_dates(table, ignored)
+        if columns.time is None
+        else f"{columns.time}{', dates in seconds' if found.is_dated else ''}",
         "label": ", ".join(columns.labels) or None,
         "group": columns.group,
         "split": columns.split,
@@ -92,6 +94,12 @@ def _numbered(name: str) -> tuple[str, int | None]:
     """Return a name without the number at its end, and the number."""
     prefix = name.rstrip("0123456789")
     return prefix, int(name[len(prefix) :]) if prefix != name else None
+
+
+def _hint_of_dates(table: Table, ignored: Sequence[str]) -> str | None:
+    """Return which column of texts holds dates, so that a user notices that they are not times; None if none does."""
+    dates = next((name for name in ignored if holds_dates(table, name)), None)
+    return dates and f"none; {dates} holds dates: dataset.time_column={dates}"
 
 
 def layout_of(table: Table, columns: Columns, reading: Reading) -> Layout:

@@ -62,6 +62,9 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
         "label": ", ".join(columns.labels),
         "group": columns.group or "",
         "split": columns.split or "",
+        "ignored columns of the labels": ", ".join(
+            name for name in table.columns if name in columns.useless or name not in {*columns.named, column}
+        ),
     }
     return replace(
         found,

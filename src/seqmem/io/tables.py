@@ -23,6 +23,7 @@ UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
 
 _truths = {name: value for text, value in (("true", "1"), ("false", "0")) for name in (text, text.title(), text.upper())}
 _offset = re.compile(r"[T ]\d\d(:?\d\d)*[^+-]*(Z|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
+_date = re.compile(r"\d{4}-\d\d(-\d\d)?($|[T ]\d\d)", re.IGNORECASE)
 _thousands = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
@@ -116,6 +117,12 @@ def groups_thousands(table: Table, column: str) -> bool:
         return False
     given = [text for cell in cells if (text := str(cell).strip()).lower() not in MISSING]
     return any(map(_thousands.fullmatch, given)) and all(is_number(text) or _thousands.fullmatch(text) for text in given)
+
+
+def holds_dates(table: Table, column: str) -> bool:
+    """Return whether the first cells of a column that are not missing are dates (ISO 8601)."""
+    given = [text for text in texts(table, column)[:100] if text is not None]
+    return bool(given) and all(map(_date.match, given))
 
 
 def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:

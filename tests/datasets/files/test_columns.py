@@ -121,3 +121,12 @@ def test_files_with_and_without_an_offset_have_times_in_utc(tmp_path):
         (tmp_path / f"{k}.csv").write_text(f"time,x\n{rows}")
     found = read_source(tmp_path, Reading(target="none"))
     assert found.time_unit == "seconds in UTC"
+
+
+def test_dates_of_a_column_with_an_unknown_name_are_noticed(load):
+    rows = [f"s{k};2024-03-02T09:00:0{t}.5+02:00;{k + t};{'ab'[k % 2]}" for k in range(20) for t in range(3)]
+    text = "id;Zeit;x;label\n" + "\n".join(rows)
+    assert line(load(text), "time") == "none; Zeit holds dates: dataset.time_column=Zeit"
+    data = load(text, time_column="Zeit", timestamp=True)
+    assert line(data, "time") == "Zeit, dates in seconds"
+    assert data.batch("train", torch.arange(2)).times.tolist() == [[0.0, 1.0, 2.0]] * 2

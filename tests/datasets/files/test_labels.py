@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqmem.errors import UserError
-from tests.datasets.files.tables import NAMES, WHOLE, classes, loaded, long
+from tests.datasets.files.tables import NAMES, WHOLE, classes, line, loaded, long
 
 
 def unlabelled(path, factor=1.0):
@@ -112,11 +112,13 @@ def test_rows_of_labels_belong_to_the_series_they_name_in_any_order_of_rows(tmp_
     path, names = make(tmp_path)
     if column == "which one" and make is numbered_array:
         pytest.skip("numbers may be anything")
-    rows = [f"{name},{'ab'[k // 10]}" for k, name in enumerate(names)]
-    (tmp_path / "kinds.csv").write_text(f"{column},label\n" + "\n".join(np.random.default_rng(0).permutation(rows)))
+    rows = [f"{name},{'ab'[k // 10]},{30 + k}" for k, name in enumerate(names)]
+    (tmp_path / "kinds.csv").write_text(f"{column},label,age\n" + "\n".join(np.random.default_rng(0).permutation(rows)))
     keys = {"id_column": column} if column == "unknown key" else {}
     data = loaded(path, labels_path=str(tmp_path / "kinds.csv"), standardize=False, **keys)
     assert classes(data) == [0] * 10 + [1] * 10
+    assert f"kinds.csv, by {column}" in line(data, "labels of")
+    assert line(data, "ignored columns of the labels") == "age"
 
 
 @pytest.mark.parametrize("make", [numbered_array, numbered_folder])
