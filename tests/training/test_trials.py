@@ -162,7 +162,7 @@ def test_learns(tmp_path):
 
 def test_the_start_is_in_utc(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setenv("TZ", "XXX-9")
+        patch.setenv("TZ", "JST-9")
         time.tzset()
         [folder] = run_trials(config(smoke_test=True), Signs(), tmp_path)
     time.tzset()

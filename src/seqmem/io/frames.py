@@ -44,7 +44,7 @@ def series_of(table: Table, reading: Reading) -> Collection:
     shown = {
         "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
         "series id": columns.id,
-        "time": _hint_of_dates(table, ignored)
+        "time": (_hint_of_dates(table, ignored) if layout == "long" else None)
         if columns.time is None
         else f"{columns.time}{', dates in seconds' if found.is_dated else ''}",
         "label": ", ".join(columns.labels) or None,
