@@ -11,7 +11,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.models.base import SequenceModel
-from seqmem.tasks import task_for
+from seqmem.tasks import Task, task_for
 
 
 class Autoencoder(SequenceModel):
@@ -99,6 +99,17 @@ class Autoencoder(SequenceModel):
         if self.noise:
             batch = replace(batch, inputs=batch.inputs + self.noise * torch.randn_like(batch.inputs))
         return batch
+
+    def augmented_weight(self, batch: Batch, task: Task) -> float:
+        """Return the weight of windows of each sequence; values that may be missing in them count."""
+        steps = batch.inputs.shape[1]
+        size = window_size(self._epoch, steps, self.growth_epochs, self.first_window)
+        if size >= steps:
+            return self.loss_weight(batch, task)
+        host = batch.on_host
+        inputs, targets = host.inputs[:, :size], host.targets[:, :size]
+        cut = replace(host, inputs=inputs, targets=targets, lengths=_at_most(size, host.lengths), known=None)
+        return self.loss_weight(replace(cut, host=None), task)
 
 
 def window_size(epoch: int, steps: int, growth_epochs: int, first: int) -> int:

@@ -129,6 +129,20 @@ class SequenceModel(nn.Module):
         outputs = at_places(self(batch), batch)
         return outputs, task.loss(outputs, batch)
 
+    def loss_weight(self, batch: Batch, task: Task) -> float:
+        """Return the weight of a batch's loss in a mean over batches: of how many values :meth:`learn` averages it.
+
+        A subclass that defines its own loss defines it, unless that loss is a mean over the targets that count.
+        """
+        return task.weight(batch)
+
+    def augmented_weight(self, batch: Batch, task: Task) -> float:
+        """Return :meth:`loss_weight` of :meth:`augment`'s result, before it is drawn: of several processes each draws its own.
+
+        A subclass whose augmentation changes lengths defines it.
+        """
+        return self.loss_weight(batch, task)
+
     def carry(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """Compute the outputs of :meth:`forward` from a state.
 

@@ -107,6 +107,10 @@ class Seq2SeqAutoencoder(Autoencoder):
             return forced[:, :steps], squared + stopping
         return self.decode(encodings, steps), squared + stopping
 
+    def loss_weight(self, batch: Batch, task: Task) -> float:
+        """Return the number of sequences: the loss is a mean over these, of means over their steps."""
+        return len(batch)
+
     def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the two parts of the loss: the squared error, and the stop head's cross-entropy (0 without a head)."""
         return self._forced(self.encode(batch), batch)[1:]

@@ -114,7 +114,7 @@ def test_loss_metrics_weights_and_gradients_count_only_known_targets(file):
         weights = [task.weight(part) for part in parts]
         losses = [task.loss(outputs[row : row + 1], part).item() for row, part in enumerate(parts)]
         assert np.average(losses, weights=weights) == pytest.approx(loss)
-        shares = [own_rows(batch, task, rank, 2)[1] for rank in range(2)]
+        shares = [own_rows(batch, task.weight, rank, 2)[1] for rank in range(2)]
         assert sum(shares) == pytest.approx(2)
         if split == "test":
             for row, part in enumerate(parts):

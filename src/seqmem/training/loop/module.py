@@ -126,7 +126,8 @@ class SequenceModule(pl.LightningModule):
         if self.window.batches == 1:
             return whole
         # All processes count the whole batch, whose augmented rows only a single process has.
-        return self._part_of_step(loss, penalty, self.task.weight(own if self._processes == 1 else batch), batch_idx)
+        weight = self._loss_weight(own) if self._processes == 1 else self._augmented_weight(batch)
+        return self._part_of_step(loss, penalty, weight, batch_idx)
 
     def _step(self, batch_idx: int) -> tuple[Position, Optimizer]:
         """Return the position of a training batch, and the optimiser."""
@@ -253,7 +254,7 @@ class SequenceModule(pl.LightningModule):
             loss = self.task.loss(outputs, batch)
         else:
             outputs, loss = self.model.learn(batch, self.task)
-        self._log_mean(split, "loss", loss, self.task.weight(batch) if counts else 0)
+        self._log_mean(split, "loss", loss, self._loss_weight(batch) if counts else 0)
         if counts:
             self.task.update(metrics, outputs.detach(), batch)
         for name, metric in metrics.items():
@@ -302,10 +303,18 @@ class SequenceModule(pl.LightningModule):
         """Number of processes that train together."""
         return 1 if self._trainer is None else self._trainer.world_size
 
+    def _loss_weight(self, batch: Batch) -> float:
+        """Return the weight of a batch's loss in a mean over batches."""
+        return self.model.loss_weight(batch, self.task)
+
+    def _augmented_weight(self, batch: Batch) -> float:
+        """Return the weight of a batch's loss in a mean over batches after augmentation."""
+        return self.model.augmented_weight(batch, self.task)
+
     def _own_rows(self, batch: Batch) -> tuple[Batch, float]:
         """Return this process's rows and the factor of their loss."""
         rank = 0 if self._trainer is None else self._trainer.global_rank
-        return own_rows(batch, self.task, rank, self._processes)
+        return own_rows(batch, self._augmented_weight, rank, self._processes)
 
     def _steps_per_epoch(self) -> int:
         # The trainer's estimate sets up the data too early for a resume within an epoch.

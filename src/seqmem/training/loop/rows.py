@@ -1,10 +1,11 @@
 """Rows of a batch that one of several processes trains on."""
 
+from collections.abc import Callable
+
 from seqmem.data.batch import Batch
-from seqmem.tasks import Task
 
 
-def own_rows(batch: Batch, task: Task, rank: int, processes: int) -> tuple[Batch, float]:
+def own_rows(batch: Batch, weight: Callable[[Batch], float], rank: int, processes: int) -> tuple[Batch, float]:
     """Return the rows of one process, and a factor of their loss.
 
     With the factor, the mean over the processes is the loss of the whole batch. The exception is batch normalisation, whose
@@ -13,7 +14,7 @@ def own_rows(batch: Batch, task: Task, rank: int, processes: int) -> tuple[Batch
 
     Args:
         batch: the whole batch.
-        task: weighs the rows.
+        weight: of the loss of rows in a mean over batches.
         rank: of the process.
         processes: that train together.
     """
@@ -22,4 +23,4 @@ def own_rows(batch: Batch, task: Task, rank: int, processes: int) -> tuple[Batch
     if rank >= len(batch):
         return batch.rows(slice(1)), 0.0
     own = batch.rows(slice(rank, None, processes))
-    return own, processes * task.weight(own) / (task.weight(batch) or 1)
+    return own, processes * weight(own) / (weight(batch) or 1)
