@@ -14,7 +14,8 @@ from seqmem.models.base import SequenceModel
 class InParts(SequenceModel):
     """The same outputs as a model's, computed part by part of the time, with the memory of a part.
 
-    The outputs at every step, where the data set asks for them, are in memory whole. A batch with lengths is read whole.
+    The outputs at every step, where the data set asks for them, are in memory whole. A batch with shorter
+    sequences is read whole.
 
     Args:
         model: that carries a state; its parameters are shared.
@@ -30,7 +31,9 @@ class InParts(SequenceModel):
     def forward(self, batch: Batch) -> Tensor:
         """Compute the outputs at the steps that the spec defines, or at the places of the batch."""
         if batch.lengths is not None:
-            return self.model(batch)
+            if bool((batch.lengths < batch.inputs.shape[1]).any()):
+                return self.model(batch)
+            batch = replace(batch, lengths=None)
         outputs: list[Tensor] = []
         state: Any = None
         for begin, end in pairwise(bounds(batch.inputs.shape[1], self._steps, self._fewest)):
