@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class CharacterSet(DataSet):
     validation and test may be shorter: it is padded and has ``lengths``; training leaves it out. With ``step``, windows of T
     characters begin every ``step`` characters, and each is an independent sequence.
     """
+
+    splitting = ("characters",)
 
     def __init__(self, label: str, content: bytes, length: int, step: int | None, characters: int | None, num_workers: int):
         """Clean, encode and split a text; a subclass calls it last.
@@ -84,6 +87,13 @@ class CharacterSet(DataSet):
         first = indices == 0
         restarts = first if self.spec.contiguous and bool(first.any()) else None
         return Batch(masked(taken[:, :-1], valid), masked(taken[:, 1:], valid), valid, restarts=restarts)
+
+    @classmethod
+    def moves(cls, argument: str, trained: Any, given: Any) -> bool:
+        """Return whether a split of another text may have characters of the training: that of a shorter text may."""
+        if argument != "characters":
+            return super().moves(argument, trained, given)
+        return given is not None and (trained is None or given < trained)
 
     def sampler(self, split: Split, batch_size: int, seed: int | None) -> Sampler[int]:
         """Return an order in which chunks follow each other in every row; windows are shuffled as in other data sets."""

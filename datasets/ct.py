@@ -101,6 +101,9 @@ class CharacterTrajectories(SeriesSet):
             UserError: a file is missing and cannot be downloaded, or cannot be read; there are too few series to split; or a
                 rate keeps no step of a series.
         """
+        for key, scale in {"train_ts": train_ts, "eval_ts": eval_ts}.items():
+            if scale != 1 and not timestamp:
+                raise UserError(f"dataset.{key}: got {scale} without times, expected 1 or dataset.timestamp=true")
         parts = read_problem(self.name, "CharacterTrajectories", data_dir)
         if parts[0].times is not None:
             raise UserError(f"ct: got {parts[0].file} with timestamps, expected evenly spaced series")
@@ -112,7 +115,8 @@ class CharacterTrajectories(SeriesSet):
 
         rows = _split(labels, split_seed)
         training = np.concatenate([series[row] for row in rows["train"]])
-        mean, deviation = training.mean(axis=0), training.std(axis=0, ddof=1)
+        mean = self.learned("mean", lambda: training.mean(axis=0))
+        deviation = np.array(self.learned("deviation", lambda: training.std(axis=0, ddof=1)))
         samples = {}
         for split in SPLITS:
             hz, uniform, ts = (train_hz, train_uniform, train_ts) if split == "train" else (eval_hz, eval_uniform, eval_ts)

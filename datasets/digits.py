@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import NonNegativeInt
 
 from seqmem.arguments import checked
-from seqmem.data import PermutationName, Provenance, Seed, named_permutation, sha256, stratified_split
-from seqmem.datasets.pixels import PixelSequences
+from seqmem.data import PermutationName, Provenance, Seed, sha256, stratified_split
+from seqmem.datasets.pixels import PixelSequences, permutation_for
 
 
 class Digits(PixelSequences):
@@ -48,7 +48,7 @@ class Digits(PixelSequences):
         provenance = Provenance(
             seed=split_seed,
             sha256={split: sha256(indices) for split, indices in parts.items()},
-            permutation=named_permutation(permutation, images.shape[1]) if permute else None,
+            permutation=permutation_for(permute, permutation, images.shape[1]),
             files={f"scikit-learn {version('scikit-learn')} load_digits": sha256(values, labels)},
         )
         super().__init__(

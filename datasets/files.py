@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,6 @@ class Files(DataSet):
     """
 
     name = "files"
-    _trained: Preparation | None = None
 
     @checked
     def __init__(
@@ -129,20 +128,21 @@ class Files(DataSet):
                 line, the array or the key.
         """
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        found = read_files(given, self._trained.step_columns if self._trained else ())
-        if self._trained is not None:
-            found = self._trained.checked(found)
-        check_labels(found, task, learns=self._trained is None)
+        trained = Preparation.loaded(self.trained) if self.trained else None
+        found = read_files(given, trained.step_columns if trained else ())
+        if trained is not None:
+            found = trained.checked(found)
+        check_labels(found, task, learns=trained is None)
         _refuse_useless(given, found)
-        names, classes = _classes(found, self._trained)
+        names, classes = _classes(found, trained)
         whole, parts, notes = parts_of(given, found, classes)
         self._task, self._horizon = task, horizon if task == "forecasting" else 0
         statistics = {split: of_segments(found, part) for split, part in whole.items()}
         _refuse_unknown(found, whole, statistics, self._horizon)
-        if self._trained is None:
+        if trained is None:
             preparation = _preparation(given, found, whole["train"], statistics["train"], names, "windows" in notes)
         else:
-            preparation = _as_trained(given, self._trained)
+            preparation = _as_trained(given, trained)
         scale = time_scale if timestamp else None
         self._series = {split: PreparedSeries(found, preparation, part, scale) for split, part in parts.items()}
         self._targets = {split: _targets(found, preparation, part, task, classes) for split, part in parts.items()}
@@ -179,22 +179,6 @@ class Files(DataSet):
         """Return the name of each sequence's series; windows of a series share its name."""
         return self._names[split]
 
-    @classmethod
-    def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:
-        """Create a data set whose channels, classes and standardisation are those of a trial.
-
-        Args:
-            preparation: the trial's.
-            arguments: of the constructor.
-
-        Raises:
-            UserError: as the constructor; or a channel or a class is not one of the trial's.
-        """
-        data = cls.__new__(cls)
-        data._trained = Preparation.loaded(preparation)
-        data.__init__(**arguments)  # type: ignore[misc]
-        return data
-
     def preparation(self) -> dict[str, Any]:
         """Return how later inputs are prepared, which the trial's checkpoints keep."""
         return self._preparation.saved()
@@ -214,6 +198,8 @@ def _refuse_useless(given: dict[str, Any], found: Collection) -> None:
         raise UserError(
             f"dataset.split_by: got time with dataset.task={task}, expected series, since a label belongs to a whole one"
         )
+    if given["time_scale"] != 1 and not given["timestamp"]:
+        raise UserError(f"dataset.time_scale: got {given['time_scale']} without times, expected 1 or dataset.timestamp=true")
     if given["timestamp"] and found.times is None:
         raise UserError(
             f"dataset.timestamp: got true, but {found.path} has no times; expected a column named time, or "

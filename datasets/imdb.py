@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from seqmem.arguments import checked
 from seqmem.data import Batch, DataSet, DataSpec, Provenance, Seed, Split, label_of, sha256, stratified_validation
 from seqmem.datasets.reviews import GROUPS, file_checksum, read_reviews
-from seqmem.datasets.words import PADDING, Numbering, tokenize, vocabulary
+from seqmem.datasets.words import PADDING, Numbering, tokenize, tokens_of, vocabulary
 from seqmem.errors import UserError
 from seqmem.io.download import DownloadError, download_file, missing_files
 
@@ -95,7 +95,10 @@ class IMDB(DataSet):
             "validation": [training[index] for index in validation],
             "test": test,
         }
-        numbers = vocabulary(numbering.words(), [texts[path] for path in parts["train"]], vocabulary_size)
+        words = numbering.words()
+        training_texts = [texts[path] for path in parts["train"]]
+        known = self.learned("vocabulary", lambda: vocabulary(words, training_texts, vocabulary_size))
+        numbers = tokens_of(words, known)
         source_label = _source_label(self.name, source, contents)
 
         self._words = {
@@ -105,7 +108,7 @@ class IMDB(DataSet):
         self._labels = {split: torch.tensor([_label(path) for path in paths]) for split, paths in parts.items()}
         spec = DataSpec(
             f"{self.name} {source_label}".strip(),
-            input_size=int(numbers.max()) + 1,
+            input_size=len(known) + 2,
             output_size=2,
             task="classification",
             output_steps=0,

@@ -65,7 +65,7 @@ class MackeyGlass(DataSet):
         for split, size in sizes.items():
             past = generator(seed, self.name, split).uniform(0.5, 1.5, size)
             series[split] = np.tanh(solve(past, tau, times) - 1)
-        mean = series["train"].mean()
+        mean = self.learned("mean", lambda: series["train"].mean())
         self._horizon = horizon
         self._series = {split: torch.from_numpy((values - mean).astype(np.float32)) for split, values in series.items()}
         spec = DataSpec(self.name, 1, 1, "forecasting", output_steps=None, max_length=length)

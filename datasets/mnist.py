@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from seqmem.arguments import checked
-from seqmem.data import PermutationName, Provenance, Seed, label_of, named_permutation, random_split, sha256
-from seqmem.datasets.pixels import PixelSequences
+from seqmem.data import PermutationName, Provenance, Seed, label_of, random_split, sha256
+from seqmem.datasets.pixels import PixelSequences, permutation_for
 from seqmem.errors import UserError
 from seqmem.io.download import DownloadError, download, missing_files
 from seqmem.io.idx import read_idx
@@ -103,7 +103,7 @@ class MNIST(PixelSequences):
         provenance = Provenance(
             seed=split_seed,
             sha256={"train": sha256(train), "validation": sha256(validation), "test": sha256(np.arange(len(test_images)))},
-            permutation=named_permutation(permutation, train_images.shape[1]) if permute else None,
+            permutation=permutation_for(permute, permutation, train_images.shape[1]),
             files={f"MNIST/raw/{name}": digest for name, digest in sums.items()},
         )
         super().__init__(

@@ -24,6 +24,7 @@ class MovingDigits(DataSet):
     """
 
     name = "moving_digits"
+    splitting = ("seed",)
 
     @checked
     def __init__(

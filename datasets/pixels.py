@@ -6,7 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqmem.data import Batch, DataSet, DataSpec, Provenance, Split
+from seqmem.data import Batch, DataSet, DataSpec, Permutation, PermutationName, Provenance, Split, named_permutation
+from seqmem.errors import UserError
+
+
+def permutation_for(permute: bool, permutation: PermutationName, length: int) -> Permutation | None:
+    """Return the permutation that the arguments of a data set of images choose; None for the order of the rows.
+
+    Raises:
+        UserError: a permutation other than the default is chosen without ``permute``.
+    """
+    if permute:
+        return named_permutation(permutation, length)
+    if permutation != "bitreversal":
+        raise UserError(f"dataset.permutation: got {permutation} with dataset.permute=false, expected dataset.permute=true")
+    return None
 
 
 class PixelSequences(DataSet):

@@ -21,12 +21,14 @@ class Samples:
         labels: (n,) class numbers from 0.
         times: for each sequence (T,) the time of each step, non-decreasing; None if steps are evenly spaced.
         rate: ``Batch.rate`` of the split.
+        known: for each sequence (T, C) whether a value was not missing; None if none was.
     """
 
     series: Sequence[np.ndarray]
     labels: np.ndarray
     times: Sequence[np.ndarray] | None = None
     rate: float = 1.0
+    known: Sequence[np.ndarray] | None = None
 
 
 class SeriesSet(DataSet):
@@ -49,7 +51,8 @@ class SeriesSet(DataSet):
             provenance: origin of the sequences and of their split.
             num_workers: as in :class:`DataSet`.
             problem: name of the data set's problem in messages and tables, after the data set's name; empty for none.
-            reconstruction: the targets are the series, and the classes are ``Batch.labels``.
+            reconstruction: the targets are the series without masks of missing values, and the classes are ``Batch.labels``.
+                Missing values do not count.
 
         Raises:
             UserError: a value or a time is too large for float32, or times are equal after rounding to it.
@@ -69,11 +72,16 @@ class SeriesSet(DataSet):
         self._labels = {split: torch.from_numpy(part.labels.astype(np.int64)) for split, part in samples.items()}
         self._rates = {split: part.rate for split, part in samples.items()}
         channels = self._inputs["train"].shape[-1]
+        self._known = {
+            split: None if part.known is None or not reconstruction else _padded(part.known).bool()
+            for split, part in samples.items()
+        }
+        self._channels = channels if samples["train"].known is None else samples["train"].known[0].shape[-1]
         self._reconstruction = reconstruction
         spec = DataSpec(
             f"{self.name} {problem}".strip(),
             input_size=channels,
-            output_size=channels if reconstruction else len(classes),
+            output_size=self._channels if reconstruction else len(classes),
             task="reconstruction" if reconstruction else "classification",
             output_steps=None if reconstruction else 0,
             max_length=max(int(array.max()) for array in lengths.values()),
@@ -85,15 +93,17 @@ class SeriesSet(DataSet):
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """Return inputs (B, T, C) and targets (B,), with any lengths and times.
 
-        For reconstruction the targets are the inputs, and the classes are ``labels`` (B,).
+        For reconstruction the targets are the inputs without masks of missing values, and the classes are ``labels`` (B,).
+        Missing values do not count (``known``).
         """
-        lengths, times = self._lengths[split], self._times[split]
+        lengths, times, known = self._lengths[split], self._times[split], self._known[split]
         inputs, labels = self._inputs[split][indices], self._labels[split][indices]
         return Batch(
             inputs,
-            inputs.clone() if self._reconstruction else labels,
+            inputs[..., : self._channels].clone() if self._reconstruction else labels,
             lengths=None if lengths is None else lengths[indices],
             times=None if times is None else times[indices],
+            known=None if known is None else known[indices],
             labels=labels if self._reconstruction else None,
             rate=self._rates[split],
         )

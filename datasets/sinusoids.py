@@ -86,6 +86,7 @@ class Sinusoids(DataSet):
             output_steps=None,
             max_length=length - self._horizon,
             irreducible_error=None if reconstruction else noise**2,
+            later_targets=not reconstruction,
         )
         sums = {split: sha256(signals.numpy()) for split, signals in self._signals.items()}
         super().__init__(spec, sizes, Provenance(seed, sums), num_workers)

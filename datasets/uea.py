@@ -110,16 +110,30 @@ class UEA(SeriesSet):
         own._split(self._undrawn, seed)
         return own
 
+    def _statistics(self, pool: Part, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of each channel (C,).
+
+        Raises:
+            UserError: the trial whose model the data are loaded for had other channels.
+        """
+        mean, deviation = _statistics(pool, rows)
+        known = np.array(self.learned("mean", lambda: mean)), np.array(self.learned("deviation", lambda: deviation))
+        if known[0].shape != mean.shape:
+            raise UserError(f"dataset.problem: got series of {len(mean)} channels, expected {len(known[0])} as in the training")
+        return known
+
     def _split(self, problem: "_Problem", seed: int | None) -> None:
         """Draw the splits, and store their series; None stands for the seed of any trial, with the splits of seed 0."""
         rows = _rows(problem, self._resplit, self._validation_fraction, seed or 0)
         pool = problem.pool
-        mean, deviation = _statistics(pool, rows["train"]) if self._standardize else (0.0, 1.0)
+        mean, deviation = self._statistics(pool, rows["train"]) if self._standardize else (0.0, 1.0)
 
         def samples(rows: np.ndarray) -> Samples:
             series = [_ready((pool.series[row] - mean) / deviation, self._missing_mask) for row in rows]
             times = None if pool.times is None or not self._timestamp else [pool.times[row] for row in rows]
-            return Samples(series, problem.labels[rows], times)
+            known = [~np.isnan(pool.series[row]) for row in rows]
+            has_all = not self._missing_mask and all(each.all() for each in known)
+            return Samples(series, problem.labels[rows], times, known=None if has_all else known)
 
         samples_of: dict[Split, Samples] = {split: samples(rows[split]) for split in rows}
         provenance = Provenance(seed, _checksums(problem, rows, self._resplit, seed), files=problem.files)

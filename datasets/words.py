@@ -42,21 +42,25 @@ class Numbering:
         return list(self._numbers)
 
 
-def vocabulary(words: Sequence[str], texts: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """Build a vocabulary of the most frequent words.
+def vocabulary(words: Sequence[str], texts: Sequence[np.ndarray], size: int) -> list[str]:
+    """Return the most frequent words, the most frequent one first, and equally frequent ones in alphabetical order.
 
     Args:
         words: every word, in the order of its number in ``texts``.
         texts: the texts whose words are counted, (n,) int32 each.
         size: largest number of tokens, :data:`PADDING` and :data:`UNKNOWN` included.
-
-    Returns:
-        (len(words),) int32: the token of each word, 2 for the most frequent word, 3 for the next (equally frequent words in
-        alphabetical order), and :data:`UNKNOWN` for words outside the vocabulary.
     """
     counts = np.bincount(np.concatenate(texts), minlength=len(words)).tolist()
     present = [number for number, count in enumerate(counts) if count]
-    ranked = sorted(present, key=lambda number: (-counts[number], words[number]))[: size - 2]
-    numbers = np.full(len(words), UNKNOWN, np.int32)
-    numbers[ranked] = np.arange(2, 2 + len(ranked))
-    return numbers
+    return [words[number] for number in sorted(present, key=lambda number: (-counts[number], words[number]))[: size - 2]]
+
+
+def tokens_of(words: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Return the token of each word, (len(words),) int32.
+
+    Args:
+        words: any words.
+        known: a vocabulary, whose first word has the token 2, the next one 3, and so on. Other words are :data:`UNKNOWN`.
+    """
+    tokens = {word: token for token, word in enumerate(known, 2)}
+    return np.fromiter((tokens.get(word, UNKNOWN) for word in words), np.int32, len(words))

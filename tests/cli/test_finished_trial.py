@@ -115,6 +115,8 @@ MISTAKES = {
         ("files", "dataset.group_column", "subject", None),
         ("uea", "dataset.split_seed", None, 0),
         ("uea", "seed", 4, 0),
+        ("moving_digits", "dataset.seed", 1, 0),
+        ("text8", "dataset.characters", 700_000, 600_000),
     ],
 )
 def test_sequences_of_the_training_cannot_move_to_another_split(dataset, key, value, given):
@@ -143,6 +145,12 @@ def test_other_files_have_splits_of_their_own_and_a_seed_does_not_always_choose_
     config = commandline.compose(["dataset=uea", "dataset.problem=Heartbeat"])
     changed = finished_trial._changed(config, {"dataset.problem": "EigenWorms", "dataset.resplit": True}, [], [])
     assert changed["dataset"]["resplit"]
+
+
+def test_a_longer_text_has_no_character_of_the_training_in_its_test():
+    config = commandline.compose(["dataset=text8", "dataset.characters=600000"])
+    for given in (700_000, None):
+        assert finished_trial._changed(config, {"dataset.characters": given}, [], [])["dataset"]["characters"] == given
 
 
 def test_each_mistake_is_named(trial, tmp_path, monkeypatch):

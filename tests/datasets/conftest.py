@@ -158,7 +158,7 @@ def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
         "scifar": "tiny_scifar",
     }
 
-    def load(name: str, **overrides) -> datasets.DataSet:
+    def load(name: str, preparation: dict | None = None, **overrides) -> datasets.DataSet:
         arguments = configuration(name)
         few = {"length": 50, "min_length": 40, "frequency": 5}
         small = {key: 23 for key in arguments if key.endswith("_samples")} | {key: few[key] for key in arguments if key in few}
@@ -170,7 +170,7 @@ def load_small(configuration, request) -> Callable[..., datasets.DataSet]:
         if name == "text":
             files["path"] = str(request.getfixturevalue("tiny_text8") / "text8" / "text8")
         try:
-            return datasets.load(arguments | small | files | overrides)
+            return datasets.load(arguments | small | files | overrides, preparation)
         except UserError as error:
             if "data_dir" in arguments and not files:
                 pytest.skip(f"{name} has no files here: {error}")

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqmem.datasets.words import UNKNOWN, Numbering, tokenize, vocabulary
+from seqmem.datasets.words import UNKNOWN, Numbering, tokenize, tokens_of, vocabulary
 
 
 def test_tokens():
@@ -48,9 +48,11 @@ def test_the_most_frequent_words_come_first():
         random = np.random.default_rng(0)
         words = [f"word{number}" for number in random.permutation(20)]
         texts = [random.integers(0, 15, count).astype(np.int32) for count in (37, 1, 60)]
-        found = vocabulary(words, texts, size)
+        known = vocabulary(words, texts, size)
+        found = tokens_of(words, known)
         counts = Counter(words[number] for text in texts for number in text)
         ranked = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
+        assert known == ranked
         assert dict(zip(words, found.tolist(), strict=True)) == {
             word: 2 + ranked.index(word) if word in ranked else UNKNOWN for word in words
         }

@@ -26,9 +26,6 @@ Keys = TypeVar("Keys")
 SOURCES = ("path", "validation_path", "test_path", "problem")
 """Keys of data sets that choose the files which sequences are read from."""
 
-SPLITTING = ("split_seed", "split_by", "split_column", "group_column", "resplit")
-"""Keys of data sets that choose, beside those named ``X_fraction``, which sequences are in which split."""
-
 
 def read(command: Sequence[str], own: type[Keys]) -> tuple["Checkpoint", dict[str, Any], Keys]:
     """Read the checkpoint that a command line names, and the config that its keys change.
@@ -67,7 +64,8 @@ def load_data(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> "DataSet":
     """
     from seqmem import datasets
 
-    return datasets.load(config["dataset"], checkpoint.preparation).of_trial(config["seed"])
+    preparation = checkpoint.preparation if _is_same(checkpoint.config, config) else None
+    return datasets.load(config["dataset"], preparation).of_trial(config["seed"])
 
 
 def file_suffix(changes: Mapping[str, Any]) -> str:
@@ -147,19 +145,26 @@ def _refuse_different_training(config: Mapping[str, Any], changed: Mapping[str, 
 
 def _of_splits(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of the data set that choose which sequences are in which split."""
+    from seqmem import datasets
+    from seqmem.data.splits import SPLITTING
+
     section = config["dataset"]
-    return {key: section[key] for key in section if key in SPLITTING or key.endswith("_fraction")}
+    chosen = {*SPLITTING, *datasets.get(section["name"]).splitting}
+    return {key: section[key] for key in section if key in chosen}
 
 
 def _refuse_different_splits(config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
     """Refuse values that would move sequences of the training into the other splits; other files have none of them."""
+    from seqmem import datasets
+
     if any(changed["dataset"].get(key) != config["dataset"].get(key) for key in SOURCES):
         return
+    moves = datasets.get(config["dataset"]["name"]).moves
     splits = {f"dataset.{key}": (value, changed["dataset"][key]) for key, value in _of_splits(config).items()}
     if config["dataset"].get("split_seed", 0) is None:
         splits["seed"] = (config["seed"], changed["seed"])
     for key, (value, given) in splits.items():
-        if given != value:
+        if moves(key.rpartition(".")[2], value, given):
             raise UserError(
                 f"{key}: got {given}, expected {value} as in the trial's training, whose sequences would be in other splits"
             )

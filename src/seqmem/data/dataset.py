@@ -3,7 +3,7 @@
 import multiprocessing
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from multiprocessing import AuthenticationError
@@ -11,6 +11,7 @@ from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -37,19 +38,26 @@ class DataSet(ABC):
         name: the value of ``dataset=`` on the command line.
         spec: the shapes and the task that models are built from.
         sizes: number of sequences of each split.
+        splitting: arguments that choose which sequences are in which split, beside those that do in many data sets
+            (:data:`seqmem.data.splits.SPLITTING`); see :meth:`moves`.
         separate_test: the data are drawn, and the test split does not depend on ``train_samples`` and ``validation_samples``.
         whole_batches: the items of :meth:`sampler` are whole batches, each of which :meth:`take` makes one batch of.
         load_seconds: how long :func:`seqmem.datasets.load` took; None if the data set was made without it.
         drew_globally: whether that loading changed the global random state of torch or NumPy.
         summary: what was understood of a user's files, as a small table; None for other data.
+        trained: the preparation of the trial whose model the data are loaded for, see :meth:`like` and :meth:`learned`; None
+            for the data of a training.
     """
 
     name: ClassVar[str]
+    splitting: ClassVar[tuple[str, ...]] = ()
     separate_test: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = False
     load_seconds: float | None = None
     drew_globally: bool = False
     summary: str | None = None
+    trained: Mapping[str, Any] | None = None
+    _learned: Mapping[str, Any] | None = None
 
     def __init__(self, spec: DataSpec, sizes: Mapping[Split, int], provenance: Provenance, num_workers: int = 0):
         """Store the contract; a subclass calls it last.
@@ -147,13 +155,30 @@ class DataSet(ABC):
 
     @classmethod
     def like(cls, preparation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Self:
-        """Create a data set whose inputs are prepared as those of a trial; most have no preparation.
+        """Create a data set whose inputs are prepared as those of a trial.
 
         Args:
             preparation: what :meth:`preparation` returned for the trial's data.
             arguments: of the constructor.
+
+        Raises:
+            UserError: as the constructor.
         """
-        return cls(**arguments)
+        data = cls.__new__(cls)
+        data.trained = preparation
+        data.__init__(**arguments)  # type: ignore[misc]
+        return data
+
+    @classmethod
+    def moves(cls, argument: str, trained: Any, given: Any) -> bool:
+        """Return whether another value of an argument that chooses splits may move training sequences to other splits.
+
+        Args:
+            argument: one of those that choose splits.
+            trained: its value in the training.
+            given: its value in an evaluation.
+        """
+        return bool(given != trained)
 
     def of_trial(self, seed: int) -> Self:
         """Return the data of the trial with a seed; a subclass whose splits depend on the trial overrides it.
@@ -162,9 +187,35 @@ class DataSet(ABC):
         """
         return self
 
-    def preparation(self) -> dict[str, Any] | None:
-        """Return how later inputs are prepared for the model, as plain values that checkpoints keep; None for nothing."""
-        return None
+    def preparation(self) -> Mapping[str, Any] | None:
+        """Return how later inputs are prepared for the model, as plain values that checkpoints keep; None for nothing.
+
+        By default these are the values of :meth:`learned`.
+        """
+        return self._learned
+
+    def learned(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return what inputs take from the training split, such as a mean or a vocabulary; a constructor calls it.
+
+        For the model of a finished trial it is the value of that trial's training, whatever the arguments are now: otherwise
+        an evaluation with other arguments would give the model other inputs than it was trained on.
+
+        Args:
+            name: under which checkpoints keep the value.
+            compute: returns the value: a number, a text, an array, or a list of them.
+
+        Returns:
+            The value as JSON can hold it; arrays are lists.
+
+        Raises:
+            UserError: the trial has no value of this name.
+        """
+        if self.trained is not None and name not in self.trained:
+            raise UserError(f"{self.name}: got no {name} in what the checkpoint has of the training's inputs; it is damaged")
+        value = compute() if self.trained is None else self.trained[name]
+        value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        self._learned = {**(self._learned or {}), name: value}
+        return value
 
 
 def _start_method() -> str | None:

@@ -30,6 +30,8 @@ class DataSpec:
             instead of their mean.
         sparse_targets: most of the targets (B, T) are ``IGNORE_INDEX``, so that training and evaluation compute the outputs at
             the other steps only.
+        later_targets: the targets at a step are inputs of later steps, so that a model must not use these. The targets of
+            forecasting and of language modelling always are.
         class_names: name of each class of the targets or ``labels``, by its number; None if the numbers are the names.
 
     Raises:
@@ -51,6 +53,7 @@ class DataSpec:
     class_names: tuple[str, ...] | None = None
     answers_at_end: bool = False
     sparse_targets: bool = False
+    later_targets: bool = False
 
     def __post_init__(self) -> None:
         for name, value in check(DataSpec, vars(self), "DataSpec").items():

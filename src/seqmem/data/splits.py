@@ -10,6 +10,9 @@ from seqmem.errors import UserError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+SPLITTING = ("split_seed", "split_by", "split_column", "group_column", "resplit", "validation_fraction", "test_fraction")
+"""Arguments that choose, in every data set that has them, which sequences are in which split."""
+
 
 def random_split(count: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split 0 to ``count - 1`` into a training and a validation part, both in random order.

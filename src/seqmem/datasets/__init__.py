@@ -61,7 +61,7 @@ from seqmem import plugins
 from seqmem.data import SPLITS, DataSet, Split
 from seqmem.errors import UserError, suggestion
 
-__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "load", "names", "of_test"]
+__all__ = ["SPLITS", "DataSet", "Split", "at_length", "check", "get", "load", "names", "of_test"]
 
 # A checkout has the data sets in its datasets/, which has no __init__.py so that Hugging Face's library keeps the name
 # "datasets". The build copies them to the folder of this file.
@@ -78,6 +78,18 @@ def names(argument: str | None = None) -> list[str]:
     """
     found = _classes()
     return sorted(name for name in found if argument is None or argument in _arguments.parameters(found[name]))
+
+
+def get(name: str) -> type[DataSet]:
+    """Return the class of a data set.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    classes = _classes()
+    if not isinstance(name, str) or name not in classes:
+        raise UserError(f"dataset.name: got {name!r}, expected a data set{suggestion(name, sorted(classes))}")
+    return classes[name]
 
 
 def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,8 +117,8 @@ def load(arguments: Mapping[str, Any], preparation: Mapping[str, Any] | None = N
 
     Args:
         arguments: as in :func:`check`, which is called first.
-        preparation: that of a trial (:meth:`seqmem.data.DataSet.preparation`), by which a user's files are prepared instead of
-            by their own statistics; None for the latter.
+        preparation: that of a trial (:meth:`seqmem.data.DataSet.preparation`), by which inputs are prepared instead of by
+            the statistics or the vocabulary of the data's own training split; None for the latter.
 
     Raises:
         UserError: as in :func:`check`; or a file is missing and cannot be downloaded, is damaged, or cannot be read or written.
@@ -159,11 +171,8 @@ def _resolve(arguments: Mapping[str, Any]) -> tuple[type[DataSet], dict[str, Any
     given = dict(arguments)
     if "name" not in given:
         raise UserError(f"dataset.name: a value is required; choose from: {', '.join(names())}")
-    name = given.pop("name")
-    classes = _classes()
-    if not isinstance(name, str) or name not in classes:
-        raise UserError(f"dataset.name: got {name!r}, expected a data set{suggestion(name, sorted(classes))}")
-    return classes[name], _arguments.check(classes[name], given, where="dataset")
+    owner = get(given.pop("name"))
+    return owner, _arguments.check(owner, given, where="dataset")
 
 
 def _classes() -> dict[str, type[DataSet]]:

@@ -257,7 +257,7 @@ def _refuse_mismatch(spec: DataSpec, mixer: str, bidirectional: bool, pooling: s
         expected = "model.bidirectional: got true, expected false" if bidirectional else f"model.mixer: {mixer} is not causal"
         if spec.contiguous:
             raise UserError(f"{expected}: the batches of {spec.name} continue each other")
-        if spec.output_steps is None and task_for(spec).predicts_following:
+        if spec.output_steps is None and (spec.later_targets or task_for(spec).predicts_following):
             raise UserError(f"{expected}: {spec.name} predicts the values after each step")
     if pooling in ("mean", "last") and spec.output_steps != 0:
         raise UserError(f"model.pooling: got {pooling}, expected none: {spec.name} expects outputs at several steps")

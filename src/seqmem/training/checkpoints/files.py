@@ -141,6 +141,13 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
                 f"{spec.name} has {name}={getattr(spec, name)}, expected {name}={getattr(trained, name)}, since the model of "
                 f"{checkpoint.path} was trained on {trained.name}"
             )
+    names = (spec.class_names, trained.class_names)
+    if task_for(spec).class_targets and None not in names and names[0] != names[1]:
+        shown = [", ".join(known[:8]) + (", ..." if len(known) > 8 else "") for known in names if known]
+        raise UserError(
+            f"{spec.name} has the classes {shown[0]}, expected {shown[1]} in this order, since the model of {checkpoint.path} "
+            f"was trained on {trained.name}"
+        )
     # The model may depend on these properties of its training data.
     spec = replace(spec, **{name: getattr(trained, name) for name in ("max_length", "embedding_size", "answers_at_end")})
     with torch.device("meta"):  # no memory of a size that a file claims, until its weights are known to have that size

@@ -34,8 +34,10 @@ def module_for(config: Config, data: Data, experiment: Experiment, splits: Split
     if checkpoint:
         check_weights(module, read_checkpoint(checkpoint).weights, checkpoint)
     saved = {"config": dict(config), "spec": asdict(spec), "data": experiment.data, "backend": experiment.backend}
+    module.save_hyperparameters(saved)
     prepare = getattr(data, "preparation", None)
-    module.save_hyperparameters(saved | {"preparation": prepare() if prepare else None})
+    # In checkpoints alone: trackers log what the line above saves, and a vocabulary has thousands of words.
+    module.hparams["preparation"] = prepare() if prepare else None
     return module
 
 
