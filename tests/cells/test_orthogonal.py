@@ -206,6 +206,29 @@ def test_only_updates_in_training_are_counted():
     assert cell.recurrent.updates == 1
 
 
+def test_a_state_dict_has_the_last_update_and_loading_it_is_none():
+    cell, loaded = (Orthogonal(3, 5, method="dtriv", K=2).double() for _ in range(2))
+    optimizer = torch.optim.SGD(cell.parameters(), lr=0.1)
+    inputs = torch.randn(2, 4, 3, dtype=torch.float64)
+    for updates in (1, 2, 3):
+        cell(inputs)[0].sum().backward()
+        optimizer.step()
+        loaded.load_state_dict(cell.state_dict())
+        for each in (cell, loaded):
+            each(inputs)
+            assert each.recurrent.updates == updates
+    assert torch.equal(cell(inputs)[0], loaded(inputs)[0])
+
+
+def test_weights_from_another_process_are_no_update():
+    cell = Orthogonal(3, 5, method="dtriv", K=2)
+    with torch.no_grad():
+        cell.recurrent.parametrizations.weight.original.mul_(0.5)
+    cell.recurrent.forget_changes()
+    cell(torch.randn(2, 4, 3))
+    assert cell.recurrent.updates == 0
+
+
 def test_a_cell_that_is_built_in_inference_mode_evaluates():
     with torch.inference_mode():
         built = Orthogonal(3, 5, method="dtriv", K=1)

@@ -2,11 +2,14 @@
 
 import json
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from seqmem.results import RunFolder
 from tests import program
 from tests.engines.commands import TINY, found, require
 
@@ -129,6 +132,26 @@ def test_a_killed_search_resumes_its_point_and_ends_as_if_it_had_not_been_killed
     curves = [rows(sweep_of(tmp_path / name) / "study.db", query) for name in ("killed", "whole")]
     assert curves[0] == curves[1]
     assert len(curves[0]) == 3 * 12
+
+
+def test_a_point_stays_pruned_if_the_command_ended_before_the_study_was_told(tmp_path):
+    import optuna
+
+    from seqmem.cli.search.points import Point
+
+    folder = RunFolder(tmp_path / "seed_0")
+    folder.path.mkdir()
+    (folder.path / "record.json").write_text(json.dumps({"status": "pruned"}))
+    experiment = SimpleNamespace(folder=tmp_path, trial=lambda seed: RunFolder(tmp_path / f"seed_{seed}"))
+    for prunes in (True, False):
+        trial = optuna.create_study(pruner=optuna.pruners.NopPruner()).ask()
+        point = Point(trial, [], prunes, ExitStack(), reported=[1, 2])
+        point.begin(experiment, 0, "val/accuracy")
+        assert point.stopped == prunes
+    point = Point(trial, [], True, ExitStack(), reported=[1, 2])
+    point.begin(experiment, 0, "val/accuracy")
+    assert point.judge(0)(2, 0.5, False)
+    assert point.judge(1)(1, 0.5, False)
 
 
 def test_a_grid_has_each_combination_once_and_the_mean_of_its_seeds(tmp_path):

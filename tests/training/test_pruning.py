@@ -64,6 +64,18 @@ def test_a_trial_is_stopped_after_the_epoch_that_was_judged(workers, tmp_path, c
     assert_same(resumed, never_stopped)
 
 
+def test_a_stopped_trial_does_not_go_on_if_the_search_resumes_it(tmp_path):
+    """The command was interrupted after the trial, before the study was told."""
+    settings = config(train={"epochs": 4})
+    [before] = watched(settings, tmp_path, StopsAfter(2))
+    reason, watcher = before.read_record()["reason"], StopsAfter(2)
+    [trial] = watched(settings, tmp_path, watcher)
+    assert trial.path == before.path
+    assert [(epochs, is_last) for epochs, _, is_last in watcher.seen] == [(2, False)]
+    record = trial.read_record()
+    assert (record["status"], record["epochs"], record["reason"]) == ("pruned", 2, reason)
+
+
 def test_the_last_epoch_cannot_be_pruned(tmp_path):
     watcher = StopsAfter(4)
     [trial] = watched(config(train={"epochs": 4}), tmp_path, watcher)

@@ -188,10 +188,11 @@ class TrivializedMatrix(OrthogonalMatrix):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._updates = 0  # the same on the host, which does not wait for a GPU
         self._seen = self._parameter_version()
+        self.register_load_state_dict_post_hook(_forget_changes)
 
     @torch.compiler.disable
     def count_update(self) -> None:
-        """Count one update if A changed since the last call, by an optimiser or a checkpoint."""
+        """Count one update if A changed since the last call, or since :meth:`forget_changes`."""
         (seen, before), (parameter, now) = self._seen, self._parameter_version()
         if parameter == seen and now != before:
             self.updates += 1
@@ -199,6 +200,14 @@ class TrivializedMatrix(OrthogonalMatrix):
             if self._updates % self.K == 0:
                 self.rebase()
         self._seen = self._parameter_version()
+
+    def forget_changes(self) -> None:
+        """Count no update for the changes to A so far: weights that are loaded or sent to other processes are none."""
+        self._seen = self._parameter_version()
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        self.count_update()  # the last one of an optimiser, so that a state dict has all of them
+        super()._save_to_state_dict(*arguments)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)
@@ -219,6 +228,10 @@ class TrivializedMatrix(OrthogonalMatrix):
     @property
     def _skew(self) -> Tensor:
         return self.parametrizations.weight.original
+
+
+def _forget_changes(module: TrivializedMatrix, _: Any) -> None:
+    module.forget_changes()
 
 
 class _Orthogonal(nn.Module):

@@ -60,6 +60,9 @@ class Point:
             metric: name of the validation metric in a row of metrics.csv.
         """
         self._first, self._metric = experiment.trial(first_seed), metric
+        if (self._first.path / "record.json").exists():
+            # Pruned by a command that was interrupted before it told the study.
+            self.stopped = self._prunes and self._first.read_record().get("status") == "pruned"
         self.trial.set_user_attr("folder", str(Path(experiment.folder).absolute()))
 
     def judge(self, seed: int) -> Judge | None:
@@ -92,6 +95,8 @@ class Point:
             self._held.close()
 
     def _judge_first(self, epochs: int, value: float, is_last: bool) -> bool:
+        if self.stopped or epochs in self._reported:  # judged before an interruption
+            return self.stopped
         self._report_epochs()
         self._report(epochs, value)
         if is_last:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
+from seqmem.cells.orthogonal import TrivializedMatrix
 from seqmem.data.batch import Batch
 from seqmem.data.places import at_counted_steps
 from seqmem.models import SequenceModel
@@ -81,6 +82,12 @@ class SequenceModule(pl.LightningModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Leave out the targets that do not count, where most do not; callbacks get this batch."""
         return at_counted_steps(batch) if self.task.spec.sparse_targets else batch
+
+    def on_train_start(self) -> None:
+        """Count the weights that other processes got at their start as no update."""
+        for part in self.model.modules():
+            if isinstance(part, TrivializedMatrix):
+                part.forget_changes()
 
     def on_train_epoch_start(self) -> None:
         """Begin without a state; the model's own schedules follow the epoch."""

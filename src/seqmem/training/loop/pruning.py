@@ -43,8 +43,16 @@ class Pruning(pl.Callback):
         self.reason = ""
         self._recorder, self._metric, self._epochs, self._judge = recorder, metric, epochs, judge
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop a trial at once that resumes although the judge has stopped it: the command was interrupted after that."""
+        if self._recorder.rows:
+            self._ask(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the judge, whose answer does not count after the last epoch."""
+        self._ask(trainer)
+
+    def _ask(self, trainer: pl.Trainer) -> None:
         row: dict[str, Any] = self._recorder.rows[-1]
         done, value = row["epoch"] + 1, row[self._metric]
         is_last = done >= self._epochs
