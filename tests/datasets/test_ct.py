@@ -220,6 +220,11 @@ def test_a_wrong_flag_is_refused_before_any_file_is_read():
         "timestamp": "yes",
         "padding": "x",
     }
+    for flag in ("train_ts", "eval_ts"):
+        with pytest.raises(
+            UserError, match=rf"^dataset\.{flag}: got 0\.5 without times, expected 1 or dataset\.timestamp=true"
+        ):
+            datasets.load({"name": "ct", "data_dir": "nowhere", flag: 0.5})
     for flag, value in wrong.items():
         with pytest.raises(UserError, match=rf"^dataset\.{flag}: got {value!r}, expected "):
             datasets.load({"name": "ct", "data_dir": "nowhere", flag: value})

@@ -1,11 +1,13 @@
 """Digits against scikit-learn's own arrays."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from seqmem import datasets
 from seqmem.data import named_permutation
+from seqmem.errors import UserError
 
 
 def everything(data, split):
@@ -28,6 +30,12 @@ def test_values_are_between_0_and_1():
     inputs = everything(datasets.load({"name": "digits"}), "train").inputs
     assert inputs.shape == (1257, 64, 1)
     assert (inputs.min(), inputs.max()) == (0, 1)
+
+
+def test_a_permutation_without_permute_is_refused():
+    for name in ("nru", 3):
+        with pytest.raises(UserError, match=rf"^dataset\.permutation: got {name} with dataset\.permute=false, expected"):
+            datasets.load({"name": "digits", "permutation": name})
 
 
 def test_permuted_digits_are_the_same_images_in_the_recorded_order():

@@ -158,6 +158,26 @@ def test_batches_are_valid_and_splits_are_disjoint(name, load_small):
 
 
 @every_data_set
+def test_targets_that_later_inputs_hold_are_declared(name, load_small):
+    """A model that reads later inputs, as a bidirectional one does, would copy them."""
+    data = load_small(name)
+    batch = data.batch("train", torch.arange(min(data.sizes["train"], 9)))
+    steps = batch.inputs.shape[1]
+    if data.spec.output_steps is not None or batch.targets.shape[:2] != batch.inputs.shape[:2]:
+        return
+    counted = batch.targets != IGNORE_INDEX
+    later = any(
+        batch.targets.shape == batch.inputs.shape
+        and counted[:, :-k].any()
+        and torch.equal(batch.targets[:, :-k][counted[:, :-k]], batch.inputs[:, k:][counted[:, :-k]].to(batch.targets.dtype))
+        for k in range(1, steps - 3)
+    )
+    declared = data.spec.later_targets or tasks.get(data.spec.task).predicts_following
+    assert declared or not later
+    assert declared == later or name == "flip_flop"
+
+
+@every_data_set
 def test_a_seed_determines_the_data_and_the_record(name, load_small):
     first, second = load_small(name), load_small(name)
     record = first.describe()

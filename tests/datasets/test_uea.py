@@ -11,7 +11,7 @@ import sktime
 import torch
 from sktime.datasets import load_basic_motions, load_japanese_vowels
 
-from seqmem import datasets, models
+from seqmem import datasets, models, tasks
 from seqmem.data import valid_steps
 from seqmem.errors import DataWarning, UserError
 from seqmem.io.ts_files import filled
@@ -127,6 +127,17 @@ def test_a_mask_of_missing_values_can_be_appended(make):
     assert batch.inputs[2, :3, 3:].T.tolist() == [[1, 1, 1], [1, 1, 0], [1] * 3]
     assert batch.inputs[4, :1, 3:].tolist() == [[0, 1, 1]]
     assert (batch.inputs[4, 1:] == 0).all()
+
+
+def test_missing_values_and_their_mask_are_no_targets(make):
+    for mask in (False, True):
+        data = make(DIFFICULT, DIFFICULT, reconstruction=True, missing_mask=mask)
+        assert (data.spec.input_size, data.spec.output_size) == (3 + 3 * mask, 3)
+        batch = everything(data, "test")
+        assert torch.equal(batch.targets, batch.inputs[..., :3])
+        assert batch.known[0, :4].T.tolist() == [[True, False, True, False], [False, True, True, True], [True] * 4]
+        assert tasks.get("reconstruction")(data.spec).weight(batch) == pytest.approx(17 - 13 / 3)
+    assert everything(make(CASES, CASES, reconstruction=True), "test").known is None
 
 
 def test_channels_are_standardised_by_the_values_of_the_training_split(make):

@@ -30,6 +30,17 @@ def batch():
     return Batch(inputs, targets, LENGTHS, target_lengths=TARGET_LENGTHS)
 
 
+def test_its_loss_is_a_mean_over_sequences():
+    net, whole = model(), batch()
+    task = task_for(SPEC)
+    for training in (True, False):
+        net.train(training)
+        parts = [whole.rows(rows) for rows in (slice(0, 1), slice(1, 3))]
+        losses = torch.stack([net.learn(part, task)[1] for part in parts])
+        weights = torch.tensor([net.loss_weight(part, task) for part in parts], dtype=torch.float64)
+        assert_close((losses * weights).sum() / weights.sum(), net.learn(whole, task)[1])
+
+
 def rolled(layers, inputs, states):
     """Layers step by step over (T, C), one row; the outputs of the last and all last states."""
     outputs = []

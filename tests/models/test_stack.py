@@ -408,6 +408,11 @@ def test_settings_that_a_data_set_does_not_support_are_refused():
         (SPEC, {"pooling": "none"}, "model.pooling: got none, expected mean or last: made expects one output"),
         (replace(EACH, contiguous=True), {"bidirectional": True}, "the batches of made continue each other"),
         (replace(EACH, task="forecasting"), {"bidirectional": True}, "made predicts the values after each step"),
+        (
+            replace(EACH, task="regression", later_targets=True),
+            {"bidirectional": True},
+            "made predicts the values after each step",
+        ),
         (replace(SPEC, task="reconstruction"), {}, "made requires reconstruction"),
     ):
         with pytest.raises(UserError, match=message):

@@ -63,8 +63,27 @@ def test_gradients_and_losses_add_up_to_those_of_the_whole_batch(targets):
         check(*batch_of(targets, rows), processes)
 
 
-def check(batch, spec, processes):
-    model = models.build(MODEL, spec).double()
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"network": "seq2seq_ae", "layer_sizes": [4]},
+        {"network": "lstm_ae", "encoding_size": 4},
+        {"network": "lstm_ae", "encoding_size": 4, "growth_epochs": 3, "first_window": 2},
+    ],
+    ids=["mean over rows", "mean over steps", "windows"],
+)
+def test_losses_of_autoencoders_add_up_to_those_of_the_whole_batch(model):
+    """A loss that is no mean over steps, and windows that are shorter than the sequences; each row is constant."""
+    spec = DataSpec("made", 3, 3, "reconstruction", output_steps=None, max_length=9)
+    for rows, processes in ((7, 2), (4, 3)):
+        torch.manual_seed(0)
+        inputs = torch.randn(rows, 1, 3, dtype=torch.float64).expand(-1, 9, -1).contiguous()
+        batch = Batch(inputs, inputs.clone(), torch.tensor([9, 1, 8, 3, 9, 2, 4])[:rows])
+        check(batch, spec, processes, model)
+
+
+def check(batch, spec, processes, section=MODEL):
+    model = models.build(section, spec).double()
     whole = Logged(model, task_for(spec), 0, 1)
     whole.training_step(batch, 0).backward()
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -86,7 +105,7 @@ def check(batch, spec, processes):
     value, weight = whole.sums["train/loss"]
     assert float(total[0] / total[1]) == pytest.approx(value / weight, rel=1e-12)
     assert seen <= min(len(batch), processes)
-    assert total[1] == task_for(spec).weight(batch)
+    assert total[1] == model.augmented_weight(batch, task_for(spec))
 
 
 @pytest.mark.parametrize(("rows", "processes"), [((6, 5), 2), ((7, 6), 2), ((3, 4), 3), ((9, 7), 3), ((4, 1), 2)])

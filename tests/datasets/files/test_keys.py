@@ -18,6 +18,7 @@ def test_useless_and_wrong_keys_are_refused(load, tmp_path):
         (("test_fraction", 0.9),): "dataset.test_fraction: got 0.9 with validation_fraction=0.15",
         (("validation_path", "none.csv"),): "dataset.validation_path: got none.csv, which does not exist",
         (("labels_path", "none.csv"),): "dataset.labels_path: got none.csv, expected a file with a table",
+        (("time_scale", 2.0),): "dataset.time_scale: got 2.0 without times, expected 1 or dataset.timestamp=true",
         (("missing", "lst"),): "dataset.missing: got 'lst'.*did you mean 'last'",
         (("task", "forecast"),): "dataset.task: got 'forecast'.*did you mean 'forecasting'",
     }.items():
