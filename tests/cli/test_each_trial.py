@@ -100,6 +100,24 @@ def test_a_trial_that_cannot_be_read_does_not_stop_the_others(trials, run, capsy
     assert "gru on adding, seed 1, epoch 1, test split" in shown.out
 
 
+def test_a_trial_without_enough_memory_does_not_stop_the_others(trials, run, capsys, monkeypatch):
+    folder, each = trials
+    original, calls = evaluate.run, []
+
+    def run_one(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise MemoryError
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(evaluate, "run", run_one)
+    with pytest.raises(SystemExit):
+        run(folder)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: {each[0]}: not enough memory")
+    assert "gru on adding, seed 1, epoch 1, test split" in shown.out
+
+
 def test_the_heading_names_the_seed_of_the_training(trials, run):
     _, each = trials
     assert run(each[1], "seed=4").startswith("gru on adding, seed 1, epoch 1, test split\n")

@@ -183,6 +183,21 @@ def test_nothing_is_written_over(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", waves((3, 4, 2)))
+    command = [str(tmp_path / "x.npy"), "--output", str(tmp_path / "out"), *SMALL]
+
+    def full(path, table):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encode, "write_rows", full)
+        with pytest.raises(SystemExit):
+            encode.main(command)
+    assert not list((tmp_path / "out").iterdir())
+    encode.main(command)
+
+
 def test_damaged_files_of_arrays_are_refused(tmp_path):
     random = np.random.default_rng(0)
     np.savez_compressed(tmp_path / "x.npz", a=waves((5, 2)), b=waves((3, 2)))

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def run(given: argparse.Namespace) -> None:
     files = ["encodings.csv"] if given.model else ["encodings.csv", "autoencoder.zip"]
     for name in files:
         refuse_existing(folder / name)
-    kind, encoder, decoder = _load(given, series) if given.model else _learn(given, series, folder / "autoencoder.zip")
+    kind, encoder, decoder = _load(given, series) if given.model else _learn(given, series)
     inputs = [each[:, 0] for each in series] if kind == "LINEAR_AE" else series
     rows, errors = [], []
     with torch.no_grad():
@@ -75,7 +76,9 @@ def run(given: argparse.Namespace) -> None:
                 )
             rows.append([name, str(len(each)), repr(errors[-1]), *map(repr, encoding.tolist())])
     numbers = len(rows[0]) - 3
-    write_rows(folder / "encodings.csv", [[LABEL, "length", "error", *(f"z{k}" for k in range(numbers))], *rows])
+    table = [[LABEL, "length", "error", *(f"z{k}" for k in range(numbers))], *rows]
+    with _saved(given, series, folder, encoder, decoder):
+        write_rows(folder / "encodings.csv", table)
     variance = torch.cat([each.flatten() for each in series]).double().var(correction=0).item()
     print(
         f"{len(rows)} series of {_steps(series)} steps of shape {tuple(series[0].shape[1:])} into {numbers} numbers each by "
@@ -84,8 +87,29 @@ def run(given: argparse.Namespace) -> None:
     )
 
 
-def _learn(given: argparse.Namespace, series: Sequence[Tensor], path: Path) -> Autoencoder:
-    """Train the architecture that fits the series, and save it."""
+@contextmanager
+def _saved(
+    given: argparse.Namespace,
+    series: Sequence[Tensor],
+    folder: Path,
+    encoder: StandardizedEncoder,
+    decoder: StandardizedDecoder,
+) -> Iterator[None]:
+    """Save an autoencoder that was learned, for good if the block succeeds."""
+    if given.model:
+        yield
+        return
+    path = folder / "autoencoder.zip"
+    autoencoder_file.save(path, *_architecture(given, series), encoder, decoder)
+    try:
+        yield
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _learn(given: argparse.Namespace, series: Sequence[Tensor]) -> Autoencoder:
+    """Train the architecture that fits the series."""
     kind, arguments = _architecture(given, series)
     if kind == "LINEAR_AE":
         series = [_single_channel(each, "--linear") for each in series]
@@ -103,7 +127,6 @@ def _learn(given: argparse.Namespace, series: Sequence[Tensor], path: Path) -> A
     )
     assert isinstance(encoder, StandardizedEncoder)
     assert isinstance(decoder, StandardizedDecoder)
-    autoencoder_file.save(path, kind, arguments, encoder, decoder)
     return kind, encoder, decoder
 
 

@@ -84,8 +84,8 @@ def _run_each(commands: Sequence[Sequence[str]]) -> None:
         try:
             found = run(*finished_trial.read(command, Keys), is_one_of_folder=True)
             done += [found] if found else []
-        except UserError as error:
-            failed.append(f"{' '.join(command)}: {error}")
+        except Exception as error:  # for example, one model is too large for the memory
+            failed.append(f"{' '.join(command)}: {messages.describe(error)[0]}")
     if len(done) > 1:
         _print_means(done)
     if failed:
