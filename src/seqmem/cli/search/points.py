@@ -61,7 +61,7 @@ class Point:
         """
         self._first, self._metric = experiment.trial(first_seed), metric
         if (self._first.path / "record.json").exists():
-            # Pruned by a command that was interrupted before it told the study.
+            # Pruned by a command that was interrupted before it reported this to the study.
             self.stopped = self._prunes and self._first.read_record().get("status") == "pruned"
         self.trial.set_user_attr("folder", str(Path(experiment.folder).absolute()))
 
