@@ -59,7 +59,7 @@ CHARACTERS = Trials(
 
 _LARGE = {
     "hippo/short_pmnist_legs": "512 units, stopped early",
-    "hippo/recipe_pmnist_legs": "256 units, this project's recipe",
+    "hippo/recipe_pmnist_legs": "512 units, this project's recipe",
 }
 """Rows of table 1 with other sizes than the paper."""
 

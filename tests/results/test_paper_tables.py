@@ -148,7 +148,7 @@ def test_rows_have_the_published_value_of_their_own_model(monkeypatch):
         PERMUTED, monkeypatch, row_of("hippo/pmnist_rand", "legsn", "scale=small"), row_of("hippo/recipe_pmnist_legs", "legs")
     )
     assert "| 128 units, 10 epochs | rand | legsn | 1 | 1.0000 | 1.0000 | 0.6993 |" in text
-    assert "| 256 units, this project's recipe | legs | legs | 1 | 1.0000 | 1.0000 | 0.9834 |" in text
+    assert "| 512 units, this project's recipe | legs | legs | 1 | 1.0000 | 1.0000 | 0.9834 |" in text
     text = shown(LONG_RANGE, monkeypatch, row_of("hippo/imdb_rnn", "rnn"), row_of("hippo/copying_rnn", "rnn"))
     assert re.search(r"IMDB.*\| rnn \| 1 \| 1\.0000 \| 1\.0000 \| 0\.674 \|", text)
     text = shown(
@@ -185,7 +185,7 @@ def test_rows_of_one_model_are_told_apart_on_the_pages_of_models(monkeypatch):
     size, legt = "permuted MNIST, 128 units, 10 epochs, validation accuracy", ("legt_theta200", "legt_theta20")
     assert found[:2] == [(f"{size} ({name})", "legs 0.5000, chance 0.100") for name in legt]
     assert found[2] == (size, f"legt ({legt[0]}) 0.5000, legt ({legt[1]}) 0.5000, chance 0.100")
-    assert found[3][0] == "permuted MNIST, 256 units, this project's recipe, validation accuracy"
+    assert found[3][0] == "permuted MNIST, 512 units, this project's recipe, validation accuracy"
 
 
 def test_every_page_names_its_rows_without_a_trial():
