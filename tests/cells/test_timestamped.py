@@ -131,39 +131,62 @@ def test_wrong_arguments_are_named(kind):
             kind(**{"input_size": 3, "hidden_size": 4, **arguments})
 
 
-def test_times_that_are_equal_in_the_type_of_the_inputs_are_refused():
-    """Seconds since 1970, one apart, are the same number in float32."""
-    times = 1.7e9 + torch.arange(5, dtype=torch.float64).expand(2, 5)
-    cell = TLSI(3, 4)
-    with pytest.raises(UserError, match=r"times of row 0 at steps 0 and 1 are the same in torch\.float32; subtract the first"):
-        cell(torch.randn(2, 5, 2), times=times)
-    cell(torch.randn(2, 5, 2), times=times, lengths=torch.ones(2, dtype=torch.int64))
-    cell(torch.randn(2, 5, 2), times=times - times[:, :1])
-    with pytest.raises(UserError, match=r"or use the cell and its inputs in float64 \(cell\.double\(\)\)"):
-        cell(torch.randn(2, 5, 2), times=times)
-    cell.double()(torch.randn(2, 5, 2, dtype=torch.float64), times=times)
+UNIX = 1.7e9 + 200 * torch.arange(12, dtype=torch.float64).expand(2, 12)
+"""Seconds since 1970, which float32 rounds to multiples of 128."""
 
 
-def test_a_stream_of_times_that_are_equal_in_the_type_of_the_inputs_is_refused():
-    message = r"times of row 1 at step 0 and in the state before it are the same in torch\.float32; subtract the first"
-    for first in (1.6e9, 1.6e9 + 100):  # a multiple of the spacing of float32, and a time that is rounded up
-        times = torch.tensor([1, first], dtype=torch.float64)
-        later = times + 1
-        cell, inputs = TLSI(3, 4), torch.randn(2, 2)
-        for _, state in (cell.step(inputs, times=times), cell(inputs[:, None], times=times[:, None])):
-            with pytest.raises(UserError, match=message):
-                cell.step(inputs, state, times=later)
-            with pytest.raises(UserError, match=message):
-                cell(inputs[:, None], state, times=later[:, None])
-        _, state = cell.step(inputs, times=times)
-        cell.step(inputs, state, times=times + 1000)
-        assert torch.equal(cell.step(inputs, state, times=times)[1].memory, state.memory)
-    _, state = cell.double().step(inputs.double(), times=times)
-    cell.step(inputs.double(), state, times=later)
-    for time in (0.7, 0.3):  # equal times are valid, rounded down or up
-        cell, times = TLSI(3, 4), torch.full((2,), time, dtype=torch.float64)
-        _, state = cell.step(inputs, times=times)
-        cell.step(inputs, state, times=times)
+@pytest.mark.parametrize("times", [UNIX, UNIX.long()], ids=["float64", "int64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@both
+def test_step_sizes_follow_from_the_times_as_given(kind, dtype, times):
+    cell = kind(3, 6, memory_order=5, **({"dt": 1e-3} if kind is TLTI else {})).to(dtype)
+    inputs, exact = torch.randn(2, 12, 2).to(dtype), make(kind, **({"dt": 1e-3} if kind is TLTI else {}))
+    exact.load_state_dict(cell.state_dict())
+    expected, after = exact(inputs.double(), times=times)
+    close = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 0.01}
+    joined, state, _ = cell._prepared(inputs, None, None, times)
+    whole, last = cell(inputs, times=times)
+    stepwise, _ = cell.stepwise_forward(joined, state, None, True)
+    first, state = cell(inputs[:, :5], times=times[:, :5])
+    found = [first]
+    for t in range(5, 8):
+        output, state = cell.step(inputs[:, t], state, times=times[:, t])
+        found.append(output[:, None])
+    later, state = cell(inputs[:, 8:], [*state], times=times[:, 8:])
+    for outputs in (whole, stepwise, torch.cat([*found, later], 1)):
+        assert outputs.dtype == dtype
+        assert_close(outputs.double(), expected, **close)
+    for each in (last, state):
+        assert (each.hidden.dtype, each.memory.dtype, each.time.dtype) == (dtype, torch.float32, torch.float64)
+        assert_close(each.memory.double(), after.memory, **close)
+        assert torch.equal(each.time, after.time)
+
+
+@both
+def test_times_that_float32_holds_leave_results_and_state_as_they_are(kind):
+    cell, inputs, times = kind(3, 6), torch.randn(2, 9, 2), torch.rand(2, 9).cumsum(1)
+    expected, state = cell(inputs, times=times)
+    assert state.time.dtype == torch.float32
+    outputs, after = cell(inputs, times=times.double())
+    assert torch.equal(outputs, expected)
+    assert torch.equal(after.memory, state.memory)
+    later = torch.full((2,), 9.5)  # a float32 time after float64 ones
+    assert_close(cell.step(inputs[:, 0], after, times=later)[0], cell.step(inputs[:, 0], state, times=later)[0])
+
+
+def test_a_decrease_that_the_type_of_the_weights_would_hide_is_refused():
+    cell, inputs, times = TLSI(3, 4), torch.randn(1, 2, 2), torch.tensor([[1e9 + 30, 1e9 + 10]], dtype=torch.float64)
+    message = "got time 1000000010 after 1000000030 at step"
+    for given in (times, times.long()):
+        with pytest.raises(UserError, match=f"{message} 1 of row 0"):
+            cell(inputs, times=given)
+    _, state = cell.step(inputs[:, 0], times=times[:, 0])
+    with pytest.raises(UserError, match=f"{message} 0 of row 0"):
+        cell.step(inputs[:, 1], state, times=times[:, 1])
+    with pytest.raises(UserError, match=r"got time 999999936 after 1000000030 at step 0"):
+        cell.step(inputs[:, 1], state, times=torch.tensor([1e9 - 64]))
+    with pytest.raises(UserError, match=r"got time 123456\.7 after 123456\.9 at step 1"):
+        cell(inputs, times=torch.tensor([[123456.9, 123456.7]]))
 
 
 def test_autocast_does_not_round_times():

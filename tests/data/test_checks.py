@@ -29,6 +29,7 @@ def test_padding_may_hold_any_time():
         ({"lengths": torch.tensor([4, 2, -1])}, "lengths: got -1 in row 2 of a batch, expected between 0 and T=4"),
         ({"target_lengths": torch.tensor([9, 2, 0])}, "target_lengths: got 9 in row 0"),
         ({"times": torch.tensor([0, 2, 1, 3.0]).repeat(3, 1)}, "times: got 1 after 2 at step 2 of row 0"),
+        ({"times": torch.tensor([0, 123456.9, 123456.7, 3e5]).repeat(3, 1)}, r"times: got 123456\.7 after 123456\.9 at step 2"),
         ({"times": torch.tensor([0, 2, torch.inf, 3]).repeat(3, 1)}, "times: got inf after 2 at step 2 of row 0"),
         ({"times": torch.tensor([torch.nan, 0, 1, 3]).repeat(3, 1)}, "times: got nan after nan at step 0 of row 0"),
         (

@@ -5,26 +5,25 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from seqmem.arguments import checked, extends
 from seqmem.cells.memory import MemoryCell
+from seqmem.data.checks import shown_time
 from seqmem.data.masks import valid_steps
 from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 from seqmem.ops.constants import constant
-from seqmem.ops.export import exporting
 from seqmem.ops.gpu import support
 from seqmem.ops.precision import autocast_active
-from seqmem.ops.transforms import fallback_reason, values
+from seqmem.ops.transforms import values
 from seqmem.sequence.checks import any_wrong
-
-_unrounded_times = WeakTensorKeyDictionary()
-"""The times of states (B,) that were rounded to the type of the inputs -> the times that were passed (B,)."""
 
 
 class TimedState(NamedTuple):
-    """State: ``hidden`` (B, H); ``memory`` (B, M, N); ``time`` (B,) of the latest step, 0 before the first."""
+    """State: ``hidden`` (B, H); ``memory`` (B, M, N); ``time`` (B,) of the latest step, 0 before the first.
+
+    ``time`` has the type of the weights, or float64 after times that this type would round.
+    """
 
     hidden: Tensor
     memory: Tensor
@@ -35,8 +34,12 @@ class TimestampedCell(MemoryCell):
     """A memory cell whose step sizes follow from times.
 
     The first channel of the input is the time of the step; the other C - 1 channels are x.
-    Times must not decrease along a row. At time 0 the memory of the row becomes u e_0, the projection of one value. If a time
-    equals the previous one, the memory does not change. A step costs O(N) per memory.
+    Times must not decrease along a row. At each time 0 the memory of the row starts as u e_0, the projection of one value. A
+    first time above 0 is a step from time 0 and a zero memory. If a time above 0 equals the previous one, the memory does not
+    change. A step costs O(N) per memory.
+
+    Times that are passed as ``times`` may have any type: step sizes follow from times in float64 where the type of the weights
+    would round them.
 
     Args:
         measure: name of A and B, see :func:`seqmem.ops.transition`.
@@ -90,40 +93,41 @@ class TimestampedCell(MemoryCell):
         return TimedState(hidden, memory, hidden.new_zeros(batch_size))
 
     def _joined(self, inputs: Tensor, times: Tensor | None) -> Tensor:
-        return super()._joined(inputs if times is None else _full_precision(inputs), times)
+        if isinstance(times, Tensor) and inputs.is_floating_point():
+            inputs = _full_precision(inputs)
+            if not times.is_floating_point() or torch.promote_types(times.dtype, inputs.dtype) != inputs.dtype:
+                inputs = inputs.double()
+        return super()._joined(inputs, times)
+
+    def _checked_state(self, state: TimedState, batch_size: int) -> TimedState:  # type: ignore[override]
+        """Return a state whose time may also be in float64."""
+        time = state[2] if isinstance(state, tuple | list) and len(state) == 3 else None
+        if not isinstance(time, Tensor) or time.dtype != torch.float64:
+            return super()._checked_state(state, batch_size)  # type: ignore[arg-type, return-value]
+        narrow = TimedState(state[0], state[1], time.to(self._weight_type))
+        checked: Any = super()._checked_state(narrow, batch_size)  # type: ignore[arg-type]
+        return TimedState(checked[0], checked[1], time)
+
+    @property
+    def _weight_type(self) -> torch.dtype:
+        return self.initial_state(0).hidden.dtype
 
     def project(self, inputs: Tensor) -> Tensor:
         """Map inputs (..., C) to the time and the input's terms of u, candidate and gate: (..., 1 + M + 2H)."""
-        return torch.cat([inputs[..., :1], super().project(inputs[..., 1:])], -1)
+        time, features = inputs[..., :1], inputs[..., 1:]
+        if inputs.dtype == torch.float64:
+            features = features.to(self._weight_type)
+        return torch.cat([time, super().project(features)], -1)
 
     def advance(self, projected: Tensor, state: TimedState, scheduled: None) -> tuple[Tensor, TimedState]:  # type: ignore[override]
         """Compute one step."""
-        time = projected[:, 0].to(state.time.dtype)
+        time, terms = projected[:, 0].to(state.time.dtype), projected[:, 1:]
+        if terms.dtype == torch.float64:
+            terms = terms.to(state.hidden.dtype)
         step_size = self.step_sizes(state.time, time)
-        hidden, memory = self.next_state(projected[:, 1:], state.hidden, state.memory, step_size)
+        hidden, memory = self.next_state(terms, state.hidden, state.memory, step_size)
         output = torch.cat([hidden, memory.flatten(1).to(hidden.dtype)], -1) if self.memory_output else hidden
         return output, TimedState(hidden, memory, time)
-
-    def forward(
-        self,
-        inputs: Tensor,
-        state: Any = None,
-        lengths: Tensor | None = None,
-        times: Tensor | None = None,
-        rate: float = 1.0,
-    ) -> tuple[Tensor, Any]:
-        """Compute a whole sequence, see :meth:`seqmem.sequence.SequenceLayer.forward`."""
-        outputs, after = super().forward(inputs, state, lengths, times, rate)
-        if times is not None and lengths is None and times.shape[1] > 0:
-            _keep_unrounded(after, times[:, -1])
-        return outputs, after
-
-    def step(self, inputs: Tensor, state: Any = None, times: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Any]:
-        """Compute one step, see :meth:`seqmem.sequence.SequenceLayer.step`."""
-        outputs, after = super().step(inputs, state, times, rate)
-        if times is not None:
-            _keep_unrounded(after, times)
-        return outputs, after
 
     def update_memory(self, memory: Tensor, memory_input: Tensor, step_size: Tensor) -> Tensor:
         """Compute one step of the memory."""
@@ -135,6 +139,7 @@ class TimestampedCell(MemoryCell):
         On a GPU such times stop the process, see :mod:`seqmem.sequence.checks`.
         """
         times = inputs[..., 0].detach()
+        times = times.to(torch.promote_types(times.dtype, state.time.dtype))
         before = torch.cat([state.time.detach().to(times.dtype)[:, None], times[:, :-1]], 1)
         wrong = ~((times >= before) & times.isfinite())
         if lengths is not None:
@@ -142,35 +147,22 @@ class TimestampedCell(MemoryCell):
         expected = "expected finite times that do not decrease"
         if any_wrong(wrong, f"{self._label()}: got a wrong time, {expected}"):
             row, step = place = _first(wrong)
-            found = f"time {times[place]:g} after {before[place]:g}" if values(wrong) is wrong else "a wrong time"
+            found = "a wrong time"
+            if values(wrong) is wrong:
+                found = f"time {shown_time(times[place])} after {shown_time(before[place])}"
             raise UserError(f"{self._label()}: got {found} at step {step} of row {row}, {expected}")
 
     def _prepared(  # type: ignore[override]
         self, inputs: Tensor, state: TimedState | None, lengths: Tensor | None, times: Tensor | None
     ) -> tuple[Tensor, TimedState, Tensor | None]:
-        """Also refuse times that are equal only after rounding to the type of the inputs."""
+        """Also widen inputs or the state's time, so that both are in float64 if one is."""
         before: Any
         joined, before, lengths = super()._prepared(inputs, state, lengths, times)  # type: ignore[arg-type]
         given = inputs[..., :1] if times is None else times
         self._times_need_gradient = given.requires_grad or before.time.requires_grad
-        if times is not None and not exporting():
-            self._check_precision(times, before.time, joined.dtype, lengths)
+        if torch.float64 in (joined.dtype, before.time.dtype):
+            joined, before = joined.double(), TimedState(before.hidden, before.memory, before.time.double())
         return joined, before, lengths
-
-    def _check_precision(self, times: Tensor, before: Tensor, dtype: torch.dtype, lengths: Tensor | None) -> None:
-        known = None if torch.compiler.is_compiling() else _unrounded_times.get(before)
-        times = torch.cat([times[:, :1] if known is None else known[:, None], times], 1)
-        rounded = times.to(dtype)
-        lost = (times[:, 1:] > times[:, :-1]) & (rounded[:, 1:] == rounded[:, :-1])
-        if lengths is not None:
-            lost = lost & valid_steps(lengths, lost.shape[1])
-        if any_wrong(lost, f"{self._label()}: two different times are the same in {dtype}"):
-            row, step = _first(lost)
-            where = f"at steps {step - 1} and {step}" if step else "at step 0 and in the state before it"
-            raise UserError(
-                f"{self._label()}: the times of row {row} {where} are the same in {dtype}; subtract the first time of each "
-                "row, or use the cell and its inputs in float64 (cell.double())"
-            )
 
     def capturable(self) -> bool:
         """Return whether the memory's update has a kernel for the GPU: the reference solves a system, and waits for it."""
@@ -186,7 +178,8 @@ class TimestampedCell(MemoryCell):
     ) -> tuple[Tensor, TimedState]:
         """Compute a whole sequence."""
         times = torch.cat([state.time[:, None].to(inputs.dtype), inputs[..., 0]], 1).detach()
-        outputs, hidden, memory = self.run_network(run, inputs[..., 1:], state, lengths, self._dynamics(times))
+        features = inputs[..., 1:].to(state.hidden.dtype) if inputs.dtype == torch.float64 else inputs[..., 1:]
+        outputs, hidden, memory = self.run_network(run, features, state, lengths, self._dynamics(times))
         last = times[:, -1] if lengths is None else times.gather(1, lengths[:, None])[:, 0]
         return outputs, TimedState(hidden, memory, last.to(state.time.dtype))
 
@@ -235,12 +228,6 @@ def _first(wrong: Tensor) -> tuple[int, int]:
     """Return row and step of the first true entry of a tensor (B, T), also within transforms of torch.func."""
     *_, row, step = (int(index) for index in values(wrong).nonzero()[0])
     return row, step
-
-
-def _keep_unrounded(state: Any, times: Tensor) -> None:
-    """Remember the times (B,) of a state that were rounded, so that the next call can compare its own with them."""
-    if times.dtype != state.time.dtype and not torch.compiler.is_compiling() and not fallback_reason():
-        _unrounded_times[state.time] = times.detach().clone()
 
 
 def _full_precision(inputs: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def check_batch(batch: Batch, dtype: torch.dtype = torch.float32) -> None:
 
     Args:
         batch: on the CPU; on another device nothing is checked.
-        dtype: type of the inputs, in which different times must differ.
+        dtype: type of the inputs, in which different times must differ: they may be a feature.
 
     Raises:
         UserError: a rate that is not positive, a length that is not between 0 and T, a mask ``known`` of another shape than
@@ -54,6 +54,12 @@ def shown_rate(rate: Any) -> str:
     return f"<{type(rate).__name__}>" if isinstance(rate, Tensor | np.ndarray) else repr(rate)
 
 
+def shown_time(time: Tensor) -> str:
+    """Return a time () for a message, with the fewest digits that distinguish it from the other numbers of its type."""
+    wide = time.float() if time.element_size() < 4 else time  # NumPy has no bfloat16
+    return str(wide.detach().numpy()).removesuffix(".0")
+
+
 def _check_lengths(name: str, lengths: Tensor, steps: int) -> None:
     lengths = lengths.to(torch.int64)  # a smaller type would wrap T, and torch does not compare unsigned ones
     wrong = (lengths < 0) | (lengths > steps)
@@ -69,7 +75,7 @@ def _check_times(times: Tensor, lengths: Tensor | None, dtype: torch.dtype) -> N
     if place := _first(valid & ~((times >= before) & times.isfinite())):
         row, step = place
         raise UserError(
-            f"times: got {float(times[place]):g} after {float(before[place]):g} at step {step} of row {row} of a batch, "
+            f"times: got {shown_time(times[place])} after {shown_time(before[place])} at step {step} of row {row} of a batch, "
             "expected finite times that do not decrease"
         )
     if place := _first(valid & (times > before) & (times.to(dtype) == before.to(dtype))):

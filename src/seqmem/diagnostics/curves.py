@@ -142,7 +142,7 @@ def _fixed(model: SequenceModel) -> Iterator[None]:
 def _placed(batch: Batch, model: SequenceModel) -> Batch:
     """Return a batch on the device of the weights, with inputs in their floating-point type.
 
-    Times keep their type: the layers refuse those that are equal after rounding.
+    Times keep their type: layers compute step sizes from them as given.
     """
     weight = next(value for value in model.parameters() if value.is_floating_point())
     moved = batch.to(weight.device)

@@ -101,8 +101,7 @@ class SequenceModel(nn.Module):
             ``torch.no_grad`` turns them off.
 
         Raises:
-            UserError: inputs of another shape or number of channels than those of the spec, or different times that a timed
-                layer would round to the same.
+            UserError: inputs of another shape or number of channels than those of the spec, or times that decrease.
         """
         weight = next((value for value in self.parameters() if value.is_floating_point()), torch.empty(0))
         inputs = torch.as_tensor(inputs, device=weight.device)
@@ -116,7 +115,7 @@ class SequenceModel(nn.Module):
         if lengths is not None:
             lengths = torch.as_tensor(lengths, device=weight.device).long()
         if times is not None:
-            # In their own type: the layers refuse times that are equal after rounding to that of the weights.
+            # In their own type: timed layers compute step sizes from times as given.
             times = torch.as_tensor(times if isinstance(times, Tensor) else np.asarray(times), device=weight.device)
         return self(Batch(inputs, targets, lengths, times))
 
