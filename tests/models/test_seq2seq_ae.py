@@ -9,7 +9,7 @@ from seqmem import models
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder, find_stop, with_stop
+from seqmem.models.seq2seq_ae import Seq2SeqAutoencoder, _mean, find_stop, with_stop
 from seqmem.tasks import task_for
 
 SPEC = DataSpec("made up", 3, 2, "reconstruction", None, 9)
@@ -189,3 +189,10 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(UserError, match=message):
             models.check({"network": "seq2seq_ae", **changes})
+
+
+def test_means_over_steps_do_not_overflow_in_float16():
+    values, valid = torch.full((2, 3000), 100.0).half(), torch.arange(3000) < torch.tensor([[3000], [2500]])
+    known = torch.ones(2, 3000, 3, dtype=torch.bool)
+    for given in (None, known):
+        assert_close(_mean(values, valid, given), torch.tensor(100.0).half(), rtol=0, atol=0)

@@ -221,6 +221,20 @@ def test_batch_norm_of_a_gpu_is_that_of_the_host(lengths, affine):
     assert_close(*results)
 
 
+def test_means_over_time_do_not_overflow_in_float16():
+    hidden, lengths = torch.full((2, 3000, 6), 100.0).half(), torch.tensor([3000, 1500])
+    hidden[1, 1500:] = torch.nan
+    given = Batch(torch.zeros(2, 3000, 3), torch.zeros(2).long(), lengths)
+    assert torch.equal(make().half()._pooled(hidden, given), hidden[:, 0])
+    norm = BatchNorm(6, 1e-5).half().train()
+    values = hidden.clone()
+    values[:, ::2] = -50
+    outputs = norm._normalized_where(valid_steps(lengths, 3000)[..., None], values)
+    assert_close(outputs[0, :2, 0], torch.tensor([-1.0, 1.0]).half())
+    assert_close(norm.norm.running_mean, torch.full((6,), 25.0).half())
+    assert norm.norm.running_mean.dtype == norm.norm.running_var.dtype == torch.float16
+
+
 def test_batch_norm_excludes_padding():
     norm, values = BatchNorm(3, 1e-5).train(), torch.randn(2, 5, 3)
     lengths = torch.tensor([5, 2])

@@ -38,6 +38,21 @@ def masked(values: Tensor, lengths: Tensor | None) -> Tensor:
     return values.where(valid.view(*valid.shape, *[1] * (values.dim() - 2)), 0)
 
 
+def masked_mean(values: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
+    """Average values over the valid steps of each row, with sums in at least float32: those of float16 overflow.
+
+    Args:
+        values: (B, T, ...).
+        valid: bool (B, T, ...) that broadcasts to the values.
+        counts: (B, ...), the divisors of the sums.
+
+    Returns:
+        (B, ...) in the type of the values.
+    """
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return (values.where(valid, 0).sum(1, dtype=wide) / counts).to(values.dtype)
+
+
 def reversed_steps(values: Tensor, lengths: Tensor | None) -> Tensor:
     """Reverse the valid steps of values (B, T, C); padding keeps its position.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, rms_norm
 
 from seqmem.data.masks import valid_steps
+from seqmem.ops.precision import at_least_float32
 
 Norm = Literal["layer", "batch", "rms", "rms_unit_offset", "none"]
 
@@ -93,7 +94,7 @@ class BatchNorm(nn.Module):
     def _normalized_where(self, valid: Tensor, values: Tensor) -> Tensor:
         """Compute what :meth:`_normalized` returns for the valid steps (B, T, 1) of values (B, T, D), and zeros elsewhere."""
         norm, (running_mean, running_var, _) = self.norm, self._statistics()
-        wide = values.to(running_mean.dtype).where(valid, 0)
+        wide = at_least_float32(values.to(running_mean.dtype)).where(valid, 0)  # sums over time overflow in float16
         count = valid.sum()
         several = count > 1
         mean = wide.sum((0, 1)) / count
@@ -101,7 +102,8 @@ class BatchNorm(nn.Module):
         squares = centred.square().sum((0, 1))
         mean = torch.where(several, mean, running_mean)
         unbiased = squares / (count - 1).clamp(min=1)
-        self._average(mean, torch.where(several, unbiased, running_var), several)
+        unbiased = torch.where(several, unbiased, running_var)
+        self._average(mean.to(running_mean.dtype), unbiased.to(running_var.dtype), several)
         variance = torch.where(several, squares / count, running_var)
         outputs = (wide - mean) * (variance + norm.eps).rsqrt()
         if norm.affine:

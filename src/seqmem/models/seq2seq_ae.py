@@ -11,8 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, dropout, pad
 from seqmem.arguments import checked
 from seqmem.cells.relu_gru import ReLUGRU, ReLUGRUState
 from seqmem.data.batch import Batch
+from seqmem.data.masks import masked_mean
 from seqmem.data.spec import DataSpec
 from seqmem.models.autoencoder import Autoencoder
+from seqmem.ops.precision import at_least_float32
 from seqmem.tasks import Task
 
 TOLERANCE = 0.25
@@ -247,7 +249,8 @@ def _at_token(outputs: Tensor, token: float, steps: int, tolerance: float = TOLE
 
 def _mean(values: Tensor, valid: Tensor, known: Tensor | None = None) -> Tensor:
     """Average (B, T) over the valid steps of each row, then over rows; a step counts by the share of its D known values."""
-    if known is not None:
-        counts = known.to(values.dtype).mean(-1).where(valid, 0).sum(1)
-        return (values.where(valid, 0).sum(1) / counts.where(counts > 0, 1)).mean()
-    return (values.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()
+    if known is None:
+        return masked_mean(values, valid, valid.sum(1).clamp(min=1)).mean()
+    shares = at_least_float32(known.to(values.dtype)).mean(-1)
+    counts = shares.where(valid, 0).sum(1)
+    return masked_mean(values, valid, counts.where(counts > 0, 1)).mean()

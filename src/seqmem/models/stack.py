@@ -16,7 +16,7 @@ from torch.nn.functional import gelu
 from seqmem import cells, sequence
 from seqmem.arguments import check, checked, parameters
 from seqmem.data.batch import Batch
-from seqmem.data.masks import last_steps, masked
+from seqmem.data.masks import last_steps, masked, masked_mean, valid_steps
 from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
@@ -192,7 +192,7 @@ class StackNetwork(SequenceModel):
             return last_steps(hidden, 0, lengths)
         if lengths is None:
             return hidden.mean(1)
-        return masked(hidden, lengths).sum(1) / lengths.clamp(min=1)[:, None]
+        return masked_mean(hidden, valid_steps(lengths, hidden.shape[1])[..., None], lengths.clamp(min=1)[:, None])
 
 
 def make_mixer(name: str, arguments: dict[str, Any], size: int, bidirectional: bool) -> SequenceLayer:
