@@ -13,7 +13,8 @@ from seqmem.data.batch import Batch
 from seqmem.data.places import at_places
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
-from seqmem.sequence import SequenceLayer
+from seqmem.models.inputs import check_shape, check_times
+from seqmem.sequence import SequenceLayer, checks
 from seqmem.tasks import Task, task_for
 
 _registry: dict[str, type["SequenceModel"]] = {}
@@ -101,22 +102,24 @@ class SequenceModel(nn.Module):
             ``torch.no_grad`` turns them off.
 
         Raises:
-            UserError: inputs of another shape or number of channels than those of the spec, or times that decrease.
+            UserError: inputs of another shape or number of channels than those of the spec, a token or length that is not whole
+                or out of range, times that decrease or that the data set does not have, or no times where it has them.
         """
-        weight = next((value for value in self.parameters() if value.is_floating_point()), torch.empty(0))
-        inputs = torch.as_tensor(inputs, device=weight.device)
-        width = () if self.spec.tokens else (self.spec.input_size,)
-        if inputs.dim() != 2 + len(width) or inputs.shape[2:] != width:
-            expected = "(B, T), tokens" if self.spec.tokens else f"(B, T, {self.spec.input_size})"
-            raise UserError(f"{self.spec.name}: got inputs of shape {tuple(inputs.shape)}, expected {expected}")
-        inputs = inputs.long() if self.spec.tokens else inputs.to(weight.dtype)
+        spec, weight = self.spec, next((value for value in self.parameters() if value.is_floating_point()), torch.empty(0))
+        inputs = _as_tensor(inputs, weight.device)
+        check_shape(spec.name, inputs, () if spec.tokens else (spec.input_size,))
+        inputs = _whole(f"{spec.name}: got the token", inputs) if spec.tokens else inputs.to(weight.dtype)
+        if spec.tokens and bool((wrong := (inputs < 0) | (inputs >= spec.input_size)).any()):
+            raise UserError(f"{spec.name}: got the token {inputs[wrong][0]}, expected one from 0 to {spec.input_size - 1}")
         # Models that reconstruct a sequence take its length from the targets.
-        targets = inputs.new_empty(*inputs.shape[:2], self.spec.output_size, dtype=weight.dtype)
+        targets = inputs.new_empty(*inputs.shape[:2], spec.output_size, dtype=weight.dtype)
         if lengths is not None:
-            lengths = torch.as_tensor(lengths, device=weight.device).long()
+            lengths = _whole(f"{spec.name}: got the length", _as_tensor(lengths, weight.device))
+            lengths = checks.checked_lengths(spec.name, lengths, inputs.shape[0], inputs.shape[1], weight.device)
         if times is not None:
             # In their own type: timed layers compute step sizes from times as given.
-            times = torch.as_tensor(times if isinstance(times, Tensor) else np.asarray(times), device=weight.device)
+            times = _as_tensor(times if isinstance(times, Tensor) else np.asarray(times), weight.device)
+        check_times(spec.name, times, inputs, spec)
         return self(Batch(inputs, targets, lengths, times))
 
     def augment(self, batch: Batch) -> Batch:
@@ -224,6 +227,25 @@ def label(model: Mapping[str, Any]) -> str:
     return network.label(arguments)
 
 
+def check_states(label: str, state: Any, count: int) -> None:
+    """Refuse a state that does not have one part for each layer; None is the initial state.
+
+    Args:
+        label: name of the network in messages.
+        state: the argument of :meth:`SequenceModel.carry`.
+        count: number of layers.
+
+    Raises:
+        UserError: it is not a list or tuple of as many states.
+    """
+    if state is None:
+        return
+    if not isinstance(state, list | tuple):
+        raise UserError(f"{label}: got a state of type {type(state).__name__}, expected a list of {count}, one for each layer")
+    if len(state) != count:
+        raise UserError(f"{label}: got a list of {len(state)} states, expected {count}, one for each layer")
+
+
 def refuse_reconstruction(network: SequenceModel, spec: DataSpec) -> None:
     """Raise UserError if a data set requires reconstruction, which a network with outputs at its steps does not support."""
     if task_for(spec).reconstructs:
@@ -231,6 +253,20 @@ def refuse_reconstruction(network: SequenceModel, spec: DataSpec) -> None:
             f"model.network: {network.name} predicts outputs at its steps, and {spec.name} requires reconstruction from the "
             "last state; models that do that: function_approximation, conv_lstm_ae, linear_ae, lstm_ae, seq2seq_ae"
         )
+
+
+def _as_tensor(values: Any, device: torch.device) -> Tensor:
+    """Return a tensor or an array, of any strides, as a tensor on a device."""
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values).reshape(values.shape)
+    return torch.as_tensor(values, device=device)
+
+
+def _whole(start: str, values: Tensor) -> Tensor:
+    """Return whole numbers as int64; ``start`` begins the message about another number."""
+    if values.is_floating_point() and bool((wrong := values != values.round()).any()):
+        raise UserError(f"{start} {values[wrong][0]:g}, expected a whole number")
+    return values.long()
 
 
 def _resolved(model: Mapping[str, Any]) -> tuple[type[SequenceModel], dict[str, Any]]:

@@ -13,6 +13,7 @@ from seqmem.arguments import checked
 from seqmem.cells.hmlstm import HMLSTM, HMLSTMState
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
+from seqmem.models.base import check_states
 from seqmem.models.recurrent import RecurrentNetwork
 
 
@@ -62,6 +63,7 @@ class MultiscaleNetwork(RecurrentNetwork):
 
     def boundaries(self, batch: Batch, state: Sequence[HMLSTMState] | None = None) -> Tensor:
         """Compute the boundary indicators (B, T, L) of a batch, from a ``state`` that :meth:`carry` returned."""
+        check_states(self.name, state, 1)
         before = None if state is None else state[0]
         return self._stack.boundaries(self._embedded(batch.inputs), before, batch.lengths, batch.times)
 

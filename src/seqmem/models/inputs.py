@@ -7,6 +7,7 @@ from torch.nn.functional import one_hot
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.sequence import checks
 
 
 class Inputs(nn.Module):
@@ -35,7 +36,13 @@ class Inputs(nn.Module):
         self.size = (embedding_size or spec.input_size) + spec.times
 
     def forward(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        """Return the inputs of a batch as (B, T, C), with the times; one-hot tokens get ``dtype``."""
+        """Return the inputs of a batch as (B, T, C), with the times; one-hot tokens get ``dtype``, the type of the weights.
+
+        Raises:
+            UserError: inputs, lengths or times of a different type or shape, times that the data set does not have, or no times
+                where it has them.
+        """
+        self._check(batch, dtype)
         inputs = self.embed(batch, dtype)
         return inputs if batch.times is None else torch.cat([batch.times[..., None].to(inputs.dtype), inputs], -1)
 
@@ -45,3 +52,46 @@ class Inputs(nn.Module):
         if not self.spec.tokens or inputs.is_floating_point():
             return inputs
         return self.embedding(inputs) if self.embedding is not None else one_hot(inputs, self.spec.input_size).to(dtype)
+
+    def _check(self, batch: Batch, dtype: torch.dtype) -> None:
+        """Refuse a batch that does not fit, without looking at values on a GPU."""
+        label, inputs = f"model of {self.spec.name}", batch.inputs
+        checks.check_tensor(label, inputs)
+        tokens = self.spec.tokens and (inputs.dim() == 2 or not inputs.is_floating_point())
+        check_shape(label, inputs, () if tokens else (self.size - self.spec.times,))
+        if not tokens:
+            checks.check_dtype(label, inputs, dtype)
+        elif inputs.dtype != torch.int64 and (inputs.dtype != torch.int32 or self.embedding is None):
+            raise UserError(f"{label}: got tokens of {inputs.dtype}, expected torch.int64")
+        check_times(label, batch.times, inputs, self.spec)
+        checks.checked_lengths(label, batch.lengths, inputs.shape[0], inputs.shape[1], inputs.device)
+
+
+def check_shape(label: str, inputs: Tensor, width: tuple[int, ...]) -> None:
+    """Refuse inputs that are not (B, T, C), or (B, T) tokens.
+
+    Args:
+        label: name of the model in messages.
+        inputs: any shape.
+        width: (C,), or () for tokens.
+
+    Raises:
+        UserError: a different shape.
+    """
+    if inputs.dim() != 2 + len(width) or inputs.shape[2:] != width:
+        expected = f"(B, T, {width[0]})" if width else "(B, T), tokens"
+        raise UserError(f"{label}: got inputs of shape {tuple(inputs.shape)}, expected {expected}")
+
+
+def check_times(label: str, times: Tensor | None, inputs: Tensor, spec: DataSpec) -> None:
+    """Refuse times that a data set does not have, none where it has them, and times of a different shape than (B, T).
+
+    Raises:
+        UserError: one of these.
+    """
+    if times is None and spec.times:
+        raise UserError(f"{label}: got no times, expected times (B, T), which the data set has")
+    if times is not None:
+        if not spec.times:
+            raise UserError(f"{label}: got times, expected none: the data set has no times of the steps")
+        checks.check_times(label, times, tuple(inputs.shape[:2]))

@@ -13,7 +13,7 @@ from seqmem.data.batch import Batch
 from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
-from seqmem.models.base import SequenceModel, refuse_reconstruction
+from seqmem.models.base import SequenceModel, check_states, refuse_reconstruction
 from seqmem.sequence import SequenceLayer
 
 
@@ -69,7 +69,12 @@ class LayeredNetwork(SequenceModel):
         return self.carry(batch)[0]
 
     def carry(self, batch: Batch, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
-        """Compute the outputs of :meth:`forward` and the list of the layers' states, from such a list."""
+        """Compute the outputs of :meth:`forward` and the list of the layers' states, from such a list.
+
+        Raises:
+            UserError: a state that does not have one part for each layer.
+        """
+        check_states(self.name, state, len(self.layers))
         outputs = self._embedded(batch.inputs)
         states = []
         for k, layer in enumerate(self.layers):

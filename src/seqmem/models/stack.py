@@ -21,7 +21,7 @@ from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.layers.bidirectional import Bidirectional, unsupported_reason
-from seqmem.models.base import SequenceModel, refuse_reconstruction
+from seqmem.models.base import SequenceModel, check_states, refuse_reconstruction
 from seqmem.models.blocks import Block, BlockSettings, DropoutMask, FeedForward, MLPSettings
 from seqmem.models.inputs import Inputs
 from seqmem.models.norms import Norm, Unnormalized, make_norm
@@ -159,7 +159,8 @@ class StackNetwork(SequenceModel):
         A block whose mixer is not causal has the state None.
 
         Raises:
-            UserError: a state for mixers that are not causal, or for outputs that are means over the steps.
+            UserError: a state for mixers that are not causal, for outputs that are means over the steps, or without one part
+                for each block.
         """
         if state is not None and not self._causal:
             raise UserError("stack: got a state, expected None: its mixers are not causal and carry none")
@@ -168,6 +169,7 @@ class StackNetwork(SequenceModel):
                 "stack: got a state, expected None: with pooling=mean the outputs for a piece are not those of the sequence; "
                 "pooling=last carries a state"
             )
+        check_states(self.name, state, len(self.blocks))
         lengths, rate = batch.lengths, batch.rate if self.rescale else 1.0
         hidden = self.encoder(masked(self.inputs(batch, self.encoder.weight.dtype), lengths))
         states = []

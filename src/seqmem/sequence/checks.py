@@ -73,7 +73,14 @@ def check_type(label: str, inputs: Tensor, module: nn.Module) -> None:
     Raises:
         UserError: the types differ.
     """
-    dtype = weight_type(module)
+    check_dtype(label, inputs, weight_type(module))
+
+
+def check_dtype(label: str, inputs: Tensor, dtype: torch.dtype | None) -> None:
+    """Refuse inputs of a different type than that of the weights, None for a module without weights.
+
+    The other arguments and the errors are those of :func:`check_type`.
+    """
     if dtype not in (None, inputs.dtype) and not _is_autocast(inputs, dtype):
         raise UserError(f"{label}: got inputs of {inputs.dtype}, expected {dtype}, the type of its weights")
 
