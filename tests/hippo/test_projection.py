@@ -397,15 +397,26 @@ BAD_INPUT = {
     "measure: got 'legz', expected a known measure; did you mean": lambda: project(torch.zeros(4), 3, "legz"),
     "theta: got None, expected a number above 0, the window of legt": lambda: project(torch.zeros(4), 3, "legt"),
     "theta: got -1.0, .* the time scale of lagt in samples": lambda: project(torch.zeros(4), 3, "lagt", -1.0),
-    "theta: got 10, expected none for legs": lambda: project(torch.zeros(4), 3, theta=10),
-    "every: got 0, expected a positive number of samples": lambda: project(torch.zeros(4), 3, every=0),
+    "theta: got 10.0, expected none for legs": lambda: project(torch.zeros(4), 3, theta=10),
+    "order: got 2.5, expected a valid integer": lambda: least_squares(torch.zeros(4), 2.5),
+    "order: got '3', expected a valid integer": lambda: project(torch.zeros(4), "3"),
+    "theta: got '5', expected a valid number": lambda: project(torch.zeros(4), 3, "legt", theta="5"),
+    "theta: got inf, expected a finite number": lambda: project(torch.zeros(4), 3, "legt", theta=float("inf")),
+    "every: got 0, expected greater than 0": lambda: project(torch.zeros(4), 3, every=0),
+    "every: got 2.5, expected a valid integer": lambda: project(torch.zeros(4), 3, every=2.5),
+    "every: got '3', expected a valid integer": lambda: project(torch.zeros(4), 3, every="3"),
+    "every: got True, expected a valid integer": lambda: project(torch.zeros(4), 3, every=True),
+    "discretization: got True, expected a valid string or": lambda: project(torch.zeros(4), 3, discretization=True),
+    r"discretization: got \[0.5\], expected a valid string or": lambda: project(torch.zeros(4), 3, discretization=[0.5]),
     "discretization: got 'zho', expected a known name or alpha; did you mean 'zoh'": lambda: project(
         torch.zeros(4), 3, discretization="zho"
     ),
     "lagt takes no argument 'alpha'": lambda: project(torch.zeros(4), 3, "lagt", 9, alpha=2.0),
     "grows without bound .* choose zoh": lambda: project(torch.zeros(4), 30, "legt", 50, discretization="forward"),
     r"coefficients: got \(\) .*expected \(\.\.\., N\) floating point": lambda: reconstruct(torch.tensor(1.0), 5),
-    "length: got 0, .* at least 1": lambda: reconstruct(torch.zeros(3), 0),
+    "length: got 0, expected greater than 0": lambda: reconstruct(torch.zeros(3), 0),
+    "length: got 10.5, expected a valid integer": lambda: reconstruct(torch.zeros(3), 10.5),
+    "length: got True, expected a valid integer": lambda: reconstruct(torch.zeros(3), True),
     r"at: got \(1, 1\) .*expected moments \(P,\)": lambda: reconstruct(torch.zeros(3), 5, at=[[1.0]]),
     "at: got 5, expected 0 to 4.5, which legs remembers": lambda: reconstruct(torch.zeros(3), 5, at=[1.0, 5.0]),
     "at: got 39, expected 39.5 to 49.5": lambda: reconstruct(torch.zeros(3), 50, "legt", 10, at=[39]),
@@ -419,6 +430,20 @@ def test_bad_input_is_one_line():
         with pytest.raises(UserError, match=line) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_numbers_and_arrays_of_numpy_are_those_of_python():
+    signal = np.random.default_rng(0).standard_normal(12)
+    expected = project(torch.tensor(signal), 3, "glagt", 4.0, 2, 0.5, beta=0.5)
+    for whole, real in ((np.int64, np.float64), (np.int32, np.float32)):
+        given = (whole(3), "glagt", real(4), whole(2), real(0.5))
+        assert torch.equal(project(signal, *given, beta=real(0.5)), expected)
+        assert torch.equal(least_squares(signal, whole(3)), least_squares(signal, 3))
+        assert torch.equal(OnlineProjection(whole(3)).update(signal), OnlineProjection(3).update(signal))
+        assert torch.equal(reconstruct(expected[0], whole(12)), reconstruct(expected[0], 12))
+    back, moments = signal[::-1], np.arange(5.0)
+    assert torch.equal(project(back, 3), project(back.copy(), 3))
+    assert torch.equal(reconstruct(expected[0], 12, at=moments[::-1]), reconstruct(expected[0], 12, at=moments).flip(0))
 
 
 def test_chunks_of_a_different_number_of_signals():

@@ -210,7 +210,7 @@ def test_function_approximation_checks_its_arguments():
     for signal in (torch.zeros(0), torch.zeros(1, 2, 3), torch.zeros(4, dtype=torch.int64)):
         with pytest.raises(UserError, match=r"signal: got .*, expected \(T,\) or \(B, T\)"):
             legs_function_approximation(signal, 3)
-    with pytest.raises(UserError, match="order: got 0, expected above 0"):
+    with pytest.raises(UserError, match="order: got 0, expected greater than 0"):
         legs_function_approximation(torch.zeros(4), 0)
 
 

@@ -7,7 +7,14 @@ from numpy.polynomial.legendre import leggauss
 from scipy.special import eval_legendre
 
 from seqmem.errors import UserError
-from seqmem.ops import transition
+from seqmem.ops import (
+    canonical_discretization,
+    discretize,
+    generators,
+    legs_function_approximation,
+    memory_update,
+    transition,
+)
 
 NODES, WEIGHTS = (torch.from_numpy(values) for values in leggauss(40))
 NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2
@@ -79,6 +86,32 @@ def test_unknown_measure_names_the_nearest():
         transition("legss", 3)
 
 
-def test_order_must_be_positive():
-    with pytest.raises(UserError, match="order: got 0, expected above 0"):
-        transition("legs", 0)
+def test_order_must_be_a_positive_whole_number():
+    for order, expected in (
+        (0, "greater than 0"),
+        (3.5, "a valid integer"),
+        ("3", "a valid integer"),
+        (True, "a valid integer"),
+    ):
+        for function in (transition, generators):
+            with pytest.raises(UserError, match=f"^order: got {order!r}, expected {expected}$"):
+                function("legs", order)
+        with pytest.raises(UserError, match=f"^order: got {order!r}, expected {expected}$"):
+            legs_function_approximation(torch.zeros(4), order)
+    assert torch.equal(transition("glagt", np.int32(3), beta=np.float32(0.5))[1], transition("glagt", 3, beta=0.5)[1])
+    with pytest.raises(UserError, match=r"measure: got .*, expected a known measure"):
+        transition(["legs"], 3)
+
+
+def test_a_discretization_is_a_name_or_alpha():
+    assert [canonical_discretization(alpha) for alpha in (np.float32(0.5), np.int64(1), 0.25)] == ["bilinear", "backward", 0.25]
+    for given in (True, [0.5], None, torch.tensor(0.5)):
+        for call in (
+            lambda given: canonical_discretization(given),
+            lambda given: memory_update(torch.zeros(1, 1, 3), torch.ones(1, 1), 0.5, discretization=given),
+        ):
+            with pytest.raises(UserError, match=r"^discretization: got .*, expected a known name or alpha from 0"):
+                call(given)
+    for method in ("zoh", "bilinear"):
+        with pytest.raises(UserError, match=r"A, B: got shapes \(3, 3\) and \(4,\), expected \(N, N\) and \(N,\)"):
+            discretize(torch.eye(3), torch.ones(4), 0.1, method)

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
+from seqmem.arguments import check
 from seqmem.errors import UserError
 from seqmem.ops import Discretization, canonical_discretization, transition
 from seqmem.ops.transition import checked_measure, glagt_weight
@@ -43,25 +45,25 @@ class Memory:
         measure_args: arguments of the measure.
 
     Raises:
-        UserError: an unknown measure, argument or discretization; an order or theta that is not positive; a missing theta, or a
-            theta for legs.
+        UserError: a value of the wrong type; an unknown measure, argument or discretization; an order or theta that is not
+            positive; a missing theta, or a theta for legs.
     """
 
-    order: int
+    order: PositiveInt
     measure: str = "legs"
     theta: float | None = None
     discretization: str | float | None = None
     measure_args: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order < 1:
-            raise UserError(f"order: got {self.order}, expected a positive whole number")
+        for name, value in check(Memory, vars(self)).items():
+            object.__setattr__(self, name, value)
         checked_measure(self.measure, self.measure_args)
         if self.is_scaled and self.theta is not None:
             raise UserError(
                 f"theta: got {self.theta}, expected none for legs, which remembers all of the past; legt has a window"
             )
-        if not self.is_scaled and (self.theta is None or not 0 < self.theta < math.inf):
+        if not self.is_scaled and (self.theta is None or self.theta <= 0):
             meaning = "time scale" if self.measure in LAGUERRE else "window"
             raise UserError(f"theta: got {self.theta}, expected a number above 0, the {meaning} of {self.measure} in samples")
         if self.discretization is not None:

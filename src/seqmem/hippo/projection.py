@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
+from seqmem.arguments import checked
 from seqmem.data.transfer import copied
 from seqmem.errors import UserError
 from seqmem.hippo.measures import Memory
-from seqmem.hippo.reconstruction import as_signal, reconstruct
+from seqmem.hippo.reconstruction import as_signal, as_tensor, reconstruct
 from seqmem.ops import discretize, transition
 from seqmem.ops.constants import constant
 from seqmem.ops.discretization import alpha_of
@@ -53,15 +55,15 @@ def project(
 
     Raises:
         UserError: a signal of a different shape or type, an unknown measure or discretization, a missing theta or a theta for
-            legs, or a number that is not positive.
+            legs, or a number that is not positive or of the wrong type.
 
     >>> project(torch.full((5,), 2.0), order=3)
     tensor([2., 0., 0.])
     >>> project(torch.rand(4, 1000), order=16, measure="legt", theta=100, every=10).shape
     torch.Size([4, 100, 16])
     """
-    signal = as_signal(signal, order)
     stream = OnlineProjection(order, measure, theta, discretization, **measure_args)
+    signal = as_signal(signal)
     return stream.update(signal, every).to(signal.dtype)
 
 
@@ -117,7 +119,7 @@ class OnlineProjection:
 
     def step(self, value: Tensor | float) -> Tensor:
         """Read one sample, a number or (B,) for B signals, and return the coefficients."""
-        return self.update(torch.as_tensor(value, dtype=torch.float64)[..., None])
+        return self.update(as_tensor(value, torch.float64)[..., None])
 
     def update(self, chunk: Tensor | np.ndarray | Sequence[float], every: int | None = None) -> Tensor:
         """Read the next samples.
@@ -130,11 +132,10 @@ class OnlineProjection:
             The coefficients (N,) or (B, N); with ``every`` (K, N) or (B, K, N), K the number of multiples in the chunk.
 
         Raises:
-            UserError: a different B than that of previous chunks, or ``every`` is not positive.
+            UserError: a different B than that of previous chunks, or ``every`` is not a positive whole number.
         """
         chunk = as_signal(chunk).double()
-        if every is not None and every < 1:
-            raise UserError(f"every: got {every}, expected a positive number of samples")
+        every = _checked_every(every)
         order, batch = self.memory.order, chunk.shape[:-1]
         if self._coefficients is None:
             self._coefficients = chunk.new_zeros(*batch, order)
@@ -242,6 +243,12 @@ class _Blocks:
             found = torch.cat((found[:, :shift], found[:, shift:] + earlier), 1)
             shift *= 2
         return found
+
+
+@checked
+def _checked_every(every: PositiveInt | None) -> int | None:
+    """Return a number of samples as a Python number, or None."""
+    return every
 
 
 @constant

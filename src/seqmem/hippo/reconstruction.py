@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
+from seqmem.arguments import checked
 from seqmem.errors import UserError
 from seqmem.hippo.measures import Memory
 from seqmem.ops.reference import check_signal, describe
@@ -37,20 +39,20 @@ def reconstruct(
         (P,), or (..., P); floating point of the coefficients' type.
 
     Raises:
-        UserError: coefficients without a last dimension, a length that is not positive, or a moment that is not remembered.
+        UserError: coefficients without a last dimension, a length that is not a positive whole number, or a moment that is not
+            remembered.
 
     >>> signal = torch.linspace(0, 1, 101, dtype=torch.float64) ** 2
     >>> coefficients = project(signal, order=8)
     >>> reconstruct(coefficients, 101, at=[0, 50, 75.5, 100]).round(decimals=3)
     tensor([0.0000, 0.2500, 0.5700, 1.0000], dtype=torch.float64)
     """
-    coefficients = torch.as_tensor(coefficients)
+    coefficients = as_tensor(coefficients)
     if coefficients.dim() == 0 or not coefficients.is_floating_point():
         raise UserError(f"coefficients: got {describe(coefficients)}, expected (..., N) floating point")
-    if length < 1:
-        raise UserError(f"length: got {length}, expected the number of projected samples, at least 1")
+    length = checked_samples(length)
     memory = Memory(coefficients.shape[-1], measure, theta, discretization, measure_args)
-    moments = memory.samples(length) if at is None else torch.as_tensor(at, dtype=torch.float64)
+    moments = memory.samples(length) if at is None else as_tensor(at, torch.float64)
     _check_moments(memory, length, moments)
     ages = memory.ages(length, moments.to(coefficients.device))
     # One function of age at a time: P values instead of a (P, N) matrix, which at 10^6 samples would fill the memory.
@@ -94,7 +96,7 @@ def least_squares(
     tensor(True)
     """
     memory = Memory(order, measure, theta, discretization, measure_args)
-    signal = as_signal(signal, order)
+    signal = as_signal(signal)
     samples = memory.samples(signal.shape[-1]).to(signal.device)
     if len(samples) == 0:
         raise UserError(f"theta: got {theta}, expected at least 0.5: the newest sample has an age of half a step")
@@ -104,17 +106,34 @@ def least_squares(
     values = signal[..., -len(samples) :].double().reshape(-1, len(samples)).T
     driver = "gelsd" if signal.is_cpu else "gels"  # only gelsd solves problems without full rank
     solution = torch.linalg.lstsq(weight * basis, weight * values, driver=driver).solution
-    return solution.T.reshape(*signal.shape[:-1], order).to(signal.dtype)
+    return solution.T.reshape(*signal.shape[:-1], memory.order).to(signal.dtype)
 
 
-def as_signal(signal: Any, order: int = 1) -> Tensor:
+@checked
+def checked_samples(length: PositiveInt) -> int:
+    """Return a number of samples as a Python number.
+
+    Raises:
+        UserError: it is not a positive whole number.
+    """
+    return length
+
+
+def as_tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """Convert numbers, or an array of any strides, to a tensor."""
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values).reshape(values.shape)
+    return torch.as_tensor(values, dtype=dtype)
+
+
+def as_signal(signal: Any) -> Tensor:
     """Convert samples to a tensor (T,) or (B, T) of floating point.
 
     Raises:
         UserError: a different shape or type.
     """
-    tensor = torch.as_tensor(signal)
-    check_signal(tensor, order)
+    tensor = as_tensor(signal)
+    check_signal(tensor, 1)
     return tensor
 
 

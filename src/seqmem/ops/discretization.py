@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from seqmem.arguments import plain
 from seqmem.errors import UserError, suggestion
 from seqmem.ops.transforms import has_tangent, values
 
@@ -50,8 +51,12 @@ def canonical_discretization(name: str | float) -> Discretization:
     """Resolve a name or alpha to one of ``DISCRETIZATIONS``, or to alpha of the generalised bilinear transform.
 
     Raises:
-        UserError: an unknown name, or an alpha that is not between 0 and 1.
+        UserError: an unknown name, an alpha that is not between 0 and 1, or a different type.
     """
+    if not isinstance(name, str | int | float):
+        name = plain(name)  # a number of NumPy
+    if isinstance(name, bool) or not isinstance(name, str | int | float):
+        raise UserError(f"discretization: got {name!r}, expected a known name or alpha from 0 (forward) to 1 (backward)")
     if isinstance(name, int | float):
         if not 0 <= name <= 1:
             raise UserError(f"discretization: got {name}, expected alpha between 0 (forward) and 1 (backward)")
@@ -81,9 +86,11 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
         A_d (N, N) and B_d (N,), float64; differentiable in A and B.
 
     Raises:
-        UserError: an unknown discretization.
+        UserError: an unknown discretization, or A and B of different shapes.
     """
     method = canonical_discretization(discretization)
+    if A.dim() != 2 or A.shape != 2 * B.shape:
+        raise UserError(f"A, B: got shapes {tuple(A.shape)} and {tuple(B.shape)}, expected (N, N) and (N,)")
     A, B = A.double(), B.double()
     alpha = alpha_of(method)
     if alpha is None:

@@ -15,6 +15,7 @@ from seqmem.ops.legs_hold import legs_hold
 from seqmem.ops.memory import legs_update
 from seqmem.ops.reference import check_signal, describe
 from seqmem.ops.transforms import fallback_reason, register_gradient
+from seqmem.ops.transition import checked_order
 
 HOLD_NUMBERS = 2**14
 """Samples from one result to the next times N, from which on zero-order hold by whole pieces is faster than by steps."""
@@ -84,8 +85,9 @@ def legs_function_approximation(signal: Tensor, order: int) -> Tensor:
         (N,) or (B, N)
 
     Raises:
-        UserError: a signal of another shape, or an order that is not positive.
+        UserError: a signal of another shape, or an order that is not a positive whole number.
     """
+    order = checked_order(order)
     check_signal(signal, order)
     native = signal.is_cpu and signal.dtype in (torch.float32, torch.float64)
     if native and not extension.REASON and not fallback_reason():

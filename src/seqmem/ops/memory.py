@@ -155,7 +155,7 @@ _COMPILED_TYPES = frozenset((torch.float32, torch.float64))
 
 
 def _find_update(measure: str, discretization: str | float, measure_args: dict[str, float]) -> _Update:
-    if measure == "legs" and not measure_args and discretization in _LEGS_BY_NAME:
+    if measure == "legs" and not measure_args and isinstance(discretization, str) and discretization in _LEGS_BY_NAME:
         return _LEGS_BY_NAME[discretization]
     canonical = canonical_discretization(discretization)
     if measure == "legs" and not measure_args and canonical in _LEGS_BY_DISCRETIZATION:

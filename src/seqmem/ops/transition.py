@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from seqmem.arguments import check
+from seqmem.arguments import check, plain
 from seqmem.errors import UserError, suggestion
 
 
@@ -26,13 +26,14 @@ def transition(measure: str, order: int, **measure_args: float) -> tuple[Tensor,
         A (N, N) and B (N,), float64.
 
     Raises:
-        UserError: an unknown measure or argument, or an order that is not positive.
+        UserError: an unknown measure or argument, or an order that is not a positive whole number.
 
     >>> transition("legs", 2)[0]
     tensor([[-1.0000,  0.0000],
             [-1.7321, -2.0000]], dtype=torch.float64)
     """
-    return MEASURES[checked_measure(measure, measure_args)](_indices(order), **measure_args)
+    name, measure_args = _checked(measure, measure_args)
+    return MEASURES[name](_indices(order), **measure_args)
 
 
 def generators(measure: str, order: int, **measure_args: float) -> Tensor:
@@ -48,7 +49,7 @@ def generators(measure: str, order: int, **measure_args: float) -> Tensor:
     Returns:
         p, q, d, g, h and B, (6, N) float64.
     """
-    name = checked_measure(measure, measure_args)
+    name, measure_args = _checked(measure, measure_args)
     n = _indices(order)
     A, B = MEASURES[name](n[:1], **measure_args)  # the first entries contain the arguments of lagt and tlagt
     one, zero = torch.ones_like(n), torch.zeros_like(n)
@@ -74,11 +75,23 @@ def checked_measure(measure: str, measure_args: dict[str, float]) -> str:
     Raises:
         UserError: an unknown measure or argument.
     """
-    if measure not in MEASURES:
+    if not isinstance(measure, str) or measure not in MEASURES:
         raise UserError(f"measure: got '{measure}', expected a known measure{suggestion(measure, MEASURES)}")
     if not torch.compiler.is_compiling():
         check(MEASURES[measure], measure_args, "measure_args", skip=("n",))
     return measure
+
+
+def checked_order(order: PositiveInt) -> int:
+    """Return an order N as a Python number; symbols of torch.compile stay as they are.
+
+    Raises:
+        UserError: it is not a positive whole number.
+    """
+    if torch.compiler.is_compiling() or isinstance(order, torch.SymInt):
+        return order
+    found: int = check(checked_order, {"order": order})["order"]
+    return found
 
 
 def legs(n: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,10 +157,14 @@ def _lower(n: Tensor) -> Tensor:
     return torch.tril(torch.ones(len(n), len(n), dtype=n.dtype))
 
 
+def _checked(measure: str, measure_args: dict[str, float]) -> tuple[str, dict[str, float]]:
+    """Return a checked measure, and its arguments as Python numbers."""
+    name = checked_measure(measure, measure_args)
+    return name, measure_args if torch.compiler.is_compiling() else plain(measure_args)
+
+
 def _indices(order: int) -> Tensor:
-    if order < 1:
-        raise UserError(f"order: got {order}, expected above 0")
-    return torch.arange(order, dtype=torch.float64)
+    return torch.arange(checked_order(order), dtype=torch.float64)
 
 
 MEASURES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
