@@ -71,6 +71,25 @@ def plain(value: Any) -> Any:
     return type(value)(plain(part) for part in value) if type(value) in (list, tuple) else value
 
 
+def checked_width(name: str, factor: float, size_name: str, size: int, whole: Callable[[float], int]) -> int:
+    """Return a width that is a multiple of a size.
+
+    Args:
+        name: of the factor in an error.
+        factor: a positive number.
+        size_name: name of the size in an error.
+        size: the size.
+        whole: rounds the product, of which digits after the sixth are left out: 1.15 * 100 is 114.99999999999999 in float64.
+
+    Raises:
+        UserError: the width is 0, or above 2^31 - 1.
+    """
+    width = whole(min(round(factor * size, 6), 2.0**31))
+    if not 0 < width < 2**31:
+        raise UserError(f"{name}: got {factor}, expected a product with {size_name}={size} from 1 to 2^31 - 1")
+    return width
+
+
 def checked(function: Function) -> Function:
     """Decorate a function or an ``__init__`` so that the arguments of its calls are checked by :func:`check`.
 

@@ -187,11 +187,13 @@ def test_sizes():
     assert count(MinLSTM(d, d, **official)) == 3 * e * (d + 1) + d * (e + 1)
     assert count(MinGRU(d, d)) == 2 * d * d
     assert count(MinGRU(d, d, learned_state=True, kernel_size=4)) == 2 * d * d + d + d * 5
+    assert [MinGRU(d, 100, expansion=each).inner_size for each in (1, 1.15, 1.155, 1.5, 2)] == [100, 115, 115, 150, 200]
     assert MinGRU(d, d).gates("weight_in") == 2
     assert MinLSTM(d, d).gates("bias_in") == 3
     assert MinLSTM(d, d, projection=True).gates("weight_out") == 1
     for wrong, message in (
-        ({"expansion": 0.1}, "expansion: got 0.1, expected at least 1 / hidden_size = 1 / 6"),
+        ({"expansion": 0.1}, r"expansion: got 0\.1, expected a product with hidden_size=6 from 1 to 2\^31 - 1"),
+        ({"expansion": 1e300}, r"expansion: got 1e\+300, expected a product with hidden_size=6 from 1 to 2\^31 - 1"),
         ({"expansion": 2, "projection": False}, "projection: got false, expected true: 12 units differ from 6 outputs"),
         ({"forget_bias": 1.0}, "forget_bias: got 1.0, expected 0 where bias is false"),
     ):

@@ -151,6 +151,17 @@ def test_an_mlp_is_a_second_branch():
     assert_close(model(given), model.head((x + second(gelu(first(x))))[:, -1]))
 
 
+@pytest.mark.parametrize("expansion", [1e-9, 1e300])
+def test_a_width_of_the_mlp_that_cannot_be_is_refused(expansion):
+    message = rf"^model\.expansion: got {re.escape(str(expansion))}, expected a product with model_size=6 from 1 to 2\^31 - 1$"
+    with pytest.raises(UserError, match=message):
+        make(expansion=expansion, feed_forward="mlp")
+    with pytest.raises(UserError, match=message):
+        StackNetwork.check({"mixer": "ema", "model_size": 6, "expansion": expansion})
+    with pytest.raises(UserError, match="expansion_multiple: got 1099511627776, expected less than"):
+        make(expansion_multiple=2**40)
+
+
 def test_a_gated_mlp_multiplies_the_activated_half_by_the_other():
     arguments = {"expansion": 1.3, "expansion_multiple": 5, "mlp_bias": False, "norm": "none", "final_norm": False}
     model = make(mixer="rnn", num_layers=1, feed_forward="gated_mlp", pooling="last", **arguments)

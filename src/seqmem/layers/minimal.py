@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from seqmem.arguments import checked
+from seqmem.arguments import checked, checked_width
 from seqmem.errors import UserError
 from seqmem.layers.residual_convolution import ConvolutionState, ResidualConvolution
 from seqmem.ops.minimal_gates import MinimalGates, candidate_activation
@@ -66,9 +66,7 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
     ):
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
-        self.inner_size = int(expansion * hidden_size)
-        if self.inner_size == 0:
-            raise UserError(f"expansion: got {expansion}, expected at least 1 / hidden_size = 1 / {hidden_size}")
+        self.inner_size = checked_width("expansion", expansion, "hidden_size", hidden_size, int)
         projects = self.inner_size != hidden_size if projection is None else projection
         if self.inner_size != hidden_size and not projects:
             raise UserError(f"projection: got false, expected true: {self.inner_size} units differ from {hidden_size} outputs")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from seqmem import cells, sequence
-from seqmem.arguments import check, checked, parameters
+from seqmem.arguments import check, checked, checked_width, parameters
 from seqmem.data.batch import Batch
 from seqmem.data.masks import last_steps, masked, masked_mean, valid_steps
 from seqmem.data.places import output_steps
@@ -95,7 +95,7 @@ class StackNetwork(SequenceModel):
         bias_decay: bool = True,
         feed_forward: FeedForward = "glu",
         expansion: PositiveFloat = 4.0,
-        expansion_multiple: PositiveInt = 1,
+        expansion_multiple: Annotated[int, Field(ge=1, lt=2**31)] = 1,
         mlp_bias: bool = True,
         mlp_init: Literal["torch", "small"] = "torch",
         gelu_form: Literal["exact", "tanh"] = "exact",
@@ -118,7 +118,7 @@ class StackNetwork(SequenceModel):
         self.encoder = nn.Linear(self.inputs.size, model_size)
         new_norm = partial(make_norm, norm, model_size, norm_eps, norm_momentum, norm_affine, norm_shift)
         activation = partial(gelu, approximate="none" if gelu_form == "exact" else "tanh")
-        width = expansion_multiple * math.ceil(round(expansion * model_size, 6) / expansion_multiple)
+        width = _mlp_width(expansion, model_size, expansion_multiple)
         std = None if mlp_init == "torch" else ((2 / (5 * model_size)) ** 0.5, 2 / (num_layers * model_size**0.5))
         mlp = MLPSettings(width, mlp_bias, std)
         settings = BlockSettings(model_size, new_norm, norm_first, feed_forward, mlp, activation, dropout, dropout_mask)
@@ -137,6 +137,7 @@ class StackNetwork(SequenceModel):
         """Check arguments as a config gives them, without building anything."""
         checked = check(cls, arguments, "model", skip=("spec",))
         _refuse_arguments_of_another(checked["mixer"], checked["mixer_args"])
+        _mlp_width(checked["expansion"], checked["model_size"], checked["expansion_multiple"])
         try:
             with torch.device("meta"):
                 make_mixer(checked["mixer"], checked["mixer_args"], checked["model_size"], checked["bidirectional"])
@@ -195,6 +196,11 @@ class StackNetwork(SequenceModel):
         if lengths is None:
             return hidden.mean(1)
         return masked_mean(hidden, valid_steps(lengths, hidden.shape[1])[..., None], lengths.clamp(min=1)[:, None])
+
+
+def _mlp_width(expansion: float, size: int, multiple: int) -> int:
+    """Return the width of the mlp's hidden layer, rounded up to a multiple."""
+    return checked_width("model.expansion", expansion, "model_size", size, lambda w: multiple * math.ceil(w / multiple))
 
 
 def make_mixer(name: str, arguments: dict[str, Any], size: int, bidirectional: bool) -> SequenceLayer:
