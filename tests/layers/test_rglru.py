@@ -143,6 +143,21 @@ def test_the_slope_of_the_root_is_at_most_1000(transform):
     assert gradgradcheck(capped_root, torch.tensor([0.01, 0.5], dtype=torch.float64, requires_grad=True))
 
 
+def test_initial_values_are_drawn_in_at_least_float32():
+    """Those of seeded trainings stay the same; in bfloat16 a square near 1 would have few values."""
+    layer = RGLRU(2, 1024)
+    torch.manual_seed(0)
+    layer.reset_parameters()
+    torch.manual_seed(0)
+    squares = torch.empty(1024).uniform_(0.9**2, 0.999**2)
+    assert torch.equal(layer.decay, torch.log(squares.rsqrt() - 1))
+    narrow = layer.bfloat16()
+    torch.manual_seed(0)
+    narrow.reset_parameters()
+    assert torch.equal(narrow.decay, torch.log(squares.double().rsqrt() - 1).bfloat16())
+    assert len(narrow.decay.unique()) > 150
+
+
 def test_initial_values():
     torch.manual_seed(0)
     layer = RGLRU(64, 32, inner_size=4096, num_heads=8)

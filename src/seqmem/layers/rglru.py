@@ -89,7 +89,9 @@ class RGLRU(SequenceLayer[RGLRUState]):
 
     def reset_parameters(self) -> None:
         """Draw the initial values: decays exp(-softplus(Lambda)) with squares from 0.9^2 to 0.999^2, biases of zero."""
-        squares = torch.empty_like(self.decay).uniform_(0.9**2, 0.999**2)
+        squares = at_least_float32(torch.empty_like(self.decay)).uniform_(0.9**2, 0.999**2)
+        if squares.dtype != self.decay.dtype:
+            squares = squares.double()
         with torch.no_grad():
             self.decay.copy_(torch.log(squares.rsqrt() - 1))
         for weight, inputs in (
