@@ -35,7 +35,7 @@ Scale = Annotated[float, Field(gt=0)]
 
 
 class CharacterTrajectories(SeriesSet):
-    """The 2858 pen strokes of 20 letters from the UEA archive, by the protocol of HiPPO (section 4.3).
+    """The 2858 pen strokes of 20 letters from the UEA archive, by the protocol of HiPPO (section 4.2).
 
     A step is a sample of x and y velocity and pen force. Inputs are (B, T, 3), of 60 to 182 steps before padding; targets are
     (B,) of 20 classes, numbered by order of appearance.

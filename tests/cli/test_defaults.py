@@ -40,12 +40,12 @@ def test_a_file_with_the_names_alone_is_completed(generated):
 def test_values_of_a_paper_interpolations_and_presets_stay(generated):
     text = generated(
         "model",
-        "network: recurrent\ncell: lmu\ncell_args:\n  hidden_size: 212  # paper's value\n"
+        "network: recurrent\ncell: lmu\ncell_args:\n  hidden_size: 212  # source's value\n"
         "  theta: 784.0\n  dt: ${seed}\n  old: 1\npresets:\n  # as it was\n  tiny: {num_layers: 9}\n",
     )
     section = yaml.safe_load(text)
     assert section["cell_args"]["hidden_size"] == 212
-    assert "# paper's value; " in next(line for line in text.splitlines() if "hidden_size: 212" in line)
+    assert "# source's value; " in next(line for line in text.splitlines() if "hidden_size: 212" in line)
     assert section["cell_args"]["theta"] == 100.0
     assert section["cell_args"]["dt"] == "${seed}"
     assert "old" not in section["cell_args"]

@@ -109,7 +109,7 @@ class MemoryCell(Recurrence[MemoryState]):
         memory_output: output [h, vec(m)] instead of h.
         architecture: connections between x, h and m. See :class:`Architecture`.
         initializers: initialisers of the weights. See :class:`Initializers`.
-        zero_bias_init: start b_h at zero.
+        zero_bias_init: start b_u and b_h at zero; the gate's bias has its own rule.
 
     Raises:
         UserError: an argument of the wrong type or range.
@@ -187,7 +187,7 @@ class MemoryCell(Recurrence[MemoryState]):
             _initialize_joint([weight], how.get(f"u{source}"))
         for source, weight in to_hidden.items():
             _initialize_joint([weight[: self.hidden_size]], how[f"h{source}"])
-        if self.bias_u is not None:
+        if self.bias_u is not None and not zero_bias_init:
             initialize_bias(self.bias_u, sum(weight.shape[1] for source, weight in to_memory.items() if source != "m"))
         if self.bias_h is not None:
             candidate, gate = self.bias_h[: self.hidden_size], self.bias_h[self.hidden_size :]

@@ -193,7 +193,7 @@ class TimestampedCell(MemoryCell):
 
 
 class TLSI(TimestampedCell):
-    """HiPPO-LegS with timestamps (Gu et al., 2020, section 4.3): a step from time s to t has size (t - s) / t."""
+    """HiPPO-LegS with timestamps (Gu et al., 2020, section 4.2): a step from time s to t has size (t - s) / t."""
 
     name = "tlsi"
 

@@ -5,7 +5,8 @@ cfg/dataset/, cfg/train/ and cfg/runner/, this module writes one line for each a
 it, and its choices. These parts are kept:
 
 - interpolations, ``data_dir: ${oc.env:SEQMEM_DATA,data}``, and arguments without a default;
-- lines whose comment begins with "paper's value", for settings that differ from the default on purpose;
+- lines whose comment begins with "source's value", the paper or code that a page names, for settings
+  that differ from the default on purpose;
 - ``mixer_args: {}``, where the file leaves open which mixer it is, the heading of the file, and its presets.
 """
 
@@ -30,7 +31,7 @@ from seqmem.io.files import write_text
 from seqmem.models import SequenceModel
 from seqmem.training.config import RayConfig, RunnerConfig, TrainConfig
 
-_PAPER = "paper's value"
+_PAPER = "source's value"
 _column = 32
 _width = 128
 _preset_comment = "apply one of the presets below; keys on the command line win"
