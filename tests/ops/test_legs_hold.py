@@ -41,6 +41,34 @@ def test_equals_the_loop(pairs, monkeypatch):
             assert_close(given, exact, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_stay_behind_earlier_results(value):
+    """Of one row, in the signal and in the gradients of results; several results share a product."""
+    for order, length, start, every in ((4, 20, 10, 1), (33, 200, 7, 9), (5, 12, 0, 0), (5, 30, 0, 4)):
+        signal, memory = random(2, length), random(2, order, seed=1)
+        bad = length // 2
+        signal[1, bad] = value
+        leaves = [signal.requires_grad_(), memory.requires_grad_()]
+        results = legs_hold(*leaves, start, every)
+        exact = legs_projection_reference(*leaves, start, "zoh", every)
+        for given, expected in zip(results, exact, strict=True):
+            assert torch.equal(given.isfinite(), expected.isfinite())
+            assert_close(given[given.isfinite()], expected[given.isfinite()], rtol=1e-9, atol=1e-11)
+        for k in range(2):
+            incoming = [random(*part.shape) for part in results]
+            if incoming[k].numel() == 0:
+                continue
+            incoming[k][1].flatten()[incoming[k][1].numel() // 2] = value
+            kept = slice(0 if every > 0 else 1, None)  # the reference keeps none without a graph
+            given, expected = (
+                torch.autograd.grad(found[kept], leaves, incoming[kept], materialize_grads=True, retain_graph=True)
+                for found in (results, exact)
+            )
+            for one, other in zip(given, expected, strict=True):
+                assert torch.equal(one.isfinite(), other.isfinite())
+                assert_close(one[one.isfinite()], other[one.isfinite()], rtol=1e-9, atol=1e-11)
+
+
 def test_long_pieces_take_it_and_are_exact():
     """The integrals of Legendre polynomials in extended precision; a signal in pieces of any size; float32."""
     order, length = 12, 30_000

@@ -5,6 +5,9 @@ Samples s, ..., e - 1 after c at s give exact integrals, with p_n(x) = sqrt(2n+1
     c'_n = (s/e) sum_j w_j p_n(x_j s/e) c(x_j) + sum_i f_i (I_n((i+1)/e) - I_n(i/e)),    I_n(x) = int_0^x p_n,
     c(x) = sum_k c_k p_k(x),    I_n = (P_{n+1} - P_{n-1}) / (2 sqrt(2n+1)) up to a constant,
 where x_j and w_j are Gauss nodes and weights on [0, 1]. One recurrence over n gives all P_n: O(N) a sample, instead of O(N^2).
+
+The products for several e have zeros for samples behind an e, and 0 * NaN is NaN: samples that are not finite take no part in
+them, and results from such a sample on are NaN.
 """
 
 import math
@@ -41,7 +44,9 @@ def quadrature(order: int) -> tuple[Tensor, Tensor, Tensor]:
 def _hold(signal: Tensor, memory: Tensor, start: int, every: int) -> tuple[Tensor, Tensor]:
     values, nodes, half = quadrature(memory, memory.shape[1])
     memory = torch.zeros_like(memory) if start == 0 else memory.clone()
-    kept = []
+    finite, kept = signal.isfinite(), []
+    if not signal.is_cpu or not finite.all():  # a GPU would have to wait for the answer
+        signal = signal.where(finite, 0)
     for begin, ends in _groups(start, signal.shape[1], every, _pairs(signal)):
         samples = signal[:, begin - start : ends[-1] - start]
         at_nodes = (memory @ values.T) * half
@@ -50,14 +55,23 @@ def _hold(signal: Tensor, memory: Tensor, start: int, every: int) -> tuple[Tenso
             torch.add(samples @ cells.T, at_nodes @ polynomials.T, out=after[:, :, n])
         kept += [after[:, k] for k, end in enumerate(ends) if every > 0 and end % every == 0]
         memory = after[:, -1]
-    shape = (len(memory), 0, memory.shape[1])
-    return torch.stack(kept, 1) if kept else memory.new_empty(shape), memory.contiguous()
+    memory = memory.masked_fill((~finite).any(1, keepdim=True), torch.nan)
+    if not kept:
+        return memory.new_empty(len(memory), 0, memory.shape[1]), memory
+    spoiled = _seen(~finite)[:, every - 1 - start % every :: every, None]
+    return torch.stack(kept, 1).masked_fill(spoiled, torch.nan), memory
 
 
 def _hold_adjoint(grad_kept: Tensor, grad_after: Tensor, length: int, start: int, every: int) -> tuple[Tensor, Tensor]:
     values, nodes, half = quadrature(grad_after, grad_after.shape[1])
-    grad_signal, grad = grad_after.new_zeros(len(grad_after), length), grad_after.clone()
     count = grad_kept.shape[1]
+    kept_finite, after_finite = grad_kept.isfinite(), grad_after.isfinite()
+    grad_kept, grad = grad_kept.where(kept_finite, 0), grad_after.where(after_finite, 0)
+    grad_signal = grad.new_zeros(len(grad), length)
+    wrong = torch.cat((~kept_finite.all(2), ~after_finite.all(1, keepdim=True)), 1)
+    spoiled = _seen(wrong.flip(1)).flip(1)  # (B, K + 1), of samples before each kept result, and before the end
+    interval = every if every > 0 else start + length + 1
+    following = torch.arange(start, start + length, device=grad.device) // interval - start // interval
     for begin, ends in reversed(list(_groups(start, length, every, _pairs(grad)))):
         grads = grad.new_zeros(len(grad), len(ends), grad.shape[1])
         grads[:, -1] = grad
@@ -71,7 +85,13 @@ def _hold_adjoint(grad_kept: Tensor, grad_after: Tensor, length: int, start: int
             of_samples += grads[:, :, n] @ cells
             at_nodes += grads[:, :, n] @ polynomials
         grad = (at_nodes * half) @ values
-    return grad_signal, torch.zeros_like(grad) if start == 0 else grad
+    grad_signal = grad_signal.masked_fill(spoiled[:, following], torch.nan)
+    return grad_signal, torch.zeros_like(grad) if start == 0 else grad.masked_fill(spoiled[:, :1], torch.nan)
+
+
+def _seen(events: Tensor) -> Tensor:
+    """Return whether a row of (B, T) has had an event, up to and including each place."""
+    return events.cumsum(1) > 0
 
 
 def _integrals(begin: int, ends: list[int], nodes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
