@@ -94,6 +94,47 @@ def test_padding_has_no_influence(real):
         assert_close(trained(run, [padded.requires_grad_(), *given[1:]], LENGTHS, reverse), expected)
 
 
+def assert_same_where_finite(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.isfinite(), other.isfinite())
+        assert_close(one[one.isfinite()], other[one.isfinite()])
+
+
+@FORMS
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_do_not_reach_earlier_steps(real, value):
+    """In the inputs, and in the gradient of an output, within the first and a later block."""
+    for steps, reverse, place in product((10, 150), (False, True), ("inputs", "outputs", "both")):
+        given = sample(real, steps)
+        if place != "outputs":
+            bad = given[0].detach().clone()
+            bad[1, steps - 3, 2] = value
+            given[0] = bad.requires_grad_()
+        found = []
+        for run in (diagonal_ssm_reference, diagonal_ssm_blocks):
+            results = run(*given, None, reverse)
+            incoming = [torch.linspace(-1, 1, part.numel(), dtype=part.dtype).view_as(part) for part in results]
+            if place != "inputs":
+                incoming[0][2, steps - 4, 1] = value
+            found.append([*results, *torch.autograd.grad(results, given, incoming)])
+        assert_same_where_finite(*found)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # in torch
+def test_transforms_and_programs_of_inputs_that_are_not_finite():
+    given = [tensor.detach() for tensor in sample(False)]
+    given[0][1, 7, 2] = torch.nan
+    found = []
+    for run in (diagonal_ssm_reference, diagonal_ssm_blocks):
+        gradients = torch.func.grad(lambda *tensors, run=run: run(*tensors)[0].sum(), argnums=(0, 1, 2, 3))(*given)
+        _, tangents = torch.func.jvp(run, tuple(given), tuple(map(torch.ones_like, given)))
+        mapped = torch.func.vmap(lambda a, run=run: run(given[0], a, *given[2:])[0])(torch.stack([given[1], given[1] / 2]))
+        found.append([*gradients, *tangents, mapped])
+    assert_same_where_finite(*found)
+    program = torch.compile(diagonal_ssm_blocks, backend="aot_eager", fullgraph=True)
+    assert_same_where_finite(program(*given), diagonal_ssm_reference(*given))
+
+
 @FORMS
 def test_half_precision_is_computed_in_float32(real):
     given = [tensor.detach() for tensor in sample(real)]

@@ -95,9 +95,6 @@ def diagonal_ssm_blocks(
     powers = _powers(a, block)  # (K + 1, H, M, 2)
     reads = product(c, powers)
     taps = product(reads[:block], b)[..., 0].sum(-1)
-    lags = torch.arange(block, device=x.device)
-    lags = lags[:, None] - lags
-    toeplitz = taps[lags.clamp(min=0)].where((lags >= 0)[..., None], 0)  # (j, i, H)
     enters = product(powers[:block], b)  # a^j b
     driven = torch.einsum("bnih,ihmp->nbhmp", blocks, enters.flip(0))
     starts = [state]
@@ -105,7 +102,7 @@ def diagonal_ssm_blocks(
         starts.append(product(powers[block], starts[-1]) + entered)
     before = torch.stack(starts, 1)  # (B, blocks + 1, H, M, 2)
     conjugate = torch.stack([reads[1:, ..., 0], -reads[1:, ..., 1]], -1)
-    y = torch.einsum("bnih,jih->bnjh", blocks, toeplitz) + torch.einsum("bnhmp,jhmp->bnjh", before[:, :-1], conjugate)
+    y = _within_blocks(blocks, taps) + torch.einsum("bnhmp,jhmp->bnjh", before[:, :-1], conjugate)
     final = _state_at(ends, x, before, enters, powers)
     y = y.flatten(1, 2)[:, :steps]
     return _outputs(y, x, skip, lengths, reverse, inputs.dtype), final[..., 0] if real else final
@@ -178,6 +175,44 @@ def diagonal_ssm_exported(
     last, outputs = scan(step, parts, [x.transpose(0, 1).clone(), valid.transpose(0, 1).clone()])
     final = last[0] if real else torch.stack(list(last), -1)
     return _outputs(outputs.transpose(0, 1), x, skip, lengths, reverse, inputs.dtype), final
+
+
+def _within_blocks(blocks: Tensor, taps: Tensor) -> Tensor:
+    """Return sum_{i<=j} k_{j-i} x_i of blocks x (B, blocks, K, H) and taps k (K, H).
+
+    The matrix product has zeros for i > j, and 0 * NaN is NaN. So values and gradients that are not finite take no part in it:
+    a term of zeros, cumulative in time, makes their results and gradients NaN.
+    """
+    lags = torch.arange(len(taps), device=taps.device)
+    lags = lags[:, None] - lags
+    toeplitz = taps[lags.clamp(min=0)].where((lags >= 0)[..., None], 0)  # (j, i, H)
+    zeros = (taps.where(taps.isfinite(), 0) * 0).sum(0)
+    terms = (blocks * zeros).cumsum(2) * zeros
+    if torch.compiler.is_compiling():  # torch.compile supports no forward-mode derivative of a function
+        return torch.einsum("bnih,jih->bnjh", blocks.where(blocks.isfinite(), 0), toeplitz) + terms
+    return _Finite.apply(torch.einsum("bnih,jih->bnjh", _Finite.apply(blocks, False), toeplitz), True) + terms
+
+
+class _Finite(torch.autograd.Function):
+    """Replace the values, or else the gradients, that are not finite by zeros, and pass on the others unchanged."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, gradients: bool) -> Tensor:
+        return values.view_as(values) if gradients else values.where(values.isfinite(), 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: Tensor) -> None:
+        ctx.gradients = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return (grad.where(grad.isfinite(), 0) if ctx.gradients else grad), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return tangent.view_as(tangent) if ctx.gradients else tangent.where(tangent.isfinite(), 0)
 
 
 def _state_at(ends: Tensor, x: Tensor, before: Tensor, enters: Tensor, powers: Tensor) -> Tensor:
