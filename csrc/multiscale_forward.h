@@ -110,7 +110,7 @@ class MultiscaleForward : MultiscaleGroup<T> {
     }
     if (s.saved != nullptr)
       saved(r, t)[(kMultiscaleGates + 1) * s.padded_units + l * kSavedScalars + kMultiscaleGates] = derivative;
-    if (!s.soft) {
+    if (!s.soft && p == p) {  // a NaN remains one
       const bool is_boundary = s.draws == nullptr ? p > T(0.5) : s.draws[(t * s.batch + first + r) * s.count + l] < p;
       p = is_boundary ? T(1) : T(0);
     }

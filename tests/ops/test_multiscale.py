@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from seqmem.cells import HMLSTM
 from seqmem.cells.hmlstm import HMLSTMState
 from seqmem.ops import compiled_sequence, extension
-from seqmem.ops.multiscale import flattened
+from seqmem.ops.multiscale import flattened, multiscale_reference, multiscale_sequence
 from tests.cells.paths import fused, stepwise
 
 pytestmark = pytest.mark.skipif(bool(extension.REASON), reason=f"no compiled operators: {extension.REASON}")
@@ -138,6 +138,28 @@ def test_gradients_through_the_boundaries(boundary):
         flows.append(torch.autograd.grad((found * weights).sum(), list(cell.parameters()), allow_unused=True))
     for one, other in zip(*flows, strict=True):
         assert_close(one, torch.zeros_like(one) if other is None else other)
+
+
+@pytest.mark.parametrize("activation", ["hard_sigmoid", "sigmoid"])
+@every_boundary
+def test_a_detector_that_is_nan_gives_a_boundary_that_is(boundary, activation):
+    """Of the bottom layer at one step of one row: NaN then reaches the results that it reaches in the loop."""
+    cell = make([5, 17, 3], "plain", boundary)
+    projected = cell.project(torch.randn(3, 6, 4, dtype=torch.float64)).detach()
+    projected[1, 2, -1] = torch.nan
+    leaves = [projected, *random_state(cell, 3, projected), flattened([layer.weights() for layer in cell.layers]).detach()]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    draws = torch.rand(6, 3, 3, dtype=torch.float64) if boundary == "sample" else None
+    settings = {"top_detector": False, "bias": True, "layer_norm": False, "soft": boundary == "soft"}
+    found, expected = (
+        run(*leaves[:4], None, draws, leaves[4], cell.slope, cell.sizes, **settings, hard_sigmoid=activation == "hard_sigmoid")
+        for run in (multiscale_sequence, multiscale_reference)
+    )
+    assert found[1][1, 2, 0].isnan()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.isnan(), other.isnan())
+        assert_close(one[~one.isnan()], other[~one.isnan()])
+    assert torch.autograd.grad(sum(part.sum() for part in found), leaves)[4].isnan().any()
 
 
 def test_groups_of_unequal_sizes_on_several_threads():
