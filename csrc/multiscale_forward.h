@@ -26,7 +26,7 @@ class MultiscaleForward : MultiscaleGroup<T> {
   void run() {
     Base::load_units(s.hidden_before, hidden_);
     Base::load_units(s.memory_before, memory_);
-    std::memcpy(boundary_, s.boundary_before + first * s.count, rows * s.count * sizeof(T));
+    for (int64_t k = 0; k < rows * s.count; ++k) boundary_[k] = s.boundary_before[first * s.count + k] + T(0);
     std::memset(zeros_, 0, kPanel<T> * sizeof(T));
     const int64_t longest = Base::longest();
     for (int64_t t = 0; t < longest; ++t) {

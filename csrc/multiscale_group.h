@@ -207,15 +207,15 @@ struct MultiscaleGroup {
     }
   }
 
-  // Converts (B, units) to and from (rows, padded_units) of the group.
+  // Converts (B, units) to and from (rows, padded_units) of the group. Loading adds zero: a copy would not flush a denormal.
   void load_units(const T* from, T* to) const {
     for (int64_t l = 0; l < s.count; ++l) {
       const Layer& y = s.layers[l];
       for (int64_t r = 0; r < rows; ++r) {
         const T* const row = from + (first + r) * s.units + y.unit;
         for (int64_t u = 0; u < y.padded(); u += width) {
-          store<T>(
-              to + r * s.padded_units + y.padded_unit + u, u < y.size ? load_partial<T>(row + u, y.size - u) : Vector<T>{});
+          const Vector<T> units = u < y.size ? load_partial<T>(row + u, y.size - u) : Vector<T>{};
+          store<T>(to + r * s.padded_units + y.padded_unit + u, units + T(0));
         }
       }
     }

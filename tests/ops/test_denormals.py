@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seqmem.cells import GRU, HMLSTM, LSTM, LegS, LegT
+from seqmem.cells.hmlstm import HMLSTMState
 from seqmem.layers import S4D
 from seqmem.ops import extension, memory_update
 from seqmem.ops.causal_convolution import causal_convolution_compiled
@@ -74,6 +75,16 @@ def test_sequences_flush(dtype):
         gradients = torch.autograd.grad(outputs, leaves, torch.full_like(outputs, TINY[dtype]), allow_unused=True)
         for gradient in gradients:
             assert gradient is None or gradient.count_nonzero() == 0, cell
+
+
+@pytest.mark.parametrize("dtype", TINY, ids=str)
+def test_layers_that_copy_their_state_flush(dtype):
+    cell = HMLSTM(3, [5, 4], 2, boundary_bias=-100.0).to(dtype)  # no boundary below the upper layer
+    inputs, state = torch.randn(40, 7, 3, dtype=dtype), HMLSTMState(*(tiny(40, size, dtype=dtype) for size in (9, 9, 2)))
+    outputs, after = cell(inputs, state)
+    assert cell.path == "one compiled call"
+    for result in (outputs[..., 5:], after.memory[:, 5:], cell.boundaries(inputs, state)):
+        assert result.count_nonzero() == 0
 
 
 @pytest.mark.parametrize("dtype", TINY, ids=str)
