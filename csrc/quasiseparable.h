@@ -70,11 +70,6 @@ struct TriangularTable {
 
   // In float64: the same rounding error at every step would accumulate over a long sequence.
   void fill(const Generators<T>& m, double dt, double alpha) const {
-    if (dt > 3e38) {
-      for (int64_t n = 0; n < 4 * m.order; ++n) keep[n] = T(0);
-      if (m.order > 0) gain[0] = T(1) / m.scale;
-      return;
-    }
     const double implicit_dt = dt * alpha, *const p = m.f64, *const q = p + m.order, *const d = q + m.order;
     for (int64_t n = 0; n < m.order; ++n) {
       const double inverse = 1 / (1 + d[n] * implicit_dt);
@@ -136,7 +131,8 @@ struct EliminationTable {
 };
 
 // Steps `count` memories of one block each, from (order, W) at x[c] to y[c], which may alias. The recurrences run interleaved,
-// because each is one long dependency chain. Rows that are not valid keep their memory.
+// because each is one long dependency chain. Rows that are not valid keep their memory. The caller handles a step that starts
+// all memories.
 template <typename T, bool adjoint, int count>
 static void triangular_step(
     const Generators<T>& m, const TriangularTable<T>& table, const T* const* x, T* const* y, T* const* memory_input,

@@ -33,9 +33,10 @@ class Memory {
   void prepare(int64_t t) {
     if (s_.step != nullptr || s_.per_row_step_sizes) return;
     dt_ = s_.step_sizes[t];
+    if (starts()) return;
     if (s_.generators.triangular) {
       TriangularTable<T>(workspace_, order()).fill(s_.generators, dt_, s_.alpha);
-    } else if (!starts()) {
+    } else {
       EliminationTable<T, false>(workspace_, order()).fill(s_.generators, dt_ * s_.alpha);
     }
   }
@@ -71,6 +72,9 @@ class Memory {
       if (s_.per_row_step_sizes) {
         per_row<adjoint>(t, chain, from, to, stride, memory_input, valid[chain / s_.memories]);
         ++chain;
+      } else if (starts()) {
+        start<adjoint>(chain, from, to, stride, memory_input, valid[chain / s_.memories]);
+        ++chain;
       } else if (!s_.generators.triangular) {
         general<adjoint>(chain, from, to, stride, memory_input, valid[chain / s_.memories]);
         ++chain;
@@ -102,7 +106,6 @@ class Memory {
   void general(int64_t chain, const T* from, T* to, int64_t stride, T* memory_input, const Mask& valid) const {
     const T* const x = from + offset(chain, stride);
     T *const y = to + offset(chain, stride), *const input = memory_input + chain * kLanes<T>;
-    if (starts()) return start<adjoint>(x, y, input, valid);
     const EliminationTable<T, false> table(workspace_, order());
     T* const z = workspace_ + EliminationTable<T, false>::size(order());
     const StepSize<T, false> step{T(dt_), T(dt_ * s_.alpha), T(dt_ - dt_ * s_.alpha), {}};
@@ -114,14 +117,16 @@ class Memory {
   }
 
   template <bool adjoint>
-  void start(const T* x, T* y, T* memory_input, const Mask& valid) const {
+  void start(int64_t chain, const T* from, T* to, int64_t stride, T* memory_input, const Mask& valid) const {
     constexpr int width = kLanes<T>;
-    const Vector<T> first = load<T>(x), u = load<T>(memory_input);
+    const T* const x = from + offset(chain, stride);
+    T *const y = to + offset(chain, stride), *const input = memory_input + chain * width;
+    const Vector<T> first = order() > 0 ? load<T>(x) : Vector<T>{}, u = load<T>(input);
     for (int64_t n = 0; n < order(); ++n) {
       const Vector<T> after = n == 0 && !adjoint ? u : Vector<T>{};
       store<T>(y + n * width, valid ? after : load<T>(x + n * width));
     }
-    if (adjoint) store<T>(memory_input, valid ? first : Vector<T>{});
+    if (adjoint) store<T>(input, valid ? first : Vector<T>{});
   }
 
   // One step size per row.

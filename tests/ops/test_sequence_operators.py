@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from seqmem.cells import LegS
 from seqmem.ops import compiled_sequence, extension, generators
+from seqmem.ops.memory_network import memory_network_reference, memory_network_sequence
 from tests.ops.sequences import OPERATORS, every_operator, make, needs_compiled, random_state
 
 pytestmark = needs_compiled
@@ -112,6 +113,29 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             operator(*(changes.get(index, value) for index, value in enumerate(given)))
+
+
+START = {"hidden": torch.zeros(2, 2), "weight_ux": torch.ones(2, 1), "weight_hm": torch.ones(2, 6)}
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+@pytest.mark.parametrize("measure", ["legs", "legt"])
+def test_an_infinite_step_size_discards_the_memory(measure, value):
+    """One shared by all rows, and one for each; also a memory or a gradient that is not finite."""
+    memory = torch.full((2, 2, 3), value, requires_grad=True)
+    inputs, steps = torch.ones(2, 4, 1), torch.tensor([torch.inf, 0.5, torch.inf, 0.5], dtype=torch.float64)
+    settings = START | {"gated": False, "memory_output": True, "generators": generators(measure, 3)}
+    for sizes in (steps, steps[:, None].expand(4, 2)):
+        results, expected = (
+            run(inputs, memory=memory, step_sizes=sizes, **settings)
+            for run in (memory_network_sequence, memory_network_reference)
+        )
+        assert_close(results, expected)
+        assert torch.equal(results[0][:, 0, 2:].view(2, 2, 3), torch.tensor([1.0, 0.0, 0.0]).expand(2, 2, 3))
+        incoming = torch.ones_like(results[0])
+        incoming[1, 3] = torch.nan
+        [gradient] = torch.autograd.grad(results[0], memory, incoming)
+        assert not gradient.any()
 
 
 def test_lengths_are_within_the_steps():
