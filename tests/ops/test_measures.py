@@ -164,6 +164,14 @@ def test_a_fixed_step_discretised_once_equals_an_update(measure, arguments):
         assert_close(x @ A.T + u[..., None] * B, expected, rtol=1e-9, atol=1e-10)
 
 
+def test_a_default_device_has_no_influence_on_a_discretization():
+    for method in ("bilinear", "zoh"):
+        given = (*transition("legs", 6), 0.1, method)
+        expected = discretize(*given)
+        with torch.device("meta"):
+            assert_close(discretize(*given), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("measure", "arguments", "message"),
     [

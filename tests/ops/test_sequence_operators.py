@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from seqmem.cells import LegS
 from seqmem.ops import compiled_sequence, extension, generators
 from seqmem.ops.memory_network import memory_network_reference, memory_network_sequence
+from seqmem.ops.plain import plain_sequence
 from tests.ops.sequences import OPERATORS, every_operator, make, needs_compiled, random_state
 
 pytestmark = needs_compiled
@@ -136,6 +137,15 @@ def test_an_infinite_step_size_discards_the_memory(measure, value):
         incoming[1, 3] = torch.nan
         [gradient] = torch.autograd.grad(results[0], memory, incoming)
         assert not gradient.any()
+
+
+def test_a_default_device_has_no_influence():
+    weights = [torch.randn(3, 2), torch.randn(3, 3), torch.randn(3)]
+    given = (torch.randn(2, 5, 2), torch.zeros(2, 3), None, *weights, "tanh")
+    expected = plain_sequence(*given)
+    with torch.device("meta"):
+        found = plain_sequence(*given)
+    assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_lengths_are_within_the_steps():

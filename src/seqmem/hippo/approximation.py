@@ -74,7 +74,8 @@ def fit_read_out(states: Tensor, targets: Tensor) -> Tensor:
     def solve(count: int, penalty: float) -> Tensor:
         x, y = inputs[:count], targets[:count]
         scale = penalty * x.square().sum() / x.shape[1]
-        return torch.linalg.solve(x.T @ x + scale * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
+        identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return torch.linalg.solve(x.T @ x + scale * identity, x.T @ y)
 
     def held_out_error(penalty: float) -> float:
         return (inputs[fitted:] @ solve(fitted, penalty) - targets[fitted:]).square().sum().item()

@@ -98,7 +98,7 @@ def discretize(A: Tensor, B: Tensor, step_size: float, discretization: str | flo
         augmented = torch.cat([torch.cat([A, B[:, None]], 1), A.new_zeros(1, len(B) + 1)]) * step_size
         exponential = _exponential(augmented)
         return exponential[:-1, :-1].clone(), exponential[:-1, -1].clone()
-    identity = torch.eye(len(B), dtype=A.dtype)
+    identity = torch.eye(len(B), dtype=A.dtype, device=A.device)
     implicit = identity - alpha * step_size * A
     explicit = identity + (1 - alpha) * step_size * A
     return torch.linalg.solve(implicit, explicit), torch.linalg.solve(implicit, step_size * B)
@@ -110,4 +110,4 @@ def _exponential(matrix: Tensor) -> Tensor:
         return torch.linalg.matrix_exp(matrix)
     from scipy.linalg import expm
 
-    return torch.from_numpy(expm(matrix.numpy()))
+    return torch.from_numpy(expm(matrix.cpu().numpy())).to(matrix.device)
