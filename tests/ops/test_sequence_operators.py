@@ -148,6 +148,16 @@ def test_a_default_device_has_no_influence():
     assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_the_reference_of_a_memory_network_supports_no_rows():
+    settings = {name: tensor[:0] if name == "hidden" else tensor for name, tensor in START.items()}
+    for order in (0, 3):
+        settings |= {"memory": torch.zeros(0, 2, order), "weight_hm": torch.ones(2, 2 * order)}
+        settings |= {"step": torch.eye(order).double(), "drive": torch.ones(order).double()}
+        outputs, _, memory = memory_network_reference(torch.ones(0, 4, 1), **settings, gated=False, memory_output=True)
+        assert outputs.shape == (0, 4, 2 + 2 * order)
+        assert memory.shape == (0, 2, order)
+
+
 def test_lengths_are_within_the_steps():
     for name in ("legs", "lstm", "gru"):
         operator, given = arguments(name)

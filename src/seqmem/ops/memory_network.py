@@ -156,7 +156,8 @@ def memory_network_reference(
 
     items = zip(projected.unbind(0), updates, strict=True)
     outputs, after = run_steps(one_step, items, (hidden, memory), lengths, inputs.shape[1])
-    return stacked(outputs, inputs, hidden.shape[1] + (memory[0].numel() if memory_output else 0)), *after
+    width = hidden.shape[1] + (memory.shape[1] * memory.shape[2] if memory_output else 0)
+    return stacked(outputs, inputs, width), *after
 
 
 def dense_transition(generators: Tensor) -> Tensor:
