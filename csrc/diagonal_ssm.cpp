@@ -267,8 +267,8 @@ std::vector<Tensor> diagonal_ssm_backward(
   check_tensor(given.name, "grad_outputs", grad_outputs, given.inputs, given.inputs.sizes());
   check_tensor(given.name, "grad_final", grad_final, given.inputs, given.state_sizes());
   const auto options = given.inputs.options();
-  const Tensor none = at::empty({0}, options);
-  Gradients g{none, none, none, none, none, none};
+  const auto none = [&] { return at::empty({0}, options); };
+  Gradients g{none(), none(), none(), none(), none(), none()};
   if (input_gradient) g.inputs = empty_large(given.inputs.sizes(), options);
   if (initial) g.initial = at::empty(given.state_sizes(), options);
   const OptionalTensor outer = contiguous(grad_outputs), last = contiguous(grad_final);

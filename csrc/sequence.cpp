@@ -83,17 +83,17 @@ std::vector<Tensor> memory_sequence_backward(
       memory_output, bfloat16, chunk_steps);
   const Results results{outputs, {}, {}, saved, memory_inputs, checkpoints};
   const Gradients g = backward(a, results, {grad_outputs, grad_hidden, grad_memory}, input_gradient);
-  const Tensor absent = at::empty({0}, inputs.options());
+  const auto absent = [&] { return at::empty({0}, inputs.options()); };
   const Columns& columns = g.layout.columns;
   const int64_t memories = a.memories(), order = a.order(), channels = a.channels();
   const auto gates = [&](const OptionalTensor& weight, int64_t column, int64_t count) {
-    return weight ? g.gates(a, 0, a.memory_gates(), column, count).view(weight->sizes()) : absent;
+    return weight ? g.gates(a, 0, a.memory_gates(), column, count).view(weight->sizes()) : absent();
   };
   const auto sum_lanes = [&](const OptionalTensor& weight, int64_t start) {
-    return weight ? flushed(g.part(start, {weight->numel(), g.lanes}).sum(1)).view(weight->sizes()) : absent;
+    return weight ? flushed(g.part(start, {weight->numel(), g.lanes}).sum(1)).view(weight->sizes()) : absent();
   };
   const auto padded_uh = [&] { return g.part(g.layout.weight_uh, {memories, round_up(a.size(), g.lanes)}); };
-  const Tensor grad_uh = weight_uh ? padded_uh().narrow(1, 0, a.size()).clone(at::MemoryFormat::Contiguous) : absent;
+  const Tensor grad_uh = weight_uh ? padded_uh().narrow(1, 0, a.size()).clone(at::MemoryFormat::Contiguous) : absent();
   return {
       g.inputs,
       g.hidden,
@@ -223,7 +223,7 @@ std::vector<Tensor> gru_sequence_backward(
       input_side(columns.input, a.channels()),
       hidden_side(columns.hidden, a.size()),
       bias_ih ? input_side(columns.bias, 1).squeeze(1) : absent,
-      bias_hh ? hidden_side(columns.bias, 1).squeeze(1) : absent};
+      bias_hh ? hidden_side(columns.bias, 1).squeeze(1) : absent.clone()};
 }
 
 Arguments modrelu_arguments(

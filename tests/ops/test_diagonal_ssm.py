@@ -330,6 +330,16 @@ def test_the_operator_is_well_formed(complete):
 
 
 @compiled
+def test_absent_gradients_are_different_tensors():
+    """As those of the fake operator: a compiled program takes one tensor for one result."""
+    x, a, _, c, _, _ = sized(False, (2, 5, 3, 2))
+    *results, saved = torch.ops.seqmem.diagonal_ssm(x, a, None, c, None, None, None, False, 2)
+    absent = (None, c, None, None, None, False, 2, False)
+    gradients = torch.ops.seqmem.diagonal_ssm_backward(*results, saved, x, a, *absent)
+    assert len({id(gradient) for gradient in gradients}) == len(gradients)
+
+
+@compiled
 def test_sums_do_not_depend_on_the_number_of_threads():
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 3):

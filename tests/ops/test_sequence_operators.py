@@ -4,6 +4,7 @@ from itertools import chain, pairwise
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from seqmem.cells import LegS
@@ -156,6 +157,22 @@ def test_the_reference_of_a_memory_network_supports_no_rows():
         outputs, _, memory = memory_network_reference(torch.ones(0, 4, 1), **settings, gated=False, memory_output=True)
         assert outputs.shape == (0, 4, 2 + 2 * order)
         assert memory.shape == (0, 2, order)
+
+
+@pytest.mark.parametrize(("name", "states", "absent"), [("legs", 2, (9, 10, 11, 15)), ("gru", 1, (5, 6))])
+def test_absent_gradients_are_different_tensors(name, states, absent):
+    """Of the operators and of the fake ones, without inputs that need a gradient."""
+    operator, given = arguments(name)
+    given = [None if k in absent else part.detach() if is_weight(part) else part for k, part in enumerate(given)]
+    backward = getattr(torch.ops.seqmem, f"{name.replace('legs', 'memory')}_sequence_backward").default
+    results = operator(*given)
+    given = [*results[: 1 + states], results[0], *results[1 + states :], *given, False]
+    with FakeTensorMode() as mode:
+        fake = [mode.from_tensor(part) if isinstance(part, torch.Tensor) else part for part in given]
+        shapes = backward(*fake)
+    for gradients in (shapes, backward(*given)):
+        assert sum(gradient.numel() == 0 for gradient in gradients) > len(absent)
+        assert len({id(gradient) for gradient in gradients}) == len(gradients)
 
 
 def test_lengths_are_within_the_steps():

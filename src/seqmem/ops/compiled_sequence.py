@@ -216,10 +216,10 @@ def _gradient_shapes(name: str) -> Callable[..., list[Tensor]]:
 
     def shapes(*values: Any) -> list[Tensor]:
         given = dict(zip(arguments, values, strict=True))
-        none = given["inputs"].new_empty(0)
+        inputs = given["inputs"]
         sources = {name: value for name, value in given.items() if name in states or name.startswith(("weight_", "bias_"))}
         if not given["input_gradient"]:
             sources["inputs"] = None
-        return [none if value is None else value.new_empty(value.shape) for value in sources.values()]
+        return [inputs.new_empty(0) if value is None else value.new_empty(value.shape) for value in sources.values()]
 
     return shapes

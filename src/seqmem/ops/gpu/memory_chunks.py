@@ -198,8 +198,7 @@ def _run_backward(
         result = Result(outputs, hidden, memory, gates, memory_inputs, starts)
         grads = grad_outputs, grad_hidden, grad_memory
         found = backward(transition, masked(inputs, lengths), hidden.contiguous(), weights, result, grads, others[-1])
-    none = inputs.new_empty(0)
-    return [none if part is None else part for part in (*found[:3], *found[3].values())]
+    return [inputs.new_empty(0) if part is None else part for part in (*found[:3], *found[3].values())]
 
 
 def _zeros(weight: Tensor | None, like: Tensor) -> Tensor:
