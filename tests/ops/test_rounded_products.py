@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -102,6 +103,34 @@ def test_other_products_do_not_change():
             assert (x + 0.1).dtype == torch.float32
         with torch.autocast("cpu", torch.float16):
             assert product(x, w).dtype == torch.float16
+
+
+def test_a_given_output_is_written():
+    """Without rounding: autocast leaves products with ``out`` alone too."""
+    x, w = (operand.detach() for operand in operands("operator"))
+    out = torch.zeros(2, 5, 3)
+    with RoundedProducts(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.matmul(x, w, out=out) is out
+    assert torch.equal(out, x @ w)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # in torch
+def test_transforms_round_the_same():
+    product, x, w = PRODUCTS["linear"][0], *operands("linear")
+    with RoundedProducts(), torch.autocast("cpu", torch.bfloat16):
+        expected = product(x, w)
+        gradients = torch.autograd.grad(expected.sum(), (x, w))
+        x, w = x.detach(), w.detach()
+        assert_close(torch.func.grad(lambda *pair: product(*pair).sum(), argnums=(0, 1))(x, w), gradients)
+        assert_close(torch.func.vmap(product, in_dims=(0, None))(x, w), expected.detach())
+        values, tangents = torch.func.jvp(lambda x: product(x, w), (x,), (torch.ones_like(x),))
+        assert_close(values, expected.detach())
+        assert_close(tangents, product(torch.ones_like(x), w))
+        with forward_ad.dual_level():
+            tangents_of_duals = forward_ad.unpack_dual(product(forward_ad.make_dual(x, torch.ones_like(x)), w)).tangent
+        assert_close(tangents_of_duals, tangents)
+        x[0, 0, 0] = -torch.inf
+        assert_close(torch.func.vmap(product, in_dims=(0, None))(x, w), product(x, w))
 
 
 def test_what_backward_recomputes_is_rounded_as_well():

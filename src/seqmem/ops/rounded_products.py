@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from seqmem.ops import extension
 from seqmem.ops.precision import full_precision
+from seqmem.ops.transforms import fallback_reason
 
 _MATRICES = ("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "inner", "matrix_power")
 
@@ -66,6 +67,8 @@ class RoundedProducts(TorchFunctionMode):
         """Compute one function of torch."""
         if func not in _PRODUCTS or not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
             return func(*args, **kwargs or {})
+        if kwargs and kwargs.get("out") is not None:  # autocast leaves these calls alone too
+            return func(*args, **kwargs)
         with full_precision(torch.device("cpu")):
             return func(*map(_rounded, args), **{name: _rounded(value) for name, value in (kwargs or {}).items()})
 
@@ -81,6 +84,10 @@ def _rounded(value: Any) -> Any:
         return [_rounded(item) for item in value]
     if not isinstance(value, Tensor) or not value.is_cpu or not value.is_floating_point() or value.dtype == torch.float64:
         return value
+    if fallback_reason():
+        full = value.float()
+        error = (value.bfloat16().float() - full).detach()
+        return full + error.where(full.isfinite(), 0)
     return _Nearest.apply(value)
 
 
