@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.testing import assert_close
 
 from seqmem.ops import constants
 from seqmem.ops.constants import collected, on_device
+from seqmem.ops.legs_modes import legs_modes, legs_real_mode
 
 calls = []
 
@@ -52,6 +53,20 @@ def test_modes_of_the_caller_do_not_persist():
     product = torch.vmap(lambda row: row * ramp(row, 2, 2.0))(torch.ones(5, 2))
     assert_close(product[4], torch.tensor([0.0, 2.0]))
     assert_close(ramp(torch.zeros(1), 2, 2.0) + 0, torch.tensor([0.0, 2.0]))
+
+
+def test_modes_of_legs_belong_to_the_caller():
+    """Whatever the first caller's modes are, and whatever a caller does to them."""
+    with FakeTensorMode():
+        assert isinstance(legs_modes(7)[0] + 1, FakeTensor)
+    with torch.inference_mode(), torch.device("meta"):
+        legs_modes(7)
+    results = [*legs_modes(7), legs_real_mode(7)]
+    assert not any(isinstance(result, FakeTensor) or result.is_inference() or result.is_meta for result in results)
+    expected = [result.clone() for result in results]
+    for result in results:
+        result.zero_()
+    assert_close([*legs_modes(7), legs_real_mode(7)], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -1,10 +1,9 @@
 """Modes of HiPPO-LegS without its rank-one part: initial values of diagonal state space models."""
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
+from seqmem.ops.constants import on_device
 from seqmem.ops.transition import transition
 
 
@@ -20,22 +19,26 @@ def legs_modes(order: int) -> tuple[Tensor, Tensor]:
         The positive imaginary parts in ascending order, (N // 2,), and their eigenvectors as columns (N, N // 2), complex. An
         eigenvector has length 1 and is determined up to a unit factor. float64, on the CPU.
     """
-    frequencies, vectors = _decomposed(order)
+    frequencies, vectors = _all_modes(order)
     return frequencies[-(-order // 2) :], vectors[:, -(-order // 2) :]
 
 
 def legs_real_mode(order: int) -> Tensor:
     """Return the real eigenvector of the eigenvalue -1/2 for an odd order N, (N, 1), complex, of length 1."""
-    vector = _decomposed(order)[1][:, order // 2, None]
+    vector = _all_modes(order)[1][:, order // 2, None]
     largest = vector[vector.abs().argmax()]
     return (vector * largest.conj() / largest.abs()).real.to(vector.dtype)
 
 
-@cache
+def _all_modes(order: int) -> tuple[Tensor, Tensor]:
+    """Return all imaginary parts (N,) in ascending order and the eigenvectors (N, N); the caller may change them."""
+    frequencies, vectors = _decomposed(torch.empty(0, dtype=torch.float64, device="cpu"), order)
+    return frequencies.clone(), vectors.clone()
+
+
+@on_device
 def _decomposed(order: int) -> tuple[Tensor, Tensor]:
-    """Return all imaginary parts (N,) in ascending order and the eigenvectors (N, N)."""
-    with torch.device("cpu"):
-        a, b = transition("legs", order)
-        skew = a + torch.outer(b, b) / 2 + torch.eye(order, dtype=torch.float64) / 2
-        frequencies, vectors = torch.linalg.eigh(-1j * skew)
+    a, b = transition("legs", order)
+    skew = a + torch.outer(b, b) / 2 + torch.eye(order, dtype=torch.float64) / 2
+    frequencies, vectors = torch.linalg.eigh(-1j * skew)
     return frequencies, vectors
