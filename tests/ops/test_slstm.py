@@ -208,14 +208,15 @@ def test_an_exported_sequence_accepts_any_length():
     assert_close(program(longer, 2 * LENGTHS), slstm_reference(**longer, lengths=2 * LENGTHS))
 
 
-def test_shapes_that_do_not_match_are_named():
+@every_implementation
+def test_shapes_that_do_not_match_are_named(run):
     for changes, message in (
         ({"weight_hh": torch.zeros(2, 9, 3)}, r"got projected of shape \(3, 7, 24\) and weight_hh of shape \(2, 9, 3\)"),
         ({"projected": torch.zeros(3, 7, 20)}, r"got projected of shape \(3, 7, 20\), expected \(3, 7, 24\)"),
         ({"memory": torch.zeros(3, 5)}, r"got memory of shape \(3, 5\), expected \(3, 6\)"),
     ):
         with pytest.raises(UserError, match=message):
-            slstm_reference(**sample() | changes, lengths=None)
+            run(**sample() | changes, lengths=None)
 
 
 @needs_compiled
@@ -226,6 +227,20 @@ def test_views_and_half_precision():
     single = {name: tensor.float() for name, tensor in given.items()}
     half = single | {"projected": single["projected"].bfloat16()}
     assert_close(slstm_sequence(**half, lengths=None), slstm_reference(**half, lengths=None))
+
+
+@every_implementation
+def test_mixed_types_are_converted_to_the_widest(run):
+    given = {name: tensor.detach() for name, tensor in sample().items()}
+    single = {name: tensor.float() for name, tensor in given.items()}
+    for name in given:
+        mixed = single | {name: given[name]}
+        assert_close(
+            run(**mixed, lengths=LENGTHS),
+            slstm_reference(**{name: tensor.double() for name, tensor in mixed.items()}, lengths=LENGTHS),
+        )
+    half = {name: tensor.bfloat16() for name, tensor in given.items()}
+    assert_close(run(**half, lengths=None), slstm_reference(**half, lengths=None))
 
 
 @needs_compiled

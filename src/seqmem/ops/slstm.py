@@ -106,11 +106,13 @@ def slstm_sequence(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute :func:`slstm_reference` in one call, in ``csrc/slstm.cpp``.
 
-    All tensors are in the type of ``hidden``, float32 or float64, or are converted to it. Under autocast the products are in
-    this type too. Differentiable once.
+    Arguments and results are those of the reference, and so are their types. Under autocast the products are in the type of the
+    computation too. Differentiable once.
     """
-    projected, weight_hh = projected.to(hidden.dtype), weight_hh.to(hidden.dtype)
-    state = (hidden, memory, normalizer, stabilizer)
+    check_shapes(projected, (hidden, memory, normalizer, stabilizer), weight_hh)
+    dtype = widest(projected, hidden, memory, normalizer, stabilizer, weight_hh)
+    projected, weight_hh = projected.to(dtype), weight_hh.to(dtype)
+    state = tuple(part.to(dtype) for part in (hidden, memory, normalizer, stabilizer))
     steps = chunk_steps(projected, *state, weight_hh)
     results = torch.ops.seqmem.slstm_sequence(projected, *state, lengths, weight_hh, steps)
     return tuple(results[:5])
