@@ -176,6 +176,18 @@ def test_inconsistent_shapes(memory_shape, inputs_shape, dt_shape):
         legs_update(torch.zeros(memory_shape), torch.zeros(inputs_shape), torch.ones(dt_shape))
 
 
+@pytest.mark.parametrize("dt", [math.inf, torch.tensor(math.inf)], ids=["number", "tensor"])
+def test_an_infinite_step_size_checks_its_arguments(dt):
+    memory, inputs = torch.zeros(2, 1, 3), torch.ones(2, 1)
+    assert torch.equal(memory_update(memory, inputs.double(), dt), torch.tensor([1.0, 0.0, 0.0]).expand(2, 1, 3))
+    with pytest.raises(ValueError, match=r": got .*, expected"):
+        memory_update(memory, torch.ones(5, 7), dt)
+    with pytest.raises(UserError, match="measure: got 'nonsense'"):
+        memory_update(memory, inputs, dt, "nonsense")
+    with pytest.raises(UserError, match="discretization: got 'typo'"):
+        memory_update(memory, inputs, dt, "legs", "typo")
+
+
 @both_paths
 @pytest.mark.parametrize(("measure", "discretization"), PAIRS)
 def test_empty_batches_and_memories(measure, discretization):

@@ -50,11 +50,12 @@ def memory_update(
     >>> memory_update(torch.zeros(1, 1, 3), torch.ones(1, 1), 0.5, "legt", 1.0)
     tensor([[[0.3704, 0.2138, 0.3450]]])
     """
+    update = _find_update(measure, discretization, measure_args)
     if not isinstance(step_size, Tensor):
         if step_size == float("inf"):
+            reference.check_update(memory, inputs.to(memory.dtype), step_size)
             return _initial_memory(memory, inputs)
-        return _apply(_find_update(measure, discretization, measure_args), memory, inputs, step_size)
-    update = _find_update(measure, discretization, measure_args)
+        return _apply(update, memory, inputs, step_size)
     if _is_for_gpu(memory):
         return _apply(update, memory, inputs, step_size)
     starts = torch.isinf(step_size)
