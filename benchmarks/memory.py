@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.memory_tasks import MEMORY, UEA, Condition, Task, whole_key
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
-from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
+from benchmarks.trial_rows import Row, finished, may_count, newest, of_record, read, warn_of_unfinished, write
 from seqmem.cli import by_length, evaluate, finished_trial
 from seqmem.results import RunFolder
 from seqmem.results.by_length import AtLength
@@ -43,8 +43,8 @@ def main() -> None:
 
 
 def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether a trial is one of a task's, and not a smoke test."""
-    return not record.get("smoke_test") and any(task.has(config) for task in (*MEMORY, *UEA))
+    """Return whether a trial is one of a task's, and may count."""
+    return may_count(record, config) and any(task.has(config) for task in (*MEMORY, *UEA))
 
 
 def columns(task: Task) -> list[str]:
@@ -54,11 +54,11 @@ def columns(task: Task) -> list[str]:
 
 
 def rows(task: Task, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
-    """Return a row for each trial, given with its config, that is one of the task's and not a smoke test."""
+    """Return a row for each trial, given with its config, that is one of the task's and may count."""
     found = []
     for folder, config in trials:
         record = folder.read_record()
-        if task.has(config) and not record["smoke_test"]:
+        if task.has(config) and may_count(record, config):
             row = in_table(record)
             for each in task.conditions:
                 result = evaluation(folder.path, each).result
@@ -86,7 +86,7 @@ def evaluation(trial: Path, condition: Condition) -> AtLength:
 
 def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
     """Return the rows of a file with new ones, which replace those of the same model and seed, in the order of both."""
-    by_key = {(row["model"], int(row["seed"])): row for row in (*kept, *found)}
+    by_key = newest(kept, found, lambda row: (row["model"], int(row["seed"])))
     return [row for _, row in sorted(by_key.items())]
 
 

@@ -43,6 +43,7 @@ TABLE_1 = Table(
     "hippo/permuted_mnist.csv",
     (
         *_entries("hippo", ("pmnist",), PERMUTED, "scale=small"),
+        Entry("hippo/pmnist_lagt", ("scale=small", "model.cell_args.dt=0.01")),
         *_entries("hippo", ("pmnist",), PERMUTED),
         Entry("hippo/short_pmnist_legs"),
         Entry("hippo/recipe_pmnist_legs"),

@@ -15,7 +15,7 @@ from benchmarks.entries import Entry
 from benchmarks.output import LATEST, RESULTS
 from benchmarks.pages import every_page
 from benchmarks.paper_tables import TABLES, Table
-from benchmarks.trial_rows import Row, environment, finished, of_record, read, warn_of_unfinished, write
+from benchmarks.trial_rows import Row, environment, finished, may_count, newest, of_record, read, warn_of_unfinished, write
 from seqmem.results import RunFolder
 
 FIRST = ("experiment", "changes", "model", "seed", "metric", "test", "test_last_epoch", "validation", "best_epoch", "epochs")
@@ -57,9 +57,8 @@ def main() -> None:
 
 
 def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether a trial has the settings of a row, and is not a smoke test."""
-    is_smoke_test = record.get("smoke_test") or config["smoke_test"]
-    return not is_smoke_test and any(entry.has(config) for table in TABLES for entry in table.entries)
+    """Return whether a trial has the settings of a row, and may count."""
+    return may_count(record, config) and any(entry.has(config) for table in TABLES for entry in table.entries)
 
 
 def columns(table: Table) -> list[str]:
@@ -70,14 +69,14 @@ def columns(table: Table) -> list[str]:
 def rows(table: Table, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
     """Return a row for each trial, given with its config, that is one of the table's.
 
-    Smoke tests are not, nor are the trials with other seeds than 0 of a model without weights, since all are the same.
+    Trials that may not count are left out, and those with other seeds than 0 of a model without weights: all are the same.
     """
     found = []
     for folder, config in trials:
         entry = next((entry for entry in table.entries if entry.has(config)), None)
-        if entry is None or config["smoke_test"]:
-            continue
         record = folder.read_record()
+        if entry is None or not may_count(record, config):
+            continue
         if record["parameters"] or not record["seed"]:
             values = row(entry, record, table.extras)
             found.append({key: str(values.get(key, "")) for key in columns(table)})
@@ -103,8 +102,8 @@ def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> 
 def merged(table: Table, kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
     """Return the rows of a file with new ones, which replace those of the same key, in the order of the table and of seeds."""
     places = {(entry.experiment, " ".join(entry.changes)): place for place, entry in enumerate(table.entries)}
-    by_key = {(places[each["experiment"], each["changes"]], int(each["seed"])): each for each in (*kept, *found)}
-    return [each for _, each in sorted(by_key.items())]
+    by_key = newest(kept, found, lambda each: (each["experiment"], each["changes"], int(each["seed"])))
+    return [each for _, each in sorted(by_key.items(), key=lambda item: (places[item[0][:2]], item[0][2]))]
 
 
 if __name__ == "__main__":

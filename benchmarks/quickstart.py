@@ -6,7 +6,6 @@ updates the pages.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import trial_rows
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
 from benchmarks.run import environment
@@ -38,10 +38,7 @@ def main() -> None:
         where |= {"threads": machine["threads"], "at_a_time": machine.get("workers", 1)}
         for name in ("table.md", "table.csv", "curves.png"):
             shutil.copy(table.with_name(name), folder)
-    with open(folder / "environment.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(where))
-        writer.writeheader()
-        writer.writerow(where)
+    trial_rows.write(folder / "environment.csv", list(where), [where])
     if arguments.keep:
         every_page.update()
     print(f"results: {folder}")

@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import trial_rows
 from benchmarks.cases import Case, Result, Side, builders, sides
 from benchmarks.output import add_output, output
 from seqmem import ops
@@ -226,10 +227,7 @@ def save(rows: list[dict], kept: list[dict], path: Path) -> None:
     where = environment()
     order = [case.title for case in CASES]
     merged = sorted([*kept, *({**row, **where} for row in rows)], key=lambda row: order.index(row["case"]))
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *where])
-        writer.writeheader()
-        writer.writerows(merged)
+    trial_rows.write(path, [*COLUMNS, *where], merged)
 
 
 def show(rows: list[dict]) -> None:

@@ -5,10 +5,10 @@ Writes ``scaling.csv`` and ``scaling.png`` to ``benchmarks/latest/``, which git 
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
+from benchmarks import trial_rows
 from benchmarks.cases import Case, builders
 from benchmarks.output import add_output, output
 from benchmarks.run import environment
@@ -61,10 +61,7 @@ def measure(axis: str, case: Case) -> list[dict]:
 def save(rows: list[dict], path: Path) -> None:
     """Write the rows with the environment of the measurement."""
     where = environment()
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *where])
-        writer.writeheader()
-        writer.writerows({**row, **where} for row in rows)
+    trial_rows.write(path, [*rows[0], *where], [{**row, **where} for row in rows])
 
 
 def plot(rows: list[dict], path: Path) -> None:

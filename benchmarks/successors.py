@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import other_rates, successor_tasks
 from benchmarks.output import add_output, output
 from benchmarks.pages import every_page
-from benchmarks.trial_rows import Row, finished, of_record, read, warn_of_unfinished, write
+from benchmarks.trial_rows import Row, finished, may_count, newest, of_record, read, warn_of_unfinished, write
 from seqmem.results import RunFolder
 
 COLUMNS = (
@@ -72,8 +72,8 @@ def rows(trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) -> list[Row]:
 
 
 def belongs(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether a trial has the config of an experiment of the table, and is not a smoke test."""
-    return not record.get("smoke_test") and successor_tasks.has(config)
+    """Return whether a trial has the config of an experiment of the table, and may count."""
+    return may_count(record, config) and successor_tasks.has(config)
 
 
 def row(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def row(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
 
 def merged(kept: Iterable[Row], found: Iterable[Row]) -> list[Row]:
     """Return the rows of a file with new ones, which replace those of the same key, in the order of tasks, models and seeds."""
-    by_key = {tuple(each[name] for name in KEY): each for each in (*kept, *found)}
+    by_key = newest(kept, found, lambda each: tuple(each[name] for name in KEY))
     return sorted(by_key.values(), key=lambda each: (each["task"], each["step_size"], each["model"], int(each["seed"])))
 
 

@@ -1,6 +1,7 @@
 """Rows of CSV files about finished trials, as the collectors of the tables write them."""
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from seqmem.io.files import write_text
 from seqmem.results import RunFolder, find_runs
 
 Row = dict[str, str]
@@ -79,8 +81,42 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, names: Sequence[str], found: Iterable[Mapping[str, object]]) -> None:
-    """Write rows to a file."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    """Write rows to a file; an error at any moment leaves the file as it was.
+
+    Raises:
+        ValueError: a row has a value of another name.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    write_text(path, text.getvalue())
+
+
+def newest(kept: Iterable[Row], found: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, Row]:
+    """Return rows by their key: of several, the one whose trial started last; print each kept row that is replaced."""
+    by_key = {key(each): each for each in kept}
+    for each in found:
+        before = by_key.get(key(each), each)
+        if before.get("started", "") > each.get("started", ""):
+            print(f"left out: a trial of {each['started']}, older than that of {before['started']} in the file: {key(each)}")
+            continue
+        if any(before.get(name) != each.get(name) for name in ("test", "test_accuracy")):
+            print(f"replaced: {key(each)}")
+        by_key[key(each)] = each
+    return by_key
+
+
+def may_count(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Return whether a trial can be a row of a table.
+
+    Smoke tests, trials on other files than the official ones, on several devices, or by the reference of the operators cannot.
+    """
+    devices = config.get("runner", {}).get("devices", 1)
+    return not (
+        record.get("smoke_test")
+        or config.get("smoke_test")
+        or "other files" in (record.get("dataset") or "")
+        or devices not in (None, 1)
+        or "reference" in (record.get("backend") or "")
+    )

@@ -7,7 +7,6 @@ README.
 """
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import trial_rows
 from benchmarks.pages import every_page, measured
 from benchmarks.run import add_output, environment, output
 
@@ -142,14 +142,15 @@ def compare(alone: Sequence[Mapping[str, float]], together: Sequence[Mapping[str
 
 
 def save(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    """Write the rows with the environment of the measurement."""
+    """Write the rows with the environment of the measurement; those of other cases stay."""
     where = environment() | {"load": round(os.getloadavg()[0], 2)}
     if torch.cuda.is_available():
         where["processor"] = torch.cuda.get_device_name()
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *where])
-        writer.writeheader()
-        writer.writerows({**row, **where} for row in rows)
+    own = {row["case"] for row in rows}
+    kept = [row for row in trial_rows.read(path) if row["case"] in {case.title for case in CASES} - own]
+    places = {case.title: place for place, case in enumerate(CASES)}
+    found = [*kept, *({**row, **where} for row in rows)]
+    trial_rows.write(path, [*rows[0], *where], sorted(found, key=lambda row: places.get(str(row["case"]), 0)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -320,6 +321,13 @@ def test_trials_an_hour_are_those_of_commands_with_the_same_results(monkeypatch,
     trials_at_once.save(trials_at_once.measure(case), tmp_path / "trials_at_once.csv")
     monkeypatch.setattr(output, "RESULTS", tmp_path)
     assert "| two seeds | 60 | 60 | 120 | 2 | 2.00 |" in measured.trials()
+    other = {"case": trials_at_once.CASES[1].title, "side": trials_at_once.ALONE}
+    rows = trial_rows.read(tmp_path / "trials_at_once.csv")
+    trial_rows.write(tmp_path / "trials_at_once.csv", list(rows[0]), [*rows, other])
+    again = trials_at_once.measure(replace(case, title=trials_at_once.CASES[0].title))
+    trials_at_once.save(again, tmp_path / "trials_at_once.csv")
+    kept = trial_rows.read(tmp_path / "trials_at_once.csv")
+    assert [row["case"] for row in kept] == [*[trials_at_once.CASES[0].title] * 3, other["case"]]
     results["workers=auto"] = {"test/loss": 0.5 + 1e-15}
     with pytest.raises(SystemExit, match=r"test/loss is 0\.5 one after the other and 0\.50000000000000"):
         trials_at_once.measure(case)

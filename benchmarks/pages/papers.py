@@ -65,8 +65,8 @@ _LARGE = {
 
 
 def _permuted(trial: Trial) -> dict[str, str]:
-    small = trial["changes"] == "scale=small"
-    size = "128 units, 10 epochs" if small else _LARGE.get(trial["experiment"], "512 units, 50 epochs")
+    small = {"scale=small": "128 units, 10 epochs", "scale=small model.cell_args.dt=0.01": "128 units, 10 epochs, dt 0.01"}
+    size = small.get(trial["changes"]) or _LARGE.get(trial["experiment"], "512 units, 50 epochs")
     return {"permuted MNIST": size, "row of the paper": model("HiPPO", "1", trial), "model": trial["model"]}
 
 

@@ -11,7 +11,7 @@ from benchmarks import output, paper_tables, papers
 from benchmarks.entries import Entry
 from benchmarks.pages import published, trials
 from benchmarks.pages.papers import CHARACTERS, COPYING, IGLOO_MNIST, LONG_RANGE, MACKEY_GLASS, PAPERS, PERMUTED, SEGMENTS
-from benchmarks.trial_rows import environment
+from benchmarks.trial_rows import environment, may_count, read, write
 from seqmem.cli import commandline
 from tests.cli.choices import choices
 from tests.results.synthetic import write_run
@@ -106,6 +106,40 @@ def test_new_trials_replace_their_own_rows_alone():
         ("a", "10", "2"),
     ]
     assert table.waiting(old[:1]) == ["b"]
+
+
+def test_an_older_trial_does_not_replace_a_kept_row(capsys):
+    table = paper_tables.Table("x.csv", (Entry("a"),))
+    row = {"experiment": "a", "changes": "", "seed": "0", "test": "0.93", "started": "2026-01-02T00:00:00+00:00"}
+    older, newer = row | {"test": "0.1", "started": "2020-01-01T00:00:00+00:00"}, row | {"test": "0.9", "started": "2026-02-01"}
+    assert papers.merged(table, [row], [older]) == [row]
+    assert "left out: a trial of 2020-01-01" in capsys.readouterr().out
+    assert papers.merged(table, [row], [newer]) == [newer]
+    assert capsys.readouterr().out == "replaced: ('a', '', 0)\n"
+
+
+def test_trials_on_other_files_devices_or_operators_do_not_count():
+    config = {"smoke_test": False, "runner": {"devices": 1}}
+    record = {"smoke_test": False, "dataset": "ct", "backend": "cpu compiled"}
+    assert may_count(record, config)
+    for wrong in ({"dataset": "ct other files"}, {"backend": "cpu reference"}, {"smoke_test": True}):
+        assert not may_count(record | wrong, config)
+    assert not may_count(record, config | {"runner": {"devices": 2}})
+
+
+def test_one_batch_is_not_all_of_them():
+    entry, config = Entry("hippo/ct_100to200_legs"), config_of("experiment=hippo/ct_100to200_legs")
+    assert entry.has(config)
+    config["train"]["limit_train_batches"] = 1
+    assert not entry.has(config)
+
+
+def test_a_row_that_does_not_fit_leaves_the_file(tmp_path):
+    path = tmp_path / "kept.csv"
+    write(path, ["model"], [{"model": "legs"}])
+    with pytest.raises(ValueError, match="old"):
+        write(path, ["model"], [{"model": "legs", "old": "1"}])
+    assert read(path) == [{"model": "legs"}]
 
 
 @pytest.mark.parametrize("table", paper_tables.TABLES, ids=lambda table: table.file)
