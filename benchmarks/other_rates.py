@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqmem.results import RunFolder
+from seqmem.results.evaluations import is_of_weights, weights_of_result
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,11 +29,12 @@ def unshifted_accuracy(folder: RunFolder, config: Mapping[str, Any]) -> float | 
     """Return the test accuracy of a trial's best weights without the shift; None if it has no shift or no such evaluation."""
     if not is_shifted(config):
         return None
-    best = folder.read_record()["best_epoch"]
+    best, weights = folder.read_record()["best_epoch"], weights_of_result(folder)
     for path in sorted((folder.path / "evaluations").glob("*.json"), reverse=True):
         evaluation = json.loads(path.read_text(encoding="utf-8"))
         changed = [f"{name}={json.dumps(new)}" for name, (_, new) in evaluation["changed"].items()]
-        if (evaluation.get("split"), evaluation.get("epoch"), changed) == ("test", best, [_setting(config)]):
+        is_asked = (evaluation.get("split"), changed) == ("test", [_setting(config)])
+        if is_asked and is_of_weights(evaluation, weights, best):
             return float(evaluation["result"]["test/accuracy"])
     return None
 

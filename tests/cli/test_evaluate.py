@@ -248,6 +248,21 @@ def test_shifted_data_are_named_next_to_the_numbers(trained, run, tmp_path):
     assert shifted["config"]["dataset"]["length"] == 33
 
 
+def test_other_files_are_a_change(trained, run, tmp_path):
+    """They may lie at the same path, or in a different dataset.data_dir, which is not a setting."""
+    trial = Path(shutil.copytree(trained("language_modelling"), tmp_path / "seed_0"))
+    words = Path(read_checkpoint(trial).config["dataset"]["path"])
+    before = words.read_text()
+    try:
+        words.write_text("the lazy dog jumps over the quick brown fox " * 30)
+        printed = run(trial, cwd=tmp_path)
+    finally:
+        words.write_text(before)
+    [changed] = [each["changed"] for each in evaluations(trial) if each["changed"]]
+    assert list(changed) == ["dataset.files"]
+    assert f"dataset.files={changed['dataset.files'][1]}, in training {changed['dataset.files'][0]}\n" in printed
+
+
 def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(trained, run, tmp_path):
     (tmp_path / "mine.ckpt").write_bytes((trained("forecasting") / "checkpoints" / "best.ckpt").read_bytes())
     printed = run("mine.ckpt", cwd=tmp_path)

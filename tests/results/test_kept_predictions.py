@@ -1,5 +1,6 @@
 """Scores of test sequences from kept predictions: every metric that is a mean, both formats, and files that do not fit."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ import torch
 from seqmem.data import Batch, DataSpec
 from seqmem.data.batch import IGNORE_INDEX
 from seqmem.errors import UserError
+from seqmem.results.experiment import data_checksum
 from seqmem.results.kept_predictions import Scores, check_same_sequences, kept_scores
 from seqmem.results.reading import read_run
 from seqmem.results.record import RunFolder
@@ -94,6 +96,24 @@ def test_the_newest_evaluation_of_the_test_split_counts(tmp_path):
     assert kept_scores(read_run(trial), "accuracy").sums.tolist() == [1, 1, 1, 1]
     keep(trial, DIGITS, torch.eye(3)[[0, 1, 0, 1]], batch)
     assert kept_scores(read_run(trial), "accuracy").sums.tolist() == [1, 0, 1, 0]
+
+
+def test_evaluations_of_other_weights_or_of_other_data_are_skipped(tmp_path):
+    right = {"checkpoint_sha256": hashlib.sha256(b"best").hexdigest()}
+    description = {"name": "digits", "sha256": {"test": "1"}, "files": {"digits": "2"}}
+    trial = classified(tmp_path, "legs", [True, False, True, True])
+    trial.write_record({**trial.read_record(), "data": data_checksum(description)})
+    trial.checkpoints.mkdir()
+    (trial.checkpoints / "best.ckpt").write_bytes(b"best")
+    batch = Batch(torch.zeros(4, 8, 1), torch.zeros(4, dtype=torch.int64))
+    keep(trial, DIGITS, torch.eye(3)[[0, 1, 0, 1]], batch, data={**description, "files": {"digits": "3"}}, **right)
+    assert kept_scores(read_run(trial), "accuracy").endswith("01.json are of different data than the trial's")
+    keep(trial, DIGITS, torch.eye(3)[[0, 1, 1, 1]], batch, data=description, **right)
+    keep(trial, DIGITS, torch.eye(3)[[1, 1, 1, 1]], batch, data=description, checkpoint_sha256="of a later training")
+    keep(trial, DIGITS, torch.eye(3)[[0, 1, 0, 1]], batch, data={**description, "files": {"digits": "3"}}, **right)
+    assert kept_scores(read_run(trial), "accuracy").sums.tolist() == [1, 0, 0, 0]
+    (trial.checkpoints / "best.ckpt").unlink()  # the epoch decides
+    assert kept_scores(read_run(trial), "accuracy").sums.tolist() == [0, 0, 0, 0]
 
 
 def test_a_trial_that_was_moved_has_its_predictions_still(tmp_path):

@@ -12,6 +12,7 @@ from benchmarks import other_rates, successors
 from benchmarks.pages import trials
 from benchmarks.pages.results import SUCCESSORS
 from seqmem.cli import commandline
+from seqmem.results.evaluations import checksum
 from tests.results.synthetic import configuration, write_run
 
 
@@ -119,5 +120,12 @@ def test_only_evaluations_of_the_best_weights_with_one_change_count(tmp_path):
     write_evaluation(folder.path, "4", {"dataset.eval_hz": [1.0, 0.25]}, 0.4)
     write_evaluation(folder.path, "5", {}, 0.5)
     assert other_rates.unshifted_accuracy(folder, config) is None
-    write_evaluation(folder.path, "6", change, 0.6)
+    write_evaluation(folder.path, "6", change | {"dataset.files": ["1", "2"]}, 0.5)
+    assert other_rates.unshifted_accuracy(folder, config) is None
+    write_evaluation(folder.path, "7", change, 0.6)
     assert other_rates.unshifted_accuracy(folder, config) == 0.6
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "best.ckpt").write_bytes(b"of a later training")
+    assert other_rates.unshifted_accuracy(folder, config) is None
+    write_evaluation(folder.path, "8", change, 0.7, checkpoint_sha256=checksum(folder.checkpoints / "best.ckpt"))
+    assert other_rates.unshifted_accuracy(folder, config) == 0.7

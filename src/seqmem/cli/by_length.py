@@ -109,7 +109,7 @@ def _evaluated(
 
     started = now()
     data, module = _loaded(checkpoint, config)
-    about = evaluated(checkpoint, config)
+    about = evaluated(checkpoint, config, data)
     reading = Reading.of(checkpoint, data.spec, TrainConfig(**config["train"]), "train.eval_batch_size" in about["changed"])
     about |= {"dataset": data.spec.name, "split": "test", "metric": module.task.metric, **origin(config)}
     about |= {**computed(module, config, data), "data": _identity(data, config)}

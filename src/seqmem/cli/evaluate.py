@@ -141,7 +141,7 @@ def run(checkpoint: "Checkpoint", config: Mapping[str, Any], keys: Keys, is_one_
         check_predictions(path)
     before = evaluations.recorded(checkpoint.folder, checkpoint.epoch, PREFIXES[keys.split])
     data = finished_trial.load_data(checkpoint, config)
-    about = evaluated(checkpoint, config)
+    about = evaluated(checkpoint, config, data)
     if path and is_one_of_folder:
         if kept := evaluations.kept(path, {**about, "split": keys.split, "data": data.describe()}):
             print(f"kept before: {path}")

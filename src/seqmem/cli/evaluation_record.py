@@ -2,7 +2,10 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from seqmem.errors import UserError
 
 if TYPE_CHECKING:
     from seqmem.data import DataSet
@@ -10,8 +13,11 @@ if TYPE_CHECKING:
     from seqmem.training.loop.module import SequenceModule
 
 
-def evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the weights that are evaluated, and the settings that differ from the training's."""
+def evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any], data: "DataSet") -> dict[str, Any]:
+    """Return the weights that are evaluated, and the settings and files that differ from the training's.
+
+    Different files are the change ``dataset.files``, with the checksum of their names and contents.
+    """
     from seqmem import models
     from seqmem.results.evaluations import changes, checksum
     from seqmem.training.config import model_arguments
@@ -21,7 +27,7 @@ def evaluated(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> dict[str, 
         "checkpoint_sha256": checksum(checkpoint.path),
         "epoch": checkpoint.epoch,
         "model": models.label(model_arguments(config)),
-        "changed": changes(checkpoint.config, config),
+        "changed": changes(checkpoint.config, config) | _changed_files(checkpoint.folder, data),
     }
 
 
@@ -42,3 +48,18 @@ def computed(module: "SequenceModule", config: Mapping[str, Any], data: "DataSet
         "backend": backend(config),
         **computed_by(config),
     }
+
+
+def _changed_files(trial: Path, data: "DataSet") -> dict[str, tuple[str, str]]:
+    """Return the change from the files of a trial's training to those of data; empty if there is none, or it is not known."""
+    from seqmem.results.experiment import data_checksum
+    from seqmem.results.record import RunFolder
+
+    if data.separate_test:  # drawn, not read; the description would draw all splits
+        return {}
+    try:
+        before = RunFolder(trial).read_data().get("files")
+    except UserError:  # a checkpoint outside of its trial's folder
+        return {}
+    now = data.describe()["files"]
+    return {} if before in (None, now) else {"dataset.files": (data_checksum(before), data_checksum(now))}

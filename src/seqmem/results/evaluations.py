@@ -83,6 +83,27 @@ def kept(path: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def weights_of_result(trial: RunFolder) -> str | None:
+    """Return the checksum of the weights that gave a trial's result; None if their file cannot be read."""
+    try:
+        return checksum(trial.checkpoints / "best.ckpt")
+    except OSError:
+        return None
+
+
+def is_of_weights(evaluation: Mapping[str, Any], weights: str | None, best_epoch: int | None) -> bool:
+    """Return whether an evaluation is of the weights that gave a trial's result.
+
+    Args:
+        evaluation: content of its file.
+        weights: checksum of these weights; if it is None, the epoch decides.
+        best_epoch: as in the trial's record.
+    """
+    if weights is None:
+        return best_epoch in (evaluation.get("epoch"), -1)  # -1: the initial weights
+    return bool(evaluation.get("checkpoint_sha256") == weights)
+
+
 def differences(measured: Mapping[str, float], before: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """Return the metrics that differ in any digit by name: (now, in training). NaN equals NaN."""
     common = {name: (value, before[name]) for name, value in measured.items() if name in before}

@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from seqmem.data.batch import IGNORE_INDEX
 from seqmem.errors import UserError
 from seqmem.io.files import json_object
-from seqmem.results.evaluations import checksum
+from seqmem.results.evaluations import checksum, is_of_weights, weights_of_result
 from seqmem.results.experiment import data_checksum
 from seqmem.results.reading import Run
 
@@ -58,7 +58,7 @@ class Scores:
 def kept_scores(run: Run, metric: str) -> Scores | str:
     """Return the scores of a finished trial from the predictions that its newest evaluation on the test split has kept.
 
-    Only evaluations of the weights that gave the trial's result count, of unchanged data.
+    Only evaluations of the weights that gave the trial's result count, on the data of the trial.
 
     Returns:
         The scores, or the reason why there are none.
@@ -66,11 +66,17 @@ def kept_scores(run: Run, metric: str) -> Scores | str:
     if metric not in _SCORES:
         return f"{metric} is not a mean over test sequences"
     reason = NOT_KEPT
-    for path in sorted((run.folder.path / "evaluations").glob("*.json"), reverse=True):
+    paths = sorted((run.folder.path / "evaluations").glob("*.json"), reverse=True)
+    weights = weights_of_result(run.folder) if paths else None
+    for path in paths:
         try:
             evaluation = json_object(path)
-            if _is_of_result(evaluation, run):
-                return _scores(run, evaluation, metric)
+            if not _is_of_result(evaluation, run, weights):
+                continue
+            if run.data and data_checksum(evaluation["data"]) != run.data:
+                reason = f"the predictions of {path} are of different data than the trial's"
+                continue
+            return _scores(run, evaluation, metric)
         except UserError as error:
             reason = str(error)
         except (OSError, ValueError, LookupError, TypeError, BadZipFile, StopIteration) as error:
@@ -109,10 +115,9 @@ def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:
     return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
-def _is_of_result(evaluation: dict[str, Any], run: Run) -> bool:
-    best = run.record.get("best_epoch")
+def _is_of_result(evaluation: Mapping[str, Any], run: Run, weights: str | None) -> bool:
     unchanged = evaluation.get("split") == "test" and not evaluation.get("changed") and evaluation.get("predictions")
-    return bool(unchanged) and (best == -1 or evaluation["epoch"] == best)
+    return bool(unchanged) and is_of_weights(evaluation, weights, run.record.get("best_epoch"))
 
 
 def _scores(run: Run, evaluation: dict[str, Any], metric: str) -> Scores:

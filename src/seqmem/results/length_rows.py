@@ -8,7 +8,7 @@ from pathlib import Path
 from seqmem.errors import UserError
 from seqmem.results import by_length
 from seqmem.results.aggregate import Trials, mean_and_deviation
-from seqmem.results.evaluations import checksum
+from seqmem.results.evaluations import is_of_weights, weights_of_result
 from seqmem.results.formats import Columns
 from seqmem.results.intervals import mean_interval
 from seqmem.results.reading import Run
@@ -133,17 +133,10 @@ def _values(evaluations: Mapping[int, Mapping[Path, by_length.AtLength]]) -> dic
 def _of_result(run: Run, metric: str) -> Iterator[by_length.AtLength]:
     """Yield the evaluations of a trial's data by the weights that gave its result."""
     found = [each for each in by_length.read(run.folder.path) if not each.variant and each.metric == metric]
-    weights = _checksum(run.folder.checkpoints / "best.ckpt") if found else None
+    weights = weights_of_result(run.folder) if found else None
     for each in found:
-        if each.weights == weights or (weights is None and each.record.get("epoch") == run.record.get("best_epoch")):
+        if is_of_weights(each.record, weights, run.record.get("best_epoch")):
             yield each
-
-
-def _checksum(path: Path) -> str | None:
-    try:
-        return checksum(path)
-    except OSError:
-        return None
 
 
 def _table(dataset: str, rows: Sequence[LengthRow]) -> LengthTable:
