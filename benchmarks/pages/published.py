@@ -10,6 +10,7 @@ from benchmarks.pages.blocks import table
 from benchmarks.pages.files import link, read
 from seqmem.cli import choices
 from seqmem.results.paper_names import is_model, is_task
+from seqmem.results.published import in_our_unit
 from seqmem.results.record import settings
 
 
@@ -32,7 +33,7 @@ def value(paper: str, table: str, trial: Mapping[str, str]) -> str:
         trial: with the columns experiment and model.
     """
     row = _row(paper, table, trial)
-    return "" if row is None else f"{float(row['value']) / 100:.6g}" if "%" in row["metric"] else row["value"]
+    return "" if row is None else f"{in_our_unit(row['metric'], float(row['value'])):.6g}"
 
 
 def model(paper: str, table: str, trial: Mapping[str, str]) -> str:

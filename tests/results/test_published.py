@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import pytest
 
@@ -10,7 +11,7 @@ from benchmarks.pages import published as published_on_pages
 from seqmem import results
 from seqmem.cli import commandline, report
 from seqmem.errors import UserError
-from seqmem.results.published import compare, read_published, with_published
+from seqmem.results.published import columns, compare, read_published, with_published
 from seqmem.results.table import cells
 from tests.results.synthetic import configuration, write_run
 
@@ -77,6 +78,31 @@ def test_a_run_on_a_part_of_the_data_has_a_note(tmp_path):
     write_run(tmp_path / "a", {**config, "smoke_test": True})
     [found] = compare(published(tmp_path, "digits,legs,accuracy,0.9"), groups_of(tmp_path))
     assert found.note == "smoke_test=True, dataset.train_samples=100, train.limit_test_batches=1"
+
+
+@pytest.mark.parametrize(
+    "metric", ["test accuracy (%)", "test accuracy %", "accuracy(%)", "accuracy [%]", "Test accuracy (%)", "% test accuracy"]
+)
+def test_a_percentage_may_be_written_in_any_way(tmp_path, metric):
+    [found] = published(tmp_path, f"digits,legs,{metric},96.2")
+    assert (found.value, found.split, found.name) == (pytest.approx(0.962), "test", "accuracy")
+    write_run(tmp_path / "a", configuration("legs"), 0.9)
+    compared = columns(compare([found], groups_of(tmp_path)), groups_of(tmp_path))
+    assert (compared["published"], compared["difference"]) == (["0.9620"], ["-0.0620"])
+    assert "%" not in compared["published metric"][0]
+
+
+def test_the_split_does_not_depend_on_case(tmp_path):
+    [found] = published(tmp_path, "digits,legs,Validation accuracy,0.9")
+    assert (found.value, found.split, found.name) == (0.9, "val", "accuracy")
+
+
+@pytest.mark.parametrize(("metric", "value"), [("test accuracy", "96.2"), ("accuracy (%)", "105"), ("accuracy", "nan")])
+def test_an_accuracy_that_is_not_a_fraction_is_refused(tmp_path, metric, value):
+    with pytest.raises(
+        UserError, match=rf"line 2: value: got {value} of '{re.escape(metric)}', expected an accuracy from 0 to"
+    ):
+        published(tmp_path, f"digits,legs,{metric},{value}")
 
 
 _of_experiments = {

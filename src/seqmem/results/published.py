@@ -6,8 +6,8 @@ value is compared with each row of ours that has
 - its task: a name in ``paper_names.TASKS``, for data sets with the settings given there; else the name of a data set;
 - its model: a name in ``paper_names.MODELS``, for models with the settings given there; else the name of a model. With a paper
   and a table, the names in ``paper_names.TASKS_OF`` and ``MODELS_OF`` come first;
-- its metric: "test accuracy (%)" is a hundred times ``test/accuracy``, "validation ..." is the validation metric, and without
-  either word it is the test metric.
+- its metric: "test accuracy (%)", or any other text with "%", is a hundred times ``test/accuracy``, "validation ..." is the
+  validation metric, and without either word it is the test metric.
 
 Case, blanks and punctuation of names are ignored.
 """
@@ -88,7 +88,8 @@ def read_published(path: Path) -> list[Published]:
     """Read a file of published values.
 
     Raises:
-        UserError: the file cannot be read, misses a column, or has a value that is not a number.
+        UserError: the file cannot be read, misses a column, or has a value that is not a number, or is an accuracy below 0 or
+            above 1.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -123,6 +124,11 @@ def with_published(summary: pd.DataFrame, comparisons: Sequence[Comparison]) -> 
     return added
 
 
+def in_our_unit(metric: str, value: float) -> float:
+    """Return a published value in the unit of our metric: a percentage, which the name of its metric says, as a fraction."""
+    return value / 100 if "%" in metric else value
+
+
 def columns(comparisons: Sequence[Comparison], groups: Sequence[Trials]) -> Columns:
     """Return the comparisons as a table of strings."""
     ours = [None if each.row is None else groups[each.row] for each in comparisons]
@@ -130,7 +136,7 @@ def columns(comparisons: Sequence[Comparison], groups: Sequence[Trials]) -> Colu
         "paper": [f"{each.published.paper} {each.published.table}".strip() for each in comparisons],
         "task": [each.published.task for each in comparisons],
         "published model": [each.published.model for each in comparisons],
-        "published metric": [each.published.metric.removesuffix(" (%)") for each in comparisons],  # a percentage is converted
+        "published metric": [_without_percent(each.published.metric) for each in comparisons],
         "published": [number(each.published.value) for each in comparisons],
         "ours": [spread(each.mean, each.deviation) for each in comparisons],
         "n": [str(each.n) for each in comparisons],
@@ -148,21 +154,26 @@ def _published(line: Mapping[str, str], place: str) -> Published:
         value = float(line["value"])
     except (TypeError, ValueError):
         raise UserError(f"{place}: value: got '{line['value']}', expected a number") from None
-    found = re.fullmatch(r"(?:(test|validation) )?(.*?)( \(%\))?", texts["metric"])
+    found = re.fullmatch(r"(?:(test|validation)\s+)?(.*)", _without_percent(texts["metric"]), re.IGNORECASE | re.DOTALL)
     assert found is not None
-    split, metric, percent = found.groups()
+    split, metric = found.groups()
     names = {plain(name): ours for paper, ours in METRICS.items() for name in (paper, ours)}
-    return Published(
-        **texts,
-        value=value / 100 if percent else value,
-        split="val" if split == "validation" else "test",
-        name=names.get(plain(metric), ""),
-    )
+    name, value = names.get(plain(metric), ""), in_our_unit(texts["metric"], value)
+    if name == "accuracy" and not 0 <= value <= 1:
+        raise UserError(
+            f"{place}: value: got {line['value']} of '{texts['metric']}', expected an accuracy from 0 to 1, or from 0 to 100 "
+            f"of '{_without_percent(texts['metric'])} (%)'"
+        )
+    return Published(**texts, value=value, split="val" if (split or "").lower() == "validation" else "test", name=name)
 
 
 def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
     if not value.name:
         return [Comparison(value, note="runs do not record this metric")]
+def _without_percent(metric: str) -> str:
+    return re.sub(r"\s*[(\[]?\s*%\s*[)\]]?", "", metric).strip()
+
+
     names = value.paper, value.table
     on_task = [(k, group) for k, group in enumerate(groups) if is_task(*names, value.task, *_known(group, "dataset"))]
     of_model = [(k, group) for k, group in on_task if is_model(*names, value.model, *_known(group, "model"))]
