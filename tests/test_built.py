@@ -62,6 +62,43 @@ def test_a_change_before_the_build_shows(checkout, installed):
     assert built.read(installed)["commit"] == f"{built.commit(checkout).removesuffix('-dirty')}-dirty"
 
 
+@pytest.mark.parametrize("folder", ["src/seqmem/cells", "cfg/model", "csrc", "datasets"])
+def test_an_untracked_file_of_the_sources_shows(checkout, folder):
+    package = checkout / "src" / "seqmem"
+    package.mkdir(parents=True)
+    (package / "code.py").write_text("a = 1")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "second")
+    before = built.commit(package)
+    (checkout / ".git" / "info" / "exclude").write_text("*.so\nbuilt/\n")
+    for path in ("notes.txt", f"{folder}/ignored.so", f"{folder}/built/a.py"):
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / path).write_text("a")
+    assert built.commit(checkout) == built.commit(package) == before
+    (checkout / folder / "mine.py").write_text("a = 1")
+    assert built.commit(checkout) == built.commit(package) == f"{before}-dirty"
+
+
+@pytest.mark.parametrize("command", ["rev-parse", "diff"])
+def test_where_git_fails_the_commit_is_not_known(checkout, monkeypatch, command):
+    """Where it fails with something other than a difference, as in a damaged repository."""
+    called = built._git
+
+    def failing(folder, *arguments):
+        done = called(folder, *arguments)
+        return subprocess.CompletedProcess(done.args, 128, "", "fatal") if arguments[0] == command else done
+
+    assert len(built.commit(checkout)) == 40
+    monkeypatch.setattr(built, "_git", failing)
+    assert built.commit(checkout) is None
+
+
+def test_a_shallow_clone_has_its_commit(checkout, tmp_path):
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "second")
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{checkout}", tmp_path / "shallow"], check=True)
+    assert built.commit(tmp_path / "shallow") == built.commit(checkout)
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", json.dumps({"commit": None, "sources": ""})])
 def test_without_a_commit_the_hash_remains(installed, content):
     path = installed / "built_from.json"

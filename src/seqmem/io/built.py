@@ -10,6 +10,8 @@ from pathlib import Path
 
 _FILE = "built_from.json"
 _no_sources = ("benchmarks/results", "README.md", "docs")
+_sources = ("src", "cfg", "csrc", "datasets")
+"""Folders whose untracked files run, too: modules of the package and of data sets, configs, and sources of the operators."""
 
 
 def write(package: Path, checkout: Path) -> None:
@@ -53,18 +55,25 @@ def source_hash(package: Path) -> str:
 def commit(folder: Path) -> str | None:
     """Return the commit of the repository that tracks files of a folder.
 
-    It ends in ``-dirty`` if tracked files were changed other than pages and kept results, which no measurement depends on.
-    It is None outside of a repository, and for a package that was installed into a folder of a different project.
+    It ends in ``-dirty`` if tracked files were changed other than pages and kept results, which no measurement depends on, or
+    if the folders of sources have files that git neither tracks nor ignores. It is None outside of a repository, for a package
+    that was installed into a folder of a different project, and where git fails.
     """
-    sources = [":/", *(f":(top,exclude){path}" for path in _no_sources)]
+    tracked = [":/", *(f":(top,exclude){path}" for path in _no_sources)]
+    untracked = [f":(top){path}" for path in _sources]
     try:
         if not _git(folder, "ls-files").stdout:
             return None
-        found = _git(folder, "rev-parse", "--verify", "HEAD").stdout.strip()
-        is_dirty = _git(folder, "diff", "--quiet", "--no-ext-diff", "HEAD", "--", *sources).returncode == 1
+        found = _git(folder, "rev-parse", "--verify", "HEAD")
+        changed = _git(folder, "diff", "--quiet", "--no-ext-diff", "HEAD", "--", *tracked)
+        new = _git(
+            folder, "ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory", "--", *untracked
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return f"{found}{'-dirty' if is_dirty else ''}" if found else None
+    if found.returncode or changed.returncode not in (0, 1) or new.returncode:
+        return None
+    return f"{found.stdout.strip()}{'-dirty' if changed.returncode or new.stdout else ''}"
 
 
 def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
