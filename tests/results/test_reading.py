@@ -145,13 +145,37 @@ def test_trials_of_different_data_are_not_averaged(tmp_path):
     config = configuration()
     write_run(tmp_path / "a", config, 0.2, data="aaaaaaaaaaaa", started="2026-01-01")
     write_run(tmp_path / "b", config, 0.8, data="bbbbbbbbbbbb", started="2026-01-02")
-    assert [(row.model, row.results("test")) for row in rows_of(tmp_path)] == [
-        ("legs (data=aaaaaaa)", [0.2]),
-        ("legs (data=bbbbbbb)", [0.8]),
+    assert [(row.dataset, row.model, row.results("test")) for row in rows_of(tmp_path)] == [
+        ("digits (data=aaaaaaa)", "legs", [0.2]),
+        ("digits (data=bbbbbbb)", "legs", [0.8]),
     ]
 
 
-def test_a_trial_found_twice_counts_once(tmp_path):
+def test_rows_on_different_data_are_rows_of_different_data_sets(tmp_path):
+    """Also of different models, whose rows would otherwise be ranked together."""
+    for k, (model, test, data) in enumerate([("legs", 0.2, "a"), ("gru", 0.8, "b"), ("rnn", 0.5, "a"), ("lstm", 0.9, None)]):
+        write_run(
+            tmp_path / str(k) / "seed_0", configuration(model), test, data=data and data * 12, started=f"2026-01-0{k + 1}"
+        )
+    rows = rows_of(tmp_path)
+    assert [(row.dataset, row.model) for row in rows] == [
+        ("digits (data=aaaaaaa)", "legs"),
+        ("digits (data=aaaaaaa)", "rnn"),
+        ("digits (data=bbbbbbb)", "gru"),
+        ("digits (data=unknown)", "lstm"),
+    ]
+    assert [row.model for row in results.best_by_validation(rows)] == ["rnn", "gru", "lstm"]
+    trials = csv.DictReader(written(tmp_path)["trials.csv"].decode().splitlines())
+    assert [trial["data"] for trial in trials] == ["a" * 12, "a" * 12, "b" * 12, ""]
+
+
+def test_rows_of_one_known_and_of_unknown_data_share_the_name(tmp_path):
+    for model, data in (("legs", "a" * 12), ("gru", None)):
+        write_run(tmp_path / model / "seed_0", configuration(model), data=data)
+    assert {row.dataset for row in rows_of(tmp_path)} == {"digits"}
+
+
+def test_a_trial_found_twice_counts_once(tmp_path, capsys):
     for k, seed in enumerate([0, 1, 0]):
         write_run(tmp_path / str(k), configuration(seed=seed), [0.7, 0.8, 0.9][k], started=f"2026-01-0{k + 1}")
     [row] = rows_of(tmp_path)

@@ -33,7 +33,7 @@ Report all trials below a folder, or those of a sweep if it holds the sweep's ma
                        and from three trials on the 95 % interval of the mean (Student's t);
                        table.tex has short labels and the columns of a paper, and is scaled down where it is wider than a page
   table.csv            the same, all columns in full precision
-  trials.csv           every trial: seed, status and its reason, results, commit, backend, machine, date, folder
+  trials.csv           every trial: seed, status and its reason, results, commit, data, backend, machine, date, folder
   curves.png bars.png  learning curves; test results with error bars and each trial as a point
   by_length.csv .md .tex .png
                        test results at other lengths, of trials that "seqmem evaluate TRIAL lengths=A,B,..." has evaluated:

@@ -93,14 +93,16 @@ def check_comparable(rows: Sequence[Trials]) -> None:
         UserError: naming two rows that differ.
     """
     known = [row for row in rows if row.finished]
-    for row in known[1:]:
-        for name, first, other in (
-            ("metric", known[0].metric, row.metric),
-            ("checksum of the data", known[0].runs[0].data, row.runs[0].data),
-        ):
-            if first and other and first != other:
+    for name, values in (
+        ("metric", [row.metric for row in known]),
+        ("checksum of the data", [row.runs[0].data for row in known]),
+    ):
+        given = [(row, value) for row, value in zip(known, values, strict=True) if value]
+        for row, value in given[1:]:
+            first, expected = given[0]
+            if value != expected:
                 raise UserError(
-                    f"{known[0].model} and {row.model} on {row.dataset}: got {name} {first} and {other}, expected the same; "
+                    f"{first.model} and {row.model} on {row.dataset}: got {name} {expected} and {value}, expected the same; "
                     "--rows chooses rows to compare"
                 )
 

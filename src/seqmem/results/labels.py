@@ -52,9 +52,9 @@ def varying(settings: Iterable[dict[str, Any] | None]) -> list[str]:
 def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
     """Return (data set, model) for each subject, all different.
 
-    Settings of the data set that differ between data sets of equal name are added to the data set. Other settings that differ
-    between models of equal name on the same data are added to the model. Data, backend, version and the settings' digest are
-    added only if everything else is equal and they differ.
+    Settings of the data set that differ between data sets of equal name are added to the data set, and the data's checksum if
+    several are known for one of them. Other settings that differ between models of equal name on the same data are added to the
+    model. Data, backend, version and the settings' digest are added to it only if everything else is equal and they differ.
     """
     datasets = _named(
         [subject.dataset for subject in subjects],
@@ -63,6 +63,13 @@ def label(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
         lambda key: key.startswith("dataset."),
         "dataset.",
     )
+    checksums: dict[str, set[str]] = {}
+    for name, subject in zip(datasets, subjects, strict=True):
+        checksums.setdefault(name, set()).update({subject.data} - {""})
+    datasets = [
+        _with(name, _data(subject)) if len(checksums[name]) > 1 else name
+        for name, subject in zip(datasets, subjects, strict=True)
+    ]
     models = _named(
         [subject.model for subject in subjects],
         [subject.settings for subject in subjects],

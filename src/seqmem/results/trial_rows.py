@@ -20,8 +20,8 @@ def trial_rows(groups: Sequence[Trials], problems: Mapping[Path, str], folder: P
 
     Yields:
         row (index of the group), dataset, model, seed, status, reason (why it is not finished, or which file could not be
-        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, backend, machine, gpu,
-        processor, threads, instructions, library, started, folder.
+        read), metric, test, validation, best_epoch (from 1), epochs, seconds, code, commit, data (checksum), backend,
+        machine, gpu, processor, threads, instructions, library, started, folder.
     """
     for k, group in enumerate(groups):
         for run in group.runs:
@@ -51,6 +51,7 @@ def _of_record(run: Run) -> dict[str, Any]:
     return {
         "best_epoch": best + 1 if isinstance(best, int) else None,
         **{key: record.get(key) for key in ("epochs", "seconds", "code", "commit")},
+        "data": run.data or None,
         "backend": run.backend or None,
         "machine": run.machine or None,
         **{key: computer.get(key) for key in ("gpu", "processor", "threads")},
