@@ -180,8 +180,15 @@ def test_a_trial_found_twice_counts_once(tmp_path, capsys):
         write_run(tmp_path / str(k), configuration(seed=seed), [0.7, 0.8, 0.9][k], started=f"2026-01-0{k + 1}")
     [row] = rows_of(tmp_path)
     assert row.results("test") == [0.7, 0.8]
-    [again] = row.unfinished
+    [again] = [run for run in row.runs if not run.finished]
     assert (again.status, again.reason) == ("repeated", f"the same trial as {tmp_path / '0'}")
+    assert (row.unfinished, row.states) == ([], "")
+    files = written(tmp_path)
+    assert "3 trials, in 1 row:" in capsys.readouterr().out
+    assert "not finished" not in files["table.md"].decode()
+    assert f"repeated: ../2: the same trial as {tmp_path / '0'}" in files["table.txt"].decode()
+    results.report(tmp_path)
+    assert f"repeated: {tmp_path / '2'}: the same trial as" in capsys.readouterr().out
 
 
 def test_trials_that_never_started_are_found_below_a_folder(tmp_path):

@@ -117,7 +117,7 @@ def write(
     _write_lengths(folder, at_lengths, tables)
     html = page(source.resolve().name, groups, summary, trials, curves, comparisons, figures, tables)
     write_text(folder / "report.html", html)
-    unfinished = sum(not run.finished for run in runs)
+    unfinished = sum(len(group.unfinished) for group in groups)
     of_them = f", {unfinished} of them not finished" if unfinished else ""
     show_table(summary, columns=table)
     for each in tables:

@@ -56,7 +56,7 @@ def report(folder: Path, trials: Sequence[RunFolder] | None = None) -> "pd.DataF
     if figure:
         save_figure(figure, folder / "curves.png")
     show_table(summary)
-    for run in (run for group in groups for run in group.unfinished):
+    for run in (run for group in groups for run in group.runs if not run.finished):
         print(f"{run.status}: {run.folder.path}: {run.reason}")
     print(f"table.md, table.csv{', curves.png' * (figure is not None)} are in {folder}")
     return summary

@@ -79,8 +79,8 @@ class Trials:
 
     @property
     def unfinished(self) -> list[Run]:
-        """The trials without a result."""
-        return [run for run in self.runs if not run.finished]
+        """The trials without a result; those that were found twice have theirs in a different folder."""
+        return [run for run in self.runs if not run.finished and run.status != "repeated"]
 
     @property
     def states(self) -> str:
