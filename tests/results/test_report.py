@@ -129,6 +129,26 @@ def test_pictures_and_tables_of_all_formats_are_written(tmp_path):
     assert files["bars.png"].startswith(b"\x89PNG")
 
 
+def test_files_that_an_earlier_report_wrote_alone_are_removed(tmp_path):
+    run = write_run(tmp_path / "a", configuration(), 0.7, epochs=2)
+    published = tmp_path / "published.csv"
+    published.write_text("task,model,metric,value\ndigits,legs,test accuracy,0.6\n")
+    drawn = {"bars.png", "curves.png", "comparison.csv"}
+    assert drawn <= set(written(tmp_path, "--against", published))
+    others = ["by_length.csv", "by_length.png", "mine.png"]
+    for name in others:
+        (tmp_path / "out" / name).write_text("x")
+    run.write_record({**run.read_record(), "status": "failed", "reason": "no"})
+    found = set(written(tmp_path))
+    assert not found & (drawn | {*others[:2]})
+    assert "mine.png" in found
+    (tmp_path / "out" / "comparison.csv").write_text("dataset,first,second\n")  # of seqmem compare --csv
+    assert "comparison.csv" in written(tmp_path)
+    (tmp_path / "out" / "report.html").unlink()
+    (tmp_path / "out" / "bars.png").write_text("x")
+    assert "bars.png" in written(tmp_path)  # of something else
+
+
 @pytest.mark.parametrize("empty", ["no such folder", "a folder without records"])
 def test_where_there_is_nothing_one_line_says_so(empty, tmp_path, capsys):
     folder = tmp_path / "runs"

@@ -23,6 +23,7 @@ from seqmem.results.selection import order, selected
 from seqmem.results.table import print_table, show_table, smoke_note
 from seqmem.results.trial_rows import trial_rows
 
+PAGE = "report.html"
 _not_in_papers = ("best epoch", "seconds", "sequences/s")
 
 DESCRIPTION = """\
@@ -109,6 +110,8 @@ def write(
     }
 
     compared = columns(comparisons, groups) if comparisons else None
+    if (folder / PAGE).exists():
+        _remove_stale(folder, [name for name, figure in figures.items() if not figure], compared is None)
     _write_tables(folder, summary, table, compared, trials, all_columns=bool(names))
     for name, figure in figures.items():
         if figure:
@@ -116,7 +119,7 @@ def write(
     tables = length_tables(at_lengths)
     _write_lengths(folder, at_lengths, tables)
     html = page(source.resolve().name, groups, summary, trials, curves, comparisons, figures, tables)
-    write_text(folder / "report.html", html)
+    write_text(folder / PAGE, html)
     unfinished = sum(len(group.unfinished) for group in groups)
     of_them = f", {unfinished} of them not finished" if unfinished else ""
     show_table(summary, columns=table)
@@ -125,6 +128,20 @@ def write(
     found, rows = _counted(len(runs), "trial"), _counted(len(groups), "row")
     print(f"{found}{of_them}, in {rows}: {folder / 'report.html'}")
     return groups
+
+
+def _remove_stale(folder: Path, figures: Sequence[str], without_comparison: bool) -> None:
+    """Remove what an earlier report of a folder wrote and this one does not: figures with their tables, and the comparison."""
+    names = [f"{name}.png" for name in figures]
+    if "by_length" in figures:
+        names += [f"by_length.{suffix}" for suffix in ("csv", "md", "tex")]
+    comparison = folder / "comparison.csv"
+    if without_comparison and comparison.is_file():
+        heading = formats.comma_separated(columns([], []))
+        if comparison.read_text(encoding="utf-8", errors="replace").startswith(heading):  # not one of seqmem compare --csv
+            names.append(comparison.name)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_tables(
