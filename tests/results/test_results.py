@@ -1,5 +1,7 @@
 """From records to a table, with records written by hand."""
 
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -105,6 +107,37 @@ def test_without_training_there_is_no_curve(tmp_path, capsys):
     results.report(tmp_path)
     assert "curves.png" not in capsys.readouterr().out
     assert not (tmp_path / "curves.png").exists()
+
+
+MACHINES = {"A": {"processor": "A", "threads": 1}, "B": {"processor": "B", "threads": 1}, "": None}
+
+
+@pytest.mark.parametrize(
+    ("machines", "timed", "shown"),
+    [
+        (["A", "A", "B"], [0, 1], "A, 1 thread"),
+        (["A", "moved", "moved"], [0], "A, 1 thread"),  # those that resumed on a different machine do not share one
+        (["moved", "moved"], [], "several machines"),
+        (["", "", "A"], [2], "A, 1 thread"),
+        (["", "moved", ""], [0, 2], ""),
+    ],
+)
+def test_times_are_of_one_known_machine(tmp_path, machines, timed, shown):
+    for seed, name in enumerate(machines):
+        write_run(tmp_path, "legs", seed, 0.7, 0.5)
+        folder = RunFolder(tmp_path / "legs_0.1" / f"trial_{seed}")
+        machine = MACHINES.get(name, MACHINES["B"])
+        earlier = [MACHINES["A"]] if name == "moved" else []
+        folder.write_record({**folder.read_record(), "machine": machine, "earlier_machines": earlier, "seconds": 10.0**seed})
+    [row] = results.group_trials(results.find_runs(tmp_path))
+    assert [run.record["seed"] for run in row.timed] == timed
+    summary = results.summarize([row])
+    [values] = summary.to_dict("records")
+    assert (values["machine"], values["timed"]) == (shown, len(timed))
+    if not timed:
+        assert all(math.isnan(values[name]) for name in ("seconds", "sequences_per_second", "peak_memory_mib"))
+        assert cells(summary)["machine"] == ["several machines (seconds of 0 of 2 trials)"]
+        assert cells(summary)["seconds"] == ["-"]
 
 
 def test_different_metrics_are_named_row_by_row(tmp_path):

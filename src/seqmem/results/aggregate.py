@@ -90,9 +90,13 @@ class Trials:
 
     @property
     def timed(self) -> list[Run]:
-        """The finished trials of the machine that most of them ran on: times of different machines are not averaged."""
-        machines = Counter(run.machine for run in self.finished)
-        return [run for run in self.finished if run.machine == machines.most_common(1)[0][0]]
+        """The finished trials of the machine that most of them ran on: times of different machines are not averaged.
+
+        Those that resumed on a different machine, or of an unknown one where others are known, do not count.
+        """
+        alone = [run for run in self.finished if not run.record.get("earlier_machines")]
+        machines = Counter(run.machine for run in alone if run.machine) or Counter(run.machine for run in alone)
+        return [run for run in alone if run.machine == machines.most_common(1)[0][0]]
 
     @property
     def smoke_test(self) -> bool:
@@ -228,7 +232,7 @@ def _row(group: Trials) -> dict[str, Any]:
         "seconds": _mean(timed, "seconds"),
         "sequences_per_second": _mean(timed, "sequences_per_second"),
         "peak_memory_mib": max(_numbers(timed, "peak_memory_mib"), default=math.nan),
-        "machine": group.timed[0].machine,
+        "machine": (group.timed or group.finished)[0].machine,
         "timed": len(timed),
     }
 
