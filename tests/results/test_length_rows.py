@@ -84,6 +84,13 @@ def test_trials_that_did_not_finish_are_in_the_tables_by_length(tmp_path, capsys
     assert [line["unfinished"] for line in lines] == ["0", "0", "0", "3"]
 
 
+def test_a_result_that_is_not_finite_is_not_a_missing_one(tmp_path, capsys):
+    for seed, accuracy in enumerate((0.5, math.nan)):
+        evaluation(trial(tmp_path, seed=seed), 200, accuracy)
+    assert "| nan (1 of 2 not finite) |" in written(tmp_path)["by_length.md"].decode()
+    assert "(1 of 2 not" in capsys.readouterr().out.partition("by length")[2]
+
+
 def test_lengths_are_chosen(tmp_path, capsys):
     evaluated(tmp_path)
     lines = list(csv.DictReader(written(tmp_path, "--lengths=4000,50")["by_length.csv"].decode().splitlines()))

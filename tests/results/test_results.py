@@ -10,8 +10,9 @@ import yaml
 from seqmem import results
 from seqmem.results.evaluations import by_class, changes, side_by_side
 from seqmem.results.formats import markdown
+from seqmem.results.plots import plot_bars
 from seqmem.results.record import RunFolder, digest
-from seqmem.results.table import cells
+from seqmem.results.table import cells, spread_of
 
 
 def write_run(folder, model, seed, test, val, status="finished", lr=0.1, metric="accuracy", dataset="signs"):
@@ -138,6 +139,26 @@ def test_times_are_of_one_known_machine(tmp_path, machines, timed, shown):
         assert all(math.isnan(values[name]) for name in ("seconds", "sequences_per_second", "peak_memory_mib"))
         assert cells(summary)["machine"] == ["several machines (seconds of 0 of 2 trials)"]
         assert cells(summary)["seconds"] == ["-"]
+
+
+def test_a_mean_that_is_not_finite_says_of_how_many_trials(tmp_path):
+    for seed, test in enumerate([0.7, math.nan, 0.9]):
+        write_run(tmp_path, "legs", seed, test, 0.5)
+    write_run(tmp_path, "gru", 0, math.inf, 0.5)
+    write_run(tmp_path, "rnn", 0, 0.8, 0.5)
+    write_run(tmp_path, "lstm", 0, 0.0, 0.0, status="failed")
+    groups = results.group_trials(results.find_runs(tmp_path))
+    table = cells(results.summarize(groups))
+    assert dict(zip(table["model"], table["test accuracy"], strict=True)) == {
+        "legs": "nan (1 of 3 not finite)",
+        "gru": "inf (1 of 1 not finite)",
+        "rnn": "0.8000",
+        "lstm": "-",
+    }
+    assert spread_of([0.7, 0.9]) == "0.8000 +/- 0.1414"
+    assert spread_of([-math.inf, 0.9]) == "-inf (1 of 2 not finite)"
+    [axis] = plot_bars(groups).axes
+    assert axis.get_title() == "signs, 2 rows without a finite mean"
 
 
 def test_different_metrics_are_named_row_by_row(tmp_path):

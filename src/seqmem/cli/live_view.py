@@ -101,13 +101,12 @@ class Watched:
 
 def _outcome(records: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Return the state and the line of a job whose trials have not failed."""
-    from seqmem.results.aggregate import mean_and_deviation
-    from seqmem.results.table import spread
+    from seqmem.results.table import spread_of
 
     if pruned := [record["reason"] for record in records if record["status"] == "pruned"]:
         return "pruned", pruned[0].removeprefix("pruned by the search ")
     metric = records[0]["metric"]
     found = {split: [record["result"][f"{split}/{metric}"] for record in records] for split in ("val", "test")}
-    validation, test = (spread(*mean_and_deviation(numbers)) for numbers in found.values())
+    validation, test = map(spread_of, found.values())
     count = f" (n = {len(records)})" if len(records) > 1 else ""
     return "done", f"validation {metric} {validation}, test {test}{count}"

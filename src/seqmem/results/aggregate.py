@@ -45,6 +45,9 @@ COLUMNS = (
     "backend",
     "machine",
     "timed",
+    "test_not_finite",
+    "val_not_finite",
+    "last_not_finite",
 )
 
 
@@ -172,7 +175,8 @@ def summarize(trials: Iterable[Trials]) -> "pd.DataFrame":
     mean, missing for fewer than three trials), the same of val and of last (test after the last epoch, if ``train.test_last``),
     irreducible_error (if known), best_epoch (mean, from 1), parameters, seconds (mean of one trial), sequences_per_second
     (mean), peak_memory_mib (largest), backend (device kind, path of the operators, precision and torch.compile), machine, timed
-    (the finished trials on that machine; seconds, throughput and memory are of these alone).
+    (the finished trials on that machine; seconds, throughput and memory are of these alone), test_not_finite (number of
+    finished trials whose metric is not finite, so that the mean is not, either), the same of val and of last.
     """
     import pandas as pd
 
@@ -225,6 +229,7 @@ def _row(group: Trials) -> dict[str, Any]:
     for split, values in measured.items():
         row[f"{split}_mean"], row[f"{split}_std"] = mean_and_deviation(values)
         row[f"{split}_low"], row[f"{split}_high"] = mean_interval(values)
+        row[f"{split}_not_finite"] = sum(not math.isfinite(value) for value in values)
     return row | {
         "irreducible_error": _first(records, "irreducible_error"),
         "best_epoch": _mean(records, "best_epoch") + 1,

@@ -8,7 +8,7 @@ from pathlib import Path
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.formats import Columns
 from seqmem.results.intervals import mean_interval
-from seqmem.results.table import INTERVAL, interval, spread
+from seqmem.results.table import INTERVAL, interval, spread, spread_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def means(evaluated: Sequence[Evaluated], rows: Iterable[Trials]) -> Columns:
         "model": [row.model for row, _ in found],
         **({"metric": [members[0].metric for _, members in found]} if len(metrics) > 1 else {}),
         "n": [str(len(members)) for _, members in found],
-        heading: [spread(*mean_and_deviation(each)) for each in values],
+        heading: [spread_of(each) for each in values],
         **({} if all(math.isnan(low) for low, _ in ends) else {INTERVAL: [interval(*each) for each in ends]}),
         "in training": [spread(*mean_and_deviation([each.in_training for each in members])) for _, members in found],
     }

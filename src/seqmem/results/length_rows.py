@@ -12,7 +12,7 @@ from seqmem.results.evaluations import is_of_weights, weights_of_result
 from seqmem.results.formats import Columns
 from seqmem.results.intervals import mean_interval
 from seqmem.results.reading import Run
-from seqmem.results.table import interval, number, spread
+from seqmem.results.table import interval, not_finite, number, spread_of
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ def _with_n(row: LengthRow, length: int, text: Callable[[Sequence[float]], str])
 
 
 def _mean(values: Sequence[float]) -> str:
-    return number(mean_and_deviation(values)[0])
+    return not_finite(values) or number(mean_and_deviation(values)[0])
 
 
 def _spread_and_interval(values: Sequence[float]) -> str:
     low, high = mean_interval(values)
-    return spread(*mean_and_deviation(values)) + ("" if math.isnan(low) else f" ({interval(low, high)})")
+    return spread_of(values) + ("" if math.isnan(low) else f" ({interval(low, high)})")
 
 
 def _is_in(length: int, chosen: Sequence[int]) -> bool:

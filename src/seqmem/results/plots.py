@@ -102,8 +102,8 @@ def plot_learning_curves(groups: Sequence[Trials], curves: Mapping[Path, Curve])
 def plot_bars(groups: Sequence[Trials]) -> Figure | None:
     """Draw each row's mean test metric as a bar, with its sample standard deviation, and its trials as points.
 
-    The best row comes first. At most ``MOST_BARS`` rows of a data set are drawn; the title says so if there are more. In an SVG
-    the bar of row k links to ``#row-k``.
+    The best row comes first. At most ``MOST_BARS`` rows of a data set are drawn; the title says so if there are more, and how
+    many have no finite mean. In an SVG the bar of row k links to ``#row-k``.
 
     Args:
         groups: trials, a row each; one axis for each data set.
@@ -112,9 +112,12 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
         The figure; None if no trial finished with a finite result.
     """
     datasets: dict[str, list[tuple[int, Trials]]] = {}
+    left_out: dict[str, int] = {}
     for k, group in enumerate(groups):
         if group.finished and all(map(math.isfinite, group.results("test"))):
             datasets.setdefault(group.dataset, []).append((k, group))
+        elif group.finished:
+            left_out[group.dataset] = left_out.get(group.dataset, 0) + 1
     if not datasets:
         return None
     shown = {name: _best(rows)[:MOST_BARS] for name, rows in datasets.items()}
@@ -125,6 +128,8 @@ def plot_bars(groups: Sequence[Trials]) -> Figure | None:
         _draw_bars(axis, rows)
         count = len(datasets[name])
         title = _short(shortened([name])[0], 90) + (f", the best {len(rows)} of {count} rows" if count > len(rows) else "")
+        if missing := left_out.get(name):
+            title += f", {missing} row{'s' * (missing > 1)} without a finite mean"
         axis.set_title(title + _mark(group for _, group in rows), fontsize="medium")
     figure.tight_layout()  # once, and not again for each format that it is saved in
     return figure

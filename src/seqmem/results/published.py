@@ -26,7 +26,7 @@ from seqmem.errors import UserError, suggestion
 from seqmem.results.aggregate import Trials, mean_and_deviation
 from seqmem.results.formats import Columns
 from seqmem.results.paper_names import METRICS, is_model, is_task, plain
-from seqmem.results.table import number, spread
+from seqmem.results.table import number, spread_of
 
 _WHOLE = {
     "smoke_test": False,
@@ -138,7 +138,10 @@ def columns(comparisons: Sequence[Comparison], groups: Sequence[Trials]) -> Colu
         "published model": [each.published.model for each in comparisons],
         "published metric": [_without_percent(each.published.metric) for each in comparisons],
         "published": [number(each.published.value) for each in comparisons],
-        "ours": [spread(each.mean, each.deviation) for each in comparisons],
+        "ours": [
+            "-" if group is None else spread_of(group.results(each.published.split))
+            for each, group in zip(comparisons, ours, strict=True)
+        ],
         "n": [str(each.n) for each in comparisons],
         "difference": [number(each.difference, "+") for each in comparisons],
         "data set": [group.dataset if group else "-" for group in ours],
@@ -167,13 +170,13 @@ def _published(line: Mapping[str, str], place: str) -> Published:
     return Published(**texts, value=value, split="val" if (split or "").lower() == "validation" else "test", name=name)
 
 
-def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
-    if not value.name:
-        return [Comparison(value, note="runs do not record this metric")]
 def _without_percent(metric: str) -> str:
     return re.sub(r"\s*[(\[]?\s*%\s*[)\]]?", "", metric).strip()
 
 
+def _comparisons(value: Published, groups: Sequence[Trials]) -> list[Comparison]:
+    if not value.name:
+        return [Comparison(value, note="runs do not record this metric")]
     names = value.paper, value.table
     on_task = [(k, group) for k, group in enumerate(groups) if is_task(*names, value.task, *_known(group, "dataset"))]
     of_model = [(k, group) for k, group in on_task if is_model(*names, value.model, *_known(group, "model"))]

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from seqmem.io.files import write_text
 from seqmem.results import formats
+from seqmem.results.aggregate import mean_and_deviation
 from seqmem.results.formats import Columns
 from seqmem.results.intervals import CONFIDENCE, FEWEST
 from seqmem.results.labels import SMOKE, SMOKE_NOTE
@@ -126,6 +127,20 @@ def spread(mean: float, deviation: float) -> str:
     return number(mean) if math.isnan(deviation) else f"{number(mean)} +/- {number(deviation)}"
 
 
+def spread_of(values: Sequence[float]) -> str:
+    """Format mean and standard deviation of values; see :func:`not_finite` where that mean is not finite."""
+    return not_finite(values) or spread(*mean_and_deviation(values))
+
+
+def not_finite(values: Sequence[float]) -> str:
+    """Return ``nan (1 of 3 not finite)`` in place of a mean of values that are not all finite; empty for other values."""
+    return _not_finite(mean_and_deviation(values)[0], sum(not math.isfinite(value) for value in values), len(values))
+
+
+def _not_finite(mean: float, count: float, n: int) -> str:
+    return f"{mean:g} ({count:.0f} of {n} not finite)" if count > 0 else ""
+
+
 def interval(low: float, high: float) -> str:
     """Format both ends of an interval; "-" if there is none."""
     return "-" if math.isnan(low) else f"{number(low)} to {number(high)}"
@@ -169,5 +184,6 @@ def _rounded(values: Sequence[float], form: str) -> list[str]:
 
 
 def _spreads(summary: "pd.DataFrame", split: str) -> list[str]:
-    pairs = zip(summary[f"{split}_mean"], summary[f"{split}_std"], strict=True)
-    return [spread(mean, deviation) for mean, deviation in pairs]
+    names = (f"{split}_mean", f"{split}_std", f"{split}_not_finite", "n")
+    rows = zip(*(summary[name] for name in names), strict=True)
+    return [_not_finite(mean, count, n) or spread(mean, deviation) for mean, deviation, count, n in rows]
