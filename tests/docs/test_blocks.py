@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -86,6 +88,21 @@ def test_every_command_is_of_a_kind_that_is_tested():
     for command in pages.commands():
         if commands.is_run(command):
             commands.words_of(command)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("page", [page for page in pages.ALL if pages.commands(page)], ids=pages.name)
+def test_commands_have_the_syntax_of_a_shell(page):
+    """Brackets, for one, must be quoted."""
+    for command in pages.commands(page):
+        done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_brackets_of_a_shell_are_quoted():
+    """Zsh takes unquoted square brackets for a pattern of files."""
+    for command in pages.commands():
+        assert not re.search(r"=\S*[\[(]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command)), command
 
 
 def test_make_targets_and_tests_that_pages_name_exist():
