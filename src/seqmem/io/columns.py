@@ -30,7 +30,9 @@ IDS = (
     "trial",
     "trial_id",
     "episode",
+    "episode_id",
     "file",
+    "file_id",
     "filename",
 )
 TIMES = ("time", "timestamp", "time_stamp", "datetime", "date", "ds", "t", "step", "seconds")

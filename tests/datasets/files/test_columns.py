@@ -28,6 +28,13 @@ def test_columns_by_keys(load):
         load(text, **keys, channel_columns=["z"])
 
 
+@pytest.mark.parametrize("name", ["id", "Recording ID", "episode", "episode_id", "file_id", "filename", "unique_id"])
+def test_ids_are_recognised_by_their_names(load, name):
+    data = load(long(header=f"{name},time,x,y,label"), **WHOLE)
+    assert line(data, "series id") == name
+    assert everything(data) == EXPECTED
+
+
 def test_rows_of_unknown_columns_are_not_taken_for_series(load):
     """They would be series of some steps of one channel, with the accuracy of a guess."""
     text = long(40, header="Aufnahme,Zeit,Kraft links,Kraft rechts,Klasse")
