@@ -49,7 +49,12 @@ def page(module: ModuleType) -> str:
 
 
 def _directive(module: ModuleType, name: str) -> str:
-    """The directive of mkdocstrings for a name; a function that is made from another one has the docstring of that one."""
+    """The directive of mkdocstrings for a name; a function that is made from another one has the docstring of that one.
+
+    mkdocstrings does not import, and so does not find a name that a module imports on its first use.
+    """
+    if place := getattr(module, "_lazy", {}).get(name):
+        return f"::: {place}.{name}\n    options: {{heading: {name}, toc_label: {name}}}"
     thing = getattr(module, name)
     wrapped = inspect.unwrap(thing) if inspect.isfunction(thing) else thing
     if wrapped is thing or wrapped.__module__ == module.__name__ or wrapped.__name__ == name:

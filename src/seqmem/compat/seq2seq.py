@@ -73,7 +73,7 @@ class Settings:
 
 
 class NDS2SAEFactory(Settings):
-    """Settings one by one, then :meth:`build`.
+    """Factory of the sequence-to-sequence autoencoder: settings one by one, then ``build()``.
 
         >>> factory = NDS2SAEFactory()
         >>> factory.input_dim, factory.output_dim = 2, 1

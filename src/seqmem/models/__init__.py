@@ -22,6 +22,7 @@ __all__ = [
     "LINEAR_AE",
     "LSTM_AE",
     "MultiscaleNetwork",
+    "NDS2SAEFactory",
     "RecurrentNetwork",
     "SequenceModel",
     "StackNetwork",
