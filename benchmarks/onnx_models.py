@@ -82,9 +82,15 @@ def tried(name: str) -> Result:
             reason = str(error)
             continue
         least, most = sizes.steps
-        fixed = f"sequences of {'the longest length in training' if least == spec.max_length else f'{least} steps'}"
-        return Result(name, lengths, fixed if least == most else "any length", difference)
+        return Result(name, lengths, _steps(least, most, spec.max_length), difference)
     return Result(name, reason=reason)
+
+
+def _steps(least: int, most: float, longest: int) -> str:
+    """Return the numbers of steps that a program takes, of a model that was trained on at most ``longest`` steps."""
+    if least < most:
+        return "any length" if most > longest else "up to the longest length in training"
+    return f"sequences of {'the longest length in training' if least == longest else f'{least} steps'}"
 
 
 def main() -> None:
