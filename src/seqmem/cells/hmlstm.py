@@ -53,7 +53,7 @@ class HMLSTM(Recurrence[HMLSTMState]):
         input_size: C.
         hidden_size: D_l, one size for all layers or a list of ``num_layers`` sizes.
         num_layers: L.
-        boundary: "step": z is 1 if p is above a half; "sample": 1 with probability p, in training alone; "soft": z is p.
+        boundary: "step": z is 1 if p > 1/2; "sample": 1 with probability p, in training; "soft": z is p.
         boundary_activation: sigma; "hard_sigmoid" is max(0, min(1, (a s + 1) / 2)).
         slope: a in the first epoch.
         slope_growth: increment of a per epoch.

@@ -42,6 +42,7 @@ def reconstruct(
         UserError: coefficients without a last dimension, a length that is not a positive whole number, or a moment that is not
             remembered.
 
+    >>> from seqmem.hippo import project, reconstruct
     >>> signal = torch.linspace(0, 1, 101, dtype=torch.float64) ** 2
     >>> coefficients = project(signal, order=8)
     >>> reconstruct(coefficients, 101, at=[0, 50, 75.5, 100]).round(decimals=3)
@@ -91,6 +92,7 @@ def least_squares(
         UserError: a signal of a different shape or type, wrong settings as in :func:`seqmem.hippo.project`, or a window that
             holds no sample.
 
+    >>> from seqmem.hippo import least_squares, reconstruct
     >>> signal = torch.linspace(0, 1, 101, dtype=torch.float64) ** 2
     >>> (reconstruct(least_squares(signal, order=3), 101) - signal).abs().max() < 1e-13
     tensor(True)

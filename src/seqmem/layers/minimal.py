@@ -38,7 +38,7 @@ class MinimalRecurrence(SequenceLayer[MinimalState]):
         input_size: C.
         hidden_size: H.
         expansion: the recurrence has E = floor(``expansion`` H) units.
-        projection: a linear map from the E units to H outputs; None where E differs from H.
+        projection: True for a linear map from E units to H outputs; None: only if E differs from H.
         bias: the linear maps have biases.
         learned_state: the initial state is g(p) with a learned p; else it is zero.
         kernel_size: k, taps of a causal convolution of each channel, added to the inputs; None for none. In a stack these are
