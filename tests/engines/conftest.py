@@ -1,11 +1,15 @@
-"""The numbers that every engine must give."""
+"""The numbers that every engine must give, and a process that can fork."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engines.commands import TINY, found, run
+from seqmem.training.engines import workers
+from tests.engines.commands import ROOT, TINY, found, run
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,18 @@ def sequential(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     trials = found(folder / "runs")
     assert len(trials) == 4
     return trials
+
+
+@pytest.fixture
+def forking(request: pytest.FixtureRequest) -> None:
+    """Run the test in a process of its own if this one has threads of autograd, for example by an earlier test.
+
+    What a test replaces in this process has an effect on trials in others only if these are forked.
+    """
+    if workers.start_method(1) == "fork" or sys.platform != "linux":
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--run-slow", request.node.nodeid]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    pytest.skip("it passed in a process of its own, since this one cannot fork")

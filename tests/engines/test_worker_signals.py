@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 
 @pytest.mark.parametrize("place", ["set_threads", "_sendable"])
+@pytest.mark.usefixtures("forking")
 def test_a_signal_before_and_after_a_trial_is_no_crash_of_its_process(place, tmp_path, monkeypatch, capfd):
     original = getattr(worker, place)
 
@@ -79,6 +80,7 @@ def test_trials_save_a_checkpoint_when_the_command_ends_by_an_error(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_a_signal_that_the_system_sends_to_all_is_not_passed_on_as_a_second_one(tmp_path, monkeypatch):
     """A second signal would end the step that runs, without a checkpoint after it."""
     original, begun, done = SequenceModule.training_step, tmp_path / "begun", tmp_path / "done"

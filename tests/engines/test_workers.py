@@ -35,6 +35,7 @@ from tests.trials import assert_same, run_trials
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 
+@pytest.mark.usefixtures("forking")
 def test_three_at_a_time_give_the_numbers_of_one_after_the_other_with_one_thread(tmp_path, capsys, monkeypatch):
     """One trial fails and one is killed: the others go on, and a second call trains the two that are missing."""
     threads = torch.get_num_threads()
@@ -184,6 +185,7 @@ def test_an_error_of_one_job_is_not_raised_within_another(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_a_stopped_trial_resumes_with_the_threads_with_which_it_began(tmp_path, monkeypatch, capsys):
     """Trained by two threads; then the command asks for several trials, each in a process of one thread."""
     monkeypatch.setattr(threads, "are_given", lambda: False)
@@ -222,6 +224,7 @@ def test_nothing_is_measured_for_trials_that_have_all_finished(tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forking")
 def test_a_trial_is_measured_beside_others_without_a_trace(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(worker, "_device_memory", lambda: (9.0, 7.0, 5.0))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
-from seqmem.cells.orthogonal import TrivializedMatrix
 from seqmem.data.batch import Batch
 from seqmem.data.places import at_counted_steps
 from seqmem.models import SequenceModel
@@ -86,8 +85,8 @@ class SequenceModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Count the weights that other processes got at their start as no update."""
         for part in self.model.modules():
-            if isinstance(part, TrivializedMatrix):
-                part.forget_changes()
+            if forget := getattr(part, "forget_changes", None):
+                forget()
 
     def on_train_epoch_start(self) -> None:
         """Begin without a state; the model's own schedules follow the epoch."""
