@@ -95,16 +95,18 @@ def write(path: Path, names: Sequence[str], found: Iterable[Mapping[str, object]
 
 def newest(kept: Iterable[Row], found: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, Row]:
     """Return rows by their key: of several, the one whose trial started last; print each kept row that is replaced."""
-    by_key = {key(each): each for each in kept}
+    old = {key(each): each for each in kept}
+    rows = dict(old)
     for each in found:
-        before = by_key.get(key(each), each)
+        before = rows.get(key(each), each)
         if before.get("started", "") > each.get("started", ""):
-            print(f"left out: a trial of {each['started']}, older than that of {before['started']} in the file: {key(each)}")
-            continue
-        if any(before.get(name) != each.get(name) for name in ("test", "test_accuracy")):
-            print(f"replaced: {key(each)}")
-        by_key[key(each)] = each
-    return by_key
+            print(f"left out: a trial of {each.get('started')}, older than that of {before['started']}: {key(each)}")
+        else:
+            rows[key(each)] = each
+    for place, each in old.items():
+        if rows[place] != each:
+            print(f"replaced: {place}")
+    return rows
 
 
 def may_count(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:

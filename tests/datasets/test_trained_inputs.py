@@ -50,7 +50,9 @@ def test_a_series_of_another_delay_is_shifted_by_the_mean_of_the_training(load_s
 
 
 def test_a_trial_without_a_value_is_named(load_small):
-    with pytest.raises(UserError, match=r"^imdb: got no vocabulary in what the checkpoint has of the training's inputs"):
+    with pytest.raises(
+        UserError, match=r"^imdb: got a checkpoint without vocabulary, expected that of its training; train again$"
+    ):
         load_small("imdb", {"words": []})
 
 

@@ -187,8 +187,10 @@ class MemoryCell(Recurrence[MemoryState]):
             _initialize_joint([weight], how.get(f"u{source}"))
         for source, weight in to_hidden.items():
             _initialize_joint([weight[: self.hidden_size]], how[f"h{source}"])
-        if self.bias_u is not None and not zero_bias_init:
+        if self.bias_u is not None:
             initialize_bias(self.bias_u, sum(weight.shape[1] for source, weight in to_memory.items() if source != "m"))
+            if zero_bias_init:  # after the draw, which later random numbers follow
+                nn.init.zeros_(self.bias_u)
         if self.bias_h is not None:
             candidate, gate = self.bias_h[: self.hidden_size], self.bias_h[self.hidden_size :]
             if not zero_bias_init:

@@ -150,7 +150,7 @@ def _of_splits(config: Mapping[str, Any]) -> dict[str, Any]:
 
     section = config["dataset"]
     chosen = {*SPLITTING, *datasets.get(section["name"]).splitting}
-    return {key: section[key] for key in section if key in chosen}
+    return {key: section[key] for key in section if key in chosen or key.endswith("_fraction")}
 
 
 def _refuse_different_splits(config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:

@@ -195,7 +195,7 @@ class DataSet(ABC):
         return self._learned
 
     def learned(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return what inputs take from the training split, such as a mean or a vocabulary; a constructor calls it.
+        """Return a statistic of the training split, such as a mean or a vocabulary; a constructor calls it.
 
         For the model of a finished trial it is the value of that trial's training, whatever the arguments are now: otherwise
         an evaluation with other arguments would give the model other inputs than it was trained on.
@@ -211,7 +211,7 @@ class DataSet(ABC):
             UserError: the trial has no value of this name.
         """
         if self.trained is not None and name not in self.trained:
-            raise UserError(f"{self.name}: got no {name} in what the checkpoint has of the training's inputs; it is damaged")
+            raise UserError(f"{self.name}: got a checkpoint without {name}, expected that of its training; train again")
         value = compute() if self.trained is None else self.trained[name]
         value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         self._learned = {**(self._learned or {}), name: value}

@@ -30,6 +30,9 @@ class DamagedCheckpointError(UserError):
 # Fields of the spec that a model's weights depend on; a different data set must agree in them.
 _SHAPE = ("input_size", "output_size", "tokens", "times", "task")
 
+# Fields that the model was built by, and keeps on different data.
+_OF_TRAINING = ("max_length", "embedding_size", "answers_at_end", "later_targets")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -149,7 +152,7 @@ def restore(checkpoint: Checkpoint, train: Mapping[str, Any], spec: DataSpec) ->
             f"was trained on {trained.name}"
         )
     # The model may depend on these properties of its training data.
-    spec = replace(spec, **{name: getattr(trained, name) for name in ("max_length", "embedding_size", "answers_at_end")})
+    spec = replace(spec, **{name: getattr(trained, name) for name in _OF_TRAINING})
     with torch.device("meta"):  # no memory of a size that a file claims, until its weights are known to have that size
         check_weights(_module(checkpoint, train, spec), checkpoint.weights, checkpoint.path)
     module = _module(checkpoint, train, spec)
