@@ -39,7 +39,7 @@ class Entry:
 def _same(expected: Any, found: Any) -> bool:
     if not isinstance(expected, dict) or not isinstance(found, dict):
         return bool(expected == found)
-    # Of the limits 1 is one batch and 1.0 all of them.
+    # A limit of 1 is one batch, and 1.0 is all of them.
     kinds = (type(expected[key]) is type(found[key]) for key in expected if key.startswith("limit_") and key in found)
     return all(kinds) and all(
         _same(value, found[key]) for key, value in expected.items() if key in found and key not in ANYWHERE

@@ -79,7 +79,8 @@ def checked_width(name: str, factor: float, size_name: str, size: int, whole: Ca
         factor: a positive number.
         size_name: name of the size in an error.
         size: the size.
-        whole: rounds the product, of which digits after the sixth are left out: 1.15 * 100 is 114.99999999999999 in float64.
+        whole: rounds the product to a whole number. Before it the product is rounded to six decimals: 1.15 * 100 is
+            114.99999999999999 in float64.
 
     Raises:
         UserError: the width is 0, or above 2^31 - 1.

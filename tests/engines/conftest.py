@@ -27,7 +27,7 @@ def sequential(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def forking(request: pytest.FixtureRequest) -> None:
     """Run the test in a process of its own if this one has threads of autograd, for example by an earlier test.
 
-    What a test replaces in this process has an effect on trials in others only if these are forked.
+    Trials in other processes have what a test replaces in this one only if they are forked.
     """
     if workers.start_method(1) == "fork" or sys.platform != "linux":
         return

@@ -134,7 +134,7 @@ def test_a_killed_search_resumes_its_point_and_ends_as_if_it_had_not_been_killed
     assert len(curves[0]) == 3 * 12
 
 
-def test_a_point_stays_pruned_if_the_command_ended_before_the_study_was_told(tmp_path):
+def test_a_point_stays_pruned_if_the_command_ended_before_its_report(tmp_path):
     import optuna
 
     from seqmem.cli.search.points import Point

@@ -65,7 +65,7 @@ def test_a_trial_is_stopped_after_the_epoch_that_was_judged(workers, tmp_path, c
 
 
 def test_a_stopped_trial_does_not_go_on_if_the_search_resumes_it(tmp_path):
-    """The command was interrupted after the trial, before the study was told."""
+    """The command was interrupted after the trial, before its report to the study."""
     settings = config(train={"epochs": 4})
     [before] = watched(settings, tmp_path, StopsAfter(2))
     reason, watcher = before.read_record()["reason"], StopsAfter(2)

@@ -139,7 +139,7 @@ class SequenceModel(nn.Module):
         return task.weight(batch)
 
     def augmented_weight(self, batch: Batch, task: Task) -> float:
-        """Return :meth:`loss_weight` of :meth:`augment`'s result, before it is drawn: of several processes each draws its own.
+        """Return :meth:`loss_weight` of :meth:`augment`'s result before it is drawn, since each process draws its own.
 
         A subclass whose augmentation changes lengths defines it.
         """
