@@ -1,6 +1,8 @@
 """``python -m seqmem.predict``: from a table of one's own to predictions for new rows, for every task."""
 
 import csv
+import json
+import shlex
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from seqmem.io.collection import Reading
 from seqmem.io.sources import read_source
 from seqmem.training.checkpoints.files import read_checkpoint, restore
 from seqmem.training.evaluation.new_series import times_at
+from tests import program
 from tests.trials import run_trials
 
 TINY = ("dataset=files", "model=gru", "model.preset=tiny", "train.epochs=2", "train.lr=0.02", "runner.accelerator=cpu")
@@ -298,6 +301,23 @@ def test_arrays(trained, run, tmp_path):
     np.save(tmp_path / "new.npy", values[:5])
     rows, _ = run(trial, tmp_path / "new.npy")
     assert [row["series"] for row in rows] == ["0", "1", "2", "3", "4"]
+
+
+def test_training_ends_with_the_command_that_predicts_by_the_best_trial(tmp_path):
+    table(tmp_path / "own.csv", 30)
+    table(tmp_path / "new.csv", 3, labels=False)
+    command = ["train.py", *TINY, "dataset.path=own.csv", "dataset.id_column=name", "runner.ntrials=2", "output_dir=all runs"]
+    *_, last = program.run(command, tmp_path).stdout.splitlines()
+    name, *arguments = shlex.split(last.removeprefix("predict new series: "))
+    values = {
+        trial.parent: json.loads(trial.read_text())["result"]["val/accuracy"]
+        for trial in tmp_path.glob("all runs/*/*/record.json")
+    }
+    assert len(values) == 2
+    assert values[tmp_path / arguments[1]] == max(values.values())
+    done = program.run(["-m", name, *(argument.replace("FILE", "new.csv") for argument in arguments)], tmp_path)
+    assert "predictions for 3 series of new.csv in predictions.csv" in done.stdout
+    assert (tmp_path / "predictions.csv").exists()
 
 
 def test_mistakes_are_one_line(trained, refused, run, tmp_path):

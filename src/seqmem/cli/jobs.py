@@ -1,5 +1,6 @@
 """One job: a config whose trials are run, noted in its sweep's manifest, and reported."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -147,6 +148,17 @@ class Job:
         begun = [trial for trial in self._trials() if (trial.path / "record.json").exists()]
         if begun:
             results.report(self._experiment.folder, begun)
+            self._print_how_to_predict(begun)
+
+    def _print_how_to_predict(self, begun: "list[RunFolder]") -> None:
+        """Print the command that predicts new series, if the trials have a user's files, by the best one in validation."""
+        from seqmem import results
+
+        finished = [[run] for run in map(results.read_run, begun) if run.finished]
+        if self._entry["dataset"] == "files" and finished:
+            for best in results.best_by_validation(group for run in finished for group in results.group_trials(run)):
+                [run] = best.runs
+                print(f"predict new series: seqmem predict {shlex.quote(str(run.folder.path))} FILE --out predictions.csv")
 
     def validation_mean(self) -> float | None:
         """The validation metric's mean over the trials; None while the workers of a sweep may train them."""
