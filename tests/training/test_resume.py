@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -272,6 +273,24 @@ def test_a_checkpoint_of_different_data_of_the_same_name_is_refused(stopped, tmp
     again = {**config, "train": {**config["train"], "resume": str(folder.path)}}
     with pytest.raises(UserError, match=r"was trained on different data of the name digits"):
         run_trials(again, data, tmp_path / "other")
+
+
+@pytest.mark.parametrize("changed", ["train.lr=0.5", "data"])
+def test_a_checkpoint_of_a_different_trial_without_a_record_is_refused_and_kept(changed, stopped, tmp_path, monkeypatch):
+    config, data, _, folder = stopped
+    last = folder.checkpoints / "last.ckpt"
+    before = last.read_bytes()
+    (folder.path / "record.json").unlink()
+    if changed == "data":
+        monkeypatch.setattr(type(data), "describe", lambda self: {"files": {"digits": "changed"}})
+        message = r"last.ckpt is of a trial with data=\w+, expected \w+ as here, or an empty folder"
+    else:
+        config = commandline.compose([*LSTM, changed])
+        message = r"last.ckpt is of a trial with train.lr=0.001, expected 0.5 as here, or an empty folder"
+    experiment = replace(training.experiment(config, data, tmp_path), folder=folder.path.parent)
+    with pytest.raises(UserError, match=message):
+        training.run_trials(config, data, experiment)
+    assert last.read_bytes() == before
 
 
 def test_validation_without_a_finite_metric_ends_in_one_line(lstm, tmp_path, monkeypatch):

@@ -30,8 +30,8 @@ def resumable(path: Path, config: Mapping[str, Any], experiment: Experiment) -> 
         experiment: of the trial, with the checksum of the data and the backend.
 
     Raises:
-        UserError: its own cannot be read, although it may be intact; or ``train.resume`` names none, one of different settings,
-            data or backend, or one without the state of a training.
+        UserError: its own cannot be read, although it may be intact, or is of different settings, data or backend, as in a
+            folder that the user chose; or ``train.resume`` names none, one of these, or one without the state of a training.
     """
     if path.exists():
         try:
@@ -40,6 +40,7 @@ def resumable(path: Path, config: Mapping[str, Any], experiment: Experiment) -> 
             path.replace(path.with_name("damaged.ckpt"))
             print(f"{error}; the trial starts again, and the file is now damaged.ckpt", file=sys.stderr)
         else:
+            _refuse_other(path, config, experiment)
             return path
     named = config["train"].get("resume")
     return None if named is None else _named(Path(named), config, experiment)
@@ -51,6 +52,16 @@ def adopt(checkpoint: Path, folder: Path) -> None:
         if source.resolve() != (folder / name).resolve():
             with replacing(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
+
+
+def _refuse_other(path: Path, config: Mapping[str, Any], experiment: Experiment) -> None:
+    """Refuse a checkpoint of a different trial in a trial's folder, whose record is lost."""
+    checkpoint = read_checkpoint(path)
+    own = {"data": experiment.data, "backend": experiment.backend}
+    differences = {key: pair for key, pair in _differences(checkpoint, config).items() if key not in _FREE}
+    differences |= {key: (value, own[key]) for key in own if (value := getattr(checkpoint, key)) not in (None, own[key])}
+    for key, (given, expected) in differences.items():
+        raise UserError(f"{path} is of a trial with {key}={given}, expected {expected} as here, or an empty folder")
 
 
 def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Path:
