@@ -1,6 +1,7 @@
 """Base class of tasks of formal languages: random symbols, and one question after the last of them."""
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,7 +50,7 @@ class AskedOnce(GeneratedDataSet):
             length: T of the longest sequence in training and validation.
             min_length: T of the shortest one; all lengths between are equally likely, one a batch.
             test_length: T of the longest sequence in the test; 100 as in the original's example, 500 in the paper.
-            test_min_length: T of the shortest one; None for ``length + 1``.
+            test_min_length: T of the shortest one; None for the first above those of training.
             fresh: draw training sequences anew in each epoch, from the trial's seed.
             train_samples: sequences for training, or those that count as an epoch if ``fresh``.
             validation_samples: sequences of each length for validation.
@@ -61,9 +62,10 @@ class AskedOnce(GeneratedDataSet):
             UserError: a shortest length is more than the longest one.
         """
         trained = mixed_lengths(min_length, length)
-        tested = range(length + 1 if test_min_length is None else test_min_length, test_length + 1)
+        longer = next(more for more in count(length + 1) if self.symbols_of(more) > self.symbols_of(length))
+        tested = range(longer if test_min_length is None else test_min_length, test_length + 1)
         if not tested:
-            raise UserError(_no_test_length(length, test_length, test_min_length))
+            raise UserError(_no_test_length(length, test_length, longer, test_min_length))
         spec = DataSpec(
             self.name,
             self.symbols + 1,
@@ -84,6 +86,11 @@ class AskedOnce(GeneratedDataSet):
         )
 
     @classmethod
+    def symbols_of(cls, length: int) -> int:
+        """Return the number T of symbols of a sequence of a length; a subclass may override it, for fewer."""
+        return length
+
+    @classmethod
     def at_length(cls, arguments: Mapping[str, Any], length: int) -> dict[str, Any]:
         """Return the arguments of a test at one length; those of training stay."""
         return {**arguments, "test_min_length": length, "test_length": length}
@@ -93,11 +100,11 @@ class AskedOnce(GeneratedDataSet):
         return np.pad(sequences, [(0, 0), (0, 1)], constant_values=self.symbols)
 
 
-def _no_test_length(length: int, longest: int, shortest: int | None) -> str:
+def _no_test_length(length: int, longest: int, longer: int, shortest: int | None) -> str:
     """Return the message that there is no length for the test."""
     if shortest is None:
         return (
-            f"dataset.test_length: got {longest}, expected at least {length + 1}, one more than dataset.length={length}; "
-            "dataset.test_min_length=1 also tests shorter sequences"
+            f"dataset.test_length: got {longest}, expected at least {longer}, the next that is longer than "
+            f"dataset.length={length}; dataset.test_min_length=1 also tests shorter sequences"
         )
     return f"dataset.test_min_length: got {shortest}, expected at most dataset.test_length={longest}"

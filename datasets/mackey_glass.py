@@ -1,6 +1,7 @@
 """Mackey-Glass equation: forecast a chaotic series from its past."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Annotated, Any
 
 import numpy as np
@@ -99,13 +100,15 @@ def solve(past: np.ndarray, tau: float, times: np.ndarray, tolerance: float = TO
     series = np.empty((len(past), len(times)))
     solution: Callable[[Any], np.ndarray] = lambda time: past  # noqa: E731
     state = past
-    for interval in range(int(times[-1] // tau) + 1):
+    for interval in count():
         start, end = interval * tau, (interval + 1) * tau
         solved = solve_ivp(_rate, (start, end), state, args=(solution, tau), dense_output=True, rtol=tolerance, atol=tolerance)
         solution, state = solved.sol, solved.y[:, -1]
         first, last = np.searchsorted(times, [start, end])
         if first < last:
             series[:, first:last] = solution(times[first:last])
+        if last == len(times):
+            break
     return series
 
 

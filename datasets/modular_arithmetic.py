@@ -27,9 +27,14 @@ class ModularArithmetic(AskedOnce):
     symbols = 9
     classes = MODULUS
 
+    @classmethod
+    def symbols_of(cls, length: int) -> int:
+        """Return the length if it is odd, or one less."""
+        return length - 1 + length % 2
+
     def draw(self, random: np.random.Generator, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return tokens (count, T + 1), where T is the length or one less, and answers (count,)."""
-        expressions = np.empty((count, length - 1 + length % 2), np.uint8)
+        expressions = np.empty((count, self.symbols_of(length)), np.uint8)
         expressions[:, ::2] = random.integers(0, MODULUS, (count, (length + 1) // 2))
         expressions[:, 1::2] = random.integers(PLUS, TIMES + 1, (count, (length - 1) // 2))
         return self.asked(expressions), values(expressions)

@@ -1,5 +1,7 @@
 """Files of series are encoded by one command and decoded by a second one."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,16 @@ def test_numbers_of_one_length_by_a_linear_model(tmp_path):
     with pytest.raises(UserError, match="--length: got 3, but a LINEAR_AE makes series of one length"):
         decode.run(decode._parser().parse_args([str(tmp_path / "encodings.csv"), "--length", "3", "--output", "y.csv"]))
     assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
+
+
+def test_the_error_that_is_printed_is_that_of_all_values_as_the_variance(tmp_path, capsys):
+    lines = [f"{name},{t},{np.sin(t) + (name < 'c')}" for name in "abcdefgh" for t in range(60 if name < "c" else 4)]
+    (tmp_path / "x.csv").write_text("\n".join(["series,time,x", *lines]))
+    encode.main([str(tmp_path / "x.csv"), "--output", str(tmp_path / "out"), *SMALL])
+    rows = list(csv.DictReader((tmp_path / "out" / "encodings.csv").read_text().splitlines()))
+    pooled = np.average([float(row["error"]) for row in rows], weights=[int(row["length"]) for row in rows])
+    printed = float(capsys.readouterr().out.partition("mean squared error ")[2].partition(";")[0])
+    assert printed == pytest.approx(pooled, rel=1e-3)
 
 
 def test_large_values_have_a_finite_variance_and_error(tmp_path, capsys):

@@ -104,6 +104,24 @@ def test_the_loss_falls_and_the_gradient_is_clipped_by_value(tmp_path, stop):
     )
 
 
+def test_the_loss_is_a_mean_over_sequences_as_that_of_the_validation(tmp_path):
+    model = small(tmp_path / "a.zip", lrargs={"lr": 1e-12})
+    many, one = Waves(1, 1)(6)[0], [10 * np.ones((4, 2))]
+    many, one = ((inputs, [each[:, :1] for each in inputs]) for inputs in (many, one))
+
+    def generator(batch_size):
+        generator.calls += 1
+        last = generator.calls % 2 == 0
+        return (*one, True) if last else (*many, False)
+
+    generator.calls = 0
+    [row] = model.train(generator, generator, 1, batch_size=6)
+    assert row["loss"] == pytest.approx(row["validation_loss"], rel=1e-4)
+    alone = [model.validate(lambda _, each=each: (*each, True)) for each in (many, one)]
+    expected = sum(weight * sum(errors) for weight, errors in zip((6 / 7, 1 / 7), alone, strict=True))
+    assert row["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_learning_rates(tmp_path):
     constant = small(tmp_path / "a.zip", lrargs={"lr": 0.3})
     assert [constant.rate(k) for k in (0, 70)] == [0.3, 0.3]

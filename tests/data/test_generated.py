@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from seqmem import datasets
+from seqmem.cli import commandline
 from seqmem.data import IGNORE_INDEX, SPLITS, DataSpec, GeneratedDataSet, generated, mixed_lengths
 from seqmem.errors import UserError
+from seqmem.training.config import TrainConfig
 from seqmem.training.engines.data_check import check_data
+from seqmem.training.loop.splits import Splits
 from tests.datasets.test_every_data_set import rows, same
 
 
@@ -87,6 +90,16 @@ def test_a_fixed_training_split_is_shuffled_and_an_unseeded_loader_keeps_its_ord
     assert len({tuple(first), tuple(second), tuple(whole)}) == 3
     assert [len(batch) for batch in epoch(data, 0, 1)] == [8] * 6 + [2]
     assert rows(Recall().loader("train", 8, None)) == whole
+
+
+def test_a_limit_reads_batches_of_all_lengths():
+    data = datasets.load({"name": "parity", "validation_samples": 4, "train_samples": 8})
+    config = commandline.compose(["dataset=parity", "model=lstm", "train.batch_size=2"])
+    for limit, lengths in ((8, range(3, 41, 5)), (2, (11, 31)), (0.5, range(1, 41)), (80, [*range(1, 41)] * 2)):
+        train = TrainConfig(**config["train"] | {"limit_val_batches": limit})
+        read = [batch.inputs.shape[1] - 1 for batch in Splits.of(data, train, 0, smoke_test=False).read("validation")]
+        assert read == sorted(lengths)
+    assert len(data.loader("validation", 2)) == 80
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -43,6 +43,18 @@ def test_groups_stay_together(groups, stratified):
             assert all(8 <= len(parts[split]) <= 16 for split in FRACTIONS)
 
 
+@pytest.mark.parametrize("fractions", [(0.15, 0.15), (0.1, 0.4), (0.3, 0.6), (0.2, 0.6), (0.45, 0.45)])
+def test_groups_with_classes_have_the_requested_fractions(fractions):
+    asked = dict(zip(("validation", "test"), fractions, strict=True))
+    classes, owners = np.arange(600) // 3 % 4, [f"g{k // 3}" for k in range(600)]
+    for seed in range(3):
+        parts = partition(600, asked, seed, classes, owners)
+        assert_partition(parts, 600)
+        for split, fraction in asked.items():
+            assert len(parts[split]) / 600 == pytest.approx(fraction, abs=0.03)
+            assert np.bincount(classes[parts[split]]) / len(parts[split]) == pytest.approx(0.25, abs=0.06)
+
+
 def test_given_splits_are_kept_and_the_rest_is_drawn():
     given = [("train", "", "test")[k % 3] for k in range(30)]
     parts = partition(30, FRACTIONS, 0, None, None, given)

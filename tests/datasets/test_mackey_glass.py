@@ -49,6 +49,13 @@ def test_the_second_interval_by_quadrature(tau):
         assert value == pytest.approx(math.exp(-(time - tau) / 10) * first_interval(past, tau) + integral, abs=1e-7)
 
 
+@pytest.mark.parametrize("tau", [1.1, 15.3, 17.6])
+def test_every_time_has_a_value_although_multiples_of_the_delay_are_rounded(tau):
+    for last in (round(10 * tau), 3 * round(10 * tau)):
+        past, times = np.array([0.7, 1.2]), np.arange(last + 1)
+        np.testing.assert_array_equal(solve(past, tau, times), solve(past, tau, np.arange(last + 2))[:, :-1])
+
+
 def test_the_fixed_point_stays():
     # 0.2 * 1 / (1 + 1) = 0.1 * 1
     np.testing.assert_allclose(solve(np.ones(2), 17.0, np.arange(40)), 1, rtol=1e-13)

@@ -93,6 +93,17 @@ def test_values_are_embedded_by_a_linear_map_and_tokens_by_a_table():
     assert one_hot(Batch(tokens, None)).shape == (2, 9, 4)
 
 
+def test_the_gradient_of_an_embedding_does_not_depend_on_the_padding():
+    model, lengths = network(spec(), embedding_size=6), torch.tensor([9, 5])
+    inputs, found = torch.randn(2, 9, 3), []
+    for padding in (0.0, torch.nan):
+        inputs[1, 5:] = padding
+        outputs = model(Batch(inputs.clone(), None, lengths=lengths))
+        found.append(torch.autograd.grad(outputs[0].sum() + outputs[1, :5].sum(), list(model.parameters())))
+        assert model.boundaries(Batch(inputs.clone(), None, lengths=lengths)).isfinite().all()
+    assert_close(*found, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("embedding_size", [None, 6])
 def test_boundaries_of_a_batch(embedding_size):
     model = network(spec(input_size=5, tokens=True, times=True), embedding_size=embedding_size, cell_args={"boundary": "step"})

@@ -64,25 +64,27 @@ def run(given: argparse.Namespace) -> None:
         refuse_existing(folder / name)
     kind, encoder, decoder = _load(given, series) if given.model else _learn(given, series)
     inputs = [each[:, 0] for each in series] if kind == "LINEAR_AE" else series
-    rows, errors = [], []
+    rows: list[list[str]] = []
+    squared = 0.0
     with torch.no_grad():
         for name, each in zip(names, inputs, strict=True):
             encoding = encoder(each)
-            errors.append((decoder(encoding).double() - each).square().mean().item())
-            if not math.isfinite(errors[-1]):
+            error = (decoder(encoding).double() - each).square().mean().item()
+            if not math.isfinite(error):
                 raise UserError(
                     f"{given.file}, series {name}: got a reconstruction that is not finite, since values of size "
                     f"{each.abs().max():.3g} are near the largest of float32; divide the values by a constant"
                 )
-            rows.append([name, str(len(each)), repr(errors[-1]), *map(repr, encoding.tolist())])
+            squared += error * each.numel()
+            rows.append([name, str(len(each)), repr(error), *map(repr, encoding.tolist())])
     numbers = len(rows[0]) - 3
     table = [[LABEL, "length", "error", *(f"z{k}" for k in range(numbers))], *rows]
     with _saved(given, series, folder, encoder, decoder):
         write_rows(folder / "encodings.csv", table)
-    variance = torch.cat([each.flatten() for each in series]).double().var(correction=0).item()
+    values = torch.cat([each.flatten() for each in series]).double()
     print(
         f"{len(rows)} series of {_steps(series)} steps of shape {tuple(series[0].shape[1:])} into {numbers} numbers each by "
-        f"{kind}, variance {variance:.4g}, mean squared error {sum(errors) / len(errors):.4g}; "
+        f"{kind}, variance {values.var(correction=0).item():.4g}, mean squared error {squared / len(values):.4g}; "
         f"{' and '.join(files)} in {folder}"
     )
 

@@ -61,7 +61,9 @@ def _changed_files(trial: Path, data: "DataSet") -> dict[str, tuple[str, str]]:
         before = RunFolder(trial).read_data().get("files")
     except UserError:  # a checkpoint outside of its trial's folder
         return {}
+    if before is None:
+        return {}
     now = data.describe()["files"]
     # By content: the names have versions of packages, and an archive may have been unpacked.
-    same = before is None or set(before.values()) <= set(now.values()) or set(now.values()) <= set(before.values())
+    same = set(before.values()) <= set(now.values()) or set(now.values()) <= set(before.values())
     return {} if same else {"dataset.files": (data_checksum(before), data_checksum(now))}

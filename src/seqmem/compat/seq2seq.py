@@ -343,15 +343,17 @@ class _Iterations(Observer):
         self._total, self._display_step, self._save_step = total, display_step, save_step
         self._rate = 0.0
         self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
 
     def on_epoch_start(self, epoch: int) -> None:
-        self._losses = []
+        self._losses, self._sizes = [], []
         self._rate = self._model.rate(epoch)
         for group in self._model.optimizer.param_groups:
             group["lr"] = self._rate
 
     def on_step(self, batch: Batch, outputs: Tensor, loss: Tensor) -> None:
         self._losses.append(loss)
+        self._sizes.append(len(batch))
         if interrupts.received() is not None:
             if torch.stack(self._losses).isfinite().all():  # on a GPU the loop checks them later
                 self._model.save()
@@ -369,7 +371,7 @@ class _Iterations(Observer):
         squared, stopping = self._model.validate(self._valid_gen)
         row = {
             "iteration": iteration,
-            "loss": torch.stack(self._losses).double().mean().item(),
+            "loss": float(np.average(torch.stack(self._losses).double().cpu(), weights=self._sizes)),
             "validation_loss": squared + stopping,
         }
         self.history.append({**row, "squared_error": squared, "stop_error": stopping, "learning_rate": self._rate})

@@ -281,6 +281,9 @@ class EpochSampler(Sampler):
     def order(self) -> Iterable[Any]:
         """Return the order of the current epoch."""
 
+    def limit(self, count: int) -> None:
+        """Choose which items are the first ``count`` if no others are read; by default those that are the first anyway."""
+
     def __iter__(self) -> Iterator[Any]:
         return islice(self.order(), self.skipped, None)
 

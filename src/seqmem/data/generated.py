@@ -244,10 +244,17 @@ class FixedBatches(EpochSampler):
         seed: of the order of indices and batches, which depends on the epoch, too; None keeps them in ascending order.
     """
 
+    _limit: int | None = None
+
     def __init__(self, bounds: Sequence[int], rows: int, seed: int | None):
         self._groups = [np.arange(start, end) for start, end in pairwise(bounds) if end > start]
         self._rows, self._seed = rows, seed
         super().__init__(sum(-(-len(group) // rows) for group in self._groups))
+
+    def limit(self, count: int) -> None:
+        """Without a seed, read evenly spaced batches, so that each group has a share."""
+        if self._seed is None and len(self._groups) > 1:
+            self._limit = self._size = count
 
     def order(self) -> Iterable[list[int]]:
         """Return the batches of the current epoch; those of a single group end with the smaller one."""
@@ -258,6 +265,8 @@ class FixedBatches(EpochSampler):
         batches = [group[start : start + self._rows].tolist() for group in groups for start in range(0, len(group), self._rows)]
         if random is not None and len(groups) > 1:
             return [batches[place] for place in random.permutation(len(batches))]
+        if self._limit is not None:
+            return [batches[(2 * k + 1) * len(batches) // (2 * self._limit)] for k in range(self._limit)]
         return batches
 
 

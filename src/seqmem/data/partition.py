@@ -91,18 +91,35 @@ def _of_groups(
             "splits: dataset.split_column, or no groups"
         )
     places = np.arange(len(groups))
-    folds = max(2, round(1 / share))
-    if classes is not None and folds <= min(number, np.bincount(classes).max()):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The least populated class")
-            parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(places, classes, groups)
-            candidates = [(keep, drawn) for keep, drawn in parts if len(drawn) and len(keep)]
+    if classes is not None:
+        together, folds = _folds(share, min(number, int(np.bincount(classes).max())))
+        parts: list[np.ndarray] = []
+        if folds:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The least populated class")
+                kept = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(places, classes, groups)
+                parts = [drawn for _, drawn in kept]
+        candidates = [np.concatenate((parts * 2)[first : first + together]) for first in range(len(parts))]
+        candidates = [drawn for drawn in candidates if 0 < len(drawn) < len(groups)]
         if candidates:
-            # The fold that is nearest to the fraction; folds of few groups differ in size.
-            return min(candidates, key=lambda pair: abs(len(pair[1]) / len(groups) - share))
+            # The folds that are nearest to the fraction; those of few groups differ in size.
+            drawn = min(candidates, key=lambda candidate: abs(len(candidate) / len(groups) - share))
+            return np.setdiff1d(places, drawn), drawn
     size = min(max(round(share * number), 1), number - 1)
     [(keep, drawn)] = GroupShuffleSplit(1, test_size=size, random_state=seed).split(places, groups=groups)
     return keep, drawn
+
+
+def _folds(share: float, most: int) -> tuple[int, int]:
+    """Return how many of how many folds have about a share; (0, 0) if that takes more folds than ``most``.
+
+    One fold if its share is right within 0.02, else the best of up to ten.
+    """
+    single = max(2, round(1 / share))
+    if abs(1 / single - share) <= 0.02:
+        return (1, single) if single <= most else (0, 0)
+    pairs = [(together, folds) for folds in range(2, min(most, 10) + 1) for together in range(1, folds)]
+    return min(pairs, key=lambda pair: (round(abs(pair[0] / pair[1] - share), 9), pair), default=(0, 0))
 
 
 def _refuse_torn_groups(names: np.ndarray, groups: Sequence[str]) -> None:

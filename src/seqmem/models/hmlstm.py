@@ -65,7 +65,7 @@ class MultiscaleNetwork(RecurrentNetwork):
         """Compute the boundary indicators (B, T, L) of a batch, from a ``state`` that :meth:`carry` returned."""
         check_states(self.name, state, 1)
         before = None if state is None else state[0]
-        return self._stack.boundaries(self._embedded(batch.inputs), before, batch.lengths, batch.times)
+        return self._stack.boundaries(self._embedded(batch), before, batch.lengths, batch.times)
 
 
 class OutputModule(nn.Module):

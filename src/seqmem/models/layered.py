@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from seqmem import cells
 from seqmem.data.batch import Batch
+from seqmem.data.masks import masked
 from seqmem.data.places import output_steps
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
@@ -75,7 +76,7 @@ class LayeredNetwork(SequenceModel):
             UserError: a state that does not have one part for each layer.
         """
         check_states(self.name, state, len(self.layers))
-        outputs = self._embedded(batch.inputs)
+        outputs = self._embedded(batch)
         states = []
         for k, layer in enumerate(self.layers):
             times = batch.times if k == 0 or layer.timed else None
@@ -96,7 +97,7 @@ class LayeredNetwork(SequenceModel):
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the inputs in floating point, see :meth:`SequenceModel.embed`."""
-        return self._embedded(batch.inputs) if self.spec.tokens else batch.inputs
+        return self._embedded(batch) if self.spec.tokens else batch.inputs
 
     def initial_state(self, batch_size: int) -> list[Any]:
         """Return the initial states of the layers."""
@@ -116,11 +117,12 @@ class LayeredNetwork(SequenceModel):
         """Create the map from the last layer's outputs (..., width) to (..., output_size)."""
         return nn.Sequential(*(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise([width, *hiddens, output_size])))
 
-    def _embedded(self, inputs: Tensor) -> Tensor:
+    def _embedded(self, batch: Batch) -> Tensor:
+        inputs = batch.inputs
         if self.spec.tokens and inputs.is_floating_point():  # by embed
             return inputs
         if self.embedding is not None:
-            return self.embedding(inputs)
+            return self.embedding(inputs if self.spec.tokens else masked(inputs, batch.lengths))
         return one_hot(inputs, self.spec.input_size).to(next(self.head.parameters()).dtype) if self.spec.tokens else inputs
 
     def _dropped(self, outputs: Tensor) -> Tensor:

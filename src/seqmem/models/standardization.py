@@ -29,11 +29,22 @@ class Standardization(nn.Module):
         """Compute the statistics of each channel of series (T, C), or of all values of sequences of other shapes.
 
         A constant channel is only shifted: its deviation is set to 1.
+
+        Raises:
+            UserError: float32 resolves the values of a channel in steps of a quarter of their deviation or more.
         """
         series = sequences[0].dim() == 2
         values = torch.cat([sequence if series else sequence.reshape(-1, 1) for sequence in sequences]).double()
         mean, deviation = values.mean(0), values.std(0, correction=0)
-        deviation = deviation.where(deviation > 1e-6 * mean.abs(), 1.0)
+        varies = deviation > 1e-12 * mean.abs()
+        deviation = deviation.where(varies, 1.0)
+        step = torch.finfo(torch.float32).eps * mean.abs()
+        for channel in (varies & (deviation < 4 * step)).nonzero()[:1, 0].tolist():
+            place = f"channel {channel}: " if series else ""
+            raise UserError(
+                f"{place}got values near {mean[channel]:g} with a deviation of {deviation[channel]:.2g}, which float32 "
+                f"resolves in steps of {step[channel]:.2g}; subtract a constant from them"
+            )
         return cls(*(each.float() if series else each[0].float() for each in (mean, deviation)))
 
     def forward(self, values: Tensor) -> Tensor:

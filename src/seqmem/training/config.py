@@ -55,7 +55,7 @@ class TrainConfig:
         ema: decay of an exponential moving average of the weights, such as 0.999; None for no average. Validation, test and
             checkpoints then use the average, see :mod:`seqmem.training.loop.averaging`.
         limit_train_batches: an integer counts training batches an epoch, a float is a fraction of them.
-        limit_val_batches: the same for validation.
+        limit_val_batches: the same for validation. Of generated sequences of several lengths, those read are spread over all.
         limit_test_batches: the same for the test.
         test_last: also test the weights after the last epoch. They choose nothing, and have a column of their own.
         precision: Lightning's name of the number format.

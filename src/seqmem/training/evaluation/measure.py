@@ -10,12 +10,12 @@ from torch import Tensor
 
 from seqmem.data.batch import Batch
 from seqmem.training.backend import cudnn_as_matmul
-from seqmem.training.config import TrainConfig, evaluation_batch_size, limited, runner_config
+from seqmem.training.config import TrainConfig, evaluation_batch_size, runner_config
 from seqmem.training.loop.copied_ahead import ahead_loader
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.quiet import quiet_lightning
-from seqmem.training.loop.splits import Data
+from seqmem.training.loop.splits import Data, count_read
 
 Part = Literal["test", "validation", "train"]
 
@@ -61,7 +61,7 @@ def evaluate(
     """
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
-    batches = limited(len(loader), train.limits[split], config["smoke_test"])
+    batches = count_read(loader, train.limits[split], config["smoke_test"])
     interactive = sys.stdout.isatty()
     with quiet_lightning(), fast_products(train, runner), cudnn_as_matmul():
         trainer = pl.Trainer(

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from seqmem.data.batch import Batch
+from seqmem.data.dataset import EpochSampler
 from seqmem.data.spec import DataSpec
 from seqmem.data.splits import Split
 from seqmem.training.config import TrainConfig, evaluation_batch_size, limited
@@ -59,7 +60,7 @@ class Splits:
         }
         for loader in loaders.values():
             loader.worker_init_fn = partial(_leave_group, then=loader.worker_init_fn)
-        counts = {split: limited(len(loaders[split]), limit, smoke_test) for split, limit in train.limits.items()}
+        counts = {split: count_read(loaders[split], limit, smoke_test) for split, limit in train.limits.items()}
         return cls(loaders, counts)
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Splits":
@@ -74,6 +75,21 @@ class Splits:
     def read(self, split: Split) -> Iterator[Batch]:
         """Yield the batches that are read; a loader creates none before they are needed."""
         yield from islice(self.loaders[split], self.counts[split])
+
+
+def count_read(loader: DataLoader, limit: int | float, smoke_test: bool) -> int:
+    """Return how many batches of a loader are read. Of sequences of several lengths, its sampler chooses which.
+
+    Args:
+        loader: of a split.
+        limit: as for :func:`seqmem.training.config.limited`.
+        smoke_test: read a few batches only.
+    """
+    whole = len(loader)
+    count = limited(whole, limit, smoke_test)
+    if count < whole and isinstance(loader.sampler, EpochSampler):
+        loader.sampler.limit(count)
+    return count
 
 
 def _leave_group(worker: int, then: Callable[[int], None] | None) -> None:
