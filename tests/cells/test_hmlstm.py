@@ -113,6 +113,13 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
+def test_a_layer_of_one_unit_is_refused_under_its_norm():
+    for sizes in (1, [8, 1, 8]):
+        with pytest.raises(UserError, match=r"^hidden_size: got .*, expected at least 2 with layer_norm=true"):
+            HMLSTM(3, sizes)
+    HMLSTM(3, [8, 1, 8], layer_norm=False)
+
+
 def test_copy_update_and_flush_by_hand():
     """The gates of the upper layer are constant, so that its c shows the branch of each step."""
     cell = HMLSTM(2, 1, 2, top_detector=True, layer_norm=False).double()

@@ -95,6 +95,11 @@ def test_the_card_says_what_was_trained_on_what_by_what(trial, tmp_path):
         ("dataset.path=data/mine.csv", "dataset.path=data/mine.csv"),
         ("train.lr=1e-3,1e-2", "train.lr=1e-3,1e-2"),
         ("address=https://host/a", "address=https://host/a"),
+        ("dataset.id_column=/meta/id", "dataset.id_column=/meta/id"),
+        ("dataset.channel_columns=[/imu/acc_x,/imu/acc_y]", "dataset.channel_columns=[/imu/acc_x,/imu/acc_y]"),
+        ('dataset.path="/tmp/o\'neil clients/reg.csv"', 'dataset.path="reg.csv"'),
+        ("dataset.path='/tmp/a, b [c]/{d}/reg.csv'", "dataset.path='reg.csv'"),
+        ("/home/o'neil, me/train.py", "train.py"),
     ],
 )
 def test_absolute_paths_lose_their_folders(given, shared):
@@ -128,6 +133,12 @@ def test_a_card_shows_a_command_that_runs_and_no_addresses(trial, tmp_path):
     assert [shared["runner"][key] for key in ("wandb", "mlflow", "address")] == [None] * 3
     assert publish.shared_config(config)["runner"].keys() == config["runner"].keys()
     assert "secret" not in json.dumps(shared)
+    columns = {"id_column": "/meta/id", "channel_columns": ["/imu/x"], "path": "/home/me/o'neil/bag.csv"}
+    shared = publish.shared_config({**config, "dataset": {**config["dataset"], **columns}})
+    assert {key: shared["dataset"][key] for key in columns} == {**columns, "path": "bag.csv"}
+    assert "model.predict(inputs)  " in text
+    text = card(record, trial.read_data(), {**spec, "times": True}, "mit")
+    assert f"model.predict(inputs, times=times)  # (B, T) tokens below {spec['input_size']} and times (B, T) -> " in text
 
 
 @needs_safetensors

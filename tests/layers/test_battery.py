@@ -46,6 +46,22 @@ def test_layers_are_found():
 
 
 @every_layer
+def test_dynamics_may_stay_in_float32_beside_weights_in_bfloat16(name, inputs):
+    layer = make(name).bfloat16()
+    for module in layer.modules():
+        special = getattr(module, "no_decay", ())
+        for key, parameter in module.named_parameters(recurse=False):
+            if special is True or key in special:
+                parameter.data = parameter.data.float()
+    outputs, _ = layer(inputs.bfloat16())
+    assert outputs.dtype == torch.bfloat16
+    if layer.causal:
+        step, _ = layer.step(inputs[:, 0].bfloat16(), layer.initial_state(4))
+        assert step.dtype == torch.bfloat16
+        assert_close(step, outputs[:, 0], rtol=0.02, atol=0.02)
+
+
+@every_layer
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 def test_whole_sequence_and_steps_agree_in_value_and_gradient(name, lengths, inputs):
     layer, results = make(name), []

@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -114,13 +115,14 @@ def test_a_norm_may_follow_the_skip():
 
 def test_biases_and_norms_may_have_no_weight_decay():
     """As sLSTM and Mamba were trained; what a mixer exempts by itself stays exempt."""
-    settings = {"mixer": "mamba", "mixer_args": {"bias": True}, "feed_forward": "mlp", "norm": "layer"}
-    for bias_decay in (True, False):
-        model = make(**settings, bias_decay=bias_decay)
+    mamba = {"mixer": "mamba", "mixer_args": {"bias": True}}
+    for mixer, bias_decay in product((mamba, {"mixer": "hmlstm"}), (True, False)):
+        model = make(**mixer, feed_forward="mlp", norm="layer", bias_decay=bias_decay)
         exempt = {id(value) for group in parameter_groups(model, 0.1) if "weight_decay" in group for value in group["params"]}
         for name, value in model.named_parameters():
             own = name.endswith(("mixer.log_rate", "mixer.weight_skip"))
-            assert (id(value) in exempt) == (own or (not bias_decay and ("bias" in name or "norm" in name)))
+            of_norm = "norm" in name or name.endswith("gain")
+            assert (id(value) in exempt) == (own or (not bias_decay and ("bias" in name or of_norm)))
 
 
 @pytest.mark.parametrize(("form", "approximate"), [("exact", "none"), ("tanh", "tanh")])

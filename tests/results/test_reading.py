@@ -112,6 +112,25 @@ def test_a_manifest_says_which_trials_there_should_be(tmp_path):
     assert lstm.results("test") == [0.7, 0.8]
 
 
+def test_trials_that_were_not_started_are_on_the_data_set_that_a_job_with_the_same_settings_loaded(tmp_path):
+    path = write_trials(tmp_path / "runs", [0.9], model="gru")
+    record = json.loads((path / "seed_0" / "record.json").read_text())
+    sweep = results.Sweep(tmp_path / "sweep")
+    common = {"dataset": "files", "overrides": [], "data_settings": "1" * 12}
+    gru = {**common, "model": "gru", "group": record["group"], "seeds": [0, 1]}
+    lstm = {**common, "model": "lstm", "group": "0" * 12, "seeds": [0]}
+    other = {**common, "model": "rnn", "group": "2" * 12, "seeds": [0], "data_settings": "3" * 12}
+    sweep.add([gru, lstm, other])
+    sweep.add([{**gru, "data_name": record["dataset"], "folder": path, "code": record["code"]}])
+    sweep.add([{**gru, "failure": None}])
+    found = [(row.dataset, row.model, [run.status for run in row.runs]) for row in rows_of(sweep.folder)]
+    assert found == [
+        (record["dataset"], "gru", ["finished", "missing"]),
+        (record["dataset"], "lstm", ["missing"]),
+        ("files", "rnn", ["missing"]),
+    ]
+
+
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
     for content in ("{", "[]", '{"jobs": [{"seeds": [0]}]}', '{"jobs": 3}', '{"jobs": [3]}', "[" * 100_000):
         (tmp_path / "sweep.json").write_text(content)

@@ -226,7 +226,7 @@ def test_a_manifest_keeps_jobs_of_different_devices_and_reads_earlier_ones(tmp_p
     assert [(each["requested"], each["backend"]) for each in sweep.jobs()] == [("cpu", None), ("gpu", "cuda compiled")]
     content = json.loads((tmp_path / "sweep.json").read_text())
     for each in content["jobs"]:
-        del each["requested"], each["backend"]
+        del each["requested"], each["backend"], each["data_settings"], each["data_name"]
     (tmp_path / "sweep.json").write_text(json.dumps({**content, "jobs": content["jobs"][:1]}))
     sweep.add([{**job, "requested": "", "failure": "none"}])
     assert len(sweep.jobs()) == 1

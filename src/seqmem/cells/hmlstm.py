@@ -65,9 +65,12 @@ class HMLSTM(Recurrence[HMLSTMState]):
         bias: add b; with layer normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c in the computation of h (Ba, Kiros and Hinton, 2016, section
             3.1; the HM-LSTM paper does not specify the details). The detector's s is a single number and is not normalised.
+            Of inputs of few channels over hundreds of steps, the gradients of fresh weights grow exponentially with T, up to
+            infinity in float32: take False there, or a ``boundary_bias`` of -1.
 
     Raises:
-        UserError: an argument of the wrong type or range, a wrong number of sizes or biases, or ``slope`` above ``max_slope``.
+        UserError: an argument of the wrong type or range, a wrong number of sizes or biases, ``slope`` above ``max_slope``, or
+            a layer of one unit with ``layer_norm``, whose norm would be zero.
     """
 
     name = "hmlstm"
@@ -98,6 +101,10 @@ class HMLSTM(Recurrence[HMLSTMState]):
         if slope > max_slope:
             raise UserError(f"slope: got {slope}, expected at most max_slope={max_slope}")
         self.sizes = _layer_sizes(hidden_size, num_layers)
+        if layer_norm and 1 in self.sizes:
+            raise UserError(
+                f"hidden_size: got {hidden_size}, expected at least 2 with layer_norm=true: the norm of one unit is zero"
+            )
         biases = _detector_biases(boundary_bias, num_layers if top_detector else num_layers - 1, bias)
         self.input_size, self.output_size = input_size, sum(self.sizes)
         self.boundary, self.boundary_activation = boundary, boundary_activation

@@ -134,7 +134,8 @@ def _refuse_without_state(checkpoint: Checkpoint, label: str) -> None:
         with torch.device("meta"):
             models.build(model_arguments(checkpoint.config), spec)
     except UserError as error:
-        raise UserError(f"--state: {label}, trained on {spec.name}, carries no state ({error})") from None
+        reason = str(error).removesuffix(f": the batches of {spec.name} continue each other")  # which only this check says
+        raise UserError(f"--state: {label}, trained on {spec.name}, carries no state ({reason})") from None
 
 
 def _program(checkpoint: Checkpoint, lengths: bool, state: bool = False) -> Program:

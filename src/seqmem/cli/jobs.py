@@ -100,11 +100,14 @@ class Job:
         """Load the data set; the jobs of a sweep share it with the job before if that has the same."""
         section, current = self._config["dataset"], sweeps.current
         if current.pool is None:
-            return load(section)
-        if current.data is None or current.data[0] != section:
-            current.data = None  # no two at once
-            current.data = dict(section), load(section)
-        return current.data[1]
+            data = load(section)
+        else:
+            if current.data is None or current.data[0] != section:
+                current.data = None  # no two at once
+                current.data = dict(section), load(section)
+            data = current.data[1]
+        self._entry["data_name"] = data.spec.name
+        return data
 
     def train(self, data: "Data") -> None:
         """Train the trials, or let the workers of the sweep train them after this call.
@@ -208,6 +211,7 @@ def manifest_entry(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         "dataset": config["dataset"]["name"],
         "model": models.label(model_arguments(config)),
         "group": digest(config),
+        "data_settings": digest({"dataset": config["dataset"]}),
         "requested": requested(config),
         "seeds": list(_seeds(config)),
     }

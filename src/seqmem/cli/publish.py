@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import torch
 from seqmem.errors import UserError
 from seqmem.io.files import make_folder
 from seqmem.io.terminal import Parser
-from seqmem.results.model_card import card
+from seqmem.results.model_card import card, names_columns
 from seqmem.results.record import RunFolder
 from seqmem.training.checkpoints import hub_folder
 from seqmem.training.checkpoints.files import Checkpoint, read_checkpoint, restore
@@ -65,18 +66,21 @@ def run(given: argparse.Namespace) -> None:
     print(f"{record['model']}, trained on {record['dataset']}, seed {record['seed']}: {given.to}")
     for name in (hub_folder.CARD, hub_folder.CONFIG, hub_folder.PREPROCESSING, hub_folder.WEIGHTS):
         print(f"  {name}  {(given.to / name).stat().st_size / 2**10:,.0f} KiB")
-    print(f"load it: seqmem.load({str(given.to)!r}); upload it: hf upload USER/NAME {given.to}")
+    print(f"load it: seqmem.load({str(given.to)!r}); upload it: hf upload USER/NAME {shlex.quote(str(given.to))}")
 
 
 def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's config without the folders and trackers of this machine: an absolute path becomes its last part."""
+    """Return a trial's config without the folders and trackers of this machine: an absolute path becomes its last part.
+
+    Names of columns stay, which may begin with a slash.
+    """
     shared = deepcopy(dict(config))
     shared["output_dir"] = "runs"
     shared["train"]["resume"] = None
     addresses = {"wandb", "mlflow", "address"} & shared["runner"].keys()  # which may have passwords
     shared["runner"] |= dict.fromkeys(addresses)
     shared["dataset"].pop("data_dir", None)
-    shared["dataset"] = {key: _shared(value) for key, value in shared["dataset"].items()}
+    shared["dataset"] = {key: value if names_columns(key) else _shared(value) for key, value in shared["dataset"].items()}
     return shared
 
 

@@ -87,4 +87,4 @@ class EMA(SequenceLayer[EMAState]):
         with full_precision(inputs.device):
             averages, last = run(decay, driven, None if fresh else state.averages, lengths)
         outputs = pairs.real_part(averages, weight_out)
-        return (outputs + mixed_linear(inputs, weight_skip)).to(self.nu.dtype), EMAState(last)
+        return (outputs + mixed_linear(inputs, weight_skip)).to(self.weight_out.dtype), EMAState(last)

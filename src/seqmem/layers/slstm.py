@@ -130,5 +130,5 @@ class SLSTM(SequenceLayer[SLSTMState]):
         outputs, hidden, memory, normalizer, stabilizer = results
         heads, _, size = self.weight_hh.shape
         normalized = layer_norm(outputs.unflatten(-1, (heads, size)), (size,)).flatten(2)
-        scaled = (normalized * at_least_float32(self.norm_scale)).to(self.bias.dtype)
+        scaled = (normalized * at_least_float32(self.norm_scale)).to(self.weight_conv.dtype)
         return scaled, SLSTMState(hidden, memory, normalizer, stabilizer, kept)

@@ -236,11 +236,11 @@ def _refuse_arguments_of_another(mixer: str, arguments: Collection[str]) -> None
 
 
 def _exempt_from_decay(network: nn.Module) -> None:
-    """Set the weight decay of all biases and of the parameters of norms to 0."""
+    """Set the weight decay of all biases and of the parameters of norms, such as the gain of HM-LSTM's gates, to 0."""
     modules: Iterable[Any] = network.modules()
     for module in modules:
         is_norm = isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d)
-        names = tuple(name for name, _ in module.named_parameters(recurse=False) if is_norm or "bias" in name)
+        names = tuple(name for name, _ in module.named_parameters(recurse=False) if is_norm or "bias" in name or name == "gain")
         given = getattr(module, "no_decay", ())
         if names and given is not True:
             module.no_decay = (*given, *names)

@@ -13,8 +13,11 @@ from seqmem.results.table import number
 _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-forecasting"}
 """Names of tasks at the hub, where they differ."""
 
-_FOLDERS = re.compile(r"""(^|[=\[,'"{]\s*|:\s+)/(?:[^/,\]}'"]+/)*""")
+_FOLDERS = re.compile(r"""(^|[=\[,{]\s*|:\s+)/(?:[^/,\]}'"]+/)*""")
 """The folders of an absolute path, and what stands before it."""
+
+_QUOTED = re.compile(r"""(?P<quote>['"])/(?:(?!(?P=quote)).)*?(?P<name>(?:(?!(?P=quote))[^/])*)(?P=quote)""")
+"""An absolute path in quotes, in which other quotes, commas and brackets may stand."""
 
 _PRIVATE = ("runner.wandb", "runner.mlflow", "runner.address=", "hydra.sweeper.storage=")
 """Beginnings of overrides that no reader of a card needs."""
@@ -24,7 +27,7 @@ _LOADED = """\
 import seqmem
 
 model = seqmem.load("FOLDER")           # this folder; a torch module in evaluation mode
-outputs = model.predict(inputs)         # {inputs} -> {outputs}
+outputs = model.predict({call:<16}# {inputs} -> {outputs}
 ```
 """
 
@@ -44,7 +47,7 @@ def card(record: Mapping[str, Any], data: Mapping[str, Any], spec: Mapping[str, 
     parts = [
         f"---\n{header}---\n\n# {title}",
         f"{about}: {record['parameters']:,} parameters.",
-        _LOADED.format(inputs=_inputs(spec), outputs=_outputs(spec)),
+        _LOADED.format(call=_call(spec), inputs=_inputs(spec), outputs=_outputs(spec)),
         "## Results\n\n" + _results(record),
         "## Training\n\n" + _training(record),
         "## Data\n\n" + _data(data),
@@ -55,9 +58,24 @@ def card(record: Mapping[str, Any], data: Mapping[str, Any], spec: Mapping[str, 
 def shared_command(command: Sequence[str]) -> list[str]:
     """Return a command line without the folders of the machine: an absolute path becomes its last part.
 
-    Addresses of trackers and of a search's database, which may have passwords, are left out.
+    Addresses of trackers and of a search's database, which may have passwords, are left out. Names of columns stay, which may
+    begin with a slash.
     """
-    return [_FOLDERS.sub(r"\1", argument) for argument in command if not argument.lstrip("+").startswith(_PRIVATE)]
+    return [_without_folders(argument) for argument in command if not argument.lstrip("+").startswith(_PRIVATE)]
+
+
+def names_columns(key: str) -> bool:
+    """Return whether a key of a config such as ``id_column`` holds names of columns, and no path."""
+    return key.endswith(("_column", "_columns"))
+
+
+def _without_folders(argument: str) -> str:
+    key, equals, _ = argument.partition("=")
+    if equals and names_columns(key):
+        return argument
+    if argument.startswith("/"):
+        return argument.rpartition("/")[2]
+    return _FOLDERS.sub(r"\1", _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", argument))
 
 
 def _header(record: Mapping[str, Any], spec: Mapping[str, Any], licence: str) -> dict[str, Any]:
@@ -146,8 +164,13 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
+def _call(spec: Mapping[str, Any]) -> str:
+    return "inputs, times=times)  " if spec.get("times") else "inputs)"
+
+
 def _inputs(spec: Mapping[str, Any]) -> str:
-    return f"(B, T) tokens below {spec['input_size']}" if spec["tokens"] else f"(B, T, {spec['input_size']})"
+    inputs = f"(B, T) tokens below {spec['input_size']}" if spec["tokens"] else f"(B, T, {spec['input_size']})"
+    return f"{inputs} and times (B, T)" if spec.get("times") else inputs
 
 
 def _outputs(spec: Mapping[str, Any]) -> str:

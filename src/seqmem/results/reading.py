@@ -232,7 +232,7 @@ def _named(manifest: Path) -> list[Run]:
 
 def _expected(path: Path, job: Mapping[str, Any], seed: int) -> Run:
     record = {
-        "dataset": job.get("dataset") or UNKNOWN,
+        "dataset": job.get("data_name") or job.get("dataset") or UNKNOWN,
         "model": job.get("model") or UNKNOWN,
         "group": job.get("group") or "",
         "code": job.get("code"),

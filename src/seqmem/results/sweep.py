@@ -14,7 +14,7 @@ from seqmem.errors import UserError
 from seqmem.io.files import locked, write_text
 
 _KEYS = ("overrides", "dataset", "model", "group", "seeds", "folder", "code", "failure", "status")
-_LATER = ("requested", "backend", "pruned")
+_LATER = ("requested", "backend", "pruned", "data_settings", "data_name")
 """Keys that manifests of earlier versions lack."""
 
 
@@ -30,7 +30,8 @@ class Sweep:
         Each has ``overrides`` (of the command line), ``dataset``, ``model``, ``group`` (checksum of its settings), ``seeds``,
         ``requested`` (see :func:`seqmem.training.backend.requested`), ``folder`` (of its trials, relative to the sweep's),
         ``code`` and ``backend`` (all three None until it has started), ``failure`` (a line; None if it has not failed),
-        ``status`` (the exit status of the failure) and ``pruned`` (a line; None if no search pruned it).
+        ``status`` (the exit status of the failure), ``pruned`` (a line; None if no search pruned it), ``data_settings``
+        (checksum of the data set's settings) and ``data_name`` (of the data set in records; None until it was loaded).
 
         Raises:
             UserError: the manifest cannot be read.
@@ -64,6 +65,9 @@ class Sweep:
             for job in jobs:
                 place = {"folder": os.path.relpath(job["folder"], self.folder)} if "folder" in job else {}
                 known[_key(job)] = {**blank, **known.get(_key(job), {}), **job, **place}
+            names = {job["data_settings"]: job["data_name"] for job in known.values() if job["data_name"]}
+            for job in known.values():
+                job["data_name"] = names.get(job["data_settings"])
             content = {
                 "command": list(command) or before["command"],
                 "swept": list(swept) or before["swept"],

@@ -86,14 +86,20 @@ def check_dtype(label: str, inputs: Tensor, dtype: torch.dtype | None) -> None:
 
 
 def weight_type(module: nn.Module) -> torch.dtype | None:
-    """Return the type of a module's first parameter that is real floating point; None if it has none."""
-    for weight in module._parameters.values():  # in the order of module.parameters(), which is slow for single steps
+    """Return the type of a module's first parameter that is real floating point; None if it has none.
+
+    Those in ``no_decay`` come last: dynamics may stay in float32 beside weights in half precision.
+    """
+    special, last = getattr(module, "no_decay", ()), None
+    for name, weight in module._parameters.items():  # in the order of named_parameters(), which is slow for single steps
         if weight is not None and weight.is_floating_point():
-            return weight.dtype
+            if special is True or name not in special:
+                return weight.dtype
+            last = last or weight.dtype
     for child in module._modules.values():
         if child is not None and (dtype := weight_type(child)) is not None:
             return dtype
-    return None
+    return last
 
 
 def check_times(label: str, times: Any, shape: tuple[int, ...]) -> None:
