@@ -144,7 +144,7 @@ MACKEY_GLASS = Trials(
     metric=Column("test, normalised RMSE", "test", digits=4),
     command="`make table-lmu`",
     published=Column("published", "", digits=4, spread=False, of=partial(value, "LMU", "Mackey-Glass, corrected")),
-    others=[EPOCHS, PARAMETERS],
+    others=[Column("test, epoch 500", "test_last_epoch", digits=4), PARAMETERS],
     task="Mackey-Glass, {Mackey-Glass}, normalised RMSE",
     level="1.62 without a change",
     waiting=paper_tables.MACKEY_GLASS.waiting,
