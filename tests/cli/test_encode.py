@@ -271,6 +271,20 @@ def test_names_that_numpy_keeps_for_itself_and_names_given_twice(tmp_path):
         read_encodings(tmp_path / "z.csv")
 
 
+def test_encodings_are_in_the_order_of_their_numbers(tmp_path):
+    names = sorted(f"z{k}" for k in range(12))
+    (tmp_path / "z.csv").write_text(",".join(["series", *names, "length"]) + f"\na,{','.join(name[1:] for name in names)},3\n")
+    assert read_encodings(tmp_path / "z.csv")[2].tolist() == [list(range(12))]
+    for header, expected in (
+        ("z0,z2,z3", "got the column 'z2' and no 'z1', expected z0 to z3, each once"),
+        ("z1,z2,z3", "got the column 'z1' and no 'z0', expected z0 to z3, each once"),
+        ("z0,z1,z01", "got the column 'z1' twice, expected z0 to z1, each once"),
+    ):
+        (tmp_path / "z.csv").write_text(f"series,length,{header}\na,2,1,2,3\n")
+        with pytest.raises(UserError, match=rf"z\.csv: {expected}"):
+            read_encodings(tmp_path / "z.csv")
+
+
 def test_pickled_arrays_are_not_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"cannot read .*a\.npy"):

@@ -96,11 +96,13 @@ def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
 def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
     """Read names (n), lengths (n) and encodings (n, E) from a CSV file with columns ``series``, ``length``, ``z0``, ``z1``, ...
 
+    The columns may be in any order.
+
     Raises:
         UserError: the file cannot be read, or has a different content.
     """
     (_, header), *rows = _rows(path) or [(1, [])]
-    places = [k for k, name in enumerate(header) if name[:1] == "z" and name[1:].isdigit()]
+    places = _places_of_encodings(path, header)
     if not {LABEL, "length"} <= set(header) or not places or not rows:
         raise UserError(f"{path} has no encodings; expected columns {LABEL}, length, z0, z1, ... and a row for each series")
     length, label = header.index("length"), header.index(LABEL)
@@ -117,6 +119,23 @@ def read_encodings(path: Path) -> tuple[list[str], list[int], np.ndarray]:
         names.append(row[label])
     table = np.stack(values)
     return names, table[:, 0].astype(int).tolist(), table[:, 1:]
+
+
+def _places_of_encodings(path: Path, header: Sequence[str]) -> list[int]:
+    """Return the places of z0, z1, ... in this order.
+
+    Raises:
+        UserError: a number is missing, or there twice.
+    """
+    found = sorted((int(name[1:]), k) for k, name in enumerate(header) if re.fullmatch(r"z\d+", name))
+    for expected, (number, place) in enumerate(found):
+        if number != expected:
+            raise UserError(
+                f"{path}: got the column '{header[place]}' and no 'z{expected}', expected z0 to z{found[-1][0]}, each once"
+                if number > expected
+                else f"{path}: got the column 'z{number}' twice, expected z0 to z{found[-1][0]}, each once"
+            )
+    return [place for _, place in found]
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
