@@ -10,11 +10,13 @@ import torch
 
 from seqmem import datasets
 from seqmem.cli import commandline, predict
+from seqmem.data.preparation import Preparation
+from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
 from seqmem.io.collection import Reading
 from seqmem.io.sources import read_source
 from seqmem.training.checkpoints.files import read_checkpoint, restore
-from seqmem.training.evaluation.new_series import times_at
+from seqmem.training.evaluation.new_series import Written, times_at
 from tests import program
 from tests.trials import run_trials
 
@@ -198,7 +200,8 @@ def test_a_forecast_of_more_steps_than_the_series_has_begins_later(trained, run,
         (["2024-01-01", "2024-01-03", "2024-01-04", "2024-01-05"], ["2024-01-06T00:00:00", "2024-01-07T00:00:00"]),
         ([str(1706700000000 + k) for k in range(3)], ["1706700000003", "1706700000004"]),
         (["0.1", "0.2", "0.3"], ["0.4", "0.5"]),
-        (["7"], ["7", "7"]),
+        (["7"], ["", ""]),
+        (["2024-01-31"], ["", ""]),
     ],
     ids=lambda each: each[0],
 )
@@ -267,6 +270,28 @@ def test_reconstructions_in_their_unit_with_errors(trained, run, tmp_path):
     assert list(rows[0]) == ["series", "step", "x", "y", "error"]
     assert [row["step"] for row in rows if row["series"] == "s0"][:3] == ["0", "1", "2"]
     assert all(800 < float(row["y"]) < 1200 and float(row["error"]) >= 0 for row in rows)
+
+
+def test_columns_of_a_table_of_predictions_have_different_names(tmp_path):
+    (tmp_path / "own.csv").write_text("id,when,v,w,predicted v\n" + "".join(f"s{k},0,1,2,3\n" for k in range(3)))
+    keys = {
+        "time_column": "when",
+        "target": "value",
+        "channel_columns": ("w",),
+        "label_columns": ("v", "predicted v"),
+        "layout": "long",
+    }
+    found = read_source(tmp_path / "own.csv", Reading(**keys))
+    channels, zeros = ("error", "v", "step", "time", "channel error"), (0.0,) * 5
+    preparation = Preparation(channels, zeros, zeros, zeros, target_names=found.target_names)
+    headers = {}
+    for task in ("reconstruction", "forecasting", "regression"):
+        written = Written(found, preparation, DataSpec("own", 5, 5, task, None, 1), segments=None, horizon=1)
+        headers[task] = written.header()
+    renamed = ["channel channel error", "v", "channel step", "time", "channel error"]
+    assert headers["reconstruction"] == ["series", "step", *renamed, "error"]
+    assert headers["forecasting"] == ["series", "step", "time", "error", "v", "channel step", "channel time", "channel error"]
+    assert headers["regression"] == ["series", "v", "value predicted v", "predicted v", "predicted predicted v"]
 
 
 def test_wide_tables_without_a_header_with_and_without_labels(trained, run, tmp_path):

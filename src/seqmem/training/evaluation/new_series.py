@@ -94,7 +94,7 @@ class Written:
         self._segments, self._horizon = segments, horizon
 
     def header(self) -> Row:
-        """Return the names of the columns."""
+        """Return the names of the columns; a channel or value that is called as a different column gets a longer name."""
         channels = list(self._preparation.channels)
         known = ["label"] if self._found.labels is not None else []
         match self._spec.task:
@@ -102,11 +102,15 @@ class Written:
                 return ["series", *known, "prediction", *(f"probability {name}" for name in self._spec.class_names or ())]
             case "regression":
                 names = self._preparation.target_names
-                return ["series", *(names if self._found.targets is not None else []), *(f"predicted {name}" for name in names)]
+                predicted = [f"predicted {name}" for name in names]
+                given = [] if self._found.targets is None else _distinct("value", names, ["series", *predicted])
+                return ["series", *given, *predicted]
             case "forecasting":
-                return ["series", "step", *(["time"] if self._found.times is not None else []), *channels]
+                own = ["series", "step", *(["time"] if self._found.times is not None else [])]
+                return [*own, *_distinct("channel", channels, own)]
             case _:
-                return ["series", "step", *channels, "error"]
+                own = ["series", "step", "error"]
+                return [*own[:2], *_distinct("channel", channels, own), *own[2:]]
 
     def rows(self, sequence: int, outputs: np.ndarray, channels: np.ndarray) -> Iterator[Row]:
         """Yield the lines of a sequence.
@@ -154,16 +158,19 @@ def times_at(found: Collection, series: int, steps: Sequence[int]) -> list[str]:
         steps: increasing numbers of steps, from the first of the series.
 
     Returns:
-        Dates by :func:`dates_after`; numbers at the median interval of the series.
+        Dates by :func:`dates_after`; numbers at the median interval of the series. Empty ones after a series of one step,
+        whose interval is not known.
     """
     assert found.times is not None
     assert found.origins is not None
     start, length = int(found.starts[series]), int(found.lengths[series])
+    if length == 1:
+        return [""] * len(steps)
     own = float(found.origins[series]) + found.times[start : start + length]
     further = [step - (length - 1) for step in steps]
     if found.is_dated:
         return dates_after(own, further, found.time_unit)
-    interval = float(np.median(np.diff(own))) if length > 1 else 0.0
+    interval = float(np.median(np.diff(own)))
     digits = 12 if interval == 0 else 4 + math.ceil(math.log10(max(abs(float(own[-1])) / interval, 1.0)))
     return [f"{float(own[-1]) + k * interval:.{min(max(digits, 12), 17)}g}" for k in further]
 
@@ -172,7 +179,7 @@ def dates_after(seconds: np.ndarray, further: Sequence[int], unit: str) -> list[
     """Return dates after others in ISO 8601.
 
     Args:
-        seconds: (T,) dates before, since 1970.
+        seconds: (T,) dates before, since 1970; at least two.
         further: how many steps each is after the last of them, increasing.
         unit: as of :class:`seqmem.io.collection.Collection`; with an offset, dates are in UTC and say so.
 
@@ -187,7 +194,7 @@ def dates_after(seconds: np.ndarray, further: Sequence[int], unit: str) -> list[
         after = pd.date_range(stamps[0], periods=len(stamps) + further[-1], freq=frequency)
         if (after[: len(stamps)] == stamps).all():
             return [after[len(stamps) - 1 + k].isoformat() for k in further]
-    interval = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    interval = float(np.median(np.diff(seconds)))
     return [(stamps[-1] + pd.Timedelta(round(k * interval * 1e6), unit="us")).isoformat() for k in further]
 
 
@@ -200,6 +207,17 @@ def _frequencies(stamps: "pd.DatetimeIndex") -> "list[str | pd.DateOffset]":
     months = 12 * (stamps[1].year - stamps[0].year) + stamps[1].month - stamps[0].month
     inferred = pd.infer_freq(stamps)
     return [*([] if inferred is None else [inferred]), *([pd.DateOffset(months=months)] if months > 0 else [])]
+
+
+def _distinct(kind: str, names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return names of columns, of which those that other columns have begin with their kind."""
+    found: list[str] = []
+    for name in names:
+        new = name
+        while new in others or (new != name and new in names):
+            new = f"{kind} {new}"
+        found.append(new)
+    return found
 
 
 def _number(value: Any) -> str:
