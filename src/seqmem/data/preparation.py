@@ -1,6 +1,6 @@
 """Preparation of a user's series for a model: standardisation, missing values and classes, kept for later inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -91,13 +91,20 @@ class Preparation:
             )
         return found.with_channels(self.channels)
 
-    def inputs(self, values: np.ndarray, lengths: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:
+    def inputs(
+        self,
+        values: np.ndarray,
+        lengths: np.ndarray,
+        before: np.ndarray | None = None,
+        place: Callable[[int, int], str] = "series {}, step {}".format,
+    ) -> np.ndarray:
         """Return the inputs of series.
 
         Args:
             values: (N, C) of series one after the other, NaN for a missing value.
             lengths: (n,) their numbers of steps, N together.
             before: (n, C) last values before the series, from which missing ones at its beginning are filled; NaN for none.
+            place: returns where a step of a series is, by their numbers, for a message.
 
         Returns:
             (N, C) float32, or (N, 2 C) with a mask.
@@ -112,13 +119,15 @@ class Preparation:
                 starts = np.cumsum(lengths) - lengths
                 earlier = (before - np.array(self.mean)) / np.array(self.deviation)
                 standardised[starts] = np.where(missing[starts], earlier, standardised[starts])
-            standardised = self._filled(standardised, missing, lengths)
+            standardised = self._filled(standardised, missing, lengths, place)
         with np.errstate(over="ignore"):
             inputs = standardised.astype(np.float32)
         _refuse_infinite(inputs, values, [f"channel {name}" for name in self.channels])
         return np.concatenate([inputs, ~missing], 1, dtype=np.float32) if self.missing == "mask" else inputs
 
-    def _filled(self, standardised: np.ndarray, missing: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def _filled(
+        self, standardised: np.ndarray, missing: np.ndarray, lengths: np.ndarray, place: Callable[[int, int], str]
+    ) -> np.ndarray:
         # Imported here because it takes a second, and listing the data sets must be fast.
         import pandas as pd
 
@@ -127,8 +136,8 @@ class Preparation:
             series = int(np.searchsorted(np.cumsum(lengths), row, side="right"))
             step = int(row) - int(np.concatenate([[0], np.cumsum(lengths)])[series])
             raise UserError(
-                f"channel {self.channels[channel]}: got a missing value at step {step} of a series of {lengths[series]} steps, "
-                "expected none since dataset.missing is refuse; use last, mean or mask"
+                f"{place(series, step)}, channel {self.channels[channel]}: got a missing value, expected none, since the "
+                "training has dataset.missing=refuse; fill it in, or train with last, mean or mask"
             )
         if self.missing != "mean":
             owners = np.repeat(np.arange(len(lengths)), lengths)

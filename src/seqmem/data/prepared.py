@@ -92,12 +92,18 @@ class PreparedSeries:
         missing = np.isnan(values)
         known = torch.from_numpy(~missing) if missing.any() else None
         before = self._before(own[1], first, missing[np.cumsum(own[2]) - own[2]])
-        inputs = torch.from_numpy(self._preparation.inputs(values, own[2], before))
+        inputs = torch.from_numpy(
+            self._preparation.inputs(values, own[2], before, lambda k, step: self._place(own[0][k], own[1][k] + step))
+        )
         if self._time_scale is None or self._collection.times is None:
             return inputs, None, known
         times = [self._collection.times[row] for row in rows]
         relative = [(each - each[0]) * self._time_scale for each in times]
         return inputs, _rounded(relative, [self._collection.names[series] for series in own[0].tolist()]), known
+
+    def _place(self, series: int, step: int) -> str:
+        assert self._collection is not None
+        return f"{self._collection.path}, series {self._collection.names[series]!r}, step {step}"
 
     def _before(self, begins: np.ndarray, first: np.ndarray, missing: np.ndarray) -> np.ndarray | None:
         """Return the last earlier values (m, C) of the series of m segments, where those at the beginning are missing.

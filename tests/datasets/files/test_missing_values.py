@@ -1,9 +1,10 @@
 """Values that are missing in one's own files: their marks, and how inputs are filled."""
 
+import pandas as pd
 import pytest
 
 from seqmem.errors import UserError
-from tests.datasets.files.tables import EXPECTED, WHOLE, everything, line, long
+from tests.datasets.files.tables import EXPECTED, WHOLE, everything, line, loaded, long
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,6 @@ def test_missing_values_become_the_last_the_mean_or_a_mask(load):
     mask = load(text, missing="mask", **WHOLE)
     assert mask.spec.input_size == 2
     assert everything(mask)[0][0] == [[3.0, 0.0], [2.0, 1.0], [2.0, 0.0], [4.0, 1.0]]
-    with pytest.raises(UserError, match="channel x: got a missing value at step 0 of a series of 4 steps"):
-        load(text, missing="refuse", **WHOLE)
     standardised = load(text, missing="mean", validation_fraction=0.2, test_fraction=0.2)
     assert everything(standardised)[0][0] == [[0.0], [-1.0], [0.0], [1.0]]
 
@@ -41,3 +40,21 @@ def test_an_empty_row_between_steps_is_a_missing_step(load, separator):
     data = load("\n\n".join([f"x{separator}y" if two else "x", *rows, empty, empty]), task="forecasting", standardize=False)
     assert (line(data, "series"), line(data, "steps")) == ("1", "200 in each series")
     assert line(data, "missing values").startswith("40 of 400 " if two else "20 of 200 ")
+
+
+@pytest.mark.parametrize("keys", [{}, {"task": "reconstruction", "window": 3}])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_refused_missing_value_is_named_by_its_place(tmp_path, keys, in_memory):
+    table = pd.DataFrame([(f"s{k:02}", k % 2, float(t)) for k in range(10) for t in range(6)], columns=["id", "label", "x"])
+    table.loc[3 * 6 + 4, "x"] = None
+    if in_memory:
+        table.to_csv(tmp_path / "own", index=False)
+    else:
+        pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+        table.to_parquet(tmp_path / "own")
+    path = (tmp_path / "own").rename(tmp_path / ("own.csv" if in_memory else "own.parquet"))
+    expected = (
+        r"own\.\w+, series 's03', step 4, channel x: got a missing value, .* dataset\.missing=refuse; fill it in, or train"
+    )
+    with pytest.raises(UserError, match=expected):
+        everything(loaded(path, missing="refuse", in_memory=in_memory, **keys))
