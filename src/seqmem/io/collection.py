@@ -88,7 +88,8 @@ class Collection:
         starts: (n,) int64 the first row of each series in ``values``.
         lengths: (n,) int64 its number of rows.
         times: (N,) float64, increasing within a series; None for evenly spaced steps.
-        time_unit: "seconds" for dates, "seconds in UTC" for those with an offset; else empty or "unit of the file".
+        time_unit: "seconds" for dates, "seconds in UTC" for those with an offset, "durations in seconds"; else empty or "unit
+            of the file".
         origins: (n,) float64 the time of each series' first step, from which ``times`` count; since 1970 for dates. None
             without times.
         labels: (n) the class of each series, None where it is not known; None without labels.
@@ -222,10 +223,11 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
                 raise UserError(
                     f"{lacks.path} has no {_nouns[name]}, and {has.path} has; expected them in all files or in none"
                 )
-        if part.is_dated != first.is_dated:
+        if _kind_of_times(part) != _kind_of_times(first):
             dates, others = (part, first) if part.is_dated else (first, part)
             raise UserError(
-                f"{others.path}: got numbers as times, and dates in {dates.path}; expected the same kind of times in all files"
+                f"{others.path}: got {_kind_of_times(others)} as times, and {_kind_of_times(dates)} in {dates.path}; expected "
+                "the same kind of times in all files"
             )
     parts = [part.with_channels(first.channels) for part in parts]
     shifts = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
@@ -236,7 +238,6 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
         values=_chained([part.values for part in parts]),
         starts=np.concatenate([part.starts + shift for part, shift in zip(parts, shifts, strict=True)]),
         lengths=np.concatenate([part.lengths for part in parts]),
-        time_unit=max((part.time_unit for part in parts), key=len) if first.is_dated else first.time_unit,
         times=None if first.times is None else _chained([part.times for part in parts if part.times is not None]),
         origins=None if first.times is None else np.concatenate([part.origins for part in parts if part.origins is not None]),
         labels=None if first.labels is None else [label for part in parts for label in part.labels or []],
@@ -248,6 +249,15 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
     )
 
 
+def _kind_of_times(found: Collection) -> str:
+    return _kinds_of_times.get(found.time_unit, "numbers")
+
+
+_kinds_of_times = {
+    "seconds": "dates without an offset from UTC",
+    "seconds in UTC": "dates with an offset from UTC",
+    "durations in seconds": "durations",
+}
 _nouns = {"times": "times", "labels": "labels", "targets": "values to predict", "groups": "groups"}
 
 

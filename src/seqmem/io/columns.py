@@ -138,10 +138,13 @@ def guessed(names: Sequence[str], reading: Reading) -> Columns:
 
 
 def text_columns(names: Sequence[str], reading: Reading) -> set[str]:
-    """Return the columns whose cells are texts."""
+    """Return the columns whose cells are texts, and those that are not read since keys name the channels."""
     columns = guessed(names, _with_own_id(names, reading))
     labels = columns.labels if reading.target == "class" else ()
-    return {name for name in (columns.id, columns.group, columns.split, *labels) if name is not None}
+    found = {name for name in (columns.id, columns.group, columns.split, *labels) if name is not None}
+    if reading.channel_columns:
+        found.update(set(names) - {*reading.channel_columns, columns.time, *columns.labels, ""})
+    return found
 
 
 def plain(name: str) -> str:
@@ -192,6 +195,11 @@ def names_splits(table: Table, column: str) -> bool:
     return 2 * sum(found) > len(found)
 
 
+def split_name(name: str) -> str:
+    """Return the split that a name means, in any case; the name itself if it is not one of :data:`SPLIT_NAMES`."""
+    return SPLIT_NAMES.get(name.lower(), name)
+
+
 def splits_of(names: Sequence[str | None], place: Callable[[int], str]) -> list[str]:
     """Return the split of each series; empty for None, where it is to be drawn.
 
@@ -205,7 +213,7 @@ def splits_of(names: Sequence[str | None], place: Callable[[int], str]) -> list[
     for k, name in enumerate(names):
         if name is not None and name.lower() not in SPLIT_NAMES:
             raise UserError(f"{place(k)}: got '{name}', expected train, validation or test, or an empty cell")
-    return ["" if name is None else SPLIT_NAMES[name.lower()] for name in names]
+    return ["" if name is None else split_name(name) for name in names]
 
 
 def _as_number(name: str) -> str | float:

@@ -1,7 +1,7 @@
 """Series of a table: long, where a row is a step, or wide, where a row is a series."""
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from itertools import count, takewhile
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from seqmem.errors import UserError, suggestion
 from seqmem.io.collection import Collection, Layout, Reading
-from seqmem.io.columns import Columns, of_table, splits_of
+from seqmem.io.columns import Columns, of_table, split_name, splits_of
 from seqmem.io.series_names import stem
-from seqmem.io.tables import Table, groups_thousands, holds_dates, is_mostly_numbers, numbers, texts, times
+from seqmem.io.tables import DURATIONS, Table, has_other_numbers, holds_dates, is_mostly_numbers, numbers, texts, times
 
 WIDE_CHANNEL = "value"
 """Name of the channel of a wide table."""
@@ -41,16 +41,18 @@ def series_of(table: Table, reading: Reading) -> Collection:
     if layout == "wide" and columns.time is not None and reading.time_column is None:
         columns = replace(columns, time=None)
     found = _long(table, columns, channels, reading) if layout == "long" else _wide(table, columns, channels, reading)
+    durations = f", {DURATIONS}" if found.time_unit == DURATIONS else ""
+    useless = {*ignored, *columns.useless}
     shown = {
         "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
         "series id": columns.id,
         "time": (_hint_of_dates(table, ignored) if layout == "long" else None)
         if columns.time is None
-        else f"{columns.time}{', dates in seconds' if found.is_dated else ''}",
+        else f"{columns.time}{', dates in seconds' if found.is_dated else ''}{durations}",
         "label": ", ".join(columns.labels) or None,
         "group": columns.group,
         "split": columns.split,
-        "ignored columns": ", ".join(name for name in table.columns if name in {*ignored, *columns.useless}) or None,
+        "ignored columns": ", ".join(name for name in table.columns if name in useless) or None,
     }
     roles = {**{name: text for name, text in shown.items() if text}, **found.roles}
     steps = tuple(channels) if layout == "wide" and table.has_header else ()
@@ -136,17 +138,20 @@ def _channels(table: Table, columns: Columns, reading: Reading) -> tuple[list[st
     """Return the columns of values, and those that are left out because they are texts."""
     if reading.channel_columns:
         return list(reading.channel_columns), []
-    rest = [name for name in table.columns if name not in columns.named]
+    named = columns.named
+    rest = [name for name in table.columns if name not in named]
     channels = [name for name in rest if is_mostly_numbers(table, name)]
-    for name in rest:
-        if name not in channels and groups_thousands(table, name):
+    taken = set(channels)
+    ignored = [name for name in rest if name not in taken]
+    for name in ignored:
+        if has_other_numbers(table, name):
             numbers(table, name)  # refused, not left out as texts
     if not channels:
         raise UserError(
             f"{table.path} has no column of numbers besides {', '.join(sorted(columns.named)) or 'none'} (its columns: "
             f"{', '.join(table.columns[:12])}); name them: dataset.channel_columns=[x,y]"
         )
-    return channels, [name for name in rest if name not in channels]
+    return channels, ignored
 
 
 def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Reading) -> Collection:
@@ -180,8 +185,8 @@ def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Read
         moments = moments - np.repeat(origins, lengths)
     first = order[starts]
 
-    def each(column: str | None) -> list[str | None] | None:
-        return None if column is None else _one_each(table, column, codes, names)
+    def each(column: str | None, meaning: Callable[[str], str] = str) -> list[str | None] | None:
+        return None if column is None else _one_each(table, column, codes, names, meaning)
 
     labels, targets = None, None
     if columns.labels and reading.target == "class":
@@ -202,7 +207,7 @@ def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Read
         targets,
         columns.labels if targets is not None else (),
         each(columns.group),
-        _splits(table, columns, each(columns.split), first.tolist()),
+        _splits(table, columns, each(columns.split, split_name), first.tolist()),
         roles=roles,
     )
 
@@ -274,16 +279,19 @@ def _refuse_equal_times(
         )
 
 
-def _one_each(table: Table, column: str, codes: np.ndarray, names: Sequence[str]) -> list[str | None]:
-    """Return a text of each series, whose rows agree in it; rows may leave it empty."""
+def _one_each(
+    table: Table, column: str, codes: np.ndarray, names: Sequence[str], meaning: Callable[[str], str]
+) -> list[str | None]:
+    """Return a text of each series, whose rows agree in its meaning; rows may leave it empty."""
     found: list[str | None] = [None] * len(names)
     mend = "; name the column of the series' names: dataset.id_column=..." if len(names) == 1 else ""
     for row, (series, text) in enumerate(zip(codes.tolist(), texts(table, column), strict=True)):
-        if text is None or found[series] == text:
+        known = found[series]
+        if text is None or known == text or (known is not None and meaning(known) == meaning(text)):
             continue
-        if found[series] is not None:
+        if known is not None:
             raise UserError(
-                f"{table.place(row, column)}: got '{text}' in series {names[series]!r}, expected '{found[series]}' as in its "
+                f"{table.place(row, column)}: got '{text}' in series {names[series]!r}, expected '{known}' as in its "
                 f"other rows; a series has one value of this column{mend}"
             )
         found[series] = text

@@ -24,7 +24,10 @@ UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
 _truths = {name: value for text, value in (("true", "1"), ("false", "0")) for name in (text, text.title(), text.upper())}
 _offset = re.compile(r"[T ]\d\d(:?\d\d)*[^+-]*(Z|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
 _date = re.compile(r"\d{4}-\d\d(-\d\d)?($|[T ]\d\d)", re.IGNORECASE)
-_thousands = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_other_number = re.compile(r"[+-]?(\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?|\d*[.,]\d+([eE][+-]?\d+)?)")
+
+DURATIONS = "durations in seconds"
+"""Unit of times that are durations."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def numbers(table: Table, column: str) -> np.ndarray:
         cell = shortened(str(table.frame[column].iloc[row]).strip())
         raise UserError(
             f"{table.place(row, column)}: got '{cell}', expected a number, or an empty cell, ? or NA for a missing one"
-            f"{_hint(cell)}"
+            f"{_hint(cell, table.decimal)}{hint_of_header(table, row)}"
         )
     return values
 
@@ -110,13 +113,24 @@ def is_mostly_numbers(table: Table, column: str) -> bool:
     return int(wrong.sum()) <= int(np.isfinite(values).sum())
 
 
-def groups_thousands(table: Table, column: str) -> bool:
-    """Return whether the first cells of a column are numbers of which some have a thousands separator, such as 1,234.5."""
-    cells = table.frame[column].head(100)
+def has_other_numbers(table: Table, column: str) -> bool:
+    """Return whether all cells of a column are numbers, of which some have a thousands separator or the other decimal mark."""
+    cells = table.frame[column]
     if cells.dtype.kind in "iufbmM":
         return False
-    given = [text for cell in cells if (text := str(cell).strip()).lower() not in MISSING]
-    return any(map(_thousands.fullmatch, given)) and all(is_number(text) or _thousands.fullmatch(text) for text in given)
+    others = 0
+    for cell in cells:
+        text = str(cell).strip()
+        if text.lower() not in MISSING and not _is_own_number(table, text):
+            if not _other_number.fullmatch(text):
+                return False
+            others += 1
+    return others > 0
+
+
+def _is_own_number(table: Table, text: str) -> bool:
+    """Return whether a text is a number with the table's decimal mark."""
+    return is_number(text) if table.decimal == "." else "." not in text and is_number(text.replace(table.decimal, "."))
 
 
 def holds_dates(table: Table, column: str) -> bool:
@@ -138,18 +152,26 @@ def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
             return values.to_numpy(np.float64, na_value=np.nan), np.zeros(len(cells), bool)
         return np.full(len(cells), np.nan), cells.notna().to_numpy()
     texts = cells.astype("object").where(cells.notna(), "").map(lambda cell: str(cell).strip())
-    if table.decimal != ".":
-        texts = texts.str.replace(table.decimal, ".", regex=False)
-    values = pd.to_numeric(texts.replace(_truths), errors="coerce").to_numpy(np.float64)
     missing = texts.str.lower().isin(MISSING).to_numpy(bool)
+    if table.decimal != ".":
+        # A point may separate thousands.
+        texts = texts.mask(texts.str.contains(".", regex=False), "a point").str.replace(table.decimal, ".", regex=False)
+    values = pd.to_numeric(texts.replace(_truths), errors="coerce").to_numpy(np.float64)
     return np.where(missing, np.nan, values), np.isnan(values) & ~missing
 
 
-def _hint(cell: str) -> str:
+def _hint(cell: str, decimal: str) -> str:
     """Return the end of a message about a cell with a decimal comma or a thousands separator."""
-    if "," in cell and cell.replace(",", "").replace(".", "").lstrip("+-").isdigit():
+    if not cell.replace(",", "").replace(".", "").lstrip("+-").isdigit():
+        return ""
+    if "," in cell:
         return "; numbers need a decimal point, or a decimal comma in every column, and no thousands separator"
-    return ""
+    return "; other numbers have a decimal comma, so the point may separate thousands" if decimal == "," and "." in cell else ""
+
+
+def hint_of_header(table: Table, row: int) -> str:
+    """Return the end of a message about a cell that may be the name of a column."""
+    return "" if table.has_header or row else "; if the first line has the names of the columns, give dataset.header=true"
 
 
 def texts(table: Table, column: str) -> list[str | None]:
@@ -158,8 +180,14 @@ def texts(table: Table, column: str) -> list[str | None]:
 
     codes, different = pd.factorize(table.frame[column].astype(object))  # most rows repeat a text
     found: list[str | None] = []
-    for cell in different.tolist():
+    for code, cell in enumerate(different.tolist()):
         text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+        if isinstance(cell, bytes):
+            try:
+                text = cell.decode().strip()
+            except UnicodeDecodeError:
+                where = table.place(int((codes == code).argmax()), column)
+                raise UserError(f"{where}: got bytes that are not UTF-8 ({shortened(str(cell))}), expected a text") from None
         found.append(None if text.lower() in UNKNOWN else text)
     return np.array([*found, None], object)[codes].tolist()  # code -1 is a missing one
 
@@ -169,10 +197,10 @@ def times(table: Table, column: str) -> tuple[np.ndarray, str]:
 
     Returns:
         Numbers as they are, in the "unit of the file". Dates with times of day (ISO 8601), and days such as 20240131, as
-        "seconds" since 1970; "seconds in UTC" if one has an offset.
+        "seconds" since 1970; "seconds in UTC" if they have an offset. Durations of a Parquet file as :data:`DURATIONS`.
 
     Raises:
-        UserError: a cell is missing, or is neither a finite number nor such a date.
+        UserError: a cell is missing, is neither a finite number nor such a date, or some dates alone have an offset.
     """
     import pandas as pd
 
@@ -183,13 +211,13 @@ def times(table: Table, column: str) -> tuple[np.ndarray, str]:
             raise UserError(f"{table.place(row, column)}: got no time, expected a number or a date in every row")
         days = _days(values)
         return (values, "unit of the file") if days is None else (days, "seconds")
-    stamps, unit = table.frame[column], "seconds"
+    stamps, in_utc = table.frame[column], np.zeros(len(values), bool)
     if stamps.dtype.kind not in "mM":
         given = stamps.where(stamps.notna(), "").map(lambda cell: str(cell).strip())
-        unit = "seconds in UTC" if given.map(lambda text: _offset.search(text) is not None).any() else unit
+        in_utc = given.map(lambda text: _offset.search(text) is not None).to_numpy(bool)
         stamps = pd.to_datetime(given, format="ISO8601", errors="coerce", utc=True)
     elif getattr(stamps.dt, "tz", None) is not None:
-        unit = "seconds in UTC"
+        in_utc[:] = True
     missing = stamps.isna().to_numpy()
     if missing.any():
         # The odd one out: among numbers a date, among dates whatever is not one.
@@ -198,8 +226,16 @@ def times(table: Table, column: str) -> tuple[np.ndarray, str]:
         shown = "no time" if pd.isna(cell) else f"'{shortened(str(cell).strip())}'"
         raise UserError(
             f"{table.place(row, column)}: got {shown}, expected a number in every row, or a date such as 2024-01-31, "
-            "2024-01-31 12:30 or 2024-01-31T12:30:00.25"
+            f"2024-01-31 12:30 or 2024-01-31T12:30:00.25{hint_of_header(table, row)}"
         )
+    if in_utc.any() and not in_utc.all():
+        row, other = int(in_utc.argmin()), int(in_utc.argmax())
+        shown, cell = (shortened(str(table.frame[column].iloc[k]).strip()) for k in (row, other))
+        raise UserError(
+            f"{table.place(row, column)}: got '{shown}', a date without an offset from UTC, and '{cell}' with one in "
+            f"{table.line(other)}; expected an offset in every date or in none"
+        )
+    unit = DURATIONS if stamps.dtype.kind == "m" else "seconds in UTC" if in_utc.any() else "seconds"
     return stamps.astype("int64").to_numpy() / _ticks_per_second(stamps), unit
 
 

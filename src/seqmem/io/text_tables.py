@@ -6,7 +6,7 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -81,7 +81,8 @@ def read_text_table(
         The table, and how it was read, such as "separator ';', decimal comma".
 
     Raises:
-        UserError: the file is empty, is not a text in this encoding, or a line has more cells than the others.
+        UserError: the file is empty, is not a text in this encoding, has decimal commas and points, or a line has more cells
+            than the others.
     """
     text = _decoded(path, _unpacked(path, content), encoding)
     separator = _separator(text)
@@ -89,17 +90,20 @@ def read_text_table(
     if not rows.texts:
         raise UserError(f"{path} is empty; expected a line for each step or each series")
     mark = "\t" if separator == " " else separator
-    sample = _parsed([text for text, empty in zip(rows.texts, rows.empty, strict=True) if not empty][:_sampled], mark)
+    filled = [k for k, is_empty in enumerate(rows.empty) if not is_empty][:_sampled]
+    sample = _parsed([rows.texts[k] for k in filled], mark)
     named = _has_header(sample) if header is None else header
     if named and len(rows.texts) == 1:
         raise UserError(f"{path} has a header and no further line; expected a line for each step or each series")
-    comma = _has_decimal_commas(sample[named:])
     names = [cell.strip() for cell in sample[0]] if named else [str(k) for k in range(max(rows.counts))]
-    decimal = "," if comma else "."
-    frame = _frame(path, rows, mark, names, named, decimal, as_text)
+    kept_as_text = as_text(names)
+    places = [k for k, name in enumerate(names) if name not in kept_as_text]
+    lines = [rows.lines[k] for k in filled]
+    decimal = _decimal_mark(path, list(zip(lines, sample, strict=False))[named:], places)
+    frame = _frame(path, rows, mark, names, named, decimal, kept_as_text)
     lines = rows.lines[named:]
     shown = {"\t": "tab", " ": "blank"}.get(separator, f"'{separator}'")
-    note = f"separator {shown}{', decimal comma' if comma else ''}{'' if named else ', no header'}"
+    note = f"separator {shown}{', decimal comma' if decimal == ',' else ''}{'' if named else ', no header'}"
     empty = tuple(k for k, is_empty in enumerate(rows.empty[named:]) if is_empty)
     return Table(path, frame, named, lambda row: f"line {lines[row]}", rows.counts[named:], decimal, empty), note
 
@@ -184,25 +188,37 @@ def _quoted_rows(path: Path, text: str, separator: str) -> _Rows:
 def _has_header(rows: list[list[str]]) -> bool:
     """Return whether the first row has names: no number, or numbers that name the steps of a wide table.
 
-    Such numbers count from 0 or 1, or stand beside a text unlike those of further rows in its place: a name that is known for a
+    Marks of missing numbers may be names beside a text unlike those of further rows in its place, as in ``id,time,NA,FR``: one
+    that is known for a column, or has numbers below it.
+
+    Numbers count from 0 or 1, or stand beside a text unlike those of further rows in its place: a name that is known for a
     column, as in ``label,400,402``, or any if four or more numbers are equally spaced, as in ``country,1960,1961,1962,1963``.
     """
     cells = [cell.strip() for cell in rows[0]]
     values = [cell for cell in cells if cell and _is_value(cell)]
     if not values:
         return True
+    texts = [place for place, cell in enumerate(cells) if cell and not _is_value(cell)]
+    repeats = any(_kind(cells[place]) in {_kind(row[place]) for row in rows[1:] if len(row) > place} for place in texts)
+    known = any(plain(cells[place]) in NAMES for place in texts)
+    if all(value.lower() in MISSING for value in values):
+        return len(rows) > 1 and not repeats and (known or any(_has_numbers(rows[1:], place) for place in texts))
     if len(values) > 1 and len(rows) > 1 and all(value.isdigit() for value in values):
         steps = [int(value) for value in values]
         intervals = {after - before for before, after in pairwise(steps)}
-        texts = [place for place, cell in enumerate(cells) if cell and not _is_value(cell)]
-        if any(_kind(cells[place]) in {_kind(row[place]) for row in rows[1:] if len(row) > place} for place in texts):
+        if repeats:
             return False
         if intervals == {1} and steps[0] in (0, 1):
             return rows[0] != rows[1]
-        known = any(plain(cells[place]) in NAMES for place in texts)
         spaced = len(steps) > 3 and len(intervals) == 1 and intervals != {0} and _differ(values, rows)
         return known or (bool(texts) and spaced)
     return False
+
+
+def _has_numbers(rows: list[list[str]], place: int) -> bool:
+    """Return whether the cells of a column are numbers, apart from missing ones."""
+    given = [cell for row in rows if len(row) > place and (cell := row[place].strip()).lower() not in MISSING]
+    return bool(given) and all(map(_is_value, given))
 
 
 def _kind(cell: str) -> str:
@@ -224,16 +240,41 @@ def _is_value(cell: str) -> bool:
     return is_number(cell) or cell.lower() in MISSING or bool(_decimal_comma.fullmatch(cell))
 
 
-def _has_decimal_commas(rows: list[list[str]]) -> bool:
-    """Return whether numbers have a decimal comma; three digits after each comma alone may be thousands."""
-    cells = [cell.strip() for row in rows for cell in row]
-    commas = [match for cell in cells if (match := _decimal_comma.fullmatch(cell))]
-    decimals = any(len(match[1]) != 3 or match[0].lstrip("+-").startswith(("0,", ",")) for match in commas)
-    return decimals and not any(_decimal_point.fullmatch(cell) for cell in cells)
+def _decimal_mark(path: Path, rows: Sequence[tuple[int, list[str]]], places: Sequence[int]) -> str:
+    """Return the decimal mark of numbers; three digits after each comma alone may be thousands.
+
+    Args:
+        path: for messages.
+        rows: the first ones, each with its line.
+        places: of columns that may have numbers; empty if all have texts, some of which may be numbers.
+
+    Raises:
+        UserError: both marks occur, so that one of them may separate thousands.
+    """
+
+    def found(mark: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, re.Match[str]]]:
+        for line, row in rows:
+            for cell in [row[place] for place in places if place < len(row)] if places else row:
+                if mark in cell and (match := pattern.fullmatch(cell.strip())):
+                    yield line, match
+
+    commas = found(",", _decimal_comma)
+    comma = next(((k, m) for k, m in commas if len(m[1]) != 3 or m[0].lstrip("+-").startswith(("0,", ","))), None)
+    if comma is None:
+        return "."
+    point = next(found(".", _decimal_point), None)
+    if point is None:
+        return ","
+    if not places:
+        return "."
+    raise UserError(
+        f"{path}: got '{comma[1][0]}' in line {comma[0]} and '{point[1][0]}' in line {point[0]}, expected one decimal mark and "
+        "no thousands separator; if one of them is not a number, name the columns of values: dataset.channel_columns=[x,y]"
+    )
 
 
 def _frame(
-    path: Path, rows: _Rows, separator: str, names: list[str], named: bool, decimal: str, as_text: TextColumns
+    path: Path, rows: _Rows, separator: str, names: list[str], named: bool, decimal: str, kept_as_text: set[str]
 ) -> "pd.DataFrame":
     """Parse the rows: numbers where a whole column has them, texts elsewhere."""
     import pandas as pd
@@ -241,7 +282,6 @@ def _frame(
     width = max(rows.counts)
     columns = [*names, *[""] * (width - len(names))]
     refuse_twice(path, [name for name in columns if name])
-    kept_as_text = as_text(names)
     numeric = [k for k, name in enumerate(columns) if name not in kept_as_text]
     try:
         frame = pd.read_csv(

@@ -2,7 +2,13 @@
 
 
 def is_number(cell: str) -> bool:
-    """Return whether Python reads a text as a number; blanks around it do not count, and "nan" and "inf" are numbers."""
+    """Return whether a text is a number; blanks around it do not count, and "nan" and "inf" are numbers.
+
+    >>> is_number(" 1e3"), is_number("2020_01")
+    (True, False)
+    """
+    if "_" in cell:  # which Python takes, and pandas does not
+        return False
     try:
         float(cell)
     except ValueError:

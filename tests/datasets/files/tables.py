@@ -90,9 +90,13 @@ TABLES = {
         f"{'' if k == 0 else k - 1},{row}" for k, row in enumerate(long().splitlines())
     ),
     "dates": long()
-    .replace(",0,", ",2024-01-31T23:59:59.5Z,")
+    .replace(",0,", ",2024-01-31T23:59:59.5,")
     .replace(",1,", ",2024-02-01,")
     .replace(",2,", ",2024-03-01 10:00,"),
+    "dates with an offset": long()
+    .replace(",0,", ",2024-01-31T23:59:59.5Z,")
+    .replace(",1,", ",2024-02-01T02:00+02,")
+    .replace(",2,", ",2024-03-01 10:00-0530,"),
     "labels on one row of a series": "\n".join(
         row if row.split(",")[1] in ("time", "0") else row.rsplit(",", 1)[0] + "," for row in long().splitlines()
     ),

@@ -1,9 +1,14 @@
 """Parquet tables in memory and by row groups."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 
 from seqmem.errors import UserError
+from seqmem.io.collection import Reading
+from seqmem.io.sources import read_source
+from seqmem.training.evaluation.new_series import times_at
 from tests.datasets.files.tables import EXPECTED, NAMES, WHOLE, everything, loaded, long
 
 
@@ -53,3 +58,30 @@ def test_a_wide_parquet_table_is_not_read_by_row_groups(tmp_path):
     for more in ({}, {"layout": "wide"}):
         with pytest.raises(UserError, match=r"own.parquet is read by row groups, .* but each row is a series; give .*true"):
             loaded(path, in_memory=False, **more)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_durations_are_times_in_seconds_and_not_dates(tmp_path, in_memory):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    table = frame(40, id=lambda k: NAMES[k // 2], time=lambda k: timedelta(minutes=k), a=float, label=lambda k: k // 2 % 2)
+    table.to_parquet(tmp_path / "own.parquet")
+    found = read_source(tmp_path / "own.parquet", Reading(in_memory=in_memory))
+    assert (found.is_dated, found.roles["time"]) == (False, "time, durations in seconds")
+    assert found.origins.tolist() == [120.0 * k for k in range(20)]
+    assert found.times[0:4].tolist() == [0, 60, 0, 60]
+    assert times_at(found, 1, [2]) == ["240"]
+
+
+def test_texts_may_be_bytes(tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    table = frame(
+        40, id=lambda k: NAMES[k // 2].encode(), time=lambda k: k % 2, a=float, label=lambda k: b"ab"[k // 2 % 2 :][:1]
+    )
+    table.to_parquet(tmp_path / "own.parquet")
+    data = loaded(tmp_path / "own.parquet")
+    assert data.spec.class_names == ("a", "b")
+    assert {name for split in data.sizes for name in data.sequence_names(split)} == set(NAMES)
+    table.loc[[4, 5], "id"] = b"s\xff"
+    table.to_parquet(tmp_path / "own.parquet")
+    with pytest.raises(UserError, match=r"own\.parquet, row 4, column id: got bytes that are not UTF-8 \(b's.xff'\)"):
+        loaded(tmp_path / "own.parquet")

@@ -1,6 +1,7 @@
 """Text tables as people have them: encodings, separators, decimal marks, headers and layouts."""
 
 import gzip
+import re
 import time
 
 import numpy as np
@@ -87,6 +88,60 @@ def test_numbers_name_the_steps_of_a_wide_table(load, header):
     keys = {"id_column": "country"} if header.startswith("country") else {}
     data = load("\n".join([header, *rows]), **keys)
     assert (line(data, "series"), line(data, "steps")) == ("20", "3 in each series")
+
+
+@pytest.mark.parametrize("header", ["id,time,NA,FR,label", "name,step,nan,missing,kind", "id,2020_01,NA,2020_03,label"])
+def test_names_that_are_marks_of_missing_numbers_are_a_header(load, header):
+    rows = [f"s{k // 3},{k % 3},{k},{k + 1},{'ab'[k // 3 % 2]}" for k in range(30)]
+    keys = {"id_column": header.split(",")[0], "label_column": header.split(",")[-1]}
+    data = load("\n".join([header, *rows]), **keys)
+    assert (line(data, "series"), line(data, "channels")[0]) == ("10", "3" if "2020" in header else "2")
+
+
+@pytest.mark.parametrize("first", ["s1,NA,NA,a", "s1,,NA,b", "s1,nan,1,a"])
+def test_a_first_row_of_missing_numbers_is_a_series(load, first):
+    rows = [f"s{k},{k % 7},{k % 3},{'ab'[k % 2]}" for k in range(2, 21)]
+    keys = {"id_column": "0", "label_column": "3", "layout": "long"}
+    assert line(load("\n".join([first, *rows]), **keys), "series") == "20"
+
+
+def test_a_header_that_is_not_recognised_is_a_hint(load):
+    rows = [f"s{k // 2},{k % 2},{k},{'ab'[k // 2 % 2]}" for k in range(20)]
+    for header, column in (("id,time,7,label", 1), ("id,2024,x,label", 2)):
+        with pytest.raises(UserError, match=rf"line 1, column {column}: got .*; if the first line .* dataset\.header=true"):
+            load("\n".join([header, *rows]), id_column="0", label_column="3")
+    with pytest.raises(
+        UserError, match=r"line 1, column 1: got 'time', expected a number in every row, or a date .*header=true"
+    ):
+        load("\n".join(["id,time,7,label", *rows]), id_column="0", label_column="3", time_column="1")
+
+
+def german(cell, rows=150, column="x"):
+    """A table with decimal commas of two steps a series, whose last number is a cell."""
+    lines = [f"s{k};{t};{k},{t};v{k % 2}.5;1.2" for k in range(rows) for t in range(2)]
+    return f"id;time;{column};label;remark\n" + "\n".join([*lines[:-1], lines[-1].replace(f"{rows - 1},1", cell)])
+
+
+@pytest.mark.parametrize("cell", ["1.234", "2.345.678,5", "0.5", "1,234,5"])
+def test_points_in_a_table_with_decimal_commas_are_refused(load, cell):
+    """A point may separate thousands, also after the rows that are looked at for the decimal mark."""
+    keys = {"channel_columns": ["x"]}
+    with pytest.raises(
+        UserError, match=rf"own\.csv, line 301, column x: got '{re.escape(cell)}', expected a number.*thousands"
+    ):
+        load(german(cell), **keys)
+    with pytest.raises(UserError, match=r"own\.csv.* line 41.*: got .*thousands|: got '0,0' in line 2 and .* in line 41"):
+        load(german(cell, 20), **keys)
+    assert load(german("149,1"), **keys).spec.input_size == 1
+
+
+def test_one_column_with_decimal_commas_and_one_with_points_are_refused(load):
+    """One of them would be left out as texts, or read as numbers that are a thousandth."""
+    text = "id;time;x;y;label\n" + "\n".join(f"s{k};{t};{k},5;1.{k:03};{'ab'[k % 2]}" for k in range(20) for t in range(2))
+    with pytest.raises(UserError, match=r"own\.csv: got '0,5' in line 2 and '1\.000' in line 2, expected one decimal mark"):
+        load(text)
+    with pytest.raises(UserError, match=r"line 2, column y: got '1\.000,5', expected a number.*no thousands separator"):
+        load(re.sub(r"(1\.\d+);", r"\1,5;", text))
 
 
 @pytest.mark.parametrize("first", ["a,1,2,3", "a,5,5,5", "a,1,2,4"])
