@@ -129,7 +129,7 @@ class Files(DataSet):
         """
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         trained = Preparation.loaded(self.trained) if self.trained else None
-        found = read_files(given, trained.step_columns if trained else ())
+        found = read_files(given, trained)
         if trained is not None:
             found = trained.checked(found)
         check_labels(found, task, learns=trained is None)
@@ -268,6 +268,8 @@ def _preparation(
         given["standardize"],
         found.step_columns,
         found.is_dated if given["timestamp"] else None,
+        found.column_count,
+        found.optional_columns,
     )
 
 

@@ -272,6 +272,20 @@ def test_reconstructions_in_their_unit_with_errors(trained, run, tmp_path):
     assert all(800 < float(row["y"]) < 1200 and float(row["error"]) >= 0 for row in rows)
 
 
+def test_the_file_of_a_regression_without_a_header_is_predicted_with_its_values(trained, run, tmp_path):
+    rows = [[*(f"{k + t / 8:g}" for t in range(10)), str(5000 + 10 * k)] for k in range(20)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(",".join(row) for row in rows))
+    trial, data = trained("dataset.task=regression", "dataset.label_column=10", file=path)
+    found, _ = run(trial, path)
+    assert [row["10"] for row in found] == [row[-1] for row in rows]
+    assert all(abs(float(row["10"]) - float(row["predicted 10"])) < 300 for row in found)
+    saved = data.preparation()
+    assert (saved["column_count"], saved["optional_columns"]) == (11, ["10"])
+    path.write_text("\n".join(",".join(row[:-1]) for row in rows))
+    assert run(trial, path)[0] == [{key: value for key, value in row.items() if key != "10"} for row in found]
+
+
 def test_columns_of_a_table_of_predictions_have_different_names(tmp_path):
     (tmp_path / "own.csv").write_text("id,when,v,w,predicted v\n" + "".join(f"s{k},0,1,2,3\n" for k in range(3)))
     keys = {

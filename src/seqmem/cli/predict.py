@@ -99,7 +99,7 @@ def _read(path: Path, reading: "Reading", preparation: "Preparation") -> "Collec
     from seqmem.io.sources import read_source
 
     layout, classes = preparation.layout or reading.layout, preparation.class_names or ()
-    reading = replace(reading, layout=layout, classes=classes, step_columns=preparation.step_columns)
+    reading = replace(reading, layout=layout, classes=classes).with_columns_of(preparation)
     if preparation.layout == "long":
         reading = replace(reading, channel_columns=preparation.channels)
     found = read_source(path, reading, "FILE")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqmem.errors import UserError
-from seqmem.io.collection import Collection, Reading, Target, joined
+from seqmem.io.collection import Collection, Reading, Target, Trained, joined
 from seqmem.io.sources import read_source
 from seqmem.io.values import is_number
 
@@ -52,17 +52,18 @@ def reading_of(arguments: Mapping[str, Any], new: bool = False) -> Reading:
     )
 
 
-def read_files(arguments: Mapping[str, Any], step_columns: tuple[str, ...] = ()) -> Collection:
+def read_files(arguments: Mapping[str, Any], trained: Trained | None = None) -> Collection:
     """Read the file or folder of ``dataset.path``, and those of validation and test if there are any.
 
     Args:
         arguments: section ``dataset`` of a checked config.
-        step_columns: names of the columns of a trial's wide table; empty for those of this one.
+        trained: the columns of a trial's table; None for a training.
 
     Raises:
         UserError: a file cannot be read, or the files do not fit each other.
     """
-    reading = replace(reading_of(arguments), step_columns=step_columns)
+    reading = reading_of(arguments)
+    reading = reading if trained is None else reading.with_columns_of(trained)
     if len(reading.label_columns) > 1 and reading.target != "value":
         raise UserError(
             f"dataset.label_column: got [{', '.join(reading.label_columns)}] with dataset.task={arguments['task']}, expected "
@@ -72,8 +73,7 @@ def read_files(arguments: Mapping[str, Any], step_columns: tuple[str, ...] = ())
     for split in ("validation", "test"):
         path = arguments[f"{split}_path"]
         if path is not None:
-            own = replace(reading, step_columns=step_columns or parts[0].step_columns)
-            part = read_source(path, own, f"dataset.{split}_path")
+            part = read_source(path, reading.with_columns_of(trained or parts[0]), f"dataset.{split}_path")
             files = {f"{split}: {name}": sum_ for name, sum_ in part.files.items()}
             parts.append(replace(part, splits=[split] * len(part), files=files))
     found = joined(parts[0].path, parts)

@@ -31,8 +31,10 @@ class Preparation:
         layout: of the training's table; None for other files.
         windowed: the training cut series into windows.
         standardizes: mean and deviation are those of the training split, which may be 0 and 1.
-        step_columns: names of the columns of the training's wide table.
+        step_columns: names of the columns of values of the training's wide table.
         dated: the times are dates; None unless they are an input.
+        column_count: number of columns of the training's table without a header; None for others.
+        optional_columns: those of them that have labels, groups and splits, which new files may lack.
     """
 
     channels: tuple[str, ...]
@@ -49,6 +51,8 @@ class Preparation:
     standardizes: bool = True
     step_columns: tuple[str, ...] = ()
     dated: bool | None = None
+    column_count: int | None = None
+    optional_columns: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> int:

@@ -23,6 +23,19 @@ class Rows(Protocol):
         """Return consecutive rows."""
 
 
+class Trained(Protocol):
+    """Columns of a training's table: attributes of a :class:`Collection`, or what is kept of it."""
+
+    @property
+    def step_columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def column_count(self) -> int | None: ...
+
+    @property
+    def optional_columns(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Reading:
     """How files are read; None or empty for what is to be guessed.
@@ -48,6 +61,8 @@ class Reading:
         needs_labels: without labels the files are useless; otherwise only columns whose names are clear are taken for labels.
         classes: those of the training, by which the labels of a new file without a header are recognised.
         step_columns: those of the training's wide table, in whose order the steps of a further one are.
+        column_count: number of columns of the training's table without a header; None for others.
+        optional_columns: its labels, groups and splits, which new files may lack.
     """
 
     target: Target = "class"
@@ -70,6 +85,17 @@ class Reading:
     needs_labels: bool = True
     classes: tuple[str, ...] = ()
     step_columns: tuple[str, ...] = ()
+    column_count: int | None = None
+    optional_columns: tuple[str, ...] = ()
+
+    def with_columns_of(self, training: "Trained") -> "Reading":
+        """Return how further files than those of a training are read."""
+        return replace(
+            self,
+            step_columns=training.step_columns,
+            column_count=training.column_count,
+            optional_columns=training.optional_columns,
+        )
 
     def without_labels(self) -> "Reading":
         """Return how files are read whose labels, groups and splits are elsewhere."""
@@ -101,7 +127,9 @@ class Collection:
         roles: what was understood of the files, by what it is about, for people.
         in_memory: ``values`` is an array.
         layout: of a table; None for other files.
-        step_columns: names of the columns of a wide table with a header.
+        step_columns: names of the columns of values of a wide table.
+        column_count: number of columns of a table without a header; None for others.
+        optional_columns: those of them that have labels, groups and splits.
     """
 
     path: Path
@@ -123,6 +151,8 @@ class Collection:
     in_memory: bool = True
     layout: Layout | None = None
     step_columns: tuple[str, ...] = ()
+    column_count: int | None = None
+    optional_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -230,6 +260,7 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
                 "the same kind of times in all files"
             )
     parts = [part.with_channels(first.channels) for part in parts]
+    is_regular = len({part.column_count for part in parts}) == 1
     shifts = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
     return replace(
         first,
@@ -246,6 +277,7 @@ def joined(path: Path, parts: Sequence[Collection]) -> Collection:
         splits=_joined_splits(parts),
         files={name: sum_ for part in parts for name, sum_ in part.files.items()},
         in_memory=all(part.in_memory for part in parts),
+        column_count=first.column_count if is_regular or first.layout == "wide" else None,
     )
 
 

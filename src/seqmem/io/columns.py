@@ -177,12 +177,17 @@ def of_table(table: Table, reading: Reading) -> Columns:
     if reading.new:
         present = set(table.columns)
         labels = columns.labels if set(columns.labels) <= present else ()
-        if labels and not table.has_header:
+        optional: set[str] = set()
+        if reading.column_count is not None and not table.has_header:
+            optional = present.intersection(reading.optional_columns)
+            labels = labels if set(labels) <= optional else ()
+        elif labels and not table.has_header:
             # The column of the labels may be absent, and that of its number one of values.
-            known = {_as_number(name) for name in reading.classes}
-            given = {_as_number(text) for text in texts(table, labels[0]) if text is not None}
+            known = {as_number(name) for name in reading.classes}
+            given = {as_number(text) for text in texts(table, labels[0]) if text is not None}
             labels = labels if given <= known else ()
-        useless = tuple(name for name in (columns.group, columns.split) if name in present)
+        optional |= present.intersection(name for name in (columns.group, columns.split) if name is not None)
+        useless = sorted(optional.difference(labels))
         return replace(columns, labels=labels, group=None, split=None, useless=(*columns.useless, *useless))
     if reading.split_column is None and columns.split is not None and not names_splits(table, columns.split):
         return replace(columns, split=None)
@@ -216,6 +221,6 @@ def splits_of(names: Sequence[str | None], place: Callable[[int], str]) -> list[
     return ["" if name is None else split_name(name) for name in names]
 
 
-def _as_number(name: str) -> str | float:
+def as_number(name: str) -> str | float:
     """Return a class as a number if it is one."""
     return float(name) if is_number(name) else name

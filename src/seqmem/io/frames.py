@@ -12,6 +12,7 @@ from seqmem.io.collection import Collection, Layout, Reading
 from seqmem.io.columns import Columns, of_table, split_name, splits_of
 from seqmem.io.series_names import stem
 from seqmem.io.tables import DURATIONS, Table, has_other_numbers, holds_dates, is_mostly_numbers, numbers, texts, times
+from seqmem.io.unnamed_columns import as_in_training, has_columns_of_training, refuse_moved
 
 WIDE_CHANNEL = "value"
 """Name of the channel of a wide table."""
@@ -27,6 +28,7 @@ def series_of(table: Table, reading: Reading) -> Collection:
     Raises:
         UserError: the table cannot be understood, or a cell is wrong; the message names it.
     """
+    table = as_in_training(table, reading)
     columns = of_table(table, reading)
     if columns.id is not None or columns.time is not None:
         table = table.without_empty()
@@ -34,8 +36,8 @@ def series_of(table: Table, reading: Reading) -> Collection:
     if layout == "wide":
         table = table.without_empty()
     channels, ignored = _channels(table, columns, reading)
-    if layout == "wide" and reading.step_columns and table.has_header and not reading.channel_columns:
-        channels, ignored = _in_training_order(table, channels, ignored, reading.step_columns)
+    if layout == "wide" and reading.step_columns and not reading.channel_columns:
+        channels, ignored = _steps_of_training(table, channels, ignored, reading)
     if layout == "wide" and reading.layout is None and columns.id is None:
         _refuse_doubtful_rows(table, columns, channels, ignored)
     if layout == "wide" and columns.time is not None and reading.time_column is None:
@@ -55,8 +57,29 @@ def series_of(table: Table, reading: Reading) -> Collection:
         "ignored columns": ", ".join(name for name in table.columns if name in useless) or None,
     }
     roles = {**{name: text for name, text in shown.items() if text}, **found.roles}
-    steps = tuple(channels) if layout == "wide" and table.has_header else ()
-    return replace(found, roles=roles, layout=layout, step_columns=steps)
+    found = replace(found, roles=roles, layout=layout, step_columns=tuple(channels) if layout == "wide" else ())
+    if table.has_header:
+        return found
+    optional = sorted((name for name in (*columns.labels, columns.group, columns.split) if name is not None), key=int)
+    return replace(found, column_count=len(table.columns), optional_columns=tuple(optional))
+
+
+def _steps_of_training(table: Table, channels: list[str], ignored: list[str], reading: Reading) -> tuple[list[str], list[str]]:
+    """Return the columns of a wide table that are the steps of the training's, and those that are left out."""
+    known = reading.step_columns
+    if reading.column_count is None and table.has_header:
+        return _in_training_order(table, channels, ignored, known)
+    if reading.column_count is None and len(channels) != len(known):
+        raise UserError(
+            f"{table.path}: got {len(channels)} columns of numbers without a header, expected the {len(known)} steps "
+            f"{known[0]} to {known[-1]} of the training; give it a header as that of the training"
+        )
+    if reading.column_count is not None and not reading.new:
+        refuse_moved(table, reading)
+    if not has_columns_of_training(table, reading):
+        return channels, ignored
+    further = {*channels, *ignored}.difference(known)
+    return list(known), [name for name in table.columns if name in further]
 
 
 def _in_training_order(

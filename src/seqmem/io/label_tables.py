@@ -32,7 +32,12 @@ def with_labels(found: Collection, table: Table, reading: Reading) -> Collection
             may lack rows and labels.
     """
     reading = replace(
-        reading, time_column=None, channel_columns=(), id_may_lack=found.roles.get("series id") == reading.id_column
+        reading,
+        time_column=None,
+        channel_columns=(),
+        id_may_lack=found.roles.get("series id") == reading.id_column,
+        column_count=None,
+        optional_columns=(),
     )
     columns = of_table(table, reading)
     if reading.new and not columns.labels:

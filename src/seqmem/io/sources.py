@@ -8,7 +8,6 @@ from pathlib import Path
 from seqmem.errors import UserError, nearest
 from seqmem.io import arrays, parquet, series_folder
 from seqmem.io.collection import Collection, Reading
-from seqmem.io.columns import text_columns
 from seqmem.io.files import checksum, listing, read_bytes
 from seqmem.io.frames import series_of
 from seqmem.io.label_tables import with_labels
@@ -16,6 +15,7 @@ from seqmem.io.series_names import FORMATS, TEXT_SUFFIXES
 from seqmem.io.tables import Table
 from seqmem.io.text_tables import read_text_table
 from seqmem.io.ts_source import read_ts
+from seqmem.io.unnamed_columns import text_columns_in_training
 
 _advice = {
     ".xlsx": "save the sheet as CSV",
@@ -97,7 +97,7 @@ def _read_file(path: Path, reading: Reading) -> Collection:
 
 def _read_text(path: Path, reading: Reading) -> Collection:
     table, note = read_text_table(
-        path, read_bytes(path), reading.encoding, reading.header, lambda names: text_columns(names, reading)
+        path, read_bytes(path), reading.encoding, reading.header, lambda names: text_columns_in_training(names, reading)
     )
     found = series_of(table, reading)
     return replace(found, roles={"format": note, **found.roles})

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seqmem import datasets
+from seqmem.data.preparation import Preparation
 from seqmem.errors import UserError
 from tests.datasets.files.tables import NAMES, everything, line, long
 
@@ -33,6 +34,12 @@ def test_channels_of_zeros_are_prepared_as_in_the_training(tmp_path, standardize
     assert again.preparation() == saved
     with pytest.raises(UserError, match=rf"dataset.standardize: got {not standardize}, expected {standardize} as in"):
         datasets.load({**arguments, "standardize": not standardize}, preparation=saved)
+
+
+def test_a_preparation_without_the_number_of_columns_is_one_of_an_earlier_version(load):
+    saved = load("\n".join(f"{k % 2},{k},{k + 1}" for k in range(20)), label_column="0").preparation()
+    assert (saved.pop("column_count"), saved.pop("optional_columns")) == (3, ["0"])
+    assert Preparation.loaded(saved).column_count is None
 
 
 def test_steps_of_overlapping_windows_count_once(load):
