@@ -78,6 +78,22 @@ def test_numbers_of_one_length_by_a_linear_model(tmp_path):
     assert np.stack(read_series(tmp_path / "series.csv")[1]).shape == (12, 6, 1)
 
 
+def test_channels_are_found_by_name_in_any_order(tmp_path):
+    values = waves((4, 9, 2))
+    for name, order in (("ab.csv", [0, 1]), ("ba.csv", [1, 0])):
+        rows = [f"{k},{','.join(repr(float(values[k, t, c])) for c in order)}" for k in range(4) for t in range(9)]
+        header = ",".join(["series", *("pq"[c] for c in order)])
+        (tmp_path / name).write_text("\n".join([header, *rows]))
+    (tmp_path / "other.csv").write_text((tmp_path / "ab.csv").read_text().replace("p,q", "p,r"))
+    encode.main([str(tmp_path / "ab.csv"), "--output", str(tmp_path / "ab"), *SMALL])
+    model = ["--model", str(tmp_path / "ab" / "autoencoder.zip")]
+    encode.main([str(tmp_path / "ba.csv"), "--output", str(tmp_path / "ba"), *model])
+    first, second = ((tmp_path / folder / "encodings.csv").read_text() for folder in ("ab", "ba"))
+    assert first == second
+    with pytest.raises(UserError, match=r"other\.csv: got the channels p, r, expected p, q as those of .*, in any order"):
+        encode.run(encode._parser().parse_args([str(tmp_path / "other.csv"), "--output", str(tmp_path / "c"), *model]))
+
+
 def test_the_error_that_is_printed_is_that_of_all_values_as_the_variance(tmp_path, capsys):
     lines = [f"{name},{t},{np.sin(t) + (name < 'c')}" for name in "abcdefgh" for t in range(60 if name < "c" else 4)]
     (tmp_path / "x.csv").write_text("\n".join(["series,time,x", *lines]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from seqmem.compat.quick_train import quick_train
 from seqmem.errors import UserError
 from seqmem.io.files import make_folder, refuse_existing
-from seqmem.io.series_files import LABEL, read_series, write_rows
+from seqmem.io.series_files import LABEL, read_channels, read_series, write_rows
 from seqmem.io.terminal import Parser, at_least
 from seqmem.models import autoencoder_file
 from seqmem.models.standardization import StandardizedDecoder, StandardizedEncoder
@@ -58,6 +58,8 @@ def run(given: argparse.Namespace) -> None:
         )
     names, arrays = read_series(given.file)
     series = [torch.from_numpy(array) for array in arrays]
+    if given.model is not None:
+        series = _in_order_of_training(given, series)
     folder = make_folder(given.output)
     files = ["encodings.csv"] if given.model else ["encodings.csv", "autoencoder.zip"]
     for name in files:
@@ -102,7 +104,7 @@ def _saved(
         yield
         return
     path = folder / "autoencoder.zip"
-    autoencoder_file.save(path, *_architecture(given, series), encoder, decoder)
+    autoencoder_file.save(path, *_architecture(given, series), encoder, decoder, read_channels(given.file))
     try:
         yield
     except BaseException:
@@ -139,6 +141,19 @@ def _load(given: argparse.Namespace, series: Sequence[Tensor]) -> Autoencoder:
         for each in series:
             _single_channel(each, given.model)
     return kind, encoder, decoder
+
+
+def _in_order_of_training(given: argparse.Namespace, series: list[Tensor]) -> list[Tensor]:
+    """Return series with the channels in the order in which an autoencoder was trained on them, if all have names."""
+    own, trained = read_channels(given.file), autoencoder_file.channels_of(given.model)
+    if not own or not trained or own == trained:
+        return series
+    if sorted(own) != sorted(trained):
+        raise UserError(
+            f"{given.file}: got the channels {', '.join(own)}, expected {', '.join(trained)} as those of {given.model}, "
+            "in any order"
+        )
+    return [each[:, [own.index(name) for name in trained]] for each in series]
 
 
 def _steps(series: Sequence[Tensor]) -> str:

@@ -68,6 +68,17 @@ def read_series(path: Path) -> tuple[list[str], list[np.ndarray]]:
     return list(found), series
 
 
+def read_channels(path: Path) -> list[str]:
+    """Return the names of the channels of a CSV file with a header, in its order; empty for other files.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    rows = _rows(path) if path.suffix.lower() == ".csv" else []
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    return [name for name in header if name != LABEL] if LABEL in header else []
+
+
 def write_series(path: Path, names: Sequence[str], series: Sequence[np.ndarray]) -> None:
     """Write series (T, ...) in a format of :func:`read_series`: .csv with a column ``series``, or .npz.
 

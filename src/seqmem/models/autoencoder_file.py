@@ -1,6 +1,6 @@
 """Files of trained autoencoders: architecture, weights, and the standardization of the data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (LI
 
 
 def save(
-    path: Path, kind: str, arguments: Mapping[str, Any], encoder: StandardizedEncoder, decoder: StandardizedDecoder
+    path: Path,
+    kind: str,
+    arguments: Mapping[str, Any],
+    encoder: StandardizedEncoder,
+    decoder: StandardizedDecoder,
+    channels: Sequence[str] = (),
 ) -> None:
     """Write an autoencoder to a file, atomically.
 
@@ -28,6 +33,7 @@ def save(
         arguments: the architecture's arguments, as values that JSON can represent.
         encoder: as ``quick_train`` returns it with ``normalize``.
         decoder: the same.
+        channels: names of the channels that it was trained on; empty if they have none.
 
     Raises:
         UserError: the file cannot be written.
@@ -35,7 +41,19 @@ def save(
     weights = {f"encoder/{name}": value for name, value in encoder.encoder.state_dict().items()}
     weights |= {f"decoder/{name}": value for name, value in decoder.decoder.state_dict().items()}
     statistics = {"mean": encoder.standardization.mean, "deviation": encoder.standardization.deviation}
-    archive.write(path, {"architecture": kind, "arguments": dict(arguments)}, weights | statistics)
+    meta = {"architecture": kind, "arguments": dict(arguments), "channels": list(channels)}
+    archive.write(path, meta, weights | statistics)
+
+
+def channels_of(path: Path) -> list[str]:
+    """Return the names of the channels that an autoencoder was trained on; empty if they are not known.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    meta, _ = archive.read(path)
+    names = meta.get("channels")
+    return list(map(str, names)) if isinstance(names, list) else []
 
 
 def load(path: Path) -> tuple[str, StandardizedEncoder, StandardizedDecoder]:
