@@ -164,7 +164,7 @@ def test_copy_update_and_flush_by_hand():
     ("variant", "boundary", "sizes"),
     [
         ("paper", "step", [3, 5, 2]),
-        ("paper", "soft", [1, 2, 1, 3]),
+        ("paper", "soft", [2, 3, 2, 4]),
         ("reference", "step", [1, 2, 1, 3]),
         ("reference", "soft", [3, 5, 2]),
         ("plain", "step", [4]),

@@ -45,7 +45,9 @@ def short_chunks(monkeypatch):
 
 def make(sizes, variant, boundary, dtype=torch.float64):
     torch.manual_seed(1)
-    cell = HMLSTM(4, list(sizes), len(sizes), boundary=boundary, **VARIANTS[variant]).to(dtype)
+    settings = VARIANTS[variant]
+    sizes = [max(size, 1 + settings.get("layer_norm", True)) for size in sizes]  # one unit has no norm
+    cell = HMLSTM(4, sizes, len(sizes), boundary=boundary, **settings).to(dtype)
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.normal_(std=0.5)
