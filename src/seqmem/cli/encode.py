@@ -58,8 +58,9 @@ def run(given: argparse.Namespace) -> None:
         )
     names, arrays = read_series(given.file)
     series = [torch.from_numpy(array) for array in arrays]
+    channels = read_channels(given.file)
     if given.model is not None:
-        series = _in_order_of_training(given, series)
+        series = _in_order_of_training(given, series, channels)
     folder = make_folder(given.output)
     files = ["encodings.csv"] if given.model else ["encodings.csv", "autoencoder.zip"]
     for name in files:
@@ -81,7 +82,7 @@ def run(given: argparse.Namespace) -> None:
             rows.append([name, str(len(each)), repr(error), *map(repr, encoding.tolist())])
     numbers = len(rows[0]) - 3
     table = [[LABEL, "length", "error", *(f"z{k}" for k in range(numbers))], *rows]
-    with _saved(given, series, folder, encoder, decoder):
+    with _saved(given, series, folder, encoder, decoder, channels):
         write_rows(folder / "encodings.csv", table)
     values = torch.cat([each.flatten() for each in series]).double()
     print(
@@ -98,13 +99,14 @@ def _saved(
     folder: Path,
     encoder: StandardizedEncoder,
     decoder: StandardizedDecoder,
+    channels: Sequence[str],
 ) -> Iterator[None]:
     """Save an autoencoder that was learned, for good if the block succeeds."""
     if given.model:
         yield
         return
     path = folder / "autoencoder.zip"
-    autoencoder_file.save(path, *_architecture(given, series), encoder, decoder, read_channels(given.file))
+    autoencoder_file.save(path, *_architecture(given, series), encoder, decoder, channels)
     try:
         yield
     except BaseException:
@@ -143,9 +145,9 @@ def _load(given: argparse.Namespace, series: Sequence[Tensor]) -> Autoencoder:
     return kind, encoder, decoder
 
 
-def _in_order_of_training(given: argparse.Namespace, series: list[Tensor]) -> list[Tensor]:
+def _in_order_of_training(given: argparse.Namespace, series: list[Tensor], own: Sequence[str]) -> list[Tensor]:
     """Return series with the channels in the order in which an autoencoder was trained on them, if all have names."""
-    own, trained = read_channels(given.file), autoencoder_file.channels_of(given.model)
+    trained = autoencoder_file.channels_of(given.model)
     if not own or not trained or own == trained:
         return series
     if sorted(own) != sorted(trained):

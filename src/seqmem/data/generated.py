@@ -252,7 +252,7 @@ class FixedBatches(EpochSampler):
         super().__init__(sum(-(-len(group) // rows) for group in self._groups))
 
     def limit(self, count: int) -> None:
-        """Without a seed, read evenly spaced batches, so that each group has a share."""
+        """Without a seed, read evenly spaced batches, so that their lengths are spread over all."""
         if self._seed is None and len(self._groups) > 1:
             self._limit = self._size = count
 
