@@ -275,7 +275,7 @@ def test_a_checkpoint_of_different_data_of_the_same_name_is_refused(stopped, tmp
         run_trials(again, data, tmp_path / "other")
 
 
-@pytest.mark.parametrize("changed", ["train.lr=0.5", "data"])
+@pytest.mark.parametrize("changed", ["train.lr=0.5", "train.epochs=1", "data"])
 def test_a_checkpoint_of_a_different_trial_without_a_record_is_refused_and_kept(changed, stopped, tmp_path, monkeypatch):
     config, data, _, folder = stopped
     last = folder.checkpoints / "last.ckpt"
@@ -286,7 +286,10 @@ def test_a_checkpoint_of_a_different_trial_without_a_record_is_refused_and_kept(
         message = r"last.ckpt is of a trial with data=\w+, expected \w+ as here, or an empty folder"
     else:
         config = commandline.compose([*LSTM, changed])
-        message = r"last.ckpt is of a trial with train.lr=0.001, expected 0.5 as here, or an empty folder"
+        message = {
+            "train.lr=0.5": r"last.ckpt is of a trial with train.lr=0.001, expected 0.5 as here, or an empty folder",
+            "train.epochs=1": r"last.ckpt was trained for 2 epochs, expected at most train.epochs=1, or an empty folder",
+        }[changed]
     experiment = replace(training.experiment(config, data, tmp_path), folder=folder.path.parent)
     with pytest.raises(UserError, match=message):
         training.run_trials(config, data, experiment)

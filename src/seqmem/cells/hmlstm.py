@@ -65,8 +65,8 @@ class HMLSTM(Recurrence[HMLSTMState]):
         bias: add b; with layer normalisation, after it.
         layer_norm: normalise s of each of the four gates, and c in the computation of h (Ba, Kiros and Hinton, 2016, section
             3.1; the HM-LSTM paper does not specify the details). The detector's s is a single number and is not normalised.
-            Of inputs of few channels over hundreds of steps, the gradients of fresh weights grow exponentially with T, up to
-            infinity in float32: take False there, or a ``boundary_bias`` of -1.
+            With few input channels and hundreds of steps, gradients of fresh weights grow exponentially with T, up to infinity
+            in float32: take False there, or a ``boundary_bias`` of -1.
 
     Raises:
         UserError: an argument of the wrong type or range, a wrong number of sizes or biases, ``slope`` above ``max_slope``, or

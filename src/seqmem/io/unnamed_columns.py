@@ -92,6 +92,12 @@ def _has_labels(table: Table, reading: Reading, count: int) -> bool:
             )
         return True
     is_text = any(not is_number(text) for text in known)
+    empty = next((name for name in reading.optional_columns if name in table.columns and not any(texts(table, name))), None)
+    if width == bare and empty is not None:
+        raise UserError(
+            f"{table.path}: got {width} columns without a header, of which column {empty} is empty; expected {count} as in the "
+            f"training, or {bare} without {_shown(reading)}"
+        )
     if width == bare and (not given or len(known) < len(given)):
         return False
     if width == bare and not is_text:

@@ -88,7 +88,7 @@ def check_dtype(label: str, inputs: Tensor, dtype: torch.dtype | None) -> None:
 def weight_type(module: nn.Module) -> torch.dtype | None:
     """Return the type of a module's first parameter that is real floating point; None if it has none.
 
-    Those in ``no_decay`` come last: dynamics may stay in float32 beside weights in half precision.
+    Within each module, those in ``no_decay`` come last: dynamics may stay in float32 beside weights in half precision.
     """
     special, last = getattr(module, "no_decay", ()), None
     for name, weight in module._parameters.items():  # in the order of named_parameters(), which is slow for single steps

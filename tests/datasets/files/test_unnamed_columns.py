@@ -152,3 +152,13 @@ def test_a_file_of_the_test_has_its_labels_where_the_training_has_them(tmp_path)
         UserError, match=r"test\.csv: got 9 columns without a header, expected 7 as .*precede column 6 \(labels"
     ):
         loaded(tmp_path / "own.csv", test_path=write("test.csv", 8), **keys)
+
+
+def test_a_column_of_labels_that_is_empty_is_not_taken_for_a_first_value(read):
+    for labels in (CLASSES, WORDS):
+        new = read(labels, STEPS, classes=sorted(set(labels)), label_columns=("0",))
+        with pytest.raises(
+            UserError, match=r"got 6 columns without a header, of which column 0 is empty; expected 7 as in the"
+        ):
+            new([""] * 20, [row[:5] for row in STEPS])
+        assert values(new([""] * 20, STEPS)) == STEPS

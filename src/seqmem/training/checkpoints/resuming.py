@@ -58,17 +58,22 @@ def _refuse_other(path: Path, config: Mapping[str, Any], experiment: Experiment)
     """Refuse a checkpoint of a different trial in a trial's folder, whose record is lost."""
     checkpoint = read_checkpoint(path)
     own = {"data": experiment.data, "backend": experiment.backend}
-    differences = {key: pair for key, pair in _differences(checkpoint, config).items() if key not in _FREE}
+    differences = {key: pair for key, pair in _differences(checkpoint, config).items() if not _is_free(key, config)}
     differences |= {key: (value, own[key]) for key in own if (value := getattr(checkpoint, key)) not in (None, own[key])}
     for key, (given, expected) in differences.items():
         raise UserError(f"{path} is of a trial with {key}={given}, expected {expected} as here, or an empty folder")
+    if checkpoint.epoch >= config["train"]["epochs"]:
+        raise UserError(
+            f"{path} was trained for {_trained(checkpoint)}, expected at most train.epochs={config['train']['epochs']}, or an "
+            "empty folder"
+        )
 
 
 def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Path:
     """Return the file that ``train.resume`` names, if the trial can resume from it."""
     checkpoint = read_checkpoint(path, "last.ckpt")
     for key, (given, expected) in _differences(checkpoint, config).items():
-        if key not in _FREE or (key == "train.epochs" and TrainConfig(**config["train"]).rate_depends_on_epochs):
+        if not _is_free(key, config):
             raise UserError(f"train.resume: {checkpoint.path} was trained with {key}={given}, expected {expected}")
     if checkpoint.data not in (None, experiment.data):
         raise UserError(f"train.resume: {checkpoint.path} was trained on different data of the name {checkpoint.spec.name}")
@@ -87,6 +92,11 @@ def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Pat
         raise UserError(f"train.resume: {best}, the best checkpoint so far, does not exist")
     _check_resumable(checkpoint.path)
     return checkpoint.path
+
+
+def _is_free(key: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a trial may resume with a different value of a key."""
+    return key in _FREE and not (key == "train.epochs" and TrainConfig(**config["train"]).rate_depends_on_epochs)
 
 
 def _trained(checkpoint: Checkpoint) -> str:

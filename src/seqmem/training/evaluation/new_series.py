@@ -94,7 +94,7 @@ class Written:
         self._segments, self._horizon = segments, horizon
 
     def header(self) -> Row:
-        """Return the names of the columns; a channel or value that is called as a different column gets a longer name."""
+        """Return the names of the columns; a channel or value with the name of a different column gets a longer name."""
         channels = list(self._preparation.channels)
         known = ["label"] if self._found.labels is not None else []
         match self._spec.task:
