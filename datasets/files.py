@@ -270,6 +270,7 @@ def _preparation(
         found.is_dated if given["timestamp"] else None,
         found.column_count,
         found.optional_columns,
+        found.in_durations if given["timestamp"] else None,
     )
 
 

@@ -263,6 +263,18 @@ def test_other_files_are_a_change(trained, run, tmp_path):
     assert f"dataset.files={changed['dataset.files'][1]}, in training {changed['dataset.files'][0]}\n" in printed
 
 
+def test_splits_that_an_earlier_version_drew_differently_are_refused(trained, run, tmp_path):
+    trial = Path(shutil.copytree(trained("classification"), tmp_path / "seed_0"))
+    record = json.loads((trial / "data.json").read_text())
+    sizes = record["sizes"]
+    (trial / "data.json").write_text(json.dumps(record | {"sizes": sizes | {"train": sizes["train"] + 1}}))
+    for keys in ((), ("split=validation",)):
+        with pytest.raises(UserError, match=rf"got splits of .*, expected {sizes['train'] + 1:,} \(train\), .* train again"):
+            evaluate.run(*finished_trial.read([str(trial), *keys], evaluate.Keys))
+    (trial / "data.json").write_text(json.dumps(record | {"sizes": sizes | {"train": 1}, "files": {"other": "0"}}))
+    assert "dataset.files" in run(trial, cwd=tmp_path)  # other files
+
+
 def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(trained, run, tmp_path):
     (tmp_path / "mine.ckpt").write_bytes((trained("forecasting") / "checkpoints" / "best.ckpt").read_bytes())
     printed = run("mine.ckpt", cwd=tmp_path)

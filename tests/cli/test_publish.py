@@ -99,6 +99,8 @@ def test_the_card_says_what_was_trained_on_what_by_what(trial, tmp_path):
         ("dataset.channel_columns=[/imu/acc_x,/imu/acc_y]", "dataset.channel_columns=[/imu/acc_x,/imu/acc_y]"),
         ('dataset.path="/tmp/o\'neil clients/reg.csv"', 'dataset.path="reg.csv"'),
         ("dataset.path='/tmp/a, b [c]/{d}/reg.csv'", "dataset.path='reg.csv'"),
+        (r"dataset.path='/home/o\'neil/a \'b\'.csv'", r"dataset.path='a \'b\'.csv'"),
+        ("dataset.files={train:/a/b.csv,test: '/a/c.csv'}", "dataset.files={train:b.csv,test: 'c.csv'}"),
         ("/home/o'neil, me/train.py", "train.py"),
     ],
 )

@@ -18,6 +18,7 @@ from seqmem.layers import EMA, Bidirectional
 from seqmem.layers.igloo import IGLOO1D
 from seqmem.ops.states import mapped, parts
 from seqmem.sequence import SequenceLayer
+from seqmem.sequence.checks import weight_type
 from tests.cells.test_battery import make, sample
 from tests.data.test_checks import INTEGERS
 
@@ -63,6 +64,15 @@ def test_inputs_of_a_wrong_type_are_named_alike():
                 layer.bfloat16()
                 for given in (inputs, inputs.bfloat16()):  # the compiled operators have no weights in bfloat16
                     assert outputs_of(layer, given).isfinite().all(), name
+
+
+def test_the_type_of_weights_is_not_that_of_dynamics_in_an_earlier_module():
+    decay, weights = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).bfloat16()
+    decay.no_decay = ("weight", "bias")
+    for children in ((decay, weights), (weights, decay), (torch.nn.Sequential(decay), weights)):
+        assert weight_type(torch.nn.Sequential(*children)) == torch.bfloat16
+    assert weight_type(torch.nn.Sequential(torch.nn.Identity(), decay)) == torch.float32
+    assert weight_type(torch.nn.Identity()) is None
 
 
 def test_lengths_of_any_integer_type_are_taken():

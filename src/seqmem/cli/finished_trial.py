@@ -61,11 +61,43 @@ def load_data(checkpoint: "Checkpoint", config: Mapping[str, Any]) -> "DataSet":
     Args:
         checkpoint: of the trial.
         config: the trial's config with the changes of the command line.
+
+    Raises:
+        UserError: as in :func:`seqmem.datasets.load`; or the same files are drawn into other splits than in the training.
     """
     from seqmem import datasets
 
     preparation = checkpoint.preparation if _is_same(checkpoint.config, config) else None
-    return datasets.load(config["dataset"], preparation).of_trial(config["seed"])
+    data = datasets.load(config["dataset"], preparation).of_trial(config["seed"])
+    if config["dataset"] == checkpoint.config["dataset"] and config["seed"] == checkpoint.config["seed"]:
+        _refuse_other_draws(checkpoint.folder, data)
+    return data
+
+
+def _refuse_other_draws(trial: Path, data: "DataSet") -> None:
+    """Refuse splits of other sizes than in the training, from the same files, as earlier versions drew them.
+
+    Raises:
+        UserError: sequences of the training may be in the other splits.
+    """
+    from seqmem.results.record import RunFolder
+
+    try:
+        before = RunFolder(trial).read_data()
+    except UserError:  # a checkpoint outside of its trial's folder
+        return
+    known = before.get("sizes", {})
+    sizes = {str(split): size for split, size in data.sizes.items() if split in known}
+    trained = {split: known[split] for split in sizes}
+    if sizes != trained and before.get("files") == data.describe()["files"]:
+        raise UserError(
+            f"{trial}: got splits of {_shown(sizes)} sequences, expected {_shown(trained)} as in the training; "
+            "this version draws them differently, so that its test may hold sequences of that training; train again"
+        )
+
+
+def _shown(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{size:,} ({split})" for split, size in sizes.items())
 
 
 def file_suffix(changes: Mapping[str, Any]) -> str:

@@ -32,9 +32,10 @@ class Preparation:
         windowed: the training cut series into windows.
         standardizes: mean and deviation are those of the training split, which may be 0 and 1.
         step_columns: names of the columns of values of the training's wide table.
-        dated: the times are dates; None unless they are an input.
+        dated: the times are dates; None unless they are an input. Durations of earlier checkpoints are dates, too.
         column_count: number of columns of the training's table without a header; None for others.
         optional_columns: those of them that have labels, groups and splits, which new files may lack.
+        in_durations: the times are durations; None unless they are an input, or for earlier checkpoints.
     """
 
     channels: tuple[str, ...]
@@ -53,6 +54,7 @@ class Preparation:
     dated: bool | None = None
     column_count: int | None = None
     optional_columns: tuple[str, ...] = ()
+    in_durations: bool | None = None
 
     @property
     def input_size(self) -> int:
@@ -83,17 +85,21 @@ class Preparation:
         Raises:
             UserError: they have other channels, or a different kind of times.
         """
-        if found.times is not None and self.dated not in (None, found.is_dated):
-            kinds = ("numbers", "dates")
-            raise UserError(
-                f"{found.path}: got {kinds[found.is_dated]} as times, expected {kinds[not found.is_dated]} as in the training"
-            )
+        kind = "dates" if found.is_dated else "durations" if found.in_durations else "numbers"
+        if found.times is not None and self.dated is not None and kind not in self._kinds_of_times():
+            raise UserError(f"{found.path}: got {kind} as times, expected {self._kinds_of_times()[0]} as in the training")
         if set(found.channels) != set(self.channels):
             raise UserError(
                 f"{found.path}: got the channels {', '.join(found.channels[:8])}, expected {', '.join(self.channels[:8])} as "
                 "in the training"
             )
         return found.with_channels(self.channels)
+
+    def _kinds_of_times(self) -> list[str]:
+        """Return what the times may be. Earlier checkpoints do not say whether they are durations."""
+        if self.in_durations is None:
+            return ["dates" if self.dated else "numbers", "durations"]
+        return ["durations" if self.in_durations else "dates" if self.dated else "numbers"]
 
     def inputs(
         self,

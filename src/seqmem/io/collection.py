@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from seqmem.errors import UserError, suggestion
+from seqmem.io.tables import DURATIONS
 
 Layout = Literal["long", "wide"]
 Target = Literal["class", "value", "none"]
@@ -162,6 +163,11 @@ class Collection:
         """Whether the times are dates, in seconds."""
         return self.time_unit.startswith("seconds")
 
+    @property
+    def in_durations(self) -> bool:
+        """Whether the times are durations, in seconds."""
+        return self.time_unit == DURATIONS
+
     def read(self, series: int) -> np.ndarray:
         """Return the values (T, C) of a series."""
         start = int(self.starts[series])
@@ -288,7 +294,7 @@ def _kind_of_times(found: Collection) -> str:
 _kinds_of_times = {
     "seconds": "dates without an offset from UTC",
     "seconds in UTC": "dates with an offset from UTC",
-    "durations in seconds": "durations",
+    DURATIONS: "durations",
 }
 _nouns = {"times": "times", "labels": "labels", "targets": "values to predict", "groups": "groups"}
 

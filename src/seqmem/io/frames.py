@@ -43,7 +43,7 @@ def series_of(table: Table, reading: Reading) -> Collection:
     if layout == "wide" and columns.time is not None and reading.time_column is None:
         columns = replace(columns, time=None)
     found = _long(table, columns, channels, reading) if layout == "long" else _wide(table, columns, channels, reading)
-    durations = f", {DURATIONS}" if found.time_unit == DURATIONS else ""
+    durations = f", {DURATIONS}" if found.in_durations else ""
     useless = {*ignored, *columns.useless}
     shown = {
         "layout": f"{layout}, a row is a {'step' if layout == 'long' else 'series'}",
@@ -168,13 +168,25 @@ def _channels(table: Table, columns: Columns, reading: Reading) -> tuple[list[st
     ignored = [name for name in rest if name not in taken]
     for name in ignored:
         if has_other_numbers(table, name):
-            numbers(table, name)  # refused, not left out as texts
+            _refuse_other_numbers(table, name)  # which are not left out as texts
     if not channels:
         raise UserError(
             f"{table.path} has no column of numbers besides {', '.join(sorted(columns.named)) or 'none'} (its columns: "
             f"{', '.join(table.columns[:12])}); name them: dataset.channel_columns=[x,y]"
         )
     return channels, ignored
+
+
+def _refuse_other_numbers(table: Table, name: str) -> None:
+    """Refuse a column of numbers with a thousands separator or the other decimal mark.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    try:
+        numbers(table, name)
+    except UserError as error:
+        raise UserError(f"{error}; if this is a column of texts, name those of values: dataset.channel_columns=[x,y]") from None
 
 
 def _long(table: Table, columns: Columns, channels: Sequence[str], reading: Reading) -> Collection:

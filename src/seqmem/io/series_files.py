@@ -144,7 +144,7 @@ def _places_of_encodings(path: Path, header: Sequence[str]) -> list[int]:
             raise UserError(
                 f"{path}: got the column '{header[place]}' and no 'z{expected}', expected z0 to z{found[-1][0]}, each once"
                 if number > expected
-                else f"{path}: got the column 'z{number}' twice, expected z0 to z{found[-1][0]}, each once"
+                else f"{path}: got the column '{header[place]}' twice, expected each number once"
             )
     return [place for _, place in found]
 

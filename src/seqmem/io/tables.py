@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
 _truths = {name: value for text, value in (("true", "1"), ("false", "0")) for name in (text, text.title(), text.upper())}
 _offset = re.compile(r"[T ]\d\d(:?\d\d)*[^+-]*(Z|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
 _date = re.compile(r"\d{4}-\d\d(-\d\d)?($|[T ]\d\d)", re.IGNORECASE)
-_other_number = re.compile(r"[+-]?(\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?|\d*[.,]\d+([eE][+-]?\d+)?)")
+_other_number = re.compile(r"[+-]?(\d{1,3}([,_]\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?|\d*[.,]\d+([eE][+-]?\d+)?)")
 
 DURATIONS = "durations in seconds"
 """Unit of times that are durations."""
@@ -114,18 +115,30 @@ def is_mostly_numbers(table: Table, column: str) -> bool:
 
 
 def has_other_numbers(table: Table, column: str) -> bool:
-    """Return whether all cells of a column are numbers, of which some have a thousands separator or the other decimal mark."""
+    """Return whether all cells of a column are numbers, of which some have a thousands separator or the other decimal mark.
+
+    Addresses such as 192.168.100.200 are not numbers.
+    """
     cells = table.frame[column]
     if cells.dtype.kind in "iufbmM":
         return False
-    others = 0
+    others: list[str] = []
     for cell in cells:
         text = str(cell).strip()
         if text.lower() not in MISSING and not _is_own_number(table, text):
             if not _other_number.fullmatch(text):
                 return False
-            others += 1
-    return others > 0
+            others.append(text)
+    return not all(map(_is_address, others))
+
+
+def _is_address(text: str) -> bool:
+    """Return whether a text is an IPv4 address, whose four numbers are at most 255 and do not begin with 0."""
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_own_number(table: Table, text: str) -> bool:
@@ -162,9 +175,9 @@ def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _hint(cell: str, decimal: str) -> str:
     """Return the end of a message about a cell with a decimal comma or a thousands separator."""
-    if not cell.replace(",", "").replace(".", "").lstrip("+-").isdigit():
+    if not re.sub("[,._]", "", cell).lstrip("+-").isdigit():
         return ""
-    if "," in cell:
+    if "," in cell or "_" in cell:
         return "; numbers need a decimal point, or a decimal comma in every column, and no thousands separator"
     return "; other numbers have a decimal comma, so the point may separate thousands" if decimal == "," and "." in cell else ""
 

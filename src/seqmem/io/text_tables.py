@@ -269,7 +269,7 @@ def _decimal_mark(path: Path, rows: Sequence[tuple[int, list[str]]], places: Seq
         return "."
     raise UserError(
         f"{path}: got '{comma[1][0]}' in line {comma[0]} and '{point[1][0]}' in line {point[0]}, expected one decimal mark and "
-        "no thousands separator; if one of them is not a number, name the columns of values: dataset.channel_columns=[x,y]"
+        "no thousands separator; if a column of texts has one of them, name those of values: dataset.channel_columns=[x,y]"
     )
 
 

@@ -66,7 +66,7 @@ def refuse_moved(table: Table, reading: Reading) -> None:
         return
     raise UserError(
         f"{table.path}: got {len(table.columns)} columns without a header, expected {count} as in the training, where values "
-        f"precede {_shown(reading)}; fill up its rows with empty cells"
+        f"precede {_shown(reading)}; {_remedy(len(table.columns), count)}"
     )
 
 
@@ -112,9 +112,14 @@ def _has_labels(table: Table, reading: Reading, count: int) -> bool:
             return True
     without = f", or {bare} without {_shown(reading)}" if reading.optional_columns else ""
     raise UserError(
-        f"{table.path}: got {width} columns without a header, expected {count} as in the training{without}; fill up its rows "
-        "with empty cells"
+        f"{table.path}: got {width} columns without a header, expected {count} as in the training{without}; "
+        f"{_remedy(width, count)}"
     )
+
+
+def _remedy(width: int, count: int) -> str:
+    """Return what to do with a table of another number of columns."""
+    return "fill up its rows with empty cells" if width < count else "remove the further ones"
 
 
 def _precede(reading: Reading) -> bool:

@@ -13,11 +13,11 @@ from seqmem.results.table import number
 _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-forecasting"}
 """Names of tasks at the hub, where they differ."""
 
-_FOLDERS = re.compile(r"""(^|[=\[,{]\s*|:\s+)/(?:[^/,\]}'"]+/)*""")
+_FOLDERS = re.compile(r"""(^|[=\[,{:]\s*)/(?!/)(?:[^/,\]}'"]+/)*""")
 """The folders of an absolute path, and what stands before it."""
 
-_QUOTED = re.compile(r"""(?P<quote>['"])/(?:(?!(?P=quote)).)*?(?P<name>(?:(?!(?P=quote))[^/])*)(?P=quote)""")
-"""An absolute path in quotes, in which other quotes, commas and brackets may stand."""
+_QUOTED = re.compile(r"""(?P<quote>['"])/(?:\\.|(?!(?P=quote)).)*?(?P<name>(?:\\.|(?!(?P=quote))[^/\\])*)(?P=quote)""")
+"""An absolute path in quotes, in which other quotes, the same after a backslash, commas and brackets may stand."""
 
 _PRIVATE = ("runner.wandb", "runner.mlflow", "runner.address=", "hydra.sweeper.storage=")
 """Beginnings of overrides that no reader of a card needs."""

@@ -88,18 +88,27 @@ def check_dtype(label: str, inputs: Tensor, dtype: torch.dtype | None) -> None:
 def weight_type(module: nn.Module) -> torch.dtype | None:
     """Return the type of a module's first parameter that is real floating point; None if it has none.
 
-    Within each module, those in ``no_decay`` come last: dynamics may stay in float32 beside weights in half precision.
+    Those in ``no_decay`` of a module come last: dynamics may stay in float32 beside weights in half precision.
     """
-    special, last = getattr(module, "no_decay", ()), None
+    first, special = _weight_types(module)
+    return first or special
+
+
+def _weight_types(module: nn.Module) -> tuple[torch.dtype | None, torch.dtype | None]:
+    """Return the types of the first parameter that is not in ``no_decay``, and of the first one that is, if it is before."""
+    no_decay, special = getattr(module, "no_decay", ()), None
     for name, weight in module._parameters.items():  # in the order of named_parameters(), which is slow for single steps
         if weight is not None and weight.is_floating_point():
-            if special is True or name not in special:
-                return weight.dtype
-            last = last or weight.dtype
+            if no_decay is True or name not in no_decay:
+                return weight.dtype, special
+            special = special or weight.dtype
     for child in module._modules.values():
-        if child is not None and (dtype := weight_type(child)) is not None:
-            return dtype
-    return last
+        if child is not None:
+            first, of_child = _weight_types(child)
+            special = special or of_child
+            if first is not None:
+                return first, special
+    return None, special
 
 
 def check_times(label: str, times: Any, shape: tuple[int, ...]) -> None:

@@ -79,6 +79,23 @@ def test_numbers_with_thousands_separators_are_not_left_out_as_texts(tmp_path):
     assert loaded(path).spec.input_size == 1
 
 
+def test_numbers_with_underscores_are_not_left_out_as_texts(load):
+    def table(cell):
+        return "id,time,a,b,label\n" + "\n".join(f"s{k},{t},{t},{cell(k)},{k % 2}" for k in range(20) for t in range(3))
+
+    with pytest.raises(UserError, match=r"line 2, column b: got '1_000', expected .*no thousands sep.*channel_columns=\[x,y\]"):
+        load(table(lambda k: f"{k + 1}_000"))
+    assert line(load(table(lambda k: f"2020_{k:02}")), "channels") == "1: a"
+
+
+def test_addresses_are_texts_and_no_numbers_with_thousands_points(load):
+    rows = [f"s{k},{t},{t},192.168.1{k}.2{t:02},{k % 2}" for k in range(10, 30) for t in range(3)]
+    data = load("id,time,a,address,label\n" + "\n".join(rows))
+    assert (line(data, "channels"), line(data, "ignored columns")) == ("1: a", "address")
+    with pytest.raises(UserError, match=r"line 2, column address: got '1\.000\.000\.000', expected a number"):
+        load("id,time,a,address,label\n" + "\n".join(rows).replace("192.168.110.200", "1.000.000.000"))
+
+
 def test_a_column_with_the_name_of_a_label_or_group_is_no_channel_beside_another_one(load):
     rows = [f"s{k},{t},{k + t},{'ab'[k % 2]},{k % 2},{k // 4},{k // 8}" for k in range(20) for t in range(3)]
     data = load("id,time,x,class,target,subject,subject_id\n" + "\n".join(rows))

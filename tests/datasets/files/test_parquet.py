@@ -1,13 +1,16 @@
 """Parquet tables in memory and by row groups."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import torch
 
+from seqmem.data.preparation import Preparation
 from seqmem.errors import UserError
 from seqmem.io.collection import Reading
 from seqmem.io.sources import read_source
+from seqmem.io.tables import DURATIONS
 from seqmem.training.evaluation.new_series import times_at
 from tests.datasets.files.tables import EXPECTED, NAMES, WHOLE, everything, loaded, long
 
@@ -70,6 +73,18 @@ def test_durations_are_times_in_seconds_and_not_dates(tmp_path, in_memory):
     assert found.origins.tolist() == [120.0 * k for k in range(20)]
     assert found.times[0:4].tolist() == [0, 60, 0, 60]
     assert times_at(found, 1, [2]) == ["240"]
+    preparation = loaded(tmp_path / "own.parquet", timestamp=True, in_memory=in_memory).preparation()
+    numbers, dates = replace(found, time_unit="unit of the file"), replace(found, time_unit="seconds")
+    trained = Preparation.loaded(preparation)
+    assert trained.checked(found).time_unit == DURATIONS
+    for other, kind in ((numbers, "numbers"), (dates, "dates")):
+        with pytest.raises(UserError, match=rf"own\.parquet: got {kind} as times, expected durations as in the training"):
+            trained.checked(other)
+        # Earlier checkpoints have dates or numbers for durations.
+        earlier = Preparation.loaded(preparation | {"dated": kind == "dates", "in_durations": None})
+        assert (earlier.checked(found).time_unit, earlier.checked(other).time_unit) == (DURATIONS, other.time_unit)
+        with pytest.raises(UserError, match=rf"as times, expected {kind} as in the training"):
+            earlier.checked(dates if kind == "numbers" else numbers)
 
 
 def test_texts_may_be_bytes(tmp_path):

@@ -51,9 +51,10 @@ def test_labels_of_a_regression_are_recognised_at_any_place(read):
         assert values(new(*columns)) == STEPS
         assert new(*columns).targets[:, 0].tolist() == [float(weight) for weight in WEIGHTS]
         assert (values(new(STEPS)), new(STEPS).targets) == (STEPS, None)
-        for steps in ([row[:4] for row in STEPS], [[*row, "7", "8"] for row in STEPS]):
+        shorter, longer = [row[:4] for row in STEPS], [[*row, "7", "8"] for row in STEPS]
+        for steps, remedy in ((shorter, "fill up its rows with empty cells"), (longer, "remove the further ones")):
             for part in ((steps,), (WEIGHTS, steps)):
-                with pytest.raises(UserError, match=rf"expected 7 as in the training, or 6 without column {place} \(labels"):
+                with pytest.raises(UserError, match=rf"expected 7 .*, or 6 without column {place} \(labels.*; {remedy}$"):
                     new(*part)
 
 

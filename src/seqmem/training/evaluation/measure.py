@@ -15,7 +15,7 @@ from seqmem.training.loop.copied_ahead import ahead_loader
 from seqmem.training.loop.module import SequenceModule
 from seqmem.training.loop.precision import fast_products
 from seqmem.training.loop.quiet import quiet_lightning
-from seqmem.training.loop.splits import Data, count_read
+from seqmem.training.loop.splits import Data, limit_batches
 
 Part = Literal["test", "validation", "train"]
 
@@ -61,7 +61,7 @@ def evaluate(
     """
     train, runner = TrainConfig(**config["train"]), runner_config(config["runner"])
     loader = data.loader(split, evaluation_batch_size(train, data.spec), seed=None)
-    batches = count_read(loader, train.limits[split], config["smoke_test"])
+    batches = limit_batches(loader, train.limits[split], config["smoke_test"])
     interactive = sys.stdout.isatty()
     with quiet_lightning(), fast_products(train, runner), cudnn_as_matmul():
         trainer = pl.Trainer(

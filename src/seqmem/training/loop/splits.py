@@ -60,7 +60,7 @@ class Splits:
         }
         for loader in loaders.values():
             loader.worker_init_fn = partial(_leave_group, then=loader.worker_init_fn)
-        counts = {split: count_read(loaders[split], limit, smoke_test) for split, limit in train.limits.items()}
+        counts = {split: limit_batches(loaders[split], limit, smoke_test) for split, limit in train.limits.items()}
         return cls(loaders, counts)
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Splits":
@@ -77,8 +77,8 @@ class Splits:
         yield from islice(self.loaders[split], self.counts[split])
 
 
-def count_read(loader: DataLoader, limit: int | float, smoke_test: bool) -> int:
-    """Return how many batches of a loader are read. Of sequences of several lengths, its sampler chooses which.
+def limit_batches(loader: DataLoader, limit: int | float, smoke_test: bool) -> int:
+    """Limit the batches of a loader, and return how many are read. Of sequences of several lengths, its sampler chooses which.
 
     Args:
         loader: of a split.
