@@ -54,11 +54,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5, help="number of rows (default 5)")
     parser.add_argument("--draw", type=int, default=0, help="seed of the drawing (default 0)")
     parser.add_argument("--longest", type=float, default=600.0, help="seconds of the longest trial (default 600)")
+    names = list(dict.fromkeys(of.page for of in TRIALS))
+    parser.add_argument("--pages", nargs="+", choices=names, default=names, help="pages whose rows are drawn (default all)")
     add_output(parser, "repeated.csv")
     arguments = parser.parse_args()
     path, different = output(arguments, "repeated.csv"), 0
     done = {found["command"] for found in read(path)}
-    for row, trial in drawn(arguments.count, arguments.draw, arguments.longest, done):
+    for row, trial in drawn(arguments.count, arguments.draw, arguments.longest, done, arguments.pages):
         found = repeated(row, trial)
         write(path, COLUMNS, [*read(path), found])
         agrees = same(found)
@@ -71,15 +73,18 @@ def main() -> None:
         sys.exit(f"error: {different} of {arguments.count} trials have other numbers than the table")
 
 
-def drawn(count: int, seed: int, longest: float, done: Collection[str] = ()) -> list[tuple[Row, Trial]]:
+def drawn(
+    count: int, seed: int, longest: float, done: Collection[str] = (), pages: Collection[str] | None = None
+) -> list[tuple[Row, Trial]]:
     """Return different rows with one trial each, of this kind of processor and of at most so many seconds.
 
-    Trials whose commands are in ``done`` are left out.
+    Trials whose commands are in ``done`` are left out, and rows of pages that are not in ``pages``, if it is given.
     """
     processor, generator = provenance()["machine"]["processor"].removesuffix(PRELOADED), random.Random(seed)
     fitting = [
         (row, trials)
         for of in TRIALS
+        if pages is None or of.page in pages
         for row in of.rows()
         if (trials := [each for each in row.trials if _fits(each, processor, longest) and of.again(each) not in done])
     ]

@@ -47,6 +47,9 @@ def test_drawn_are_rows_of_this_processor_that_are_short_enough(tables):
     assert all(len({row.settings["model"] for row, _ in rows}) == 2 for rows in found)
     assert found[3] == repeat.drawn(2, 3, longest=600)
     assert len(repeat.drawn(3, 0, longest=900)) == 3
+    assert repeat.drawn(2, 3, longest=600, pages=["page"]) == found[3]
+    with pytest.raises(SystemExit, match="expected at most 0"):
+        repeat.drawn(1, 3, longest=600, pages=["other"])
 
 
 def test_too_few_rows_are_one_line(tables):
@@ -133,6 +136,7 @@ def test_the_command_says_what_the_numbers_depend_on():
 def test_kept_comparisons_agree_with_the_tables():
     """A row that was repeated has the number that its table shows, unless its trial was trained anew since."""
     trials = {(of.file, of.again(each)): each for of in results.TRIALS for row in of.rows() for each in row.trials}
+    assert all(repeat._number(each, names) for each in trials.values() for names in (repeat.TEST, repeat.VALIDATION))
     for found in trial_rows.read(output.RESULTS / "repeated.csv"):
         trial = trials.get((found["file"], found["command"]))
         if trial and trial["commit"] == found["commit"]:
