@@ -326,3 +326,10 @@ def test_a_damaged_record_is_named(trained, tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(UserError, match="cannot read the record of "):
         evaluate.run(*finished_trial.read([str(tmp_path)], evaluate.Keys))
+
+
+@pytest.mark.parametrize("machine", ["box", 3, [], None])
+def test_a_record_whose_machine_is_damaged_is_evaluated(machine, trained, run, tmp_path):
+    trial = RunFolder(Path(shutil.copytree(trained("forecasting"), tmp_path / "seed_0")))
+    trial.write_record({**trial.read_record(), "machine": machine})
+    assert "in training" in run(trial.path, cwd=tmp_path)

@@ -95,6 +95,17 @@ def test_a_grid_has_every_value():
     assert lines == [*expected, "model=gru", "model=lstm"]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", ["range(0.1,0.35,0.1)", "range(0.35,0.04,-0.1)", "range(0.7,0.9,0.025)"])
+def test_a_range_has_the_values_of_a_sweep(given):
+    [override] = parse([f"train.lr={given}"])
+    [dimension] = space(f"train.lr={given}").dimensions.values()
+    values = sorted(override.sweep_iterator(transformer=lambda value: value))
+    assert sorted(map(dimension.trained, dimension.values())) == values
+    assert sorted(map(dimension.override, dimension.values())) == sorted(f"train.lr={value!r}" for value in values)
+    assert all(map(dimension.distribution._contains, dimension.values()))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

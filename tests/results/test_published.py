@@ -74,10 +74,10 @@ def test_a_value_without_a_match_has_a_reason(tmp_path):
 
 def test_a_run_on_a_part_of_the_data_has_a_note(tmp_path):
     config = configuration("legs", train_samples=100)
-    config["train"]["limit_test_batches"] = 1
+    config["train"] |= {"limit_test_batches": 1, "limit_val_batches": 0.5}
     write_run(tmp_path / "a", {**config, "smoke_test": True})
     [found] = compare(published(tmp_path, "digits,legs,accuracy,0.9"), groups_of(tmp_path))
-    assert found.note == "smoke_test=True, dataset.train_samples=100, train.limit_test_batches=1"
+    assert found.note == "smoke_test=True, dataset.train_samples=100, train.limit_val_batches=0.5, train.limit_test_batches=1"
 
 
 @pytest.mark.parametrize(

@@ -277,4 +277,8 @@ def test_the_best_row_of_each_data_set_is_that_of_validation(tmp_path):
         write_run(tmp_path / str(k), configuration(model, dataset), test, started=f"2026-01-0{k + 1}", **metric)
     write_run(tmp_path / "nan", configuration("rnn", "a"), float("nan"), started="2026-01-09")
     write_run(tmp_path / "failed", configuration("lmu", "c"), status="failed", reason="no")
+    for seed, given in enumerate([{}, {"status": "failed", "reason": "no"}]):  # a row whose better trials are left
+        write_run(
+            tmp_path / "in part" / f"seed_{seed}", configuration("rnn", "b"), 0.01, metric="mse", best="min", seed=seed, **given
+        )
     assert [(row.dataset, row.model) for row in results.best_by_validation(rows_of(tmp_path))] == [("a", "gru"), ("b", "legs")]

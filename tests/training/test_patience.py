@@ -85,6 +85,18 @@ def test_a_trial_stops_and_is_finished_and_a_resume_anywhere_changes_nothing(tmp
     [resumed] = run_trials(longer, data, tmp_path / "longer")
     assert (resumed.read_record()["epochs"], resumed.read_record()["best_epoch"]) == (6, 5)
     assert resumed.read_record()["stopped_early"] is None
+    # With less, it would have stopped before, at weights that are lost.
+    resume = ("model=rnn", "train.epochs=6", "train.test_last=true", f"train.resume={resumed.path}")
+    for patience, count in ((1, 3), (2, 4)):
+        less = composed(*resume, f"train.patience={patience}")
+        with pytest.raises(
+            UserError,
+            match=rf"train.resume: .* was trained for 6 epochs, but train.patience={patience} stops after epoch {count} \(no",
+        ):
+            run_trials(less, data, tmp_path / "less")
+    coarse = composed(*resume, "train.patience=4", "train.min_delta=0.5")
+    with pytest.raises(UserError, match=r"but train.patience=4 and train.min_delta=0.5 stops after epoch 5"):
+        run_trials(coarse, data, tmp_path / "less")
 
 
 @pytest.mark.usefixtures("worsening")

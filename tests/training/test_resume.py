@@ -177,6 +177,8 @@ def test_a_trial_resumes_from_a_named_checkpoint_for_more_epochs(lstm, tmp_path)
     [within] = (tmp_path / "within").glob("*/seed_0")
     with pytest.raises(UserError, match=r"was trained for 2 epochs and a part of the next, expected at most train.epochs=2"):
         run_trials(settings(f"train.resume={within}", "train.epochs=2"), data, tmp_path / "fewer")
+    with pytest.raises(UserError, match=r"train.resume: got ''.*at least 1 character"):
+        settings("train.resume=")
     with pytest.raises(UserError, match=r"train.resume: got nowhere for 2 trials, expected runner.ntrials=1"):
         settings("train.resume=nowhere", "runner.ntrials=2")
 

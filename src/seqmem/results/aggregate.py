@@ -136,14 +136,14 @@ def group_trials(runs: Iterable[Run]) -> list[Trials]:
 def best_by_validation(groups: Iterable[Trials]) -> list[Trials]:
     """Return the row of each data set whose mean validation metric is the best.
 
-    Rows without a finite mean do not count, nor do those of which a search pruned a trial.
+    Rows without a finite mean do not count, nor do those of which a trial failed, or was pruned by a search.
     """
     best: dict[str, tuple[float, Trials]] = {}
     for group in groups:
         mean, _ = mean_and_deviation(group.results("val"))
         value = mean if group.best == "max" else -mean
-        pruned = any(run.status == "pruned" for run in group.runs)
-        if math.isfinite(value) and not pruned and (group.dataset not in best or value > best[group.dataset][0]):
+        whole = not any(run.status in ("failed", "pruned") for run in group.runs)
+        if math.isfinite(value) and whole and (group.dataset not in best or value > best[group.dataset][0]):
             best[group.dataset] = value, group
     return [group for _, group in best.values()]
 

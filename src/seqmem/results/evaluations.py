@@ -122,12 +122,18 @@ def circumstances(folder: Path, config: Mapping[str, Any], computed: Mapping[str
         record = RunFolder(folder).read_record()
     except (OSError, ValueError):
         return []
-    then, now = ({"variables": [], **each, **(each.get("machine") or {})} for each in (record, computed))
+    then, now = ({"variables": [], **each, **_machine(each)} for each in (record, computed))
     names = ("code", "data", "backend", "processor", "threads", "devices", "instructions", "variables")
     changed = [name for name in names if name in then and then[name] != now.get(name)]
     devices = config["runner"].get("devices", 1)
     split = [f"runner.devices {devices}, now 1"] if devices > 1 else []
     return [*(f"{name} {_in_words(then[name])}, now {_in_words(now.get(name))}" for name in changed), *split]
+
+
+def _machine(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a record says of its machine; empty if it is damaged there."""
+    found = record.get("machine")
+    return found if isinstance(found, Mapping) else {}
 
 
 def side_by_side(measured: Mapping[str, float], before: Mapping[str, float]) -> str:

@@ -33,6 +33,7 @@ _WHOLE = {
     "dataset.train_samples": None,
     "dataset.characters": None,
     "train.limit_train_batches": 1.0,
+    "train.limit_val_batches": 1.0,
     "train.limit_test_batches": 1.0,
 }
 """Settings of a run on all data; as a limit of batches, 1 is a single batch and 1.0 all of them."""

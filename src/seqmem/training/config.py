@@ -62,8 +62,8 @@ class TrainConfig:
         compile: compile the network with torch.compile, except for recurrences that run step by step.
         checkpoint_minutes: minutes between checkpoints within an epoch. There is one after each epoch, too.
         resume: the folder of a trial, or its last checkpoint, to resume from if the trial's own folder has none. Its settings
-            and seed must be the same, except for ``patience``, ``min_delta``, and for ``epochs`` where the learning rate does
-            not depend on them.
+            and seed must be the same, except for ``patience`` and ``min_delta`` that would not have stopped it before, and for
+            ``epochs`` where the learning rate does not depend on them.
     """
 
     optimizer: str = "adam"
@@ -92,7 +92,7 @@ class TrainConfig:
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     checkpoint_minutes: NonNegativeFloat = 10.0
-    resume: str | None = None
+    resume: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def input_type(self) -> torch.dtype:

@@ -168,6 +168,7 @@ class _Search:
         found: dict[str, Any] = {"name": "optuna", "study_name": self.study.study_name}
         if states["COMPLETE"]:
             best = self.study.best_trial
-            found |= {"best_params": best.params, "best_value": best.value, "best_point": best.number}
+            trained = {key: self.space.dimensions[key].trained(value) for key, value in best.params.items()}
+            found |= {"best_params": trained, "best_value": best.value, "best_point": best.number}
         found["points"] = {name.lower(): count for name, count in states.items() if count}
         write_text(self.folder / "optimization_results.yaml", yaml.safe_dump(found, sort_keys=False))

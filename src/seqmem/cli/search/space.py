@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from math import prod
 from typing import Any
@@ -23,18 +24,23 @@ class Dimension:
         key: as in the override, perhaps with "+".
         distribution: of its values.
         texts: the values of a choice as in an override; empty for numbers of an interval or a range.
+        fractions: the values of a range of fractions, as a sweep has them; empty for others.
     """
 
     key: str
     distribution: BaseDistribution
     texts: tuple[str, ...] = ()
+    fractions: tuple[float, ...] = ()
 
     def override(self, value: Any) -> str:
         """Return the override that gives the key a value of the distribution."""
         if isinstance(self.distribution, CategoricalDistribution):
             return f"{self.key}={self.texts[self.distribution.choices.index(value)]}"
-        in_steps = isinstance(self.distribution, FloatDistribution) and self.distribution.step is not None
-        return f"{self.key}={float(f'{value:.12g}') if in_steps else value!r}"
+        return f"{self.key}={self.trained(value)!r}"
+
+    def trained(self, value: Any) -> Any:
+        """Return the value that is trained: of a range that of a sweep, from which Optuna's differs by rounding."""
+        return min(self.fractions, key=lambda each: abs(each - value)) if self.fractions else value
 
     def values(self) -> list[Any]:
         """Return all values.
@@ -50,7 +56,8 @@ class Dimension:
         assert isinstance(found, FloatDistribution)
         if found.step is None:
             raise UserError(f"{self.key}: got an interval with hydra.sweeper.sampler=grid, expected values or a range")
-        return [found.low + k * found.step for k in range(round((found.high - found.low) / found.step) + 1)]
+        low, step = Decimal(str(found.low)), Decimal(str(found.step))
+        return [float(low + k * step) for k in range(len(self.fractions))]
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,8 @@ def _dimension(override: Override) -> Dimension:
         if isinstance(value, IntervalSweep):
             return Dimension(key, _interval(value, log))
         if isinstance(value, RangeSweep):
-            return Dimension(key, _range(value, log))
+            found = _range(value, log)
+            return Dimension(key, found, fractions=_fractions(value) if isinstance(found, FloatDistribution) else ())
         return _choice(key, override)
     except (ValueError, HydraException) as error:
         text = (override.input_line or "").partition("=")[2]
@@ -149,7 +157,14 @@ def _range(value: RangeSweep, log: bool) -> BaseDistribution:
         return IntDistribution(int(low), int(high), log=log, step=1 if len(found) == 1 else int(step))
     if log:
         raise ValueError("a range of fractions has no logarithm; expected an interval")
-    return FloatDistribution(float(low), float(high), step=float(step))
+    # Both ends in decimals, of whose difference Optuna takes the rest of the division by the step.
+    first = Decimal(str(value.start))
+    ends = sorted((first, first + (len(found) - 1) * Decimal(str(value.step))))
+    return FloatDistribution(*map(float, ends), step=float(step))
+
+
+def _fractions(value: RangeSweep) -> tuple[float, ...]:
+    return tuple(float(each) for each in islice(value.range(), _most_choices))
 
 
 def _choice(key: str, override: Override) -> Dimension:

@@ -12,11 +12,13 @@ from seqmem.errors import UserError
 from seqmem.io.files import replacing
 from seqmem.results.experiment import Experiment
 from seqmem.results.record import settings
+from seqmem.tasks import task_for
 from seqmem.training.checkpoints.files import Checkpoint, DamagedCheckpointError, load_plain, of_trial, read_checkpoint
 from seqmem.training.config import TrainConfig
 from seqmem.training.loop.averaging import TRAINED
+from seqmem.training.loop.best import Patience
 
-# Settings that say how long to train, and change nothing before: a trial may resume with different ones.
+# Settings that say how long to train, and change nothing before: a trial may resume with others that would not have stopped it.
 _FREE = frozenset(("train.epochs", "train.patience", "train.min_delta"))
 
 
@@ -67,6 +69,8 @@ def _refuse_other(path: Path, config: Mapping[str, Any], experiment: Experiment)
             f"{path} was trained for {_trained(checkpoint)}, expected at most train.epochs={config['train']['epochs']}, or an "
             "empty folder"
         )
+    if stopped := _stopped(checkpoint, config):
+        raise UserError(f"{path} {stopped}, or an empty folder")
 
 
 def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Path:
@@ -91,6 +95,8 @@ def _named(path: Path, config: Mapping[str, Any], experiment: Experiment) -> Pat
     if not best.is_file():
         raise UserError(f"train.resume: {best}, the best checkpoint so far, does not exist")
     _check_resumable(checkpoint.path)
+    if stopped := _stopped(checkpoint, config):
+        raise UserError(f"train.resume: {checkpoint.path} {stopped}")
     return checkpoint.path
 
 
@@ -99,11 +105,34 @@ def _is_free(key: str, config: Mapping[str, Any]) -> bool:
     return key in _FREE and not (key == "train.epochs" and TrainConfig(**config["train"]).rate_depends_on_epochs)
 
 
+def _stopped(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
+    """Return why a config would have stopped the training before the checkpoint, and what it needs; empty if not."""
+    train, task = TrainConfig(**config["train"]), task_for(checkpoint.spec)
+    if train.patience is None:
+        return ""
+    values = [row[f"val/{task.metric}"] for row in load_plain(checkpoint.path)["epoch_recorder"]["rows"]]
+    patience = Patience(train.patience, task.best, train.min_delta)
+    for count in range(1, len(values) + _is_within_epoch(checkpoint)):
+        if reason := patience.reason(values[:count], f"val/{task.metric}"):
+            given = f"train.patience={train.patience}" + (
+                f" and train.min_delta={train.min_delta:g}" if train.min_delta else ""
+            )
+            return (
+                f"was trained for {_trained(checkpoint)}, but {given} stops after epoch {count} ({reason}); expected more "
+                "patience"
+            )
+    return ""
+
+
 def _trained(checkpoint: Checkpoint) -> str:
     """Return for how many epochs a checkpoint was trained."""
-    within = load_plain(checkpoint.path).get("within_epoch") is not None
+    within = _is_within_epoch(checkpoint)
     count = checkpoint.epoch + (not within)
     return f"{count} epoch{'s' if count != 1 else ''}{' and a part of the next' if within else ''}"
+
+
+def _is_within_epoch(checkpoint: Checkpoint) -> bool:
+    return load_plain(checkpoint.path).get("within_epoch") is not None
 
 
 def _differences(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
