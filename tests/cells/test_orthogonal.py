@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -218,6 +219,43 @@ def test_a_state_dict_has_the_last_update_and_loading_it_is_none():
             each(inputs)
             assert each.recurrent.updates == updates
     assert torch.equal(cell(inputs)[0], loaded(inputs)[0])
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_updates_of_a_fused_optimizer_are_counted(optimizer):
+    """It leaves the version of a tensor alone."""
+    inputs, bases = torch.randn(2, 4, 3), []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        cell, other = (Orthogonal(3, 5, method="dtriv", K=3) for _ in range(2))
+        steps = optimizer(cell.parameters(), lr=0.01, fused=fused)
+        for _ in range(7):
+            cell.zero_grad()
+            (cell(inputs)[0] * other(inputs)[0].detach()).sum().backward()
+            steps.step()
+        cell(inputs)
+        bases.append(cell.recurrent.parametrizations.weight[1].base)
+        assert (cell.recurrent.updates, other.recurrent.updates) == (7, 0)
+        cell.zero_grad()
+        steps.step()  # without a gradient
+        cell(inputs)
+        assert cell.recurrent.updates == 7
+    assert_close(*bases)
+    assert not torch.equal(bases[0], torch.eye(5))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda cell: pickle.loads(pickle.dumps(cell))])
+def test_a_copy_has_the_last_update(copied):
+    cell, inputs = Orthogonal(3, 5, method="dtriv", K=2), torch.randn(2, 4, 3)
+    optimizer = torch.optim.SGD(cell.parameters(), lr=0.1)
+    for updates in (1, 2):
+        cell(inputs)[0].sum().backward()
+        optimizer.step()
+        other = copied(cell)
+        for each in (cell, other):
+            each(inputs)
+            assert each.recurrent.updates == updates
+        assert torch.equal(cell(inputs)[0], other(inputs)[0])
 
 
 def test_weights_from_another_process_are_no_update():

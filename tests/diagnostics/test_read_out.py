@@ -198,11 +198,16 @@ def test_mistakes_are_named():
         ((states, inputs[..., 0], halves(10)), r"inputs of shape \(10, 3\)"),
         ((states, inputs, torch.arange(10) < 1), "fitted: got 1 of 10 rows, expected at least 2 to fit and 2 to measure"),
         ((states, inputs, torch.arange(10) < 9), "fitted: got 9 of 10 rows"),
+        ((states, inputs, halves(10).long()), r"got fitted of torch\.int64, expected torch\.bool"),
+        ((states, inputs, halves(10).byte()), r"got fitted of torch\.uint8, expected torch\.bool"),
         ((states * torch.nan, inputs, halves(10)), "states: got values that are not finite"),
         ((states, inputs * torch.inf, halves(10)), "inputs: got values that are not finite"),
     ):
         with pytest.raises(UserError, match=message):
             read_out_r2(*arguments)
+    for lengths in (None, torch.tensor([5, 8])):
+        with pytest.raises(UserError, match=r"lags: got -1, expected at least 0, the last valid step"):
+            inputs_at_lags(torch.zeros(2, 10, 1), torch.tensor([0, -1]), lengths)
 
 
 def test_examples_of_the_docstrings_run():

@@ -1,6 +1,7 @@
 """Scans as functions: the fastest implementation of each, and their arguments."""
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -72,6 +73,39 @@ def test_a_function_is_one_compiled_call(name, monkeypatch):
     monkeypatch.setitem(TABLE, name, rows)
     getattr(functional, name)(**given(name))
     assert called == [name]
+
+
+WRONG_LENGTHS = (
+    (torch.tensor([9, 10, 0]), "got lengths [10], expected each between 0 and T=9"),
+    (torch.tensor([9, -1, 0]), "got lengths [-1], expected each between 0 and T=9"),
+    (torch.tensor([9, 4]), "got lengths of shape (2,), expected (3,)"),
+    ([9, 4, 0], "got lengths of type list, expected a tensor (3,) of int64"),
+    (torch.tensor([9.0, 4.0, 0.0]), "got lengths of torch.float32, expected torch.int64"),
+)
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+@pytest.mark.parametrize(("lengths", "message"), WRONG_LENGTHS)
+def test_wrong_lengths_are_named_whatever_the_implementation(name, lengths, message):
+    function, wrong = getattr(functional, name), given(name) | {"lengths": lengths}
+    placed = inspect.signature(function).bind(**wrong)
+    placed.apply_defaults()
+    key = next(key for key in ("inputs", "b", "projected", "driven") if key in wrong)
+    for run in (
+        lambda: function(**wrong),
+        lambda: function(*placed.args),
+        lambda: torch.func.grad(lambda inputs: function(**wrong | {key: inputs})[0].sum())(wrong[key]),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"{name}: {message}")):
+            run()
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_lengths_have_any_integer_type_and_are_traced(name):
+    function, arguments = getattr(functional, name), given(name)
+    expected = function(**arguments)
+    assert_close(function(**arguments | {"lengths": arguments["lengths"].int()}), expected)
+    assert_close(torch.compile(function, backend="eager", fullgraph=True)(**arguments), expected)
 
 
 def test_half_precision_continues_from_a_state_in_float32():

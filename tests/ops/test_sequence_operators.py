@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from seqmem.cells import LegS
+from seqmem.layers import MinGRU
 from seqmem.ops import compiled_sequence, extension, generators
 from seqmem.ops.memory_network import memory_network_reference, memory_network_sequence
 from seqmem.ops.plain import plain_sequence
@@ -99,6 +100,20 @@ def test_second_derivatives_are_refused():
         (first,) = torch.autograd.grad(cell(inputs)[0].sum(), inputs, create_graph=True)
         with pytest.raises(NotImplementedError, match=r"differentiable once; torch\.func\.grad .* SEQMEM_REFERENCE=1"):
             first.sum().backward()
+
+
+def test_several_gradients_at_once_are_refused_or_right():
+    inputs = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    for name in ("legs", "lstm", "gru"):
+        outputs = make(name, 3, 5)(inputs)[0]
+        with pytest.raises(NotImplementedError, match=r"one gradient at a time; torch\.func\.jacrev .* SEQMEM_REFERENCE=1"):
+            torch.autograd.grad(outputs, inputs, outputs.new_ones(3, *outputs.shape), is_grads_batched=True)
+    scan = MinGRU(3, 4).double()
+    vectorized, alone = (
+        torch.autograd.functional.jacobian(lambda given: scan(given)[0], inputs, vectorize=vectorize)
+        for vectorize in (True, False)
+    )
+    assert torch.equal(vectorized, alone)
 
 
 def test_wrong_arguments_are_named():

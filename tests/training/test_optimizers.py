@@ -123,6 +123,20 @@ class Described(nn.Module):
         self.norm.max_lr = 0.7
 
 
+def test_what_parametrizes_a_parameter_has_its_settings():
+    kept = Kept()
+    for name in ("free", "capped", "plain"):
+        nn.utils.parametrizations.weight_norm(kept, name)
+    groups = parameter_groups(nn.Sequential(kept), 1.0)
+    found = {id(p): (group["lr"], group.get("weight_decay")) for group in groups for p in group["params"]}
+    expected = {"free": (1.0, 0.0), "capped": (1e-3, None), "plain": (1.0, None), "slow": (0.25, None)}
+    named = {name: found[id(parameter)] for name, parameter in kept.named_parameters()}
+    assert named == {
+        "slow": expected["slow"],
+        **{f"parametrizations.{name}.original{k}": expected[name] for name in ("free", "capped", "plain") for k in (0, 1)},
+    }
+
+
 def test_learning_rates_are_scaled_and_weights_kept_from_decay():
     for optimizer in ["adam", "muon"]:
         model = Described()

@@ -5,14 +5,17 @@ Lezcano-Casado and Martinez-Rubio, "Cheap Orthogonal Constraints in Neural Netwo
 Neural Networks with Scaled Cayley Transform" (2018): cayley.
 """
 
+import copy
 import math
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.parametrize import register_parametrization
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from seqmem.arguments import checked, extends
 from seqmem.cells.base import Recurrence
@@ -187,23 +190,43 @@ class TrivializedMatrix(OrthogonalMatrix):
         register_parametrization(self, "weight", _Based(size), unsafe=True)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._updates = 0  # the same on the host, which does not wait for a GPU
-        self._seen = self._parameter_version()
+        self.forget_changes()
         self.register_load_state_dict_post_hook(_forget_changes)
 
     @torch.compiler.disable
     def count_update(self) -> None:
-        """Count one update if A changed since the last call, or since :meth:`forget_changes`."""
+        """Count one update if an optimiser or in-place operations changed A since the last call, or :meth:`forget_changes`.
+
+        Changes through ``.data`` are not counted.
+        """
         (seen, before), (parameter, now) = self._seen, self._parameter_version()
-        if parameter == seen and now != before:
+        if parameter == seen and (now != before or self._is_stepped):
             self.updates += 1
             self._updates += 1
             if self._updates % self.K == 0:
                 self.rebase()
-        self._seen = self._parameter_version()
+        self.forget_changes()
+        _counting.add(self)
+
+    def note_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note that an optimiser changed A, if it did. Fused ones leave the version of a tensor alone."""
+        given = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        if self._skew.grad is not None and any(parameter is self._skew for parameter in given):
+            self._is_stepped = True
 
     def forget_changes(self) -> None:
         """Count no update for the changes to A so far: weights that are loaded or sent to other processes are none."""
-        self._seen = self._parameter_version()
+        self._seen, self._is_stepped = self._parameter_version(), False
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        self.count_update()  # as in a state dict
+        return super().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TrivializedMatrix":
+        self.count_update()
+        memo[id(self)] = found = type(self).__new__(type(self))
+        found.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return found
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
         self.count_update()  # the last one of an optimiser, so that a state dict has all of them
@@ -232,6 +255,18 @@ class TrivializedMatrix(OrthogonalMatrix):
 
 def _forget_changes(module: TrivializedMatrix, _: Any) -> None:
     module.forget_changes()
+
+
+_counting: WeakSet[TrivializedMatrix] = WeakSet()
+"""Those that an optimiser may have changed since their last call."""
+
+
+def _note_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for matrix in _counting:
+        matrix.note_step(optimizer)
+
+
+register_optimizer_step_post_hook(_note_step)
 
 
 class _Orthogonal(nn.Module):

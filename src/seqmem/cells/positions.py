@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from seqmem.ops.lengths import any_wrong
 from seqmem.ops.transforms import values
-from seqmem.sequence.checks import any_wrong
 
 _CHANGED = (
     "state.step: got values that were changed in place in inference mode, expected those that the cell returned; "

@@ -14,9 +14,9 @@ from seqmem.errors import UserError
 from seqmem.ops import DiscretizationName, canonical_discretization, generators, memory_update
 from seqmem.ops.constants import constant
 from seqmem.ops.gpu import support
+from seqmem.ops.lengths import any_wrong
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.transforms import values
-from seqmem.sequence.checks import any_wrong
 
 
 class TimedState(NamedTuple):

@@ -126,6 +126,8 @@ def _check(states: Tensor, inputs: Tensor, fitted: Tensor) -> None:
             f"read_out_r2: got states of shape {tuple(states.shape)}, inputs of shape {tuple(inputs.shape)} and fitted of "
             f"shape {tuple(fitted.shape)}, expected (n, d), (n, L, C) or tokens (n, L), and (n,)"
         )
+    if fitted.dtype != torch.bool:
+        raise UserError(f"read_out_r2: got fitted of {fitted.dtype}, expected torch.bool")
     count = int(fitted.sum())
     if count < 2 or len(fitted) - count < 2:
         raise UserError(f"fitted: got {count} of {len(fitted)} rows, expected at least 2 to fit and 2 to measure")

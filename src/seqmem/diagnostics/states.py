@@ -39,10 +39,12 @@ def inputs_at_lags(inputs: Tensor, lags: Tensor, lengths: Tensor | None = None) 
         (B, L, ...).
 
     Raises:
-        UserError: a row is too short for the largest lag.
+        UserError: a lag is negative, or a row is too short for the largest one.
     """
     rows, steps = inputs.shape[:2]
     ends = torch.full((rows,), steps) if lengths is None else lengths.cpu()
+    if len(lags) and int(lags.min()) < 0:
+        raise UserError(f"lags: got {int(lags.min())}, expected at least 0, the last valid step")
     if rows and len(lags) and int(lags.max()) >= int(ends.min()):
         raise UserError(f"lags: got {int(lags.max())}, expected at most {int(ends.min()) - 1} for the shortest row")
     places = (ends[:, None] - 1 - lags.cpu()).to(inputs.device)

@@ -11,11 +11,11 @@ from seqmem.errors import UserError
 from seqmem.layers.state_spaces import make_projection, projected
 from seqmem.ops import pairs
 from seqmem.ops.export import exporting
+from seqmem.ops.lengths import any_wrong
 from seqmem.ops.oscillators import OscillatorMethod
 from seqmem.ops.precision import at_least_float32, full_precision
 from seqmem.ops.transforms import values
 from seqmem.sequence import SequenceLayer
-from seqmem.sequence.checks import any_wrong
 
 
 class LinOSSState(NamedTuple):

@@ -14,7 +14,8 @@ from seqmem.data.places import at_places
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError, suggestion
 from seqmem.models.inputs import check_shape, check_times
-from seqmem.sequence import SequenceLayer, checks
+from seqmem.ops.lengths import checked_lengths
+from seqmem.sequence import SequenceLayer
 from seqmem.tasks import Task, task_for
 
 _registry: dict[str, type["SequenceModel"]] = {}
@@ -115,7 +116,7 @@ class SequenceModel(nn.Module):
         targets = inputs.new_empty(*inputs.shape[:2], spec.output_size, dtype=weight.dtype)
         if lengths is not None:
             lengths = _whole(f"{spec.name}: got the length", _as_tensor(lengths, weight.device))
-            lengths = checks.checked_lengths(spec.name, lengths, inputs.shape[0], inputs.shape[1], weight.device)
+            lengths = checked_lengths(spec.name, lengths, inputs.shape[0], inputs.shape[1], weight.device)
         if times is not None:
             # In their own type: timed layers compute step sizes from times as given.
             times = _as_tensor(times if isinstance(times, Tensor) else np.asarray(times), weight.device)

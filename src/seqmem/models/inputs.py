@@ -7,6 +7,7 @@ from torch.nn.functional import one_hot
 from seqmem.data.batch import Batch
 from seqmem.data.spec import DataSpec
 from seqmem.errors import UserError
+from seqmem.ops.lengths import checked_lengths
 from seqmem.sequence import checks
 
 
@@ -64,7 +65,7 @@ class Inputs(nn.Module):
         elif inputs.dtype != torch.int64 and (inputs.dtype != torch.int32 or self.embedding is None):
             raise UserError(f"{label}: got tokens of {inputs.dtype}, expected torch.int64")
         check_times(label, batch.times, inputs, self.spec)
-        checks.checked_lengths(label, batch.lengths, inputs.shape[0], inputs.shape[1], inputs.device)
+        checked_lengths(label, batch.lengths, inputs.shape[0], inputs.shape[1], inputs.device)
 
 
 def check_shape(label: str, inputs: Tensor, width: tuple[int, ...]) -> None:

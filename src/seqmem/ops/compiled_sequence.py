@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import extension
-from seqmem.ops.transforms import register_gradient
+from seqmem.ops.transforms import refuse_batches, register_gradient
 
 # Rows of (step, batch) that backward holds at a time: enough for efficient products for the weights' gradients, few enough to
 # stay in cache.
@@ -159,7 +159,7 @@ def register_scan(
     extension.register_shapes(f"seqmem::{name}", shapes)
     extension.register_shapes(f"seqmem::{name}_backward", gradient_shapes or shapes_of_arguments)
     register_gradient(f"seqmem::{name}", backward, setup_context)
-    register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
+    register_last_gradient(f"{name}_backward")
 
 
 def _register_gradient(name: str, states: int, outputs: int, keeps_inputs: bool) -> None:
@@ -191,19 +191,31 @@ def _register_gradient(name: str, states: int, outputs: int, keeps_inputs: bool)
         return tuple(None if given[name] is None else result for name, result in results.items())
 
     register_gradient(f"seqmem::{name}", backward, setup_context)
-    register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
+    register_last_gradient(f"{name}_backward")
 
 
 def _schema(name: str) -> torch.FunctionSchema:
     return getattr(torch.ops.seqmem, name).default._schema
 
 
-def refuse_second_derivative(ctx: Any, *grads: Any) -> None:
-    """Refuse to be the gradient of a backward operator.
+def register_last_gradient(name: str) -> None:
+    """Register that a backward operator refuses to be differentiated, and to take several gradients at once.
 
-    Raises:
-        NotImplementedError: always.
+    An operator that returns no list takes several: torch loops over them.
     """
+    register_gradient(f"seqmem::{name}", _refuse_second_derivative)
+    if any(str(returned.type) != "Tensor" for returned in _schema(name).returns):
+        refuse_batches(name, _refuse_batches)
+
+
+def _refuse_batches(*arguments: Any) -> None:
+    raise NotImplementedError(
+        "a compiled operator takes one gradient at a time; torch.func.jacrev and other transforms of torch.func, "
+        "vectorize=False of torch.autograd.functional.jacobian, or SEQMEM_REFERENCE=1 for a whole process compute several"
+    )
+
+
+def _refuse_second_derivative(ctx: Any, *grads: Any) -> None:
     raise NotImplementedError(
         "a compiled operator is differentiable once; torch.func.grad and other transforms of torch.func, or SEQMEM_REFERENCE=1 "
         "for a whole process, replace it by torch's operations, differentiable to any order"

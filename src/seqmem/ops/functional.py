@@ -19,6 +19,7 @@ from seqmem.ops.causal_convolution import causal_convolution_reference
 from seqmem.ops.diagonal_scan import diagonal_scan_reference
 from seqmem.ops.diagonal_ssm import diagonal_ssm_reference
 from seqmem.ops.implementations import required
+from seqmem.ops.lengths import checked_lengths
 from seqmem.ops.minimal_gates import minimal_gates_reference
 from seqmem.ops.oscillators import oscillator_scan_reference
 from seqmem.ops.selective_scan import selective_scan_reference
@@ -31,13 +32,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _fastest(operator: str, reference: Function, inputs: str, summary: str) -> Function:
     """Return a function with the arguments of a reference, whose implementation the tensor named ``inputs`` decides."""
     signature = inspect.signature(reference)
-    place = list(signature.parameters).index(inputs)
+    place, last = map(list(signature.parameters).index, (inputs, "lengths"))
 
     @wraps(reference)
     def call(*args: Any, **kwargs: Any) -> Any:
         if inputs not in kwargs and len(args) <= place:
             signature.bind(*args, **kwargs)  # names the missing argument
-        return required(operator, kwargs[inputs] if inputs in kwargs else args[place])(*args, **kwargs)
+        decisive = kwargs[inputs] if inputs in kwargs else args[place]
+        if decisive.dim() > 1:
+            rows, steps = decisive.shape[:2]
+            if "lengths" in kwargs:
+                kwargs["lengths"] = checked_lengths(operator, kwargs["lengths"], rows, steps, decisive.device)
+            elif len(args) > last:
+                lengths = checked_lengths(operator, args[last], rows, steps, decisive.device)
+                args = (*args[:last], lengths, *args[last + 1 :])
+        return required(operator, decisive)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = operator
     call.__module__ = __name__

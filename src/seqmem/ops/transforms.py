@@ -42,6 +42,16 @@ def register_gradient(name: str, backward: Callable[..., Any], setup_context: Ca
     torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_library)
 
 
+def refuse_batches(name: str, refuse: Callable[..., None]) -> None:
+    """Register what an operator does if ``is_grads_batched`` of torch.autograd.grad gives it several gradients at once.
+
+    Args:
+        name: of the operator, without ``seqmem::``.
+        refuse: is called with its arguments, and raises.
+    """
+    torch.library.Library.impl(_library, name, refuse, "Batched")
+
+
 def values(tensor: Tensor) -> Tensor:
     """Return the values of a tensor inside transforms of torch.func, with a dimension more for each vmap that maps it."""
     if not _is_transforming():

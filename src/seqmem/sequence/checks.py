@@ -17,8 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seqmem.data.checks import expected_rate, shown_rate
 from seqmem.errors import UserError
-from seqmem.ops import transforms
-from seqmem.ops.export import exporting
+from seqmem.ops.lengths import is_integer
 from seqmem.ops.precision import autocast_active
 from seqmem.ops.states import parts, rebuild_eagerly
 
@@ -128,59 +127,6 @@ def check_times(label: str, times: Any, shape: tuple[int, ...]) -> None:
         raise UserError(f"{label}: got times of shape {tuple(times.shape)}, expected {shape}")
 
 
-def checked_lengths(label: str, lengths: Any, batch_size: int, steps: int, device: torch.device) -> Tensor | None:
-    """Return lengths as (B,) int64 on a device.
-
-    Args:
-        label: name of the layer in messages.
-        lengths: (B,) valid steps of each row, of any integer type; None if all are valid.
-        batch_size: B.
-        steps: T.
-        device: of the inputs.
-
-    Raises:
-        UserError: a different type or shape, or a length that is not between 0 and T; see :func:`any_wrong` for a GPU.
-    """
-    if lengths is None:
-        return None
-    if not isinstance(lengths, Tensor):
-        raise UserError(f"{label}: got lengths of type {type(lengths).__name__}, expected a tensor ({batch_size},) of int64")
-    if lengths.shape != (batch_size,):
-        raise UserError(f"{label}: got lengths of shape {tuple(lengths.shape)}, expected ({batch_size},)")
-    if not _is_integer(lengths):
-        raise UserError(f"{label}: got lengths of {lengths.dtype}, expected torch.int64")
-    expected = f"expected each between 0 and T={steps}"
-    lengths = lengths.to(torch.int64)  # a smaller type would wrap T, and torch does not compare unsigned ones
-    if not exporting() and any_wrong((lengths < 0) | (lengths > steps), f"{label}: got a wrong length, {expected}"):
-        values = transforms.values(lengths)
-        wrong = values[(values < 0) | (values > steps)].tolist()
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{label}: got lengths {wrong[:3]}{more}, {expected}")
-    return lengths.to(device, non_blocking=True)
-
-
-def any_wrong(wrong: Tensor, message: str) -> bool:
-    """Return whether a value is wrong.
-
-    For a tensor on a GPU let the GPU stop the process instead, without waiting for it. In torch.compile leave an assertion in
-    the graph, which a branch on the value would break; on the CPU it raises RuntimeError with the message.
-
-    Args:
-        wrong: bool of any shape; also within transforms of torch.func.
-        message: what the GPU prints, or the assertion says.
-
-    Returns:
-        False for tensors on a GPU or the meta device, and in torch.compile.
-    """
-    found = transforms.values(wrong)
-    if found.is_meta:
-        return False
-    if found.is_cuda or torch.compiler.is_compiling():
-        torch._assert_async(~found.any(), message)
-        return False
-    return bool(found.any())
-
-
 def state_form(state: Any) -> Any:
     """Return the structure of a state, and the shapes without the batch and the types of its tensors."""
     if state is None:
@@ -233,7 +179,7 @@ def _fitted(label: str, place: int, part: Tensor, like: Any, batch_size: int) ->
     name = list(_names(like))[place]
     if part.shape != shape:
         raise UserError(f"{label}: got {name} of shape {tuple(part.shape)}, expected {shape}")
-    if not (_is_integer(part) and _is_integer(expected)) and not _is_autocast(part, expected.dtype):
+    if not (is_integer(part) and is_integer(expected)) and not _is_autocast(part, expected.dtype):
         raise UserError(f"{label}: got {name} of {part.dtype}, expected {expected.dtype}")
     return part.to(expected.dtype)
 
@@ -241,10 +187,6 @@ def _fitted(label: str, place: int, part: Tensor, like: Any, batch_size: int) ->
 def _is_autocast(tensor: Tensor, expected: torch.dtype | None) -> bool:
     """Return whether autocast may have changed the type of a tensor: it leaves float64 and other types alone."""
     return autocast_active(tensor.device) and {tensor.dtype, expected} <= _AUTOCAST_TYPES
-
-
-def _is_integer(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _leaves(label: str, state: Any) -> Iterator[Tensor]:

@@ -15,6 +15,7 @@ from seqmem.data.masks import masked
 from seqmem.errors import UserError, suggestion
 from seqmem.ops import implementations
 from seqmem.ops.export import exporting
+from seqmem.ops.lengths import checked_lengths
 from seqmem.ops.loop import run_steps, stacked
 from seqmem.sequence import checks
 
@@ -235,7 +236,7 @@ class SequenceLayer(nn.Module, Generic[State]):
             raise UserError(f"{self._label()}: got a state, expected None: the layer is not causal and carries none")
         else:
             state = self._checked_state(state, batch_size)
-        lengths = checks.checked_lengths(self._label(), lengths, batch_size, steps, inputs.device)
+        lengths = checked_lengths(self._label(), lengths, batch_size, steps, inputs.device)
         if not exporting():  # an exported program has no branches that depend on values
             self.check_inputs(inputs, state, lengths)
         return inputs, state, lengths

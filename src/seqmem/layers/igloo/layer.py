@@ -20,8 +20,9 @@ from seqmem.layers.igloo.patches import Patches
 from seqmem.layers.igloo.recompute import Recomputed, dropout_generator
 from seqmem.layers.igloo.sampling import sample_local_patches, sample_patches
 from seqmem.ops.export import exporting
+from seqmem.ops.lengths import checked_lengths
 from seqmem.ops.transforms import fallback_reason
-from seqmem.sequence.checks import check_tensor, check_type, checked_lengths
+from seqmem.sequence.checks import check_tensor, check_type
 from seqmem.sequence.time_chunks import weights_of
 
 WORKING_SET = 8 * 2**20

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seqmem.ops import extension
-from seqmem.ops.compiled_sequence import refuse_second_derivative
+from seqmem.ops.compiled_sequence import register_last_gradient
 from seqmem.ops.gpu import support
 from seqmem.ops.transforms import register_gradient
 
@@ -127,7 +127,7 @@ def _register_gradient(operator: Operator) -> None:
         return (*gradients, *[None] * len(ctx.settings))
 
     register_gradient(f"seqmem::{name}", backward, setup_context)
-    register_gradient(f"seqmem::{name}_backward", refuse_second_derivative)
+    register_last_gradient(f"{name}_backward")
 
 
 def _contiguous(given: Arguments) -> list[Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from seqmem.sequence import SequenceLayer
 
@@ -50,7 +51,8 @@ def parameter_groups(model: nn.Module, lr: float, by_gates: bool = False) -> lis
 
     Those of a module are for all its parameters, nested modules included; or for some of its own parameters, as a mapping from
     their names to values, ``self.max_lr = {"log_dt": 1e-3}``, or as a tuple of names, ``no_decay = ("log_dt",)``. A schedule
-    multiplies the learning rate of each group by the same factor. A copy of a model keeps the attributes of its modules, not
+    multiplies the learning rate of each group by the same factor. What torch.nn.utils.parametrize makes of a named parameter
+    has its settings. A copy of a model keeps the attributes of its modules, not
     those of its parameters. A tied parameter belongs to the first module that has it.
 
     Args:
@@ -82,5 +84,9 @@ def _described(module: nn.Module, kind: _Kind, by_gates: bool) -> Iterator[tuple
     for name, parameter in module.named_parameters(recurse=False):
         gates = module.gates(name) if by_gates and isinstance(module, SequenceLayer) else 1
         yield parameter, replace(kind.named(module, name).within(parameter), blocks=gates)
-    for child in module.children():
-        yield from _described(child, kind, by_gates)
+    for name, child in module.named_children():
+        if name == "parametrizations" and is_parametrized(module):
+            for parametrized, parametrizations in child.named_children():
+                yield from _described(parametrizations, kind.named(module, parametrized), by_gates)
+        else:
+            yield from _described(child, kind, by_gates)
