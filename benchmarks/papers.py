@@ -7,6 +7,7 @@ and seed are replaced.
 """
 
 import argparse
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.pages import every_page
 from benchmarks.paper_tables import TABLES, Table
 from benchmarks.trial_rows import Row, environment, finished, may_count, newest, of_record, read, warn_of_unfinished, write
 from seqmem.results import RunFolder
+from seqmem.results.model_card import shared_command
 
 FIRST = ("experiment", "changes", "model", "seed", "metric", "test", "test_last_epoch", "validation", "best_epoch", "epochs")
 LAST = (
@@ -25,6 +27,7 @@ LAST = (
     "peak_memory_mib",
     "parameters",
     "command",
+    "trained_by",
     "commit",
     "started",
     "processor",
@@ -84,7 +87,10 @@ def rows(table: Table, trials: Iterable[tuple[RunFolder, Mapping[str, Any]]]) ->
 
 
 def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what a table has of a trial's record."""
+    """Return what a table has of a trial's record.
+
+    ``command`` is the experiment's in this checkout, and ``trained_by`` what was typed at the trial's commit.
+    """
     result, last, metric = record["result"], record.get("result_last") or {}, record["metric"]
     known = of_record(record)
     return {
@@ -93,6 +99,7 @@ def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> 
         "experiment": entry.experiment,
         "changes": " ".join(entry.changes),
         "command": environment(known["processor"], str(known["threads"])) + entry.command(record["seed"]),
+        "trained_by": shlex.join(shared_command(record["command"])),
         "test": result[f"test/{metric}"],
         "test_last_epoch": last.get(f"test/{metric}", ""),
         "validation": result[f"val/{metric}"],

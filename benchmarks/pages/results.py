@@ -166,7 +166,7 @@ def _quickstart(model: str) -> list[list[str]]:
             "permuted 8x8 digits, test accuracy",
             row["n"],
             f"{float(row['test_mean']):.3f} +/- {float(row['test_std']):.3f}",
-            "",
+            f"{float(row['test_low']):.3f} to {float(row['test_high']):.3f}",
             ", ".join([*others, "chance 0.100"]),
             "[quickstart](../results/quickstart.md)",
         ]

@@ -200,29 +200,38 @@ class Row:
 
     def title(self) -> str:
         """Return the name of the row in the pages of models, with the settings that it needs besides the task."""
-        named = {key for _, key, _, _ in string.Formatter().parse(self.of.task) if key}
-        return self.of.task.format(**self.settings) + self._variant(self.of.rows(), named)
+        return self.of.task.format(**self.settings) + self._variant(self.of.rows(), self._named())
+
+    def _named(self) -> set[str]:
+        """Return the headings of the settings that the title names."""
+        return {key for _, key, _, _ in string.Formatter().parse(self.of.task) if key}
 
     def comparison(self) -> str:
-        """Return the means of the other models on the same data, which the first setting names, and the level."""
+        """Return the means of the other models on the same data, which the first setting names, and the level.
+
+        Settings in which they differ from the title of this row stand in brackets.
+        """
         mean, data = replace(self.of.metric, spread=False), next(iter(self.settings))
         same = [row for row in self.of.rows() if row.settings[data] == self.settings[data]]
         others = [
-            f"{row.settings['model']}{row._variant(same)} {row.shown(mean)}"
+            f"{row.settings['model']}{row._variant(same, beside=self)} {row.shown(mean)}"
             for row in same
             if row.settings["model"] != self.settings["model"]
         ]
         level = self.of.level if isinstance(self.of.level, str) else self.of.level(self.settings)
         return ", ".join([*dict.fromkeys(others), *([level] if level else [])])
 
-    def _variant(self, rows: list["Row"], named: Collection[str] = ()) -> str:
+    def _variant(self, rows: list["Row"], named: Collection[str] = (), beside: "Row | None" = None) -> str:
         """Return, in brackets, the settings in which the rows of this model differ; empty if there are none.
 
         Args:
             rows: all rows to distinguish.
             named: settings that are named already; rows that differ in them are not among those to distinguish.
+            beside: a row of a different model. Settings in its title that are others here are shown, too.
         """
         own = [row.settings for row in rows if all(row.settings[key] == self.settings[key] for key in ("model", *named))]
+        if beside:
+            own.append(self.settings | {key: beside.settings[key] for key in beside._named() - {"model"}})
         found = [value for key, value in self.settings.items() if any(settings[key] != value for settings in own)]
         return f" ({', '.join(found)})" if found else ""
 

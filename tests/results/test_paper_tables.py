@@ -90,6 +90,7 @@ def test_trials_become_rows_of_their_experiment(tmp_path, monkeypatch, capsys):
         "OMP_NUM_THREADS=1 python train.py experiment=hippo/ct_100to200_mgu seed=2 runner.ntrials=1",
         "0.2",
     )
+    assert row["trained_by"] == "train.py model=mgu runner.ntrials=3"  # as synthetic records have it
     assert (row["processor"], row["threads"], row["torch"]) == ("Intel(R) Xeon(R) Processor", "1", "2.14.1")
     assert found[paper_tables.HMLSTM.file][0]["boundary_rate_1"] == "0.07"
 
@@ -220,6 +221,18 @@ def test_rows_of_one_model_are_told_apart_on_the_pages_of_models(monkeypatch):
     assert found[:2] == [(f"{size} ({name})", "legs 0.5000, chance 0.100") for name in legt]
     assert found[2] == (size, f"legt ({legt[0]}) 0.5000, legt ({legt[1]}) 0.5000, chance 0.100")
     assert found[3][0] == "permuted MNIST, 512 units, this project's recipe, validation accuracy"
+
+
+def test_other_models_with_other_settings_than_the_title_are_marked(monkeypatch):
+    changes = "dataset.length=1000 model=gru"
+    rows = [row_of("igloo/copy_memory_table", model, f"dataset.length=1000 model={model}") for model in ("igloo", "tcn")]
+    rows.append(row_of("igloo/copy_memory_table", "gru", f"{changes} train.lr=0.001", test="0.5"))
+    monkeypatch.setattr(trials, "read", lambda file: rows)
+    assert [row.comparison() for row in COPYING.rows()] == [
+        "tcn 1.000, gru (0.001) 0.500, chance 0.125",
+        "igloo 1.000, gru (0.001) 0.500, chance 0.125",
+        "igloo (0.01) 1.000, tcn (0.01) 1.000, chance 0.125",
+    ]
 
 
 def test_every_page_names_its_rows_without_a_trial():
