@@ -113,6 +113,7 @@ def test_a_state_continues_a_sequence(name, inputs):
     assert_close(output, whole[:, 6])
     empty, after = layer(inputs[:, :0], state)
     assert empty.shape == (4, 0, layer.output_size)
+    assert empty.requires_grad
     assert_close(parts(after), parts(state))
     assert layer(inputs[:0])[0].shape == (0, 17, layer.output_size)
 

@@ -121,12 +121,13 @@ class Recurrence(SequenceLayer[State]):
     ) -> tuple[Tensor, State]:
         """Compute a whole sequence step by step, see :meth:`seqmem.sequence.SequenceLayer.whole_sequence`."""
         steps = inputs.shape[1]
-        projected = self.project(masked(inputs, lengths).transpose(0, 1)).unbind(0)
-        items = zip(projected, self.schedule(state, steps, fresh), strict=True)
+        projected = self.project(masked(inputs, lengths).transpose(0, 1))
+        items = zip(projected.unbind(0), self.schedule(state, steps, fresh), strict=True)
         outputs, state = run_steps(
             lambda item, before: self.advance_in_type(item[0], before, item[1]), items, state, lengths, steps
         )
-        return stacked(outputs, inputs, self.output_size), state
+        found = stacked(outputs, inputs, self.output_size)
+        return found if steps else found + projected.sum().to(found.dtype), state  # no step either has a graph
 
     def scan_forward(self, inputs: Tensor, state: State, lengths: Tensor | None, fresh: bool) -> tuple[Tensor, State]:
         """Compute a sequence by torch's scan operator, for exported programs of any length."""

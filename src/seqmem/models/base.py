@@ -149,6 +149,8 @@ class SequenceModel(nn.Module):
     def carry(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
         """Compute the outputs of :meth:`forward` from a state.
 
+        An output for a whole sequence has no meaning for a row that ended in an earlier batch, and has length 0 now.
+
         Args:
             batch: B sequences.
             state: the state that an earlier call returned for the same rows; None for the initial state.
