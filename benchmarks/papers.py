@@ -99,7 +99,7 @@ def row(entry: Entry, record: Mapping[str, Any], extras: Sequence[str] = ()) -> 
         "experiment": entry.experiment,
         "changes": " ".join(entry.changes),
         "command": environment(known["processor"], str(known["threads"])) + entry.command(record["seed"]),
-        "trained_by": shlex.join(shared_command(record["command"])),
+        "trained_by": shlex.join(shared_command(record.get("command") or [])),
         "test": result[f"test/{metric}"],
         "test_last_epoch": last.get(f"test/{metric}", ""),
         "validation": result[f"val/{metric}"],

@@ -3,13 +3,16 @@
 import copy
 import math
 import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.nn.utils.parametrize import cached
 from torch.testing import assert_close
 
-from seqmem.cells.orthogonal import ExpRNN, Orthogonal
+from seqmem.cells.orthogonal import ExpRNN, Orthogonal, TrivializedMatrix
 from seqmem.errors import UserError
 from seqmem.ops.activations import modrelu
 
@@ -256,6 +259,46 @@ def test_a_copy_has_the_last_update(copied):
             each(inputs)
             assert each.recurrent.updates == updates
         assert torch.equal(cell(inputs)[0], other(inputs)[0])
+    cell(inputs)[0].sum().backward()
+    optimizer.step()
+    outputs = cell.eval()(inputs)[0]
+    copied(cell)
+    outputs.sum().backward()  # a copy changes nothing
+
+
+def test_a_copy_counts_its_own_fused_updates_and_no_skipped_ones():
+    cell = copy.deepcopy(Orthogonal(3, 5, method="dtriv", K=2)).eval()
+    optimizer = torch.optim.SGD(cell.parameters(), lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu")
+    for factor, updates in ((1.0, 1), (math.inf, 1), (1.0, 2)):
+        cell.zero_grad()
+        scaler.scale(cell(torch.ones(2, 4, 3))[0].sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert cell.state_dict()["recurrent.updates"] == updates
+
+
+def test_cells_may_be_made_while_others_are_trained():
+    """In another thread; a set that grows cannot be iterated."""
+    weight, done = torch.nn.Parameter(torch.ones(1)), threading.Event()
+    weight.grad = torch.ones(1)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+
+    def make():
+        kept = [TrivializedMatrix(2, "cayley", 1) for _ in range(300)]
+        done.set()
+        return kept
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(make)
+            while not done.is_set():
+                optimizer.step()
+            assert len(made.result()) == 300
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_weights_from_another_process_are_no_update():

@@ -271,8 +271,13 @@ def test_splits_that_an_earlier_version_drew_differently_are_refused(trained, ru
     for keys in ((), ("split=validation",)):
         with pytest.raises(UserError, match=rf"got splits of .*, expected {sizes['train'] + 1:,} \(train\), .* train again"):
             evaluate.run(*finished_trial.read([str(trial), *keys], evaluate.Keys))
-    (trial / "data.json").write_text(json.dumps(record | {"sizes": sizes | {"train": 1}, "files": {"other": "0"}}))
-    assert "dataset.files" in run(trial, cwd=tmp_path)  # other files
+    for changes, printed in (
+        ({"sizes": sizes | {"train": 1}, "files": {"other": "0"}}, "dataset.files"),  # other files
+        ({"sizes": None}, "in training"),
+        ({"sizes": sizes | {"train": "a"}}, "in training"),
+    ):
+        (trial / "data.json").write_text(json.dumps(record | changes))
+        assert printed in run(trial, cwd=tmp_path)
 
 
 def test_a_checkpoint_without_its_trial_is_evaluated_without_a_comparison(trained, run, tmp_path):

@@ -101,6 +101,11 @@ def test_the_card_says_what_was_trained_on_what_by_what(trial, tmp_path):
         ("dataset.path='/tmp/a, b [c]/{d}/reg.csv'", "dataset.path='reg.csv'"),
         (r"dataset.path='/home/o\'neil/a \'b\'.csv'", r"dataset.path='a \'b\'.csv'"),
         ("dataset.files={train:/a/b.csv,test: '/a/c.csv'}", "dataset.files={train:b.csv,test: 'c.csv'}"),
+        ("dataset.path=//home/me//x.csv", "dataset.path=x.csv"),
+        ("dataset.path=C:/Users/me/x.csv", "dataset.path=x.csv"),
+        ("dataset.path='C:/Users/me, you/x.csv'", "dataset.path='x.csv'"),
+        ("dataset.path=file:///home/me/x.csv", "dataset.path=file://x.csv"),
+        ("path='/" + 40 * r"\a", "path='/" + 40 * r"\a"),  # an open quote takes no time
         ("/home/o'neil, me/train.py", "train.py"),
     ],
 )

@@ -205,6 +205,8 @@ def test_mistakes_are_named():
     ):
         with pytest.raises(UserError, match=message):
             read_out_r2(*arguments)
+    with pytest.raises(UserError, match=r"lags: got torch\.float32, expected torch\.int64"):
+        inputs_at_lags(torch.zeros(2, 10, 1), torch.tensor([-0.5]))
     for lengths in (None, torch.tensor([5, 8])):
         with pytest.raises(UserError, match=r"lags: got -1, expected at least 0, the last valid step"):
             inputs_at_lags(torch.zeros(2, 10, 1), torch.tensor([0, -1]), lengths)

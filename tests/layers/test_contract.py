@@ -73,6 +73,13 @@ def test_the_type_of_weights_is_not_that_of_dynamics_in_an_earlier_module():
         assert weight_type(torch.nn.Sequential(*children)) == torch.bfloat16
     assert weight_type(torch.nn.Sequential(torch.nn.Identity(), decay)) == torch.float32
     assert weight_type(torch.nn.Identity()) is None
+    nested = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    nested.no_decay = True  # of nested modules, too
+    assert weight_type(torch.nn.Sequential(nested, weights)) == torch.bfloat16
+    owner = torch.nn.Module()
+    owner.log_a, owner.no_decay = torch.nn.Parameter(torch.ones(2, 2)), ("log_a",)
+    torch.nn.utils.parametrizations.weight_norm(owner, "log_a")
+    assert weight_type(torch.nn.Sequential(owner, weights)) == torch.bfloat16
 
 
 def test_lengths_of_any_integer_type_are_taken():

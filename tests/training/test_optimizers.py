@@ -137,6 +137,13 @@ def test_what_parametrizes_a_parameter_has_its_settings():
     }
 
 
+def test_parametrized_gates_are_gates():
+    cell = cells.LSTM(3, 4)
+    nn.utils.parametrizations.weight_norm(cell, "weight_ih")
+    blocks = {p.shape: group.get("blocks", 1) for group in parameter_groups(cell, 1.0, by_gates=True) for p in group["params"]}
+    assert blocks == {(16, 3): 4, (16, 1): 4, (16, 4): 4, (16,): 4}
+
+
 def test_learning_rates_are_scaled_and_weights_kept_from_decay():
     for optimizer in ["adam", "muon"]:
         model = Described()

@@ -7,6 +7,8 @@ Neural Networks with Scaled Cayley Transform" (2018): cayley.
 
 import copy
 import math
+from collections.abc import Collection
+from threading import Lock
 from typing import Any, Literal
 from weakref import WeakSet
 
@@ -182,6 +184,8 @@ class TrivializedMatrix(OrthogonalMatrix):
 
     changes_base = True
     updates: Tensor
+    _seen: tuple[int, int | None] | None
+    _is_stepped = False
 
     def __init__(self, size: int, init: SkewInitializer, K: int):
         super().__init__(size, init, "exprnn")
@@ -192,40 +196,49 @@ class TrivializedMatrix(OrthogonalMatrix):
         self._updates = 0  # the same on the host, which does not wait for a GPU
         self.forget_changes()
         self.register_load_state_dict_post_hook(_forget_changes)
+        _count_steps_of(self)
 
     @torch.compiler.disable
     def count_update(self) -> None:
         """Count one update if an optimiser or in-place operations changed A since the last call, or :meth:`forget_changes`.
 
-        Changes through ``.data`` are not counted.
+        Changes through ``.data`` outside of an optimiser are not counted.
         """
-        (seen, before), (parameter, now) = self._seen, self._parameter_version()
-        if parameter == seen and (now != before or self._is_stepped):
+        if self._has_update():
             self.updates += 1
             self._updates += 1
             if self._updates % self.K == 0:
                 self.rebase()
         self.forget_changes()
-        _counting.add(self)
 
-    def note_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note that an optimiser changed A, if it did. Fused ones leave the version of a tensor alone."""
-        given = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        if self._skew.grad is not None and any(parameter is self._skew for parameter in given):
+    def note_step(self, stepped: Collection[int]) -> None:
+        """Note that an optimiser changed A, if its identity is among those of its parameters, and it has a gradient."""
+        if id(self._skew) in stepped and self._skew.grad is not None:
             self._is_stepped = True
 
     def forget_changes(self) -> None:
         """Count no update for the changes to A so far: weights that are loaded or sent to other processes are none."""
         self._seen, self._is_stepped = self._parameter_version(), False
 
+    def _has_update(self) -> bool:
+        """Return whether A was changed and that is not counted yet."""
+        parameter, now = self._parameter_version()
+        if self._seen is None:  # a copy
+            return self._is_stepped
+        return parameter == self._seen[0] and (now != self._seen[1] or self._is_stepped)
+
+    def _of_copy(self) -> dict[str, Any]:
+        """Return what differs in a copy, whose A is a different tensor: it has the update that is not counted yet."""
+        return {"_seen": None, "_is_stepped": self._has_update()}
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        self.count_update()  # as in a state dict
-        return super().__reduce_ex__(protocol)
+        build, arguments, content = super().__reduce_ex__(protocol)
+        return build, arguments, content | self._of_copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TrivializedMatrix":
-        self.count_update()
         memo[id(self)] = found = type(self).__new__(type(self))
-        found.__dict__ = copy.deepcopy(self.__dict__, memo)
+        found.__dict__ = copy.deepcopy(self.__dict__, memo) | self._of_copy()
+        _count_steps_of(found)
         return found
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
@@ -258,12 +271,24 @@ def _forget_changes(module: TrivializedMatrix, _: Any) -> None:
 
 
 _counting: WeakSet[TrivializedMatrix] = WeakSet()
-"""Those that an optimiser may have changed since their last call."""
+_lock = Lock()
+
+
+def _count_steps_of(matrix: TrivializedMatrix) -> None:
+    with _lock:
+        _counting.add(matrix)
 
 
 def _note_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    for matrix in _counting:
-        matrix.note_step(optimizer)
+    """Note the step of an optimiser: fused ones and those that change ``.data`` leave the versions of tensors alone."""
+    with _lock:
+        matrices = list(_counting)
+    skipped = getattr(optimizer, "found_inf", None)  # of a GradScaler, for fused optimisers
+    if not matrices or (skipped is not None and bool(skipped)):
+        return
+    stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for matrix in matrices:
+        matrix.note_step(stepped)
 
 
 register_optimizer_step_post_hook(_note_step)

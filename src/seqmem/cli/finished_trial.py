@@ -86,7 +86,9 @@ def _refuse_other_draws(trial: Path, data: "DataSet") -> None:
         before = RunFolder(trial).read_data()
     except UserError:  # a checkpoint outside of its trial's folder
         return
-    known = before.get("sizes", {})
+    known = before.get("sizes")
+    if not isinstance(known, Mapping) or not all(isinstance(size, int) for size in known.values()):
+        return
     sizes = {str(split): size for split, size in data.sizes.items() if split in known}
     trained = {split: known[split] for split in sizes}
     if sizes != trained and before.get("files") == data.describe()["files"]:

@@ -96,10 +96,13 @@ class Preparation:
         return found.with_channels(self.channels)
 
     def _kinds_of_times(self) -> list[str]:
-        """Return what the times may be. Earlier checkpoints do not say whether they are durations."""
+        """Return what the times may be: in the place of durations, numbers of seconds.
+
+        Earlier checkpoints do not say whether theirs are durations.
+        """
         if self.in_durations is None:
             return ["dates" if self.dated else "numbers", "durations"]
-        return ["durations" if self.in_durations else "dates" if self.dated else "numbers"]
+        return ["durations", "numbers"] if self.in_durations else ["dates" if self.dated else "numbers"]
 
     def inputs(
         self,

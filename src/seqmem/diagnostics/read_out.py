@@ -32,7 +32,8 @@ def read_out_r2(states: Tensor, inputs: Tensor, fitted: Tensor) -> Tensor:
         (L,) float64; NaN at lags where the measured inputs are all the same.
 
     Raises:
-        UserError: shapes that do not match, states or inputs that are not finite, fewer than 2 rows to fit or to measure.
+        UserError: shapes that do not match, ``fitted`` that is not bool, states or inputs that are not finite, fewer than 2
+            rows to fit or to measure.
 
     >>> states = torch.randn(200, 5, dtype=torch.float64)
     >>> inputs = torch.stack([states[:, 2:3], torch.randn(200, 1, dtype=torch.float64)], 1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqmem.errors import UserError
+from seqmem.ops.lengths import is_integer
 from seqmem.ops.states import parts
 
 
@@ -32,17 +33,19 @@ def inputs_at_lags(inputs: Tensor, lags: Tensor, lengths: Tensor | None = None) 
 
     Args:
         inputs: (B, T, ...).
-        lags: (L,) int64; 0 is the last valid step.
+        lags: (L,) of any integer type; 0 is the last valid step.
         lengths: (B,) valid steps of each row; None if all T are valid.
 
     Returns:
         (B, L, ...).
 
     Raises:
-        UserError: a lag is negative, or a row is too short for the largest one.
+        UserError: lags are not integers, one is negative, or a row is too short for the largest one.
     """
     rows, steps = inputs.shape[:2]
     ends = torch.full((rows,), steps) if lengths is None else lengths.cpu()
+    if not is_integer(lags):
+        raise UserError(f"lags: got {lags.dtype}, expected torch.int64")
     if len(lags) and int(lags.min()) < 0:
         raise UserError(f"lags: got {int(lags.min())}, expected at least 0, the last valid step")
     if rows and len(lags) and int(lags.max()) >= int(ends.min()):

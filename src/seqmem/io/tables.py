@@ -25,7 +25,9 @@ UNKNOWN = ("", "?", "nan", "n/a", "#n/a", "null", "<na>")
 _truths = {name: value for text, value in (("true", "1"), ("false", "0")) for name in (text, text.title(), text.upper())}
 _offset = re.compile(r"[T ]\d\d(:?\d\d)*[^+-]*(Z|[+-]\d\d(:?\d\d)?)$", re.IGNORECASE)
 _date = re.compile(r"\d{4}-\d\d(-\d\d)?($|[T ]\d\d)", re.IGNORECASE)
-_other_number = re.compile(r"[+-]?(\d{1,3}([,_]\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?|\d*[.,]\d+([eE][+-]?\d+)?)")
+_other_number = re.compile(
+    r"[+-]?(\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?|\d{1,3}(_\d{3})+([.,]\d*)?|\d*[.,]\d+([eE][+-]?\d+)?)"
+)
 
 DURATIONS = "durations in seconds"
 """Unit of times that are durations."""
@@ -175,6 +177,8 @@ def _parsed(table: Table, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _hint(cell: str, decimal: str) -> str:
     """Return the end of a message about a cell with a decimal comma or a thousands separator."""
+    if "_" in cell and not _other_number.fullmatch(cell):
+        return ""
     if not re.sub("[,._]", "", cell).lstrip("+-").isdigit():
         return ""
     if "," in cell or "_" in cell:

@@ -118,8 +118,8 @@ def _has_labels(table: Table, reading: Reading, count: int) -> bool:
 
 
 def _remedy(width: int, count: int) -> str:
-    """Return what to do with a table of another number of columns."""
-    return "fill up its rows with empty cells" if width < count else "remove the further ones"
+    """Return what to do with a table of a different number of columns."""
+    return "fill up its rows with empty cells" if width < count else f"remove columns beyond {count}"
 
 
 def _precede(reading: Reading) -> bool:

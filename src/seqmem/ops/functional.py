@@ -7,7 +7,7 @@
     (torch.Size([2, 100, 16]), torch.Size([2, 16]))
 
 :data:`seqmem.ops.implementations.TABLE` chooses by device, type and transforms of torch.func, as for the layers. Arguments,
-results and errors are those of the reference.
+results and errors are those of the reference. Lengths have any integer type, and are checked before: each is between 0 and T.
 """
 
 import inspect
@@ -39,7 +39,7 @@ def _fastest(operator: str, reference: Function, inputs: str, summary: str) -> F
         if inputs not in kwargs and len(args) <= place:
             signature.bind(*args, **kwargs)  # names the missing argument
         decisive = kwargs[inputs] if inputs in kwargs else args[place]
-        if decisive.dim() > 1:
+        if decisive.dim() > 2:
             rows, steps = decisive.shape[:2]
             if "lengths" in kwargs:
                 kwargs["lengths"] = checked_lengths(operator, kwargs["lengths"], rows, steps, decisive.device)

@@ -13,10 +13,15 @@ from seqmem.results.table import number
 _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-forecasting"}
 """Names of tasks at the hub, where they differ."""
 
-_FOLDERS = re.compile(r"""(^|[=\[,{:]\s*)/(?!/)(?:[^/,\]}'"]+/)*""")
+_FOLDERS = re.compile(
+    r"""(?:((?:^|[=\[])\s*)[A-Za-z]:/|((?:^|[=\[,{])\s*|\w+://)/|(:\s*)/(?!/))"""  # with a drive, without, after a key
+    r"""(?:[^/,\]}'"]*/)*"""
+)
 """The folders of an absolute path, and what stands before it."""
 
-_QUOTED = re.compile(r"""(?P<quote>['"])/(?:\\.|(?!(?P=quote)).)*?(?P<name>(?:\\.|(?!(?P=quote))[^/\\])*)(?P=quote)""")
+_QUOTED = re.compile(
+    r"""(?P<quote>['"])(?:[A-Za-z]:)?/(?:\\.|(?!(?P=quote))[^\\])*?(?P<name>(?:\\.|(?!(?P=quote))[^/\\])*)(?P=quote)"""
+)
 """An absolute path in quotes, in which other quotes, the same after a backslash, commas and brackets may stand."""
 
 _PRIVATE = ("runner.wandb", "runner.mlflow", "runner.address=", "hydra.sweeper.storage=")
@@ -75,7 +80,7 @@ def _without_folders(argument: str) -> str:
         return argument
     if argument.startswith("/"):
         return argument.rpartition("/")[2]
-    return _FOLDERS.sub(r"\1", _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", argument))
+    return _FOLDERS.sub(r"\1\2\3", _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", argument))
 
 
 def _header(record: Mapping[str, Any], spec: Mapping[str, Any], licence: str) -> dict[str, Any]:

@@ -93,20 +93,29 @@ def weight_type(module: nn.Module) -> torch.dtype | None:
     return first or special
 
 
-def _weight_types(module: nn.Module) -> tuple[torch.dtype | None, torch.dtype | None]:
-    """Return the types of the first parameter that is not in ``no_decay``, and of the first one that is, if it is before."""
+def _weight_types(module: nn.Module, is_free: bool = False) -> tuple[torch.dtype | None, torch.dtype | None]:
+    """Return the types of the first parameter that is not in ``no_decay``, and of the first one that is, if it is before.
+
+    Args:
+        module: with parameters, also parametrised ones.
+        is_free: all of them are in ``no_decay``.
+    """
     no_decay, special = getattr(module, "no_decay", ()), None
+    is_free = is_free or no_decay is True
     for name, weight in module._parameters.items():  # in the order of named_parameters(), which is slow for single steps
         if weight is not None and weight.is_floating_point():
-            if no_decay is True or name not in no_decay:
+            if not is_free and name not in no_decay:
                 return weight.dtype, special
             special = special or weight.dtype
-    for child in module._modules.values():
+    for name, child in module._modules.items():
         if child is not None:
-            first, of_child = _weight_types(child)
-            special = special or of_child
-            if first is not None:
-                return first, special
+            parametrized = child._modules.items() if name == "parametrizations" else ()
+            inner = [(each, is_free or of in no_decay) for of, each in parametrized if each is not None] or [(child, is_free)]
+            for each, each_is_free in inner:
+                first, of_child = _weight_types(each, each_is_free)
+                special = special or of_child
+                if first is not None:
+                    return first, special
     return None, special
 
 

@@ -62,8 +62,8 @@ class TrainConfig:
         compile: compile the network with torch.compile, except for recurrences that run step by step.
         checkpoint_minutes: minutes between checkpoints within an epoch. There is one after each epoch, too.
         resume: the folder of a trial, or its last checkpoint, to resume from if the trial's own folder has none. Its settings
-            and seed must be the same, except for ``patience`` and ``min_delta`` that would not have stopped it before, and for
-            ``epochs`` where the learning rate does not depend on them.
+            and seed must be the same, except for ``epochs`` where the learning rate does not depend on them, and ``patience``
+            and ``min_delta`` with which the training would not have stopped before that checkpoint.
     """
 
     optimizer: str = "adam"

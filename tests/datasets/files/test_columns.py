@@ -86,6 +86,8 @@ def test_numbers_with_underscores_are_not_left_out_as_texts(load):
     with pytest.raises(UserError, match=r"line 2, column b: got '1_000', expected .*no thousands sep.*channel_columns=\[x,y\]"):
         load(table(lambda k: f"{k + 1}_000"))
     assert line(load(table(lambda k: f"2020_{k:02}")), "channels") == "1: a"
+    with pytest.raises(UserError, match=r"line 2, column b: got '1_000,5', expected"):
+        load(table(lambda k: f"{k + 1}_000,5").replace(",", ";").replace("_000;5", "_000,5"))
 
 
 def test_addresses_are_texts_and_no_numbers_with_thousands_points(load):

@@ -52,7 +52,7 @@ def test_labels_of_a_regression_are_recognised_at_any_place(read):
         assert new(*columns).targets[:, 0].tolist() == [float(weight) for weight in WEIGHTS]
         assert (values(new(STEPS)), new(STEPS).targets) == (STEPS, None)
         shorter, longer = [row[:4] for row in STEPS], [[*row, "7", "8"] for row in STEPS]
-        for steps, remedy in ((shorter, "fill up its rows with empty cells"), (longer, "remove the further ones")):
+        for steps, remedy in ((shorter, "fill up its rows with empty cells"), (longer, "remove columns beyond 7")):
             for part in ((steps,), (WEIGHTS, steps)):
                 with pytest.raises(UserError, match=rf"expected 7 .*, or 6 without column {place} \(labels.*; {remedy}$"):
                     new(*part)

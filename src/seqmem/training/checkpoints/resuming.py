@@ -1,5 +1,6 @@
 """Choice of the checkpoint from which a trial resumes."""
 
+import math
 import shutil
 import sys
 from collections.abc import Mapping
@@ -110,7 +111,8 @@ def _stopped(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
     train, task = TrainConfig(**config["train"]), task_for(checkpoint.spec)
     if train.patience is None:
         return ""
-    values = [row[f"val/{task.metric}"] for row in load_plain(checkpoint.path)["epoch_recorder"]["rows"]]
+    rows = load_plain(checkpoint.path)["epoch_recorder"]["rows"]
+    values = [row.get(f"val/{task.metric}", math.nan) for row in rows]
     patience = Patience(train.patience, task.best, train.min_delta)
     for count in range(1, len(values) + _is_within_epoch(checkpoint)):
         if reason := patience.reason(values[:count], f"val/{task.metric}"):
@@ -118,8 +120,8 @@ def _stopped(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
                 f" and train.min_delta={train.min_delta:g}" if train.min_delta else ""
             )
             return (
-                f"was trained for {_trained(checkpoint)}, but {given} stops after epoch {count} ({reason}); expected more "
-                "patience"
+                f"was trained for {_trained(checkpoint)}, but {given} stops after epoch {count} ({reason}); expected a "
+                "larger train.patience or a smaller train.min_delta"
             )
     return ""
 
@@ -154,6 +156,9 @@ def _check_resumable(path: Path) -> None:
         ("optimizer_states", "lr_schedulers"), list
     )
     missing = [name for name, kind in kinds.items() if not isinstance(loaded.get(name), kind)]
+    rows = (loaded.get("epoch_recorder") or {}).get("rows") if not missing else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        missing.append("rows of metrics")
     within = loaded.get("within_epoch")
     if within is not None and not (isinstance(within, dict) and isinstance(within.get("processes"), list)):
         missing.append("within_epoch")
