@@ -338,10 +338,10 @@ class Stretches:
 
 @pytest.mark.slow
 def test_most_outputs_of_the_toy_signals_stop_within_a_step_of_where_they_should(tmp_path):
-    rates = {"start_lr": 0.02, "finish_lr": 1e-5, "decay_steps": 600}
+    rates = {"start_lr": 0.01, "finish_lr": 1e-5, "decay_steps": 1000}
     model = small(tmp_path / "a.zip", layer_sizes=[50, 30], lrtype="expdecay", lrargs=rates)
     held = Stretches(1000).draw(300)
-    history = model.train(Stretches(0), lambda _: (*held, True), 600, batch_size=30, display_step=100)
+    history = model.train(Stretches(0), lambda _: (*held, True), 1000, batch_size=30, display_step=100)
     assert history[-1]["squared_error"] < 0.0015
     inputs, outputs = Stretches(77).draw(1000)
     off = [len(made) - len(expected) for made, expected in zip(model.predict(inputs), outputs, strict=True)]

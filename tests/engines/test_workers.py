@@ -350,7 +350,7 @@ def test_processes_of_several_threads_do_not_wait_for_threads_that_were_not_fork
 @pytest.mark.slow
 def test_a_terminal_shows_a_line_of_each_running_trial(tmp_path):
     master, slave = pty.openpty()
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, "train.epochs=9", "model=rnn", "runner.ntrials=2"]
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "train.epochs=30", "model=rnn", "runner.ntrials=2"]
     process = subprocess.Popen([*command, "runner.workers=2"], stdout=slave, stderr=slave, cwd=tmp_path)
     os.close(slave)
     shown = b""
@@ -361,6 +361,6 @@ def test_a_terminal_shows_a_line_of_each_running_trial(tmp_path):
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     for seed in (0, 1):
-        assert re.search(rf"rnn on digits, seed {seed}: epoch \d+ of 9, \d+%, validation accuracy 0\.\d+", text)
+        assert re.search(rf"rnn on digits, seed {seed}: epoch \d+ of 30, \d+%, validation accuracy 0\.\d+", text)
         assert re.search(rf"rnn on digits, seed {seed}: [\d,]+ parameters, cpu \(1 thread\)", text)
     assert text.count("n trials") == 1

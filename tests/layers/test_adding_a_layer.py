@@ -77,7 +77,7 @@ sys.exit(pytest.main(["-q", "--assert=plain", "-n", "0", *chosen]))
 
 @pytest.mark.slow
 def test_a_layer_is_one_module_and_one_yaml(tmp_path):
-    program.copy_checkout(tmp_path, "tests/layers")
+    program.copy_checkout(tmp_path, "tests/layers", "tests/cells")
     (tmp_path / "src/seqmem/layers/gated_average.py").write_text(LAYER)
     yaml = (tmp_path / "cfg/model/stack.yaml").read_text()
     (tmp_path / "cfg/model/gated_average.yaml").write_text(yaml.replace("mixer: ema", "mixer: gated_average"))

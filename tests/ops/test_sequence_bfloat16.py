@@ -10,6 +10,9 @@ from tests.ops.sequences import CELLS, error, families, make, needs_compiled, ru
 
 pytestmark = needs_compiled
 
+IN_FULL_PRECISION = ("exprnn", "orthogonal")
+"""Cells whose products are in float32 also under autocast, in which Q is orthogonal."""
+
 
 def assert_bfloat16_is_no_worse(name, size):
     batch, steps, channels, hidden = size
@@ -29,7 +32,8 @@ def assert_bfloat16_is_no_worse(name, size):
     ours, theirs = error(given, exact), error(loop, exact)
     for result, value in ours.items():
         assert value < max(0.05, 2 * theirs[result]), (name, result)  # a sum that all but cancels is known no better
-    assert 1e-6 < sum(ours.values()) <= 1.2 * sum(theirs.values())
+    assert sum(ours.values()) <= 1.2 * sum(theirs.values())
+    assert sum(ours.values()) > 1e-6 or name in IN_FULL_PRECISION
 
 
 BFLOAT16_SIZES = [(3, 7, 2, 7), (37, 9, 40, 33), (50, 5, 1, 64)]
