@@ -4,7 +4,6 @@ import copy
 import math
 import pickle
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -259,11 +258,18 @@ def test_a_copy_has_the_last_update(copied):
             each(inputs)
             assert each.recurrent.updates == updates
         assert torch.equal(cell(inputs)[0], other(inputs)[0])
-    cell(inputs)[0].sum().backward()
-    optimizer.step()
+    for _ in range(2):  # the second of them would change the base
+        cell.train()(inputs)[0].sum().backward()
+        optimizer.step()
     outputs = cell.eval()(inputs)[0]
-    copied(cell)
+    before = cell.recurrent.updates.item(), cell.recurrent.parametrizations.weight[1].base.clone()
+    other = copied(cell)
     outputs.sum().backward()  # a copy changes nothing
+    assert cell.recurrent.updates == before[0]
+    assert torch.equal(cell.recurrent.parametrizations.weight[1].base, before[1])
+    with torch.no_grad():
+        other.recurrent.parametrizations.weight.original.mul_(0.5)
+    assert [each.state_dict()["recurrent.updates"] for each in (cell, other)] == [4, 4]
 
 
 def test_a_copy_counts_its_own_fused_updates_and_no_skipped_ones():
@@ -280,21 +286,19 @@ def test_a_copy_counts_its_own_fused_updates_and_no_skipped_ones():
 
 def test_cells_may_be_made_while_others_are_trained():
     """In another thread; a set that grows cannot be iterated."""
-    weight, done = torch.nn.Parameter(torch.ones(1)), threading.Event()
+    weight = torch.nn.Parameter(torch.ones(1))
     weight.grad = torch.ones(1)
     optimizer = torch.optim.SGD([weight], lr=0.1)
 
     def make():
-        kept = [TrivializedMatrix(2, "cayley", 1) for _ in range(300)]
-        done.set()
-        return kept
+        return [TrivializedMatrix(2, "cayley", 1) for _ in range(300)]
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(1) as pool:
             made = pool.submit(make)
-            while not done.is_set():
+            while not made.done():
                 optimizer.step()
             assert len(made.result()) == 300
     finally:

@@ -160,6 +160,14 @@ def test_a_checkpoint_without_the_state_of_training_is_refused(trial, data, tmp_
         torch.save(content, tmp_path / "trial/checkpoints/last.ckpt")
         with pytest.raises(UserError, match=rf"last\.ckpt.*no {missing}"):
             run_trials(config, data, tmp_path / "other")
+    for rows in (None, 3, [{}], [{"val/accuracy": "x"}], ["x"]):
+        content = torch.load(trial.checkpoints / "last.ckpt", weights_only=True)
+        content["epoch_recorder"]["rows"] = rows
+        torch.save(content, tmp_path / "trial/checkpoints/last.ckpt")
+        for patience in ("train.patience=null", "train.patience=1"):
+            patient = commandline.compose([*SMALL, f"train.resume={tmp_path / 'trial'}", "train.epochs=2", patience])
+            with pytest.raises(UserError, match=r"last\.ckpt.*no rows with val/"):
+                run_trials(patient, data, tmp_path / "other")
 
 
 def test_a_config_is_not_interpolated(trial, tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ class Recurrence(SequenceLayer[State]):
 
     def gates(self, name: str) -> int:
         """Return the number of gates whose rows are stacked in a parameter of this module."""
-        rows = len(getattr(self, name))  # which may be parametrised
+        rows = len(self.get_parameter(name))
         return rows // self.output_size if rows % self.output_size == 0 else 1
 
     def capturable(self) -> bool:

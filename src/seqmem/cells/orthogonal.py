@@ -211,10 +211,13 @@ class TrivializedMatrix(OrthogonalMatrix):
                 self.rebase()
         self.forget_changes()
 
-    def note_step(self, stepped: Collection[int]) -> None:
-        """Note that an optimiser changed A, if its identity is among those of its parameters, and it has a gradient."""
-        if id(self._skew) in stepped and self._skew.grad is not None:
-            self._is_stepped = True
+    def is_among(self, stepped: Collection[int]) -> bool:
+        """Return whether the step of an optimiser changed A: its identity is among those of the parameters, with a gradient."""
+        return id(self._skew) in stepped and self._skew.grad is not None
+
+    def note_step(self) -> None:
+        """Note that an optimiser changed A."""
+        self._is_stepped = True
 
     def forget_changes(self) -> None:
         """Count no update for the changes to A so far: weights that are loaded or sent to other processes are none."""
@@ -223,12 +226,12 @@ class TrivializedMatrix(OrthogonalMatrix):
     def _has_update(self) -> bool:
         """Return whether A was changed and that is not counted yet."""
         parameter, now = self._parameter_version()
-        if self._seen is None:  # a copy
+        if self._seen is None:  # loaded from a pickle
             return self._is_stepped
         return parameter == self._seen[0] and (now != self._seen[1] or self._is_stepped)
 
     def _of_copy(self) -> dict[str, Any]:
-        """Return what differs in a copy, whose A is a different tensor: it has the update that is not counted yet."""
+        """Return what differs in a copy, whose A is not known yet: it has the update that is not counted yet."""
         return {"_seen": None, "_is_stepped": self._has_update()}
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -238,6 +241,7 @@ class TrivializedMatrix(OrthogonalMatrix):
     def __deepcopy__(self, memo: dict[int, Any]) -> "TrivializedMatrix":
         memo[id(self)] = found = type(self).__new__(type(self))
         found.__dict__ = copy.deepcopy(self.__dict__, memo) | self._of_copy()
+        found._seen = found._parameter_version()
         _count_steps_of(found)
         return found
 
@@ -283,12 +287,14 @@ def _note_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None
     """Note the step of an optimiser: fused ones and those that change ``.data`` leave the versions of tensors alone."""
     with _lock:
         matrices = list(_counting)
-    skipped = getattr(optimizer, "found_inf", None)  # of a GradScaler, for fused optimisers
-    if not matrices or (skipped is not None and bool(skipped)):
+    if not matrices:
         return
     stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for matrix in matrices:
-        matrix.note_step(stepped)
+    found = [matrix for matrix in matrices if matrix.is_among(stepped)]
+    skipped = getattr(optimizer, "found_inf", None) if found else None  # of a GradScaler, for fused optimisers
+    if skipped is None or not bool(skipped):
+        for matrix in found:
+            matrix.note_step()
 
 
 register_optimizer_step_post_hook(_note_step)

@@ -87,7 +87,8 @@ class Preparation:
         """
         kind = "dates" if found.is_dated else "durations" if found.in_durations else "numbers"
         if found.times is not None and self.dated is not None and kind not in self._kinds_of_times():
-            raise UserError(f"{found.path}: got {kind} as times, expected {self._kinds_of_times()[0]} as in the training")
+            expected = "durations, or numbers of seconds," if self.in_durations else self._kinds_of_times()[0]
+            raise UserError(f"{found.path}: got {kind} as times, expected {expected} as in the training")
         if set(found.channels) != set(self.channels):
             raise UserError(
                 f"{found.path}: got the channels {', '.join(found.channels[:8])}, expected {', '.join(self.channels[:8])} as "

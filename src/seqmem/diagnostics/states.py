@@ -43,9 +43,10 @@ def inputs_at_lags(inputs: Tensor, lags: Tensor, lengths: Tensor | None = None) 
         UserError: lags are not integers, one is negative, or a row is too short for the largest one.
     """
     rows, steps = inputs.shape[:2]
-    ends = torch.full((rows,), steps) if lengths is None else lengths.cpu()
+    ends = torch.full((rows,), steps) if lengths is None else lengths.cpu().to(torch.int64)
     if not is_integer(lags):
         raise UserError(f"lags: got {lags.dtype}, expected torch.int64")
+    lags = lags.to(torch.int64)
     if len(lags) and int(lags.min()) < 0:
         raise UserError(f"lags: got {int(lags.min())}, expected at least 0, the last valid step")
     if rows and len(lags) and int(lags.max()) >= int(ends.min()):

@@ -14,13 +14,14 @@ _TASKS = {"language_modelling": "text-generation", "forecasting": "time-series-f
 """Names of tasks at the hub, where they differ."""
 
 _FOLDERS = re.compile(
-    r"""(?:((?:^|[=\[])\s*)[A-Za-z]:/|((?:^|[=\[,{])\s*|\w+://)/|(:\s*)/(?!/))"""  # with a drive, without, after a key
-    r"""(?:[^/,\]}'"]*/)*"""
+    r"""(?:((?:^|[=\[])\s*)[A-Za-z]:/|((?:^|[=\[,{(]|:\s)\s*|\w+://)/|(:)/(?!/))"""  # with a drive, without, after a key
+    r"""(?:(?:\\.|[^/,\]}'"\\])*/)*"""
 )
 """The folders of an absolute path, and what stands before it."""
 
 _QUOTED = re.compile(
-    r"""(?P<quote>['"])(?:[A-Za-z]:)?/(?:\\.|(?!(?P=quote))[^\\])*?(?P<name>(?:\\.|(?!(?P=quote))[^/\\])*)(?P=quote)"""
+    r"""(?P<quote>['"])(?:[A-Za-z]:|\w+://)?/(?:(?:\\.|(?!(?P=quote))[^/\\])*/)*"""
+    r"""(?P<name>(?:\\.|(?!(?P=quote))[^/\\])*)(?P=quote)"""
 )
 """An absolute path in quotes, in which other quotes, the same after a backslash, commas and brackets may stand."""
 

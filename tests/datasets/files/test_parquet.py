@@ -78,7 +78,7 @@ def test_durations_are_times_in_seconds_and_not_dates(tmp_path, in_memory):
     trained = Preparation.loaded(preparation)
     assert trained.checked(found).time_unit == DURATIONS
     assert trained.checked(numbers).time_unit == numbers.time_unit  # in seconds
-    with pytest.raises(UserError, match=r"own\.parquet: got dates as times, expected durations as in the training"):
+    with pytest.raises(UserError, match=r"own\.parquet: got dates as times, expected durations, or numbers of seconds, as in"):
         trained.checked(dates)
     with pytest.raises(UserError, match=r"own\.parquet: got durations as times, expected numbers as in the training"):
         Preparation.loaded(preparation | {"in_durations": False}).checked(found)

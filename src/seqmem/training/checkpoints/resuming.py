@@ -1,6 +1,5 @@
 """Choice of the checkpoint from which a trial resumes."""
 
-import math
 import shutil
 import sys
 from collections.abc import Mapping
@@ -111,8 +110,7 @@ def _stopped(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
     train, task = TrainConfig(**config["train"]), task_for(checkpoint.spec)
     if train.patience is None:
         return ""
-    rows = load_plain(checkpoint.path)["epoch_recorder"]["rows"]
-    values = [row.get(f"val/{task.metric}", math.nan) for row in rows]
+    values = [row[f"val/{task.metric}"] for row in load_plain(checkpoint.path)["epoch_recorder"]["rows"]]
     patience = Patience(train.patience, task.best, train.min_delta)
     for count in range(1, len(values) + _is_within_epoch(checkpoint)):
         if reason := patience.reason(values[:count], f"val/{task.metric}"):
@@ -156,9 +154,9 @@ def _check_resumable(path: Path) -> None:
         ("optimizer_states", "lr_schedulers"), list
     )
     missing = [name for name, kind in kinds.items() if not isinstance(loaded.get(name), kind)]
-    rows = (loaded.get("epoch_recorder") or {}).get("rows") if not missing else []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        missing.append("rows of metrics")
+    metric, rows = f"val/{task_for(last.spec).metric}", [] if missing else loaded["epoch_recorder"].get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get(metric), float) for row in rows):
+        missing.append(f"rows with {metric}")
     within = loaded.get("within_epoch")
     if within is not None and not (isinstance(within, dict) and isinstance(within.get("processes"), list)):
         missing.append("within_epoch")

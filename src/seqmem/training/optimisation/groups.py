@@ -49,11 +49,11 @@ def parameter_groups(model: nn.Module, lr: float, by_gates: bool = False) -> lis
     - ``max_lr`` is the largest learning rate: the parameter's is min(lr * lr_scale, max_lr).
     - ``no_decay`` sets the weight decay to 0.
 
-    Those of a module are for all its parameters, nested modules included; or for some of its own parameters, as a mapping from
-    their names to values, ``self.max_lr = {"log_dt": 1e-3}``, or as a tuple of names, ``no_decay = ("log_dt",)``. What
-    torch.nn.utils.parametrize makes of a named parameter has its settings. A schedule multiplies the learning rate of each
-    group by the same factor. A copy of a model keeps the attributes of its modules, not those of its parameters. A tied
-    parameter belongs to the first module that has it.
+    Those of a module are for all its parameters, nested modules included; or for some of its own parameters, as a mapping
+    from their names to values, ``self.max_lr = {"log_dt": 1e-3}``, or as a tuple of names, ``no_decay = ("log_dt",)``. What
+    torch.nn.utils.parametrize makes of a named parameter has its learning rate and weight decay. A schedule multiplies the
+    learning rate of each group by the same factor. A copy of a model keeps the attributes of its modules, not those of its
+    parameters. A tied parameter belongs to the first module that has it.
 
     Args:
         model: whose parameters are grouped.
@@ -78,28 +78,15 @@ def _settings(kind: _Kind, lr: float) -> dict[str, Any]:
     return settings
 
 
-def _gates(module: nn.Module, name: str, by_gates: bool) -> int:
-    """Return the number of gates whose rows a module's parameter holds."""
-    return module.gates(name) if by_gates and isinstance(module, SequenceLayer) else 1
-
-
-def _described(module: nn.Module, kind: _Kind, by_gates: bool, blocks: int = 0) -> Iterator[tuple[nn.Parameter, _Kind]]:
-    """Yield each parameter with its kind; attributes of a module apply to the modules below it.
-
-    Args:
-        module: whose parameters are described.
-        kind: of the modules above.
-        by_gates: as in :func:`parameter_groups`.
-        blocks: number of gates of the module's own parameters; 0 for that of their names.
-    """
+def _described(module: nn.Module, kind: _Kind, by_gates: bool) -> Iterator[tuple[nn.Parameter, _Kind]]:
+    """Yield each parameter with its kind; attributes of a module apply to the modules below it."""
     kind = kind.within(module)
     for name, parameter in module.named_parameters(recurse=False):
-        gates = blocks or _gates(module, name, by_gates)
+        gates = module.gates(name) if by_gates and isinstance(module, SequenceLayer) else 1
         yield parameter, replace(kind.named(module, name).within(parameter), blocks=gates)
     for name, child in module.named_children():
         if name == "parametrizations" and is_parametrized(module):
             for parametrized, parametrizations in child.named_children():
-                blocks = _gates(module, parametrized, by_gates)
-                yield from _described(parametrizations, kind.named(module, parametrized), by_gates, blocks)
+                yield from _described(parametrizations, kind.named(module, parametrized), by_gates)
         else:
             yield from _described(child, kind, by_gates)
