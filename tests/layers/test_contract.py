@@ -74,6 +74,8 @@ def test_the_type_of_weights_is_not_that_of_dynamics_in_an_earlier_module():
     assert weight_type(torch.nn.Sequential(torch.nn.Identity(), decay)) == torch.float32
     assert weight_type(torch.nn.Identity()) is None
     nested = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    nested.no_decay = False
+    assert weight_type(torch.nn.Sequential(nested, weights)) == torch.float32
     nested.no_decay = True  # of nested modules, too
     assert weight_type(torch.nn.Sequential(nested, weights)) == torch.bfloat16
     owner = torch.nn.Module()

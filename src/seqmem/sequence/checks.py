@@ -100,7 +100,7 @@ def _weight_types(module: nn.Module, is_free: bool = False) -> tuple[torch.dtype
         module: with parameters, also parametrised ones.
         is_free: all of them are in ``no_decay``.
     """
-    no_decay, special = getattr(module, "no_decay", ()), None
+    no_decay, special = getattr(module, "no_decay", ()) or (), None
     is_free = is_free or no_decay is True
     for name, weight in module._parameters.items():  # in the order of named_parameters(), which is slow for single steps
         if weight is not None and weight.is_floating_point():

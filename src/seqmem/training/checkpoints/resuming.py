@@ -110,9 +110,10 @@ def _stopped(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
     train, task = TrainConfig(**config["train"]), task_for(checkpoint.spec)
     if train.patience is None:
         return ""
-    values = [row[f"val/{task.metric}"] for row in load_plain(checkpoint.path)["epoch_recorder"]["rows"]]
+    loaded = load_plain(checkpoint.path)
+    values = [row[f"val/{task.metric}"] for row in loaded["epoch_recorder"]["rows"]]
     patience = Patience(train.patience, task.best, train.min_delta)
-    for count in range(1, len(values) + _is_within_epoch(checkpoint)):
+    for count in range(1, len(values) + (loaded.get("within_epoch") is not None)):
         if reason := patience.reason(values[:count], f"val/{task.metric}"):
             given = f"train.patience={train.patience}" + (
                 f" and train.min_delta={train.min_delta:g}" if train.min_delta else ""
@@ -126,13 +127,9 @@ def _stopped(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
 
 def _trained(checkpoint: Checkpoint) -> str:
     """Return for how many epochs a checkpoint was trained."""
-    within = _is_within_epoch(checkpoint)
+    within = load_plain(checkpoint.path).get("within_epoch") is not None
     count = checkpoint.epoch + (not within)
     return f"{count} epoch{'s' if count != 1 else ''}{' and a part of the next' if within else ''}"
-
-
-def _is_within_epoch(checkpoint: Checkpoint) -> bool:
-    return load_plain(checkpoint.path).get("within_epoch") is not None
 
 
 def _differences(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
